@@ -1,0 +1,94 @@
+//! Reading capsules from a byte stream that may be cut anywhere (RFC 9297 section 3.2).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{ADDRESS_ASSIGN, ADDRESS_REQUEST, Capsule, DATAGRAM, DNS_ASSIGN, ROUTE_ADVERTISEMENT, address, dns, route};
+use crate::h3::error::{Code, Error};
+use crate::varint::element::{Element, ElementReader, Head, Treatment};
+
+/// Longest value of a capsule that is collected: the largest IP packet and its context ID.
+const MAX_VALUE_LEN: u64 = 65_535 + 8;
+
+/// Longest value of an unknown capsule that is skipped; nothing anyone defined comes near it.
+const MAX_SKIPPED_LEN: u64 = 16 * 1024 * 1024;
+
+/// Cuts the content of a request or response stream into capsules.
+///
+/// Unknown types are skipped without being held. It holds at most one value of 64 KiB and the capsules of the last
+/// [`handle`](Self::handle) that were not polled yet.
+#[derive(Debug, Default)]
+pub struct CapsuleDecoder {
+    elements: ElementReader,
+    capsules: VecDeque<Capsule>,
+    failed: Option<Error>,
+}
+
+impl CapsuleDecoder {
+    /// Makes a decoder at the start of a stream.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes of the stream. Capsules before the faulty one can still be polled after an error.
+    ///
+    /// # Errors
+    ///
+    /// H3_MESSAGE_ERROR on the stream for a malformed value (RFC 9297 section 3.3, RFC 9484 section 4.7), H3_EXCESSIVE_LOAD
+    /// for one that is too long. Further calls return the same error.
+    pub fn handle(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.read(&mut data).inspect_err(|error| self.failed = Some(*error))
+    }
+
+    fn read(&mut self, data: &mut &[u8]) -> Result<(), Error> {
+        while let Some(element) = self.elements.next(data, treatment)? {
+            match element {
+                Element::Whole(kind, value) => self.capsules.extend(decode(kind, value)?),
+                Element::Piece(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// H3_MESSAGE_ERROR on the stream if it ends inside a capsule (RFC 9297 section 3.3).
+    pub fn handle_fin(&mut self) -> Result<(), Error> {
+        match self.failed {
+            Some(error) => Err(error),
+            None if self.elements.is_between_elements() => Ok(()),
+            None => Err(Error::malformed("stream ends inside a capsule")),
+        }
+    }
+
+    /// The next capsule.
+    pub fn poll_event(&mut self) -> Option<Capsule> {
+        self.capsules.pop_front()
+    }
+}
+
+fn treatment(head: Head) -> Result<Treatment, Error> {
+    let known = matches!(head.kind, DATAGRAM | ADDRESS_ASSIGN | ADDRESS_REQUEST | ROUTE_ADVERTISEMENT | DNS_ASSIGN);
+    let (limit, treatment) = if known { (MAX_VALUE_LEN, Treatment::Whole) } else { (MAX_SKIPPED_LEN, Treatment::Skip) };
+    if head.length > limit {
+        return Err(Error::stream(Code::EXCESSIVE_LOAD, "capsule is too long"));
+    }
+    Ok(treatment)
+}
+
+fn decode(kind: u64, value: Vec<u8>) -> Result<Option<Capsule>, Error> {
+    Ok(Some(match kind {
+        DATAGRAM => Capsule::Datagram(Bytes::from(value)),
+        ADDRESS_ASSIGN => Capsule::AddressAssign(address::decode_assign(&value)?),
+        ADDRESS_REQUEST => Capsule::AddressRequest(address::decode_request(&value)?),
+        ROUTE_ADVERTISEMENT => Capsule::RouteAdvertisement(route::decode(&value)?),
+        DNS_ASSIGN => Capsule::DnsAssign(dns::decode(&value)?),
+        _skipped => return Ok(None),
+    }))
+}

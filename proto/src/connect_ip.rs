@@ -1,0 +1,49 @@
+//! CONNECT-IP (RFC 9484): IP packets through an HTTP request, for both ends, without I/O.
+//!
+//! [`request`] tells a gateway what a request wants, [`server::Server`] runs an accepted tunnel, [`client::Client`] asks for
+//! one and runs it. The shell puts what `poll_transmit` gives into DATA frames, and packets into QUIC datagrams
+//! ([`crate::datagram`]).
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+pub mod client;
+pub mod request;
+pub mod server;
+pub mod template;
+
+use crate::h3::error::Error;
+use crate::h3::fields::{self, Field};
+
+/// The value of `:protocol` (RFC 9484 section 4.4).
+pub const PROTOCOL: &str = "connect-ip";
+
+/// Names the private extensions its sender understands, as a list; each is used only after both sides named it.
+pub const CAPABILITIES: &str = "adit-caps";
+
+/// The capability of receiving or sending DNS_ASSIGN capsules.
+pub const DNS_CAPABILITY: &str = "dns";
+
+/// The field that says the content is capsules (RFC 9297 section 3.4).
+fn capsule_protocol() -> Field {
+    Field::new("capsule-protocol", "?1")
+}
+
+fn dns_capability() -> Field {
+    Field::new(CAPABILITIES, DNS_CAPABILITY)
+}
+
+/// Says whether a message names the DNS capability.
+fn names_dns(fields: &[Field]) -> bool {
+    let lists = fields.iter().filter(|field| field.name == CAPABILITIES);
+    lists.flat_map(|field| field.value.split(',')).any(|capability| capability.trim() == DNS_CAPABILITY)
+}
+
+/// > The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or Transfer-Encoding header
+/// > fields. (RFC 9297 section 3.2)
+fn check_capsule_message(message: &[Field]) -> Result<(), Error> {
+    let forbidden = ["content-length", "content-type", "transfer-encoding"];
+    match forbidden.into_iter().any(|name| fields::value(message, name).is_some()) {
+        true => Err(Error::malformed("field that is forbidden with capsules")),
+        false => Ok(()),
+    }
+}

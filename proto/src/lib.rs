@@ -1,0 +1,25 @@
+//! Wire formats, state machines and packet logic of Adit.
+//!
+//! This crate is pure: it opens no socket, reads no file, starts no thread and knows no clock. Time, packets, seeds and
+//! limits come in as arguments.
+//!
+//! State machines share one set of verbs. `handle_…(input, now)` pushes input in; `poll_transmit()`, `poll_event()` and
+//! `poll_timeout()` pull results out. After any `handle_…`, drain every `poll_…`, then sleep until `poll_timeout`.
+
+#![forbid(unsafe_code)]
+
+pub mod address_pool;
+pub mod capsule;
+pub mod connect_ip;
+pub mod datagram;
+pub mod drop_reason;
+pub mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod h3;
+pub mod invite;
+pub mod packet;
+pub mod policy;
+pub mod range;
+pub mod route_table;
+pub mod varint;
