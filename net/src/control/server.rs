@@ -1,0 +1,175 @@
+//! The serving end of the control socket.
+
+use std::{
+    convert::Infallible,
+    fs::{self, Permissions},
+    io,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixStream as BlockingUnixStream,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::Uid;
+use serde_json::Value;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{Handler, MAX_BODY, Request, Response};
+use crate::task::{self, Task};
+
+/// Most connections at once; further ones wait in the socket's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept, which means that descriptors or memory are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A control socket being served; dropping it ends all its connections and removes the socket.
+#[derive(Debug)]
+pub struct ControlServer {
+    _accepting: Task,
+    path: PathBuf,
+    /// Device and inode of our socket; another process may have put its own in the same place.
+    identity: (u64, u64),
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket stays behind");
+        }
+    }
+}
+
+/// Serves a control socket (mode 0600) to root and to the user this process runs as, on the current tokio runtime.
+///
+/// A socket left by a dead process is replaced.
+///
+/// # Errors
+/// Fails with `AddrInUse` when another process listens there, with `AlreadyExists` when the path is not a socket, or as the
+/// file system has it.
+pub fn serve(path: &Path, handler: Arc<dyn Handler>) -> io::Result<ControlServer> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    // Until this is done, peer credentials alone keep other users out.
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let identity = identity(path)?;
+    Ok(ControlServer { _accepting: task::spawn(accept(listener, handler)), path: path.to_owned(), identity })
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+        }
+        Ok(_) => {}
+    }
+    match BlockingUnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+async fn accept(listener: UnixListener, handler: Arc<dyn Handler>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => { connections.spawn(connection(stream, handler.clone())); }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting on the control socket failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, handler: Arc<dyn Handler>) {
+    let peer_uid = match stream.peer_cred() {
+        Ok(peer) => peer.uid(),
+        Err(error) => {
+            tracing::debug!(%error, "a control connection has no credentials");
+            return;
+        }
+    };
+    let handler = handler.as_ref();
+    let service =
+        service_fn(move |request| async move { Ok::<_, Infallible>(encode(answer(handler, peer_uid, request).await)) });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a control connection failed");
+    }
+}
+
+async fn answer(handler: &dyn Handler, peer_uid: u32, request: hyper::Request<Incoming>) -> Response {
+    if !is_allowed(peer_uid, Uid::effective().as_raw()) {
+        return Response::refused(403, "only root and the user this process runs as may use the control socket");
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = match timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Response::refused(413, format!("the request is larger than {MAX_BODY} bytes"));
+        }
+        Ok(Err(error)) => return Response::refused(400, format!("the request broke off: {error}")),
+        Err(_) => return Response::refused(408, "the request did not arrive in time"),
+    };
+    let body = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
+    match body {
+        Ok(body) => {
+            let (method, path) = (parts.method.as_str().to_owned(), parts.uri.path().to_owned());
+            handler.handle(Request { method, path, body, peer_uid }).await
+        }
+        Err(error) => Response::refused(400, format!("the request is not JSON: {error}")),
+    }
+}
+
+fn is_allowed(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own
+}
+
+fn encode(response: Response) -> hyper::Response<Full<Bytes>> {
+    let body = Full::new(Bytes::from(response.body.to_string()));
+    let mut encoded = hyper::Response::new(body);
+    *encoded.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    encoded.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_own_user_are_allowed() {
+        assert!(is_allowed(0, 1000));
+        assert!(is_allowed(1000, 1000));
+        assert!(!is_allowed(1001, 1000));
+        assert!(!is_allowed(1000, 0));
+    }
+}

@@ -1,0 +1,85 @@
+//! Traffic counters of a session, written by the packet path and read by whoever asks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use adit_proto::drop_reason::DropReason;
+
+/// Packets and bytes each way, seen from this host, and drops by reason. All updates are relaxed: figures of one moment may
+/// be a few packets apart.
+#[derive(Debug, Default)]
+pub struct Counters {
+    rx_packets: AtomicU64,
+    rx_bytes: AtomicU64,
+    tx_packets: AtomicU64,
+    tx_bytes: AtomicU64,
+    drops: [AtomicU64; DropReason::COUNT],
+}
+
+/// Counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets received from the peer.
+    pub rx_packets: u64,
+    /// Bytes of packets received from the peer.
+    pub rx_bytes: u64,
+    /// Packets sent to the peer.
+    pub tx_packets: u64,
+    /// Bytes of packets sent to the peer.
+    pub tx_bytes: u64,
+    /// Dropped packets by reason, only reasons that occurred.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+impl Counters {
+    /// Counts packets received from the peer.
+    pub fn count_rx(&self, packets: u64, bytes: u64) {
+        self.rx_packets.fetch_add(packets, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts packets sent to the peer.
+    pub fn count_tx(&self, packets: u64, bytes: u64) {
+        self.tx_packets.fetch_add(packets, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts one dropped packet.
+    pub fn count_drop(&self, reason: DropReason) {
+        if let Some(counter) = self.drops.get(reason.index()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters now.
+    pub fn traffic(&self) -> Traffic {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic {
+            rx_packets: load(&self.rx_packets),
+            rx_bytes: load(&self.rx_bytes),
+            tx_packets: load(&self.tx_packets),
+            tx_bytes: load(&self.tx_bytes),
+            drops: DropReason::ALL
+                .iter()
+                .zip(&self.drops)
+                .map(|(reason, counter)| (reason.label(), load(counter)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_reasons_that_occurred_are_listed() {
+        let counters = Counters::default();
+        counters.count_drop(DropReason::TooBig);
+        counters.count_drop(DropReason::TooBig);
+        counters.count_rx(3, 300);
+        let traffic = counters.traffic();
+        assert_eq!(traffic.drops, vec![(DropReason::TooBig.label(), 2)]);
+        assert_eq!((traffic.rx_packets, traffic.rx_bytes, traffic.tx_packets), (3, 300, 0));
+    }
+}

@@ -1,0 +1,71 @@
+//! The `quic` carrier: inner packets in HTTP datagrams of one request stream (RFC 9484 section 6, RFC 9297 section 2.1).
+
+use adit_proto::datagram::{self, Datagram, PACKET_CONTEXT, Prefix};
+use adit_proto::drop_reason::DropReason;
+use bytes::Bytes;
+use quinn::SendDatagramError;
+
+use crate::counters::Counters;
+use crate::h3::close;
+use crate::packet_buffer::PacketBuffer;
+
+/// Sends and receives the packets of one request stream. Cheap to share behind an `Arc`; all methods take `&self`.
+pub struct Datagrams {
+    quic: quinn::Connection,
+    stream_id: u64,
+    prefix: Prefix,
+}
+
+impl Datagrams {
+    /// Uses the datagrams of `quic` that belong to request stream `stream_id`.
+    pub fn new(quic: quinn::Connection, stream_id: u64) -> Self {
+        Self { quic, stream_id, prefix: Prefix::new(stream_id) }
+    }
+
+    /// The QUIC connection underneath.
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.quic
+    }
+
+    /// Largest packet that fits a datagram now, in bytes; 0 when the peer takes none.
+    pub fn mtu(&self) -> u16 {
+        let payload = self.quic.max_datagram_size().unwrap_or(0).saturating_sub(self.prefix.as_bytes().len());
+        u16::try_from(payload).unwrap_or(u16::MAX)
+    }
+
+    /// Sends the packets, emptying `packets`, and counts what was sent and what was dropped.
+    ///
+    /// Never waits: when the connection's send buffer is full, the oldest datagrams in it give way.
+    pub fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
+        for packet in packets.drain(..) {
+            let bytes = packet.packet().len() as u64;
+            match self.quic.send_datagram(packet.with_prefix(self.prefix.as_bytes())) {
+                Ok(()) => counters.count_tx(1, bytes),
+                Err(error) => counters.count_drop(drop_reason(&error)),
+            }
+        }
+    }
+
+    /// Waits for the next packet of this stream; drops, and counts, what is none. Errors when the connection ends.
+    pub async fn receive(&self, counters: &Counters) -> Result<Bytes, quinn::ConnectionError> {
+        loop {
+            let bytes = self.quic.read_datagram().await?;
+            match datagram::decode(bytes) {
+                Ok(Datagram { stream_id, .. }) if stream_id != self.stream_id => {
+                    counters.count_drop(DropReason::UnknownStream);
+                }
+                Ok(Datagram { context_id: PACKET_CONTEXT, payload, .. }) => return Ok(payload),
+                Ok(_) => counters.count_drop(DropReason::UnknownContext),
+                Err(error) => close(&self.quic, error.code(), error.reason()),
+            }
+        }
+    }
+}
+
+fn drop_reason(error: &SendDatagramError) -> DropReason {
+    match error {
+        SendDatagramError::TooLarge => DropReason::TooBig,
+        SendDatagramError::ConnectionLost(_) => DropReason::NotConnected,
+        SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DropReason::SendFailed,
+    }
+}

@@ -1,0 +1,59 @@
+//! The JSON messages of enrolment and renewal, which travel as HTTP/3 request bodies inside TLS.
+
+use serde::{Deserialize, Serialize};
+
+/// Path of the enrolment request (POST, no client certificate).
+pub const ENROLL_PATH: &str = "/.well-known/adit/enroll";
+/// Path of the renewal request (POST, with the present device certificate).
+pub const RENEW_PATH: &str = "/.well-known/adit/renew";
+/// Largest request or response body, in bytes.
+pub const MAX_BODY: usize = 16 * 1024;
+
+/// A device asks to be enrolled.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// The invite's single-use code, base64url without padding.
+    pub code: String,
+    /// PKCS#10 certificate request, PEM.
+    pub csr: String,
+    /// What the device calls itself; shown to administrators.
+    pub device_name: String,
+}
+
+/// The gateway's answer to an enrolment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnrollResponse {
+    /// The user the invite was for.
+    pub user: String,
+    /// The new device's id.
+    pub device: String,
+    /// The device certificate, PEM.
+    pub certificate: String,
+    /// The gateway's certificate authority, PEM.
+    pub authority: String,
+}
+
+/// A device asks for a fresh certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// PKCS#10 certificate request, PEM.
+    pub csr: String,
+}
+
+/// The gateway's answer to a renewal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewResponse {
+    /// The device certificate, PEM.
+    pub certificate: String,
+}
+
+/// Why the gateway refused, as the body of a 4xx or 5xx answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Short machine-readable reason, such as `invite_used`.
+    pub code: String,
+    /// The reason in words.
+    pub message: String,
+}

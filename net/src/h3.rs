@@ -1,0 +1,261 @@
+//! HTTP/3 over a QUIC connection: runs the control streams and hands out request streams.
+//!
+//! All decisions are `adit_proto::h3`'s; this module reads, writes and closes as it says.
+
+use adit_proto::h3::connection::{Connection as Machine, Role, UniAction};
+use adit_proto::h3::error::{Code, Error};
+use adit_proto::h3::fields::Field;
+use adit_proto::h3::message::{MessageDecoder, MessageEvent, encode_data, encode_headers};
+use adit_proto::h3::settings::Settings;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::sync::watch;
+
+use crate::task::{self, Task};
+
+/// Bytes taken from a stream at a time.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Why a request stream cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The peer broke the protocol; the stream or connection was closed with this error.
+    #[error("HTTP/3 error {:#x}: {}", .0.code().value(), .0.reason())]
+    Protocol(Error),
+    /// The peer abandoned the stream with this code.
+    #[error("the peer ended the stream with code {0:#x}")]
+    Reset(u64),
+    /// The connection is gone.
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    /// We closed the stream ourselves.
+    #[error("the stream is closed")]
+    Closed,
+    /// The message is larger than the caller allows.
+    #[error("the message is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+/// One HTTP/3 connection; dropping it closes the QUIC connection, too.
+pub struct H3Connection {
+    quic: quinn::Connection,
+    role: Role,
+    settings: watch::Receiver<Option<Settings>>,
+    _driver: Task,
+}
+
+impl H3Connection {
+    /// Opens our control stream and starts reading the peer's.
+    pub fn start(quic: quinn::Connection, role: Role) -> Self {
+        let (publish, settings) = watch::channel(None);
+        let mut machine = Machine::new(role);
+        machine.set_datagrams_supported(quic.max_datagram_size().is_some());
+        let driver = task::spawn(drive(quic.clone(), machine, publish));
+        Self { quic, role, settings, _driver: driver }
+    }
+
+    /// The QUIC connection underneath.
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.quic
+    }
+
+    /// Waits for the peer's SETTINGS.
+    pub async fn peer_settings(&self) -> Result<Settings, quinn::ConnectionError> {
+        let mut settings = self.settings.clone();
+        // The guard is no `Send`, so it must not live across the await of the other arm.
+        let announced = settings.wait_for(Option::is_some).await.map(|settings| (*settings).unwrap_or_default());
+        match announced {
+            Ok(settings) => Ok(settings),
+            Err(_driver_ended) => Err(self.quic.closed().await),
+        }
+    }
+
+    /// Opens a request stream (client).
+    pub async fn open_request(&self) -> Result<RequestStream, quinn::ConnectionError> {
+        let (send, recv) = self.quic.open_bi().await?;
+        Ok(self.request_stream(send, recv))
+    }
+
+    /// Waits for the next request stream (server).
+    pub async fn accept_request(&self) -> Result<RequestStream, quinn::ConnectionError> {
+        let (send, recv) = self.quic.accept_bi().await?;
+        Ok(self.request_stream(send, recv))
+    }
+
+    fn request_stream(&self, send: SendStream, recv: RecvStream) -> RequestStream {
+        RequestStream { quic: self.quic.clone(), send, recv, decoder: MessageDecoder::new(self.role) }
+    }
+}
+
+impl Drop for H3Connection {
+    fn drop(&mut self) {
+        close(&self.quic, Code::NO_ERROR, "");
+    }
+}
+
+/// Closes a QUIC connection with an HTTP/3 error code.
+pub fn close(quic: &quinn::Connection, code: Code, reason: &str) {
+    quic.close(var_int(code.value()), reason.as_bytes());
+}
+
+async fn drive(quic: quinn::Connection, mut machine: Machine, publish: watch::Sender<Option<Settings>>) {
+    let _control = match open_control(&quic, &machine).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "control stream could not be opened"),
+    };
+    let mut reads = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = quic.accept_uni() => match accepted {
+                Ok(stream) => reads.push(read_some(stream)),
+                Err(_connection_closed) => return,
+            },
+            Some((mut stream, chunk)) = reads.next() => {
+                let action = match handle_chunk(&mut machine, stream.id().into(), chunk) {
+                    Ok(Some(action)) => action,
+                    Ok(None) => continue,
+                    Err(error) => return close(&quic, error.code(), error.reason()),
+                };
+                publish_settings(&machine, &publish);
+                match action {
+                    UniAction::Continue => reads.push(read_some(stream)),
+                    UniAction::Discard => { let _already_gone = stream.stop(var_int(Code::STREAM_CREATION_ERROR.value())); }
+                }
+            }
+        }
+    }
+}
+
+async fn open_control(quic: &quinn::Connection, machine: &Machine) -> Result<SendStream, WriteError> {
+    let mut stream = quic.open_uni().await?;
+    stream.write_all(&machine.control_stream()).await?;
+    Ok(stream)
+}
+
+type Chunk = Result<Option<Bytes>, ReadError>;
+
+async fn read_some(mut stream: RecvStream) -> (RecvStream, Chunk) {
+    let chunk = stream.read_chunk(READ_SIZE, true).await.map(|chunk| chunk.map(|chunk| chunk.bytes));
+    (stream, chunk)
+}
+
+/// Feeds one read into the machine; `None` when the stream has ended.
+fn handle_chunk(machine: &mut Machine, stream: u64, chunk: Chunk) -> Result<Option<UniAction>, Error> {
+    match chunk {
+        Ok(Some(bytes)) => machine.handle_uni(stream, &bytes, false).map(Some),
+        Ok(None) => machine.handle_uni(stream, &[], true).map(|_| None),
+        Err(ReadError::Reset(_)) => machine.handle_uni_reset(stream).map(|()| None),
+        Err(_connection_lost) => Ok(None),
+    }
+}
+
+fn publish_settings(machine: &Machine, publish: &watch::Sender<Option<Settings>>) {
+    if let Some(settings) = machine.peer_settings() {
+        publish.send_if_modified(|published| {
+            let news = published.is_none();
+            if news {
+                *published = Some(*settings);
+            }
+            news
+        });
+    }
+}
+
+/// One request and its response, or one tunnel.
+pub struct RequestStream {
+    quic: quinn::Connection,
+    send: SendStream,
+    recv: RecvStream,
+    decoder: MessageDecoder,
+}
+
+impl RequestStream {
+    /// The QUIC stream ID (RFC 9000 section 2.1).
+    pub fn id(&self) -> u64 {
+        self.send.id().into()
+    }
+
+    /// Waits for the next part of the peer's message; `None` after its end. Cancel-safe.
+    pub async fn next_event(&mut self) -> Result<Option<MessageEvent>, StreamError> {
+        loop {
+            if let Some(event) = self.decoder.poll_event() {
+                return Ok(match event {
+                    MessageEvent::End => None,
+                    event @ (MessageEvent::Headers(_) | MessageEvent::Data(_)) => Some(event),
+                });
+            }
+            let handled = match self.recv.read_chunk(READ_SIZE, true).await {
+                Ok(Some(chunk)) => self.decoder.handle(&chunk.bytes),
+                Ok(None) => self.decoder.handle_fin(),
+                Err(ReadError::Reset(code)) => return Err(StreamError::Reset(code.into())),
+                Err(ReadError::ConnectionLost(error)) => return Err(error.into()),
+                Err(_closed) => return Err(StreamError::Closed),
+            };
+            handled.map_err(|error| self.fail(error))?;
+        }
+    }
+
+    /// Says that the request was CONNECT: after a 2xx response only DATA may come (RFC 9114 section 4.4).
+    pub fn expect_tunnel(&mut self) {
+        self.decoder.expect_tunnel();
+    }
+
+    /// Reads what is left of the message's body, at most `limit` bytes.
+    pub async fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, StreamError> {
+        let mut body = Vec::new();
+        while let Some(event) = self.next_event().await? {
+            if let MessageEvent::Data(data) = event {
+                if body.len() + data.len() > limit {
+                    self.abort(Code::EXCESSIVE_LOAD);
+                    return Err(StreamError::TooLong(limit));
+                }
+                body.extend_from_slice(&data);
+            }
+        }
+        Ok(body)
+    }
+
+    /// Sends a HEADERS frame.
+    pub async fn send_headers(&mut self, fields: &[Field]) -> Result<(), StreamError> {
+        self.write(&encode_headers(fields)).await
+    }
+
+    /// Sends a DATA frame.
+    pub async fn send_data(&mut self, data: &[u8]) -> Result<(), StreamError> {
+        self.write(&encode_data(data)).await
+    }
+
+    /// Ends our side of the message.
+    pub fn finish(&mut self) {
+        let _already_closed = self.send.finish();
+    }
+
+    /// Acts on a protocol error: closes the connection or abandons the stream, as the error says.
+    pub fn fail(&mut self, error: Error) -> StreamError {
+        match error {
+            Error::Connection { code, reason } => close(&self.quic, code, reason),
+            Error::Stream { code, .. } => self.abort(code),
+        }
+        StreamError::Protocol(error)
+    }
+
+    /// Abandons both directions of the stream with a code.
+    pub fn abort(&mut self, code: Code) {
+        let _already_closed = self.send.reset(var_int(code.value()));
+        let _already_ended = self.recv.stop(var_int(code.value()));
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+        self.send.write_all(bytes).await.map_err(|error| match error {
+            WriteError::Stopped(code) => StreamError::Reset(code.into()),
+            WriteError::ConnectionLost(error) => error.into(),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::Closed,
+        })
+    }
+}
+
+fn var_int(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}

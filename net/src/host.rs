@@ -1,0 +1,23 @@
+//! What Adit changes on its host (addresses, routes, rules, sysctls, firewall, resolver), and how each change is undone.
+//!
+//! [`HostChanges`] writes how to undo a change into a journal before it makes the change. A clean stop calls
+//! [`HostChanges::undo`]; after a crash the next [`HostChanges::open`], or [`recover`], does it from the journal.
+
+mod changes;
+mod dns;
+mod error;
+mod firewall;
+mod journal;
+mod netlink;
+mod nft;
+mod sysctl;
+#[cfg(test)]
+mod test_bus;
+#[cfg(test)]
+mod test_namespace;
+
+pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_with};
+pub use dns::{DnsScope, DnsSettings, SystemBus};
+pub use error::HostError;
+pub use firewall::{GatewayRules, foreign_forward_policies};
+pub use netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule, default_source_addresses};

@@ -1,0 +1,294 @@
+//! Host changes, each written to the undo journal before it is made.
+
+mod undo;
+
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use super::{
+    dns::{self, DnsSettings, Resolved, SavedFile, SystemBus},
+    error::HostError,
+    firewall::{self, GatewayRules},
+    journal::{Change, Journal},
+    netlink::{LinkSettings, Netlink, Route, Rule},
+    sysctl,
+};
+
+/// Where the host's resolver is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOptions {
+    /// The resolver's file. Default: `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// The bus on which systemd-resolved is looked for. Default: the system bus.
+    pub bus: SystemBus,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self { resolv_conf: PathBuf::from("/etc/resolv.conf"), bus: SystemBus::default() }
+    }
+}
+
+/// What was found of a dead process, and undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Number of changes that were undone.
+    pub undone: usize,
+}
+
+/// Undoes what a dead process left in `journal`; does nothing if there is no such file.
+///
+/// # Errors
+/// `Busy` if a living process holds the journal, `Undo` for what cannot be undone (it stays in the journal).
+pub async fn recover(journal: &Path) -> Result<Recovery, HostError> {
+    recover_with(journal, HostOptions::default()).await
+}
+
+/// As [`recover`], with options.
+///
+/// # Errors
+/// As [`recover`].
+pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recovery, HostError> {
+    if journal.exists() {
+        Ok(HostChanges::open_with(journal, options).await?.recovered())
+    } else {
+        Ok(Recovery::default())
+    }
+}
+
+/// The changes this process made to its host.
+///
+/// They belong to the network namespace of the thread that opens this. Dropping it undoes nothing: what was not undone stays
+/// in the journal, for the next `open` or `recover`.
+#[derive(Debug)]
+pub struct HostChanges {
+    journal: Journal,
+    netlink: Netlink,
+    options: HostOptions,
+    recovery: Recovery,
+}
+
+impl HostChanges {
+    /// Opens the journal, undoing first what a dead process left in it.
+    ///
+    /// # Errors
+    /// `Busy` if another living process holds the journal, `Undo` for what cannot be undone (it stays in the journal).
+    pub async fn open(journal: &Path) -> Result<Self, HostError> {
+        Self::open_with(journal, HostOptions::default()).await
+    }
+
+    /// As [`Self::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
+        let (journal, netlink) = (Journal::open(journal)?, Netlink::open()?);
+        let undone = journal.live().len();
+        let mut changes = Self { journal, netlink, options, recovery: Recovery { undone } };
+        changes.undo().await?;
+        Ok(changes)
+    }
+
+    /// What `open` undid.
+    #[must_use]
+    pub fn recovered(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// The netlink socket the changes are made through, for reading.
+    #[must_use]
+    pub fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// Sets a sysctl below `net.`, such as `net.ipv4.ip_forward`; does nothing if it has the value.
+    ///
+    /// It goes back to its earlier value if it still has ours by then.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn set_sysctl(&mut self, key: &str, value: &str) -> Result<(), HostError> {
+        let previous = sysctl::read(key)?;
+        if previous == value {
+            return Ok(());
+        }
+        let id = self.journal.record(Change::Sysctl { key: key.into(), previous, set: value.into() })?;
+        let done = sysctl::write(key, value);
+        self.settle_if_failed(id, done)
+    }
+
+    /// Adds an address to a link. The kernel adds a route to its prefix, unless the prefix is the address alone.
+    ///
+    /// # Errors
+    /// `NoSuchLink`, or the kernel's refusal.
+    pub async fn add_address(&mut self, link: &str, address: IpNet) -> Result<(), HostError> {
+        let change = Change::Address { link: link.into(), address };
+        if self.is_recorded(&change) {
+            return Ok(());
+        }
+        let id = self.journal.record(change)?;
+        let done = self.netlink.add_address(link, address).await;
+        self.settle_if_failed(id, done)
+    }
+
+    /// Removes an address that this process added; does nothing if it did not.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn remove_address(&mut self, link: &str, address: IpNet) -> Result<(), HostError> {
+        self.undo_recorded(&Change::Address { link: link.into(), address }).await
+    }
+
+    /// Sets MTU and state of a link.
+    ///
+    /// # Errors
+    /// `NoSuchLink`, or the kernel's refusal.
+    pub async fn set_link(&mut self, link: &str, settings: LinkSettings) -> Result<(), HostError> {
+        let now = self.netlink.link_settings(link).await?;
+        let previous = LinkSettings { mtu: settings.mtu.and(now.mtu), up: settings.up.and(now.up) };
+        if previous == settings {
+            return Ok(());
+        }
+        let id = self.journal.record(Change::Link { link: link.into(), previous })?;
+        let done = self.netlink.set_link(link, settings).await;
+        self.settle_if_failed(id, done)
+    }
+
+    /// Adds a route; does nothing if this process has added it before.
+    ///
+    /// # Errors
+    /// `NoSuchLink`, or the kernel's refusal (`AlreadyExists` for a route that is not ours).
+    pub async fn add_route(&mut self, route: &Route) -> Result<(), HostError> {
+        let change = Change::Route(Route { prefix: route.prefix.trunc(), ..route.clone() });
+        if self.is_recorded(&change) {
+            return Ok(());
+        }
+        let id = self.journal.record(change)?;
+        let done = self.netlink.add_route(route).await;
+        self.settle_if_failed(id, done)
+    }
+
+    /// Removes a route that this process added; does nothing if it did not.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn remove_route(&mut self, route: &Route) -> Result<(), HostError> {
+        self.undo_recorded(&Change::Route(Route { prefix: route.prefix.trunc(), ..route.clone() })).await
+    }
+
+    /// Adds a policy rule; does nothing if this process has added it before.
+    ///
+    /// # Errors
+    /// The kernel's refusal (`AlreadyExists` for a rule that is not ours).
+    pub async fn add_rule(&mut self, rule: &Rule) -> Result<(), HostError> {
+        let change = Change::Rule(*rule);
+        if self.is_recorded(&change) {
+            return Ok(());
+        }
+        let id = self.journal.record(change)?;
+        let done = self.netlink.add_rule(rule).await;
+        self.settle_if_failed(id, done)
+    }
+
+    /// Removes a policy rule that this process added; does nothing if it did not.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn remove_rule(&mut self, rule: &Rule) -> Result<(), HostError> {
+        self.undo_recorded(&Change::Rule(*rule)).await
+    }
+
+    /// Loads the gateway's firewall table, replacing an earlier one, in one transaction.
+    ///
+    /// # Errors
+    /// The kernel's refusal, naming the rule; the earlier table is then still in force.
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn load_firewall(&mut self, rules: &GatewayRules) -> Result<(), HostError> {
+        if self.is_recorded(&Change::Firewall) {
+            return firewall::load(rules);
+        }
+        let id = self.journal.record(Change::Firewall)?;
+        let done = firewall::load(rules);
+        self.settle_if_failed(id, done)
+    }
+
+    /// Points the host's resolver at the tunnel's servers; called again, it replaces the earlier settings.
+    ///
+    /// Uses systemd-resolved if it runs, and the resolver's file where that does not lead to systemd-resolved. Settings
+    /// without servers are those of [`Self::clear_dns`].
+    ///
+    /// # Errors
+    /// `NoSuchLink`, a refusal of systemd-resolved or of the file system; the resolver is then as before the first call.
+    pub async fn set_dns(&mut self, link: &str, settings: &DnsSettings) -> Result<(), HostError> {
+        if settings.servers.is_empty() {
+            return self.clear_dns().await;
+        }
+        let done = self.apply_dns(link, settings).await;
+        if done.is_err() {
+            self.clear_dns().await?;
+        }
+        done
+    }
+
+    /// Takes back what [`Self::set_dns`] did, if anything.
+    ///
+    /// # Errors
+    /// A refusal of systemd-resolved or of the file system.
+    pub async fn clear_dns(&mut self) -> Result<(), HostError> {
+        self.undo_where(|change| matches!(change, Change::ResolverFile(_) | Change::ResolverLink { .. })).await
+    }
+
+    /// Undoes all changes, newest first. Those that cannot be undone stay in the journal; without any, it is removed when this
+    /// is dropped.
+    ///
+    /// # Errors
+    /// `Undo` with one failure per change that is left.
+    pub async fn undo(&mut self) -> Result<(), HostError> {
+        self.undo_where(|_| true).await
+    }
+
+    async fn apply_dns(&mut self, link: &str, settings: &DnsSettings) -> Result<(), HostError> {
+        let resolved = Resolved::find(&self.options.bus).await;
+        if let Some(resolved) = &resolved {
+            let index = self.netlink.link_index(link).await?;
+            let change = Change::ResolverLink { link: link.into(), index };
+            if !self.is_recorded(&change) {
+                self.journal.record(change)?;
+            }
+            resolved.set(index, settings).await?;
+        }
+        let path = &self.options.resolv_conf;
+        let doing = |source| HostError::system(format!("write {}", path.display()), source);
+        let known = self.journal.live().iter().find_map(|(_, change)| {
+            let Change::ResolverFile(saved) = change else { return None };
+            saved.is_at(path).then(|| saved.clone())
+        });
+        let saved = match known {
+            Some(saved) => saved,
+            None if resolved.is_some() && dns::is_behind(path) => return Ok(()),
+            None => {
+                let saved = SavedFile::read(path).map_err(doing)?;
+                self.journal.record(Change::ResolverFile(saved.clone()))?;
+                saved
+            }
+        };
+        saved.replace(settings).map_err(doing)
+    }
+
+    fn is_recorded(&self, change: &Change) -> bool {
+        self.journal.live().iter().any(|(_, live)| live == change)
+    }
+
+    /// A change that failed was not made: there is nothing to undo.
+    fn settle_if_failed(&mut self, id: u64, done: Result<(), HostError>) -> Result<(), HostError> {
+        if done.is_err() {
+            self.journal.settle(id)?;
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests;

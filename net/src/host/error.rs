@@ -1,0 +1,77 @@
+//! Why a host change failed.
+
+use std::{io, path::PathBuf};
+
+/// Why the host could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Another living process holds the journal.
+    #[error("another process holds the journal {}", journal.display())]
+    Busy {
+        /// The journal's path.
+        journal: PathBuf,
+    },
+    /// No link (interface) has this name.
+    #[error("no network link is called {name}")]
+    NoSuchLink {
+        /// The name that was looked for.
+        name: String,
+    },
+    /// The kernel or the file system refused.
+    #[error("{doing}")]
+    System {
+        /// What was being done, in the imperative: `add route 10.0.0.0/8`.
+        doing: String,
+        /// The refusal.
+        #[source]
+        source: io::Error,
+    },
+    /// The D-Bus call failed.
+    #[error("{doing}")]
+    Bus {
+        /// What was being done.
+        doing: String,
+        /// The refusal.
+        #[source]
+        source: Box<zbus::Error>,
+    },
+    /// The journal holds something this version does not understand.
+    #[error("journal {} line {line} is not readable", journal.display())]
+    Journal {
+        /// The journal's path.
+        journal: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// Some changes could not be undone; they stay in the journal.
+    #[error("{} host changes could not be undone", failures.len())]
+    Undo {
+        /// One failure for each change that is left.
+        failures: Vec<HostError>,
+    },
+}
+
+impl HostError {
+    pub(crate) fn system(doing: impl Into<String>, source: io::Error) -> Self {
+        Self::System { doing: doing.into(), source }
+    }
+
+    pub(crate) fn bus(doing: impl Into<String>, source: zbus::Error) -> Self {
+        Self::Bus { doing: doing.into(), source: Box::new(source) }
+    }
+
+    /// The kernel's error number, if it was the kernel that refused.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        if let Self::System { source, .. } = self { source.raw_os_error() } else { None }
+    }
+
+    /// Whether the reason is a missing permission or capability (`EPERM`, `EACCES`).
+    #[must_use]
+    pub fn is_permission_denied(&self) -> bool {
+        match self {
+            Self::System { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Undo { failures } => failures.iter().any(Self::is_permission_denied),
+            Self::Busy { .. } | Self::NoSuchLink { .. } | Self::Bus { .. } | Self::Journal { .. } => false,
+        }
+    }
+}

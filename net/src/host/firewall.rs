@@ -1,0 +1,275 @@
+//! The gateway's nftables table `inet adit`: address translation, isolation and protection of the gateway itself.
+//!
+//! The user-space packet path checks sources and destinations too; these rules hold even if it errs. Every drop is counted and
+//! says why: see `nft list table inet adit`.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    error::HostError,
+    nft::{
+        Batch, Chain, ChainKind, ConnectionSet, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, ListedChain, Rule, Socket,
+    },
+};
+
+/// Name of the table.
+const TABLE: &str = "adit";
+const RAW_PREROUTING: &str = "raw_prerouting";
+const RAW_OUTPUT: &str = "raw_output";
+const INPUT: &str = "input";
+const FORWARD: &str = "forward";
+const POSTROUTING: &str = "postrouting";
+/// Before connection tracking (`NF_IP_PRI_RAW`).
+const RAW_PRIORITY: i32 = -300;
+/// `NF_IP_PRI_FILTER`.
+const FILTER_PRIORITY: i32 = 0;
+/// `NF_IP_PRI_NAT_SRC`.
+const SOURCE_NAT_PRIORITY: i32 = 100;
+
+/// Lowest port masqueraded TCP and UDP leave from: never the gateway's own below it, so that a client cannot occupy or
+/// shadow one (CVE-2021-3773).
+const LOWEST_MASQUERADE_PORT: u16 = 1024;
+const ECHO_REQUEST_V4: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+/// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 section 3), without which IPv6
+/// breaks.
+const ERRORS_V6: [u8; 4] = [1, 2, 3, 4];
+const DNS_PORT: u16 = 53;
+
+/// What the gateway's firewall table is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayRules {
+    /// Name of the TUN link; it need not exist yet.
+    pub tun: String,
+    /// IPv4 pool of the clients.
+    pub pool_v4: Option<Ipv4Net>,
+    /// IPv6 pool of the clients.
+    pub pool_v6: Option<Ipv6Net>,
+    /// The gateway's own IPv4 address in the tunnel.
+    pub gateway_v4: Option<Ipv4Addr>,
+    /// The gateway's own IPv6 address in the tunnel.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// Whether clients' packets leave with the gateway's address. If not, other networks can open connections to clients.
+    pub masquerade: bool,
+    /// Whether clients reach each other.
+    pub client_to_client: bool,
+    /// Most tracked connections of one inner source address; further ones are dropped. 0 means no limit.
+    pub connections_per_client: u32,
+    /// UDP ports the gateway listens on, exempt from connection tracking.
+    pub listen_ports: Vec<u16>,
+}
+
+impl GatewayRules {
+    /// The batch that replaces the table by one with these rules.
+    fn batch(&self) -> Batch {
+        let mut batch = Batch::new(TABLE);
+        batch.delete_table();
+        batch.create_table();
+        batch.create_set(ConnectionSet::V4);
+        batch.create_set(ConnectionSet::V6);
+        for (name, kind, hook, priority) in [
+            (RAW_PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW_PRIORITY),
+            (RAW_OUTPUT, ChainKind::Filter, Hook::Output, RAW_PRIORITY),
+            (INPUT, ChainKind::Filter, Hook::Input, FILTER_PRIORITY),
+            (FORWARD, ChainKind::Filter, Hook::Forward, FILTER_PRIORITY),
+            (POSTROUTING, ChainKind::Nat, Hook::Postrouting, SOURCE_NAT_PRIORITY),
+        ] {
+            batch.create_chain(Chain { name, kind, hook, priority });
+        }
+        for rule in self.rules() {
+            batch.append_rule(&rule);
+        }
+        batch
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let mut rules = self.spoofing_rules();
+        rules.extend(self.tracking_rules());
+        rules.extend(self.input_rules());
+        rules.extend(self.forward_rules());
+        rules.extend(self.masquerade_rules());
+        rules
+    }
+
+    fn pools(&self) -> impl Iterator<Item = IpNet> {
+        self.pool_v4.map(IpNet::V4).into_iter().chain(self.pool_v6.map(IpNet::V6))
+    }
+
+    fn gateway_addresses(&self) -> impl Iterator<Item = IpNet> {
+        self.gateway_v4.map(IpAddr::V4).into_iter().chain(self.gateway_v6.map(IpAddr::V6)).map(IpNet::from)
+    }
+
+    /// Only pool addresses come out of the TUN, and they come from nowhere else (loopback carries the gateway's own).
+    fn spoofing_rules(&self) -> Vec<Rule> {
+        let from_tun = || Rule::new(RAW_PREROUTING).input(&self.tun);
+        let mut rules = vec![
+            match self.pool_v4 {
+                Some(pool) => from_tun().source_not_in(pool.into()).drop("source outside the IPv4 pool"),
+                None => from_tun().ipv4().drop("no IPv4 pool"),
+            },
+            match self.pool_v6 {
+                Some(pool) => from_tun().source_not_in(pool.into()).drop("source outside the IPv6 pool"),
+                None => from_tun().ipv6().drop("no IPv6 pool"),
+            },
+        ];
+        for address in self.gateway_addresses() {
+            rules.push(from_tun().source_in(address).drop("the gateway's own source"));
+        }
+        for pool in self.pools() {
+            let elsewhere = Rule::new(RAW_PREROUTING).input_not(&self.tun).input_not("lo");
+            rules.push(elsewhere.source_in(pool).drop("pool source from outside the tunnel"));
+        }
+        rules
+    }
+
+    /// The gateway's own datagrams are not tracked: they cannot exhaust the connection table, nor be taken over through it.
+    fn tracking_rules(&self) -> Vec<Rule> {
+        let for_port = |port: &u16| {
+            let rule = Rule::new(RAW_PREROUTING).input_not(&self.tun).for_this_host().udp();
+            let input = rule.destination_port(*port).no_track();
+            let output = Rule::new(RAW_OUTPUT).output_not(&self.tun).udp().source_port(*port).no_track();
+            [input, output]
+        };
+        self.listen_ports.iter().flat_map(for_port).collect()
+    }
+
+    /// Clients may ping the gateway and ask it for names, at its tunnel addresses; nothing else on it is theirs.
+    fn input_rules(&self) -> Vec<Rule> {
+        let rule = || Rule::new(INPUT).input(&self.tun);
+        let mut rules = vec![Rule::new(INPUT).input_not(&self.tun).accept(), rule().established().accept()];
+        for address in self.gateway_addresses() {
+            let to = || rule().destination_in(address);
+            match address {
+                IpNet::V4(_) => rules.push(to().icmp(ECHO_REQUEST_V4).accept()),
+                IpNet::V6(_) => {
+                    rules.push(to().icmpv6(ECHO_REQUEST_V6).accept());
+                    rules.extend(ERRORS_V6.map(|kind| to().icmpv6(kind).accept()));
+                }
+            }
+            rules.push(to().udp().destination_port(DNS_PORT).accept());
+            rules.push(to().tcp().destination_port(DNS_PORT).accept());
+        }
+        rules.push(rule().drop("not for clients"));
+        rules
+    }
+
+    fn forward_rules(&self) -> Vec<Rule> {
+        let rule = || Rule::new(FORWARD);
+        let from_tun = || rule().input(&self.tun);
+        let mut rules =
+            vec![from_tun().clamp_segment_size(), rule().input_not(&self.tun).output(&self.tun).clamp_segment_size()];
+        if !self.client_to_client {
+            rules.push(from_tun().output(&self.tun).drop("client to client"));
+        }
+        for prefix in forbidden_destinations() {
+            rules.push(from_tun().destination_in(prefix).drop("link-local, loopback or cloud metadata"));
+        }
+        if self.masquerade {
+            rules.push(from_tun().output_not(&self.tun).invalid().drop("packet of no connection"));
+        }
+        rules.push(rule().established().accept());
+        if self.connections_per_client > 0 {
+            for set in [ConnectionSet::V4, ConnectionSet::V6] {
+                let over = from_tun().connections_over(set, self.connections_per_client);
+                rules.push(over.drop("too many connections of one client"));
+            }
+        }
+        if self.masquerade {
+            rules.push(rule().input_not(&self.tun).output(&self.tun).drop("not asked for by a client"));
+        }
+        rules
+    }
+
+    fn masquerade_rules(&self) -> Vec<Rule> {
+        if !self.masquerade {
+            return Vec::new();
+        }
+        let for_pool = |pool: IpNet| {
+            let rule = || Rule::new(POSTROUTING).source_in(pool).output_not(&self.tun);
+            [
+                rule().tcp().masquerade_ports(LOWEST_MASQUERADE_PORT, u16::MAX),
+                rule().udp().masquerade_ports(LOWEST_MASQUERADE_PORT, u16::MAX),
+                rule().masquerade(),
+            ]
+        };
+        self.pools().flat_map(for_pool).collect()
+    }
+}
+
+/// Destinations no client reaches through the gateway: loopback, link-local (with the clouds' metadata services), and the
+/// IPv6 metadata address of one cloud, which is unique-local.
+fn forbidden_destinations() -> [IpNet; 5] {
+    [
+        Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into(),
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into(),
+        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128).into(),
+    ]
+}
+
+/// Loads the table, replacing an earlier one, in one transaction.
+pub(super) fn load(rules: &GatewayRules) -> Result<(), HostError> {
+    apply(rules.batch(), "load the nftables table inet adit")
+}
+
+/// Removes the table if it is there.
+pub(super) fn unload() -> Result<(), HostError> {
+    let mut batch = Batch::new(TABLE);
+    batch.delete_table();
+    apply(batch, "remove the nftables table inet adit")
+}
+
+fn apply(batch: Batch, doing: &str) -> Result<(), HostError> {
+    let socket = Socket::open().map_err(|source| HostError::system(doing, source))?;
+    socket.apply(batch).map_err(|refusal| HostError::system(format!("{doing}: {}", refusal.step), refusal.source))
+}
+
+/// Names base chains of other tables that refuse forwarded packets, such as Docker's, ufw's or firewalld's:
+/// `"ip filter FORWARD"`.
+///
+/// Found are policies "drop" and chains that end with an unconditional "drop" or "reject". Rules of the older iptables
+/// interface are not visible to nftables.
+///
+/// # Errors
+/// Fails without `CAP_NET_ADMIN`, or when the kernel has no nftables.
+pub fn foreign_forward_policies() -> Result<Vec<String>, HostError> {
+    let doing = |source: io::Error| HostError::system("list the firewall's chains", source);
+    let socket = Socket::open().map_err(doing)?;
+    let mut found = Vec::new();
+    for chain in socket.chains().map_err(doing)?.iter().filter(|chain| is_foreign_forward(chain)) {
+        let rules = if chain.drops {
+            Vec::new()
+        } else {
+            socket.rules(chain.family, &chain.table, &chain.name).map_err(doing)?
+        };
+        if chain.drops || rules.last().is_some_and(|rule| rule.refuses_everything()) {
+            found.push(format!("{} {} {}", family_name(chain.family), chain.table, chain.name));
+        }
+    }
+    Ok(found)
+}
+
+fn is_foreign_forward(chain: &ListedChain) -> bool {
+    let sees_ip = [FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6].contains(&chain.family);
+    let ours = chain.family == FAMILY_INET && chain.table == TABLE;
+    sees_ip && !ours && chain.hook == Some(Hook::Forward as u32)
+}
+
+fn family_name(family: u8) -> &'static str {
+    match family {
+        FAMILY_IPV4 => "ip",
+        FAMILY_IPV6 => "ip6",
+        _ => "inet",
+    }
+}
+
+#[cfg(test)]
+mod packet_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! The undo journal: what has to be undone, written and flushed to disk before it is done.
+//!
+//! A file of JSON lines that only grows until all of it is settled; then it is emptied, and removed when its holder leaves. The
+//! holder keeps it locked, so a second process can tell a living holder from a dead one. The lines are flushed with blocking
+//! calls: a change must not begin before its line is on disk, and there are a few dozen in a process's life.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    dns::SavedFile,
+    error::HostError,
+    netlink::{LinkSettings, Route, Rule},
+};
+
+/// The identity of this boot: network state does not outlive it.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// One change to the host, with what is needed to undo it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Change {
+    Sysctl { key: String, previous: String, set: String },
+    Address { link: String, address: IpNet },
+    Link { link: String, previous: LinkSettings },
+    Route(Route),
+    Rule(Rule),
+    Firewall,
+    ResolverFile(SavedFile),
+    ResolverLink { link: String, index: u32 },
+}
+
+impl Change {
+    /// Whether the change is still there after the host has started anew.
+    fn outlives_boot(&self) -> bool {
+        match self {
+            Self::ResolverFile(_) => true,
+            Self::Sysctl { .. }
+            | Self::Address { .. }
+            | Self::Link { .. }
+            | Self::Route(_)
+            | Self::Rule(_)
+            | Self::Firewall
+            | Self::ResolverLink { .. } => false,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// The boot the changes that follow were made in.
+    Boot(String),
+    Change {
+        id: u64,
+        change: Change,
+    },
+    /// The change is undone, or was never made.
+    Settled(u64),
+}
+
+/// An open journal, locked for this process.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: Flock<File>,
+    boot: String,
+    live: Vec<(u64, Change)>,
+    next_id: u64,
+}
+
+impl Journal {
+    /// Opens a journal and reads what is not settled in it; creates the file (mode 0600), and its directory (0700), if missing.
+    pub(super) fn open(path: &Path) -> Result<Self, HostError> {
+        let doing = |source| HostError::system(format!("open the journal {}", path.display()), source);
+        if let Some(parent) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(doing)?;
+        }
+        let file = lock(path)?;
+        let boot = fs::read_to_string(BOOT_ID).map_err(doing)?.trim().to_owned();
+        let mut journal = Self { path: path.to_owned(), file, boot, live: Vec::new(), next_id: 0 };
+        journal.load()?;
+        Ok(journal)
+    }
+
+    /// The changes that are not settled, oldest first.
+    pub(super) fn live(&self) -> &[(u64, Change)] {
+        &self.live
+    }
+
+    /// Writes a change to disk; it may begin when this returns.
+    pub(super) fn record(&mut self, change: Change) -> Result<u64, HostError> {
+        let id = self.next_id;
+        if self.length()? == 0 {
+            self.append(&Line::Boot(self.boot.clone()))?;
+            self.flush_directory()?;
+        }
+        self.append(&Line::Change { id, change: change.clone() })?;
+        self.next_id += 1;
+        self.live.push((id, change));
+        Ok(id)
+    }
+
+    /// Strikes out a change that is undone, or that was never made.
+    pub(super) fn settle(&mut self, id: u64) -> Result<(), HostError> {
+        self.live.retain(|(live, _)| *live != id);
+        if self.live.is_empty() {
+            self.file.set_len(0).and_then(|()| self.file.sync_data()).map_err(|source| self.failed(source))
+        } else {
+            self.append(&Line::Settled(id))
+        }
+    }
+
+    fn load(&mut self) -> Result<(), HostError> {
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes).map_err(|source| self.failed(source))?;
+        // A line cut short was being written when its process died, so its change never began.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < bytes.len() {
+            bytes.truncate(whole);
+            self.file.set_len(u64::try_from(whole).unwrap_or(0)).map_err(|source| self.failed(source))?;
+        }
+        let mut same_boot = true;
+        for (place, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(Line::Boot(boot)) => same_boot = boot == self.boot,
+                Ok(Line::Change { id, change }) => {
+                    self.next_id = self.next_id.max(id.saturating_add(1));
+                    if same_boot || change.outlives_boot() {
+                        self.live.push((id, change));
+                    }
+                }
+                Ok(Line::Settled(id)) => self.live.retain(|(live, _)| *live != id),
+                Err(_) => return Err(HostError::Journal { journal: self.path.clone(), line: place + 1 }),
+            }
+        }
+        if self.live.is_empty() {
+            self.file.set_len(0).map_err(|source| self.failed(source))
+        } else if same_boot {
+            Ok(())
+        } else {
+            self.append(&Line::Boot(self.boot.clone()))
+        }
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), HostError> {
+        let mut bytes = serde_json::to_vec(line).map_err(|error| self.failed(error.into()))?;
+        bytes.push(b'\n');
+        let before = self.length()?;
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        written.map_err(|source| {
+            // A full disk may have taken half the line; what follows must not be glued to it.
+            if let Err(error) = self.file.set_len(before) {
+                tracing::warn!(%error, "the journal may end with half a line");
+            }
+            self.failed(source)
+        })
+    }
+
+    fn length(&self) -> Result<u64, HostError> {
+        Ok(self.file.metadata().map_err(|source| self.failed(source))?.len())
+    }
+
+    fn flush_directory(&self) -> Result<(), HostError> {
+        let directory =
+            self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> HostError {
+        HostError::system(format!("write the journal {}", self.path.display()), source)
+    }
+}
+
+impl Drop for Journal {
+    /// Removes a journal with nothing left to undo, while it is still locked.
+    fn drop(&mut self) {
+        if matches!(self.length(), Ok(0))
+            && let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, "an empty journal stays behind");
+        }
+    }
+}
+
+/// Opens and locks the file at `path`; another holder may remove it in between, and then a new one is made.
+fn lock(path: &Path) -> Result<Flock<File>, HostError> {
+    let doing = |source| HostError::system(format!("open the journal {}", path.display()), source);
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(path).map_err(doing)?;
+        let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => locked,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(HostError::Busy { journal: path.to_owned() }),
+            Err((_, errno)) => return Err(doing(errno.into())),
+        };
+        let held = locked.metadata().map_err(doing)?;
+        match fs::metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => return Ok(locked),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(doing(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sysctl(key: &str) -> Change {
+        Change::Sysctl { key: key.into(), previous: "0".into(), set: "1".into() }
+    }
+
+    fn changes(journal: &Journal) -> Vec<Change> {
+        journal.live().iter().map(|(_, change)| change.clone()).collect()
+    }
+
+    #[test]
+    fn unsettled_changes_survive_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/journal");
+        let mut journal = Journal::open(&path).unwrap();
+        let ids = ["a", "b", "c"].map(|key| journal.record(sysctl(key)).unwrap());
+        journal.settle(ids[1]).unwrap();
+        let path_copy = path.with_extension("copy");
+        fs::copy(&path, &path_copy).unwrap();
+        let mut after = Journal::open(&path_copy).unwrap();
+        assert_eq!(changes(&after), [sysctl("a"), sysctl("c")]);
+        let next = after.record(sysctl("d")).unwrap();
+        assert!(!ids.contains(&next));
+    }
+
+    #[test]
+    fn the_file_is_private_and_vanishes_when_all_is_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        let id = journal.record(sysctl("a")).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        journal.settle(id).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        drop(journal);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_living_holder_is_respected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let holder = Journal::open(&path).unwrap();
+        assert!(matches!(Journal::open(&path), Err(HostError::Busy { .. })));
+        drop(holder);
+        assert!(Journal::open(&path).is_ok());
+    }
+
+    #[test]
+    fn half_a_line_at_the_end_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.record(sysctl("a")).unwrap();
+        journal.file.write_all(b"{\"change\":{\"id\":1,\"cha").unwrap();
+        let copy = path.with_extension("copy");
+        fs::copy(&path, &copy).unwrap();
+        let mut after = Journal::open(&copy).unwrap();
+        assert_eq!(changes(&after), [sysctl("a")]);
+        after.record(sysctl("b")).unwrap();
+        fs::copy(&copy, path.with_extension("third")).unwrap();
+        assert_eq!(changes(&Journal::open(&path.with_extension("third")).unwrap()), [sysctl("a"), sysctl("b")]);
+    }
+
+    #[test]
+    fn a_broken_line_in_the_middle_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        fs::write(&path, "{\"boot\":\"x\"}\nnonsense\n{\"settled\":0}\n").unwrap();
+        assert!(matches!(Journal::open(&path), Err(HostError::Journal { line: 2, .. })));
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn only_files_are_undone_after_a_reboot() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.boot = "an earlier boot".into();
+        let file = Change::ResolverFile(SavedFile::read(&directory.path().join("resolv.conf")).unwrap());
+        journal.record(sysctl("a")).unwrap();
+        journal.record(file.clone()).unwrap();
+        let copy = path.with_extension("copy");
+        fs::copy(&path, &copy).unwrap();
+        let mut after = Journal::open(&copy).unwrap();
+        assert_eq!(changes(&after), std::slice::from_ref(&file));
+        after.record(sysctl("b")).unwrap();
+        fs::copy(&copy, path.with_extension("third")).unwrap();
+        assert_eq!(changes(&Journal::open(&path.with_extension("third")).unwrap()), [file, sysctl("b")]);
+    }
+}

@@ -1,0 +1,37 @@
+//! A small encoder for nftables' netlink messages: enough for Adit's own tables, without the `nft` binary or a C library.
+//!
+//! [`Batch`] collects messages into one atomic transaction; [`Rule`] builds one rule from readable matches and a verdict;
+//! [`Socket`] hands a batch to the kernel and lists chains and rules. Constants are those of the kernel's
+//! `include/uapi/linux/netfilter/nf_tables.h`.
+
+mod attribute;
+mod batch;
+mod expression;
+mod listing;
+mod rule;
+mod socket;
+
+pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook};
+pub(super) use listing::ListedChain;
+pub(super) use rule::Rule;
+pub(super) use socket::Socket;
+
+/// Subsystem number of nftables within nfnetlink.
+const SUBSYSTEM: u16 = 10;
+/// Address family of tables that see both IPv4 and IPv6.
+pub(super) const FAMILY_INET: u8 = 1;
+/// Address family of IPv4-only tables, and the value of `meta nfproto` for IPv4.
+pub(super) const FAMILY_IPV4: u8 = 2;
+/// Address family of IPv6-only tables, and the value of `meta nfproto` for IPv6.
+pub(super) const FAMILY_IPV6: u8 = 10;
+
+/// nftables message types, below [`SUBSYSTEM`].
+mod message {
+    pub(super) const NEW_TABLE: u16 = 0;
+    pub(super) const DELETE_TABLE: u16 = 2;
+    pub(super) const NEW_CHAIN: u16 = 3;
+    pub(super) const LIST_CHAINS: u16 = 4;
+    pub(super) const NEW_RULE: u16 = 6;
+    pub(super) const LIST_RULES: u16 = 7;
+    pub(super) const NEW_SET: u16 = 9;
+}

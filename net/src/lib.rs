@@ -1,0 +1,16 @@
+//! Whatever of Adit holds a file descriptor: the TUN device, QUIC and TLS, host addresses, routes, DNS and nftables.
+//!
+//! This crate polls and moves bytes; it holds no protocol constant and takes no protocol decision. Every `unsafe` block of
+//! the project is here.
+
+pub mod control;
+pub mod counters;
+pub mod datagrams;
+pub mod enrollment;
+pub mod h3;
+pub mod host;
+pub mod packet_buffer;
+pub mod quic;
+pub mod task;
+pub mod tls;
+pub mod tun;

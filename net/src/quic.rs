@@ -1,0 +1,147 @@
+//! QUIC endpoints for both sides, with the limits of a gateway that faces strangers.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TransportConfig, VarInt,
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use socket2::{Domain, Protocol, Socket, Type};
+use zeroize::ZeroizeOnDrop;
+
+/// The only QUIC version we speak: 1 (RFC 9000).
+const VERSIONS: [u32; 1] = [1];
+
+/// Smallest UDP payload a path must carry, so that packets of 1280 bytes fit a datagram frame (RFC 9484 section 7.2.1: 1331 bytes).
+const MIN_UDP_PAYLOAD: u16 = 1331;
+/// UDP payload that is tried at once; discovery raises it.
+const INITIAL_UDP_PAYLOAD: u16 = 1350;
+/// Largest UDP payload discovery looks for: an IPv4 path of 1500 bytes.
+const LARGEST_UDP_PAYLOAD: u16 = 1472;
+
+/// Silence after which a connection is given up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a client pings, which also tells it soon that its gateway restarted (by a stateless reset).
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// Per-connection buffers for datagrams, in bytes: what one slow reader can hold of the gateway's memory.
+const DATAGRAM_BUFFER: usize = 1024 * 1024;
+/// Flow-control windows, in bytes. Streams carry only requests and capsules.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Streams a peer may have open: its control and QPACK streams and a little grease; one session and an enrolment or renewal.
+const UNI_STREAMS: u32 = 8;
+const BIDI_STREAMS: u32 = 4;
+
+/// Handshakes in progress at a gateway, and what they may buffer.
+const MAX_INCOMING: usize = 2048;
+const INCOMING_BUFFER: u64 = 16 * 1024;
+const INCOMING_BUFFER_TOTAL: u64 = 16 * 1024 * 1024;
+
+/// UDP socket buffers asked for, in bytes; the kernel may give less.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// The gateway's long-lived QUIC secrets. Kept over restarts, so that a restarted gateway can tell its clients at once.
+#[derive(ZeroizeOnDrop)]
+pub struct EndpointKeys {
+    /// Signs stateless reset tokens (RFC 9000 section 10.3).
+    pub reset: [u8; 32],
+    /// Seals Retry tokens (RFC 9000 section 8.1).
+    pub token: [u8; 32],
+    /// Marks connection IDs as ours.
+    pub connection_id: u64,
+}
+
+/// Opens the gateway's endpoint on a bound socket.
+///
+/// Errors: what the socket refuses; `InvalidInput` if `tls` has no TLS 1.3 suite QUIC can use.
+pub fn server_endpoint(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, keys: &EndpointKeys) -> io::Result<Endpoint> {
+    let mut config = endpoint_config(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &keys.reset)));
+    let connection_id_key = keys.connection_id;
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
+
+    let crypto = QuicServerConfig::try_from(tls).map_err(no_suite)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .token_key(Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, b"adit quic token").extract(&keys.token)))
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
+        .transport_config(Arc::new(transport()));
+    Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// Opens a client's endpoint on a bound socket; `client_config` makes what it connects with.
+pub fn client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
+    let mut reset_key = [0; 32];
+    aws_lc_rs::rand::fill(&mut reset_key).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    let config = endpoint_config(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
+    Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// Makes the QUIC settings of a client from its TLS settings.
+pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(no_suite)?;
+    let mut client = ClientConfig::new(Arc::new(crypto));
+    let mut transport = transport();
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    client.transport_config(Arc::new(transport));
+    Ok(client)
+}
+
+/// Binds a UDP socket with large buffers; `mark` sets SO_MARK, so that policy routing can tell it apart.
+///
+/// An IPv6 wildcard address takes IPv4 as well.
+pub fn bind(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn endpoint_config(reset_key: Arc<hmac::Key>) -> EndpointConfig {
+    let mut config = EndpointConfig::new(reset_key);
+    // Datagrams with the QUIC bit clear belong to ESP on the same port (RFC 9443).
+    config.grease_quic_bit(false).supported_versions(VERSIONS.to_vec()).min_reset_interval(Duration::from_micros(200));
+    config
+}
+
+fn transport() -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LARGEST_UDP_PAYLOAD);
+    let mut ack_frequency = AckFrequencyConfig::default();
+    ack_frequency.ack_eliciting_threshold(VarInt::from_u32(10));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("30 s fits a varint of milliseconds")))
+        .initial_mtu(INITIAL_UDP_PAYLOAD)
+        .min_mtu(MIN_UDP_PAYLOAD)
+        .mtu_discovery_config(Some(discovery))
+        .ack_frequency_config(Some(ack_frequency))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    transport
+}
+
+fn no_suite(error: NoInitialCipherSuite) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

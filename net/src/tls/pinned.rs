@@ -1,0 +1,130 @@
+//! Verifies a gateway by the hash of its certificate authority, for the one connection that enrols a device.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::{roots, spki_sha256};
+
+/// Accepts a chain only if it holds a certificate with the pinned key and is valid under that certificate as root.
+#[derive(Debug)]
+pub(super) struct PinnedAuthority {
+    pin: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl PinnedAuthority {
+    pub(super) fn new(pin: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
+        Self { pin, provider }
+    }
+}
+
+impl ServerCertVerifier for PinnedAuthority {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let authority = intermediates
+            .iter()
+            .find(|certificate| spki_sha256(certificate) == Some(self.pin))
+            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let roots = roots(&authority.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    struct Gateway {
+        authority: CertificateDer<'static>,
+        leaf: CertificateDer<'static>,
+    }
+
+    fn gateway(name: &str) -> Gateway {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        let leaf_key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+        Gateway { authority: authority.into(), leaf: leaf.into() }
+    }
+
+    fn verify(pin: [u8; 32], leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], name: &str) -> Result<(), Error> {
+        PinnedAuthority::new(pin, super::super::crypto_provider())
+            .verify_server_cert(leaf, rest, &ServerName::try_from(name).unwrap(), &[], UnixTime::now())
+            .map(|_| ())
+    }
+
+    #[test]
+    fn chain_under_the_pinned_authority_is_accepted() {
+        let gateway = gateway("gw.example");
+        let pin = spki_sha256(&gateway.authority).unwrap();
+        assert_eq!(verify(pin, &gateway.leaf, &[gateway.authority], "gw.example"), Ok(()));
+    }
+
+    #[test]
+    fn another_authority_is_refused() {
+        let (ours, theirs) = (gateway("gw.example"), gateway("gw.example"));
+        let pin = spki_sha256(&ours.authority).unwrap();
+        assert!(verify(pin, &theirs.leaf, &[theirs.authority], "gw.example").is_err());
+    }
+
+    #[test]
+    fn leaf_of_another_authority_beside_the_pinned_one_is_refused() {
+        let (ours, theirs) = (gateway("gw.example"), gateway("gw.example"));
+        let pin = spki_sha256(&ours.authority).unwrap();
+        assert!(verify(pin, &theirs.leaf, &[ours.authority], "gw.example").is_err());
+    }
+
+    #[test]
+    fn another_name_is_refused() {
+        let gateway = gateway("gw.example");
+        let pin = spki_sha256(&gateway.authority).unwrap();
+        assert!(verify(pin, &gateway.leaf, &[gateway.authority], "other.example").is_err());
+    }
+
+    #[test]
+    fn pinned_key_as_leaf_alone_is_refused() {
+        let gateway = gateway("gw.example");
+        let pin = spki_sha256(&gateway.leaf).unwrap();
+        assert!(verify(pin, &gateway.leaf, &[], "gw.example").is_err());
+    }
+}
