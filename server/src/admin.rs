@@ -1,0 +1,324 @@
+//! The verbs of administration, once: the admin socket of a running gateway and the command line of a stopped one both
+//! come here.
+//!
+//! | method | path | body | answer |
+//! | --- | --- | --- | --- |
+//! | GET | `/users` | | `{"users": […]}` |
+//! | GET | `/devices` | | `{"devices": […]}` |
+//! | GET | `/sessions` | | `{"sessions": […]}` |
+//! | GET | `/status` | | [`GatewayStatus`](crate::gateway::GatewayStatus) |
+//! | POST | `/invite` | [`InviteRequest`] | [`InviteAnswer`] |
+//! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
+//! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_net::control::{Answer, Handler, Request, Response};
+use adit_proto::invite::Invite;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::gateway::LiveGateway;
+use crate::identity::Authority;
+use crate::store::{Store, StoreError, UserName};
+
+/// Longest life of an invite, whoever asks.
+pub const MAX_INVITE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Asks for an invite.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// The user.
+    pub user: String,
+    /// Lifetime; the configured one when absent.
+    pub lifetime_seconds: Option<u64>,
+}
+
+/// A new invite.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InviteAnswer {
+    /// The user, in canonical form.
+    pub user: String,
+    /// The link, which admits one device.
+    pub link: String,
+    /// End of the invite, RFC 3339.
+    pub expires: String,
+}
+
+/// Asks for a bearer token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The user.
+    pub user: String,
+}
+
+/// A new bearer token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenAnswer {
+    /// The user, in canonical form.
+    pub user: String,
+    /// The device the token stands for.
+    pub device: String,
+    /// The token.
+    pub token: String,
+}
+
+/// Asks to shut out a device or a user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// A user's name or a device's id.
+    pub name: String,
+}
+
+/// What was shut out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RevokeAnswer {
+    /// The devices that may not connect any longer.
+    pub devices: Vec<String>,
+    /// Unused invites withdrawn.
+    pub invites: u32,
+    /// Sessions that were ended.
+    pub sessions: usize,
+}
+
+/// A refusal: an HTTP status and the reason in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can answer, 503 when the store
+    /// failed.
+    pub status: u16,
+    /// The reason.
+    pub message: String,
+}
+
+/// The administration of one gateway, running or stopped.
+#[derive(Clone)]
+pub struct Admin {
+    store: Arc<Store>,
+    authority: Arc<Authority>,
+    config: Arc<Config>,
+    live: Option<Arc<dyn LiveGateway>>,
+}
+
+impl Admin {
+    /// The administration of a running gateway.
+    #[must_use]
+    pub fn new(store: Arc<Store>, authority: Arc<Authority>, config: Arc<Config>, live: Arc<dyn LiveGateway>) -> Self {
+        Self { store, authority, config, live: Some(live) }
+    }
+
+    /// The administration of a stopped gateway.
+    #[must_use]
+    pub fn offline(store: Arc<Store>, authority: Arc<Authority>, config: Arc<Config>) -> Self {
+        Self { store, authority, config, live: None }
+    }
+
+    /// Does what one request asks. Blocks for the time of a store transaction.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn perform(&self, method: &str, path: &str, body: &Value, now: SystemTime) -> Result<Value, Refused> {
+        match (method, path) {
+            ("GET", "/users") => Ok(json!({ "users": self.store.users(now).map_err(store_refusal)? })),
+            ("GET", "/devices") => Ok(json!({ "devices": self.store.devices().map_err(store_refusal)? })),
+            ("GET", "/sessions") => Ok(json!({ "sessions": self.live()?.sessions() })),
+            ("GET", "/status") => encode(self.live()?.status()),
+            ("POST", "/invite") => encode(self.invite(&decode(body)?, now)?),
+            ("POST", "/token") => encode(self.token(&decode(body)?, now)?),
+            ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now)?),
+            _ => Err(Refused { status: 404, message: format!("no such request: {method} {path}") }),
+        }
+    }
+
+    fn live(&self) -> Result<&dyn LiveGateway, Refused> {
+        let stopped = || Refused { status: 409, message: "the gateway is not running".to_owned() };
+        self.live.as_deref().ok_or_else(stopped)
+    }
+
+    fn invite(&self, request: &InviteRequest, now: SystemTime) -> Result<InviteAnswer, Refused> {
+        let user = user_name(&request.user)?;
+        let lifetime = request.lifetime_seconds.map_or(self.config.invite_lifetime, Duration::from_secs);
+        if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
+            return Err(bad_request("an invite lives from 1s to 30d"));
+        }
+        let Some(public) = self.config.public.first() else {
+            return Err(bad_request("the configuration names no public address"));
+        };
+        let code = self.store.invite(&user, lifetime, now).map_err(store_refusal)?;
+        let invite = Invite { host: public.host.clone(), port: public.port, pin: self.authority.pin(), code };
+        let expires = humantime::format_rfc3339_seconds(now + lifetime).to_string();
+        Ok(InviteAnswer { user: user.to_string(), link: invite.to_string(), expires })
+    }
+
+    fn token(&self, request: &TokenRequest, now: SystemTime) -> Result<TokenAnswer, Refused> {
+        let user = user_name(&request.user)?;
+        let (device, token) = self.store.token(&user, now).map_err(store_refusal)?;
+        Ok(TokenAnswer { user: device.user, device: device.id, token })
+    }
+
+    /// Revokes in the store first: a session that ends cannot come back.
+    fn revoke(&self, request: &RevokeRequest, now: SystemTime) -> Result<RevokeAnswer, Refused> {
+        let revoked = self.store.revoke(&request.name, now).map_err(store_refusal)?;
+        let close = |live: &Arc<dyn LiveGateway>| revoked.devices.iter().map(|device| live.close_device(device)).sum();
+        let sessions = self.live.as_ref().map_or(0, close);
+        tracing::info!(devices = revoked.devices.len(), sessions, "revoked");
+        Ok(RevokeAnswer { devices: revoked.devices, invites: revoked.invites, sessions })
+    }
+}
+
+impl Handler for Admin {
+    fn handle(&self, request: Request) -> Answer<'_> {
+        let admin = self.clone();
+        Box::pin(async move {
+            let perform = move || admin.perform(&request.method, &request.path, &request.body, SystemTime::now());
+            match tokio::task::spawn_blocking(perform).await {
+                Ok(Ok(body)) => Response::ok(body),
+                Ok(Err(refused)) => Response::refused(refused.status, refused.message),
+                Err(_) => Response::refused(500, "the request failed inside the gateway"),
+            }
+        })
+    }
+}
+
+fn user_name(text: &str) -> Result<UserName, Refused> {
+    UserName::parse(text).map_err(|error| bad_request(error.to_string()))
+}
+
+fn bad_request(message: impl Into<String>) -> Refused {
+    Refused { status: 400, message: message.into() }
+}
+
+fn store_refusal(error: StoreError) -> Refused {
+    match error {
+        StoreError::NotFound(name) => Refused { status: 404, message: format!("no such user or device: {name}") },
+        other @ (StoreError::Sqlite(_)
+        | StoreError::Secret(_)
+        | StoreError::Create(_)
+        | StoreError::TooNew { .. }
+        | StoreError::StaticLease
+        | StoreError::Randomness) => Refused { status: 503, message: other.to_string() },
+    }
+}
+
+fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, Refused> {
+    T::deserialize(body).map_err(|error| bad_request(error.to_string()))
+}
+
+fn encode(answer: impl Serialize) -> Result<Value, Refused> {
+    serde_json::to_value(answer).map_err(|error| Refused { status: 500, message: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::config::config_for_tests;
+    use crate::gateway::{GatewayStatus, SessionInfo};
+
+    #[derive(Default)]
+    struct Recorder {
+        closed: Mutex<Vec<String>>,
+    }
+
+    impl LiveGateway for Recorder {
+        fn sessions(&self) -> Vec<SessionInfo> {
+            Vec::new()
+        }
+
+        fn status(&self) -> GatewayStatus {
+            GatewayStatus {
+                version: "0".into(),
+                uptime_seconds: 1,
+                listen: vec![],
+                tun: "adit0".into(),
+                sessions: 0,
+                drops: std::collections::BTreeMap::default(),
+            }
+        }
+
+        fn close_device(&self, device: &str) -> usize {
+            self.closed.lock().unwrap().push(device.to_owned());
+            1
+        }
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn admin() -> (tempfile::TempDir, Admin) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
+        let authority = Arc::new(Authority::create(directory.path(), now()).unwrap());
+        let config = Arc::new(config_for_tests(Path::new("/nowhere")));
+        (directory, Admin::offline(store, authority, config))
+    }
+
+    fn post(admin: &Admin, path: &str, body: Value) -> Result<Value, u16> {
+        admin.perform("POST", path, &body, now()).map_err(|refused| refused.status)
+    }
+
+    #[test]
+    fn invite_names_the_public_address_the_pin_and_its_end() {
+        let (_directory, admin) = admin();
+        let answer = post(&admin, "/invite", json!({ "user": "Alice", "lifetime_seconds": 60 })).unwrap();
+        let answer: InviteAnswer = serde_json::from_value(answer).unwrap();
+        assert_eq!(answer.user, "alice");
+        assert!(answer.link.starts_with("adit://join/vpn.example.org:443#"));
+        assert_eq!(answer.expires, humantime::format_rfc3339_seconds(now() + Duration::from_secs(60)).to_string());
+    }
+
+    #[test]
+    fn bad_requests_are_refused() {
+        let (_directory, admin) = admin();
+        assert_eq!(post(&admin, "/invite", json!({ "user": "a b" })), Err(400));
+        assert_eq!(post(&admin, "/invite", json!({ "user": "alice", "lifetime_seconds": 0 })), Err(400));
+        assert_eq!(post(&admin, "/invite", json!({ "user": "alice", "lifetime_seconds": u64::MAX })), Err(400));
+        assert_eq!(post(&admin, "/invite", json!({ "nobody": 1 })), Err(400));
+        assert_eq!(post(&admin, "/invite", Value::Null), Err(400));
+        assert_eq!(post(&admin, "/revoke", json!({ "name": "nobody" })), Err(404));
+        assert_eq!(post(&admin, "/etc/passwd", Value::Null), Err(404));
+        assert_eq!(post(&admin, "/users", Value::Null), Err(404));
+    }
+
+    #[test]
+    fn stopped_gateway_lists_users_but_has_no_sessions() {
+        let (_directory, admin) = admin();
+        post(&admin, "/invite", json!({ "user": "alice" })).unwrap();
+        let users = admin.perform("GET", "/users", &Value::Null, now()).unwrap();
+        assert_eq!(users["users"][0]["name"], "alice");
+        assert_eq!(admin.perform("GET", "/sessions", &Value::Null, now()).unwrap_err().status, 409);
+        assert_eq!(admin.perform("GET", "/status", &Value::Null, now()).unwrap_err().status, 409);
+    }
+
+    #[test]
+    fn revocation_ends_the_live_sessions_of_each_device() {
+        let (_directory, offline) = admin();
+        let recorder = Arc::new(Recorder::default());
+        let live = Arc::<Recorder>::clone(&recorder);
+        let admin = Admin::new(offline.store, offline.authority, offline.config, live);
+        let token = post(&admin, "/token", json!({ "user": "alice" })).unwrap();
+        let answer = post(&admin, "/revoke", json!({ "name": "alice" })).unwrap();
+        assert_eq!(answer["sessions"], 1);
+        assert_eq!(*recorder.closed.lock().unwrap(), [token["device"].as_str().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn socket_requests_reach_the_same_verbs() {
+        let (_directory, admin) = admin();
+        let request =
+            |method: &str, path: &str, body| Request { method: method.into(), path: path.into(), body, peer_uid: 0 };
+        let made = admin.handle(request("POST", "/token", json!({ "user": "alice" }))).await;
+        assert_eq!(made.status, 200);
+        let refused = admin.handle(request("GET", "/sessions", Value::Null)).await;
+        assert_eq!(refused.status, 409);
+    }
+}

@@ -1,0 +1,93 @@
+//! `adit-server invite` and `adit-server token`.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use adit_proto::exit::{Exit, Failure};
+use clap::Args;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Place, ask, duration, output};
+use crate::admin::{InviteAnswer, TokenAnswer};
+
+/// Whom to invite.
+#[derive(Debug, Args)]
+pub(super) struct InviteFlags {
+    /// The user, who is created when needed
+    name: String,
+    /// How long the link may be used, such as 15m or 7d [default: invite_lifetime of the configuration]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    expires: Option<Duration>,
+    /// Print the QR code even where the output is no terminal
+    #[arg(long)]
+    qr: bool,
+}
+
+/// Makes an invite and shows its link.
+pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Failure> {
+    let config = place.load()?;
+    let body = json!({ "user": flags.name, "lifetime_seconds": flags.expires.map(|expires| expires.as_secs()) });
+    let answer = ask::ask(&config, "POST", "/invite", &body)?;
+    if place.json {
+        output::object(&answer);
+        return Ok(());
+    }
+    let invite: InviteAnswer = decode(answer)?;
+    let mut text =
+        format!("Invite for {}, good for one device until {}:\n\n  {}\n", invite.user, invite.expires, invite.link);
+    if flags.qr || std::io::stdout().is_terminal() {
+        text.push_str(&format!("\n{}\n", qr_code(&invite.link)?));
+    }
+    text.push_str(&format!("\nOn the device run:\n\n  adit-client join '{}'", invite.link));
+    output::text(&text);
+    Ok(())
+}
+
+/// Makes a bearer token and shows it, once.
+pub(super) fn token(place: &Place, name: &str) -> Result<(), Failure> {
+    let config = place.load()?;
+    let answer = ask::ask(&config, "POST", "/token", &json!({ "user": name }))?;
+    if place.json {
+        output::object(&answer);
+        return Ok(());
+    }
+    let token: TokenAnswer = decode(answer)?;
+    output::text(&format!(
+        "Token for {}, shown only now (device {}):\n\n  {}\n\n\
+         A CONNECT-IP client sends it as `authorization: Bearer …`. Take it back with:\n\n  adit-server revoke {}{}",
+        token.user,
+        token.device,
+        token.token,
+        token.device,
+        place.flag_for(&config.path),
+    ));
+    Ok(())
+}
+
+/// A QR code of half blocks, light on dark as terminals mostly are, with its quiet zone.
+fn qr_code(link: &str) -> Result<String, Failure> {
+    let code = QrCode::new(link)
+        .map_err(|error| Failure::new(Exit::Other, "QR code", error.to_string(), "use the link instead"))?;
+    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+}
+
+fn decode<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        let next = "run the adit-server of the same version as the running gateway";
+        Failure::new(Exit::Other, "answer of the gateway", error.to_string(), next)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_link_fits_a_qr_code() {
+        let link = format!("adit://join/{}:65535#{}", "a".repeat(253), "A".repeat(64));
+        assert!(qr_code(&link).unwrap().lines().count() > 20);
+    }
+}

@@ -1,0 +1,88 @@
+//! What the user sees: text for people, one JSON object for machines.
+
+use std::io::{self, Write};
+
+use adit_proto::exit::Failure;
+use serde_json::{Value, json};
+
+/// Prints text and a line end. A closed standard output is no error: whoever read it had enough.
+pub(super) fn text(text: &str) {
+    ignore_closed(writeln!(io::stdout(), "{text}"));
+}
+
+/// Prints one JSON object.
+pub(super) fn object(value: &Value) {
+    text(&value.to_string());
+}
+
+/// Prints a failure for people on standard error and, when asked for, for machines on standard output.
+pub(super) fn failure(failure: &Failure, as_json: bool) {
+    if as_json {
+        let Failure { exit, what, reason, next } = failure;
+        object(&json!({ "error": { "what": what, "reason": reason, "next": next, "exit": *exit as u8 } }));
+    }
+    ignore_closed(writeln!(io::stderr(), "error: {failure}"));
+}
+
+/// Drops the error of writing to a closed pipe; there is nobody left to tell.
+pub(super) fn ignore_closed(result: io::Result<()>) {
+    drop(result);
+}
+
+/// Names and values, the values aligned.
+pub(super) fn aligned(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let lines: Vec<String> = pairs.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
+    lines.join("\n")
+}
+
+/// A table with aligned columns and a line of headings.
+pub(super) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = headings.map(|heading| heading.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for cells in std::iter::once(&headings.map(str::to_owned)).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.pop();
+    text
+}
+
+/// A time in seconds of Unix time, for people.
+pub(super) fn time(seconds: &Value) -> String {
+    let since = seconds.as_u64().map(std::time::Duration::from_secs);
+    since.map_or_else(
+        || "-".to_owned(),
+        |since| humantime::format_rfc3339_seconds(std::time::SystemTime::UNIX_EPOCH + since).to_string(),
+    )
+}
+
+/// A text inside an answer; empty when there is none.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_without_trailing_blanks() {
+        let rows = [["alice".to_owned(), "2".to_owned()], ["bo".to_owned(), String::new()]];
+        assert_eq!(table(["NAME", "DEVICES"], &rows), "NAME   DEVICES\nalice  2\nbo");
+        assert_eq!(aligned(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2");
+    }
+}

@@ -1,0 +1,75 @@
+//! `adit-server init`, `run` and `cleanup`.
+
+use adit_proto::exit::{Exit, Failure};
+use serde_json::json;
+
+use super::log::{self, LogFlags};
+use super::{InitFlags, Place, Wishes, now, output, small_runtime};
+use crate::init::{Made, init as make};
+
+/// Makes a new gateway and says what was made and what comes next.
+pub(super) fn init(place: &Place, flags: InitFlags) -> Result<(), Failure> {
+    let wishes =
+        Wishes { config: place.config.clone(), directory: flags.dir, public: flags.public, listen: flags.listen };
+    let made = make(&wishes, now())?;
+    if place.json {
+        output::object(&json!(made));
+        return Ok(());
+    }
+    output::text(&report(place, &made));
+    Ok(())
+}
+
+fn report(place: &Place, made: &Made) -> String {
+    let listen: Vec<String> = made.listen.iter().map(ToString::to_string).collect();
+    let facts = output::aligned(&[
+        ("configuration", made.config.display().to_string()),
+        ("keys and store", made.state_dir.display().to_string()),
+        ("public address", made.public.join(", ")),
+        ("listen", listen.join(", ")),
+        ("IPv4 pool", made.pool_v4.to_string()),
+        ("IPv6 pool", made.pool_v6.to_string()),
+        ("authority's pin", made.pin.clone()),
+    ]);
+    let mut text = format!("Made a gateway.\n\n{facts}\n");
+    if made.detected {
+        text.push_str(
+            "\nThe public address was found on this host. If clients reach the gateway under another, \
+             edit `public` in the configuration.\n",
+        );
+    }
+    let flag = place.flag_for(&made.config);
+    text.push_str(&format!("\nNext:\n\n  adit-server run{flag}\n  adit-server invite NAME{flag}"));
+    text
+}
+
+/// Runs the gateway.
+pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Failure> {
+    let config = place.load()?;
+    log::start(flags).map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
+    config.create_runtime_dir().map_err(|error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let exit = if denied { Exit::Permission } else { Exit::Other };
+        let what = config.runtime_dir.display().to_string();
+        Failure::new(exit, what, format!("cannot be made: {error}"), "run as root, or set runtime_dir")
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), ""))?;
+    runtime.block_on(crate::run::run(config))
+}
+
+/// Undoes what a crashed gateway left.
+pub(super) fn cleanup(place: &Place) -> Result<(), Failure> {
+    let config = place.load()?;
+    let undone = small_runtime()?.block_on(crate::run::cleanup(config))?;
+    if place.json {
+        output::object(&json!({ "undone": undone }));
+    } else if undone == 0 {
+        output::text("Nothing to clean up.");
+    } else {
+        output::text(&format!("Changes undone: {undone}."));
+    }
+    Ok(())
+}

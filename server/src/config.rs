@@ -1,0 +1,211 @@
+//! The configuration of a gateway: one TOML file, overridden by the environment and by flags.
+//!
+//! A [`Config`] is always valid: [`Config::load`] reads every source, looks for every problem, and gives either a
+//! configuration without any or the list of all of them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+mod check;
+mod file;
+mod host;
+pub mod keys;
+mod problem;
+mod secret;
+mod value;
+
+pub use file::Source;
+pub(crate) use host::host_addresses;
+pub use problem::{ConfigError, Problem};
+pub use secret::{SecretError, read_secret};
+pub(crate) use secret::{open_secret, write_new};
+pub use value::parse_public_address;
+
+/// Where the configuration lies when neither `--config` nor `ADIT_CONFIG` names another place.
+pub const DEFAULT_PATH: &str = "/etc/adit/server.toml";
+/// Port of the gateway, for UDP and TCP alike, unless the configuration names another.
+pub const DEFAULT_PORT: u16 = 443;
+
+/// A valid configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The file it was read from, for messages.
+    pub path: PathBuf,
+    /// Names and addresses under which clients reach the gateway, most wanted first; never empty.
+    pub public: Vec<PublicAddress>,
+    /// Local socket addresses; never empty. `[::]:PORT` also takes IPv4.
+    pub listen: Vec<SocketAddr>,
+    /// The TUN device.
+    pub tun: TunConfig,
+    /// Inner addresses of devices; at least one family is present.
+    pub pool: Pools,
+    /// Prefixes which clients send through the tunnel.
+    pub routes: Vec<IpNet>,
+    /// Resolvers and domains announced to clients.
+    pub dns: DnsConfig,
+    /// Whether devices may reach each other through the gateway.
+    pub client_to_client: bool,
+    /// Whether packets leave with the gateway's own address.
+    pub masquerade: bool,
+    /// Bounds on what clients may use up.
+    pub limits: Limits,
+    /// How long a released address is kept from other devices.
+    pub lease_cooldown: Duration,
+    /// How long an invite may be used.
+    pub invite_lifetime: Duration,
+    /// How long a device certificate is valid.
+    pub certificate_lifetime: Duration,
+    /// Directory of keys and the store; absolute.
+    pub state_dir: PathBuf,
+    /// Directory of the admin socket; absolute.
+    pub runtime_dir: PathBuf,
+}
+
+/// A name or address, and the port, under which clients reach the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PublicAddress {
+    /// DNS name (lower case) or IP address without brackets.
+    pub host: String,
+    /// UDP and TCP port.
+    pub port: u16,
+}
+
+/// The TUN device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunConfig {
+    /// Name of the device.
+    pub name: String,
+    /// Largest inner packet, in bytes.
+    pub mtu: u16,
+}
+
+/// The networks from which devices get their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pools {
+    /// IPv4 pool.
+    pub v4: Option<Ipv4Net>,
+    /// IPv6 pool.
+    pub v6: Option<Ipv6Net>,
+}
+
+/// What clients are told about DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Resolvers; empty leaves the clients' own in place.
+    pub servers: Vec<IpAddr>,
+    /// Domains the resolvers answer for; empty means every name. A-labels, lower case.
+    pub domains: Vec<String>,
+}
+
+/// Bounds on what clients may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Live sessions.
+    pub sessions: usize,
+    /// Handshakes and requests not yet authenticated.
+    pub pending_sessions: usize,
+    /// Tracked connections through the gateway for each device.
+    pub connections_per_client: u32,
+}
+
+impl Config {
+    /// Reads and checks everything: the file, the environment, the flags, and the key files in the state directory.
+    ///
+    /// # Errors
+    /// All problems found, each with the key, the reason and a next step.
+    pub fn load(source: &Source) -> Result<Self, ConfigError> {
+        file::load(source)
+    }
+
+    /// Checks the configuration against the host's present addresses: no pool may hold an address of the host, except
+    /// on the gateway's own TUN device.
+    ///
+    /// # Errors
+    /// All conflicts found.
+    pub fn check_host(&self) -> Result<(), ConfigError> {
+        host::check(self)
+    }
+
+    /// Names for the server certificate: the public hosts without ports or duplicates.
+    #[must_use]
+    pub fn certificate_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for public in &self.public {
+            if !names.contains(&public.host) {
+                names.push(public.host.clone());
+            }
+        }
+        names
+    }
+
+    /// The SQLite file of users, devices, invites and leases.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        store_path(&self.state_dir)
+    }
+
+    /// The persisted keys of the QUIC endpoint.
+    #[must_use]
+    pub fn endpoint_keys_path(&self) -> PathBuf {
+        endpoint_keys_path(&self.state_dir)
+    }
+
+    /// The journal of changes to the host. It lies with the state, since it must outlive the process and its runtime
+    /// directory.
+    #[must_use]
+    pub fn journal_path(&self) -> PathBuf {
+        self.state_dir.join("host.journal")
+    }
+
+    /// Makes the directory of the admin socket (mode 0700) unless it is there.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn create_runtime_dir(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.runtime_dir)
+    }
+
+    /// The admin socket.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.runtime_dir.join("server.sock")
+    }
+}
+
+/// Checks the text of a configuration by itself, without its key files.
+pub(crate) fn check_text(text: &str, path: &Path) -> Result<(), ConfigError> {
+    let (_, problems) = file::interpret(text, &Source::file(path));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError { path: path.to_owned(), problems, exit: adit_proto::exit::Exit::Usage })
+}
+
+/// The store inside a state directory.
+#[must_use]
+pub fn store_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("store.db")
+}
+
+/// The endpoint keys inside a state directory.
+#[must_use]
+pub fn endpoint_keys_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("endpoint.key")
+}
+
+/// A small valid configuration whose directories lie in `directory`.
+#[cfg(test)]
+pub(crate) fn config_for_tests(directory: &Path) -> Config {
+    let text = format!(
+        "public = [\"vpn.example.org\"]\nstate_dir = {:?}\nruntime_dir = {:?}\n[pool]\nv4 = \"10.77.0.0/24\"\n",
+        directory.join("state"),
+        directory.join("run")
+    );
+    let (config, problems) = file::interpret(&text, &Source::file(&directory.join("server.toml")));
+    assert_eq!(problems, []);
+    config.expect("a configuration without problems")
+}

@@ -1,0 +1,163 @@
+//! Checks that look at more than one value, and at the key files.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::{Config, Problem, endpoint_keys_path, secret, store_path};
+
+/// Longest path of a Unix socket on Linux, in bytes (`sun_path` of unix(7), less the final zero).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Problems between values that are each right by themselves.
+pub(super) fn coherence(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if config.pool.v4.is_none() && config.pool.v6.is_none() {
+        problems.push(problem("pool", "neither v4 nor v6 is set", "set pool.v4, pool.v6 or both"));
+    }
+    for (key, pool) in pools(config) {
+        problems.extend(pool_conflicts(config, key, pool));
+    }
+    problems.extend(listen_duplicates(&config.listen));
+    problems.extend(duplicates("public", &config.public, |public| format!("{}:{}", public.host, public.port)));
+    problems.extend(duplicates("routes", &config.routes, ToString::to_string));
+    problems.extend(duplicates("dns.servers", &config.dns.servers, ToString::to_string));
+    if !config.dns.domains.is_empty() && config.dns.servers.is_empty() {
+        problems.push(problem(
+            "dns.domains",
+            "no dns.servers answer for them",
+            "set dns.servers or remove dns.domains",
+        ));
+    }
+    if config.socket_path().as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
+        problems.push(problem("runtime_dir", "the path of the socket in it is too long", "choose a shorter path"));
+    }
+    problems
+}
+
+/// The pools with the names of their keys.
+pub(super) fn pools(config: &Config) -> impl Iterator<Item = (&'static str, IpNet)> + use<> {
+    let v4 = config.pool.v4.map(|net| ("pool.v4", IpNet::V4(net)));
+    let v6 = config.pool.v6.map(|net| ("pool.v6", IpNet::V6(net)));
+    v4.into_iter().chain(v6)
+}
+
+/// A pool must not hold an address that is reached outside the tunnel.
+fn pool_conflicts(config: &Config, key: &str, pool: IpNet) -> Vec<Problem> {
+    let next = "choose a pool that nothing else uses";
+    let public = config.public.iter().filter_map(|public| public.host.parse::<IpAddr>().ok());
+    let public = public.map(|address| ("public", address));
+    let listen = config.listen.iter().map(|address| ("listen", address.ip()));
+    public
+        .chain(listen)
+        .filter(|(_, address)| pool.contains(address))
+        .map(|(other, address)| problem(key, &format!("{pool} overlaps the {other} address {address}"), next))
+        .collect()
+}
+
+fn listen_duplicates(listen: &[SocketAddr]) -> Vec<Problem> {
+    let mut problems = duplicates("listen", listen, ToString::to_string);
+    for wide in listen.iter().filter(|address| address.ip().is_unspecified()) {
+        let covered =
+            |other: &&SocketAddr| *other != wide && other.port() == wide.port() && (wide.is_ipv6() || other.is_ipv4());
+        for other in listen.iter().filter(covered) {
+            let reason = format!("{wide} already covers {other}");
+            problems.push(problem("listen", &reason, "remove one of them"));
+        }
+    }
+    problems
+}
+
+fn duplicates<T>(key: &str, items: &[T], form: impl Fn(&T) -> String) -> Vec<Problem> {
+    let mut seen = HashSet::new();
+    let again = items.iter().map(form).filter(|item| !seen.insert(item.clone())).collect::<Vec<_>>();
+    again.iter().map(|item| problem(key, &format!("{item} is named twice"), "remove one of them")).collect()
+}
+
+/// Problems of the files that `init` makes.
+pub(super) fn key_files(state_dir: &Path) -> Vec<Problem> {
+    let directory = match std::fs::metadata(state_dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let what = state_dir.display().to_string();
+            return vec![problem(
+                &what,
+                "the state directory does not exist",
+                "run `adit-server init`, or mend state_dir",
+            )];
+        }
+        Err(error) => {
+            let what = state_dir.display().to_string();
+            return vec![problem(&what, &format!("cannot be read: {error}"), "run as root or as its owner")];
+        }
+    };
+    let mut problems = Vec::new();
+    if directory.is_dir() && directory.permissions().mode() & 0o022 != 0 {
+        let what = state_dir.display().to_string();
+        problems.push(problem(&what, "others may write in the state directory", &format!("run `chmod 700 {what}`")));
+    }
+    if !secret::owner_is_trusted(directory.uid()) {
+        let what = state_dir.display().to_string();
+        problems.push(problem(
+            &what,
+            "the state directory belongs to another user",
+            "give it to root or to the gateway's user",
+        ));
+    }
+    let files = [crate::identity::authority_key_path(state_dir), endpoint_keys_path(state_dir), store_path(state_dir)];
+    for path in files {
+        if let Err(error) = secret::open_secret(&path) {
+            problems.push(Problem { what: error.path.display().to_string(), reason: error.reason, next: error.next });
+        }
+    }
+    problems
+}
+
+pub(super) fn problem(what: &str, reason: &str, next: &str) -> Problem {
+    Problem { what: what.to_owned(), reason: reason.to_owned(), next: next.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Source, interpret};
+    use super::*;
+
+    fn reasons(text: &str) -> Vec<String> {
+        let (_, problems) = interpret(text, &Source::file(Path::new("server.toml")));
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn gateway_without_a_pool_is_refused() {
+        assert_eq!(reasons("public = [\"a.example\"]\n").len(), 1);
+    }
+
+    #[test]
+    fn pool_that_holds_an_outer_address_is_refused() {
+        let found = reasons("public = [\"10.77.0.9\"]\nlisten = [\"10.77.0.9:443\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("overlaps the public address 10.77.0.9"));
+    }
+
+    #[test]
+    fn wildcard_covers_specific_addresses_of_the_same_port() {
+        let text =
+            |listen: &str| format!("public = [\"a.example\"]\nlisten = {listen}\n[pool]\nv4 = \"10.77.0.0/24\"\n");
+        assert_eq!(reasons(&text("[\"[::]:443\", \"0.0.0.0:443\"]")).len(), 1);
+        assert_eq!(reasons(&text("[\"0.0.0.0:443\", \"192.0.2.1:443\"]")).len(), 1);
+        assert_eq!(reasons(&text("[\"0.0.0.0:443\", \"[::1]:443\"]")).len(), 0);
+        assert_eq!(reasons(&text("[\"192.0.2.1:443\", \"192.0.2.1:443\"]")).len(), 1);
+        assert_eq!(reasons(&text("[\"[::]:443\", \"[::]:8443\"]")).len(), 0);
+    }
+
+    #[test]
+    fn domains_need_a_resolver() {
+        let found =
+            reasons("public = [\"a.example\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n[dns]\ndomains = [\"corp.example\"]\n");
+        assert_eq!(found.len(), 1);
+    }
+}

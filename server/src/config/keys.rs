@@ -1,0 +1,257 @@
+//! Every key of the configuration, in one table: the reader, the messages and the commented sample all come from it.
+
+/// Whether a changed value takes effect without a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// At the next reload.
+    Live,
+    /// At the next start.
+    Restart,
+}
+
+impl Reload {
+    /// The word used in documentation.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name; a dot separates the table from the key.
+    pub name: &'static str,
+    /// When a changed value takes effect.
+    pub reload: Reload,
+    /// The default as a TOML literal; `None` when there is none.
+    pub default: Option<&'static str>,
+    /// A TOML literal that shows the form of the value.
+    pub sample: &'static str,
+    /// What it means, one sentence a line.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// The table the key is in; empty for the top level.
+    #[must_use]
+    pub fn table(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// The name inside its table.
+    #[must_use]
+    pub fn leaf(&self) -> &'static str {
+        self.name.split_once('.').map_or(self.name, |(_, leaf)| leaf)
+    }
+
+    /// The environment variable that overrides it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("ADIT_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Whether its value is a list.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.sample.starts_with('[')
+    }
+}
+
+/// Shorthand for the table below: a key that needs a restart.
+const fn restart(
+    name: &'static str,
+    default: Option<&'static str>,
+    sample: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, reload: Reload::Restart, default, sample, meaning }
+}
+
+/// All keys, top level first, then table by table.
+pub const KEYS: &[Key] = &[
+    restart(
+        "public",
+        None,
+        r#"["vpn.example.org"]"#,
+        "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
+         Invites carry the first; the gateway's certificate carries all.",
+    ),
+    restart("listen", Some(r#"["[::]:443"]"#), r#"["[::]:443"]"#, "Local addresses, UDP and TCP. [::] takes IPv4 too."),
+    restart(
+        "routes",
+        Some(r#"["0.0.0.0/0", "::/0"]"#),
+        r#"["10.1.0.0/16"]"#,
+        "Networks that clients send through the tunnel. 0.0.0.0/0 and ::/0 send everything.",
+    ),
+    restart("client_to_client", Some("false"), "true", "Whether devices may reach each other through the gateway."),
+    restart(
+        "masquerade",
+        Some("true"),
+        "false",
+        "Whether clients' packets leave with the gateway's own address.\n\
+         Without it the network behind the gateway must route the pools back to it.",
+    ),
+    restart(
+        "lease_cooldown",
+        Some(r#""120s""#),
+        r#""10m""#,
+        "How long the address of a device that left is kept from other devices; at most 24h.",
+    ),
+    restart("invite_lifetime", Some(r#""24h""#), r#""24h""#, "How long an invite may be used; 1s to 30d."),
+    restart(
+        "certificate_lifetime",
+        Some(r#""30d""#),
+        r#""30d""#,
+        "How long a device certificate is valid; 1m to 825d. Clients renew by themselves after two thirds of it.",
+    ),
+    restart(
+        "state_dir",
+        Some(r#""/var/lib/adit""#),
+        r#""/var/lib/adit""#,
+        "Directory of the keys and of the store of users and devices.",
+    ),
+    restart("runtime_dir", Some(r#""/run/adit""#), r#""/run/adit""#, "Directory of the admin socket."),
+    restart("tun.name", Some(r#""adit0""#), r#""adit0""#, "Name of the TUN device, at most 15 characters."),
+    restart(
+        "tun.mtu",
+        Some("1400"),
+        "1400",
+        "Largest packet inside the tunnel, in bytes; 1280 to 65535. What does not fit is answered with the size that does.",
+    ),
+    restart(
+        "pool.v4",
+        None,
+        r#""10.77.0.0/24""#,
+        "IPv4 network from which devices get addresses; /8 to /29. The gateway takes the first address.",
+    ),
+    restart(
+        "pool.v6",
+        None,
+        r#""fd00:77::/64""#,
+        "IPv6 network from which devices get addresses; /48 to /120. The gateway takes the first address.",
+    ),
+    restart(
+        "dns.servers",
+        Some("[]"),
+        r#"["10.1.0.53"]"#,
+        "Resolvers for clients. The gateway runs none itself; with an empty list clients keep their own.",
+    ),
+    restart(
+        "dns.domains",
+        Some("[]"),
+        r#"["corp.example.org"]"#,
+        "Domains for which clients ask these resolvers; an empty list means every name.",
+    ),
+    restart("limits.sessions", Some("10000"), "10000", "Live sessions; 1 to 1000000."),
+    restart(
+        "limits.pending_sessions",
+        Some("1024"),
+        "1024",
+        "Connections that have not authenticated yet; 1 to 65535. Further ones are ignored.",
+    ),
+    restart(
+        "limits.connections_per_client",
+        Some("2000"),
+        "2000",
+        "Tracked connections of one device through the gateway; 16 to 1000000.",
+    ),
+];
+
+/// The key of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether a name is a table of keys.
+#[must_use]
+pub fn is_table(name: &str) -> bool {
+    !name.is_empty() && KEYS.iter().any(|key| key.table() == name)
+}
+
+/// The known name most like an unknown one, if any is like it enough to be meant.
+#[must_use]
+pub fn closest(name: &str) -> Option<&'static str> {
+    /// Below this likeness (Jaro-Winkler, 0 to 1) a suggestion would be a guess.
+    const LIKE_ENOUGH: f64 = 0.8;
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    KEYS.iter()
+        .flat_map(|key| {
+            let whole = (strsim::jaro_winkler(name, key.name), key.name);
+            let inner = (strsim::jaro_winkler(leaf, key.leaf()), key.name);
+            let table = (strsim::jaro_winkler(name, key.table()), key.table());
+            [whole, inner, table]
+        })
+        .filter(|(likeness, candidate)| *likeness >= LIKE_ENOUGH && !candidate.is_empty())
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// A complete, commented configuration file: every key with its meaning; those in `values` (TOML literals) are set, the
+/// others are shown with their defaults behind a `#`.
+#[must_use]
+pub fn template(values: &[(&str, String)]) -> String {
+    let mut text = String::from(
+        "# Configuration of an Adit gateway. Check a change with `adit-server check`.\n\
+         # Each key says whether a change is live (applied at reload) or needs a restart.\n",
+    );
+    let mut table = "";
+    for key in KEYS {
+        if key.table() != table {
+            table = key.table();
+            text.push_str(&format!("\n[{table}]\n"));
+        }
+        text.push('\n');
+        for line in key.meaning.lines() {
+            text.push_str(&format!("# {line}\n"));
+        }
+        let value = values.iter().find(|(name, _)| *name == key.name).map(|(_, value)| value.as_str());
+        text.push_str(&match (value, key.default) {
+            (Some(value), _) => format!("# ({})\n{} = {value}\n", key.reload.word(), key.leaf()),
+            (None, Some(default)) => format!("# ({}; default)\n# {} = {default}\n", key.reload.word(), key.leaf()),
+            (None, None) => format!("# ({}; no default)\n# {} = {}\n", key.reload.word(), key.leaf(), key.sample),
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_contiguous_and_top_level_comes_first() {
+        let mut seen: Vec<&str> = vec![""];
+        for key in KEYS {
+            if seen.last() != Some(&key.table()) {
+                assert!(!seen.contains(&key.table()), "table {} is split", key.table());
+                seen.push(key.table());
+            }
+        }
+    }
+
+    #[test]
+    fn misspelt_key_is_recognised() {
+        assert_eq!(closest("tun.mtuu"), Some("tun.mtu"));
+        assert_eq!(closest("masquerde"), Some("masquerade"));
+        assert_eq!(closest("mtu"), Some("tun.mtu"));
+        assert_eq!(closest("limit"), Some("limits"));
+        assert_eq!(closest("zzzzzz"), None);
+    }
+
+    #[test]
+    fn template_is_toml_that_sets_only_the_values_given() {
+        let text = template(&[("public", r#"["a.example"]"#.to_owned()), ("pool.v4", r#""10.70.1.0/24""#.to_owned())]);
+        let table: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(table["public"][0].as_str(), Some("a.example"));
+        assert_eq!(table["pool"]["v4"].as_str(), Some("10.70.1.0/24"));
+        assert!(!table.contains_key("listen"));
+        for key in KEYS {
+            assert!(text.contains(&format!("{} = ", key.leaf())), "{} is documented", key.name);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One HTTP/3 request: a tunnel, an enrolment, a renewal, or something we do not serve.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_net::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
+use adit_net::h3::{RequestStream, StreamError};
+use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, Rejection, Request};
+use adit_proto::connect_ip::server::reject;
+use adit_proto::h3::error::Code;
+use adit_proto::h3::fields::Field;
+use adit_proto::h3::message::MessageEvent;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use super::{FrontEnd, Peer, tunnel};
+use crate::enroll;
+use crate::store::{AuthError, Device};
+
+/// A whole request other than a tunnel must arrive within this time.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a request needs to know of its connection.
+pub(super) struct Context {
+    pub(super) front_end: Arc<FrontEnd>,
+    pub(super) peer: Arc<Peer>,
+    pub(super) quic: quinn::Connection,
+    /// Told once somebody has logged in.
+    pub(super) logged_in: mpsc::Sender<()>,
+}
+
+/// Why a device is not let in: HTTP status and words for its user.
+pub(super) struct Refused {
+    pub(super) status: u16,
+    pub(super) reason: &'static str,
+}
+
+impl Context {
+    /// Serves one request.
+    pub(super) async fn handle(self, mut stream: RequestStream) {
+        if let Err(error) = self.serve(&mut stream).await {
+            tracing::debug!(%error, "request ended");
+        }
+    }
+
+    async fn serve(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
+        let fields = match tokio::time::timeout(REQUEST_DEADLINE, first_headers(stream)).await {
+            Ok(fields) => fields?,
+            Err(_elapsed) => {
+                stream.abort(Code::REQUEST_INCOMPLETE);
+                return Err(StreamError::Closed);
+            }
+        };
+        match Request::parse(&fields) {
+            Ok(Incoming::ConnectIp(request)) => self.connect_ip(stream, &request).await,
+            Ok(Incoming::Http(request)) => self.http(stream, &request).await,
+            Err(Rejection::Status(status)) => answer_status(stream, status, &[]).await,
+            Err(Rejection::Malformed(error)) => Err(stream.fail(error)),
+        }
+    }
+
+    async fn connect_ip(&self, stream: &mut RequestStream, request: &ConnectIpRequest) -> Result<(), StreamError> {
+        match self.authenticate(request.authorization.as_deref()).await {
+            Ok(device) => {
+                let _connection_ended = self.logged_in.send(()).await;
+                tunnel::run(&self.front_end, &self.quic, stream, request, device).await
+            }
+            Err(Refused { status, reason }) => {
+                let challenge = (status == 401).then(|| Field::new("www-authenticate", "Bearer"));
+                // Private fields go only to a client that named a private extension; others never see one.
+                let reason = request.wants_dns.then(|| Field::new("adit-reason", reason));
+                answer_status(stream, status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
+            }
+        }
+    }
+
+    /// Decides who the device is: its certificate, if it showed one, else its bearer token.
+    async fn authenticate(&self, authorization: Option<&str>) -> Result<Device, Refused> {
+        let front_end = Arc::clone(&self.front_end);
+        let peer = Arc::clone(&self.peer);
+        let token = authorization.and_then(bearer_token).map(str::to_owned);
+        let checked = tokio::task::spawn_blocking(move || match (&*peer, token) {
+            (Peer::Certificate { device, serial }, _) => front_end.authenticate_certificate(device, serial),
+            (Peer::Nameless, _) => Err(AuthError::Unknown),
+            (Peer::Anonymous, Some(token)) => front_end.gateway.store().authenticate_token(&token),
+            (Peer::Anonymous, None) => Err(AuthError::Unknown),
+        });
+        match checked.await {
+            Ok(Ok(device)) => Ok(device),
+            Ok(Err(error)) => Err(self.refusal(&error)),
+            Err(_panicked) => Err(Refused { status: 500, reason: "internal error" }),
+        }
+    }
+
+    fn refusal(&self, error: &AuthError) -> Refused {
+        let anonymous = matches!(*self.peer, Peer::Anonymous);
+        match error {
+            AuthError::Unknown if anonymous => {
+                Refused { status: 401, reason: "a device certificate or token is needed" }
+            }
+            AuthError::Unknown => Refused { status: 403, reason: "this device is not known here" },
+            AuthError::Revoked => Refused { status: 403, reason: "this device was revoked" },
+            AuthError::Expired => Refused { status: 403, reason: "this device's certificate has expired" },
+            AuthError::Store(error) => {
+                tracing::error!(%error, "a device could not be checked");
+                Refused { status: 503, reason: "the gateway's store failed" }
+            }
+        }
+    }
+
+    async fn http(&self, stream: &mut RequestStream, request: &HttpRequest) -> Result<(), StreamError> {
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST", ENROLL_PATH) => self.enroll(stream).await,
+            ("POST", RENEW_PATH) => self.renew(stream).await,
+            (_, ENROLL_PATH | RENEW_PATH) => answer_status(stream, 405, &[Field::new("allow", "POST")]).await,
+            _ => answer_status(stream, 404, &[]).await,
+        }
+    }
+
+    async fn enroll(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
+        let Some(request) = read_json(stream).await? else {
+            return answer_refusal(stream, 400, "malformed", "the body is no enrolment request").await;
+        };
+        let front_end = Arc::clone(&self.front_end);
+        let enrolled = tokio::task::spawn_blocking(move || {
+            let (store, now) = (front_end.gateway.store(), SystemTime::now());
+            enroll::enroll(store, &front_end.authority, &front_end.config, &request, now)
+        });
+        answer_json(stream, enrolled.await).await
+    }
+
+    async fn renew(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
+        if !matches!(*self.peer, Peer::Certificate { .. }) {
+            return answer_refusal(stream, 401, "no_certificate", "renewal needs the present device certificate").await;
+        }
+        let device = match self.authenticate(None).await {
+            Ok(device) => device,
+            Err(Refused { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
+        };
+        let Some(request) = read_json(stream).await? else {
+            return answer_refusal(stream, 400, "malformed", "the body is no renewal request").await;
+        };
+        let front_end = Arc::clone(&self.front_end);
+        let renewed = tokio::task::spawn_blocking(move || {
+            let (store, now) = (front_end.gateway.store(), SystemTime::now());
+            enroll::renew(store, &front_end.authority, &front_end.config, &device.id, &request, now)
+        });
+        answer_json(stream, renewed.await).await
+    }
+}
+
+async fn first_headers(stream: &mut RequestStream) -> Result<Vec<Field>, StreamError> {
+    match stream.next_event().await? {
+        Some(MessageEvent::Headers(fields)) => Ok(fields),
+        Some(MessageEvent::Data(_) | MessageEvent::End) | None => Err(StreamError::Closed),
+    }
+}
+
+/// The token of an `authorization: Bearer …` field (RFC 6750 section 2.1).
+fn bearer_token(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+async fn read_json<T: DeserializeOwned>(stream: &mut RequestStream) -> Result<Option<T>, StreamError> {
+    match tokio::time::timeout(REQUEST_DEADLINE, stream.read_body(MAX_BODY)).await {
+        Ok(body) => Ok(serde_json::from_slice(&body?).ok()),
+        Err(_elapsed) => {
+            stream.abort(Code::REQUEST_INCOMPLETE);
+            Err(StreamError::Closed)
+        }
+    }
+}
+
+async fn answer_json<T: Serialize>(
+    stream: &mut RequestStream,
+    outcome: Result<Result<T, (u16, Refusal)>, tokio::task::JoinError>,
+) -> Result<(), StreamError> {
+    match outcome {
+        Ok(Ok(answer)) => answer_body(stream, 200, &answer).await,
+        Ok(Err((status, refusal))) => answer_body(stream, status, &refusal).await,
+        Err(_panicked) => answer_refusal(stream, 500, "internal", "internal error").await,
+    }
+}
+
+async fn answer_refusal(stream: &mut RequestStream, status: u16, code: &str, message: &str) -> Result<(), StreamError> {
+    answer_body(stream, status, &Refusal { code: code.to_owned(), message: message.to_owned() }).await
+}
+
+async fn answer_body<T: Serialize>(stream: &mut RequestStream, status: u16, body: &T) -> Result<(), StreamError> {
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let fields = [
+        Field::new(":status", status.to_string()),
+        Field::new("content-type", "application/json"),
+        Field::new("content-length", body.len().to_string()),
+    ];
+    stream.send_headers(&fields).await?;
+    stream.send_data(&body).await?;
+    stream.finish();
+    Ok(())
+}
+
+async fn answer_status(stream: &mut RequestStream, status: u16, extra: &[Field]) -> Result<(), StreamError> {
+    stream.send_headers(&reject(status, extra)).await?;
+    stream.finish();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearer_scheme_is_case_insensitive_and_others_are_ignored() {
+        assert_eq!(bearer_token("Bearer abc"), Some("abc"));
+        assert_eq!(bearer_token("bearer  abc "), Some("abc"));
+        assert_eq!(bearer_token("Basic abc"), None);
+        assert_eq!(bearer_token("Bearer"), None);
+    }
+}

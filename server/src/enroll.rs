@@ -1,0 +1,196 @@
+//! Enrolment and renewal of devices, as the gateway answers them.
+
+use std::time::SystemTime;
+
+use adit_net::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
+use data_encoding::BASE64URL_NOPAD;
+
+use crate::config::Config;
+use crate::identity::{Authority, DeviceRequest, IdentityError};
+use crate::store::{AuthError, EnrollError, Store};
+
+/// Enrols a device: checks its request, consumes the invite and issues the certificate.
+///
+/// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
+///
+/// # Errors
+/// The HTTP status and body to answer with.
+pub fn enroll(
+    store: &Store,
+    authority: &Authority,
+    config: &Config,
+    request: &EnrollRequest,
+    now: SystemTime,
+) -> Result<EnrollResponse, (u16, Refusal)> {
+    let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
+    let code = decode_code(&request.code).ok_or_else(unknown_invite)?;
+    let sign = |device: &str, user: &str| authority.issue_device(&csr, device, user, config.certificate_lifetime, now);
+    let enrolled = store.enroll(&code, &request.device_name, now, sign).map_err(|error| refuse_invite(&error))?;
+    tracing::info!(device = enrolled.device.id, "device enrolled");
+    Ok(EnrollResponse {
+        user: enrolled.device.user,
+        device: enrolled.device.id,
+        certificate: enrolled.certificate.pem,
+        authority: authority.certificate_pem().to_owned(),
+    })
+}
+
+/// Issues a fresh certificate to a device that has authenticated with its present one.
+///
+/// Refusals: 400 `bad_request`, 403 `device_revoked`, 503 `unavailable`.
+///
+/// # Errors
+/// The HTTP status and body to answer with.
+pub fn renew(
+    store: &Store,
+    authority: &Authority,
+    config: &Config,
+    device: &str,
+    request: &RenewRequest,
+    now: SystemTime,
+) -> Result<RenewResponse, (u16, Refusal)> {
+    let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
+    let found = store.device(device).map_err(|error| unavailable(&error))?.ok_or_else(revoked_device)?;
+    let certificate = authority
+        .issue_device(&csr, device, &found.user, config.certificate_lifetime, now)
+        .map_err(|error| unavailable(&error))?;
+    match store.renew(device, &certificate) {
+        Ok(()) => Ok(RenewResponse { certificate: certificate.pem }),
+        Err(AuthError::Unknown | AuthError::Revoked | AuthError::Expired) => Err(revoked_device()),
+        Err(AuthError::Store(error)) => Err(unavailable(&error)),
+    }
+}
+
+fn decode_code(text: &str) -> Option<[u8; 16]> {
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+fn refusal(status: u16, code: &str, message: impl Into<String>) -> (u16, Refusal) {
+    (status, Refusal { code: code.to_owned(), message: message.into() })
+}
+
+fn bad_request(error: &IdentityError) -> (u16, Refusal) {
+    refusal(400, "bad_request", error.to_string())
+}
+
+fn unknown_invite() -> (u16, Refusal) {
+    refusal(403, "invite_unknown", "this gateway has no such invite; ask for a new one")
+}
+
+fn revoked_device() -> (u16, Refusal) {
+    refusal(403, "device_revoked", "this device may no longer connect; ask for a new invite")
+}
+
+fn refuse_invite(error: &EnrollError<IdentityError>) -> (u16, Refusal) {
+    match error {
+        EnrollError::UnknownCode => unknown_invite(),
+        EnrollError::UsedCode => refusal(410, "invite_used", "this invite was used before; ask for a new one"),
+        EnrollError::ExpiredCode => refusal(410, "invite_expired", "this invite has expired; ask for a new one"),
+        EnrollError::Sign(error) => unavailable(error),
+        EnrollError::Store(error) => unavailable(error),
+    }
+}
+
+/// The gateway cannot answer now; the cause is for its own log.
+fn unavailable(error: &dyn std::error::Error) -> (u16, Refusal) {
+    tracing::warn!(error = error.to_string(), "enrolment failed");
+    refusal(503, "unavailable", "the gateway cannot enrol devices now; try again later")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::*;
+    use crate::config::config_for_tests;
+    use crate::identity::device_identity;
+    use crate::store::UserName;
+
+    struct Gateway {
+        _directory: tempfile::TempDir,
+        store: Store,
+        authority: Authority,
+        config: Config,
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn gateway() -> Gateway {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store.db")).unwrap();
+        let authority = Authority::create(directory.path(), now()).unwrap();
+        let config = config_for_tests(Path::new("/nowhere"));
+        Gateway { _directory: directory, store, authority, config }
+    }
+
+    fn csr() -> String {
+        CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+    }
+
+    impl Gateway {
+        fn invite(&self) -> String {
+            let user = UserName::parse("alice").unwrap();
+            BASE64URL_NOPAD.encode(&self.store.invite(&user, Duration::from_secs(60), now()).unwrap())
+        }
+
+        fn enroll(&self, code: &str, csr: &str, now: SystemTime) -> Result<EnrollResponse, String> {
+            let request = EnrollRequest { code: code.into(), csr: csr.into(), device_name: "laptop".into() };
+            enroll(&self.store, &self.authority, &self.config, &request, now)
+                .map_err(|(status, refusal)| format!("{status} {}", refusal.code))
+        }
+
+        fn renew(&self, device: &str) -> Result<RenewResponse, String> {
+            let request = RenewRequest { csr: csr() };
+            renew(&self.store, &self.authority, &self.config, device, &request, now())
+                .map_err(|(status, refusal)| format!("{status} {}", refusal.code))
+        }
+    }
+
+    fn admitted(gateway: &Gateway, pem: &str) -> Result<String, AuthError> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let identity = device_identity(&der).unwrap();
+        gateway.store.authenticate_certificate(&identity.device, &identity.serial, now()).map(|device| device.user)
+    }
+
+    #[test]
+    fn enrolled_device_is_admitted_renews_and_is_shut_out_when_revoked() {
+        let gateway = gateway();
+        let enrolled = gateway.enroll(&gateway.invite(), &csr(), now()).unwrap();
+        assert_eq!(enrolled.user, "alice");
+        assert_eq!(admitted(&gateway, &enrolled.certificate).unwrap(), "alice");
+        let renewed = gateway.renew(&enrolled.device).unwrap();
+        assert_eq!(admitted(&gateway, &renewed.certificate).unwrap(), "alice");
+        gateway.store.revoke("alice", now()).unwrap();
+        assert!(matches!(admitted(&gateway, &renewed.certificate), Err(AuthError::Revoked)));
+        assert_eq!(gateway.renew(&enrolled.device).unwrap_err(), "403 device_revoked");
+        assert_eq!(gateway.renew("dev-none").unwrap_err(), "403 device_revoked");
+    }
+
+    #[test]
+    fn every_bad_invite_has_its_own_answer() {
+        let gateway = gateway();
+        let code = gateway.invite();
+        gateway.enroll(&code, &csr(), now()).unwrap();
+        let refused = |code: &str, now| gateway.enroll(code, &csr(), now).unwrap_err();
+        assert_eq!(refused(&code, now()), "410 invite_used");
+        assert_eq!(refused(&gateway.invite(), now() + Duration::from_secs(60)), "410 invite_expired");
+        for code in ["AAAAAAAAAAAAAAAAAAAAAA", "", "short", "!!!!", &"A".repeat(1000)] {
+            assert_eq!(refused(code, now()), "403 invite_unknown", "{code:?}");
+        }
+    }
+
+    #[test]
+    fn bad_request_does_not_spend_the_invite() {
+        let gateway = gateway();
+        let code = gateway.invite();
+        assert_eq!(gateway.enroll(&code, "nonsense", now()).unwrap_err(), "400 bad_request");
+        assert!(gateway.enroll(&code, &csr(), now()).is_ok());
+    }
+}

@@ -1,0 +1,236 @@
+//! The core of the gateway: opens and ends sessions, and answers for them to the administration. It knows no front-end.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use adit_proto::address_pool::{AddressPool, Lease, PoolConfig, PoolError};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::router::Router;
+use crate::session::{Carrier, Ending, Session, SessionTable};
+use crate::store::{Device, Store, StoreError, StoredLease};
+
+/// One live session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Number of the session, unique in this run of the gateway.
+    pub session: u64,
+    /// The user who owns the device.
+    pub user: String,
+    /// The device's id.
+    pub device: String,
+    /// The device's name, as it gave it at enrolment.
+    pub device_name: String,
+    /// Inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Outer address of the client.
+    pub remote: SocketAddr,
+    /// Carrier in use, such as `quic`.
+    pub carrier: String,
+    /// Largest packet the carrier takes now, in bytes.
+    pub mtu: u16,
+    /// Seconds since the session began.
+    pub seconds: u64,
+    /// Packets and bytes received from the client.
+    pub rx_packets: u64,
+    /// See `rx_packets`.
+    pub rx_bytes: u64,
+    /// Packets and bytes sent to the client.
+    pub tx_packets: u64,
+    /// See `tx_packets`.
+    pub tx_bytes: u64,
+    /// Dropped packets by reason (non-zero only).
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// The gateway at a glance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Seconds since the gateway was ready.
+    pub uptime_seconds: u64,
+    /// Sockets it listens on.
+    pub listen: Vec<SocketAddr>,
+    /// The TUN device.
+    pub tun: String,
+    /// Live sessions.
+    pub sessions: usize,
+    /// Packets dropped before a session was known, by reason (non-zero only).
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What the administration may ask of a running gateway.
+pub trait LiveGateway: Send + Sync {
+    /// All live sessions.
+    fn sessions(&self) -> Vec<SessionInfo>;
+    /// The gateway at a glance.
+    fn status(&self) -> GatewayStatus;
+    /// Ends the sessions of a device; returns how many there were.
+    fn close_device(&self, device: &str) -> usize;
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `limits.sessions` sessions are live.
+    #[error("the gateway has no room for another session")]
+    Full,
+    /// No address is free.
+    #[error("no address is free")]
+    NoAddress(#[from] PoolError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// The running gateway.
+pub struct Gateway {
+    store: Arc<Store>,
+    pool: Mutex<AddressPool>,
+    sessions: Arc<SessionTable>,
+    router: Arc<Router>,
+    listen: Vec<SocketAddr>,
+    session_limit: usize,
+    last_session: AtomicU64,
+    since: Instant,
+}
+
+/// Makes the pool and gives every remembered address back to its device.
+///
+/// # Errors
+/// The store failed.
+pub fn restore_pool(config: &Config, store: &Store, now: Instant) -> Result<AddressPool, StoreError> {
+    let mut pool =
+        AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown });
+    for stored in store.leases()? {
+        let lease = Lease { v4: stored.v4, v6: stored.v6 };
+        let restored = if stored.is_static {
+            pool.reserve(&stored.device, &lease)
+        } else {
+            pool.lease(&stored.device, Some(lease), now).map(|_| pool.release(&stored.device, now))
+        };
+        if let Err(error) = restored {
+            tracing::debug!(%error, device = stored.device, "remembered address no longer fits the pools");
+        }
+    }
+    Ok(pool)
+}
+
+impl Gateway {
+    /// Makes the core of a gateway that listens on `listen`.
+    pub fn new(
+        config: &Config,
+        store: Arc<Store>,
+        pool: AddressPool,
+        sessions: Arc<SessionTable>,
+        router: Arc<Router>,
+        listen: Vec<SocketAddr>,
+    ) -> Self {
+        Self {
+            store,
+            pool: Mutex::new(pool),
+            sessions,
+            router,
+            listen,
+            session_limit: config.limits.sessions,
+            last_session: AtomicU64::new(0),
+            since: Instant::now(),
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Where packets go.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// Leases addresses to an authenticated device and opens its session; a session it already has is replaced.
+    ///
+    /// Blocks for one transaction of the store.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_session(&self, device: Device, carrier: Box<dyn Carrier>) -> Result<Arc<Session>, OpenError> {
+        let replaces = self.sessions.of_device(&device.id).is_some();
+        if !replaces && self.sessions.len() >= self.session_limit {
+            return Err(OpenError::Full);
+        }
+        let now = Instant::now();
+        let lease = self.lease(&device.id, now)?;
+        let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = Session::new(id, device, lease, carrier, now);
+        if let Some(old) = self.sessions.insert(Arc::clone(&session)) {
+            old.carrier.close(Ending::Replaced);
+        }
+        tracing::info!(session = id, carrier = session.carrier.name(), "session opened");
+        tracing::debug!(session = id, user = session.device.user, device = session.device.id, remote = %session.carrier.remote(), "session of");
+        Ok(session)
+    }
+
+    /// Ends a session: its addresses lead nowhere from now on, and rest before another device gets them.
+    pub fn end_session(&self, session: &Session) {
+        if self.sessions.remove(session) {
+            self.pool().release(&session.device.id, Instant::now());
+        }
+        tracing::info!(session = session.id, "session ended");
+    }
+
+    /// Ends all sessions.
+    pub fn close_all(&self, ending: Ending) {
+        for session in self.sessions.all() {
+            session.carrier.close(ending);
+        }
+    }
+
+    fn lease(&self, device: &str, now: Instant) -> Result<Lease, OpenError> {
+        let stored = self.store.lease(device)?;
+        let wanted = stored.as_ref().map(|stored| Lease { v4: stored.v4, v6: stored.v6 });
+        let lease = self.pool().lease(device, wanted, now)?;
+        if stored.as_ref().is_none_or(|stored| (stored.v4, stored.v6) != (lease.v4, lease.v6)) {
+            let is_static = stored.is_some_and(|stored| stored.is_static);
+            self.store.save_lease(&StoredLease { device: device.to_owned(), v4: lease.v4, v6: lease.v6, is_static })?;
+        }
+        Ok(lease)
+    }
+
+    fn pool(&self) -> MutexGuard<'_, AddressPool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LiveGateway for Gateway {
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let now = Instant::now();
+        self.sessions.all().iter().map(|session| session.info(now)).collect()
+    }
+
+    fn status(&self) -> GatewayStatus {
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.since.elapsed().as_secs(),
+            listen: self.listen.clone(),
+            tun: self.router.tun_name().to_owned(),
+            sessions: self.sessions.len(),
+            drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
+        }
+    }
+
+    fn close_device(&self, device: &str) -> usize {
+        let Some(session) = self.sessions.of_device(device) else {
+            return 0;
+        };
+        // The packet path stops at once; the front-end's task notices the closed connection and ends the session.
+        self.end_session(&session);
+        session.carrier.close(Ending::Revoked);
+        1
+    }
+}

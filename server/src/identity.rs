@@ -1,0 +1,110 @@
+//! Who is who: the embedded certificate authority, the certificates it issues, and the identity a device proves with one.
+
+mod authority;
+mod device;
+mod endpoint_keys;
+mod request;
+mod server;
+
+pub use authority::{Authority, authority_certificate_path, authority_key_path};
+pub use device::{DeviceCertificate, DeviceIdentity, device_identity};
+pub use endpoint_keys::{create_endpoint_keys, load_endpoint_keys};
+pub use request::DeviceRequest;
+pub use server::ServerCertificate;
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+
+use adit_proto::exit::{Exit, Failure};
+
+use crate::config::SecretError;
+
+/// Why an identity could not be made, read or accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A secret file is missing or not safe to use.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A file could not be read or written.
+    #[error("{path}: not accessible")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("{path}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The certificate request is not PEM, not PKCS#10, or not signed by its own key.
+    #[error("certificate request refused: {0}")]
+    Request(&'static str),
+    /// The device certificate does not name exactly one device.
+    #[error("device certificate refused: {0}")]
+    Certificate(&'static str),
+    /// A certificate could not be made.
+    #[error("issue certificate")]
+    Issue(#[from] rcgen::Error),
+    /// The system gives no randomness, or a time is out of range.
+    #[error("{0}")]
+    System(&'static str),
+}
+
+impl IdentityError {
+    fn file(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::File { path: path.to_owned(), source }
+    }
+
+    /// The failure as the user of a verb sees it.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::Secret(SecretError { path, reason, next, .. }) => {
+                Failure::new(Exit::Usage, path.display().to_string(), reason, next)
+            }
+            Self::File { path, source } => Failure::new(
+                Exit::Usage,
+                path.display().to_string(),
+                source.to_string(),
+                "run as root, or restore the file from a backup",
+            ),
+            Self::Content { path, reason } => {
+                Failure::new(Exit::Usage, path.display().to_string(), reason, "restore the file from a backup")
+            }
+            other @ (Self::Request(_) | Self::Certificate(_) | Self::Issue(_) | Self::System(_)) => {
+                Failure::new(Exit::Other, "identity", other.to_string(), "")
+            }
+        }
+    }
+}
+
+/// Fills a buffer with random bytes from the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::System("no randomness from the system"))?;
+    Ok(bytes)
+}
+
+fn certificate_time(time: SystemTime) -> Result<OffsetDateTime, IdentityError> {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .ok_or(IdentityError::System("the clock is out of range"))?;
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| IdentityError::System("the clock is out of range"))
+}
+
+/// A random serial number of 16 bytes, positive and without leading zeros (RFC 5280 section 4.1.2.2).
+fn random_serial() -> Result<[u8; 16], IdentityError> {
+    let mut serial = random::<16>()?;
+    serial[0] = serial[0] & 0x7f | 0x40;
+    Ok(serial)
+}

@@ -1,0 +1,14 @@
+//! The Adit gateway: identity, store, sessions, front-ends and the admin socket.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod connect_ip;
+pub mod enroll;
+pub mod gateway;
+pub mod identity;
+pub mod init;
+pub mod router;
+pub mod run;
+pub mod session;
+pub mod store;

@@ -1,0 +1,7 @@
+//! The binary `adit-server`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    adit_server::cli::main()
+}

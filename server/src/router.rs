@@ -1,0 +1,158 @@
+//! Moves packets between the TUN device and the sessions, and decides which may pass.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_net::counters::Counters;
+use adit_net::packet_buffer::{Arena, PacketBuffer};
+use adit_net::tun::{LARGEST_PACKET, Tun};
+use adit_proto::drop_reason::DropReason;
+use adit_proto::packet::IpPacket;
+use adit_proto::packet::icmp::{GatewayAddresses, RateLimit, packet_too_big};
+use adit_proto::policy::DestinationPolicy;
+use adit_proto::route_table::RouteTable;
+use ipnet::IpNet;
+
+use crate::session::{Session, SessionTable};
+
+/// Packets taken from the TUN device at a time.
+const BATCH: usize = 64;
+/// "Too big" answers per second, and at once.
+const TOO_BIG_RATE: (u32, u32) = (200, 50);
+
+/// What may go where.
+pub struct Router {
+    tun: Tun,
+    sessions: Arc<SessionTable>,
+    gateway: GatewayAddresses,
+    destinations: DestinationPolicy,
+    advertised: RouteTable<()>,
+    /// Drops of packets that belong to no session.
+    counters: Counters,
+}
+
+impl Router {
+    /// Routes between `tun` and `sessions`; clients may send to `advertised` prefixes as far as `destinations` allows.
+    pub fn new(tun: Tun, sessions: Arc<SessionTable>, destinations: DestinationPolicy, advertised: &[IpNet]) -> Self {
+        let mut table = RouteTable::new();
+        for prefix in advertised {
+            table.insert(*prefix, ());
+        }
+        let gateway = destinations.gateway;
+        Self { tun, sessions, gateway, destinations, advertised: table, counters: Counters::default() }
+    }
+
+    /// The TUN device's name.
+    pub fn tun_name(&self) -> &str {
+        self.tun.name()
+    }
+
+    /// Drops of packets that belong to no session.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes one packet that came from a client, checks it and gives it to the kernel.
+    pub fn from_client(&self, session: &Session, packet: &[u8]) {
+        match self.admit(session, packet) {
+            Err(reason) => session.counters.count_drop(reason),
+            Ok(()) if self.tun.send(packet).is_ok() => session.counters.count_rx(1, packet.len() as u64),
+            Ok(()) => session.counters.count_drop(DropReason::TunWriteFailed),
+        }
+    }
+
+    /// A client's packet must be well-formed, bear the session's own source (RFC 9484 section 4.7.1, BCP 38), and go where the gateway
+    /// offered to take it.
+    fn admit(&self, session: &Session, packet: &[u8]) -> Result<(), DropReason> {
+        let parsed = IpPacket::parse(packet)?;
+        session.source.check(&parsed)?;
+        self.destinations.check(&parsed)?;
+        match self.advertised.lookup(parsed.destination) {
+            Some(()) => Ok(()),
+            None => Err(DropReason::NoRoute),
+        }
+    }
+
+    /// Moves packets from the TUN device to the sessions until the device fails.
+    pub async fn to_clients(self: Arc<Self>) {
+        let mut arena = Arena::new(LARGEST_PACKET);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut run = Run::default();
+        let mut too_big = TooBig { limit: RateLimit::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1), answer: Vec::new() };
+        loop {
+            if let Err(error) = self.tun.receive(&mut arena, &mut batch, BATCH).await {
+                return tracing::error!(%error, "TUN device failed");
+            }
+            for packet in batch.drain(..) {
+                self.to_client(packet, &mut run, &mut too_big);
+            }
+            run.flush();
+        }
+    }
+
+    fn to_client(&self, packet: PacketBuffer, run: &mut Run, too_big: &mut TooBig) {
+        let parsed = match IpPacket::parse(packet.packet()) {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.counters.count_drop(reason),
+        };
+        run.turn_to(parsed.destination, &self.sessions);
+        match &run.session {
+            None => self.counters.count_drop(DropReason::NoRoute),
+            Some(session) if parsed.len > usize::from(run.mtu) => {
+                session.counters.count_drop(DropReason::TooBig);
+                too_big.answer(packet.packet(), run.mtu, self.gateway, &self.tun);
+            }
+            Some(_) => run.packets.push(packet),
+        }
+    }
+}
+
+/// Consecutive packets for one session, sent together.
+#[derive(Default)]
+struct Run {
+    destination: Option<IpAddr>,
+    session: Option<Arc<Session>>,
+    mtu: u16,
+    packets: Vec<PacketBuffer>,
+}
+
+impl Run {
+    /// Finds the session of a destination; another one than before first sends what is collected.
+    fn turn_to(&mut self, destination: IpAddr, sessions: &SessionTable) {
+        if self.destination != Some(destination) {
+            self.flush();
+            self.session = sessions.lookup(destination);
+            self.mtu = self.session.as_ref().map_or(0, |session| session.carrier.mtu());
+            self.destination = Some(destination);
+        }
+    }
+
+    /// Sends what is collected and forgets the session, which may end before the next batch.
+    fn flush(&mut self) {
+        if let Some(session) = self.session.take()
+            && !self.packets.is_empty()
+        {
+            session.carrier.send(&mut self.packets, &session.counters);
+        }
+        self.destination = None;
+    }
+}
+
+/// Answers packets that do not fit a session's carrier (RFC 1191, RFC 8201).
+struct TooBig {
+    limit: RateLimit,
+    answer: Vec<u8>,
+}
+
+impl TooBig {
+    fn answer(&mut self, packet: &[u8], mtu: u16, from: GatewayAddresses, tun: &Tun) {
+        self.answer.clear();
+        if self.limit.allow(Instant::now())
+            && packet_too_big(packet, mtu, from, &mut self.answer)
+            && let Err(error) = tun.send(&self.answer)
+        {
+            tracing::trace!(%error, "answer not accepted by the TUN device");
+        }
+    }
+}

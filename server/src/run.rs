@@ -1,0 +1,291 @@
+//! The life of a running gateway: everything is loaded and checked first, then the host is set up, then it listens; on the way out
+//! the host is left as it was.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_net::control::{self, ControlServer};
+use adit_net::host::HostChanges;
+use adit_net::task::{self, Task};
+use adit_net::tls::{self, ServerIdentity};
+use adit_net::{host, quic};
+use adit_proto::address_pool::AddressPool;
+use adit_proto::exit::{Exit, Failure};
+use adit_proto::policy::DestinationPolicy;
+use ipnet::IpNet;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::connect_ip::FrontEnd;
+use crate::gateway::{Gateway, LiveGateway, restore_pool};
+use crate::identity::{Authority, load_endpoint_keys};
+use crate::router::Router;
+use crate::session::{Ending, SessionTable};
+use crate::store::Store;
+
+mod network;
+
+/// How long clients get to hear that the gateway stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often the gateway's own certificate is renewed; it lives longer than that.
+const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often the store forgets what is over.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs the gateway until TERM or INT.
+///
+/// # Errors
+/// What could not be loaded, bound or set up; the host is then as it was before.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let loaded = Loaded::load(config)?;
+    let mut changes = open_journal(&loaded.config).await?;
+    let outcome = serve(loaded, &mut changes).await;
+    let undone = changes.undo().await.map_err(|error| network::host_failure("undo host changes", &error));
+    outcome.and(undone)
+}
+
+/// Undoes what a gateway that crashed left on the host.
+///
+/// # Errors
+/// A gateway is running, or the host refused.
+pub async fn cleanup(config: Config) -> Result<usize, Failure> {
+    let recovery = host::recover(&config.journal_path()).await;
+    recovery.map(|recovery| recovery.undone).map_err(|error| network::host_failure("clean up", &error))
+}
+
+/// Everything a gateway needs before it touches the host.
+struct Loaded {
+    config: Arc<Config>,
+    store: Arc<Store>,
+    authority: Arc<Authority>,
+    keys: quic::EndpointKeys,
+    identity: Arc<ServerIdentity>,
+    pool: AddressPool,
+    sockets: Vec<UdpSocket>,
+}
+
+impl Loaded {
+    fn load(config: Config) -> Result<Self, Failure> {
+        config.check_host().map_err(|error| error.into_failure())?;
+        let store = Store::open(&config.store_path()).map_err(|error| unusable(&config, "the store", &error))?;
+        let authority =
+            Authority::load(&config.state_dir).map_err(|error| unusable(&config, "the authority", &error))?;
+        let keys = load_endpoint_keys(&config.endpoint_keys_path())
+            .map_err(|error| unusable(&config, "the endpoint keys", &error))?;
+        let identity = issue(&authority, &config)?;
+        let pool =
+            restore_pool(&config, &store, Instant::now()).map_err(|error| unusable(&config, "the store", &error))?;
+        let sockets = config.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            config: Arc::new(config),
+            store: Arc::new(store),
+            authority: Arc::new(authority),
+            keys,
+            identity: Arc::new(identity),
+            pool,
+            sockets,
+        })
+    }
+}
+
+/// The running parts; dropping them stops them.
+struct Running {
+    gateway: Arc<Gateway>,
+    endpoints: Vec<quinn::Endpoint>,
+    _admin: ControlServer,
+    _tasks: Vec<Task>,
+}
+
+async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let running = start(loaded, changes).await?;
+    notify(NotifyState::Ready);
+    tracing::info!("ready");
+    signals.wait(&running.gateway).await;
+    notify(NotifyState::Stopping);
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(())
+}
+
+async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
+    let Loaded { config, store, authority, keys, identity, pool, sockets } = loaded;
+    let own = pool.gateway();
+    let advertised = advertised(&config, &pool);
+    let tun = network::set_up(&config, own, changes).await?;
+    let sessions = Arc::default();
+    let destinations = DestinationPolicy {
+        pool_v4: config.pool.v4,
+        pool_v6: config.pool.v6,
+        gateway: own,
+        client_to_client: config.client_to_client,
+    };
+    let router = Arc::new(Router::new(tun, Arc::<SessionTable>::clone(&sessions), destinations, &advertised));
+    let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
+        .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), ""))?;
+    let endpoints = sockets
+        .into_iter()
+        .map(|socket| quic::server_endpoint(socket, Arc::clone(&tls), &keys))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), ""))?;
+    let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
+    let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, sessions, Arc::clone(&router), listen));
+    let admin =
+        Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), Arc::<Gateway>::clone(&gateway));
+    let admin = control::serve(&config.socket_path(), Arc::new(admin)).map_err(|error| {
+        let next = "stop the other gateway, or give this one another runtime_dir";
+        Failure::new(Exit::Other, config.socket_path().display().to_string(), error.to_string(), next)
+    })?;
+    let front_end =
+        Arc::new(FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &advertised));
+    let mut tasks = vec![
+        task::spawn(router.to_clients()),
+        task::spawn(renew_certificate(identity, authority, config)),
+        task::spawn(prune(store)),
+    ];
+    tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
+    Ok(Running { gateway, endpoints, _admin: admin, _tasks: tasks })
+}
+
+impl Running {
+    async fn stop(self) {
+        self.gateway.close_all(Ending::Shutdown);
+        for endpoint in &self.endpoints {
+            endpoint.close(quinn::VarInt::from_u32(0x100), Ending::Shutdown.reason().as_bytes());
+        }
+        let idle = async {
+            for endpoint in &self.endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        let _clients_silent = tokio::time::timeout(FAREWELL, idle).await;
+    }
+}
+
+/// Prefixes offered to clients: the configured routes, the gateway itself, and the other clients where they may be reached.
+fn advertised(config: &Config, pool: &AddressPool) -> Vec<IpNet> {
+    let own = pool.gateway();
+    let mut prefixes = config.routes.clone();
+    prefixes.extend(own.v4.map(|v4| IpNet::from(std::net::IpAddr::V4(v4))));
+    prefixes.extend(own.v6.map(|v6| IpNet::from(std::net::IpAddr::V6(v6))));
+    if config.client_to_client {
+        prefixes.extend(config.pool.v4.map(IpNet::V4));
+        prefixes.extend(config.pool.v6.map(IpNet::V6));
+    }
+    prefixes
+}
+
+async fn open_journal(config: &Config) -> Result<HostChanges, Failure> {
+    let changes = HostChanges::open(&config.journal_path())
+        .await
+        .map_err(|error| network::host_failure("open the journal of host changes", &error))?;
+    let undone = changes.recovered().undone;
+    if undone > 0 {
+        tracing::warn!(undone, "undid host changes that a crash left behind");
+    }
+    Ok(changes)
+}
+
+fn issue(authority: &Authority, config: &Config) -> Result<ServerIdentity, Failure> {
+    let issued = authority
+        .issue_server(&config.certificate_names(), SystemTime::now())
+        .map_err(|error| unusable(config, "the gateway's certificate", &error))?;
+    ServerIdentity::new(issued.chain, issued.key)
+        .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), ""))
+}
+
+async fn renew_certificate(identity: Arc<ServerIdentity>, authority: Arc<Authority>, config: Arc<Config>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_RENEWAL).await;
+        match authority.issue_server(&config.certificate_names(), SystemTime::now()) {
+            Ok(issued) => {
+                if let Err(error) = identity.renew(issued.chain, issued.key) {
+                    tracing::error!(%error, "the gateway's renewed certificate cannot be used");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the gateway's certificate could not be renewed"),
+        }
+    }
+}
+
+async fn prune(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(PRUNE_INTERVAL).await;
+        let store = Arc::clone(&store);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.prune(SystemTime::now())).await {
+            tracing::warn!(%error, "store not pruned");
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<UdpSocket, Failure> {
+    quic::bind(address, None).map_err(|error| {
+        let kind = error.kind();
+        let (exit, next) = if kind == ErrorKind::AddrInUse {
+            (Exit::Other, "stop what listens there (`ss -lunp`), or change `listen` in the configuration")
+        } else if kind == ErrorKind::PermissionDenied {
+            (Exit::Permission, "run as root, or grant CAP_NET_BIND_SERVICE, or choose a port above 1023")
+        } else if kind == ErrorKind::AddrNotAvailable {
+            (Exit::Usage, "choose an address of this host for `listen`")
+        } else {
+            (Exit::Other, "")
+        };
+        Failure::new(exit, format!("listen on {address}/udp"), error.to_string(), next)
+    })
+}
+
+fn unusable(config: &Config, what: &str, error: &dyn std::error::Error) -> Failure {
+    let mut reason = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        source = cause.source();
+    }
+    let next = format!("run `adit-server check --config {}`", config.path.display());
+    Failure::new(Exit::Usage, what, reason, next)
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "service manager not told");
+    }
+}
+
+/// The signals a gateway listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    statistics: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(Exit::Other, "signals", error.to_string(), ""));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+            statistics: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Returns when the gateway shall stop.
+    async fn wait(&mut self, gateway: &Gateway) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::warn!("the configuration is read at start only; restart to apply changes"),
+                _ = self.statistics.recv() => {
+                    let status = gateway.status();
+                    tracing::info!(sessions = status.sessions, uptime_seconds = status.uptime_seconds, drops = ?status.drops, "statistics");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Sets up the gateway's host: firewall, TUN device, addresses and forwarding.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use adit_net::host::{GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
+use adit_net::tun::Tun;
+use adit_proto::exit::{Exit, Failure};
+use adit_proto::packet::icmp::GatewayAddresses;
+use ipnet::IpNet;
+
+use crate::config::Config;
+
+/// Where the kernel lists the IPv6 settings of links.
+const IPV6_CONF: &str = "/proc/sys/net/ipv6/conf";
+
+/// Makes the TUN device and everything around it. The firewall is loaded before the device is up.
+pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<Tun, Failure> {
+    let name = &config.tun.name;
+    let tun = Tun::create(name).map_err(|error| tun_failure(name, &error))?;
+    let set_up = configure(config, own, changes).await;
+    set_up.map_err(|error| host_failure(&format!("set up {name}"), &error))?;
+    warn_of_foreign_policies();
+    Ok(tun)
+}
+
+async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<(), HostError> {
+    let name = &config.tun.name;
+    changes
+        .load_firewall(&GatewayRules {
+            tun: name.clone(),
+            pool_v4: config.pool.v4,
+            pool_v6: config.pool.v6,
+            gateway_v4: own.v4,
+            gateway_v6: own.v6,
+            masquerade: config.masquerade,
+            client_to_client: config.client_to_client,
+            connections_per_client: config.limits.connections_per_client,
+            listen_ports: config.listen.iter().map(|address| address.port()).collect(),
+        })
+        .await?;
+    for (key, value) in [("accept_redirects", "0"), ("send_redirects", "0"), ("rp_filter", "1")] {
+        changes.set_sysctl(&format!("net.ipv4.conf.{name}.{key}"), value).await?;
+    }
+    changes.set_sysctl(&format!("net.ipv6.conf.{name}.accept_ra"), "0").await?;
+    changes.set_link(name, LinkSettings { mtu: Some(u32::from(config.tun.mtu)), up: Some(true) }).await?;
+    if let (Some(v4), Some(pool)) = (own.v4, config.pool.v4) {
+        changes.add_address(name, net(v4.into(), pool.prefix_len())).await?;
+    }
+    if let (Some(v6), Some(pool)) = (own.v6, config.pool.v6) {
+        changes.add_address(name, net(v6.into(), pool.prefix_len())).await?;
+    }
+    forward(config, changes).await
+}
+
+async fn forward(config: &Config, changes: &mut HostChanges) -> Result<(), HostError> {
+    if config.pool.v4.is_some() {
+        changes.set_sysctl("net.ipv4.ip_forward", "1").await?;
+    }
+    if config.pool.v6.is_some() {
+        // A forwarding host ignores router advertisements unless told otherwise, and would lose its own default route.
+        for link in links_that_accept_advertisements() {
+            changes.set_sysctl(&format!("net.ipv6.conf.{link}.accept_ra"), "2").await?;
+        }
+        changes.set_sysctl("net.ipv6.conf.all.forwarding", "1").await?;
+    }
+    Ok(())
+}
+
+fn links_that_accept_advertisements() -> Vec<String> {
+    let Ok(links) = fs::read_dir(IPV6_CONF) else { return Vec::new() };
+    links
+        .filter_map(|link| link.ok()?.file_name().into_string().ok())
+        .filter(|link| !matches!(link.as_str(), "all" | "default" | "lo"))
+        .filter(|link| {
+            fs::read_to_string(format!("{IPV6_CONF}/{link}/accept_ra")).is_ok_and(|value| value.trim() == "1")
+        })
+        .collect()
+}
+
+fn net(address: IpAddr, prefix_len: u8) -> IpNet {
+    IpNet::new(address, prefix_len).unwrap_or_else(|_| IpNet::from(address))
+}
+
+fn warn_of_foreign_policies() {
+    match foreign_forward_policies() {
+        Ok(chains) => {
+            for chain in chains {
+                tracing::warn!(chain, "another firewall drops forwarded packets; allow the TUN device there");
+            }
+        }
+        Err(error) => tracing::debug!(%error, "other firewalls could not be looked at"),
+    }
+}
+
+fn tun_failure(name: &str, error: &io::Error) -> Failure {
+    let kind = error.kind();
+    let (exit, next) = if kind == io::ErrorKind::NotFound {
+        (Exit::Permission, "load the tun module (`modprobe tun`), or give the container the device /dev/net/tun")
+    } else if kind == io::ErrorKind::PermissionDenied {
+        (Exit::Permission, "run as root, or grant CAP_NET_ADMIN and access to /dev/net/tun")
+    } else if kind == io::ErrorKind::ResourceBusy {
+        (Exit::Other, "stop the process that holds it, or change `tun.name`")
+    } else {
+        (Exit::Other, "see docs/operations.md, \"TUN device\"")
+    };
+    Failure::new(exit, format!("TUN device {name}"), error.to_string(), next)
+}
+
+/// Puts a refusal of the host into words.
+pub(super) fn host_failure(doing: &str, error: &HostError) -> Failure {
+    let (exit, next) = if error.is_permission_denied() {
+        (Exit::Permission, "run as root, or grant CAP_NET_ADMIN")
+    } else if matches!(error, HostError::Busy { .. }) {
+        (Exit::Other, "stop the gateway that is running")
+    } else {
+        (Exit::Other, "")
+    };
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        source = cause.source();
+    }
+    Failure::new(exit, doing, reason, next)
+}

@@ -1,0 +1,352 @@
+//! What the gateway must not forget: users, devices, certificates, invites, tokens and leases, in one SQLite file.
+//!
+//! Every write is one transaction, durable (WAL, `synchronous=FULL`) before the method returns.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use adit_proto::exit::{Exit, Failure};
+use aws_lc_rs::digest;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::config::{SecretError, open_secret, write_new};
+
+mod device;
+mod enroll;
+mod invite;
+mod lease;
+mod name;
+mod schema;
+
+pub use enroll::Enrolled;
+pub use name::{NameError, UserName};
+
+/// The store of one gateway. All methods block for the time of a transaction and may be called from any thread.
+pub struct Store {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// One device of a user.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Device {
+    /// The device's id, `dev-` and 16 characters.
+    pub id: String,
+    /// The user who owns it.
+    pub user: String,
+    /// What the device called itself, cleaned of control characters.
+    pub name: String,
+    /// How it proves who it is.
+    pub kind: DeviceKind,
+    /// Creation, in seconds of Unix time.
+    pub created_at: i64,
+    /// Revocation, in seconds of Unix time.
+    pub revoked_at: Option<i64>,
+}
+
+/// How a device proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// By a certificate of the gateway's authority.
+    Certificate,
+    /// By a bearer token, for standard CONNECT-IP clients.
+    Token,
+}
+
+/// A user and how many devices the user has.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// Devices that are not revoked.
+    pub devices: u32,
+    /// Invites that can still be used.
+    pub invites: u32,
+    /// Creation, in seconds of Unix time.
+    pub created_at: i64,
+}
+
+/// The addresses of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLease {
+    /// The device.
+    pub device: String,
+    /// Its IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+    /// Whether an administrator fixed it.
+    pub is_static: bool,
+}
+
+/// What revoking did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// The devices that may not connect any longer.
+    pub devices: Vec<String>,
+    /// Unused invites that were withdrawn.
+    pub invites: u32,
+}
+
+/// Why a device is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// No such device, certificate or token.
+    #[error("unknown credential")]
+    Unknown,
+    /// The device or its certificate was revoked.
+    #[error("revoked credential")]
+    Revoked,
+    /// The certificate's time is over.
+    #[error("expired credential")]
+    Expired,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an invite was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError<E: std::error::Error + 'static> {
+    /// No invite has this code.
+    #[error("unknown invite code")]
+    UnknownCode,
+    /// The invite was used before.
+    #[error("invite used before")]
+    UsedCode,
+    /// The invite's time is over.
+    #[error("invite expired")]
+    ExpiredCode,
+    /// The certificate could not be signed; the invite is still good.
+    #[error("sign certificate")]
+    Sign(#[source] E),
+    /// The store failed; the invite is still good.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("store failed: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file is missing or unsafe.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The file could not be made.
+    #[error("make the store: {0}")]
+    Create(std::io::Error),
+    /// A newer program wrote the file.
+    #[error("store has schema {found}, this program knows {known}")]
+    TooNew {
+        /// Version in the file.
+        found: i64,
+        /// Newest version known here.
+        known: i64,
+    },
+    /// Nothing of that name exists.
+    #[error("{0}: no such user or device")]
+    NotFound(String),
+    /// An administrator fixed the address for another device.
+    #[error("the address is reserved for another device")]
+    StaticLease,
+    /// The system gives no randomness.
+    #[error("no randomness from the system")]
+    Randomness,
+}
+
+/// Times of things that are over are kept this long, so that a late user learns why.
+const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl Store {
+    /// Makes a new store, mode 0600.
+    ///
+    /// # Errors
+    /// The file exists already or cannot be written.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        write_new(path, b"", 0o600).map_err(StoreError::Create)?;
+        Self::open(path)
+    }
+
+    /// Opens the store and brings its schema up to date.
+    ///
+    /// # Errors
+    /// The file is missing, unsafe, damaged, or of a newer program.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        drop(open_secret(path)?);
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        // SQLite refuses a path with a symbolic link anywhere in it, so the directory is resolved first.
+        let directory = path.parent().map(std::fs::canonicalize).transpose().map_err(StoreError::Create)?;
+        let resolved = directory.unwrap_or_default().join(path.file_name().unwrap_or_default());
+        let mut connection = Connection::open_with_flags(resolved, flags)?;
+        schema::prepare(&mut connection)?;
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// Forgets invites and certificates whose time has been over for 30 days.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn prune(&self, now: SystemTime) -> Result<(), StoreError> {
+        let before = unix(now.checked_sub(KEEP).unwrap_or(SystemTime::UNIX_EPOCH));
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM invites WHERE expires_at < ?1", [before])?;
+            transaction.execute("DELETE FROM certificates WHERE not_after < ?1", [before])?;
+            Ok(())
+        })
+    }
+
+    /// The failure of this store as the user of a verb sees it.
+    #[must_use]
+    pub fn failure(path: &Path, error: StoreError) -> Failure {
+        match error {
+            StoreError::Secret(SecretError { path, reason, next, .. }) => {
+                Failure::new(Exit::Usage, path.display().to_string(), reason, next)
+            }
+            StoreError::NotFound(name) => Failure::new(
+                Exit::Other,
+                name,
+                "no such user or device",
+                "`adit-server users` and `adit-server devices` list them",
+            ),
+            StoreError::TooNew { .. } => Failure::new(
+                Exit::Other,
+                path.display().to_string(),
+                error.to_string(),
+                "install the newer adit-server",
+            ),
+            other @ (StoreError::Sqlite(_)
+            | StoreError::Create(_)
+            | StoreError::Randomness
+            | StoreError::StaticLease) => {
+                let next = "check the disk; a damaged store must be restored from a backup";
+                Failure::new(Exit::Other, path.display().to_string(), other.to_string(), next)
+            }
+        }
+    }
+
+    /// Where the store lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The connection. A panic of another holder leaves no half transaction behind: dropping one rolls it back.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one write transaction; it is durable when this returns `Ok`, and had no effect when it returns `Err`.
+    fn write<T, E: From<StoreError>>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
+        let mut connection = self.lock();
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+        let value = work(&transaction)?;
+        transaction.commit().map_err(StoreError::from)?;
+        Ok(value)
+    }
+}
+
+fn unix(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn sha256(secret: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
+    hash
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    crate::identity::random().map_err(|_| StoreError::Randomness)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A store in a directory that lives as long as it.
+    pub(super) struct Scratch {
+        pub(super) directory: tempfile::TempDir,
+        pub(super) store: Store,
+    }
+
+    pub(super) fn scratch() -> Scratch {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store.db")).unwrap();
+        Scratch { directory, store }
+    }
+
+    pub(super) fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    #[test]
+    fn all_files_of_the_store_are_private() {
+        let scratch = scratch();
+        scratch.store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap();
+        let mut files = 0;
+        for entry in std::fs::read_dir(scratch.directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+            files += 1;
+        }
+        assert!(files >= 2, "the store and its write-ahead log");
+    }
+
+    #[test]
+    fn store_is_reopened_with_what_it_held() {
+        let Scratch { directory, store } = scratch();
+        store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap();
+        drop(store);
+        let store = Store::open(&directory.path().join("store.db")).unwrap();
+        assert_eq!(store.users(at(0)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn missing_exposed_or_newer_store_is_refused() {
+        let Scratch { directory, store } = scratch();
+        let path = directory.path().join("store.db");
+        assert!(matches!(Store::create(&path), Err(StoreError::Create(_))));
+        assert!(matches!(Store::open(&directory.path().join("none")), Err(StoreError::Secret(_))));
+        store.lock().pragma_update(None, "user_version", 99).unwrap();
+        drop(store);
+        assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 99, .. })));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Secret(_))));
+    }
+
+    #[test]
+    fn damaged_store_is_refused_without_panic() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        write_new(&path, &[0x5a; 8192], 0o600).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Sqlite(_))));
+    }
+
+    #[test]
+    fn pruning_keeps_what_ended_lately() {
+        let Scratch { store, directory: _directory } = scratch();
+        store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap();
+        let count = |store: &Store| -> i64 {
+            store.lock().query_row("SELECT count(*) FROM invites", [], |row| row.get(0)).unwrap()
+        };
+        store.prune(at(3600)).unwrap();
+        assert_eq!(count(&store), 1);
+        store.prune(at(31 * 86_400)).unwrap();
+        assert_eq!(count(&store), 0);
+    }
+}

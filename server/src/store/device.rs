@@ -1,0 +1,273 @@
+//! Users, their devices, and how a device is let in or shut out.
+
+use std::time::SystemTime;
+
+use data_encoding::BASE64URL_NOPAD;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use subtle::ConstantTimeEq;
+
+use super::enroll::{insert_device, new_device_id};
+use super::invite::ensure_user;
+use super::name::DEVICE_PREFIX;
+use super::{AuthError, Device, DeviceKind, Revoked, Store, StoreError, User, UserName, random, sha256, unix};
+
+/// What every bearer token begins with, so that scanners for leaked secrets can know one.
+const TOKEN_PREFIX: &str = "adit_";
+
+impl DeviceKind {
+    /// The word in the store and in listings.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Token => "token",
+        }
+    }
+}
+
+impl Store {
+    /// Admits a device whose identity TLS has proved: the certificate must be one this store knows, for this device, and
+    /// neither may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn authenticate_certificate(&self, device: &str, serial: &str, now: SystemTime) -> Result<Device, AuthError> {
+        let found: Option<(Device, i64, Option<i64>)> = self
+            .lock()
+            .prepare_cached(
+                "SELECT devices.id, user, name, kind, created_at, devices.revoked_at, not_after, certificates.revoked_at
+                 FROM certificates JOIN devices ON devices.id = certificates.device
+                 WHERE serial = ?1 AND devices.id = ?2 AND kind = 'certificate'",
+            )
+            .and_then(|mut query| {
+                query.query_row([serial, device], |row| Ok((device_of(row)?, row.get(6)?, row.get(7)?))).optional()
+            })
+            .map_err(StoreError::from)?;
+        let (device, not_after, certificate_revoked) = found.ok_or(AuthError::Unknown)?;
+        if device.revoked_at.is_some() || certificate_revoked.is_some() {
+            return Err(AuthError::Revoked);
+        }
+        if unix(now) >= not_after {
+            return Err(AuthError::Expired);
+        }
+        Ok(device)
+    }
+
+    /// Admits a device by its bearer token.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn authenticate_token(&self, token: &str) -> Result<Device, AuthError> {
+        let hash = sha256(token.as_bytes());
+        let found: Option<(Device, [u8; 32])> = self
+            .lock()
+            .prepare_cached(
+                "SELECT devices.id, user, name, kind, created_at, revoked_at, token_hash
+                 FROM tokens JOIN devices ON devices.id = tokens.device
+                 WHERE token_hash = ?1 AND kind = 'token'",
+            )
+            .and_then(|mut query| query.query_row([hash], |row| Ok((device_of(row)?, row.get(6)?))).optional())
+            .map_err(StoreError::from)?;
+        let (device, stored) = found.ok_or(AuthError::Unknown)?;
+        if !bool::from(stored.ct_eq(&hash)) {
+            return Err(AuthError::Unknown);
+        }
+        if device.revoked_at.is_some() { Err(AuthError::Revoked) } else { Ok(device) }
+    }
+
+    /// Makes a device that logs in with a bearer token, and returns it with the token, which is nowhere else.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn token(&self, user: &UserName, now: SystemTime) -> Result<(Device, String), StoreError> {
+        let token = format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&random::<32>()?));
+        let device = Device {
+            id: new_device_id()?,
+            user: user.as_str().to_owned(),
+            name: "token".to_owned(),
+            kind: DeviceKind::Token,
+            created_at: unix(now),
+            revoked_at: None,
+        };
+        self.write(|transaction| {
+            ensure_user(transaction, user, now)?;
+            insert_device(transaction, &device)?;
+            transaction.execute(
+                "INSERT INTO tokens (token_hash, device) VALUES (?1, ?2)",
+                params![sha256(token.as_bytes()), device.id],
+            )?;
+            Ok((device, token))
+        })
+    }
+
+    /// One device, revoked or not.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn device(&self, id: &str) -> Result<Option<Device>, StoreError> {
+        let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
+        Ok(self.lock().query_row(sql, [id], device_of).optional()?)
+    }
+
+    /// All devices, by user and age.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
+        let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices ORDER BY user, created_at, id";
+        let connection = self.lock();
+        let mut query = connection.prepare(sql)?;
+        let devices = query.query_map([], device_of)?.collect::<Result<_, _>>()?;
+        Ok(devices)
+    }
+
+    /// All users, by name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn users(&self, now: SystemTime) -> Result<Vec<User>, StoreError> {
+        let sql = "SELECT name, created_at,
+                (SELECT count(*) FROM devices WHERE user = users.name AND revoked_at IS NULL),
+                (SELECT count(*) FROM invites WHERE user = users.name AND used_at IS NULL AND expires_at > ?1)
+             FROM users ORDER BY name";
+        let connection = self.lock();
+        let mut query = connection.prepare(sql)?;
+        let users = query.query_map([unix(now)], |row| {
+            Ok(User { name: row.get(0)?, created_at: row.get(1)?, devices: row.get(2)?, invites: row.get(3)? })
+        })?;
+        Ok(users.collect::<Result<_, _>>()?)
+    }
+
+    /// Revokes one device, or all devices and unused invites of a user. What is revoked stays so; a user may be invited
+    /// again and then gets new devices.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or the store failed.
+    pub fn revoke(&self, name: &str, now: SystemTime) -> Result<Revoked, StoreError> {
+        let not_found = || StoreError::NotFound(name.to_owned());
+        if name.starts_with(DEVICE_PREFIX) {
+            return self.write(|transaction| {
+                let sql = "SELECT id FROM devices WHERE id = ?1";
+                let devices = ids(transaction, sql, name)?;
+                if devices.is_empty() {
+                    return Err(not_found());
+                }
+                revoke_devices(transaction, &devices, now)?;
+                Ok(Revoked { devices, invites: 0 })
+            });
+        }
+        let user = UserName::parse(name).map_err(|_| not_found())?;
+        self.write(|transaction| {
+            if ids(transaction, "SELECT name FROM users WHERE name = ?1", user.as_str())?.is_empty() {
+                return Err(not_found());
+            }
+            let sql = "SELECT id FROM devices WHERE user = ?1 AND revoked_at IS NULL ORDER BY id";
+            let devices = ids(transaction, sql, user.as_str())?;
+            revoke_devices(transaction, &devices, now)?;
+            let sql = "DELETE FROM invites WHERE user = ?1 AND used_at IS NULL";
+            let invites = transaction.execute(sql, [user.as_str()])?;
+            Ok(Revoked { devices, invites: u32::try_from(invites).unwrap_or(u32::MAX) })
+        })
+    }
+}
+
+fn ids(transaction: &Transaction<'_>, sql: &str, name: &str) -> Result<Vec<String>, StoreError> {
+    let mut query = transaction.prepare(sql)?;
+    let ids = query.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(ids)
+}
+
+fn revoke_devices(transaction: &Transaction<'_>, devices: &[String], now: SystemTime) -> Result<(), StoreError> {
+    for device in devices {
+        let values = params![device, unix(now)];
+        transaction.execute("UPDATE devices SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL", values)?;
+        let sql = "UPDATE certificates SET revoked_at = ?2 WHERE device = ?1 AND revoked_at IS NULL";
+        transaction.execute(sql, values)?;
+        transaction.execute("DELETE FROM leases WHERE device = ?1", [device])?;
+    }
+    Ok(())
+}
+
+/// Reads a device from the first six columns of a row.
+fn device_of(row: &Row<'_>) -> rusqlite::Result<Device> {
+    let kind = match row.get_ref(3)?.as_str()? {
+        "token" => DeviceKind::Token,
+        _ => DeviceKind::Certificate,
+    };
+    Ok(Device {
+        id: row.get(0)?,
+        user: row.get(1)?,
+        name: row.get(2)?,
+        kind,
+        created_at: row.get(4)?,
+        revoked_at: row.get(5)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{Scratch, at, scratch};
+    use super::*;
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn token_lets_its_device_in_and_no_other_text_does() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (device, token) = store.token(&user("alice"), at(0)).unwrap();
+        assert_eq!(store.authenticate_token(&token).unwrap(), device);
+        let longer = format!("{token}\0");
+        for wrong in ["", "adit_", &token[..token.len() - 1], &longer, &token.to_uppercase(), &device.id] {
+            assert!(matches!(store.authenticate_token(wrong), Err(AuthError::Unknown)), "{wrong:?}");
+        }
+        store.revoke("alice", at(1)).unwrap();
+        assert!(matches!(store.authenticate_token(&token), Err(AuthError::Revoked)));
+    }
+
+    #[test]
+    fn token_device_cannot_come_with_a_certificate() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (device, _) = store.token(&user("alice"), at(0)).unwrap();
+        assert!(matches!(store.authenticate_certificate(&device.id, "00", at(0)), Err(AuthError::Unknown)));
+    }
+
+    #[test]
+    fn no_secret_is_stored() {
+        let Scratch { store, directory } = scratch();
+        let (_, token) = store.token(&user("alice"), at(0)).unwrap();
+        let code = store.invite(&user("alice"), Duration::from_secs(60), at(0)).unwrap();
+        for entry in std::fs::read_dir(directory.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()));
+            assert!(!bytes.windows(code.len()).any(|window| window == code));
+        }
+    }
+
+    #[test]
+    fn revoking_a_user_takes_all_devices_and_open_invites() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (first, _) = store.token(&user("alice"), at(0)).unwrap();
+        let (second, _) = store.token(&user("alice"), at(0)).unwrap();
+        let (other, token) = store.token(&user("bob"), at(0)).unwrap();
+        store.invite(&user("alice"), Duration::from_secs(60), at(0)).unwrap();
+        let revoked = store.revoke("Alice", at(1)).unwrap();
+        let mut expected = vec![first.id, second.id];
+        expected.sort();
+        assert_eq!(revoked, Revoked { devices: expected, invites: 1 });
+        assert_eq!(store.authenticate_token(&token).unwrap().id, other.id);
+        let alice = &store.users(at(1)).unwrap()[0];
+        assert_eq!((alice.devices, alice.invites), (0, 0));
+    }
+
+    #[test]
+    fn revoking_nobody_is_an_error() {
+        let Scratch { store, directory: _directory } = scratch();
+        for name in ["nobody", "dev-nothing", "", "a b"] {
+            assert!(matches!(store.revoke(name, at(0)), Err(StoreError::NotFound(_))), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Turning an invite into a device, and renewing the device's certificate.
+
+use std::time::SystemTime;
+
+use data_encoding::Specification;
+use rusqlite::{OptionalExtension, Transaction, params};
+use subtle::ConstantTimeEq;
+
+use super::name::{DEVICE_PREFIX, clean_device_name};
+use super::{AuthError, Device, DeviceKind, EnrollError, Store, StoreError, random, sha256, unix};
+use crate::identity::DeviceCertificate;
+
+/// A device just enrolled.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// The device.
+    pub device: Device,
+    /// Its certificate.
+    pub certificate: DeviceCertificate,
+}
+
+impl Store {
+    /// Consumes an invite and creates its device with the certificate that `sign` makes for (device id, user), all in
+    /// one transaction: the code is spent exactly when the device exists.
+    ///
+    /// # Errors
+    /// See [`EnrollError`]; after each of them the store is as it was.
+    pub fn enroll<E: std::error::Error + 'static>(
+        &self,
+        code: &[u8; 16],
+        device_name: &str,
+        now: SystemTime,
+        sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
+    ) -> Result<Enrolled, EnrollError<E>> {
+        let id = new_device_id()?;
+        let name = clean_device_name(device_name);
+        self.write(|transaction| {
+            let user = consume(transaction, code, now)?;
+            let certificate = sign(&id, &user).map_err(EnrollError::Sign)?;
+            let created_at = unix(now);
+            let device = Device { id, user, name, kind: DeviceKind::Certificate, created_at, revoked_at: None };
+            insert_device(transaction, &device)?;
+            insert_certificate(transaction, &device.id, &certificate)?;
+            Ok(Enrolled { device, certificate })
+        })
+    }
+
+    /// Records a further certificate of a device that is not revoked. Older ones stay good until they expire, since the
+    /// answer may be lost on its way.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn renew(&self, device: &str, certificate: &DeviceCertificate) -> Result<(), AuthError> {
+        self.write(|transaction| {
+            let revoked: Option<Option<i64>> = transaction
+                .query_row("SELECT revoked_at FROM devices WHERE id = ?1 AND kind = 'certificate'", [device], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map_err(StoreError::from)?;
+            match revoked {
+                None => Err(AuthError::Unknown),
+                Some(Some(_)) => Err(AuthError::Revoked),
+                Some(None) => Ok(insert_certificate(transaction, device, certificate)?),
+            }
+        })
+    }
+}
+
+/// Marks the invite as used and returns its user. Every outcome takes the same one look-up by hash.
+fn consume<E: std::error::Error + 'static>(
+    transaction: &Transaction<'_>,
+    code: &[u8; 16],
+    now: SystemTime,
+) -> Result<String, EnrollError<E>> {
+    let hash = sha256(code);
+    let found: Option<([u8; 32], String, i64, Option<i64>)> = transaction
+        .query_row("SELECT code_hash, user, expires_at, used_at FROM invites WHERE code_hash = ?1", [hash], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()
+        .map_err(StoreError::from)?;
+    let (stored, user, expires_at, used_at) = found.ok_or(EnrollError::UnknownCode)?;
+    if !bool::from(stored.ct_eq(&hash)) {
+        return Err(EnrollError::UnknownCode);
+    }
+    if used_at.is_some() {
+        return Err(EnrollError::UsedCode);
+    }
+    if unix(now) >= expires_at {
+        return Err(EnrollError::ExpiredCode);
+    }
+    transaction
+        .execute("UPDATE invites SET used_at = ?2 WHERE code_hash = ?1", params![hash, unix(now)])
+        .map_err(StoreError::from)?;
+    Ok(user)
+}
+
+pub(super) fn insert_device(transaction: &Transaction<'_>, device: &Device) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO devices (id, user, name, kind, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![device.id, device.user, device.name, device.kind.word(), device.created_at],
+    )?;
+    Ok(())
+}
+
+fn insert_certificate(
+    transaction: &Transaction<'_>,
+    device: &str,
+    certificate: &DeviceCertificate,
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO certificates (serial, device, not_after) VALUES (?1, ?2, ?3)",
+        params![certificate.serial, device, unix(certificate.not_after)],
+    )?;
+    Ok(())
+}
+
+/// A fresh device id: `dev-` and 80 random bits in base 32.
+pub(super) fn new_device_id() -> Result<String, StoreError> {
+    let mut specification = Specification::new();
+    specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+    let encoding = specification.encoding().map_err(|_| StoreError::Randomness)?;
+    Ok(format!("{DEVICE_PREFIX}{}", encoding.encode(&random::<10>()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::super::UserName;
+    use super::super::tests::{Scratch, at, scratch};
+    use super::*;
+
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+    fn certificate() -> DeviceCertificate {
+        let serial = format!("{:032x}", SERIAL.fetch_add(1, Ordering::Relaxed));
+        DeviceCertificate { pem: String::new(), serial, not_after: at(1000) }
+    }
+
+    fn sign(_: &str, _: &str) -> Result<DeviceCertificate, Infallible> {
+        Ok(certificate())
+    }
+
+    fn invite(store: &Store) -> [u8; 16] {
+        store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap()
+    }
+
+    #[test]
+    fn invite_makes_one_device_of_its_user() {
+        let Scratch { store, directory: _directory } = scratch();
+        let enrolled = store.enroll(&invite(&store), "lap\u{1b}top", at(59), sign).unwrap();
+        assert_eq!((enrolled.device.user.as_str(), enrolled.device.name.as_str()), ("alice", "laptop"));
+        assert_eq!(enrolled.device.id.len(), 20);
+        let found = store.authenticate_certificate(&enrolled.device.id, &enrolled.certificate.serial, at(60)).unwrap();
+        assert_eq!(found, enrolled.device);
+    }
+
+    #[test]
+    fn used_expired_and_unknown_codes_are_told_apart() {
+        let Scratch { store, directory: _directory } = scratch();
+        let code = invite(&store);
+        store.enroll(&code, "a", at(1), sign).unwrap();
+        assert!(matches!(store.enroll(&code, "a", at(1), sign), Err(EnrollError::UsedCode)));
+        assert!(matches!(store.enroll(&invite(&store), "a", at(60), sign), Err(EnrollError::ExpiredCode)));
+        assert!(matches!(store.enroll(&[7; 16], "a", at(1), sign), Err(EnrollError::UnknownCode)));
+    }
+
+    #[test]
+    fn failed_signing_leaves_the_invite_good() {
+        let Scratch { store, directory: _directory } = scratch();
+        let code = invite(&store);
+        let failed = store.enroll(&code, "a", at(1), |_, _| Err(std::io::Error::other("no")));
+        assert!(matches!(failed, Err(EnrollError::Sign(_))));
+        assert_eq!(store.devices().unwrap(), []);
+        assert!(store.enroll(&code, "a", at(1), sign).is_ok());
+    }
+
+    #[test]
+    fn of_many_that_race_for_one_invite_exactly_one_wins() {
+        let scratch = scratch();
+        // Two connections to one file, as of two processes, with two threads each.
+        let other = Store::open(&scratch.directory.path().join("store.db")).unwrap();
+        for _ in 0..20 {
+            let code = invite(&scratch.store);
+            let barrier = std::sync::Barrier::new(4);
+            let outcomes: Vec<bool> = std::thread::scope(|scope| {
+                let racers = [&scratch.store, &scratch.store, &other, &other].map(|store| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        match store.enroll(&code, "a", at(1), sign) {
+                            Ok(_) => true,
+                            Err(EnrollError::UsedCode) => false,
+                            Err(other) => panic!("{other}"),
+                        }
+                    })
+                });
+                racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+            });
+            assert_eq!(outcomes.iter().filter(|won| **won).count(), 1);
+        }
+        assert_eq!(scratch.store.devices().unwrap().len(), 20);
+    }
+
+    #[test]
+    fn renewal_adds_a_certificate_unless_the_device_is_revoked() {
+        let Scratch { store, directory: _directory } = scratch();
+        let enrolled = store.enroll(&invite(&store), "a", at(1), sign).unwrap();
+        let id = &enrolled.device.id;
+        let fresh = certificate();
+        store.renew(id, &fresh).unwrap();
+        assert!(store.authenticate_certificate(id, &fresh.serial, at(2)).is_ok());
+        assert!(store.authenticate_certificate(id, &enrolled.certificate.serial, at(2)).is_ok());
+        assert!(matches!(store.renew("dev-none", &certificate()), Err(AuthError::Unknown)));
+        store.revoke(id, at(3)).unwrap();
+        assert!(matches!(store.renew(id, &certificate()), Err(AuthError::Revoked)));
+    }
+
+    #[test]
+    fn certificate_is_good_only_for_its_device_and_time() {
+        let Scratch { store, directory: _directory } = scratch();
+        let a = store.enroll(&invite(&store), "a", at(1), sign).unwrap();
+        let b = store.enroll(&invite(&store), "b", at(1), sign).unwrap();
+        let check = |device: &str, serial: &str, now| store.authenticate_certificate(device, serial, now);
+        assert!(matches!(check(&a.device.id, &b.certificate.serial, at(2)), Err(AuthError::Unknown)));
+        assert!(matches!(check(&a.device.id, "00", at(2)), Err(AuthError::Unknown)));
+        assert!(matches!(check(&a.device.id, &a.certificate.serial, at(1000)), Err(AuthError::Expired)));
+        store.revoke(&a.device.id, at(3)).unwrap();
+        assert!(matches!(check(&a.device.id, &a.certificate.serial, at(4)), Err(AuthError::Revoked)));
+        assert!(check(&b.device.id, &b.certificate.serial, at(4)).is_ok());
+    }
+}

@@ -1,0 +1,35 @@
+//! Invites: single-use codes, of which only the hash is kept.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Transaction, params};
+
+use super::{Store, StoreError, UserName, random, sha256, unix};
+
+impl Store {
+    /// Makes a single-use invite for a user, who is created when needed; returns its code.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn invite(&self, user: &UserName, lifetime: Duration, now: SystemTime) -> Result<[u8; 16], StoreError> {
+        let code = random::<16>()?;
+        let expires = unix(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+        self.write(|transaction| {
+            ensure_user(transaction, user, now)?;
+            transaction.execute(
+                "INSERT INTO invites (code_hash, user, expires_at) VALUES (?1, ?2, ?3)",
+                params![sha256(&code), user.as_str(), expires],
+            )?;
+            Ok(code)
+        })
+    }
+}
+
+/// Creates the user unless there is one of that name.
+pub(super) fn ensure_user(transaction: &Transaction<'_>, user: &UserName, now: SystemTime) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO users (name, created_at) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING",
+        params![user.as_str(), unix(now)],
+    )?;
+    Ok(())
+}

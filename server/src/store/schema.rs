@@ -1,0 +1,70 @@
+//! The tables, and the steps from each version of them to the next.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// Step N brings a store from version N to N + 1 (`user_version`). Steps are never edited, only added.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE users (
+        name TEXT NOT NULL PRIMARY KEY,
+        created_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE devices (
+        id TEXT NOT NULL PRIMARY KEY,
+        user TEXT NOT NULL REFERENCES users (name),
+        name TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('certificate', 'token')),
+        created_at INTEGER NOT NULL,
+        revoked_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX devices_by_user ON devices (user);
+    CREATE TABLE certificates (
+        serial TEXT NOT NULL PRIMARY KEY,
+        device TEXT NOT NULL REFERENCES devices (id),
+        not_after INTEGER NOT NULL,
+        revoked_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX certificates_by_device ON certificates (device);
+    CREATE TABLE invites (
+        code_hash BLOB NOT NULL PRIMARY KEY,
+        user TEXT NOT NULL REFERENCES users (name),
+        expires_at INTEGER NOT NULL,
+        used_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tokens (
+        token_hash BLOB NOT NULL PRIMARY KEY,
+        device TEXT NOT NULL REFERENCES devices (id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE leases (
+        device TEXT NOT NULL PRIMARY KEY REFERENCES devices (id),
+        v4 TEXT UNIQUE,
+        v6 TEXT UNIQUE,
+        is_static INTEGER NOT NULL CHECK (is_static IN (0, 1)),
+        CHECK (v4 IS NOT NULL OR v6 IS NOT NULL)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// Sets what every connection needs and brings the tables up to date.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let done = usize::try_from(found).ok().filter(|done| *done <= MIGRATIONS.len());
+    let Some(done) = done else {
+        return Err(StoreError::TooNew { found, known });
+    };
+    if found == known {
+        return Ok(());
+    }
+    for step in MIGRATIONS.iter().skip(done) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    Ok(transaction.commit()?)
+}

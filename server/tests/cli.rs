@@ -1,0 +1,325 @@
+//! The built `adit-server`, as its user meets it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A user without rights, where the tests run as root.
+const NOBODY: u32 = 65_534;
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-server"));
+    command.env_clear().args(arguments);
+    command
+}
+
+fn adit(arguments: &[&str]) -> Run {
+    command(arguments).output().unwrap().into()
+}
+
+/// A gateway made by `init` in a scratch directory.
+struct Made {
+    directory: tempfile::TempDir,
+}
+
+impl Made {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let made = adit(&["init", "--public", "vpn.example.org", "--dir", directory.path().to_str().unwrap()]);
+        assert_eq!((made.code, made.stderr.as_str()), (0, ""), "{}", made.stdout);
+        Self { directory }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("server.toml")
+    }
+
+    fn state(&self, name: &str) -> PathBuf {
+        self.directory.path().join("state").join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let file = self.file();
+        adit(&[arguments, &["--config", file.to_str().unwrap()]].concat())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let run = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(run.stdout.lines().count(), 1, "one object: {}", run.stdout);
+        serde_json::from_str(&run.stdout).unwrap()
+    }
+
+    fn append(&self, text: &str) {
+        let old = std::fs::read_to_string(self.file()).unwrap();
+        std::fs::write(self.file(), format!("{old}\n{text}")).unwrap();
+    }
+
+    fn replace(&self, text: &str) {
+        std::fs::write(self.file(), text).unwrap();
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// The indented lines of a failure that each hold one problem.
+fn problems(run: &Run) -> Vec<&str> {
+    let indented = run.stderr.lines().filter_map(|line| line.strip_prefix("  "));
+    indented.filter(|line| !line.starts_with("next: ")).collect()
+}
+
+#[test]
+fn init_makes_a_gateway_that_passes_its_check_and_names_the_next_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    let made = adit(&["init", "--public", "vpn.example.org:8443", "--dir", place]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    assert!(made.stdout.contains(&format!("adit-server run --config {place}/server.toml")), "{}", made.stdout);
+    assert!(made.stdout.contains("adit-server invite NAME"));
+    let state = directory.path().join("state");
+    assert_eq!(mode(&state), 0o700);
+    for secret in ["authority.key", "endpoint.key", "store.db"] {
+        assert_eq!(mode(&state.join(secret)), 0o600, "{secret}");
+    }
+    let text = std::fs::read_to_string(directory.path().join("server.toml")).unwrap();
+    assert!(text.contains("# Largest packet inside the tunnel"), "the file is commented");
+    let checked = adit(&["check", "--config", &format!("{place}/server.toml")]);
+    assert_eq!(checked.code, 0, "{}", checked.stderr);
+    assert!(checked.stdout.contains("is good"));
+}
+
+#[test]
+fn second_init_refuses_to_overwrite() {
+    let made = Made::new();
+    let key = std::fs::read(made.state("authority.key")).unwrap();
+    let again = adit(&["init", "--public", "other.example", "--dir", made.directory.path().to_str().unwrap()]);
+    assert_eq!(again.code, 2);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+    assert_eq!(std::fs::read(made.state("authority.key")).unwrap(), key);
+    assert_eq!(made.run(&["check"]).code, 0);
+}
+
+#[test]
+fn init_refuses_a_bad_public_address_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("gateway");
+    let run = adit(&["init", "--public", "not a host", "--dir", place.to_str().unwrap()]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("neither a DNS name nor an IP address"), "{}", run.stderr);
+    assert!(!place.exists());
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_one_line_of_one_answer() {
+    let made = Made::new();
+    let state = made.directory.path().join("state");
+    made.replace(&format!(
+        "public = [\"vpn.example.org\"]\nlisten = [\"[::]:443\", \"nonsense\"]\nmasquerde = true\nstate_dir = {state:?}\n\
+         [tun]\nmtu = 1200\n[pool]\nv4 = \"10.77.0.1/24\"\n"
+    ));
+    let run = made.run(&["check"]);
+    assert_eq!(run.code, 2);
+    let found = problems(&run);
+    assert_eq!(found.len(), 4, "{}", run.stderr);
+    assert!(found.contains(&"masquerde: unknown key; did you mean `masquerade`?"), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("tun.mtu: ") && line.contains("1280")), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("listen: ") && line.contains("nonsense")), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("pool.v4: ") && line.contains("10.77.0.0/24")), "{found:?}");
+}
+
+#[test]
+fn pool_that_overlaps_the_outer_address_is_named() {
+    let made = Made::new();
+    let run = made.run(&["check", "--set", "public=10.99.0.5", "--set", "pool.v4=10.99.0.0/24"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(problems(&run).len(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("10.99.0.0/24 overlaps the public address 10.99.0.5"), "{}", run.stderr);
+}
+
+#[test]
+fn pool_that_holds_an_address_of_the_host_is_named() {
+    let made = Made::new();
+    let own = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let Ok(std::net::SocketAddr::V4(own)) = own else { return };
+    let [a, b, c, _] = own.ip().octets();
+    if a == 127 {
+        return;
+    }
+    let run = made.run(&["check", "--set", &format!("pool.v4={a}.{b}.{c}.0/24")]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("overlaps the address"), "{}", run.stderr);
+}
+
+#[test]
+fn check_gives_its_problems_to_machines_too() {
+    let made = Made::new();
+    made.append("[nonsense]\nkey = 1\n");
+    let run = made.run(&["check", "--json"]);
+    assert_eq!(run.code, 2);
+    let first: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first["ok"], false);
+    assert_eq!(first["problems"][0]["what"], "nonsense");
+}
+
+#[test]
+fn missing_configuration_says_how_to_make_one() {
+    let run = adit(&["users", "--config", "/nonexistent/server.toml"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("adit-server init"), "{}", run.stderr);
+}
+
+#[test]
+fn environment_names_the_file_and_overrides_keys() {
+    let made = Made::new();
+    let run: Run = command(&["check"]).env("ADIT_CONFIG", made.file()).output().unwrap().into();
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run: Run =
+        command(&["check"]).env("ADIT_CONFIG", made.file()).env("ADIT_TUN_MTU", "100").output().unwrap().into();
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("ADIT_TUN_MTU"), "{}", run.stderr);
+}
+
+#[test]
+fn key_file_open_to_others_is_refused_with_the_command_that_closes_it() {
+    let made = Made::new();
+    set_mode(&made.state("authority.key"), 0o644);
+    let run = made.run(&["check"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(problems(&run).len(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("authority.key") && run.stderr.contains("chmod 600"), "{}", run.stderr);
+    assert_eq!(made.run(&["invite", "alice"]).code, 2, "nothing is done with an exposed key");
+}
+
+#[test]
+fn missing_and_linked_key_files_are_both_reported() {
+    let made = Made::new();
+    std::fs::remove_file(made.state("endpoint.key")).unwrap();
+    std::fs::rename(made.state("authority.key"), made.state("elsewhere.key")).unwrap();
+    std::os::unix::fs::symlink("elsewhere.key", made.state("authority.key")).unwrap();
+    let run = made.run(&["check"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(problems(&run).len(), 2, "{}", run.stderr);
+    assert!(run.stderr.contains("endpoint.key: does not exist"), "{}", run.stderr);
+    assert!(run.stderr.contains("authority.key: is a symbolic link"), "{}", run.stderr);
+}
+
+#[test]
+fn unreadable_key_file_is_one_clear_message() {
+    let made = Made::new();
+    let file = made.file();
+    let mut checked = command(&["check", "--config", file.to_str().unwrap()]);
+    if nix::unistd::geteuid().is_root() {
+        // Root reads everything, so another user looks: the directories are open, the key is root's alone.
+        set_mode(made.directory.path(), 0o755);
+        set_mode(&made.directory.path().join("state"), 0o755);
+        for name in ["endpoint.key", "store.db"] {
+            std::os::unix::fs::chown(made.state(name), Some(NOBODY), None).unwrap();
+        }
+        checked.uid(NOBODY);
+    } else {
+        set_mode(&made.state("authority.key"), 0o000);
+    }
+    let Ok(output) = checked.output() else { return };
+    let run = Run::from(output);
+    assert_eq!(run.code, 2);
+    assert_eq!(problems(&run).len(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("authority.key: cannot be read: permission denied"), "{}", run.stderr);
+}
+
+#[test]
+fn stopped_gateway_invites_lists_and_revokes() {
+    let made = Made::new();
+    let invite = made.json(&["invite", "Alice", "--expires", "15m"]);
+    assert_eq!(invite["user"], "alice");
+    assert!(invite["link"].as_str().unwrap().starts_with("adit://join/vpn.example.org:443#"));
+    let token = made.json(&["token", "alice"]);
+    let device = token["device"].as_str().unwrap();
+
+    let users = made.json(&["users"]);
+    assert_eq!(users["users"][0]["name"], "alice");
+    assert_eq!((users["users"][0]["devices"].as_u64(), users["users"][0]["invites"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(made.json(&["devices"])["devices"][0]["id"], device);
+
+    let revoked = made.json(&["revoke", "alice"]);
+    assert_eq!((revoked["devices"][0].as_str(), revoked["invites"].as_u64()), (Some(device), Some(1)));
+    assert!(made.json(&["devices"])["devices"][0]["revoked_at"].is_number());
+    let nobody = made.run(&["revoke", "nobody"]);
+    assert_eq!(nobody.code, 1);
+    assert!(nobody.stderr.contains("no such user or device: nobody"), "{}", nobody.stderr);
+}
+
+#[test]
+fn invite_for_people_shows_link_end_and_next_command() {
+    let made = Made::new();
+    let plain = made.run(&["invite", "alice"]);
+    assert_eq!(plain.code, 0, "{}", plain.stderr);
+    assert!(plain.stdout.contains("good for one device until 20"), "{}", plain.stdout);
+    assert!(plain.stdout.contains("adit-client join 'adit://join/vpn.example.org:443#"));
+    assert!(!plain.stdout.contains('█'), "no picture where no terminal is");
+    assert!(made.run(&["invite", "alice", "--qr"]).stdout.contains('█'));
+    let users = made.run(&["users"]);
+    assert!(
+        users.stdout.starts_with("NAME   DEVICES  OPEN INVITES  SINCE\nalice  0        2             20"),
+        "{}",
+        users.stdout
+    );
+}
+
+#[test]
+fn bad_user_names_and_lifetimes_are_usage_errors() {
+    let made = Made::new();
+    for arguments in [
+        &["invite", "a b"][..],
+        &["invite", "dev-x"],
+        &["invite", "alice", "--expires", "soon"],
+        &["invite", "alice", "--expires", "31d"],
+        &["invite", "alice", "--expires", "0s"],
+        &["invite"],
+        &["frobnicate"],
+    ] {
+        let run = made.run(arguments);
+        assert_eq!(run.code, 2, "{arguments:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn verbs_of_a_running_gateway_say_that_none_runs() {
+    let made = Made::new();
+    for verb in [&["sessions"][..], &["status"], &["check", "--live"]] {
+        let run = made.run(verb);
+        assert_eq!(run.code, 5, "{verb:?}: {}", run.stderr);
+        assert!(run.stderr.contains("the gateway is not running"), "{}", run.stderr);
+    }
+    let failed = made.run(&["status", "--json"]);
+    let error: Value = serde_json::from_str(&failed.stdout).unwrap();
+    assert_eq!(error["error"]["exit"], 5);
+}
