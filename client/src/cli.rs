@@ -1,0 +1,264 @@
+//! The command line of `adit-client`.
+
+mod cleanup;
+mod detach;
+mod list;
+mod output;
+mod status;
+mod tunnel;
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use adit_proto::exit::{Exit, Failure};
+use adit_proto::invite::Invite;
+use clap::{Args, Parser, Subcommand};
+use zeroize::Zeroizing;
+
+use crate::join::join;
+use crate::profile::{Directories, ProfileName, ProfileStore};
+
+/// Longest invite read from standard input, in bytes.
+const LONGEST_INVITE: u64 = 4096;
+
+/// Connects this host to Adit gateways.
+#[derive(Debug, Parser)]
+#[command(name = "adit-client", version, arg_required_else_help = true)]
+struct Cli {
+    /// Keep profiles in DIR/clients, sockets and logs in DIR/run, journals in DIR/state
+    /// [default: /etc/adit/clients, /run/adit-client and /var/lib/adit-client]
+    #[arg(long, value_name = "DIR", env = "ADIT_DIR", global = true)]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Enrol this device with an invite and save a profile
+    Join(JoinArgs),
+    /// Connect, and stay connected until Ctrl-C or `down`
+    Up(UpArgs),
+    /// End a running client and undo its changes to this host
+    Down(NameArgs),
+    /// Say how a client stands
+    Status(StatusArgs),
+    /// List the profiles and how they stand
+    List(ListArgs),
+    /// Delete a profile
+    Forget {
+        /// The profile
+        name: ProfileName,
+    },
+    /// Undo what crashed clients left on this host
+    Cleanup,
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// The invite, adit://join/HOST:PORT#…, or `-` to read it from standard input
+    url: String,
+    /// Name of the new profile [default: the gateway's host name]
+    #[arg(long)]
+    name: Option<ProfileName>,
+    /// Overwrite a profile of this name
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    profile: NameArgs,
+    /// Return once connected, leaving the client running
+    #[arg(long)]
+    detach: bool,
+    /// Give up if the first connection takes longer; `0s` never gives up
+    #[arg(long, value_name = "TIME", default_value = "20s", env = "ADIT_TIMEOUT", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Name of the TUN device [default: the first free of adit0, adit1, …]
+    #[arg(long, value_name = "NAME", env = "ADIT_TUN")]
+    tun: Option<String>,
+    /// Run as the detached process of another `up`
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+#[derive(Debug, Args)]
+struct NameArgs {
+    /// The profile; may be left out if there is only one
+    name: Option<ProfileName>,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    profile: NameArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the verbs find things.
+struct Place {
+    directories: Directories,
+    store: ProfileStore,
+}
+
+impl Place {
+    fn new(dir: Option<&PathBuf>) -> Self {
+        let directories = dir.map_or_else(Directories::system, |dir| Directories::below(dir));
+        let store = ProfileStore::new(&directories.clients);
+        Self { directories, store }
+    }
+
+    /// The profile named, or the only one there is.
+    fn choose(&self, given: &NameArgs) -> Result<ProfileName, Failure> {
+        if let Some(name) = &given.name {
+            return Ok(name.clone());
+        }
+        let names = self.store.names()?;
+        match names.as_slice() {
+            [only] => Ok(only.clone()),
+            [] => {
+                let what = self.directories.clients.display().to_string();
+                Err(Failure::new(Exit::Usage, what, "there is no profile", "make one with `adit-client join URL`"))
+            }
+            several => {
+                let several: Vec<&str> = several.iter().map(ProfileName::as_str).collect();
+                let next = format!("name one of: {}", several.join(", "));
+                Err(Failure::new(Exit::Usage, "profile", "there are several", next))
+            }
+        }
+    }
+}
+
+/// Runs the program: parses the command line, does the verb, prints a failure once, returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let detached = matches!(&cli.verb, Verb::Up(up) if up.detached);
+    start_tracing();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::failure(&failure);
+            if detached {
+                detach::report_failure(&failure);
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let place = Place::new(cli.dir.as_ref());
+    if let Verb::Up(args) = &cli.verb
+        && args.detach
+    {
+        return detach::spawn(&place, args, cli.dir.as_deref());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Other, "start the runtime", error.to_string(), ""))?;
+    let result = runtime.block_on(dispatch(&place, cli.verb));
+    // A name look-up that hangs must not hold the program up.
+    runtime.shutdown_background();
+    result.map(|()| Exit::Ok.into())
+}
+
+async fn dispatch(place: &Place, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Join(args) => enrol(place, args).await,
+        Verb::Up(args) => tunnel::up(place, args).await,
+        Verb::Down(args) => tunnel::down(place, &place.choose(&args)?).await,
+        Verb::Status(args) => status::status(place, &place.choose(&args.profile)?, args.json).await,
+        Verb::List(args) => list::list(place, args.json).await,
+        Verb::Forget { name } => cleanup::forget(place, &name).await,
+        Verb::Cleanup => cleanup::cleanup(place).await,
+    }
+}
+
+async fn enrol(place: &Place, args: JoinArgs) -> Result<(), Failure> {
+    let url = if args.url == "-" { read_invite()? } else { Zeroizing::new(args.url) };
+    let invite: Invite = url.trim().parse().map_err(|error: adit_proto::invite::InviteError| {
+        let next = "copy the whole link, in quotes, as `adit-server invite` printed it";
+        Failure::new(Exit::Usage, "invite", error.to_string(), next)
+    })?;
+    let profile = join(&invite, args.name, args.replace, &place.store).await?;
+    output::line(&format!("joined {} as {}'s device {}", profile.gateway(), profile.user, profile.device));
+    output::line(&format!("profile {} saved in {}", profile.name, place.store.path(&profile.name).display()));
+    let flag = dir_flag(place);
+    output::line(&format!("next: adit-client{flag} up {}", profile.name));
+    Ok(())
+}
+
+/// The `--dir` flag for a suggested command, if it is needed.
+fn dir_flag(place: &Place) -> String {
+    if place.directories == Directories::system() {
+        return String::new();
+    }
+    let dir = place.directories.clients.parent().map(|dir| dir.display().to_string());
+    dir.map_or_else(String::new, |dir| format!(" --dir {dir}"))
+}
+
+fn read_invite() -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = io::stdin().take(LONGEST_INVITE).read_to_string(&mut text);
+    read.map_err(|error| {
+        Failure::new(Exit::Usage, "standard input", error.to_string(), "give the invite as argument")
+    })?;
+    Ok(text)
+}
+
+fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    // Under the journal, lines bear a time already.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        subscriber.without_time().init();
+    } else {
+        subscriber.init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn name_may_be_left_out_only_if_there_is_one_profile() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(&directory.path().to_owned()));
+        let nobody = NameArgs { name: None };
+        assert_eq!(place.choose(&nobody).unwrap_err().exit, Exit::Usage);
+        place.store.save(&crate::profile::tests::profile("home"), false).unwrap();
+        assert_eq!(place.choose(&nobody).unwrap().as_str(), "home");
+        place.store.save(&crate::profile::tests::profile("work"), false).unwrap();
+        let failure = place.choose(&nobody).unwrap_err();
+        assert!(failure.next.contains("home, work"), "{failure}");
+    }
+}

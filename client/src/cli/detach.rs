@@ -1,0 +1,92 @@
+//! `up --detach`: starts this program again in a session of its own and waits until it is connected.
+//!
+//! The detached process reports on its standard output: text, then one zero byte once connected. Without the zero byte the text is
+//! a failure, and the exit code is the detached process's.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+
+use adit_proto::exit::{Exit, Failure};
+
+use super::{Place, UpArgs, dir_flag, output};
+use crate::profile::{ProfileName, file_failure};
+
+/// Ends the report of a detached process that is connected.
+const READY: u8 = 0;
+
+/// Starts the detached process and waits for its report.
+pub(super) fn spawn(place: &Place, args: &UpArgs, dir: Option<&Path>) -> Result<ExitCode, Failure> {
+    let name = place.choose(&args.profile)?;
+    place.store.load(&name)?;
+    let failed = |(path, error): (std::path::PathBuf, _)| file_failure(&path.display().to_string(), &error);
+    place.directories.create_for_running().map_err(failed)?;
+    let mut child = start(place, args, dir, &name)?;
+    let report = read_report(&mut child)?;
+    match report.strip_suffix(&[READY]) {
+        Some(text) => {
+            output::raw(&String::from_utf8_lossy(text));
+            output::line(&format!("log: {}", place.directories.log(&name).display()));
+            output::line(&format!("end it with: adit-client{} down {name}", dir_flag(place)));
+            Ok(Exit::Ok.into())
+        }
+        None => {
+            output::error_text(&String::from_utf8_lossy(&report));
+            let status = child.wait().map_err(|error| start_failure(&error))?;
+            Ok(exit_code(status))
+        }
+    }
+}
+
+fn start(place: &Place, args: &UpArgs, dir: Option<&Path>, name: &ProfileName) -> Result<Child, Failure> {
+    let path = place.directories.log(name);
+    let log = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path);
+    let log = log.map_err(|error| file_failure(&path.display().to_string(), &error))?;
+    let program = std::env::current_exe().map_err(|error| start_failure(&error))?;
+    let mut command = Command::new(program);
+    if let Some(dir) = dir {
+        command.arg("--dir").arg(dir);
+    }
+    command.args(["up", "--detached", name.as_str(), "--timeout"]);
+    command.arg(humantime::format_duration(args.timeout).to_string());
+    if let Some(tun) = &args.tun {
+        command.args(["--tun", tun]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.spawn().map_err(|error| start_failure(&error))
+}
+
+/// Reads up to the zero byte, or to the end if the process ends before.
+fn read_report(child: &mut Child) -> Result<Vec<u8>, Failure> {
+    let mut report = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_until(READY, &mut report).map_err(|error| start_failure(&error))?;
+    }
+    Ok(report)
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or_else(|| Exit::Other.into(), ExitCode::from)
+}
+
+fn start_failure(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Other, "start the detached client", error.to_string(), "try without `--detach`")
+}
+
+/// Leaves the terminal's session, so that its end does not end the client. For the detached process.
+pub(super) fn leave_terminal() -> Result<(), Failure> {
+    nix::unistd::setsid().map(drop).map_err(|error| start_failure(&error.into()))
+}
+
+/// Tells the waiting process that the client is connected. For the detached process.
+pub(super) fn report_ready() {
+    output::raw("\0");
+}
+
+/// Tells the waiting process why the client failed. For the detached process.
+pub(super) fn report_failure(failure: &Failure) {
+    output::raw(&format!("error: {failure}\n"));
+}

@@ -1,0 +1,142 @@
+//! `status`.
+
+use std::time::Duration;
+
+use adit_net::control::{self, CallError};
+use adit_proto::exit::{Exit, Failure};
+use serde_json::Value;
+
+use super::tunnel::call_failure;
+use super::{Place, cleanup, output};
+use crate::profile::ProfileName;
+use crate::run::Status;
+use crate::run::lock::ClientLock;
+
+/// Prints how a client stands. One that is not running is disconnected, which is no failure.
+pub(super) async fn status(place: &Place, name: &ProfileName, json: bool) -> Result<(), Failure> {
+    let status = match ask(place, name).await? {
+        Some(status) => status,
+        None => disconnected(place, name)?,
+    };
+    if json {
+        output::json(&status);
+    } else {
+        output::raw(&describe(&status));
+    }
+    Ok(())
+}
+
+/// Asks a running client; `None` if none is running.
+pub(super) async fn ask(place: &Place, name: &ProfileName) -> Result<Option<Status>, Failure> {
+    match control::call(&place.directories.socket(name), "GET", "/status", &Value::Null).await {
+        Ok(value) => serde_json::from_value(value).map(Some).map_err(|error| {
+            let next = "end the client with `adit-client down`; it may be of another version";
+            Failure::new(Exit::Other, format!("client {name}"), error.to_string(), next)
+        }),
+        Err(CallError::NotRunning { .. }) => Ok(None),
+        Err(error) => Err(call_failure(name, &error)),
+    }
+}
+
+fn disconnected(place: &Place, name: &ProfileName) -> Result<Status, Failure> {
+    let profile = place.store.load(name)?;
+    let reason = if ClientLock::is_held(&place.directories, name) {
+        Some("a client is starting or ending")
+    } else if cleanup::left_behind(place, name) {
+        Some("a client crashed and left changes on this host; undo them with `adit-client cleanup`")
+    } else {
+        None
+    };
+    Ok(Status {
+        name: name.to_string(),
+        state: "disconnected".to_owned(),
+        reason: reason.map(str::to_owned),
+        gateway: profile.gateway(),
+        ..Status::default()
+    })
+}
+
+/// The status for people.
+fn describe(status: &Status) -> String {
+    let since = status.since_seconds.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)));
+    let since = since.map_or_else(String::new, |since| format!(" for {since}"));
+    let mut lines = vec![format!("{}: {}{since}", status.name, status.state)];
+    let mut row = |label: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("  {label:<10} {value}"));
+        }
+    };
+    row("reason", status.reason.clone().unwrap_or_default());
+    row("gateway", status.gateway.clone());
+    row("addresses", joined(&status.addresses));
+    let unlisted = status.routes_total.saturating_sub(status.routes.len());
+    let more = if unlisted == 0 { String::new() } else { format!(" and {unlisted} more") };
+    row("routes", joined(&status.routes) + &more);
+    row("dns", joined(&status.dns));
+    row("device", device(status));
+    row("carrier", carrier(status));
+    if status.carrier.is_some() {
+        let counters = status.counters;
+        row("received", format!("{} packets, {} bytes", counters.rx_packets, counters.rx_bytes));
+        row("sent", format!("{} packets, {} bytes", counters.tx_packets, counters.tx_bytes));
+    }
+    let drops: Vec<String> = status.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    row("dropped", drops.join(", "));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn device(status: &Status) -> String {
+    let mtu = status.mtu.map_or_else(String::new, |mtu| format!(", mtu {mtu}"));
+    status.tun.as_ref().map_or_else(String::new, |tun| format!("{tun}{mtu}"))
+}
+
+fn carrier(status: &Status) -> String {
+    let rtt = status.rtt_ms.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1} ms"));
+    status.carrier.as_ref().map_or_else(String::new, |carrier| format!("{carrier}{rtt}"))
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Counters;
+
+    #[test]
+    fn disconnected_status_is_short() {
+        let status =
+            Status { name: "home".into(), state: "disconnected".into(), gateway: "gw:443".into(), ..Status::default() };
+        assert_eq!(describe(&status), "home: disconnected\n  gateway    gw:443\n");
+    }
+
+    #[test]
+    fn connected_status_names_addresses_routes_and_counters() {
+        let status = Status {
+            name: "home".into(),
+            state: "connected".into(),
+            since_seconds: Some(61),
+            addresses: vec!["10.64.3.2/32".parse().unwrap()],
+            routes: vec!["0.0.0.0/0".parse().unwrap()],
+            routes_total: 3,
+            carrier: Some("quic".into()),
+            rtt_ms: Some(1.25),
+            counters: Counters { rx_packets: 5, ..Counters::default() },
+            drops: [("too_big".to_owned(), 2)].into(),
+            ..Status::default()
+        };
+        let text = describe(&status);
+        for part in [
+            "connected for 1m 1s",
+            "10.64.3.2/32",
+            "0.0.0.0/0 and 2 more",
+            "quic, round trip 1.2 ms",
+            "5 packets",
+            "too_big 2",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `up` and `down`.
+
+use std::time::{Duration, Instant};
+
+use adit_net::control::{self, CallError};
+use adit_proto::exit::{Exit, Failure};
+use serde_json::Value;
+use tracing::debug;
+
+use super::{Place, UpArgs, detach, output};
+use crate::profile::ProfileName;
+use crate::run::lock::ClientLock;
+use crate::run::{self, Status, UpOptions};
+
+/// How long a client may take to say goodbye and undo its changes.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often `down` looks whether the client has gone.
+const DOWN_POLL: Duration = Duration::from_millis(20);
+
+/// Connects, and returns when the session has ended.
+pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
+    let name = place.choose(&args.profile)?;
+    let profile = place.store.load(&name)?;
+    if args.detached {
+        detach::leave_terminal()?;
+    }
+    // Keys are in memory from here on: no core dump, no debugger of the same user.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        debug!(%error, "core dumps stay allowed");
+    }
+    let detached = args.detached;
+    let on_connected = move |status: &Status| {
+        output::line(&connected_line(status));
+        if detached {
+            detach::report_ready();
+        } else {
+            output::line("Ctrl-C ends the connection");
+        }
+    };
+    run::up(UpOptions {
+        profile,
+        directories: place.directories.clone(),
+        tun: args.tun,
+        patience: (!args.timeout.is_zero()).then_some(args.timeout),
+        on_connected: Box::new(on_connected),
+    })
+    .await
+}
+
+fn connected_line(status: &Status) -> String {
+    let addresses: Vec<String> = status.addresses.iter().map(|address| address.addr().to_string()).collect();
+    let scope = if status.routes.iter().any(|route| route.prefix_len() == 0) { "all traffic" } else { "some traffic" };
+    let device = status.tun.as_deref().unwrap_or("no device");
+    format!("connected to {} as {}; {scope} goes through {device}", status.gateway, addresses.join(" and "))
+}
+
+/// Ends a running client and waits until it has gone.
+pub(super) async fn down(place: &Place, name: &ProfileName) -> Result<(), Failure> {
+    match control::call(&place.directories.socket(name), "POST", "/down", &Value::Null).await {
+        Ok(_) => wait_until_gone(place, name).await?,
+        Err(CallError::NotRunning { .. }) if ClientLock::is_held(&place.directories, name) => {
+            let next = "wait a moment and try again, or send the process SIGTERM";
+            return Err(Failure::new(Exit::Other, format!("client {name}"), "it runs but does not listen", next));
+        }
+        Err(CallError::NotRunning { .. }) => {
+            output::line(&format!("{name}: not running"));
+            if super::cleanup::left_behind(place, name) {
+                output::line("a crashed client left changes on this host; undo them with `adit-client cleanup`");
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(call_failure(name, &error)),
+    }
+    output::line(&format!("{name}: disconnected"));
+    Ok(())
+}
+
+async fn wait_until_gone(place: &Place, name: &ProfileName) -> Result<(), Failure> {
+    let deadline = Instant::now() + DOWN_TIMEOUT;
+    while ClientLock::is_held(&place.directories, name) {
+        if Instant::now() >= deadline {
+            let reason = "it has not ended within 10 s";
+            let next = "see its log; if it hangs, kill it and run `adit-client cleanup`";
+            return Err(Failure::new(Exit::TimedOut, format!("client {name}"), reason, next));
+        }
+        tokio::time::sleep(DOWN_POLL).await;
+    }
+    Ok(())
+}
+
+/// The failure of a call to a running client.
+pub(super) fn call_failure(name: &ProfileName, error: &CallError) -> Failure {
+    let what = format!("client {name}");
+    match error {
+        CallError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::Permission, what, "permission denied", "run as the user who started it, or as root")
+        }
+        CallError::NotRunning { .. } | CallError::Refused { .. } | CallError::Io { .. } => {
+            Failure::new(Exit::Other, what, crate::host::describe(error), "")
+        }
+    }
+}

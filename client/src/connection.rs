@@ -1,0 +1,199 @@
+//! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams.
+
+mod control;
+mod data;
+mod dial;
+mod post;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_net::h3::close;
+use adit_net::task::{self, Task};
+use adit_proto::h3::error::Code;
+use adit_proto::range::RouteRange;
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+
+use crate::packet_source::PacketSource;
+use data::DataPath;
+
+pub use post::{Answer, post};
+
+/// How a client proves who it is.
+pub enum Credentials {
+    /// A device certificate chain and its key, both PEM.
+    Certificate {
+        /// The certificate chain, leaf first.
+        chain_pem: String,
+        /// The leaf's private key.
+        key_pem: String,
+    },
+    /// A bearer token of `adit-server token`.
+    Token(String),
+}
+
+/// Everything needed to reach one gateway.
+pub struct Target {
+    /// Host name or address; also the name its certificate must bear.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+    /// Addresses to try, in order.
+    pub addresses: Vec<SocketAddr>,
+    /// The gateway's certificate authority, PEM.
+    pub authority_pem: String,
+    /// The device's proof.
+    pub credentials: Credentials,
+    /// Mark of the outer socket (SO_MARK), so that policy routing exempts it; `None` leaves it unmarked.
+    pub mark: Option<u32>,
+}
+
+/// What the gateway gave the session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// Inner addresses of this device.
+    pub addresses: Vec<IpNet>,
+    /// Ranges reachable through the gateway, as advertised.
+    pub routes: Vec<RouteRange>,
+    /// Resolvers inside the tunnel.
+    pub dns_servers: Vec<IpAddr>,
+    /// Domains to ask them for; empty means all.
+    pub dns_domains: Vec<String>,
+}
+
+/// Why a connection could not be made or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The certificate is not of this gateway.
+    #[error("the gateway's identity does not match: {0}")]
+    IdentityMismatch(String),
+    /// The gateway refused the certificate or token.
+    #[error("the gateway refused this device: {0}")]
+    Refused(String),
+    /// Nothing answered at any address.
+    #[error("no answer from {0}")]
+    Unreachable(String),
+    /// The gateway answered, but not as a CONNECT-IP gateway should.
+    #[error("protocol error: {0}")]
+    Protocol(String),
+    /// This host refused (socket, permission).
+    #[error("{0}")]
+    Local(#[source] std::io::Error),
+    /// The gateway ended the session (shutting down, replaced, revoked …).
+    #[error("the connection was closed: {0}")]
+    Closed(String),
+}
+
+/// What happens on an open connection.
+#[derive(Debug)]
+pub enum ConnectionEvent {
+    /// New addresses, routes or DNS; replaces the former ones.
+    Network(NetworkSettings),
+    /// The largest packet the carrier takes changed, in bytes.
+    Mtu(u16),
+    /// The connection ended.
+    Closed(ConnectError),
+}
+
+/// Counters of one connection.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionStats {
+    /// Carrier name, such as `quic`.
+    pub carrier: &'static str,
+    /// Packets and bytes received from the gateway.
+    pub rx_packets: u64,
+    /// See `rx_packets`.
+    pub rx_bytes: u64,
+    /// Packets and bytes sent to the gateway.
+    pub tx_packets: u64,
+    /// See `tx_packets`.
+    pub tx_bytes: u64,
+    /// Dropped packets by reason label (non-zero only).
+    pub drops: Vec<(&'static str, u64)>,
+    /// Round-trip time of the connection.
+    pub rtt: Duration,
+    /// The gateway's address in use.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Events that may wait for their reader; the control task waits when it is full.
+const EVENT_QUEUE: usize = 16;
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// An open connection; dropping it closes it.
+pub struct Connection {
+    endpoint: quinn::Endpoint,
+    quic: quinn::Connection,
+    data: Arc<DataPath>,
+    first: Option<ConnectionEvent>,
+    events: mpsc::Receiver<ConnectionEvent>,
+    _control: Task,
+    pumps: Vec<Task>,
+}
+
+impl Connection {
+    /// Connects, authenticates and waits for the first network settings (the first event is always `Network`).
+    ///
+    /// `timeout` bounds all of it; errors as [`ConnectError`] says.
+    pub async fn open(target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
+        match tokio::time::timeout(timeout, Self::open_unbounded(target, timeout)).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(ConnectError::Unreachable(target.authority())),
+        }
+    }
+
+    async fn open_unbounded(target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
+        let tls = target.tls()?;
+        let dial::Dialled { endpoint, quic } =
+            dial::dial(&target.host, &target.addresses, tls, target.mark, timeout).await?;
+        let tunnel = control::request(&quic, target).await?;
+        let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id()));
+        let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
+        let control = task::spawn(control::run(tunnel, quic.clone(), Arc::clone(&data), publish));
+        let first = match events.recv().await {
+            Some(ConnectionEvent::Closed(error)) => return Err(error),
+            Some(event) => Some(event),
+            None => return Err(ConnectError::Protocol("the gateway gave no address".to_owned())),
+        };
+        Ok(Self { endpoint, quic, data, first, events, _control: control, pumps: Vec::new() })
+    }
+
+    /// Starts moving packets between `source` and the gateway.
+    pub fn attach(&mut self, source: Arc<dyn PacketSource>) {
+        self.pumps = vec![
+            task::spawn(data::uplink(Arc::clone(&self.data), Arc::clone(&source))),
+            task::spawn(data::downlink(Arc::clone(&self.data), source)),
+        ];
+    }
+
+    /// Waits for the next event. Cancel-safe. After `Closed` it returns `Closed` again.
+    pub async fn next_event(&mut self) -> ConnectionEvent {
+        if let Some(first) = self.first.take() {
+            return first;
+        }
+        match self.events.recv().await {
+            Some(event) => event,
+            None => ConnectionEvent::Closed(ConnectError::Closed("the connection has ended".to_owned())),
+        }
+    }
+
+    /// Counters now.
+    pub fn stats(&self) -> ConnectionStats {
+        self.data.stats()
+    }
+
+    /// Says goodbye to the gateway and waits at most a second for it to leave.
+    pub async fn close(self) {
+        close(&self.quic, Code::NO_ERROR, "the client disconnects");
+        let _gateway_silent = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        close(&self.quic, Code::NO_ERROR, "the client disconnects");
+    }
+}

@@ -1,0 +1,157 @@
+//! The packet side of a connection: two tasks that move batches between the packet source and the carrier.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_net::counters::Counters;
+use adit_net::datagrams::Datagrams;
+use adit_net::packet_buffer::PacketBuffer;
+use adit_proto::drop_reason::DropReason;
+use adit_proto::packet::IpPacket;
+use adit_proto::packet::icmp::{GatewayAddresses, RateLimit, packet_too_big};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+
+use super::ConnectionStats;
+use crate::packet_source::PacketSource;
+
+/// Packets taken from the source at a time.
+const BATCH: usize = 64;
+/// Packets that may wait after arriving in DATAGRAM capsules; newer ones are dropped.
+const CAPSULE_QUEUE: usize = 64;
+/// "Too big" answers per second, and at once.
+const TOO_BIG_RATE: (u32, u32) = (50, 20);
+
+/// What both directions share.
+pub(super) struct DataPath {
+    carrier: Datagrams,
+    counters: Counters,
+    addresses: ArcSwap<Vec<IpNet>>,
+    capsule_packets: mpsc::Sender<Bytes>,
+    from_capsules: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
+}
+
+impl DataPath {
+    pub(super) fn new(quic: quinn::Connection, stream_id: u64) -> Self {
+        let (capsule_packets, from_capsules) = mpsc::channel(CAPSULE_QUEUE);
+        Self {
+            carrier: Datagrams::new(quic, stream_id),
+            counters: Counters::default(),
+            addresses: ArcSwap::default(),
+            capsule_packets,
+            from_capsules: tokio::sync::Mutex::new(from_capsules),
+        }
+    }
+
+    /// Largest packet the carrier takes now, in bytes.
+    pub(super) fn mtu(&self) -> u16 {
+        self.carrier.mtu()
+    }
+
+    /// Packets to other addresses than these are dropped.
+    pub(super) fn set_addresses(&self, addresses: &[IpNet]) {
+        self.addresses.store(Arc::new(addresses.to_vec()));
+    }
+
+    /// Takes a packet that came in a DATAGRAM capsule instead of a QUIC datagram.
+    pub(super) fn deliver_capsule(&self, packet: Bytes) {
+        if self.capsule_packets.try_send(packet).is_err() {
+            self.counters.count_drop(DropReason::QueueFull);
+        }
+    }
+
+    pub(super) fn stats(&self) -> ConnectionStats {
+        let traffic = self.counters.traffic();
+        let quic = self.carrier.quic();
+        ConnectionStats {
+            carrier: "quic",
+            rx_packets: traffic.rx_packets,
+            rx_bytes: traffic.rx_bytes,
+            tx_packets: traffic.tx_packets,
+            tx_bytes: traffic.tx_bytes,
+            drops: traffic.drops,
+            rtt: quic.rtt(),
+            remote: Some(quic.remote_address()),
+        }
+    }
+
+    /// Whether a packet from the gateway is well-formed and for this device.
+    fn check(&self, packet: &[u8]) -> Result<(), DropReason> {
+        let parsed = IpPacket::parse(packet)?;
+        let addressed = self.addresses.load().iter().any(|prefix| prefix.contains(&parsed.destination));
+        if addressed { Ok(()) } else { Err(DropReason::DestinationNotLeased) }
+    }
+}
+
+/// Moves packets from the source to the gateway until the source fails or the task is dropped.
+pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut too_big = TooBig::new();
+    loop {
+        if let Err(error) = source.receive(&mut batch, BATCH).await {
+            return tracing::warn!(%error, "packet source failed");
+        }
+        let mtu = path.mtu();
+        batch.retain(|packet: &PacketBuffer| match IpPacket::parse(packet.packet()) {
+            Err(reason) => {
+                path.counters.count_drop(reason);
+                false
+            }
+            Ok(parsed) if parsed.len > usize::from(mtu) => {
+                path.counters.count_drop(DropReason::TooBig);
+                too_big.answer(packet.packet(), parsed.destination, mtu, &*source);
+                false
+            }
+            Ok(_) => true,
+        });
+        path.carrier.send(&mut batch, &path.counters);
+    }
+}
+
+/// Moves packets from the gateway to the source until the connection ends or the task is dropped.
+pub(super) async fn downlink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
+    let mut from_capsules = path.from_capsules.lock().await;
+    loop {
+        let packet = tokio::select! {
+            received = path.carrier.receive(&path.counters) => match received {
+                Ok(packet) => packet,
+                Err(_connection_ended) => return,
+            },
+            Some(packet) = from_capsules.recv() => packet,
+        };
+        match path.check(&packet) {
+            Err(reason) => path.counters.count_drop(reason),
+            Ok(()) if source.deliver(std::slice::from_ref(&packet)) == 1 => {
+                path.counters.count_rx(1, packet.len() as u64)
+            }
+            Ok(()) => path.counters.count_drop(DropReason::TunWriteFailed),
+        }
+    }
+}
+
+/// Answers packets that do not fit the carrier, so that their senders use smaller ones (RFC 1191, RFC 8201).
+struct TooBig {
+    limit: RateLimit,
+    answer: Vec<u8>,
+}
+
+impl TooBig {
+    fn new() -> Self {
+        Self { limit: RateLimit::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1), answer: Vec::new() }
+    }
+
+    /// Answers in the name of the packet's destination: a kernel drops what seems to come from its own address.
+    fn answer(&mut self, packet: &[u8], destination: IpAddr, mtu: u16, source: &dyn PacketSource) {
+        self.answer.clear();
+        let from = match destination {
+            IpAddr::V4(v4) => GatewayAddresses { v4: Some(v4), v6: None },
+            IpAddr::V6(v6) => GatewayAddresses { v4: None, v6: Some(v6) },
+        };
+        if self.limit.allow(Instant::now()) && packet_too_big(packet, mtu, from, &mut self.answer) {
+            source.deliver(&[Bytes::copy_from_slice(&self.answer)]);
+        }
+    }
+}

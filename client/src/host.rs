@@ -1,0 +1,29 @@
+//! What a tunnel changes on its host: the TUN device's address, routes and rules, and the resolver.
+//!
+//! Routes live in a table of their own, which all packets look up before `main`, except those of Adit's own outer sockets, which
+//! bear [`MARK`]. The kernel's `local` table stays first. Nothing depends on the physical network's routes, so what a hostile DHCP
+//! server adds there changes nothing for destinations of the tunnel.
+//!
+//! A full tunnel claims both families: where the gateway gives no address of a family, that family's packets get "unreachable".
+
+mod managed;
+mod plan;
+mod slot;
+
+pub use managed::{HostSetupError, ManagedHost};
+pub(crate) use managed::{claimed_prefixes, describe, journal_failure};
+pub use plan::{Claim, Plan, PlanError};
+pub use slot::{Slot, open_tun};
+
+/// Firewall mark (SO_MARK) of Adit's outer sockets, and the number of the first client's routing table.
+pub const MARK: u32 = 0xAD17;
+/// Smallest MTU a TUN device gets, in bytes: the least that IPv6 needs (RFC 8200 section 5).
+pub const SMALLEST_MTU: u16 = 1280;
+
+/// Whether a session configures the host.
+pub enum HostSetup {
+    /// Addresses, routes, rules and resolver of this host follow the session, and are undone at its end.
+    Managed(Box<ManagedHost>),
+    /// The host is not touched: the embedder (such as a phone's VPN service) reads the settings from the session's status.
+    None,
+}

@@ -1,0 +1,212 @@
+//! Enrolment: turns an invite into a profile. The device's key is made here and never leaves this host.
+
+pub(crate) mod request;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_net::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
+use adit_net::tls;
+use adit_proto::exit::{Exit, Failure};
+use adit_proto::invite::Invite;
+use data_encoding::BASE64URL_NOPAD;
+use rcgen::KeyPair;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use zeroize::Zeroizing;
+
+use crate::connection::{self, Answer};
+use crate::profile::{self, Identity, Profile, ProfileName, ProfileStore};
+use crate::run::obstacle;
+use crate::run::resolve;
+
+/// How long the whole exchange with the gateway may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the gateway's name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Enrols this device with an invite and saves the profile, under `name` or the gateway's host name.
+///
+/// Nothing is asked of the gateway, so that the invite stays unused, if the profile could not be saved afterwards.
+///
+/// # Errors
+/// A [`Failure`] with the exit code and next step of the design: wrong pin 4, refused code 3, no answer 5.
+pub async fn join(
+    invite: &Invite,
+    name: Option<ProfileName>,
+    replace: bool,
+    store: &ProfileStore,
+) -> Result<Profile, Failure> {
+    let name = match name {
+        Some(name) => name,
+        None => ProfileName::from_host(&invite.host)?,
+    };
+    store.prepare(&name, replace)?;
+    let key = request::new_key().map_err(local)?;
+    let gateway = profile::authority(&invite.host, invite.port);
+    let addresses = resolve::resolve(&invite.host, invite.port, RESOLVE_TIMEOUT).await;
+    if addresses.is_empty() {
+        let next = "check the name in the invite and this host's network";
+        return Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next));
+    }
+    let answer = enroll(invite, &addresses, &key).await?;
+    let response = accept(&gateway, &answer)?;
+    check(&gateway, invite, &response, &key)?;
+    let profile = assemble(name, invite, response, &key, answer.remote);
+    store.save(&profile, replace)?;
+    Ok(profile)
+}
+
+async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Result<Answer, Failure> {
+    let request = EnrollRequest {
+        code: BASE64URL_NOPAD.encode(&invite.code),
+        csr: request::certificate_request(key).map_err(local)?,
+        device_name: device_name(),
+    };
+    let body = Zeroizing::new(serde_json::to_vec(&request).map_err(local)?);
+    let tls = tls::pinned_client_config(invite.pin).map_err(local)?;
+    connection::post(&invite.host, invite.port, addresses, None, tls, ENROLL_PATH, &body, TIMEOUT)
+        .await
+        .map_err(|error| obstacle::join_failure(&profile::authority(&invite.host, invite.port), &error))
+}
+
+/// The gateway's answer, if it is one of success.
+fn accept(gateway: &str, answer: &Answer) -> Result<EnrollResponse, Failure> {
+    let reason = |otherwise: &str| {
+        let refusal = serde_json::from_slice::<Refusal>(&answer.body);
+        refusal.map_or_else(|_| format!("{otherwise} (status {})", answer.status), |refusal| refusal.message)
+    };
+    match answer.status {
+        200..=299 => serde_json::from_slice(&answer.body).map_err(|_| strange(gateway, "its answer cannot be read")),
+        400..=499 => {
+            let next = "ask the gateway's administrator for a new invite";
+            Err(Failure::new(Exit::AuthRefused, gateway, reason("it refused the invite"), next))
+        }
+        _ => Err(Failure::new(Exit::Other, gateway, reason("it failed to enrol this device"), "try again later")),
+    }
+}
+
+/// Checks that the certificate is for our key, and that the authority is the one the invite pins.
+fn check(gateway: &str, invite: &Invite, response: &EnrollResponse, key: &KeyPair) -> Result<(), Failure> {
+    let authority = CertificateDer::from_pem_slice(response.authority.as_bytes()).ok();
+    if authority.and_then(|authority| tls::spki_sha256(&authority)) != Some(invite.pin) {
+        let next = "do not go on; ask the gateway's administrator for a new invite";
+        let reason = "the certificate authority it gave is not the one of the invite";
+        return Err(Failure::new(Exit::IdentityMismatch, gateway, reason, next));
+    }
+    if !request::carries_key(&response.certificate, key) {
+        return Err(strange(gateway, "the certificate it gave is not for this device's key"));
+    }
+    Ok(())
+}
+
+fn assemble(
+    name: ProfileName,
+    invite: &Invite,
+    response: EnrollResponse,
+    key: &KeyPair,
+    remote: SocketAddr,
+) -> Profile {
+    Profile {
+        name,
+        host: invite.host.clone(),
+        port: invite.port,
+        user: response.user,
+        device: response.device,
+        addresses: vec![remote],
+        authority_pem: response.authority,
+        identity: Identity::Certificate {
+            chain_pem: response.certificate,
+            key_pem: Zeroizing::new(key.serialize_pem()),
+        },
+    }
+}
+
+/// What this host calls itself, for the administrator's list of devices.
+fn device_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned())
+}
+
+fn local(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Other, "enrolment", error.to_string(), "")
+}
+
+fn strange(gateway: &str, reason: &str) -> Failure {
+    Failure::new(
+        Exit::Other,
+        gateway,
+        reason,
+        "ask the gateway's administrator; its version may differ from this client's",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, body: body.as_bytes().to_vec(), remote: "192.0.2.1:443".parse().unwrap() }
+    }
+
+    fn authority() -> rcgen::Certificate {
+        let key = KeyPair::generate().unwrap();
+        rcgen::CertificateParams::new(vec!["authority".into()]).unwrap().self_signed(&key).unwrap()
+    }
+
+    fn response(certificate: &rcgen::Certificate, authority: &rcgen::Certificate) -> EnrollResponse {
+        EnrollResponse {
+            user: "alice".into(),
+            device: "d1".into(),
+            certificate: certificate.pem(),
+            authority: authority.pem(),
+        }
+    }
+
+    fn invite(authority: &rcgen::Certificate) -> Invite {
+        let pin = tls::spki_sha256(authority.der()).unwrap();
+        Invite { host: "vpn.example.org".into(), port: 443, pin, code: [7; 16] }
+    }
+
+    #[test]
+    fn refusal_carries_the_gateways_reason_and_exit_3() {
+        let failure = accept("gw:443", &answer(403, r#"{"code":"invite_used","message":"the invite was used"}"#));
+        let failure = failure.err().unwrap();
+        assert_eq!((failure.exit, failure.reason.as_str()), (Exit::AuthRefused, "the invite was used"));
+        let unreadable = accept("gw:443", &answer(410, "gone")).err().unwrap();
+        assert!(unreadable.reason.contains("410"), "{unreadable}");
+    }
+
+    #[test]
+    fn gateway_error_and_unreadable_answer_are_other_failures() {
+        assert_eq!(accept("gw:443", &answer(503, "")).err().unwrap().exit, Exit::Other);
+        assert_eq!(accept("gw:443", &answer(200, "{}")).err().unwrap().exit, Exit::Other);
+    }
+
+    #[test]
+    fn certificate_for_our_key_from_the_pinned_authority_is_accepted() {
+        let (key, authority) = (KeyPair::generate().unwrap(), authority());
+        let own = rcgen::CertificateParams::new(vec!["d1".into()]).unwrap().self_signed(&key).unwrap();
+        check("gw:443", &invite(&authority), &response(&own, &authority), &key).unwrap();
+    }
+
+    #[test]
+    fn other_authority_or_other_key_is_refused() {
+        let (key, right) = (KeyPair::generate().unwrap(), authority());
+        let own = rcgen::CertificateParams::new(vec!["d1".into()]).unwrap().self_signed(&key).unwrap();
+        let wrong_authority = check("gw:443", &invite(&right), &response(&own, &authority()), &key);
+        assert_eq!(wrong_authority.err().unwrap().exit, Exit::IdentityMismatch);
+        let wrong_key = check("gw:443", &invite(&right), &response(&authority(), &right), &key);
+        assert!(wrong_key.err().unwrap().reason.contains("not for this device's key"));
+    }
+
+    #[test]
+    fn profile_has_the_name_of_the_host_and_the_key_made_here() {
+        let (key, authority) = (KeyPair::generate().unwrap(), authority());
+        let name = ProfileName::from_host("vpn.example.org").unwrap();
+        let remote = "192.0.2.1:443".parse().unwrap();
+        let profile = assemble(name, &invite(&authority), response(&authority, &authority), &key, remote);
+        assert_eq!(profile.name.as_str(), "vpn.example.org");
+        assert!(matches!(profile.identity, Identity::Certificate { key_pem, .. } if *key_pem == key.serialize_pem()));
+    }
+}

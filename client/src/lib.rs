@@ -1,0 +1,10 @@
+//! The Adit client: profiles, enrolment, the connection life cycle and the host configuration.
+
+pub mod cli;
+pub mod connection;
+pub mod host;
+pub mod join;
+pub mod packet_source;
+pub mod profile;
+pub mod run;
+pub mod state;

@@ -1,0 +1,395 @@
+//! Profiles: what a client knows about one gateway, kept in one file that only its owner may read.
+//!
+//! `adit-client join` writes a profile. A profile that logs in with a bearer token is written by hand, mode 0600:
+//!
+//! ```toml
+//! host = "vpn.example.org"
+//! port = 443
+//! authority = """
+//! -----BEGIN CERTIFICATE-----
+//! …
+//! -----END CERTIFICATE-----
+//! """
+//! token = "…"
+//! ```
+
+mod directories;
+mod error;
+mod store;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use crate::connection::{Credentials, Target};
+
+pub use directories::Directories;
+pub use error::ProfileError;
+pub(crate) use error::file_failure;
+pub use store::{Entry, ProfileStore};
+
+/// Keys of a profile file, in the order they are written.
+const KEYS: [&str; 9] = ["host", "port", "user", "device", "addresses", "authority", "certificate", "key", "token"];
+/// Longest profile name, in bytes: leaves room for the run directory in a Unix socket's path (108 bytes).
+const LONGEST_NAME: usize = 48;
+/// Port of a gateway that names none.
+const DEFAULT_PORT: u16 = 443;
+
+/// The name of a profile: letters, digits, `.`, `_` and `-`, not beginning with `.` or `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProfileName(String);
+
+impl ProfileName {
+    /// The name a profile gets from its gateway's host name.
+    ///
+    /// # Errors
+    /// `Name` if nothing usable is left of the host name.
+    pub fn from_host(host: &str) -> Result<Self, ProfileError> {
+        let name: String = host.chars().map(|c| if is_name_character(c) { c } else { '-' }).collect();
+        let name: String = name.trim_start_matches(['.', '-']).chars().take(LONGEST_NAME).collect();
+        name.parse()
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ProfileName {
+    type Err = ProfileError;
+
+    fn from_str(name: &str) -> Result<Self, ProfileError> {
+        let fits = !name.is_empty() && name.len() <= LONGEST_NAME;
+        if fits && !name.starts_with(['.', '-']) && name.chars().all(is_name_character) {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(ProfileError::Name { name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_name_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// How a profile proves who its device is. The secrets are wiped from memory on drop.
+#[derive(Clone)]
+pub enum Identity {
+    /// A device certificate and its key, both PEM.
+    Certificate {
+        /// The certificate.
+        chain_pem: String,
+        /// Its private key.
+        key_pem: Zeroizing<String>,
+    },
+    /// A bearer token of `adit-server token`.
+    Token(Zeroizing<String>),
+}
+
+/// What a client knows about one gateway.
+#[derive(Clone)]
+pub struct Profile {
+    /// Name of the profile, which is also its file's name.
+    pub name: ProfileName,
+    /// Host name or address of the gateway, which its certificate must bear.
+    pub host: String,
+    /// UDP port of the gateway.
+    pub port: u16,
+    /// The user the device belongs to; empty if unknown.
+    pub user: String,
+    /// The device's id at the gateway; empty if unknown.
+    pub device: String,
+    /// Addresses at which the gateway was last reached, newest first.
+    pub addresses: Vec<SocketAddr>,
+    /// The gateway's certificate authority, PEM.
+    pub authority_pem: String,
+    /// The device's proof.
+    pub identity: Identity,
+}
+
+impl Profile {
+    /// Parses a profile file's text.
+    ///
+    /// # Errors
+    /// `Syntax`, `UnknownKey` or `Invalid`, each naming the key or line.
+    pub fn parse(name: ProfileName, text: &str) -> Result<Self, ProfileError> {
+        let syntax = |error: toml::de::Error| ProfileError::Syntax {
+            name: name.to_string(),
+            message: describe_syntax(&error, text),
+        };
+        let table: toml::Table = text.parse().map_err(syntax)?;
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(ProfileError::UnknownKey {
+                name: name.to_string(),
+                key: key.clone(),
+                nearest: nearest_key(key),
+            });
+        }
+        let file: ProfileFile = toml::from_str(text).map_err(syntax)?;
+        file.check(name)
+    }
+
+    /// The profile file's text, secrets included.
+    ///
+    /// # Errors
+    /// `Invalid` if a value cannot be written as TOML.
+    pub fn encode(&self) -> Result<Zeroizing<String>, ProfileError> {
+        let text = toml::to_string_pretty(&ProfileFile::from(self))
+            .map_err(|error| ProfileError::invalid(&self.name, error.to_string()))?;
+        Ok(Zeroizing::new(text))
+    }
+
+    /// The profile as [`crate::connection::Connection::open`] wants it, to be tried at `addresses`.
+    #[must_use]
+    pub fn target(&self, addresses: Vec<SocketAddr>, mark: Option<u32>) -> Target {
+        let credentials = match &self.identity {
+            Identity::Certificate { chain_pem, key_pem } => {
+                Credentials::Certificate { chain_pem: chain_pem.clone(), key_pem: key_pem.to_string() }
+            }
+            Identity::Token(token) => Credentials::Token(token.to_string()),
+        };
+        let authority_pem = self.authority_pem.clone();
+        Target { host: self.host.clone(), port: self.port, addresses, authority_pem, credentials, mark }
+    }
+
+    /// The gateway as `HOST:PORT`, with brackets around an IPv6 address.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        authority(&self.host, self.port)
+    }
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A gateway as `HOST:PORT`, with brackets around an IPv6 address.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A profile as it stands in its file, not yet checked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    host: String,
+    #[serde(default = "default_port")]
+    port: u16,
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    device: String,
+    #[serde(default)]
+    addresses: Vec<SocketAddr>,
+    authority: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Secret>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Secret>,
+}
+
+impl ProfileFile {
+    fn check(self, name: ProfileName) -> Result<Profile, ProfileError> {
+        let invalid = |message: &str| ProfileError::invalid(&name, message);
+        let identity = match (self.certificate, self.key, self.token) {
+            (Some(chain_pem), Some(key), None) => Identity::Certificate { chain_pem, key_pem: key.0 },
+            (None, None, Some(token)) => Identity::Token(token.0),
+            (None, None, None) => return Err(invalid("neither `certificate` and `key` nor `token` is given")),
+            (Some(_), None, None) => return Err(invalid("`certificate` without `key`")),
+            (None, Some(_), None) => return Err(invalid("`key` without `certificate`")),
+            (_, _, Some(_)) => return Err(invalid("`token` excludes `certificate` and `key`")),
+        };
+        if self.host.is_empty() || self.host.contains(char::is_whitespace) {
+            return Err(invalid("`host` is not a host name or address"));
+        }
+        if self.port == 0 {
+            return Err(invalid("`port` is 0"));
+        }
+        if CertificateDer::from_pem_slice(self.authority.as_bytes()).is_err() {
+            return Err(invalid("`authority` is not a PEM certificate"));
+        }
+        if let Identity::Certificate { chain_pem, .. } = &identity
+            && CertificateDer::from_pem_slice(chain_pem.as_bytes()).is_err()
+        {
+            return Err(invalid("`certificate` is not a PEM certificate"));
+        }
+        Ok(Profile {
+            name,
+            host: self.host,
+            port: self.port,
+            user: self.user,
+            device: self.device,
+            addresses: self.addresses,
+            authority_pem: self.authority,
+            identity,
+        })
+    }
+}
+
+impl From<&Profile> for ProfileFile {
+    fn from(profile: &Profile) -> Self {
+        let (certificate, key, token) = match &profile.identity {
+            Identity::Certificate { chain_pem, key_pem } => {
+                (Some(chain_pem.clone()), Some(Secret(key_pem.clone())), None)
+            }
+            Identity::Token(token) => (None, None, Some(Secret(token.clone()))),
+        };
+        Self {
+            host: profile.host.clone(),
+            port: profile.port,
+            user: profile.user.clone(),
+            device: profile.device.clone(),
+            addresses: profile.addresses.clone(),
+            authority: profile.authority_pem.clone(),
+            certificate,
+            key,
+            token,
+        }
+    }
+}
+
+/// Text that is wiped from memory on drop.
+struct Secret(Zeroizing<String>);
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
+fn default_port() -> u16 {
+    DEFAULT_PORT
+}
+
+/// The line and the reason, without the quoted line that TOML errors show: it may hold a key.
+fn describe_syntax(error: &toml::de::Error, text: &str) -> String {
+    let offset = error.span().map_or(0, |span| span.start);
+    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count().saturating_add(1);
+    format!("line {line}: {}", error.message())
+}
+
+fn nearest_key(key: &str) -> Option<&'static str> {
+    let near = KEYS.iter().map(|known| (strsim::damerau_levenshtein(key, known), *known));
+    near.min().filter(|(distance, _)| *distance <= 3).map(|(_, known)| known)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn authority_pem() -> String {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::new(vec!["authority".into()]).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    pub(crate) fn profile(name: &str) -> Profile {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["device".into()]).unwrap().self_signed(&key).unwrap();
+        Profile {
+            name: name.parse().unwrap(),
+            host: "vpn.example.org".into(),
+            port: 4443,
+            user: "alice".into(),
+            device: "d1".into(),
+            addresses: vec!["192.0.2.1:4443".parse().unwrap(), "[2001:db8::1]:4443".parse().unwrap()],
+            authority_pem: authority_pem(),
+            identity: Identity::Certificate {
+                chain_pem: certificate.pem(),
+                key_pem: Zeroizing::new(key.serialize_pem()),
+            },
+        }
+    }
+
+    fn name() -> ProfileName {
+        "home".parse().unwrap()
+    }
+
+    #[test]
+    fn profile_survives_encode_and_parse() {
+        let original = profile("home");
+        let text = original.encode().unwrap();
+        let read = Profile::parse(name(), &text).unwrap();
+        assert_eq!(read.encode().unwrap(), text);
+        assert_eq!(read.addresses, original.addresses);
+        assert!(matches!(read.identity, Identity::Certificate { .. }));
+    }
+
+    #[test]
+    fn token_profile_needs_no_certificate_and_defaults_the_port() {
+        let text = format!("host = \"h\"\ntoken = \"t\"\nauthority = '''\n{}'''\n", authority_pem());
+        let read = Profile::parse(name(), &text).unwrap();
+        assert_eq!(read.port, 443);
+        assert!(matches!(read.identity, Identity::Token(token) if token.as_str() == "t"));
+    }
+
+    #[test]
+    fn token_and_certificate_together_are_refused() {
+        let text = format!("{}token = \"t\"\n", profile("home").encode().unwrap().as_str());
+        let error = Profile::parse(name(), &text).unwrap_err();
+        assert!(error.to_string().contains("`token` excludes"), "{error}");
+    }
+
+    #[test]
+    fn key_without_certificate_is_refused() {
+        let text = format!("host = \"h\"\nkey = \"k\"\nauthority = '''\n{}'''\n", authority_pem());
+        assert!(Profile::parse(name(), &text).unwrap_err().to_string().contains("`key` without `certificate`"));
+    }
+
+    #[test]
+    fn unknown_key_is_named_with_the_nearest_known_one() {
+        let text = format!("{}autority = \"x\"\n", profile("home").encode().unwrap().as_str());
+        let error = Profile::parse(name(), &text).unwrap_err();
+        assert!(
+            matches!(&error, ProfileError::UnknownKey { key, nearest: Some("authority"), .. } if key == "autority")
+        );
+    }
+
+    #[test]
+    fn syntax_error_names_the_line_and_hides_the_secret_on_it() {
+        let error = Profile::parse(name(), "host = \"h\"\ntoken = \"hush-hush\" x\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && !error.contains("hush-hush"), "{error}");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let text = format!("{:?}", profile("home"));
+        assert!(!text.contains("PRIVATE") && !text.contains("vpn.example.org"), "{text}");
+    }
+
+    #[test]
+    fn names_that_could_leave_the_directory_are_refused() {
+        for bad in ["", ".", "..", "../x", "a/b", "-x", "a b", "ä", &"x".repeat(49)] {
+            assert!(bad.parse::<ProfileName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_becomes_a_valid_name() {
+        assert_eq!(ProfileName::from_host("vpn.example.org").unwrap().as_str(), "vpn.example.org");
+        assert_eq!(ProfileName::from_host("::1").unwrap().as_str(), "1");
+        assert_eq!(ProfileName::from_host("2001:db8::1").unwrap().as_str(), "2001-db8--1");
+        assert!(ProfileName::from_host(&"long.".repeat(30)).is_ok());
+    }
+}

@@ -1,0 +1,159 @@
+//! Sessions: keeps one gateway connected for as long as wanted, with or without configuring the host.
+//!
+//! [`Session`] is the library's front door. It works with any [`PacketSource`], so a phone's VPN service or a test can embed it:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use adit_client::host::HostSetup;
+//! use adit_client::packet_source::PacketSource;
+//! use adit_client::profile::Profile;
+//! use adit_client::run::{Session, SessionConfig};
+//!
+//! # async fn example(profile: Profile, packets: Arc<dyn PacketSource>) -> Result<(), adit_proto::exit::Failure> {
+//! let session = Session::start(SessionConfig {
+//!     profile,
+//!     source: packets,
+//!     host: HostSetup::None,
+//!     patience: None,
+//!     mark: None,
+//!     store: None,
+//! });
+//! let mut snapshots = session.snapshots();
+//! while snapshots.changed().await.is_ok() {
+//!     let snapshot = snapshots.borrow_and_update().clone();
+//!     println!("{}: {:?}", snapshot.state, snapshot.network);
+//! }
+//! session.wait().await
+//! # }
+//! ```
+
+mod control;
+mod dial;
+mod driver;
+pub(crate) mod lock;
+pub(crate) mod obstacle;
+mod renewal;
+pub(crate) mod resolve;
+mod status;
+mod up;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_net::task::{self, Task};
+use adit_proto::exit::{Exit, Failure};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::connection::NetworkSettings;
+use crate::host::{HostSetup, SMALLEST_MTU};
+use crate::packet_source::PacketSource;
+use crate::profile::{Profile, ProfileStore};
+use crate::state::State;
+use driver::Driver;
+
+pub use status::{Counters, Status};
+pub use up::{UpOptions, up};
+
+/// Commands that may wait for a session; senders wait when it is full.
+const COMMAND_QUEUE: usize = 16;
+
+/// What a session needs.
+pub struct SessionConfig {
+    /// The gateway and this device's proof.
+    pub profile: Profile,
+    /// Where inner packets come from and go to.
+    pub source: Arc<dyn PacketSource>,
+    /// Whether the host is configured.
+    pub host: HostSetup,
+    /// How long the first connection may take to come about; `None` tries for ever.
+    pub patience: Option<Duration>,
+    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host::MARK`] with [`HostSetup::Managed`].
+    pub mark: Option<u32>,
+    /// Where renewed certificates and working addresses are saved; `None` keeps them in memory.
+    pub store: Option<ProfileStore>,
+}
+
+/// What an embedder needs to know at each change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The state of the life cycle.
+    pub state: State,
+    /// What the gateway gave, from the first connection on.
+    pub network: Option<NetworkSettings>,
+    /// Largest packet the carrier takes, in bytes.
+    pub mtu: u16,
+}
+
+/// A running session; dropping it aborts it without undoing host changes, so [`SessionHandle::stop`] it.
+#[derive(Debug)]
+pub struct Session {
+    handle: SessionHandle,
+    snapshots: watch::Receiver<Snapshot>,
+    task: Task<Result<(), Failure>>,
+}
+
+impl Session {
+    /// Starts to connect. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn start(config: SessionConfig) -> Self {
+        Self::start_with(config, dial::Quic)
+    }
+
+    fn start_with<D: dial::Dial>(config: SessionConfig, dial: D) -> Self {
+        let (commands, received) = mpsc::channel(COMMAND_QUEUE);
+        let first = Snapshot { state: State::Disconnected, network: None, mtu: SMALLEST_MTU };
+        let (publish, snapshots) = watch::channel(first);
+        let task = task::spawn(Driver::new(config, dial, received, publish).run());
+        Self { handle: SessionHandle { commands }, snapshots, task }
+    }
+
+    /// A handle for asking and stopping the session from elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> SessionHandle {
+        self.handle.clone()
+    }
+
+    /// State, network settings and MTU, at each change. Closed when the session has ended.
+    #[must_use]
+    pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
+        self.snapshots.clone()
+    }
+
+    /// Waits for the session's end.
+    ///
+    /// # Errors
+    /// Why the first connection could not be made, or what could not be undone on the host.
+    pub async fn wait(self) -> Result<(), Failure> {
+        self.task.await.unwrap_or_else(|error| {
+            Err(Failure::new(Exit::Other, "session", error.to_string(), "this is a bug; please report it"))
+        })
+    }
+}
+
+/// Asks and stops a session.
+#[derive(Debug, Clone)]
+pub struct SessionHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl SessionHandle {
+    /// Everything about the session now; `None` once it has ended.
+    pub async fn status(&self) -> Option<Status> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Status(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Says goodbye to the gateway and undoes host changes; [`Session::wait`] returns when that is done.
+    pub async fn stop(&self) {
+        // A session that has ended needs no stop.
+        self.commands.send(Command::Stop).await.ok();
+    }
+}
+
+/// What a handle asks of a session.
+#[derive(Debug)]
+enum Command {
+    Status(oneshot::Sender<Status>),
+    Stop,
+}

@@ -1,0 +1,41 @@
+//! Answers the control socket of a running client: `GET /status` and `POST /down`.
+
+use adit_net::control::{Answer, Handler, Request, Response};
+
+use super::SessionHandle;
+
+/// Answers for one session.
+pub(super) struct ControlHandler {
+    session: SessionHandle,
+}
+
+impl ControlHandler {
+    pub(super) fn new(session: SessionHandle) -> Self {
+        Self { session }
+    }
+
+    async fn status(&self) -> Response {
+        match self.session.status().await {
+            Some(status) => match serde_json::to_value(&status) {
+                Ok(value) => Response::ok(value),
+                Err(error) => Response::refused(500, error.to_string()),
+            },
+            None => Response::refused(503, "the client is ending"),
+        }
+    }
+}
+
+impl Handler for ControlHandler {
+    fn handle(&self, request: Request) -> Answer<'_> {
+        Box::pin(async move {
+            match (request.method.as_str(), request.path.as_str()) {
+                ("GET", "/status") => self.status().await,
+                ("POST", "/down") => {
+                    self.session.stop().await;
+                    Response::ok(serde_json::Value::Null)
+                }
+                _ => Response::refused(404, format!("there is no {} {}", request.method, request.path)),
+            }
+        })
+    }
+}

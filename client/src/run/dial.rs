@@ -1,0 +1,59 @@
+//! What the session's driver needs of a connection, so that tests can give it another.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::{ConnectError, Connection, ConnectionEvent, ConnectionStats, Target};
+use crate::packet_source::PacketSource;
+
+/// Makes connections.
+pub(super) trait Dial: Clone + Send + Sync + 'static {
+    /// The connections it makes.
+    type Line: Line;
+
+    /// See [`Connection::open`].
+    fn dial(&self, target: Target, timeout: Duration) -> impl Future<Output = Result<Self::Line, ConnectError>> + Send;
+}
+
+/// An open connection.
+pub(super) trait Line: Send + 'static {
+    /// See [`Connection::attach`].
+    fn attach(&mut self, source: Arc<dyn PacketSource>);
+    /// See [`Connection::next_event`]; safe to drop and call again.
+    fn next_event(&mut self) -> impl Future<Output = ConnectionEvent> + Send;
+    /// See [`Connection::stats`].
+    fn stats(&self) -> ConnectionStats;
+    /// See [`Connection::close`].
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// Real connections over QUIC.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quic;
+
+impl Dial for Quic {
+    type Line = Connection;
+
+    async fn dial(&self, target: Target, timeout: Duration) -> Result<Connection, ConnectError> {
+        Connection::open(&target, timeout).await
+    }
+}
+
+impl Line for Connection {
+    fn attach(&mut self, source: Arc<dyn PacketSource>) {
+        Self::attach(self, source);
+    }
+
+    async fn next_event(&mut self) -> ConnectionEvent {
+        Self::next_event(self).await
+    }
+
+    fn stats(&self) -> ConnectionStats {
+        Self::stats(self)
+    }
+
+    async fn close(self) {
+        Self::close(self).await;
+    }
+}

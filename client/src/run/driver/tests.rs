@@ -1,0 +1,235 @@
+//! Sessions over in-memory connections.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use adit_net::packet_buffer::PacketBuffer;
+use adit_proto::range::RouteRange;
+use bytes::Bytes;
+use ipnet::IpNet;
+use tokio::sync::Mutex;
+
+use super::*;
+use crate::connection::{ConnectionStats, Target};
+use crate::packet_source::{BoxFuture, PacketSource};
+use crate::profile::tests::profile;
+use crate::run::Session;
+
+/// A packet source of an embedder that has no packets.
+struct NoPackets;
+
+impl PacketSource for NoPackets {
+    fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(pending())
+    }
+
+    fn deliver(&self, packets: &[Bytes]) -> usize {
+        packets.len()
+    }
+}
+
+/// A connection whose events the test sends.
+struct ScriptedLine {
+    events: mpsc::Receiver<ConnectionEvent>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl Line for ScriptedLine {
+    fn attach(&mut self, _source: Arc<dyn PacketSource>) {}
+
+    async fn next_event(&mut self) -> ConnectionEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => pending().await,
+        }
+    }
+
+    fn stats(&self) -> ConnectionStats {
+        ConnectionStats { carrier: "quic", rx_packets: 7, ..ConnectionStats::default() }
+    }
+
+    async fn close(self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Attempts whose outcomes the test sends; without one, an attempt hangs.
+#[derive(Clone)]
+struct ScriptedDial(Arc<Mutex<mpsc::Receiver<Result<ScriptedLine, ConnectError>>>>);
+
+impl Dial for ScriptedDial {
+    type Line = ScriptedLine;
+
+    async fn dial(&self, _target: Target, _timeout: Duration) -> Result<ScriptedLine, ConnectError> {
+        match self.0.lock().await.recv().await {
+            Some(outcome) => outcome,
+            None => pending().await,
+        }
+    }
+}
+
+struct World {
+    session: Session,
+    outcomes: mpsc::Sender<Result<ScriptedLine, ConnectError>>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl World {
+    fn start(patience: Duration) -> Self {
+        let mut profile = profile("home");
+        profile.host = "192.0.2.1".to_owned();
+        let (outcomes, received) = mpsc::channel(8);
+        let config = SessionConfig {
+            profile,
+            source: Arc::new(NoPackets),
+            host: HostSetup::None,
+            patience: Some(patience),
+            mark: None,
+            store: None,
+        };
+        let session = Session::start_with(config, ScriptedDial(Arc::new(Mutex::new(received))));
+        Self { session, outcomes, closed: Arc::default() }
+    }
+
+    /// Lets the next attempt succeed; returns the gateway's end of the connection.
+    async fn accept(&self, address: &str) -> mpsc::Sender<ConnectionEvent> {
+        let (events, received) = mpsc::channel(8);
+        events.send(ConnectionEvent::Network(settings(address))).await.unwrap();
+        let line = ScriptedLine { events: received, closed: Arc::clone(&self.closed) };
+        self.outcomes.send(Ok(line)).await.unwrap_or_else(|_| panic!("the session ended"));
+        events
+    }
+
+    async fn refuse(&self, error: ConnectError) {
+        self.outcomes.send(Err(error)).await.unwrap_or_else(|_| panic!("the session ended"));
+    }
+
+    async fn reach(&self, state: State) {
+        let mut snapshots = self.session.snapshots();
+        let reached = snapshots.wait_for(|snapshot| snapshot.state == state);
+        drop(tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap().unwrap());
+    }
+}
+
+fn settings(address: &str) -> NetworkSettings {
+    let everything: IpNet = "0.0.0.0/0".parse().unwrap();
+    NetworkSettings {
+        addresses: vec![address.parse().unwrap()],
+        routes: vec![RouteRange::from(everything)],
+        ..NetworkSettings::default()
+    }
+}
+
+fn lost() -> ConnectionEvent {
+    ConnectionEvent::Closed(ConnectError::Closed("the gateway restarted".to_owned()))
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn embedded_session_connects_reports_and_stops() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    gateway.send(ConnectionEvent::Mtu(1350)).await.unwrap();
+    let mut snapshots = world.session.snapshots();
+    let snapshot = snapshots.wait_for(|snapshot| snapshot.mtu == 1350).await.unwrap().clone();
+    assert_eq!(snapshot.network, Some(settings("10.64.3.2/32")));
+
+    let handle = world.session.handle();
+    let status = handle.status().await.unwrap();
+    assert_eq!((status.state.as_str(), status.carrier.as_deref(), status.mtu), ("connected", Some("quic"), Some(1350)));
+    assert_eq!((status.counters.rx_packets, status.reason, status.tun), (7, None, None));
+    assert_eq!(status.routes, vec!["0.0.0.0/0".parse::<IpNet>().unwrap()]);
+
+    handle.stop().await;
+    world.session.wait().await.unwrap();
+    assert_eq!(world.closed.load(Ordering::Relaxed), 1, "the gateway heard no goodbye");
+    assert!(handle.status().await.is_none());
+}
+
+#[tokio::test]
+async fn lost_session_keeps_its_settings_and_takes_new_ones() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    gateway.send(lost()).await.unwrap();
+    world.reach(State::Reconnecting).await;
+    let status = world.session.handle().status().await.unwrap();
+    assert_eq!(status.addresses, settings("10.64.3.2/32").addresses);
+    assert!(status.reason.unwrap().contains("the gateway restarted"));
+    assert_eq!(status.carrier, None);
+
+    let _gateway = world.accept("10.64.3.9/32").await;
+    world.reach(State::Connected).await;
+    let status = world.session.handle().status().await.unwrap();
+    assert_eq!(status.addresses, settings("10.64.3.9/32").addresses);
+}
+
+#[tokio::test]
+async fn settings_changed_by_the_gateway_reach_the_embedder() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    gateway.send(ConnectionEvent::Network(settings("10.64.3.3/32"))).await.unwrap();
+    let mut snapshots = world.session.snapshots();
+    snapshots.wait_for(|snapshot| snapshot.network == Some(settings("10.64.3.3/32"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn refusal_and_mismatch_end_the_first_connection_with_their_exit_codes() {
+    let refused = World::start(PATIENCE);
+    refused.refuse(ConnectError::Refused("revoked".to_owned())).await;
+    let failure = refused.session.wait().await.unwrap_err();
+    assert_eq!(failure.exit, Exit::AuthRefused);
+    assert!(failure.reason.contains("revoked") && failure.next.contains("join"));
+
+    let mismatch = World::start(PATIENCE);
+    mismatch.refuse(ConnectError::IdentityMismatch("other authority".to_owned())).await;
+    assert_eq!(mismatch.session.wait().await.unwrap_err().exit, Exit::IdentityMismatch);
+}
+
+#[tokio::test]
+async fn silent_gateway_ends_the_first_connection_when_patience_ends() {
+    let world = World::start(Duration::from_millis(100));
+    let failure = world.session.wait().await.unwrap_err();
+    assert_eq!((failure.exit, failure.what.as_str()), (Exit::Unreachable, "192.0.2.1:4443"));
+}
+
+#[tokio::test]
+async fn first_connection_is_tried_again_after_no_answer() {
+    let world = World::start(PATIENCE);
+    world.refuse(ConnectError::Unreachable("192.0.2.1:4443".to_owned())).await;
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+}
+
+#[tokio::test]
+async fn device_revoked_while_connected_is_blocked_with_the_reason() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    gateway.send(ConnectionEvent::Closed(ConnectError::Refused("this device was revoked".to_owned()))).await.unwrap();
+    world.reach(State::Blocked).await;
+    let status = world.session.handle().status().await.unwrap();
+    assert_eq!(status.state, "blocked");
+    assert!(status.reason.unwrap().contains("this device was revoked"));
+    world.session.handle().stop().await;
+    world.session.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn full_tunnel_counts_as_connected_only_with_its_routes() {
+    let world = World::start(PATIENCE);
+    let (events, received) = mpsc::channel(8);
+    let bare = NetworkSettings { routes: Vec::new(), ..settings("10.64.3.2/32") };
+    events.send(ConnectionEvent::Network(bare)).await.unwrap();
+    events.send(ConnectionEvent::Mtu(1400)).await.unwrap();
+    events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
+    let line = ScriptedLine { events: received, closed: Arc::clone(&world.closed) };
+    world.outcomes.send(Ok(line)).await.unwrap_or_else(|_| panic!("the session ended"));
+    let mut snapshots = world.session.snapshots();
+    let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
+    assert_eq!((connected.network, connected.mtu), (Some(settings("10.64.3.2/32")), 1400));
+}

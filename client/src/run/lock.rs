@@ -1,0 +1,73 @@
+//! One running client per profile.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+
+use adit_proto::exit::{Exit, Failure};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::profile::{Directories, ProfileName, file_failure};
+
+/// The lock a running client holds on its profile; freed on drop, and by the kernel on any death.
+#[derive(Debug)]
+pub(crate) struct ClientLock {
+    _file: Flock<File>,
+}
+
+impl ClientLock {
+    /// Takes the lock; `None` if another process holds it.
+    pub(crate) fn try_acquire(directories: &Directories, name: &ProfileName) -> io::Result<Option<Self>> {
+        let path = directories.lock(name);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Some(Self { _file: file })),
+            Err((_file, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_file, error)) => Err(error.into()),
+        }
+    }
+
+    /// Takes the lock of a client that is about to start.
+    pub(crate) fn acquire(directories: &Directories, name: &ProfileName) -> Result<Self, Failure> {
+        match Self::try_acquire(directories, name) {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(Failure::new(
+                Exit::Usage,
+                format!("profile {name}"),
+                "a client is running with it already",
+                format!("see `adit-client status {name}`, or end it with `adit-client down {name}`"),
+            )),
+            Err(error) => Err(file_failure(&directories.lock(name).display().to_string(), &error)),
+        }
+    }
+
+    /// Whether a client is running with this profile, as far as this user may know.
+    pub(crate) fn is_held(directories: &Directories, name: &ProfileName) -> bool {
+        if !directories.lock(name).exists() {
+            return false;
+        }
+        matches!(Self::try_acquire(directories, name), Ok(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_client_of_a_profile_is_refused_with_the_next_step() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = Directories::below(directory.path());
+        directories.create_for_running().unwrap();
+        let name: ProfileName = "home".parse().unwrap();
+        assert!(!ClientLock::is_held(&directories, &name));
+        let lock = ClientLock::acquire(&directories, &name).unwrap();
+        assert!(ClientLock::is_held(&directories, &name));
+        let refused = ClientLock::acquire(&directories, &name).unwrap_err();
+        assert_eq!(refused.exit, Exit::Usage);
+        assert!(refused.next.contains("adit-client down home"));
+        drop(lock);
+        assert!(!ClientLock::is_held(&directories, &name));
+    }
+}

@@ -1,0 +1,86 @@
+//! Puts connection errors into the life cycle's terms and into words with a next step.
+
+use std::io;
+
+use adit_proto::exit::Failure;
+
+use crate::connection::ConnectError;
+use crate::state::Obstacle;
+
+/// What kind of obstacle an error is.
+pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
+    match error {
+        ConnectError::IdentityMismatch(_) => Obstacle::IdentityMismatch,
+        ConnectError::Refused(_) => Obstacle::Refused,
+        ConnectError::Unreachable(_) | ConnectError::Closed(_) => Obstacle::NoAnswer,
+        ConnectError::Protocol(_) => Obstacle::Protocol,
+        ConnectError::Local(error) if error.kind() == io::ErrorKind::PermissionDenied => Obstacle::Permission,
+        ConnectError::Local(error) if error.kind() == io::ErrorKind::InvalidInput => Obstacle::Local,
+        // No network, no such address family: that may pass.
+        ConnectError::Local(_) => Obstacle::NoAnswer,
+    }
+}
+
+/// The failure of a client that gives up.
+pub(crate) fn failure(gateway: &str, obstacle: Obstacle, reason: &str) -> Failure {
+    let reason = if reason.is_empty() { "no answer in time" } else { reason };
+    Failure::new(obstacle.exit(), gateway, reason, next_step(obstacle))
+}
+
+/// The failure of an enrolment.
+pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
+    let obstacle = obstacle(error);
+    let next = match obstacle {
+        Obstacle::IdentityMismatch => {
+            "do not go on: this is not the gateway of the invite; ask its administrator for a new one"
+        }
+        Obstacle::Refused => "ask the gateway's administrator for a new invite",
+        Obstacle::NoAnswer | Obstacle::Protocol | Obstacle::Permission | Obstacle::Local => next_step(obstacle),
+    };
+    Failure { exit: obstacle.exit(), what: gateway.to_owned(), reason: error.to_string(), next: next.to_owned() }
+}
+
+fn next_step(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::NoAnswer => "check this host's network, that the gateway runs, and that its UDP port is open",
+        Obstacle::Protocol => "check that an Adit gateway of a matching version listens there",
+        Obstacle::Refused => "ask the gateway's administrator for a new invite, then `adit-client join URL --replace`",
+        Obstacle::IdentityMismatch => {
+            "do not go on: somebody else answers for the gateway, or it was set up anew; ask its administrator"
+        }
+        Obstacle::Permission => {
+            "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`"
+        }
+        Obstacle::Local => "mend the profile, or join again with a new invite",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::exit::Exit;
+
+    use super::*;
+
+    fn exit(error: &ConnectError) -> Exit {
+        obstacle(error).exit()
+    }
+
+    #[test]
+    fn each_error_ends_with_its_exit_code() {
+        let text = String::new;
+        assert_eq!(exit(&ConnectError::Refused(text())), Exit::AuthRefused);
+        assert_eq!(exit(&ConnectError::IdentityMismatch(text())), Exit::IdentityMismatch);
+        assert_eq!(exit(&ConnectError::Unreachable(text())), Exit::Unreachable);
+        assert_eq!(exit(&ConnectError::Closed(text())), Exit::Unreachable);
+        assert_eq!(exit(&ConnectError::Protocol(text())), Exit::Other);
+        assert_eq!(exit(&ConnectError::Local(io::ErrorKind::PermissionDenied.into())), Exit::Permission);
+        assert_eq!(exit(&ConnectError::Local(io::ErrorKind::InvalidInput.into())), Exit::Other);
+        assert_eq!(exit(&ConnectError::Local(io::ErrorKind::NetworkUnreachable.into())), Exit::Unreachable);
+    }
+
+    #[test]
+    fn failure_without_a_reason_still_names_one() {
+        let failure = failure("gw:443", Obstacle::NoAnswer, "");
+        assert!(!failure.reason.is_empty() && !failure.next.is_empty());
+    }
+}

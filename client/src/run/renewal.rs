@@ -1,0 +1,132 @@
+//! Renews the device certificate at two thirds of its life.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use adit_net::enrollment::{RENEW_PATH, Refusal, RenewRequest, RenewResponse};
+use rcgen::KeyPair;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::connection::{self, ConnectError};
+use crate::join::request;
+use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
+
+/// How often a connected client looks whether renewal is due.
+pub(super) const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the exchange with the gateway may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a certificate was not renewed. The old one stays in use; the next check tries again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RenewalError {
+    #[error("the profile's key cannot be used")]
+    Key(#[source] rcgen::Error),
+    #[error("the request cannot be written")]
+    Encode(#[source] serde_json::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the gateway refused: {0}")]
+    Refused(String),
+    #[error("the gateway's answer cannot be read")]
+    Answer,
+    #[error("the new certificate is not for this device's key")]
+    ForeignKey,
+}
+
+/// Whether a certificate has lived two thirds of its life; false if it cannot be read.
+pub(super) fn is_due(chain_pem: &str, now: SystemTime) -> bool {
+    let Ok(certificate) = CertificateDer::from_pem_slice(chain_pem.as_bytes()) else { return false };
+    let Ok((_, parsed)) = X509Certificate::from_der(&certificate) else { return false };
+    let (begins, ends) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    let Ok(now) = i64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()) else { return false };
+    let due = begins.saturating_add(ends.saturating_sub(begins) / 3 * 2);
+    now >= due
+}
+
+/// Asks the gateway for a fresh certificate for the same key; returns the certificate, PEM.
+pub(super) async fn renew(
+    profile: Profile,
+    addresses: Vec<SocketAddr>,
+    mark: Option<u32>,
+) -> Result<String, RenewalError> {
+    let Identity::Certificate { key_pem, .. } = &profile.identity else { return Err(RenewalError::Answer) };
+    let key = KeyPair::from_pem(key_pem).map_err(RenewalError::Key)?;
+    let csr = request::certificate_request(&key).map_err(RenewalError::Key)?;
+    let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;
+    let tls: Arc<rustls::ClientConfig> = profile.target(Vec::new(), mark).tls()?;
+    let answer =
+        connection::post(&profile.host, profile.port, &addresses, mark, tls, RENEW_PATH, &body, TIMEOUT).await?;
+    if !(200..300).contains(&answer.status) {
+        let refusal = serde_json::from_slice::<Refusal>(&answer.body);
+        let reason = refusal.map_or_else(|_| format!("status {}", answer.status), |refusal| refusal.message);
+        return Err(RenewalError::Refused(reason));
+    }
+    let response: RenewResponse = serde_json::from_slice(&answer.body).map_err(|_| RenewalError::Answer)?;
+    if request::carries_key(&response.certificate, &key) {
+        Ok(response.certificate)
+    } else {
+        Err(RenewalError::ForeignKey)
+    }
+}
+
+/// Saves what a session learned, unless the profile on disk was replaced by another enrolment meanwhile.
+pub(super) fn save(store: &ProfileStore, learned: &Profile) -> Result<(), ProfileError> {
+    let on_disk = store.load(&learned.name)?;
+    if is_same_device(&on_disk, learned) { store.save(learned, true) } else { Ok(()) }
+}
+
+fn is_same_device(one: &Profile, other: &Profile) -> bool {
+    let same_proof = match (&one.identity, &other.identity) {
+        (Identity::Certificate { key_pem: one, .. }, Identity::Certificate { key_pem: other, .. }) => one == other,
+        (Identity::Token(one), Identity::Token(other)) => one == other,
+        (Identity::Certificate { .. }, Identity::Token(_)) | (Identity::Token(_), Identity::Certificate { .. }) => {
+            false
+        }
+    };
+    same_proof && one.host == other.host && one.port == other.port && one.authority_pem == other.authority_pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::tests::profile;
+
+    fn certificate(days: i64) -> (String, SystemTime) {
+        let begins = time::OffsetDateTime::now_utc();
+        let mut params = rcgen::CertificateParams::new(vec!["device".into()]).unwrap();
+        params.not_before = begins;
+        params.not_after = begins + time::Duration::days(days);
+        (params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem(), begins.into())
+    }
+
+    #[test]
+    fn renewal_is_due_at_two_thirds_of_life() {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let (pem, begins) = certificate(90);
+        assert!(!is_due(&pem, begins));
+        assert!(!is_due(&pem, begins + DAY * 59));
+        assert!(is_due(&pem, begins + DAY * 60));
+        assert!(is_due(&pem, begins + DAY * 1000));
+        assert!(!is_due("no certificate", begins));
+    }
+
+    #[test]
+    fn profile_replaced_meanwhile_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ProfileStore::new(directory.path());
+        let mut learned = profile("home");
+        store.save(&learned, false).unwrap();
+        learned.addresses.clear();
+        save(&store, &learned).unwrap();
+        assert!(store.load(&learned.name).unwrap().addresses.is_empty());
+
+        let mut other = profile("home");
+        other.user = "bob".into();
+        store.save(&other, true).unwrap();
+        save(&store, &learned).unwrap();
+        assert_eq!(store.load(&learned.name).unwrap().user, "bob");
+    }
+}

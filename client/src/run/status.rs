@@ -1,0 +1,131 @@
+//! What a client says about itself.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::connection::{ConnectionStats, NetworkSettings};
+use crate::host;
+
+/// Most routes a status lists: enough for a person to read.
+const MOST_ROUTES: usize = 256;
+
+/// A client at a glance, as `adit-client status --json` prints it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the profile.
+    pub name: String,
+    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `disconnecting` or `blocked`.
+    pub state: String,
+    /// Why it is not connected, if there is something to say.
+    pub reason: Option<String>,
+    /// Seconds since the state was entered; `None` when no client is running.
+    pub since_seconds: Option<u64>,
+    /// The gateway, as `HOST:PORT`.
+    pub gateway: String,
+    /// The address of the gateway in use.
+    pub remote: Option<SocketAddr>,
+    /// The TUN device, if the host is configured.
+    pub tun: Option<String>,
+    /// Inner addresses.
+    pub addresses: Vec<IpNet>,
+    /// Destinations that go through the tunnel, at most 256 of them.
+    pub routes: Vec<IpNet>,
+    /// Number of destinations, all of them.
+    pub routes_total: usize,
+    /// Resolvers inside the tunnel.
+    pub dns: Vec<IpAddr>,
+    /// How packets travel, such as `quic`.
+    pub carrier: Option<String>,
+    /// Largest inner packet, in bytes.
+    pub mtu: Option<u16>,
+    /// Round-trip time to the gateway, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Packets and bytes of the connection in use.
+    pub counters: Counters,
+    /// Dropped packets by reason (non-zero only).
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Packets and bytes since the connection was made, seen from this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets received from the gateway.
+    pub rx_packets: u64,
+    /// Bytes received from the gateway.
+    pub rx_bytes: u64,
+    /// Packets sent to the gateway.
+    pub tx_packets: u64,
+    /// Bytes sent to the gateway.
+    pub tx_bytes: u64,
+}
+
+impl Status {
+    /// Adds what the gateway gave.
+    pub(super) fn add_network(&mut self, network: &NetworkSettings) {
+        let mut routes = host::claimed_prefixes(network);
+        self.routes_total = routes.len();
+        routes.truncate(MOST_ROUTES);
+        self.routes = routes;
+        self.addresses.clone_from(&network.addresses);
+        self.dns.clone_from(&network.dns_servers);
+    }
+
+    /// Adds the counters of a connection.
+    pub(super) fn add_stats(&mut self, stats: ConnectionStats) {
+        self.carrier = Some(stats.carrier.to_owned());
+        self.rtt_ms = Some(stats.rtt.as_secs_f64() * 1000.0);
+        self.remote = stats.remote;
+        self.drops = stats.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
+        self.counters = Counters {
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::range::RouteRange;
+
+    use super::*;
+
+    #[test]
+    fn long_route_lists_are_cut_and_counted() {
+        let host = |n: u32| IpNet::from(IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n * 2)));
+        let network = NetworkSettings {
+            addresses: vec![host(0)],
+            routes: (0..4096).map(|n| RouteRange::from(host(n))).collect(),
+            ..NetworkSettings::default()
+        };
+        let mut status = Status::default();
+        status.add_network(&network);
+        assert_eq!((status.routes.len(), status.routes_total), (256, 4096));
+    }
+
+    #[test]
+    fn status_has_the_documented_fields() {
+        let value = serde_json::to_value(Status::default()).unwrap();
+        for field in [
+            "name",
+            "state",
+            "reason",
+            "since_seconds",
+            "gateway",
+            "addresses",
+            "routes",
+            "dns",
+            "carrier",
+            "mtu",
+            "rtt_ms",
+            "counters",
+            "drops",
+        ] {
+            assert!(value.get(field).is_some(), "{field}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `adit-client up`: one session in this process, with TUN device, host changes, control socket and signals.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_net::control::{self, ControlServer};
+use adit_net::host::HostChanges;
+use adit_proto::exit::Failure;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::control::ControlHandler;
+use super::lock::ClientLock;
+use super::{Session, SessionConfig, SessionHandle, Snapshot, Status};
+use crate::host::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
+use crate::packet_source::TunSource;
+use crate::profile::{Directories, Profile, ProfileStore, file_failure};
+use crate::state::State;
+
+/// What `up` needs.
+pub struct UpOptions {
+    /// The gateway to connect to.
+    pub profile: Profile,
+    /// Where files are kept.
+    pub directories: Directories,
+    /// Name of the TUN device; `None` takes the first free of `adit0`, `adit1`, ….
+    pub tun: Option<String>,
+    /// How long the first connection may take to come about; `None` tries for ever.
+    pub patience: Option<Duration>,
+    /// Called once, after the first connection.
+    pub on_connected: Box<dyn FnOnce(&Status) + Send>,
+}
+
+/// Connects, stays connected until a signal or `down`, and leaves the host as it was.
+///
+/// # Errors
+/// A [`Failure`] with its exit code; nothing is left on the host then.
+pub async fn up(options: UpOptions) -> Result<(), Failure> {
+    let UpOptions { profile, directories, tun, patience, on_connected } = options;
+    let name = profile.name.clone();
+    directories.create_for_running().map_err(|(path, error)| file_failure(&path.display().to_string(), &error))?;
+    let _lock = ClientLock::acquire(&directories, &name)?;
+    let mut signals = Signals::new().map_err(|error| file_failure("signals", &error))?;
+    let journal = directories.journal(&name);
+    let mut changes =
+        HostChanges::open(&journal).await.map_err(|error| journal_failure(&journal.display().to_string(), &error))?;
+    if changes.recovered().undone > 0 {
+        warn!(changes = changes.recovered().undone, "undid what a crashed client left on this host");
+    }
+    let (device, slot) = match open_tun(&directories.run, tun.as_deref()) {
+        Ok(opened) => opened,
+        Err(failure) => {
+            changes.undo().await.map_err(|error| journal_failure(&journal.display().to_string(), &error))?;
+            return Err(failure);
+        }
+    };
+    let host = ManagedHost::new(changes, device.name(), slot, &directories.run);
+    let session = Session::start(SessionConfig {
+        profile,
+        source: Arc::new(TunSource::new(device)),
+        host: HostSetup::Managed(Box::new(host)),
+        patience,
+        mark: Some(MARK),
+        store: Some(ProfileStore::new(&directories.clients)),
+    });
+    let _control = serve_control(&directories.socket(&name), session.handle());
+    accompany(session, &mut signals, on_connected).await
+}
+
+/// Serves the control socket. The tunnel matters more than the socket, so a failure is only a warning.
+fn serve_control(socket: &std::path::Path, handle: SessionHandle) -> Option<ControlServer> {
+    match control::serve(socket, Arc::new(ControlHandler::new(handle))) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            warn!(%error, "no control socket; `status` and `down` will not work");
+            None
+        }
+    }
+}
+
+/// Stays with a session until its end: passes signals on and tells the service manager how it goes.
+async fn accompany(
+    session: Session,
+    signals: &mut Signals,
+    on_connected: Box<dyn FnOnce(&Status) + Send>,
+) -> Result<(), Failure> {
+    let handle = session.handle();
+    let mut snapshots = session.snapshots();
+    let mut on_connected = Some(on_connected);
+    let ended = session.wait();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            result = &mut ended => {
+                notify(&[NotifyState::Stopping]);
+                return result;
+            }
+            signal = signals.next() => match signal {
+                Wanted::Stop => handle.stop().await,
+                Wanted::Statistics => log_statistics(&handle).await,
+            },
+            state = next_state(&mut snapshots) => {
+                notify(&[NotifyState::Status(state.label())]);
+                if state == State::Connected
+                    && let Some(announce) = on_connected.take()
+                    && let Some(status) = handle.status().await
+                {
+                    announce(&status);
+                    notify(&[NotifyState::Ready]);
+                }
+            }
+        }
+    }
+}
+
+async fn next_state(snapshots: &mut watch::Receiver<Snapshot>) -> State {
+    match snapshots.changed().await {
+        Ok(()) => snapshots.borrow_and_update().state,
+        // The session is about to end, which `accompany` waits for.
+        Err(_closed) => std::future::pending().await,
+    }
+}
+
+async fn log_statistics(handle: &SessionHandle) {
+    let Some(status) = handle.status().await else { return };
+    let counters = status.counters;
+    info!(
+        state = status.state,
+        carrier = status.carrier,
+        mtu = status.mtu,
+        rtt_ms = status.rtt_ms,
+        rx_packets = counters.rx_packets,
+        rx_bytes = counters.rx_bytes,
+        tx_packets = counters.tx_packets,
+        tx_bytes = counters.tx_bytes,
+        drops = ?status.drops,
+        "statistics"
+    );
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager could not be told");
+    }
+}
+
+/// What a signal asks for.
+enum Wanted {
+    Stop,
+    Statistics,
+}
+
+/// The signals a client obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    statistics: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            // A closed terminal must not leave routes behind.
+            hang_up: signal(SignalKind::hangup())?,
+            statistics: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.terminate.recv() => Wanted::Stop,
+            _ = self.interrupt.recv() => Wanted::Stop,
+            _ = self.hang_up.recv() => Wanted::Stop,
+            _ = self.statistics.recv() => Wanted::Statistics,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a session's settings do to a real kernel, in a network namespace of the test's own. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+use std::path::Path;
+use std::thread;
+
+use adit_client::connection::NetworkSettings;
+use adit_client::host::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
+use adit_net::host::{Family, HostChanges, Netlink, Route, RouteTarget, Rule};
+use adit_net::tun::Tun;
+use adit_proto::range::RouteRange;
+use ipnet::IpNet;
+use nix::sched::CloneFlags;
+use nix::unistd::Uid;
+
+/// Runs a test in a network namespace of its own, on a thread of its own; without root, says that it is skipped.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    if !Uid::effective().is_root() || !Path::new("/dev/net/tun").exists() {
+        assert!(std::env::var_os("CI").is_none(), "needs root and /dev/net/tun");
+        println!("SKIPPED: needs root and /dev/net/tun");
+        return;
+    }
+    let body = || {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    };
+    if let Err(panic) = thread::spawn(body).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn settings(addresses: &[&str], routes: &[&str]) -> NetworkSettings {
+    NetworkSettings {
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        routes: routes.iter().map(|text| RouteRange::from(text.parse::<IpNet>().unwrap())).collect(),
+        ..NetworkSettings::default()
+    }
+}
+
+async fn managed(run: &Path, journal: &str) -> (Tun, ManagedHost) {
+    let changes = HostChanges::open(&run.join(journal)).await.unwrap();
+    let (tun, slot): (Tun, Slot) = open_tun(run, None).unwrap();
+    let host = ManagedHost::new(changes, tun.name(), slot, run);
+    (tun, host)
+}
+
+async fn rules() -> Vec<Rule> {
+    let netlink = Netlink::open().unwrap();
+    let mut rules = netlink.rules(Family::V4).await.unwrap();
+    rules.extend(netlink.rules(Family::V6).await.unwrap());
+    rules
+}
+
+/// The destinations in a table, those into the tunnel and those that lead nowhere.
+async fn table(number: u32) -> (Vec<String>, Vec<String>) {
+    let routes = Netlink::open().unwrap().routes(number).await.unwrap();
+    let text = |route: &Route| route.prefix.to_string();
+    let (mut tunnel, mut nowhere): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+    for route in &routes {
+        match route.target {
+            RouteTarget::Link(_) => tunnel.push(text(route)),
+            RouteTarget::Unreachable => nowhere.push(text(route)),
+        }
+    }
+    tunnel.sort();
+    nowhere.sort();
+    (tunnel, nowhere)
+}
+
+#[test]
+fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let (tun, mut host) = managed(run.path(), "journal").await;
+        assert_eq!(tun.name(), "adit0");
+        host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
+
+        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], vec!["::/0".to_owned()]));
+        let rules_now = rules().await;
+        assert_eq!(rules_now.len(), 2);
+        assert!(rules_now.iter().all(|rule| rule.unless_mark == MARK && rule.table == MARK && rule.priority < 32766));
+        let own = Netlink::open().unwrap().addresses("adit0").await.unwrap();
+        assert!(own.contains(&"10.64.3.2/32".parse().unwrap()), "{own:?}");
+
+        host.set_mtu(100).await.unwrap();
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/adit0/mtu").unwrap().trim(), "1280");
+        host.set_mtu(1390).await.unwrap();
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/adit0/mtu").unwrap().trim(), "1390");
+
+        host.undo().await.unwrap();
+        assert_eq!((table(MARK).await, rules().await), ((vec![], vec![]), vec![]));
+        assert!(
+            !run.path().join("journal").exists() || std::fs::metadata(run.path().join("journal")).unwrap().len() == 0
+        );
+    });
+}
+
+#[test]
+fn changed_settings_are_applied_by_their_difference() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let (_tun, mut host) = managed(run.path(), "journal").await;
+        host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["10.0.0.0/8", "fd00::/8"])).await.unwrap();
+        assert_eq!(table(MARK).await.0, ["10.0.0.0/8", "fd00::/8"]);
+        let split = rules().await;
+
+        host.apply(&settings(&["10.64.3.9/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"])).await.unwrap();
+        assert_eq!(table(MARK).await.0, ["0.0.0.0/0", "::/0"]);
+        let own = Netlink::open().unwrap().addresses("adit0").await.unwrap();
+        assert!(own.contains(&"10.64.3.9/32".parse().unwrap()) && !own.contains(&"10.64.3.2/32".parse().unwrap()));
+        let full = rules().await;
+        assert_eq!(full.len(), 2);
+        assert!(full.iter().all(|rule| !split.contains(rule)), "a full tunnel's rules come after a split one's");
+
+        // The gateway takes IPv6 away: its default must turn from the tunnel to nowhere, never to the open.
+        host.apply(&settings(&["10.64.3.9/32"], &["0.0.0.0/0", "::/0"])).await.unwrap();
+        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], vec!["::/0".to_owned()]));
+        host.undo().await.unwrap();
+        assert!(rules().await.is_empty());
+    });
+}
+
+#[test]
+fn second_client_gets_its_own_table_but_no_second_full_tunnel() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let (_first_tun, mut first) = managed(run.path(), "first").await;
+        let (second_tun, mut second) = managed(run.path(), "second").await;
+        assert_eq!(second_tun.name(), "adit1");
+        first.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
+        let refused = second.apply(&settings(&["10.65.3.2/32"], &["0.0.0.0/0"])).await.unwrap_err();
+        assert!(matches!(refused, HostSetupError::SecondFullTunnel));
+        second.apply(&settings(&["10.65.3.2/32"], &["10.0.0.0/8"])).await.unwrap();
+        assert_eq!(table(MARK + 1).await.0, ["10.0.0.0/8"]);
+
+        first.undo().await.unwrap();
+        assert_eq!(table(MARK + 1).await.0, ["10.0.0.0/8"], "one client's end undid the other's changes");
+        second.apply(&settings(&["10.65.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
+        second.undo().await.unwrap();
+        assert!(rules().await.is_empty());
+    });
+}
+
+#[test]
+fn crash_is_undone_by_the_next_start() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let (tun, mut host) = managed(run.path(), "journal").await;
+        host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
+        drop((tun, host));
+        assert_eq!(table(MARK).await.1, ["::/0"], "dropping must not undo: it stands for a crash");
+        let changes = HostChanges::open(&run.path().join("journal")).await.unwrap();
+        assert!(changes.recovered().undone > 0);
+        assert_eq!((table(MARK).await, rules().await), ((vec![], vec![]), vec![]));
+    });
+}
+
+#[test]
+fn device_name_in_use_is_refused() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let (_tun, _slot) = open_tun(run.path(), Some("work0")).unwrap();
+        let failure = open_tun(run.path(), Some("work0")).map(drop).unwrap_err();
+        assert!(failure.reason.contains("is there already"), "{failure}");
+    });
+}
