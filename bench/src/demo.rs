@@ -1,0 +1,55 @@
+//! The demo: a gateway and a client in a lab, real traffic through their tunnel, and nothing left afterwards.
+
+mod interrupt;
+mod report;
+mod steps;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::lab::{self, Lab};
+use crate::output;
+use interrupt::Interrupt;
+use report::Report;
+use steps::Demo;
+
+/// What the demo can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+    /// Leave everything running until Ctrl-C, and say how to enter it.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the demo and reports on the standard output.
+///
+/// # Errors
+///
+/// Fails at the first step that does, with what the programs said last.
+pub fn run(options: &Options) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let binaries = lab::binaries()?;
+    let mut report = Report::start(options.json);
+    let outcome = show(options, &binaries, &mut report, &interrupt);
+    report.finish(outcome.as_ref().err());
+    outcome
+}
+
+fn show(options: &Options, binaries: &lab::Binaries, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
+    let lab = report.step("build the lab", || {
+        interrupt.check()?;
+        let lab = Lab::standard()?;
+        Ok(("client, gateway and internet, joined by veth".to_owned(), lab))
+    })?;
+    let mut demo = Demo::new(lab, binaries)?;
+    demo.connect(report, interrupt)?;
+    demo.measure(report, interrupt)?;
+    if options.keep {
+        output::line(&demo.how_to_enter());
+        interrupt.wait();
+    }
+    demo.take_down(report)
+}

@@ -1,0 +1,52 @@
+//! Ctrl-C and TERM, noticed between two steps so that the lab is taken down in order.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Whether the user wants the demo to end.
+#[derive(Debug)]
+pub(super) struct Interrupt(Arc<(Mutex<bool>, Condvar)>);
+
+impl Interrupt {
+    /// Takes over INT and TERM for the rest of the process's life.
+    pub(super) fn listen() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+        let signals =
+            runtime.block_on(async { Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) });
+        let (mut interrupt, mut terminate) =
+            signals.map_err(|error: std::io::Error| error).context("listen for signals")?;
+        let shared = Arc::new((Mutex::new(false), Condvar::new()));
+        let wanted = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                });
+                *wanted.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                wanted.1.notify_all();
+            })
+            .context("start a thread")?;
+        Ok(Self(shared))
+    }
+
+    /// Fails once the user wants the demo to end.
+    pub(super) fn check(&self) -> Result<()> {
+        if *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            bail!("interrupted");
+        }
+        Ok(())
+    }
+
+    /// Waits until the user wants the demo to end.
+    pub(super) fn wait(&self) {
+        let wanted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.1.wait_while(wanted, |wanted| !*wanted));
+    }
+}

@@ -1,0 +1,221 @@
+//! One host of the lab, and the links between hosts.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::namespace::Namespace;
+use super::process::{Output, Process};
+use super::{netlink, snapshot};
+
+/// Longest wait for a new link; the kernel needs milliseconds.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// A host with its own network, mounts, host name and processes; a cheap handle.
+#[derive(Debug, Clone)]
+pub struct Host(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    folder: PathBuf,
+    namespace: Namespace,
+    links: AtomicU32,
+    processes: AtomicU32,
+}
+
+/// The IPv4 and IPv6 address of one end of a link, with their prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkAddresses {
+    /// IPv4 address and prefix.
+    pub v4: Ipv4Net,
+    /// IPv6 address and prefix.
+    pub v6: Ipv6Net,
+}
+
+impl LinkAddresses {
+    /// Joins an IPv4 and an IPv6 address with their prefix lengths.
+    ///
+    /// # Panics
+    ///
+    /// Panics where a prefix is longer than an address.
+    #[must_use]
+    pub fn new(v4: (Ipv4Addr, u8), v6: (Ipv6Addr, u8)) -> Self {
+        let v4 = Ipv4Net::new(v4.0, v4.1).expect("an IPv4 prefix has at most 32 bits");
+        let v6 = Ipv6Net::new(v6.0, v6.1).expect("an IPv6 prefix has at most 128 bits");
+        Self { v4, v6 }
+    }
+}
+
+/// A route as a person reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its destination.
+    pub destination: IpNet,
+    /// Number of its table.
+    pub table: u32,
+    /// Name of its link, unless it has none.
+    pub link: Option<String>,
+}
+
+impl Host {
+    /// Makes the host; its files go to `folder`.
+    pub(super) fn new(name: &str, folder: PathBuf) -> Result<Self> {
+        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let resolv_conf = folder.join("resolv.conf");
+        fs::write(&resolv_conf, "nameserver 192.0.2.53\n").context("write the host's resolv.conf")?;
+        let namespace = Namespace::new(name, resolv_conf).with_context(|| format!("make the lab host {name}"))?;
+        let (links, processes) = (AtomicU32::new(0), AtomicU32::new(0));
+        Ok(Self(Arc::new(Inner { name: name.to_owned(), folder, namespace, links, processes })))
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// A folder for the host's own files, removed with the lab.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    /// Id of a process that lives as long as the host, for entering its namespaces.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.namespace.init_pid()
+    }
+
+    /// Runs `job` on a thread in the host and waits for its value.
+    ///
+    /// # Panics
+    ///
+    /// Panics where the job does.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        self.start(job).join().unwrap_or_else(|reason| panic::resume_unwind(reason))
+    }
+
+    /// Starts `job` on its own thread in the host.
+    ///
+    /// # Panics
+    ///
+    /// Panics where the system refuses a thread.
+    pub fn start<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.0.namespace.start(job).expect("the system has room for a thread")
+    }
+
+    /// Starts a process in the host; its output goes to files in the host's folder.
+    pub fn spawn(&self, mut command: Command) -> Result<Process> {
+        let number = self.0.processes.fetch_add(1, Ordering::Relaxed);
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = format!("{}: {program}", self.0.name);
+        let log = self.0.folder.join(format!("{number}-{program}"));
+        Process::capture(&mut command, name, &log, |command| self.0.namespace.spawn(command))
+    }
+
+    /// Runs a process in the host to its end; fails where it takes longer than `limit`.
+    pub fn output(&self, command: Command, limit: Duration) -> Result<Output> {
+        self.spawn(command)?.output(limit)
+    }
+
+    /// Adds a default route for the family of `via`.
+    pub fn add_default_route(&self, via: IpAddr) -> Result<()> {
+        self.run(move || netlink::run(async |handle| netlink::add_default_route(&handle, via).await))
+    }
+
+    /// Pulls (`false`) or plugs (`true`) the cable of one of the host's links.
+    pub fn set_link(&self, link: &str, up: bool) -> Result<()> {
+        let link = link.to_owned();
+        self.run(move || netlink::run(async |handle| netlink::set_link(&handle, &link, up).await))
+    }
+
+    /// The addresses of a link; empty where there is no such link.
+    pub fn addresses(&self, link: &str) -> Result<Vec<IpNet>> {
+        let link = link.to_owned();
+        self.run(move || {
+            netlink::run(async |handle| {
+                let links = netlink::links(&handle).await?;
+                let Some(found) = links.iter().find(|message| netlink::link_name(message) == Some(&link)) else {
+                    return Ok(Vec::new());
+                };
+                let all = netlink::addresses(&handle).await?;
+                Ok(all.iter().filter(|a| a.header.index == found.header.index).filter_map(netlink::address).collect())
+            })
+        })
+    }
+
+    /// All routes but those of the kernel's own `local` table.
+    pub fn routes(&self) -> Result<Vec<Route>> {
+        const LOCAL: u32 = 255;
+        self.run(|| {
+            netlink::run(async |handle| {
+                let links = netlink::links(&handle).await?;
+                let name = |index| {
+                    let found = links.iter().find(|message| message.header.index == index);
+                    found.and_then(netlink::link_name).map(str::to_owned)
+                };
+                let routes = netlink::routes(&handle).await?;
+                let routes = routes.iter().filter_map(netlink::destination).filter(|(_, table, _)| *table != LOCAL);
+                Ok(routes
+                    .map(|(to, table, link)| Route { destination: to, table, link: link.and_then(name) })
+                    .collect())
+            })
+        })
+    }
+
+    /// Everything Adit may change on a host, as text: equal texts mean equal hosts.
+    pub fn snapshot(&self) -> Result<String> {
+        self.run(snapshot::take)
+    }
+
+    /// Joins two hosts by a cable; returns the name of the link at each end.
+    pub(super) fn link(&self, mine: LinkAddresses, other: &Self, theirs: LinkAddresses) -> Result<(String, String)> {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            bail!("a link joins two hosts");
+        }
+        let near = format!("eth{}", self.0.links.fetch_add(1, Ordering::Relaxed));
+        let far = format!("eth{}", other.0.links.fetch_add(1, Ordering::Relaxed));
+        let namespace = other.0.namespace.descriptor().try_clone().context("copy a namespace descriptor")?;
+        let names = (near.clone(), far.clone());
+        self.run(move || {
+            netlink::run(async |handle| netlink::add_veth(&handle, &names.0, &names.1, &namespace).await)
+        })?;
+        self.configure(&near, mine)?;
+        other.configure(&far, theirs)?;
+        self.settle(&near)?;
+        other.settle(&far)?;
+        Ok((near, far))
+    }
+
+    /// Waits until the kernel has given a link its IPv6 link-local address, so that later changes are somebody's doing.
+    fn settle(&self, link: &str) -> Result<()> {
+        let deadline = Instant::now() + SETTLING;
+        let link_local = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
+        while !self.addresses(link)?.iter().any(link_local) {
+            ensure!(Instant::now() < deadline, "{link} of {} has no IPv6 link-local address", self.name());
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn configure(&self, link: &str, addresses: LinkAddresses) -> Result<()> {
+        let link = link.to_owned();
+        self.run(move || {
+            netlink::run(async |handle| {
+                netlink::set_link(&handle, &link, true).await?;
+                netlink::add_address(&handle, &link, addresses.v4.into()).await?;
+                netlink::add_address(&handle, &link, addresses.v6.into()).await
+            })
+        })
+    }
+}

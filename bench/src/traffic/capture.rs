@@ -1,0 +1,114 @@
+//! The IP packets a lab host sees, on all its links.
+
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{STOP_CHECK, Service, readable};
+use crate::lab::Host;
+
+/// `ETH_P_ALL` (linux/if_ether.h).
+const ALL_PROTOCOLS: u16 = 3;
+/// Packets kept; later ones are not (drop newest). At 2 KiB each that is at most 64 MiB.
+const CAPACITY: usize = 32 * 1024;
+/// Bytes kept of each packet.
+const SNAP: usize = 2048;
+
+/// One IP packet as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// The packet from its IP header on, cut after 2 KiB.
+    pub bytes: Vec<u8>,
+}
+
+impl Captured {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (source, destination, ttl) = match bytes.first()? >> 4 {
+            4 => (
+                IpAddr::from(*bytes.get(12..)?.first_chunk::<4>()?),
+                IpAddr::from(*bytes.get(16..)?.first_chunk::<4>()?),
+                *bytes.get(8)?,
+            ),
+            6 => (
+                IpAddr::from(*bytes.get(8..)?.first_chunk::<16>()?),
+                IpAddr::from(*bytes.get(24..)?.first_chunk::<16>()?),
+                *bytes.get(7)?,
+            ),
+            _ => return None,
+        };
+        Some(Self { source, destination, ttl, bytes: bytes.to_vec() })
+    }
+
+    /// Whether `text` occurs anywhere in the packet.
+    #[must_use]
+    pub fn contains(&self, text: &[u8]) -> bool {
+        self.bytes.windows(text.len().max(1)).any(|window| window == text)
+    }
+}
+
+/// A running capture; it ends on drop.
+#[derive(Debug)]
+pub struct Capture {
+    packets: Arc<Mutex<Vec<Captured>>>,
+    _service: Service,
+}
+
+impl Capture {
+    /// Starts to capture in `host`.
+    pub fn start(host: &Host) -> Result<Self> {
+        // A datagram packet socket hands over packets without their link header.
+        let protocol = Protocol::from(i32::from(ALL_PROTOCOLS.to_be()));
+        let socket = host.run(move || Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)));
+        let mut socket = socket.context("open a packet socket")?;
+        let (stop, packets) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let thread = host.start({
+            let (stop, packets) = (Arc::clone(&stop), Arc::clone(&packets));
+            move || {
+                let mut buffer = [0; SNAP];
+                while !stop.load(Ordering::Relaxed) {
+                    if !readable(&socket, STOP_CHECK).unwrap_or(false) {
+                        continue;
+                    }
+                    let length = socket.read(&mut buffer).unwrap_or_default();
+                    let mut kept = packets.lock().unwrap_or_else(PoisonError::into_inner);
+                    if kept.len() < CAPACITY {
+                        kept.extend(Captured::parse(buffer.get(..length).unwrap_or_default()));
+                    }
+                }
+            }
+        });
+        Ok(Self { packets, _service: Service::new(stop, thread) })
+    }
+
+    /// The packets so far that `filter` picks.
+    #[must_use]
+    pub fn packets(&self, filter: impl Fn(&Captured) -> bool) -> Vec<Captured> {
+        let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        packets.iter().filter(|packet| filter(packet)).cloned().collect()
+    }
+
+    /// Waits until `filter` picks at least one packet; returns the first, or `None` after `limit`.
+    #[must_use]
+    pub fn wait_for(&self, limit: Duration, filter: impl Fn(&Captured) -> bool) -> Option<Captured> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let found = self.packets(&filter).into_iter().next();
+            if found.is_some() || Instant::now() >= deadline {
+                return found;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

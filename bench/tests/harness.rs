@@ -1,0 +1,166 @@
+//! What all end-to-end tests begin with: a lab, the real programs in it, and bounded waits.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot begin has failed, and says so")]
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use adit_bench::lab::{self, Host, INTERNET_V4, INTERNET_V6, Lab};
+use adit_bench::programs::{Client, Gateway};
+use adit_bench::traffic::ping;
+use serde_json::Value;
+
+/// Longest wait for anything that should happen soon: generous, for a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Both addresses of the host behind the gateway.
+pub(crate) const INTERNET: [IpAddr; 2] = [IpAddr::V4(INTERNET_V4), IpAddr::V6(INTERNET_V6)];
+
+/// What a test wants to begin with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options<'a> {
+    /// Number of clients.
+    pub(crate) clients: usize,
+    /// Configuration keys that differ from what `adit-server init` wrote.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { clients: 1, settings: &[] }
+    }
+}
+
+/// A gateway and its clients in a lab.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    // Processes before the lab they run in.
+    pub(crate) clients: Vec<Client>,
+    pub(crate) gateway: Gateway,
+    pub(crate) internet: Host,
+    pub(crate) lab: Lab,
+}
+
+impl Tunnel {
+    /// A lab with an initialised gateway and its clients, none of them running; `None` where labs are not permitted.
+    pub(crate) fn prepare(options: Options<'_>) -> Option<Self> {
+        let mut lab = standard_lab()?;
+        let binaries = lab::binaries().unwrap();
+        let mut gateway = Gateway::new(&lab.host("gateway").unwrap(), &binaries);
+        for (key, value) in options.settings {
+            gateway.set(key, value);
+        }
+        let mut hosts = vec![lab.host("client").unwrap()];
+        while hosts.len() < options.clients {
+            hosts.push(lab.add_client().unwrap());
+        }
+        let clients = hosts.iter().map(|host| Client::new(host, &binaries)).collect();
+        let internet = lab.host("internet").unwrap();
+        gateway.init().unwrap().success().unwrap();
+        Some(Self { clients, gateway, internet, lab })
+    }
+
+    /// Everything running, each client joined as `user1`, `user2` …; `None` where labs are not permitted.
+    pub(crate) fn start(options: Options<'_>) -> Option<Self> {
+        let mut tunnel = Self::prepare(options)?;
+        tunnel.gateway.start().unwrap();
+        for number in 0..options.clients {
+            tunnel.join(number);
+            tunnel.clients[number].up().unwrap();
+        }
+        Some(tunnel)
+    }
+
+    /// Enrols a client as `user1`, `user2` ….
+    pub(crate) fn join(&self, number: usize) {
+        let link = self.gateway.invite(&format!("user{}", number + 1), &[]).unwrap();
+        self.clients[number].join(&link).unwrap().success().unwrap();
+    }
+
+    /// The only client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.clients[0]
+    }
+
+    /// The live sessions as `adit-server sessions --json` shows them.
+    pub(crate) fn sessions(&self) -> Vec<Value> {
+        let value = self.gateway.admin_json(&["sessions"]).unwrap();
+        let list = value.get("sessions").unwrap_or(&value);
+        list.as_array().unwrap_or_else(|| panic!("sessions are a list: {value}")).clone()
+    }
+
+    /// The session that holds an inner address.
+    pub(crate) fn session_of(&self, address: IpAddr) -> Option<Value> {
+        let holds = |session: &Value| {
+            let addresses = session["addresses"].as_array();
+            addresses.is_some_and(|all| all.iter().any(|one| one.as_str() == Some(&address.to_string())))
+        };
+        self.sessions().into_iter().find(holds)
+    }
+}
+
+/// The standard lab; `None`, loudly, where this user may not make one. In CI that is a failure.
+pub(crate) fn standard_lab() -> Option<Lab> {
+    match lab::check_permission() {
+        Ok(()) => Some(Lab::standard().unwrap()),
+        Err(failure) if std::env::var_os("CI").is_some() => panic!("the tests need a lab in CI: {failure}"),
+        Err(failure) => {
+            eprintln!("\n*** SKIPPED: {} ***\n{failure}\n", thread::current().name().unwrap_or("test"));
+            None
+        }
+    }
+}
+
+/// Looks until `probe` gives something; panics after [`PATIENCE`].
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened in {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether an echo request is answered within a second.
+pub(crate) fn answers(host: &Host, target: IpAddr) -> bool {
+    ping(host, target, Duration::from_secs(1)).unwrap().rtt().is_some()
+}
+
+/// Waits until an address answers; panics after [`PATIENCE`].
+pub(crate) fn reach(host: &Host, target: IpAddr) {
+    eventually(&format!("{} reaches {target}", host.name()), || answers(host, target).then_some(()));
+}
+
+/// A snapshot taken when the kernel has finished with what it does by itself (link-local addresses and their routes).
+pub(crate) fn settled(host: &Host) -> String {
+    let mut last = host.snapshot().unwrap();
+    eventually("the host settles", || {
+        thread::sleep(Duration::from_millis(100));
+        let now = host.snapshot().unwrap();
+        let same = now == last;
+        last.clone_from(&now);
+        same.then_some(now)
+    })
+}
+
+/// Waits until a host looks exactly as before; panics with what differs after [`PATIENCE`].
+pub(crate) fn assert_as_before(host: &Host, before: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = host.snapshot().unwrap();
+        if now == before {
+            return;
+        }
+        if Instant::now() > deadline {
+            let gone = before.lines().filter(|line| !now.lines().any(|other| other == *line));
+            let new = now.lines().filter(|line| !before.lines().any(|other| other == *line));
+            let differences = gone.map(|line| format!("- {line}\n")).chain(new.map(|line| format!("+ {line}\n")));
+            panic!("{} is not as before:\n{}", host.name(), differences.collect::<String>());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
