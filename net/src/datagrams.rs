@@ -49,15 +49,29 @@ impl Datagrams {
     /// Waits for the next packet of this stream; drops, and counts, what is none. Errors when the connection ends.
     pub async fn receive(&self, counters: &Counters) -> Result<Bytes, quinn::ConnectionError> {
         loop {
-            let bytes = self.quic.read_datagram().await?;
-            match datagram::decode(bytes) {
-                Ok(Datagram { stream_id, .. }) if stream_id != self.stream_id => {
-                    counters.count_drop(DropReason::UnknownStream);
-                }
-                Ok(Datagram { context_id: PACKET_CONTEXT, payload, .. }) => return Ok(payload),
-                Ok(_) => counters.count_drop(DropReason::UnknownContext),
-                Err(error) => close(&self.quic, error.code(), error.reason()),
+            match self.packet(receive(&self.quic).await?) {
+                Ok(packet) => return Ok(packet),
+                Err(reason) => counters.count_drop(reason),
             }
+        }
+    }
+
+    /// The packet in a datagram, if it is one of this stream.
+    pub fn packet(&self, datagram: Datagram) -> Result<Bytes, DropReason> {
+        match datagram {
+            Datagram { stream_id, .. } if stream_id != self.stream_id => Err(DropReason::UnknownStream),
+            Datagram { context_id: PACKET_CONTEXT, payload, .. } => Ok(payload),
+            Datagram { .. } => Err(DropReason::UnknownContext),
+        }
+    }
+}
+
+/// Waits for the next HTTP datagram of any stream. One that cannot be parsed closes the connection, as RFC 9297 section 2.1 demands.
+pub async fn receive(quic: &quinn::Connection) -> Result<Datagram, quinn::ConnectionError> {
+    loop {
+        match datagram::decode(quic.read_datagram().await?) {
+            Ok(datagram) => return Ok(datagram),
+            Err(error) => close(quic, error.code(), error.reason()),
         }
     }
 }

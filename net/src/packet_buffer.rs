@@ -40,7 +40,7 @@ impl PacketBuffer {
 
 /// Hands out packet buffers cut from large chunks, so that a packet costs no allocation of its own.
 ///
-/// Worst-case memory: one chunk of [`CHUNK`] bytes, plus the chunks whose packets are still queued in a carrier.
+/// Worst-case memory: one chunk of 256 KiB, plus the chunks whose packets are still queued in a carrier.
 #[derive(Debug)]
 pub struct Arena {
     chunk: BytesMut,

@@ -1,5 +1,7 @@
 //! QUIC, TLS and HTTP/3 of both sides over loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 

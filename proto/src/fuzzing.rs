@@ -164,7 +164,7 @@ pub fn connect_ip_template(data: &[u8]) {
 }
 
 /// Whatever a gateway answers, the client sends only valid capsules and stops after an error. First byte: what both sides named;
-/// then steps as in [`steps`].
+/// then steps as in `steps`.
 pub fn connect_ip_client(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let config = ClientConfig {
@@ -200,7 +200,7 @@ pub fn connect_ip_client(data: &[u8]) {
     assert_valid_capsules(&sent);
 }
 
-/// Whatever a client sends, the gateway sends only valid capsules. Steps as in [`steps`].
+/// Whatever a client sends, the gateway sends only valid capsules. Steps as in `steps`.
 pub fn connect_ip_server(data: &[u8]) {
     let request = [
         Field::new(":method", "CONNECT"),

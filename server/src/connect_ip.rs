@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use adit_net::h3::{H3Connection, close};
+use adit_net::task;
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::h3::connection::Role;
 use adit_proto::h3::error::Code;
@@ -18,8 +19,11 @@ use crate::gateway::Gateway;
 use crate::identity::{Authority, device_identity};
 use crate::store::{AuthError, Device};
 
+mod inbound;
 mod request;
 mod tunnel;
+
+use inbound::Inbound;
 
 /// A connection must have finished its handshake after this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -128,6 +132,10 @@ impl PendingLogin {
         };
         let peer = Arc::new(peer_of(&quic));
         let http = H3Connection::start(quic, Role::Server);
+        let inbound = Arc::new(Inbound::default());
+        // Reads from the start, so that nothing a stranger sends piles up.
+        let _receiving =
+            task::spawn(Arc::clone(&inbound).receive(http.quic().clone(), Arc::clone(self.front_end.gateway.router())));
         let (logged_in, mut login) = tokio::sync::mpsc::channel(1);
         let mut requests: JoinSet<()> = JoinSet::new();
         let deadline = tokio::time::sleep(LOGIN_DEADLINE);
@@ -140,6 +148,7 @@ impl PendingLogin {
                         front_end: Arc::clone(&self.front_end),
                         peer: Arc::clone(&peer),
                         quic: http.quic().clone(),
+                        inbound: Arc::clone(&inbound),
                         logged_in: logged_in.clone(),
                     };
                     requests.spawn(context.handle(stream));

@@ -18,7 +18,7 @@ use super::status::Status;
 use super::{Command, SessionConfig, Snapshot, obstacle};
 use crate::connection::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::host::{HostSetup, HostSetupError, SMALLEST_MTU, journal_failure};
-use crate::profile::{Identity, Profile};
+use crate::profile::Identity;
 use crate::state::{Event, LifeCycle, Obstacle, State};
 
 /// How long to wait for routes once there are addresses; a gateway need not advertise any.
@@ -266,20 +266,27 @@ impl<D: Dial> Driver<D> {
     }
 
     fn check_renewal(&mut self) {
-        self.next_renewal_check = Some(Instant::now() + renewal::CHECK_EVERY);
-        let profile = &self.config.profile;
-        if let Identity::Certificate { chain_pem, .. } = &profile.identity
-            && renewal::is_due(chain_pem, SystemTime::now())
-        {
-            let addresses = profile.addresses.clone();
-            self.renewal = Some(task::spawn(renewal::renew(Profile::clone(profile), addresses, self.config.mark)));
-        }
+        let Identity::Certificate { chain_pem, .. } = &self.config.profile.identity else {
+            self.next_renewal_check = None;
+            return;
+        };
+        let wait = match renewal::plan(chain_pem, SystemTime::now()) {
+            renewal::Plan::Wait(wait) => wait,
+            renewal::Plan::Renew(wait) => {
+                let (profile, mark) = (self.config.profile.clone(), self.config.mark);
+                let addresses = profile.addresses.clone();
+                self.renewal = Some(task::spawn(renewal::renew(profile, addresses, mark)));
+                wait
+            }
+        };
+        self.next_renewal_check = Some(Instant::now() + wait);
     }
 
     fn handle_renewed(&mut self, result: Result<String, RenewalError>) {
         self.renewal = None;
         match (result, &mut self.config.profile.identity) {
             (Ok(certificate), Identity::Certificate { chain_pem, .. }) => {
+                // The next look stays where it is: even a certificate that is due at once is renewed at a bounded rate.
                 *chain_pem = certificate;
                 info!("the device certificate was renewed");
                 self.save_profile();

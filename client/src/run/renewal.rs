@@ -14,8 +14,10 @@ use crate::connection::{self, ConnectError};
 use crate::join::request;
 use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
 
-/// How often a connected client looks whether renewal is due.
-pub(super) const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest time between two looks at the certificate.
+const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Shortest time between two attempts to renew.
+const SHORTEST_RETRY: Duration = Duration::from_secs(5);
 /// How long the exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,14 +38,35 @@ pub(super) enum RenewalError {
     ForeignKey,
 }
 
-/// Whether a certificate has lived two thirds of its life; false if it cannot be read.
-pub(super) fn is_due(chain_pem: &str, now: SystemTime) -> bool {
-    let Ok(certificate) = CertificateDer::from_pem_slice(chain_pem.as_bytes()) else { return false };
-    let Ok((_, parsed)) = X509Certificate::from_der(&certificate) else { return false };
-    let (begins, ends) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-    let Ok(now) = i64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()) else { return false };
-    let due = begins.saturating_add(ends.saturating_sub(begins) / 3 * 2);
-    now >= due
+/// When to renew a certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Now; look again after this time, in case it fails.
+    Renew(Duration),
+    /// Not yet; look again after this time.
+    Wait(Duration),
+}
+
+/// Decides by the dates in a certificate: renewal is due after two thirds of its life.
+pub(super) fn plan(chain_pem: &str, now: SystemTime) -> Plan {
+    let Some((begins, ends)) = validity(chain_pem) else { return Plan::Wait(CHECK_EVERY) };
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let life = ends.saturating_sub(begins);
+    let due = begins.saturating_add(life / 3 * 2);
+    if now >= due {
+        Plan::Renew(Duration::from_secs(life / 12).clamp(SHORTEST_RETRY, CHECK_EVERY))
+    } else {
+        Plan::Wait(Duration::from_secs(due - now).min(CHECK_EVERY))
+    }
+}
+
+/// Begin and end of a certificate's life, in seconds since 1970.
+fn validity(chain_pem: &str) -> Option<(u64, u64)> {
+    let certificate = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+    let validity = parsed.validity();
+    let seconds = |time: i64| u64::try_from(time).ok();
+    Some((seconds(validity.not_before.timestamp())?, seconds(validity.not_after.timestamp())?))
 }
 
 /// Asks the gateway for a fresh certificate for the same key; returns the certificate, PEM.
@@ -106,11 +129,11 @@ mod tests {
     fn renewal_is_due_at_two_thirds_of_life() {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let (pem, begins) = certificate(90);
-        assert!(!is_due(&pem, begins));
-        assert!(!is_due(&pem, begins + DAY * 59));
-        assert!(is_due(&pem, begins + DAY * 60));
-        assert!(is_due(&pem, begins + DAY * 1000));
-        assert!(!is_due("no certificate", begins));
+        assert_eq!(plan(&pem, begins), Plan::Wait(DAY));
+        assert!(matches!(plan(&pem, begins + DAY * 59 + DAY / 2), Plan::Wait(wait) if wait <= DAY / 2));
+        assert_eq!(plan(&pem, begins + DAY * 60), Plan::Renew(DAY));
+        assert_eq!(plan(&pem, begins + DAY * 1000), Plan::Renew(DAY));
+        assert_eq!(plan("no certificate", begins), Plan::Wait(DAY));
     }
 
     #[test]

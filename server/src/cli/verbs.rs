@@ -1,11 +1,16 @@
 //! `adit-server init`, `run` and `cleanup`.
 
+use std::path::Path;
+
 use adit_proto::exit::{Exit, Failure};
 use serde_json::json;
 
 use super::log::{self, LogFlags};
 use super::{InitFlags, Place, Wishes, now, output, small_runtime};
 use crate::init::{Made, init as make};
+
+/// Exists while systemd manages this host (sd_booted(3)).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// Makes a new gateway and says what was made and what comes next.
 pub(super) fn init(place: &Place, flags: InitFlags) -> Result<(), Failure> {
@@ -39,7 +44,10 @@ fn report(place: &Place, made: &Made) -> String {
         );
     }
     let flag = place.flag_for(&made.config);
-    text.push_str(&format!("\nNext:\n\n  adit-server run{flag}\n  adit-server invite NAME{flag}"));
+    let managed = flag.is_empty() && Path::new(SYSTEMD_RUNS).is_dir();
+    let start =
+        if managed { "systemctl enable --now adit-server".to_owned() } else { format!("adit-server run{flag}") };
+    text.push_str(&format!("\nNext:\n\n  {start}\n  adit-server invite NAME{flag}"));
     text
 }
 

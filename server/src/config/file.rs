@@ -13,6 +13,9 @@ use super::{Config, ConfigError, DEFAULT_PATH, DnsConfig, Limits, Pools, Problem
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
+/// Largest MTU of the TUN device, in bytes: what its buffers hold.
+const LARGEST_MTU: u16 = 9216;
+const _: () = assert!(LARGEST_MTU as usize == adit_net::tun::LARGEST_PACKET);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where the parts of a configuration come from: flags win over the environment, which wins over the file.
@@ -231,7 +234,7 @@ impl Reader {
 
     fn tun(&mut self) -> Option<TunConfig> {
         let name = self.required("tun.name", value::device_name);
-        let mtu = self.required("tun.mtu", |value| value::integer(value, 1280, u16::MAX));
+        let mtu = self.required("tun.mtu", |value| value::integer(value, 1280, LARGEST_MTU));
         Some(TunConfig { name: name?, mtu: mtu? })
     }
 

@@ -120,7 +120,7 @@ pub const KEYS: &[Key] = &[
         "tun.mtu",
         Some("1400"),
         "1400",
-        "Largest packet inside the tunnel, in bytes; 1280 to 65535. What does not fit is answered with the size that does.",
+        "Largest packet inside the tunnel, in bytes; 1280 to 9216. What does not fit is answered with the size that does.",
     ),
     restart(
         "pool.v4",

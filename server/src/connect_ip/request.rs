@@ -7,6 +7,7 @@ use adit_net::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
 use adit_net::h3::{RequestStream, StreamError};
 use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, Rejection, Request};
 use adit_proto::connect_ip::server::reject;
+use adit_proto::connect_ip::template::Target;
 use adit_proto::h3::error::Code;
 use adit_proto::h3::fields::Field;
 use adit_proto::h3::message::MessageEvent;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::inbound::Inbound;
 use super::{FrontEnd, Peer, tunnel};
 use crate::enroll;
 use crate::store::{AuthError, Device};
@@ -26,6 +28,7 @@ pub(super) struct Context {
     pub(super) front_end: Arc<FrontEnd>,
     pub(super) peer: Arc<Peer>,
     pub(super) quic: quinn::Connection,
+    pub(super) inbound: Arc<Inbound>,
     /// Told once somebody has logged in.
     pub(super) logged_in: mpsc::Sender<()>,
 }
@@ -61,10 +64,16 @@ impl Context {
     }
 
     async fn connect_ip(&self, stream: &mut RequestStream, request: &ConnectIpRequest) -> Result<(), StreamError> {
+        if request.target != Target::ANY {
+            return answer_status(stream, 501, &[]).await;
+        }
         match self.authenticate(request.authorization.as_deref()).await {
             Ok(device) => {
                 let _connection_ended = self.logged_in.send(()).await;
-                tunnel::run(&self.front_end, &self.quic, stream, request, device).await
+                match self.inbound.claim() {
+                    Some(_claim) => tunnel::run(self, stream, request, device).await,
+                    None => answer_status(stream, 409, &[]).await,
+                }
             }
             Err(Refused { status, reason }) => {
                 let challenge = (status == 401).then(|| Field::new("www-authenticate", "Bearer"));

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use adit_net::datagrams::Datagrams;
 use adit_net::h3::{RequestStream, StreamError};
-use adit_net::task;
 use adit_proto::connect_ip::request::ConnectIpRequest;
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent, reject};
 use adit_proto::h3::message::MessageEvent;
 use ipnet::IpNet;
 
 use super::FrontEnd;
+use super::request::Context;
 use crate::gateway::{Gateway, OpenError};
 use crate::router::Router;
 use crate::session::Session;
@@ -30,13 +30,13 @@ impl Drop for Opened {
 
 /// Opens the session of an authenticated device and serves it until the stream or the connection ends.
 pub(super) async fn run(
-    front_end: &FrontEnd,
-    quic: &quinn::Connection,
+    context: &Context,
     stream: &mut RequestStream,
     request: &ConnectIpRequest,
     device: Device,
 ) -> Result<(), StreamError> {
-    let carrier = Arc::new(Datagrams::new(quic.clone(), stream.id()));
+    let front_end = &*context.front_end;
+    let carrier = Arc::new(Datagrams::new(context.quic.clone(), stream.id()));
     let opened = match open(front_end, device, Arc::clone(&carrier)).await {
         Ok(session) => Opened { gateway: Arc::clone(&front_end.gateway), session },
         Err(error) => {
@@ -57,9 +57,8 @@ pub(super) async fn run(
     );
     stream.send_headers(&machine.response()).await?;
     flush(&mut machine, stream).await?;
-    let router = Arc::clone(front_end.gateway.router());
-    let _receiving = task::spawn(receive(carrier, Arc::clone(&router), Arc::clone(session)));
-    follow(&mut machine, stream, &router, session).await
+    context.inbound.open(carrier, Arc::clone(session));
+    follow(&mut machine, stream, front_end.gateway.router(), session).await
 }
 
 async fn open(front_end: &FrontEnd, device: Device, carrier: Arc<Datagrams>) -> Result<Arc<Session>, OpenError> {
@@ -67,13 +66,6 @@ async fn open(front_end: &FrontEnd, device: Device, carrier: Arc<Datagrams>) -> 
     tokio::task::spawn_blocking(move || gateway.open_session(device, Box::new(carrier)))
         .await
         .unwrap_or(Err(OpenError::Full))
-}
-
-/// Moves packets from the client until the connection ends.
-async fn receive(carrier: Arc<Datagrams>, router: Arc<Router>, session: Arc<Session>) {
-    while let Ok(packet) = carrier.receive(&session.counters).await {
-        router.from_client(&session, &packet);
-    }
 }
 
 /// Follows the client's capsules until its stream ends.

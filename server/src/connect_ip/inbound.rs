@@ -1,0 +1,78 @@
+//! The datagrams of one connection: read from the handshake on, handed to its tunnel while it has one, else dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adit_net::datagrams::{self, Datagrams};
+use adit_proto::drop_reason::DropReason;
+use arc_swap::ArcSwapOption;
+
+use crate::router::Router;
+use crate::session::Session;
+
+/// Where a connection's datagrams go.
+#[derive(Default)]
+pub(super) struct Inbound {
+    claimed: AtomicBool,
+    tunnel: ArcSwapOption<OpenTunnel>,
+}
+
+struct OpenTunnel {
+    carrier: Arc<Datagrams>,
+    session: Arc<Session>,
+}
+
+/// The right to the connection's one tunnel; given back when dropped.
+pub(super) struct Claim<'a>(&'a Inbound);
+
+impl Inbound {
+    /// Claims the connection's one tunnel; `None` while there is another.
+    pub(super) fn claim(&self) -> Option<Claim<'_>> {
+        (!self.claimed.swap(true, Ordering::AcqRel)).then_some(Claim(self))
+    }
+
+    /// From now on the carrier's packets go to the session.
+    pub(super) fn open(&self, carrier: Arc<Datagrams>, session: Arc<Session>) {
+        self.tunnel.store(Some(Arc::new(OpenTunnel { carrier, session })));
+    }
+
+    /// From now on datagrams are dropped.
+    pub(super) fn close(&self) {
+        self.tunnel.store(None);
+    }
+
+    /// Reads datagrams until the connection ends.
+    pub(super) async fn receive(self: Arc<Self>, quic: quinn::Connection, router: Arc<Router>) {
+        while let Ok(datagram) = datagrams::receive(&quic).await {
+            match &*self.tunnel.load() {
+                None => router.counters().count_drop(DropReason::NotConnected),
+                Some(tunnel) => match tunnel.carrier.packet(datagram) {
+                    Ok(packet) => router.from_client(&tunnel.session, &packet),
+                    Err(reason) => tunnel.session.counters.count_drop(reason),
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.claimed.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_has_one_tunnel_at_a_time() {
+        let inbound = Inbound::default();
+        let first = inbound.claim();
+        assert!(first.is_some());
+        assert!(inbound.claim().is_none());
+        drop(first);
+        assert!(inbound.claim().is_some());
+    }
+}
