@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use adit_client::run::Status;
+use adit_server::gateway::SessionInfo;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -84,6 +86,13 @@ impl Gateway {
     pub fn admin_json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.admin(&[arguments, &["--json"]].concat())?.success()?;
         serde_json::from_str(&text).with_context(|| format!("read the JSON of adit-server {arguments:?}: {text}"))
+    }
+
+    /// The live sessions, as `adit-server sessions --json` tells them.
+    pub fn sessions(&self) -> Result<Vec<SessionInfo>> {
+        let mut answer = self.admin_json(&["sessions"])?;
+        let sessions = answer.get_mut("sessions").map(Value::take).unwrap_or_default();
+        serde_json::from_value(sessions).with_context(|| format!("read the sessions in {answer}"))
     }
 
     /// `adit-server run`; returns when the gateway says that it is ready.
@@ -174,6 +183,12 @@ impl Client {
         self.process = None;
         self.process = Some(start(&self.host, self.command(&["up"]))?);
         Ok(())
+    }
+
+    /// How the client stands, as `adit-client status --json` tells it.
+    pub fn status(&self) -> Result<Status> {
+        let text = self.run(&["status", "--json"])?.success()?;
+        serde_json::from_str(&text).with_context(|| format!("read the JSON of adit-client status: {text}"))
     }
 
     /// Ends the client with TERM and returns its exit code.

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_bench::lab::{self, Host, INTERNET_V4, INTERNET_V6, Lab};
+use adit_bench::lab::{self, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 use adit_bench::programs::{Client, Gateway};
 use adit_bench::traffic::ping;
-use serde_json::Value;
+use adit_server::gateway::SessionInfo;
 
 /// Longest wait for anything that should happen soon: generous, for a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,20 +84,19 @@ impl Tunnel {
         &self.clients[0]
     }
 
-    /// The live sessions as `adit-server sessions --json` shows them.
-    pub(crate) fn sessions(&self) -> Vec<Value> {
-        let value = self.gateway.admin_json(&["sessions"]).unwrap();
-        let list = value.get("sessions").unwrap_or(&value);
-        list.as_array().unwrap_or_else(|| panic!("sessions are a list: {value}")).clone()
-    }
-
     /// The session that holds an inner address.
-    pub(crate) fn session_of(&self, address: IpAddr) -> Option<Value> {
-        let holds = |session: &Value| {
-            let addresses = session["addresses"].as_array();
-            addresses.is_some_and(|all| all.iter().any(|one| one.as_str() == Some(&address.to_string())))
-        };
-        self.sessions().into_iter().find(holds)
+    pub(crate) fn session_of(&self, address: IpAddr) -> Option<SessionInfo> {
+        let sessions = self.gateway.sessions().unwrap();
+        sessions.into_iter().find(|session| session.addresses.contains(&address))
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let processes = self.clients.iter().filter_map(Client::process).chain(self.gateway.process());
+            eprintln!("what the programs said last:\n{}", processes.map(Process::tail).collect::<String>());
+        }
     }
 }
 

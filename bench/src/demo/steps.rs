@@ -64,7 +64,9 @@ impl Demo {
         report.step("adit-client up", || {
             interrupt.check()?;
             self.client.up()?;
-            Ok((format!("connected on {TUN}"), ()))
+            let status = self.client.status()?;
+            let carrier = status.carrier.as_deref().unwrap_or("none");
+            Ok((format!("{} on {TUN}, carrier {carrier}", status.state), ()))
         })?;
         self.show_addresses(report)
     }

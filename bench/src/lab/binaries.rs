@@ -72,7 +72,9 @@ fn in_folder(folder: &Path) -> Option<Binaries> {
 fn build(cargo: &OsString, folder: &Path) -> Result<(), Failure> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["build", "--package", SERVER, "--package", CLIENT, "--bins", "--manifest-path"]).arg(manifest);
+    // With this package, so that dependencies are built with the same features as for this program, and only once.
+    let packages = ["--package", SERVER, "--package", CLIENT, "--package", env!("CARGO_PKG_NAME")];
+    command.arg("build").args(packages).args(["--bins", "--manifest-path"]).arg(manifest);
     command.args(profile_arguments(folder));
     let failed = |reason: String| Failure::new(Exit::Other, "cargo build", reason, "mend the build and try again");
     let status = command.status().map_err(|error| failed(format!("could not be started: {error}")))?;

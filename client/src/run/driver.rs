@@ -286,7 +286,9 @@ impl<D: Dial> Driver<D> {
         self.renewal = None;
         match (result, &mut self.config.profile.identity) {
             (Ok(certificate), Identity::Certificate { chain_pem, .. }) => {
-                // The next look stays where it is: even a certificate that is due at once is renewed at a bounded rate.
+                // Never at once: a new certificate that is due already must not be renewed in a loop.
+                let wait = renewal::plan(&certificate, SystemTime::now()).wait().max(renewal::SHORTEST_RETRY);
+                self.next_renewal_check = Some(Instant::now() + wait);
                 *chain_pem = certificate;
                 info!("the device certificate was renewed");
                 self.save_profile();

@@ -17,7 +17,7 @@ use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
 /// Longest time between two looks at the certificate.
 const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Shortest time between two attempts to renew.
-const SHORTEST_RETRY: Duration = Duration::from_secs(5);
+pub(super) const SHORTEST_RETRY: Duration = Duration::from_secs(5);
 /// How long the exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,6 +47,15 @@ pub(super) enum Plan {
     Wait(Duration),
 }
 
+impl Plan {
+    /// Time until the next look.
+    pub(super) fn wait(&self) -> Duration {
+        match self {
+            Self::Renew(wait) | Self::Wait(wait) => *wait,
+        }
+    }
+}
+
 /// Decides by the dates in a certificate: renewal is due after two thirds of its life.
 pub(super) fn plan(chain_pem: &str, now: SystemTime) -> Plan {
     let Some((begins, ends)) = validity(chain_pem) else { return Plan::Wait(CHECK_EVERY) };
@@ -54,7 +63,9 @@ pub(super) fn plan(chain_pem: &str, now: SystemTime) -> Plan {
     let life = ends.saturating_sub(begins);
     let due = begins.saturating_add(life / 3 * 2);
     if now >= due {
-        Plan::Renew(Duration::from_secs(life / 12).clamp(SHORTEST_RETRY, CHECK_EVERY))
+        // A certificate dated back against wrong clocks can be due when it is new, so what is left counts too.
+        let wait = (life / 12).min(ends.saturating_sub(now) / 3);
+        Plan::Renew(Duration::from_secs(wait).clamp(SHORTEST_RETRY, CHECK_EVERY))
     } else {
         Plan::Wait(Duration::from_secs(due - now).min(CHECK_EVERY))
     }
@@ -117,6 +128,8 @@ mod tests {
     use super::*;
     use crate::profile::tests::profile;
 
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
     fn certificate(days: i64) -> (String, SystemTime) {
         let begins = time::OffsetDateTime::now_utc();
         let mut params = rcgen::CertificateParams::new(vec!["device".into()]).unwrap();
@@ -127,13 +140,20 @@ mod tests {
 
     #[test]
     fn renewal_is_due_at_two_thirds_of_life() {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let (pem, begins) = certificate(90);
         assert_eq!(plan(&pem, begins), Plan::Wait(DAY));
         assert!(matches!(plan(&pem, begins + DAY * 59 + DAY / 2), Plan::Wait(wait) if wait <= DAY / 2));
         assert_eq!(plan(&pem, begins + DAY * 60), Plan::Renew(DAY));
-        assert_eq!(plan(&pem, begins + DAY * 1000), Plan::Renew(DAY));
+        assert_eq!(plan(&pem, begins + DAY * 1000), Plan::Renew(SHORTEST_RETRY));
         assert_eq!(plan("no certificate", begins), Plan::Wait(DAY));
+    }
+
+    #[test]
+    fn short_certificate_dated_back_is_renewed_in_time_but_not_in_a_loop() {
+        let (pem, begins) = certificate(1);
+        let a_minute_before_the_end = begins + DAY - Duration::from_secs(60);
+        let wait = plan(&pem, a_minute_before_the_end).wait();
+        assert!(wait >= SHORTEST_RETRY && wait <= Duration::from_secs(20), "{wait:?}");
     }
 
     #[test]

@@ -94,9 +94,11 @@ async fn follow(
     }
 }
 
+/// Sends what the machine has to say in one piece, so that the client sees one change of its network, not three.
 async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), StreamError> {
-    while let Some(capsules) = machine.poll_transmit() {
-        stream.send_data(&capsules).await?;
+    let mut capsules = Vec::new();
+    while let Some(capsule) = machine.poll_transmit() {
+        capsules.extend(capsule);
     }
-    Ok(())
+    if capsules.is_empty() { Ok(()) } else { stream.send_data(&capsules).await }
 }
