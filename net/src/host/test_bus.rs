@@ -11,6 +11,7 @@ use std::{
 use futures::StreamExt;
 use zbus::{Connection, MessageStream, conn, message::Message, message::Type};
 
+use crate::host::test_namespace::skip;
 use crate::task::{self, Task};
 
 /// Enough for a private bus: anyone on it may own and call anything.
@@ -50,8 +51,7 @@ impl FakeResolved {
             .stderr(Stdio::null())
             .spawn();
         let Ok(mut daemon) = started else {
-            assert!(std::env::var_os("CI").is_none(), "needs the program dbus-daemon");
-            println!("SKIPPED: needs the program dbus-daemon");
+            skip("needs the program dbus-daemon");
             return None;
         };
         let mut address = String::new();

@@ -184,6 +184,7 @@ mod tests {
 
     use super::*;
     use crate::host::dns::DnsScope;
+    use crate::host::test_namespace::skip;
 
     fn settings() -> DnsSettings {
         DnsSettings {
@@ -270,8 +271,7 @@ mod tests {
     #[test]
     fn a_file_that_is_a_mount_point_is_written_in_place() {
         if !Uid::effective().is_root() {
-            println!("SKIPPED: needs root to mount");
-            return;
+            return skip("needs root to mount");
         }
         let mounted = || {
             nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();

@@ -1,7 +1,7 @@
 use std::process::Command;
 
 use super::*;
-use crate::host::test_namespace::in_namespace;
+use crate::host::test_namespace::{in_namespace, skip};
 
 fn rules() -> GatewayRules {
     GatewayRules {
@@ -57,8 +57,7 @@ fn the_loaded_table_reads_as_intended() {
     in_namespace(|| {
         load(&rules()).unwrap();
         let Ok(output) = Command::new("nft").args(["list", "ruleset"]).output() else {
-            println!("SKIPPED: nft is not installed");
-            return;
+            return skip("needs the program nft");
         };
         let listing = String::from_utf8(output.stdout).unwrap();
         for line in [
