@@ -16,8 +16,10 @@ Usage: install.sh [--server] [--client] [--from DIR | --build] [--prefix DIR] [-
   --build        build the programs with cargo, even if target/release has them
   --prefix DIR   where programs go [default: /usr/local]
   --root DIR     install below DIR and leave the running system alone; needs no root
-  --remove       stop the services and remove what was installed; keep configuration and state
-  --purge        with --remove: also delete /etc/adit, the state, and the user adit
+  --remove       stop the services and all clients, undo their changes to this host, and remove what was installed; keep
+                 configuration and state
+  --purge        with --remove: also delete /etc/adit, the state, and the user adit; refused while a journal there
+                 holds changes to undo
 
 Installing again replaces the old version. Exit codes: 0 done, 1 failed, 2 wrong usage, 6 root needed, 127 no systemd.
 TXT
@@ -220,9 +222,60 @@ stop_services() {
     fi
 }
 
+# undo WHAT COMMAND...: runs a command of ours that undoes something, and stops here if it cannot.
+undo() {
+    what=$1
+    shift
+    "$@" || fail 1 "$what could not be undone, so nothing was removed" "mend what is said above and remove again"
+}
+
+# Ends clients that run without systemd, and undoes what crashed ones and a crashed gateway left on this host.
+undo_host_changes() {
+    live || return 0
+    adit_client=$prefix/bin/adit-client
+    if [ "$client" = yes ] && [ -x "$adit_client" ]; then
+        for socket in /run/adit-client/client-*.sock; do
+            [ -S "$socket" ] || continue
+            profile=${socket##*/client-}
+            profile=${profile%.sock}
+            undo "the connection of profile $profile" "$adit_client" down "$profile"
+        done
+        undo "what a crashed client left on this host" "$adit_client" cleanup
+    fi
+    if [ "$server" = yes ] && [ -x "$prefix/bin/adit-server" ] && gateway_may_have_changes; then
+        undo "what a crashed gateway left on this host" "$prefix/bin/adit-server" cleanup
+    fi
+}
+
+# Whether a gateway's journal has content, or lies where only its configuration says.
+gateway_may_have_changes() {
+    [ -s /var/lib/adit/host.journal ] || grep -qs '^ *state_dir' /etc/adit/server.toml
+}
+
+# The journals that still hold changes to undo, one a line.
+unsettled() {
+    [ "$server" = no ] || [ ! -s "$root/var/lib/adit/host.journal" ] || say "$root/var/lib/adit/host.journal"
+    [ "$client" = yes ] || return 0
+    for journal in "$root"/var/lib/adit-client/*.journal; do
+        [ ! -s "$journal" ] || say "$journal"
+    done
+}
+
+# A journal is all that is known of what a host was like before: until it is settled, neither it nor the program that can read it
+# may go. Of a tree that is no running system, the programs may.
+refuse_unsettled() {
+    live || [ "$purge" = yes ] || return 0
+    journals=$(unsettled | tr '\n' ' ')
+    [ -z "$journals" ] ||
+        fail 1 "changes to the host are not undone yet: ${journals% }" \
+            "end what still runs, run \`adit-client cleanup\` or \`adit-server cleanup\`, and remove again"
+}
+
 remove_all() {
     require_host
     stop_services
+    undo_host_changes
+    refuse_unsettled
     say "Removed:"
     for program in $(programs); do
         drop "$prefix/bin/$program"

@@ -137,6 +137,12 @@ remove_and_check() {
     touch "$root/etc/adit/server.toml" "$root/etc/adit/clients/home.toml" "$root/var/lib/adit/store.db"
     "$here/install.sh" --root "$root" --remove
     expect_files etc/adit/server.toml etc/adit/clients/home.toml var/lib/adit/store.db
+    local journal
+    for journal in adit/host.journal adit-client/client-home.journal; do
+        echo '{"change":{}}' >"$root/var/lib/$journal"
+        refuses 1 --root "$root" --remove --purge
+        : >"$root/var/lib/$journal"
+    done
     "$here/install.sh" --root "$root" --remove --purge
     [[ -z $(files) ]] || fail "left behind: $(files)"
     [[ ! -e $root || -z $(ls -A "$root") ]] || fail "directories left behind: $(find "$root")"
@@ -154,6 +160,66 @@ parts_and_prefix() {
     expect_files "${SERVER_FILES[@]}" opt/adit/bin/adit-server opt/adit/share/doc/adit/{server.toml,LICENSE-MIT,LICENSE-APACHE}
     "$here/install.sh" --root "$root" --remove --prefix /opt/adit >/dev/null
     [[ ! -e $root || -z $(ls -A "$root") ]] || fail "left behind: $(find "$root")"
+}
+
+# A small system of our own, with stand-ins for systemd and our programs that write down how they were called.
+make_live_system() {
+    local live=$1 directory name
+    mkdir -p "$live"/{stubs,repository,run/systemd/system,run/adit-client,etc/adit,var/lib/adit,var/lib/adit-client,tmp,dev,usr}
+    mkdir -p "$live/opt/adit/bin"
+    for directory in bin sbin lib lib64; do
+        [[ ! -L /$directory ]] || cp -a "/$directory" "$live/$directory"
+    done
+    : >"$live/dev/null"
+    for name in stubs/systemctl stubs/userdel opt/adit/bin/adit-client opt/adit/bin/adit-server; do
+        cat >"$live/$name" <<'SH'
+#!/bin/sh
+echo "${0##*/} $*" >>/calls
+case "${0##*/} $*" in
+    'adit-client cleanup') [ -e /stubborn ] || : >/var/lib/adit-client/client-old.journal ;;
+    'adit-server cleanup') : >/var/lib/adit/host.journal ;;
+esac
+SH
+        chmod 755 "$live/$name"
+    done
+    python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$live/run/adit-client/client-home.sock"
+    echo '{"change":{}}' | tee "$live/var/lib/adit/host.journal" >"$live/var/lib/adit-client/client-old.journal"
+}
+
+# in_live_system LIVE COMMAND...: runs it with LIVE as the root of everything.
+in_live_system() {
+    # shellcheck disable=SC2016 # expanded inside
+    here=$here unshare --mount --propagation private bash -euc '
+        mount --rbind /usr "$1/usr"
+        mount --bind "$here/.." "$1/repository"
+        mount --bind /dev/null "$1/dev/null"
+        exec chroot "$1" env PATH="/stubs:$PATH" "${@:2}"' _ "$@"
+}
+
+remove_from_live_system() {
+    echo "Remove from a running system"
+    local live=$scratch/live remove=(/repository/deploy/install.sh --remove --purge --prefix /opt/adit)
+    if [[ ! -L /bin ]] || ! unshare --mount true 2>/dev/null; then
+        [[ -z ${CI-} ]] || fail "a mount namespace is needed in CI"
+        echo "  skipped: needs root, mount namespaces and a merged /usr"
+        return
+    fi
+    make_live_system "$live"
+    touch "$live/stubborn"
+    ! in_live_system "$live" "${remove[@]}" >"$scratch/out" 2>"$scratch/err" || fail "a journal with content was wiped"
+    grep -q 'client-old.journal' "$scratch/err" || fail "the journal is not named in: $(<"$scratch/err")"
+    [[ -x $live/opt/adit/bin/adit-client && -s $live/var/lib/adit-client/client-old.journal ]] ||
+        fail "a refused removal removed something"
+    rm "$live/stubborn" "$live/calls"
+    echo '{"change":{}}' >"$live/var/lib/adit/host.journal"
+    in_live_system "$live" "${remove[@]}" >"$scratch/out"
+    local call
+    for call in 'adit-client down home' 'adit-client cleanup' 'adit-server cleanup'; do
+        grep -qxF -- "$call" "$live/calls" || fail "not called: $call; but: $(<"$live/calls")"
+    done
+    [[ ! -e $live/opt/adit/bin/adit-client && ! -e $live/var/lib/adit && ! -e $live/var/lib/adit-client ]] ||
+        fail "left behind: $(find "$live/opt" "$live/var")"
+    echo "  clients are ended and journals settled before anything goes"
 }
 
 refusals() {
@@ -176,6 +242,7 @@ install_and_check
 judge_units
 check_tmpfiles
 remove_and_check
+remove_from_live_system
 parts_and_prefix
 refusals
 echo "test-install: all as it should be"

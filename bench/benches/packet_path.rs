@@ -92,7 +92,7 @@ fn routes(c: &mut Criterion) {
             let mut number = 0_u32;
             b.iter(|| {
                 number = number.wrapping_add(0x9e37_79b9);
-                table.lookup(Ipv4Addr::from(0x0a00_0000 + (number % count << 6)).into()).copied()
+                table.lookup(Ipv4Addr::from(0x0a00_0000 + ((number % count) << 6)).into()).copied()
             });
         });
     }

@@ -214,6 +214,22 @@ mod tests {
         assert_ne!(client.snapshot().unwrap(), before);
     }
 
+    #[test]
+    fn hosts_have_an_etc_of_their_own() {
+        let Some(mut lab) = lab() else { return };
+        let (client, gateway) = (lab.host("client").unwrap(), lab.host("gateway").unwrap());
+        client.run(|| {
+            std::fs::write("/etc/adit-test.new", "nameserver 10.0.0.1\n").unwrap();
+            std::fs::rename("/etc/adit-test.new", "/etc/resolv.conf").unwrap();
+            std::fs::write("/etc/adit-test", "").unwrap();
+        });
+        assert_eq!(client.run(|| std::fs::read_to_string("/etc/resolv.conf").unwrap()), "nameserver 10.0.0.1\n");
+        assert_eq!(gateway.run(|| std::fs::read_to_string("/etc/resolv.conf").unwrap()), "nameserver 192.0.2.53\n");
+        assert!(!Path::new("/etc/adit-test").exists());
+        let real = std::fs::read("/etc/passwd").unwrap();
+        assert_eq!(client.run(|| std::fs::read("/etc/passwd").unwrap()), real);
+    }
+
     /// A snapshot taken when the kernel has finished with link-local addresses.
     fn settled(host: &Host) -> String {
         let deadline = Instant::now() + Duration::from_secs(10);

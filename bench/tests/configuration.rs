@@ -146,6 +146,22 @@ fn missing_capability_is_a_permission_failure() {
     assert_command_refuses(gateway, command, &[PERMISSION], &["CAP_NET_ADMIN"]);
 }
 
+#[test]
+fn client_without_a_tun_device_says_so_and_changes_nothing() {
+    let Some(mut tunnel) = prepared() else { return };
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    let host = tunnel.client().host();
+    hide_tun_device(host);
+    let before = settled(host);
+    let output = tunnel.client().run(&["up"]).unwrap();
+    assert_eq!(output.code, PERMISSION, "{}", output.stderr);
+    for word in ["/dev/net/tun", "next:"] {
+        assert!(output.stderr.contains(word), "{word:?} is not in: {}", output.stderr);
+    }
+    assert_as_before(host, &before);
+}
+
 /// Gives a folder and everything in it to nobody.
 fn give(path: PathBuf) {
     chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();

@@ -6,7 +6,7 @@ use adit_proto::drop_reason::DropReason;
 
 /// Packets and bytes each way, seen from this host, and drops by reason. All updates are relaxed: figures of one moment may
 /// be a few packets apart.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     rx_packets: AtomicU64,
     rx_bytes: AtomicU64,
@@ -28,6 +28,19 @@ pub struct Traffic {
     pub tx_bytes: u64,
     /// Dropped packets by reason, only reasons that occurred.
     pub drops: Vec<(&'static str, u64)>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            rx_packets: zero(),
+            rx_bytes: zero(),
+            tx_packets: zero(),
+            tx_bytes: zero(),
+            drops: std::array::from_fn(|_| zero()),
+        }
+    }
 }
 
 impl Counters {

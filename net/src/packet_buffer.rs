@@ -38,9 +38,10 @@ impl PacketBuffer {
     }
 }
 
-/// Hands out packet buffers cut from large chunks, so that a packet costs no allocation of its own.
+/// Hands out packet buffers cut from chunks, so that a full-sized packet costs no allocation of its own.
 ///
-/// Worst-case memory: one chunk of 256 KiB, plus the chunks whose packets are still queued in a carrier.
+/// A queued packet keeps its whole chunk alive. Chunks are therefore small, and packets below [`COPY_BELOW`] bytes are copied out: a
+/// queue of `n` bytes holds at most `n / COPY_BELOW` chunks, 32 times its own size.
 #[derive(Debug)]
 pub struct Arena {
     chunk: BytesMut,
@@ -48,7 +49,9 @@ pub struct Arena {
 }
 
 /// Bytes allocated at a time.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 16 * 1024;
+/// Packets shorter than this many bytes get a buffer of their own size.
+pub const COPY_BELOW: usize = 512;
 
 impl Arena {
     /// Makes an arena for packets of at most `largest` bytes.
@@ -63,6 +66,9 @@ impl Arena {
             self.chunk = BytesMut::zeroed(CHUNK.max(needed));
         }
         let length = fill(&mut self.chunk[HEADROOM..needed])?.min(self.largest);
+        if length < COPY_BELOW {
+            return Ok(PacketBuffer::copy_from(&self.chunk[HEADROOM..HEADROOM + length]));
+        }
         Ok(PacketBuffer { buffer: self.chunk.split_to(HEADROOM + length) })
     }
 }
@@ -91,6 +97,15 @@ mod tests {
                 .unwrap();
             assert_eq!(buffer.packet(), number.to_be_bytes());
         }
+    }
+
+    #[test]
+    fn small_packets_do_not_keep_a_chunk_alive() {
+        let mut arena = Arena::new(1500);
+        let small = arena.fill_with(|_| Ok::<_, ()>(COPY_BELOW - 1)).unwrap();
+        assert!(small.buffer.capacity() < 2 * COPY_BELOW);
+        let large = arena.fill_with(|_| Ok::<_, ()>(COPY_BELOW)).unwrap();
+        assert_eq!(large.packet().len(), COPY_BELOW);
     }
 
     #[test]

@@ -28,10 +28,11 @@ const LARGEST_UDP_PAYLOAD: u16 = 1472;
 /// Silence after which a connection is given up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a client pings, which also tells it soon that its gateway restarted (by a stateless reset).
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Per-connection buffers for datagrams, in bytes: what one slow reader can hold of the gateway's memory.
-const DATAGRAM_BUFFER: usize = 1024 * 1024;
+/// Datagrams that wait on a connection in each direction, in bytes; the oldest give way. With the chunks they are cut from
+/// (`packet_buffer::Arena`) one client that stops reading holds at most 8 MiB of the gateway.
+const DATAGRAM_BUFFER: usize = 256 * 1024;
 /// Flow-control windows, in bytes. Streams carry only requests and capsules.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;

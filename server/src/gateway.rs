@@ -80,6 +80,9 @@ pub enum OpenError {
     /// `limits.sessions` sessions are live.
     #[error("the gateway has no room for another session")]
     Full,
+    /// The device was revoked while it logged in.
+    #[error("this device was revoked")]
+    Revoked,
     /// No address is free.
     #[error("no address is free")]
     NoAddress(#[from] PoolError),
@@ -165,12 +168,17 @@ impl Gateway {
             return Err(OpenError::Full);
         }
         let now = Instant::now();
-        let lease = self.lease(&device.id, now)?;
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
+        // Leasing and publishing are one step, so that the end of the replaced session cannot free the address in between.
+        let mut pool = self.pool();
+        let lease = self.lease(&mut pool, &device.id, now)?;
         let session = Session::new(id, device, lease, carrier, now);
-        if let Some(old) = self.sessions.insert(Arc::clone(&session)) {
+        let replaced = self.sessions.insert(Arc::clone(&session));
+        drop(pool);
+        if let Some(old) = replaced {
             old.carrier.close(Ending::Replaced);
         }
+        self.confirm(&session)?;
         tracing::info!(session = id, carrier = session.carrier.name(), "session opened");
         tracing::debug!(session = id, user = session.device.user, device = session.device.id, remote = %session.carrier.remote(), "session of");
         Ok(session)
@@ -178,10 +186,11 @@ impl Gateway {
 
     /// Ends a session: its addresses lead nowhere from now on, and rest before another device gets them.
     pub fn end_session(&self, session: &Session) {
+        let mut pool = self.pool();
         if self.sessions.remove(session) {
-            self.pool().release(&session.device.id, Instant::now());
+            pool.release(&session.device.id, Instant::now());
+            tracing::info!(session = session.id, "session ended");
         }
-        tracing::info!(session = session.id, "session ended");
     }
 
     /// Ends all sessions.
@@ -191,13 +200,29 @@ impl Gateway {
         }
     }
 
-    fn lease(&self, device: &str, now: Instant) -> Result<Lease, OpenError> {
+    /// Looks at the store once more now that the session can be found: a revocation since the login saw no session to end.
+    fn confirm(&self, session: &Session) -> Result<(), OpenError> {
+        let confirmed = match self.store.device(&session.device.id) {
+            Ok(Some(device)) if device.revoked_at.is_none() => Ok(()),
+            Ok(_) => Err(OpenError::Revoked),
+            Err(error) => Err(error.into()),
+        };
+        confirmed.inspect_err(|_| self.end_session(session))
+    }
+
+    fn lease(&self, pool: &mut AddressPool, device: &str, now: Instant) -> Result<Lease, OpenError> {
         let stored = self.store.lease(device)?;
         let wanted = stored.as_ref().map(|stored| Lease { v4: stored.v4, v6: stored.v6 });
-        let lease = self.pool().lease(device, wanted, now)?;
+        let lease = pool.lease(device, wanted, now)?;
         if stored.as_ref().is_none_or(|stored| (stored.v4, stored.v6) != (lease.v4, lease.v6)) {
             let is_static = stored.is_some_and(|stored| stored.is_static);
-            self.store.save_lease(&StoredLease { device: device.to_owned(), v4: lease.v4, v6: lease.v6, is_static })?;
+            let lease = StoredLease { device: device.to_owned(), v4: lease.v4, v6: lease.v6, is_static };
+            if let Err(error) = self.store.save_lease(&lease) {
+                if self.sessions.of_device(device).is_none() {
+                    pool.release(device, now);
+                }
+                return Err(error.into());
+            }
         }
         Ok(lease)
     }

@@ -1,15 +1,16 @@
 //! Moves packets between the TUN device and the sessions, and decides which may pass.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use adit_net::counters::Counters;
 use adit_net::packet_buffer::{Arena, PacketBuffer};
-use adit_net::tun::{LARGEST_PACKET, Tun};
+use adit_net::tun::Tun;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
-use adit_proto::packet::icmp::{GatewayAddresses, RateLimit, packet_too_big};
+use adit_proto::packet::icmp::TooBigAnswers;
 use adit_proto::policy::DestinationPolicy;
 use adit_proto::route_table::RouteTable;
 use ipnet::IpNet;
@@ -24,8 +25,8 @@ const TOO_BIG_RATE: (u32, u32) = (200, 50);
 /// What may go where.
 pub struct Router {
     tun: Tun,
+    mtu: u16,
     sessions: Arc<SessionTable>,
-    gateway: GatewayAddresses,
     destinations: DestinationPolicy,
     advertised: RouteTable<()>,
     /// Drops of packets that belong to no session.
@@ -34,13 +35,20 @@ pub struct Router {
 
 impl Router {
     /// Routes between `tun` and `sessions`; clients may send to `advertised` prefixes as far as `destinations` allows.
-    pub fn new(tun: Tun, sessions: Arc<SessionTable>, destinations: DestinationPolicy, advertised: &[IpNet]) -> Self {
+    ///
+    /// `mtu` is the TUN device's, in bytes.
+    pub fn new(
+        tun: Tun,
+        mtu: u16,
+        sessions: Arc<SessionTable>,
+        destinations: DestinationPolicy,
+        advertised: &[IpNet],
+    ) -> Self {
         let mut table = RouteTable::new();
         for prefix in advertised {
             table.insert(*prefix, ());
         }
-        let gateway = destinations.gateway;
-        Self { tun, sessions, gateway, destinations, advertised: table, counters: Counters::default() }
+        Self { tun, mtu, sessions, destinations, advertised: table, counters: Counters::default() }
     }
 
     /// The TUN device's name.
@@ -74,15 +82,15 @@ impl Router {
         }
     }
 
-    /// Moves packets from the TUN device to the sessions until the device fails.
-    pub async fn to_clients(self: Arc<Self>) {
-        let mut arena = Arena::new(LARGEST_PACKET);
+    /// Moves packets from the TUN device to the sessions until the device fails; returns why it did.
+    pub async fn to_clients(self: Arc<Self>) -> io::Error {
+        let mut arena = Arena::new(usize::from(self.mtu));
         let mut batch = Vec::with_capacity(BATCH);
         let mut run = Run::default();
-        let mut too_big = TooBig { limit: RateLimit::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1), answer: Vec::new() };
+        let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1);
         loop {
             if let Err(error) = self.tun.receive(&mut arena, &mut batch, BATCH).await {
-                return tracing::error!(%error, "TUN device failed");
+                return error;
             }
             for packet in batch.drain(..) {
                 self.to_client(packet, &mut run, &mut too_big);
@@ -91,7 +99,7 @@ impl Router {
         }
     }
 
-    fn to_client(&self, packet: PacketBuffer, run: &mut Run, too_big: &mut TooBig) {
+    fn to_client(&self, packet: PacketBuffer, run: &mut Run, too_big: &mut TooBigAnswers) {
         let parsed = match IpPacket::parse(packet.packet()) {
             Ok(parsed) => parsed,
             Err(reason) => return self.counters.count_drop(reason),
@@ -101,7 +109,11 @@ impl Router {
             None => self.counters.count_drop(DropReason::NoRoute),
             Some(session) if parsed.len > usize::from(run.mtu) => {
                 session.counters.count_drop(DropReason::TooBig);
-                too_big.answer(packet.packet(), run.mtu, self.gateway, &self.tun);
+                if let Some(answer) = too_big.answer(packet.packet(), run.mtu, Instant::now())
+                    && let Err(error) = self.tun.send(answer)
+                {
+                    tracing::trace!(%error, "answer not accepted by the TUN device");
+                }
             }
             Some(_) => run.packets.push(packet),
         }
@@ -136,23 +148,5 @@ impl Run {
             session.carrier.send(&mut self.packets, &session.counters);
         }
         self.destination = None;
-    }
-}
-
-/// Answers packets that do not fit a session's carrier (RFC 1191, RFC 8201).
-struct TooBig {
-    limit: RateLimit,
-    answer: Vec<u8>,
-}
-
-impl TooBig {
-    fn answer(&mut self, packet: &[u8], mtu: u16, from: GatewayAddresses, tun: &Tun) {
-        self.answer.clear();
-        if self.limit.allow(Instant::now())
-            && packet_too_big(packet, mtu, from, &mut self.answer)
-            && let Err(error) = tun.send(&self.answer)
-        {
-            tracing::trace!(%error, "answer not accepted by the TUN device");
-        }
     }
 }

@@ -97,19 +97,24 @@ struct Running {
     gateway: Arc<Gateway>,
     endpoints: Vec<quinn::Endpoint>,
     _admin: ControlServer,
+    /// Ends only when the TUN device fails.
+    routing: Task<std::io::Error>,
     _tasks: Vec<Task>,
 }
 
 async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let running = start(loaded, changes).await?;
+    let mut running = start(loaded, changes).await?;
     notify(NotifyState::Ready);
     tracing::info!("ready");
-    signals.wait(&running.gateway).await;
+    let outcome = tokio::select! {
+        () = signals.wait(&running.gateway) => Ok(()),
+        failed = &mut running.routing => Err(routing_failure(failed)),
+    };
     notify(NotifyState::Stopping);
     tracing::info!("stopping");
     running.stop().await;
-    Ok(())
+    outcome
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
@@ -124,7 +129,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         gateway: own,
         client_to_client: config.client_to_client,
     };
-    let router = Arc::new(Router::new(tun, Arc::<SessionTable>::clone(&sessions), destinations, &advertised));
+    let router =
+        Arc::new(Router::new(tun, config.tun.mtu, Arc::<SessionTable>::clone(&sessions), destinations, &advertised));
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
         .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), ""))?;
     let endpoints = sockets
@@ -142,13 +148,9 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     })?;
     let front_end =
         Arc::new(FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &advertised));
-    let mut tasks = vec![
-        task::spawn(router.to_clients()),
-        task::spawn(renew_certificate(identity, authority, config)),
-        task::spawn(prune(store)),
-    ];
+    let mut tasks = vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store))];
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
-    Ok(Running { gateway, endpoints, _admin: admin, _tasks: tasks })
+    Ok(Running { gateway, endpoints, _admin: admin, routing: task::spawn(router.to_clients()), _tasks: tasks })
 }
 
 impl Running {
@@ -247,6 +249,11 @@ fn unusable(config: &Config, what: &str, error: &dyn std::error::Error) -> Failu
     }
     let next = format!("run `adit-server check --config {}`", config.path.display());
     Failure::new(Exit::Usage, what, reason, next)
+}
+
+fn routing_failure(ended: Result<std::io::Error, tokio::task::JoinError>) -> Failure {
+    let reason = ended.map_or_else(|error| error.to_string(), |error| error.to_string());
+    Failure::new(Exit::Other, "TUN device", reason, "was it deleted? start the gateway again")
 }
 
 fn notify(state: NotifyState<'_>) {

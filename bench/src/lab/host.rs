@@ -17,6 +17,9 @@ use super::namespace::Namespace;
 use super::process::{Output, Process};
 use super::{netlink, snapshot};
 
+/// What a host's resolver file says at first; nobody answers at that address.
+const RESOLV_CONF: &str = "nameserver 192.0.2.53\n";
+
 /// Longest wait for a new link; the kernel needs milliseconds.
 const SETTLING: Duration = Duration::from_secs(10);
 
@@ -71,9 +74,7 @@ impl Host {
     /// Makes the host; its files go to `folder`.
     pub(super) fn new(name: &str, folder: PathBuf) -> Result<Self> {
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let resolv_conf = folder.join("resolv.conf");
-        fs::write(&resolv_conf, "nameserver 192.0.2.53\n").context("write the host's resolv.conf")?;
-        let namespace = Namespace::new(name, resolv_conf).with_context(|| format!("make the lab host {name}"))?;
+        let namespace = Namespace::new(name, RESOLV_CONF).with_context(|| format!("make the lab host {name}"))?;
         let (links, processes) = (AtomicU32::new(0), AtomicU32::new(0));
         Ok(Self(Arc::new(Inner { name: name.to_owned(), folder, namespace, links, processes })))
     }

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,9 @@ use super::worker::Worker;
 
 /// Where every host has its own resolver configuration.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where a host sees the real `/etc`.
+const REAL_ETC: &str = "/run/etc";
 
 /// Sysctls of every lab host: addresses are usable at once and nobody configures them from outside.
 const SYSCTLS: [(&str, &str); 6] = [
@@ -39,10 +43,10 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// Makes the namespaces of the host `name`; `resolv_conf` becomes its `/etc/resolv.conf`.
-    pub(super) fn new(name: &str, resolv_conf: PathBuf) -> Result<Self> {
+    /// Makes the namespaces of the host `name`; its `/etc/resolv.conf` holds `resolv_conf`.
+    pub(super) fn new(name: &str, resolv_conf: &'static str) -> Result<Self> {
         let host = name.to_owned();
-        let network = Worker::start(name, move || enter(&host, &resolv_conf))?;
+        let network = Worker::start(name, move || enter(&host, resolv_conf))?;
         let (descriptor, spawner) = network.run(|| (open_network(), start_spawner()));
         let (spawner, init) = spawner?;
         Ok(Self { children: Children::new(init), spawner, network, descriptor: descriptor? })
@@ -77,7 +81,7 @@ impl Namespace {
 }
 
 /// Moves the calling thread into new namespaces and makes them habitable.
-fn enter(name: &str, resolv_conf: &Path) -> Result<()> {
+fn enter(name: &str, resolv_conf: &str) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .context("make network, mount and host-name namespaces")?;
     let none = None::<&str>;
@@ -87,7 +91,7 @@ fn enter(name: &str, resolv_conf: &Path) -> Result<()> {
         .context("mount a private /run")?;
     // Nothing of ours reads /sys, and a container may not allow it: a foreign one is good enough then.
     let _unneeded = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none);
-    bind_resolv_conf(resolv_conf)?;
+    make_private_etc(resolv_conf)?;
     for (key, value) in SYSCTLS {
         let path = Path::new("/proc/sys").join(key);
         fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
@@ -95,18 +99,28 @@ fn enter(name: &str, resolv_conf: &Path) -> Result<()> {
     netlink::run(async |handle| netlink::set_link(&handle, "lo", true).await)
 }
 
-/// Puts the private file over `/etc/resolv.conf`, or over the file in `/run` it links to.
-fn bind_resolv_conf(private: &Path) -> Result<()> {
-    let target =
-        fs::read_link(RESOLV_CONF).map_or_else(|_| PathBuf::from(RESOLV_CONF), |link| Path::new("/etc").join(link));
-    if !target.exists() && target != Path::new(RESOLV_CONF) {
-        // A link into /run, which is private and empty now.
-        let folder = target.parent().context("resolv.conf links to a file")?;
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        fs::write(&target, "").with_context(|| format!("make {}", target.display()))?;
+/// Gives the host an `/etc` of its own, which leads to the real files but for its own resolver configuration.
+///
+/// A link stays the link it is; anything else becomes a link to the real thing. So a program can make and replace files
+/// there, and nobody outside sees them.
+fn make_private_etc(resolv_conf: &str) -> Result<()> {
+    let none = None::<&str>;
+    fs::create_dir(REAL_ETC).with_context(|| format!("make {REAL_ETC}"))?;
+    mount(Some("/etc"), REAL_ETC, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).context("bind the real /etc")?;
+    // Where the system does not permit that, the real files are as safe as their owner made them.
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    let _unprotected = mount(none, REAL_ETC, none, read_only, none);
+    mount(Some("etc"), "/etc", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
+        .context("mount a private /etc")?;
+    for entry in fs::read_dir(REAL_ETC).with_context(|| format!("list {REAL_ETC}"))? {
+        let real = entry.with_context(|| format!("list {REAL_ETC}"))?;
+        let link = Path::new("/etc").join(real.file_name());
+        if link != Path::new(RESOLV_CONF) {
+            let target = fs::read_link(real.path()).unwrap_or_else(|_| real.path());
+            symlink(target, &link).with_context(|| format!("make {}", link.display()))?;
+        }
     }
-    mount(Some(private), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .with_context(|| format!("bind a private file over {}", target.display()))
+    fs::write(RESOLV_CONF, resolv_conf).with_context(|| format!("write {RESOLV_CONF}"))
 }
 
 fn open_network() -> Result<File> {

@@ -1,6 +1,5 @@
 //! The packet side of a connection: two tasks that move batches between the packet source and the carrier.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use adit_net::datagrams::Datagrams;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
-use adit_proto::packet::icmp::{GatewayAddresses, RateLimit, packet_too_big};
+use adit_proto::packet::icmp::TooBigAnswers;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -89,7 +88,7 @@ impl DataPath {
 /// Moves packets from the source to the gateway until the source fails or the task is dropped.
 pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut too_big = TooBig::new();
+    let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1);
     loop {
         if let Err(error) = source.receive(&mut batch, BATCH).await {
             return tracing::warn!(%error, "packet source failed");
@@ -102,7 +101,9 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
             }
             Ok(parsed) if parsed.len > usize::from(mtu) => {
                 path.counters.count_drop(DropReason::TooBig);
-                too_big.answer(packet.packet(), parsed.destination, mtu, &*source);
+                if let Some(answer) = too_big.answer(packet.packet(), mtu, Instant::now()) {
+                    source.deliver(&[Bytes::copy_from_slice(answer)]);
+                }
                 false
             }
             Ok(_) => true,
@@ -128,30 +129,6 @@ pub(super) async fn downlink(path: Arc<DataPath>, source: Arc<dyn PacketSource>)
                 path.counters.count_rx(1, packet.len() as u64)
             }
             Ok(()) => path.counters.count_drop(DropReason::TunWriteFailed),
-        }
-    }
-}
-
-/// Answers packets that do not fit the carrier, so that their senders use smaller ones (RFC 1191, RFC 8201).
-struct TooBig {
-    limit: RateLimit,
-    answer: Vec<u8>,
-}
-
-impl TooBig {
-    fn new() -> Self {
-        Self { limit: RateLimit::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1), answer: Vec::new() }
-    }
-
-    /// Answers in the name of the packet's destination: a kernel drops what seems to come from its own address.
-    fn answer(&mut self, packet: &[u8], destination: IpAddr, mtu: u16, source: &dyn PacketSource) {
-        self.answer.clear();
-        let from = match destination {
-            IpAddr::V4(v4) => GatewayAddresses { v4: Some(v4), v6: None },
-            IpAddr::V6(v6) => GatewayAddresses { v4: None, v6: Some(v6) },
-        };
-        if self.limit.allow(Instant::now()) && packet_too_big(packet, mtu, from, &mut self.answer) {
-            source.deliver(&[Bytes::copy_from_slice(&self.answer)]);
         }
     }
 }

@@ -123,6 +123,33 @@ fn length(parts: [usize; 3]) -> u16 {
     u16::try_from(parts.into_iter().fold(0, usize::saturating_add)).unwrap_or(u16::MAX)
 }
 
+/// Answers packets that do not fit a tunnel, at a bounded rate.
+///
+/// The answers bear the name of the packet's destination: a kernel drops what comes out of a TUN device and seems to be from an
+/// address of its own.
+#[derive(Debug, Clone)]
+pub struct TooBigAnswers {
+    limit: RateLimit,
+    answer: Vec<u8>,
+}
+
+impl TooBigAnswers {
+    /// Allows `burst` answers at once and `per_second` each second from then on.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self { limit: RateLimit::new(per_second, burst), answer: Vec::new() }
+    }
+
+    /// The answer to `original`, which is longer than `mtu` bytes, if one may be sent `now`; see [`packet_too_big`].
+    pub fn answer(&mut self, original: &[u8], mtu: u16, now: Instant) -> Option<&[u8]> {
+        let from = match IpPacket::parse(original).ok()?.destination {
+            IpAddr::V4(v4) => GatewayAddresses { v4: Some(v4), v6: None },
+            IpAddr::V6(v6) => GatewayAddresses { v4: None, v6: Some(v6) },
+        };
+        let answered = self.limit.allow(now) && packet_too_big(original, mtu, from, &mut self.answer);
+        answered.then_some(self.answer.as_slice())
+    }
+}
+
 /// A token bucket that limits how many ICMP errors are sent (RFC 4443 section 2.4 (f)).
 #[derive(Debug, Clone)]
 pub struct RateLimit {
@@ -227,6 +254,17 @@ mod tests {
         assert_eq!(answer[44..48], [0, 0, 0x05, 0x64]);
         assert_eq!(answer[48..], original[..original.len().min(1232)]);
         assert!(answer.len() <= 1280);
+    }
+
+    #[test]
+    fn answers_bear_the_name_of_the_destination_and_are_limited() {
+        let mut answers = TooBigAnswers::new(1, 2);
+        let original = ipv4(CLIENT_V4, REMOTE_V4, 17, &[], &[0; 8]);
+        let parsed = IpPacket::parse(answers.answer(&original, 1380, start()).unwrap()).unwrap();
+        assert_eq!((parsed.source, parsed.destination), (REMOTE_V4.into(), CLIENT_V4.into()));
+        assert!(answers.answer(&original, 1380, start()).is_some());
+        assert!(answers.answer(&original, 1380, start()).is_none());
+        assert!(answers.answer(&original, 1380, start() + Duration::from_secs(1)).is_some());
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_net::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
-use adit_net::h3::{RequestStream, StreamError};
+use adit_net::h3::{H3Connection, RequestStream, StreamError};
 use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, Rejection, Request};
 use adit_proto::connect_ip::server::reject;
 use adit_proto::connect_ip::template::Target;
+use adit_proto::datagram::Prefix;
 use adit_proto::h3::error::Code;
 use adit_proto::h3::fields::Field;
 use adit_proto::h3::message::MessageEvent;
@@ -15,19 +16,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::connection::Peer;
 use super::inbound::Inbound;
-use super::{FrontEnd, Peer, tunnel};
+use super::{FrontEnd, tunnel};
 use crate::enroll;
 use crate::store::{AuthError, Device};
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Smallest MTU a tunnel may have, in bytes: that of IPv6 (RFC 8200 section 5).
+const SMALLEST_MTU: usize = 1280;
+
 /// What a request needs to know of its connection.
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) front_end: Arc<FrontEnd>,
     pub(super) peer: Arc<Peer>,
-    pub(super) quic: quinn::Connection,
+    pub(super) http: Arc<H3Connection>,
     pub(super) inbound: Arc<Inbound>,
     /// Told once somebody has logged in.
     pub(super) logged_in: mpsc::Sender<()>,
@@ -67,21 +73,34 @@ impl Context {
         if request.target != Target::ANY {
             return answer_status(stream, 501, &[]).await;
         }
-        match self.authenticate(request.authorization.as_deref()).await {
-            Ok(device) => {
-                let _connection_ended = self.logged_in.send(()).await;
-                match self.inbound.claim() {
-                    Some(_claim) => tunnel::run(self, stream, request, device).await,
-                    None => answer_status(stream, 409, &[]).await,
-                }
-            }
-            Err(Refused { status, reason }) => {
-                let challenge = (status == 401).then(|| Field::new("www-authenticate", "Bearer"));
-                // Private fields go only to a client that named a private extension; others never see one.
-                let reason = request.wants_dns.then(|| Field::new("adit-reason", reason));
-                answer_status(stream, status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
-            }
+        let device = match self.authenticate(request.authorization.as_deref()).await {
+            Ok(device) => device,
+            Err(refused) => return refuse(stream, request, &refused).await,
+        };
+        self.arrived();
+        let Some(_claim) = self.inbound.claim() else {
+            return refuse(stream, request, &Refused { status: 409, reason: "this connection has a tunnel already" })
+                .await;
+        };
+        if !self.takes_packets().await {
+            let reason = "the client takes no QUIC datagrams with packets of 1280 bytes";
+            return refuse(stream, request, &Refused { status: 400, reason }).await;
         }
+        tunnel::run(self, stream, request, device).await
+    }
+
+    /// Whether the client announced HTTP datagrams (RFC 9297 section 2.1.1) large enough for IPv6 (RFC 9484 section 7.2.1).
+    async fn takes_packets(&self) -> bool {
+        let settings = tokio::time::timeout(REQUEST_DEADLINE, self.http.peer_settings()).await;
+        let announced = settings.is_ok_and(|settings| settings.is_ok_and(|settings| settings.datagrams));
+        let prefix = Prefix::new(0).as_bytes().len();
+        let largest = self.http.quic().max_datagram_size().map_or(0, |size| size.saturating_sub(prefix));
+        announced && largest >= SMALLEST_MTU
+    }
+
+    /// Says that this connection is no stranger's any more. Once is enough.
+    fn arrived(&self) {
+        let _said_already = self.logged_in.try_send(());
     }
 
     /// Decides who the device is: its certificate, if it showed one, else its bearer token.
@@ -136,7 +155,11 @@ impl Context {
             let (store, now) = (front_end.gateway.store(), SystemTime::now());
             enroll::enroll(store, &front_end.authority, &front_end.config, &request, now)
         });
-        answer_json(stream, enrolled.await).await
+        let enrolled = enrolled.await;
+        if matches!(enrolled, Ok(Ok(_))) {
+            self.arrived();
+        }
+        answer_json(stream, enrolled).await
     }
 
     async fn renew(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
@@ -147,6 +170,7 @@ impl Context {
             Ok(device) => device,
             Err(Refused { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
         };
+        self.arrived();
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no renewal request").await;
         };
@@ -157,6 +181,17 @@ impl Context {
         });
         answer_json(stream, renewed.await).await
     }
+}
+
+/// Refuses a tunnel. Private fields go only to a client that named a private extension; others never see one.
+pub(super) async fn refuse(
+    stream: &mut RequestStream,
+    request: &ConnectIpRequest,
+    Refused { status, reason }: &Refused,
+) -> Result<(), StreamError> {
+    let challenge = (*status == 401).then(|| Field::new("www-authenticate", "Bearer"));
+    let reason = request.wants_dns.then(|| Field::new("adit-reason", *reason));
+    answer_status(stream, *status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
 }
 
 async fn first_headers(stream: &mut RequestStream) -> Result<Vec<Field>, StreamError> {

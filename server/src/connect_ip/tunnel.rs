@@ -5,12 +5,12 @@ use std::sync::Arc;
 use adit_net::datagrams::Datagrams;
 use adit_net::h3::{RequestStream, StreamError};
 use adit_proto::connect_ip::request::ConnectIpRequest;
-use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent, reject};
+use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
 use adit_proto::h3::message::MessageEvent;
 use ipnet::IpNet;
 
 use super::FrontEnd;
-use super::request::Context;
+use super::request::{Context, Refused, refuse};
 use crate::gateway::{Gateway, OpenError};
 use crate::router::Router;
 use crate::session::Session;
@@ -36,14 +36,12 @@ pub(super) async fn run(
     device: Device,
 ) -> Result<(), StreamError> {
     let front_end = &*context.front_end;
-    let carrier = Arc::new(Datagrams::new(context.quic.clone(), stream.id()));
+    let carrier = Arc::new(Datagrams::new(context.http.quic().clone(), stream.id()));
     let opened = match open(front_end, device, Arc::clone(&carrier)).await {
         Ok(session) => Opened { gateway: Arc::clone(&front_end.gateway), session },
         Err(error) => {
             tracing::warn!(%error, "session refused");
-            stream.send_headers(&reject(503, &[])).await?;
-            stream.finish();
-            return Ok(());
+            return refuse(stream, request, &refusal(&error)).await;
         }
     };
     let session = &opened.session;
@@ -59,6 +57,15 @@ pub(super) async fn run(
     flush(&mut machine, stream).await?;
     context.inbound.open(carrier, Arc::clone(session));
     follow(&mut machine, stream, front_end.gateway.router(), session).await
+}
+
+fn refusal(error: &OpenError) -> Refused {
+    match error {
+        OpenError::Full => Refused { status: 503, reason: "the gateway has no room for another session" },
+        OpenError::Revoked => Refused { status: 403, reason: "this device was revoked" },
+        OpenError::NoAddress(_) => Refused { status: 503, reason: "the gateway has no free address" },
+        OpenError::Store(_) => Refused { status: 503, reason: "the gateway's store failed" },
+    }
 }
 
 async fn open(front_end: &FrontEnd, device: Device, carrier: Arc<Datagrams>) -> Result<Arc<Session>, OpenError> {

@@ -1,0 +1,110 @@
+//! One connection, from the handshake to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_net::h3::{H3Connection, close};
+use adit_net::task;
+use adit_proto::h3::connection::Role;
+use adit_proto::h3::error::Code;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::FrontEnd;
+use super::inbound::Inbound;
+use super::pending::Place;
+use super::request::Context;
+use crate::identity::device_identity;
+
+/// A connection must have finished its handshake after this time.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// A connection must have logged in or enrolled after this time, and must not be without a request for longer.
+const IDLE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Who is at the other end of a connection, as far as TLS knows.
+pub(super) enum Peer {
+    /// No certificate; may enrol or log in with a token.
+    Anonymous,
+    /// A device certificate of our authority: its device id and serial number.
+    Certificate { device: String, serial: String },
+    /// A certificate of our authority that names no device.
+    Nameless,
+}
+
+/// Serves a connection; `place` is given back once it has logged in or enrolled.
+pub(super) async fn serve(front_end: Arc<FrontEnd>, incoming: quinn::Incoming, place: Place) {
+    let remote = incoming.remote_address();
+    let Some(quic) = shake_hands(incoming, remote).await else { return };
+    let peer = Arc::new(peer_of(&quic));
+    let http = Arc::new(H3Connection::start(quic, Role::Server));
+    let inbound = Arc::new(Inbound::default());
+    // Reads from the start, so that nothing a stranger sends piles up.
+    let router = Arc::clone(front_end.gateway.router());
+    let _receiving = task::spawn(Arc::clone(&inbound).receive(http.quic().clone(), router));
+    let (logged_in, login) = mpsc::channel(1);
+    let context = Context { front_end, peer, http: Arc::clone(&http), inbound, logged_in };
+    let mut requests = JoinSet::new();
+    take_requests(&http, &context, place, login, &mut requests).await;
+    // Sessions end with their connection: let their tasks see it and give back their addresses.
+    while requests.join_next().await.is_some() {}
+}
+
+async fn shake_hands(incoming: quinn::Incoming, remote: SocketAddr) -> Option<quinn::Connection> {
+    let handshake = async { incoming.accept()?.await };
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
+        Ok(Ok(quic)) => return Some(quic),
+        Ok(Err(error)) => tracing::debug!(%remote, %error, "handshake failed"),
+        Err(_elapsed) => tracing::debug!(%remote, "handshake took too long"),
+    }
+    None
+}
+
+/// Takes requests until the connection ends, or for too long nobody logs in or nothing is asked.
+async fn take_requests(
+    http: &H3Connection,
+    context: &Context,
+    place: Place,
+    mut login: mpsc::Receiver<()>,
+    requests: &mut JoinSet<()>,
+) {
+    let mut place = Some(place);
+    let deadline = tokio::time::sleep(IDLE_DEADLINE);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            accepted = http.accept_request() => match accepted {
+                Ok(stream) => { requests.spawn(Context::clone(context).handle(stream)); }
+                Err(_connection_ended) => return,
+            },
+            Some(()) = login.recv(), if place.is_some() => place = None,
+            // A stranger's deadline stays, whatever it asks.
+            Some(_) = requests.join_next() => if place.is_none() {
+                deadline.as_mut().reset(Instant::now() + IDLE_DEADLINE);
+            },
+            () = &mut deadline, if place.is_some() || requests.is_empty() => {
+                let code = if place.is_some() { Code::EXCESSIVE_LOAD } else { Code::NO_ERROR };
+                return close(http.quic(), code, "nothing was asked for too long");
+            }
+        }
+    }
+}
+
+/// Reads who TLS found at the other end.
+fn peer_of(quic: &quinn::Connection) -> Peer {
+    let Some(chain) =
+        quic.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+    else {
+        return Peer::Anonymous;
+    };
+    match chain.first().map(|certificate| device_identity(certificate)) {
+        None => Peer::Anonymous,
+        Some(Ok(identity)) => Peer::Certificate { device: identity.device, serial: identity.serial },
+        Some(Err(error)) => {
+            tracing::debug!(%error, "client certificate names no device");
+            Peer::Nameless
+        }
+    }
+}

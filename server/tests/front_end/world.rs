@@ -1,0 +1,239 @@
+//! A gateway's core and front-end on loopback, in a network namespace of the test's own, and clients that talk to it.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_net::enrollment::EnrollRequest;
+use adit_net::h3::{H3Connection, RequestStream, StreamError};
+use adit_net::host::{LinkSettings, Netlink};
+use adit_net::quic::{self, EndpointKeys};
+use adit_net::task::{self, Task};
+use adit_net::tls::{self, ServerIdentity};
+use adit_net::tun::Tun;
+use adit_proto::connect_ip::client::{Client, ClientConfig};
+use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
+use adit_proto::h3::connection::Role;
+use adit_proto::h3::fields::{Field, status, value};
+use adit_proto::h3::message::MessageEvent;
+use adit_proto::policy::DestinationPolicy;
+use adit_server::config::{Config, DnsConfig, Limits, Pools, PublicAddress, TunConfig};
+use adit_server::connect_ip::FrontEnd;
+use adit_server::enroll::enroll;
+use adit_server::gateway::{Gateway, restore_pool};
+use adit_server::identity::Authority;
+use adit_server::router::Router;
+use adit_server::session::SessionTable;
+use adit_server::store::{Device, Store, UserName};
+use nix::sched::CloneFlags;
+use nix::unistd::Uid;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+pub(crate) type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Name of the gateway in its certificate.
+const HOST: &str = "gw.example";
+/// Longest wait for what should happen at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a test in a network namespace of its own. Without root it says so past the test runner's capture; where `CI` is set
+/// it fails.
+pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    if !Uid::effective().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "needs root");
+        return std::io::stderr().write_all(b"*** SKIPPED: needs root to make a network namespace ***\n").unwrap();
+    }
+    let body = || {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    };
+    if let Err(panic) = thread::spawn(body).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) sessions: Arc<SessionTable>,
+    authority: Arc<Authority>,
+    config: Arc<Config>,
+    address: SocketAddr,
+    directory: tempfile::TempDir,
+    _serving: Task,
+}
+
+fn config(directory: &std::path::Path) -> Config {
+    Config {
+        path: directory.join("server.toml"),
+        public: vec![PublicAddress { host: HOST.to_owned(), port: 443 }],
+        listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        tun: TunConfig { name: "adit0".to_owned(), mtu: 1400 },
+        pool: Pools { v4: "10.77.0.0/24".parse().ok(), v6: "fd77::/64".parse().ok() },
+        routes: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+        dns: DnsConfig { servers: Vec::new(), domains: Vec::new() },
+        client_to_client: false,
+        masquerade: true,
+        limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100 },
+        lease_cooldown: Duration::from_secs(120),
+        invite_lifetime: Duration::from_secs(60),
+        certificate_lifetime: Duration::from_secs(3600),
+        state_dir: directory.to_owned(),
+        runtime_dir: directory.to_owned(),
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// Makes a gateway whose configuration `change` has changed.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Netlink::open().unwrap().set_link("lo", LinkSettings { mtu: None, up: Some(true) }).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = config(directory.path());
+        change(&mut config);
+        let config = Arc::new(config);
+        let now = SystemTime::now();
+        let authority = Arc::new(Authority::create(directory.path(), now).unwrap());
+        let store = Arc::new(Store::create(&config.store_path()).unwrap());
+        let pool = restore_pool(&config, &store, Instant::now()).unwrap();
+        let sessions = Arc::new(SessionTable::default());
+        let destinations = DestinationPolicy {
+            pool_v4: config.pool.v4,
+            pool_v6: config.pool.v6,
+            gateway: pool.gateway(),
+            client_to_client: false,
+        };
+        let tun = Tun::create("adit0").unwrap();
+        let router = Router::new(tun, 1400, Arc::clone(&sessions), destinations, &config.routes);
+        let issued = authority.issue_server(&config.certificate_names(), now).unwrap();
+        let identity = Arc::new(ServerIdentity::new(issued.chain, issued.key).unwrap());
+        let tls = tls::server_config(identity, &authority.certificate()).unwrap();
+        let keys = EndpointKeys { reset: [1; 32], token: [2; 32], connection_id: 3 };
+        let endpoint = quic::server_endpoint(quic::bind(config.listen[0], None).unwrap(), tls, &keys).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        let (router, listen) = (Arc::new(router), vec![address]);
+        let gateway =
+            Arc::new(Gateway::new(&config, Arc::clone(&store), pool, Arc::clone(&sessions), router, listen));
+        let front_end = FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &config.routes);
+        let serving = task::spawn(Arc::new(front_end).serve(endpoint));
+        Self { gateway, store, sessions, authority, config, address, directory, _serving: serving }
+    }
+
+    /// Enrols a device of a user.
+    pub(crate) fn enroll(&self, user: &str) -> Certificate {
+        let now = SystemTime::now();
+        let code = self.store.invite(&UserName::parse(user).unwrap(), Duration::from_secs(60), now).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let request = EnrollRequest {
+            code: data_encoding::BASE64URL_NOPAD.encode(&code),
+            csr,
+            device_name: "laptop".to_owned(),
+        };
+        let enrolled = enroll(&self.store, &self.authority, &self.config, &request, now).map_err(|(status, _)| status);
+        let certificate = CertificateDer::from_pem_slice(enrolled.unwrap().certificate.as_bytes()).unwrap();
+        (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+
+    /// A certificate of the gateway's authority without the name of a device.
+    pub(crate) fn nameless_certificate(&self) -> Certificate {
+        let read = |name: &str| std::fs::read_to_string(self.directory.path().join(name)).unwrap();
+        let authority_key = KeyPair::from_pem(&read("authority.key")).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&read("authority.pem"), authority_key).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["device.example".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        (vec![certificate.into()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+
+    /// A bearer token of a user, and its device.
+    pub(crate) fn token(&self, user: &str) -> (Device, String) {
+        self.store.token(&UserName::parse(user).unwrap(), SystemTime::now()).unwrap()
+    }
+
+    pub(crate) async fn connect(&self, certificate: Option<Certificate>) -> H3Connection {
+        self.connect_with(certificate, |_| {}).await
+    }
+
+    /// Connects with transport settings that `change` has changed.
+    pub(crate) async fn connect_with(
+        &self,
+        certificate: Option<Certificate>,
+        change: impl FnOnce(&mut quinn::TransportConfig),
+    ) -> H3Connection {
+        let tls = tls::client_config(&self.authority.certificate(), certificate).unwrap();
+        let mut transport = quinn::TransportConfig::default();
+        transport.initial_mtu(1350);
+        change(&mut transport);
+        let mut config = quic::client_config(tls).unwrap();
+        config.transport_config(Arc::new(transport));
+        let socket = quic::bind((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
+        let endpoint = quic::client_endpoint(socket).unwrap();
+        let quic = endpoint.connect_with(config, self.address, HOST).unwrap().await.unwrap();
+        H3Connection::start(quic, Role::Client)
+    }
+}
+
+/// What a gateway answered to a request for a tunnel.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) reason: Option<String>,
+    /// Keeps the tunnel open.
+    pub(crate) stream: RequestStream,
+}
+
+/// Asks for a tunnel.
+pub(crate) async fn tunnel(http: &H3Connection, bearer: Option<&str>) -> Result<Answer, StreamError> {
+    tunnel_at(http, FULL_TUNNEL_PATH, bearer).await
+}
+
+/// Asks for a tunnel at another path.
+pub(crate) async fn tunnel_at(http: &H3Connection, path: &str, bearer: Option<&str>) -> Result<Answer, StreamError> {
+    let mut stream = ask(http, path, bearer).await?;
+    match stream.next_event().await? {
+        Some(MessageEvent::Headers(fields)) => Ok(Answer {
+            status: status(&fields).unwrap(),
+            reason: value(&fields, "adit-reason").map(str::to_owned),
+            stream,
+        }),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+/// Sends a request for a tunnel and does not wait for the answer.
+pub(crate) async fn ask(http: &H3Connection, path: &str, bearer: Option<&str>) -> Result<RequestStream, StreamError> {
+    http.peer_settings().await?;
+    let mut stream = http.open_request().await?;
+    stream.expect_tunnel();
+    stream.send_headers(&request(path, bearer)).await?;
+    Ok(stream)
+}
+
+fn request(path: &str, bearer: Option<&str>) -> Vec<Field> {
+    let config = ClientConfig {
+        authority: HOST.to_owned(),
+        path: path.to_owned(),
+        bearer: bearer.map(str::to_owned),
+        wants_dns: true,
+    };
+    Client::new(config).request()
+}
+
+/// Waits until `probe` holds.
+pub(crate) async fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !probe() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
