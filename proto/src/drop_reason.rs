@@ -44,6 +44,10 @@ drop_reasons! {
     SourceRouted = "source_routed",
     /// The TTL or hop limit is zero.
     HopLimitExceeded = "hop_limit_exceeded",
+    /// What the kernel says of the packet's segments or checksum does not fit the packet.
+    BadOffload = "bad_offload",
+    /// The packet came as vouched for, but has no TCP or UDP checksum to vouch for.
+    BadVouched = "bad_vouched",
     /// The source is not an address leased to the session (BCP 38).
     SourceNotLeased = "source_not_leased",
     /// The source is unspecified.
@@ -80,6 +84,26 @@ drop_reasons! {
     UnknownStream = "unknown_stream",
     /// The HTTP datagram's context id is not in use.
     UnknownContext = "unknown_context",
+    /// The datagram names no SA of this end.
+    UnknownSpi = "unknown_spi",
+    /// The SA saw so many forgeries that it opens nothing more.
+    SaRetired = "sa_retired",
+    /// The sequence number is zero, or not the one that the IV repeats.
+    SequenceMismatch = "sequence_mismatch",
+    /// The sequence number was accepted before.
+    Replayed = "replayed",
+    /// The sequence number is below the replay window.
+    TooOld = "too_old",
+    /// The datagram is not what the peer sealed.
+    AuthenticationFailed = "authentication_failed",
+    /// The padding of an authenticated packet breaks the rules.
+    BadPadding = "bad_padding",
+    /// The next header of an authenticated packet is unknown, or was not negotiated.
+    UnknownNextHeader = "unknown_next_header",
+    /// The key has protected as much as it may.
+    SequenceExhausted = "sequence_exhausted",
+    /// The cipher failed to seal.
+    SealFailed = "seal_failed",
     /// The carrier refused to send.
     SendFailed = "send_failed",
     /// The TUN device refused the packet.

@@ -23,11 +23,17 @@ use crate::packet::IpPacket;
 use crate::packet::icmp::{GatewayAddresses, packet_too_big};
 use crate::{datagram, varint};
 
+mod esp;
+mod offload;
+
+pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_probe, esp_rekey, esp_replay};
+pub use offload::{offload_coalesce, offload_split};
+
 /// What one target does with an input.
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 15] = [
+pub const BODIES: [(&str, Body); 24] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -42,6 +48,15 @@ pub const BODIES: [(&str, Body); 15] = [
     ("connect_ip_server", connect_ip_server),
     ("packet", packet),
     ("icmp", icmp),
+    ("offload_split", offload_split),
+    ("offload_coalesce", offload_coalesce),
+    ("esp_open", esp_open),
+    ("esp_replay", esp_replay),
+    ("esp_probe", esp_probe),
+    ("esp_capsule", esp_capsule),
+    ("esp_field", esp_field),
+    ("esp_path", esp_path),
+    ("esp_rekey", esp_rekey),
     ("invite", invite),
 ];
 

@@ -32,7 +32,7 @@ pub const PREFIX: &str = "adit://join/";
 pub struct Invite {
     /// The gateway's name or address, without brackets.
     pub host: String,
-    /// The gateway's port, for UDP and TCP.
+    /// The gateway's UDP port.
     pub port: u16,
     /// The SHA-256 of the SPKI of the gateway's certificate authority.
     pub pin: [u8; PIN_LEN],

@@ -13,11 +13,13 @@ pub mod capsule;
 pub mod connect_ip;
 pub mod datagram;
 pub mod drop_reason;
+pub mod esp;
 pub mod exit;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod h3;
 pub mod invite;
+pub mod offload;
 pub mod packet;
 pub mod policy;
 pub mod range;

@@ -65,6 +65,8 @@ pub struct IpPacket {
     pub upper_layer: usize,
     /// True for a fragment other than the first, which holds no upper-layer header.
     pub later_fragment: bool,
+    /// True for any fragment, the first included.
+    pub fragment: bool,
 }
 
 impl IpPacket {
@@ -79,9 +81,19 @@ impl IpPacket {
     /// inside the packet (IPv4 source routes, IPv6 routing headers with segments left), which would make the destination
     /// field meaningless to a policy.
     pub fn parse(packet: &[u8]) -> Result<Self, DropReason> {
-        match packet.first().map(|first| first >> 4) {
-            Some(4) => ipv4::parse(packet),
-            Some(6) => ipv6::parse(packet),
+        Self::parse_head(packet, packet.len())
+    }
+
+    /// Does what [`IpPacket::parse`] does for a packet of `len` bytes of which only the beginning, `head`, is at hand.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`IpPacket::parse`]; headers that go beyond `head` are cut short.
+    pub fn parse_head(head: &[u8], len: usize) -> Result<Self, DropReason> {
+        match head.first().map(|first| first >> 4) {
+            _ if head.len() > len => Err(DropReason::BadLength),
+            Some(4) => ipv4::parse(head, len),
+            Some(6) => ipv6::parse(head, len),
             Some(_) => Err(DropReason::BadVersion),
             None => Err(DropReason::Truncated),
         }
@@ -133,6 +145,22 @@ pub(crate) mod tests {
         #[test]
         fn parse_never_panics(packet in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = IpPacket::parse(&packet);
+        }
+
+        #[test]
+        fn head_tells_what_the_whole_packet_does(
+            v6: bool, next: u8, payload in prop::collection::vec(any::<u8>(), 0..120), cut: prop::sample::Index,
+        ) {
+            let packet = if v6 {
+                ipv6(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, next, &payload)
+            } else {
+                ipv4(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, next, &[1, 1, 1, 1], &payload)
+            };
+            let head = &packet[..cut.index(packet.len() + 1)];
+            if let Ok(parsed) = IpPacket::parse_head(head, packet.len()) {
+                prop_assert_eq!(Ok(parsed), IpPacket::parse(&packet));
+                prop_assert!(parsed.upper_layer <= head.len());
+            }
         }
 
         #[test]

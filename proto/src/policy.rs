@@ -161,6 +161,7 @@ mod tests {
             len: 100,
             upper_layer: 40,
             later_fragment: false,
+            fragment: false,
         }
     }
 

@@ -17,17 +17,21 @@ const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// Checks one IPv4 packet, whose version is known to be 4.
-pub(super) fn parse(packet: &[u8]) -> Result<IpPacket, DropReason> {
-    let Some((header, rest)) = packet.split_first_chunk::<HEADER_LEN>() else {
+/// The bits of flags and fragment offset that only fragments have: more fragments, and the offset.
+const FRAGMENT: u16 = 0x3fff;
+
+/// Checks one IPv4 packet of `len` bytes that begins with `head`, whose version is known to be 4.
+pub(super) fn parse(head: &[u8], len: usize) -> Result<IpPacket, DropReason> {
+    let Some((header, rest)) = head.split_first_chunk::<HEADER_LEN>() else {
         return Err(DropReason::Truncated);
     };
     let [version_ihl, _, len0, len1, _, _, fragment0, fragment1, ttl, protocol, _, _, addresses @ ..] = *header;
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
     let header_len = usize::from(version_ihl & 0x0f) << 2;
-    if usize::from(u16::from_be_bytes([len0, len1])) != packet.len() {
+    if usize::from(u16::from_be_bytes([len0, len1])) != len {
         return Err(DropReason::BadLength);
     }
+    let fragment = u16::from_be_bytes([fragment0, fragment1]);
     let options = header_len.checked_sub(HEADER_LEN).and_then(|len| rest.get(..len));
     check_options(options.ok_or(DropReason::BadHeaderLength)?)?;
     if ttl == 0 {
@@ -38,9 +42,10 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket, DropReason> {
         destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
         protocol,
         ttl,
-        len: packet.len(),
+        len,
         upper_layer: header_len,
-        later_fragment: u16::from_be_bytes([fragment0, fragment1]) & FRAGMENT_OFFSET != 0,
+        later_fragment: fragment & FRAGMENT_OFFSET != 0,
+        fragment: fragment & FRAGMENT != 0,
     })
 }
 
@@ -85,6 +90,7 @@ mod tests {
             len: 28,
             upper_layer: 20,
             later_fragment: false,
+            fragment: false,
         };
         assert_eq!(IpPacket::parse(&packet()), Ok(expected));
     }
@@ -118,8 +124,10 @@ mod tests {
 
     #[test]
     fn later_fragment_is_told_from_the_first() {
-        assert!(!changed(6, 0x20).unwrap().later_fragment);
-        assert!(changed(7, 1).unwrap().later_fragment);
+        let first = changed(6, 0x20).unwrap();
+        let later = changed(7, 1).unwrap();
+        assert!(first.fragment && !first.later_fragment);
+        assert!(later.fragment && later.later_fragment);
     }
 
     #[test]

@@ -12,15 +12,15 @@ pub(super) const HEADER_LEN: usize = 40;
 /// otherwise in practice.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
-/// Checks one IPv6 packet, whose version is known to be 6.
-pub(super) fn parse(packet: &[u8]) -> Result<IpPacket, DropReason> {
-    let Some((header, payload)) = packet.split_first_chunk::<HEADER_LEN>() else {
+/// Checks one IPv6 packet of `len` bytes that begins with `head`, whose version is known to be 6.
+pub(super) fn parse(head: &[u8], len: usize) -> Result<IpPacket, DropReason> {
+    let Some((header, payload)) = head.split_first_chunk::<HEADER_LEN>() else {
         return Err(DropReason::Truncated);
     };
     let [_, _, _, _, len0, len1, next_header, hop_limit, addresses @ ..] = header;
     let (source, destination) = addresses.split_at(16);
     // A jumbogram (RFC 2675) says 0 and has more, so it is refused here too.
-    if usize::from(u16::from_be_bytes([*len0, *len1])) != payload.len() {
+    if usize::from(u16::from_be_bytes([*len0, *len1])).saturating_add(HEADER_LEN) != len {
         return Err(DropReason::BadLength);
     }
     if *hop_limit == 0 {
@@ -32,9 +32,10 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket, DropReason> {
         destination: address(destination),
         protocol: upper.protocol,
         ttl: *hop_limit,
-        len: packet.len(),
-        upper_layer: packet.len().saturating_sub(upper.rest.len()),
+        len,
+        upper_layer: head.len().saturating_sub(upper.rest.len()),
         later_fragment: upper.later_fragment,
+        fragment: upper.fragment,
     })
 }
 
@@ -47,11 +48,12 @@ struct UpperLayer<'a> {
     protocol: u8,
     rest: &'a [u8],
     later_fragment: bool,
+    fragment: bool,
 }
 
 /// Walks the extension headers to the first header that is none, or into the body of a later fragment.
 fn upper_layer(first: u8, payload: &[u8]) -> Result<UpperLayer<'_>, DropReason> {
-    let (mut current, mut rest) = (first, payload);
+    let (mut current, mut rest, mut fragment) = (first, payload, false);
     for _ in 0..=MAX_EXTENSION_HEADERS {
         let unit_len = match current {
             protocol::HOP_BY_HOP
@@ -62,7 +64,7 @@ fn upper_layer(first: u8, payload: &[u8]) -> Result<UpperLayer<'_>, DropReason> 
             | protocol::SHIM6 => 8,
             protocol::AUTHENTICATION => 4,
             protocol::FRAGMENT => 0,
-            _ => return Ok(UpperLayer { protocol: current, rest, later_fragment: false }),
+            _ => return Ok(UpperLayer { protocol: current, rest, later_fragment: false, fragment }),
         };
         let [next, len, third, fourth, ..] = *rest else {
             return Err(DropReason::BadExtensionHeader);
@@ -75,8 +77,9 @@ fn upper_layer(first: u8, payload: &[u8]) -> Result<UpperLayer<'_>, DropReason> 
         let header_len = usize::from(len).saturating_mul(unit_len).saturating_add(8);
         rest = rest.get(header_len..).ok_or(DropReason::BadExtensionHeader)?;
         if current == protocol::FRAGMENT && u16::from_be_bytes([third, fourth]) >> 3 != 0 {
-            return Ok(UpperLayer { protocol: next, rest, later_fragment: true });
+            return Ok(UpperLayer { protocol: next, rest, later_fragment: true, fragment: true });
         }
+        fragment |= current == protocol::FRAGMENT;
         current = next;
     }
     Err(DropReason::BadExtensionHeader)
@@ -104,6 +107,7 @@ mod tests {
             len: 48,
             upper_layer: 40,
             later_fragment: false,
+            fragment: false,
         };
         assert_eq!(parse(17, &[0; 8]), Ok(expected));
     }
@@ -148,6 +152,7 @@ mod tests {
         payload.extend([0; 20]);
         let parsed = parse(0, &payload).unwrap();
         assert_eq!((parsed.protocol, parsed.upper_layer, parsed.later_fragment), (6, 40 + 64, false));
+        assert!(parsed.fragment, "the first of several");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use adit_proto::h3::message::{encode_data, encode_headers};
 use adit_proto::invite::Invite;
 use adit_proto::varint;
 
+mod esp;
+mod offload;
+
 /// An input and where it belongs.
 #[derive(Debug, Clone)]
 pub(crate) struct Seed {
@@ -19,7 +22,20 @@ pub(crate) struct Seed {
 
 /// All seeds.
 pub(crate) fn all() -> Vec<Seed> {
-    [numbers(), connections(), messages(), capsules(), tunnels(), packets(), invites()].into_iter().flatten().collect()
+    [
+        numbers(),
+        connections(),
+        messages(),
+        capsules(),
+        tunnels(),
+        packets(),
+        offload::superpackets(),
+        esp::carrier(),
+        invites(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn seeds<const N: usize>(target: &'static str, inputs: [(&'static str, Vec<u8>); N]) -> Vec<Seed> {

@@ -1,0 +1,38 @@
+//! The `esp` carrier: ESP in UDP (RFC 4303 in tunnel mode, RFC 3948), keyed by the session's QUIC connection.
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`packet`], [`spi`] | the layout of a datagram and of the index in front of it |
+//! | [`suite`], [`aead`] | the ciphers with their limits, and the trait through which the shell brings them |
+//! | [`replay`], [`sa`], [`lifetime`] | the state of one direction: sequence numbers, window, sealing and opening, when to rekey |
+//! | [`keys`] | from the exporter to the keys of each epoch |
+//! | [`field`], [`capsule`] | negotiation on the CONNECT-IP request, and set-up of SAs on its stream |
+//! | [`rekey`] | who starts an epoch, when its SAs become active, when the old ones go |
+//! | [`probe`], [`path`] | whether, and to which address, ESP passes |
+//!
+//! Sequence numbers are extended ones (RFC 4303 section 2.2.1) throughout, and the explicit IV repeats them, so that a nonce
+//! is unique per key by construction.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
+)]
+
+pub mod aead;
+pub mod capsule;
+pub mod field;
+pub mod keys;
+pub mod lifetime;
+pub mod packet;
+pub mod path;
+pub mod probe;
+pub mod rekey;
+pub mod replay;
+pub mod sa;
+pub mod spi;
+pub mod suite;
+
+#[cfg(test)]
+mod test_cipher;
+#[cfg(test)]
+mod vectors;

@@ -1,0 +1,89 @@
+//! A probe, repeated until it is answered or given up.
+
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use zeroize::ZeroizeOnDrop;
+
+use crate::esp::probe::{Kind, NONCE_LEN, Probe};
+
+/// Bytes of the secret that nonces are made from.
+pub const SEED_LEN: usize = 32;
+
+/// How long an answer may take, all repetitions together.
+///
+/// With [`super::ACTIVE_INTERVAL`] before it, a failure shows after 2.8 s at most.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(1800);
+
+/// The pause between repetitions: five probes before it is given up, so that loss alone rarely ends a path.
+const REPEAT_AFTER: Duration = Duration::from_millis(400);
+
+/// Nonces nobody else can guess: SHA-256 of a secret seed and a count, cut.
+#[derive(ZeroizeOnDrop)]
+pub(super) struct Nonces {
+    seed: [u8; SEED_LEN],
+    drawn: u64,
+}
+
+impl Nonces {
+    pub(super) const fn new(seed: [u8; SEED_LEN]) -> Self {
+        Self { seed, drawn: 0 }
+    }
+
+    pub(super) fn draw(&mut self) -> [u8; NONCE_LEN] {
+        self.drawn = self.drawn.wrapping_add(1);
+        let digest = Sha256::new().chain_update(self.seed).chain_update(self.drawn.to_be_bytes()).finalize();
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// What a series does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Wait,
+    Send(Probe),
+    GiveUp,
+}
+
+/// One nonce, sent a few times.
+pub(super) struct Series {
+    nonce: [u8; NONCE_LEN],
+    first: Instant,
+    next: Instant,
+}
+
+impl Series {
+    /// Begins at `now`; the first [`Self::step`] sends.
+    pub(super) const fn new(nonce: [u8; NONCE_LEN], now: Instant) -> Self {
+        Self { nonce, first: now, next: now }
+    }
+
+    /// When it began.
+    pub(super) const fn first(&self) -> Instant {
+        self.first
+    }
+
+    pub(super) fn is_answered_by(&self, probe: &Probe) -> bool {
+        probe.kind == Kind::Answer && probe.nonce == self.nonce
+    }
+
+    /// When the next step is due.
+    pub(super) fn next_at(&self) -> Instant {
+        self.next.min(self.give_up_at())
+    }
+
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        if now >= self.give_up_at() {
+            return Step::GiveUp;
+        }
+        if now < self.next {
+            return Step::Wait;
+        }
+        self.next = now.checked_add(REPEAT_AFTER).unwrap_or(now);
+        Step::Send(Probe { kind: Kind::Request, nonce: self.nonce })
+    }
+
+    fn give_up_at(&self) -> Instant {
+        self.first.checked_add(ANSWER_WITHIN).unwrap_or(self.first)
+    }
+}

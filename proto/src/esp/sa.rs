@@ -1,0 +1,285 @@
+//! The two halves of a session's ESP state: [`Outbound`] seals, [`Inbound`] opens, both in place.
+
+mod counter;
+
+use super::aead::{Aead, CipherRefused, nonce};
+use super::keys::DirectionKeys;
+use super::lifetime::Usage;
+use super::packet::{self, Header, ICV_LEN, NextHeader, PREFIX_LEN};
+use super::replay::{self, Arrival, ReplayWindow};
+use super::spi::Spi;
+use super::suite::{SALT_LEN, Suite};
+use crate::drop_reason::DropReason;
+use counter::Counter;
+
+/// Refused packets after which a receiver wants new keys: far below any integrity limit, far above noise.
+const REKEY_AFTER_REFUSED: u64 = 1 << 20;
+
+/// The sending direction: key, salt and counter.
+///
+/// It can be shared by the workers of a process, and cannot be copied, stored or restored: whoever starts anew needs new keys.
+///
+/// ```compile_fail
+/// fn copy<A: Clone>(sa: &adit_proto::esp::sa::Outbound<A>) -> adit_proto::esp::sa::Outbound<A> { sa.clone() }
+/// ```
+pub struct Outbound<A> {
+    spi: Spi,
+    suite: Suite,
+    salt: [u8; SALT_LEN],
+    aead: A,
+    counter: Counter,
+}
+
+impl<A: Aead> Outbound<A> {
+    /// Makes the SA that the peer receives as `spi`, and consumes its keys.
+    ///
+    /// # Errors
+    ///
+    /// If the cipher does not take the key.
+    pub fn new(spi: Spi, keys: DirectionKeys) -> Result<Self, CipherRefused> {
+        let suite = keys.suite();
+        let counter = Counter::new(suite.last_sequence(), suite.max_blocks());
+        Ok(Self { spi, suite, salt: keys.salt(), aead: A::new(suite, keys.key())?, counter })
+    }
+
+    /// The index the peer gave.
+    pub const fn spi(&self) -> Spi {
+        self.spi
+    }
+
+    /// The cipher in use.
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// What was sealed so far, for [`super::lifetime::Lifetime::is_over`].
+    pub fn usage(&self) -> Usage {
+        self.counter.usage()
+    }
+
+    /// Takes sequence numbers for `packets` inner packets of at most `largest` bytes each. What the reservation does not use is
+    /// skipped: the peer sees a gap, as after loss.
+    ///
+    /// Reserve for one batch at a time: numbers that wait fall out of the peer's window.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the suite. The packets must be dropped, or take
+    /// another carrier.
+    pub fn reserve(&self, packets: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
+        let blocks = Suite::blocks(packet::sealed_len(largest)).saturating_mul(u64::from(packets));
+        let numbers = self.counter.reserve(packets, blocks).ok_or(DropReason::SequenceExhausted)?;
+        Ok(Reservation { sa: self, next: numbers.start, end: numbers.end, largest })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn skip_to(&self, sequence: u64) {
+        self.counter.skip_to(sequence);
+    }
+}
+
+/// Sequence numbers of one SA, each to be used once.
+pub struct Reservation<'a, A> {
+    sa: &'a Outbound<A>,
+    next: u64,
+    end: u64,
+    largest: usize,
+}
+
+impl<A: Aead> Reservation<'_, A> {
+    /// Packets that can still be sealed.
+    pub const fn left(&self) -> u64 {
+        self.end.saturating_sub(self.next)
+    }
+
+    /// Seals the inner packet of `inner` bytes that stands in `slot` behind [`PREFIX_LEN`] bytes of headroom, in place, and
+    /// returns the length of the datagram, [`packet::sealed_len`], that `slot` then begins with.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::TooBig`] if `slot` is too short or `inner` larger than was reserved for, [`DropReason::SequenceExhausted`] if all
+    /// numbers are used, [`DropReason::SealFailed`] if the cipher fails. Then `slot` must not be sent.
+    pub fn seal(&mut self, slot: &mut [u8], inner: usize, next_header: NextHeader) -> Result<usize, DropReason> {
+        let (prefix, body) = slot.split_first_chunk_mut::<PREFIX_LEN>().ok_or(DropReason::TooBig)?;
+        if inner > self.largest {
+            return Err(DropReason::TooBig);
+        }
+        let body_len = packet::put_trailer(body, inner, next_header.code()).ok_or(DropReason::TooBig)?;
+        let (body, rest) = body.split_at_mut_checked(body_len).ok_or(DropReason::TooBig)?;
+        let icv = rest.first_chunk_mut::<ICV_LEN>().ok_or(DropReason::TooBig)?;
+        let sequence = self.take()?;
+        let spi = self.sa.spi.get();
+        let iv = sequence.to_be_bytes();
+        let [_, _, _, _, low @ ..] = iv;
+        *prefix = Header { spi, sequence_low: u32::from_be_bytes(low), iv }.encode();
+        let associated_data = packet::associated_data(spi, sequence);
+        let sealed = self.sa.aead.seal(nonce(self.sa.salt, iv), &associated_data, body);
+        *icv = sealed.map_err(|CipherRefused| DropReason::SealFailed)?;
+        Ok(packet::sealed_len(inner))
+    }
+
+    fn take(&mut self) -> Result<u64, DropReason> {
+        if self.next >= self.end {
+            return Err(DropReason::SequenceExhausted);
+        }
+        let sequence = self.next;
+        self.next = self.next.saturating_add(1);
+        Ok(sequence)
+    }
+}
+
+/// What a receiver asks of the explicit IV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IvRule {
+    /// It is the extended sequence number, as between two of us; checked before anything is decrypted.
+    IsSequence,
+    /// Anything the sender made unique (RFC 4106 section 3.1), for foreign senders.
+    Any,
+}
+
+/// What a receiver accepts beyond IP packets and dummies that follow the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Acceptance {
+    /// The rule for the IV.
+    pub iv: IvRule,
+    /// Whether vouched packets were negotiated.
+    pub vouched: bool,
+}
+
+/// What an inbound SA saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InboundCounters {
+    /// Packets authenticated.
+    pub opened: u64,
+    /// Of these, those that came after one with a higher number.
+    pub late: u64,
+    /// Packets whose authentication failed.
+    pub failed: u64,
+    /// Packets refused because IV and inferred number differ.
+    pub mismatched: u64,
+}
+
+/// An authenticated packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// What it is.
+    pub next_header: NextHeader,
+    /// Bytes of it.
+    pub len: usize,
+    /// Whether it is the newest, which alone may move a session to another address.
+    pub arrival: Arrival,
+}
+
+impl Opened {
+    /// Where in the datagram it stands.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        PREFIX_LEN..PREFIX_LEN.saturating_add(self.len)
+    }
+}
+
+/// The receiving direction: key, salt and replay window. One worker owns it.
+pub struct Inbound<A> {
+    spi: Spi,
+    suite: Suite,
+    salt: [u8; SALT_LEN],
+    aead: A,
+    window: ReplayWindow,
+    accept: Acceptance,
+    counters: InboundCounters,
+}
+
+impl<A: Aead> Inbound<A> {
+    /// Makes the SA that this end receives as `spi`, and consumes its keys.
+    ///
+    /// # Errors
+    ///
+    /// If the cipher does not take the key.
+    pub fn new(spi: Spi, keys: DirectionKeys, accept: Acceptance) -> Result<Self, CipherRefused> {
+        let aead = A::new(keys.suite(), keys.key())?;
+        let (window, counters) = (ReplayWindow::default(), InboundCounters::default());
+        Ok(Self { spi, suite: keys.suite(), salt: keys.salt(), aead, window, accept, counters })
+    }
+
+    /// The index this end gave.
+    pub const fn spi(&self) -> Spi {
+        self.spi
+    }
+
+    /// The cipher in use.
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// What it saw so far.
+    pub const fn counters(&self) -> InboundCounters {
+        self.counters
+    }
+
+    /// Whether so much was refused that new keys are wanted: forgeries, or a peer whose numbers ran away (after the loss of
+    /// some 2^32 packets), which new keys mend and a search would not.
+    pub const fn wants_rekey(&self) -> bool {
+        self.counters.failed.saturating_add(self.counters.mismatched) >= REKEY_AFTER_REFUSED
+    }
+
+    /// Opens a datagram in place: infers the sequence number, checks the window, authenticates and decrypts, and only then
+    /// moves the window (RFC 4303 sections 3.4.3 and 3.4.4, appendix A2).
+    ///
+    /// # Errors
+    ///
+    /// Why it must be dropped, in silence: nothing is ever answered that was not authenticated. After
+    /// [`DropReason::AuthenticationFailed`], `datagram` holds nothing of use.
+    pub fn open(&mut self, datagram: &mut [u8]) -> Result<Opened, DropReason> {
+        let header = Header::parse(datagram)?;
+        if header.spi != self.spi.get() {
+            return Err(DropReason::UnknownSpi);
+        }
+        if self.counters.failed >= self.suite.max_failures() {
+            return Err(DropReason::SaRetired);
+        }
+        let sequence = self.sequence(&header)?;
+        self.window.check(sequence)?;
+        let (_, sealed) = datagram.split_first_chunk_mut::<PREFIX_LEN>().ok_or(DropReason::Truncated)?;
+        let associated_data = packet::associated_data(header.spi, sequence);
+        if self.aead.open(nonce(self.salt, header.iv), &associated_data, sealed).is_err() {
+            self.counters.failed = self.counters.failed.saturating_add(1);
+            return Err(DropReason::AuthenticationFailed);
+        }
+        let arrival = self.window.commit(sequence)?;
+        self.counters.opened = self.counters.opened.saturating_add(1);
+        self.counters.late = self.counters.late.saturating_add(u64::from(arrival == Arrival::Late));
+        let plaintext = sealed.len().checked_sub(ICV_LEN).and_then(|len| sealed.get(..len));
+        self.inside(plaintext.ok_or(DropReason::Truncated)?, arrival)
+    }
+
+    /// The extended sequence number that the header means, if its IV agrees.
+    fn sequence(&mut self, header: &Header) -> Result<u64, DropReason> {
+        let newest = self.window.newest();
+        let inferred = replay::infer(header.sequence_low, newest);
+        let claimed = u64::from_be_bytes(header.iv);
+        match (self.accept.iv, inferred) {
+            (IvRule::IsSequence, Some(sequence)) if sequence == claimed => Ok(sequence),
+            (IvRule::Any, Some(sequence)) => Ok(sequence),
+            // A copy from long ago, which inference alone would take for one from far ahead.
+            (IvRule::IsSequence, _) if newest.saturating_sub(claimed) >= replay::WIDTH => Err(DropReason::TooOld),
+            (IvRule::IsSequence | IvRule::Any, _) => {
+                self.counters.mismatched = self.counters.mismatched.saturating_add(1);
+                Err(DropReason::SequenceMismatch)
+            }
+        }
+    }
+
+    fn inside(&self, plaintext: &[u8], arrival: Arrival) -> Result<Opened, DropReason> {
+        let (len, code) = packet::split_trailer(plaintext)?;
+        let next_header = NextHeader::from_code(code)
+            .filter(|next_header| self.accept.vouched || !next_header.is_vouched())
+            .ok_or(DropReason::UnknownNextHeader)?;
+        let version = plaintext.get(..len).and_then(<[u8]>::first).map(|first| first >> 4);
+        if next_header.version().is_some() && next_header.version() != version {
+            return Err(DropReason::BadVersion);
+        }
+        Ok(Opened { next_header, len, arrival })
+    }
+}
+
+#[cfg(test)]
+mod tests;
