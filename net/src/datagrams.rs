@@ -3,6 +3,7 @@
 use adit_proto::datagram::{self, Datagram, PACKET_CONTEXT, Prefix};
 use adit_proto::drop_reason::DropReason;
 use bytes::Bytes;
+use futures::FutureExt;
 use quinn::SendDatagramError;
 
 use crate::counters::Counters;
@@ -46,14 +47,25 @@ impl Datagrams {
         }
     }
 
-    /// Waits for the next packet of this stream; drops, and counts, what is none. Errors when the connection ends.
-    pub async fn receive(&self, counters: &Counters) -> Result<Bytes, quinn::ConnectionError> {
-        loop {
-            match self.packet(receive(&self.quic).await?) {
-                Ok(packet) => return Ok(packet),
-                Err(reason) => counters.count_drop(reason),
+    /// Waits for at least one packet of this stream, then takes what is there, appending at most `limit` to `batch`; drops, and
+    /// counts, what is none. Errors when the connection ends.
+    pub async fn receive(
+        &self,
+        batch: &mut Vec<Bytes>,
+        limit: usize,
+        counters: &Counters,
+    ) -> Result<(), quinn::ConnectionError> {
+        let mut datagrams = Vec::with_capacity(limit);
+        while batch.is_empty() {
+            receive(&self.quic, &mut datagrams, limit).await?;
+            for datagram in datagrams.drain(..) {
+                match self.packet(datagram) {
+                    Ok(packet) => batch.push(packet),
+                    Err(reason) => counters.count_drop(reason),
+                }
             }
         }
+        Ok(())
     }
 
     /// The packet in a datagram, if it is one of this stream.
@@ -66,14 +78,25 @@ impl Datagrams {
     }
 }
 
-/// Waits for the next HTTP datagram of any stream. One that cannot be parsed closes the connection, as RFC 9297 section 2.1 demands.
-pub async fn receive(quic: &quinn::Connection) -> Result<Datagram, quinn::ConnectionError> {
-    loop {
-        match datagram::decode(quic.read_datagram().await?) {
-            Ok(datagram) => return Ok(datagram),
+/// Waits for at least one HTTP datagram of any stream, then takes what is there, appending at most `limit` to `batch`. Cancel-safe.
+///
+/// One that cannot be parsed closes the connection, as RFC 9297 section 2.1 demands.
+pub async fn receive(
+    quic: &quinn::Connection,
+    batch: &mut Vec<Datagram>,
+    limit: usize,
+) -> Result<(), quinn::ConnectionError> {
+    let mut next = Some(quic.read_datagram().await);
+    while let Some(read) = next.take() {
+        match datagram::decode(read?) {
+            Ok(datagram) => batch.push(datagram),
             Err(error) => close(quic, error.code(), error.reason()),
         }
+        if batch.len() < limit {
+            next = quic.read_datagram().now_or_never();
+        }
     }
+    Ok(())
 }
 
 fn drop_reason(error: &SendDatagramError) -> DropReason {

@@ -1,11 +1,19 @@
 //! The TUN device: layer-3 packets to and from the host's kernel.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::uio::writev;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::packet_buffer::{Arena, PacketBuffer};
+
+mod offload;
+mod scratch;
+
+use scratch::with_scratch;
 
 /// Largest packet a TUN device hands over without offloads, in bytes: the largest MTU we ever set.
 pub const LARGEST_PACKET: usize = 9216;
@@ -14,6 +22,8 @@ pub const LARGEST_PACKET: usize = 9216;
 pub struct Tun {
     name: String,
     device: AsyncFd<tun::Device>,
+    /// The kernel takes packets one by one only.
+    single: AtomicBool,
 }
 
 impl Tun {
@@ -27,10 +37,12 @@ impl Tun {
         // Addresses, MTU and state belong to `host`, which can undo them.
         configuration.platform_config(|platform| {
             platform.ensure_root_privileges(false);
+            platform.vnet_hdr(true);
         });
         let device = tun::create(&configuration).map_err(into_io_error)?;
         device.set_nonblock()?;
-        Ok(Self { name: name.to_owned(), device: register(device)? })
+        offload::enable(&device);
+        Ok(Self { name: name.to_owned(), device: register(device)?, single: AtomicBool::new(false) })
     }
 
     /// The device's name, such as `adit0`.
@@ -38,14 +50,20 @@ impl Tun {
         &self.name
     }
 
-    /// Waits for at least one packet, then takes what is there, at most `limit`, appending to `batch`.
+    /// Waits for at least one packet, then takes what is there, about `limit`, appending to `batch`: a superpacket of the
+    /// kernel becomes up to 64 packets at once. Fails when the device was
+    /// deleted.
     pub async fn receive(&self, arena: &mut Arena, batch: &mut Vec<PacketBuffer>, limit: usize) -> io::Result<()> {
         let full = batch.len().saturating_add(limit);
         loop {
-            let mut guard = self.device.readable().await?;
+            // A device that was deleted shows an error only, which is no readiness to read.
+            let mut guard = self.device.ready(Interest::READABLE | Interest::ERROR).await?;
             while batch.len() < full {
-                match guard.try_io(|device| arena.fill_with(|space| device.get_ref().recv(space))) {
-                    Ok(packet) => batch.push(packet?),
+                let taken = guard.try_io(|device| {
+                    with_scratch(|scratch| scratch.take(arena, batch, |space| device.get_ref().recv(space)))
+                });
+                match taken {
+                    Ok(taken) => taken?,
                     Err(_would_block) => break,
                 }
             }
@@ -55,9 +73,29 @@ impl Tun {
         }
     }
 
-    /// Gives one packet to the kernel; its whole receive path runs inside this call, which never waits.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        self.device.try_io(Interest::WRITABLE, |device| device.send(packet)).map(|_| ())
+    /// Gives packets to the kernel and returns how many it took. Its whole receive path runs inside this call, which never waits.
+    ///
+    /// Neighbours that belong to one flow go in one call.
+    pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize {
+        let single = self.single.load(Ordering::Relaxed);
+        let given = with_scratch(|scratch| {
+            scratch.give(packets, single, |pieces| {
+                self.device.try_io(Interest::WRITABLE, |device| Ok(writev(descriptor(device), pieces)?))
+            })
+        });
+        if given.refused && !self.single.swap(true, Ordering::Relaxed) {
+            tracing::warn!("this kernel refuses superpackets; packets go to it one by one from now on");
+        }
+        given.packets
+    }
+}
+
+/// The device's descriptor, for calls its crate does not make.
+fn descriptor(device: &tun::Device) -> BorrowedFd<'_> {
+    // SAFETY: the device owns the descriptor and keeps it open as long as it is borrowed.
+    #[expect(unsafe_code, reason = "the crate's device does not implement AsFd")]
+    unsafe {
+        BorrowedFd::borrow_raw(device.as_raw_fd())
     }
 }
 

@@ -38,8 +38,8 @@ pub struct InviteRequest {
     pub lifetime_seconds: Option<u64>,
 }
 
-/// A new invite.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A new invite. Its link is a secret, so it has no `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct InviteAnswer {
     /// The user, in canonical form.
     pub user: String,
@@ -57,8 +57,8 @@ pub struct TokenRequest {
     pub user: String,
 }
 
-/// A new bearer token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A new bearer token, which is a secret, so it has no `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct TokenAnswer {
     /// The user, in canonical form.
     pub user: String,

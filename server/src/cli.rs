@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use adit_proto::exit::{Exit, Failure};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, PublicAddress, Source, parse_public_address};
+use crate::config::{Config, ConfigError, Problem, PublicAddress, Source, parse_public_address};
 use crate::init::Wishes;
 
 mod ask;
@@ -49,7 +49,7 @@ enum Verb {
     Init(InitFlags),
     /// Run the gateway until TERM or INT
     Run(log::LogFlags),
-    /// Check the configuration without starting
+    /// Check the configuration, keys and store without starting
     Check {
         /// Also ask the running gateway whether it serves
         #[arg(long)]
@@ -85,7 +85,7 @@ struct InitFlags {
     /// Name or address under which clients reach the gateway; repeatable [default: the address of the default route]
     #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_public_address)]
     public: Vec<PublicAddress>,
-    /// Local address, UDP and TCP; repeatable [default: all addresses with the public port]
+    /// Local address, for UDP; repeatable [default: all addresses with the public port]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
     /// Put everything below this directory instead of /etc/adit, /var/lib/adit and /run/adit
@@ -106,14 +106,32 @@ pub fn main() -> ExitCode {
     let json = arguments.place.json;
     match dispatch(arguments) {
         Ok(()) => Exit::Ok.into(),
-        Err(failure) => {
-            output::failure(&failure, json);
-            failure.exit.into()
+        Err(refusal) => {
+            output::refusal(&refusal, json);
+            refusal.failure.exit.into()
         }
     }
 }
 
-fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+/// Why a verb was not done, and with a wrong configuration or state also each problem by itself.
+struct Refusal {
+    failure: Failure,
+    problems: Vec<Problem>,
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { failure, problems: Vec::new() }
+    }
+}
+
+impl From<ConfigError> for Refusal {
+    fn from(error: ConfigError) -> Self {
+        Self { problems: error.problems.clone(), failure: error.into_failure() }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
     let Arguments { place, verb } = arguments;
     match verb {
         Verb::Init(flags) => verbs::init(&place, flags),
@@ -135,8 +153,8 @@ impl Place {
         Source::with_environment(self.config.clone(), self.set.clone())
     }
 
-    fn load(&self) -> Result<Config, Failure> {
-        Config::load(&self.source()).map_err(Failure::from)
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.source())
     }
 
     /// The flag that makes another call use the same file; empty when it is the usual one.

@@ -18,7 +18,8 @@ mod secret;
 mod value;
 
 pub use file::Source;
-pub(crate) use host::host_addresses;
+pub(crate) use file::read;
+pub(crate) use host::{HostAddress, host_addresses, overlap};
 pub use problem::{ConfigError, Problem};
 pub use secret::{SecretError, read_secret};
 pub(crate) use secret::{open_secret, write_new};
@@ -26,7 +27,7 @@ pub use value::parse_public_address;
 
 /// Where the configuration lies when neither `--config` nor `ADIT_CONFIG` names another place.
 pub const DEFAULT_PATH: &str = "/etc/adit/server.toml";
-/// Port of the gateway, for UDP and TCP alike, unless the configuration names another.
+/// UDP port of the gateway, unless the configuration names another.
 pub const DEFAULT_PORT: u16 = 443;
 
 /// A valid configuration.
@@ -69,7 +70,7 @@ pub struct Config {
 pub struct PublicAddress {
     /// DNS name (lower case) or IP address without brackets.
     pub host: String,
-    /// UDP and TCP port.
+    /// UDP port.
     pub port: u16,
 }
 
@@ -120,7 +121,7 @@ impl Config {
         file::load(source)
     }
 
-    /// Checks the configuration against the host's present addresses: no pool may hold an address of the host, except
+    /// Checks the configuration against the host's present addresses: no pool may overlap a network of the host, except
     /// on the gateway's own TUN device.
     ///
     /// # Errors
@@ -157,7 +158,7 @@ impl Config {
     /// directory.
     #[must_use]
     pub fn journal_path(&self) -> PathBuf {
-        self.state_dir.join("host.journal")
+        journal_path(&self.state_dir)
     }
 
     /// Makes the directory of the admin socket (mode 0700) unless it is there.
@@ -195,6 +196,17 @@ pub fn store_path(state_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn endpoint_keys_path(state_dir: &Path) -> PathBuf {
     state_dir.join("endpoint.key")
+}
+
+fn journal_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("host.journal")
+}
+
+/// The journal of changes to the host, also of a configuration that is broken or gone: of it, only the state directory is
+/// read, and without one the default is taken.
+#[must_use]
+pub fn journal_path_of(source: &Source) -> PathBuf {
+    journal_path(&file::state_dir(source))
 }
 
 /// A small valid configuration whose directories lie in `directory`.

@@ -7,9 +7,10 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::config::Config;
 use crate::identity::{Authority, DeviceRequest, IdentityError};
-use crate::store::{AuthError, EnrollError, Store};
+use crate::store::{EnrollError, RenewError, Store};
 
-/// Enrols a device: checks its request, consumes the invite and issues the certificate.
+/// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. Whoever has no good
+/// invite costs the gateway one look-up.
 ///
 /// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
 ///
@@ -22,8 +23,9 @@ pub fn enroll(
     request: &EnrollRequest,
     now: SystemTime,
 ) -> Result<EnrollResponse, (u16, Refusal)> {
-    let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
     let code = decode_code(&request.code).ok_or_else(unknown_invite)?;
+    store.check_invite(&code, now).map_err(|error| refuse_invite(&error))?;
+    let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
     let sign = |device: &str, user: &str| authority.issue_device(&csr, device, user, config.certificate_lifetime, now);
     let enrolled = store.enroll(&code, &request.device_name, now, sign).map_err(|error| refuse_invite(&error))?;
     tracing::info!(device = enrolled.device.id, "device enrolled");
@@ -37,7 +39,7 @@ pub fn enroll(
 
 /// Issues a fresh certificate to a device that has authenticated with its present one.
 ///
-/// Refusals: 400 `bad_request`, 403 `device_revoked`, 503 `unavailable`.
+/// Refusals: 400 `bad_request`, 403 `device_revoked`, 429 `renewed_too_often`, 503 `unavailable`.
 ///
 /// # Errors
 /// The HTTP status and body to answer with.
@@ -49,16 +51,13 @@ pub fn renew(
     request: &RenewRequest,
     now: SystemTime,
 ) -> Result<RenewResponse, (u16, Refusal)> {
+    let user = store.check_renewal(device, now).map_err(|error| refuse_renewal(&error))?;
     let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
-    let found = store.device(device).map_err(|error| unavailable(&error))?.ok_or_else(revoked_device)?;
     let certificate = authority
-        .issue_device(&csr, device, &found.user, config.certificate_lifetime, now)
+        .issue_device(&csr, device, &user, config.certificate_lifetime, now)
         .map_err(|error| unavailable(&error))?;
-    match store.renew(device, &certificate) {
-        Ok(()) => Ok(RenewResponse { certificate: certificate.pem }),
-        Err(AuthError::Unknown | AuthError::Revoked | AuthError::Expired) => Err(revoked_device()),
-        Err(AuthError::Store(error)) => Err(unavailable(&error)),
-    }
+    store.renew(device, &certificate, now).map_err(|error| refuse_renewal(&error))?;
+    Ok(RenewResponse { certificate: certificate.pem })
 }
 
 fn decode_code(text: &str) -> Option<[u8; 16]> {
@@ -79,6 +78,17 @@ fn unknown_invite() -> (u16, Refusal) {
 
 fn revoked_device() -> (u16, Refusal) {
     refusal(403, "device_revoked", "this device may no longer connect; ask for a new invite")
+}
+
+fn refuse_renewal(error: &RenewError) -> (u16, Refusal) {
+    match error {
+        RenewError::Unknown | RenewError::Revoked => revoked_device(),
+        RenewError::TooMany => {
+            let message = "this device has several certificates that are still good; use the newest";
+            refusal(429, "renewed_too_often", message)
+        }
+        RenewError::Store(error) => unavailable(error),
+    }
 }
 
 fn refuse_invite(error: &EnrollError<IdentityError>) -> (u16, Refusal) {
@@ -109,7 +119,7 @@ mod tests {
     use super::*;
     use crate::config::config_for_tests;
     use crate::identity::device_identity;
-    use crate::store::UserName;
+    use crate::store::{AuthError, UserName};
 
     struct Gateway {
         _directory: tempfile::TempDir,
@@ -184,6 +194,23 @@ mod tests {
         for code in ["AAAAAAAAAAAAAAAAAAAAAA", "", "short", "!!!!", &"A".repeat(1000)] {
             assert_eq!(refused(code, now()), "403 invite_unknown", "{code:?}");
         }
+    }
+
+    #[test]
+    fn certificate_request_is_looked_at_only_with_a_good_invite() {
+        let gateway = gateway();
+        assert_eq!(gateway.enroll("AAAAAAAAAAAAAAAAAAAAAA", "nonsense", now()).unwrap_err(), "403 invite_unknown");
+        let late = now() + Duration::from_secs(60);
+        assert_eq!(gateway.enroll(&gateway.invite(), "nonsense", late).unwrap_err(), "410 invite_expired");
+    }
+
+    #[test]
+    fn device_that_renews_again_and_again_is_told_to_wait() {
+        let gateway = gateway();
+        let enrolled = gateway.enroll(&gateway.invite(), &csr(), now()).unwrap();
+        let refused = (0..10).find_map(|_| gateway.renew(&enrolled.device).err());
+        assert_eq!(refused.as_deref(), Some("429 renewed_too_often"));
+        assert_eq!(admitted(&gateway, &enrolled.certificate).unwrap(), "alice", "it stays connected");
     }
 
     #[test]

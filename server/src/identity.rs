@@ -15,6 +15,7 @@ pub use server::ServerCertificate;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
 use adit_proto::exit::{Exit, Failure};
@@ -91,6 +92,13 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::System("no randomness from the system"))?;
     Ok(bytes)
+}
+
+/// SHA-256 of some bytes.
+pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    hash
 }
 
 fn certificate_time(time: SystemTime) -> Result<OffsetDateTime, IdentityError> {

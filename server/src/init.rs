@@ -7,15 +7,22 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use adit_net::host::is_forbidden_destination;
 use adit_proto::exit::{Exit, Failure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::{
-    self, DEFAULT_PATH, PublicAddress, endpoint_keys_path, host_addresses, keys, store_path, write_new,
+    self, DEFAULT_PATH, HostAddress, PublicAddress, endpoint_keys_path, host_addresses, keys, overlap, store_path,
+    write_new,
 };
 use crate::identity::{Authority, authority_certificate_path, authority_key_path, create_endpoint_keys, random};
 use crate::store::Store;
+
+/// The resolvers this host asks.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The resolvers systemd-resolved asks, where the host asks systemd-resolved.
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
 /// What the user asked for; nothing is needed.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +52,8 @@ pub struct Made {
     pub pool_v4: Ipv4Net,
     /// The IPv6 pool.
     pub pool_v6: Ipv6Net,
+    /// The resolvers for clients; empty when none was found.
+    pub dns_servers: Vec<IpAddr>,
     /// SHA-256 of the authority's public key, hexadecimal.
     pub pin: String,
     /// Whether the public addresses were found on this host, not given.
@@ -60,8 +69,9 @@ pub fn init(wishes: &Wishes, now: SystemTime) -> Result<Made, Failure> {
     let detected = wishes.public.is_empty();
     let public = if detected { detect_public()? } else { wishes.public.clone() };
     let listen = if wishes.listen.is_empty() { listen_on_all(&public) } else { wishes.listen.clone() };
-    let (pool_v4, pool_v6) = choose_pools()?;
-    let text = configuration(&places, &public, &listen, pool_v4, pool_v6);
+    let (pool_v4, pool_v6) = choose_pools(&host_addresses())?;
+    let dns_servers = resolvers(Path::new(RESOLV_CONF), Path::new(RESOLVED_CONF));
+    let text = configuration(&places, &public, &listen, (pool_v4, pool_v6), &dns_servers);
     config::check_text(&text, &places.config).map_err(Failure::from)?;
 
     let mut work = Work::default();
@@ -79,6 +89,7 @@ pub fn init(wishes: &Wishes, now: SystemTime) -> Result<Made, Failure> {
         listen,
         pool_v4,
         pool_v6,
+        dns_servers,
         pin: data_encoding::HEXLOWER.encode(&pin),
         detected,
     })
@@ -235,35 +246,57 @@ fn listen_on_all(public: &[PublicAddress]) -> Vec<SocketAddr> {
     vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]
 }
 
-/// A random /24 of 10.64.0.0 to 10.127.255.0 and a random unique local /64 (RFC 4193 section 3.2.2), neither of them in
-/// use on this host.
-fn choose_pools() -> Result<(Ipv4Net, Ipv6Net), Failure> {
-    /// Every try hits a busy network with a chance far below one half.
-    const TRIES: usize = 64;
-    let in_use: Vec<IpNet> = host_addresses().into_iter().map(|address| address.net.trunc()).collect();
-    let free = |net: IpNet| !in_use.iter().any(|used| used.contains(&net) || net.contains(used));
-    let mut chosen = (None, None);
-    for _ in 0..TRIES {
-        let v4 = random_v4()?;
-        let v6 = random_v6()?;
-        // A host inside 10.0.0.0/8 overlaps with all; then the last try has to do.
-        if chosen.0.is_none_or(|net| !free(IpNet::V4(net))) {
-            chosen.0 = Some(v4);
-        }
-        if chosen.1.is_none_or(|net| !free(IpNet::V6(net))) {
-            chosen.1 = Some(v6);
-        }
-    }
-    match chosen {
-        (Some(v4), Some(v6)) => Ok((v4, v6)),
-        _ => Err(Failure::new(Exit::Other, "address pools", "none could be chosen", "")),
-    }
+/// The host's resolvers that clients can ask through the gateway: those in `resolv_conf`, or, where these are a stub on the host
+/// itself, those behind it.
+fn resolvers(resolv_conf: &Path, behind_stub: &Path) -> Vec<IpAddr> {
+    let own = resolvers_in(resolv_conf);
+    if own.is_empty() { resolvers_in(behind_stub) } else { own }
 }
 
-fn random_v4() -> Result<Ipv4Net, Failure> {
-    let [second, third] = random().map_err(|error| error.into_failure())?;
-    let address = Ipv4Addr::new(10, 64 | (second & 0x3f), third, 0);
-    Ipv4Net::new(address, 24).map_err(|error| Failure::new(Exit::Other, "IPv4 pool", error.to_string(), ""))
+fn resolvers_in(path: &Path) -> Vec<IpAddr> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let address = (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok()).flatten();
+        let Some(address) = address else { continue };
+        let unfit = address.is_unspecified() || address.is_multicast() || is_forbidden_destination(address);
+        if !unfit && !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// A random private /24 and a random unique local /64 (RFC 4193 section 3.2.2), neither of them in use on this host.
+fn choose_pools(in_use: &[HostAddress]) -> Result<(Ipv4Net, Ipv6Net), Failure> {
+    /// A range of which little is in use is hit far more often than not.
+    const TRIES: usize = 64;
+    let free = |net: &IpNet| !in_use.iter().any(|address| overlap(address.net, *net));
+    let mut v4 = Vec::new();
+    for range in PRIVATE_RANGES {
+        for _ in 0..TRIES {
+            v4.push(random_v4(range)?);
+        }
+    }
+    let v4 = v4.into_iter().find(|net| free(&IpNet::V4(*net)));
+    let v6 = random_v6().map(|net| Some(net).filter(|net| free(&IpNet::V6(*net))))?;
+    v4.zip(v6).ok_or_else(|| {
+        let next = "make room in 10.64.0.0/10, 172.16.0.0/12 or 192.168.0.0/16 on this host";
+        Failure::new(Exit::Other, "address pools", "every private network is in use on this host", next)
+    })
+}
+
+/// Where IPv4 pools are taken from, first choice first: the upper parts of private networks (RFC 1918), which are used least.
+const PRIVATE_RANGES: [(Ipv4Addr, u8); 3] =
+    [(Ipv4Addr::new(10, 64, 0, 0), 10), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+
+fn random_v4((start, length): (Ipv4Addr, u8)) -> Result<Ipv4Net, Failure> {
+    let random = u32::from_be_bytes(random().map_err(|error| error.into_failure())?);
+    let host_bits = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
+    let address = Ipv4Addr::from_bits(start.to_bits() | (random & host_bits));
+    let net = Ipv4Net::new(address, 24).map(|net| net.trunc());
+    net.map_err(|error| Failure::new(Exit::Other, "IPv4 pool", error.to_string(), ""))
 }
 
 fn random_v6() -> Result<Ipv6Net, Failure> {
@@ -278,14 +311,15 @@ fn configuration(
     places: &Places,
     public: &[PublicAddress],
     listen: &[SocketAddr],
-    pool_v4: Ipv4Net,
-    pool_v6: Ipv6Net,
+    (pool_v4, pool_v6): (Ipv4Net, Ipv6Net),
+    dns_servers: &[IpAddr],
 ) -> String {
     let mut values = vec![
         ("public", list(public.iter().map(public_text))),
         ("listen", list(listen.iter().map(ToString::to_string))),
         ("pool.v4", literal(&pool_v4.to_string())),
         ("pool.v6", literal(&pool_v6.to_string())),
+        ("dns.servers", list(dns_servers.iter().map(ToString::to_string))),
     ];
     if places.own {
         values.push(("state_dir", literal(&places.state_dir.display().to_string())));
@@ -368,10 +402,49 @@ mod tests {
     #[test]
     fn random_pools_lie_where_nobody_else_is_likely_to_be() {
         for _ in 0..200 {
-            let v4 = random_v4().unwrap();
-            assert!("10.64.0.0/10".parse::<Ipv4Net>().unwrap().contains(&v4));
+            let (v4, _) = choose_pools(&[]).unwrap();
+            assert!("10.64.0.0/10".parse::<Ipv4Net>().unwrap().contains(&v4), "{v4}");
+            assert_eq!((v4.prefix_len(), v4.addr()), (24, v4.network()));
             assert_eq!(random_v6().unwrap().network().octets()[0], 0xfd);
         }
+    }
+
+    #[test]
+    fn pool_keeps_clear_of_the_hosts_networks() {
+        let attached = |nets: &[&str]| -> Vec<HostAddress> {
+            let address = |net: &&str| HostAddress { device: "eth0".into(), net: net.parse().unwrap() };
+            nets.iter().map(address).collect()
+        };
+        let (v4, _) = choose_pools(&attached(&["10.1.2.3/8"])).unwrap();
+        assert!("172.16.0.0/12".parse::<Ipv4Net>().unwrap().contains(&v4), "{v4}");
+        let (v4, _) = choose_pools(&attached(&["10.1.2.3/8", "172.17.0.1/11"])).unwrap();
+        assert!("192.168.0.0/16".parse::<Ipv4Net>().unwrap().contains(&v4), "{v4}");
+        assert!(choose_pools(&attached(&["10.1.2.3/8", "172.17.0.1/11", "192.168.1.1/16"])).is_err());
+    }
+
+    #[test]
+    fn resolvers_are_the_hosts_own_that_clients_can_reach() {
+        let directory = tempfile::tempdir().unwrap();
+        let (own, behind) = (directory.path().join("resolv.conf"), directory.path().join("behind"));
+        let found = |text: &str| {
+            std::fs::write(&own, text).unwrap();
+            resolvers(&own, &behind).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found("nameserver 127.0.0.53\noptions edns0\n"), Vec::<String>::new(), "a stub, nothing behind it");
+        std::fs::write(&behind, "nameserver 10.1.0.53\n").unwrap();
+        assert_eq!(found("nameserver 127.0.0.53\n"), ["10.1.0.53"]);
+        assert_eq!(found(""), ["10.1.0.53"]);
+        assert_eq!(
+            found(
+                "# nameserver 192.0.2.1\nsearch example.org\nnameserver 192.0.2.53 # office\nnameserver\t2001:db8::53\n\
+                 nameserver fe80::1%eth0\nnameserver fe80::1\nnameserver 169.254.169.253\nnameserver 168.63.129.16\n\
+                 nameserver 0.0.0.0\nnameserver ::1\nnameserver nonsense\nnameserver\nnameserver 192.0.2.53\n"
+            ),
+            ["192.0.2.53", "2001:db8::53"]
+        );
+        std::fs::remove_file(&own).unwrap();
+        std::fs::remove_file(&behind).unwrap();
+        assert_eq!(resolvers(&own, &behind), Vec::<IpAddr>::new());
     }
 
     /// With `ADIT_WRITE_SAMPLE` set the sample is written instead.
@@ -380,7 +453,7 @@ mod tests {
         let places = Places::of(&Wishes::default()).unwrap();
         let public = [PublicAddress { host: "vpn.example.org".into(), port: config::DEFAULT_PORT }];
         let pools = ("10.77.0.0/24".parse().unwrap(), "fd00:77::/64".parse().unwrap());
-        let text = configuration(&places, &public, &listen_on_all(&public), pools.0, pools.1);
+        let text = configuration(&places, &public, &listen_on_all(&public), pools, &[]);
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/server.toml");
         if std::env::var_os("ADIT_WRITE_SAMPLE").is_some() {
             std::fs::write(path, &text).unwrap();

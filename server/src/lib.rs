@@ -1,6 +1,7 @@
 //! The Adit gateway: identity, store, sessions, front-ends and the admin socket.
 
 pub mod admin;
+pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod connect_ip;
@@ -11,4 +12,5 @@ pub mod init;
 pub mod router;
 pub mod run;
 pub mod session;
+pub mod state;
 pub mod store;

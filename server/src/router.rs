@@ -13,6 +13,7 @@ use adit_proto::packet::IpPacket;
 use adit_proto::packet::icmp::TooBigAnswers;
 use adit_proto::policy::DestinationPolicy;
 use adit_proto::route_table::RouteTable;
+use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::session::{Session, SessionTable};
@@ -61,13 +62,20 @@ impl Router {
         &self.counters
     }
 
-    /// Takes one packet that came from a client, checks it and gives it to the kernel.
-    pub fn from_client(&self, session: &Session, packet: &[u8]) {
-        match self.admit(session, packet) {
-            Err(reason) => session.counters.count_drop(reason),
-            Ok(()) if self.tun.send(packet).is_ok() => session.counters.count_rx(1, packet.len() as u64),
-            Ok(()) => session.counters.count_drop(DropReason::TunWriteFailed),
+    /// Takes packets that came from a client, checks each and gives those that may pass to the kernel. Empties `packets`.
+    pub fn from_client(&self, session: &Session, packets: &mut Vec<Bytes>) {
+        packets.retain(|packet| match self.admit(session, packet) {
+            Ok(()) => true,
+            Err(reason) => {
+                session.counters.count_drop(reason);
+                false
+            }
+        });
+        session.counters.count_rx(packets.len() as u64, packets.iter().map(|packet| packet.len() as u64).sum());
+        for _refused in self.tun.send(packets)..packets.len() {
+            session.counters.count_drop(DropReason::TunWriteFailed);
         }
+        packets.clear();
     }
 
     /// A client's packet must be well-formed, bear the session's own source (RFC 9484 section 4.7.1, BCP 38), and go where the gateway
@@ -109,10 +117,8 @@ impl Router {
             None => self.counters.count_drop(DropReason::NoRoute),
             Some(session) if parsed.len > usize::from(run.mtu) => {
                 session.counters.count_drop(DropReason::TooBig);
-                if let Some(answer) = too_big.answer(packet.packet(), run.mtu, Instant::now())
-                    && let Err(error) = self.tun.send(answer)
-                {
-                    tracing::trace!(%error, "answer not accepted by the TUN device");
+                if let Some(answer) = too_big.answer(packet.packet(), run.mtu, Instant::now()) {
+                    self.tun.send(&[answer]);
                 }
             }
             Some(_) => run.packets.push(packet),

@@ -3,15 +3,15 @@
 //! Every write is one transaction, durable (WAL, `synchronous=FULL`) before the method returns.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use adit_proto::exit::{Exit, Failure};
-use aws_lc_rs::digest;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::config::{SecretError, open_secret, write_new};
+use crate::identity::sha256;
 
 mod device;
 mod enroll;
@@ -25,13 +25,12 @@ pub use name::{NameError, UserName};
 
 /// The store of one gateway. All methods block for the time of a transaction and may be called from any thread.
 pub struct Store {
-    path: PathBuf,
     connection: Mutex<Connection>,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Store").finish_non_exhaustive()
     }
 }
 
@@ -134,6 +133,23 @@ pub enum EnrollError<E: std::error::Error + 'static> {
     Store(#[from] StoreError),
 }
 
+/// Why a device gets no further certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// No device with certificates has this id.
+    #[error("unknown device")]
+    Unknown,
+    /// The device was revoked.
+    #[error("revoked device")]
+    Revoked,
+    /// As many certificates of the device are good as may be.
+    #[error("too many certificates")]
+    TooMany,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -183,15 +199,21 @@ impl Store {
     /// # Errors
     /// The file is missing, unsafe, damaged, or of a newer program.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        drop(open_secret(path)?);
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        // SQLite refuses a path with a symbolic link anywhere in it, so the directory is resolved first.
-        let directory = path.parent().map(std::fs::canonicalize).transpose().map_err(StoreError::Create)?;
-        let resolved = directory.unwrap_or_default().join(path.file_name().unwrap_or_default());
-        let mut connection = Connection::open_with_flags(resolved, flags)?;
+        let mut connection = connect(path)?;
         schema::prepare(&mut connection)?;
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Opens the store for a look: it is neither changed nor brought up to date.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let connection = connect(path)?;
+        schema::inspect(&connection)?;
+        // Not SQLITE_OPEN_READ_ONLY: that leaves the files of a write-ahead log behind.
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(Self { connection: Mutex::new(connection) })
     }
 
     /// Forgets invites and certificates whose time has been over for 30 days.
@@ -221,7 +243,7 @@ impl Store {
                 "`adit-server users` and `adit-server devices` list them",
             ),
             StoreError::TooNew { .. } => Failure::new(
-                Exit::Other,
+                Exit::Usage,
                 path.display().to_string(),
                 error.to_string(),
                 "install the newer adit-server",
@@ -230,16 +252,14 @@ impl Store {
             | StoreError::Create(_)
             | StoreError::Randomness
             | StoreError::StaticLease) => {
-                let next = "check the disk; a damaged store must be restored from a backup";
-                Failure::new(Exit::Other, path.display().to_string(), other.to_string(), next)
+                let (exit, next) = if other.is_wrong_file() {
+                    (Exit::Usage, "restore the file from a backup")
+                } else {
+                    (Exit::Other, "look at the disk of the state directory, and try again")
+                };
+                Failure::new(exit, path.display().to_string(), other.to_string(), next)
             }
         }
-    }
-
-    /// Where the store lies.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The connection. A panic of another holder leaves no half transaction behind: dropping one rolls it back.
@@ -258,14 +278,25 @@ impl Store {
     }
 }
 
-fn unix(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+impl StoreError {
+    /// Whether the file is no store, and trying again mends nothing.
+    fn is_wrong_file(&self) -> bool {
+        let Self::Sqlite(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    }
 }
 
-fn sha256(secret: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
-    hash
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    drop(open_secret(path)?);
+    // SQLite refuses a path with a symbolic link anywhere in it, so the directory is resolved first.
+    let directory = path.parent().map(std::fs::canonicalize).transpose().map_err(StoreError::Create)?;
+    let resolved = directory.unwrap_or_default().join(path.file_name().unwrap_or_default());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    Ok(Connection::open_with_flags(resolved, flags)?)
+}
+
+fn unix(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StoreError> {
@@ -334,7 +365,38 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         write_new(&path, &[0x5a; 8192], 0o600).unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Sqlite(_))));
+        for opened in [Store::open(&path), Store::open_read_only(&path)] {
+            assert_eq!(Store::failure(&path, opened.unwrap_err()).exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn store_that_another_process_keeps_locked_may_be_tried_again() {
+        let Scratch { directory, store } = scratch();
+        let path = directory.path().join("store.db");
+        let locked = {
+            let other = Store::open(&path).unwrap();
+            other.lock().busy_timeout(Duration::ZERO).unwrap();
+            let mut holder = store.lock();
+            let _writing = holder.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+            other.prune(at(0)).unwrap_err()
+        };
+        assert_eq!(Store::failure(&path, locked).exit, Exit::Other);
+    }
+
+    #[test]
+    fn look_at_a_store_reads_but_does_not_write() {
+        let Scratch { directory, store } = scratch();
+        let path = directory.path().join("store.db");
+        let look = Store::open_read_only(&path).unwrap();
+        assert_eq!(look.users(at(0)).unwrap(), []);
+        assert!(look.prune(at(0)).is_err());
+        store.lock().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(Store::open_read_only(&path), Err(StoreError::TooNew { found: 99, .. })));
+        store.lock().pragma_update(None, "user_version", 0).unwrap();
+        drop(Store::open_read_only(&path).unwrap());
+        let version: i64 = store.lock().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(version, 0, "not brought up to date");
     }
 
     #[test]

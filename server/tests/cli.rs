@@ -185,9 +185,46 @@ fn check_gives_its_problems_to_machines_too() {
     made.append("[nonsense]\nkey = 1\n");
     let run = made.run(&["check", "--json"]);
     assert_eq!(run.code, 2);
-    let first: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
-    assert_eq!(first["ok"], false);
-    assert_eq!(first["problems"][0]["what"], "nonsense");
+    let only: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(only["error"]["exit"], 2);
+    assert_eq!(only["error"]["problems"][0]["what"], "nonsense");
+    let listed: Value = serde_json::from_str(&made.run(&["users", "--json"]).stdout).unwrap();
+    assert_eq!(listed["error"]["problems"], only["error"]["problems"], "every verb says so");
+}
+
+#[test]
+fn check_parses_what_run_would_load() {
+    let made = Made::new();
+    std::fs::remove_file(made.state("authority.pem")).unwrap();
+    for (name, content) in [("endpoint.key", &b"garbage"[..]), ("store.db", &[0x5a; 4096])] {
+        std::fs::write(made.state(name), content).unwrap();
+    }
+    let run = made.run(&["check"]);
+    assert_eq!(run.code, 2);
+    let found = problems(&run);
+    assert_eq!(found.len(), 3, "{}", run.stderr);
+    for name in ["authority.pem", "endpoint.key", "store.db"] {
+        assert!(found.iter().any(|line| line.contains(name)), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn cleanup_works_with_a_broken_configuration() {
+    let made = Made::new();
+    let text = std::fs::read_to_string(made.file()).unwrap();
+    made.replace(&format!("[[[ a bad edit\n{text}"));
+    assert_eq!(made.run(&["check"]).code, 2);
+    let journal = made.state("host.journal");
+    // Of an earlier boot, so that nothing on this host is touched.
+    let change = r#"{"sysctl":{"key":"net.ipv4.ip_forward","previous":"0","set":"1"}}"#;
+    let line = format!("{{\"boot\":\"earlier\"}}\n{{\"change\":{{\"id\":0,\"change\":{change}}}}}\n");
+    std::fs::write(&journal, line).unwrap();
+    let cleaned = made.json(&["cleanup"]);
+    assert_eq!(cleaned["journal"], journal.to_str().unwrap());
+    assert!(!journal.exists());
+    std::fs::remove_file(made.file()).unwrap();
+    let default = made.run(&["cleanup", "--set", &format!("state_dir={}", made.state("").display())]);
+    assert_eq!(default.code, 0, "{}", default.stderr);
 }
 
 #[test]
@@ -240,8 +277,7 @@ fn unreadable_key_file_is_one_clear_message() {
     if nix::unistd::geteuid().is_root() {
         // Root reads everything, so another user looks: the directories are open, the key is root's alone.
         set_mode(made.directory.path(), 0o755);
-        set_mode(&made.directory.path().join("state"), 0o755);
-        for name in ["endpoint.key", "store.db"] {
+        for name in ["", "endpoint.key", "store.db"] {
             std::os::unix::fs::chown(made.state(name), Some(NOBODY), None).unwrap();
         }
         checked.uid(NOBODY);

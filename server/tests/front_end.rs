@@ -119,7 +119,8 @@ fn scoped_tunnels_are_not_offered() {
 fn gateway_without_room_says_so() {
     in_namespace(async || {
         let world = World::with(|config| config.limits.sessions = 1).await;
-        let (first, second) = (world.connect(Some(world.enroll("alice"))).await, world.connect(Some(world.enroll("bob"))).await);
+        let (first, second) =
+            (world.connect(Some(world.enroll("alice"))).await, world.connect(Some(world.enroll("bob"))).await);
         let _first = tunnel(&first, None).await.unwrap();
         let answer = tunnel(&second, None).await.unwrap();
         let reason = "the gateway has no room for another session";
@@ -202,7 +203,8 @@ fn place_of_a_connection_is_free_again_whatever_it_asked() {
         }
         drop(asked);
         drop(http);
-        let next = tokio::time::timeout(PATIENCE * 3, world.connect(Some(certificate))).await.expect("there is a place");
+        let next =
+            tokio::time::timeout(PATIENCE * 3, world.connect(Some(certificate))).await.expect("there is a place");
         assert_eq!(tunnel(&next, None).await.unwrap().status, 200);
     });
 }

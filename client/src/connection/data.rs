@@ -1,5 +1,6 @@
 //! The packet side of a connection: two tasks that move batches between the packet source and the carrier.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -62,6 +63,11 @@ impl DataPath {
         }
     }
 
+    /// Number of UDP datagrams that came from the gateway, of whatever kind.
+    pub(super) fn datagrams_received(&self) -> u64 {
+        self.carrier.quic().stats().udp_rx.datagrams
+    }
+
     pub(super) fn stats(&self) -> ConnectionStats {
         let traffic = self.counters.traffic();
         let quic = self.carrier.quic();
@@ -85,13 +91,13 @@ impl DataPath {
     }
 }
 
-/// Moves packets from the source to the gateway until the source fails or the task is dropped.
-pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
+/// Moves packets from the source to the gateway until the source fails, which is what it returns.
+pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -> io::Error {
     let mut batch = Vec::with_capacity(BATCH);
     let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1);
     loop {
         if let Err(error) = source.receive(&mut batch, BATCH).await {
-            return tracing::warn!(%error, "packet source failed");
+            return error;
         }
         let mtu = path.mtu();
         batch.retain(|packet: &PacketBuffer| match IpPacket::parse(packet.packet()) {
@@ -115,20 +121,25 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
 /// Moves packets from the gateway to the source until the connection ends or the task is dropped.
 pub(super) async fn downlink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
     let mut from_capsules = path.from_capsules.lock().await;
+    let mut batch = Vec::with_capacity(BATCH);
     loop {
-        let packet = tokio::select! {
-            received = path.carrier.receive(&path.counters) => match received {
-                Ok(packet) => packet,
-                Err(_connection_ended) => return,
+        tokio::select! {
+            received = path.carrier.receive(&mut batch, BATCH, &path.counters) => if received.is_err() {
+                return; // The connection has ended.
             },
-            Some(packet) = from_capsules.recv() => packet,
-        };
-        match path.check(&packet) {
-            Err(reason) => path.counters.count_drop(reason),
-            Ok(()) if source.deliver(std::slice::from_ref(&packet)) == 1 => {
-                path.counters.count_rx(1, packet.len() as u64)
-            }
-            Ok(()) => path.counters.count_drop(DropReason::TunWriteFailed),
+            Some(packet) = from_capsules.recv() => batch.push(packet),
         }
+        batch.retain(|packet| match path.check(packet) {
+            Ok(()) => true,
+            Err(reason) => {
+                path.counters.count_drop(reason);
+                false
+            }
+        });
+        path.counters.count_rx(batch.len() as u64, batch.iter().map(|packet| packet.len() as u64).sum());
+        for _refused in source.deliver(&batch)..batch.len() {
+            path.counters.count_drop(DropReason::TunWriteFailed);
+        }
+        batch.clear();
     }
 }

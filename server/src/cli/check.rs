@@ -3,13 +3,13 @@
 use adit_proto::exit::Failure;
 use serde_json::{Value, json};
 
-use super::{Place, ask, output};
-use crate::config::{Config, ConfigError};
+use super::{Place, Refusal, ask, output};
+use crate::config::Config;
+use crate::state;
 
-/// Checks the configuration, the key files and the host's addresses; with `live` also that the gateway serves.
-pub(super) fn check(place: &Place, live: bool) -> Result<(), Failure> {
-    let checked = Config::load(&place.source()).and_then(|config| config.check_host().map(|()| config));
-    let config = checked.map_err(|error| report(error, place.json))?;
+/// Checks the configuration, everything in the state directory, and the host's addresses; with `live` also that the gateway serves.
+pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
+    let config = state::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
     if place.json {
         output::object(&json!({ "ok": true, "config": config.path, "status": status }));
@@ -31,19 +31,6 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Failure> {
 
 fn running(config: &Config) -> Result<Value, Failure> {
     ask::ask_running(config, "GET", "/status", &Value::Null)?.ok_or_else(|| ask::not_running(config))
-}
-
-/// With `--json` the problems are also given one by one.
-fn report(error: ConfigError, as_json: bool) -> Failure {
-    if as_json {
-        let problems: Vec<Value> = error
-            .problems
-            .iter()
-            .map(|problem| json!({ "what": problem.what, "reason": problem.reason, "next": problem.next }))
-            .collect();
-        output::object(&json!({ "ok": false, "config": error.path, "problems": problems }));
-    }
-    error.into_failure()
 }
 
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {

@@ -10,7 +10,7 @@ use qrcode::render::unicode::Dense1x2;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Place, ask, duration, output};
+use super::{Place, Refusal, ask, duration, output};
 use crate::admin::{InviteAnswer, TokenAnswer};
 
 /// Whom to invite.
@@ -27,7 +27,7 @@ pub(super) struct InviteFlags {
 }
 
 /// Makes an invite and shows its link.
-pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Failure> {
+pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Refusal> {
     let config = place.load()?;
     let body = json!({ "user": flags.name, "lifetime_seconds": flags.expires.map(|expires| expires.as_secs()) });
     let answer = ask::ask(&config, "POST", "/invite", &body)?;
@@ -47,7 +47,7 @@ pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Failure> 
 }
 
 /// Makes a bearer token and shows it, once.
-pub(super) fn token(place: &Place, name: &str) -> Result<(), Failure> {
+pub(super) fn token(place: &Place, name: &str) -> Result<(), Refusal> {
     let config = place.load()?;
     let answer = ask::ask(&config, "POST", "/token", &json!({ "user": name }))?;
     if place.json {

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use adit_proto::exit::Failure;
 use serde_json::{Value, json};
 
 use super::output::{time, word};
-use super::{Place, ask, output};
+use super::{Place, Refusal, ask, output};
 
 /// Lists the users.
-pub(super) fn users(place: &Place) -> Result<(), Failure> {
+pub(super) fn users(place: &Place) -> Result<(), Refusal> {
     list(place, "/users", |answer| {
         let rows = rows(&answer["users"], |user| {
             [word(&user["name"]), word(&user["devices"]), word(&user["invites"]), time(&user["created_at"])]
@@ -22,7 +21,7 @@ pub(super) fn users(place: &Place) -> Result<(), Failure> {
 }
 
 /// Lists the devices.
-pub(super) fn devices(place: &Place) -> Result<(), Failure> {
+pub(super) fn devices(place: &Place) -> Result<(), Refusal> {
     list(place, "/devices", |answer| {
         let rows = rows(&answer["devices"], |device| {
             [
@@ -42,7 +41,7 @@ pub(super) fn devices(place: &Place) -> Result<(), Failure> {
 }
 
 /// Lists the live sessions.
-pub(super) fn sessions(place: &Place) -> Result<(), Failure> {
+pub(super) fn sessions(place: &Place) -> Result<(), Refusal> {
     list(place, "/sessions", |answer| {
         let rows = rows(&answer["sessions"], |session| {
             [
@@ -68,7 +67,7 @@ pub(super) fn sessions(place: &Place) -> Result<(), Failure> {
 }
 
 /// Shows the gateway at a glance.
-pub(super) fn status(place: &Place) -> Result<(), Failure> {
+pub(super) fn status(place: &Place) -> Result<(), Refusal> {
     list(place, "/status", |status| {
         let mut lines = vec![
             ("version", word(&status["version"])),
@@ -86,7 +85,7 @@ pub(super) fn status(place: &Place) -> Result<(), Failure> {
 }
 
 /// Shuts out a user or device.
-pub(super) fn revoke(place: &Place, name: &str) -> Result<(), Failure> {
+pub(super) fn revoke(place: &Place, name: &str) -> Result<(), Refusal> {
     let config = place.load()?;
     let answer = ask::ask(&config, "POST", "/revoke", &json!({ "name": name }))?;
     if place.json {
@@ -101,7 +100,7 @@ pub(super) fn revoke(place: &Place, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(place: &Place, path: &str, text: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+fn list(place: &Place, path: &str, text: impl FnOnce(&Value) -> String) -> Result<(), Refusal> {
     let config = place.load()?;
     let answer = ask::ask(&config, "GET", path, &Value::Null)?;
     if place.json {

@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use adit_proto::exit::Failure;
 use serde_json::{Value, json};
 
+use super::Refusal;
+use crate::config::Problem;
+
 /// Prints text and a line end. A closed standard output is no error: whoever read it had enough.
 pub(super) fn text(text: &str) {
     ignore_closed(writeln!(io::stdout(), "{text}"));
@@ -15,11 +18,19 @@ pub(super) fn object(value: &Value) {
     text(&value.to_string());
 }
 
-/// Prints a failure for people on standard error and, when asked for, for machines on standard output.
-pub(super) fn failure(failure: &Failure, as_json: bool) {
+/// Prints a refusal for people on standard error and, when asked for, for machines as one object on standard output.
+pub(super) fn refusal(refusal: &Refusal, as_json: bool) {
+    let failure = &refusal.failure;
     if as_json {
         let Failure { exit, what, reason, next } = failure;
-        object(&json!({ "error": { "what": what, "reason": reason, "next": next, "exit": *exit as u8 } }));
+        let problem =
+            |problem: &Problem| json!({ "what": problem.what, "reason": problem.reason, "next": problem.next });
+        let problems: Vec<Value> = refusal.problems.iter().map(problem).collect();
+        let mut error = json!({ "what": what, "reason": reason, "next": next, "exit": *exit as u8 });
+        if !problems.is_empty() {
+            error["problems"] = Value::Array(problems);
+        }
+        object(&json!({ "error": error }));
     }
     ignore_closed(writeln!(io::stderr(), "error: {failure}"));
 }

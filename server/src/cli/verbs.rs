@@ -6,14 +6,16 @@ use adit_proto::exit::{Exit, Failure};
 use serde_json::json;
 
 use super::log::{self, LogFlags};
-use super::{InitFlags, Place, Wishes, now, output, small_runtime};
+use super::{InitFlags, Place, Refusal, Wishes, now, output, small_runtime};
+use crate::cleanup::clean_up;
+use crate::config::journal_path_of;
 use crate::init::{Made, init as make};
 
 /// Exists while systemd manages this host (sd_booted(3)).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// Makes a new gateway and says what was made and what comes next.
-pub(super) fn init(place: &Place, flags: InitFlags) -> Result<(), Failure> {
+pub(super) fn init(place: &Place, flags: InitFlags) -> Result<(), Refusal> {
     let wishes =
         Wishes { config: place.config.clone(), directory: flags.dir, public: flags.public, listen: flags.listen };
     let made = make(&wishes, now())?;
@@ -34,6 +36,7 @@ fn report(place: &Place, made: &Made) -> String {
         ("listen", listen.join(", ")),
         ("IPv4 pool", made.pool_v4.to_string()),
         ("IPv6 pool", made.pool_v6.to_string()),
+        ("DNS for clients", dns_servers(made)),
         ("authority's pin", made.pin.clone()),
     ]);
     let mut text = format!("Made a gateway.\n\n{facts}\n");
@@ -41,6 +44,12 @@ fn report(place: &Place, made: &Made) -> String {
         text.push_str(
             "\nThe public address was found on this host. If clients reach the gateway under another, \
              edit `public` in the configuration.\n",
+        );
+    }
+    if made.dns_servers.is_empty() {
+        text.push_str(
+            "\nNo resolver of this host can serve clients, so they keep their own. A client whose resolver is in its local network \
+             will not reach it through the tunnel: set `dns.servers` in the configuration.\n",
         );
     }
     let flag = place.flag_for(&made.config);
@@ -51,8 +60,15 @@ fn report(place: &Place, made: &Made) -> String {
     text
 }
 
+fn dns_servers(made: &Made) -> String {
+    if made.dns_servers.is_empty() {
+        return "none".to_owned();
+    }
+    made.dns_servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Runs the gateway.
-pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Failure> {
+pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
     let config = place.load()?;
     log::start(flags).map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
     config.create_runtime_dir().map_err(|error| {
@@ -65,17 +81,17 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), ""))?;
-    runtime.block_on(crate::run::run(config))
+    Ok(runtime.block_on(crate::run::run(config))?)
 }
 
-/// Undoes what a crashed gateway left.
-pub(super) fn cleanup(place: &Place) -> Result<(), Failure> {
-    let config = place.load()?;
-    let undone = small_runtime()?.block_on(crate::run::cleanup(config))?;
+/// Undoes what a crashed gateway left, whatever state the configuration is in: a bad edit must not keep a host as it is.
+pub(super) fn cleanup(place: &Place) -> Result<(), Refusal> {
+    let journal = journal_path_of(&place.source());
+    let undone = small_runtime()?.block_on(clean_up(&journal))?;
     if place.json {
-        output::object(&json!({ "undone": undone }));
+        output::object(&json!({ "undone": undone, "journal": journal }));
     } else if undone == 0 {
-        output::text("Nothing to clean up.");
+        output::text(&format!("Nothing to clean up by {}.", journal.display()));
     } else {
         output::text(&format!("Changes undone: {undone}."));
     }

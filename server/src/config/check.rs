@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use adit_net::host::is_forbidden_destination;
 use ipnet::IpNet;
 
 use super::{Config, Problem, endpoint_keys_path, secret, store_path};
@@ -26,6 +27,11 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
     problems.extend(duplicates("public", &config.public, |public| format!("{}:{}", public.host, public.port)));
     problems.extend(duplicates("routes", &config.routes, ToString::to_string));
     problems.extend(duplicates("dns.servers", &config.dns.servers, ToString::to_string));
+    let forbidden = config.dns.servers.iter().filter(|server| is_forbidden_destination(**server));
+    problems.extend(forbidden.map(|server| {
+        let reason = format!("{server} is out of the clients' reach: it is link-local, or a cloud's metadata service");
+        problem("dns.servers", &reason, "name a resolver that clients reach through the gateway")
+    }));
     if !config.dns.domains.is_empty() && config.dns.servers.is_empty() {
         problems.push(problem(
             "dns.domains",
@@ -152,6 +158,15 @@ mod tests {
         assert_eq!(reasons(&text("[\"0.0.0.0:443\", \"[::1]:443\"]")).len(), 0);
         assert_eq!(reasons(&text("[\"192.0.2.1:443\", \"192.0.2.1:443\"]")).len(), 1);
         assert_eq!(reasons(&text("[\"[::]:443\", \"[::]:8443\"]")).len(), 0);
+    }
+
+    #[test]
+    fn resolver_that_the_firewall_keeps_from_clients_is_refused() {
+        for (server, refused) in [("169.254.169.253", 1), ("168.63.129.16", 1), ("fe80::1", 1), ("10.1.0.53", 0)] {
+            let text =
+                format!("public = [\"a.example\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n[dns]\nservers = [{server:?}]\n");
+            assert_eq!(reasons(&text).len(), refused, "{server}");
+        }
     }
 
     #[test]

@@ -45,19 +45,45 @@ impl Source {
 }
 
 pub(super) fn load(source: &Source) -> Result<Config, ConfigError> {
-    let error = |problems| ConfigError { path: source.path.clone(), problems, exit: Exit::Usage };
-    let text = read(&source.path).map_err(|problem| error(vec![problem]))?;
+    match read(source) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(ConfigError { path: source.path.clone(), problems, exit: Exit::Usage }),
+    }
+}
+
+/// Reads every source and looks at the key files. The problems are complete; there is a configuration whenever every single
+/// value is right.
+pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
+    let text = match read_text(&source.path) {
+        Ok(text) => text,
+        Err(problem) => return (None, vec![problem]),
+    };
     let (config, mut problems) = interpret(&text, source);
     if let Some(config) = &config {
         problems.extend(check::key_files(&config.state_dir));
     }
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
-        Some(_) | None => Err(error(problems)),
-    }
+    (config, problems)
 }
 
-fn read(path: &Path) -> Result<String, Problem> {
+/// The state directory as far as it can be made out of a configuration that may be broken in every other way; the default one
+/// when it is not named.
+pub(super) fn state_dir(source: &Source) -> PathBuf {
+    const KEY: &str = "state_dir";
+    let flag = source.flags.iter().rev().find(|(name, _)| name == KEY).map(|(_, text)| text.clone());
+    let variable = || source.environment.iter().find(|(name, _)| *name == KEY).map(|(_, text)| text.clone());
+    let overridden = flag.or_else(variable).map(|text| text.trim_matches('"').to_owned());
+    let named = overridden.or_else(|| state_dir_in(&read_text(&source.path).ok()?));
+    let default = || Some(PathBuf::from(default_value(KEY)?.as_str()?));
+    named.map(PathBuf::from).filter(|path| path.is_absolute()).or_else(default).unwrap_or_default()
+}
+
+/// In a file with a broken line, the other lines still count.
+fn state_dir_in(text: &str) -> Option<String> {
+    let named = |text: &str| Some(toml::from_str::<Table>(text).ok()?.get("state_dir")?.as_str()?.to_owned());
+    named(text).or_else(|| text.lines().find_map(named))
+}
+
+fn read_text(path: &Path) -> Result<String, Problem> {
     let problem =
         |reason: String, next: &str| Problem { what: path.display().to_string(), reason, next: next.to_owned() };
     let found = std::fs::metadata(path).map_err(|error| {
@@ -347,6 +373,25 @@ mod tests {
         let (_, problems) = with(vec![("tun.mtu", "9".into())], vec![("tun.mut".into(), "9".into())]);
         assert_eq!(problems[0].what, "tun.mut (--set)");
         assert_eq!(problems[1].what, "tun.mtu (ADIT_TUN_MTU)");
+    }
+
+    #[test]
+    fn state_directory_is_found_in_a_broken_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.toml");
+        let found = |text: &str, flags: &[(&str, &str)]| {
+            std::fs::write(&path, text).unwrap();
+            let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            state_dir(&Source { path: path.clone(), environment: vec![], flags })
+        };
+        let default = Path::new("/var/lib/adit");
+        assert_eq!(found("state_dir = \"/srv/adit\"\nnonsense = 1\n", &[]), Path::new("/srv/adit"));
+        assert_eq!(found("public = [\nstate_dir = \"/srv/adit\"\n[[[\n", &[]), Path::new("/srv/adit"));
+        assert_eq!(found("# state_dir = \"/srv/adit\"\n", &[]), default);
+        assert_eq!(found("state_dir = \"relative\"\n", &[]), default);
+        assert_eq!(found("state_dir = 7\n[[[", &[]), default);
+        assert_eq!(found("state_dir = \"/a\"\n", &[("state_dir", "/b")]), Path::new("/b"));
+        assert_eq!(state_dir(&Source::file(Path::new("/nonexistent/server.toml"))), default);
     }
 
     #[test]

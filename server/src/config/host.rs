@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 
 use super::check::{pools, problem};
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Problem};
 
 /// An address of a network device of the host.
 pub(crate) struct HostAddress {
@@ -35,18 +35,60 @@ fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
 }
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
-    let addresses = host_addresses();
-    let mut problems = Vec::new();
-    for (key, pool) in pools(config) {
-        for address in addresses.iter().filter(|address| address.device != config.tun.name) {
-            if pool.contains(&address.net.addr()) {
-                let reason = format!("{pool} overlaps the address {} of {}", address.net.addr(), address.device);
-                problems.push(problem(key, &reason, "choose a pool that nothing else uses"));
-            }
-        }
-    }
+    let problems = conflicts(config, &host_addresses());
     if problems.is_empty() {
         return Ok(());
     }
     Err(ConfigError { path: config.path.clone(), problems, exit: Exit::Usage })
+}
+
+/// Pools that hold an address of the host, or lie in a network it is attached to: the hosts there could not be told from
+/// devices.
+fn conflicts(config: &Config, addresses: &[HostAddress]) -> Vec<Problem> {
+    let next = "choose a pool that nothing else uses";
+    let mut problems = Vec::new();
+    for (key, pool) in pools(config) {
+        for HostAddress { device, net } in addresses.iter().filter(|address| address.device != config.tun.name) {
+            if pool.contains(&net.addr()) {
+                let reason = format!("{pool} overlaps the address {} of {device}", net.addr());
+                problems.push(problem(key, &reason, next));
+            } else if overlap(pool, *net) {
+                let reason = format!("{pool} overlaps the network {} of {device}", net.trunc());
+                problems.push(problem(key, &reason, next));
+            }
+        }
+    }
+    problems
+}
+
+/// Whether two networks have an address in common.
+pub(crate) fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::config_for_tests;
+    use super::*;
+
+    #[test]
+    fn pool_overlaps_neither_a_smaller_nor_a_larger_network_of_the_host() {
+        let config = config_for_tests(Path::new("/nowhere"));
+        assert_eq!(config.pool.v4, Some("10.77.0.0/24".parse().unwrap()));
+        for (device, net, conflicting) in [
+            ("eth0", "10.77.0.9/24", true),
+            ("eth0", "10.77.0.200/28", true),
+            ("eth0", "10.77.3.5/16", true),
+            ("eth0", "10.1.2.3/8", true),
+            ("adit0", "10.77.0.1/24", false),
+            ("eth0", "10.77.1.5/24", false),
+            ("eth0", "192.0.2.5/24", false),
+            ("eth0", "fd00:77::5/64", false),
+        ] {
+            let address = HostAddress { device: device.into(), net: net.parse().unwrap() };
+            assert_eq!(conflicts(&config, &[address]).len(), usize::from(conflicting), "{net} on {device}");
+        }
+    }
 }

@@ -1,32 +1,10 @@
 //! Every key of the configuration, in one table: the reader, the messages and the commented sample all come from it.
 
-/// Whether a changed value takes effect without a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
-    /// At the next reload.
-    Live,
-    /// At the next start.
-    Restart,
-}
-
-impl Reload {
-    /// The word used in documentation.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Restart => "restart",
-        }
-    }
-}
-
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its name; a dot separates the table from the key.
     pub name: &'static str,
-    /// When a changed value takes effect.
-    pub reload: Reload,
     /// The default as a TOML literal; `None` when there is none.
     pub default: Option<&'static str>,
     /// A TOML literal that shows the form of the value.
@@ -61,99 +39,95 @@ impl Key {
     }
 }
 
-/// Shorthand for the table below: a key that needs a restart.
-const fn restart(
-    name: &'static str,
-    default: Option<&'static str>,
-    sample: &'static str,
-    meaning: &'static str,
-) -> Key {
-    Key { name, reload: Reload::Restart, default, sample, meaning }
+/// Shorthand for the table below.
+const fn key(name: &'static str, default: Option<&'static str>, sample: &'static str, meaning: &'static str) -> Key {
+    Key { name, default, sample, meaning }
 }
 
 /// All keys, top level first, then table by table.
 pub const KEYS: &[Key] = &[
-    restart(
+    key(
         "public",
         None,
         r#"["vpn.example.org"]"#,
         "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
          Invites carry the first; the gateway's certificate carries all.",
     ),
-    restart("listen", Some(r#"["[::]:443"]"#), r#"["[::]:443"]"#, "Local addresses, UDP and TCP. [::] takes IPv4 too."),
-    restart(
+    key("listen", Some(r#"["[::]:443"]"#), r#"["[::]:443"]"#, "Local addresses, for UDP. [::] takes IPv4 too."),
+    key(
         "routes",
         Some(r#"["0.0.0.0/0", "::/0"]"#),
         r#"["10.1.0.0/16"]"#,
         "Networks that clients send through the tunnel. 0.0.0.0/0 and ::/0 send everything.",
     ),
-    restart("client_to_client", Some("false"), "true", "Whether devices may reach each other through the gateway."),
-    restart(
+    key("client_to_client", Some("false"), "true", "Whether devices may reach each other through the gateway."),
+    key(
         "masquerade",
         Some("true"),
         "false",
         "Whether clients' packets leave with the gateway's own address.\n\
          Without it the network behind the gateway must route the pools back to it.",
     ),
-    restart(
+    key(
         "lease_cooldown",
         Some(r#""120s""#),
         r#""10m""#,
         "How long the address of a device that left is kept from other devices; at most 24h.",
     ),
-    restart("invite_lifetime", Some(r#""24h""#), r#""24h""#, "How long an invite may be used; 1s to 30d."),
-    restart(
+    key("invite_lifetime", Some(r#""24h""#), r#""24h""#, "How long an invite may be used; 1s to 30d."),
+    key(
         "certificate_lifetime",
         Some(r#""30d""#),
         r#""30d""#,
         "How long a device certificate is valid; 1m to 825d. Clients renew by themselves after two thirds of it.",
     ),
-    restart(
+    key(
         "state_dir",
         Some(r#""/var/lib/adit""#),
         r#""/var/lib/adit""#,
         "Directory of the keys and of the store of users and devices.",
     ),
-    restart("runtime_dir", Some(r#""/run/adit""#), r#""/run/adit""#, "Directory of the admin socket."),
-    restart("tun.name", Some(r#""adit0""#), r#""adit0""#, "Name of the TUN device, at most 15 characters."),
-    restart(
+    key("runtime_dir", Some(r#""/run/adit""#), r#""/run/adit""#, "Directory of the admin socket."),
+    key("tun.name", Some(r#""adit0""#), r#""adit0""#, "Name of the TUN device, at most 15 characters."),
+    key(
         "tun.mtu",
         Some("1400"),
         "1400",
         "Largest packet inside the tunnel, in bytes; 1280 to 9216. What does not fit is answered with the size that does.",
     ),
-    restart(
+    key(
         "pool.v4",
         None,
         r#""10.77.0.0/24""#,
         "IPv4 network from which devices get addresses; /8 to /29. The gateway takes the first address.",
     ),
-    restart(
+    key(
         "pool.v6",
         None,
         r#""fd00:77::/64""#,
         "IPv6 network from which devices get addresses; /48 to /120. The gateway takes the first address.",
     ),
-    restart(
+    key(
         "dns.servers",
         Some("[]"),
         r#"["10.1.0.53"]"#,
-        "Resolvers for clients. The gateway runs none itself; with an empty list clients keep their own.",
+        "Resolvers for clients. The gateway runs none itself; `init` takes those of its host.\n\
+         With an empty list clients keep their own, which may be out of reach while everything goes through the tunnel.",
     ),
-    restart(
+    key(
         "dns.domains",
         Some("[]"),
         r#"["corp.example.org"]"#,
         "Domains for which clients ask these resolvers; an empty list means every name.",
     ),
-    restart("limits.sessions", Some("10000"), "10000", "Live sessions; 1 to 1000000."),
-    restart(
+    key("limits.sessions", Some("10000"), "10000", "Live sessions; 1 to 1000000."),
+    key(
         "limits.pending_sessions",
         Some("1024"),
         "1024",
         "Connections that have not authenticated yet; 1 to 65535. Further ones are ignored.",
     ),
-    restart(
+    key(
         "limits.connections_per_client",
         Some("2000"),
         "2000",
@@ -196,8 +170,7 @@ pub fn closest(name: &str) -> Option<&'static str> {
 #[must_use]
 pub fn template(values: &[(&str, String)]) -> String {
     let mut text = String::from(
-        "# Configuration of an Adit gateway. Check a change with `adit-server check`.\n\
-         # Each key says whether a change is live (applied at reload) or needs a restart.\n",
+        "# Configuration of an Adit gateway. It is read at start: check a change with `adit-server check`, then restart.\n",
     );
     let mut table = "";
     for key in KEYS {
@@ -211,9 +184,9 @@ pub fn template(values: &[(&str, String)]) -> String {
         }
         let value = values.iter().find(|(name, _)| *name == key.name).map(|(_, value)| value.as_str());
         text.push_str(&match (value, key.default) {
-            (Some(value), _) => format!("# ({})\n{} = {value}\n", key.reload.word(), key.leaf()),
-            (None, Some(default)) => format!("# ({}; default)\n# {} = {default}\n", key.reload.word(), key.leaf()),
-            (None, None) => format!("# ({}; no default)\n# {} = {}\n", key.reload.word(), key.leaf(), key.sample),
+            (Some(value), _) => format!("{} = {value}\n", key.leaf()),
+            (None, Some(default)) => format!("# (default)\n# {} = {default}\n", key.leaf()),
+            (None, None) => format!("# (no default)\n# {} = {}\n", key.leaf(), key.sample),
         });
     }
     text

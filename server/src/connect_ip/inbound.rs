@@ -10,6 +10,9 @@ use arc_swap::ArcSwapOption;
 use crate::router::Router;
 use crate::session::Session;
 
+/// Datagrams taken from a connection at a time.
+const BATCH: usize = 64;
+
 /// Where a connection's datagrams go.
 #[derive(Default)]
 pub(super) struct Inbound {
@@ -43,13 +46,20 @@ impl Inbound {
 
     /// Reads datagrams until the connection ends.
     pub(super) async fn receive(self: Arc<Self>, quic: quinn::Connection, router: Arc<Router>) {
-        while let Ok(datagram) = datagrams::receive(&quic).await {
-            match &*self.tunnel.load() {
-                None => router.counters().count_drop(DropReason::NotConnected),
-                Some(tunnel) => match tunnel.carrier.packet(datagram) {
-                    Ok(packet) => router.from_client(&tunnel.session, &packet),
-                    Err(reason) => tunnel.session.counters.count_drop(reason),
-                },
+        let (mut datagrams, mut packets) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        while datagrams::receive(&quic, &mut datagrams, BATCH).await.is_ok() {
+            let tunnel = self.tunnel.load();
+            for datagram in datagrams.drain(..) {
+                match &*tunnel {
+                    None => router.counters().count_drop(DropReason::NotConnected),
+                    Some(tunnel) => match tunnel.carrier.packet(datagram) {
+                        Ok(packet) => packets.push(packet),
+                        Err(reason) => tunnel.session.counters.count_drop(reason),
+                    },
+                }
+            }
+            if let Some(tunnel) = &*tunnel {
+                router.from_client(&tunnel.session, &mut packets);
             }
         }
     }

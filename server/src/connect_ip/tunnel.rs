@@ -91,7 +91,7 @@ async fn follow(
         let open = handled.map_err(|error| stream.fail(error))?;
         while let Some(event) = machine.poll_event() {
             let ServerEvent::Packet(packet) = event;
-            router.from_client(session, &packet);
+            router.from_client(session, &mut vec![packet]);
         }
         if !open {
             stream.finish();

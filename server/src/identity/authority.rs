@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest;
 use data_encoding::{HEXLOWER, HEXUPPER};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -13,7 +12,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{DeviceCertificate, DeviceRequest, IdentityError, ServerCertificate, certificate_time, random_serial};
+use super::{
+    DeviceCertificate, DeviceRequest, IdentityError, ServerCertificate, certificate_time, random_serial, sha256,
+};
 use crate::config::{read_secret, write_new};
 
 /// Validity of the authority; it can only be replaced by enrolling every device again.
@@ -185,12 +186,6 @@ fn common_name(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, name);
     subject
-}
-
-fn sha256(data: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
-    hash
 }
 
 #[cfg(test)]

@@ -1,19 +1,16 @@
 //! Sets up the gateway's host: firewall, TUN device, addresses and forwarding.
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 
-use adit_net::host::{GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
+use adit_net::host::{Family, GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
 use adit_net::tun::Tun;
 use adit_proto::exit::{Exit, Failure};
 use adit_proto::packet::icmp::GatewayAddresses;
 use ipnet::IpNet;
 
+pub(super) use crate::cleanup::host_failure;
 use crate::config::Config;
-
-/// Where the kernel lists the IPv6 settings of links.
-const IPV6_CONF: &str = "/proc/sys/net/ipv6/conf";
 
 /// Makes the TUN device and everything around it. The firewall is loaded before the device is up.
 pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<Tun, Failure> {
@@ -40,10 +37,16 @@ async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostCha
             listen_ports: config.listen.iter().map(|address| address.port()).collect(),
         })
         .await?;
-    for (key, value) in [("accept_redirects", "0"), ("send_redirects", "0"), ("rp_filter", "1")] {
-        changes.set_sysctl(&format!("net.ipv4.conf.{name}.{key}"), value).await?;
+    // With slashes, since the name may have dots. Redirects to clients are the firewall's to stop: the kernel sends them when
+    // either the link's `send_redirects` or that of all links allows it.
+    if config.pool.v4.is_some() {
+        for (key, value) in [("accept_redirects", "0"), ("rp_filter", "1")] {
+            changes.set_sysctl(&format!("net/ipv4/conf/{name}/{key}"), value).await?;
+        }
     }
-    changes.set_sysctl(&format!("net.ipv6.conf.{name}.accept_ra"), "0").await?;
+    if config.pool.v6.is_some() {
+        changes.set_sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0").await?;
+    }
     changes.set_link(name, LinkSettings { mtu: Some(u32::from(config.tun.mtu)), up: Some(true) }).await?;
     if let (Some(v4), Some(pool)) = (own.v4, config.pool.v4) {
         changes.add_address(name, net(v4.into(), pool.prefix_len())).await?;
@@ -51,32 +54,13 @@ async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostCha
     if let (Some(v6), Some(pool)) = (own.v6, config.pool.v6) {
         changes.add_address(name, net(v6.into(), pool.prefix_len())).await?;
     }
-    forward(config, changes).await
-}
-
-async fn forward(config: &Config, changes: &mut HostChanges) -> Result<(), HostError> {
     if config.pool.v4.is_some() {
-        changes.set_sysctl("net.ipv4.ip_forward", "1").await?;
+        changes.enable_forwarding(Family::V4).await?;
     }
     if config.pool.v6.is_some() {
-        // A forwarding host ignores router advertisements unless told otherwise, and would lose its own default route.
-        for link in links_that_accept_advertisements() {
-            changes.set_sysctl(&format!("net.ipv6.conf.{link}.accept_ra"), "2").await?;
-        }
-        changes.set_sysctl("net.ipv6.conf.all.forwarding", "1").await?;
+        changes.enable_forwarding(Family::V6).await?;
     }
     Ok(())
-}
-
-fn links_that_accept_advertisements() -> Vec<String> {
-    let Ok(links) = fs::read_dir(IPV6_CONF) else { return Vec::new() };
-    links
-        .filter_map(|link| link.ok()?.file_name().into_string().ok())
-        .filter(|link| !matches!(link.as_str(), "all" | "default" | "lo"))
-        .filter(|link| {
-            fs::read_to_string(format!("{IPV6_CONF}/{link}/accept_ra")).is_ok_and(|value| value.trim() == "1")
-        })
-        .collect()
 }
 
 fn net(address: IpAddr, prefix_len: u8) -> IpNet {
@@ -106,22 +90,4 @@ fn tun_failure(name: &str, error: &io::Error) -> Failure {
         (Exit::Other, "see docs/operations.md, \"TUN device\"")
     };
     Failure::new(exit, format!("TUN device {name}"), error.to_string(), next)
-}
-
-/// Puts a refusal of the host into words.
-pub(super) fn host_failure(doing: &str, error: &HostError) -> Failure {
-    let (exit, next) = if error.is_permission_denied() {
-        (Exit::Permission, "run as root, or grant CAP_NET_ADMIN")
-    } else if matches!(error, HostError::Busy { .. }) {
-        (Exit::Other, "stop the gateway that is running")
-    } else {
-        (Exit::Other, "")
-    };
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-        source = cause.source();
-    }
-    Failure::new(exit, doing, reason, next)
 }

@@ -3,11 +3,11 @@
 use std::time::SystemTime;
 
 use data_encoding::Specification;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
 use super::name::{DEVICE_PREFIX, clean_device_name};
-use super::{AuthError, Device, DeviceKind, EnrollError, Store, StoreError, random, sha256, unix};
+use super::{Device, DeviceKind, EnrollError, RenewError, Store, StoreError, random, sha256, unix};
 use crate::identity::DeviceCertificate;
 
 /// A device just enrolled.
@@ -19,7 +19,23 @@ pub struct Enrolled {
     pub certificate: DeviceCertificate,
 }
 
+/// Most certificates of one device that are good at a time. A client renews when two thirds of the present one's life are
+/// over, so two are usual; the others are for answers that were lost.
+const MAX_CERTIFICATES: u32 = 4;
+
 impl Store {
+    /// Looks whether an invite can be used, without using it.
+    ///
+    /// # Errors
+    /// What [`Self::enroll`] would refuse it for.
+    pub fn check_invite<E: std::error::Error + 'static>(
+        &self,
+        code: &[u8; 16],
+        now: SystemTime,
+    ) -> Result<(), EnrollError<E>> {
+        usable(&self.lock(), code, now).map(drop)
+    }
+
     /// Consumes an invite and creates its device with the certificate that `sign` makes for (device id, user), all in
     /// one transaction: the code is spent exactly when the device exists.
     ///
@@ -45,36 +61,64 @@ impl Store {
         })
     }
 
-    /// Records a further certificate of a device that is not revoked. Older ones stay good until they expire, since the
-    /// answer may be lost on its way.
+    /// The user of a device that may have a further certificate.
     ///
     /// # Errors
-    /// See [`AuthError`].
-    pub fn renew(&self, device: &str, certificate: &DeviceCertificate) -> Result<(), AuthError> {
+    /// What [`Self::renew`] would refuse it for.
+    pub fn check_renewal(&self, device: &str, now: SystemTime) -> Result<String, RenewError> {
+        renewable(&self.lock(), device, now)
+    }
+
+    /// Records a further certificate of a device that is not revoked. Older ones stay good until they expire, since the
+    /// answer may be lost on its way; at most four are good at a time.
+    ///
+    /// # Errors
+    /// See [`RenewError`].
+    pub fn renew(&self, device: &str, certificate: &DeviceCertificate, now: SystemTime) -> Result<(), RenewError> {
         self.write(|transaction| {
-            let revoked: Option<Option<i64>> = transaction
-                .query_row("SELECT revoked_at FROM devices WHERE id = ?1 AND kind = 'certificate'", [device], |row| {
-                    row.get(0)
-                })
-                .optional()
-                .map_err(StoreError::from)?;
-            match revoked {
-                None => Err(AuthError::Unknown),
-                Some(Some(_)) => Err(AuthError::Revoked),
-                Some(None) => Ok(insert_certificate(transaction, device, certificate)?),
-            }
+            renewable(transaction, device, now)?;
+            Ok(insert_certificate(transaction, device, certificate)?)
         })
     }
 }
 
-/// Marks the invite as used and returns its user. Every outcome takes the same one look-up by hash.
+fn renewable(connection: &Connection, device: &str, now: SystemTime) -> Result<String, RenewError> {
+    let sql =
+        "SELECT user, revoked_at, (SELECT count(*) FROM certificates WHERE device = devices.id AND not_after > ?2)
+         FROM devices WHERE id = ?1 AND kind = 'certificate'";
+    let found: Option<(String, Option<i64>, u32)> = connection
+        .query_row(sql, params![device, unix(now)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()
+        .map_err(StoreError::from)?;
+    match found {
+        None => Err(RenewError::Unknown),
+        Some((_, Some(_), _)) => Err(RenewError::Revoked),
+        Some((_, None, good)) if good >= MAX_CERTIFICATES => Err(RenewError::TooMany),
+        Some((user, None, _)) => Ok(user),
+    }
+}
+
+/// Marks the invite as used and returns its user.
 fn consume<E: std::error::Error + 'static>(
     transaction: &Transaction<'_>,
     code: &[u8; 16],
     now: SystemTime,
 ) -> Result<String, EnrollError<E>> {
+    let user = usable(transaction, code, now)?;
+    transaction
+        .execute("UPDATE invites SET used_at = ?2 WHERE code_hash = ?1", params![sha256(code), unix(now)])
+        .map_err(StoreError::from)?;
+    Ok(user)
+}
+
+/// The user of an invite that can be used. Every outcome takes the same one look-up by hash.
+fn usable<E: std::error::Error + 'static>(
+    connection: &Connection,
+    code: &[u8; 16],
+    now: SystemTime,
+) -> Result<String, EnrollError<E>> {
     let hash = sha256(code);
-    let found: Option<([u8; 32], String, i64, Option<i64>)> = transaction
+    let found: Option<([u8; 32], String, i64, Option<i64>)> = connection
         .query_row("SELECT code_hash, user, expires_at, used_at FROM invites WHERE code_hash = ?1", [hash], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
@@ -90,9 +134,6 @@ fn consume<E: std::error::Error + 'static>(
     if unix(now) >= expires_at {
         return Err(EnrollError::ExpiredCode);
     }
-    transaction
-        .execute("UPDATE invites SET used_at = ?2 WHERE code_hash = ?1", params![hash, unix(now)])
-        .map_err(StoreError::from)?;
     Ok(user)
 }
 
@@ -130,8 +171,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    use super::super::UserName;
     use super::super::tests::{Scratch, at, scratch};
+    use super::super::{AuthError, UserName};
     use super::*;
 
     static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -211,12 +252,40 @@ mod tests {
         let enrolled = store.enroll(&invite(&store), "a", at(1), sign).unwrap();
         let id = &enrolled.device.id;
         let fresh = certificate();
-        store.renew(id, &fresh).unwrap();
+        store.renew(id, &fresh, at(1)).unwrap();
         assert!(store.authenticate_certificate(id, &fresh.serial, at(2)).is_ok());
         assert!(store.authenticate_certificate(id, &enrolled.certificate.serial, at(2)).is_ok());
-        assert!(matches!(store.renew("dev-none", &certificate()), Err(AuthError::Unknown)));
+        assert!(matches!(store.renew("dev-none", &certificate(), at(2)), Err(RenewError::Unknown)));
         store.revoke(id, at(3)).unwrap();
-        assert!(matches!(store.renew(id, &certificate()), Err(AuthError::Revoked)));
+        assert!(matches!(store.renew(id, &certificate(), at(4)), Err(RenewError::Revoked)));
+        assert!(matches!(store.check_renewal(id, at(4)), Err(RenewError::Revoked)));
+    }
+
+    #[test]
+    fn device_has_few_good_certificates_at_a_time() {
+        let Scratch { store, directory: _directory } = scratch();
+        let id = store.enroll(&invite(&store), "a", at(1), sign).unwrap().device.id;
+        for _ in 1..MAX_CERTIFICATES {
+            assert_eq!(store.check_renewal(&id, at(2)).unwrap(), "alice");
+            store.renew(&id, &certificate(), at(2)).unwrap();
+        }
+        assert!(matches!(store.check_renewal(&id, at(999)), Err(RenewError::TooMany)));
+        assert!(matches!(store.renew(&id, &certificate(), at(999)), Err(RenewError::TooMany)));
+        assert!(store.renew(&id, &certificate(), at(1000)).is_ok(), "expired ones do not count");
+    }
+
+    #[test]
+    fn looking_at_an_invite_does_not_spend_it() {
+        let Scratch { store, directory: _directory } = scratch();
+        let code = invite(&store);
+        let look = |code: &[u8; 16], now| store.check_invite::<Infallible>(code, now);
+        for _ in 0..2 {
+            look(&code, at(1)).unwrap();
+        }
+        assert!(matches!(look(&code, at(60)), Err(EnrollError::ExpiredCode)));
+        assert!(matches!(look(&[7; 16], at(1)), Err(EnrollError::UnknownCode)));
+        store.enroll(&code, "a", at(1), sign).unwrap();
+        assert!(matches!(look(&code, at(1)), Err(EnrollError::UsedCode)));
     }
 
     #[test]

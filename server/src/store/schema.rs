@@ -1,5 +1,7 @@
 //! The tables, and the steps from each version of them to the next.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
@@ -45,26 +47,41 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT, WITHOUT ROWID;
 "];
 
+/// How long a transaction waits for that of another process.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sets what a reading connection needs and checks that the tables are not newer than this program.
+pub(super) fn inspect(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(PATIENCE)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    version(connection).map(drop)
+}
+
 /// Sets what every connection needs and brings the tables up to date.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "trusted_schema", false)?;
+    inspect(connection)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let done = usize::try_from(found).ok().filter(|done| *done <= MIGRATIONS.len());
-    let Some(done) = done else {
-        return Err(StoreError::TooNew { found, known });
-    };
-    if found == known {
+    let done = version(&transaction)?;
+    if done == MIGRATIONS.len() {
         return Ok(());
     }
     for step in MIGRATIONS.iter().skip(done) {
         transaction.execute_batch(step)?;
     }
-    transaction.pragma_update(None, "user_version", known)?;
+    transaction.pragma_update(None, "user_version", known())?;
     Ok(transaction.commit()?)
+}
+
+/// The number of steps a store has behind it.
+fn version(connection: &Connection) -> Result<usize, StoreError> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let done = usize::try_from(found).ok().filter(|done| *done <= MIGRATIONS.len());
+    done.ok_or(StoreError::TooNew { found, known: known() })
+}
+
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }

@@ -121,9 +121,9 @@ impl World {
         let endpoint = quic::server_endpoint(quic::bind(config.listen[0], None).unwrap(), tls, &keys).unwrap();
         let address = endpoint.local_addr().unwrap();
         let (router, listen) = (Arc::new(router), vec![address]);
-        let gateway =
-            Arc::new(Gateway::new(&config, Arc::clone(&store), pool, Arc::clone(&sessions), router, listen));
-        let front_end = FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &config.routes);
+        let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, Arc::clone(&sessions), router, listen));
+        let front_end =
+            FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &config.routes);
         let serving = task::spawn(Arc::new(front_end).serve(endpoint));
         Self { gateway, store, sessions, authority, config, address, directory, _serving: serving }
     }
@@ -134,11 +134,8 @@ impl World {
         let code = self.store.invite(&UserName::parse(user).unwrap(), Duration::from_secs(60), now).unwrap();
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let request = EnrollRequest {
-            code: data_encoding::BASE64URL_NOPAD.encode(&code),
-            csr,
-            device_name: "laptop".to_owned(),
-        };
+        let request =
+            EnrollRequest { code: data_encoding::BASE64URL_NOPAD.encode(&code), csr, device_name: "laptop".to_owned() };
         let enrolled = enroll(&self.store, &self.authority, &self.config, &request, now).map_err(|(status, _)| status);
         let certificate = CertificateDer::from_pem_slice(enrolled.unwrap().certificate.as_bytes()).unwrap();
         (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())

@@ -1,0 +1,27 @@
+//! Asks the kernel to hand over superpackets: TCP and UDP of up to 64 KiB, with checksums left to us.
+
+use std::os::fd::AsRawFd;
+
+/// Checksums are left to us; needed for the others (`TUN_F_CSUM` of linux/if_tun.h).
+const CSUM: libc::c_int = 0x01;
+/// TCP superpackets, IPv4 and IPv6 (`TUN_F_TSO4`, `TUN_F_TSO6`).
+const TSO: libc::c_int = 0x02 | 0x04;
+/// UDP superpackets, both families, since Linux 6.2 (`TUN_F_USO4`, `TUN_F_USO6`).
+const USO: libc::c_int = 0x20 | 0x40;
+
+mod ioctl {
+    nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
+}
+
+/// Turns on what the kernel knows. Without any of it the device hands over single packets, which is slower and nothing else.
+pub(super) fn enable(device: &tun::Device) {
+    for wanted in [CSUM | TSO | USO, CSUM | TSO] {
+        // SAFETY: the descriptor is an open TUN device, and TUNSETOFFLOAD takes its argument by value.
+        #[expect(unsafe_code, reason = "an ioctl no crate wraps")]
+        let set = unsafe { ioctl::tun_set_offload(device.as_raw_fd(), wanted) };
+        match set {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, wanted, "offloads not available"),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Undoes what a gateway that crashed left on its host.
+//!
+//! It needs the journal and nothing else: the configuration may be broken by then, and the gateway will not start before the
+//! host is as it was.
+
+use std::path::Path;
+
+use adit_net::host::{self, HostError};
+use adit_proto::exit::{Exit, Failure};
+
+/// Undoes the changes in a journal and returns how many there were; none when there is no such file.
+///
+/// # Errors
+/// A gateway is running, or the host refused.
+pub async fn clean_up(journal: &Path) -> Result<usize, Failure> {
+    let recovery = host::recover(journal).await;
+    recovery.map(|recovery| recovery.undone).map_err(|error| host_failure("clean up", &error))
+}
+
+/// Puts a refusal of the host into words.
+pub(crate) fn host_failure(doing: &str, error: &HostError) -> Failure {
+    let (exit, next) = if error.is_permission_denied() {
+        (Exit::Permission, "run as root, or grant CAP_NET_ADMIN")
+    } else if matches!(error, HostError::Busy { .. }) {
+        (Exit::Other, "stop the gateway that is running")
+    } else {
+        (Exit::Other, "")
+    };
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        source = cause.source();
+    }
+    Failure::new(exit, doing, reason, next)
+}

@@ -1,0 +1,216 @@
+//! What a gateway reads from its state directory, loaded whole, so that every problem is told at once.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use adit_net::quic::EndpointKeys;
+use adit_proto::exit::{Exit, Failure};
+
+use crate::config::{Config, ConfigError, Problem, Source, read};
+use crate::identity::{Authority, IdentityError, load_endpoint_keys};
+use crate::store::{Store, StoreError};
+
+/// The state of a gateway.
+pub struct State {
+    /// Users, devices, invites and leases.
+    pub store: Store,
+    /// The certificate authority.
+    pub authority: Authority,
+    /// The keys of the QUIC endpoint.
+    pub keys: EndpointKeys,
+}
+
+impl State {
+    /// Checks the host's addresses and loads everything, to run.
+    ///
+    /// # Errors
+    /// All problems found, with the exit code they amount to: 2 while the configuration or a file is wrong, 1 for what may go
+    /// away by itself, such as a full disk.
+    pub fn load(config: &Config) -> Result<Self, ConfigError> {
+        let mut findings = Findings::default();
+        match findings.look_at(config, Store::open) {
+            Some(state) if findings.problems.is_empty() => Ok(state),
+            Some(_) | None => Err(findings.into_error(&config.path)),
+        }
+    }
+}
+
+/// Reads the configuration and everything [`State::load`] would load with it, and changes nothing.
+///
+/// # Errors
+/// All problems found, of the configuration as well as of the state and the host.
+pub fn check(source: &Source) -> Result<Config, ConfigError> {
+    let (config, problems) = read(source);
+    let mut findings = Findings { exit: (!problems.is_empty()).then_some(Exit::Usage), problems };
+    if let Some(config) = &config {
+        findings.look_at(config, Store::open_read_only);
+    }
+    match config {
+        Some(config) if findings.problems.is_empty() => Ok(config),
+        Some(_) | None => Err(findings.into_error(&source.path)),
+    }
+}
+
+#[derive(Default)]
+struct Findings {
+    problems: Vec<Problem>,
+    /// The gravest so far.
+    exit: Option<Exit>,
+}
+
+impl Findings {
+    fn look_at(&mut self, config: &Config, open: fn(&Path) -> Result<Store, StoreError>) -> Option<State> {
+        if let Err(error) = config.check_host() {
+            self.exit = Some(Exit::Usage);
+            self.problems.extend(error.problems);
+        }
+        if !config.state_dir.exists() {
+            // One problem, not four.
+            self.add(missing(&config.state_dir));
+            return None;
+        }
+        let path = config.store_path();
+        let store = self.keep(open(&path).map_err(|error| Store::failure(&path, error)));
+        let authority = self.keep(load_authority(config).map_err(IdentityError::into_failure));
+        let keys = load_endpoint_keys(&config.endpoint_keys_path());
+        let keys = self.keep(keys.map_err(IdentityError::into_failure));
+        Some(State { store: store?, authority: authority?, keys: keys? })
+    }
+
+    fn keep<T>(&mut self, loaded: Result<T, Failure>) -> Option<T> {
+        loaded.map_err(|failure| self.add(failure)).ok()
+    }
+
+    /// A wrong file weighs more than what may go away by itself. What is known already is not said again.
+    fn add(&mut self, failure: Failure) {
+        if self.exit != Some(Exit::Usage) {
+            self.exit = Some(failure.exit);
+        }
+        let Failure { what, reason, next, .. } = failure;
+        let problem = Problem { what, reason, next };
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn into_error(self, path: &Path) -> ConfigError {
+        ConfigError { path: path.to_owned(), problems: self.problems, exit: self.exit.unwrap_or(Exit::Other) }
+    }
+}
+
+/// Loads the authority and tries whether it certifies the public names.
+fn load_authority(config: &Config) -> Result<Authority, IdentityError> {
+    let authority = Authority::load(&config.state_dir)?;
+    authority.issue_server(&config.certificate_names(), SystemTime::now())?;
+    Ok(authority)
+}
+
+fn missing(state_dir: &Path) -> Failure {
+    let what = state_dir.display().to_string();
+    let next = "run `adit-server init`, or mend state_dir";
+    Failure::new(Exit::Usage, what, "the state directory does not exist", next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{PublicAddress, write_new};
+    use crate::identity::{authority_certificate_path, authority_key_path};
+    use crate::init::{Wishes, init};
+
+    struct Gateway {
+        _directory: tempfile::TempDir,
+        source: Source,
+        state_dir: std::path::PathBuf,
+    }
+
+    impl Gateway {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let public = vec![PublicAddress { host: "vpn.example.org".into(), port: 443 }];
+            let wishes = Wishes { directory: Some(directory.path().to_owned()), public, ..Wishes::default() };
+            let made = init(&wishes, SystemTime::now()).unwrap();
+            Self { _directory: directory, source: Source::file(&made.config), state_dir: made.state_dir }
+        }
+
+        /// What `check` and `run` complain of, which must be the same.
+        fn problems(&self) -> (Exit, Vec<String>) {
+            let checked = check(&self.source).unwrap_err();
+            let ran = Config::load(&self.source).and_then(|config| State::load(&config)).err().unwrap();
+            assert_eq!(checked, ran);
+            (
+                checked.exit,
+                checked.problems.iter().map(|problem| format!("{}: {}", problem.what, problem.reason)).collect(),
+            )
+        }
+
+        fn replace(&self, path: &Path, content: &[u8]) {
+            fs::remove_file(path).unwrap();
+            write_new(path, content, 0o600).unwrap();
+            assert!(path.starts_with(&self.state_dir));
+        }
+    }
+
+    #[test]
+    fn good_state_is_loaded_and_a_check_changes_nothing() {
+        let gateway = Gateway::new();
+        let listing = || {
+            let mut names: Vec<_> =
+                fs::read_dir(&gateway.state_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = listing();
+        let config = check(&gateway.source).unwrap();
+        assert_eq!(listing(), before);
+        let state = State::load(&config).unwrap();
+        assert_eq!(state.store.devices().unwrap(), []);
+    }
+
+    #[test]
+    fn missing_authority_certificate_is_named() {
+        let gateway = Gateway::new();
+        let path = authority_certificate_path(&gateway.state_dir);
+        fs::remove_file(&path).unwrap();
+        let (exit, problems) = gateway.problems();
+        assert_eq!((exit, problems.len()), (Exit::Usage, 1), "{problems:?}");
+        assert!(problems[0].starts_with(&path.display().to_string()), "{problems:?}");
+    }
+
+    #[test]
+    fn garbage_in_every_file_is_told_at_once() {
+        let gateway = Gateway::new();
+        let [key, keys, store] = [
+            authority_key_path(&gateway.state_dir),
+            crate::config::endpoint_keys_path(&gateway.state_dir),
+            crate::config::store_path(&gateway.state_dir),
+        ];
+        gateway.replace(&key, b"garbage");
+        gateway.replace(&keys, b"garbage");
+        gateway.replace(&store, &[0x5a; 8192]);
+        let (exit, problems) = gateway.problems();
+        assert_eq!((exit, problems.len()), (Exit::Usage, 3), "{problems:?}");
+        for path in [key, keys, store] {
+            let path = path.display().to_string();
+            assert!(problems.iter().any(|problem| problem.starts_with(&path)), "{path}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn bad_key_of_the_configuration_does_not_hide_a_bad_file() {
+        let gateway = Gateway::new();
+        fs::remove_file(authority_certificate_path(&gateway.state_dir)).unwrap();
+        let text = fs::read_to_string(&gateway.source.path).unwrap();
+        fs::write(&gateway.source.path, format!("nonsense = 1\n{text}")).unwrap();
+        assert_eq!(check(&gateway.source).unwrap_err().problems.len(), 2);
+    }
+
+    #[test]
+    fn missing_state_directory_is_one_problem() {
+        let gateway = Gateway::new();
+        fs::rename(&gateway.state_dir, gateway.state_dir.with_extension("away")).unwrap();
+        assert_eq!(check(&gateway.source).unwrap_err().problems.len(), 1);
+    }
+}
