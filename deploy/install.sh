@@ -191,7 +191,7 @@ next_steps() {
         fi
     fi
     if [ "$client" = yes ]; then
-        say "  adit-client join 'adit://join/…'      # on the device, with the link"
+        say "  adit-client join -                    # on the device; paste the link, then Enter and Ctrl-D"
         say "  systemctl enable --now adit-client@NAME, or adit-client up NAME"
     fi
 }

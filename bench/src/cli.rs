@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use adit_proto::exit::{Exit, Failure};
-use anyhow::Error;
 use clap::{Parser, Subcommand};
 
-use crate::{demo, lab, output};
+use crate::{demo, output};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -26,9 +25,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let Command::Demo(options) = Cli::parse().command;
-    // Before any thread exists, as the kernel demands.
-    let permitted = lab::enter_user_namespace().map_err(Error::from);
-    match permitted.and_then(|()| demo::run(&options)) {
+    match demo::run(&options) {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             output::error(&format!("{error:#}"));

@@ -8,7 +8,6 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::lab::{self, Lab};
-use crate::output;
 use interrupt::Interrupt;
 use report::Report;
 use steps::Demo;
@@ -16,7 +15,7 @@ use steps::Demo;
 /// What the demo can be told.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Print one JSON object instead of lines.
+    /// Print one JSON object instead of lines, also where the demo fails.
     #[arg(long)]
     json: bool,
     /// Leave everything running until Ctrl-C, and say how to enter it.
@@ -24,21 +23,23 @@ pub struct Options {
     keep: bool,
 }
 
-/// Runs the demo and reports on the standard output.
+/// Runs the demo and reports on the standard output; must be called while the process has a single thread.
 ///
 /// # Errors
 ///
 /// Fails at the first step that does, with what the programs said last.
 pub fn run(options: &Options) -> Result<()> {
-    let interrupt = Interrupt::listen()?;
-    let binaries = lab::binaries()?;
     let mut report = Report::start(options.json);
-    let outcome = show(options, &binaries, &mut report, &interrupt);
+    let outcome = show(options, &mut report);
     report.finish(outcome.as_ref().err());
     outcome
 }
 
-fn show(options: &Options, binaries: &lab::Binaries, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
+fn show(options: &Options, report: &mut Report) -> Result<()> {
+    // Before any thread exists, as the kernel demands.
+    lab::enter_user_namespace()?;
+    let interrupt = &Interrupt::listen()?;
+    let binaries = &lab::binaries()?;
     let lab = report.step("build the lab", || {
         interrupt.check()?;
         let lab = Lab::standard()?;
@@ -48,7 +49,7 @@ fn show(options: &Options, binaries: &lab::Binaries, report: &mut Report, interr
     demo.connect(report, interrupt)?;
     demo.measure(report, interrupt)?;
     if options.keep {
-        output::line(&demo.how_to_enter());
+        report.keep(demo.entries());
         interrupt.wait();
     }
     demo.take_down(report)

@@ -18,6 +18,7 @@ mod namespace;
 mod netlink;
 mod nftables;
 mod process;
+mod skip;
 mod snapshot;
 mod user_namespace;
 mod worker;
@@ -31,6 +32,7 @@ use tempfile::TempDir;
 pub use binaries::{BIN_DIR, Binaries, binaries};
 pub use host::{Host, LinkAddresses, Route};
 pub use process::{Output, Process};
+pub use skip::skip;
 pub use user_namespace::{check_permission, enter_user_namespace};
 
 /// The gateway's address on the link of the first client, under which all clients reach it.
@@ -123,8 +125,7 @@ impl Lab {
 mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::process::Command;
-    use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 
@@ -133,7 +134,7 @@ mod tests {
         match check_permission() {
             Ok(()) => Some(Lab::standard().unwrap()),
             Err(failure) => {
-                eprintln!("SKIPPED: {failure}");
+                skip(&failure);
                 None
             }
         }
@@ -205,7 +206,7 @@ mod tests {
     fn snapshot_tells_changed_hosts_apart() {
         let Some(mut lab) = lab() else { return };
         let client = lab.host("client").unwrap();
-        let before = settled(&client);
+        let before = client.settled().unwrap();
         client.run(|| std::fs::write("/etc/resolv.conf", "nameserver 10.0.0.1\n").unwrap());
         assert_ne!(client.snapshot().unwrap(), before);
         client.run(|| std::fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap());
@@ -228,19 +229,5 @@ mod tests {
         assert!(!Path::new("/etc/adit-test").exists());
         let real = std::fs::read("/etc/passwd").unwrap();
         assert_eq!(client.run(|| std::fs::read("/etc/passwd").unwrap()), real);
-    }
-
-    /// A snapshot taken when the kernel has finished with link-local addresses.
-    fn settled(host: &Host) -> String {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut last = host.snapshot().unwrap();
-        loop {
-            thread::sleep(Duration::from_millis(200));
-            let next = host.snapshot().unwrap();
-            if next == last || Instant::now() > deadline {
-                return next;
-            }
-            last = next;
-        }
     }
 }

@@ -16,15 +16,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 
 pub use capture::{Capture, Captured};
 pub use inject::{inject, udp_packet};
 pub use ping::{Answer, ping, ping_with_ttl};
 pub use tcp::{Direction, TcpServer, Transfer, transfer};
-pub use udp::{EchoReport, UdpEcho, echo};
+pub use udp::{EchoReport, Heartbeat, UdpEcho, echo};
 
 /// How often a server looks whether it shall end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
+
+/// Receive buffer of a socket whose owner may not run at once, on a machine that does much else.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A thread that works until this is dropped.
 #[derive(Debug)]
@@ -60,6 +64,12 @@ fn readable(socket: &impl AsFd, limit: Duration) -> io::Result<bool> {
     }
 }
 
+/// Gives a socket a large receive buffer, beyond the system's limit where that is permitted.
+fn enlarge_receive_buffer(socket: &impl AsFd) -> io::Result<()> {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    forced.or_else(|_| setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER)).map_err(io::Error::from)
+}
+
 /// The Internet checksum (RFC 1071) of `parts`, each of which has an even length but the last.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
@@ -79,7 +89,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::lab::{GATEWAY_V4, GATEWAY_V6, Host, Lab, check_permission};
+    use crate::lab::{GATEWAY_V4, GATEWAY_V6, Host, Lab, check_permission, skip};
 
     #[test]
     fn checksum_is_that_of_rfc_1071_section_3() {
@@ -89,7 +99,7 @@ mod tests {
     /// Hosts that are neighbours: `client` and `gateway`.
     fn neighbours() -> Option<(Lab, Host, Host)> {
         if let Err(failure) = check_permission() {
-            eprintln!("SKIPPED: {failure}");
+            skip(&failure);
             return None;
         }
         let mut lab = Lab::standard().unwrap();

@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use adit_bench::lab::{GATEWAY_V6, Output};
 use adit_bench::programs::{Client, Gateway};
-use adit_bench::traffic::ping;
+use adit_bench::traffic::{Heartbeat, UdpEcho};
 use adit_proto::invite::Invite;
-use harness::{INTERNET, Options, Tunnel, answers, eventually, reach};
+use harness::{INTERNET, Options, Tunnel, eventually};
 
 const AUTHENTICATION_REFUSED: i32 = 3;
 const IDENTITY_MISMATCH: i32 = 4;
 const UNREACHABLE: i32 = 5;
+
+/// A revocation takes effect this soon.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// Checks the exit code, that the message names each of `words`, and that nothing panicked.
 fn assert_refused(output: &Output, code: i32, words: &[&str]) {
@@ -157,17 +160,25 @@ fn gateway_that_does_not_answer_is_unreachable() {
 #[test]
 fn revoked_device_is_out_within_a_second_and_stays_out() {
     let Some(mut tunnel) = Tunnel::start(Options { clients: 2, settings: &[] }) else { return };
-    for client in &tunnel.clients {
-        reach(client.host(), INTERNET[0]);
-    }
-    revoke(&tunnel.gateway, "user1");
-    let revoked = Instant::now();
-    eventually("the revoked device's session ends", || (tunnel.gateway.sessions().unwrap().len() == 1).then_some(()));
-    eventually("the revoked device reaches nothing", || {
-        ping(tunnel.client().host(), INTERNET[0], Duration::from_millis(50)).unwrap().rtt().is_none().then_some(())
+    let servers = INTERNET.map(|address| UdpEcho::start(&tunnel.internet, address).unwrap());
+    let beats = [0, 1].map(|number| {
+        servers.each_ref().map(|server| Heartbeat::start(tunnel.clients[number].host(), server.address()).unwrap())
     });
-    assert!(revoked.elapsed() < Duration::from_secs(1), "it took {:?}", revoked.elapsed());
-    assert!(answers(tunnel.clients[1].host(), INTERNET[0]), "the other user is not touched");
+    for beat in beats.iter().flatten() {
+        eventually("traffic flows", || beat.last_reply());
+    }
+
+    let start = Instant::now();
+    revoke(&tunnel.gateway, "user1");
+    eventually("the time is over", || (start.elapsed() > WITHIN + Duration::from_millis(500)).then_some(()));
+    for beat in &beats[0] {
+        let last = beat.last_reply().unwrap();
+        assert!(last <= start + WITHIN, "the last reply came {:?} after the revocation", last - start);
+    }
+    assert_eq!(tunnel.gateway.sessions().unwrap().len(), 1, "the revoked device's session ended");
+    for beat in &beats[1] {
+        assert!(beat.last_reply().unwrap() > start + WITHIN, "the other user is not touched");
+    }
     tunnel.clients[0].kill();
     assert_refused(&tunnel.clients[0].run(&["up"]).unwrap(), AUTHENTICATION_REFUSED, &["revoked", "next:"]);
 }

@@ -8,15 +8,16 @@ use std::fs::{self, Permissions};
 use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use adit_bench::lab::Host;
+use adit_bench::lab::{GATEWAY_V6, Host, OUTSIDE_V4};
 use adit_bench::programs::Gateway;
-use harness::{Options, PATIENCE, Tunnel, assert_as_before, settled};
+use harness::{Options, PATIENCE, Tunnel, assert_as_before};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+const OTHER: i32 = 1;
 const USAGE: i32 = 2;
 const PERMISSION: i32 = 6;
 /// A user without any privilege.
@@ -27,21 +28,22 @@ fn prepared() -> Option<Tunnel> {
 }
 
 /// Runs the gateway, expects it to refuse with `code` and a message with `words`, and to leave its host as it was.
-fn assert_refuses(gateway: &Gateway, codes: &[i32], words: &[&str]) {
-    assert_command_refuses(gateway, gateway.command(&["run"]), codes, words);
+fn assert_refuses(gateway: &Gateway, code: i32, words: &[&str]) {
+    assert_command_refuses(gateway.host(), gateway.command(&["run"]), code, words);
 }
 
-fn assert_command_refuses(gateway: &Gateway, command: Command, codes: &[i32], words: &[&str]) {
-    let before = settled(gateway.host());
-    let output = gateway.host().output(command, PATIENCE).unwrap();
+/// The same for any command.
+fn assert_command_refuses(host: &Host, command: Command, code: i32, words: &[&str]) {
+    let before = host.settled().unwrap();
+    let output = host.output(command, PATIENCE).unwrap();
     let said = format!("{}{}", output.stdout, output.stderr);
-    assert!(codes.contains(&output.code), "exit code {}: {said}", output.code);
+    assert_eq!(output.code, code, "{said}");
     for word in words {
         assert!(said.to_lowercase().contains(&word.to_lowercase()), "{word:?} is not in: {said}");
     }
     assert!(said.contains("next:"), "there is a next step: {said}");
     assert!(!said.contains("panicked"), "{said}");
-    assert_as_before(gateway.host(), &before);
+    assert_as_before(host, &before);
 }
 
 fn add_line(gateway: &Gateway, line: &str) {
@@ -65,21 +67,30 @@ fn key_file(gateway: &Gateway) -> PathBuf {
 fn unknown_key_is_named_with_the_key_it_resembles() {
     let Some(tunnel) = prepared() else { return };
     add_line(&tunnel.gateway, "masquerde = true");
-    assert_refuses(&tunnel.gateway, &[USAGE], &["masquerde", "did you mean", "masquerade"]);
+    assert_refuses(&tunnel.gateway, USAGE, &["masquerde", "did you mean", "masquerade"]);
 }
 
 #[test]
 fn all_problems_are_told_at_once() {
     let Some(tunnel) = prepared() else { return };
     add_line(&tunnel.gateway, "masquerde = true\nlease_cooldown = \"soon\"");
-    assert_refuses(&tunnel.gateway, &[USAGE], &["masquerde", "lease_cooldown"]);
+    assert_refuses(&tunnel.gateway, USAGE, &["masquerde", "lease_cooldown"]);
 }
 
 #[test]
 fn pool_that_overlaps_the_hosts_network_is_refused() {
     let Some(mut tunnel) = prepared() else { return };
     tunnel.gateway.set("pool.v4", "192.0.2.0/24");
-    assert_refuses(&tunnel.gateway, &[USAGE], &["pool.v4", "192.0.2."]);
+    assert_refuses(&tunnel.gateway, USAGE, &["pool.v4", "192.0.2."]);
+}
+
+#[test]
+fn both_pools_that_overlap_the_hosts_networks_are_refused_at_once() {
+    let Some(mut tunnel) = prepared() else { return };
+    tunnel.gateway.set("pool.v4", "198.51.100.0/24");
+    tunnel.gateway.set("pool.v6", "2001:db8:0:1::/64");
+    let words = ["pool.v4", &OUTSIDE_V4.to_string(), "pool.v6", &GATEWAY_V6.to_string()];
+    assert_refuses(&tunnel.gateway, USAGE, &words);
 }
 
 #[test]
@@ -87,7 +98,7 @@ fn missing_key_file_is_named() {
     let Some(tunnel) = prepared() else { return };
     let key = key_file(&tunnel.gateway);
     fs::remove_file(&key).unwrap();
-    assert_refuses(&tunnel.gateway, &[USAGE], &[key.file_name().unwrap().to_str().unwrap()]);
+    assert_refuses(&tunnel.gateway, USAGE, &[key.file_name().unwrap().to_str().unwrap()]);
 }
 
 #[test]
@@ -97,7 +108,7 @@ fn key_file_that_cannot_be_read_is_named() {
     // Root may read any file, but nobody can read a folder.
     fs::remove_file(&key).unwrap();
     fs::create_dir(&key).unwrap();
-    assert_refuses(&tunnel.gateway, &[USAGE], &[key.file_name().unwrap().to_str().unwrap()]);
+    assert_refuses(&tunnel.gateway, USAGE, &[key.file_name().unwrap().to_str().unwrap()]);
 }
 
 #[test]
@@ -105,14 +116,14 @@ fn key_file_that_others_can_read_is_refused() {
     let Some(tunnel) = prepared() else { return };
     let key = key_file(&tunnel.gateway);
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
-    assert_refuses(&tunnel.gateway, &[USAGE], &[key.file_name().unwrap().to_str().unwrap(), "chmod 600"]);
+    assert_refuses(&tunnel.gateway, USAGE, &[key.file_name().unwrap().to_str().unwrap(), "chmod 600"]);
 }
 
 #[test]
 fn port_in_use_is_named() {
     let Some(tunnel) = prepared() else { return };
     let taken = tunnel.gateway.host().run(|| UdpSocket::bind("[::]:443").unwrap());
-    assert_refuses(&tunnel.gateway, &[1, USAGE], &["443", "in use"]);
+    assert_refuses(&tunnel.gateway, OTHER, &["443", "in use"]);
     drop(taken);
 }
 
@@ -120,30 +131,44 @@ fn port_in_use_is_named() {
 fn missing_tun_device_is_a_permission_failure() {
     let Some(tunnel) = prepared() else { return };
     hide_tun_device(tunnel.gateway.host());
-    assert_refuses(&tunnel.gateway, &[PERMISSION], &["/dev/net/tun"]);
+    assert_refuses(&tunnel.gateway, PERMISSION, &["/dev/net/tun"]);
 }
 
 #[test]
 fn missing_capability_is_a_permission_failure() {
     let Some(tunnel) = prepared() else { return };
     let gateway = &tunnel.gateway;
-    // Nobody gets everything but capabilities: readable files, a low port and a TUN device that opens.
-    hide_tun_device(gateway.host());
-    gateway.host().run(|| {
+    let mut command = without_capabilities(&tunnel, gateway.host(), &gateway.command(&["run"]), gateway.folder());
+    command.env("ADIT_RUNTIME_DIR", gateway.folder().join("run"));
+    assert_command_refuses(gateway.host(), command, PERMISSION, &["CAP_NET_ADMIN"]);
+}
+
+#[test]
+fn client_without_the_capability_says_so_and_changes_nothing() {
+    let Some(mut tunnel) = prepared() else { return };
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    let client = tunnel.client();
+    let command = without_capabilities(&tunnel, client.host(), &client.command(&["up"]), client.folder());
+    assert_command_refuses(client.host(), command, PERMISSION, &["CAP_NET_ADMIN"]);
+}
+
+/// The same command for nobody, who gets everything but capabilities: readable files, a low port, a TUN device that opens.
+fn without_capabilities(tunnel: &Tunnel, host: &Host, original: &Command, folder: &Path) -> Command {
+    hide_tun_device(host);
+    host.run(|| {
         let all = Mode::from_bits_truncate(0o666);
         mknod("/dev/net/tun", SFlag::S_IFCHR, all, makedev(10, 200)).unwrap();
         fs::set_permissions("/dev/net/tun", Permissions::from_mode(0o666)).unwrap();
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").unwrap();
     });
-    let program = tunnel.lab.folder().join("adit-server");
-    fs::copy(gateway.command(&[]).get_program(), &program).unwrap();
+    let program = tunnel.lab.folder().join("program");
+    fs::copy(original.get_program(), &program).unwrap();
     fs::set_permissions(tunnel.lab.folder(), Permissions::from_mode(0o755)).unwrap();
-    give(gateway.folder().to_owned());
-    let original = gateway.command(&["run"]);
+    give(folder.to_owned());
     let mut command = Command::new(program);
     command.args(original.get_args()).uid(NOBODY).gid(NOBODY);
-    command.env("ADIT_RUNTIME_DIR", gateway.folder().join("run"));
-    assert_command_refuses(gateway, command, &[PERMISSION], &["CAP_NET_ADMIN"]);
+    command
 }
 
 #[test]
@@ -151,15 +176,9 @@ fn client_without_a_tun_device_says_so_and_changes_nothing() {
     let Some(mut tunnel) = prepared() else { return };
     tunnel.gateway.start().unwrap();
     tunnel.join(0);
-    let host = tunnel.client().host();
-    hide_tun_device(host);
-    let before = settled(host);
-    let output = tunnel.client().run(&["up"]).unwrap();
-    assert_eq!(output.code, PERMISSION, "{}", output.stderr);
-    for word in ["/dev/net/tun", "next:"] {
-        assert!(output.stderr.contains(word), "{word:?} is not in: {}", output.stderr);
-    }
-    assert_as_before(host, &before);
+    let client = tunnel.client();
+    hide_tun_device(client.host());
+    assert_command_refuses(client.host(), client.command(&["up"]), PERMISSION, &["/dev/net/tun"]);
 }
 
 /// Gives a folder and everything in it to nobody.

@@ -1,9 +1,14 @@
 //! What all end-to-end tests begin with: a lab, the real programs in it, and bounded waits.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot begin has failed, and says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a failed expectation ends a test, which says what it saw"
+)]
 
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,13 +105,19 @@ impl Drop for Tunnel {
     }
 }
 
+/// Makes tests of one file that move much, or measure, run one after the other: hold the value for as long.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that would matter to the next.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The standard lab; `None`, loudly, where this user may not make one. In CI that is a failure.
 pub(crate) fn standard_lab() -> Option<Lab> {
     match lab::check_permission() {
         Ok(()) => Some(Lab::standard().unwrap()),
-        Err(failure) if std::env::var_os("CI").is_some() => panic!("the tests need a lab in CI: {failure}"),
         Err(failure) => {
-            eprintln!("\n*** SKIPPED: {} ***\n{failure}\n", thread::current().name().unwrap_or("test"));
+            lab::skip(&failure);
             None
         }
     }
@@ -132,18 +143,6 @@ pub(crate) fn answers(host: &Host, target: IpAddr) -> bool {
 /// Waits until an address answers; panics after [`PATIENCE`].
 pub(crate) fn reach(host: &Host, target: IpAddr) {
     eventually(&format!("{} reaches {target}", host.name()), || answers(host, target).then_some(()));
-}
-
-/// A snapshot taken when the kernel has finished with what it does by itself (link-local addresses and their routes).
-pub(crate) fn settled(host: &Host) -> String {
-    let mut last = host.snapshot().unwrap();
-    eventually("the host settles", || {
-        thread::sleep(Duration::from_millis(100));
-        let now = host.snapshot().unwrap();
-        let same = now == last;
-        last.clone_from(&now);
-        same.then_some(now)
-    })
 }
 
 /// Waits until a host looks exactly as before; panics with what differs after [`PATIENCE`].

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{INTERNET, Options, Tunnel, assert_as_before, reach, settled};
+use harness::{INTERNET, Options, Tunnel, assert_as_before, reach};
 
 /// A resolver inside the tunnel, so that the client has a resolver file to change.
 const SETTINGS: &[(&str, &str)] = &[("dns.servers", r#"["198.51.100.2"]"#)];
@@ -12,7 +12,7 @@ const SETTINGS: &[(&str, &str)] = &[("dns.servers", r#"["198.51.100.2"]"#)];
 /// A tunnel, and what the hosts of gateway and client looked like before it was there.
 fn started() -> Option<(Tunnel, [String; 2])> {
     let mut tunnel = Tunnel::prepare(Options { clients: 1, settings: SETTINGS })?;
-    let before = [settled(tunnel.gateway.host()), settled(tunnel.client().host())];
+    let before = [tunnel.gateway.host().settled().unwrap(), tunnel.client().host().settled().unwrap()];
     tunnel.gateway.start().unwrap();
     tunnel.join(0);
     tunnel.clients[0].up().unwrap();

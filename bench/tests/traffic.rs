@@ -9,12 +9,18 @@ use std::time::Duration;
 
 use adit_bench::lab::{INTERNET_V4, INTERNET_V6, OUTSIDE_V4, OUTSIDE_V6};
 use adit_bench::traffic::{Answer, Capture, Direction, EchoReport, TcpServer, UdpEcho, echo, ping_with_ttl, transfer};
-use harness::{INTERNET, Options, PATIENCE, Tunnel, reach};
+use harness::{INTERNET, Options, PATIENCE, Tunnel, alone, eventually, reach};
 
 const TRANSFER: u64 = 100 << 20;
 
+/// What the cable between client and gateway takes in [`replies_too_big_for_the_path_arrive_once_their_sender_knows`].
+const NARROW: u32 = 1_400;
+/// UDP payload that fits the gateway's TUN device, but not a tunnel through a narrow cable.
+const TOO_BIG: usize = 1_360;
+
 #[test]
 fn hundred_mebibytes_arrive_intact_each_way_over_both_families() {
+    let _turn = alone();
     let Some(tunnel) = Tunnel::start(Options::default()) else { return };
     let client = tunnel.client().host();
     for (address, outside) in [(INTERNET[0], IpAddr::V4(OUTSIDE_V4)), (INTERNET[1], IpAddr::V6(OUTSIDE_V6))] {
@@ -31,10 +37,11 @@ fn hundred_mebibytes_arrive_intact_each_way_over_both_families() {
 
 #[test]
 fn ten_thousand_echoes_come_back_in_order() {
+    let _turn = alone();
     let Some(tunnel) = Tunnel::start(Options::default()) else { return };
     for address in INTERNET {
         let server = UdpEcho::start(&tunnel.internet, address).unwrap();
-        let report = echo(tunnel.client().host(), server.address(), 10_000, 2_000, 200).unwrap();
+        let report = echo(tunnel.client().host(), server.address(), 10_000, 1_000, 200).unwrap();
         assert_eq!(report, EchoReport { sent: 10_000, received: 10_000, reordered: 0, duplicated: 0 }, "{address}");
     }
 }
@@ -65,5 +72,35 @@ fn hop_limit_decreases_by_exactly_one_on_the_way_through_the_gateway() {
         let expired = ping_with_ttl(client, target, 1, Duration::from_secs(5)).unwrap();
         assert!(matches!(expired, Answer::TimeExceeded { .. }), "{expired:?}");
         assert!(matches!(ping_with_ttl(client, target, 2, PATIENCE).unwrap(), Answer::Reply { .. }));
+    }
+}
+
+#[test]
+fn replies_too_big_for_the_path_arrive_once_their_sender_knows() {
+    let _turn = alone();
+    let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
+    // The cable is the first of both hosts.
+    for host in [tunnel.client().host(), tunnel.gateway.host()] {
+        host.set_mtu("eth0", NARROW).unwrap();
+    }
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    tunnel.clients[0].up().unwrap();
+    let client = tunnel.client().host();
+    let own = tunnel.client().inner_addresses().unwrap();
+    let mut counted = 0;
+    for address in INTERNET {
+        reach(client, address);
+        let server = UdpEcho::start(&tunnel.internet, address).unwrap();
+        eventually("the internet host learns what fits", || {
+            let report = echo(client, server.address(), 5, 50, TOO_BIG).unwrap();
+            (report.lost() == 0).then_some(())
+        });
+        let drops = tunnel.session_of(own[0]).unwrap().drops;
+        let now = drops.get("too_big").copied().unwrap_or_default();
+        assert!(now > counted, "the first replies to {address} are too big: {drops:?}");
+        counted = now;
+        let report = echo(client, server.address(), 100, 200, TOO_BIG).unwrap();
+        assert_eq!(report, EchoReport { sent: 100, received: 100, reordered: 0, duplicated: 0 }, "{address}");
     }
 }

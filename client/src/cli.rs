@@ -66,12 +66,27 @@ struct JoinArgs {
     /// Overwrite a profile of this name
     #[arg(long)]
     replace: bool,
+    /// Connect at once, as `up` does
+    #[arg(long)]
+    up: bool,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, Args)]
 struct UpArgs {
     #[command(flatten)]
     profile: NameArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// Run as the detached process of another `up`
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+/// How to connect.
+#[derive(Debug, Args)]
+struct ConnectionArgs {
     /// Return once connected, leaving the client running
     #[arg(long)]
     detach: bool,
@@ -81,9 +96,6 @@ struct UpArgs {
     /// Name of the TUN device [default: the first free of adit0, adit1, …]
     #[arg(long, value_name = "NAME", env = "ADIT_TUN")]
     tun: Option<String>,
-    /// Run as the detached process of another `up`
-    #[arg(long, hide = true)]
-    detached: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,34 +174,53 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let place = Place::new(cli.dir.as_ref());
-    if let Verb::Up(args) = &cli.verb
-        && args.detach
-    {
-        return detach::spawn(&place, args, cli.dir.as_deref());
+    match on_runtime(dispatch(&place, cli.verb))? {
+        Done::Ended => Ok(Exit::Ok.into()),
+        // Only once the runtime's threads are gone does this process start another.
+        Done::Detach(args) => detach::spawn(&place, &args, cli.dir.as_deref()),
     }
+}
+
+/// What a verb came to.
+enum Done {
+    /// It is done.
+    Ended,
+    /// A client is to be started in the background.
+    Detach(UpArgs),
+}
+
+fn on_runtime<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "start the runtime", error.to_string(), ""))?;
-    let result = runtime.block_on(dispatch(&place, cli.verb));
+    let result = runtime.block_on(verb);
     // A name look-up that hangs must not hold the program up.
     runtime.shutdown_background();
-    result.map(|()| Exit::Ok.into())
+    result
 }
 
-async fn dispatch(place: &Place, verb: Verb) -> Result<(), Failure> {
+async fn dispatch(place: &Place, verb: Verb) -> Result<Done, Failure> {
     match verb {
-        Verb::Join(args) => enrol(place, args).await,
-        Verb::Up(args) => tunnel::up(place, args).await,
-        Verb::Down(args) => tunnel::down(place, &place.choose(&args)?).await,
-        Verb::Status(args) => status::status(place, &place.choose(&args.profile)?, args.json).await,
-        Verb::List(args) => list::list(place, args.json).await,
-        Verb::Forget { name } => cleanup::forget(place, &name).await,
-        Verb::Cleanup => cleanup::cleanup(place).await,
+        Verb::Join(args) => return enrol(place, args).await,
+        Verb::Up(args) => return connect(place, args).await,
+        Verb::Down(args) => tunnel::down(place, &place.choose(&args)?).await?,
+        Verb::Status(args) => status::status(place, &place.choose(&args.profile)?, args.json).await?,
+        Verb::List(args) => list::list(place, args.json).await?,
+        Verb::Forget { name } => cleanup::forget(place, &name).await?,
+        Verb::Cleanup => cleanup::cleanup(place).await?,
     }
+    Ok(Done::Ended)
 }
 
-async fn enrol(place: &Place, args: JoinArgs) -> Result<(), Failure> {
+async fn connect(place: &Place, args: UpArgs) -> Result<Done, Failure> {
+    if args.connection.detach {
+        return Ok(Done::Detach(args));
+    }
+    tunnel::up(place, args).await.map(|()| Done::Ended)
+}
+
+async fn enrol(place: &Place, args: JoinArgs) -> Result<Done, Failure> {
     let url = if args.url == "-" { read_invite()? } else { Zeroizing::new(args.url) };
     let invite: Invite = url.trim().parse().map_err(|error: adit_proto::invite::InviteError| {
         let next = "copy the whole link, in quotes, as `adit-server invite` printed it";
@@ -198,9 +229,13 @@ async fn enrol(place: &Place, args: JoinArgs) -> Result<(), Failure> {
     let profile = join(&invite, args.name, args.replace, &place.store).await?;
     output::line(&format!("joined {} as {}'s device {}", profile.gateway(), profile.user, profile.device));
     output::line(&format!("profile {} saved in {}", profile.name, place.store.path(&profile.name).display()));
+    if args.up {
+        let profile = NameArgs { name: Some(profile.name) };
+        return connect(place, UpArgs { profile, connection: args.connection, detached: false }).await;
+    }
     let flag = dir_flag(place);
     output::line(&format!("next: adit-client{flag} up {}", profile.name));
-    Ok(())
+    Ok(Done::Ended)
 }
 
 /// The `--dir` flag for a suggested command, if it is needed.

@@ -3,6 +3,7 @@
 mod control;
 mod data;
 mod dial;
+mod liveness;
 mod post;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::packet_source::PacketSource;
 use data::DataPath;
 
+pub(crate) use dial::authority;
 pub use post::{Answer, post};
 
 /// How a client proves who it is.
@@ -40,7 +42,7 @@ pub struct Target {
     pub host: String,
     /// UDP port.
     pub port: u16,
-    /// Addresses to try, in order.
+    /// Addresses to try, best first.
     pub addresses: Vec<SocketAddr>,
     /// The gateway's certificate authority, PEM.
     pub authority_pem: String,
@@ -81,6 +83,9 @@ pub enum ConnectError {
     /// This host refused (socket, permission).
     #[error("{0}")]
     Local(#[source] std::io::Error),
+    /// The packet source failed: its TUN device was deleted.
+    #[error("the source of packets failed: {0}")]
+    Source(#[source] std::io::Error),
     /// The gateway ended the session (shutting down, replaced, revoked …).
     #[error("the connection was closed: {0}")]
     Closed(String),
@@ -129,6 +134,7 @@ pub struct Connection {
     quic: quinn::Connection,
     data: Arc<DataPath>,
     first: Option<ConnectionEvent>,
+    publish: mpsc::Sender<ConnectionEvent>,
     events: mpsc::Receiver<ConnectionEvent>,
     _control: Task,
     pumps: Vec<Task>,
@@ -152,19 +158,23 @@ impl Connection {
         let tunnel = control::request(&quic, target).await?;
         let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id()));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
-        let control = task::spawn(control::run(tunnel, quic.clone(), Arc::clone(&data), publish));
+        let control = task::spawn(control::run(tunnel, quic.clone(), Arc::clone(&data), publish.clone()));
         let first = match events.recv().await {
             Some(ConnectionEvent::Closed(error)) => return Err(error),
             Some(event) => Some(event),
             None => return Err(ConnectError::Protocol("the gateway gave no address".to_owned())),
         };
-        Ok(Self { endpoint, quic, data, first, events, _control: control, pumps: Vec::new() })
+        Ok(Self { endpoint, quic, data, first, publish, events, _control: control, pumps: Vec::new() })
     }
 
-    /// Starts moving packets between `source` and the gateway.
+    /// Starts moving packets between `source` and the gateway. If the source fails, the connection ends.
     pub fn attach(&mut self, source: Arc<dyn PacketSource>) {
+        let (path, uplink, publish) = (Arc::clone(&self.data), Arc::clone(&source), self.publish.clone());
         self.pumps = vec![
-            task::spawn(data::uplink(Arc::clone(&self.data), Arc::clone(&source))),
+            task::spawn(async move {
+                let error = data::uplink(path, uplink).await;
+                let _reader_gone = publish.send(ConnectionEvent::Closed(ConnectError::Source(error))).await;
+            }),
             task::spawn(data::downlink(Arc::clone(&self.data), source)),
         ];
     }
@@ -175,7 +185,12 @@ impl Connection {
             return first;
         }
         match self.events.recv().await {
-            Some(event) => event,
+            Some(event) => {
+                if matches!(event, ConnectionEvent::Closed(_)) {
+                    self.events.close();
+                }
+                event
+            }
             None => ConnectionEvent::Closed(ConnectError::Closed("the connection has ended".to_owned())),
         }
     }
@@ -195,5 +210,48 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         close(&self.quic, Code::NO_ERROR, "the client disconnects");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use adit_net::packet_buffer::PacketBuffer;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::packet_source::BoxFuture;
+
+    /// A source whose device was deleted.
+    struct Deleted;
+
+    impl PacketSource for Deleted {
+        fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
+            Box::pin(std::future::ready(Err(io::ErrorKind::NotFound.into())))
+        }
+
+        fn deliver(&self, _packets: &[Bytes]) -> usize {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn source_that_fails_ends_the_connection() {
+        let (gateway, authority) = dial::tests::gateway();
+        let tls = adit_net::tls::client_config(&authority, None).unwrap();
+        let address = [gateway.local_addr().unwrap()];
+        let dialling = dial::dial("gw.example", &address, tls, None, Duration::from_secs(10));
+        let dialled = dial::tests::served(&[&gateway], dialling).await;
+        let dial::Dialled { endpoint, quic } = dialled.unwrap_or_else(|error| panic!("{error}"));
+        let (publish, events) = mpsc::channel(EVENT_QUEUE);
+        let data = Arc::new(DataPath::new(quic.clone(), 0));
+        let _control = task::spawn(async {});
+        let mut connection = Connection { endpoint, quic, data, first: None, publish, events, _control, pumps: vec![] };
+        connection.attach(Arc::new(Deleted));
+        for _ in 0..2 {
+            let event = tokio::time::timeout(Duration::from_secs(5), connection.next_event()).await.unwrap();
+            assert!(matches!(event, ConnectionEvent::Closed(_)), "{event:?}");
+        }
     }
 }

@@ -4,14 +4,17 @@
 //! bear [`MARK`]. The kernel's `local` table stays first. Nothing depends on the physical network's routes, so what a hostile DHCP
 //! server adds there changes nothing for destinations of the tunnel.
 //!
-//! A full tunnel claims both families: where the gateway gives no address of a family, that family's packets get "unreachable".
+//! A full tunnel claims both families. Behind its routes into the tunnel stands "unreachable" for everything: it catches the
+//! packets of a family the gateway does not carry, and all packets when the TUN device vanishes with its routes.
 
+mod error;
 mod managed;
 mod plan;
 mod slot;
 
-pub use managed::{HostSetupError, ManagedHost};
-pub(crate) use managed::{claimed_prefixes, describe, journal_failure};
+pub use error::HostSetupError;
+pub(crate) use error::journal_failure;
+pub use managed::ManagedHost;
 pub use plan::{Claim, Plan, PlanError};
 pub use slot::{Slot, open_tun};
 

@@ -1,7 +1,9 @@
 //! The Adit client: profiles, enrolment, the connection life cycle and the host configuration.
 
+mod causes;
 pub mod cli;
 pub mod connection;
+mod file_lock;
 pub mod host;
 pub mod join;
 pub mod packet_source;

@@ -26,7 +26,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::connection::{Credentials, Target};
+use crate::connection::{Credentials, Target, authority};
 
 pub use directories::Directories;
 pub use error::ProfileError;
@@ -111,7 +111,7 @@ pub struct Profile {
     pub user: String,
     /// The device's id at the gateway; empty if unknown.
     pub device: String,
-    /// Addresses at which the gateway was last reached, newest first.
+    /// Addresses of the gateway: the one last reached first, then those its name had then.
     pub addresses: Vec<SocketAddr>,
     /// The gateway's certificate authority, PEM.
     pub authority_pem: String,
@@ -175,11 +175,6 @@ impl fmt::Debug for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Profile").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// A gateway as `HOST:PORT`, with brackets around an IPv6 address.
-pub(crate) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// A profile as it stands in its file, not yet checked.

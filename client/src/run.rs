@@ -32,6 +32,7 @@ mod dial;
 mod driver;
 pub(crate) mod lock;
 pub(crate) mod obstacle;
+mod recovery;
 mod renewal;
 pub(crate) mod resolve;
 mod status;

@@ -10,6 +10,9 @@
 //!     Connecting --> Connecting: handle_attempt_failed, no answer
 //!     Connecting --> Disconnected: refused, wrong identity, no permission, or no answer in time
 //!     Connected --> Reconnecting: handle_lost
+//!     Connected --> Blocked: handle_lost, refused or wrong identity
+//!     Connected --> Disconnected: handle_lost, the device is gone
+//!     Reconnecting --> Disconnected: handle_attempt_failed, the device is gone
 //!     Reconnecting --> Connected: handle_connected
 //!     Reconnecting --> Reconnecting: handle_attempt_failed, no answer
 //!     Reconnecting --> Blocked: handle_attempt_failed, refused or wrong identity
@@ -25,22 +28,18 @@
 //! Once connected, the host stays configured until `Disconnected`: while `Reconnecting` and `Blocked` nothing that belongs in the
 //! tunnel leaves the host another way.
 
+mod back_off;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use adit_proto::exit::Exit;
 
-/// How long one attempt to connect may take.
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest wait before the first retry.
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// Longest wait between retries while an outage is young.
-const QUICK_RETRY: Duration = Duration::from_secs(2);
-/// How long an outage is young.
-const QUICK_PERIOD: Duration = Duration::from_secs(5 * 60);
-/// Longest wait between retries of an old outage.
-const SLOW_RETRY: Duration = Duration::from_secs(30);
+use back_off::{BackOff, jitter};
+
+/// How long the gateway's name may take to resolve, before an attempt's own time begins.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait between retries while blocked.
 const BLOCKED_RETRY: Duration = Duration::from_secs(30);
 /// A connection that lasted less than this does not reset the back-off, so that a gateway that drops us at once is not hammered.
@@ -101,13 +100,15 @@ pub enum Obstacle {
     Permission,
     /// This host refused for another reason (an unusable key, routes).
     Local,
+    /// The source of packets failed: the TUN device is gone. There is nothing left to connect.
+    DeviceGone,
 }
 
 impl Obstacle {
     /// Whether more attempts of the same kind are pointless for a first connection.
     fn is_final(self) -> bool {
         match self {
-            Self::Refused | Self::IdentityMismatch | Self::Permission | Self::Local => true,
+            Self::Refused | Self::IdentityMismatch | Self::Permission | Self::Local | Self::DeviceGone => true,
             Self::NoAnswer | Self::Protocol => false,
         }
     }
@@ -116,7 +117,7 @@ impl Obstacle {
     fn blocks(self) -> bool {
         match self {
             Self::Refused | Self::IdentityMismatch => true,
-            Self::NoAnswer | Self::Protocol | Self::Permission | Self::Local => false,
+            Self::NoAnswer | Self::Protocol | Self::Permission | Self::Local | Self::DeviceGone => false,
         }
     }
 
@@ -128,7 +129,7 @@ impl Obstacle {
             Self::Refused => Exit::AuthRefused,
             Self::IdentityMismatch => Exit::IdentityMismatch,
             Self::Permission => Exit::Permission,
-            Self::Protocol | Self::Local => Exit::Other,
+            Self::Protocol | Self::Local | Self::DeviceGone => Exit::Other,
         }
     }
 }
@@ -136,9 +137,9 @@ impl Obstacle {
 /// What the shell must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Begin an attempt to connect, which may take `timeout`.
+    /// Begin an attempt to connect: at most [`RESOLVE_TIMEOUT`] for the gateway's name, then at most `timeout`.
     Attempt {
-        /// Longest duration of the attempt.
+        /// Longest duration of the attempt once there are addresses.
         timeout: Duration,
     },
     /// Drop the attempt in progress.
@@ -167,7 +168,7 @@ pub struct LifeCycle {
 #[derive(Debug, Clone, Copy)]
 enum Waiting {
     Nothing,
-    Attempt { deadline: Instant },
+    Attempt { began: Instant, timeout: Duration },
     Retry { at: Instant },
     Goodbye { deadline: Instant },
 }
@@ -229,14 +230,15 @@ impl LifeCycle {
 
     /// The attempt in progress failed. `random` is any number, for the jitter.
     pub fn handle_attempt_failed(&mut self, obstacle: Obstacle, reason: &str, random: u32, now: Instant) {
-        if !matches!(self.waiting, Waiting::Attempt { .. }) {
-            return;
+        let Waiting::Attempt { began, timeout } = self.waiting else { return };
+        if now.saturating_duration_since(began) >= timeout {
+            self.back_off.lengthen_attempts();
         }
         self.note(obstacle, reason);
         match self.state {
             State::Connecting if obstacle.is_final() => self.finish(Some(obstacle), now),
-            State::Connecting => self.retry(random, now),
-            State::Reconnecting | State::Blocked => self.reconsider(obstacle, random, now),
+            State::Connecting => self.retry(began, random, now),
+            State::Reconnecting | State::Blocked => self.reconsider(obstacle, began, random, now),
             State::Disconnected | State::Connected | State::Disconnecting => {}
         }
     }
@@ -249,7 +251,7 @@ impl LifeCycle {
                     self.back_off = BackOff::new(now);
                 }
                 self.note(obstacle, reason);
-                self.reconsider(obstacle, random, now);
+                self.reconsider(obstacle, now, random, now);
             }
             State::Disconnecting => self.handle_closed(now),
             State::Disconnected | State::Connecting | State::Reconnecting | State::Blocked => {}
@@ -287,7 +289,7 @@ impl LifeCycle {
             return;
         }
         match self.waiting {
-            Waiting::Attempt { deadline } if now >= deadline => {
+            Waiting::Attempt { began, timeout } if now >= deadline(began, timeout) => {
                 self.events.push_back(Event::Abandon);
                 self.handle_attempt_failed(Obstacle::NoAnswer, "no answer in time", random, now);
             }
@@ -307,7 +309,8 @@ impl LifeCycle {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = match self.waiting {
             Waiting::Nothing => None,
-            Waiting::Attempt { deadline } | Waiting::Goodbye { deadline } => Some(deadline),
+            Waiting::Attempt { began, timeout } => Some(deadline(began, timeout)),
+            Waiting::Goodbye { deadline } => Some(deadline),
             Waiting::Retry { at } => Some(at),
         };
         waiting.into_iter().chain(self.give_up).min()
@@ -325,24 +328,27 @@ impl LifeCycle {
         reason.clone_into(&mut self.reason);
     }
 
-    /// Goes on after a failure of a client that was connected once.
-    fn reconsider(&mut self, obstacle: Obstacle, random: u32, now: Instant) {
-        if obstacle.blocks() {
+    /// Goes on after a failure of a client that was connected once. `began` is when the attempt that failed did.
+    fn reconsider(&mut self, obstacle: Obstacle, began: Instant, random: u32, now: Instant) {
+        if obstacle == Obstacle::DeviceGone {
+            self.finish(Some(obstacle), now);
+        } else if obstacle.blocks() {
             self.enter(State::Blocked, now);
             self.waiting = Waiting::Retry { at: now + jitter(BLOCKED_RETRY, random) };
         } else {
             self.enter(State::Reconnecting, now);
-            self.retry(random, now);
+            self.retry(began, random, now);
         }
     }
 
     fn attempt(&mut self, now: Instant) {
-        self.waiting = Waiting::Attempt { deadline: now + ATTEMPT_TIMEOUT };
-        self.events.push_back(Event::Attempt { timeout: ATTEMPT_TIMEOUT });
+        let timeout = self.back_off.attempt_timeout();
+        self.waiting = Waiting::Attempt { began: now, timeout };
+        self.events.push_back(Event::Attempt { timeout });
     }
 
-    fn retry(&mut self, random: u32, now: Instant) {
-        self.waiting = Waiting::Retry { at: now + jitter(self.back_off.next(now), random) };
+    fn retry(&mut self, began: Instant, random: u32, now: Instant) {
+        self.waiting = Waiting::Retry { at: self.back_off.retry_at(began, random, now) };
     }
 
     fn abandon(&mut self) {
@@ -359,303 +365,10 @@ impl LifeCycle {
     }
 }
 
-/// Doubles the wait between retries, more patiently as the outage grows old.
-#[derive(Debug)]
-struct BackOff {
-    next: Duration,
-    outage_began: Instant,
-}
-
-impl BackOff {
-    fn new(now: Instant) -> Self {
-        Self { next: FIRST_RETRY, outage_began: now }
-    }
-
-    fn next(&mut self, now: Instant) -> Duration {
-        let young = now.saturating_duration_since(self.outage_began) < QUICK_PERIOD;
-        let cap = if young { QUICK_RETRY } else { SLOW_RETRY };
-        let wait = self.next.min(cap);
-        self.next = wait.saturating_mul(2).min(cap);
-        wait
-    }
-}
-
-/// Between half of `longest` and all of it, so that many clients of one gateway do not come back in step.
-fn jitter(longest: Duration, random: u32) -> Duration {
-    let half = longest / 2;
-    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
+/// When an attempt is abandoned that has not failed by itself.
+fn deadline(began: Instant, timeout: Duration) -> Instant {
+    began + RESOLVE_TIMEOUT + timeout
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-    const LONG: u32 = u32::MAX;
-
-    fn drain(life: &mut LifeCycle) -> Vec<Event> {
-        std::iter::from_fn(|| life.poll_event()).collect()
-    }
-
-    fn attempt() -> Event {
-        Event::Attempt { timeout: ATTEMPT_TIMEOUT }
-    }
-
-    fn connecting(now: Instant) -> LifeCycle {
-        let mut life = LifeCycle::new(Some(PATIENCE), now);
-        life.handle_start(now);
-        assert_eq!(drain(&mut life), [attempt()]);
-        life
-    }
-
-    fn connected(now: Instant) -> LifeCycle {
-        let mut life = connecting(now);
-        life.handle_connected(now);
-        life
-    }
-
-    fn reconnecting(now: Instant) -> LifeCycle {
-        let mut life = connected(now);
-        life.handle_lost(Obstacle::NoAnswer, "idle timeout", LONG, now);
-        life
-    }
-
-    /// Runs the clock to the next timeout and returns it.
-    fn wake(life: &mut LifeCycle) -> Instant {
-        let at = life.poll_timeout().unwrap();
-        life.handle_timeout(LONG, at);
-        at
-    }
-
-    #[test]
-    fn start_begins_an_attempt_at_once() {
-        let now = Instant::now();
-        let mut life = connecting(now);
-        assert_eq!(life.state(), State::Connecting);
-        life.handle_start(now);
-        assert_eq!(drain(&mut life), [], "a second start does nothing");
-    }
-
-    #[test]
-    fn connected_clears_reason_and_timers() {
-        let now = Instant::now();
-        let mut life = connecting(now);
-        life.handle_attempt_failed(Obstacle::NoAnswer, "no answer", 0, now);
-        assert_eq!(life.reason(), "no answer");
-        let at = wake(&mut life);
-        life.handle_connected(at);
-        assert_eq!((life.state(), life.reason(), life.since()), (State::Connected, "", at));
-        assert_eq!(life.poll_timeout(), None);
-    }
-
-    #[test]
-    fn first_retry_is_within_200_ms_and_waits_double_to_2_s() {
-        let now = Instant::now();
-        let mut life = LifeCycle::new(None, now);
-        life.handle_start(now);
-        let mut waits = Vec::new();
-        let mut clock = now;
-        for _ in 0..7 {
-            life.handle_attempt_failed(Obstacle::NoAnswer, "", LONG, clock);
-            let at = wake(&mut life);
-            waits.push((at - clock).as_millis());
-            clock = at;
-        }
-        assert_eq!(waits, [200, 400, 800, 1600, 2000, 2000, 2000]);
-    }
-
-    #[test]
-    fn jitter_never_goes_below_half_or_above_the_whole() {
-        let whole = Duration::from_secs(2);
-        assert_eq!(jitter(whole, 0), whole / 2);
-        assert_eq!(jitter(whole, u32::MAX), whole);
-        assert!(jitter(whole, u32::MAX / 3) < whole);
-    }
-
-    #[test]
-    fn old_outage_is_retried_every_30_s_at_most() {
-        let now = Instant::now();
-        let mut back_off = BackOff::new(now);
-        for _ in 0..10 {
-            back_off.next(now);
-        }
-        let late = now + QUICK_PERIOD;
-        let waits: Vec<u64> = (0..6).map(|_| back_off.next(late).as_secs()).collect();
-        assert_eq!(waits, [2, 4, 8, 16, 30, 30]);
-    }
-
-    #[test]
-    fn attempt_that_hangs_is_abandoned_after_3_s() {
-        let now = Instant::now();
-        let mut life = connecting(now);
-        let at = wake(&mut life);
-        assert_eq!(at - now, ATTEMPT_TIMEOUT);
-        assert_eq!(drain(&mut life), [Event::Abandon]);
-        assert_eq!(life.state(), State::Connecting);
-        wake(&mut life);
-        assert_eq!(drain(&mut life), [attempt()]);
-    }
-
-    #[test]
-    fn first_connection_is_given_up_when_patience_ends() {
-        let now = Instant::now();
-        let mut life = connecting(now);
-        while life.state() == State::Connecting {
-            let at = wake(&mut life);
-            assert!(at - now <= PATIENCE);
-        }
-        let events = drain(&mut life);
-        assert_eq!(events.last(), Some(&Event::Finished(Some(Obstacle::NoAnswer))));
-        assert_eq!(life.state(), State::Disconnected);
-        assert_eq!(life.poll_timeout(), None);
-    }
-
-    #[test]
-    fn refusal_mismatch_and_local_errors_are_final_on_the_first_connection() {
-        for obstacle in [Obstacle::Refused, Obstacle::IdentityMismatch, Obstacle::Permission, Obstacle::Local] {
-            let now = Instant::now();
-            let mut life = connecting(now);
-            life.handle_attempt_failed(obstacle, "why", 0, now);
-            assert_eq!(drain(&mut life), [Event::Finished(Some(obstacle))]);
-            assert_eq!((life.state(), life.reason()), (State::Disconnected, "why"));
-        }
-    }
-
-    #[test]
-    fn loss_leads_to_reconnecting_and_back() {
-        let now = Instant::now();
-        let mut life = reconnecting(now);
-        assert_eq!((life.state(), life.reason()), (State::Reconnecting, "idle timeout"));
-        let at = wake(&mut life);
-        assert!(at - now <= FIRST_RETRY);
-        assert_eq!(drain(&mut life), [attempt()]);
-        life.handle_connected(at);
-        assert_eq!(life.state(), State::Connected);
-    }
-
-    #[test]
-    fn reconnecting_never_gives_up() {
-        let now = Instant::now();
-        let mut life = reconnecting(now);
-        for _ in 0..1000 {
-            wake(&mut life);
-        }
-        assert_eq!(life.state(), State::Reconnecting);
-        assert!(!drain(&mut life).iter().any(|event| matches!(event, Event::Finished(_))));
-    }
-
-    #[test]
-    fn refusal_after_a_connection_blocks_and_is_retried_slowly() {
-        for obstacle in [Obstacle::Refused, Obstacle::IdentityMismatch] {
-            let now = Instant::now();
-            let mut life = reconnecting(now);
-            let at = wake(&mut life);
-            drain(&mut life);
-            life.handle_attempt_failed(obstacle, "device revoked", LONG, at);
-            assert_eq!((life.state(), life.reason()), (State::Blocked, "device revoked"));
-            assert_eq!(wake(&mut life) - at, BLOCKED_RETRY);
-            assert_eq!(drain(&mut life), [attempt()]);
-        }
-    }
-
-    #[test]
-    fn refusal_that_ends_a_connection_blocks_at_once() {
-        let now = Instant::now();
-        let mut life = connected(now);
-        life.handle_lost(Obstacle::Refused, "revoked", 0, now);
-        assert_eq!(life.state(), State::Blocked);
-    }
-
-    #[test]
-    fn blocked_leads_to_connected_or_reconnecting() {
-        let now = Instant::now();
-        let blocked = || {
-            let mut life = connected(now);
-            life.handle_lost(Obstacle::Refused, "revoked", 0, now);
-            let at = wake(&mut life);
-            (life, at)
-        };
-        let (mut life, at) = blocked();
-        life.handle_connected(at);
-        assert_eq!(life.state(), State::Connected);
-        let (mut life, at) = blocked();
-        life.handle_attempt_failed(Obstacle::NoAnswer, "no answer", 0, at);
-        assert_eq!(life.state(), State::Reconnecting);
-    }
-
-    #[test]
-    fn flapping_connection_does_not_reset_the_back_off() {
-        let now = Instant::now();
-        let mut life = connected(now);
-        let mut waits = Vec::new();
-        let mut clock = now;
-        for _ in 0..4 {
-            life.handle_lost(Obstacle::NoAnswer, "", LONG, clock);
-            let at = wake(&mut life);
-            waits.push((at - clock).as_millis());
-            life.handle_connected(at);
-            clock = at;
-        }
-        assert_eq!(waits, [200, 400, 800, 1600]);
-        let later = clock + STABLE_AFTER;
-        life.handle_lost(Obstacle::NoAnswer, "", LONG, later);
-        assert_eq!(wake(&mut life) - later, FIRST_RETRY);
-    }
-
-    #[test]
-    fn stop_while_connected_says_goodbye_first() {
-        let now = Instant::now();
-        let mut life = connected(now);
-        life.handle_stop(now);
-        assert_eq!(life.state(), State::Disconnecting);
-        assert_eq!(drain(&mut life), [Event::Close]);
-        life.handle_closed(now);
-        assert_eq!(drain(&mut life), [Event::Finished(None)]);
-        assert_eq!(life.state(), State::Disconnected);
-    }
-
-    #[test]
-    fn goodbye_is_not_waited_for_longer_than_2_s() {
-        let now = Instant::now();
-        let mut life = connected(now);
-        life.handle_stop(now);
-        drain(&mut life);
-        assert_eq!(wake(&mut life) - now, CLOSE_TIMEOUT);
-        assert_eq!(drain(&mut life), [Event::Finished(None)]);
-    }
-
-    #[test]
-    fn loss_during_goodbye_ends_it() {
-        let now = Instant::now();
-        let mut life = connected(now);
-        life.handle_stop(now);
-        drain(&mut life);
-        life.handle_lost(Obstacle::NoAnswer, "gone", 0, now);
-        assert_eq!(drain(&mut life), [Event::Finished(None)]);
-    }
-
-    #[test]
-    fn stop_during_an_attempt_abandons_it() {
-        let now = Instant::now();
-        let mut life = connecting(now);
-        life.handle_stop(now);
-        assert_eq!(drain(&mut life), [Event::Abandon, Event::Finished(None)]);
-        let mut life = reconnecting(now);
-        life.handle_stop(now);
-        assert_eq!(drain(&mut life), [Event::Finished(None)]);
-    }
-
-    #[test]
-    fn stale_results_are_ignored() {
-        let now = Instant::now();
-        let mut life = reconnecting(now);
-        life.handle_connected(now);
-        assert_eq!(life.state(), State::Reconnecting, "no attempt was in progress");
-        life.handle_stop(now);
-        drain(&mut life);
-        life.handle_attempt_failed(Obstacle::Refused, "", 0, now);
-        life.handle_lost(Obstacle::NoAnswer, "", 0, now);
-        life.handle_closed(now);
-        assert_eq!((life.state(), drain(&mut life)), (State::Disconnected, vec![]));
-    }
-}
+mod tests;

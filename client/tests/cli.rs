@@ -237,3 +237,60 @@ fn detached_client_that_fails_passes_its_exit_code_and_message_on() {
     assert!(message.contains("not a device name") && message.contains("next:"), "{message}");
     assert!(!home.path().join("run/client-home.sock").exists());
 }
+
+/// Waits until a condition holds, for at most ten seconds.
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "not within ten seconds");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn interrupt_before_the_connection_ends_the_detached_process_too() {
+    if !nix::unistd::Uid::effective().is_root() || !Path::new("/dev/net/tun").exists() {
+        assert!(std::env::var_os("CI").is_none(), "needs root and /dev/net/tun");
+        return eprintln!("*** SKIPPED: needs root and /dev/net/tun ***");
+    }
+    let home = Home::new();
+    home.profile("home", &token_profile(), 0o600);
+    let mut command = Command::new("unshare");
+    command.args(["--net", env!("CARGO_BIN_EXE_adit-client"), "--dir"]).arg(home.path());
+    command.args(["up", "--detach", "home", "--timeout", "0s"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut waiting = command.spawn().unwrap();
+    let reason = || {
+        // A client that is just ending may hang up.
+        let answer = serde_json::from_slice(&home.run(&["status", "--json"]).stdout);
+        let Ok::<serde_json::Value, _>(status) = answer else { return String::new() };
+        status["state"].as_str().unwrap().to_owned() + status["reason"].as_str().unwrap_or("")
+    };
+    wait_for(|| reason().starts_with("connecting"));
+    let log = home.path().join("run/client-home.log");
+    fs::write(&log, "earlier\n").unwrap();
+    let (code, message) = home.fail(&["up", "--detach", "home"]);
+    assert_eq!(code, 2, "{message}");
+    assert!(fs::read_to_string(&log).unwrap().starts_with("earlier"), "a second start truncated the running one's log");
+
+    let pid = nix::unistd::Pid::from_raw(waiting.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(!waiting.wait().unwrap().success());
+    wait_for(|| reason() == "disconnected");
+    assert_eq!(text(&home.run(&["cleanup"])), "nothing to clean up\n");
+}
+
+#[test]
+fn unreadable_journal_does_not_keep_the_others_from_being_cleaned_up() {
+    let home = Home::new();
+    let state = home.path().join("state");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("client-a.journal"), "nonsense\n").unwrap();
+    fs::write(state.join("client-b.journal"), "nonsense\n").unwrap();
+    fs::write(state.join("client-c.journal"), "").unwrap();
+    let output = home.run(&["cleanup"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("c: 0 changes"), "the third was not looked at");
+    assert!(errors.contains("client-a.journal") && errors.contains("client-b.journal"), "{errors}");
+    assert!(errors.contains("remove the file") && !errors.contains("next: run `adit-client cleanup`"), "{errors}");
+}

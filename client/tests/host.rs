@@ -2,17 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use adit_client::connection::NetworkSettings;
 use adit_client::host::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
-use adit_net::host::{Family, HostChanges, Netlink, Route, RouteTarget, Rule};
+use adit_client::packet_source::{PacketSource, TunSource};
+use adit_net::host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;
 use nix::sched::CloneFlags;
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Uid;
 
 /// Runs a test in a network namespace of its own, on a thread of its own; without root, says that it is skipped.
@@ -20,7 +25,7 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
     if !Uid::effective().is_root() || !Path::new("/dev/net/tun").exists() {
         assert!(std::env::var_os("CI").is_none(), "needs root and /dev/net/tun");
         // Past the test runner's capture.
-        return std::io::stderr().write_all(b"*** SKIPPED: needs root and /dev/net/tun ***\n").unwrap();
+        return io::stderr().write_all(b"*** SKIPPED: needs root and /dev/net/tun ***\n").unwrap();
     }
     let body = || {
         nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -70,6 +75,115 @@ async fn table(number: u32) -> (Vec<String>, Vec<String>) {
     (tunnel, nowhere)
 }
 
+/// The destinations that lead nowhere in a full tunnel.
+fn everything() -> Vec<String> {
+    vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()]
+}
+
+fn arp_ignore() -> String {
+    std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/arp_ignore").unwrap().trim().to_owned()
+}
+
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(done.success(), "ip {arguments}");
+}
+
+/// What becomes of a packet to the outer world, with and without the mark of the client's own sockets.
+fn look_up(to: &str, mark: Option<u32>) -> io::Result<()> {
+    let to: SocketAddr = to.parse().unwrap();
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    if let Some(mark) = mark {
+        setsockopt(&socket, sockopt::Mark, &mark).unwrap();
+    }
+    socket.connect(to)
+}
+
+#[test]
+fn full_tunnel_stays_closed_when_its_device_is_deleted() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let _outside = Tun::create("outside0").unwrap();
+        ip("link set outside0 up");
+        ip("address add 198.51.100.7/24 dev outside0");
+        ip("address add 2001:db8:7::7/64 dev outside0 nodad");
+        ip("route add default dev outside0");
+        ip("-6 route add default dev outside0");
+        let world = ["192.0.2.1:9", "[2001:db8::1]:9"];
+        world.iter().for_each(|to| look_up(to, None).unwrap());
+
+        let (tun, mut host) = managed(run.path(), "journal").await;
+        host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"])).await.unwrap();
+        world.iter().for_each(|to| look_up(to, None).unwrap());
+        drop(tun);
+        assert_eq!(table(MARK).await, (vec![], everything()));
+        for to in world {
+            let kind = look_up(to, None).unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::HostUnreachable, "{to} leaves the host beside the tunnel");
+            look_up(to, Some(MARK)).unwrap();
+        }
+        host.undo().await.unwrap();
+        world.iter().for_each(|to| look_up(to, None).unwrap());
+    });
+}
+
+#[test]
+fn deleted_device_fails_its_reader() {
+    in_namespace(|| async {
+        let source = TunSource::new(Tun::create("adit0").unwrap());
+        let reading = async {
+            let mut batch = Vec::new();
+            source.receive(&mut batch, 1).await
+        };
+        let deleting = async {
+            tokio::task::yield_now().await;
+            ip("link delete adit0");
+        };
+        let both = async { tokio::join!(reading, deleting).0 };
+        let read = tokio::time::timeout(Duration::from_secs(5), both).await;
+        assert!(read.expect("the reader never notices").is_err());
+    });
+}
+
+#[test]
+fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let resolv_conf = run.path().join("resolv.conf");
+        // Nothing can be put where a directory is.
+        std::fs::create_dir(&resolv_conf).unwrap();
+        let options = HostOptions { resolv_conf: resolv_conf.clone(), bus: SystemBus::Absent };
+        let changes = HostChanges::open_with(&run.path().join("journal"), options).await.unwrap();
+        let (tun, slot) = open_tun(run.path(), None).unwrap();
+        let mut host = ManagedHost::new(changes, tun.name(), slot, run.path());
+        let with_dns = |routes| NetworkSettings {
+            dns_servers: vec!["10.64.3.1".parse().unwrap()],
+            ..settings(&["10.64.3.2/32"], routes)
+        };
+        for _ in 0..2 {
+            host.apply(&with_dns(&["10.0.0.0/8", "192.168.7.0/24"])).await.unwrap_err();
+        }
+        std::fs::remove_dir(&resolv_conf).unwrap();
+        std::fs::write(&resolv_conf, "nameserver 192.0.2.53\n").unwrap();
+        host.apply(&with_dns(&["10.0.0.0/8"])).await.unwrap();
+        assert_eq!(table(MARK).await.0, ["10.0.0.0/8"], "a claim of the failed plan was forgotten");
+        assert!(std::fs::read_to_string(&resolv_conf).unwrap().contains("10.64.3.1"));
+
+        // A change that fails takes the resolver away; the same settings must bring it back.
+        std::fs::rename(&resolv_conf, run.path().join("aside")).unwrap();
+        std::fs::create_dir(&resolv_conf).unwrap();
+        let mut other = with_dns(&["10.0.0.0/8"]);
+        other.dns_servers = vec!["10.64.3.9".parse().unwrap()];
+        host.apply(&other).await.unwrap_err();
+        std::fs::remove_dir(&resolv_conf).unwrap();
+        std::fs::rename(run.path().join("aside"), &resolv_conf).unwrap();
+        host.apply(&with_dns(&["10.0.0.0/8"])).await.unwrap();
+        assert!(std::fs::read_to_string(&resolv_conf).unwrap().contains("10.64.3.1"));
+        host.undo().await.unwrap();
+        assert_eq!(std::fs::read_to_string(&resolv_conf).unwrap(), "nameserver 192.0.2.53\n");
+    });
+}
+
 #[test]
 fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
     in_namespace(|| async {
@@ -78,7 +192,8 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
         assert_eq!(tun.name(), "adit0");
         host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
 
-        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], vec!["::/0".to_owned()]));
+        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], everything()));
+        assert_eq!(arp_ignore(), "1", "neighbours can ask for the tunnel's address");
         let rules_now = rules().await;
         assert_eq!(rules_now.len(), 2);
         assert!(rules_now.iter().all(|rule| rule.unless_mark == MARK && rule.table == MARK && rule.priority < 32766));
@@ -92,6 +207,7 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
 
         host.undo().await.unwrap();
         assert_eq!((table(MARK).await, rules().await), ((vec![], vec![]), vec![]));
+        assert_eq!(arp_ignore(), "0");
         assert!(
             !run.path().join("journal").exists() || std::fs::metadata(run.path().join("journal")).unwrap().len() == 0
         );
@@ -117,7 +233,7 @@ fn changed_settings_are_applied_by_their_difference() {
 
         // The gateway takes IPv6 away: its default must turn from the tunnel to nowhere, never to the open.
         host.apply(&settings(&["10.64.3.9/32"], &["0.0.0.0/0", "::/0"])).await.unwrap();
-        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], vec!["::/0".to_owned()]));
+        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], everything()));
         host.undo().await.unwrap();
         assert!(rules().await.is_empty());
     });
@@ -151,7 +267,7 @@ fn crash_is_undone_by_the_next_start() {
         let (tun, mut host) = managed(run.path(), "journal").await;
         host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
         drop((tun, host));
-        assert_eq!(table(MARK).await.1, ["::/0"], "dropping must not undo: it stands for a crash");
+        assert_eq!(table(MARK).await.1, everything(), "dropping must not undo: it stands for a crash");
         let changes = HostChanges::open(&run.path().join("journal")).await.unwrap();
         assert!(changes.recovered().undone > 0);
         assert_eq!((table(MARK).await, rules().await), ((vec![], vec![]), vec![]));

@@ -6,7 +6,7 @@
 mod client;
 mod server;
 
-use std::{future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin};
 
 use serde_json::{Value, json};
 
@@ -31,13 +31,19 @@ pub struct Request {
     pub peer_uid: u32,
 }
 
-/// The answer to a [`Request`].
-#[derive(Debug, Clone, PartialEq)]
+/// The answer to a [`Request`]. Its body may hold a secret, such as a new token, which `Debug` does not show.
+#[derive(Clone, PartialEq)]
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The body.
     pub body: Value,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 impl Response {

@@ -16,8 +16,8 @@ mod test_bus;
 #[cfg(test)]
 mod test_namespace;
 
-pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_with};
-pub use dns::{DnsScope, DnsSettings, SystemBus};
+pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
+pub use dns::{DnsScope, DnsSettings, SystemBus, is_domain};
 pub use error::HostError;
-pub use firewall::{GatewayRules, foreign_forward_policies};
+pub use firewall::{GatewayRules, foreign_forward_policies, is_forbidden_destination};
 pub use netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule, default_source_addresses};

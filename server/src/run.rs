@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::control::{self, ControlServer};
 use adit_net::host::HostChanges;
+use adit_net::quic;
 use adit_net::task::{self, Task};
 use adit_net::tls::{self, ServerIdentity};
-use adit_net::{host, quic};
 use adit_proto::address_pool::AddressPool;
 use adit_proto::exit::{Exit, Failure};
 use adit_proto::policy::DestinationPolicy;
@@ -19,12 +19,14 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
+use crate::cleanup::host_failure;
 use crate::config::Config;
 use crate::connect_ip::FrontEnd;
 use crate::gateway::{Gateway, LiveGateway, restore_pool};
-use crate::identity::{Authority, load_endpoint_keys};
+use crate::identity::{Authority, IdentityError};
 use crate::router::Router;
 use crate::session::{Ending, SessionTable};
+use crate::state::State;
 use crate::store::Store;
 
 mod network;
@@ -44,17 +46,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let loaded = Loaded::load(config)?;
     let mut changes = open_journal(&loaded.config).await?;
     let outcome = serve(loaded, &mut changes).await;
-    let undone = changes.undo().await.map_err(|error| network::host_failure("undo host changes", &error));
+    let undone = changes.undo().await.map_err(|error| host_failure("undo host changes", &error));
     outcome.and(undone)
-}
-
-/// Undoes what a gateway that crashed left on the host.
-///
-/// # Errors
-/// A gateway is running, or the host refused.
-pub async fn cleanup(config: Config) -> Result<usize, Failure> {
-    let recovery = host::recover(&config.journal_path()).await;
-    recovery.map(|recovery| recovery.undone).map_err(|error| network::host_failure("clean up", &error))
 }
 
 /// Everything a gateway needs before it touches the host.
@@ -70,15 +63,10 @@ struct Loaded {
 
 impl Loaded {
     fn load(config: Config) -> Result<Self, Failure> {
-        config.check_host().map_err(|error| error.into_failure())?;
-        let store = Store::open(&config.store_path()).map_err(|error| unusable(&config, "the store", &error))?;
-        let authority =
-            Authority::load(&config.state_dir).map_err(|error| unusable(&config, "the authority", &error))?;
-        let keys = load_endpoint_keys(&config.endpoint_keys_path())
-            .map_err(|error| unusable(&config, "the endpoint keys", &error))?;
+        let State { store, authority, keys } = State::load(&config).map_err(|error| error.into_failure())?;
         let identity = issue(&authority, &config)?;
-        let pool =
-            restore_pool(&config, &store, Instant::now()).map_err(|error| unusable(&config, "the store", &error))?;
+        let pool = restore_pool(&config, &store, Instant::now())
+            .map_err(|error| Store::failure(&config.store_path(), error))?;
         let sockets = config.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
         Ok(Self {
             config: Arc::new(config),
@@ -184,7 +172,7 @@ fn advertised(config: &Config, pool: &AddressPool) -> Vec<IpNet> {
 async fn open_journal(config: &Config) -> Result<HostChanges, Failure> {
     let changes = HostChanges::open(&config.journal_path())
         .await
-        .map_err(|error| network::host_failure("open the journal of host changes", &error))?;
+        .map_err(|error| host_failure("open the journal of host changes", &error))?;
     let undone = changes.recovered().undone;
     if undone > 0 {
         tracing::warn!(undone, "undid host changes that a crash left behind");
@@ -193,9 +181,8 @@ async fn open_journal(config: &Config) -> Result<HostChanges, Failure> {
 }
 
 fn issue(authority: &Authority, config: &Config) -> Result<ServerIdentity, Failure> {
-    let issued = authority
-        .issue_server(&config.certificate_names(), SystemTime::now())
-        .map_err(|error| unusable(config, "the gateway's certificate", &error))?;
+    let issued =
+        authority.issue_server(&config.certificate_names(), SystemTime::now()).map_err(IdentityError::into_failure)?;
     ServerIdentity::new(issued.chain, issued.key)
         .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), ""))
 }
@@ -232,23 +219,12 @@ fn bind(address: SocketAddr) -> Result<UdpSocket, Failure> {
         } else if kind == ErrorKind::PermissionDenied {
             (Exit::Permission, "run as root, or grant CAP_NET_BIND_SERVICE, or choose a port above 1023")
         } else if kind == ErrorKind::AddrNotAvailable {
-            (Exit::Usage, "choose an address of this host for `listen`")
+            (Exit::Other, "choose an address of this host for `listen`, or wait until it has it")
         } else {
             (Exit::Other, "")
         };
         Failure::new(exit, format!("listen on {address}/udp"), error.to_string(), next)
     })
-}
-
-fn unusable(config: &Config, what: &str, error: &dyn std::error::Error) -> Failure {
-    let mut reason = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-        source = cause.source();
-    }
-    let next = format!("run `adit-server check --config {}`", config.path.display());
-    Failure::new(Exit::Usage, what, reason, next)
 }
 
 fn routing_failure(ended: Result<std::io::Error, tokio::task::JoinError>) -> Failure {

@@ -319,7 +319,7 @@ fn invite_for_people_shows_link_end_and_next_command() {
     let plain = made.run(&["invite", "alice"]);
     assert_eq!(plain.code, 0, "{}", plain.stderr);
     assert!(plain.stdout.contains("good for one device until 20"), "{}", plain.stdout);
-    assert!(plain.stdout.contains("adit-client join 'adit://join/vpn.example.org:443#"));
+    assert!(plain.stdout.contains("adit-client join --up 'adit://join/vpn.example.org:443#"));
     assert!(!plain.stdout.contains('█'), "no picture where no terminal is");
     assert!(made.run(&["invite", "alice", "--qr"]).stdout.contains('█'));
     let users = made.run(&["users"]);

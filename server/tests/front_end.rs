@@ -18,10 +18,9 @@ mod world;
 
 /// The code with which the peer closed a connection.
 async fn closing_code(quic: &quinn::Connection, limit: Duration) -> u64 {
-    match tokio::time::timeout(limit, quic.closed()).await.expect("the gateway closes the connection") {
-        ConnectionError::ApplicationClosed(close) => close.error_code.into(),
-        other => panic!("closed otherwise: {other}"),
-    }
+    let closed = tokio::time::timeout(limit, quic.closed()).await.expect("the gateway closes the connection");
+    let ConnectionError::ApplicationClosed(close) = closed else { panic!("closed otherwise: {closed}") };
+    close.error_code.into()
 }
 
 #[test]

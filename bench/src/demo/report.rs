@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result};
 use serde::Serialize;
 
+use crate::lab::INTERNET_V4;
 use crate::output;
 
 /// Width of the column with the steps' names.
 const NAME_WIDTH: usize = 34;
 
-/// The demo's report; public fields are the keys of the JSON object.
+/// The demo's report; visible fields are the keys of the JSON object.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     #[serde(skip)]
     json: bool,
+    #[serde(skip)]
+    printed: bool,
     #[serde(skip)]
     started: Instant,
     /// Whether every step succeeded.
@@ -24,6 +27,8 @@ pub(super) struct Report {
     pub(super) error: Option<String>,
     /// From the first step to the end.
     pub(super) total_ms: u64,
+    /// The same in seconds.
+    pub(super) total_seconds: f64,
     /// All steps in order.
     pub(super) steps: Vec<Step>,
     /// Inner addresses of the client.
@@ -37,6 +42,18 @@ pub(super) struct Report {
     /// Round-trip time to `internet` through the tunnel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) round_trip: Option<RoundTrip>,
+    /// How to enter the hosts of a lab that keeps running.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) entries: Vec<Entry>,
+}
+
+/// How to get a shell in a host.
+#[derive(Debug, Serialize)]
+pub(super) struct Entry {
+    /// The host's name.
+    pub(super) host: String,
+    /// What to type, as the user who started the demo.
+    pub(super) command: String,
 }
 
 /// One step that succeeded.
@@ -92,16 +109,19 @@ impl Report {
     pub(super) fn start(json: bool) -> Self {
         Self {
             json,
+            printed: false,
             started: Instant::now(),
             ok: false,
             error: None,
             total_ms: 0,
+            total_seconds: 0.0,
             steps: Vec::new(),
             addresses: Vec::new(),
             routes: Vec::new(),
             pings: Vec::new(),
             transfers: Vec::new(),
             round_trip: None,
+            entries: Vec::new(),
         }
     }
 
@@ -117,17 +137,45 @@ impl Report {
         Ok(value)
     }
 
+    /// Says how it went so far and how to enter the lab, which keeps running.
+    pub(super) fn keep(&mut self, entries: Vec<Entry>) {
+        self.entries = entries;
+        if self.json {
+            self.close(None);
+            self.print();
+            return;
+        }
+        output::line("\nEverything keeps running until Ctrl-C. Enter a host as the user who started this:");
+        for Entry { host, command } in &self.entries {
+            output::line(&format!("  {host:<9} {command}"));
+        }
+        output::line(&format!("Try in client: ping {INTERNET_V4}\n"));
+    }
+
     /// Says how it ended.
     pub(super) fn finish(&mut self, error: Option<&Error>) {
+        self.close(error);
+        if self.json {
+            self.print();
+        } else if self.ok {
+            output::line(&format!("{:>7}  all steps succeeded", short(self.started.elapsed())));
+        }
+    }
+
+    fn close(&mut self, error: Option<&Error>) {
         let total = self.started.elapsed();
         self.total_ms = milliseconds(total);
+        self.total_seconds = total.as_secs_f64();
         self.ok = error.is_none();
         self.error = error.map(|error| format!("{error:#}"));
-        if self.json {
+    }
+
+    /// Prints the JSON object, unless that was done before: there is one only.
+    fn print(&mut self) {
+        if !self.printed {
             let object = serde_json::to_string(self).expect("a report is made of numbers and text");
             output::line(&object);
-        } else if self.ok {
-            output::line(&format!("{:>7}  all steps succeeded", short(total)));
+            self.printed = true;
         }
     }
 }
@@ -168,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn object_of_a_lab_that_is_kept_is_the_only_one() {
+        let mut report = Report::start(true);
+        report.keep(vec![Entry { host: "client".to_owned(), command: "nsenter".to_owned() }]);
+        assert!(report.printed);
+        let value = serde_json::to_value(&report).unwrap();
+        assert_eq!((&value["ok"], &value["entries"][0]["host"]), (&true.into(), &"client".into()));
+        report.finish(Some(&anyhow!("interrupted")));
+        assert_eq!(report.error.as_deref(), Some("interrupted"));
+    }
+
+    #[test]
     fn durations_are_short() {
         assert_eq!(short(Duration::from_micros(150)), "150 µs");
         assert_eq!(short(Duration::from_millis(20)), "20 ms");
@@ -178,9 +237,10 @@ mod tests {
     fn json_has_the_outcome_and_the_steps() {
         let mut report = Report::start(true);
         report.step("one", || Ok(("done".to_owned(), ()))).unwrap();
-        report.ok = true;
+        report.finish(None);
         let value = serde_json::to_value(&report).unwrap();
         assert_eq!(value["ok"], true);
+        assert!(value["total_seconds"].is_f64());
         assert_eq!(value["steps"][0]["detail"], "done");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::interrupt::Interrupt;
-use super::report::{PingResult, Report, RoundTrip, TransferResult, microseconds, short};
+use super::report::{Entry, PingResult, Report, RoundTrip, TransferResult, microseconds, short};
 use crate::lab::{Binaries, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 use crate::programs::{Client, Gateway, PATIENCE, TUN};
 use crate::traffic::{Direction, TcpServer, ping, transfer};
@@ -166,16 +166,14 @@ impl Demo {
     }
 
     /// How a person gets a shell in each host.
-    pub(super) fn how_to_enter(&self) -> String {
-        let mut text =
-            String::from("\nEverything keeps running until Ctrl-C. Enter a host as the user who started this:\n");
+    pub(super) fn entries(&self) -> Vec<Entry> {
         let own_namespace = std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"));
         let user = if own_namespace { " --user --preserve-credentials" } else { "" };
-        for host in [self.client.host(), self.gateway.host(), &self.internet] {
-            let pid = host.pid();
-            text += &format!("  {:<9} nsenter --target {pid}{user} --net --mount --uts sh\n", host.name());
-        }
-        text + &format!("Try in client: ping {INTERNET_V4}\n")
+        let entry = |host: &Host| Entry {
+            host: host.name().to_owned(),
+            command: format!("nsenter --target {}{user} --net --mount --uts sh", host.pid()),
+        };
+        [self.client.host(), self.gateway.host(), &self.internet].map(entry).into()
     }
 
     /// Stops both programs and checks that their hosts are as before.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::net::if_::if_nametoindex;
 
 use super::namespace::Namespace;
 use super::process::{Output, Process};
@@ -20,8 +21,11 @@ use super::{netlink, snapshot};
 /// What a host's resolver file says at first; nobody answers at that address.
 const RESOLV_CONF: &str = "nameserver 192.0.2.53\n";
 
-/// Longest wait for a new link; the kernel needs milliseconds.
+/// Longest wait for what the kernel does by itself; it needs milliseconds.
 const SETTLING: Duration = Duration::from_secs(10);
+
+/// A host that looks the same for this long has settled.
+const BETWEEN_SNAPSHOTS: Duration = Duration::from_millis(100);
 
 /// A host with its own network, mounts, host name and processes; a cheap handle.
 #[derive(Debug, Clone)]
@@ -140,6 +144,19 @@ impl Host {
         self.run(move || netlink::run(async |handle| netlink::set_link(&handle, &link, up).await))
     }
 
+    /// Limits the packets that one of the host's links takes, as the cable's other end should be too.
+    pub fn set_mtu(&self, link: &str, mtu: u32) -> Result<()> {
+        let link = link.to_owned();
+        self.run(move || netlink::run(async |handle| netlink::set_mtu(&handle, &link, mtu).await))
+    }
+
+    /// The index of one of the host's links.
+    pub fn link_index(&self, link: &str) -> Result<usize> {
+        let name = link.to_owned();
+        let index = self.run(move || if_nametoindex(name.as_str())).with_context(|| format!("look for link {link}"))?;
+        usize::try_from(index).context("an index fits")
+    }
+
     /// The addresses of a link; empty where there is no such link.
     pub fn addresses(&self, link: &str) -> Result<Vec<IpNet>> {
         let link = link.to_owned();
@@ -177,6 +194,21 @@ impl Host {
     /// Everything Adit may change on a host, as text: equal texts mean equal hosts.
     pub fn snapshot(&self) -> Result<String> {
         self.run(snapshot::take)
+    }
+
+    /// A snapshot taken when the kernel has finished with what it does by itself (link-local addresses and their routes).
+    pub fn settled(&self) -> Result<String> {
+        let deadline = Instant::now() + SETTLING;
+        let mut last = self.snapshot()?;
+        loop {
+            thread::sleep(BETWEEN_SNAPSHOTS);
+            let now = self.snapshot()?;
+            if now == last {
+                return Ok(now);
+            }
+            ensure!(Instant::now() < deadline, "{} does not settle", self.name());
+            last = now;
+        }
     }
 
     /// Joins two hosts by a cable; returns the name of the link at each end.

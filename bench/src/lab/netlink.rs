@@ -34,6 +34,12 @@ pub(super) async fn set_link(handle: &Handle, link: &str, up: bool) -> Result<()
     handle.link().set(message).execute().await.with_context(|| format!("set link {link} up={up}"))
 }
 
+/// Sets the largest packet a link takes.
+pub(super) async fn set_mtu(handle: &Handle, link: &str, mtu: u32) -> Result<()> {
+    let message = LinkUnspec::new_with_index(link_index(handle, link).await?).mtu(mtu).build();
+    handle.link().set(message).execute().await.with_context(|| format!("set link {link} mtu={mtu}"))
+}
+
 /// Makes a pair of connected links: `name` here and `peer` in the network namespace `peer_namespace`.
 pub(super) async fn add_veth(handle: &Handle, name: &str, peer: &str, peer_namespace: &File) -> Result<()> {
     let descriptor: RawFd = peer_namespace.as_raw_fd();

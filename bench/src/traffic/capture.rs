@@ -1,16 +1,17 @@
 //! The IP packets a lab host sees, on all its links.
 
-use std::io::Read as _;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{STOP_CHECK, Service, readable};
+use super::{STOP_CHECK, Service, enlarge_receive_buffer, readable};
 use crate::lab::Host;
 
 /// `ETH_P_ALL` (linux/if_ether.h).
@@ -23,6 +24,8 @@ const SNAP: usize = 2048;
 /// One IP packet as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Captured {
+    /// Index of the link it was seen on.
+    pub link: usize,
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
@@ -34,7 +37,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(link: usize, bytes: &[u8]) -> Option<Self> {
         let (source, destination, ttl) = match bytes.first()? >> 4 {
             4 => (
                 IpAddr::from(*bytes.get(12..)?.first_chunk::<4>()?),
@@ -48,7 +51,7 @@ impl Captured {
             ),
             _ => return None,
         };
-        Some(Self { source, destination, ttl, bytes: bytes.to_vec() })
+        Some(Self { link, source, destination, ttl, bytes: bytes.to_vec() })
     }
 
     /// Whether `text` occurs anywhere in the packet.
@@ -71,7 +74,8 @@ impl Capture {
         // A datagram packet socket hands over packets without their link header.
         let protocol = Protocol::from(i32::from(ALL_PROTOCOLS.to_be()));
         let socket = host.run(move || Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)));
-        let mut socket = socket.context("open a packet socket")?;
+        let socket = socket.context("open a packet socket")?;
+        enlarge_receive_buffer(&socket).context("enlarge a receive buffer")?;
         let (stop, packets) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let thread = host.start({
             let (stop, packets) = (Arc::clone(&stop), Arc::clone(&packets));
@@ -81,10 +85,11 @@ impl Capture {
                     if !readable(&socket, STOP_CHECK).unwrap_or(false) {
                         continue;
                     }
-                    let length = socket.read(&mut buffer).unwrap_or_default();
+                    let Ok((length, from)) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) else { continue };
+                    let link = from.map_or(0, |address| address.ifindex());
                     let mut kept = packets.lock().unwrap_or_else(PoisonError::into_inner);
                     if kept.len() < CAPACITY {
-                        kept.extend(Captured::parse(buffer.get(..length).unwrap_or_default()));
+                        kept.extend(Captured::parse(link, buffer.get(..length).unwrap_or_default()));
                     }
                 }
             }

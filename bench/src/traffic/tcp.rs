@@ -116,14 +116,40 @@ fn client(server: SocketAddr, direction: Direction, bytes: u64) -> io::Result<Tr
         Direction::Upload => {
             let sent = give(&mut stream, bytes)?;
             stream.shutdown(Shutdown::Write)?;
-            (sent, read_digest(&mut stream)?)
+            (sent, Tally::read_from(&mut stream)?)
         }
         Direction::Download => {
             let received = take(&mut stream, bytes)?;
-            (read_digest(&mut stream)?, received)
+            (Tally::read_from(&mut stream)?, received)
         }
     };
-    Ok(Transfer { bytes, elapsed: start.elapsed(), sent, received })
+    Ok(Transfer { bytes: received.bytes, elapsed: start.elapsed(), sent: sent.digest, received: received.digest })
+}
+
+/// What one end counted; the server sends its own after the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    bytes: u64,
+    digest: [u8; SHA256_OUTPUT_LEN],
+}
+
+impl Tally {
+    fn new(bytes: u64, hash: Hash) -> Self {
+        let digest = hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+        Self { bytes, digest }
+    }
+
+    fn write_to(self, stream: &mut TcpStream) -> io::Result<()> {
+        stream.write_all(&self.bytes.to_be_bytes())?;
+        stream.write_all(&self.digest)
+    }
+
+    fn read_from(stream: &mut TcpStream) -> io::Result<Self> {
+        let (mut bytes, mut digest) = ([0; 8], [0; SHA256_OUTPUT_LEN]);
+        stream.read_exact(&mut bytes)?;
+        stream.read_exact(&mut digest)?;
+        Ok(Self { bytes: u64::from_be_bytes(bytes), digest })
+    }
 }
 
 fn accept(listener: &TcpListener, stop: &AtomicBool, peers: &Mutex<Vec<SocketAddr>>) {
@@ -147,8 +173,8 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.read_exact(&mut download)?;
     stream.read_exact(&mut bytes)?;
     let bytes = u64::from_be_bytes(bytes);
-    let digest = if download == [1] { give(&mut stream, bytes)? } else { take(&mut stream, bytes)? };
-    stream.write_all(&digest)
+    let tally = if download == [1] { give(&mut stream, bytes)? } else { take(&mut stream, bytes)? };
+    tally.write_to(&mut stream)
 }
 
 fn limit_silence(stream: &TcpStream) -> io::Result<()> {
@@ -156,8 +182,8 @@ fn limit_silence(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(STALL))
 }
 
-/// Sends bytes that neither compress nor repeat, and returns their digest.
-fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
+/// Sends bytes that neither compress nor repeat.
+fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
     let mut block = noise();
     let mut hash = Hash::new(&SHA256);
     let mut left = bytes;
@@ -171,30 +197,25 @@ fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<[u8; SHA256_OUTPUT_LEN
         hash.update(piece);
         left -= u64::try_from(length).unwrap_or(left);
     }
-    Ok(finish(hash))
+    Ok(Tally::new(bytes, hash))
 }
 
-fn take(stream: &mut TcpStream, bytes: u64) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
+fn take(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
     let mut block = vec![0; BLOCK];
     let mut hash = Hash::new(&SHA256);
     let mut stream = stream.take(bytes);
+    let mut taken = 0;
     loop {
         match stream.read(&mut block)? {
             0 if stream.limit() > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            0 => return Ok(finish(hash)),
-            length => hash.update(block.get(..length).unwrap_or_default()),
+            0 => return Ok(Tally::new(taken, hash)),
+            length => {
+                let piece = block.get(..length).unwrap_or_default();
+                hash.update(piece);
+                taken += u64::try_from(piece.len()).unwrap_or_default();
+            }
         }
     }
-}
-
-fn read_digest(stream: &mut TcpStream) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
-    let mut digest = [0; SHA256_OUTPUT_LEN];
-    stream.read_exact(&mut digest)?;
-    Ok(digest)
-}
-
-fn finish(hash: Hash) -> [u8; SHA256_OUTPUT_LEN] {
-    hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// A block of pseudo-random bytes (xorshift64, Marsaglia 2003).

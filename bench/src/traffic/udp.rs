@@ -2,18 +2,21 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{STOP_CHECK, Service, readable};
+use super::{STOP_CHECK, Service, enlarge_receive_buffer, readable};
 use crate::lab::Host;
 
 /// Silence after the last packet was sent that counts as the end.
 const QUIET: Duration = Duration::from_secs(3);
+
+/// Pause between two packets of a [`Heartbeat`].
+const BEAT: Duration = Duration::from_millis(5);
 
 /// Larger than any packet sent here.
 const BUFFER: usize = 2048;
@@ -29,6 +32,7 @@ impl UdpEcho {
     /// Starts an echo server at `address` and a free port.
     pub fn start(host: &Host, address: IpAddr) -> Result<Self> {
         let socket = host.run(move || UdpSocket::bind((address, 0))).context("bind a UDP socket")?;
+        enlarge_receive_buffer(&socket).context("enlarge a receive buffer")?;
         let address = socket.local_addr().context("read a socket's address")?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = host.start({
@@ -76,9 +80,7 @@ pub fn echo(host: &Host, server: SocketAddr, count: u32, rate: u32, size: usize)
 }
 
 fn client(server: SocketAddr, count: u32, rate: u32, size: usize) -> io::Result<EchoReport> {
-    let any = if server.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(server)?;
+    let socket = connected(server)?;
     let finished = AtomicBool::new(false);
     thread::scope(|scope| {
         let receiver = scope.spawn(|| receive(&socket, count, &finished));
@@ -87,6 +89,15 @@ fn client(server: SocketAddr, count: u32, rate: u32, size: usize) -> io::Result<
         let report = receiver.join().expect("counting does not panic");
         sending.and(report)
     })
+}
+
+/// A socket with a large buffer that talks to `server` only.
+fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if server.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    enlarge_receive_buffer(&socket)?;
+    Ok(socket)
 }
 
 fn send(socket: &UdpSocket, count: u32, rate: u32, size: usize) -> io::Result<()> {
@@ -131,6 +142,48 @@ fn receive(socket: &UdpSocket, count: u32, finished: &AtomicBool) -> io::Result<
         }
     }
     Ok(report)
+}
+
+/// Small packets sent without a pause to an echo server, to find out when a way ends; it stops on drop.
+#[derive(Debug)]
+pub struct Heartbeat {
+    last_reply: Arc<Mutex<Option<Instant>>>,
+    _service: Service,
+}
+
+impl Heartbeat {
+    /// Starts to send a packet every 5 ms from `host`.
+    pub fn start(host: &Host, server: SocketAddr) -> Result<Self> {
+        let socket = host.run(move || connected(server)).context("open a UDP socket")?;
+        let (stop, last_reply) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let thread = host.start({
+            let (stop, last_reply) = (Arc::clone(&stop), Arc::clone(&last_reply));
+            move || beat(&socket, &stop, &last_reply)
+        });
+        Ok(Self { last_reply, _service: Service::new(stop, thread) })
+    }
+
+    /// When the last echo came back.
+    #[must_use]
+    pub fn last_reply(&self) -> Option<Instant> {
+        *self.last_reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn beat(socket: &UdpSocket, stop: &AtomicBool, last_reply: &Mutex<Option<Instant>>) {
+    let mut buffer = [0; BUFFER];
+    let mut next = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        if Instant::now() >= next {
+            // Where there is no way for a packet, there is no echo either, which is what is looked for.
+            drop(socket.send(b"beat"));
+            next = Instant::now() + BEAT;
+        }
+        let pause = next.saturating_duration_since(Instant::now());
+        if readable(socket, pause.max(Duration::from_millis(1))).unwrap_or(false) && socket.recv(&mut buffer).is_ok() {
+            *last_reply.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
 }
 
 fn serve(socket: &UdpSocket, stop: &AtomicBool) {

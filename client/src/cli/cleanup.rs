@@ -1,7 +1,6 @@
 //! `cleanup` and `forget`.
 
 use std::fs;
-use std::io;
 
 use adit_net::host;
 use adit_proto::exit::{Exit, Failure};
@@ -17,22 +16,28 @@ pub(super) fn left_behind(place: &Place, name: &ProfileName) -> bool {
     journal.is_ok_and(|journal| journal.len() > 0) && !ClientLock::is_held(&place.directories, name)
 }
 
-/// Undoes what crashed clients left; running ones keep their changes.
+/// Undoes what crashed clients left; running ones keep their changes. One that cannot be mended does not stop the others.
 pub(super) async fn cleanup(place: &Place) -> Result<(), Failure> {
-    let names = journals(place)?;
+    let directory = &place.directories.state;
+    let names = place.directories.journals().map_err(|error| file_failure(&directory.display().to_string(), &error))?;
     if names.is_empty() {
         output::line("nothing to clean up");
     }
+    let mut failed: Option<Failure> = None;
     for name in names {
         if ClientLock::is_held(&place.directories, &name) {
             output::line(&format!("{name}: running; nothing touched"));
             continue;
         }
-        let undone = recover(place, &name).await?;
-        remove_socket(place, &name);
-        output::line(&format!("{name}: {undone} changes of a crashed client undone"));
+        match recover(place, &name).await {
+            Ok(undone) => {
+                remove_socket(place, &name);
+                output::line(&format!("{name}: {undone} changes of a crashed client undone"));
+            }
+            Err(failure) => failed.replace(failure).iter().for_each(output::failure),
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Deletes a profile, and what its client may have left on this host.
@@ -58,7 +63,7 @@ pub(super) async fn forget(place: &Place, name: &ProfileName) -> Result<(), Fail
 async fn recover(place: &Place, name: &ProfileName) -> Result<usize, Failure> {
     let journal = place.directories.journal(name);
     let recovery = host::recover(&journal).await;
-    recovery.map(|recovery| recovery.undone).map_err(|error| journal_failure(&journal.display().to_string(), &error))
+    recovery.map(|recovery| recovery.undone).map_err(|error| journal_failure(&journal, &error))
 }
 
 /// Removes the control socket of a client that crashed, if there is one.
@@ -66,41 +71,9 @@ fn remove_socket(place: &Place, name: &ProfileName) {
     fs::remove_file(place.directories.socket(name)).ok();
 }
 
-/// Names of the clients that have a journal, also of forgotten ones.
-fn journals(place: &Place) -> Result<Vec<ProfileName>, Failure> {
-    let directory = &place.directories.state;
-    let failed = |error: &io::Error| file_failure(&directory.display().to_string(), error);
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(&error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let file = entry.map_err(|error| failed(&error))?.file_name();
-        let name = file.to_str().and_then(|file| file.strip_prefix("client-")?.strip_suffix(".journal"));
-        names.extend(name.and_then(|name| name.parse().ok()));
-    }
-    names.sort();
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn journals_are_found_by_name_and_other_files_are_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(Some(&directory.path().to_owned()));
-        assert!(journals(&place).unwrap().is_empty());
-        place.directories.create_for_running().unwrap();
-        for file in ["client-work.journal", "client-home.journal", "server.journal", "client-x.lock"] {
-            fs::write(place.directories.state.join(file), "x").unwrap();
-        }
-        let names: Vec<String> = journals(&place).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["home", "work"]);
-    }
 
     #[test]
     fn only_a_journal_with_content_and_no_living_client_is_left_behind() {

@@ -3,17 +3,25 @@
 //! The detached process reports on its standard output: text, then one zero byte once connected. Without the zero byte the text is
 //! a failure, and the exit code is the detached process's.
 
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use adit_proto::exit::{Exit, Failure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use tracing::warn;
 
 use super::{Place, UpArgs, dir_flag, output};
 use crate::profile::{ProfileName, file_failure};
+use crate::run::lock::ClientLock;
 
+/// Longest log that is kept, in bytes.
+const LONGEST_LOG: u64 = 1024 * 1024;
 /// Ends the report of a detached process that is connected.
 const READY: u8 = 0;
 
@@ -23,6 +31,8 @@ pub(super) fn spawn(place: &Place, args: &UpArgs, dir: Option<&Path>) -> Result<
     place.store.load(&name)?;
     let failed = |(path, error): (std::path::PathBuf, _)| file_failure(&path.display().to_string(), &error);
     place.directories.create_for_running().map_err(failed)?;
+    // Not held on: the detached process takes it. But a running client's log must stay its own.
+    drop(ClientLock::acquire(&place.directories, &name)?);
     let mut child = start(place, args, dir, &name)?;
     let report = read_report(&mut child)?;
     match report.strip_suffix(&[READY]) {
@@ -42,20 +52,28 @@ pub(super) fn spawn(place: &Place, args: &UpArgs, dir: Option<&Path>) -> Result<
 
 fn start(place: &Place, args: &UpArgs, dir: Option<&Path>, name: &ProfileName) -> Result<Child, Failure> {
     let path = place.directories.log(name);
-    let log = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path);
-    let log = log.map_err(|error| file_failure(&path.display().to_string(), &error))?;
+    let log = open_log(&path).map_err(|error| file_failure(&path.display().to_string(), &error))?;
     let program = std::env::current_exe().map_err(|error| start_failure(&error))?;
     let mut command = Command::new(program);
     if let Some(dir) = dir {
         command.arg("--dir").arg(dir);
     }
     command.args(["up", "--detached", name.as_str(), "--timeout"]);
-    command.arg(humantime::format_duration(args.timeout).to_string());
-    if let Some(tun) = &args.tun {
+    command.arg(humantime::format_duration(args.connection.timeout).to_string());
+    if let Some(tun) = &args.connection.tun {
         command.args(["--tun", tun]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     command.spawn().map_err(|error| start_failure(&error))
+}
+
+/// Opens a log to add to it; one that has grown long begins anew.
+fn open_log(path: &Path) -> io::Result<File> {
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    if log.metadata()?.len() > LONGEST_LOG {
+        log.set_len(0)?;
+    }
+    Ok(log)
 }
 
 /// Reads up to the zero byte, or to the end if the process ends before.
@@ -72,17 +90,34 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     code.map_or_else(|| Exit::Other.into(), ExitCode::from)
 }
 
-fn start_failure(error: &std::io::Error) -> Failure {
+fn start_failure(error: &io::Error) -> Failure {
     Failure::new(Exit::Other, "start the detached client", error.to_string(), "try without `--detach`")
 }
 
 /// Leaves the terminal's session, so that its end does not end the client. For the detached process.
+///
+/// Until [`report_ready`], the end of the waiting process (Ctrl-C, say) ends this one, by a signal it obeys.
 pub(super) fn leave_terminal() -> Result<(), Failure> {
-    nix::unistd::setsid().map(drop).map_err(|error| start_failure(&error.into()))
+    nix::unistd::setsid().map_err(|error| start_failure(&error.into()))?;
+    prctl::set_pdeathsig(Signal::SIGTERM).map_err(|error| start_failure(&error.into()))?;
+    if nobody_waits() {
+        return Err(start_failure(&io::ErrorKind::BrokenPipe.into()));
+    }
+    Ok(())
 }
 
-/// Tells the waiting process that the client is connected. For the detached process.
+/// Whether the waiting process has ended already: then nobody reads our standard output.
+fn nobody_waits() -> bool {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Tells the waiting process that the client is connected. For the detached process, on the thread of [`leave_terminal`].
 pub(super) fn report_ready() {
+    if let Err(error) = prctl::set_pdeathsig(None) {
+        warn!(%error, "this client may end with the process that started it");
+    }
     output::raw("\0");
 }
 

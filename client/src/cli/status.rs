@@ -67,6 +67,9 @@ fn describe(status: &Status) -> String {
         }
     };
     row("reason", status.reason.clone().unwrap_or_default());
+    for warning in &status.warnings {
+        row("warning", warning.clone());
+    }
     row("gateway", status.gateway.clone());
     row("addresses", joined(&status.addresses));
     let unlisted = status.routes_total.saturating_sub(status.routes.len());
@@ -117,6 +120,7 @@ mod tests {
         let status = Status {
             name: "home".into(),
             state: "connected".into(),
+            warnings: vec!["mind the gap".into()],
             since_seconds: Some(61),
             addresses: vec!["10.64.3.2/32".parse().unwrap()],
             routes: vec!["0.0.0.0/0".parse().unwrap()],
@@ -130,6 +134,7 @@ mod tests {
         let text = describe(&status);
         for part in [
             "connected for 1m 1s",
+            "warning    mind the gap",
             "10.64.3.2/32",
             "0.0.0.0/0 and 2 more",
             "quic, round trip 1.2 ms",

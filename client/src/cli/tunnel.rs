@@ -40,8 +40,8 @@ pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
     run::up(UpOptions {
         profile,
         directories: place.directories.clone(),
-        tun: args.tun,
-        patience: (!args.timeout.is_zero()).then_some(args.timeout),
+        tun: args.connection.tun,
+        patience: (!args.connection.timeout.is_zero()).then_some(args.connection.timeout),
         on_connected: Box::new(on_connected),
     })
     .await
@@ -96,7 +96,7 @@ pub(super) fn call_failure(name: &ProfileName, error: &CallError) -> Failure {
             Failure::new(Exit::Permission, what, "permission denied", "run as the user who started it, or as root")
         }
         CallError::NotRunning { .. } | CallError::Refused { .. } | CallError::Io { .. } => {
-            Failure::new(Exit::Other, what, crate::host::describe(error), "")
+            Failure::new(Exit::Other, what, crate::causes::with_causes(error), "")
         }
     }
 }

@@ -16,10 +16,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::data::DataPath;
 use super::dial::explain;
+use super::liveness::Liveness;
 use super::{ConnectError, ConnectionEvent, Credentials, NetworkSettings, Target};
 
-/// How often the carrier's packet size is looked at.
-const MTU_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the carrier's packet size, and whether the gateway lives, is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Header by which our gateway says in words why it refused.
 const REASON_FIELD: &str = "adit-reason";
@@ -118,10 +119,11 @@ pub(super) async fn run(
     events: mpsc::Sender<ConnectionEvent>,
 ) {
     let error = match follow(&mut tunnel, &data, &events).await {
-        Ok(()) => match quic.close_reason() {
+        Ok(Ended::ByGateway) => match quic.close_reason() {
             Some(reason) => explain(&reason, quic.remote_address()),
             None => ConnectError::Closed("the gateway ended the session".to_owned()),
         },
+        Ok(Ended::Silent) => ConnectError::Unreachable(quic.remote_address().to_string()),
         Err(error) => stream_error(error, quic.remote_address()),
     };
     tracing::debug!(%error, "tunnel ended");
@@ -129,29 +131,41 @@ pub(super) async fn run(
     drop(tunnel.http);
 }
 
+/// How a tunnel ended that broke no rule.
+enum Ended {
+    /// The gateway ended the request or the connection.
+    ByGateway,
+    /// Nothing comes from the gateway any more.
+    Silent,
+}
+
 async fn follow(
     tunnel: &mut Tunnel,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
-) -> Result<(), StreamError> {
-    let mut mtu_ticks = interval(MTU_INTERVAL);
-    mtu_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+) -> Result<Ended, StreamError> {
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut announced_mtu = None;
+    let mut liveness = Liveness::default();
     loop {
         let has_network = !tunnel.settings.addresses.is_empty();
         let timeout = tunnel.machine.poll_timeout();
         tokio::select! {
             event = tunnel.stream.next_event() => {
                 if !tunnel.handle(event?)? {
-                    return Ok(());
+                    return Ok(Ended::ByGateway);
                 }
             }
             () = sleep_until(timeout.unwrap_or_else(Instant::now).into()), if timeout.is_some() => {
                 tunnel.machine.handle_timeout(Instant::now());
             }
-            _ = mtu_ticks.tick(), if has_network => {
+            _ = looks.tick() => {
+                if !liveness.is_alive(data.datagrams_received()) {
+                    return Ok(Ended::Silent);
+                }
                 let mtu = data.mtu();
-                if announced_mtu != Some(mtu) {
+                if has_network && announced_mtu != Some(mtu) {
                     announced_mtu = Some(mtu);
                     let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
                 }

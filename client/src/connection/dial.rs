@@ -10,12 +10,19 @@ use adit_proto::h3::error::Code;
 use quinn::{ConnectionError, TransportErrorCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::{ConnectError, Credentials, Target};
 
 /// Alerts by which a gateway refuses a client certificate (RFC 8446 section 6.2), from bad_certificate to unknown_ca,
 /// access_denied, decrypt_error (a signature of another authority of the same name) and certificate_required.
 const REFUSED_CERTIFICATE: [u8; 10] = [42, 43, 44, 45, 46, 48, 49, 51, 113, 116];
+
+/// How long an address is tried alone before the next one is tried beside it (RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// How long the other addresses get once one has shown another gateway's identity.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// An open QUIC connection and the endpoint it lives on.
 pub(super) struct Dialled {
@@ -25,7 +32,7 @@ pub(super) struct Dialled {
 
 impl Target {
     /// Host and port as in a URL (RFC 3986 section 3.2).
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         authority(&self.host, self.port)
     }
 
@@ -50,11 +57,12 @@ impl Target {
 }
 
 /// Host and port as in a URL; an IPv6 address goes into brackets.
-pub(super) fn authority(host: &str, port: u16) -> String {
+pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Tries the addresses in order until one answers; each gets an equal share of `timeout`.
+/// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before it, or as
+/// soon as that has failed (RFC 8305). All of it takes at most `timeout`.
 pub(super) async fn dial(
     host: &str,
     addresses: &[SocketAddr],
@@ -63,17 +71,52 @@ pub(super) async fn dial(
     timeout: Duration,
 ) -> Result<Dialled, ConnectError> {
     let config = quic::client_config(tls).map_err(ConnectError::Local)?;
-    let share = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut deadline = Instant::now() + timeout;
     let mut last = ConnectError::Unreachable(format!("{host} (no address known)"));
-    for address in addresses {
-        match tokio::time::timeout(share, dial_one(host, *address, config.clone(), mark)).await {
-            Ok(Ok(dialled)) => return Ok(dialled),
-            Ok(Err(error @ (ConnectError::IdentityMismatch(_) | ConnectError::Refused(_)))) => return Err(error),
-            Ok(Err(error)) => last = error,
-            Err(_elapsed) => last = ConnectError::Unreachable(address.to_string()),
+    let mut waiting = addresses.iter().copied();
+    let mut dialling = JoinSet::new();
+    let mut next_start = Instant::now();
+    loop {
+        let all_started = waiting.len() == 0;
+        if all_started && dialling.is_empty() {
+            return Err(last);
+        }
+        tokio::select! {
+            biased;
+            Some(joined) = dialling.join_next() => match joined {
+                Ok(Ok(dialled)) => return Ok(dialled),
+                Ok(Err(error)) => {
+                    let mismatch = matches!(error, ConnectError::IdentityMismatch(_));
+                    if mismatch {
+                        // An old address may be somebody else's by now: the others still get their chance, but a short one.
+                        deadline = deadline.min(Instant::now() + LAST_CHANCE);
+                    }
+                    if mismatch || !matches!(last, ConnectError::IdentityMismatch(_)) {
+                        last = error;
+                    }
+                    next_start = Instant::now();
+                }
+                Err(error) => last = ConnectError::Protocol(error.to_string()),
+            },
+            () = sleep_until(next_start), if !all_started => {
+                next_start = Instant::now() + HEAD_START;
+                if let Some(address) = waiting.next() {
+                    let (host, config) = (host.to_owned(), config.clone());
+                    dialling.spawn(async move { dial_one(&host, address, config, mark).await });
+                }
+            }
+            () = sleep_until(deadline) => return Err(silent(last, addresses)),
         }
     }
-    Err(last)
+}
+
+/// The error when time is up: nobody answered, unless somebody answered wrongly.
+fn silent(last: ConnectError, addresses: &[SocketAddr]) -> ConnectError {
+    if matches!(last, ConnectError::IdentityMismatch(_)) {
+        return last;
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    ConnectError::Unreachable(addresses.join(", "))
 }
 
 async fn dial_one(
@@ -97,7 +140,7 @@ pub(super) fn explain(error: &ConnectionError, remote: SocketAddr) -> ConnectErr
     match error {
         // Our own TLS refused what the gateway showed.
         ConnectionError::TransportError(error) if alert(error.code).is_some() => {
-            ConnectError::IdentityMismatch(error.reason.clone())
+            ConnectError::IdentityMismatch(mismatch(&error.reason))
         }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
             Some(alert) if REFUSED_CERTIFICATE.contains(&alert) => {
@@ -122,6 +165,17 @@ pub(super) fn explain(error: &ConnectionError, remote: SocketAddr) -> ConnectErr
     }
 }
 
+/// What our TLS found wrong with the gateway's certificate, in words for its user.
+fn mismatch(reason: &str) -> String {
+    let reason = reason.strip_prefix("unexpected error: ").unwrap_or(reason);
+    match reason.strip_prefix("invalid peer certificate: ").unwrap_or(reason) {
+        "UnknownIssuer" | "BadSignature" => {
+            "its certificate is not of the certificate authority in the profile".to_owned()
+        }
+        other => other.to_owned(),
+    }
+}
+
 /// The TLS alert in a QUIC error code (RFC 9001 section 4.8: 0x0100 + alert).
 fn alert(code: TransportErrorCode) -> Option<u8> {
     u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
@@ -135,13 +189,78 @@ fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
     fn ipv6_hosts_get_brackets() {
         assert_eq!(authority("2001:db8::1", 443), "[2001:db8::1]:443");
         assert_eq!(authority("gw.example", 8443), "gw.example:8443");
+    }
+
+    /// A gateway's endpoint on the loopback, and its authority.
+    pub(crate) fn gateway() -> (quinn::Endpoint, CertificateDer<'static>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let authority: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
+        let issuer = rcgen::Issuer::new(params, key);
+        let leaf_key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["gw.example".into()]).unwrap().signed_by(&leaf_key, &issuer);
+        let leaf_key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
+        let identity = tls::ServerIdentity::new(vec![leaf.unwrap().into(), authority.clone()], leaf_key).unwrap();
+        let tls = tls::server_config(Arc::new(identity), &authority).unwrap();
+        let socket = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
+        let keys = quic::EndpointKeys { reset: [1; 32], token: [2; 32], connection_id: 3 };
+        (quic::server_endpoint(socket, tls, &keys).unwrap(), authority)
+    }
+
+    /// Serves handshakes while `dialling` goes on.
+    pub(crate) async fn served<T>(gateways: &[&quinn::Endpoint], dialling: impl Future<Output = T>) -> T {
+        let _serving: Vec<_> = gateways
+            .iter()
+            .map(|gateway| {
+                let gateway = (*gateway).clone();
+                adit_net::task::spawn(async move {
+                    let mut accepted = Vec::new();
+                    while let Some(incoming) = gateway.accept().await {
+                        accepted.push(incoming.await);
+                    }
+                })
+            })
+            .collect();
+        dialling.await
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn gateway_answers_behind_a_silent_address_and_a_strangers() {
+        let ((right, authority), (stranger, _)) = (gateway(), gateway());
+        let silent = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
+        let address = right.local_addr().unwrap();
+        let addresses = [silent.local_addr().unwrap(), stranger.local_addr().unwrap(), address];
+        let tls = tls::client_config(&authority, None).unwrap();
+        let began = Instant::now();
+        let dialled = served(&[&right, &stranger], dial("gw.example", &addresses, tls, None, TIMEOUT)).await;
+        assert_eq!(dialled.unwrap_or_else(|error| panic!("{error}")).quic.remote_address(), address);
+        assert!(began.elapsed() < TIMEOUT / 3, "the silent address held it up");
+    }
+
+    #[tokio::test]
+    async fn stranger_is_told_apart_from_silence_and_in_words() {
+        let ((stranger, _), (_, authority)) = (gateway(), gateway());
+        let silent = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
+        let addresses = [stranger.local_addr().unwrap(), silent.local_addr().unwrap()];
+        let profiles = tls::client_config(&authority, None).unwrap();
+        let invites = tls::pinned_client_config([0; 32]).unwrap();
+        for (tls, words) in
+            [(profiles, "authority in the profile"), (invites, "does not match the fingerprint in the invite")]
+        {
+            let refused = served(&[&stranger], dial("gw.example", &addresses, tls, None, TIMEOUT)).await.err();
+            let Some(ConnectError::IdentityMismatch(reason)) = refused else { panic!("{refused:?}") };
+            assert!(reason.contains(words) && !reason.contains("error:"), "{reason}");
+        }
     }
 
     #[tokio::test]

@@ -1,19 +1,20 @@
 //! Applies plans to the host, and later plans by their difference.
 
-use std::fs::{self, File};
-use std::io;
+use std::collections::HashSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use adit_net::host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
 use adit_net::tun::LARGEST_PACKET;
-use adit_proto::exit::{Exit, Failure};
-use ipnet::IpNet;
-use nix::fcntl::Flock;
+use tracing::{debug, warn};
 
-use super::plan::{Claim, Plan, PlanError};
+use super::error::HostSetupError;
+use super::plan::{Claim, Plan};
 use super::slot::{self, Slot};
 use super::{MARK, SMALLEST_MTU};
+use crate::causes::with_causes;
 use crate::connection::NetworkSettings;
+use crate::file_lock::FileLock;
 
 /// Metric of routes into the tunnel.
 const TUNNEL_METRIC: u32 = 100;
@@ -21,68 +22,11 @@ const TUNNEL_METRIC: u32 = 100;
 const NOWHERE_METRIC: u32 = 200;
 /// Value of `rp_filter` that checks sources against any route, not only against the one back (kernel's ip-sysctl).
 const LOOSE: &str = "2";
-
-/// Why the host could not be configured.
-#[derive(Debug, thiserror::Error)]
-pub enum HostSetupError {
-    /// The gateway's settings make no sense.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The host refused a change.
-    #[error(transparent)]
-    Change(#[from] HostError),
-    /// Another client holds the default routes.
-    #[error("another client on this host has a full tunnel")]
-    SecondFullTunnel,
-    /// A lock file could not be used.
-    #[error("lock the default routes")]
-    Lock(#[source] io::Error),
-}
-
-impl HostSetupError {
-    /// The error and its causes in one line.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        describe(self)
-    }
-
-    /// Whether a permission or capability is missing.
-    #[must_use]
-    pub fn is_permission_denied(&self) -> bool {
-        match self {
-            Self::Change(error) => error.is_permission_denied(),
-            Self::Lock(error) => error.kind() == io::ErrorKind::PermissionDenied,
-            Self::Plan(_) | Self::SecondFullTunnel => false,
-        }
-    }
-}
-
-/// An error and its causes in one line, each said once.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// A [`Failure`] for a journal that could not be opened or undone.
-pub(crate) fn journal_failure(what: &str, error: &HostError) -> Failure {
-    let reason = describe(error);
-    if matches!(error, HostError::Busy { .. }) {
-        return Failure::new(Exit::Usage, what, "a client is running with this profile", "see `adit-client status`");
-    }
-    if error.is_permission_denied() {
-        let next = "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`";
-        return Failure::new(Exit::Permission, what, reason, next);
-    }
-    Failure::new(Exit::Other, what, reason, "run `adit-client cleanup`")
-}
+/// Sysctl that says to which ARP requests this host answers.
+const ARP_IGNORE: &str = "net.ipv4.conf.all.arp_ignore";
+/// Value of it that answers only for addresses of the link a request came in by (kernel's ip-sysctl). The stricter 2 would cut
+/// off hosts whose own address is a /32, as many clouds have it.
+const OWN_LINK_ONLY: &str = "1";
 
 /// The host as one session configures it.
 #[derive(Debug)]
@@ -91,9 +35,11 @@ pub struct ManagedHost {
     link: String,
     slot: Slot,
     run: PathBuf,
+    prepared: bool,
+    /// What is in force; `None` while the host stands between two plans. What is on it then, the changes know.
     plan: Option<Plan>,
     mtu: u16,
-    full_tunnel: Option<Flock<File>>,
+    full_tunnel: Option<FileLock>,
 }
 
 impl ManagedHost {
@@ -107,6 +53,7 @@ impl ManagedHost {
             link: link.to_owned(),
             slot,
             run: run.to_owned(),
+            prepared: false,
             plan: None,
             mtu: SMALLEST_MTU,
             full_tunnel: None,
@@ -119,8 +66,13 @@ impl ManagedHost {
         &self.link
     }
 
+    /// The journal of the changes.
+    pub(crate) fn journal(&self) -> &Path {
+        self.changes.journal()
+    }
+
     /// Brings the host in line with the gateway's settings. New things are added before old ones go, so that packets never
-    /// find a gap through which to leave the tunnel.
+    /// find a gap through which to leave the tunnel. Called again after a failure, it goes on from where it stopped.
     ///
     /// # Errors
     /// See [`HostSetupError`]. What was done up to then is in the journal and undone by [`Self::undo`].
@@ -133,13 +85,16 @@ impl ManagedHost {
             let lock = slot::lock(&self.run, "full-tunnel").map_err(HostSetupError::Lock)?;
             self.full_tunnel = Some(lock.ok_or(HostSetupError::SecondFullTunnel)?);
         }
-        if self.plan.is_none() {
+        let old = self.plan.take();
+        if !self.prepared {
             self.prepare(&plan).await?;
+            self.prepared = true;
         }
-        let old = self.plan.clone().unwrap_or_default();
-        self.add(&old, &plan).await?;
-        self.set_dns(&old, &plan).await?;
-        self.remove(&old, &plan).await?;
+        self.add(&plan).await?;
+        if old.is_none_or(|old| old.dns != plan.dns) {
+            self.set_dns(&plan).await?;
+        }
+        self.remove_others(&plan).await?;
         if !plan.full_tunnel {
             self.full_tunnel = None;
         }
@@ -154,7 +109,7 @@ impl ManagedHost {
     pub async fn set_mtu(&mut self, mtu: u16) -> Result<(), HostSetupError> {
         let largest = u16::try_from(LARGEST_PACKET).unwrap_or(u16::MAX);
         let mtu = mtu.clamp(SMALLEST_MTU, largest);
-        if mtu != self.mtu && self.plan.is_some() {
+        if mtu != self.mtu && self.prepared {
             self.changes.set_link(&self.link, LinkSettings { mtu: Some(mtu.into()), up: None }).await?;
         }
         self.mtu = mtu;
@@ -167,6 +122,7 @@ impl ManagedHost {
     /// What could not be undone stays in the journal.
     pub async fn undo(&mut self) -> Result<(), HostError> {
         self.plan = None;
+        self.prepared = false;
         self.full_tunnel = None;
         self.changes.undo().await
     }
@@ -182,44 +138,59 @@ impl ManagedHost {
         if has_strict_reverse_path() {
             self.changes.set_sysctl("net.ipv4.conf.all.rp_filter", LOOSE).await?;
         }
+        self.hide_from_neighbours().await;
         let settings = LinkSettings { mtu: Some(self.mtu.into()), up: Some(true) };
         self.changes.set_link(&self.link, settings).await
     }
 
-    async fn add(&mut self, old: &Plan, new: &Plan) -> Result<(), HostError> {
-        for address in new.addresses.difference(&old.addresses) {
+    /// Stops telling neighbours on other links by ARP that this host has the tunnel's addresses. A tunnel without this is better
+    /// than none, so a container whose settings are read-only goes without.
+    async fn hide_from_neighbours(&mut self) {
+        if read_sysctl(ARP_IGNORE).as_deref() == Some("0")
+            && let Err(error) = self.changes.set_sysctl(ARP_IGNORE, OWN_LINK_ONLY).await
+        {
+            warn!("{ARP_IGNORE} cannot be set: the local network can find out the tunnel's IPv4 address");
+            debug!(error = with_causes(&error), "setting not changed");
+        }
+    }
+
+    /// Adds all that the plan wants; what is there already stays as it is.
+    async fn add(&mut self, plan: &Plan) -> Result<(), HostError> {
+        for address in &plan.addresses {
             self.changes.add_address(&self.link, *address).await?;
         }
-        for claim in new.claims.difference(&old.claims) {
+        // What leads nowhere is there first, so that what leads into the tunnel never stands alone.
+        for claim in plan.claims.iter().rev() {
             self.changes.add_route(&self.route(claim)).await?;
         }
-        let old_rules = self.rules(old);
-        for rule in self.rules(new).iter().filter(|rule| !old_rules.contains(rule)) {
-            self.changes.add_rule(rule).await?;
+        for rule in rules(plan, &self.slot) {
+            self.changes.add_rule(&rule).await?;
         }
         Ok(())
     }
 
-    async fn remove(&mut self, old: &Plan, new: &Plan) -> Result<(), HostError> {
-        let new_rules = self.rules(new);
-        for rule in self.rules(old).iter().filter(|rule| !new_rules.contains(rule)) {
+    /// Removes all that the plan does not want, whatever earlier plan it is of.
+    async fn remove_others(&mut self, plan: &Plan) -> Result<(), HostError> {
+        let rules = rules(plan, &self.slot);
+        for rule in self.changes.rules().iter().filter(|rule| !rules.contains(rule)) {
             self.changes.remove_rule(rule).await?;
         }
-        for claim in old.claims.difference(&new.claims) {
-            self.changes.remove_route(&self.route(claim)).await?;
+        let routes: HashSet<Route> = plan.claims.iter().map(|claim| self.route(claim)).collect();
+        for route in self.changes.routes().iter().filter(|route| !routes.contains(route)) {
+            self.changes.remove_route(route).await?;
         }
-        for address in old.addresses.difference(&new.addresses) {
-            self.changes.remove_address(&self.link, *address).await?;
+        for address in self.changes.addresses(&self.link) {
+            if !plan.addresses.contains(&address) {
+                self.changes.remove_address(&self.link, address).await?;
+            }
         }
         Ok(())
     }
 
-    async fn set_dns(&mut self, old: &Plan, new: &Plan) -> Result<(), HostError> {
-        match &new.dns {
-            Some(_) if new.dns == old.dns => Ok(()),
+    async fn set_dns(&mut self, plan: &Plan) -> Result<(), HostError> {
+        match &plan.dns {
             Some(dns) => self.changes.set_dns(&self.link, dns).await,
-            None if old.dns.is_some() => self.changes.clear_dns().await,
-            None => Ok(()),
+            None => self.changes.clear_dns().await,
         }
     }
 
@@ -229,10 +200,6 @@ impl ManagedHost {
             Claim::Nowhere(_) => (RouteTarget::Unreachable, NOWHERE_METRIC),
         };
         Route { table: self.slot.table(), prefix: claim.prefix(), target, metric: Some(metric) }
-    }
-
-    fn rules(&self, plan: &Plan) -> Vec<Rule> {
-        rules(plan, &self.slot)
     }
 }
 
@@ -267,16 +234,10 @@ fn read_sysctl(key: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|value| value.trim().to_owned())
 }
 
-/// The claimed prefixes as a status shows them.
-pub(crate) fn claimed_prefixes(settings: &NetworkSettings) -> Vec<IpNet> {
-    let plan = Plan::new(settings, true).unwrap_or_default();
-    let tunnelled = plan.claims.iter().filter(|claim| matches!(claim, Claim::Tunnel(_)));
-    tunnelled.map(Claim::prefix).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use adit_proto::range::RouteRange;
+    use ipnet::IpNet;
 
     use super::*;
 
@@ -301,13 +262,5 @@ mod tests {
         let full = rules(&plan(&["0.0.0.0/0"]), &slot);
         assert_eq!(full.iter().map(|rule| rule.family).collect::<Vec<_>>(), [Family::V4, Family::V6]);
         assert!(full[0].priority > split[0].priority && full[0].priority < 32766);
-    }
-
-    #[test]
-    fn described_error_says_each_cause_once() {
-        let cause = io::Error::from(io::ErrorKind::PermissionDenied);
-        let error = HostSetupError::Change(HostError::System { doing: "add route 10.0.0.0/8".into(), source: cause });
-        assert_eq!(error.describe(), "add route 10.0.0.0/8: permission denied");
-        assert!(error.is_permission_denied());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use adit_net::host::{DnsScope, DnsSettings};
+use adit_net::host::{DnsScope, DnsSettings, is_domain};
 use adit_proto::range::{self, RangeError, RouteRange};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -73,10 +73,9 @@ impl Plan {
         for prefix in &advertised {
             claims.insert(if inside(prefix.addr()) { Claim::Tunnel(*prefix) } else { Claim::Nowhere(*prefix) });
         }
-        for everything in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
-            if full_tunnel && !advertised.contains(&everything) {
-                claims.insert(Claim::Nowhere(everything));
-            }
+        if full_tunnel {
+            // Behind the routes into the tunnel, which vanish with its device, these stay until the session ends.
+            claims.extend(everything().map(Claim::Nowhere));
         }
         for server in dns.iter().flat_map(|dns| &dns.servers) {
             if !advertised.iter().any(|prefix| prefix.contains(server)) {
@@ -85,6 +84,23 @@ impl Plan {
         }
         claims.retain(|claim| host_has_ipv6 || claim.prefix().addr().is_ipv4());
         Ok(Self { addresses, claims, dns, full_tunnel })
+    }
+
+    /// Destinations that go into the tunnel.
+    pub fn tunnelled(&self) -> impl Iterator<Item = IpNet> {
+        self.claims.iter().filter(|claim| matches!(claim, Claim::Tunnel(_))).map(Claim::prefix)
+    }
+
+    /// Whether names are resolved outside the gateway's care although everything else goes through it.
+    #[must_use]
+    pub fn lacks_resolver(&self) -> bool {
+        self.full_tunnel && self.dns.is_none()
+    }
+
+    /// Whether this host's resolver asks through the tunnel, so that without it no name resolves.
+    #[must_use]
+    pub fn takes_resolver(&self) -> bool {
+        self.full_tunnel || self.dns.as_ref().is_some_and(|dns| dns.scope == DnsScope::All)
     }
 
     /// Whether the plan claims destinations of IPv6, or of IPv4.
@@ -102,6 +118,11 @@ impl Claim {
             Self::Tunnel(prefix) | Self::Nowhere(prefix) => *prefix,
         }
     }
+}
+
+/// All destinations, of both families.
+fn everything() -> impl Iterator<Item = IpNet> {
+    [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())].into_iter()
 }
 
 /// The addresses of the TUN device: one of each assigned prefix, with the full prefix length.
@@ -180,12 +201,6 @@ fn dns(
     Ok(Some(DnsSettings { servers, search, scope }))
 }
 
-/// Whether a text can stand in a resolver's file as a domain.
-fn is_domain(text: &str) -> bool {
-    let character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    !text.is_empty() && text.len() <= 253 && text.chars().all(character) && !text.starts_with(['.', '-'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +221,10 @@ mod tests {
         plan.claims.iter().copied().collect()
     }
 
+    fn nowhere() -> [Claim; 2] {
+        [Claim::Nowhere(net("0.0.0.0/0")), Claim::Nowhere(net("::/0"))]
+    }
+
     #[test]
     fn split_tunnel_claims_only_what_is_advertised() {
         let plan = Plan::new(&settings(&["10.64.3.2/32"], &["10.0.0.0/8", "192.168.7.0/24"]), true).unwrap();
@@ -215,16 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn full_tunnel_with_both_families_takes_both_defaults() {
+    fn full_tunnel_with_both_families_takes_both_defaults_and_blocks_them_behind_itself() {
         let plan = Plan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"]), true).unwrap();
         assert!(plan.full_tunnel);
-        assert_eq!(claims(&plan), [Claim::Tunnel(net("0.0.0.0/0")), Claim::Tunnel(net("::/0"))]);
+        let tunnel = [Claim::Tunnel(net("0.0.0.0/0")), Claim::Tunnel(net("::/0"))];
+        assert_eq!(claims(&plan), [tunnel, nowhere()].concat());
     }
 
     #[test]
     fn full_tunnel_blocks_the_family_without_an_address() {
         let v4_only = Plan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"]), true).unwrap();
-        assert_eq!(claims(&v4_only), [Claim::Tunnel(net("0.0.0.0/0")), Claim::Nowhere(net("::/0"))]);
+        assert_eq!(claims(&v4_only), [vec![Claim::Tunnel(net("0.0.0.0/0"))], nowhere().to_vec()].concat());
         let advertised_anyway = Plan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/0", "::/0"]), true).unwrap();
         assert_eq!(claims(&advertised_anyway), claims(&v4_only));
         let v6_only = Plan::new(&settings(&["fd00::2/128"], &["::/0"]), true).unwrap();
@@ -234,8 +254,8 @@ mod tests {
     #[test]
     fn full_tunnel_blocks_the_rest_of_a_family_that_is_only_partly_advertised() {
         let plan = Plan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "fd00::/8"]), true).unwrap();
-        let expected = [Claim::Tunnel(net("0.0.0.0/0")), Claim::Tunnel(net("fd00::/8")), Claim::Nowhere(net("::/0"))];
-        assert_eq!(claims(&plan), expected);
+        let tunnel = [Claim::Tunnel(net("0.0.0.0/0")), Claim::Tunnel(net("fd00::/8"))];
+        assert_eq!(claims(&plan), [tunnel, nowhere()].concat());
     }
 
     #[test]
@@ -308,6 +328,9 @@ mod tests {
     #[test]
     fn full_tunnel_asks_its_resolvers_for_all_names() {
         let mut full = settings(&["10.64.3.2/32"], &["0.0.0.0/0"]);
+        assert!(Plan::new(&full, true).unwrap().lacks_resolver());
+        full.dns_servers = vec!["fd00::1".parse().unwrap()];
+        assert!(Plan::new(&full, true).unwrap().lacks_resolver(), "a v6 resolver is useless without a v6 address");
         full.dns_servers = vec!["10.64.3.1".parse().unwrap()];
         full.dns_domains = vec!["corp.example".into()];
         assert_eq!(Plan::new(&full, true).unwrap().dns.unwrap().scope, DnsScope::All);

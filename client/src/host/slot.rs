@@ -1,17 +1,16 @@
 //! Slots: the numbers that keep several running clients apart (TUN name, routing table, rule priority).
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use adit_net::tun::Tun;
 use adit_proto::exit::{Exit, Failure};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 
 use super::MARK;
+use crate::file_lock::FileLock;
 use crate::profile::file_failure;
 
 /// Number of clients that can run in one network namespace.
@@ -27,7 +26,7 @@ const LONGEST_LINK_NAME: usize = 15;
 #[derive(Debug)]
 pub struct Slot {
     number: u32,
-    _lock: Flock<File>,
+    _lock: FileLock,
 }
 
 impl Slot {
@@ -86,19 +85,13 @@ pub fn open_tun(run: &Path, name: Option<&str>) -> Result<(Tun, Slot), Failure> 
 }
 
 /// Takes the lock called `purpose` for this network namespace; `None` if somebody else holds it.
-pub(super) fn lock(run: &Path, purpose: &str) -> io::Result<Option<Flock<File>>> {
+pub(super) fn lock(run: &Path, purpose: &str) -> io::Result<Option<FileLock>> {
     // Network namespaces can share a file system, so its inode tells one from another.
     let namespace = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
-    let path = run.join(format!("{purpose}-{namespace}.lock"));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_file, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_file, error)) => Err(error.into()),
-    }
+    FileLock::try_acquire(&run.join(format!("{purpose}-{namespace}.lock")))
 }
 
-fn lock_number(run: &Path, number: u32) -> io::Result<Option<Flock<File>>> {
+fn lock_number(run: &Path, number: u32) -> io::Result<Option<FileLock>> {
     lock(run, &format!("slot-{number}"))
 }
 
@@ -137,16 +130,6 @@ fn tun_failure(name: &str, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lock_is_held_once_and_freed_on_drop() {
-        let run = tempfile::tempdir().unwrap();
-        let first = lock(run.path(), "test").unwrap();
-        assert!(first.is_some());
-        assert!(lock(run.path(), "test").unwrap().is_none());
-        drop(first);
-        assert!(lock(run.path(), "test").unwrap().is_some());
-    }
 
     #[test]
     fn slots_differ_in_table_and_priority_and_split_comes_before_full() {

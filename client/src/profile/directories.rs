@@ -1,6 +1,6 @@
 //! Where the client keeps its files.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,26 @@ impl Directories {
         self.state.join(format!("client-{name}.journal"))
     }
 
+    /// Names of the clients that have a journal, also of forgotten profiles, sorted.
+    ///
+    /// # Errors
+    /// The file system's refusal to list the state directory.
+    pub fn journals(&self) -> io::Result<Vec<ProfileName>> {
+        let entries = match fs::read_dir(&self.state) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names: Vec<ProfileName> = Vec::new();
+        for entry in entries {
+            let file = entry?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_prefix("client-")?.strip_suffix(".journal"));
+            names.extend(name.and_then(|name| name.parse().ok()));
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// Makes the run directory (0755) and the state directory (0700) if they are missing.
     ///
     /// # Errors
@@ -72,4 +92,22 @@ impl Directories {
 
 pub(super) fn create(path: &Path, mode: u32) -> Result<(), (PathBuf, io::Error)> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| (path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journals_are_found_by_name_and_other_files_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = Directories::below(directory.path());
+        assert!(directories.journals().unwrap().is_empty());
+        directories.create_for_running().unwrap();
+        for file in ["client-work.journal", "client-home.journal", "server.journal", "client-x.lock"] {
+            fs::write(directories.state.join(file), "x").unwrap();
+        }
+        let names: Vec<String> = directories.journals().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["home", "work"]);
+    }
 }

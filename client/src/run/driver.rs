@@ -3,31 +3,39 @@
 //! One task owns everything of a session. While the life cycle is `Reconnecting` or `Blocked`, the host stays as it is, so that
 //! nothing leaves outside the tunnel.
 
+mod certificate;
+mod host;
+
 use std::future::pending;
-use std::time::{Duration, Instant, SystemTime};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use adit_net::task::{self, Task};
-use adit_proto::exit::{Exit, Failure};
+use adit_proto::exit::Failure;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::dial::{Dial, Line};
 use super::renewal::{self, RenewalError};
 use super::resolve;
-use super::status::Status;
+use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot, obstacle};
 use crate::connection::{ConnectError, ConnectionEvent, NetworkSettings};
-use crate::host::{HostSetup, HostSetupError, SMALLEST_MTU, journal_failure};
-use crate::profile::Identity;
-use crate::state::{Event, LifeCycle, Obstacle, State};
+use crate::host::{HostSetup, Plan, SMALLEST_MTU, journal_failure};
+use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 
 /// How long to wait for routes once there are addresses; a gateway need not advertise any.
 const ROUTES_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the gateway's name may take to resolve within one attempt.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What an attempt brings: a connection and its first settings.
-type Attempted<L> = Result<(L, FirstSettings), ConnectError>;
+/// What an attempt brings.
+type Attempted<L> = Result<Success<L>, ConnectError>;
+
+/// A connection, its first settings, and what the gateway's name resolved to before it.
+struct Success<L> {
+    line: L,
+    first: FirstSettings,
+    resolved: Vec<SocketAddr>,
+}
 
 /// What a new connection says before packets flow.
 #[derive(Default)]
@@ -49,6 +57,7 @@ pub(super) struct Driver<D: Dial> {
     next_renewal_check: Option<Instant>,
     network: Option<NetworkSettings>,
     mtu: u16,
+    plan: Plan,
     host_failure: Option<Failure>,
 }
 
@@ -82,6 +91,7 @@ impl<D: Dial> Driver<D> {
             next_renewal_check: None,
             network: None,
             mtu: SMALLEST_MTU,
+            plan: Plan::default(),
             host_failure: None,
         }
     }
@@ -120,7 +130,7 @@ impl<D: Dial> Driver<D> {
     async fn handle(&mut self, input: Input<D::Line>) {
         match input {
             Input::Timeout => self.life.handle_timeout(random(), Instant::now()),
-            Input::Attempted(Ok((line, first))) => self.handle_attempt_succeeded(line, first).await,
+            Input::Attempted(Ok(success)) => self.handle_attempt_succeeded(success).await,
             Input::Attempted(Err(error)) => {
                 self.attempt = None;
                 debug!(%error, "attempt failed");
@@ -144,35 +154,35 @@ impl<D: Dial> Driver<D> {
     fn begin_attempt(&self, timeout: Duration) -> Task<Attempted<D::Line>> {
         let profile = self.config.profile.clone();
         let (dial, mark) = (self.dial.clone(), self.config.mark);
-        // Behind a claimed default route the resolver is inside the tunnel, which is down now.
-        let may_resolve = !self.claims_everything();
+        // A resolver that is asked through the tunnel cannot answer while it is down.
+        let may_resolve = matches!(self.config.host, HostSetup::None) || !self.plan.takes_resolver();
         task::spawn(async move {
             let resolved = match may_resolve {
                 true => resolve::resolve(&profile.host, profile.port, RESOLVE_TIMEOUT).await,
                 false => Vec::new(),
             };
-            let addresses = resolve::merge(resolved, &profile.addresses);
+            let addresses = resolve::merge(resolved.iter().copied(), &profile.addresses);
             if addresses.is_empty() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
             }
             let mut line = dial.dial(profile.target(addresses, mark), timeout).await?;
             let first = first_settings(&mut line).await?;
-            Ok((line, first))
+            Ok(Success { line, first, resolved })
         })
     }
 
-    async fn handle_attempt_succeeded(&mut self, mut line: D::Line, first: FirstSettings) {
+    async fn handle_attempt_succeeded(&mut self, success: Success<D::Line>) {
         self.attempt = None;
-        let FirstSettings { network, mtu } = first;
+        let Success { mut line, first: FirstSettings { network, mtu }, resolved } = success;
         if let Err(error) = self.configure_host(&network).await {
             line.close().await;
             self.note_host_failure(&error);
-            self.fail_attempt(host_obstacle(&error), &error.describe());
+            self.fail_attempt(host::obstacle(&error), &error.describe());
             return;
         }
         line.attach(self.config.source.clone());
-        self.network = Some(network);
-        self.learn_address(&line);
+        self.adopt(network);
+        self.learn_addresses(&line, &resolved);
         self.line = Some(line);
         if let Some(mtu) = mtu {
             self.handle_mtu(mtu).await;
@@ -189,23 +199,23 @@ impl<D: Dial> Driver<D> {
         match self.configure_host(&network).await {
             Ok(()) => {
                 info!("the gateway changed the network settings");
-                self.network = Some(network);
+                self.adopt(network);
             }
             Err(error) => {
                 self.note_host_failure(&error);
-                self.handle_lost(host_obstacle(&error), &error.describe());
+                self.handle_lost(host::obstacle(&error), &error.describe());
             }
         }
     }
 
-    async fn handle_mtu(&mut self, mtu: u16) {
-        self.mtu = mtu.max(SMALLEST_MTU);
-        if let HostSetup::Managed(host) = &mut self.config.host
-            && let Err(error) = host.set_mtu(self.mtu).await
-        {
-            warn!("the device's MTU could not be set");
-            debug!(error = error.describe(), "the device's MTU could not be set");
+    /// Takes settings as those in force.
+    fn adopt(&mut self, network: NetworkSettings) {
+        let plan = Plan::new(&network, true).unwrap_or_default();
+        if plan.lacks_resolver() && !self.plan.lacks_resolver() {
+            warn!("{NO_RESOLVER}");
         }
+        self.plan = plan;
+        self.network = Some(network);
     }
 
     fn handle_lost(&mut self, obstacle: Obstacle, reason: &str) {
@@ -227,34 +237,15 @@ impl<D: Dial> Driver<D> {
         }
     }
 
-    async fn configure_host(&mut self, network: &NetworkSettings) -> Result<(), HostSetupError> {
-        match &mut self.config.host {
-            HostSetup::Managed(host) => host.apply(network).await,
-            HostSetup::None => Ok(()),
-        }
-    }
-
-    fn note_host_failure(&mut self, error: &HostSetupError) {
-        warn!("the host could not be configured");
-        debug!(error = error.describe(), "the host could not be configured");
-        self.host_failure = Some(host_failure(error));
-    }
-
-    fn claims_everything(&self) -> bool {
-        let routes = self.network.iter().flat_map(|network| &network.routes);
-        matches!(self.config.host, HostSetup::Managed(_))
-            && routes.into_iter().any(|route| route.start.is_unspecified())
-    }
-
-    /// Remembers the address that worked, for times when the name does not resolve.
-    fn learn_address(&mut self, line: &D::Line) {
-        let Some(remote) = line.stats().remote else { return };
+    /// Remembers the addresses that worked or might: once the tunnel has taken the resolver, nothing else leads back.
+    fn learn_addresses(&mut self, line: &D::Line, resolved: &[SocketAddr]) {
         let profile = &mut self.config.profile;
-        if profile.addresses.first() == Some(&remote) {
-            return;
+        let working = line.stats().remote.into_iter();
+        let learned = resolve::remember(working.chain(resolved.iter().copied()), &profile.addresses);
+        if profile.addresses != learned {
+            profile.addresses = learned;
+            self.save_profile();
         }
-        profile.addresses = resolve::merge([remote], &profile.addresses);
-        self.save_profile();
     }
 
     fn save_profile(&self) {
@@ -262,42 +253,6 @@ impl<D: Dial> Driver<D> {
             && let Err(error) = renewal::save(store, &self.config.profile)
         {
             warn!(%error, "the profile could not be saved");
-        }
-    }
-
-    fn check_renewal(&mut self) {
-        let Identity::Certificate { chain_pem, .. } = &self.config.profile.identity else {
-            self.next_renewal_check = None;
-            return;
-        };
-        let wait = match renewal::plan(chain_pem, SystemTime::now()) {
-            renewal::Plan::Wait(wait) => wait,
-            renewal::Plan::Renew(wait) => {
-                let (profile, mark) = (self.config.profile.clone(), self.config.mark);
-                let addresses = profile.addresses.clone();
-                self.renewal = Some(task::spawn(renewal::renew(profile, addresses, mark)));
-                wait
-            }
-        };
-        self.next_renewal_check = Some(Instant::now() + wait);
-    }
-
-    fn handle_renewed(&mut self, result: Result<String, RenewalError>) {
-        self.renewal = None;
-        match (result, &mut self.config.profile.identity) {
-            (Ok(certificate), Identity::Certificate { chain_pem, .. }) => {
-                // Never at once: a new certificate that is due already must not be renewed in a loop.
-                let wait = renewal::plan(&certificate, SystemTime::now()).wait().max(renewal::SHORTEST_RETRY);
-                self.next_renewal_check = Some(Instant::now() + wait);
-                *chain_pem = certificate;
-                info!("the device certificate was renewed");
-                self.save_profile();
-            }
-            (Ok(_), Identity::Token(_)) => {}
-            (Err(error), _) => {
-                warn!("the device certificate was not renewed; it will be tried again");
-                debug!(error = crate::host::describe(&error), "the device certificate was not renewed");
-            }
         }
     }
 
@@ -313,7 +268,10 @@ impl<D: Dial> Driver<D> {
         self.attempt = None;
         self.line = None;
         let undone = match &mut self.config.host {
-            HostSetup::Managed(host) => host.undo().await.map_err(|error| journal_failure("undo host changes", &error)),
+            HostSetup::Managed(host) => {
+                let undone = host.undo().await;
+                undone.map_err(|error| journal_failure(host.journal(), &error))
+            }
             HostSetup::None => Ok(()),
         };
         self.publish();
@@ -413,29 +371,6 @@ fn random() -> u32 {
     let mut bytes = [0xff; 4];
     let filled = aws_lc_rs::rand::fill(&mut bytes);
     filled.map_or(u32::MAX, |()| u32::from_ne_bytes(bytes))
-}
-
-fn host_obstacle(error: &HostSetupError) -> Obstacle {
-    if error.is_permission_denied() { Obstacle::Permission } else { Obstacle::Local }
-}
-
-fn host_failure(error: &HostSetupError) -> Failure {
-    let reason = error.describe();
-    match error {
-        HostSetupError::SecondFullTunnel => {
-            let next = "end the other with `adit-client down NAME`; `adit-client list` shows which runs";
-            Failure::new(Exit::Other, "full tunnel", reason, next)
-        }
-        HostSetupError::Plan(_) => {
-            let next = "ask the gateway's administrator to look at the pools, routes and DNS it gives";
-            Failure::new(Exit::Other, "network settings", reason, next)
-        }
-        HostSetupError::Change(_) | HostSetupError::Lock(_) if error.is_permission_denied() => {
-            let next = "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`";
-            Failure::new(Exit::Permission, "host set-up", reason, next)
-        }
-        HostSetupError::Change(_) | HostSetupError::Lock(_) => Failure::new(Exit::Other, "host set-up", reason, ""),
-    }
 }
 
 #[cfg(test)]

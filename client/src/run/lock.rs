@@ -1,31 +1,22 @@
 //! One running client per profile.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 
 use adit_proto::exit::{Exit, Failure};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
+use crate::file_lock::FileLock;
 use crate::profile::{Directories, ProfileName, file_failure};
 
 /// The lock a running client holds on its profile; freed on drop, and by the kernel on any death.
 #[derive(Debug)]
 pub(crate) struct ClientLock {
-    _file: Flock<File>,
+    _file: FileLock,
 }
 
 impl ClientLock {
     /// Takes the lock; `None` if another process holds it.
     pub(crate) fn try_acquire(directories: &Directories, name: &ProfileName) -> io::Result<Option<Self>> {
-        let path = directories.lock(name);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Some(Self { _file: file })),
-            Err((_file, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_file, error)) => Err(error.into()),
-        }
+        Ok(FileLock::try_acquire(&directories.lock(name))?.map(|file| Self { _file: file }))
     }
 
     /// Takes the lock of a client that is about to start.

@@ -16,6 +16,7 @@ pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
         ConnectError::Protocol(_) => Obstacle::Protocol,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::PermissionDenied => Obstacle::Permission,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::InvalidInput => Obstacle::Local,
+        ConnectError::Source(_) => Obstacle::DeviceGone,
         // No network, no such address family: that may pass.
         ConnectError::Local(_) => Obstacle::NoAnswer,
     }
@@ -35,7 +36,9 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
             "do not go on: this is not the gateway of the invite; ask its administrator for a new one"
         }
         Obstacle::Refused => "ask the gateway's administrator for a new invite",
-        Obstacle::NoAnswer | Obstacle::Protocol | Obstacle::Permission | Obstacle::Local => next_step(obstacle),
+        Obstacle::NoAnswer | Obstacle::Protocol | Obstacle::Permission | Obstacle::Local | Obstacle::DeviceGone => {
+            next_step(obstacle)
+        }
     };
     Failure { exit: obstacle.exit(), what: gateway.to_owned(), reason: error.to_string(), next: next.to_owned() }
 }
@@ -51,6 +54,7 @@ fn next_step(obstacle: Obstacle) -> &'static str {
         Obstacle::Permission => {
             "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`"
         }
+        Obstacle::DeviceGone => "connect again with `adit-client up`; nothing goes through a device that was deleted",
         Obstacle::Local => "mend the profile, or join again with a new invite",
     }
 }
@@ -74,6 +78,7 @@ mod tests {
         assert_eq!(exit(&ConnectError::Closed(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Protocol(text())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::PermissionDenied.into())), Exit::Permission);
+        assert_eq!(exit(&ConnectError::Source(io::ErrorKind::NotFound.into())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::InvalidInput.into())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::NetworkUnreachable.into())), Exit::Unreachable);
     }

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Most addresses tried in one attempt: more would leave each too little time.
-const MOST_ADDRESSES: usize = 4;
+/// Most addresses remembered, and tried in one attempt: more would not all be begun in its time.
+const MOST_ADDRESSES: usize = 8;
+/// Most addresses taken of a name, so that a resolver that lies cannot crowd out all that are known to work.
+const MOST_RESOLVED: usize = 6;
 
 /// Resolves a host name, or takes an address as it is. Empty if the name does not resolve in time.
 pub(crate) async fn resolve(host: &str, port: u16, timeout: Duration) -> Vec<SocketAddr> {
@@ -12,7 +14,7 @@ pub(crate) async fn resolve(host: &str, port: u16, timeout: Duration) -> Vec<Soc
         return vec![SocketAddr::new(address, port)];
     }
     match tokio::time::timeout(timeout, tokio::net::lookup_host((host, port))).await {
-        Ok(Ok(found)) => merge(found, &[]),
+        Ok(Ok(found)) => remember(found, &[]).into_iter().take(MOST_RESOLVED).collect(),
         Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
@@ -21,14 +23,19 @@ pub(crate) async fn resolve(host: &str, port: u16, timeout: Duration) -> Vec<Soc
 pub(crate) fn merge(resolved: impl IntoIterator<Item = SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let resolved: Vec<SocketAddr> = resolved.into_iter().collect();
     let confirmed = known.iter().filter(|address| resolved.contains(address));
-    let mut merged: Vec<SocketAddr> = Vec::new();
-    for address in confirmed.chain(&resolved).chain(known) {
-        if !merged.contains(address) {
-            merged.push(*address);
+    remember(confirmed.copied().chain(resolved.iter().copied()), known)
+}
+
+/// What to remember: the newest addresses first, then those known before, none twice.
+pub(crate) fn remember(newest: impl IntoIterator<Item = SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut remembered: Vec<SocketAddr> = Vec::new();
+    for address in newest.into_iter().chain(known.iter().copied()) {
+        if !remembered.contains(&address) {
+            remembered.push(address);
         }
     }
-    merged.truncate(MOST_ADDRESSES);
-    merged
+    remembered.truncate(MOST_ADDRESSES);
+    remembered
 }
 
 #[cfg(test)]

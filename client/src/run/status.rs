@@ -7,10 +7,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{ConnectionStats, NetworkSettings};
-use crate::host;
+use crate::host::Plan;
 
 /// Most routes a status lists: enough for a person to read.
 const MOST_ROUTES: usize = 256;
+
+/// What a full tunnel without resolvers means.
+pub(super) const NO_RESOLVER: &str = "the gateway gives no DNS servers: this host goes on asking its own, through the tunnel; \
+    if they stand in the local network, no name resolves";
 
 /// A client at a glance, as `adit-client status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -21,6 +25,9 @@ pub struct Status {
     pub state: String,
     /// Why it is not connected, if there is something to say.
     pub reason: Option<String>,
+    /// What the user should know about a session that runs.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Seconds since the state was entered; `None` when no client is running.
     pub since_seconds: Option<u64>,
     /// The gateway, as `HOST:PORT`.
@@ -65,10 +72,14 @@ pub struct Counters {
 impl Status {
     /// Adds what the gateway gave.
     pub(super) fn add_network(&mut self, network: &NetworkSettings) {
-        let mut routes = host::claimed_prefixes(network);
+        let plan = Plan::new(network, true).unwrap_or_default();
+        let mut routes: Vec<IpNet> = plan.tunnelled().collect();
         self.routes_total = routes.len();
         routes.truncate(MOST_ROUTES);
         self.routes = routes;
+        if plan.lacks_resolver() {
+            self.warnings.push(NO_RESOLVER.to_owned());
+        }
         self.addresses.clone_from(&network.addresses);
         self.dns.clone_from(&network.dns_servers);
     }
@@ -114,6 +125,7 @@ mod tests {
             "name",
             "state",
             "reason",
+            "warnings",
             "since_seconds",
             "gateway",
             "addresses",

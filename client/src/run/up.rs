@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::control::{self, ControlServer};
-use adit_net::host::HostChanges;
 use adit_proto::exit::Failure;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::control::ControlHandler;
 use super::lock::ClientLock;
+use super::recovery::{open_journal, recover_others};
 use super::{Session, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::host::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
 use crate::packet_source::TunSource;
@@ -45,15 +45,13 @@ pub async fn up(options: UpOptions) -> Result<(), Failure> {
     let _lock = ClientLock::acquire(&directories, &name)?;
     let mut signals = Signals::new().map_err(|error| file_failure("signals", &error))?;
     let journal = directories.journal(&name);
-    let mut changes =
-        HostChanges::open(&journal).await.map_err(|error| journal_failure(&journal.display().to_string(), &error))?;
-    if changes.recovered().undone > 0 {
-        warn!(changes = changes.recovered().undone, "undid what a crashed client left on this host");
-    }
+    // Before the device is made: another's leftovers may bear its name.
+    recover_others(&directories, &name).await;
+    let mut changes = open_journal(&journal).await?;
     let (device, slot) = match open_tun(&directories.run, tun.as_deref()) {
         Ok(opened) => opened,
         Err(failure) => {
-            changes.undo().await.map_err(|error| journal_failure(&journal.display().to_string(), &error))?;
+            changes.undo().await.map_err(|error| journal_failure(&journal, &error))?;
             return Err(failure);
         }
     };

@@ -1,5 +1,6 @@
 //! Host changes, each written to the undo journal before it is made.
 
+mod forwarding;
 mod undo;
 
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use super::{
     dns::{self, DnsSettings, Resolved, SavedFile, SystemBus},
     error::HostError,
     firewall::{self, GatewayRules},
-    journal::{Change, Journal},
-    netlink::{LinkSettings, Netlink, Route, Rule},
+    journal::{Change, Journal, RecordedLink},
+    netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule},
     sysctl,
 };
 
@@ -57,6 +58,18 @@ pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recove
     }
 }
 
+/// As [`recover`], but leaves alone what was made in another network namespace: for journals of others, of whom nothing else
+/// is known. A namespace can share its file system with this one.
+///
+/// # Errors
+/// As [`recover`].
+pub async fn recover_same_namespace(journal: &Path) -> Result<Recovery, HostError> {
+    if !journal.exists() || Journal::open(journal)?.is_of_another_namespace() {
+        return Ok(Recovery::default());
+    }
+    recover(journal).await
+}
+
 /// The changes this process made to its host.
 ///
 /// They belong to the network namespace of the thread that opens this. Dropping it undoes nothing: what was not undone stays
@@ -96,13 +109,20 @@ impl HostChanges {
         self.recovery
     }
 
+    /// The journal's path.
+    #[must_use]
+    pub fn journal(&self) -> &Path {
+        self.journal.path()
+    }
+
     /// The netlink socket the changes are made through, for reading.
     #[must_use]
     pub fn netlink(&self) -> &Netlink {
         &self.netlink
     }
 
-    /// Sets a sysctl below `net.`, such as `net.ipv4.ip_forward`; does nothing if it has the value.
+    /// Sets a sysctl below `net.`, such as `net.ipv4.ip_forward`; does nothing if it has the value. Where a part of the key has
+    /// a dot of its own, the parts are separated by slashes: `net/ipv4/conf/eth0.5/rp_filter`.
     ///
     /// It goes back to its earlier value if it still has ours by then.
     ///
@@ -124,7 +144,7 @@ impl HostChanges {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
     pub async fn add_address(&mut self, link: &str, address: IpNet) -> Result<(), HostError> {
-        let change = Change::Address { link: link.into(), address };
+        let change = Change::Address { link: self.recorded_link(link).await?, address };
         if self.is_recorded(&change) {
             return Ok(());
         }
@@ -136,9 +156,21 @@ impl HostChanges {
     /// Removes an address that this process added; does nothing if it did not.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// `Undo` with the kernel's refusal.
     pub async fn remove_address(&mut self, link: &str, address: IpNet) -> Result<(), HostError> {
-        self.undo_recorded(&Change::Address { link: link.into(), address }).await
+        self.undo_where(|change| {
+            matches!(change, Change::Address { link: of, address: recorded } if of.name == link && *recorded == address)
+        })
+        .await
+    }
+
+    /// The addresses of `link` that this process added.
+    pub fn addresses(&self, link: &str) -> Vec<IpNet> {
+        let address = |change: &Change| {
+            let Change::Address { link: of, address } = change else { return None };
+            (of.name == link).then_some(*address)
+        };
+        self.journal.live().iter().filter_map(|(_, change)| address(change)).collect()
     }
 
     /// Sets MTU and state of a link.
@@ -151,7 +183,7 @@ impl HostChanges {
         if previous == settings {
             return Ok(());
         }
-        let id = self.journal.record(Change::Link { link: link.into(), previous })?;
+        let id = self.journal.record(Change::Link { link: self.recorded_link(link).await?, previous })?;
         let done = self.netlink.set_link(link, settings).await;
         self.settle_if_failed(id, done)
     }
@@ -161,7 +193,11 @@ impl HostChanges {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal (`AlreadyExists` for a route that is not ours).
     pub async fn add_route(&mut self, route: &Route) -> Result<(), HostError> {
-        let change = Change::Route(Route { prefix: route.prefix.trunc(), ..route.clone() });
+        let link = match &route.target {
+            RouteTarget::Link(name) => Some(self.recorded_link(name).await?),
+            RouteTarget::Unreachable => None,
+        };
+        let change = Change::Route { route: without_host_bits(route), link };
         if self.is_recorded(&change) {
             return Ok(());
         }
@@ -173,9 +209,16 @@ impl HostChanges {
     /// Removes a route that this process added; does nothing if it did not.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// `Undo` with the kernel's refusal.
     pub async fn remove_route(&mut self, route: &Route) -> Result<(), HostError> {
-        self.undo_recorded(&Change::Route(Route { prefix: route.prefix.trunc(), ..route.clone() })).await
+        let route = without_host_bits(route);
+        self.undo_where(|change| matches!(change, Change::Route { route: recorded, .. } if *recorded == route)).await
+    }
+
+    /// The routes that this process added.
+    pub fn routes(&self) -> Vec<Route> {
+        let route = |change: &Change| if let Change::Route { route, .. } = change { Some(route.clone()) } else { None };
+        self.journal.live().iter().filter_map(|(_, change)| route(change)).collect()
     }
 
     /// Adds a policy rule; does nothing if this process has added it before.
@@ -195,9 +238,15 @@ impl HostChanges {
     /// Removes a policy rule that this process added; does nothing if it did not.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// `Undo` with the kernel's refusal.
     pub async fn remove_rule(&mut self, rule: &Rule) -> Result<(), HostError> {
-        self.undo_recorded(&Change::Rule(*rule)).await
+        self.undo_where(|change| *change == Change::Rule(*rule)).await
+    }
+
+    /// The policy rules that this process added.
+    pub fn rules(&self) -> Vec<Rule> {
+        let rule = |change: &Change| if let Change::Rule(rule) = change { Some(*rule) } else { None };
+        self.journal.live().iter().filter_map(|(_, change)| rule(change)).collect()
     }
 
     /// Loads the gateway's firewall table, replacing an earlier one, in one transaction.
@@ -237,7 +286,7 @@ impl HostChanges {
     /// # Errors
     /// A refusal of systemd-resolved or of the file system.
     pub async fn clear_dns(&mut self) -> Result<(), HostError> {
-        self.undo_where(|change| matches!(change, Change::ResolverFile(_) | Change::ResolverLink { .. })).await
+        self.undo_where(|change| matches!(change, Change::ResolverFile(_) | Change::ResolverLink(_))).await
     }
 
     /// Undoes all changes, newest first. Those that cannot be undone stay in the journal; without any, it is removed when this
@@ -252,8 +301,9 @@ impl HostChanges {
     async fn apply_dns(&mut self, link: &str, settings: &DnsSettings) -> Result<(), HostError> {
         let resolved = Resolved::find(&self.options.bus).await;
         if let Some(resolved) = &resolved {
-            let index = self.netlink.link_index(link).await?;
-            let change = Change::ResolverLink { link: link.into(), index };
+            let link = self.recorded_link(link).await?;
+            let index = link.index;
+            let change = Change::ResolverLink(link);
             if !self.is_recorded(&change) {
                 self.journal.record(change)?;
             }
@@ -277,6 +327,10 @@ impl HostChanges {
         saved.replace(settings).map_err(doing)
     }
 
+    async fn recorded_link(&self, name: &str) -> Result<RecordedLink, HostError> {
+        Ok(RecordedLink { name: name.to_owned(), index: self.netlink.link_index(name).await? })
+    }
+
     fn is_recorded(&self, change: &Change) -> bool {
         self.journal.live().iter().any(|(_, live)| live == change)
     }
@@ -288,6 +342,10 @@ impl HostChanges {
         }
         done
     }
+}
+
+fn without_host_bits(route: &Route) -> Route {
+    Route { prefix: route.prefix.trunc(), ..route.clone() }
 }
 
 #[cfg(test)]

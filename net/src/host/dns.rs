@@ -54,7 +54,8 @@ impl DnsSettings {
 }
 
 /// Whether a text is a domain name (RFC 1035 section 2.3, with the underscore that some services use).
-fn is_domain(name: &str) -> bool {
+#[must_use]
+pub fn is_domain(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let label = |label: &str| {
         (1..=63).contains(&label.len())

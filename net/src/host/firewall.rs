@@ -36,6 +36,9 @@ const SOURCE_NAT_PRIORITY: i32 = 100;
 const LOWEST_MASQUERADE_PORT: u16 = 1024;
 const ECHO_REQUEST_V4: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
+/// ICMP redirect (RFC 792) and its IPv6 twin (RFC 4861 section 4.5).
+const REDIRECT_V4: u8 = 5;
+const REDIRECT_V6: u8 = 137;
 /// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 section 3), without which IPv6
 /// breaks.
 const ERRORS_V6: [u8; 4] = [1, 2, 3, 4];
@@ -90,6 +93,7 @@ impl GatewayRules {
     fn rules(&self) -> Vec<Rule> {
         let mut rules = self.spoofing_rules();
         rules.extend(self.tracking_rules());
+        rules.extend(self.redirect_rules());
         rules.extend(self.input_rules());
         rules.extend(self.forward_rules());
         rules.extend(self.masquerade_rules());
@@ -138,10 +142,30 @@ impl GatewayRules {
         self.listen_ports.iter().flat_map(for_port).collect()
     }
 
+    /// Clients that reach each other through the gateway are not told to go another way: there is none.
+    fn redirect_rules(&self) -> [Rule; 2] {
+        let to_tun = || Rule::new(RAW_OUTPUT).output(&self.tun);
+        [
+            to_tun().ipv4().icmp(REDIRECT_V4).drop("redirect to a client"),
+            to_tun().ipv6().icmpv6(REDIRECT_V6).drop("redirect to a client"),
+        ]
+    }
+
+    /// New connections of a client that has its share, to the gateway and through it together.
+    fn limit_rules(&self, rule: impl Fn() -> Rule) -> Vec<Rule> {
+        if self.connections_per_client == 0 {
+            return Vec::new();
+        }
+        let over =
+            |set| rule().connections_over(set, self.connections_per_client).drop("too many connections of one client");
+        [ConnectionSet::V4, ConnectionSet::V6].map(over).to_vec()
+    }
+
     /// Clients may ping the gateway and ask it for names, at its tunnel addresses; nothing else on it is theirs.
     fn input_rules(&self) -> Vec<Rule> {
         let rule = || Rule::new(INPUT).input(&self.tun);
         let mut rules = vec![Rule::new(INPUT).input_not(&self.tun).accept(), rule().established().accept()];
+        rules.extend(self.limit_rules(rule));
         for address in self.gateway_addresses() {
             let to = || rule().destination_in(address);
             match address {
@@ -173,12 +197,7 @@ impl GatewayRules {
             rules.push(from_tun().output_not(&self.tun).invalid().drop("packet of no connection"));
         }
         rules.push(rule().established().accept());
-        if self.connections_per_client > 0 {
-            for set in [ConnectionSet::V4, ConnectionSet::V6] {
-                let over = from_tun().connections_over(set, self.connections_per_client);
-                rules.push(over.drop("too many connections of one client"));
-            }
-        }
+        rules.extend(self.limit_rules(from_tun));
         if self.masquerade {
             rules.push(rule().input_not(&self.tun).output(&self.tun).drop("not asked for by a client"));
         }
@@ -201,16 +220,25 @@ impl GatewayRules {
     }
 }
 
-/// Destinations no client reaches through the gateway: loopback, link-local (with the clouds' metadata services), and the
-/// IPv6 metadata address of one cloud, which is unique-local.
-fn forbidden_destinations() -> [IpNet; 5] {
+/// Destinations no client reaches through the gateway: loopback, link-local (with most clouds' metadata services), and the
+/// metadata services elsewhere: of Azure, Alibaba, Oracle, and of AWS over IPv6.
+fn forbidden_destinations() -> [IpNet; 8] {
     [
         Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into(),
         Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)).into(),
+        IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)).into(),
+        IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)).into(),
         Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into(),
-        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
-        Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128).into(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST).into(),
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)).into(),
     ]
+}
+
+/// Whether the firewall lets no client reach this address through the gateway, whatever the rules are.
+#[must_use]
+pub fn is_forbidden_destination(address: IpAddr) -> bool {
+    forbidden_destinations().iter().any(|prefix| prefix.contains(&address))
 }
 
 /// Loads the table, replacing an earlier one, in one transaction.

@@ -26,19 +26,28 @@ use super::{
 
 /// The identity of this boot: network state does not outlive it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The network namespace of the calling thread; its inode tells one from another.
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// One change to the host, with what is needed to undo it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Change {
     Sysctl { key: String, previous: String, set: String },
-    Address { link: String, address: IpNet },
-    Link { link: String, previous: LinkSettings },
-    Route(Route),
+    Address { link: RecordedLink, address: IpNet },
+    Link { link: RecordedLink, previous: LinkSettings },
+    Route { route: Route, link: Option<RecordedLink> },
     Rule(Rule),
     Firewall,
     ResolverFile(SavedFile),
-    ResolverLink { link: String, index: u32 },
+    ResolverLink(RecordedLink),
+}
+
+/// A link as it was when a change to it began: another link may bear its name later, but not its index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RecordedLink {
+    pub(super) name: String,
+    pub(super) index: u32,
 }
 
 impl Change {
@@ -49,10 +58,10 @@ impl Change {
             Self::Sysctl { .. }
             | Self::Address { .. }
             | Self::Link { .. }
-            | Self::Route(_)
+            | Self::Route { .. }
             | Self::Rule(_)
             | Self::Firewall
-            | Self::ResolverLink { .. } => false,
+            | Self::ResolverLink(_) => false,
         }
     }
 }
@@ -62,6 +71,8 @@ impl Change {
 enum Line {
     /// The boot the changes that follow were made in.
     Boot(String),
+    /// The network namespace the changes that follow were made in.
+    Namespace(u64),
     Change {
         id: u64,
         change: Change,
@@ -76,6 +87,8 @@ pub(super) struct Journal {
     path: PathBuf,
     file: Flock<File>,
     boot: String,
+    namespace: u64,
+    recorded_namespace: Option<u64>,
     live: Vec<(u64, Change)>,
     next_id: u64,
 }
@@ -89,9 +102,27 @@ impl Journal {
         }
         let file = lock(path)?;
         let boot = fs::read_to_string(BOOT_ID).map_err(doing)?.trim().to_owned();
-        let mut journal = Self { path: path.to_owned(), file, boot, live: Vec::new(), next_id: 0 };
+        let namespace = fs::metadata(NAMESPACE).map_err(doing)?.ino();
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            boot,
+            namespace,
+            recorded_namespace: None,
+            live: Vec::new(),
+            next_id: 0,
+        };
         journal.load()?;
         Ok(journal)
+    }
+
+    /// Whether changes that are not settled were made in another network namespace than this thread's, in this boot.
+    pub(super) fn is_of_another_namespace(&self) -> bool {
+        !self.live.is_empty() && self.recorded_namespace.is_some_and(|recorded| recorded != self.namespace)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The changes that are not settled, oldest first.
@@ -104,6 +135,7 @@ impl Journal {
         let id = self.next_id;
         if self.length()? == 0 {
             self.append(&Line::Boot(self.boot.clone()))?;
+            self.append(&Line::Namespace(self.namespace))?;
             self.flush_directory()?;
         }
         self.append(&Line::Change { id, change: change.clone() })?;
@@ -134,7 +166,11 @@ impl Journal {
         let mut same_boot = true;
         for (place, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
             match serde_json::from_slice(line) {
-                Ok(Line::Boot(boot)) => same_boot = boot == self.boot,
+                Ok(Line::Boot(boot)) => {
+                    same_boot = boot == self.boot;
+                    self.recorded_namespace = None;
+                }
+                Ok(Line::Namespace(namespace)) => self.recorded_namespace = same_boot.then_some(namespace),
                 Ok(Line::Change { id, change }) => {
                     self.next_id = self.next_id.max(id.saturating_add(1));
                     if same_boot || change.outlives_boot() {
@@ -150,7 +186,8 @@ impl Journal {
         } else if same_boot {
             Ok(())
         } else {
-            self.append(&Line::Boot(self.boot.clone()))
+            self.append(&Line::Boot(self.boot.clone()))?;
+            self.append(&Line::Namespace(self.namespace))
         }
     }
 
@@ -290,6 +327,22 @@ mod tests {
         fs::write(&path, "{\"boot\":\"x\"}\nnonsense\n{\"settled\":0}\n").unwrap();
         assert!(matches!(Journal::open(&path), Err(HostError::Journal { line: 2, .. })));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn changes_of_another_network_namespace_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.namespace += 1;
+        journal.record(sysctl("a")).unwrap();
+        let copy = path.with_extension("copy");
+        fs::copy(&path, &copy).unwrap();
+        let mut after = Journal::open(&copy).unwrap();
+        assert!(after.is_of_another_namespace());
+        let id = after.live()[0].0;
+        after.settle(id).unwrap();
+        assert!(!after.is_of_another_namespace());
     }
 
     #[test]

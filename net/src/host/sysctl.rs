@@ -30,6 +30,14 @@ pub(super) fn write(key: &str, value: &str) -> Result<(), HostError> {
     file.write_all(value.as_bytes()).map_err(doing)
 }
 
+/// Names of the settings and groups in a group, such as the links in `net/ipv4/conf`.
+pub(super) fn names(group: &str) -> Result<Vec<String>, HostError> {
+    let doing = |source| HostError::system(format!("list sysctl {group}"), source);
+    let entries = fs::read_dir(path(group).map_err(doing)?).map_err(doing)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect::<io::Result<_>>().map_err(doing)
+}
+
 fn path(key: &str) -> io::Result<PathBuf> {
     let swap = |c| match c {
         '.' => '/',

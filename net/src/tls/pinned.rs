@@ -6,9 +6,12 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 use super::{roots, spki_sha256};
+
+/// What a refused gateway's user is told.
+const PIN_MISMATCH: &str = "the gateway's certificate authority does not match the fingerprint in the invite";
 
 /// Accepts a chain only if it holds a certificate with the pinned key and is valid under that certificate as root.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ impl ServerCertVerifier for PinnedAuthority {
         let authority = intermediates
             .iter()
             .find(|certificate| spki_sha256(certificate) == Some(self.pin))
-            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+            .ok_or_else(|| Error::General(PIN_MISMATCH.to_owned()))?;
         let roots = roots(&authority.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
             .build()
@@ -104,7 +107,8 @@ mod tests {
     fn another_authority_is_refused() {
         let (ours, theirs) = (gateway("gw.example"), gateway("gw.example"));
         let pin = spki_sha256(&ours.authority).unwrap();
-        assert!(verify(pin, &theirs.leaf, &[theirs.authority], "gw.example").is_err());
+        let refused = verify(pin, &theirs.leaf, &[theirs.authority], "gw.example").unwrap_err();
+        assert!(refused.to_string().contains("does not match the fingerprint in the invite"), "{refused}");
     }
 
     #[test]

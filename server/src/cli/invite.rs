@@ -41,7 +41,7 @@ pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Refusal> 
     if flags.qr || std::io::stdout().is_terminal() {
         text.push_str(&format!("\n{}\n", qr_code(&invite.link)?));
     }
-    text.push_str(&format!("\nOn the device run:\n\n  adit-client join '{}'", invite.link));
+    text.push_str(&format!("\nOn the device run:\n\n  adit-client join --up '{}'", invite.link));
     output::text(&text);
     Ok(())
 }

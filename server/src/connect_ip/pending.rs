@@ -86,7 +86,7 @@ impl Drop for Place {
 fn network(client: IpAddr) -> IpNet {
     let client = client.to_canonical();
     let bits = if client.is_ipv4() { NETWORK_V4 } else { NETWORK_V6 };
-    IpNet::new(client, bits).map_or(IpNet::from(client), |network| network.trunc())
+    IpNet::new(client, bits).map_or_else(|_| IpNet::from(client), |network| network.trunc())
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
         loop {
             match pending.room(address(client), proven) {
                 Room::Free(place) => places.push(place),
-                full => return (places, full),
+                full @ (Room::ProveAddress | Room::None) => return (places, full),
             }
         }
     }

@@ -9,7 +9,7 @@ use adit_proto::exit::{Exit, Failure};
 use adit_proto::packet::icmp::GatewayAddresses;
 use ipnet::IpNet;
 
-pub(super) use crate::cleanup::host_failure;
+use crate::cleanup::host_failure;
 use crate::config::Config;
 
 /// Makes the TUN device and everything around it. The firewall is loaded before the device is up.

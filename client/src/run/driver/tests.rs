@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_net::packet_buffer::PacketBuffer;
+use adit_proto::exit::Exit;
 use adit_proto::range::RouteRange;
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -14,6 +15,7 @@ use super::*;
 use crate::connection::{ConnectionStats, Target};
 use crate::packet_source::{BoxFuture, PacketSource};
 use crate::profile::tests::profile;
+use crate::profile::{Profile, ProfileStore};
 use crate::run::Session;
 
 /// A packet source of an embedder that has no packets.
@@ -26,6 +28,22 @@ impl PacketSource for NoPackets {
 
     fn deliver(&self, packets: &[Bytes]) -> usize {
         packets.len()
+    }
+}
+
+impl Prepared {
+    fn begin(self) -> World {
+        let (outcomes, received) = mpsc::channel(8);
+        let config = SessionConfig {
+            profile: self.profile,
+            source: Arc::new(NoPackets),
+            host: HostSetup::None,
+            patience: Some(self.patience),
+            mark: None,
+            store: self.store,
+        };
+        let session = Session::start_with(config, ScriptedDial(Arc::new(Mutex::new(received))));
+        World { session, outcomes, closed: Arc::default() }
     }
 }
 
@@ -46,7 +64,8 @@ impl Line for ScriptedLine {
     }
 
     fn stats(&self) -> ConnectionStats {
-        ConnectionStats { carrier: "quic", rx_packets: 7, ..ConnectionStats::default() }
+        let remote = Some("192.0.2.9:4443".parse().unwrap());
+        ConnectionStats { carrier: "quic", rx_packets: 7, remote, ..ConnectionStats::default() }
     }
 
     async fn close(self) {
@@ -69,6 +88,13 @@ impl Dial for ScriptedDial {
     }
 }
 
+/// What a session is started with.
+struct Prepared {
+    profile: Profile,
+    patience: Duration,
+    store: Option<ProfileStore>,
+}
+
 struct World {
     session: Session,
     outcomes: mpsc::Sender<Result<ScriptedLine, ConnectError>>,
@@ -77,19 +103,13 @@ struct World {
 
 impl World {
     fn start(patience: Duration) -> Self {
+        Self::prepare(patience, None).begin()
+    }
+
+    fn prepare(patience: Duration, store: Option<ProfileStore>) -> Prepared {
         let mut profile = profile("home");
         profile.host = "192.0.2.1".to_owned();
-        let (outcomes, received) = mpsc::channel(8);
-        let config = SessionConfig {
-            profile,
-            source: Arc::new(NoPackets),
-            host: HostSetup::None,
-            patience: Some(patience),
-            mark: None,
-            store: None,
-        };
-        let session = Session::start_with(config, ScriptedDial(Arc::new(Mutex::new(received))));
-        Self { session, outcomes, closed: Arc::default() }
+        Prepared { profile, patience, store }
     }
 
     /// Lets the next attempt succeed; returns the gateway's end of the connection.
@@ -217,6 +237,47 @@ async fn device_revoked_while_connected_is_blocked_with_the_reason() {
     assert!(status.reason.unwrap().contains("this device was revoked"));
     world.session.handle().stop().await;
     world.session.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn source_that_fails_ends_the_session_instead_of_leaving_it_deaf() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");
+    gateway.send(ConnectionEvent::Closed(ConnectError::Source(deleted))).await.unwrap();
+    let failure = world.session.wait().await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Other);
+    assert!(failure.reason.contains("the device was deleted") && failure.next.contains("up"), "{failure}");
+}
+
+#[tokio::test]
+async fn full_tunnel_without_resolvers_has_a_warning() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let warnings = world.session.handle().status().await.unwrap().warnings;
+    assert!(matches!(warnings.as_slice(), [only] if only.contains("no DNS servers")), "{warnings:?}");
+    let with_dns = NetworkSettings { dns_servers: vec!["10.64.3.1".parse().unwrap()], ..settings("10.64.3.2/32") };
+    gateway.send(ConnectionEvent::Network(with_dns.clone())).await.unwrap();
+    let mut snapshots = world.session.snapshots();
+    drop(snapshots.wait_for(|snapshot| snapshot.network.as_ref() == Some(&with_dns)).await.unwrap());
+    assert!(world.session.handle().status().await.unwrap().warnings.is_empty());
+}
+
+#[tokio::test]
+async fn every_address_of_the_gateways_name_is_saved() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ProfileStore::new(directory.path());
+    let mut world = World::prepare(PATIENCE, Some(store.clone()));
+    world.profile.addresses = vec!["192.0.2.77:4443".parse().unwrap()];
+    store.save(&world.profile, false).unwrap();
+    let world = world.begin();
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let saved = store.load(&"home".parse().unwrap()).unwrap().addresses;
+    let expected: [SocketAddr; 3] = ["192.0.2.9:4443", "192.0.2.1:4443", "192.0.2.77:4443"].map(|a| a.parse().unwrap());
+    assert_eq!(saved, expected, "the one that worked, those of the name, those known before");
 }
 
 #[tokio::test]

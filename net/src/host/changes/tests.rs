@@ -4,8 +4,9 @@ use super::*;
 use crate::host::{
     netlink::{Family, RouteTarget},
     test_bus::FakeResolved,
-    test_namespace::in_namespace_async,
+    test_namespace::{in_namespace_async, skip},
 };
+use crate::tun::Tun;
 
 /// A directory for journal and resolver file, in a network namespace of its own.
 struct Host {
@@ -139,6 +140,48 @@ fn the_next_process_mends_what_a_crash_left() {
         // The journal itself still lists everything: undoing once more finds nothing to do.
         changes.undo().await.unwrap();
         assert_eq!(host.state().await, before);
+    });
+}
+
+#[test]
+fn a_later_link_of_the_same_name_is_left_alone() {
+    on_host(|host| async move {
+        let Ok(device) = Tun::create("adit0") else { return skip("needs /dev/net/tun") };
+        let (own, route) = ("10.64.3.7/32".parse().unwrap(), unreachable_route("10.0.0.0/8"));
+        let route = Route { target: RouteTarget::Link("adit0".into()), ..route };
+        let up = LinkSettings { mtu: None, up: Some(true) };
+        let mut changes = host.open().await;
+        changes.set_link("adit0", up).await.unwrap();
+        changes.add_address("adit0", own).await.unwrap();
+        changes.add_route(&route).await.unwrap();
+        assert_eq!((changes.addresses("adit0"), changes.routes()), (vec![own], vec![route.clone()]));
+        drop(device);
+
+        let _somebody_elses = Tun::create("adit0").unwrap();
+        let netlink = Netlink::open().unwrap();
+        netlink.set_link("adit0", up).await.unwrap();
+        netlink.add_address("adit0", own).await.unwrap();
+        netlink.add_route(&route).await.unwrap();
+        assert_eq!(host.recover_after_crash().await, Recovery { undone: 3 });
+        assert_eq!(netlink.addresses("adit0").await.unwrap(), [own]);
+        assert_eq!(netlink.routes(51_820).await.unwrap(), [route]);
+        assert_eq!(netlink.link_settings("adit0").await.unwrap().up, Some(true));
+    });
+}
+
+#[test]
+fn changes_of_another_network_namespace_are_not_recovered_by_the_way() {
+    on_host(|host| async move {
+        let mut changes = host.open().await;
+        changes.set_sysctl("net.ipv4.ip_forward", "1").await.unwrap();
+        let copy = host.directory.path().join("journal-of-the-dead");
+        fs::copy(host.journal(), &copy).unwrap();
+        let elsewhere = copy.clone();
+        in_namespace_async(move || async move {
+            assert_eq!(recover_same_namespace(&elsewhere).await.unwrap(), Recovery::default());
+        });
+        assert_eq!(recover_same_namespace(&copy).await.unwrap(), Recovery { undone: 1 });
+        assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "0");
     });
 }
 

@@ -3,7 +3,12 @@
 use std::io;
 
 use super::{HostChanges, HostError};
-use crate::host::{dns::Resolved, firewall, journal::Change, sysctl};
+use crate::host::{
+    dns::Resolved,
+    firewall,
+    journal::{Change, RecordedLink},
+    sysctl,
+};
 
 impl HostChanges {
     /// Undoes the changes that are picked, newest first, going on after a failure.
@@ -23,23 +28,19 @@ impl HostChanges {
         if failures.is_empty() { Ok(()) } else { Err(HostError::Undo { failures }) }
     }
 
-    /// Undoes one change, if it is recorded.
-    pub(super) async fn undo_recorded(&mut self, change: &Change) -> Result<(), HostError> {
-        let Some((id, _)) = self.journal.live().iter().find(|(_, live)| live == change).cloned() else {
-            return Ok(());
-        };
-        self.undo_change(change).await?;
-        self.journal.settle(id)
-    }
-
     async fn undo_change(&self, change: &Change) -> Result<(), HostError> {
         match change {
             Change::Sysctl { key, previous, set } => undo_sysctl(key, previous, set),
-            Change::Address { link, address } => {
-                unless_gone(self.netlink.remove_address(link, *address).await, &[libc::EADDRNOTAVAIL])
+            Change::Address { link, address } if self.is_still(link).await? => {
+                unless_gone(self.netlink.remove_address(&link.name, *address).await, &[libc::EADDRNOTAVAIL])
             }
-            Change::Link { link, previous } => unless_gone(self.netlink.set_link(link, *previous).await, &[]),
-            Change::Route(route) => unless_gone(self.netlink.remove_route(route).await, &[libc::ESRCH, libc::ENOENT]),
+            Change::Link { link, previous } if self.is_still(link).await? => {
+                unless_gone(self.netlink.set_link(&link.name, *previous).await, &[])
+            }
+            Change::Route { link: Some(link), .. } if !self.is_still(link).await? => Ok(()),
+            Change::Route { route, .. } => {
+                unless_gone(self.netlink.remove_route(route).await, &[libc::ESRCH, libc::ENOENT])
+            }
             Change::Rule(rule) => {
                 // An absent rule is ENOENT; without IPv6 in the kernel, the family itself is absent.
                 unless_gone(self.netlink.remove_rule(rule).await, &[libc::ENOENT, libc::EAFNOSUPPORT])
@@ -48,18 +49,20 @@ impl HostChanges {
             Change::ResolverFile(saved) => {
                 saved.restore().map_err(|source| HostError::system("restore the resolver's file", source))
             }
-            Change::ResolverLink { link, index } => self.undo_resolver_link(link, *index).await,
+            Change::ResolverLink(link) if self.is_still(link).await? => match Resolved::find(&self.options.bus).await {
+                Some(resolved) => resolved.revert(link.index).await,
+                None => Ok(()),
+            },
+            // The link is gone and has taken its settings along.
+            Change::Address { .. } | Change::Link { .. } | Change::ResolverLink(_) => Ok(()),
         }
     }
 
-    /// A link that is gone has taken its settings along; its index may be another link's by now.
-    async fn undo_resolver_link(&self, link: &str, index: u32) -> Result<(), HostError> {
-        match self.netlink.link_index(link).await {
-            Ok(now) if now == index => match Resolved::find(&self.options.bus).await {
-                Some(resolved) => resolved.revert(index).await,
-                None => Ok(()),
-            },
-            Ok(_) | Err(HostError::NoSuchLink { .. }) => Ok(()),
+    /// Whether a link is the one that was changed: another may bear its name by now, or its index another name.
+    async fn is_still(&self, link: &RecordedLink) -> Result<bool, HostError> {
+        match self.netlink.link_index(&link.name).await {
+            Ok(now) => Ok(now == link.index),
+            Err(HostError::NoSuchLink { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+mod v6;
+
 use super::*;
 use crate::{
     host::{
@@ -33,20 +35,27 @@ impl Router {
     async fn new(change: impl FnOnce(GatewayRules) -> GatewayRules) -> Self {
         let router = Self { tunnel: Tun::create("adit0").unwrap(), internet: Tun::create("out0").unwrap() };
         let netlink = Netlink::open().unwrap();
-        for (link, address, mtu) in [("adit0", "10.64.3.1/24", 1500), ("out0", "198.51.100.1/24", 1400)] {
-            netlink.add_address(link, address.parse().unwrap()).await.unwrap();
+        for (link, v4, v6, mtu) in [
+            ("adit0", "10.64.3.1/24", "fd12:3456:789a::1/64", 1500),
+            ("out0", "198.51.100.1/24", "2001:db8::1/64", 1400),
+        ] {
             netlink.set_link(link, LinkSettings { mtu: Some(mtu), up: Some(true) }).await.unwrap();
+            netlink.add_address(link, v4.parse().unwrap()).await.unwrap();
+            netlink.add_address(link, v6.parse().unwrap()).await.unwrap();
         }
-        let target = RouteTarget::Link("out0".into());
-        let default = Route { table: 254, prefix: "0.0.0.0/0".parse().unwrap(), target, metric: None };
-        netlink.add_route(&default).await.unwrap();
+        for prefix in ["0.0.0.0/0", "::/0"] {
+            let target = RouteTarget::Link("out0".into());
+            let default = Route { table: 254, prefix: prefix.parse().unwrap(), target, metric: None };
+            netlink.add_route(&default).await.unwrap();
+        }
         sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+        sysctl::write("net.ipv6.conf.all.forwarding", "1").unwrap();
         load(&change(GatewayRules {
             tun: "adit0".into(),
             pool_v4: Some("10.64.3.0/24".parse().unwrap()),
-            pool_v6: None,
+            pool_v6: Some("fd12:3456:789a::/64".parse().unwrap()),
             gateway_v4: Some(GATEWAY.into()),
-            gateway_v6: None,
+            gateway_v6: Some(v6::GATEWAY.parse().unwrap()),
             masquerade: true,
             client_to_client: false,
             connections_per_client: CONNECTIONS,
@@ -57,15 +66,24 @@ impl Router {
     }
 }
 
+/// Has a packet come out of a device.
+fn give(tun: &Tun, packet: &[u8]) {
+    assert_eq!(tun.send(&[packet]), 1);
+}
+
 /// The next IPv4 packet the kernel sends out of a device, if one comes.
 async fn next(tun: &Tun) -> Option<Vec<u8>> {
+    next_where(tun, |packet| packet[0] >> 4 == 4).await
+}
+
+async fn next_where(tun: &Tun, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let (mut arena, mut batch) = (Arena::new(LARGEST_PACKET), Vec::new());
     let receive = async {
         loop {
             batch.clear();
             tun.receive(&mut arena, &mut batch, 1).await.unwrap();
             let packet = batch.first().unwrap().packet();
-            if packet[0] >> 4 == 4 {
+            if wanted(packet) {
                 return packet.to_vec();
             }
         }
@@ -126,11 +144,11 @@ fn port(packet: &[u8], offset: usize) -> u16 {
 fn clients_reach_the_gateway_by_ping_and_dns_only() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
-        router.tunnel.send(&ping(CLIENT, GATEWAY)).unwrap();
+        give(&router.tunnel, &ping(CLIENT, GATEWAY));
         let reply = next(&router.tunnel).await.expect("a reply to ping");
         assert_eq!((source(&reply), destination(&reply), reply[20]), (GATEWAY, CLIENT, 0));
         // Nobody serves DNS here: "port unreachable" shows that the query was let in.
-        router.tunnel.send(&udp((CLIENT, 5353), (GATEWAY, 53))).unwrap();
+        give(&router.tunnel, &udp((CLIENT, 5353), (GATEWAY, 53)));
         assert_eq!(next(&router.tunnel).await.map(|reply| (reply[20], reply[21])), Some((3, 3)));
         for refused in [
             udp((CLIENT, 5353), (GATEWAY, 123)),
@@ -138,7 +156,7 @@ fn clients_reach_the_gateway_by_ping_and_dns_only() {
             udp((CLIENT, 5353), (PUBLIC, 53)),
             udp((CLIENT, 5353), (PUBLIC, 443)),
         ] {
-            router.tunnel.send(&refused).unwrap();
+            give(&router.tunnel, &refused);
             assert_eq!(next(&router.tunnel).await, None, "{refused:?}");
         }
     });
@@ -149,11 +167,11 @@ fn spoofed_sources_pass_in_neither_direction() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
         for spoofed in [[10, 99, 0, 1], [127, 0, 0, 1], [224, 0, 0, 1], [0, 0, 0, 0], GATEWAY, PUBLIC] {
-            router.tunnel.send(&udp((spoofed, 5000), (INTERNET, 5000))).unwrap();
+            give(&router.tunnel, &udp((spoofed, 5000), (INTERNET, 5000)));
             assert_eq!(next(&router.internet).await, None, "{spoofed:?}");
         }
-        router.internet.send(&ping(OTHER_CLIENT, PUBLIC)).unwrap();
-        router.internet.send(&udp((OTHER_CLIENT, 53), (CLIENT, 5000))).unwrap();
+        give(&router.internet, &ping(OTHER_CLIENT, PUBLIC));
+        give(&router.internet, &udp((OTHER_CLIENT, 53), (CLIENT, 5000)));
         assert_eq!(next(&router.tunnel).await, None);
     });
 }
@@ -162,15 +180,15 @@ fn spoofed_sources_pass_in_neither_direction() {
 fn clients_leave_masqueraded_and_get_answers() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
-        router.tunnel.send(&udp((CLIENT, 443), (INTERNET, 443))).unwrap();
+        give(&router.tunnel, &udp((CLIENT, 443), (INTERNET, 443)));
         let sent = next(&router.internet).await.expect("a forwarded datagram");
         assert_eq!((source(&sent), destination(&sent), port(&sent, 2)), (PUBLIC, INTERNET, 443));
         let public_port = port(&sent, 0);
         assert!(public_port >= LOWEST_MASQUERADE_PORT, "{public_port}");
-        router.internet.send(&udp((INTERNET, 443), (PUBLIC, public_port))).unwrap();
+        give(&router.internet, &udp((INTERNET, 443), (PUBLIC, public_port)));
         let answer = next(&router.tunnel).await.expect("the answer");
         assert_eq!((source(&answer), destination(&answer), port(&answer, 2)), (INTERNET, CLIENT, 443));
-        router.tunnel.send(&ping(CLIENT, INTERNET)).unwrap();
+        give(&router.tunnel, &ping(CLIENT, INTERNET));
         assert_eq!(next(&router.internet).await.map(|ping| source(&ping)), Some(PUBLIC));
     });
 }
@@ -179,7 +197,7 @@ fn clients_leave_masqueraded_and_get_answers() {
 fn the_internet_cannot_open_connections_to_clients() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
-        router.internet.send(&udp((INTERNET, 53), (CLIENT, 5000))).unwrap();
+        give(&router.internet, &udp((INTERNET, 53), (CLIENT, 5000)));
         assert_eq!(next(&router.tunnel).await, None);
     });
 }
@@ -188,9 +206,9 @@ fn the_internet_cannot_open_connections_to_clients() {
 fn a_plain_router_forwards_both_ways_unchanged() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| GatewayRules { masquerade: false, ..rules }).await;
-        router.internet.send(&udp((INTERNET, 53), (CLIENT, 5000))).unwrap();
+        give(&router.internet, &udp((INTERNET, 53), (CLIENT, 5000)));
         assert_eq!(next(&router.tunnel).await.map(|packet| source(&packet)), Some(INTERNET));
-        router.tunnel.send(&udp((CLIENT, 5001), (INTERNET, 53))).unwrap();
+        give(&router.tunnel, &udp((CLIENT, 5001), (INTERNET, 53)));
         assert_eq!(next(&router.internet).await.map(|packet| source(&packet)), Some(CLIENT));
     });
 }
@@ -200,7 +218,7 @@ fn clients_are_isolated_unless_allowed() {
     for allowed in [false, true] {
         in_namespace_async(move || async move {
             let router = Router::new(|rules| GatewayRules { client_to_client: allowed, ..rules }).await;
-            router.tunnel.send(&udp((CLIENT, 5000), (OTHER_CLIENT, 5000))).unwrap();
+            give(&router.tunnel, &udp((CLIENT, 5000), (OTHER_CLIENT, 5000)));
             let passed = next(&router.tunnel).await.is_some_and(|packet| packet[9] == 17);
             assert_eq!(passed, allowed);
         });
@@ -211,8 +229,9 @@ fn clients_are_isolated_unless_allowed() {
 fn link_local_and_metadata_addresses_are_out_of_reach() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
-        for target in [[169, 254, 169, 254], [127, 0, 0, 1]] {
-            router.tunnel.send(&udp((CLIENT, 5000), (target, 80))).unwrap();
+        let metadata = [[168, 63, 129, 16], [100, 100, 100, 200], [192, 0, 0, 192]];
+        for target in [[169, 254, 169, 254], [127, 0, 0, 1]].into_iter().chain(metadata) {
+            give(&router.tunnel, &udp((CLIENT, 5000), (target, 80)));
             assert_eq!(next(&router.internet).await, None, "{target:?}");
         }
     });
@@ -222,7 +241,7 @@ fn link_local_and_metadata_addresses_are_out_of_reach() {
 fn a_handshake_is_clamped_to_the_route() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
-        router.tunnel.send(&tcp_syn(CLIENT, INTERNET, 1460)).unwrap();
+        give(&router.tunnel, &tcp_syn(CLIENT, INTERNET, 1460));
         let syn = next(&router.internet).await.expect("a forwarded handshake");
         // 1400 bytes of the link's MTU, less 20 of IPv4 and 20 of TCP header.
         assert_eq!((port(&syn, 20), port(&syn, 22)), (0x0204, 1360));
@@ -234,11 +253,29 @@ fn one_client_cannot_fill_the_connection_table() {
     in_namespace_async(|| async {
         let router = Router::new(|rules| rules).await;
         for connection in 0..5u16 {
-            router.tunnel.send(&udp((CLIENT, 6000 + connection), (INTERNET, 5000))).unwrap();
+            give(&router.tunnel, &udp((CLIENT, 6000 + connection), (INTERNET, 5000)));
             let passed = next(&router.internet).await.is_some();
             assert_eq!(passed, u32::from(connection) < CONNECTIONS, "connection {connection}");
         }
-        router.tunnel.send(&udp((OTHER_CLIENT, 6000), (INTERNET, 5000))).unwrap();
+        give(&router.tunnel, &udp((OTHER_CLIENT, 6000), (INTERNET, 5000)));
         assert!(next(&router.internet).await.is_some());
+    });
+}
+
+#[test]
+fn connections_to_the_gateway_count_too() {
+    in_namespace_async(|| async {
+        let router = Router::new(|rules| rules).await;
+        for connection in 0..5u16 {
+            give(&router.tunnel, &udp((CLIENT, 6000 + connection), (GATEWAY, 53)));
+            let answered = next(&router.tunnel).await.is_some();
+            assert_eq!(answered, u32::from(connection) < CONNECTIONS, "connection {connection}");
+        }
+        give(&router.tunnel, &ping(CLIENT, GATEWAY));
+        assert_eq!(next(&router.tunnel).await, None, "ping is a connection as well");
+        give(&router.tunnel, &udp((CLIENT, 7000), (INTERNET, 5000)));
+        assert_eq!(next(&router.internet).await, None, "the share is one for both ways");
+        give(&router.tunnel, &ping(OTHER_CLIENT, GATEWAY));
+        assert!(next(&router.tunnel).await.is_some());
     });
 }

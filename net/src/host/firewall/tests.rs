@@ -73,6 +73,9 @@ fn the_loaded_table_reads_as_intended() {
             "iifname \"adit0\" ip daddr 169.254.0.0/16 counter packets 0 bytes 0 drop",
             "iifname \"adit0\" oifname != \"adit0\" ct state invalid counter",
             "ct state established,related accept",
+            "iifname \"adit0\" ip daddr 168.63.129.16 counter packets 0 bytes 0 drop",
+            "iifname \"adit0\" ip6 daddr fd00:ec2::254 counter packets 0 bytes 0 drop",
+            "oifname \"adit0\" icmpv6 type nd-redirect counter packets 0 bytes 0 drop",
             "iifname \"adit0\" ct state new add @connections_v4 { ip saddr ct count over 2000 } counter",
             "iifname \"adit0\" ct state new add @connections_v6 { ip6 saddr ct count over 2000 } counter",
             "ip saddr 10.64.3.0/24 oifname != \"adit0\" meta l4proto tcp masquerade to :1024-65535 fully-random",
@@ -80,6 +83,8 @@ fn the_loaded_table_reads_as_intended() {
         ] {
             assert!(listing.contains(line), "{line}\nis not in\n{listing}");
         }
+        let limit = "add @connections_v4 { ip saddr ct count over 2000 }";
+        assert_eq!(listing.matches(limit).count(), 2, "in input and forward of\n{listing}");
     });
 }
 

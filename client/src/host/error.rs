@@ -1,0 +1,140 @@
+//! Why the host could not be configured or mended.
+
+use std::io;
+use std::path::Path;
+
+use adit_net::host::HostError;
+use adit_proto::exit::{Exit, Failure};
+
+use super::plan::PlanError;
+use crate::causes::with_causes;
+
+/// What to do about a missing permission.
+const GET_PERMISSION: &str =
+    "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`";
+
+/// Why the host could not be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum HostSetupError {
+    /// The gateway's settings make no sense.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The host refused a change.
+    #[error(transparent)]
+    Change(#[from] HostError),
+    /// Another client holds the default routes.
+    #[error("another client on this host has a full tunnel")]
+    SecondFullTunnel,
+    /// A lock file could not be used.
+    #[error("lock the default routes")]
+    Lock(#[source] io::Error),
+}
+
+impl HostSetupError {
+    /// The error and its causes in one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Change(error) => describe(error),
+            Self::Plan(_) | Self::SecondFullTunnel | Self::Lock(_) => with_causes(self),
+        }
+    }
+
+    /// Whether a permission or capability is missing.
+    #[must_use]
+    pub fn is_permission_denied(&self) -> bool {
+        match self {
+            Self::Change(error) => error.is_permission_denied(),
+            Self::Lock(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Self::Plan(_) | Self::SecondFullTunnel => false,
+        }
+    }
+
+    /// The failure a client ends with.
+    pub(crate) fn failure(&self) -> Failure {
+        let reason = self.describe();
+        match self {
+            Self::SecondFullTunnel => {
+                let next = "end the other with `adit-client down NAME`; `adit-client list` shows which runs";
+                Failure::new(Exit::Other, "full tunnel", reason, next)
+            }
+            Self::Plan(_) => {
+                let next = "ask the gateway's administrator to look at the pools, routes and DNS it gives";
+                Failure::new(Exit::Other, "network settings", reason, next)
+            }
+            Self::Change(_) | Self::Lock(_) if self.is_permission_denied() => {
+                Failure::new(Exit::Permission, "host set-up", reason, GET_PERMISSION)
+            }
+            Self::Change(_) | Self::Lock(_) => {
+                let next = "mend that, then connect again; `RUST_LOG=debug` shows each step";
+                Failure::new(Exit::Other, "host set-up", reason, next)
+            }
+        }
+    }
+}
+
+/// A [`Failure`] for a journal that could not be opened or undone.
+pub(crate) fn journal_failure(journal: &Path, error: &HostError) -> Failure {
+    let what = format!("journal {}", journal.display());
+    let reason = describe(error);
+    if error.is_permission_denied() {
+        return Failure::new(Exit::Permission, what, reason, GET_PERMISSION);
+    }
+    let (exit, next) = match error {
+        HostError::Busy { .. } => {
+            return Failure::new(Exit::Usage, what, "a client is running with this profile", "see `adit-client list`");
+        }
+        HostError::Journal { .. } => (
+            Exit::Other,
+            "run `cleanup` of the version that wrote it; or remove the file and restart this host, \
+             which undoes all but changes to /etc/resolv.conf"
+                .to_owned(),
+        ),
+        HostError::Undo { .. } => (
+            Exit::Other,
+            "mend that, then run `adit-client cleanup`; a restart of this host undoes all but changes to /etc/resolv.conf"
+                .to_owned(),
+        ),
+        HostError::NoSuchLink { .. } | HostError::System { .. } | HostError::Bus { .. } => {
+            (Exit::Other, "mend that, then run `adit-client cleanup`".to_owned())
+        }
+    };
+    Failure::new(exit, what, reason, next)
+}
+
+/// An error in one line, with each of several failures.
+fn describe(error: &HostError) -> String {
+    let HostError::Undo { failures } = error else { return with_causes(error) };
+    let each: Vec<String> = failures.iter().map(describe).collect();
+    format!("{error}: {}", each.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn system(kind: io::ErrorKind) -> HostError {
+        HostError::System { doing: "remove route 10.0.0.0/8 from table 44311".into(), source: kind.into() }
+    }
+
+    #[test]
+    fn missing_permission_has_its_exit_code() {
+        let error = HostSetupError::Change(system(io::ErrorKind::PermissionDenied));
+        assert!(error.is_permission_denied());
+        assert_eq!(error.failure().exit, Exit::Permission);
+    }
+
+    #[test]
+    fn failed_undo_names_each_change() {
+        let failures = vec![system(io::ErrorKind::NotFound), system(io::ErrorKind::TimedOut)];
+        let failure = journal_failure(Path::new("j"), &HostError::Undo { failures });
+        assert!(failure.reason.contains("entity not found; remove route") && failure.reason.contains("timed out"));
+        assert!(failure.next.contains("cleanup"), "{failure}");
+    }
+
+    #[test]
+    fn unreadable_journal_has_another_next_step_than_what_has_just_failed() {
+        let failure = journal_failure(Path::new("j"), &HostError::Journal { journal: "j".into(), line: 3 });
+        assert!(failure.reason.contains("line 3") && failure.next.contains("remove the file"), "{failure}");
+    }
+}

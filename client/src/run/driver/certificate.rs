@@ -1,0 +1,49 @@
+//! The driver's part that renews the device certificate.
+
+use std::time::{Instant, SystemTime};
+
+use adit_net::task;
+use tracing::{debug, info, warn};
+
+use super::{Dial, Driver};
+use crate::causes::with_causes;
+use crate::profile::Identity;
+use crate::run::renewal::{self, RenewalError};
+
+impl<D: Dial> Driver<D> {
+    pub(super) fn check_renewal(&mut self) {
+        let Identity::Certificate { chain_pem, .. } = &self.config.profile.identity else {
+            self.next_renewal_check = None;
+            return;
+        };
+        let wait = match renewal::plan(chain_pem, SystemTime::now()) {
+            renewal::Plan::Wait(wait) => wait,
+            renewal::Plan::Renew(wait) => {
+                let (profile, mark) = (self.config.profile.clone(), self.config.mark);
+                let addresses = profile.addresses.clone();
+                self.renewal = Some(task::spawn(renewal::renew(profile, addresses, mark)));
+                wait
+            }
+        };
+        self.next_renewal_check = Some(Instant::now() + wait);
+    }
+
+    pub(super) fn handle_renewed(&mut self, result: Result<String, RenewalError>) {
+        self.renewal = None;
+        match (result, &mut self.config.profile.identity) {
+            (Ok(certificate), Identity::Certificate { chain_pem, .. }) => {
+                // Never at once: a new certificate that is due already must not be renewed in a loop.
+                let wait = renewal::plan(&certificate, SystemTime::now()).wait().max(renewal::SHORTEST_RETRY);
+                self.next_renewal_check = Some(Instant::now() + wait);
+                *chain_pem = certificate;
+                info!("the device certificate was renewed");
+                self.save_profile();
+            }
+            (Ok(_), Identity::Token(_)) => {}
+            (Err(error), _) => {
+                warn!("the device certificate was not renewed; it will be tried again");
+                debug!(error = with_causes(&error), "the device certificate was not renewed");
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The life cycle, step by step.
+
+use super::back_off::{FIRST_ATTEMPT, FIRST_RETRY};
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LONG: u32 = u32::MAX;
+
+fn drain(life: &mut LifeCycle) -> Vec<Event> {
+    std::iter::from_fn(|| life.poll_event()).collect()
+}
+
+fn attempt() -> Event {
+    Event::Attempt { timeout: FIRST_ATTEMPT }
+}
+
+fn connecting(now: Instant) -> LifeCycle {
+    let mut life = LifeCycle::new(Some(PATIENCE), now);
+    life.handle_start(now);
+    assert_eq!(drain(&mut life), [attempt()]);
+    life
+}
+
+fn connected(now: Instant) -> LifeCycle {
+    let mut life = connecting(now);
+    life.handle_connected(now);
+    life
+}
+
+fn reconnecting(now: Instant) -> LifeCycle {
+    let mut life = connected(now);
+    life.handle_lost(Obstacle::NoAnswer, "idle timeout", LONG, now);
+    life
+}
+
+/// Runs the clock to the next timeout and returns it.
+fn wake(life: &mut LifeCycle) -> Instant {
+    let at = life.poll_timeout().unwrap();
+    life.handle_timeout(LONG, at);
+    at
+}
+
+#[test]
+fn start_begins_an_attempt_at_once() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    assert_eq!(life.state(), State::Connecting);
+    life.handle_start(now);
+    assert_eq!(drain(&mut life), [], "a second start does nothing");
+}
+
+#[test]
+fn connected_clears_reason_and_timers() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    life.handle_attempt_failed(Obstacle::NoAnswer, "no answer", 0, now);
+    assert_eq!(life.reason(), "no answer");
+    let at = wake(&mut life);
+    life.handle_connected(at);
+    assert_eq!((life.state(), life.reason(), life.since()), (State::Connected, "", at));
+    assert_eq!(life.poll_timeout(), None);
+}
+
+#[test]
+fn first_retry_is_within_200_ms_and_waits_double_to_2_s() {
+    let now = Instant::now();
+    let mut life = LifeCycle::new(None, now);
+    life.handle_start(now);
+    let mut waits = Vec::new();
+    let mut clock = now;
+    for _ in 0..7 {
+        life.handle_attempt_failed(Obstacle::NoAnswer, "", LONG, clock);
+        let at = wake(&mut life);
+        waits.push((at - clock).as_millis());
+        clock = at;
+    }
+    assert_eq!(waits, [200, 400, 800, 1600, 2000, 2000, 2000]);
+}
+
+#[test]
+fn attempt_that_hangs_is_abandoned_and_the_next_gets_more_time() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    let at = wake(&mut life);
+    assert_eq!(at - now, RESOLVE_TIMEOUT + FIRST_ATTEMPT);
+    assert_eq!(drain(&mut life), [Event::Abandon]);
+    assert_eq!(life.state(), State::Connecting);
+    wake(&mut life);
+    assert_eq!(drain(&mut life), [Event::Attempt { timeout: FIRST_ATTEMPT * 3 / 2 }]);
+}
+
+#[test]
+fn attempt_that_fails_early_does_not_lengthen_the_next() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    life.handle_attempt_failed(Obstacle::NoAnswer, "no answer", 0, now + FIRST_ATTEMPT / 2);
+    wake(&mut life);
+    assert_eq!(drain(&mut life), [attempt()]);
+}
+
+#[test]
+fn nothing_is_left_to_connect_without_the_device() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_lost(Obstacle::DeviceGone, "deleted", 0, now);
+    assert_eq!(drain(&mut life), [Event::Finished(Some(Obstacle::DeviceGone))]);
+    let mut life = reconnecting(now);
+    let at = wake(&mut life);
+    drain(&mut life);
+    life.handle_attempt_failed(Obstacle::DeviceGone, "deleted", 0, at);
+    assert_eq!((life.state(), drain(&mut life).len()), (State::Disconnected, 1));
+}
+
+#[test]
+fn first_connection_is_given_up_when_patience_ends() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    while life.state() == State::Connecting {
+        let at = wake(&mut life);
+        assert!(at - now <= PATIENCE);
+    }
+    let events = drain(&mut life);
+    assert_eq!(events.last(), Some(&Event::Finished(Some(Obstacle::NoAnswer))));
+    assert_eq!(life.state(), State::Disconnected);
+    assert_eq!(life.poll_timeout(), None);
+}
+
+#[test]
+fn refusal_mismatch_and_local_errors_are_final_on_the_first_connection() {
+    for obstacle in [Obstacle::Refused, Obstacle::IdentityMismatch, Obstacle::Permission, Obstacle::Local] {
+        let now = Instant::now();
+        let mut life = connecting(now);
+        life.handle_attempt_failed(obstacle, "why", 0, now);
+        assert_eq!(drain(&mut life), [Event::Finished(Some(obstacle))]);
+        assert_eq!((life.state(), life.reason()), (State::Disconnected, "why"));
+    }
+}
+
+#[test]
+fn loss_leads_to_reconnecting_and_back() {
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    assert_eq!((life.state(), life.reason()), (State::Reconnecting, "idle timeout"));
+    let at = wake(&mut life);
+    assert!(at - now <= FIRST_RETRY);
+    assert_eq!(drain(&mut life), [attempt()]);
+    life.handle_connected(at);
+    assert_eq!(life.state(), State::Connected);
+}
+
+#[test]
+fn reconnecting_never_gives_up() {
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    for _ in 0..1000 {
+        wake(&mut life);
+    }
+    assert_eq!(life.state(), State::Reconnecting);
+    assert!(!drain(&mut life).iter().any(|event| matches!(event, Event::Finished(_))));
+}
+
+#[test]
+fn refusal_after_a_connection_blocks_and_is_retried_slowly() {
+    for obstacle in [Obstacle::Refused, Obstacle::IdentityMismatch] {
+        let now = Instant::now();
+        let mut life = reconnecting(now);
+        let at = wake(&mut life);
+        drain(&mut life);
+        life.handle_attempt_failed(obstacle, "device revoked", LONG, at);
+        assert_eq!((life.state(), life.reason()), (State::Blocked, "device revoked"));
+        assert_eq!(wake(&mut life) - at, BLOCKED_RETRY);
+        assert_eq!(drain(&mut life), [attempt()]);
+    }
+}
+
+#[test]
+fn refusal_that_ends_a_connection_blocks_at_once() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_lost(Obstacle::Refused, "revoked", 0, now);
+    assert_eq!(life.state(), State::Blocked);
+}
+
+#[test]
+fn blocked_leads_to_connected_or_reconnecting() {
+    let now = Instant::now();
+    let blocked = || {
+        let mut life = connected(now);
+        life.handle_lost(Obstacle::Refused, "revoked", 0, now);
+        let at = wake(&mut life);
+        (life, at)
+    };
+    let (mut life, at) = blocked();
+    life.handle_connected(at);
+    assert_eq!(life.state(), State::Connected);
+    let (mut life, at) = blocked();
+    life.handle_attempt_failed(Obstacle::NoAnswer, "no answer", 0, at);
+    assert_eq!(life.state(), State::Reconnecting);
+}
+
+#[test]
+fn flapping_connection_does_not_reset_the_back_off() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    let mut waits = Vec::new();
+    let mut clock = now;
+    for _ in 0..4 {
+        life.handle_lost(Obstacle::NoAnswer, "", LONG, clock);
+        let at = wake(&mut life);
+        waits.push((at - clock).as_millis());
+        life.handle_connected(at);
+        clock = at;
+    }
+    assert_eq!(waits, [200, 400, 800, 1600]);
+    let later = clock + STABLE_AFTER;
+    life.handle_lost(Obstacle::NoAnswer, "", LONG, later);
+    assert_eq!(wake(&mut life) - later, FIRST_RETRY);
+}
+
+#[test]
+fn stop_while_connected_says_goodbye_first() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_stop(now);
+    assert_eq!(life.state(), State::Disconnecting);
+    assert_eq!(drain(&mut life), [Event::Close]);
+    life.handle_closed(now);
+    assert_eq!(drain(&mut life), [Event::Finished(None)]);
+    assert_eq!(life.state(), State::Disconnected);
+}
+
+#[test]
+fn goodbye_is_not_waited_for_longer_than_2_s() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_stop(now);
+    drain(&mut life);
+    assert_eq!(wake(&mut life) - now, CLOSE_TIMEOUT);
+    assert_eq!(drain(&mut life), [Event::Finished(None)]);
+}
+
+#[test]
+fn loss_during_goodbye_ends_it() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_stop(now);
+    drain(&mut life);
+    life.handle_lost(Obstacle::NoAnswer, "gone", 0, now);
+    assert_eq!(drain(&mut life), [Event::Finished(None)]);
+}
+
+#[test]
+fn stop_during_an_attempt_abandons_it() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    life.handle_stop(now);
+    assert_eq!(drain(&mut life), [Event::Abandon, Event::Finished(None)]);
+    let mut life = reconnecting(now);
+    life.handle_stop(now);
+    assert_eq!(drain(&mut life), [Event::Finished(None)]);
+}
+
+#[test]
+fn stale_results_are_ignored() {
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    life.handle_connected(now);
+    assert_eq!(life.state(), State::Reconnecting, "no attempt was in progress");
+    life.handle_stop(now);
+    drain(&mut life);
+    life.handle_attempt_failed(Obstacle::Refused, "", 0, now);
+    life.handle_lost(Obstacle::NoAnswer, "", 0, now);
+    life.handle_closed(now);
+    assert_eq!((life.state(), drain(&mut life)), (State::Disconnected, vec![]));
+}
