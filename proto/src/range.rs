@@ -46,14 +46,6 @@ pub enum RangeError {
         /// The number of prefixes allowed.
         cap: usize,
     },
-    /// A range for one protocol overlaps one for any protocol.
-    #[error("range {start} to {end} for one protocol overlaps a range for any protocol")]
-    ProtocolOverlap {
-        /// The first address.
-        start: IpAddr,
-        /// The last address.
-        end: IpAddr,
-    },
     /// A range overlaps its predecessor or should stand before it.
     #[error("range {start} to {end} overlaps an earlier range or is out of order")]
     OutOfOrder {
@@ -96,8 +88,10 @@ impl From<IpNet> for RouteRange {
 
 /// Checks a route advertisement as its receiver must (RFC 9484 section 4.7.3).
 ///
-/// Ranges go by IP version, then by protocol, then by address, and within one version and protocol each starts after the
-/// end of the one before it.
+/// > 1. The IP Version of A MUST be less than or equal to the IP Version of B.
+/// > 2. If the IP Version of A and B are equal, the IP Protocol of A MUST be less than or equal to the IP Protocol of B.
+/// > 3. If the IP Version and IP Protocol of A and B are both equal, the End IP Address of A MUST be strictly less than the
+/// >    Start IP Address of B.
 ///
 /// # Errors
 ///
@@ -113,24 +107,6 @@ pub fn check_advertisement(ranges: &[RouteRange]) -> Result<(), RangeError> {
         }
     }
     Ok(())
-}
-
-/// Checks what the sender of a route advertisement must observe beyond [`check_advertisement`] (RFC 9484 section 4.7.3): no
-/// range for one protocol overlaps a range for any protocol.
-///
-/// # Errors
-///
-/// [`RangeError::ProtocolOverlap`] with the first range for one protocol that does.
-pub fn check_protocol_overlap(ranges: &[RouteRange]) -> Result<(), RangeError> {
-    let (any, specific): (Vec<_>, Vec<_>) = ranges.iter().partition(|range| range.protocol == 0);
-    match specific.into_iter().find(|range| any.iter().any(|other| overlaps(range, other))) {
-        Some(range) => Err(RangeError::ProtocolOverlap { start: range.start, end: range.end }),
-        None => Ok(()),
-    }
-}
-
-fn overlaps(a: &RouteRange, b: &RouteRange) -> bool {
-    a.start.is_ipv4() == b.start.is_ipv4() && a.start <= b.end && b.start <= a.end
 }
 
 fn order_key(range: &RouteRange) -> (bool, u8) {
@@ -335,20 +311,6 @@ mod tests {
     }
 
     #[test]
-    fn any_protocol_may_not_overlap_one_protocol() {
-        let any = range("10.0.0.0", "10.0.0.9", 0);
-        assert_eq!(check_protocol_overlap(&[any, range("10.1.0.0", "10.1.0.9", 6)]), Ok(()));
-        assert_eq!(
-            check_protocol_overlap(&[range("10.0.0.0", "10.0.0.9", 6), range("10.0.0.0", "10.0.0.9", 17)]),
-            Ok(())
-        );
-        let (start, end) = (ip("9.0.0.0"), ip("10.0.0.0"));
-        let specific = RouteRange { start, end, protocol: 6 };
-        assert_eq!(check_protocol_overlap(&[any, specific]), Err(RangeError::ProtocolOverlap { start, end }));
-        assert_eq!(check_protocol_overlap(&[any, range("::", "::9", 6)]), Ok(()));
-    }
-
-    #[test]
     fn impossible_range_is_not_advertised() {
         let (start, end) = (ip("10.0.0.2"), ip("10.0.0.1"));
         let reversed = RouteRange { start, end, protocol: 0 };
@@ -408,7 +370,6 @@ mod tests {
         ) {
             let ranges: Vec<_> = ends.iter().map(|(start, end, protocol)| RouteRange { start: *start, end: *end, protocol: *protocol }).collect();
             let _ = check_advertisement(&ranges);
-            let _ = check_protocol_overlap(&ranges);
             for range in ranges {
                 if let Ok(prefixes) = to_prefixes(range.start, range.end, cap) {
                     prop_assert!(prefixes.len() <= cap);

@@ -74,7 +74,7 @@ pub struct Session {
 impl Session {
     /// Makes a session that begins `now`.
     pub fn new(id: u64, device: Device, lease: Lease, carrier: Box<dyn Carrier>, now: Instant) -> Arc<Self> {
-        let source = SourcePolicy { v4: lease.v4, v6: lease.v6 };
+        let source = SourcePolicy::from(lease);
         Arc::new(Self { id, device, lease, source, carrier, counters: Counters::default(), since: now })
     }
 
