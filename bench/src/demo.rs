@@ -40,6 +40,7 @@ fn show(options: &Options, report: &mut Report) -> Result<()> {
     lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
     let binaries = &lab::binaries()?;
+    report.begin();
     let lab = report.step("build the lab", || {
         interrupt.check()?;
         let lab = Lab::standard()?;
