@@ -164,7 +164,7 @@ pub fn connect_ip_request(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let fields: Vec<Field> =
         text.lines().filter_map(|line| line.split_once(' ')).map(|(name, value)| Field::new(name, value)).collect();
-    if let Ok(Incoming::ConnectIp(request)) = Request::parse_with_fixed_path(&fields, Some("/vpn")) {
+    if let Ok(Incoming::ConnectIp(request)) = Request::parse(&fields) {
         assert!(!request.authority.is_empty());
         assert_eq!(Target::parse(&request.target.path()), Ok(request.target));
     }

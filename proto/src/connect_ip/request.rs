@@ -66,16 +66,11 @@ impl Request {
     /// - [`Rejection::Status`]: 404 for a tunnel at another path; 501 for another `:protocol` (RFC 9220 section 3) or a CONNECT
     ///   without one.
     pub fn parse(request: &[Field]) -> Result<Incoming, Rejection> {
-        Self::parse_with_fixed_path(request, None)
-    }
-
-    /// Like [`parse`](Self::parse), and takes one more path, without variables, for a full tunnel: some clients refuse templates.
-    pub fn parse_with_fixed_path(request: &[Field], fixed: Option<&str>) -> Result<Incoming, Rejection> {
         let method = required(request, ":method", "request without :method")?;
         let protocol = fields::value(request, ":protocol");
         match (method, protocol) {
             ("CONNECT", None) => parse_plain_connect(request),
-            ("CONNECT", Some(PROTOCOL)) => parse_connect_ip(request, fixed).map(Incoming::ConnectIp),
+            ("CONNECT", Some(PROTOCOL)) => parse_connect_ip(request).map(Incoming::ConnectIp),
             ("CONNECT", Some(_)) => common(request).and(Err(Rejection::Status(501))),
             (_, Some(_)) => Err(malformed(":protocol without CONNECT")),
             (method, None) => parse_http(method, request).map(Incoming::Http),
@@ -92,13 +87,13 @@ fn parse_plain_connect(request: &[Field]) -> Result<Incoming, Rejection> {
     Err(Rejection::Status(501))
 }
 
-fn parse_connect_ip(request: &[Field], fixed: Option<&str>) -> Result<ConnectIpRequest, Rejection> {
+fn parse_connect_ip(request: &[Field]) -> Result<ConnectIpRequest, Rejection> {
     let (authority, path) = common(request)?;
     if fields::value(request, ":authority").is_none() {
         return Err(malformed("connect-ip request without :authority"));
     }
     check_capsule_message(request).map_err(Rejection::Malformed)?;
-    let target = if fixed == Some(path) { Target::ANY } else { parse_path(path)? };
+    let target = parse_path(path)?;
     Ok(ConnectIpRequest {
         authority: authority.to_owned(),
         target,
@@ -299,11 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn tunnel_at_another_path_is_not_found_unless_it_is_the_fixed_one() {
+    fn tunnel_at_another_path_is_not_found() {
         let request = with(&TUNNEL, ":path", Some("/vpn"));
         assert_eq!(Request::parse(&request), Err(Rejection::Status(404)));
-        let accepted = Request::parse_with_fixed_path(&request, Some("/vpn"));
-        assert!(matches!(accepted, Ok(Incoming::ConnectIp(request)) if request.target == Target::ANY));
     }
 
     #[test]

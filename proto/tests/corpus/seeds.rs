@@ -268,7 +268,7 @@ fn tunnels() -> Vec<Seed> {
         [
             ("tunnel", lines(&tunnel_request())),
             ("scoped", path("/.well-known/masque/ip/192.0.2.0%2F24/17/")),
-            ("fixed_path", path("/vpn")),
+            ("another_path", path("/vpn")),
             ("host_bits", path("/.well-known/masque/ip/192.0.2.1%2F24/17/")),
             ("post", lines(&post)),
             ("plain_connect", lines(&fields(&[(":method", "CONNECT"), (":authority", "a:1")]))),
