@@ -21,6 +21,7 @@ pub use dns::{DnsAssign, DnsConfiguration, Nameserver};
 pub use route::RouteRange;
 pub use stream::CapsuleDecoder;
 
+use crate::esp::capsule::EspCapsule;
 use crate::varint;
 
 /// An HTTP datagram where QUIC's are not available (RFC 9297 section 3.5).
@@ -47,6 +48,8 @@ pub enum Capsule {
     RouteAdvertisement(Vec<RouteRange>),
     /// The resolvers inside the tunnel; replaces the former ones (draft-ietf-masque-connect-ip-dns).
     DnsAssign(DnsAssign),
+    /// Set-up of the ESP carrier, private and only for who negotiated it ([`CapsuleDecoder::expect_esp`]).
+    Esp(EspCapsule),
 }
 
 impl Capsule {
@@ -57,6 +60,7 @@ impl Capsule {
             Self::AddressRequest(_) => ADDRESS_REQUEST,
             Self::RouteAdvertisement(_) => ROUTE_ADVERTISEMENT,
             Self::DnsAssign(_) => DNS_ASSIGN,
+            Self::Esp(esp) => esp.kind(),
         }
     }
 }
@@ -73,6 +77,7 @@ pub fn encode(capsule: &Capsule, out: &mut Vec<u8>) {
         Capsule::AddressRequest(requested) => address::encode_request(requested, &mut value),
         Capsule::RouteAdvertisement(routes) => route::encode(routes, &mut value),
         Capsule::DnsAssign(assign) => dns::encode(assign, &mut value),
+        Capsule::Esp(esp) => return esp.encode(out),
     }
     varint::encode(capsule.kind(), out);
     varint::encode(value.len() as u64, out);

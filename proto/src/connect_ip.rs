@@ -11,6 +11,7 @@ pub mod request;
 pub mod server;
 pub mod template;
 
+use crate::esp::field::NAME as ESP;
 use crate::h3::error::Error;
 use crate::h3::fields::{self, Field};
 
@@ -36,6 +37,16 @@ fn dns_capability() -> Field {
 fn names_dns(fields: &[Field]) -> bool {
     let lists = fields.iter().filter(|field| field.name == CAPABILITIES);
     lists.flat_map(|field| field.value.split(',')).any(|capability| capability.trim() == DNS_CAPABILITY)
+}
+
+fn esp_field(value: &impl std::fmt::Display) -> Field {
+    Field::new(ESP, value.to_string())
+}
+
+/// What a message says about the ESP carrier, its lines joined (RFC 9651 section 4.2); empty if it says nothing.
+fn esp_value(message: &[Field]) -> String {
+    let lines = message.iter().filter(|field| field.name == ESP).map(|field| field.value.as_str());
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 /// > The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or Transfer-Encoding header

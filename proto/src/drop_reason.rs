@@ -76,6 +76,8 @@ drop_reasons! {
     NoRoute = "no_route",
     /// The packet does not fit the path.
     TooBig = "too_big",
+    /// The network marked congestion on a packet whose ends do not know ECN.
+    CongestionExperienced = "congestion_experienced",
     /// A bounded queue was full.
     QueueFull = "queue_full",
     /// The session or its connection is not, or no longer, there.

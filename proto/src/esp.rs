@@ -8,7 +8,7 @@
 //! | [`keys`] | from the exporter to the keys of each epoch |
 //! | [`field`], [`capsule`] | negotiation on the CONNECT-IP request, and set-up of SAs on its stream |
 //! | [`rekey`] | who starts an epoch, when its SAs become active, when the old ones go |
-//! | [`probe`], [`path`] | whether, and to which address, ESP passes |
+//! | [`probe`], [`path`], [`path_mtu`] | whether, to which address, and in which size ESP passes |
 //!
 //! Sequence numbers are extended ones (RFC 4303 section 2.2.1) throughout, and the explicit IV repeats them, so that a nonce
 //! is unique per key by construction.
@@ -25,6 +25,7 @@ pub mod keys;
 pub mod lifetime;
 pub mod packet;
 pub mod path;
+pub mod path_mtu;
 pub mod probe;
 pub mod rekey;
 pub mod replay;

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::capsule::{self, Capsule, CapsuleDecoder};
-use crate::connect_ip::client::{Client, ClientConfig};
+use crate::connect_ip::client::{Client, ClientConfig, ClientEvent};
 use crate::connect_ip::request::{Incoming, Request};
-use crate::connect_ip::server::{Assignment, Server};
+use crate::connect_ip::server::{Assignment, Server, ServerEvent};
 use crate::connect_ip::template::{FULL_TUNNEL_PATH, Target};
+use crate::esp::capsule::Group;
+use crate::esp::field::{Answer, NAME, Offer};
+use crate::esp::suite::Suite;
 use crate::h3::connection::{Connection, Role, UniAction};
 use crate::h3::error::Error;
 use crate::h3::fields::Field;
@@ -26,14 +29,17 @@ use crate::{datagram, varint};
 mod esp;
 mod offload;
 
-pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_probe, esp_rekey, esp_replay};
+pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use offload::{offload_coalesce, offload_split};
+
+/// What gateways of the targets choose for the ESP carrier.
+const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X25519, vouched: true };
 
 /// What one target does with an input.
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 24] = [
+pub const BODIES: [(&str, Body); 25] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -56,6 +62,7 @@ pub const BODIES: [(&str, Body); 24] = [
     ("esp_capsule", esp_capsule),
     ("esp_field", esp_field),
     ("esp_path", esp_path),
+    ("esp_path_mtu", esp_path_mtu),
     ("esp_rekey", esp_rekey),
     ("invite", invite),
 ];
@@ -134,11 +141,15 @@ pub fn huffman(data: &[u8]) {
     }
 }
 
-/// Capsules mean the same however their stream is cut, and survive being encoded. First byte: size of the pieces.
+/// Capsules mean the same however their stream is cut, and survive being encoded. First byte: whether those of ESP are expected, and
+/// size of the pieces.
 pub fn capsule(data: &[u8]) {
-    let Some((_, size, stream)) = split_options(data) else { return };
+    let Some((role, size, stream)) = split_options(data) else { return };
     let run = |stream: &[u8], size: usize| {
         let mut decoder = CapsuleDecoder::new();
+        if role == Role::Server {
+            decoder.expect_esp();
+        }
         let outcome =
             stream.chunks(size).try_for_each(|piece| decoder.handle(piece)).and_then(|()| decoder.handle_fin());
         (std::iter::from_fn(|| decoder.poll_event()).collect::<Vec<Capsule>>(), outcome)
@@ -187,12 +198,14 @@ pub fn connect_ip_client(data: &[u8]) {
         path: FULL_TUNNEL_PATH.to_owned(),
         bearer: None,
         wants_dns: options & 1 != 0,
+        esp: (options & 8 != 0).then(Offer::default),
     };
     let mut client = Client::new(config);
     let mut now = some_instant();
     let status = if options & 4 != 0 { "403" } else { "200" };
     let mut response = vec![Field::new(":status", status)];
     response.extend((options & 2 != 0).then(|| Field::new("adit-caps", "dns")));
+    response.extend((options & 16 != 0).then(|| Field::new(NAME, ESP_ANSWER.to_string())));
     let mut failed = client.handle_response(&response, now).is_err();
     let mut sent = Vec::new();
     for step in steps(data) {
@@ -207,12 +220,17 @@ pub fn connect_ip_client(data: &[u8]) {
                 client.handle_timeout(now);
             }
         }
-        while client.poll_event().is_some() {}
+        while let Some(event) = client.poll_event() {
+            if let ClientEvent::Esp(capsule) = event {
+                assert_eq!(client.esp(), Some(ESP_ANSWER), "only then it may come");
+                client.send_esp(capsule);
+            }
+        }
         sent.extend(std::iter::from_fn(|| client.poll_transmit()).flatten());
         assert!(client.poll_timeout().is_none_or(|at| at > now), "a timeout that was handled is gone");
     }
+    assert_valid_capsules(&sent, client.esp().is_some());
     let _outcome = client.handle_end();
-    assert_valid_capsules(&sent);
 }
 
 /// Whatever a client sends, the gateway sends only valid capsules. Steps as in `steps`.
@@ -223,10 +241,11 @@ pub fn connect_ip_server(data: &[u8]) {
         Field::new(":scheme", "https"),
         Field::new(":authority", "vpn.example"),
         Field::new(":path", FULL_TUNNEL_PATH),
+        Field::new(NAME, Offer::default().to_string()),
     ];
     let Ok(Incoming::ConnectIp(request)) = Request::parse(&request) else { unreachable!("the request is valid") };
     let addresses: Vec<_> = ["10.64.0.2/32", "fd00::2/128"].iter().flat_map(|prefix| prefix.parse()).collect();
-    let mut server = Server::new(&request, Assignment { addresses, ..Assignment::default() });
+    let mut server = Server::new(&request, Assignment { addresses, ..Assignment::default() }, Some(ESP_ANSWER));
     let mut sent = Vec::new();
     for step in steps(data) {
         match step {
@@ -234,11 +253,15 @@ pub fn connect_ip_server(data: &[u8]) {
             Step::Data(_) => {}
             Step::Wait(_) => server.update(Assignment::default()),
         }
-        while server.poll_event().is_some() {}
+        while let Some(event) = server.poll_event() {
+            if let ServerEvent::Esp(capsule) = event {
+                server.send_esp(capsule);
+            }
+        }
         sent.extend(std::iter::from_fn(|| server.poll_transmit()).flatten());
     }
     let _outcome = server.handle_end();
-    assert_valid_capsules(&sent);
+    assert_valid_capsules(&sent, true);
 }
 
 /// A parsed packet is as long as it says.
@@ -299,8 +322,11 @@ fn steps(mut data: &[u8]) -> impl Iterator<Item = Step<'_>> {
     })
 }
 
-fn assert_valid_capsules(sent: &[u8]) {
+fn assert_valid_capsules(sent: &[u8], esp: bool) {
     let mut decoder = CapsuleDecoder::new();
+    if esp {
+        decoder.expect_esp();
+    }
     assert_eq!(decoder.handle(sent).and_then(|()| decoder.handle_fin()), Ok::<(), Error>(()));
 }
 

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use crate::drop_reason::DropReason;
 
 pub mod checksum;
+pub mod ecn;
 pub mod icmp;
 mod ipv4;
 mod ipv6;

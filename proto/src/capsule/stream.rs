@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{ADDRESS_ASSIGN, ADDRESS_REQUEST, Capsule, DATAGRAM, DNS_ASSIGN, ROUTE_ADVERTISEMENT, address, dns, route};
+use crate::esp::capsule::{self as esp, EspCapsule, REKEY_REQUEST, SA_INIT};
 use crate::h3::error::{Code, Error};
 use crate::varint::element::{Element, ElementReader, Head, Treatment};
 
@@ -23,12 +24,18 @@ pub struct CapsuleDecoder {
     elements: ElementReader,
     capsules: VecDeque<Capsule>,
     failed: Option<Error>,
+    expects_esp: bool,
 }
 
 impl CapsuleDecoder {
     /// Makes a decoder at the start of a stream.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Reads the capsules of the ESP carrier from now on, which both ends have agreed on. Until then their types mean nothing.
+    pub const fn expect_esp(&mut self) {
+        self.expects_esp = true;
     }
 
     /// Takes the next bytes of the stream. Capsules before the faulty one can still be polled after an error.
@@ -45,7 +52,8 @@ impl CapsuleDecoder {
     }
 
     fn read(&mut self, data: &mut &[u8]) -> Result<(), Error> {
-        while let Some(element) = self.elements.next(data, treatment)? {
+        let expects_esp = self.expects_esp;
+        while let Some(element) = self.elements.next(data, |head| treatment(head, expects_esp))? {
             match element {
                 Element::Whole(kind, value) => self.capsules.extend(decode(kind, value)?),
                 Element::Piece(_) => {}
@@ -73,9 +81,14 @@ impl CapsuleDecoder {
     }
 }
 
-fn treatment(head: Head) -> Result<Treatment, Error> {
-    let known = matches!(head.kind, DATAGRAM | ADDRESS_ASSIGN | ADDRESS_REQUEST | ROUTE_ADVERTISEMENT | DNS_ASSIGN);
-    let (limit, treatment) = if known { (MAX_VALUE_LEN, Treatment::Whole) } else { (MAX_SKIPPED_LEN, Treatment::Skip) };
+fn treatment(head: Head, expects_esp: bool) -> Result<Treatment, Error> {
+    let (limit, treatment) = match head.kind {
+        DATAGRAM | ADDRESS_ASSIGN | ADDRESS_REQUEST | ROUTE_ADVERTISEMENT | DNS_ASSIGN => {
+            (MAX_VALUE_LEN, Treatment::Whole)
+        }
+        SA_INIT | REKEY_REQUEST if expects_esp => (esp::MAX_VALUE_LEN as u64, Treatment::Whole),
+        _unknown => (MAX_SKIPPED_LEN, Treatment::Skip),
+    };
     if head.length > limit {
         return Err(Error::stream(Code::EXCESSIVE_LOAD, "capsule is too long"));
     }
@@ -89,6 +102,6 @@ fn decode(kind: u64, value: Vec<u8>) -> Result<Option<Capsule>, Error> {
         ADDRESS_REQUEST => Capsule::AddressRequest(address::decode_request(&value)?),
         ROUTE_ADVERTISEMENT => Capsule::RouteAdvertisement(route::decode(&value)?),
         DNS_ASSIGN => Capsule::DnsAssign(dns::decode(&value)?),
-        _skipped => return Ok(None),
+        _private => return EspCapsule::decode(kind, &value).map(|esp| esp.map(Capsule::Esp)),
     }))
 }

@@ -5,6 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::esp::capsule::{FLAG_EXTENDED_SEQUENCE, REKEY_REQUEST, SA_INIT, SaInit};
+use crate::esp::spi::Spi;
+use crate::esp::suite::Suite;
 use crate::h3::error::{Code, Error};
 
 fn net(text: &str) -> IpNet {
@@ -32,7 +35,16 @@ fn read(stream: &[u8]) -> (Vec<Capsule>, Result<(), Error>) {
 }
 
 fn read_pieces(pieces: &[&[u8]]) -> (Vec<Capsule>, Result<(), Error>) {
+    read_by(CapsuleDecoder::new(), pieces)
+}
+
+fn expecting_esp() -> CapsuleDecoder {
     let mut decoder = CapsuleDecoder::new();
+    decoder.expect_esp();
+    decoder
+}
+
+fn read_by(mut decoder: CapsuleDecoder, pieces: &[&[u8]]) -> (Vec<Capsule>, Result<(), Error>) {
     let outcome = pieces.iter().try_for_each(|piece| decoder.handle(piece)).and_then(|()| decoder.handle_fin());
     (std::iter::from_fn(|| decoder.poll_event()).collect(), outcome)
 }
@@ -110,6 +122,42 @@ fn too_long_capsules_are_excessive_load() {
         let error = CapsuleDecoder::new().handle(&head).unwrap_err();
         assert_eq!((error.code(), error.ends_connection()), (Code::EXCESSIVE_LOAD, false));
     }
+}
+
+fn sa_init() -> EspCapsule {
+    let spi = Spi::new(0, 1).unwrap();
+    let flags = FLAG_EXTENDED_SEQUENCE;
+    EspCapsule::SaInit(SaInit { epoch: 0, suite: Suite::Aes256Gcm, flags, spi, group: None, share: Bytes::new() })
+}
+
+#[test]
+fn esp_capsules_are_read_only_when_expected() {
+    let capsules = [sa_init(), EspCapsule::RekeyRequest(1)].map(Capsule::Esp);
+    let stream: Vec<u8> = capsules.iter().flat_map(encoded).collect();
+    for size in [1, 7, stream.len()] {
+        let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+        assert_eq!(read_pieces(&pieces), (vec![], Ok(())));
+        assert_eq!(read_by(expecting_esp(), &pieces), (capsules.to_vec(), Ok(())));
+    }
+}
+
+#[test]
+fn malformed_esp_capsule_is_a_message_error_only_when_expected() {
+    for (kind, value) in [(SA_INIT, &[0; 13][..]), (SA_INIT, &[]), (REKEY_REQUEST, &[0; 5]), (REKEY_REQUEST, &[])] {
+        assert_eq!(read(&raw(kind, value)), (vec![], Ok(())));
+        let (capsules, outcome) = read_by(expecting_esp(), &[&raw(kind, value)]);
+        let error = outcome.unwrap_err();
+        assert_eq!((capsules, error.code(), error.ends_connection()), (vec![], Code::MESSAGE_ERROR, false));
+    }
+}
+
+#[test]
+fn long_esp_capsule_is_refused_unread() {
+    let mut head = Vec::new();
+    varint::encode(SA_INIT, &mut head);
+    varint::encode(1232, &mut head);
+    assert_eq!(expecting_esp().handle(&head).unwrap_err().code(), Code::EXCESSIVE_LOAD);
+    assert_eq!(CapsuleDecoder::new().handle(&head), Ok(()));
 }
 
 #[test]

@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{PROTOCOL, capsule_protocol, check_capsule_message, dns_capability, names_dns};
+use super::{PROTOCOL, capsule_protocol, check_capsule_message, dns_capability, esp_field, esp_value, names_dns};
 use crate::capsule::{self, AssignedAddress, Capsule, CapsuleDecoder, DnsAssign, RequestedAddress, RouteRange};
 use crate::datagram::{PACKET_CONTEXT, split_context};
+use crate::esp::capsule::EspCapsule;
+use crate::esp::field::{Answer, Offer};
 use crate::h3::error::{Code, Error};
 use crate::h3::fields::{self, Field};
 
@@ -42,6 +44,8 @@ pub struct ClientConfig {
     pub bearer: Option<String>,
     /// Offer to take DNS_ASSIGN capsules.
     pub wants_dns: bool,
+    /// Offer the ESP carrier so; `None` does not name it.
+    pub esp: Option<Offer>,
 }
 
 /// What the gateway sent.
@@ -55,6 +59,8 @@ pub enum ClientEvent {
     Dns(DnsAssign),
     /// An IP packet that came on the stream instead of in a QUIC datagram.
     Packet(Bytes),
+    /// A capsule of the ESP carrier, which was negotiated.
+    Esp(EspCapsule),
 }
 
 /// Why the response opens no tunnel.
@@ -78,6 +84,8 @@ pub struct Client {
     state: State,
     /// The gateway named the DNS capability too.
     dns: bool,
+    /// What the gateway chose of the offer.
+    esp: Option<Answer>,
     /// When to ask for addresses, unless some come before.
     ask_at: Option<Instant>,
     capsules: CapsuleDecoder,
@@ -99,6 +107,7 @@ impl Client {
             config,
             state: State::Requested,
             dns: false,
+            esp: None,
             ask_at: None,
             capsules: CapsuleDecoder::new(),
             events: VecDeque::new(),
@@ -119,6 +128,7 @@ impl Client {
         let bearer = self.config.bearer.as_ref().map(|token| Field::new("authorization", format!("Bearer {token}")));
         request.extend(bearer);
         request.extend(self.config.wants_dns.then(dns_capability));
+        request.extend(self.config.esp.as_ref().map(esp_field));
         request
     }
 
@@ -138,8 +148,23 @@ impl Client {
         check_capsule_message(response)?;
         self.state = State::Open;
         self.dns = self.config.wants_dns && names_dns(response);
+        self.handle_esp_answer(response);
         self.ask_at = now.checked_add(ASSIGNMENT_WAIT);
         Ok(())
+    }
+
+    /// What the gateway chose for the ESP carrier; `None` before the response, or if the carrier was not offered, not answered,
+    /// or answered beyond the offer.
+    pub const fn esp(&self) -> Option<Answer> {
+        self.esp
+    }
+
+    /// Queues a capsule of the ESP carrier for [`Self::poll_transmit`]. Without [`Self::esp`], or when the tunnel is closed, it is
+    /// dropped.
+    pub fn send_esp(&mut self, capsule: EspCapsule) {
+        if self.state == State::Open && self.esp.is_some() {
+            self.transmits.push_back(Capsule::Esp(capsule));
+        }
     }
 
     /// Takes content of the response.
@@ -196,6 +221,14 @@ impl Client {
         self.events.pop_front()
     }
 
+    fn handle_esp_answer(&mut self, response: &[Field]) {
+        let Some(offer) = &self.config.esp else { return };
+        self.esp = Answer::parse(&esp_value(response)).filter(|answer| offer.permits(answer));
+        if self.esp.is_some() {
+            self.capsules.expect_esp();
+        }
+    }
+
     fn close(&mut self) {
         self.state = State::Closed;
         self.ask_at = None;
@@ -208,6 +241,7 @@ impl Client {
             Capsule::RouteAdvertisement(routes) => self.events.push_back(ClientEvent::Routes(routes)),
             Capsule::DnsAssign(dns) if self.dns => self.events.push_back(ClientEvent::Dns(dns)),
             Capsule::DnsAssign(_not_negotiated) => {}
+            Capsule::Esp(esp) => self.events.push_back(ClientEvent::Esp(esp)),
             Capsule::AddressRequest(requested) => return self.refuse(&requested),
             Capsule::Datagram(payload) => return self.handle_datagram(payload),
         }
@@ -250,6 +284,7 @@ impl fmt::Debug for ClientConfig {
             .field("path", &self.path)
             .field("bearer", &self.bearer.as_ref().map(|_| "…"))
             .field("wants_dns", &self.wants_dns)
+            .field("esp", &self.esp)
             .finish()
     }
 }
@@ -260,7 +295,7 @@ mod tests {
 
     fn config() -> ClientConfig {
         let path = super::super::template::FULL_TUNNEL_PATH.to_owned();
-        ClientConfig { authority: "vpn.example:443".into(), path, bearer: None, wants_dns: true }
+        ClientConfig { authority: "vpn.example:443".into(), path, bearer: None, wants_dns: true, esp: None }
     }
 
     fn response(pairs: &[(&str, &str)]) -> Vec<Field> {
@@ -402,6 +437,66 @@ mod tests {
         client.handle_response(&response(&[(":status", "200"), ("adit-caps", "dns")]), now()).unwrap();
         client.handle_data(&dns).unwrap();
         assert_eq!(client.poll_event(), None);
+    }
+
+    const ANSWER: &str = "v=1, suite=1, group=29, vouched";
+
+    fn offering() -> ClientConfig {
+        ClientConfig { esp: Some(Offer::default()), ..config() }
+    }
+
+    /// A client whose offer, if it made one, got `answer`.
+    fn answered(config: ClientConfig, answer: &str) -> Client {
+        let mut client = Client::new(config);
+        client.handle_response(&response(&[(":status", "200"), ("adit-esp", answer)]), now()).unwrap();
+        client
+    }
+
+    #[test]
+    fn esp_is_offered_and_its_capsules_pass_once_answered() {
+        let mut client = Client::new(offering());
+        let offer = Offer::default().to_string();
+        assert!(client.request().contains(&Field::new("adit-esp", offer)));
+        client.send_esp(EspCapsule::RekeyRequest(1));
+        assert_eq!((client.esp(), client.poll_transmit()), (None, None), "nothing before the answer");
+        client = answered(offering(), ANSWER);
+        assert_eq!(client.esp(), Answer::parse(ANSWER));
+        let capsule = EspCapsule::RekeyRequest(1);
+        client.handle_data(&encoded(&[Capsule::Esp(capsule.clone())])).unwrap();
+        assert_eq!(events(&mut client), [ClientEvent::Esp(capsule.clone())]);
+        client.send_esp(capsule.clone());
+        assert_eq!(client.poll_transmit(), Some(encoded(&[Capsule::Esp(capsule.clone())])));
+        client.handle_end().unwrap();
+        client.send_esp(capsule);
+        assert_eq!(client.poll_transmit(), None, "nothing after the end");
+    }
+
+    #[test]
+    fn esp_is_not_used_unless_the_answer_fits_the_offer() {
+        let narrow = Offer { vouched: false, ..Offer::default() };
+        for (offer, answer) in [
+            (None, ANSWER),
+            (Some(narrow), ANSWER),
+            (Some(Offer::default()), "v=2, suite=1, group=29"),
+            (Some(Offer::default()), "v=1, suite=9, group=29"),
+            (Some(Offer::default()), ""),
+        ] {
+            let mut client = answered(ClientConfig { esp: offer, ..config() }, answer);
+            assert_eq!(client.esp(), None, "{answer}");
+            client.handle_data(&encoded(&[Capsule::Esp(EspCapsule::RekeyRequest(1))])).unwrap();
+            client.handle_data(&[0xaa, 0xd1, 0x7e, 0x01, 1, 0]).unwrap();
+            client.send_esp(EspCapsule::RekeyRequest(1));
+            assert_eq!((client.poll_event(), client.poll_transmit()), (None, None), "{answer}");
+        }
+        assert!(!Client::new(config()).request().iter().any(|field| field.name == "adit-esp"));
+    }
+
+    #[test]
+    fn malformed_esp_capsule_ends_the_tunnel() {
+        let mut client = answered(offering(), ANSWER);
+        let error = client.handle_data(&[0xaa, 0xd1, 0x7e, 0x01, 1, 0]).unwrap_err();
+        assert_eq!((error.code(), error.ends_connection()), (Code::MESSAGE_ERROR, false));
+        assert!(client.handle_data(&[]).is_err());
     }
 
     #[test]

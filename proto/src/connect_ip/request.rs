@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::template::{Target, TemplateError};
-use super::{PROTOCOL, check_capsule_message, names_dns};
+use super::{PROTOCOL, check_capsule_message, esp_value, names_dns};
+use crate::esp::field::Offer;
 use crate::h3::error::Error;
 use crate::h3::fields::{self, Field};
 
@@ -31,6 +32,8 @@ pub struct ConnectIpRequest {
     pub authorization: Option<String>,
     /// The client takes DNS_ASSIGN capsules.
     pub wants_dns: bool,
+    /// What the client can do by ESP; `None` if it does not offer that carrier, or nothing we know.
+    pub esp: Option<Offer>,
 }
 
 /// A plain HTTP request.
@@ -99,6 +102,7 @@ fn parse_connect_ip(request: &[Field]) -> Result<ConnectIpRequest, Rejection> {
         target,
         authorization: fields::value(request, "authorization").map(str::to_owned),
         wants_dns: names_dns(request),
+        esp: Offer::parse(&esp_value(request)),
     })
 }
 
@@ -168,6 +172,7 @@ impl fmt::Debug for ConnectIpRequest {
             .field("target", &self.target)
             .field("authorization", &self.authorization.as_ref().map(|_| "…"))
             .field("wants_dns", &self.wants_dns)
+            .field("esp", &self.esp)
             .finish()
     }
 }
@@ -229,6 +234,7 @@ mod tests {
             target: Target::ANY,
             authorization: None,
             wants_dns: false,
+            esp: None,
         };
         assert_eq!(tunnel(&section(&TUNNEL)), expected);
         let without_capsule_protocol = with(&TUNNEL, "capsule-protocol", None);
@@ -242,6 +248,19 @@ mod tests {
         assert!(!format!("{:?}", tunnel(&request)).contains("abc"));
         assert!(tunnel(&with(&TUNNEL, "adit-caps", Some("esp, dns"))).wants_dns);
         assert!(!tunnel(&with(&TUNNEL, "adit-caps", Some("dnssec"))).wants_dns);
+    }
+
+    #[test]
+    fn offer_of_esp_is_read_and_an_unreadable_one_is_none() {
+        let offer = Offer { vouched: false, ..Offer::default() };
+        let request = with(&TUNNEL, "adit-esp", Some(&offer.to_string()));
+        assert_eq!(tunnel(&request).esp, Some(offer.clone()));
+        for value in ["v=2, suites=(1), groups=(29)", "v=1, suites=(9), groups=(29)", "esp"] {
+            assert_eq!(tunnel(&with(&TUNNEL, "adit-esp", Some(value))).esp, None, "{value}");
+        }
+        let mut in_two_lines = with(&TUNNEL, "adit-esp", Some("v=1, suites=(1 2 3)"));
+        in_two_lines.push(Field::new("adit-esp", "groups=(29 4588)"));
+        assert_eq!(tunnel(&in_two_lines).esp, Some(offer));
     }
 
     #[test]

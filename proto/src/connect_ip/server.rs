@@ -8,9 +8,11 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::request::ConnectIpRequest;
-use super::{capsule_protocol, dns_capability};
+use super::{capsule_protocol, dns_capability, esp_field};
 use crate::capsule::{self, AssignedAddress, Capsule, CapsuleDecoder, DnsAssign, RequestedAddress, RouteRange};
 use crate::datagram::{PACKET_CONTEXT, split_context};
+use crate::esp::capsule::EspCapsule;
+use crate::esp::field::Answer;
 use crate::h3::error::{Code, Error};
 use crate::h3::fields::Field;
 
@@ -33,12 +35,15 @@ pub struct Assignment {
 pub enum ServerEvent {
     /// An IP packet that came on the stream instead of in a QUIC datagram.
     Packet(Bytes),
+    /// A capsule of the ESP carrier, which was negotiated.
+    Esp(EspCapsule),
 }
 
 /// The gateway's end of one tunnel.
 #[derive(Debug)]
 pub struct Server {
     dns: bool,
+    esp: Option<Answer>,
     assignment: Assignment,
     seen_requests: BTreeSet<u64>,
     capsules: CapsuleDecoder,
@@ -47,13 +52,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Accepts a tunnel; the assignment is to be sent right after the response.
-    pub fn new(request: &ConnectIpRequest, assignment: Assignment) -> Self {
+    /// Accepts a tunnel; the assignment is to be sent right after the response. `esp` is what to answer to the client's offer of the ESP
+    /// carrier ([`Offer::choose`](crate::esp::field::Offer::choose)); what it did not offer is not answered.
+    pub fn new(request: &ConnectIpRequest, assignment: Assignment, esp: Option<Answer>) -> Self {
+        let offer = request.esp.as_ref();
+        let esp = esp.filter(|answer| offer.is_some_and(|offer| offer.permits(answer)));
+        let mut capsules = CapsuleDecoder::new();
+        if esp.is_some() {
+            capsules.expect_esp();
+        }
         let mut server = Self {
+            esp,
             dns: request.wants_dns,
             assignment,
             seen_requests: BTreeSet::new(),
-            capsules: CapsuleDecoder::new(),
+            capsules,
             events: VecDeque::new(),
             transmits: VecDeque::new(),
         };
@@ -69,7 +82,20 @@ impl Server {
     pub fn response(&self) -> Vec<Field> {
         let mut response = vec![Field::new(":status", "200"), capsule_protocol()];
         response.extend(self.dns.then(dns_capability));
+        response.extend(self.esp.as_ref().map(esp_field));
         response
+    }
+
+    /// What was answered to the client's offer of the ESP carrier.
+    pub const fn esp(&self) -> Option<Answer> {
+        self.esp
+    }
+
+    /// Queues a capsule of the ESP carrier for [`Self::poll_transmit`]. Without [`Self::esp`] it is dropped.
+    pub fn send_esp(&mut self, capsule: EspCapsule) {
+        if self.esp.is_some() {
+            self.transmits.push_back(Capsule::Esp(capsule));
+        }
     }
 
     /// Takes content of the request. What a client assigns or advertises to the gateway is not used.
@@ -127,6 +153,10 @@ impl Server {
         match capsule {
             Capsule::AddressRequest(requested) => self.handle_request(&requested),
             Capsule::Datagram(payload) => self.handle_datagram(payload),
+            Capsule::Esp(esp) => {
+                self.events.push_back(ServerEvent::Esp(esp));
+                Ok(())
+            }
             Capsule::AddressAssign(_) | Capsule::RouteAdvertisement(_) | Capsule::DnsAssign(_) => Ok(()),
         }
     }
@@ -200,9 +230,17 @@ pub fn reject(status: u16, extra: &[Field]) -> Vec<Field> {
 mod tests {
     use super::super::template::Target;
     use super::*;
+    use crate::esp::field::Offer;
 
     fn request(wants_dns: bool) -> ConnectIpRequest {
-        ConnectIpRequest { authority: "vpn.example".into(), target: Target::ANY, authorization: None, wants_dns }
+        let authority = "vpn.example".into();
+        ConnectIpRequest { authority, target: Target::ANY, authorization: None, wants_dns, esp: None }
+    }
+
+    /// A server that chose from the offer of a client.
+    fn with_esp(offer: Offer) -> Server {
+        let answer = Offer::default().choose(&offer);
+        Server::new(&ConnectIpRequest { esp: Some(offer), ..request(false) }, assignment(), answer)
     }
 
     fn assignment() -> Assignment {
@@ -239,7 +277,7 @@ mod tests {
 
     #[test]
     fn everything_is_sent_at_once() {
-        let mut server = Server::new(&request(true), assignment());
+        let mut server = Server::new(&request(true), assignment(), None);
         let expected = [
             Capsule::AddressAssign(vec![entry(0, "10.64.0.2/32"), entry(0, "fd00::2/128")]),
             Capsule::RouteAdvertisement(assignment().routes),
@@ -251,7 +289,7 @@ mod tests {
 
     #[test]
     fn standard_client_sees_no_private_capsule_or_field() {
-        let mut server = Server::new(&request(false), assignment());
+        let mut server = Server::new(&request(false), assignment(), None);
         assert!(!sent(&mut server).iter().any(|capsule| matches!(capsule, Capsule::DnsAssign(_))));
         assert_eq!(server.response(), [Field::new(":status", "200"), capsule_protocol()]);
         server.update(Assignment { dns: None, ..assignment() });
@@ -260,7 +298,7 @@ mod tests {
 
     #[test]
     fn address_request_is_answered_with_the_whole_list() {
-        let mut server = Server::new(&request(false), assignment());
+        let mut server = Server::new(&request(false), assignment(), None);
         sent(&mut server);
         let request = Capsule::AddressRequest(vec![RequestedAddress::any_v4(7), RequestedAddress::any_v6(9)]);
         server.handle_data(&encoded(&request)).unwrap();
@@ -271,7 +309,7 @@ mod tests {
     #[test]
     fn what_the_gateway_has_not_is_refused_with_all_zero() {
         let only_v4 = Assignment { addresses: vec!["10.64.0.2/32".parse().unwrap()], ..assignment() };
-        let mut server = Server::new(&request(false), only_v4);
+        let mut server = Server::new(&request(false), only_v4, None);
         sent(&mut server);
         let request = vec![RequestedAddress::any_v6(1), requested(2, "192.0.2.1/32"), RequestedAddress::any_v4(3)];
         server.handle_data(&encoded(&Capsule::AddressRequest(request))).unwrap();
@@ -285,7 +323,7 @@ mod tests {
             addresses: vec!["10.64.0.2/32".parse().unwrap(), "10.64.0.3/32".parse().unwrap()],
             ..Assignment::default()
         };
-        let mut server = Server::new(&request(false), two);
+        let mut server = Server::new(&request(false), two, None);
         sent(&mut server);
         server.handle_data(&encoded(&Capsule::AddressRequest(vec![requested(4, "10.64.0.3/32")]))).unwrap();
         let expected = Capsule::AddressAssign(vec![entry(0, "10.64.0.2/32"), entry(4, "10.64.0.3/32")]);
@@ -294,7 +332,7 @@ mod tests {
 
     #[test]
     fn request_id_used_again_is_a_message_error() {
-        let mut server = Server::new(&request(false), assignment());
+        let mut server = Server::new(&request(false), assignment(), None);
         let request = encoded(&Capsule::AddressRequest(vec![RequestedAddress::any_v4(1)]));
         server.handle_data(&request).unwrap();
         assert_eq!(server.handle_data(&request).unwrap_err().code(), Code::MESSAGE_ERROR);
@@ -302,7 +340,7 @@ mod tests {
 
     #[test]
     fn too_many_requests_are_excessive_load() {
-        let mut server = Server::new(&request(false), assignment());
+        let mut server = Server::new(&request(false), assignment(), None);
         let ids = 1..=MAX_REQUESTS as u64 + 1;
         let flood: Vec<u8> =
             ids.flat_map(|id| encoded(&Capsule::AddressRequest(vec![RequestedAddress::any_v4(id)]))).collect();
@@ -311,7 +349,7 @@ mod tests {
 
     #[test]
     fn update_sends_what_changed() {
-        let mut server = Server::new(&request(true), assignment());
+        let mut server = Server::new(&request(true), assignment(), None);
         sent(&mut server);
         server.update(assignment());
         assert_eq!(sent(&mut server), []);
@@ -323,7 +361,7 @@ mod tests {
 
     #[test]
     fn packets_are_events_and_other_capsules_are_ignored() {
-        let mut server = Server::new(&request(false), assignment());
+        let mut server = Server::new(&request(false), assignment(), None);
         let mut content = encoded(&Capsule::AddressAssign(vec![entry(0, "192.0.2.1/32")]));
         content.extend(encoded(&Capsule::RouteAdvertisement(vec![])));
         content.extend([0x21, 2, 0xff, 0xff]);
@@ -336,12 +374,43 @@ mod tests {
     }
 
     #[test]
+    fn esp_capsules_pass_both_ways_once_answered() {
+        let mut server = with_esp(Offer::default());
+        let answer = server.esp().unwrap();
+        assert!(server.response().contains(&Field::new("adit-esp", answer.to_string())));
+        drop(sent(&mut server));
+        let capsule = EspCapsule::RekeyRequest(1);
+        server.handle_data(&encoded(&Capsule::Esp(capsule.clone()))).unwrap();
+        assert_eq!(server.poll_event(), Some(ServerEvent::Esp(capsule.clone())));
+        server.send_esp(capsule.clone());
+        assert_eq!(server.poll_transmit(), Some(encoded(&Capsule::Esp(capsule))));
+        let error = server.handle_data(&[0xaa, 0xd1, 0x7e, 0x01, 1, 0]).unwrap_err();
+        assert_eq!((error.code(), error.ends_connection()), (Code::MESSAGE_ERROR, false));
+    }
+
+    #[test]
+    fn esp_is_neither_answered_nor_used_unless_offered() {
+        let narrow = Offer { vouched: false, ..Offer::default() };
+        let beyond = Offer::default().choose(&Offer::default());
+        for (offer, answer) in [(None, beyond), (Some(narrow), beyond), (Some(Offer::default()), None)] {
+            let request = ConnectIpRequest { esp: offer, ..request(false) };
+            let mut server = Server::new(&request, assignment(), answer);
+            assert_eq!((server.esp(), server.response().len()), (None, 2));
+            drop(sent(&mut server));
+            server.handle_data(&encoded(&Capsule::Esp(EspCapsule::RekeyRequest(1)))).unwrap();
+            server.handle_data(&[0xaa, 0xd1, 0x7e, 0x01, 1, 0]).unwrap();
+            server.send_esp(EspCapsule::RekeyRequest(1));
+            assert_eq!((server.poll_event(), server.poll_transmit()), (None, None));
+        }
+    }
+
+    #[test]
     fn malformed_content_is_a_message_error() {
         for content in [&[2, 0][..], &[0, 0], &[0, 1, 0x40], &[1, 1, 0]] {
-            let mut server = Server::new(&request(false), assignment());
+            let mut server = Server::new(&request(false), assignment(), None);
             assert_eq!(server.handle_data(content).unwrap_err().code(), Code::MESSAGE_ERROR, "{content:?}");
         }
-        let mut cut = Server::new(&request(false), assignment());
+        let mut cut = Server::new(&request(false), assignment(), None);
         cut.handle_data(&[2]).unwrap();
         assert_eq!(cut.handle_end().unwrap_err().code(), Code::MESSAGE_ERROR);
     }

@@ -148,6 +148,14 @@ pub enum EspCapsule {
 }
 
 impl EspCapsule {
+    /// Its type on the wire.
+    pub const fn kind(&self) -> u64 {
+        match self {
+            Self::SaInit(_) => SA_INIT,
+            Self::RekeyRequest(_) => REKEY_REQUEST,
+        }
+    }
+
     /// Reads the value of a capsule; `None` if its type is not one of these.
     ///
     /// # Errors

@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 use super::packet;
 use super::probe::{self, Kind, Probe};
 use candidate::Candidate;
-use series::{Nonces, Series, Step};
+use series::{Series, Step};
 
+pub(super) use series::Nonces;
 pub use series::{ANSWER_WITHIN, SEED_LEN};
 
 /// The pause between proofs of a path that packets are sent on.
@@ -133,7 +134,7 @@ impl Path {
     /// The server's end: waits for the client. `seed` is secret and random.
     pub fn server(seed: [u8; SEED_LEN], now: Instant) -> Self {
         Self {
-            nonces: Nonces::new(seed),
+            nonces: Nonces::new(b"path", seed),
             client: false,
             keep_alive: KEEP_ALIVE,
             state: PathState::Waiting,
@@ -337,7 +338,7 @@ impl Path {
             PathState::Waiting | PathState::Probing => None,
             PathState::Down => self.retry_at.filter(|_| self.client),
             PathState::Up => {
-                let in_use = self.sent.is_some_and(|sent| sent > self.proven);
+                let in_use = self.sent.is_some_and(|sent| sent >= self.proven);
                 let keep_alive = self.client.then_some(self.keep_alive);
                 let pause = if in_use { Some(ACTIVE_INTERVAL) } else { keep_alive };
                 pause.and_then(|pause| self.proven.checked_add(pause))

@@ -62,6 +62,15 @@ impl Probe {
         content
     }
 
+    /// Fills `content` with the probe and padding; `None` if it is shorter than [`LEN`].
+    #[must_use = "nothing is written where there is no room"]
+    pub fn encode_padded(&self, content: &mut [u8]) -> Option<()> {
+        let (probe, padding) = content.split_first_chunk_mut()?;
+        *probe = self.encode();
+        padding.fill(0);
+        Some(())
+    }
+
     /// Reads the content of a dummy packet; `None` if it is not a probe. Padding is ignored.
     pub fn decode(content: &[u8]) -> Option<Self> {
         let (tag, rest) = content.split_first_chunk::<4>()?;
@@ -89,11 +98,13 @@ mod tests {
     #[test]
     fn padded_probe_is_read_and_a_short_or_foreign_one_is_not() {
         let probe = Probe { kind: Kind::Request, nonce: [9; NONCE_LEN] };
-        let mut content = probe.encode().to_vec();
+        let mut content = vec![0xff; 1400];
+        assert_eq!(probe.encode_padded(&mut content[..LEN - 1]), None);
+        assert_eq!(probe.encode_padded(&mut content), Some(()));
+        assert_eq!((&content[..LEN], &content[LEN..]), (&probe.encode()[..], &[0; 1400 - LEN][..]));
         for len in 0..LEN {
             assert_eq!(Probe::decode(&content[..len]), None);
         }
-        content.resize(1400, 0);
         assert_eq!(Probe::decode(&content), Some(probe));
         content[4] = 3;
         assert_eq!(Probe::decode(&content), None);

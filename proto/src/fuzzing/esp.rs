@@ -14,6 +14,7 @@ use crate::esp::field::{Answer, Offer};
 use crate::esp::keys::KeyChain;
 use crate::esp::packet::{ICV_LEN, MIN_LEN, sealed_len};
 use crate::esp::path::{KEEP_ALIVE, Path, PathState, Received};
+use crate::esp::path_mtu::{PathMtu, PathMtuEvent, PathMtuTransmit};
 use crate::esp::probe::{self, Kind, Probe};
 use crate::esp::rekey::{Rekey, RekeyEvent};
 use crate::esp::replay::{Arrival, ReplayWindow, WIDTH};
@@ -187,6 +188,57 @@ pub fn esp_path(data: &[u8]) {
         }
         while path.poll_event().is_some() {}
         assert!(path.state() != PathState::Up || path.address().is_some());
+    }
+}
+
+/// Only sizes whose probe was answered are used, and each change is reported. First two bytes: how far the ceiling is above the base;
+/// then steps of one byte: what (3 bits), how much (4 bits); or a pause of 100 ms for each one from 0x80 on, the last ones being long.
+pub fn esp_path_mtu(data: &[u8]) {
+    const BASE: u16 = 1316;
+    let Some((above, data)) = data.split_first_chunk() else { return };
+    let ceiling = BASE.saturating_add(u16::from_be_bytes(*above));
+    let mut now = some_instant();
+    let mut mtu = PathMtu::new(BASE, ceiling, [1; 32]);
+    let mut asked: Option<PathMtuTransmit> = None;
+    let (mut passed, mut reported) = (BTreeSet::from([BASE]), BASE);
+    for &step in data {
+        let (before, amount) = (mtu.current(), u16::from(step >> 3 & 15));
+        let tried = asked.map_or(BASE, |asked| asked.size);
+        match (step & 0x80, step & 7) {
+            (0, 0) => mtu.handle_up(now),
+            (0, 1) => mtu.handle_down(),
+            (0, 2) => mtu.handle_sent(now),
+            (0, 3) => mtu.handle_doubt(now),
+            (0, 4) => mtu.handle_too_big(tried.saturating_sub(amount), now),
+            (0, 5) => mtu.handle_too_big(before.saturating_sub(amount), now),
+            (0, 6) => {
+                if let Some(answer) = asked.and_then(|asked| asked.probe.answer()) {
+                    passed.insert(tried);
+                    mtu.handle_probe(&answer, now);
+                }
+            }
+            (0, _) => {
+                let foreign = Probe { kind: Kind::Answer, nonce: [3; probe::NONCE_LEN] };
+                assert!(!mtu.handle_probe(&foreign, now));
+            }
+            _ => {
+                let pause = u64::from(step & 0x7f);
+                let pause = if pause < 0x70 { pause.saturating_mul(100) } else { pause.saturating_mul(10_000) };
+                now = now.checked_add(Duration::from_millis(pause)).unwrap_or(now);
+            }
+        }
+        mtu.handle_timeout(now);
+        assert!(mtu.poll_timeout().is_none_or(|at| at > now), "a timeout that was handled is gone");
+        asked = mtu.poll_transmit().or(asked);
+        assert!(asked.is_none_or(|asked| asked.size >= BASE && asked.size <= ceiling));
+        assert!(passed.contains(&mtu.current()), "only what was answered is used");
+        while let Some(event) = mtu.poll_event() {
+            match event {
+                PathMtuEvent::Current(size) => reported = size,
+                PathMtuEvent::TooNarrow => reported = BASE,
+            }
+        }
+        assert_eq!(mtu.current(), reported);
     }
 }
 

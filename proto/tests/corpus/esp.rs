@@ -10,7 +10,7 @@ use adit_proto::esp::suite::Suite;
 use super::{Seed, seeds};
 
 pub(super) fn carrier() -> Vec<Seed> {
-    [datagrams(), windows(), probes(), capsules(), fields(), paths(), epochs()].into_iter().flatten().collect()
+    [datagrams(), windows(), probes(), capsules(), fields(), paths(), sizes(), epochs()].into_iter().flatten().collect()
 }
 
 /// A step of data: its length and the data.
@@ -85,6 +85,13 @@ fn init(epoch: u32, group: Option<Group>) -> EspCapsule {
     EspCapsule::SaInit(SaInit { epoch, suite: Suite::Aes256Gcm, flags: FLAG_EXTENDED_SEQUENCE, spi, group, share })
 }
 
+/// The whole capsule that a client sends first.
+pub(super) fn first_init() -> Vec<u8> {
+    let mut encoded = Vec::new();
+    init(0, None).encode(&mut encoded);
+    encoded
+}
+
 /// A capsule without its type, of four bytes, and its length, of one or two.
 fn value(capsule: &EspCapsule) -> Vec<u8> {
     let mut encoded = Vec::new();
@@ -146,6 +153,34 @@ fn paths() -> Vec<Seed> {
                 vec![1, NEWEST, ANSWER, REQUEST | NEWEST | 3, REQUEST | 3, 0x94, REQUEST | 3, 0xff, 0xff],
             ),
             ("doubt_and_rebind", vec![0, ANSWER, DOUBT, ANSWER, REBIND, 0xff, REBIND, ANSWER]),
+        ],
+    )
+}
+
+/// Steps of one byte: what in bits 0 to 2, how much in bits 3 to 6; pauses from 0x80 on.
+fn sizes() -> Vec<Seed> {
+    const UP: u8 = 0;
+    const DOWN: u8 = 1;
+    const SENT: u8 = 2;
+    const DOUBT: u8 = 3;
+    const PROBE_REFUSED: u8 = 4;
+    const CURRENT_REFUSED: u8 = 5;
+    const ANSWER: u8 = 6;
+    const FOREIGN: u8 = 7;
+    /// Until an answer is overdue.
+    const OVERDUE: u8 = 0x86;
+    let with = |steps: &[u8]| [&[0, 156], steps].concat();
+    seeds(
+        "esp_path_mtu",
+        [
+            ("wide", with(&[UP, ANSWER, SENT, 0xff, ANSWER])),
+            ("halved", with(&[UP, OVERDUE, OVERDUE, OVERDUE, ANSWER, OVERDUE, OVERDUE, OVERDUE, ANSWER, ANSWER])),
+            (
+                "refused",
+                with(&[UP, PROBE_REFUSED, PROBE_REFUSED, ANSWER, CURRENT_REFUSED, ANSWER, CURRENT_REFUSED | 8]),
+            ),
+            ("shrinks", with(&[UP, ANSWER, DOUBT, OVERDUE, FOREIGN, OVERDUE, OVERDUE, SENT, 0xb2, ANSWER])),
+            ("too_narrow", with(&[UP, CURRENT_REFUSED, 0xff, ANSWER, ANSWER, DOWN, UP, ANSWER])),
         ],
     )
 }

@@ -2,6 +2,8 @@
 
 use adit_proto::capsule::{self, AssignedAddress, Capsule, DnsAssign, RequestedAddress, RouteRange};
 use adit_proto::connect_ip::client::{Client, ClientConfig};
+use adit_proto::esp::capsule::EspCapsule;
+use adit_proto::esp::field::{NAME, Offer};
 use adit_proto::h3::connection::{Connection, Role};
 use adit_proto::h3::fields::Field;
 use adit_proto::h3::frame;
@@ -126,6 +128,7 @@ fn tunnel_request() -> Vec<Field> {
         path: "/.well-known/masque/ip/*/*/".into(),
         bearer: Some("token".into()),
         wants_dns: true,
+        esp: None,
     };
     Client::new(config).request()
 }
@@ -236,6 +239,8 @@ fn capsules() -> Vec<Seed> {
             ("routes_overlap", stream(0, &[raw(0x03, &[4, 1, 0, 0, 0, 2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 3, 0, 0, 0, 0])])),
             ("too_long", stream(0, &[vec![0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]])),
             ("cut_short", stream(0, &[assignment().get(..9).unwrap_or_default().to_vec()])),
+            ("esp", stream(0x85, &[esp::first_init(), encoded(&Capsule::Esp(EspCapsule::RekeyRequest(1)))])),
+            ("esp_not_negotiated", stream(5, &[esp::first_init(), assignment()])),
         ],
     )
 }
@@ -263,10 +268,13 @@ fn tunnels() -> Vec<Seed> {
         request.iter_mut().filter(|field| field.name == ":path").for_each(|field| field.value = path.to_owned());
         lines(&request)
     };
+    let mut esp_request = tunnel_request();
+    esp_request.push(Field::new(NAME, Offer::default().to_string()));
     let requests = seeds(
         "connect_ip_request",
         [
             ("tunnel", lines(&tunnel_request())),
+            ("offers_esp", lines(&esp_request)),
             ("scoped", path("/.well-known/masque/ip/192.0.2.0%2F24/17/")),
             ("another_path", path("/vpn")),
             ("host_bits", path("/.well-known/masque/ip/192.0.2.1%2F24/17/")),
@@ -298,11 +306,14 @@ fn tunnels() -> Vec<Seed> {
             ("gateway_asks", content(0, &[step(&address_request()), step(&datagram)])),
             ("refused", content(4, &[step(&assignment())])),
             ("malformed", content(0, &[step(&raw(0x02, &[])), step(&assignment())])),
+            ("esp", content(24, &[step(&assignment()), step(&esp::first_init())])),
+            ("esp_not_offered", content(16, &[step(&esp::first_init()), step(&assignment())])),
         ],
     );
     let servers = seeds(
         "connect_ip_server",
         [
+            ("sets_up_esp", content(0, &[step(&esp::first_init()), vec![0x80]])),
             ("asks", content(0, &[step(&address_request())])),
             ("asks_twice", content(0, &[step(&address_request()), step(&address_request())])),
             ("packet_then_update", content(0, &[step(&datagram), vec![0x80], step(&address_request())])),

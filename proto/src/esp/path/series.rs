@@ -18,21 +18,25 @@ pub const ANSWER_WITHIN: Duration = Duration::from_millis(1800);
 /// The pause between repetitions: five probes before it is given up, so that loss alone rarely ends a path.
 const REPEAT_AFTER: Duration = Duration::from_millis(400);
 
-/// Nonces nobody else can guess: SHA-256 of a secret seed and a count, cut.
+/// Nonces nobody else can guess: SHA-256 of a secret seed, their use and a count, cut.
 #[derive(ZeroizeOnDrop)]
-pub(super) struct Nonces {
+pub(in crate::esp) struct Nonces {
+    #[zeroize(skip)]
+    usage: &'static [u8],
     seed: [u8; SEED_LEN],
     drawn: u64,
 }
 
 impl Nonces {
-    pub(super) const fn new(seed: [u8; SEED_LEN]) -> Self {
-        Self { seed, drawn: 0 }
+    /// Nonces of different use differ, even of the same seed.
+    pub(in crate::esp) const fn new(usage: &'static [u8], seed: [u8; SEED_LEN]) -> Self {
+        Self { usage, seed, drawn: 0 }
     }
 
-    pub(super) fn draw(&mut self) -> [u8; NONCE_LEN] {
+    pub(in crate::esp) fn draw(&mut self) -> [u8; NONCE_LEN] {
         self.drawn = self.drawn.wrapping_add(1);
-        let digest = Sha256::new().chain_update(self.seed).chain_update(self.drawn.to_be_bytes()).finalize();
+        let input = Sha256::new().chain_update(self.seed).chain_update(self.usage);
+        let digest = input.chain_update(self.drawn.to_be_bytes()).finalize();
         digest.first_chunk().copied().unwrap_or_default()
     }
 }

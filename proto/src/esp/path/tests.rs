@@ -319,10 +319,11 @@ fn dead_old_path_costs_the_mover_one_round_trip() {
 
 #[test]
 fn nonces_are_never_the_same() {
-    let mut nonces = Nonces::new([3; SEED_LEN]);
+    let mut nonces = Nonces::new(b"path", [3; SEED_LEN]);
     let drawn: std::collections::HashSet<_> = (0..1000).map(|_| nonces.draw()).collect();
     assert_eq!(drawn.len(), 1000);
-    assert_ne!(Nonces::new([3; SEED_LEN]).draw(), Nonces::new([4; SEED_LEN]).draw());
+    assert_ne!(Nonces::new(b"path", [3; SEED_LEN]).draw(), Nonces::new(b"path", [4; SEED_LEN]).draw());
+    assert_ne!(Nonces::new(b"path", [3; SEED_LEN]).draw(), Nonces::new(b"other", [3; SEED_LEN]).draw());
 }
 
 #[derive(Debug, Clone)]
