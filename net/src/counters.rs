@@ -12,6 +12,7 @@ pub struct Counters {
     rx_bytes: AtomicU64,
     tx_packets: AtomicU64,
     tx_bytes: AtomicU64,
+    rx_reordered: AtomicU64,
     drops: [AtomicU64; DropReason::COUNT],
 }
 
@@ -26,6 +27,8 @@ pub struct Traffic {
     pub tx_packets: u64,
     /// Bytes of packets sent to the peer.
     pub tx_bytes: u64,
+    /// Packets received from the peer after one that was sent later.
+    pub rx_reordered: u64,
     /// Dropped packets by reason, only reasons that occurred.
     pub drops: Vec<(&'static str, u64)>,
 }
@@ -38,6 +41,7 @@ impl Default for Counters {
             rx_bytes: zero(),
             tx_packets: zero(),
             tx_bytes: zero(),
+            rx_reordered: zero(),
             drops: std::array::from_fn(|_| zero()),
         }
     }
@@ -48,6 +52,13 @@ impl Counters {
     pub fn count_rx(&self, packets: u64, bytes: u64) {
         self.rx_packets.fetch_add(packets, Ordering::Relaxed);
         self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts received packets that came after one that was sent later.
+    pub fn count_reordered(&self, packets: u64) {
+        if packets > 0 {
+            self.rx_reordered.fetch_add(packets, Ordering::Relaxed);
+        }
     }
 
     /// Counts packets sent to the peer.
@@ -71,6 +82,7 @@ impl Counters {
             rx_bytes: load(&self.rx_bytes),
             tx_packets: load(&self.tx_packets),
             tx_bytes: load(&self.tx_bytes),
+            rx_reordered: load(&self.rx_reordered),
             drops: DropReason::ALL
                 .iter()
                 .zip(&self.drops)

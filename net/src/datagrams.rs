@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quinn::SendDatagramError;
 
+use crate::carrier::Carrier;
 use crate::counters::Counters;
 use crate::h3::close;
 use crate::packet_buffer::PacketBuffer;
@@ -75,6 +76,20 @@ impl Datagrams {
             Datagram { context_id: PACKET_CONTEXT, payload, .. } => Ok(payload),
             Datagram { .. } => Err(DropReason::UnknownContext),
         }
+    }
+}
+
+impl Carrier for Datagrams {
+    fn name(&self) -> &'static str {
+        "quic"
+    }
+
+    fn mtu(&self) -> u16 {
+        Self::mtu(self)
+    }
+
+    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
+        Self::send(self, packets, counters);
     }
 }
 

@@ -14,7 +14,7 @@ mod sysctl;
 #[cfg(test)]
 mod test_bus;
 #[cfg(test)]
-mod test_namespace;
+pub(crate) mod test_namespace;
 
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
 pub use dns::{DnsScope, DnsSettings, SystemBus, is_domain};

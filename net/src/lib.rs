@@ -3,10 +3,12 @@
 //! This crate polls and moves bytes; it holds no protocol constant and takes no protocol decision. Every `unsafe` block of
 //! the project is here.
 
+pub mod carrier;
 pub mod control;
 pub mod counters;
 pub mod datagrams;
 pub mod enrollment;
+pub mod esp;
 pub mod h3;
 pub mod host;
 pub mod packet_buffer;
@@ -14,3 +16,5 @@ pub mod quic;
 pub mod task;
 pub mod tls;
 pub mod tun;
+pub mod udp;
+pub mod worker;

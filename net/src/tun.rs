@@ -1,48 +1,46 @@
 //! The TUN device: layer-3 packets to and from the host's kernel.
+//!
+//! A device has one or more queues. The kernel hands each packet to one of them, a flow always to the same, and answers of a flow
+//! come out of the queue that wrote to it last. Every packet has a virtio-net header in front (`adit_proto::offload::virtio`), and
+//! may be a superpacket of up to 64 KiB.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::uio::writev;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
-use crate::packet_buffer::{Arena, PacketBuffer};
+use nix::sys::uio::{readv, writev};
 
 mod offload;
+mod open;
 mod scratch;
 
+pub(crate) use scratch::refuses_superpackets;
+pub use scratch::take_apart;
 use scratch::with_scratch;
 
 /// Largest packet a TUN device hands over without offloads, in bytes: the largest MTU we ever set.
 pub const LARGEST_PACKET: usize = 9216;
 
-/// An open TUN device, non-blocking. The device disappears when this is dropped.
+/// An open TUN device, non-blocking. The device disappears when this and all references to its queues are dropped.
 pub struct Tun {
     name: String,
-    device: AsyncFd<tun::Device>,
-    /// The kernel takes packets one by one only.
-    single: AtomicBool,
+    queues: Vec<Arc<Queue>>,
 }
 
 impl Tun {
-    /// Creates the device in the network namespace of the calling thread. It is down and has no address yet.
+    /// Creates the device with so many queues in the network namespace of the calling thread. It is down and has no address yet.
     ///
-    /// Must be called inside a tokio runtime with I/O enabled. Errors: `NotFound` without `/dev/net/tun`, `PermissionDenied` without
-    /// CAP_NET_ADMIN or access to `/dev/net/tun`, `ResourceBusy` if another process holds a device of this name.
-    pub fn create(name: &str) -> io::Result<Self> {
-        let mut configuration = tun::Configuration::default();
-        configuration.tun_name(name);
-        // Addresses, MTU and state belong to `host`, which can undo them.
-        configuration.platform_config(|platform| {
-            platform.ensure_root_privileges(false);
-            platform.vnet_hdr(true);
-        });
-        let device = tun::create(&configuration).map_err(into_io_error)?;
-        device.set_nonblock()?;
-        offload::enable(&device);
-        Ok(Self { name: name.to_owned(), device: register(device)?, single: AtomicBool::new(false) })
+    /// The kernel spreads packets over all queues, so each must be read. With `offload` the kernel hands over superpackets and
+    /// leaves checksums to us; without, single packets with complete checksums.
+    ///
+    /// # Errors
+    /// `NotFound` without `/dev/net/tun`, `PermissionDenied` without CAP_NET_ADMIN or access to `/dev/net/tun`, `ResourceBusy` if
+    /// there is a link of this name, `InvalidInput` if the name is too long or there are no queues.
+    pub fn create(name: &str, queues: usize, offload: bool) -> io::Result<Self> {
+        let opened = open::open(name, queues, offload)?;
+        let queues = opened.into_iter().map(|device| Arc::new(Queue { device, single: AtomicBool::new(false) }));
+        Ok(Self { name: name.to_owned(), queues: queues.collect() })
     }
 
     /// The device's name, such as `adit0`.
@@ -50,39 +48,50 @@ impl Tun {
         &self.name
     }
 
-    /// Waits for at least one packet, then takes what is there, about `limit`, appending to `batch`: a superpacket of the
-    /// kernel becomes up to 64 packets at once. Fails when the device was
-    /// deleted.
-    pub async fn receive(&self, arena: &mut Arena, batch: &mut Vec<PacketBuffer>, limit: usize) -> io::Result<()> {
-        let full = batch.len().saturating_add(limit);
-        loop {
-            // A device that was deleted shows an error only, which is no readiness to read.
-            let mut guard = self.device.ready(Interest::READABLE | Interest::ERROR).await?;
-            while batch.len() < full {
-                let taken = guard.try_io(|device| {
-                    with_scratch(|scratch| scratch.take(arena, batch, |space| device.get_ref().recv(space)))
-                });
-                match taken {
-                    Ok(taken) => taken?,
-                    Err(_would_block) => break,
-                }
-            }
-            if !batch.is_empty() {
-                return Ok(());
-            }
-        }
+    /// The queues, at least one.
+    pub fn queues(&self) -> &[Arc<Queue>] {
+        &self.queues
+    }
+
+    /// Gives packets to the kernel through the first queue; see [`Queue::send`].
+    pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize {
+        self.queues.first().map_or(0, |queue| queue.send(packets))
+    }
+}
+
+/// One queue of a TUN device.
+pub struct Queue {
+    device: tun::Device,
+    /// The kernel takes packets one by one only.
+    single: AtomicBool,
+}
+
+impl Queue {
+    /// Takes one packet or superpacket: its virtio-net header, then the packet, scattered over `pieces`. What does not fit is cut
+    /// off without notice.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none; another error when the device is down (`EIO`) or was deleted (`EBADFD`).
+    pub fn read_vectored(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(readv(self, pieces)?)
+    }
+
+    /// Gives one packet or superpacket to the kernel, gathered from `pieces`, the virtio-net header first. The kernel's whole
+    /// receive path runs inside this call, which never waits.
+    ///
+    /// # Errors
+    /// `EINVAL` if the kernel refuses the headers, `EIO` if the device is down or the kernel refuses superpackets.
+    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(writev(self, pieces)?)
     }
 
     /// Gives packets to the kernel and returns how many it took. Its whole receive path runs inside this call, which never waits.
+    /// Any thread may call it.
     ///
     /// Neighbours that belong to one flow go in one call.
     pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize {
         let single = self.single.load(Ordering::Relaxed);
-        let given = with_scratch(|scratch| {
-            scratch.give(packets, single, |pieces| {
-                self.device.try_io(Interest::WRITABLE, |device| Ok(writev(descriptor(device), pieces)?))
-            })
-        });
+        let given = with_scratch(|scratch| scratch.give(packets, single, |pieces| self.write_vectored(pieces)));
         if given.refused && !self.single.swap(true, Ordering::Relaxed) {
             tracing::warn!("this kernel refuses superpackets; packets go to it one by one from now on");
         }
@@ -90,23 +99,21 @@ impl Tun {
     }
 }
 
-/// The device's descriptor, for calls its crate does not make.
-fn descriptor(device: &tun::Device) -> BorrowedFd<'_> {
-    // SAFETY: the device owns the descriptor and keeps it open as long as it is borrowed.
-    #[expect(unsafe_code, reason = "the crate's device does not implement AsFd")]
-    unsafe {
-        BorrowedFd::borrow_raw(device.as_raw_fd())
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the device owns the descriptor and keeps it open as long as it is borrowed.
+        #[expect(unsafe_code, reason = "the crate's device does not implement AsFd")]
+        unsafe {
+            BorrowedFd::borrow_raw(self.device.as_raw_fd())
+        }
     }
 }
 
-/// Registers the device with the runtime's reactor.
-fn register(device: tun::Device) -> io::Result<AsyncFd<tun::Device>> {
-    // SAFETY: the device owns its descriptor, and nothing closes or replaces it while the `AsyncFd` owns the device.
-    #[expect(unsafe_code, reason = "the crate's device does not implement AsFd")]
-    let registered = unsafe { AsyncFd::register(device) };
-    registered.map_err(io::Error::from)
+impl AsRawFd for Queue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.device.as_raw_fd()
+    }
 }
 
-fn into_io_error(error: tun::Error) -> io::Error {
-    if let tun::Error::Io(error) = error { error } else { io::Error::new(io::ErrorKind::InvalidInput, error) }
-}
+#[cfg(test)]
+mod tests;

@@ -173,13 +173,17 @@ impl HostChanges {
         self.journal.live().iter().filter_map(|(_, change)| address(change)).collect()
     }
 
-    /// Sets MTU and state of a link.
+    /// Changes a link's settings.
     ///
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
     pub async fn set_link(&mut self, link: &str, settings: LinkSettings) -> Result<(), HostError> {
         let now = self.netlink.link_settings(link).await?;
-        let previous = LinkSettings { mtu: settings.mtu.and(now.mtu), up: settings.up.and(now.up) };
+        let previous = LinkSettings {
+            mtu: settings.mtu.and(now.mtu),
+            up: settings.up.and(now.up),
+            gso_max_segs: settings.gso_max_segs.and(now.gso_max_segs),
+        };
         if previous == settings {
             return Ok(());
         }

@@ -43,6 +43,10 @@ pub struct LinkSettings {
     pub mtu: Option<u32>,
     /// Administrative state.
     pub up: Option<bool>,
+    /// Most segments in one superpacket that the host's own TCP makes for the link. A forwarding host leaves it alone: the kernel
+    /// would cut larger superpackets into packets.
+    #[serde(default)]
+    pub gso_max_segs: Option<u32>,
 }
 
 /// A route netlink socket, in the network namespace of the thread that opened it.
@@ -71,20 +75,25 @@ impl Netlink {
         Ok(self.link(name).await?.header.index)
     }
 
-    /// Reads a link's MTU and state.
+    /// Reads a link's settings.
     ///
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
     pub async fn link_settings(&self, name: &str) -> Result<LinkSettings, HostError> {
         let link = self.link(name).await?;
-        let mtu = link
-            .attributes
-            .iter()
-            .find_map(|attribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(*mtu) } else { None });
-        Ok(LinkSettings { mtu, up: Some(link.header.flags.contains(LinkFlags::Up)) })
+        let mut settings =
+            LinkSettings { up: Some(link.header.flags.contains(LinkFlags::Up)), ..LinkSettings::default() };
+        for attribute in &link.attributes {
+            if let LinkAttribute::Mtu(mtu) = attribute {
+                settings.mtu = Some(*mtu);
+            } else if let LinkAttribute::GsoMaxSegs(segments) = attribute {
+                settings.gso_max_segs = Some(*segments);
+            }
+        }
+        Ok(settings)
     }
 
-    /// Changes a link's MTU and state.
+    /// Changes a link's settings.
     ///
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
@@ -92,6 +101,9 @@ impl Netlink {
         let mut change = LinkUnspec::new_with_index(self.link_index(name).await?);
         if let Some(mtu) = settings.mtu {
             change = change.mtu(mtu);
+        }
+        if let Some(segments) = settings.gso_max_segs {
+            change = change.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments));
         }
         change = match settings.up {
             Some(true) => change.up(),
@@ -240,14 +252,20 @@ mod tests {
     use super::*;
     use crate::host::test_namespace::in_namespace_async;
 
-    const UP: LinkSettings = LinkSettings { mtu: None, up: Some(true) };
+    const UP: LinkSettings = LinkSettings { mtu: None, up: Some(true), gso_max_segs: None };
+
+    #[test]
+    fn settings_of_an_older_journal_are_read() {
+        let older: LinkSettings = serde_json::from_str(r#"{"mtu":1400,"up":true}"#).unwrap();
+        assert_eq!(older, LinkSettings { mtu: Some(1400), up: Some(true), gso_max_segs: None });
+    }
 
     #[test]
     fn links_are_found_and_changed_by_name() {
         in_namespace_async(|| async {
             let netlink = Netlink::open().unwrap();
             assert_eq!(netlink.link_index("lo").await.unwrap(), 1);
-            let settings = LinkSettings { mtu: Some(1400), up: Some(true) };
+            let settings = LinkSettings { mtu: Some(1400), up: Some(true), gso_max_segs: Some(45) };
             netlink.set_link("lo", settings).await.unwrap();
             assert_eq!(netlink.link_settings("lo").await.unwrap(), settings);
             for missing in ["adit0", "", "a-name-that-is-far-too-long"] {

@@ -6,14 +6,14 @@ use std::{future::Future, thread};
 use nix::{sched::CloneFlags, unistd::Uid};
 
 /// Says that a test is skipped, past the test runner's capture; where `CI` is set it fails instead.
-pub(super) fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     let name = thread::current().name().unwrap_or("test").to_owned();
     std::io::stderr().write_all(format!("*** SKIPPED: {name}: {reason} ***\n").as_bytes()).unwrap();
 }
 
 /// Runs a test in a network namespace of its own, on a thread of its own; without root, says that it is skipped.
-pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     if !Uid::effective().is_root() {
         return skip("needs root to make a network namespace");
     }
@@ -27,7 +27,7 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// As [`in_namespace`], for a test that awaits.
-pub(super) fn in_namespace_async<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_namespace_async<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     in_namespace(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());

@@ -18,10 +18,8 @@ const GATHERED: usize = 2 * MAX_SUPERPACKET_LEN;
 /// Pieces of one write: the virtio-net header and the segments of a run.
 const PIECES: usize = 1 + 64;
 
-/// Buffers of one thread: about 200 KiB.
+/// Buffers of one thread: about 130 KiB.
 pub(super) struct Scratch {
-    /// One virtio-net header and one superpacket, as the kernel hands them over.
-    taken: Box<[u8]>,
     /// Packets on their way to the kernel, one behind the other.
     gathered: Vec<u8>,
     coalescer: Coalescer,
@@ -38,27 +36,7 @@ pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 
 impl Scratch {
     fn new() -> Self {
-        Self {
-            taken: vec![0; virtio::LEN + MAX_SUPERPACKET_LEN].into_boxed_slice(),
-            gathered: Vec::with_capacity(GATHERED),
-            coalescer: Coalescer::new(Limits::default()),
-        }
-    }
-
-    /// Lets `read` fetch one superpacket and appends its packets, with complete checksums, to `batch`.
-    pub(super) fn take(
-        &mut self,
-        arena: &mut Arena,
-        batch: &mut Vec<PacketBuffer>,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<()> {
-        let length = read(&mut self.taken)?;
-        if let Some(taken) = self.taken.get_mut(..length)
-            && let Err(reason) = take_apart(taken, arena, batch)
-        {
-            tracing::trace!(%reason, "packet of the kernel not understood");
-        }
-        Ok(())
+        Self { gathered: Vec::with_capacity(GATHERED), coalescer: Coalescer::new(Limits::default()) }
     }
 
     /// Gives packets to the kernel by `write`, neighbours of a flow in one call unless `single`; returns how many it took and
@@ -94,6 +72,7 @@ impl Scratch {
     }
 
     fn flush(&mut self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>, given: &mut Given) {
+        let mut retrying = false;
         while let Some(gather) = self.coalescer.poll_write(&mut self.gathered) {
             let (header, segments) = (gather.header.encode(), gather.segments);
             let mut pieces = [IoSlice::new(&[]); PIECES];
@@ -105,9 +84,13 @@ impl Scratch {
                 count += 1;
             }
             match write(&pieces[..count]) {
-                Ok(_) => given.packets += segments,
+                Ok(_) => {
+                    given.packets += segments;
+                    // It was not the device that is down.
+                    given.refused |= retrying && segments == 1;
+                }
                 Err(error) if segments > 1 && refuses_superpackets(&error) => {
-                    given.refused = true;
+                    retrying = true;
                     self.coalescer.retry_singly();
                 }
                 Err(_dropped) => {}
@@ -127,14 +110,22 @@ pub(super) struct Given {
 }
 
 /// Some kernels refuse superpackets that others take.
-fn refuses_superpackets(error: &io::Error) -> bool {
+pub(crate) fn refuses_superpackets(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| code == libc::EINVAL || code == libc::EIO)
 }
 
-/// Appends the packets of one superpacket behind its virtio-net header to `batch`.
-fn take_apart(taken: &mut [u8], arena: &mut Arena, batch: &mut Vec<PacketBuffer>) -> Result<(), DropReason> {
-    let (header, packet) = taken.split_first_chunk_mut::<{ virtio::LEN }>().ok_or(DropReason::Truncated)?;
-    let superpacket = Superpacket::parse(VirtioHeader::decode(header), packet, packet.len())?;
+/// Appends the packets of one superpacket, with complete checksums, to `batch`; `header` is what the kernel put in front of it.
+/// A single packet keeps its place in `packet`, where its checksum is completed too.
+///
+/// # Errors
+/// Those of [`Superpacket::parse`]; `TooBig` if a packet is larger than the arena's. Packets before it were appended.
+pub fn take_apart(
+    header: VirtioHeader,
+    packet: &mut [u8],
+    arena: &mut Arena,
+    batch: &mut Vec<PacketBuffer>,
+) -> Result<(), DropReason> {
+    let superpacket = Superpacket::parse(header, packet, packet.len())?;
     if superpacket.segments == 1 {
         if let Some(partial) = superpacket.partial {
             partial.complete(packet)?;
@@ -194,15 +185,12 @@ mod tests {
         pieces.iter().flat_map(|piece| piece.to_vec()).collect()
     }
 
-    /// Takes a superpacket apart as if a kernel had handed it over.
-    fn take(superpacket: &[u8]) -> Vec<Vec<u8>> {
+    /// Takes apart what stands behind a virtio-net header.
+    fn take(superpacket: &[u8]) -> Result<Vec<Vec<u8>>, DropReason> {
+        let (header, packet) = superpacket.split_first_chunk().unwrap();
         let mut batch = Vec::new();
-        let read = |space: &mut [u8]| {
-            space[..superpacket.len()].copy_from_slice(superpacket);
-            Ok(superpacket.len())
-        };
-        with_scratch(|scratch| scratch.take(&mut Arena::new(1500), &mut batch, read)).unwrap();
-        batch.iter().map(|buffer| buffer.packet().to_vec()).collect()
+        take_apart(VirtioHeader::decode(header), &mut packet.to_vec(), &mut Arena::new(1500), &mut batch)?;
+        Ok(batch.iter().map(|buffer| buffer.packet().to_vec()).collect())
     }
 
     #[test]
@@ -218,7 +206,7 @@ mod tests {
         assert_eq!((given.packets, given.refused, writes.len()), (40, false, 1));
         assert_eq!(writes[0].len(), virtio::LEN + HEADERS + 40 * PAYLOAD);
         let expected = |packet: &Vec<u8>| packet[HEADERS..].to_vec();
-        let apart = take(&writes[0]);
+        let apart = take(&writes[0]).unwrap();
         assert_eq!(apart.iter().map(expected).collect::<Vec<_>>(), packets.iter().map(expected).collect::<Vec<_>>());
         for (apart, packet) in apart.iter().zip(&packets) {
             assert_eq!(apart[20..28], packet[20..28], "ports and sequence number");
@@ -245,6 +233,13 @@ mod tests {
             taken.iter().map(|packet| packet[HEADERS..].to_vec()).collect::<Vec<_>>(),
             packets.iter().map(|packet| packet[HEADERS..].to_vec()).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn device_that_is_down_refuses_no_superpackets() {
+        let refuse = |_: &[IoSlice<'_>]| Err(io::Error::from_raw_os_error(libc::EIO));
+        let given = with_scratch(|scratch| scratch.give(&stream(3), false, refuse));
+        assert_eq!((given.packets, given.refused), (0, false));
     }
 
     #[test]
@@ -279,8 +274,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_left_out() {
-        assert!(take(&[0; virtio::LEN]).is_empty());
-        assert!(take(&[0xff; 60]).is_empty());
+    fn what_is_no_packet_is_refused() {
+        assert!(take(&[0; virtio::LEN]).is_err());
+        assert!(take(&[0xff; 60]).is_err());
     }
 }

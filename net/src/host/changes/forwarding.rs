@@ -123,8 +123,12 @@ mod tests {
     }
 
     async fn forwards_and_leaves_no_trace(unusual: &'static [(&'static str, &'static str)]) {
-        let (_link, _other) = (Tun::create(LINK).unwrap(), Tun::create("adit.0").unwrap());
-        Netlink::open().unwrap().set_link(LINK, LinkSettings { mtu: None, up: Some(true) }).await.unwrap();
+        let (_link, _other) = (Tun::create(LINK, 1, true).unwrap(), Tun::create("adit.0", 1, true).unwrap());
+        Netlink::open()
+            .unwrap()
+            .set_link(LINK, LinkSettings { up: Some(true), ..LinkSettings::default() })
+            .await
+            .unwrap();
         for (key, value) in unusual {
             sysctl::write(key, value).unwrap();
         }
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn a_link_that_takes_advertisements_still_does() {
         in_namespace_async(|| async {
-            let _link = Tun::create(LINK).unwrap();
+            let _link = Tun::create(LINK, 1, true).unwrap();
             let key = setting(Family::V6, LINK, "accept_ra");
             sysctl::write(&key, "1").unwrap();
             let directory = tempfile::tempdir().unwrap();
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn a_host_that_forwards_is_left_alone() {
         in_namespace_async(|| async {
-            let _link = Tun::create(LINK).unwrap();
+            let _link = Tun::create(LINK, 1, true).unwrap();
             for family in [Family::V4, Family::V6] {
                 sysctl::write(switch(family), "1").unwrap();
             }

@@ -70,7 +70,7 @@ fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Send + 'static
         // The kernel gives the loopback its address when it first comes up; that is no change of ours.
         let netlink = Netlink::open().unwrap();
         for up in [true, false] {
-            netlink.set_link("lo", LinkSettings { mtu: None, up: Some(up) }).await.unwrap();
+            netlink.set_link("lo", LinkSettings { up: Some(up), ..LinkSettings::default() }).await.unwrap();
         }
         test(host).await;
     });
@@ -86,7 +86,7 @@ fn dns() -> DnsSettings {
 
 async fn change_everything(changes: &mut HostChanges) {
     changes.set_sysctl("net.ipv4.ip_forward", "1").await.unwrap();
-    changes.set_link("lo", LinkSettings { mtu: Some(1400), up: Some(true) }).await.unwrap();
+    changes.set_link("lo", LinkSettings { mtu: Some(1400), up: Some(true), gso_max_segs: Some(45) }).await.unwrap();
     changes.add_address("lo", "10.64.3.7/32".parse().unwrap()).await.unwrap();
     changes.add_address("lo", "fd12::7/128".parse().unwrap()).await.unwrap();
     changes.add_route(&unreachable_route("::/0")).await.unwrap();
@@ -146,10 +146,10 @@ fn the_next_process_mends_what_a_crash_left() {
 #[test]
 fn a_later_link_of_the_same_name_is_left_alone() {
     on_host(|host| async move {
-        let Ok(device) = Tun::create("adit0") else { return skip("needs /dev/net/tun") };
+        let Ok(device) = Tun::create("adit0", 1, true) else { return skip("needs /dev/net/tun") };
         let (own, route) = ("10.64.3.7/32".parse().unwrap(), unreachable_route("10.0.0.0/8"));
         let route = Route { target: RouteTarget::Link("adit0".into()), ..route };
-        let up = LinkSettings { mtu: None, up: Some(true) };
+        let up = LinkSettings { up: Some(true), ..LinkSettings::default() };
         let mut changes = host.open().await;
         changes.set_link("adit0", up).await.unwrap();
         changes.add_address("adit0", own).await.unwrap();
@@ -157,7 +157,7 @@ fn a_later_link_of_the_same_name_is_left_alone() {
         assert_eq!((changes.addresses("adit0"), changes.routes()), (vec![own], vec![route.clone()]));
         drop(device);
 
-        let _somebody_elses = Tun::create("adit0").unwrap();
+        let _somebody_elses = Tun::create("adit0", 1, true).unwrap();
         let netlink = Netlink::open().unwrap();
         netlink.set_link("adit0", up).await.unwrap();
         netlink.add_address("adit0", own).await.unwrap();

@@ -1,8 +1,15 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
-use std::time::Duration;
+use std::{
+    io::{self, IoSliceMut},
+    time::{Duration, Instant},
+};
 
-use tokio::time::timeout;
+use adit_proto::offload::{
+    MAX_SUPERPACKET_LEN,
+    virtio::{self, VirtioHeader},
+};
+use tokio::time::sleep;
 
 mod v6;
 
@@ -14,7 +21,7 @@ use crate::{
         test_namespace::in_namespace_async,
     },
     packet_buffer::Arena,
-    tun::{LARGEST_PACKET, Tun},
+    tun::{LARGEST_PACKET, Tun, take_apart},
 };
 
 const CLIENT: [u8; 4] = [10, 64, 3, 7];
@@ -33,13 +40,14 @@ struct Router {
 
 impl Router {
     async fn new(change: impl FnOnce(GatewayRules) -> GatewayRules) -> Self {
-        let router = Self { tunnel: Tun::create("adit0").unwrap(), internet: Tun::create("out0").unwrap() };
+        let router =
+            Self { tunnel: Tun::create("adit0", 1, true).unwrap(), internet: Tun::create("out0", 1, true).unwrap() };
         let netlink = Netlink::open().unwrap();
         for (link, v4, v6, mtu) in [
             ("adit0", "10.64.3.1/24", "fd12:3456:789a::1/64", 1500),
             ("out0", "198.51.100.1/24", "2001:db8::1/64", 1400),
         ] {
-            netlink.set_link(link, LinkSettings { mtu: Some(mtu), up: Some(true) }).await.unwrap();
+            netlink.set_link(link, LinkSettings { mtu: Some(mtu), up: Some(true), gso_max_segs: None }).await.unwrap();
             netlink.add_address(link, v4.parse().unwrap()).await.unwrap();
             netlink.add_address(link, v6.parse().unwrap()).await.unwrap();
         }
@@ -68,7 +76,7 @@ impl Router {
 
 /// Has a packet come out of a device.
 fn give(tun: &Tun, packet: &[u8]) {
-    assert_eq!(tun.send(&[packet]), 1);
+    assert_eq!(tun.queues()[0].send(&[packet]), 1);
 }
 
 /// The next IPv4 packet the kernel sends out of a device, if one comes.
@@ -77,18 +85,29 @@ async fn next(tun: &Tun) -> Option<Vec<u8>> {
 }
 
 async fn next_where(tun: &Tun, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-    let (mut arena, mut batch) = (Arena::new(LARGEST_PACKET), Vec::new());
-    let receive = async {
-        loop {
-            batch.clear();
-            tun.receive(&mut arena, &mut batch, 1).await.unwrap();
-            let packet = batch.first().unwrap().packet();
-            if wanted(packet) {
-                return packet.to_vec();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (mut header, mut packet) = ([0; virtio::LEN], vec![0; MAX_SUPERPACKET_LEN]);
+        let read = tun.queues()[0].read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut packet)]);
+        match read {
+            Ok(length) => {
+                let (mut arena, mut batch) = (Arena::new(LARGEST_PACKET), Vec::new());
+                let packet = &mut packet[..length - virtio::LEN];
+                take_apart(VirtioHeader::decode(&header), packet, &mut arena, &mut batch).unwrap();
+                let [packet] = &batch[..] else { panic!("not a single packet") };
+                if wanted(packet.packet()) {
+                    return Some(packet.packet().to_vec());
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                if Instant::now() > deadline {
+                    return None;
+                }
+                sleep(Duration::from_millis(1)).await;
             }
         }
-    };
-    timeout(PATIENCE, receive).await.ok()
+    }
 }
 
 fn checksum(parts: &[&[u8]]) -> [u8; 2] {

@@ -144,7 +144,7 @@ mod tests {
     fn routes_of_both_families_and_kinds_come_and_go() {
         in_namespace_async(|| async {
             let netlink = Netlink::open().unwrap();
-            netlink.set_link("lo", LinkSettings { mtu: None, up: Some(true) }).await.unwrap();
+            netlink.set_link("lo", LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
             let link = || RouteTarget::Link("lo".into());
             let routes = [
                 ("0.0.0.0/0", link(), None),

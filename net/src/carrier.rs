@@ -1,0 +1,266 @@
+//! How the packets of a session travel: by ESP while that passes, else by the connection the session was opened on.
+//!
+//! [`Carriers`] is what the packet path and the control side of one session share. The control side sets and clears the ESP
+//! route; workers read it once per batch and say, at most once per proof of the path, that they used it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use adit_proto::esp::sa::Outbound;
+use adit_proto::esp::suite::Suite;
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::Notify;
+
+use crate::counters::Counters;
+use crate::esp::Cipher;
+use crate::packet_buffer::PacketBuffer;
+
+/// A carrier that is part of a connection and always there, such as `quic`. The batch is the unit.
+pub trait Carrier: Send + Sync {
+    /// The carrier's name, such as `quic`.
+    fn name(&self) -> &'static str;
+    /// Largest packet it takes now, in bytes.
+    fn mtu(&self) -> u16;
+    /// Sends the packets, emptying `packets`, and counts each as sent or dropped. Never waits.
+    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters);
+}
+
+/// From where a datagram leaves this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The position among a worker's sockets.
+    pub socket: usize,
+    /// The local address, where the socket has several.
+    pub local: Option<IpAddr>,
+}
+
+/// Everything needed to send a packet by ESP.
+pub struct EspRoute {
+    /// What seals it.
+    pub sa: Arc<Outbound<Cipher>>,
+    /// The peer's validated address.
+    pub to: SocketAddr,
+    /// Where it leaves.
+    pub origin: Origin,
+    /// Largest packet that fits a datagram on this path, in bytes.
+    pub mtu: u16,
+    /// Whether the peer takes packets with partial checksums.
+    pub vouched: bool,
+}
+
+/// What the packet path wants the control side to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Signals {
+    /// Packets were sent by ESP since the last proof of its path.
+    pub sent: bool,
+    /// Something hints that the path is broken.
+    pub doubt: bool,
+    /// The system refused a datagram as larger than the path takes.
+    pub too_big: bool,
+}
+
+/// The carriers of one session and its traffic.
+pub struct Carriers {
+    connection: Arc<dyn Carrier>,
+    counters: Counters,
+    esp: ArcSwapOption<EspRoute>,
+    epoch: AtomicU32,
+    closed: AtomicBool,
+    sent: AtomicBool,
+    doubt: AtomicBool,
+    too_big: AtomicBool,
+    signal: Notify,
+}
+
+impl Carriers {
+    /// Starts with the carrier of the connection alone.
+    pub fn new(connection: Arc<dyn Carrier>) -> Self {
+        let no = AtomicBool::default;
+        Self {
+            connection,
+            counters: Counters::default(),
+            esp: ArcSwapOption::empty(),
+            epoch: AtomicU32::new(0),
+            closed: no(),
+            sent: no(),
+            doubt: no(),
+            too_big: no(),
+            signal: Notify::new(),
+        }
+    }
+
+    /// The carrier in use: `esp`, or the connection's.
+    pub fn name(&self) -> &'static str {
+        if self.esp.load().is_some() { "esp" } else { self.connection.name() }
+    }
+
+    /// The cipher suite, while `esp` is in use.
+    pub fn suite(&self) -> Option<Suite> {
+        self.esp.load().as_ref().map(|route| route.sa.suite())
+    }
+
+    /// How often the keys of `esp` were replaced.
+    pub fn rekeys(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Packets are sealed with the keys of this epoch from now on.
+    pub fn note_epoch(&self, epoch: u32) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Largest packet that the carrier in use takes, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.esp.load().as_ref().map_or_else(|| self.connection.mtu(), |route| route.mtu)
+    }
+
+    /// The session's traffic, over all carriers.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The carrier of the connection.
+    pub fn connection(&self) -> &dyn Carrier {
+        &*self.connection
+    }
+
+    /// How to send by ESP now; `None` while it does not pass.
+    pub fn esp(&self) -> Guard<Option<Arc<EspRoute>>> {
+        self.esp.load()
+    }
+
+    /// Sends by ESP from now on, or not any more. Nothing once the session is closed.
+    pub fn set_esp(&self, route: Option<EspRoute>) {
+        self.esp.store(route.filter(|_| !self.is_closed()).map(Arc::new));
+        if self.is_closed() {
+            self.esp.store(None);
+        }
+    }
+
+    /// The session is over: nothing passes by ESP any more, in either direction.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.esp.store(None);
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Packets were sent by ESP. Cheap after the first call since [`Self::signalled`].
+    pub fn note_sent(&self) {
+        self.note(&self.sent);
+    }
+
+    /// Something hints that ESP does not pass: the peer's packets come another way, or the system reports an error.
+    pub fn note_doubt(&self) {
+        if self.esp.load().is_some() {
+            self.note(&self.doubt);
+        }
+    }
+
+    /// The system refused a datagram as larger than the path takes.
+    pub fn note_too_big(&self) {
+        self.note(&self.too_big);
+    }
+
+    fn note(&self, flag: &AtomicBool) {
+        if !flag.load(Ordering::Relaxed) {
+            flag.store(true, Ordering::Release);
+            self.signal.notify_one();
+        }
+    }
+
+    /// Waits until there is something to know, and takes all of it but `sent`, which stays until [`Self::forget_sent`].
+    /// Cancel-safe.
+    pub async fn signalled(&self) -> Signals {
+        self.signal.notified().await;
+        Signals {
+            sent: self.sent.load(Ordering::Acquire),
+            doubt: self.doubt.swap(false, Ordering::AcqRel),
+            too_big: self.too_big.swap(false, Ordering::AcqRel),
+        }
+    }
+
+    /// The path was proven: the next packet sent is worth a signal again.
+    pub fn forget_sent(&self) {
+        self.sent.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::esp::spi::Spi;
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::worker::tests::world::{MTU, route, sas, session};
+
+    fn esp_route() -> EspRoute {
+        let [near, far] = [1, 2].map(|random| Spi::new(0, random).unwrap());
+        let to = "192.0.2.1:443".parse().unwrap();
+        EspRoute { mtu: 1400, ..route(sas(near, far, true).near.0, to, true) }
+    }
+
+    /// What there is to know now, without waiting.
+    fn signals(carriers: &Carriers) -> Option<Signals> {
+        carriers.signalled().now_or_never()
+    }
+
+    #[test]
+    fn connection_carries_what_esp_does_not() {
+        let (session, _keeper) = session();
+        let carriers = &session.carriers;
+        let seen = || (carriers.name(), carriers.mtu(), carriers.suite());
+        assert_eq!(seen(), ("quic", MTU, None));
+        carriers.set_esp(Some(esp_route()));
+        assert_eq!(seen(), ("esp", 1400, Some(Suite::Aes256Gcm)));
+        carriers.note_epoch(3);
+        assert_eq!(carriers.rekeys(), 3);
+        carriers.set_esp(None);
+        assert_eq!(seen(), ("quic", MTU, None));
+    }
+
+    #[test]
+    fn closed_session_gets_no_route_any_more() {
+        let (session, _keeper) = session();
+        session.carriers.set_esp(Some(esp_route()));
+        session.carriers.close();
+        assert!(session.carriers.is_closed() && session.carriers.esp().is_none());
+        session.carriers.set_esp(Some(esp_route()));
+        assert!(session.carriers.esp().is_none());
+    }
+
+    #[test]
+    fn packets_sent_are_told_once_per_proof() {
+        let (session, _keeper) = session();
+        let carriers = &session.carriers;
+        assert_eq!(signals(carriers), None);
+        for _ in 0..2 {
+            carriers.note_sent();
+            carriers.note_sent();
+            assert_eq!(signals(carriers), Some(Signals { sent: true, ..Signals::default() }));
+            carriers.note_sent();
+            assert_eq!(signals(carriers), None);
+            carriers.forget_sent();
+            assert_eq!(signals(carriers), None);
+        }
+    }
+
+    #[test]
+    fn hints_are_taken_by_who_hears_them() {
+        let (session, _keeper) = session();
+        let carriers = &session.carriers;
+        carriers.note_doubt();
+        assert_eq!(signals(carriers), None, "nothing to doubt while esp is not in use");
+        carriers.set_esp(Some(esp_route()));
+        for _ in 0..2 {
+            carriers.note_doubt();
+            carriers.note_too_big();
+            assert_eq!(signals(carriers), Some(Signals { sent: false, doubt: true, too_big: true }));
+            assert_eq!(signals(carriers), None);
+        }
+    }
+}

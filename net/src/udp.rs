@@ -1,0 +1,234 @@
+//! UDP sockets for ESP: many datagrams to and from the kernel in one call, by UDP_SEGMENT and UDP_GRO.
+//!
+//! On a gateway the sockets of a port form a group, [`bind_group`]: one for QUIC and one per worker, between which the kernel
+//! chooses by the first byte of a datagram. A client has one socket more, [`bind_any`].
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
+
+mod bind;
+mod control;
+mod steering;
+
+pub use bind::{Group, bind_any, bind_group};
+use control::{Arrival, Control};
+
+/// Most datagrams in one call (`UDP_MAX_SEGMENTS` of kernels before 6.9).
+pub const MAX_SEGMENTS: usize = 64;
+/// Most bytes in one call: the largest UDP payload of an IPv4 packet, on which the kernel insists for all segments together.
+pub const MAX_BYTES: usize = 65_507;
+
+/// How long a send waits for space in the socket's buffer, in milliseconds, before its datagrams are lost.
+const PATIENCE_MS: u16 = 3;
+
+/// A UDP socket that never fragments, with ECN and segmentation offload. Any number of threads may send.
+pub struct EspSocket {
+    socket: Socket,
+    v6: bool,
+    /// The kernel segments what we send.
+    segments: AtomicBool,
+}
+
+/// What became of the datagrams of one call.
+#[derive(Debug)]
+pub struct Sent {
+    /// How many the kernel took, from the first on.
+    pub datagrams: usize,
+    /// What it said to the next one. The rest is lost.
+    pub error: Option<io::Error>,
+}
+
+/// Datagrams of one remote address, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// Bytes of all datagrams.
+    pub len: usize,
+    /// Bytes of each datagram but the last, which may be shorter; never more than `len`, 0 only if that is.
+    pub segment: usize,
+    /// Where they came from, never an IPv4-mapped address.
+    pub from: SocketAddr,
+    /// The address they were sent to, if the socket is bound to a wildcard.
+    pub local: Option<IpAddr>,
+    /// The two ECN bits of their IP headers (RFC 3168 section 5).
+    pub ecn: u8,
+    /// The buffer was too short, and the rest is lost.
+    pub truncated: bool,
+}
+
+impl EspSocket {
+    /// Sends datagrams of `segment` bytes, the last of which may be shorter, to one address. `local` is the source address if the
+    /// socket is bound to a wildcard, `ecn` the two ECN bits.
+    ///
+    /// At most [`MAX_SEGMENTS`] and [`MAX_BYTES`]. If the kernel refuses to segment for this socket, the datagrams go one by one,
+    /// now and from then on. Waits a few milliseconds at most, when the socket's buffer is full.
+    ///
+    /// Errors in [`Sent`]: `WouldBlock` and `ENOBUFS` are loss; `EMSGSIZE` if a datagram is larger than the interface or the path
+    /// takes; else what the route says.
+    pub fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent {
+        debug_assert!(datagrams.len() <= MAX_BYTES.min(MAX_SEGMENTS * segment), "more than one call takes");
+        let segment = segment.max(1);
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port()).with_scope_of(to);
+        let mut sending = Sending {
+            socket: self,
+            address: self.address(to).into(),
+            control: Control::departure(to.ip(), local.map(|local| local.to_canonical()), ecn),
+            may_wait: true,
+        };
+        if datagrams.len() <= segment || !self.segments.load(Ordering::Relaxed) {
+            return sending.one_by_one(datagrams, segment);
+        }
+        match sending.together(datagrams, segment) {
+            Ok(()) => Sent { datagrams: datagrams.len().div_ceil(segment), error: None },
+            Err(error) if refuses_to_segment(&error) => {
+                let sent = sending.one_by_one(datagrams, segment);
+                // Otherwise it is the datagrams it refuses.
+                if sent.datagrams > 0 && self.segments.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the kernel refuses to segment UDP; datagrams go one by one from now on");
+                }
+                sent
+            }
+            Err(error) => Sent { datagrams: 0, error: Some(error) },
+        }
+    }
+
+    /// Takes what came from one remote address at once, up to 64 KiB. Never waits.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing; else what the system says.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Message> {
+        let mut from = SockAddr::from(SocketAddr::new(self.any(), 0));
+        let mut control = Control::empty();
+        let mut buffers = [MaybeUninitSlice::new(uninitialised(buffer))];
+        let (len, control_len, truncated) = {
+            let mut header = MsgHdrMut::new()
+                .with_addr(&mut from)
+                .with_buffers(&mut buffers)
+                .with_control(uninitialised(control.space()));
+            let len = self.socket.recvmsg(&mut header, 0)?;
+            (len, header.control_len(), header.flags().is_truncated())
+        };
+        let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+        let Arrival { segment, local, ecn } = control.arrival(control_len);
+        let segment = segment.map_or(len, |segment| segment.min(len));
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port()).with_scope_of(from);
+        Ok(Message { len, segment, from, local, ecn, truncated })
+    }
+
+    /// The address the socket is bound to.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// An address as this socket's family writes it.
+    fn address(&self, to: SocketAddr) -> SocketAddr {
+        match to {
+            SocketAddr::V4(v4) if self.v6 => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => to,
+        }
+    }
+
+    fn any(&self) -> IpAddr {
+        if self.v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+    }
+}
+
+impl AsFd for EspSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// One call of [`EspSocket::send`].
+struct Sending<'a> {
+    socket: &'a EspSocket,
+    address: SockAddr,
+    control: Control,
+    /// It has not waited yet.
+    may_wait: bool,
+}
+
+impl Sending<'_> {
+    fn together(&mut self, datagrams: &[u8], segment: usize) -> io::Result<()> {
+        let segment = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let control = self.control.clone().with_segment(segment);
+        self.send(datagrams, &control)
+    }
+
+    fn one_by_one(&mut self, datagrams: &[u8], segment: usize) -> Sent {
+        let control = self.control.clone();
+        let mut taken = 0;
+        for datagram in datagrams.chunks(segment) {
+            if let Err(error) = self.send(datagram, &control) {
+                return Sent { datagrams: taken, error: Some(error) };
+            }
+            taken += 1;
+        }
+        Sent { datagrams: taken, error: None }
+    }
+
+    fn send(&mut self, payload: &[u8], control: &Control) -> io::Result<()> {
+        let buffers = [IoSlice::new(payload)];
+        let header = MsgHdr::new().with_addr(&self.address).with_buffers(&buffers).with_control(control.bytes());
+        loop {
+            match self.socket.socket.sendmsg(&header, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.may_wait => {
+                    self.may_wait = false;
+                    self.wait_for_space();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn wait_for_space(&self) {
+        let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        if let Err(error) = poll(&mut wanted, PollTimeout::from(PATIENCE_MS)) {
+            tracing::trace!(%error, "not waited for space to send");
+        }
+    }
+}
+
+/// Whether the kernel may have meant the segmentation rather than the datagrams: no checksum offload before Linux 6.11, or IPsec
+/// of its own on the route.
+fn refuses_to_segment(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| code == libc::EIO || code == libc::EINVAL)
+}
+
+trait WithScope {
+    /// Keeps the interface of a link-local address.
+    fn with_scope_of(self, other: SocketAddr) -> Self;
+}
+
+impl WithScope for SocketAddr {
+    fn with_scope_of(self, other: SocketAddr) -> Self {
+        match (self, other) {
+            (Self::V6(to), Self::V6(other)) => SocketAddrV6::new(*to.ip(), to.port(), 0, other.scope_id()).into(),
+            (Self::V4(_) | Self::V6(_), _) => self,
+        }
+    }
+}
+
+/// The same bytes as the socket crate wants them to receive into.
+fn uninitialised(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    let (start, len) = (bytes.as_mut_ptr().cast::<MaybeUninit<u8>>(), bytes.len());
+    // SAFETY: same place, size, alignment and lifetime as `bytes`, which nothing else reaches meanwhile; receiving only writes
+    // initialised bytes, so that they stay initialised.
+    #[expect(unsafe_code, reason = "the crate's messages have no form for initialised buffers")]
+    unsafe {
+        std::slice::from_raw_parts_mut(start, len)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Binds the sockets of the data path.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::AtomicBool;
+
+use adit_proto::esp::spi::WORKERS;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::EspSocket;
+use super::steering::steer;
+
+/// Socket buffers asked for, in bytes. The kernel counts a 64 KiB message as up to 100 KB; its default holds two.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+const SEND_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Options the `nix` crate does not name.
+mod option {
+    use nix::setsockopt_impl;
+    use nix::sys::socket::sockopt::SetStruct;
+
+    #[derive(Clone, Copy)]
+    pub(super) struct MtuDiscovery;
+    #[derive(Clone, Copy)]
+    pub(super) struct MtuDiscoveryV6;
+    setsockopt_impl!(MtuDiscovery, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int, SetStruct<libc::c_int>);
+    setsockopt_impl!(MtuDiscoveryV6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int, SetStruct<libc::c_int>);
+}
+
+/// The sockets of one address of a gateway, between which the kernel chooses by the first byte of a datagram.
+///
+/// They live and die together: when one closes, the kernel gives its number to another.
+pub struct Group {
+    /// For everything that is not ESP, and for ESP that names no worker.
+    pub quic: UdpSocket,
+    /// One per worker, in their order.
+    pub esp: Vec<EspSocket>,
+}
+
+/// Binds a group of sockets to one address: one for QUIC and one per worker. An IPv6 wildcard takes IPv4 as well.
+///
+/// With `offload` the kernel segments what is sent and joins what is received.
+///
+/// # Errors
+/// `AddrInUse` if any other socket has the address, another gateway's included; `InvalidInput` for more than 64 workers; else what the
+/// system refuses.
+pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Result<Group> {
+    let workers =
+        u8::try_from(workers).ok().filter(|&workers| workers <= WORKERS).ok_or(io::ErrorKind::InvalidInput)?;
+    let quic = open(address, None)?;
+    quic.set_reuse_port(true)?;
+    // A socket that has a group of its own before it is bound joins no other, not even of the same user: it finds the address in
+    // use. And no datagram comes before the program is there.
+    steer(&quic, 0)?;
+    quic.bind(&address.into())?;
+    let address = quic.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    let mut esp = Vec::with_capacity(usize::from(workers));
+    for bound in 1..=workers {
+        let socket = open(address, None)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        // Only now may this worker be chosen.
+        steer(&quic, bound)?;
+        esp.push(prepare(socket, address.ip(), offload)?);
+    }
+    Ok(Group { quic: quic.into(), esp })
+}
+
+/// Binds a client's socket to a port of the kernel's choice on all addresses, so that its source address follows the routes. One
+/// for IPv6 takes IPv4 as well; `mark` sets SO_MARK, so that policy routing can tell it apart.
+///
+/// # Errors
+/// What the system refuses, such as `EAFNOSUPPORT` for IPv6 on a host without.
+pub fn bind_any(v6: bool, mark: Option<u32>, offload: bool) -> io::Result<EspSocket> {
+    let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let address = SocketAddr::new(any, 0);
+    let socket = open(address, mark)?;
+    socket.bind(&address.into())?;
+    prepare(socket, any, offload)
+}
+
+/// A socket with large buffers that never blocks.
+fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    // Beyond the system's limit only with CAP_NET_ADMIN.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Sets what ESP needs: no fragments, ECN bits, the local address on a wildcard.
+fn prepare(socket: Socket, bound: IpAddr, offload: bool) -> io::Result<EspSocket> {
+    let v6 = bound.is_ipv6();
+    // Those of IPv4 count on an IPv6 socket too, for the IPv4 it takes.
+    setsockopt(&socket, option::MtuDiscovery, &libc::IP_PMTUDISC_PROBE)?;
+    setsockopt(&socket, sockopt::IpRecvTos, &true)?;
+    if v6 {
+        setsockopt(&socket, option::MtuDiscoveryV6, &libc::IPV6_PMTUDISC_PROBE)?;
+        setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?;
+    }
+    if bound.is_unspecified() {
+        if v6 {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        } else {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        }
+    }
+    if offload && let Err(error) = setsockopt(&socket, sockopt::UdpGroSegment, &true) {
+        tracing::debug!(%error, "datagrams come one by one");
+    }
+    Ok(EspSocket { socket, v6, segments: AtomicBool::new(offload) })
+}

@@ -1,0 +1,95 @@
+//! How the control side reaches the workers.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adit_proto::esp::spi::Spi;
+
+use super::mailbox::{Command, Mailbox};
+use super::{DataPlane, Installation};
+use crate::carrier::{Carriers, Origin};
+use crate::udp::EspSocket;
+
+/// Installs and retires SAs, and sends what is not a packet.
+pub struct WorkersHandle<S> {
+    mailboxes: Vec<Arc<Mailbox<S>>>,
+    /// Those of the first worker: all workers' sockets share their addresses.
+    sockets: Vec<Arc<EspSocket>>,
+    indexes: Mutex<Indexes>,
+}
+
+/// Every SPI in use, and how many each worker has.
+struct Indexes {
+    taken: HashSet<Spi>,
+    per_worker: Vec<usize>,
+}
+
+impl<S> WorkersHandle<S> {
+    pub(super) fn new(mailboxes: Vec<Arc<Mailbox<S>>>, sockets: Vec<Arc<EspSocket>>) -> Self {
+        let per_worker = vec![0; mailboxes.len()];
+        Self { mailboxes, sockets, indexes: Mutex::new(Indexes { taken: HashSet::new(), per_worker }) }
+    }
+
+    /// Whether there is any socket to send ESP with.
+    pub fn has_sockets(&self) -> bool {
+        !self.sockets.is_empty()
+    }
+
+    fn indexes(&self) -> MutexGuard<'_, Indexes> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, spi: Spi, command: Command<S>) {
+        if let Some(mailbox) = self.mailboxes.get(usize::from(spi.worker())) {
+            mailbox.put(command);
+        }
+    }
+}
+
+impl<S: AsRef<Carriers> + Send + Sync + 'static> DataPlane<S> for WorkersHandle<S> {
+    fn claim_spi(&self) -> Option<Spi> {
+        let mut indexes = self.indexes();
+        let (worker, _fewest) = indexes.per_worker.iter().enumerate().min_by_key(|(_, count)| **count)?;
+        let spi = Spi::choose(u8::try_from(worker).ok()?, random, |spi| indexes.taken.contains(&spi))?;
+        indexes.taken.insert(spi);
+        indexes.per_worker[worker] += 1;
+        Some(spi)
+    }
+
+    fn install(&self, installation: Installation<S>) {
+        self.put(installation.sa.spi(), Command::Install(Box::new(installation)));
+    }
+
+    fn retire(&self, spi: Spi) {
+        self.put(spi, Command::Retire(spi));
+        let mut indexes = self.indexes();
+        if indexes.taken.remove(&spi)
+            && let Some(count) = indexes.per_worker.get_mut(usize::from(spi.worker()))
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn origin(&self, to: SocketAddr) -> Origin {
+        let reaches = |socket: &EspSocket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4());
+        // An IPv6 wildcard reaches both.
+        let socket = self.sockets.iter().position(|socket| reaches(socket)).unwrap_or(0);
+        Origin { socket, local: None }
+    }
+
+    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        let socket = self.sockets.get(origin.socket).ok_or(io::ErrorKind::NotConnected)?;
+        match socket.send(to, origin.local, datagram, datagram.len(), 0).error {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A random number; if the system has none, one that makes SPIs collide until claiming them fails.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).map_or(0, |()| u32::from_ne_bytes(bytes))
+}

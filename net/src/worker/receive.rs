@@ -1,0 +1,299 @@
+//! From the peers to the kernel.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use adit_proto::drop_reason::DropReason;
+use adit_proto::esp::packet::NextHeader;
+use adit_proto::esp::probe::Probe;
+use adit_proto::esp::replay::Arrival;
+use adit_proto::offload::coalesce::{Coalescer, Gather, Limits};
+use adit_proto::offload::virtio;
+use adit_proto::packet::{IpPacket, ecn};
+
+use super::mailbox::{Command, Mailbox};
+use super::{Report, Routing};
+use crate::carrier::{Carriers, Origin};
+use crate::tun::{Queue, refuses_superpackets};
+use crate::udp::{EspSocket, Message};
+
+mod table;
+
+use table::{Entry, Table};
+
+/// Bytes of one message: UDP_GRO hands over no more.
+const MESSAGE: usize = 65_535;
+/// Packets collected before they are written: what the coalescer takes.
+const BATCH: usize = 512;
+/// Pieces of one write: headers with the first payload, and those of the other segments.
+const PIECES: usize = 64;
+/// How often at most the control side hears of packets without probes from an address that is not the proven one.
+const REPORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// The receive side of one worker.
+pub(super) struct Receive<S> {
+    buffer: Box<[u8]>,
+    coalescer: Coalescer,
+    table: Table<S>,
+}
+
+/// Where a message came from.
+#[derive(Clone, Copy)]
+struct Arrived {
+    from: SocketAddr,
+    origin: Origin,
+    ecn: u8,
+}
+
+/// What one message brought for one SA.
+#[derive(Default)]
+struct Tally {
+    /// Datagrams without probes that were authenticated, and their bytes.
+    datagrams: u64,
+    len: usize,
+    newest: bool,
+    /// Datagrams that came after one that was sent later.
+    late: u64,
+    /// Packets that may pass, and their bytes.
+    packets: u64,
+    bytes: u64,
+}
+
+impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; MESSAGE].into_boxed_slice(),
+            coalescer: Coalescer::new(Limits { packets: BATCH, ..Limits::default() }),
+            table: Table::default(),
+        }
+    }
+
+    /// Does what the control side asked for.
+    pub(super) fn apply(&mut self, commands: Vec<Command<S>>) {
+        for command in commands {
+            match command {
+                Command::Install(installation) => self.table.insert(*installation),
+                Command::Retire(spi) => self.table.remove(spi.get()),
+            }
+        }
+    }
+
+    /// Moves one message; `false` if there was none.
+    pub(super) fn step<R: Routing<Session = S>>(
+        &mut self,
+        routing: &R,
+        mailbox: &Mailbox<S>,
+        queue: &Queue,
+        number: usize,
+        socket: &EspSocket,
+    ) -> bool {
+        let message = match socket.receive(&mut self.buffer) {
+            Ok(message) => message,
+            // An error of an earlier send; the next call tells what there is.
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        };
+        if message.truncated {
+            routing.counters().count_drop(DropReason::Truncated);
+            return true;
+        }
+        self.handle_message(routing, mailbox, queue, number, &message);
+        true
+    }
+
+    fn handle_message<R: Routing<Session = S>>(
+        &mut self,
+        routing: &R,
+        mailbox: &Mailbox<S>,
+        queue: &Queue,
+        number: usize,
+        message: &Message,
+    ) {
+        let arrived =
+            Arrived { from: message.from, origin: Origin { socket: number, local: message.local }, ecn: message.ecn };
+        if message.len == 0 {
+            routing.counters().count_drop(DropReason::Truncated);
+        }
+        let mut tally = Tally::default();
+        let mut current = None;
+        let mut start = 0;
+        let mut room = BATCH;
+        while start < message.len {
+            let at = start..message.len.min(start.saturating_add(message.segment.max(1)));
+            start = at.end;
+            let Some(spi) = self.spi_at(&at) else {
+                routing.counters().count_drop(DropReason::Truncated);
+                continue;
+            };
+            if current.is_none_or(|(known, _)| known != spi) {
+                self.settle(current.take(), &mut tally, arrived);
+                match self.find(spi, mailbox) {
+                    Some(place) => current = Some((spi, place)),
+                    None => {
+                        routing.counters().count_drop(DropReason::UnknownSpi);
+                        continue;
+                    }
+                }
+            }
+            if room == 0 {
+                self.write(queue, routing);
+                room = BATCH;
+            }
+            room -= 1;
+            if let Some((_, place)) = current {
+                self.handle_datagram(routing, place, at, arrived, &mut tally);
+            }
+        }
+        self.settle(current, &mut tally, arrived);
+        self.write(queue, routing);
+    }
+
+    fn spi_at(&self, at: &Range<usize>) -> Option<u32> {
+        self.buffer.get(at.clone())?.first_chunk().map(|spi| u32::from_be_bytes(*spi))
+    }
+
+    /// The place of an SA. One that is being installed right now counts: its peer may already send.
+    fn find(&mut self, spi: u32, mailbox: &Mailbox<S>) -> Option<usize> {
+        if let Some(place) = self.table.place(spi) {
+            return Some(place);
+        }
+        let commands = mailbox.take();
+        if commands.is_empty() {
+            return None;
+        }
+        self.apply(commands);
+        self.table.place(spi)
+    }
+
+    fn handle_datagram<R: Routing<Session = S>>(
+        &mut self,
+        routing: &R,
+        place: usize,
+        at: Range<usize>,
+        arrived: Arrived,
+        tally: &mut Tally,
+    ) {
+        let handled = self.open(routing, place, at, arrived, tally);
+        if let (Err(reason), Some(entry)) = (handled, self.table.entry(place)) {
+            (*entry.session).as_ref().counters().count_drop(reason);
+        }
+    }
+
+    /// Opens one datagram and hands what is in it to the coalescer, or to the control side if it is a probe.
+    fn open<R: Routing<Session = S>>(
+        &mut self,
+        routing: &R,
+        place: usize,
+        at: Range<usize>,
+        arrived: Arrived,
+        tally: &mut Tally,
+    ) -> Result<(), DropReason> {
+        let entry = self.table.entry_mut(place).ok_or(DropReason::UnknownSpi)?;
+        if (*entry.session).as_ref().is_closed() {
+            return Err(DropReason::NotConnected);
+        }
+        let datagram = self.buffer.get_mut(at.clone()).ok_or(DropReason::Truncated)?;
+        let opened = entry.sa.open(datagram)?;
+        let newest = opened.arrival == Arrival::Newest;
+        tally.late += u64::from(!newest);
+        let inside = opened.range();
+        let inside = at.start + inside.start..at.start + inside.end;
+        let packet = self.buffer.get_mut(inside.clone()).ok_or(DropReason::Truncated)?;
+        let is_dummy = opened.next_header == NextHeader::Nothing;
+        if let Some(probe) = Probe::decode(packet).filter(|_| is_dummy) {
+            // Its bytes count once: they allow as many to an address that is not proven.
+            entry.report(arrived, at.len(), newest, Some(probe));
+            return Ok(());
+        }
+        tally.datagrams += 1;
+        tally.len += at.len();
+        tally.newest |= newest;
+        if is_dummy {
+            return Ok(());
+        }
+        ecn::decapsulate(packet, arrived.ecn)?;
+        let ip = IpPacket::parse(packet)?;
+        routing.admit(&entry.session, &ip)?;
+        self.coalescer.handle_packet(&self.buffer, inside, &ip, opened.next_header.is_vouched())?;
+        tally.packets += 1;
+        tally.bytes += ip.len as u64;
+        Ok(())
+    }
+
+    /// Counts what one message brought for one SA, and tells the control side if it has to know.
+    fn settle(&mut self, current: Option<(u32, usize)>, tally: &mut Tally, arrived: Arrived) {
+        let tally = std::mem::take(tally);
+        let Some(entry) = current.and_then(|(_, place)| self.table.entry_mut(place)) else { return };
+        let carriers = (*entry.session).as_ref();
+        carriers.counters().count_reordered(tally.late);
+        if tally.datagrams == 0 {
+            return;
+        }
+        carriers.counters().count_rx(tally.packets, tally.bytes);
+        let proven = carriers.esp().as_ref().is_some_and(|route| route.to == arrived.from);
+        if !entry.announced || !proven && entry.is_worth_reporting(arrived.from) {
+            entry.report(arrived, tally.len, tally.newest, None);
+        }
+    }
+
+    /// Writes everything collected to the TUN device.
+    fn write<R: Routing<Session = S>>(&mut self, queue: &Queue, routing: &R) {
+        let mut refused = None;
+        while let Some(gather) = self.coalescer.poll_write(&mut self.buffer) {
+            let segments = gather.segments;
+            let Err(error) = write(queue, &gather, &mut self.buffer) else {
+                // A device that is down refuses single packets, too.
+                if let Some(error) = refused.take_if(|_| segments == 1) {
+                    tracing::warn!(%error, "this kernel refuses superpackets; packets go to it one by one from now on");
+                    self.coalescer.set_segments(1, 1);
+                }
+                continue;
+            };
+            if segments > 1 && refuses_superpackets(&error) {
+                refused = Some(error);
+                self.coalescer.retry_singly();
+            } else {
+                for _ in 0..segments {
+                    routing.counters().count_drop(DropReason::TunWriteFailed);
+                }
+            }
+        }
+    }
+}
+
+/// Writes one superpacket. Its virtio-net header goes where the ESP header of its first datagram stood.
+fn write(queue: &Queue, gather: &Gather<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let whole = gather.first.start.saturating_sub(virtio::LEN)..gather.first.end;
+    if let Some(place) = buffer.get_mut(whole.clone()).and_then(|whole| whole.first_chunk_mut()) {
+        *place = gather.header.encode();
+    }
+    let mut pieces = [IoSlice::new(&[]); PIECES];
+    let mut count = 0;
+    let found = std::iter::once(whole).chain(gather.rest()).filter_map(|at| buffer.get(at));
+    for (place, piece) in pieces.iter_mut().zip(found) {
+        *place = IoSlice::new(piece);
+        count += 1;
+    }
+    queue.write_vectored(&pieces[..count])
+}
+
+impl<S> Entry<S> {
+    fn report(&mut self, arrived: Arrived, len: usize, newest: bool, probe: Option<Probe>) {
+        let Arrived { from, origin, .. } = arrived;
+        let report = Report { epoch: self.epoch, from, origin, len, newest, probe };
+        if self.reports.try_send(report).is_ok() {
+            self.announced = true;
+        }
+    }
+
+    /// At once for another address than before, else now and then.
+    fn is_worth_reporting(&mut self, from: SocketAddr) -> bool {
+        let now = Instant::now();
+        let is_new = self.reported.is_none_or(|(known, at)| known != from || now.duration_since(at) >= REPORT_PAUSE);
+        if is_new {
+            self.reported = Some((from, now));
+        }
+        is_new
+    }
+}

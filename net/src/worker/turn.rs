@@ -1,0 +1,104 @@
+//! The loop of one worker.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::mailbox::Mailbox;
+use super::receive::Receive;
+use super::transmit::Transmit;
+use super::{Routing, Settings};
+use crate::tun::Queue;
+use crate::udp::EspSocket;
+
+/// Superpackets or messages moved in one direction before the other gets its turn.
+const BUDGET: usize = 8;
+
+/// Sockets of one worker at most, so that waiting for them needs no allocation: both families of 15 addresses.
+pub(super) const MAX_SOCKETS: usize = 30;
+/// What a worker waits for: its queue, its mailbox and its sockets.
+const PLACES: usize = MAX_SOCKETS + 2;
+
+/// One worker and all it owns.
+pub(super) struct Worker<R: Routing> {
+    routing: Arc<R>,
+    queue: Arc<Queue>,
+    sockets: Vec<Arc<EspSocket>>,
+    mailbox: Arc<Mailbox<R::Session>>,
+    transmit: Transmit<R::Session>,
+    receive: Receive<R::Session>,
+    settings: Settings,
+}
+
+impl<R: Routing> Worker<R> {
+    pub(super) fn new(
+        routing: Arc<R>,
+        queue: Arc<Queue>,
+        sockets: Vec<Arc<EspSocket>>,
+        mailbox: Arc<Mailbox<R::Session>>,
+        settings: Settings,
+    ) -> Self {
+        Self { routing, queue, sockets, mailbox, transmit: Transmit::new(), receive: Receive::new(), settings }
+    }
+
+    /// Moves packets until it is stopped, or fails because the TUN device is gone.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut yields = 0;
+        while !self.mailbox.is_stopped() {
+            self.receive.apply(self.mailbox.take());
+            if self.turn()? {
+                yields = 0;
+            } else if yields < self.settings.yields {
+                // While others have work they run now; while nobody has, this is cheaper than sleeping and being woken.
+                yields += 1;
+                std::thread::yield_now();
+            } else {
+                yields = 0;
+                self.sleep()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a bounded number of packets in each direction; `false` if there were none.
+    fn turn(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        for _ in 0..BUDGET {
+            if !self.transmit.step(&*self.routing, &self.queue, &self.sockets)? {
+                break;
+            }
+            moved = true;
+        }
+        self.transmit.flush(&self.sockets);
+        for (number, socket) in self.sockets.iter().enumerate() {
+            for _ in 0..BUDGET {
+                if !self.receive.step(&*self.routing, &self.mailbox, &self.queue, number, socket) {
+                    break;
+                }
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        self.transmit.forget();
+        let mut wanted: [PollFd<'_>; PLACES] =
+            std::array::from_fn(|_| PollFd::new(self.queue.as_fd(), PollFlags::POLLIN));
+        let others = std::iter::once(self.mailbox.as_fd()).chain(self.sockets.iter().map(AsFd::as_fd));
+        let mut count = 1;
+        for (place, fd) in wanted.iter_mut().skip(1).zip(others) {
+            *place = PollFd::new(fd, PollFlags::POLLIN);
+            count += 1;
+        }
+        match poll(&mut wanted[..count], PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.mailbox.clear();
+        Ok(())
+    }
+}
