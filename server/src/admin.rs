@@ -239,6 +239,7 @@ mod tests {
                 uptime_seconds: 1,
                 listen: vec![],
                 tun: "adit0".into(),
+                workers: 1,
                 sessions: 0,
                 drops: std::collections::BTreeMap::default(),
             }

@@ -13,6 +13,7 @@ mod check;
 mod file;
 mod host;
 pub mod keys;
+mod packet_path;
 mod problem;
 mod secret;
 mod value;
@@ -20,6 +21,7 @@ mod value;
 pub use file::Source;
 pub(crate) use file::read;
 pub(crate) use host::{HostAddress, host_addresses, overlap};
+pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::{ConfigError, Problem};
 pub use secret::{SecretError, read_secret};
 pub(crate) use secret::{open_secret, write_new};
@@ -53,6 +55,10 @@ pub struct Config {
     pub masquerade: bool,
     /// Bounds on what clients may use up.
     pub limits: Limits,
+    /// The `esp` carrier.
+    pub esp: EspConfig,
+    /// The threads that move packets.
+    pub workers: WorkersConfig,
     /// How long a released address is kept from other devices.
     pub lease_cooldown: Duration,
     /// How long an invite may be used.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use adit_net::esp::EspSettings;
+use adit_net::worker::DataPlane;
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::range::{RouteRange, from_prefixes};
 use ipnet::IpNet;
@@ -11,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::identity::Authority;
+use crate::session::Session;
 use crate::store::{AuthError, Device};
 
 mod connection;
@@ -27,6 +30,9 @@ pub struct FrontEnd {
     authority: Arc<Authority>,
     config: Arc<Config>,
     offer: Offer,
+    /// What clients may choose of ESP; `None` if it is off.
+    esp: Option<EspSettings>,
+    plane: Arc<dyn DataPlane<Session>>,
     pending: Arc<Pending>,
 }
 
@@ -37,15 +43,21 @@ struct Offer {
 }
 
 impl FrontEnd {
-    /// Makes the front-end; sessions are offered `advertised` prefixes.
-    pub fn new(gateway: Arc<Gateway>, authority: Arc<Authority>, config: Arc<Config>, advertised: &[IpNet]) -> Self {
+    /// Makes the front-end; sessions are offered `advertised` prefixes, and `plane` carries their ESP.
+    pub fn new(
+        gateway: Arc<Gateway>,
+        authority: Arc<Authority>,
+        config: Arc<Config>,
+        advertised: &[IpNet],
+        plane: Arc<dyn DataPlane<Session>>,
+    ) -> Self {
         let dns = &config.dns;
         let offer = Offer {
             routes: from_prefixes(advertised),
             dns: (!dns.servers.is_empty()).then(|| DnsAssign::plain(&dns.servers, &dns.domains)),
         };
-        let pending = Pending::new(config.limits.pending_sessions);
-        Self { gateway, authority, config, offer, pending }
+        let (esp, pending) = (config.esp.settings(), Pending::new(config.limits.pending_sessions));
+        Self { gateway, authority, config, offer, esp, plane, pending }
     }
 
     /// Accepts connections until the endpoint closes.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use adit_net::worker::Routing as _;
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig, PoolError};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::router::Router;
-use crate::session::{Carrier, Ending, Session, SessionTable};
+use crate::session::{Connection, Ending, Session, SessionTable};
 use crate::store::{Device, Store, StoreError, StoredLease};
 
 /// One live session.
@@ -29,9 +30,12 @@ pub struct SessionInfo {
     pub addresses: Vec<IpAddr>,
     /// Outer address of the client.
     pub remote: SocketAddr,
-    /// Carrier in use, such as `quic`.
+    /// Carrier in use: `esp` or `quic`.
     pub carrier: String,
-    /// Largest packet the carrier takes now, in bytes.
+    /// Cipher suite of the carrier in use; only of `esp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// Largest packet the carrier in use takes now, in bytes.
     pub mtu: u16,
     /// Seconds since the session began.
     pub seconds: u64,
@@ -43,6 +47,8 @@ pub struct SessionInfo {
     pub tx_packets: u64,
     /// See `tx_packets`.
     pub tx_bytes: u64,
+    /// Packets received from the client after one that it sent later; only those that came by `esp` are noticed.
+    pub reordered: u64,
     /// Dropped packets by reason (non-zero only).
     pub drops: BTreeMap<String, u64>,
 }
@@ -58,6 +64,8 @@ pub struct GatewayStatus {
     pub listen: Vec<SocketAddr>,
     /// The TUN device.
     pub tun: String,
+    /// Threads that move packets.
+    pub workers: usize,
     /// Live sessions.
     pub sessions: usize,
     /// Packets dropped before a session was known, by reason (non-zero only).
@@ -162,7 +170,7 @@ impl Gateway {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open_session(&self, device: Device, carrier: Box<dyn Carrier>) -> Result<Arc<Session>, OpenError> {
+    pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
         let replaces = self.sessions.of_device(&device.id).is_some();
         if !replaces && self.sessions.len() >= self.session_limit {
             return Err(OpenError::Full);
@@ -172,20 +180,21 @@ impl Gateway {
         // Leasing and publishing are one step, so that the end of the replaced session cannot free the address in between.
         let mut pool = self.pool();
         let lease = self.lease(&mut pool, &device.id, now)?;
-        let session = Session::new(id, device, lease, carrier, now);
+        let session = Session::new(id, device, lease, connection, now);
         let replaced = self.sessions.insert(Arc::clone(&session));
         drop(pool);
         if let Some(old) = replaced {
-            old.carrier.close(Ending::Replaced);
+            old.close(Ending::Replaced);
         }
         self.confirm(&session)?;
-        tracing::info!(session = id, carrier = session.carrier.name(), "session opened");
-        tracing::debug!(session = id, user = session.device.user, device = session.device.id, remote = %session.carrier.remote(), "session of");
+        tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
+        tracing::debug!(session = id, user = session.device.user, device = session.device.id, remote = %session.connection.remote(), "session of");
         Ok(session)
     }
 
-    /// Ends a session: its addresses lead nowhere from now on, and rest before another device gets them.
+    /// Ends a session: nothing passes from now on, and its addresses rest before another device gets them.
     pub fn end_session(&self, session: &Session) {
+        session.carriers.close();
         let mut pool = self.pool();
         if self.sessions.remove(session) {
             pool.release(&session.device.id, Instant::now());
@@ -196,7 +205,7 @@ impl Gateway {
     /// Ends all sessions.
     pub fn close_all(&self, ending: Ending) {
         for session in self.sessions.all() {
-            session.carrier.close(ending);
+            session.close(ending);
         }
     }
 
@@ -244,6 +253,7 @@ impl LiveGateway for Gateway {
             uptime_seconds: self.since.elapsed().as_secs(),
             listen: self.listen.clone(),
             tun: self.router.tun_name().to_owned(),
+            workers: self.router.queues().len(),
             sessions: self.sessions.len(),
             drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
         }
@@ -255,7 +265,7 @@ impl LiveGateway for Gateway {
         };
         // The packet path stops at once; the front-end's task notices the closed connection and ends the session.
         self.end_session(&session);
-        session.carrier.close(Ending::Revoked);
+        session.close(Ending::Revoked);
         1
     }
 }

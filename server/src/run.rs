@@ -1,8 +1,6 @@
 //! The life of a running gateway: everything is loaded and checked first, then the host is set up, then it listens; on the way out
 //! the host is left as it was.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +9,7 @@ use adit_net::host::HostChanges;
 use adit_net::quic;
 use adit_net::task::{self, Task};
 use adit_net::tls::{self, ServerIdentity};
+use adit_net::worker::Workers;
 use adit_proto::address_pool::AddressPool;
 use adit_proto::exit::{Exit, Failure};
 use adit_proto::policy::DestinationPolicy;
@@ -25,11 +24,14 @@ use crate::connect_ip::FrontEnd;
 use crate::gateway::{Gateway, LiveGateway, restore_pool};
 use crate::identity::{Authority, IdentityError};
 use crate::router::Router;
-use crate::session::{Ending, SessionTable};
+use crate::session::{Ending, Session, SessionTable};
 use crate::state::State;
 use crate::store::Store;
 
+mod listen;
 mod network;
+
+use listen::Sockets;
 
 /// How long clients get to hear that the gateway stops.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ struct Loaded {
     keys: quic::EndpointKeys,
     identity: Arc<ServerIdentity>,
     pool: AddressPool,
-    sockets: Vec<UdpSocket>,
+    sockets: Sockets,
 }
 
 impl Loaded {
@@ -67,7 +69,7 @@ impl Loaded {
         let identity = issue(&authority, &config)?;
         let pool = restore_pool(&config, &store, Instant::now())
             .map_err(|error| Store::failure(&config.store_path(), error))?;
-        let sockets = config.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+        let sockets = Sockets::bind(&config)?;
         Ok(Self {
             config: Arc::new(config),
             store: Arc::new(store),
@@ -85,8 +87,7 @@ struct Running {
     gateway: Arc<Gateway>,
     endpoints: Vec<quinn::Endpoint>,
     _admin: ControlServer,
-    /// Ends only when the TUN device fails.
-    routing: Task<std::io::Error>,
+    workers: Workers<Session>,
     _tasks: Vec<Task>,
 }
 
@@ -97,7 +98,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
     tracing::info!("ready");
     let outcome = tokio::select! {
         () = signals.wait(&running.gateway) => Ok(()),
-        failed = &mut running.routing => Err(routing_failure(failed)),
+        error = running.workers.failed() => Err(worker_failure(&error)),
     };
     notify(NotifyState::Stopping);
     tracing::info!("stopping");
@@ -117,28 +118,32 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         gateway: own,
         client_to_client: config.client_to_client,
     };
-    let router =
-        Arc::new(Router::new(tun, config.tun.mtu, Arc::<SessionTable>::clone(&sessions), destinations, &advertised));
+    let router = Arc::new(Router::new(tun, Arc::<SessionTable>::clone(&sessions), destinations, &advertised));
+    let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings())
+        .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), ""))?;
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
         .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), ""))?;
     let endpoints = sockets
+        .quic
         .into_iter()
         .map(|socket| quic::server_endpoint(socket, Arc::clone(&tls), &keys))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), ""))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
-    let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, sessions, Arc::clone(&router), listen));
+    let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, sessions, router, listen));
     let admin =
         Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), Arc::<Gateway>::clone(&gateway));
     let admin = control::serve(&config.socket_path(), Arc::new(admin)).map_err(|error| {
         let next = "stop the other gateway, or give this one another runtime_dir";
         Failure::new(Exit::Other, config.socket_path().display().to_string(), error.to_string(), next)
     })?;
+    let plane = Arc::clone(workers.handle());
     let front_end =
-        Arc::new(FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &advertised));
+        FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &advertised, plane);
+    let front_end = Arc::new(front_end);
     let mut tasks = vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store))];
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
-    Ok(Running { gateway, endpoints, _admin: admin, routing: task::spawn(router.to_clients()), _tasks: tasks })
+    Ok(Running { gateway, endpoints, _admin: admin, workers, _tasks: tasks })
 }
 
 impl Running {
@@ -153,6 +158,8 @@ impl Running {
             }
         };
         let _clients_silent = tokio::time::timeout(FAREWELL, idle).await;
+        // Their threads have ended when this returns: the host can be put back.
+        drop(self.workers);
     }
 }
 
@@ -211,25 +218,8 @@ async fn prune(store: Arc<Store>) {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<UdpSocket, Failure> {
-    quic::bind(address, None).map_err(|error| {
-        let kind = error.kind();
-        let (exit, next) = if kind == ErrorKind::AddrInUse {
-            (Exit::Other, "stop what listens there (`ss -lunp`), or change `listen` in the configuration")
-        } else if kind == ErrorKind::PermissionDenied {
-            (Exit::Permission, "run as root, or grant CAP_NET_BIND_SERVICE, or choose a port above 1023")
-        } else if kind == ErrorKind::AddrNotAvailable {
-            (Exit::Other, "choose an address of this host for `listen`, or wait until it has it")
-        } else {
-            (Exit::Other, "")
-        };
-        Failure::new(exit, format!("listen on {address}/udp"), error.to_string(), next)
-    })
-}
-
-fn routing_failure(ended: Result<std::io::Error, tokio::task::JoinError>) -> Failure {
-    let reason = ended.map_or_else(|error| error.to_string(), |error| error.to_string());
-    Failure::new(Exit::Other, "TUN device", reason, "was it deleted? start the gateway again")
+fn worker_failure(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Other, "TUN device", error.to_string(), "was it deleted? start the gateway again")
 }
 
 fn notify(state: NotifyState<'_>) {

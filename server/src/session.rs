@@ -1,13 +1,13 @@
-//! Sessions: one authenticated client device, its addresses, its carrier and its counters.
+//! Sessions: one authenticated client device, its addresses, and how its packets travel.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_net::counters::Counters;
+use adit_net::carrier::{Carrier, Carriers};
 use adit_net::datagrams::Datagrams;
-use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::address_pool::Lease;
+use adit_proto::esp::suite::Suite;
 use adit_proto::policy::SourcePolicy;
 
 use crate::gateway::SessionInfo;
@@ -17,17 +17,12 @@ pub use table::SessionTable;
 
 mod table;
 
-/// How the packets of a session travel to its client. The batch is the unit.
-pub trait Carrier: Send + Sync {
-    /// The carrier's name, such as `quic`.
-    fn name(&self) -> &'static str;
-    /// Largest packet it takes now, in bytes.
-    fn mtu(&self) -> u16;
-    /// Sends the packets, emptying `packets`, and counts each as sent or dropped. Never waits.
-    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters);
+/// What a session was opened on. It carries the session's packets when no faster carrier does, and is the session's life: when it
+/// ends, the session does.
+pub trait Connection: Carrier {
     /// The client's outer address.
     fn remote(&self) -> SocketAddr;
-    /// Ends the connection underneath and tells the client why.
+    /// Ends the connection and tells the client why.
     fn close(&self, ending: Ending);
 }
 
@@ -63,19 +58,26 @@ pub struct Session {
     pub lease: Lease,
     /// Which sources its packets may have.
     pub source: SourcePolicy,
-    /// How its packets travel.
-    pub carrier: Box<dyn Carrier>,
-    /// Its traffic.
-    pub counters: Counters,
+    /// What it was opened on.
+    pub connection: Arc<dyn Connection>,
+    /// How its packets travel, and its traffic.
+    pub carriers: Carriers,
     /// When it began.
     pub since: Instant,
 }
 
 impl Session {
     /// Makes a session that begins `now`.
-    pub fn new(id: u64, device: Device, lease: Lease, carrier: Box<dyn Carrier>, now: Instant) -> Arc<Self> {
+    pub fn new(id: u64, device: Device, lease: Lease, connection: Arc<dyn Connection>, now: Instant) -> Arc<Self> {
         let source = SourcePolicy::from(lease);
-        Arc::new(Self { id, device, lease, source, carrier, counters: Counters::default(), since: now })
+        let carriers = Carriers::new(Arc::<dyn Connection>::clone(&connection));
+        Arc::new(Self { id, device, lease, source, connection, carriers, since: now })
+    }
+
+    /// Ends its connection and tells the client why; at once nothing passes by any other carrier.
+    pub fn close(&self, ending: Ending) {
+        self.carriers.close();
+        self.connection.close(ending);
     }
 
     /// Its inner addresses, IPv4 first.
@@ -85,39 +87,35 @@ impl Session {
 
     /// The session as administrators see it.
     pub fn info(&self, now: Instant) -> SessionInfo {
-        let traffic = self.counters.traffic();
+        let traffic = self.carriers.counters().traffic();
         SessionInfo {
             session: self.id,
             user: self.device.user.clone(),
             device: self.device.id.clone(),
             device_name: self.device.name.clone(),
             addresses: self.addresses().collect(),
-            remote: self.carrier.remote(),
-            carrier: self.carrier.name().to_owned(),
-            mtu: self.carrier.mtu(),
+            remote: self.connection.remote(),
+            carrier: self.carriers.name().to_owned(),
+            suite: self.carriers.suite().map(Suite::label).map(str::to_owned),
+            mtu: self.carriers.mtu(),
             seconds: now.saturating_duration_since(self.since).as_secs(),
             rx_packets: traffic.rx_packets,
             rx_bytes: traffic.rx_bytes,
             tx_packets: traffic.tx_packets,
             tx_bytes: traffic.tx_bytes,
+            reordered: traffic.rx_reordered,
             drops: traffic.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         }
     }
 }
 
-impl Carrier for Arc<Datagrams> {
-    fn name(&self) -> &'static str {
-        "quic"
+impl AsRef<Carriers> for Session {
+    fn as_ref(&self) -> &Carriers {
+        &self.carriers
     }
+}
 
-    fn mtu(&self) -> u16 {
-        Datagrams::mtu(self)
-    }
-
-    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
-        Datagrams::send(self, packets, counters);
-    }
-
+impl Connection for Datagrams {
     fn remote(&self) -> SocketAddr {
         self.quic().remote_address()
     }

@@ -2,17 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_net::carrier::Carrier;
 use adit_net::counters::Counters;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::h3::error::Code;
 use adit_server::gateway::{LiveGateway, OpenError};
-use adit_server::session::{Carrier, Ending};
+use adit_server::session::{Connection, Ending};
 use bytes::Bytes;
 use quinn::ConnectionError;
 use world::{PATIENCE, World, ask, eventually, in_namespace, tunnel, tunnel_at};
 
+#[path = "front_end/device.rs"]
+mod device;
+#[path = "front_end/esp.rs"]
+mod esp;
 #[path = "front_end/world.rs"]
 mod world;
 
@@ -208,9 +214,9 @@ fn place_of_a_connection_is_free_again_whatever_it_asked() {
     });
 }
 
-struct NoCarrier;
+struct Nowhere;
 
-impl Carrier for NoCarrier {
+impl Carrier for Nowhere {
     fn name(&self) -> &'static str {
         "none"
     }
@@ -220,6 +226,9 @@ impl Carrier for NoCarrier {
     fn send(&self, packets: &mut Vec<PacketBuffer>, _counters: &Counters) {
         packets.clear();
     }
+}
+
+impl Connection for Nowhere {
     fn remote(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, 1).into()
     }
@@ -232,7 +241,7 @@ fn device_revoked_between_login_and_session_gets_none() {
         let world = World::new().await;
         let (device, _) = world.token("alice");
         world.store.revoke(&device.id, SystemTime::now()).unwrap();
-        let opened = world.gateway.open_session(device, Box::new(NoCarrier));
+        let opened = world.gateway.open_session(device, Arc::new(Nowhere));
         assert!(matches!(opened, Err(OpenError::Revoked)));
         assert!(world.sessions.is_empty());
     });
@@ -248,13 +257,13 @@ fn address_of_a_device_stays_its_own_over_a_replacement() {
         })
         .await;
         let (alice, _) = world.token("alice");
-        let old = world.gateway.open_session(alice.clone(), Box::new(NoCarrier)).unwrap();
-        let new = world.gateway.open_session(alice, Box::new(NoCarrier)).unwrap();
+        let old = world.gateway.open_session(alice.clone(), Arc::new(Nowhere)).unwrap();
+        let new = world.gateway.open_session(alice, Arc::new(Nowhere)).unwrap();
         world.gateway.end_session(&old);
         assert_eq!(new.lease, old.lease);
         // A /29 has five addresses for clients: four are left for others, none of them alice's.
         let others: Vec<_> = (0..5)
-            .map(|number| world.gateway.open_session(world.token(&format!("user{number}")).0, Box::new(NoCarrier)))
+            .map(|number| world.gateway.open_session(world.token(&format!("user{number}")).0, Arc::new(Nowhere)))
             .collect();
         assert_eq!(others.iter().filter(|opened| opened.is_ok()).count(), 4);
         assert!(others.iter().flatten().all(|session| session.lease != new.lease));

@@ -42,46 +42,61 @@ pub(super) fn devices(place: &Place) -> Result<(), Refusal> {
 
 /// Lists the live sessions.
 pub(super) fn sessions(place: &Place) -> Result<(), Refusal> {
-    list(place, "/sessions", |answer| {
-        let rows = rows(&answer["sessions"], |session| {
-            [
-                word(&session["user"]),
-                word(&session["device_name"]),
-                word(&session["device"]),
-                words(&session["addresses"]),
-                word(&session["remote"]),
-                word(&session["carrier"]),
-                lasting(&session["seconds"]),
-                word(&session["rx_bytes"]),
-                word(&session["tx_bytes"]),
-            ]
-        });
-        match rows.as_slice() {
-            [] => "No sessions.".to_owned(),
-            rows => output::table(
-                ["USER", "NAME", "DEVICE", "ADDRESSES", "REMOTE", "CARRIER", "SINCE", "RX BYTES", "TX BYTES"],
-                rows,
-            ),
-        }
-    })
+    list(place, "/sessions", session_table)
+}
+
+fn session_table(answer: &Value) -> String {
+    let rows = rows(&answer["sessions"], |session| {
+        [
+            word(&session["user"]),
+            word(&session["device_name"]),
+            word(&session["device"]),
+            words(&session["addresses"]),
+            word(&session["remote"]),
+            word(&session["carrier"]),
+            word(&session["suite"]),
+            word(&session["mtu"]),
+            lasting(&session["seconds"]),
+            word(&session["rx_bytes"]),
+            word(&session["tx_bytes"]),
+            word(&session["reordered"]),
+        ]
+    });
+    let headings = [
+        "USER",
+        "NAME",
+        "DEVICE",
+        "ADDRESSES",
+        "REMOTE",
+        "CARRIER",
+        "SUITE",
+        "MTU",
+        "SINCE",
+        "RX BYTES",
+        "TX BYTES",
+        "REORDERED",
+    ];
+    if rows.is_empty() { "No sessions.".to_owned() } else { output::table(headings, &rows) }
 }
 
 /// Shows the gateway at a glance.
 pub(super) fn status(place: &Place) -> Result<(), Refusal> {
-    list(place, "/status", |status| {
-        let mut lines = vec![
-            ("version", word(&status["version"])),
-            ("running for", lasting(&status["uptime_seconds"])),
-            ("listen", words(&status["listen"])),
-            ("tun", word(&status["tun"])),
-            ("sessions", word(&status["sessions"])),
-        ];
-        let drops = status["drops"].as_object();
-        let drops: Vec<String> =
-            drops.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}")).collect();
-        lines.push(("dropped", if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") }));
-        output::aligned(&lines)
-    })
+    list(place, "/status", glance)
+}
+
+fn glance(status: &Value) -> String {
+    let mut lines = vec![
+        ("version", word(&status["version"])),
+        ("running for", lasting(&status["uptime_seconds"])),
+        ("listen", words(&status["listen"])),
+        ("tun", word(&status["tun"])),
+        ("workers", word(&status["workers"])),
+        ("sessions", word(&status["sessions"])),
+    ];
+    let drops = status["drops"].as_object();
+    let drops: Vec<String> = drops.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}")).collect();
+    lines.push(("dropped", if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") }));
+    output::aligned(&lines)
 }
 
 /// Shuts out a user or device.
@@ -121,4 +136,62 @@ fn words(items: &Value) -> String {
 
 fn lasting(seconds: &Value) -> String {
     humantime::format_duration(Duration::from_secs(seconds.as_u64().unwrap_or(0))).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::gateway::{GatewayStatus, SessionInfo};
+
+    fn session(carrier: &str, suite: Option<&str>) -> SessionInfo {
+        SessionInfo {
+            session: 1,
+            user: "alice".to_owned(),
+            device: "dev-1".to_owned(),
+            device_name: "laptop".to_owned(),
+            addresses: vec!["10.77.0.2".parse().unwrap()],
+            remote: "192.0.2.1:4711".parse().unwrap(),
+            carrier: carrier.to_owned(),
+            suite: suite.map(str::to_owned),
+            mtu: 1400,
+            seconds: 61,
+            rx_packets: 1,
+            rx_bytes: 100,
+            tx_packets: 2,
+            tx_bytes: 200,
+            reordered: 3,
+            drops: BTreeMap::default(),
+        }
+    }
+
+    #[test]
+    fn sessions_are_shown_with_their_carrier_and_its_suite() {
+        let answer = json!({ "sessions": [session("esp", Some("aes-256-gcm")), session("quic", None)] });
+        let text = session_table(&answer);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][5..8], ["CARRIER", "SUITE", "MTU"]);
+        assert_eq!(lines[1][5..8], ["esp", "aes-256-gcm", "1400"]);
+        assert_eq!(lines[1].last(), Some(&"3"));
+        assert_eq!(lines[2][5..7], ["quic", "1400"]);
+        assert!(answer["sessions"][1].get("suite").is_none(), "only esp has one");
+        assert_eq!(session_table(&json!({ "sessions": [] })), "No sessions.");
+    }
+
+    #[test]
+    fn status_names_the_workers() {
+        let status = GatewayStatus {
+            version: "1".to_owned(),
+            uptime_seconds: 1,
+            listen: vec!["[::]:443".parse().unwrap()],
+            tun: "adit0".to_owned(),
+            workers: 4,
+            sessions: 0,
+            drops: BTreeMap::from([("no_route".to_owned(), 2)]),
+        };
+        let text = glance(&serde_json::to_value(status).unwrap());
+        assert!(text.lines().any(|line| line.split_whitespace().eq(["workers", "4"])), "{text}");
+        assert!(text.ends_with("no_route 2"), "{text}");
+    }
 }

@@ -9,7 +9,9 @@ use toml::{Table, Value};
 
 use super::keys::{self, KEYS, Key};
 use super::value::{self, Parsed};
-use super::{Config, ConfigError, DEFAULT_PATH, DnsConfig, Limits, Pools, Problem, TunConfig, check};
+use super::{
+    Config, ConfigError, DEFAULT_PATH, DnsConfig, EspConfig, Limits, Pools, Problem, TunConfig, WorkersConfig, check,
+};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -17,6 +19,10 @@ const MAX_FILE: u64 = 1024 * 1024;
 const LARGEST_MTU: u16 = 9216;
 const _: () = assert!(LARGEST_MTU as usize == adit_net::tun::LARGEST_PACKET);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Packets after which keys are replaced: fewer would make nothing but keys, more would weaken them (RFC 9001 appendix B.1.1).
+const REKEY_PACKETS: (u64, u64) = (1 << 10, 1 << 28);
+/// Most workers: what the index of an SA names.
+const MOST_WORKERS: usize = adit_proto::esp::spi::WORKERS as usize;
 
 /// Where the parts of a configuration come from: flags win over the environment, which wins over the file.
 #[derive(Debug, Clone, Default)]
@@ -239,6 +245,8 @@ impl Reader {
         let pool = (self.problems.len() == before).then_some(pool);
         let dns = self.dns();
         let limits = self.limits();
+        let esp = self.esp();
+        let workers = self.workers();
         Some(Config {
             path: path.to_owned(),
             public: public?,
@@ -250,6 +258,8 @@ impl Reader {
             client_to_client: client_to_client?,
             masquerade: masquerade?,
             limits: limits?,
+            esp: esp?,
+            workers: workers?,
             lease_cooldown: lease_cooldown?,
             invite_lifetime: invite_lifetime?,
             certificate_lifetime: certificate_lifetime?,
@@ -280,6 +290,30 @@ impl Reader {
             pending_sessions: pending_sessions?,
             connections_per_client: connections_per_client?,
         })
+    }
+
+    fn esp(&mut self) -> Option<EspConfig> {
+        let enabled = self.required("esp.enabled", value::boolean);
+        let suites = self.required("esp.suites", |value| non_empty(value::list(value, value::suite)?));
+        let vouched = self.required("esp.vouched", value::boolean);
+        let rekey_after = self.required("esp.rekey_after", |value| value::duration(value, Duration::from_secs(1), DAY));
+        let (least, most) = REKEY_PACKETS;
+        let rekey_packets = self.required("esp.rekey_packets", |value| value::integer(value, least, most));
+        Some(EspConfig {
+            enabled: enabled?,
+            suites: suites?,
+            vouched: vouched?,
+            rekey_after: rekey_after?,
+            rekey_packets: rekey_packets?,
+        })
+    }
+
+    fn workers(&mut self) -> Option<WorkersConfig> {
+        let count = self.required("workers.count", |value| value::integer(value, 0, MOST_WORKERS));
+        let yields = self.required("workers.yields", |value| value::integer(value, 0, 1000));
+        let tun_offload = self.required("workers.tun_offload", value::boolean);
+        let udp_offload = self.required("workers.udp_offload", value::boolean);
+        Some(WorkersConfig { count: count?, yields: yields?, tun_offload: tun_offload?, udp_offload: udp_offload? })
     }
 }
 
@@ -316,6 +350,10 @@ mod tests {
         assert_eq!(config.routes.len(), 2);
         assert_eq!((config.client_to_client, config.masquerade), (false, true));
         assert_eq!(config.limits, Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000 });
+        let settings = config.esp.settings().unwrap();
+        assert_eq!(settings, adit_net::esp::EspSettings::default());
+        assert_eq!(config.workers, WorkersConfig { count: 0, yields: 20, tun_offload: true, udp_offload: true });
+        assert_eq!(config.workers.settings(), adit_net::worker::Settings::default());
         assert_eq!(config.lease_cooldown, Duration::from_secs(120));
         assert_eq!(config.invite_lifetime, DAY);
         assert_eq!(config.certificate_lifetime, 30 * DAY);
@@ -373,6 +411,27 @@ mod tests {
         let (_, problems) = with(vec![("tun.mtu", "9".into())], vec![("tun.mut".into(), "9".into())]);
         assert_eq!(problems[0].what, "tun.mut (--set)");
         assert_eq!(problems[1].what, "tun.mtu (ADIT_TUN_MTU)");
+    }
+
+    #[test]
+    fn values_of_esp_and_workers_have_bounds() {
+        for (key, good, bad) in [
+            ("esp.suites", "[\"aes-128-gcm\"]", &["[\"AES\"]", "[]", "[\"aes-128-gcm\", \"aes-128-gcm\"]"][..]),
+            ("esp.rekey_after", "\"1s\"", &["\"500ms\"", "\"25h\"", "3600"]),
+            ("esp.rekey_packets", "1024", &["1023", "268435457"]),
+            ("workers.count", "64", &["65", "-1"]),
+            ("workers.yields", "0", &["1001"]),
+            ("workers.udp_offload", "false", &["1"]),
+        ] {
+            assert_eq!(with(vec![], vec![(key.into(), good.into())]).1, [], "{key} = {good}");
+            for value in bad {
+                let (_, problems) = with(vec![], vec![(key.into(), (*value).into())]);
+                assert_eq!(problems.len(), 1, "{key} = {value}: {problems:?}");
+            }
+        }
+        let (_, problems) = with(vec![], vec![("esp.suites".into(), "aes-256-gcm,aes".into())]);
+        assert_eq!(problems[0].reason, "\"aes\" is not a cipher suite");
+        assert_eq!(problems[0].next, "write aes-256-gcm, aes-128-gcm, chacha20-poly1305");
     }
 
     #[test]

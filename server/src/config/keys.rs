@@ -133,6 +133,55 @@ pub const KEYS: &[Key] = &[
         "2000",
         "Tracked connections of one device through the gateway; 16 to 1000000.",
     ),
+    key(
+        "esp.enabled",
+        Some("true"),
+        "false",
+        "Whether clients that can use the `esp` carrier may. It is faster and shares the port; without it all packets travel by `quic`.",
+    ),
+    key(
+        "esp.suites",
+        Some(r#"["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"]"#),
+        r#"["aes-256-gcm", "chacha20-poly1305"]"#,
+        "Cipher suites of `esp`, the preferred one first. A client that knows none of them stays on `quic`.",
+    ),
+    key(
+        "esp.vouched",
+        Some("true"),
+        "false",
+        "Whether TCP and UDP checksums inside `esp` may be left to the tunnel's own authentication, which is stronger and saves time.",
+    ),
+    key("esp.rekey_after", Some(r#""1h""#), r#""1h""#, "How long the keys of an `esp` session are used; 1s to 24h."),
+    key(
+        "esp.rekey_packets",
+        Some("268435456"),
+        "268435456",
+        "Packets sent to a client after which the keys of its `esp` session are replaced; 1024 to 268435456 (2^28).",
+    ),
+    key(
+        "workers.count",
+        Some("0"),
+        "4",
+        "Threads that move packets, each with its own queue of the TUN device; at most 64. 0 makes one per core, at most 16.",
+    ),
+    key(
+        "workers.yields",
+        Some("20"),
+        "20",
+        "How often a worker without work lets others run before it sleeps; 0 to 1000.",
+    ),
+    key(
+        "workers.tun_offload",
+        Some("true"),
+        "false",
+        "Whether the kernel hands over packets of one flow together and leaves their checksums to the gateway.",
+    ),
+    key(
+        "workers.udp_offload",
+        Some("true"),
+        "false",
+        "Whether the kernel cuts and joins the datagrams of `esp`; it is given up by itself where a network device cannot.",
+    ),
 ];
 
 /// The key of a name.
@@ -213,6 +262,8 @@ mod tests {
         assert_eq!(closest("masquerde"), Some("masquerade"));
         assert_eq!(closest("mtu"), Some("tun.mtu"));
         assert_eq!(closest("limit"), Some("limits"));
+        assert_eq!(closest("esp.suite"), Some("esp.suites"));
+        assert_eq!(closest("worker"), Some("workers"));
         assert_eq!(closest("zzzzzz"), None);
     }
 

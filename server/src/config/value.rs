@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use adit_proto::esp::suite::Suite;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::Value;
 
@@ -235,6 +236,21 @@ pub(super) fn device_name(value: &Value) -> Parsed<String> {
         return Ok(text.to_owned());
     }
     complaint(format!("{text:?} cannot name a device"), "write 1 to 15 letters, digits, '-', '_' or '.'")
+}
+
+/// A cipher suite of ESP.
+pub(super) fn suite(value: &Value) -> Parsed<Suite> {
+    let text = text(value)?;
+    let found = Suite::ALL.into_iter().find(|suite| suite.label() == text);
+    found.map_or_else(
+        || {
+            complaint(
+                format!("\"{text}\" is not a cipher suite"),
+                format!("write {}", Suite::ALL.map(Suite::label).join(", ")),
+            )
+        },
+        Ok,
+    )
 }
 
 /// An absolute path.

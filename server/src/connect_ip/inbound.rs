@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_net::datagrams::{self, Datagrams};
+use adit_net::worker::Routing as _;
 use adit_proto::drop_reason::DropReason;
 use arc_swap::ArcSwapOption;
 
@@ -21,7 +22,7 @@ pub(super) struct Inbound {
 }
 
 struct OpenTunnel {
-    carrier: Arc<Datagrams>,
+    datagrams: Arc<Datagrams>,
     session: Arc<Session>,
 }
 
@@ -34,9 +35,9 @@ impl Inbound {
         (!self.claimed.swap(true, Ordering::AcqRel)).then_some(Claim(self))
     }
 
-    /// From now on the carrier's packets go to the session.
-    pub(super) fn open(&self, carrier: Arc<Datagrams>, session: Arc<Session>) {
-        self.tunnel.store(Some(Arc::new(OpenTunnel { carrier, session })));
+    /// From now on the packets in `datagrams` go to the session.
+    pub(super) fn open(&self, datagrams: Arc<Datagrams>, session: Arc<Session>) {
+        self.tunnel.store(Some(Arc::new(OpenTunnel { datagrams, session })));
     }
 
     /// From now on datagrams are dropped.
@@ -52,9 +53,9 @@ impl Inbound {
             for datagram in datagrams.drain(..) {
                 match &*tunnel {
                     None => router.counters().count_drop(DropReason::NotConnected),
-                    Some(tunnel) => match tunnel.carrier.packet(datagram) {
+                    Some(tunnel) => match tunnel.datagrams.packet(datagram) {
                         Ok(packet) => packets.push(packet),
-                        Err(reason) => tunnel.session.counters.count_drop(reason),
+                        Err(reason) => tunnel.session.carriers.counters().count_drop(reason),
                     },
                 }
             }

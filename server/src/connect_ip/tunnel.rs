@@ -1,13 +1,22 @@
-//! One accepted tunnel: its session, its capsules and its datagrams, from the 200 to the end of the stream.
+//! One accepted tunnel: its session, its capsules and its ESP carrier, from the 200 to the end of the stream.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_net::datagrams::Datagrams;
+use adit_net::esp::key_exchange::ExchangeError;
+use adit_net::esp::{EspControl, EspError, EspSettings, EspSetup, exporter_secret};
 use adit_net::h3::{RequestStream, StreamError};
 use adit_proto::connect_ip::request::ConnectIpRequest;
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
+use adit_proto::esp::field::Answer;
+use adit_proto::esp::keys::SECRET_LEN;
+use adit_proto::esp::lifetime::RekeyPolicy;
+use adit_proto::esp::rekey::RekeyError;
+use adit_proto::h3::error::{Code, Error};
 use adit_proto::h3::message::MessageEvent;
 use ipnet::IpNet;
+use zeroize::Zeroizing;
 
 use super::FrontEnd;
 use super::request::{Context, Refused, refuse};
@@ -36,8 +45,9 @@ pub(super) async fn run(
     device: Device,
 ) -> Result<(), StreamError> {
     let front_end = &*context.front_end;
-    let carrier = Arc::new(Datagrams::new(context.http.quic().clone(), stream.id()));
-    let opened = match open(front_end, device, Arc::clone(&carrier)).await {
+    let quic = context.http.quic();
+    let datagrams = Arc::new(Datagrams::new(quic.clone(), stream.id()));
+    let opened = match open(front_end, device, Arc::clone(&datagrams)).await {
         Ok(session) => Opened { gateway: Arc::clone(&front_end.gateway), session },
         Err(error) => {
             tracing::warn!(%error, "session refused");
@@ -45,6 +55,7 @@ pub(super) async fn run(
         }
     };
     let session = &opened.session;
+    let mut negotiated = negotiate(front_end, request, quic);
     let mut machine = Server::new(
         request,
         Assignment {
@@ -52,11 +63,43 @@ pub(super) async fn run(
             routes: front_end.offer.routes.clone(),
             dns: front_end.offer.dns.clone(),
         },
+        negotiated.as_ref().map(|negotiated| negotiated.answer),
     );
     stream.send_headers(&machine.response()).await?;
     flush(&mut machine, stream).await?;
-    context.inbound.open(carrier, Arc::clone(session));
-    follow(&mut machine, stream, front_end.gateway.router(), session).await
+    context.inbound.open(datagrams, Arc::clone(session));
+    let esp = negotiated.as_mut().map(|negotiated| esp_control(front_end, session, negotiated));
+    Tunnel { machine, router: front_end.gateway.router(), session, esp }.follow(stream).await
+}
+
+/// What a session that may use ESP begins with.
+struct Negotiated {
+    answer: Answer,
+    policy: RekeyPolicy,
+    secret: Zeroizing<[u8; SECRET_LEN]>,
+}
+
+/// Decides whether the session may use ESP.
+fn negotiate(front_end: &FrontEnd, request: &ConnectIpRequest, quic: &quinn::Connection) -> Option<Negotiated> {
+    let EspSettings { offer, policy } = front_end.esp.as_ref()?;
+    let answer = offer.choose(request.esp.as_ref()?)?;
+    let secret = exporter_secret(quic);
+    if secret.is_none() {
+        tracing::warn!("session stays on quic: its connection gives no secret");
+    }
+    Some(Negotiated { answer, policy: *policy, secret: Zeroizing::new(secret?) })
+}
+
+fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Negotiated) -> EspControl<Session> {
+    let setup = EspSetup {
+        negotiated: negotiated.answer,
+        secret: &mut negotiated.secret,
+        plane: Arc::clone(&front_end.plane),
+        session: Arc::clone(session),
+        policy: negotiated.policy,
+        largest_packet: front_end.config.tun.mtu,
+    };
+    EspControl::server(setup, Instant::now())
 }
 
 fn refusal(error: &OpenError) -> Refused {
@@ -68,37 +111,80 @@ fn refusal(error: &OpenError) -> Refused {
     }
 }
 
-async fn open(front_end: &FrontEnd, device: Device, carrier: Arc<Datagrams>) -> Result<Arc<Session>, OpenError> {
+async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -> Result<Arc<Session>, OpenError> {
     let gateway = Arc::clone(&front_end.gateway);
-    tokio::task::spawn_blocking(move || gateway.open_session(device, Box::new(carrier)))
-        .await
-        .unwrap_or(Err(OpenError::Full))
+    tokio::task::spawn_blocking(move || gateway.open_session(device, datagrams)).await.unwrap_or(Err(OpenError::Full))
 }
 
-/// Follows the client's capsules until its stream ends.
-async fn follow(
-    machine: &mut Server,
-    stream: &mut RequestStream,
-    router: &Router,
-    session: &Session,
-) -> Result<(), StreamError> {
-    loop {
-        let handled = match stream.next_event().await? {
-            Some(MessageEvent::Data(data)) => machine.handle_data(&data).map(|()| true),
-            Some(MessageEvent::Headers(_)) => Ok(true),
-            Some(MessageEvent::End) | None => machine.handle_end().map(|()| false),
-        };
-        let open = handled.map_err(|error| stream.fail(error))?;
-        while let Some(event) = machine.poll_event() {
-            let ServerEvent::Packet(packet) = event;
-            router.from_client(session, &mut vec![packet]);
+/// What is said on the stream of an open tunnel.
+struct Tunnel<'a> {
+    machine: Server,
+    router: &'a Router,
+    session: &'a Session,
+    /// Its SAs end with it.
+    esp: Option<EspControl<Session>>,
+}
+
+impl Tunnel<'_> {
+    /// Follows the client's capsules, and keeps the SAs alive, until the stream ends.
+    async fn follow(mut self, stream: &mut RequestStream) -> Result<(), StreamError> {
+        loop {
+            let handled = tokio::select! {
+                event = stream.next_event() => self.handle(event?),
+                kept = keep(&mut self.esp) => kept.map(|()| true).map_err(|error| breach(&error)),
+            };
+            if !handled.map_err(|error| stream.fail(error))? {
+                stream.finish();
+                return Ok(());
+            }
+            while let Some(capsule) = self.esp.as_mut().and_then(EspControl::poll_capsule) {
+                self.machine.send_esp(capsule);
+            }
+            flush(&mut self.machine, stream).await?;
         }
-        if !open {
-            stream.finish();
-            return Ok(());
-        }
-        flush(machine, stream).await?;
     }
+
+    /// Takes a part of the client's message; `false` if it was the last.
+    fn handle(&mut self, event: Option<MessageEvent>) -> Result<bool, Error> {
+        let goes_on = match event {
+            Some(MessageEvent::Data(data)) => self.machine.handle_data(&data).map(|()| true),
+            Some(MessageEvent::Headers(_)) => Ok(true),
+            Some(MessageEvent::End) | None => self.machine.handle_end().map(|()| false),
+        }?;
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                ServerEvent::Packet(packet) => self.router.from_client(self.session, &mut vec![packet]),
+                ServerEvent::Esp(capsule) => {
+                    if let Some(esp) = &mut self.esp {
+                        esp.handle_capsule(capsule, Instant::now()).map_err(|error| breach(&error))?;
+                    }
+                }
+            }
+        }
+        Ok(goes_on)
+    }
+}
+
+/// Waits until the ESP carrier has done something; for ever without one. Cancel-safe.
+async fn keep(esp: &mut Option<EspControl<Session>>) -> Result<(), EspError> {
+    match esp {
+        Some(esp) => esp.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What becomes of the stream when ESP cannot go on.
+fn breach(error: &EspError) -> Error {
+    tracing::debug!(%error, "esp ended its session");
+    let (code, reason) = match error {
+        EspError::Rekey(RekeyError::TooOften) => (Code::EXCESSIVE_LOAD, "too many epochs"),
+        EspError::Rekey(_) => (Code::MESSAGE_ERROR, "capsule breaks the rules of ESP"),
+        EspError::Exchange(ExchangeError::Share) => (Code::MESSAGE_ERROR, "unusable key share"),
+        EspError::Exchange(ExchangeError::Generate) | EspError::Keys(_) | EspError::Cipher(_) | EspError::NoSpi => {
+            (Code::INTERNAL_ERROR, "ESP failed")
+        }
+    };
+    Error::Stream { code, reason }
 }
 
 /// Sends what the machine has to say in one piece, so that the client sees one change of its network, not three.
@@ -108,4 +194,18 @@ async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), S
         capsules.extend(capsule);
     }
     if capsules.is_empty() { Ok(()) } else { stream.send_data(&capsules).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_of_the_client_is_told_apart_from_our_own() {
+        let code = |error: EspError| (breach(&error).code(), breach(&error).ends_connection());
+        assert_eq!(code(RekeyError::Epoch.into()), (Code::MESSAGE_ERROR, false));
+        assert_eq!(code(ExchangeError::Share.into()), (Code::MESSAGE_ERROR, false));
+        assert_eq!(code(RekeyError::TooOften.into()), (Code::EXCESSIVE_LOAD, false));
+        assert_eq!(code(EspError::NoSpi), (Code::INTERNAL_ERROR, false));
+    }
 }

@@ -12,10 +12,11 @@ use ipnet::IpNet;
 use crate::cleanup::host_failure;
 use crate::config::Config;
 
-/// Makes the TUN device and everything around it. The firewall is loaded before the device is up.
+/// Makes the TUN device, with a queue for each worker, and everything around it. The firewall is loaded before the device is up.
 pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<Tun, Failure> {
     let name = &config.tun.name;
-    let tun = Tun::create(name).map_err(|error| tun_failure(name, &error))?;
+    let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
+        .map_err(|error| tun_failure(name, &error))?;
     let set_up = configure(config, own, changes).await;
     set_up.map_err(|error| host_failure(&format!("set up {name}"), &error))?;
     warn_of_foreign_policies();
@@ -47,7 +48,8 @@ async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostCha
     if config.pool.v6.is_some() {
         changes.set_sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0").await?;
     }
-    changes.set_link(name, LinkSettings { mtu: Some(u32::from(config.tun.mtu)), up: Some(true) }).await?;
+    let link = LinkSettings { mtu: Some(u32::from(config.tun.mtu)), up: Some(true), ..LinkSettings::default() };
+    changes.set_link(name, link).await?;
     if let (Some(v4), Some(pool)) = (own.v4, config.pool.v4) {
         changes.add_address(name, net(v4.into(), pool.prefix_len())).await?;
     }

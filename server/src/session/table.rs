@@ -119,17 +119,18 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Instant;
 
+    use adit_net::carrier::Carrier;
     use adit_net::counters::Counters;
     use adit_net::packet_buffer::PacketBuffer;
     use adit_proto::address_pool::Lease;
 
     use super::*;
-    use crate::session::{Carrier, Ending};
+    use crate::session::{Connection, Ending};
     use crate::store::{Device, DeviceKind};
 
-    struct NoCarrier;
+    struct Nowhere;
 
-    impl Carrier for NoCarrier {
+    impl Carrier for Nowhere {
         fn name(&self) -> &'static str {
             "none"
         }
@@ -139,6 +140,9 @@ mod tests {
         fn send(&self, packets: &mut Vec<PacketBuffer>, _counters: &Counters) {
             packets.clear();
         }
+    }
+
+    impl Connection for Nowhere {
         fn remote(&self) -> SocketAddr {
             (Ipv4Addr::LOCALHOST, 1).into()
         }
@@ -155,7 +159,7 @@ mod tests {
             revoked_at: None,
         };
         let lease = Lease { v4: Some(Ipv4Addr::new(10, 64, 0, host)), v6: None };
-        Session::new(id, device, lease, Box::new(NoCarrier), Instant::now())
+        Session::new(id, device, lease, Arc::new(Nowhere), Instant::now())
     }
 
     fn address(host: u8) -> IpAddr {

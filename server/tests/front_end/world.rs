@@ -1,12 +1,14 @@
 //! A gateway's core and front-end on loopback, in a network namespace of the test's own, and clients that talk to it.
 
+use std::collections::HashSet;
 use std::future::Future;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_net::carrier::Origin;
 use adit_net::enrollment::EnrollRequest;
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
 use adit_net::host::{LinkSettings, Netlink};
@@ -14,19 +16,23 @@ use adit_net::quic::{self, EndpointKeys};
 use adit_net::task::{self, Task};
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::tun::Tun;
+use adit_net::udp::bind_group;
+use adit_net::worker::{DataPlane, Installation, Workers, WorkersHandle};
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
+use adit_proto::esp::spi::Spi;
+use adit_proto::esp::suite::Suite;
 use adit_proto::h3::connection::Role;
 use adit_proto::h3::fields::{Field, status, value};
 use adit_proto::h3::message::MessageEvent;
 use adit_proto::policy::DestinationPolicy;
-use adit_server::config::{Config, DnsConfig, Limits, Pools, PublicAddress, TunConfig};
+use adit_server::config::{Config, DnsConfig, EspConfig, Limits, Pools, PublicAddress, TunConfig, WorkersConfig};
 use adit_server::connect_ip::FrontEnd;
 use adit_server::enroll::enroll;
 use adit_server::gateway::{Gateway, restore_pool};
 use adit_server::identity::Authority;
 use adit_server::router::Router;
-use adit_server::session::SessionTable;
+use adit_server::session::{Session, SessionTable};
 use adit_server::store::{Device, Store, UserName};
 use nix::sched::CloneFlags;
 use nix::unistd::Uid;
@@ -37,7 +43,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 pub(crate) type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// Name of the gateway in its certificate.
-const HOST: &str = "gw.example";
+pub(crate) const HOST: &str = "gw.example";
 /// Longest wait for what should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,7 +52,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if !Uid::effective().is_root() {
         assert!(std::env::var_os("CI").is_none(), "needs root");
-        return std::io::stderr().write_all(b"*** SKIPPED: needs root to make a network namespace ***\n").unwrap();
+        return io::stderr().write_all(b"*** SKIPPED: needs root to make a network namespace ***\n").unwrap();
     }
     let body = || {
         nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -62,11 +68,49 @@ pub(crate) struct World {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) store: Arc<Store>,
     pub(crate) sessions: Arc<SessionTable>,
+    pub(crate) plane: Arc<Watched>,
     authority: Arc<Authority>,
     config: Arc<Config>,
     address: SocketAddr,
     directory: tempfile::TempDir,
     _serving: Task,
+    _workers: Workers<Session>,
+}
+
+/// The gateway's workers, and which SAs they receive on.
+pub(crate) struct Watched {
+    workers: Arc<WorkersHandle<Session>>,
+    installed: Mutex<HashSet<Spi>>,
+}
+
+impl Watched {
+    pub(crate) fn installed(&self) -> HashSet<Spi> {
+        self.installed.lock().unwrap().clone()
+    }
+}
+
+impl DataPlane<Session> for Watched {
+    fn claim_spi(&self) -> Option<Spi> {
+        self.workers.claim_spi()
+    }
+
+    fn install(&self, installation: Installation<Session>) {
+        self.installed.lock().unwrap().insert(installation.sa.spi());
+        self.workers.install(installation);
+    }
+
+    fn retire(&self, spi: Spi) {
+        self.installed.lock().unwrap().remove(&spi);
+        self.workers.retire(spi);
+    }
+
+    fn origin(&self, to: SocketAddr) -> Origin {
+        self.workers.origin(to)
+    }
+
+    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.workers.send(origin, to, datagram)
+    }
 }
 
 fn config(directory: &std::path::Path) -> Config {
@@ -81,6 +125,14 @@ fn config(directory: &std::path::Path) -> Config {
         client_to_client: false,
         masquerade: true,
         limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100 },
+        esp: EspConfig {
+            enabled: true,
+            suites: Suite::ALL.to_vec(),
+            vouched: true,
+            rekey_after: Duration::from_secs(3600),
+            rekey_packets: 1 << 28,
+        },
+        workers: WorkersConfig { count: 2, yields: 20, tun_offload: true, udp_offload: true },
         lease_cooldown: Duration::from_secs(120),
         invite_lifetime: Duration::from_secs(60),
         certificate_lifetime: Duration::from_secs(3600),
@@ -96,7 +148,11 @@ impl World {
 
     /// Makes a gateway whose configuration `change` has changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Netlink::open().unwrap().set_link("lo", LinkSettings { mtu: None, up: Some(true) }).await.unwrap();
+        Netlink::open()
+            .unwrap()
+            .set_link("lo", LinkSettings { up: Some(true), ..LinkSettings::default() })
+            .await
+            .unwrap();
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(directory.path());
         change(&mut config);
@@ -112,20 +168,40 @@ impl World {
             gateway: pool.gateway(),
             client_to_client: false,
         };
-        let tun = Tun::create("adit0").unwrap();
-        let router = Router::new(tun, 1400, Arc::clone(&sessions), destinations, &config.routes);
+        let tun = Tun::create("adit0", config.workers.threads(), true).unwrap();
+        let router = Arc::new(Router::new(tun, Arc::clone(&sessions), destinations, &config.routes));
+        let group = bind_group(config.listen[0], config.workers.threads(), true).unwrap();
+        let sockets = group.esp.into_iter().map(|socket| vec![Arc::new(socket)]).collect();
+        let workers = Workers::start(&router, router.queues(), sockets, config.workers.settings()).unwrap();
+        let plane = Arc::new(Watched { workers: Arc::clone(workers.handle()), installed: Mutex::default() });
         let issued = authority.issue_server(&config.certificate_names(), now).unwrap();
         let identity = Arc::new(ServerIdentity::new(issued.chain, issued.key).unwrap());
         let tls = tls::server_config(identity, &authority.certificate()).unwrap();
         let keys = EndpointKeys { reset: [1; 32], token: [2; 32], connection_id: 3 };
-        let endpoint = quic::server_endpoint(quic::bind(config.listen[0], None).unwrap(), tls, &keys).unwrap();
+        let endpoint = quic::server_endpoint(group.quic, tls, &keys).unwrap();
         let address = endpoint.local_addr().unwrap();
-        let (router, listen) = (Arc::new(router), vec![address]);
+        let listen = vec![address];
         let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, Arc::clone(&sessions), router, listen));
-        let front_end =
-            FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &config.routes);
+        let front_end = FrontEnd::new(
+            Arc::clone(&gateway),
+            Arc::clone(&authority),
+            Arc::clone(&config),
+            &config.routes,
+            Arc::<Watched>::clone(&plane),
+        );
         let serving = task::spawn(Arc::new(front_end).serve(endpoint));
-        Self { gateway, store, sessions, authority, config, address, directory, _serving: serving }
+        Self {
+            gateway,
+            store,
+            sessions,
+            plane,
+            authority,
+            config,
+            address,
+            directory,
+            _serving: serving,
+            _workers: workers,
+        }
     }
 
     /// Enrols a device of a user.
@@ -222,6 +298,7 @@ fn request(path: &str, bearer: Option<&str>) -> Vec<Field> {
         path: path.to_owned(),
         bearer: bearer.map(str::to_owned),
         wants_dns: true,
+        esp: None,
     };
     Client::new(config).request()
 }
