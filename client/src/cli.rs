@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use adit_proto::exit::{Exit, Failure};
 use adit_proto::invite::Invite;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use crate::join::join;
@@ -96,6 +96,19 @@ struct ConnectionArgs {
     /// Name of the TUN device [default: the first free of adit0, adit1, …]
     #[arg(long, value_name = "NAME", env = "ADIT_TUN")]
     tun: Option<String>,
+    /// How packets travel this time
+    #[arg(long, value_enum, default_value_t, env = "ADIT_CARRIER")]
+    carrier: Carrier,
+}
+
+/// Which carriers a client may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Carrier {
+    /// By ESP where the gateway and the path can do that, else by QUIC datagrams
+    #[default]
+    Auto,
+    /// By QUIC datagrams only
+    Quic,
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +295,18 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn carrier_is_auto_unless_named() {
+        let carrier = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["adit-client", "up"].iter().chain(arguments)).ok()?;
+            let Verb::Up(up) = cli.verb else { return None };
+            Some(up.connection.carrier)
+        };
+        assert_eq!(carrier(&[]), Some(Carrier::Auto));
+        assert_eq!(carrier(&["home", "--carrier", "quic"]), Some(Carrier::Quic));
+        assert_eq!(carrier(&["--carrier", "pigeon"]), None);
     }
 
     #[test]

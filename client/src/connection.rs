@@ -1,10 +1,13 @@
-//! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams.
+//! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams, or by ESP where there is
+//! a TUN device and the gateway agrees.
 
 mod control;
 mod data;
 mod dial;
+mod esp;
 mod liveness;
 mod post;
+mod roaming;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use adit_proto::range::RouteRange;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use crate::packet_source::PacketSource;
+use crate::packet_source::Packets;
 use data::DataPath;
 
 pub(crate) use dial::authority;
@@ -105,12 +108,18 @@ pub enum ConnectionEvent {
 /// Counters of one connection.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionStats {
-    /// Carrier name, such as `quic`.
+    /// Name of the carrier in use, `esp` or `quic`.
     pub carrier: &'static str,
+    /// The cipher suite, while the carrier is `esp`.
+    pub suite: Option<&'static str>,
+    /// How often the keys of `esp` were replaced.
+    pub rekeys: u32,
     /// Packets and bytes received from the gateway.
     pub rx_packets: u64,
     /// See `rx_packets`.
     pub rx_bytes: u64,
+    /// Packets received by `esp` after one that was sent later.
+    pub rx_reordered: u64,
     /// Packets and bytes sent to the gateway.
     pub tx_packets: u64,
     /// See `tx_packets`.
@@ -141,22 +150,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, authenticates and waits for the first network settings (the first event is always `Network`).
+    /// Connects, authenticates and waits for the first network settings (the first event is always `Network`). Of `packets` only
+    /// the carriers matter until [`Self::attach`].
     ///
     /// `timeout` bounds all of it; errors as [`ConnectError`] says.
-    pub async fn open(target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
-        match tokio::time::timeout(timeout, Self::open_unbounded(target, timeout)).await {
+    pub async fn open(target: &Target, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+        match tokio::time::timeout(timeout, Self::open_unbounded(target, packets, timeout)).await {
             Ok(opened) => opened,
             Err(_elapsed) => Err(ConnectError::Unreachable(target.authority())),
         }
     }
 
-    async fn open_unbounded(target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
+    async fn open_unbounded(target: &Target, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
         let tls = target.tls()?;
         let dial::Dialled { endpoint, quic } =
             dial::dial(&target.host, &target.addresses, tls, target.mark, timeout).await?;
-        let tunnel = control::request(&quic, target).await?;
-        let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id()));
+        let esp = packets.path().and_then(|path| path.esp()).map(|esp| esp.offer.clone());
+        let tunnel = control::request(&quic, target, esp).await?;
+        let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id(), packets));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let control = task::spawn(control::run(tunnel, quic.clone(), Arc::clone(&data), publish.clone()));
         let first = match events.recv().await {
@@ -167,15 +178,20 @@ impl Connection {
         Ok(Self { endpoint, quic, data, first, publish, events, _control: control, pumps: Vec::new() })
     }
 
-    /// Starts moving packets between `source` and the gateway. If the source fails, the connection ends.
-    pub fn attach(&mut self, source: Arc<dyn PacketSource>) {
-        let (path, uplink, publish) = (Arc::clone(&self.data), Arc::clone(&source), self.publish.clone());
+    /// Starts moving packets between their source and the gateway. If the source fails, the connection ends.
+    pub fn attach(&mut self) {
+        let (data, publish) = (Arc::clone(&self.data), self.publish.clone());
+        let packets = data.packets().clone();
+        self.data.begin();
         self.pumps = vec![
             task::spawn(async move {
-                let error = data::uplink(path, uplink).await;
+                let error = match packets {
+                    Packets::Device(path) => path.failed().await,
+                    Packets::Embedder(source) => data::uplink(data, source).await,
+                };
                 let _reader_gone = publish.send(ConnectionEvent::Closed(ConnectError::Source(error))).await;
             }),
-            task::spawn(data::downlink(Arc::clone(&self.data), source)),
+            task::spawn(data::downlink(Arc::clone(&self.data))),
         ];
     }
 
@@ -202,6 +218,7 @@ impl Connection {
 
     /// Says goodbye to the gateway and waits at most a second for it to leave.
     pub async fn close(self) {
+        self.data.end();
         close(&self.quic, Code::NO_ERROR, "the client disconnects");
         let _gateway_silent = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
     }
@@ -209,6 +226,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.data.end();
         close(&self.quic, Code::NO_ERROR, "the client disconnects");
     }
 }
@@ -221,7 +239,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::packet_source::BoxFuture;
+    use crate::packet_source::{BoxFuture, PacketSource};
 
     /// A source whose device was deleted.
     struct Deleted;
@@ -245,10 +263,10 @@ mod tests {
         let dialled = dial::tests::served(&[&gateway], dialling).await;
         let dial::Dialled { endpoint, quic } = dialled.unwrap_or_else(|error| panic!("{error}"));
         let (publish, events) = mpsc::channel(EVENT_QUEUE);
-        let data = Arc::new(DataPath::new(quic.clone(), 0));
+        let data = Arc::new(DataPath::new(quic.clone(), 0, Packets::Embedder(Arc::new(Deleted))));
         let _control = task::spawn(async {});
         let mut connection = Connection { endpoint, quic, data, first: None, publish, events, _control, pumps: vec![] };
-        connection.attach(Arc::new(Deleted));
+        connection.attach();
         for _ in 0..2 {
             let event = tokio::time::timeout(Duration::from_secs(5), connection.next_event()).await.unwrap();
             assert!(matches!(event, ConnectionEvent::Closed(_)), "{event:?}");

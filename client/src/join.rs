@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::connection::{self, Answer};
-use crate::profile::{Identity, Profile, ProfileName, ProfileStore};
+use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::run::obstacle;
 use crate::run::resolve;
 
@@ -119,6 +119,8 @@ fn assemble(
             chain_pem: response.certificate,
             key_pem: Zeroizing::new(key.serialize_pem()),
         },
+        esp: EspTable::default(),
+        workers: WorkersTable::default(),
     }
 }
 

@@ -6,7 +6,10 @@ pub mod connection;
 mod file_lock;
 pub mod host;
 pub mod join;
+pub mod packet_path;
 pub mod packet_source;
 pub mod profile;
 pub mod run;
 pub mod state;
+#[cfg(test)]
+mod test_namespace;

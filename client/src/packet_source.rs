@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use adit_net::packet_buffer::{Arena, PacketBuffer};
-use adit_net::tun::{LARGEST_PACKET, Tun};
+use adit_net::packet_buffer::PacketBuffer;
 use bytes::Bytes;
-use tokio::sync::Mutex;
+
+use crate::packet_path::PacketPath;
 
 /// A boxed future of this crate's object-safe async methods.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -21,34 +22,29 @@ pub trait PacketSource: Send + Sync + 'static {
     fn deliver(&self, packets: &[Bytes]) -> usize;
 }
 
-/// A TUN device as packet source.
-pub struct TunSource {
-    tun: Tun,
-    /// Only `receive` takes it, one caller at a time.
-    arena: Mutex<Arena>,
+/// Who moves the packets of a session. Cheap to clone.
+#[derive(Clone)]
+pub enum Packets {
+    /// A worker moves them between a TUN device and the gateway, by `esp` or else by `quic`.
+    Device(Arc<PacketPath>),
+    /// Tasks move them between what an embedder gives and the gateway, by `quic`.
+    Embedder(Arc<dyn PacketSource>),
 }
 
-impl TunSource {
-    /// Takes packets from and gives packets to `tun`.
-    pub fn new(tun: Tun) -> Self {
-        Self { tun, arena: Mutex::new(Arena::new(LARGEST_PACKET)) }
+impl Packets {
+    /// The packet path, if there is a TUN device.
+    pub(crate) fn path(&self) -> Option<&Arc<PacketPath>> {
+        match self {
+            Self::Device(path) => Some(path),
+            Self::Embedder(_) => None,
+        }
     }
 
-    /// The device's name.
-    pub fn name(&self) -> &str {
-        self.tun.name()
-    }
-}
-
-impl PacketSource for TunSource {
-    fn receive<'a>(&'a self, batch: &'a mut Vec<PacketBuffer>, limit: usize) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async move {
-            let mut arena = self.arena.lock().await;
-            self.tun.receive(&mut arena, batch, limit).await
-        })
-    }
-
-    fn deliver(&self, packets: &[Bytes]) -> usize {
-        self.tun.send(packets)
+    /// See [`PacketSource::deliver`].
+    pub(crate) fn deliver(&self, packets: &[Bytes]) -> usize {
+        match self {
+            Self::Device(path) => path.deliver(packets),
+            Self::Embedder(source) => source.deliver(packets),
+        }
     }
 }

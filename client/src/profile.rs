@@ -12,10 +12,27 @@
 //! """
 //! token = "…"
 //! ```
+//!
+//! Either kind may say how its packets travel, in tables that are kept when the profile is saved. These are the defaults:
+//!
+//! ```toml
+//! [esp]                   # packets by ESP, where the gateway can do that; by QUIC datagrams else
+//! enabled = true
+//! suites = ["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"]    # the gateway chooses
+//! vouched = true          # leave checksums of inner packets to the tunnel's authentication
+//! rekey_after = "1h"      # at least "1s", at most "24h"
+//!
+//! [workers]               # the thread that moves packets
+//! yields = 20             # how often it gives way to others before it sleeps
+//! tun_offload = true      # take packets of a flow from the kernel together
+//! udp_offload = true      # let the kernel segment and join datagrams
+//! gso_max_segs = 45       # packets of a flow that the kernel may hand over together
+//! ```
 
 mod directories;
 mod error;
 mod store;
+mod tables;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -32,9 +49,13 @@ pub use directories::Directories;
 pub use error::ProfileError;
 pub(crate) use error::file_failure;
 pub use store::{Entry, ProfileStore};
+pub use tables::{EspTable, WorkersTable};
+
+use tables::{ESP_KEYS, WORKERS_KEYS, is_default};
 
 /// Keys of a profile file, in the order they are written.
-const KEYS: [&str; 9] = ["host", "port", "user", "device", "addresses", "authority", "certificate", "key", "token"];
+const KEYS: [&str; 11] =
+    ["host", "port", "user", "device", "addresses", "authority", "certificate", "key", "token", "esp", "workers"];
 /// Longest profile name, in bytes: leaves room for the run directory in a Unix socket's path (108 bytes).
 const LONGEST_NAME: usize = 48;
 /// Port of a gateway that names none.
@@ -117,6 +138,10 @@ pub struct Profile {
     pub authority_pem: String,
     /// The device's proof.
     pub identity: Identity,
+    /// The ESP carrier.
+    pub esp: EspTable,
+    /// The packet path.
+    pub workers: WorkersTable,
 }
 
 impl Profile {
@@ -130,12 +155,8 @@ impl Profile {
             message: describe_syntax(&error, text),
         };
         let table: toml::Table = text.parse().map_err(syntax)?;
-        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            return Err(ProfileError::UnknownKey {
-                name: name.to_string(),
-                key: key.clone(),
-                nearest: nearest_key(key),
-            });
+        if let Some((key, nearest)) = unknown_key(&table) {
+            return Err(ProfileError::UnknownKey { name: name.to_string(), key, nearest });
         }
         let file: ProfileFile = toml::from_str(text).map_err(syntax)?;
         file.check(name)
@@ -197,6 +218,10 @@ struct ProfileFile {
     key: Option<Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<Secret>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    esp: EspTable,
+    #[serde(default, skip_serializing_if = "is_default")]
+    workers: WorkersTable,
 }
 
 impl ProfileFile {
@@ -224,6 +249,9 @@ impl ProfileFile {
         {
             return Err(invalid("`certificate` is not a PEM certificate"));
         }
+        if let Some(fault) = self.esp.fault().or_else(|| self.workers.fault()) {
+            return Err(invalid(fault));
+        }
         Ok(Profile {
             name,
             host: self.host,
@@ -233,6 +261,8 @@ impl ProfileFile {
             addresses: self.addresses,
             authority_pem: self.authority,
             identity,
+            esp: self.esp,
+            workers: self.workers,
         })
     }
 }
@@ -255,6 +285,8 @@ impl From<&Profile> for ProfileFile {
             certificate,
             key,
             token,
+            esp: profile.esp.clone(),
+            workers: profile.workers,
         }
     }
 }
@@ -285,8 +317,19 @@ fn describe_syntax(error: &toml::de::Error, text: &str) -> String {
     format!("line {line}: {}", error.message())
 }
 
-fn nearest_key(key: &str) -> Option<&'static str> {
-    let near = KEYS.iter().map(|known| (strsim::damerau_levenshtein(key, known), *known));
+/// The first key that profiles do not have, as a path, and a known one of the same table that looks like it.
+fn unknown_key(profile: &toml::Table) -> Option<(String, Option<&'static str>)> {
+    let tables = [("esp", &ESP_KEYS), ("workers", &WORKERS_KEYS)];
+    let in_table = tables.into_iter().find_map(|(name, known)| {
+        let key = profile.get(name)?.as_table()?.keys().find(|key| !known.contains(&key.as_str()))?;
+        Some((format!("{name}.{key}"), nearest_key(key, known)))
+    });
+    let at_top = profile.keys().find(|key| !KEYS.contains(&key.as_str()));
+    at_top.map(|key| (key.clone(), nearest_key(key, &KEYS))).or(in_table)
+}
+
+fn nearest_key(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    let near = known.iter().map(|known| (strsim::damerau_levenshtein(key, known), *known));
     near.min().filter(|(distance, _)| *distance <= 3).map(|(_, known)| known)
 }
 
@@ -314,6 +357,8 @@ pub(crate) mod tests {
                 chain_pem: certificate.pem(),
                 key_pem: Zeroizing::new(key.serialize_pem()),
             },
+            esp: EspTable::default(),
+            workers: WorkersTable::default(),
         }
     }
 
@@ -359,6 +404,71 @@ pub(crate) mod tests {
         assert!(
             matches!(&error, ProfileError::UnknownKey { key, nearest: Some("authority"), .. } if key == "autority")
         );
+    }
+
+    fn with(tables: &str) -> Result<Profile, ProfileError> {
+        Profile::parse(
+            name(),
+            &format!("host = \"h\"\ntoken = \"t\"\nauthority = '''\n{}'''\n{tables}", authority_pem()),
+        )
+    }
+
+    #[test]
+    fn tables_that_say_nothing_new_are_not_written() {
+        let original = profile("home");
+        let text = original.encode().unwrap();
+        assert!(!text.contains("[esp]") && !text.contains("[workers]"), "{}", text.as_str());
+        let documented = "[esp]\nenabled = true\nsuites = [\"aes-256-gcm\", \"aes-128-gcm\", \"chacha20-poly1305\"]\n\
+            vouched = true\nrekey_after = \"1h\"\n\
+            [workers]\nyields = 20\ntun_offload = true\nudp_offload = true\ngso_max_segs = 45\n";
+        for defaults in ["", "[esp]\n[workers]\n", documented] {
+            let read = with(defaults).unwrap();
+            assert_eq!((&read.esp, &read.workers), (&original.esp, &original.workers), "{defaults}");
+        }
+    }
+
+    #[test]
+    fn tables_survive_encode_and_parse() {
+        let tables = "[esp]\nsuites = [\"chacha20-poly1305\"]\nvouched = false\nrekey_after = \"90s\"\n\
+            [workers]\nyields = 0\nudp_offload = false\n";
+        let read = with(tables).unwrap();
+        let settings = read.esp.settings().unwrap();
+        assert_eq!(settings.offer.suites, [adit_proto::esp::suite::Suite::ChaCha20Poly1305]);
+        assert!(!settings.offer.vouched && !settings.offer.groups.is_empty());
+        assert_eq!(settings.policy.after, std::time::Duration::from_secs(90));
+        assert_eq!(read.workers, WorkersTable { yields: 0, udp_offload: false, ..WorkersTable::default() });
+        let again = Profile::parse(name(), &read.encode().unwrap()).unwrap();
+        assert_eq!((again.esp, again.workers), (read.esp, read.workers));
+        assert!(with("[esp]\nenabled = false\n").unwrap().esp.settings().is_none());
+    }
+
+    #[test]
+    fn tables_with_nonsense_are_refused_in_words() {
+        for (tables, words) in [
+            ("[esp]\nsuites = []\n", "`esp.suites` is empty"),
+            ("[esp]\nsuites = [\"rot13\"]\n", "unknown suite `rot13`; known are aes-256-gcm"),
+            ("[esp]\nrekey_after = \"999ms\"\n", "between 1s and 24h"),
+            ("[esp]\nrekey_after = \"25h\"\n", "between 1s and 24h"),
+            ("[esp]\nrekey_after = 60\n", "line"),
+            ("[workers]\nyields = 1001\n", "more than 1000"),
+            ("[workers]\nyields = -1\n", "line"),
+            ("[workers]\ngso_max_segs = 0\n", "between 1 and 65535"),
+            ("esp = true\n", "line"),
+        ] {
+            let error = with(tables).unwrap_err().to_string();
+            assert!(error.contains(words), "{tables}{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_key_of_a_table_is_named_with_its_table() {
+        let error = with("[esp]\nsuite = []\n").unwrap_err();
+        assert!(
+            matches!(&error, ProfileError::UnknownKey { key, nearest: Some("suites"), .. } if key == "esp.suite"),
+            "{error}"
+        );
+        let error = with("[workers]\nthreads_of_all_kinds = 3\n").unwrap_err();
+        assert!(matches!(&error, ProfileError::UnknownKey { nearest: None, .. }), "{error}");
     }
 
     #[test]

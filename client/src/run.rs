@@ -1,18 +1,19 @@
 //! Sessions: keeps one gateway connected for as long as wanted, with or without configuring the host.
 //!
-//! [`Session`] is the library's front door. It works with any [`PacketSource`], so a phone's VPN service or a test can embed it:
+//! [`Session`] is the library's front door. It works with any [`PacketSource`](crate::packet_source::PacketSource), so a phone's VPN
+//! service or a test can embed it; such packets are carried by `quic`:
 //!
 //! ```no_run
 //! use std::sync::Arc;
 //! use adit_client::host::HostSetup;
-//! use adit_client::packet_source::PacketSource;
+//! use adit_client::packet_source::{PacketSource, Packets};
 //! use adit_client::profile::Profile;
 //! use adit_client::run::{Session, SessionConfig};
 //!
 //! # async fn example(profile: Profile, packets: Arc<dyn PacketSource>) -> Result<(), adit_proto::exit::Failure> {
 //! let session = Session::start(SessionConfig {
 //!     profile,
-//!     source: packets,
+//!     packets: Packets::Embedder(packets),
 //!     host: HostSetup::None,
 //!     patience: None,
 //!     mark: None,
@@ -38,7 +39,6 @@ pub(crate) mod resolve;
 mod status;
 mod up;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::task::{self, Task};
@@ -47,7 +47,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection::NetworkSettings;
 use crate::host::{HostSetup, SMALLEST_MTU};
-use crate::packet_source::PacketSource;
+use crate::packet_source::Packets;
 use crate::profile::{Profile, ProfileStore};
 use crate::state::State;
 use driver::Driver;
@@ -62,8 +62,8 @@ const COMMAND_QUEUE: usize = 16;
 pub struct SessionConfig {
     /// The gateway and this device's proof.
     pub profile: Profile,
-    /// Where inner packets come from and go to.
-    pub source: Arc<dyn PacketSource>,
+    /// Where inner packets come from and go to, and who moves them.
+    pub packets: Packets,
     /// Whether the host is configured.
     pub host: HostSetup,
     /// How long the first connection may take to come about; `None` tries for ever.

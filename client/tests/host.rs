@@ -7,11 +7,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use adit_client::connection::NetworkSettings;
 use adit_client::host::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
-use adit_client::packet_source::{PacketSource, TunSource};
 use adit_net::host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;
 use adit_proto::range::RouteRange;
@@ -47,7 +45,7 @@ fn settings(addresses: &[&str], routes: &[&str]) -> NetworkSettings {
 
 async fn managed(run: &Path, journal: &str) -> (Tun, ManagedHost) {
     let changes = HostChanges::open(&run.join(journal)).await.unwrap();
-    let (tun, slot): (Tun, Slot) = open_tun(run, None).unwrap();
+    let (tun, slot): (Tun, Slot) = open_tun(run, None, true).unwrap();
     let host = ManagedHost::new(changes, tun.name(), slot, run);
     (tun, host)
 }
@@ -103,7 +101,7 @@ fn look_up(to: &str, mark: Option<u32>) -> io::Result<()> {
 fn full_tunnel_stays_closed_when_its_device_is_deleted() {
     in_namespace(|| async {
         let run = tempfile::tempdir().unwrap();
-        let _outside = Tun::create("outside0").unwrap();
+        let _outside = Tun::create("outside0", 1, true).unwrap();
         ip("link set outside0 up");
         ip("address add 198.51.100.7/24 dev outside0");
         ip("address add 2001:db8:7::7/64 dev outside0 nodad");
@@ -128,24 +126,6 @@ fn full_tunnel_stays_closed_when_its_device_is_deleted() {
 }
 
 #[test]
-fn deleted_device_fails_its_reader() {
-    in_namespace(|| async {
-        let source = TunSource::new(Tun::create("adit0").unwrap());
-        let reading = async {
-            let mut batch = Vec::new();
-            source.receive(&mut batch, 1).await
-        };
-        let deleting = async {
-            tokio::task::yield_now().await;
-            ip("link delete adit0");
-        };
-        let both = async { tokio::join!(reading, deleting).0 };
-        let read = tokio::time::timeout(Duration::from_secs(5), both).await;
-        assert!(read.expect("the reader never notices").is_err());
-    });
-}
-
-#[test]
 fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
     in_namespace(|| async {
         let run = tempfile::tempdir().unwrap();
@@ -154,7 +134,7 @@ fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
         std::fs::create_dir(&resolv_conf).unwrap();
         let options = HostOptions { resolv_conf: resolv_conf.clone(), bus: SystemBus::Absent };
         let changes = HostChanges::open_with(&run.path().join("journal"), options).await.unwrap();
-        let (tun, slot) = open_tun(run.path(), None).unwrap();
+        let (tun, slot) = open_tun(run.path(), None, true).unwrap();
         let mut host = ManagedHost::new(changes, tun.name(), slot, run.path());
         let with_dns = |routes| NetworkSettings {
             dns_servers: vec!["10.64.3.1".parse().unwrap()],
@@ -211,6 +191,21 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
         assert!(
             !run.path().join("journal").exists() || std::fs::metadata(run.path().join("journal")).unwrap().len() == 0
         );
+    });
+}
+
+#[test]
+fn superpackets_are_limited_only_where_asked() {
+    in_namespace(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let limit = async || Netlink::open().unwrap().link_settings("adit0").await.unwrap().gso_max_segs;
+        let (_tun, host) = managed(run.path(), "journal").await;
+        let untouched = limit().await;
+        let mut host = host.with_gso_max_segs(45);
+        host.apply(&settings(&["10.64.3.2/32"], &["10.0.0.0/8"])).await.unwrap();
+        assert_eq!(limit().await, Some(45));
+        host.undo().await.unwrap();
+        assert_eq!(limit().await, untouched);
     });
 }
 
@@ -278,8 +273,8 @@ fn crash_is_undone_by_the_next_start() {
 fn device_name_in_use_is_refused() {
     in_namespace(|| async {
         let run = tempfile::tempdir().unwrap();
-        let (_tun, _slot) = open_tun(run.path(), Some("work0")).unwrap();
-        let failure = open_tun(run.path(), Some("work0")).map(drop).unwrap_err();
+        let (_tun, _slot) = open_tun(run.path(), Some("work0"), true).unwrap();
+        let failure = open_tun(run.path(), Some("work0"), true).map(drop).unwrap_err();
         assert!(failure.reason.contains("is there already"), "{failure}");
     });
 }

@@ -16,7 +16,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use tracing::warn;
 
-use super::{Place, UpArgs, dir_flag, output};
+use super::{Carrier, Place, UpArgs, dir_flag, output};
 use crate::profile::{ProfileName, file_failure};
 use crate::run::lock::ClientLock;
 
@@ -62,6 +62,9 @@ fn start(place: &Place, args: &UpArgs, dir: Option<&Path>, name: &ProfileName) -
     command.arg(humantime::format_duration(args.connection.timeout).to_string());
     if let Some(tun) = &args.connection.tun {
         command.args(["--tun", tun]);
+    }
+    if args.connection.carrier == Carrier::Quic {
+        command.args(["--carrier", "quic"]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     command.spawn().map_err(|error| start_failure(&error))

@@ -80,7 +80,11 @@ fn describe(status: &Status) -> String {
     row("carrier", carrier(status));
     if status.carrier.is_some() {
         let counters = status.counters;
-        row("received", format!("{} packets, {} bytes", counters.rx_packets, counters.rx_bytes));
+        let reordered = match counters.rx_reordered {
+            0 => String::new(),
+            count => format!(", {count} of them out of order"),
+        };
+        row("received", format!("{} packets, {} bytes{reordered}", counters.rx_packets, counters.rx_bytes));
         row("sent", format!("{} packets, {} bytes", counters.tx_packets, counters.tx_bytes));
     }
     let drops: Vec<String> = status.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
@@ -95,8 +99,12 @@ fn device(status: &Status) -> String {
 }
 
 fn carrier(status: &Status) -> String {
+    let Some(carrier) = &status.carrier else { return String::new() };
+    let suite = status.suite.as_ref().map_or_else(String::new, |suite| format!(" with {suite}"));
+    // Without a device its MTU is nowhere else.
+    let mtu = status.mtu.filter(|_| status.tun.is_none()).map_or_else(String::new, |mtu| format!(", mtu {mtu}"));
     let rtt = status.rtt_ms.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1} ms"));
-    status.carrier.as_ref().map_or_else(String::new, |carrier| format!("{carrier}{rtt}"))
+    format!("{carrier}{suite}{mtu}{rtt}")
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {
@@ -143,5 +151,26 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
+        assert!(!text.contains("out of order"), "{text}");
+    }
+
+    #[test]
+    fn carrier_is_shown_with_its_suite() {
+        let status = Status {
+            tun: Some("adit0".into()),
+            mtu: Some(1420),
+            carrier: Some("esp".into()),
+            suite: Some("aes-256-gcm".into()),
+            counters: Counters { rx_packets: 9, rx_bytes: 900, rx_reordered: 4, ..Counters::default() },
+            ..Status::default()
+        };
+        let text = describe(&status);
+        for part in
+            ["  device     adit0, mtu 1420\n", "esp with aes-256-gcm\n", "9 packets, 900 bytes, 4 of them out of order"]
+        {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+        let embedded = describe(&Status { tun: None, carrier: Some("quic".into()), suite: None, ..status });
+        assert!(embedded.contains("  carrier    quic, mtu 1420\n"), "{embedded}");
     }
 }

@@ -7,7 +7,7 @@ use adit_proto::exit::{Exit, Failure};
 use serde_json::Value;
 use tracing::debug;
 
-use super::{Place, UpArgs, detach, output};
+use super::{Carrier, Place, UpArgs, detach, output};
 use crate::profile::ProfileName;
 use crate::run::lock::ClientLock;
 use crate::run::{self, Status, UpOptions};
@@ -41,6 +41,7 @@ pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
         profile,
         directories: place.directories.clone(),
         tun: args.connection.tun,
+        esp: args.connection.carrier == Carrier::Auto,
         patience: (!args.connection.timeout.is_zero()).then_some(args.connection.timeout),
         on_connected: Box::new(on_connected),
     })

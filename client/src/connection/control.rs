@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::esp::EspError;
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent, ResponseError};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
+use adit_proto::esp::field::Offer;
 use adit_proto::h3::connection::Role;
 use adit_proto::h3::fields::{Field, value};
 use adit_proto::h3::message::MessageEvent;
@@ -16,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::data::DataPath;
 use super::dial::explain;
+use super::esp::Esp;
 use super::liveness::Liveness;
 use super::{ConnectError, ConnectionEvent, Credentials, NetworkSettings, Target};
 
@@ -39,8 +42,12 @@ impl Tunnel {
     }
 }
 
-/// Asks for a tunnel and waits for the gateway's yes (RFC 9484 section 4.2).
-pub(super) async fn request(quic: &quinn::Connection, target: &Target) -> Result<Tunnel, ConnectError> {
+/// Asks for a tunnel, offering the ESP carrier or not, and waits for the gateway's yes (RFC 9484 section 4.2).
+pub(super) async fn request(
+    quic: &quinn::Connection,
+    target: &Target,
+    esp: Option<Offer>,
+) -> Result<Tunnel, ConnectError> {
     let remote = quic.remote_address();
     let http = H3Connection::start(quic.clone(), Role::Client);
     let settings = http.peer_settings().await.map_err(|error| explain(&error, remote))?;
@@ -57,6 +64,7 @@ pub(super) async fn request(quic: &quinn::Connection, target: &Target) -> Result
             Credentials::Certificate { .. } => None,
         },
         wants_dns: true,
+        esp,
     });
     let mut stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
     stream.expect_tunnel();
@@ -94,7 +102,7 @@ impl Tunnel {
     }
 
     /// Drains the machine; `Some` with the newest settings if they changed and hold an address.
-    fn drain(&mut self, data: &DataPath) -> Option<NetworkSettings> {
+    fn drain(&mut self, data: &DataPath, esp: &mut Esp) -> Result<Option<NetworkSettings>, EspError> {
         let before = self.settings.clone();
         while let Some(event) = self.machine.poll_event() {
             match event {
@@ -105,9 +113,11 @@ impl Tunnel {
                 ClientEvent::Routes(routes) => self.settings.routes = routes,
                 ClientEvent::Dns(dns) => set_dns(&mut self.settings, &dns),
                 ClientEvent::Packet(packet) => data.deliver_capsule(packet),
+                ClientEvent::Esp(capsule) => esp.handle_capsule(capsule)?,
             }
         }
-        (self.settings != before && !self.settings.addresses.is_empty()).then(|| self.settings.clone())
+        let changed = self.settings != before && !self.settings.addresses.is_empty();
+        Ok(changed.then(|| self.settings.clone()))
     }
 }
 
@@ -118,13 +128,16 @@ pub(super) async fn run(
     data: Arc<DataPath>,
     events: mpsc::Sender<ConnectionEvent>,
 ) {
-    let error = match follow(&mut tunnel, &data, &events).await {
+    let ended = follow(&mut tunnel, &quic, &data, &events).await;
+    data.end();
+    let error = match ended {
         Ok(Ended::ByGateway) => match quic.close_reason() {
             Some(reason) => explain(&reason, quic.remote_address()),
             None => ConnectError::Closed("the gateway ended the session".to_owned()),
         },
         Ok(Ended::Silent) => ConnectError::Unreachable(quic.remote_address().to_string()),
-        Err(error) => stream_error(error, quic.remote_address()),
+        Err(Broken::Stream(error)) => stream_error(error, quic.remote_address()),
+        Err(Broken::Esp(error)) => ConnectError::Protocol(error.to_string()),
     };
     tracing::debug!(%error, "tunnel ended");
     let _reader_gone = events.send(ConnectionEvent::Closed(error)).await;
@@ -139,17 +152,32 @@ enum Ended {
     Silent,
 }
 
+/// Why a tunnel cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Esp(#[from] EspError),
+}
+
 async fn follow(
     tunnel: &mut Tunnel,
+    quic: &quinn::Connection,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
-) -> Result<Ended, StreamError> {
+) -> Result<Ended, Broken> {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut announced_mtu = None;
     let mut liveness = Liveness::default();
+    let mut esp = Esp::start(&tunnel.machine, quic, data);
     loop {
-        let has_network = !tunnel.settings.addresses.is_empty();
+        esp.send_capsules(&mut tunnel.machine);
+        tunnel.flush().await?;
+        if !tunnel.settings.addresses.is_empty() {
+            announce_mtu(data, &mut announced_mtu, events).await;
+        }
         let timeout = tunnel.machine.poll_timeout();
         tokio::select! {
             event = tunnel.stream.next_event() => {
@@ -160,21 +188,25 @@ async fn follow(
             () = sleep_until(timeout.unwrap_or_else(Instant::now).into()), if timeout.is_some() => {
                 tunnel.machine.handle_timeout(Instant::now());
             }
+            passed = esp.next() => passed?,
             _ = looks.tick() => {
                 if !liveness.is_alive(data.datagrams_received()) {
                     return Ok(Ended::Silent);
                 }
-                let mtu = data.mtu();
-                if has_network && announced_mtu != Some(mtu) {
-                    announced_mtu = Some(mtu);
-                    let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
-                }
+                esp.look();
             }
         }
-        tunnel.flush().await?;
-        if let Some(settings) = tunnel.drain(data) {
+        if let Some(settings) = tunnel.drain(data, &mut esp)? {
             let _reader_gone = events.send(ConnectionEvent::Network(settings)).await;
         }
+    }
+}
+
+/// Tells how large packets may be, if that changed: with the carrier, or with what it found out about its path.
+async fn announce_mtu(data: &DataPath, announced: &mut Option<u16>, events: &mpsc::Sender<ConnectionEvent>) {
+    let mtu = data.mtu();
+    if announced.replace(mtu) != Some(mtu) {
+        let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
     }
 }
 

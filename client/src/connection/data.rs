@@ -1,22 +1,23 @@
-//! The packet side of a connection: two tasks that move batches between the packet source and the carrier.
+//! The packet side of a connection. With a TUN device a worker moves packets, and one task hands over what comes by `quic`; for an
+//! embedder two tasks move batches between its packet source and `quic`.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_net::counters::Counters;
+use adit_net::carrier::{Carrier, Carriers};
 use adit_net::datagrams::Datagrams;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
 use adit_proto::packet::icmp::TooBigAnswers;
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::ConnectionStats;
-use crate::packet_source::PacketSource;
+use crate::packet_path::TunnelSession;
+use crate::packet_source::{PacketSource, Packets};
 
 /// Packets taken from the source at a time.
 const BATCH: usize = 64;
@@ -25,56 +26,86 @@ const CAPSULE_QUEUE: usize = 64;
 /// "Too big" answers per second, and at once.
 const TOO_BIG_RATE: (u32, u32) = (50, 20);
 
-/// What both directions share.
+/// What both directions and the control side share.
 pub(super) struct DataPath {
-    carrier: Datagrams,
-    counters: Counters,
-    addresses: ArcSwap<Vec<IpNet>>,
+    datagrams: Arc<Datagrams>,
+    session: Arc<TunnelSession>,
+    packets: Packets,
     capsule_packets: mpsc::Sender<Bytes>,
     from_capsules: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
 }
 
 impl DataPath {
-    pub(super) fn new(quic: quinn::Connection, stream_id: u64) -> Self {
+    pub(super) fn new(quic: quinn::Connection, stream_id: u64, packets: Packets) -> Self {
         let (capsule_packets, from_capsules) = mpsc::channel(CAPSULE_QUEUE);
+        let datagrams = Arc::new(Datagrams::new(quic, stream_id));
+        let connection = Arc::clone(&datagrams) as Arc<dyn Carrier>;
         Self {
-            carrier: Datagrams::new(quic, stream_id),
-            counters: Counters::default(),
-            addresses: ArcSwap::default(),
+            datagrams,
+            session: Arc::new(TunnelSession::new(connection)),
+            packets,
             capsule_packets,
             from_capsules: tokio::sync::Mutex::new(from_capsules),
         }
     }
 
-    /// Largest packet the carrier takes now, in bytes.
+    /// The session as the packet path sees it.
+    pub(super) fn session(&self) -> &Arc<TunnelSession> {
+        &self.session
+    }
+
+    /// Who moves the packets.
+    pub(super) fn packets(&self) -> &Packets {
+        &self.packets
+    }
+
+    /// Packets flow from now on.
+    pub(super) fn begin(&self) {
+        if let Some(path) = self.packets.path() {
+            path.begin(&self.session);
+        }
+    }
+
+    /// The connection is over; no packet passes by any carrier any more.
+    pub(super) fn end(&self) {
+        self.carriers().close();
+        if let Some(path) = self.packets.path() {
+            path.end(&self.session);
+        }
+    }
+
+    /// Largest packet the carrier in use takes now, in bytes.
     pub(super) fn mtu(&self) -> u16 {
-        self.carrier.mtu()
+        self.carriers().mtu()
     }
 
     /// Packets to other addresses than these are dropped.
     pub(super) fn set_addresses(&self, addresses: &[IpNet]) {
-        self.addresses.store(Arc::new(addresses.to_vec()));
+        self.session.set_addresses(addresses);
     }
 
     /// Takes a packet that came in a DATAGRAM capsule instead of a QUIC datagram.
     pub(super) fn deliver_capsule(&self, packet: Bytes) {
         if self.capsule_packets.try_send(packet).is_err() {
-            self.counters.count_drop(DropReason::QueueFull);
+            self.carriers().counters().count_drop(DropReason::QueueFull);
         }
     }
 
-    /// Number of UDP datagrams that came from the gateway, of whatever kind.
+    /// Number of UDP datagrams that came from the gateway by QUIC, of whatever kind.
     pub(super) fn datagrams_received(&self) -> u64 {
-        self.carrier.quic().stats().udp_rx.datagrams
+        self.datagrams.quic().stats().udp_rx.datagrams
     }
 
     pub(super) fn stats(&self) -> ConnectionStats {
-        let traffic = self.counters.traffic();
-        let quic = self.carrier.quic();
+        let (carriers, quic) = (self.carriers(), self.datagrams.quic());
+        let traffic = carriers.counters().traffic();
         ConnectionStats {
-            carrier: "quic",
+            carrier: carriers.name(),
+            suite: carriers.suite().map(|suite| suite.label()),
+            rekeys: carriers.rekeys(),
             rx_packets: traffic.rx_packets,
             rx_bytes: traffic.rx_bytes,
+            rx_reordered: traffic.rx_reordered,
             tx_packets: traffic.tx_packets,
             tx_bytes: traffic.tx_bytes,
             drops: traffic.drops,
@@ -83,15 +114,21 @@ impl DataPath {
         }
     }
 
+    fn carriers(&self) -> &Carriers {
+        self.session.carriers()
+    }
+
+    fn count_drop(&self, reason: DropReason) {
+        self.carriers().counters().count_drop(reason);
+    }
+
     /// Whether a packet from the gateway is well-formed and for this device.
     fn check(&self, packet: &[u8]) -> Result<(), DropReason> {
-        let parsed = IpPacket::parse(packet)?;
-        let addressed = self.addresses.load().iter().any(|prefix| prefix.contains(&parsed.destination));
-        if addressed { Ok(()) } else { Err(DropReason::DestinationNotLeased) }
+        self.session.check(&IpPacket::parse(packet)?)
     }
 }
 
-/// Moves packets from the source to the gateway until the source fails, which is what it returns.
+/// Moves packets from an embedder's source to the gateway until the source fails, which is what it returns.
 pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -> io::Error {
     let mut batch = Vec::with_capacity(BATCH);
     let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1);
@@ -99,14 +136,14 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -
         if let Err(error) = source.receive(&mut batch, BATCH).await {
             return error;
         }
-        let mtu = path.mtu();
+        let mtu = path.datagrams.mtu();
         batch.retain(|packet: &PacketBuffer| match IpPacket::parse(packet.packet()) {
             Err(reason) => {
-                path.counters.count_drop(reason);
+                path.count_drop(reason);
                 false
             }
             Ok(parsed) if parsed.len > usize::from(mtu) => {
-                path.counters.count_drop(DropReason::TooBig);
+                path.count_drop(DropReason::TooBig);
                 if let Some(answer) = too_big.answer(packet.packet(), mtu, Instant::now()) {
                     source.deliver(&[Bytes::copy_from_slice(answer)]);
                 }
@@ -114,31 +151,34 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -
             }
             Ok(_) => true,
         });
-        path.carrier.send(&mut batch, &path.counters);
+        path.datagrams.send(&mut batch, path.carriers().counters());
     }
 }
 
-/// Moves packets from the gateway to the source until the connection ends or the task is dropped.
-pub(super) async fn downlink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) {
+/// Hands packets that come by QUIC to the host or the embedder until the connection ends or the task is dropped.
+pub(super) async fn downlink(path: Arc<DataPath>) {
     let mut from_capsules = path.from_capsules.lock().await;
+    let counters = path.carriers().counters();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
-            received = path.carrier.receive(&mut batch, BATCH, &path.counters) => if received.is_err() {
+            received = path.datagrams.receive(&mut batch, BATCH, counters) => if received.is_err() {
                 return; // The connection has ended.
             },
             Some(packet) = from_capsules.recv() => batch.push(packet),
         }
+        // The gateway may have its reasons not to send by ESP.
+        path.carriers().note_doubt();
         batch.retain(|packet| match path.check(packet) {
             Ok(()) => true,
             Err(reason) => {
-                path.counters.count_drop(reason);
+                counters.count_drop(reason);
                 false
             }
         });
-        path.counters.count_rx(batch.len() as u64, batch.iter().map(|packet| packet.len() as u64).sum());
-        for _refused in source.deliver(&batch)..batch.len() {
-            path.counters.count_drop(DropReason::TunWriteFailed);
+        counters.count_rx(batch.len() as u64, batch.iter().map(|packet| packet.len() as u64).sum());
+        for _refused in path.packets.deliver(&batch)..batch.len() {
+            counters.count_drop(DropReason::TunWriteFailed);
         }
         batch.clear();
     }

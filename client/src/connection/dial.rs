@@ -200,6 +200,11 @@ pub(super) mod tests {
 
     /// A gateway's endpoint on the loopback, and its authority.
     pub(crate) fn gateway() -> (quinn::Endpoint, CertificateDer<'static>) {
+        gateway_on(quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap())
+    }
+
+    /// A gateway's endpoint on a socket, and its authority.
+    pub(crate) fn gateway_on(socket: std::net::UdpSocket) -> (quinn::Endpoint, CertificateDer<'static>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -210,7 +215,6 @@ pub(super) mod tests {
         let leaf_key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
         let identity = tls::ServerIdentity::new(vec![leaf.unwrap().into(), authority.clone()], leaf_key).unwrap();
         let tls = tls::server_config(Arc::new(identity), &authority).unwrap();
-        let socket = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
         let keys = quic::EndpointKeys { reset: [1; 32], token: [2; 32], connection_id: 3 };
         (quic::server_endpoint(socket, tls, &keys).unwrap(), authority)
     }

@@ -39,6 +39,7 @@ pub struct ManagedHost {
     /// What is in force; `None` while the host stands between two plans. What is on it then, the changes know.
     plan: Option<Plan>,
     mtu: u16,
+    gso_max_segs: Option<u32>,
     full_tunnel: Option<FileLock>,
 }
 
@@ -56,8 +57,16 @@ impl ManagedHost {
             prepared: false,
             plan: None,
             mtu: SMALLEST_MTU,
+            gso_max_segs: None,
             full_tunnel: None,
         }
+    }
+
+    /// Limits how many packets of a flow the kernel hands over together through the TUN device.
+    #[must_use]
+    pub fn with_gso_max_segs(mut self, segments: u32) -> Self {
+        self.gso_max_segs = Some(segments);
+        self
     }
 
     /// The TUN device.
@@ -110,7 +119,9 @@ impl ManagedHost {
         let largest = u16::try_from(LARGEST_PACKET).unwrap_or(u16::MAX);
         let mtu = mtu.clamp(SMALLEST_MTU, largest);
         if mtu != self.mtu && self.prepared {
-            self.changes.set_link(&self.link, LinkSettings { mtu: Some(mtu.into()), up: None }).await?;
+            self.changes
+                .set_link(&self.link, LinkSettings { mtu: Some(mtu.into()), ..LinkSettings::default() })
+                .await?;
         }
         self.mtu = mtu;
         Ok(())
@@ -139,8 +150,20 @@ impl ManagedHost {
             self.changes.set_sysctl("net.ipv4.conf.all.rp_filter", LOOSE).await?;
         }
         self.hide_from_neighbours().await;
-        let settings = LinkSettings { mtu: Some(self.mtu.into()), up: Some(true) };
+        self.limit_superpackets().await;
+        let settings = LinkSettings { mtu: Some(self.mtu.into()), up: Some(true), ..LinkSettings::default() };
         self.changes.set_link(&self.link, settings).await
+    }
+
+    /// Makes the kernel's superpackets fit one UDP send, which costs nothing but speed where it cannot be done.
+    async fn limit_superpackets(&mut self) {
+        if self.gso_max_segs.is_none() {
+            return;
+        }
+        let settings = LinkSettings { gso_max_segs: self.gso_max_segs, ..LinkSettings::default() };
+        if let Err(error) = self.changes.set_link(&self.link, settings).await {
+            debug!(error = with_causes(&error), "the device's largest superpacket cannot be set");
+        }
     }
 
     /// Stops telling neighbours on other links by ARP that this host has the tunnel's addresses. A tunnel without this is better

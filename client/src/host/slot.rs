@@ -50,11 +50,11 @@ impl Slot {
 
 /// Opens a TUN device and the slot that goes with it: `name`, or the first free of `adit0`, `adit1`, ….
 ///
-/// Lock files are made in `run`. Must be called inside a tokio runtime.
+/// Lock files are made in `run`; for `offload` see [`Tun::create`]. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// A [`Failure`] that tells a missing `/dev/net/tun` from a missing capability and from a name in use.
-pub fn open_tun(run: &Path, name: Option<&str>) -> Result<(Tun, Slot), Failure> {
+pub fn open_tun(run: &Path, name: Option<&str>, offload: bool) -> Result<(Tun, Slot), Failure> {
     if let Some(name) = name {
         check_name(name)?;
     }
@@ -70,7 +70,7 @@ pub fn open_tun(run: &Path, name: Option<&str>) -> Result<(Tun, Slot), Failure> 
                 None => continue,
             }
         }
-        match Tun::create(&wanted) {
+        match Tun::create(&wanted, 1, offload) {
             Ok(tun) => return Ok((tun, Slot { number, _lock: lock })),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && name.is_none() => {}
             Err(error) => return Err(tun_failure(&wanted, &error)),

@@ -1,11 +1,10 @@
 //! What the session's driver needs of a connection, so that tests can give it another.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::{ConnectError, Connection, ConnectionEvent, ConnectionStats, Target};
-use crate::packet_source::PacketSource;
+use crate::packet_source::Packets;
 
 /// Makes connections.
 pub(super) trait Dial: Clone + Send + Sync + 'static {
@@ -13,13 +12,18 @@ pub(super) trait Dial: Clone + Send + Sync + 'static {
     type Line: Line;
 
     /// See [`Connection::open`].
-    fn dial(&self, target: Target, timeout: Duration) -> impl Future<Output = Result<Self::Line, ConnectError>> + Send;
+    fn dial(
+        &self,
+        target: Target,
+        packets: Packets,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Self::Line, ConnectError>> + Send;
 }
 
 /// An open connection.
 pub(super) trait Line: Send + 'static {
     /// See [`Connection::attach`].
-    fn attach(&mut self, source: Arc<dyn PacketSource>);
+    fn attach(&mut self);
     /// See [`Connection::next_event`]; safe to drop and call again.
     fn next_event(&mut self) -> impl Future<Output = ConnectionEvent> + Send;
     /// See [`Connection::stats`].
@@ -35,14 +39,14 @@ pub(super) struct Quic;
 impl Dial for Quic {
     type Line = Connection;
 
-    async fn dial(&self, target: Target, timeout: Duration) -> Result<Connection, ConnectError> {
-        Connection::open(&target, timeout).await
+    async fn dial(&self, target: Target, packets: Packets, timeout: Duration) -> Result<Connection, ConnectError> {
+        Connection::open(&target, packets, timeout).await
     }
 }
 
 impl Line for Connection {
-    fn attach(&mut self, source: Arc<dyn PacketSource>) {
-        Self::attach(self, source);
+    fn attach(&mut self) {
+        Self::attach(self);
     }
 
     async fn next_event(&mut self) -> ConnectionEvent {

@@ -153,7 +153,7 @@ impl<D: Dial> Driver<D> {
 
     fn begin_attempt(&self, timeout: Duration) -> Task<Attempted<D::Line>> {
         let profile = self.config.profile.clone();
-        let (dial, mark) = (self.dial.clone(), self.config.mark);
+        let (dial, packets, mark) = (self.dial.clone(), self.config.packets.clone(), self.config.mark);
         // A resolver that is asked through the tunnel cannot answer while it is down.
         let may_resolve = matches!(self.config.host, HostSetup::None) || !self.plan.takes_resolver();
         task::spawn(async move {
@@ -165,7 +165,7 @@ impl<D: Dial> Driver<D> {
             if addresses.is_empty() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
             }
-            let mut line = dial.dial(profile.target(addresses, mark), timeout).await?;
+            let mut line = dial.dial(profile.target(addresses, mark), packets, timeout).await?;
             let first = first_settings(&mut line).await?;
             Ok(Success { line, first, resolved })
         })
@@ -180,7 +180,7 @@ impl<D: Dial> Driver<D> {
             self.fail_attempt(host::obstacle(&error), &error.describe());
             return;
         }
-        line.attach(self.config.source.clone());
+        line.attach();
         self.adopt(network);
         self.learn_addresses(&line, &resolved);
         self.line = Some(line);
@@ -311,6 +311,9 @@ impl<D: Dial> Driver<D> {
         }
         if let Some(line) = &self.line {
             status.add_stats(line.stats());
+        }
+        if let Some(path) = self.config.packets.path() {
+            status.add_drops(path.counters().traffic().drops);
         }
         status
     }

@@ -61,14 +61,13 @@ fn report(undone: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::fs;
     use std::path::Path;
-    use std::{fs, thread};
 
     use adit_net::host::{Netlink, Route, RouteTarget};
-    use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+    use crate::test_namespace::in_namespace;
 
     fn unreachable(prefix: &str) -> Route {
         Route { table: 44311, prefix: prefix.parse().unwrap(), target: RouteTarget::Unreachable, metric: Some(200) }
@@ -102,18 +101,6 @@ mod tests {
 
     #[test]
     fn leftovers_of_every_dead_client_are_undone_before_a_start() {
-        if !nix::unistd::Uid::effective().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "needs root to make a network namespace");
-            // Past the test runner's capture.
-            return std::io::stderr().write_all(b"*** SKIPPED: needs root ***\n").unwrap();
-        }
-        let body = || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(two_journals());
-        };
-        if let Err(panic) = thread::spawn(body).join() {
-            std::panic::resume_unwind(panic);
-        }
+        in_namespace(two_journals);
     }
 }

@@ -44,15 +44,21 @@ pub struct Status {
     pub routes_total: usize,
     /// Resolvers inside the tunnel.
     pub dns: Vec<IpAddr>,
-    /// How packets travel, such as `quic`.
+    /// How packets travel: `esp` or `quic`.
     pub carrier: Option<String>,
+    /// The cipher suite, while packets travel by `esp`.
+    #[serde(default)]
+    pub suite: Option<String>,
+    /// How often the keys of `esp` were replaced.
+    #[serde(default)]
+    pub rekeys: u32,
     /// Largest inner packet, in bytes.
     pub mtu: Option<u16>,
     /// Round-trip time to the gateway, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Packets and bytes of the connection in use.
     pub counters: Counters,
-    /// Dropped packets by reason (non-zero only).
+    /// Dropped packets by reason (non-zero only): those of the connection in use, and those of no connection since the client began.
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -63,6 +69,9 @@ pub struct Counters {
     pub rx_packets: u64,
     /// Bytes received from the gateway.
     pub rx_bytes: u64,
+    /// Packets received by `esp` after one that was sent later.
+    #[serde(default)]
+    pub rx_reordered: u64,
     /// Packets sent to the gateway.
     pub tx_packets: u64,
     /// Bytes sent to the gateway.
@@ -87,15 +96,26 @@ impl Status {
     /// Adds the counters of a connection.
     pub(super) fn add_stats(&mut self, stats: ConnectionStats) {
         self.carrier = Some(stats.carrier.to_owned());
+        self.suite = stats.suite.map(str::to_owned);
+        self.rekeys = stats.rekeys;
         self.rtt_ms = Some(stats.rtt.as_secs_f64() * 1000.0);
         self.remote = stats.remote;
-        self.drops = stats.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
+        self.add_drops(stats.drops);
         self.counters = Counters {
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
+            rx_reordered: stats.rx_reordered,
             tx_packets: stats.tx_packets,
             tx_bytes: stats.tx_bytes,
         };
+    }
+
+    /// Adds dropped packets to those known already.
+    pub(super) fn add_drops(&mut self, drops: Vec<(&'static str, u64)>) {
+        for (reason, count) in drops {
+            let sum = self.drops.entry(reason.to_owned()).or_default();
+            *sum = sum.saturating_add(count);
+        }
     }
 }
 
@@ -119,6 +139,35 @@ mod tests {
     }
 
     #[test]
+    fn drops_of_the_connection_and_of_none_are_added_up() {
+        let mut status = Status::default();
+        let stats = ConnectionStats {
+            carrier: "esp",
+            suite: Some("aes-256-gcm"),
+            rekeys: 2,
+            rx_reordered: 3,
+            drops: vec![("too_big", 2), ("replayed", 1)],
+            ..ConnectionStats::default()
+        };
+        status.add_stats(stats);
+        status.add_drops(vec![("no_route", 4), ("too_big", 5)]);
+        let drops: Vec<_> = status.drops.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        assert_eq!(drops, [("no_route", 4), ("replayed", 1), ("too_big", 7)]);
+        assert_eq!((status.carrier.as_deref(), status.suite.as_deref()), (Some("esp"), Some("aes-256-gcm")));
+        assert_eq!((status.rekeys, status.counters.rx_reordered), (2, 3));
+    }
+
+    #[test]
+    fn status_of_an_older_client_is_understood() {
+        let mut value = serde_json::to_value(Status::default()).unwrap();
+        let status = value.as_object_mut().unwrap();
+        status.remove("suite");
+        status.remove("rekeys");
+        status["counters"].as_object_mut().unwrap().remove("rx_reordered");
+        assert_eq!(serde_json::from_value::<Status>(value).unwrap(), Status::default());
+    }
+
+    #[test]
     fn status_has_the_documented_fields() {
         let value = serde_json::to_value(Status::default()).unwrap();
         for field in [
@@ -132,6 +181,8 @@ mod tests {
             "routes",
             "dns",
             "carrier",
+            "suite",
+            "rekeys",
             "mtu",
             "rtt_ms",
             "counters",

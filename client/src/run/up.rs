@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::control::{self, ControlServer};
-use adit_proto::exit::Failure;
+use adit_net::tun::Tun;
+use adit_net::worker;
+use adit_proto::exit::{Exit, Failure};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -16,7 +18,8 @@ use super::lock::ClientLock;
 use super::recovery::{open_journal, recover_others};
 use super::{Session, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::host::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
-use crate::packet_source::TunSource;
+use crate::packet_path::{PacketPath, PacketPathSettings};
+use crate::packet_source::Packets;
 use crate::profile::{Directories, Profile, ProfileStore, file_failure};
 use crate::state::State;
 
@@ -28,6 +31,8 @@ pub struct UpOptions {
     pub directories: Directories,
     /// Name of the TUN device; `None` takes the first free of `adit0`, `adit1`, ….
     pub tun: Option<String>,
+    /// Whether ESP may be used, if the profile has it enabled.
+    pub esp: bool,
     /// How long the first connection may take to come about; `None` tries for ever.
     pub patience: Option<Duration>,
     /// Called once, after the first connection.
@@ -39,7 +44,7 @@ pub struct UpOptions {
 /// # Errors
 /// A [`Failure`] with its exit code; nothing is left on the host then.
 pub async fn up(options: UpOptions) -> Result<(), Failure> {
-    let UpOptions { profile, directories, tun, patience, on_connected } = options;
+    let UpOptions { profile, directories, tun, esp, patience, on_connected } = options;
     let name = profile.name.clone();
     directories.create_for_running().map_err(|(path, error)| file_failure(&path.display().to_string(), &error))?;
     let _lock = ClientLock::acquire(&directories, &name)?;
@@ -48,17 +53,20 @@ pub async fn up(options: UpOptions) -> Result<(), Failure> {
     // Before the device is made: another's leftovers may bear its name.
     recover_others(&directories, &name).await;
     let mut changes = open_journal(&journal).await?;
-    let (device, slot) = match open_tun(&directories.run, tun.as_deref()) {
-        Ok(opened) => opened,
+    let opened = open_tun(&directories.run, tun.as_deref(), profile.workers.tun_offload);
+    let started = opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, esp)?, slot)));
+    let (path, slot) = match started {
+        Ok(started) => started,
         Err(failure) => {
             changes.undo().await.map_err(|error| journal_failure(&journal, &error))?;
             return Err(failure);
         }
     };
-    let host = ManagedHost::new(changes, device.name(), slot, &directories.run);
+    let host =
+        ManagedHost::new(changes, path.link(), slot, &directories.run).with_gso_max_segs(profile.workers.gso_max_segs);
     let session = Session::start(SessionConfig {
         profile,
-        source: Arc::new(TunSource::new(device)),
+        packets: Packets::Device(Arc::new(path)),
         host: HostSetup::Managed(Box::new(host)),
         patience,
         mark: Some(MARK),
@@ -66,6 +74,17 @@ pub async fn up(options: UpOptions) -> Result<(), Failure> {
     });
     let _control = serve_control(&directories.socket(&name), session.handle());
     accompany(session, &mut signals, on_connected).await
+}
+
+fn start_packet_path(device: Tun, profile: &Profile, esp: bool) -> Result<PacketPath, Failure> {
+    let settings = PacketPathSettings {
+        esp: profile.esp.settings().filter(|_| esp),
+        worker: worker::Settings { yields: profile.workers.yields },
+        udp_offload: profile.workers.udp_offload,
+        mark: Some(MARK),
+    };
+    PacketPath::start(device, settings)
+        .map_err(|error| Failure::new(Exit::Other, "start the packet path", error.to_string(), ""))
 }
 
 /// Serves the control socket. The tunnel matters more than the socket, so a failure is only a warning.
@@ -128,10 +147,12 @@ async fn log_statistics(handle: &SessionHandle) {
     info!(
         state = status.state,
         carrier = status.carrier,
+        suite = status.suite,
         mtu = status.mtu,
         rtt_ms = status.rtt_ms,
         rx_packets = counters.rx_packets,
         rx_bytes = counters.rx_bytes,
+        rx_reordered = counters.rx_reordered,
         tx_packets = counters.tx_packets,
         tx_bytes = counters.tx_bytes,
         drops = ?status.drops,

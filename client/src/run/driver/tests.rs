@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::*;
 use crate::connection::{ConnectionStats, Target};
-use crate::packet_source::{BoxFuture, PacketSource};
+use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
 use crate::run::Session;
@@ -36,7 +36,7 @@ impl Prepared {
         let (outcomes, received) = mpsc::channel(8);
         let config = SessionConfig {
             profile: self.profile,
-            source: Arc::new(NoPackets),
+            packets: Packets::Embedder(Arc::new(NoPackets)),
             host: HostSetup::None,
             patience: Some(self.patience),
             mark: None,
@@ -54,7 +54,7 @@ struct ScriptedLine {
 }
 
 impl Line for ScriptedLine {
-    fn attach(&mut self, _source: Arc<dyn PacketSource>) {}
+    fn attach(&mut self) {}
 
     async fn next_event(&mut self) -> ConnectionEvent {
         match self.events.recv().await {
@@ -80,7 +80,7 @@ struct ScriptedDial(Arc<Mutex<mpsc::Receiver<Result<ScriptedLine, ConnectError>>
 impl Dial for ScriptedDial {
     type Line = ScriptedLine;
 
-    async fn dial(&self, _target: Target, _timeout: Duration) -> Result<ScriptedLine, ConnectError> {
+    async fn dial(&self, _target: Target, _packets: Packets, _timeout: Duration) -> Result<ScriptedLine, ConnectError> {
         match self.0.lock().await.recv().await {
             Some(outcome) => outcome,
             None => pending().await,

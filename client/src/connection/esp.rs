@@ -1,0 +1,90 @@
+//! The ESP carrier of a connection, if the gateway agreed to it.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_net::esp::{EspControl, EspError, EspSetup, exporter_secret};
+use adit_proto::connect_ip::client::Client;
+use adit_proto::esp::capsule::EspCapsule;
+
+use super::data::DataPath;
+use super::roaming::Roaming;
+use crate::packet_path::TunnelSession;
+
+/// Largest packet that goes by ESP, in bytes. A datagram with it fits an IPv4 path of 1500 bytes, and 45 of them one call.
+const LARGEST_PACKET: u16 = 1420;
+
+/// ESP on one connection; nothing if it was not negotiated.
+pub(super) struct Esp(Option<Negotiated>);
+
+struct Negotiated {
+    control: EspControl<TunnelSession>,
+    roaming: Roaming,
+}
+
+impl Esp {
+    /// Starts the first epoch if the gateway accepted the offer of `machine`.
+    pub(super) fn start(machine: &Client, quic: &quinn::Connection, data: &DataPath) -> Self {
+        Self(negotiate(machine, quic, data))
+    }
+
+    /// Takes a capsule of the gateway.
+    ///
+    /// # Errors
+    /// The two ends no longer agree, and the connection has to end.
+    pub(super) fn handle_capsule(&mut self, capsule: EspCapsule) -> Result<(), EspError> {
+        // Without negotiation the machine lets none through.
+        self.0.as_mut().map_or(Ok(()), |esp| esp.control.handle_capsule(capsule, Instant::now()))
+    }
+
+    /// Looks whether this host has moved, once a second.
+    pub(super) fn look(&mut self) {
+        if let Some(esp) = &mut self.0
+            && esp.roaming.has_moved()
+        {
+            esp.control.handle_rebind(Instant::now());
+        }
+    }
+
+    /// Waits until something is to be done, and does it; for ever without ESP. Cancel-safe.
+    ///
+    /// # Errors
+    /// ESP cannot go on, and the connection has to end.
+    pub(super) async fn next(&mut self) -> Result<(), EspError> {
+        match &mut self.0 {
+            Some(esp) => esp.control.next().await,
+            None => pending().await,
+        }
+    }
+
+    /// Hands what is to be sent on the request stream to the machine.
+    pub(super) fn send_capsules(&mut self, machine: &mut Client) {
+        let control = self.0.as_mut().map(|esp| &mut esp.control);
+        for capsule in control.into_iter().flat_map(|control| std::iter::from_fn(|| control.poll_capsule())) {
+            machine.send_esp(capsule);
+        }
+    }
+}
+
+fn negotiate(machine: &Client, quic: &quinn::Connection, data: &DataPath) -> Option<Negotiated> {
+    let (negotiated, path) = (machine.esp()?, data.packets().path()?);
+    let policy = path.esp()?.policy;
+    let remote = quic.remote_address();
+    let gateway = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    let mut secret = exporter_secret(quic)?;
+    let setup = EspSetup {
+        negotiated,
+        secret: &mut secret,
+        plane: path.plane(),
+        session: Arc::clone(data.session()),
+        policy,
+        largest_packet: LARGEST_PACKET,
+    };
+    let control = EspControl::client(setup, gateway, Instant::now());
+    Some(Negotiated { control, roaming: Roaming::new(gateway, path.mark()) })
+}
+
+#[cfg(test)]
+mod tests;

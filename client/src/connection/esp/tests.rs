@@ -1,0 +1,280 @@
+//! Whole connections over the loopback, to a gateway made of the network crate's parts.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use adit_net::carrier::Carriers;
+use adit_net::counters::Counters;
+use adit_net::datagrams::Datagrams;
+use adit_net::esp::EspSettings;
+use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::task::{self, Task};
+use adit_net::tun::Tun;
+use adit_net::udp::{Group, bind_group};
+use adit_net::worker::{DataPlane, Routing, Settings, Workers};
+use adit_proto::connect_ip::request::{Incoming, Request};
+use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
+use adit_proto::drop_reason::DropReason;
+use adit_proto::esp::capsule::{EspCapsule, FLAG_EXTENDED_SEQUENCE, SaInit};
+use adit_proto::esp::field::{Answer, Offer};
+use adit_proto::esp::spi::Spi;
+use adit_proto::esp::suite::Suite;
+use adit_proto::h3::connection::Role;
+use adit_proto::h3::message::MessageEvent;
+use adit_proto::packet::IpPacket;
+use arc_swap::ArcSwapOption;
+use data_encoding::BASE64;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::connection::dial::tests::gateway_on;
+use crate::connection::{ConnectError, Connection, ConnectionEvent, Credentials, Target};
+use crate::packet_path::{PacketPath, PacketPathSettings};
+use crate::packet_source::Packets;
+use crate::test_namespace::{in_namespace, ip, up};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A session as the gateway's worker sees it.
+struct Peer(Carriers);
+
+impl AsRef<Carriers> for Peer {
+    fn as_ref(&self) -> &Carriers {
+        &self.0
+    }
+}
+
+/// Sends what comes from the gateway's device to the one client; tells the test what comes from that.
+struct GatewayRouting {
+    peer: ArcSwapOption<Peer>,
+    arrived: mpsc::Sender<IpAddr>,
+    counters: Counters,
+}
+
+impl Routing for GatewayRouting {
+    type Session = Peer;
+
+    fn session_of(&self, _packet: &IpPacket) -> Option<Arc<Peer>> {
+        self.peer.load_full()
+    }
+
+    fn admit(&self, _peer: &Peer, packet: &IpPacket) -> Result<(), DropReason> {
+        self.arrived.try_send(packet.destination).unwrap();
+        Err(DropReason::DestinationNotLeased)
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// A gateway with one client.
+struct Gateway {
+    target: Target,
+    arrived: mpsc::Receiver<IpAddr>,
+    /// What the gateway is made to send, against the rules.
+    capsules: mpsc::Sender<EspCapsule>,
+    _serving: Task,
+}
+
+/// Starts a gateway that permits what is given, and has the device `gateway0` with a route to the client's address.
+fn gateway(permitted: Option<Offer>) -> Gateway {
+    ip("link set lo up");
+    let tun = Tun::create("gateway0", 1, true).unwrap();
+    ip("address add 10.64.9.1/24 dev gateway0");
+    up("gateway0");
+    ip("route add 10.64.3.2/32 dev gateway0");
+    let Group { quic, esp } = bind_group("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
+    let address = quic.local_addr().unwrap();
+    let (endpoint, authority) = gateway_on(quic);
+    let (arrived, arriving) = mpsc::channel(1024);
+    let routing = Arc::new(GatewayRouting { peer: ArcSwapOption::empty(), arrived, counters: Counters::default() });
+    let sockets = vec![esp.into_iter().map(Arc::new).collect()];
+    let workers = Workers::start(&routing, tun.queues(), sockets, Settings::default()).unwrap();
+    let (capsules, orders) = mpsc::channel(1);
+    let serving = async move {
+        let quic = endpoint.accept().await.unwrap().await.unwrap();
+        let http = H3Connection::start(quic, Role::Server);
+        let stream = http.accept_request().await.unwrap();
+        serve(&http, stream, permitted, &routing, Arc::clone(workers.handle()) as Arc<dyn DataPlane<Peer>>, orders)
+            .await;
+        drop((workers, tun));
+    };
+    let authority_pem =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&authority));
+    let target = Target {
+        host: "gw.example".to_owned(),
+        port: address.port(),
+        addresses: vec![address],
+        authority_pem,
+        credentials: Credentials::Token("t".to_owned()),
+        mark: None,
+    };
+    Gateway { target, arrived: arriving, capsules, _serving: task::spawn(serving) }
+}
+
+/// Serves one tunnel until it ends.
+async fn serve(
+    http: &H3Connection,
+    mut stream: RequestStream,
+    permitted: Option<Offer>,
+    routing: &GatewayRouting,
+    plane: Arc<dyn DataPlane<Peer>>,
+    mut orders: mpsc::Receiver<EspCapsule>,
+) {
+    let Some(MessageEvent::Headers(fields)) = stream.next_event().await.unwrap() else { panic!("no request") };
+    let Ok(Incoming::ConnectIp(request)) = Request::parse(&fields) else { panic!("another request") };
+    stream.expect_tunnel();
+    let answer = permitted.and_then(|permitted| permitted.choose(request.esp.as_ref()?));
+    let assignment = Assignment { addresses: vec!["10.64.3.2/32".parse().unwrap()], ..Assignment::default() };
+    let mut machine = Server::new(&request, assignment, answer);
+    stream.send_headers(&machine.response()).await.unwrap();
+    let datagrams = Arc::new(Datagrams::new(http.quic().clone(), stream.id()));
+    let peer = Arc::new(Peer(Carriers::new(datagrams)));
+    routing.peer.store(Some(Arc::clone(&peer)));
+    let mut esp = answer.map(|negotiated| server(negotiated, http.quic(), plane, &peer));
+    loop {
+        while let Some(capsule) = esp.as_mut().and_then(EspControl::poll_capsule) {
+            machine.send_esp(capsule);
+        }
+        while let Some(bytes) = machine.poll_transmit() {
+            stream.send_data(&bytes).await.unwrap();
+        }
+        let kept = async {
+            match &mut esp {
+                Some(esp) => esp.next().await.unwrap(),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            event = stream.next_event() => match event {
+                Ok(Some(MessageEvent::Data(data))) => machine.handle_data(&data).unwrap(),
+                _ => return,
+            },
+            () = kept => {}
+            Some(capsule) = orders.recv() => machine.send_esp(capsule),
+        }
+        while let Some(event) = machine.poll_event() {
+            if let (ServerEvent::Esp(capsule), Some(esp)) = (event, &mut esp) {
+                esp.handle_capsule(capsule, Instant::now()).unwrap();
+            }
+        }
+    }
+}
+
+fn server(
+    negotiated: Answer,
+    quic: &quinn::Connection,
+    plane: Arc<dyn DataPlane<Peer>>,
+    peer: &Arc<Peer>,
+) -> EspControl<Peer> {
+    let mut secret = exporter_secret(quic).unwrap();
+    let (session, policy) = (Arc::clone(peer), EspSettings::default().policy);
+    let setup = EspSetup { negotiated, secret: &mut secret, plane, session, policy, largest_packet: LARGEST_PACKET };
+    EspControl::server(setup, Instant::now())
+}
+
+/// A client's packet path over `adit0`, which 10.99.0.0/16 is routed to.
+fn packet_path(esp: Option<EspSettings>) -> Arc<PacketPath> {
+    let settings = PacketPathSettings { esp, udp_offload: true, ..PacketPathSettings::default() };
+    let path = PacketPath::start(Tun::create("adit0", 1, true).unwrap(), settings).unwrap();
+    ip("address add 192.0.2.1/32 dev adit0");
+    up("adit0");
+    ip("route add 10.99.0.0/16 dev adit0");
+    Arc::new(path)
+}
+
+async fn connect(gateway: &Gateway, path: &Arc<PacketPath>) -> Connection {
+    let opening = Connection::open(&gateway.target, Packets::Device(Arc::clone(path)), PATIENCE);
+    let mut connection = opening.await.unwrap_or_else(|error| panic!("{error}"));
+    assert!(matches!(connection.next_event().await, ConnectionEvent::Network(_)));
+    connection.attach();
+    connection
+}
+
+/// Waits for the next MTU.
+async fn next_mtu(connection: &mut Connection) -> u16 {
+    let event = tokio::time::timeout(PATIENCE, connection.next_event()).await.unwrap();
+    let ConnectionEvent::Mtu(mtu) = event else { panic!("{event:?}") };
+    mtu
+}
+
+/// Sends packets both ways until one arrived in each direction.
+async fn exchange(gateway: &mut Gateway, connection: &Connection) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let before = connection.stats().rx_packets;
+    let exchanged = async {
+        socket.send_to(b"up", "10.99.0.1:9").unwrap();
+        assert_eq!(gateway.arrived.recv().await, Some("10.99.0.1".parse().unwrap()));
+        socket.send_to(b"down", "10.64.3.2:9").unwrap();
+        while connection.stats().rx_packets == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, exchanged).await.unwrap();
+}
+
+#[test]
+fn packets_go_by_esp_once_it_is_up_and_the_mtu_follows() {
+    in_namespace(|| async {
+        let mut gateway = gateway(Some(Offer::default()));
+        let path = packet_path(Some(EspSettings::default()));
+        let mut connection = connect(&gateway, &path).await;
+        while next_mtu(&mut connection).await != LARGEST_PACKET {}
+        exchange(&mut gateway, &connection).await;
+        let stats = connection.stats();
+        assert_eq!((stats.carrier, stats.suite), ("esp", Some("aes-256-gcm")));
+        assert!(stats.tx_packets > 0 && stats.drops.is_empty(), "{stats:?}");
+        drop(connection);
+        assert_eq!(path.plane().claim_spi().map(|spi| spi.worker()), Some(0), "the path outlives the connection");
+    });
+}
+
+#[test]
+fn gateway_that_does_not_permit_esp_gets_no_capsule_of_it() {
+    in_namespace(|| async {
+        let gateway = gateway(None);
+        let path = packet_path(Some(EspSettings::default()));
+        let mut connection = connect(&gateway, &path).await;
+        let mtu = next_mtu(&mut connection).await;
+        assert_ne!(mtu, LARGEST_PACKET);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let stats = connection.stats();
+        assert_eq!((stats.carrier, stats.suite), ("quic", None));
+    });
+}
+
+#[test]
+fn client_without_esp_does_not_offer_it() {
+    in_namespace(|| async {
+        let gateway = gateway(Some(Offer::default()));
+        let connection = connect(&gateway, &packet_path(None)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(connection.stats().carrier, "quic");
+    });
+}
+
+#[test]
+fn gateway_that_breaks_the_rules_of_esp_loses_its_client() {
+    in_namespace(|| async {
+        let gateway = gateway(Some(Offer::default()));
+        let path = packet_path(Some(EspSettings::default()));
+        let mut connection = connect(&gateway, &path).await;
+        while next_mtu(&mut connection).await != LARGEST_PACKET {}
+        let spi = Spi::choose(0, || 0x1234, |_| false).unwrap();
+        let share = bytes::Bytes::new();
+        let strange =
+            SaInit { epoch: 7, suite: Suite::Aes256Gcm, flags: FLAG_EXTENDED_SEQUENCE, spi, group: None, share };
+        gateway.capsules.send(EspCapsule::SaInit(strange)).await.unwrap();
+        let ended = async {
+            loop {
+                if let ConnectionEvent::Closed(error) = connection.next_event().await {
+                    return error;
+                }
+            }
+        };
+        let error = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        assert!(matches!(error, ConnectError::Protocol(_)), "{error:?}");
+        assert_eq!(connection.stats().carrier, "quic", "its security associations outlived it");
+    });
+}

@@ -1,0 +1,56 @@
+//! Notices that this host has moved: that datagrams to the gateway would leave from another address.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use adit_net::quic;
+
+/// From which address datagrams to the gateway leave.
+pub(super) struct Roaming {
+    gateway: SocketAddr,
+    mark: Option<u32>,
+    local: Option<IpAddr>,
+}
+
+impl Roaming {
+    /// Remembers where the host is now. `mark` is the SO_MARK of its outer sockets, which routes may depend on.
+    pub(super) fn new(gateway: SocketAddr, mark: Option<u32>) -> Self {
+        Self { gateway, mark, local: source_address(gateway, mark).ok() }
+    }
+
+    /// Whether the address is another than before. A host without a way to the gateway has not moved yet.
+    pub(super) fn has_moved(&mut self) -> bool {
+        self.moved_to(source_address(self.gateway, self.mark).ok())
+    }
+
+    fn moved_to(&mut self, local: Option<IpAddr>) -> bool {
+        let moved = local.is_some() && local != self.local;
+        self.local = local.or(self.local);
+        moved
+    }
+}
+
+/// The address the routes give to datagrams to `to`. Sends nothing.
+fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
+    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = quic::bind(SocketAddr::new(any, 0), mark)?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_address_is_a_move() {
+        let [home, away] = ["192.0.2.1", "198.51.100.1"].map(|text| text.parse::<IpAddr>().unwrap());
+        let mut roaming = Roaming::new("127.0.0.1:443".parse().unwrap(), None);
+        assert_eq!(roaming.local, Some(Ipv4Addr::LOCALHOST.into()));
+        assert!(!roaming.has_moved());
+        let steps = [(Some(home), true), (Some(home), false), (None, false), (Some(home), false), (Some(away), true)];
+        for (local, moved) in steps {
+            assert_eq!(roaming.moved_to(local), moved, "{local:?}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The packet path of a client with a TUN device: one worker, and its sockets for ESP.
+//!
+//! It lives as long as the device, over all connections. The connection in use is its session: packets from the device go to
+//! that, by `esp` or else by `quic`, and only its packets reach the device. While there is none, packets are dropped.
+
+mod session;
+
+use std::io;
+use std::sync::Arc;
+
+use adit_net::counters::Counters;
+use adit_net::esp::EspSettings;
+use adit_net::tun::{Queue, Tun};
+use adit_net::udp::{EspSocket, bind_any};
+use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};
+use bytes::Bytes;
+use tokio::sync::Mutex;
+use tracing::{debug, warn};
+
+use session::ClientRouting;
+pub(crate) use session::TunnelSession;
+
+/// How a packet path works.
+#[derive(Debug, Clone, Default)]
+pub struct PacketPathSettings {
+    /// What is offered to the gateway, and when keys are replaced; `None` leaves `quic` as the only carrier.
+    pub esp: Option<EspSettings>,
+    /// How the worker works.
+    pub worker: Settings,
+    /// Whether the kernel segments and joins UDP datagrams.
+    pub udp_offload: bool,
+    /// Mark (SO_MARK) of the sockets; needs CAP_NET_ADMIN.
+    pub mark: Option<u32>,
+}
+
+/// The worker of one TUN device. Dropping it stops the worker and deletes the device.
+pub struct PacketPath {
+    routing: Arc<ClientRouting>,
+    handle: Arc<WorkersHandle<TunnelSession>>,
+    /// Whoever waits for its failure.
+    workers: Mutex<Workers<TunnelSession>>,
+    esp: Option<EspSettings>,
+    mark: Option<u32>,
+    tun: Tun,
+}
+
+impl PacketPath {
+    /// Starts the worker of `tun`, in the network namespace of the calling thread. Without sockets for ESP, packets go by `quic`
+    /// alone.
+    ///
+    /// # Errors
+    /// The system gives no thread, or the device has not exactly one queue.
+    pub fn start(tun: Tun, settings: PacketPathSettings) -> io::Result<Self> {
+        let [_queue] = tun.queues() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let PacketPathSettings { esp, worker, udp_offload, mark } = settings;
+        let sockets = esp.as_ref().map_or_else(Vec::new, |_| open_sockets(mark, udp_offload));
+        let routing = Arc::new(ClientRouting::default());
+        // One thread for both directions is as fast as two, and costs less.
+        let workers = Workers::start(&routing, tun.queues(), vec![sockets], worker)?;
+        let handle = Arc::clone(workers.handle());
+        let esp = esp.filter(|_| handle.has_sockets());
+        Ok(Self { routing, handle, workers: Mutex::new(workers), esp, mark, tun })
+    }
+
+    /// The TUN device's name.
+    #[must_use]
+    pub fn link(&self) -> &str {
+        self.tun.name()
+    }
+
+    /// What to offer to a gateway; `None` if ESP is not wanted or not possible.
+    pub(crate) fn esp(&self) -> Option<&EspSettings> {
+        self.esp.as_ref()
+    }
+
+    /// The mark of the sockets.
+    pub(crate) fn mark(&self) -> Option<u32> {
+        self.mark
+    }
+
+    /// What the control side of a session needs of the worker.
+    pub(crate) fn plane(&self) -> Arc<dyn DataPlane<TunnelSession>> {
+        Arc::clone(&self.handle) as Arc<dyn DataPlane<TunnelSession>>
+    }
+
+    /// From now on packets go to and come from this session.
+    pub(crate) fn begin(&self, session: &Arc<TunnelSession>) {
+        self.routing.begin(session);
+    }
+
+    /// The session is over; nothing if another one has begun.
+    pub(crate) fn end(&self, session: &Arc<TunnelSession>) {
+        self.routing.end(session);
+    }
+
+    /// Hands packets that came by another carrier to the host; returns how many it took. Never waits.
+    pub(crate) fn deliver(&self, packets: &[Bytes]) -> usize {
+        self.queue().map_or(0, |queue| queue.send(packets))
+    }
+
+    /// Drops of packets that belonged to no session.
+    pub(crate) fn counters(&self) -> &Counters {
+        self.routing.drops()
+    }
+
+    /// Waits until the worker has failed, which it does when the device is deleted; returns why. Cancel-safe.
+    pub(crate) async fn failed(&self) -> io::Error {
+        self.workers.lock().await.failed().await
+    }
+
+    fn queue(&self) -> Option<&Arc<Queue>> {
+        self.tun.queues().first()
+    }
+}
+
+/// One socket for each address family this host has; none if the system refuses, since there is another carrier.
+fn open_sockets(mark: Option<u32>, offload: bool) -> Vec<Arc<EspSocket>> {
+    let ipv4 = match bind_any(false, mark, offload) {
+        Ok(socket) => socket,
+        Err(error) => {
+            warn!(%error, "no socket for esp; packets go by quic");
+            return Vec::new();
+        }
+    };
+    let ipv6 = bind_any(true, mark, offload).inspect_err(|error| debug!(%error, "no IPv6 socket for esp"));
+    [Some(ipv4), ipv6.ok()].into_iter().flatten().map(Arc::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use adit_net::carrier::Carrier;
+    use adit_net::packet_buffer::PacketBuffer;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::test_namespace::{in_namespace, ip, up};
+
+    /// A connection that hands packets to the test.
+    struct Caught(mpsc::Sender<Vec<u8>>);
+
+    impl Carrier for Caught {
+        fn name(&self) -> &'static str {
+            "quic"
+        }
+
+        fn mtu(&self) -> u16 {
+            1400
+        }
+
+        fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
+            for packet in packets.drain(..) {
+                counters.count_tx(1, packet.packet().len() as u64);
+                self.0.try_send(packet.packet().to_vec()).unwrap();
+            }
+        }
+    }
+
+    /// A packet path over the device `adit0`, which is up, has the address 10.64.3.2, and carries nothing of its own accord.
+    fn path(settings: PacketPathSettings) -> PacketPath {
+        let path = PacketPath::start(Tun::create("adit0", 1, true).unwrap(), settings).unwrap();
+        ip("address add 10.64.3.2/24 dev adit0");
+        up("adit0");
+        path
+    }
+
+    fn session(carrier: Caught) -> Arc<TunnelSession> {
+        let session = TunnelSession::new(Arc::new(carrier));
+        session.set_addresses(&["10.64.3.2/32".parse().unwrap()]);
+        Arc::new(session)
+    }
+
+    #[test]
+    fn packets_of_the_device_go_to_the_session_in_use() {
+        in_namespace(|| async {
+            let path = path(PacketPathSettings::default());
+            let host = UdpSocket::bind("10.64.3.2:0").unwrap();
+            let to: SocketAddr = "10.64.3.9:9".parse().unwrap();
+            let dropped = || path.counters().traffic().drops.iter().map(|(_, count)| count).sum::<u64>();
+            host.send_to(b"to nobody", to).unwrap();
+            while dropped() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for _connection in 0..2 {
+                let (caught, mut packets) = mpsc::channel(64);
+                let session = session(Caught(caught));
+                path.begin(&session);
+                host.send_to(b"hello", to).unwrap();
+                let packet = tokio::time::timeout(Duration::from_secs(5), packets.recv()).await.unwrap();
+                assert!(packet.unwrap().ends_with(b"hello"));
+                session.carriers().close();
+                path.end(&session);
+            }
+        });
+    }
+
+    #[test]
+    fn esp_needs_settings_and_sockets() {
+        in_namespace(|| async {
+            let without = path(PacketPathSettings::default());
+            assert!(without.esp().is_none() && without.plane().claim_spi().is_some());
+            drop(without);
+            let settings = PacketPathSettings { esp: Some(EspSettings::default()), ..PacketPathSettings::default() };
+            let with = path(PacketPathSettings { mark: Some(crate::host::MARK), ..settings });
+            assert_eq!(with.esp(), Some(&EspSettings::default()));
+            assert_eq!(with.link(), "adit0");
+        });
+    }
+
+    #[test]
+    fn deleted_device_fails_the_path_for_whoever_asks() {
+        in_namespace(|| async {
+            let path = path(PacketPathSettings::default());
+            let deleting = async {
+                tokio::task::yield_now().await;
+                ip("link delete adit0");
+            };
+            let both = async { tokio::join!(path.failed(), deleting).0 };
+            tokio::time::timeout(Duration::from_secs(5), both).await.expect("nobody notices");
+            tokio::time::timeout(Duration::from_secs(5), path.failed()).await.expect("it is forgotten");
+        });
+    }
+}
