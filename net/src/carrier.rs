@@ -58,6 +58,8 @@ pub struct Signals {
     pub doubt: bool,
     /// The system refused a datagram as larger than the path takes.
     pub too_big: bool,
+    /// An inbound SA refused so much that new keys are wanted.
+    pub rekey: bool,
 }
 
 /// The carriers of one session and its traffic.
@@ -70,6 +72,7 @@ pub struct Carriers {
     sent: AtomicBool,
     doubt: AtomicBool,
     too_big: AtomicBool,
+    rekey: AtomicBool,
     signal: Notify,
 }
 
@@ -86,6 +89,7 @@ impl Carriers {
             sent: no(),
             doubt: no(),
             too_big: no(),
+            rekey: no(),
             signal: Notify::new(),
         }
     }
@@ -166,6 +170,11 @@ impl Carriers {
         self.note(&self.too_big);
     }
 
+    /// An inbound SA refused so much that new keys are wanted.
+    pub fn note_rekey(&self) {
+        self.note(&self.rekey);
+    }
+
     fn note(&self, flag: &AtomicBool) {
         if !flag.load(Ordering::Relaxed) {
             flag.store(true, Ordering::Release);
@@ -181,6 +190,7 @@ impl Carriers {
             sent: self.sent.load(Ordering::Acquire),
             doubt: self.doubt.swap(false, Ordering::AcqRel),
             too_big: self.too_big.swap(false, Ordering::AcqRel),
+            rekey: self.rekey.swap(false, Ordering::AcqRel),
         }
     }
 
@@ -259,7 +269,8 @@ mod tests {
         for _ in 0..2 {
             carriers.note_doubt();
             carriers.note_too_big();
-            assert_eq!(signals(carriers), Some(Signals { sent: false, doubt: true, too_big: true }));
+            carriers.note_rekey();
+            assert_eq!(signals(carriers), Some(Signals { sent: false, doubt: true, too_big: true, rekey: true }));
             assert_eq!(signals(carriers), None);
         }
     }

@@ -42,6 +42,9 @@ const REPORTS_AT_ONCE: usize = 32;
 /// How long workers may go on with a size that was just given up.
 const BATCHES_UNDER_WAY: Duration = Duration::from_millis(100);
 
+/// How long a path that came up has to show its size before it is used at the least one: all trials of the first size.
+const SIZE_WITHIN: Duration = Duration::from_secs(2);
+
 /// The packet that every path has to take, or another carrier does: what IPv6 asks of a link (RFC 8200 section 5), in bytes.
 const LEAST_PACKET: u16 = 1280;
 
@@ -65,6 +68,8 @@ pub struct EspControl<S: AsRef<Carriers>> {
     reports: mpsc::Receiver<Report>,
     /// When the system last refused a datagram of the size in use.
     too_big: Option<Instant>,
+    /// Until when a path that came up waits for its size, so that the device's MTU does not fall for one round trip.
+    size_due: Option<Instant>,
     failed: Option<EspError>,
 }
 
@@ -102,6 +107,7 @@ impl<S: AsRef<Carriers>> EspControl<S> {
             report_sender,
             reports,
             too_big: None,
+            size_due: None,
             failed: None,
         }
     }
@@ -158,7 +164,8 @@ impl<S: AsRef<Carriers>> EspControl<S> {
 
     fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let lifetime = self.epochs.active_ends(now).filter(|&(epoch, _)| self.over != Some(epoch));
-        let machines = [self.rekey.poll_timeout(), self.path.poll_timeout(), self.path_mtu.poll_timeout()];
+        let machines =
+            [self.rekey.poll_timeout(), self.path.poll_timeout(), self.path_mtu.poll_timeout(), self.size_due];
         let lifetime = lifetime.map(|(_epoch, ends)| ends);
         machines.into_iter().chain([lifetime]).flatten().min()
     }
@@ -174,6 +181,9 @@ impl<S: AsRef<Carriers>> EspControl<S> {
         self.rekey.handle_timeout(now);
         self.path.handle_timeout(now);
         self.path_mtu.handle_timeout(now);
+        if self.size_due.take_if(|due| now >= *due).is_some() {
+            self.update_route();
+        }
         self.settle(now)
     }
 
@@ -215,6 +225,9 @@ impl<S: AsRef<Carriers>> EspControl<S> {
         if signals.doubt {
             self.path.handle_doubt(now);
             self.path_mtu.handle_doubt(now);
+        }
+        if signals.rekey {
+            self.rekey.handle_wanted();
         }
         let is_news = self.too_big.is_none_or(|at| now.saturating_duration_since(at) >= BATCHES_UNDER_WAY);
         if signals.too_big && is_news {
@@ -272,6 +285,8 @@ impl<S: AsRef<Carriers>> EspControl<S> {
                 PathEvent::Up(to) => {
                     debug!(%to, "esp is up");
                     self.path_mtu.handle_up(now);
+                    let is_least = self.path_mtu.current() == datagram_len(LEAST_PACKET);
+                    self.size_due = now.checked_add(SIZE_WITHIN).filter(|_| is_least);
                 }
                 PathEvent::Moved(to) => {
                     debug!(%to, "esp moved");
@@ -280,6 +295,7 @@ impl<S: AsRef<Carriers>> EspControl<S> {
                 PathEvent::Down => {
                     debug!("esp is down");
                     self.path_mtu.handle_down();
+                    self.size_due = None;
                 }
             }
             self.update_route();
@@ -298,13 +314,15 @@ impl<S: AsRef<Carriers>> EspControl<S> {
                 PathMtuEvent::Current(datagram) => debug!(datagram, "esp path takes datagrams of this size"),
                 PathMtuEvent::TooNarrow => debug!("esp path is too narrow"),
             }
+            self.size_due = None;
             self.update_route();
         }
     }
 
     /// Tells the workers how to send now.
     fn update_route(&self) {
-        let passes = self.path.state() == PathState::Up && !self.path_mtu.is_too_narrow();
+        let has_size = self.size_due.is_none() && !self.path_mtu.is_too_narrow();
+        let passes = self.path.state() == PathState::Up && has_size;
         let route = self.epochs.active().zip(self.path.address()).filter(|_| passes).map(|(sa, to)| EspRoute {
             sa: Arc::clone(sa),
             to,

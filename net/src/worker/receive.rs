@@ -227,6 +227,10 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         let Some(entry) = current.and_then(|(_, place)| self.table.entry_mut(place)) else { return };
         let carriers = (*entry.session).as_ref();
         carriers.counters().count_reordered(tally.late);
+        if !entry.wants_rekey && entry.sa.wants_rekey() {
+            entry.wants_rekey = true;
+            carriers.note_rekey();
+        }
         if tally.datagrams == 0 {
             return;
         }

@@ -72,7 +72,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         }
     }
 
-    /// Takes one packet or superpacket; `false` if there is none. Small packets may wait until [`Self::flush`].
+    /// Takes one packet or superpacket and returns its segments; `None` if there is none. Single packets may wait until
+    /// [`Self::flush`].
     ///
     /// # Errors
     /// The TUN device is gone.
@@ -81,17 +82,18 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         routing: &R,
         queue: &Queue,
         sockets: &[Arc<EspSocket>],
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<usize>> {
         let len = match self.slots.read(queue) {
             Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Some(0)),
             Err(error) => return Err(error),
         };
-        if let Err(reason) = self.handle(routing, queue, sockets, len) {
+        let handled = self.handle(routing, queue, sockets, len);
+        Ok(Some(handled.unwrap_or_else(|reason| {
             routing.counters().count_drop(reason);
-        }
-        Ok(true)
+            1
+        })))
     }
 
     /// Sends what waits.
@@ -111,7 +113,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         queue: &Queue,
         sockets: &[Arc<EspSocket>],
         len: usize,
-    ) -> Result<(), DropReason> {
+    ) -> Result<usize, DropReason> {
         let superpacket = match Superpacket::parse(self.slots.header(), self.slots.head(len), len) {
             // Headers that go beyond the first slot: looked at again in one piece.
             Err(_) if len > self.slots.head(len).len() => {
@@ -121,7 +123,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         };
         let Some(session) = self.session_of(routing, &superpacket) else {
             count_drops(routing.counters(), superpacket.segments, DropReason::NoRoute);
-            return Ok(());
+            return Ok(superpacket.segments);
         };
         let carriers = (*session).as_ref();
         let sent = match &*carriers.esp() {
@@ -132,7 +134,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         if let Err(reason) = sent {
             count_drops(carriers.counters(), superpacket.segments, reason);
         }
-        Ok(())
+        Ok(superpacket.segments)
     }
 
     fn session_of<R: Routing<Session = S>>(&mut self, routing: &R, superpacket: &Superpacket) -> Option<Arc<S>> {

@@ -16,6 +16,8 @@ use crate::udp::EspSocket;
 
 /// Superpackets or messages moved in one direction before the other gets its turn.
 const BUDGET: usize = 8;
+/// Single packets that cost as much as one superpacket. A whole turn of them fills one call of UDP_SEGMENT.
+const SINGLES: usize = 8;
 
 /// Sockets of one worker at most, so that waiting for them needs no allocation: both families of 15 addresses.
 pub(super) const MAX_SOCKETS: usize = 30;
@@ -66,10 +68,11 @@ impl<R: Routing> Worker<R> {
     /// Moves a bounded number of packets in each direction; `false` if there were none.
     fn turn(&mut self) -> io::Result<bool> {
         let mut moved = false;
-        for _ in 0..BUDGET {
-            if !self.transmit.step(&*self.routing, &self.queue, &self.sockets)? {
-                break;
-            }
+        let mut left = BUDGET * SINGLES;
+        while left > 0
+            && let Some(segments) = self.transmit.step(&*self.routing, &self.queue, &self.sockets)?
+        {
+            left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
             moved = true;
         }
         self.transmit.flush(&self.sockets);

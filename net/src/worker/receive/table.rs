@@ -19,6 +19,8 @@ pub(super) struct Entry<S> {
     pub(super) reports: mpsc::Sender<Report>,
     /// The control side has heard of a packet.
     pub(super) announced: bool,
+    /// The control side has heard that it refused too much.
+    pub(super) wants_rekey: bool,
     /// The unproven address reported last, and when.
     pub(super) reported: Option<(SocketAddr, Instant)>,
 }
@@ -40,7 +42,7 @@ impl<S> Table<S> {
     pub(super) fn insert(&mut self, installation: Installation<S>) {
         let Installation { sa, epoch, session, reports } = installation;
         let spi = sa.spi().get();
-        let entry = Entry { sa, epoch, session, reports, announced: false, reported: None };
+        let entry = Entry { sa, epoch, session, reports, announced: false, wants_rekey: false, reported: None };
         let known = self.places.get(&spi).copied();
         let place = known.or_else(|| self.free.pop()).unwrap_or_else(|| {
             self.entries.push(None);
