@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use adit_proto::exit::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
-use crate::{demo, output};
+use crate::{demo, measure, output};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -19,13 +19,21 @@ struct Cli {
 enum Command {
     /// Start a gateway and a client, move real traffic through their tunnel, and take everything down.
     Demo(demo::Options),
+    /// Measure Adit: throughput, packet rates, round-trip times and cost, beside the bare cable.
+    Run(measure::Options),
+    /// Measure Adit and every other VPN installed here, in turns, and compare them.
+    Peers(measure::Options),
 }
 
 /// Runs the program; must be called while the process has a single thread.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Command::Demo(options) = Cli::parse().command;
-    match demo::run(&options) {
+    let outcome = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Run(options) => measure::run(&options, measure::Scope::Own),
+        Command::Peers(options) => measure::run(&options, measure::Scope::Peers),
+    };
+    match outcome {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             output::error(&format!("{error:#}"));
@@ -50,5 +58,15 @@ mod tests {
         assert!(Cli::try_parse_from(["adit-bench", "demo"]).is_ok());
         assert!(Cli::try_parse_from(["adit-bench", "demo", "--json", "--keep"]).is_ok());
         assert!(Cli::try_parse_from(["adit-bench", "demo", "--insecure"]).is_err());
+    }
+
+    #[test]
+    fn measurements_need_no_argument() {
+        assert!(Cli::try_parse_from(["adit-bench", "run"]).is_ok());
+        let peers =
+            ["adit-bench", "peers", "--only", "tcp-up,rtt", "--systems", "plain,adit", "--rounds", "2", "--wire"];
+        assert!(Cli::try_parse_from(peers).is_ok());
+        assert!(Cli::try_parse_from(["adit-bench", "run", "--only", "tpc-up"]).is_err());
+        assert!(Cli::try_parse_from(["adit-bench", "run", "--rounds", "0"]).is_err());
     }
 }

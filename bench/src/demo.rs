@@ -1,14 +1,13 @@
 //! The demo: a gateway and a client in a lab, real traffic through their tunnel, and nothing left afterwards.
 
-mod interrupt;
 mod report;
 mod steps;
 
 use anyhow::Result;
 use clap::Args;
 
+use crate::interrupt::Interrupt;
 use crate::lab::{self, Lab};
-use interrupt::Interrupt;
 use report::Report;
 use steps::Demo;
 

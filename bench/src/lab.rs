@@ -13,6 +13,7 @@
 //! was not translated, and the gateway does not forward until somebody tells it to.
 
 mod binaries;
+mod features;
 mod host;
 mod namespace;
 mod netlink;
@@ -30,6 +31,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 pub use binaries::{BIN_DIR, Binaries, binaries};
+pub use features::Feature;
 pub use host::{Host, LinkAddresses, Route};
 pub use process::{Output, Process};
 pub use skip::skip;
@@ -81,6 +83,22 @@ impl Lab {
         let near = LinkAddresses::new((OUTSIDE_V4, 24), (OUTSIDE_V6, 64));
         let far = LinkAddresses::new((INTERNET_V4, 24), (INTERNET_V6, 64));
         lab.link(&gateway, near, &internet, far)?;
+        Ok(lab)
+    }
+
+    /// Makes a lab with `client` and `gateway` only, joined by a cable of MTU 1,500.
+    ///
+    /// With `wire` every packet is alone on the cable: no link segments in the receiver's stead, and the receiver merges
+    /// what arrived as a network card's driver would (GRO).
+    pub fn pair(wire: bool) -> Result<Self> {
+        let mut lab = Self::new()?;
+        let gateway = lab.host("gateway")?;
+        let client = lab.add_client()?;
+        if wire {
+            for host in [&client, &gateway] {
+                host.set_features("eth0", &features::WIRE)?;
+            }
+        }
         Ok(lab)
     }
 

@@ -2,7 +2,10 @@
 
 pub mod cli;
 pub mod demo;
+mod interrupt;
 pub mod lab;
+pub mod measure;
 mod output;
 pub mod programs;
+pub mod systems;
 pub mod traffic;

@@ -180,8 +180,15 @@ impl Client {
 
     /// `adit-client up`; returns when the client says that it is connected.
     pub fn up(&mut self) -> Result<()> {
+        self.up_with(&[], &[])
+    }
+
+    /// `adit-client up` with more arguments and environment variables; returns when the client says that it is connected.
+    pub fn up_with(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         self.process = None;
-        self.process = Some(start(&self.host, self.command(&["up"]))?);
+        let mut command = self.command(&[&["up"], arguments].concat());
+        command.envs(environment.iter().copied());
+        self.process = Some(start(&self.host, command)?);
         Ok(())
     }
 

@@ -2,9 +2,14 @@
 //!
 //! A server here is a thread in the namespaces of its host that ends when the value is dropped. Every wait is bounded.
 
+mod barrage;
 mod capture;
 mod inject;
+mod latency;
+mod numbered;
 mod ping;
+mod search;
+mod stream;
 mod tcp;
 mod udp;
 
@@ -18,9 +23,14 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
+pub use barrage::{BarragePlan, BarrageReport, BarrageTarget};
 pub use capture::{Capture, Captured};
 pub use inject::{inject, udp_packet};
+pub use latency::{Latencies, echoes};
+pub use numbered::{NumberedPlan, NumberedReport, numbered};
 pub use ping::{Answer, ping, ping_with_ttl};
+pub use search::{Search, highest_rate};
+pub use stream::{StreamPlan, Streams};
 pub use tcp::{Direction, TcpServer, Transfer, transfer};
 pub use udp::{EchoReport, Heartbeat, UdpEcho, echo};
 

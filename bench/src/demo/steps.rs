@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::interrupt::Interrupt;
 use super::report::{Entry, PingResult, Report, RoundTrip, TransferResult, microseconds, short};
+use crate::interrupt::Interrupt;
 use crate::lab::{Binaries, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 use crate::programs::{Client, Gateway, PATIENCE, TUN};
 use crate::traffic::{Direction, TcpServer, ping, transfer};

@@ -16,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::namespace::Namespace;
 use super::process::{Output, Process};
-use super::{netlink, snapshot};
+use super::{Feature, features, netlink, snapshot};
 
 /// What a host's resolver file says at first; nobody answers at that address.
 const RESOLV_CONF: &str = "nameserver 192.0.2.53\n";
@@ -148,6 +148,35 @@ impl Host {
     pub fn set_mtu(&self, link: &str, mtu: u32) -> Result<()> {
         let link = link.to_owned();
         self.run(move || netlink::run(async |handle| netlink::set_mtu(&handle, &link, mtu).await))
+    }
+
+    /// Gives one of the host's links an address and sets it up, as a person would who configures a tunnel by hand.
+    pub fn add_address(&self, link: &str, address: IpNet) -> Result<()> {
+        let link = link.to_owned();
+        self.run(move || {
+            netlink::run(async |handle| {
+                netlink::add_address(&handle, &link, address).await?;
+                netlink::set_link(&handle, &link, true).await
+            })
+        })
+    }
+
+    /// The largest packet one of the host's links takes.
+    pub fn mtu(&self, link: &str) -> Result<u32> {
+        let link = link.to_owned();
+        self.run(move || netlink::run(async |handle| netlink::mtu(&handle, &link).await))
+    }
+
+    /// Switches offloads of one of the host's links on or off, by the names `ethtool -k` has for them.
+    pub fn set_features(&self, link: &str, wanted: &'static [Feature]) -> Result<()> {
+        let link = link.to_owned();
+        self.run(move || features::set(&link, wanted))
+    }
+
+    /// The offloads of one of the host's links that are on.
+    pub fn features(&self, link: &str) -> Result<Vec<String>> {
+        let link = link.to_owned();
+        self.run(move || features::active(&link))
     }
 
     /// The index of one of the host's links.

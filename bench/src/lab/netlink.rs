@@ -40,6 +40,15 @@ pub(super) async fn set_mtu(handle: &Handle, link: &str, mtu: u32) -> Result<()>
     handle.link().set(message).execute().await.with_context(|| format!("set link {link} mtu={mtu}"))
 }
 
+/// The largest packet a link takes.
+pub(super) async fn mtu(handle: &Handle, link: &str) -> Result<u32> {
+    let links = links(handle).await?;
+    let found = links.iter().find(|message| link_name(message) == Some(link));
+    let attributes = found.map(|message| message.attributes.as_slice()).unwrap_or_default();
+    let mtu = attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None });
+    mtu.ok_or_else(|| anyhow!("no link is called {link}"))
+}
+
 /// Makes a pair of connected links: `name` here and `peer` in the network namespace `peer_namespace`.
 pub(super) async fn add_veth(handle: &Handle, name: &str, peer: &str, peer_namespace: &File) -> Result<()> {
     let descriptor: RawFd = peer_namespace.as_raw_fd();

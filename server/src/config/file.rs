@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(problems, []);
         let config = config.unwrap();
         assert_eq!(config.listen, ["[::]:443".parse().unwrap()]);
-        assert_eq!(config.tun, TunConfig { name: "adit0".into(), mtu: 1400 });
+        assert_eq!(config.tun, TunConfig { name: "adit0".into(), mtu: 1420 });
         assert_eq!(config.routes.len(), 2);
         assert_eq!((config.client_to_client, config.masquerade), (false, true));
         assert_eq!(config.limits, Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000 });

@@ -91,8 +91,8 @@ pub const KEYS: &[Key] = &[
     key("tun.name", Some(r#""adit0""#), r#""adit0""#, "Name of the TUN device, at most 15 characters."),
     key(
         "tun.mtu",
-        Some("1400"),
-        "1400",
+        Some("1420"),
+        "1420",
         "Largest packet inside the tunnel, in bytes; 1280 to 9216. What does not fit is answered with the size that does.",
     ),
     key(

@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether the user wants the demo to end.
+/// Whether the user wants the work to end.
 #[derive(Debug)]
-pub(super) struct Interrupt(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Interrupt(Arc<(Mutex<bool>, Condvar)>);
 
 impl Interrupt {
     /// Takes over INT and TERM for the rest of the process's life.
-    pub(super) fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
         let signals =
             runtime.block_on(async { Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) });
@@ -36,16 +37,23 @@ impl Interrupt {
         Ok(Self(shared))
     }
 
-    /// Fails once the user wants the demo to end.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Fails once the user wants the work to end.
+    pub(crate) fn check(&self) -> Result<()> {
         if *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
             bail!("interrupted");
         }
         Ok(())
     }
 
-    /// Waits until the user wants the demo to end.
-    pub(super) fn wait(&self) {
+    /// Sleeps, and fails as soon as the user wants the work to end.
+    pub(crate) fn pause(&self, duration: Duration) -> Result<()> {
+        let wanted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.1.wait_timeout_while(wanted, duration, |wanted| !*wanted));
+        self.check()
+    }
+
+    /// Waits until the user wants the work to end.
+    pub(crate) fn wait(&self) {
         let wanted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.0.1.wait_while(wanted, |wanted| !*wanted));
     }

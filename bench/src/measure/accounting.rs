@@ -1,0 +1,212 @@
+//! What traffic cost: processor time and memory of processes, and the kernel's counters, read from `/proc`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::lab::Host;
+
+/// Processor time of a process, all its threads together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CpuTime {
+    /// In user space.
+    pub(super) user: Duration,
+    /// In the kernel on its behalf.
+    pub(super) system: Duration,
+}
+
+impl CpuTime {
+    /// Both together.
+    pub(super) fn total(self) -> Duration {
+        self.user + self.system
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+
+    /// What was spent since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self { user: self.user.saturating_sub(before.user), system: self.system.saturating_sub(before.system) }
+    }
+}
+
+/// Processor time of several processes and their present children together.
+pub(super) fn cpu_time(processes: impl IntoIterator<Item = u32>) -> Result<CpuTime> {
+    // Each once, also where one of them is a child of another.
+    let family: BTreeSet<u32> = processes.into_iter().flat_map(with_children).collect();
+    family.into_iter().try_fold(CpuTime::default(), |sum, process| {
+        let path = format!("/proc/{process}/stat");
+        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        Ok(sum.plus(parse_stat(&stat, tick()?).with_context(|| format!("understand {path}"))?))
+    })
+}
+
+/// A process, its children, and theirs; the process alone where the kernel does not tell.
+fn with_children(process: u32) -> Vec<u32> {
+    let mut family = vec![process];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(children(parent));
+        next += 1;
+    }
+    family
+}
+
+/// The children of all threads of a process (proc_pid_task(5)).
+fn children(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// `utime` and `stime` of `/proc/PID/stat` (proc_pid_stat(5)), which follow a name that may hold anything.
+fn parse_stat(stat: &str, tick: Duration) -> Option<CpuTime> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || Some(tick * fields.next()?.parse().ok()?);
+    Some(CpuTime { user: next()?, system: next()? })
+}
+
+/// Length of the kernel's unit of processor time.
+fn tick() -> Result<Duration> {
+    let per_second = sysconf(SysconfVar::CLK_TCK).context("ask for the clock tick")?.context("a clock tick")?;
+    Ok(Duration::from_secs(1) / u32::try_from(per_second).context("a clock tick is short")?)
+}
+
+/// Resident memory of a process and its present children in bytes; what they share counts for each.
+pub(super) fn resident(process: u32) -> Result<u64> {
+    with_children(process).into_iter().map(resident_alone).sum()
+}
+
+fn resident_alone(process: u32) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes =
+        line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.trim().parse::<u64>().ok());
+    Ok(kibibytes.with_context(|| format!("find VmRSS in {path}"))? * 1024)
+}
+
+/// Time of all processors together, by what they did (`/proc/stat`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct MachineTime {
+    /// Programs, in user space.
+    pub(super) user: Duration,
+    /// Everything but waiting.
+    pub(super) busy: Duration,
+    /// Taken by the hypervisor.
+    pub(super) steal: Duration,
+}
+
+impl MachineTime {
+    /// Until now, since the machine started.
+    pub(super) fn now() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+        Self::parse(&stat, tick()?).context("understand /proc/stat")
+    }
+
+    fn parse(stat: &str, tick: Duration) -> Option<Self> {
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+        let times: Vec<Duration> = line.split_whitespace().map_while(|text| Some(tick * text.parse().ok()?)).collect();
+        let [user, nice, system, _idle, _wait, irq, softirq, steal, ..] = times.as_slice() else { return None };
+        Some(Self { user: *user + *nice, busy: *user + *nice + *system + *irq + *softirq, steal: *steal })
+    }
+
+    /// What passed since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(before.user),
+            busy: self.busy.saturating_sub(before.busy),
+            steal: self.steal.saturating_sub(before.steal),
+        }
+    }
+}
+
+/// Counters of a host's network (`/proc/net/snmp`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Counters(HashMap<String, u64>);
+
+impl Counters {
+    /// Those of one host, now.
+    pub(super) fn of(host: &Host) -> Result<Self> {
+        // Not /proc/net, which is that of the process's first thread.
+        let text = host.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).context("read network counters")?;
+        Ok(Self::parse(&text))
+    }
+
+    /// Pairs of lines, the first with names, the second with values, both beginning with the protocol.
+    fn parse(text: &str) -> Self {
+        let mut counters = HashMap::new();
+        let mut lines = text.lines();
+        while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+            let protocol = names.split(':').next().unwrap_or_default();
+            for (name, value) in names.split_whitespace().zip(values.split_whitespace()).skip(1) {
+                counters.insert(format!("{protocol}{name}"), value.parse().unwrap_or_default());
+            }
+        }
+        Self(counters)
+    }
+
+    /// How much the counter `name` (protocol and name in one, such as `TcpRetransSegs`) grew since `before`.
+    pub(super) fn growth(&self, before: &Self, name: &str) -> u64 {
+        let of = |counters: &Self| counters.0.get(name).copied().unwrap_or_default();
+        of(self).saturating_sub(of(before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn name_of_a_process_does_not_confuse_its_times() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 30 5 6 20 0 1 0 99 1 2";
+        let time = parse_stat(stat, TICK).unwrap();
+        assert_eq!((time.user, time.system), (Duration::from_millis(1_500), Duration::from_millis(300)));
+        assert_eq!(time.total(), Duration::from_millis(1_800));
+        assert_eq!(parse_stat("7 (a", TICK), None);
+    }
+
+    #[test]
+    fn own_times_and_memory_are_there() {
+        let own = std::process::id();
+        assert!(resident(own).unwrap() > 1 << 20);
+        let before = (cpu_time([own]).unwrap(), MachineTime::now().unwrap());
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_millis(60) {}
+        assert!(cpu_time([own]).unwrap().since(before.0).total() >= Duration::from_millis(20));
+        assert!(MachineTime::now().unwrap().since(before.1).busy >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn children_belong_to_their_process() {
+        let mut child = std::process::Command::new("sleep").arg("10").spawn().unwrap();
+        let family = with_children(std::process::id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(family.contains(&std::process::id()) && family.contains(&child.id()));
+        assert_eq!(with_children(child.id()), [child.id()]);
+    }
+
+    #[test]
+    fn counters_are_named_by_protocol() {
+        let before = Counters::parse("Tcp: InSegs RetransSegs\nTcp: 5 1\nUdp: RcvbufErrors\nUdp: 2\n");
+        let after = Counters::parse("Tcp: InSegs RetransSegs\nTcp: 9 4\nUdp: RcvbufErrors\nUdp: 2\n");
+        assert_eq!(after.growth(&before, "TcpRetransSegs"), 3);
+        assert_eq!(after.growth(&before, "UdpRcvbufErrors"), 0);
+        assert_eq!(after.growth(&before, "TcpInCsumErrors"), 0);
+    }
+
+    #[test]
+    fn machine_time_needs_its_eight_columns() {
+        let time = MachineTime::parse("cpu  100 10 50 900 1 2 3 4 0 0\ncpu0 1\n", TICK).unwrap();
+        assert_eq!(time.user, TICK * 110);
+        assert_eq!((time.busy, time.steal), (TICK * 165, TICK * 4));
+        assert_eq!(MachineTime::parse("cpu 1 2 3\n", TICK), None);
+    }
+}

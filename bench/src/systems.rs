@@ -1,0 +1,197 @@
+//! What can be measured: the bare cable, Adit in its variants, and other VPNs that are installed here.
+//!
+//! Each is started in a lab of its own, with a `client` and a `gateway` joined by one cable, so nothing of the one is
+//! there when the next is measured. A new one is an implementation of [`System`] and a line in [`catalogue`].
+
+mod adit;
+mod keys;
+mod ocserv;
+mod plain;
+mod quincy;
+mod wireguard;
+
+use std::env;
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use adit_proto::exit::Failure;
+use anyhow::{Result, bail};
+
+use crate::lab::{Host, Lab, Process};
+use crate::traffic::ping;
+
+pub use adit::{Variant, own_variants};
+
+/// Environment variable that names the folder `install-peers.sh` installed to.
+pub const PEERS_DIR: &str = "ADIT_PEERS";
+
+/// Longest wait for a tunnel that carries packets.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Something that carries packets from `client` to `gateway`.
+pub trait System: Debug {
+    /// Its name, as `--systems` takes it.
+    fn name(&self) -> &str;
+
+    /// The programs it runs, gateway first.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a reason and a next step where one is not installed.
+    fn programs(&self) -> Result<Vec<PathBuf>, Failure>;
+
+    /// Settings that differ from what its authors ship, for the report.
+    fn settings(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Starts it in a lab of [`Lab::pair`]; packets may not pass yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails with what its programs said last.
+    fn start(&self, lab: Lab) -> Result<Running>;
+}
+
+/// A system that was started; everything of it ends on drop.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the traffic to the gateway starts.
+    pub client: End,
+    /// Where it ends.
+    pub gateway: End,
+    // Before the lab: its processes run there.
+    owner: Box<dyn Owner>,
+    _lab: Lab,
+}
+
+/// What keeps a system running.
+trait Owner: Debug {
+    /// The carrier packets travel by now, where the system has a choice and tells.
+    fn carrier(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Owner for () {}
+impl Owner for Vec<Process> {}
+
+/// One end of a tunnel.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// Its host.
+    pub host: Host,
+    /// The link packets enter the tunnel by.
+    pub link: String,
+    /// Its address in the tunnel.
+    pub address: Ipv4Addr,
+    /// The process that carries the packets, itself or by its children, where there is one.
+    pub process: Option<u32>,
+}
+
+impl Running {
+    /// The processes of both ends.
+    pub fn processes(&self) -> impl Iterator<Item = u32> {
+        [&self.client, &self.gateway].into_iter().filter_map(|end| end.process)
+    }
+
+    /// The carrier packets travel by now, where the system has a choice and tells.
+    #[must_use]
+    pub fn carrier(&self) -> Option<String> {
+        self.owner.carrier()
+    }
+
+    /// Waits until an echo request from the client is answered.
+    pub(crate) fn wait_until_it_carries(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let target = self.gateway.address.into();
+        while ping(&self.client.host, target, Duration::from_millis(200))?.rtt().is_none() {
+            if Instant::now() > deadline {
+                bail!("no packet passed in {PATIENCE:?}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All systems known here, in the order in which they are shown.
+#[must_use]
+pub fn catalogue(variants: &[Variant], peers: &Programs) -> Vec<Box<dyn System>> {
+    let mut systems: Vec<Box<dyn System>> = vec![Box::new(plain::Plain)];
+    systems.extend(variants.iter().map(|variant| Box::new(adit::Adit::new(variant.clone())) as Box<dyn System>));
+    systems.push(Box::new(wireguard::WireGuard::go(peers)));
+    systems.push(Box::new(wireguard::WireGuard::boringtun(peers)));
+    systems.push(Box::new(quincy::Quincy::new(peers)));
+    systems.push(Box::new(ocserv::Ocserv::new(peers)));
+    systems
+}
+
+/// Where the programs of other VPNs are.
+#[derive(Debug, Clone, Default)]
+pub struct Programs {
+    folders: Vec<PathBuf>,
+}
+
+impl Programs {
+    /// Looks in `folder` first, then where `ADIT_PEERS` and `install-peers.sh` have them, then in `PATH`.
+    #[must_use]
+    pub fn new(folder: Option<&Path>) -> Self {
+        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
+        let installed = [
+            folder.map(Path::to_owned),
+            env::var_os(PEERS_DIR).map(PathBuf::from),
+            cache.map(|cache| cache.join("adit-peers")),
+        ];
+        let mut folders: Vec<PathBuf> = installed.into_iter().flatten().map(|folder| folder.join("bin")).collect();
+        folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+        Self { folders }
+    }
+
+    /// The path of a program.
+    fn find(&self, program: &str) -> Result<PathBuf, Failure> {
+        let found = self.folders.iter().map(|folder| folder.join(program)).find(|path| path.is_file());
+        found.ok_or_else(|| {
+            let next = "run bench/install-peers.sh, or name its folder with --peers-dir";
+            Failure::new(adit_proto::exit::Exit::Unsupported, program, "is not installed", next)
+        })
+    }
+}
+
+/// The value `probe` gives, asked until it does; fails with what `process` said last.
+fn wait_for<T>(what: &str, process: &Process, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return Ok(found);
+        }
+        if process.try_wait()?.is_some() || Instant::now() > deadline {
+            bail!("{what} never came\n{}", process.tail());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_systems_are_distinct() {
+        let systems = catalogue(&own_variants(), &Programs::default());
+        let mut names: Vec<_> = systems.iter().map(|system| system.name().to_owned()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), systems.len());
+    }
+
+    #[test]
+    fn missing_program_has_a_next_step() {
+        let failure = Programs::default().find("no-such-program").unwrap_err();
+        assert!(failure.to_string().contains("install-peers.sh"), "{failure}");
+    }
+}

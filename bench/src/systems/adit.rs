@@ -1,0 +1,186 @@
+//! Adit itself, in any number of variants that differ in settings or in the build.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use adit_proto::exit::{Exit, Failure};
+use anyhow::{Context, Result, ensure};
+
+use super::{End, Owner, Running, System};
+use crate::lab::{self, Binaries, Lab, Process};
+use crate::programs::{Client, Gateway, TUN};
+
+/// Longest wait for the client's change to its faster carrier.
+const SWITCH: Duration = Duration::from_secs(3);
+
+/// Adit under one name, with the settings and programs that make it what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name, as `--systems` takes it.
+    pub name: String,
+    /// Keys of `server.toml` that differ from what `adit-server init` writes.
+    pub settings: Vec<(String, String)>,
+    /// The folder with `adit-server` and `adit-client`; `None` for those of this build.
+    pub programs: Option<PathBuf>,
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    /// Reads `NAME`, `NAME:KEY=VALUE` or `NAME:KEY=VALUE;KEY=VALUE`; the key `programs` names a folder.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return Err(format!("{name:?} is no name: letters, digits, - _ and . make one"));
+        }
+        let mut variant = Self { name: name.to_owned(), settings: Vec::new(), programs: None };
+        for pair in rest.split(';').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no `=`"))?;
+            if key == "programs" {
+                variant.programs = Some(PathBuf::from(value));
+            } else {
+                variant.settings.push((key.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(variant)
+    }
+}
+
+/// The variants that need no flag: as shipped, with the smaller cipher, and with the QUIC carrier only.
+#[must_use]
+pub fn own_variants() -> Vec<Variant> {
+    let variant = |name: &str, settings: &[(&str, &str)]| Variant {
+        name: name.to_owned(),
+        settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        programs: None,
+    };
+    vec![
+        variant("adit", &[]),
+        variant("adit-aes128", &[("esp.suites", "aes-128-gcm")]),
+        variant("adit-quic", &[("esp.enabled", "false")]),
+    ]
+}
+
+/// Adit as a system to measure.
+#[derive(Debug)]
+pub(super) struct Adit {
+    variant: Variant,
+}
+
+impl Adit {
+    /// Adit in one variant.
+    pub(super) fn new(variant: Variant) -> Self {
+        Self { variant }
+    }
+
+    fn binaries(&self) -> Result<Binaries, Failure> {
+        let Some(folder) = &self.variant.programs else { return lab::binaries() };
+        let program = |name: &str| {
+            let path = folder.join(name);
+            let next = format!("name the right folder in --adit {}:programs=…", self.variant.name);
+            let missing = || Failure::new(Exit::Usage, path.display().to_string(), "is no file", next);
+            if path.is_file() { Ok(path) } else { Err(missing()) }
+        };
+        Ok(Binaries { server: program("adit-server")?, client: program("adit-client")? })
+    }
+}
+
+impl System for Adit {
+    fn name(&self) -> &str {
+        &self.variant.name
+    }
+
+    fn programs(&self) -> Result<Vec<PathBuf>, Failure> {
+        self.binaries().map(|binaries| vec![binaries.server, binaries.client])
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        self.variant.settings.clone()
+    }
+
+    fn start(&self, mut lab: Lab) -> Result<Running> {
+        let binaries = self.binaries()?;
+        let mut gateway = Gateway::new(&lab.host("gateway")?, &binaries);
+        let mut client = Client::new(&lab.host("client")?, &binaries);
+        for (key, value) in &self.variant.settings {
+            gateway.set(key, value);
+        }
+        gateway.init()?.success()?;
+        gateway.start()?;
+        client.join(&gateway.invite("bench", &[])?)?.success()?;
+        client.up()?;
+        let near = End {
+            host: client.host().clone(),
+            link: TUN.to_owned(),
+            address: v4(&client.inner_addresses()?)?,
+            process: client.process().map(Process::id),
+        };
+        let far = End {
+            host: gateway.host().clone(),
+            link: TUN.to_owned(),
+            address: v4(&gateway.inner_addresses()?)?,
+            process: gateway.process().map(Process::id),
+        };
+        let owner = Programs { client, _gateway: gateway };
+        if !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned())) {
+            owner.wait_for_fast_carrier();
+        }
+        Ok(Running { client: near, gateway: far, owner: Box::new(owner), _lab: lab })
+    }
+}
+
+/// Both programs while they run.
+#[derive(Debug)]
+struct Programs {
+    client: Client,
+    _gateway: Gateway,
+}
+
+impl Programs {
+    /// Gives the client time to change from `quic`, which it begins with, to `esp`; without it `quic` is what is measured.
+    fn wait_for_fast_carrier(&self) {
+        let deadline = Instant::now() + SWITCH;
+        while self.carrier().as_deref() != Some("esp") && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Owner for Programs {
+    fn carrier(&self) -> Option<String> {
+        self.client.status().ok()?.carrier
+    }
+}
+
+fn v4(addresses: &[IpAddr]) -> Result<Ipv4Addr> {
+    let found = addresses.iter().find_map(|address| if let IpAddr::V4(v4) = address { Some(*v4) } else { None });
+    ensure!(found.is_some(), "{TUN} has no IPv4 address");
+    found.context("just looked")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn variants_are_read_from_the_command_line() {
+        let variant: Variant = "old:programs=/tmp/old;esp.enabled=true".parse().unwrap();
+        assert_eq!(variant.name, "old");
+        assert_eq!(variant.programs.as_deref(), Some(Path::new("/tmp/old")));
+        assert_eq!(variant.settings, [("esp.enabled".to_owned(), "true".to_owned())]);
+        assert_eq!("adit".parse::<Variant>().unwrap().settings, []);
+        assert!("two words".parse::<Variant>().is_err());
+        assert!("x:key".parse::<Variant>().is_err());
+    }
+
+    #[test]
+    fn missing_programs_of_a_variant_are_named() {
+        let adit = Adit::new("old:programs=/nonexistent".parse().unwrap());
+        assert!(adit.programs().unwrap_err().to_string().contains("/nonexistent/adit-server"));
+    }
+}

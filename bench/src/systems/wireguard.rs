@@ -1,0 +1,116 @@
+//! WireGuard in user space: `wireguard-go` and `boringtun-cli`, configured over their UAPI socket.
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use adit_proto::exit::Failure;
+use anyhow::{Context, Result, bail};
+use data_encoding::HEXLOWER;
+use ipnet::Ipv4Net;
+
+use super::keys::KeyPair;
+use super::{End, Programs, Running, System, wait_for};
+use crate::lab::{GATEWAY_V4, Host, Lab, Process};
+
+/// Name of the TUN device at both ends.
+const LINK: &str = "wg0";
+/// Where the programs listen for their configuration, in each host.
+const SOCKET: &str = "/var/run/wireguard/wg0.sock";
+const PORT: u16 = 51_820;
+/// What WireGuard leaves of a cable of 1,500 bytes, with room for an outer IPv6 header: its own default.
+const MTU: u32 = 1_420;
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// One of the implementations.
+#[derive(Debug)]
+pub(super) struct WireGuard {
+    name: &'static str,
+    program: Result<PathBuf, Failure>,
+    arguments: &'static [&'static str],
+}
+
+impl WireGuard {
+    /// The implementation in Go.
+    pub(super) fn go(programs: &Programs) -> Self {
+        Self { name: "wireguard-go", program: programs.find("wireguard-go"), arguments: &["--foreground", LINK] }
+    }
+
+    /// The implementation in Rust; without its own drop of privileges, which needs a user to drop to.
+    pub(super) fn boringtun(programs: &Programs) -> Self {
+        let arguments = &["--foreground", "--disable-drop-privileges", LINK];
+        Self { name: "boringtun", program: programs.find("boringtun-cli"), arguments }
+    }
+
+    fn spawn(&self, program: &Path, host: &Host) -> Result<Process> {
+        let mut command = Command::new(program);
+        command.args(self.arguments).env("LOG_LEVEL", "error").env("WG_LOG_LEVEL", "error");
+        host.spawn(command)
+    }
+}
+
+impl System for WireGuard {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn programs(&self) -> Result<Vec<PathBuf>, Failure> {
+        self.program.clone().map(|program| vec![program])
+    }
+
+    fn start(&self, mut lab: Lab) -> Result<Running> {
+        let program = self.program.clone()?;
+        let (near, far) = (KeyPair::generate()?, KeyPair::generate()?);
+        let (client, gateway) = (lab.host("client")?, lab.host("gateway")?);
+        let mut processes = Vec::new();
+        let mut ends = Vec::new();
+        for (host, own, peer, address, allowed) in
+            [(&gateway, &far, &near, GATEWAY, CLIENT), (&client, &near, &far, CLIENT, GATEWAY)]
+        {
+            let process = self.spawn(&program, host)?;
+            let mut settings = format!(
+                "set=1\nprivate_key={}\nlisten_port={PORT}\npublic_key={}\nallowed_ip={allowed}/32\n",
+                HEXLOWER.encode(&own.private),
+                HEXLOWER.encode(&peer.public),
+            );
+            if address == CLIENT {
+                let _infallible = writeln!(settings, "endpoint={GATEWAY_V4}:{PORT}");
+            }
+            configure(host, &process, &settings).with_context(|| format!("configure {}", self.name))?;
+            host.set_mtu(LINK, MTU)?;
+            host.add_address(LINK, Ipv4Net::new(address, 24).expect("24 bits fit").into())?;
+            let pid = Some(process.id());
+            ends.push(End { host: host.clone(), link: LINK.to_owned(), address, process: pid });
+            processes.push(process);
+        }
+        let (client, gateway) = (ends.pop(), ends.pop());
+        let (client, gateway) = (client.context("two ends")?, gateway.context("two ends")?);
+        Ok(Running { client, gateway, owner: Box::new(processes), _lab: lab })
+    }
+}
+
+/// Sends one `set` operation (wireguard.com/xplatform) as soon as the program listens.
+fn configure(host: &Host, process: &Process, settings: &str) -> Result<()> {
+    let request = format!("{settings}\n");
+    let mut socket = wait_for("its UAPI socket", process, || host.run(|| UnixStream::connect(SOCKET)).ok())?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).context("set a time-out")?;
+    socket.write_all(request.as_bytes()).context("write to the UAPI socket")?;
+    let (mut answer, mut buffer) = (String::new(), [0; 256]);
+    while !answer.contains("\n\n") {
+        let length = socket.read(&mut buffer).context("read from the UAPI socket")?;
+        answer.push_str(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()));
+        if length == 0 {
+            break;
+        }
+    }
+    drop(socket.shutdown(Shutdown::Both));
+    if !answer.lines().any(|line| line == "errno=0") {
+        bail!("it answered {answer:?}\n{}", process.tail());
+    }
+    Ok(())
+}

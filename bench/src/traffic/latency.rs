@@ -1,0 +1,173 @@
+//! Round-trip times of echo requests sent at a steady rate, with the kernel's own time of each answer's arrival.
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use nix::sys::prctl;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{checksum, readable};
+use crate::lab::Host;
+
+/// Identifies our echo requests to ourselves.
+const IDENTIFIER: [u8; 2] = *b"ad";
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+/// ICMP header and payload, as `ping` has it.
+const LENGTH: usize = 64;
+/// Longest wait for the last answers.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How late the kernel may wake the sender, in nanoseconds; the default is 50 µs.
+const TIMER_SLACK_NANOSECONDS: u64 = 1_000;
+
+/// Round-trip times, sorted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Latencies {
+    microseconds: Vec<f64>,
+    sent: usize,
+}
+
+impl Latencies {
+    /// Sorts what was measured.
+    fn new(mut microseconds: Vec<f64>, sent: usize) -> Self {
+        microseconds.sort_by(f64::total_cmp);
+        Self { microseconds, sent }
+    }
+
+    /// The time that `share` (0 to 1) of all answers did not exceed, in microseconds; `None` without answers.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a rank needs no more than 52 bits")]
+        let rank = (share * self.microseconds.len() as f64).ceil().max(1.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank is small and positive")]
+        self.microseconds.get(rank as usize - 1).copied()
+    }
+
+    /// Requests without an answer.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.sent - self.microseconds.len()
+    }
+}
+
+/// Sends `count` echo requests from `host`, `rate` per second, and collects the answers.
+///
+/// # Errors
+///
+/// Fails where the socket does; a lost answer is no error.
+pub fn echoes(host: &Host, target: Ipv4Addr, rate: u32, count: u32) -> Result<Latencies> {
+    host.run(move || exchange(target, rate, count)).with_context(|| format!("ping {target}"))
+}
+
+fn exchange(target: Ipv4Addr, rate: u32, count: u32) -> Result<Latencies> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("open a raw socket")?;
+    socket.connect(&SocketAddr::from((target, 0)).into()).context("connect a raw socket")?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("ask for time stamps")?;
+    prctl::set_timerslack(TIMER_SLACK_NANOSECONDS).context("ask for precise timers")?;
+    let mut sent_at = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
+    let mut answers = Answers { buffer: [0; 2 * LENGTH], times: Vec::with_capacity(sent_at.capacity()) };
+    let start = Instant::now();
+    for number in 0..count {
+        let due = start + Duration::from_secs(1) * number / rate;
+        while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            answers.collect(&socket, left, &sent_at)?;
+        }
+        sent_at.push(now());
+        // What cannot be sent is lost.
+        drop(socket.send(&request(number)));
+    }
+    let end = Instant::now() + DRAIN;
+    while answers.times.len() < sent_at.len() {
+        let Some(left) = end.checked_duration_since(Instant::now()) else { break };
+        answers.collect(&socket, left, &sent_at)?;
+    }
+    Ok(Latencies::new(answers.times, sent_at.len()))
+}
+
+struct Answers {
+    buffer: [u8; 2 * LENGTH],
+    times: Vec<f64>,
+}
+
+impl Answers {
+    /// Waits at most `limit` for an answer, and notes its time.
+    fn collect(&mut self, socket: &Socket, limit: Duration, sent_at: &[Duration]) -> Result<()> {
+        if !readable(socket, limit)? {
+            return Ok(());
+        }
+        let mut control = nix::cmsg_space!(TimeSpec);
+        let (arrived, length) = {
+            let mut slices = [IoSliceMut::new(&mut self.buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags);
+            let message = message.map_err(io::Error::from).context("receive an answer")?;
+            let stamp = message.cmsgs().context("read a time stamp")?.find_map(|message| {
+                if let ControlMessageOwned::ScmTimestampns(at) = message { Some(Duration::from(at)) } else { None }
+            });
+            (stamp.unwrap_or_else(now), message.bytes)
+        };
+        let number = answered(self.buffer.get(..length).unwrap_or_default());
+        if let Some(sent) = number.and_then(|number| sent_at.get(number)) {
+            self.times.push(arrived.saturating_sub(*sent).as_secs_f64() * 1e6);
+        }
+        Ok(())
+    }
+}
+
+/// Time of day, as the kernel stamps packets.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// An echo request (RFC 792) that bears its number in its payload, where 16 bits are not the limit.
+fn request(number: u32) -> [u8; LENGTH] {
+    let mut packet = [0x61; LENGTH];
+    let [_, _, high, low] = number.to_be_bytes();
+    let head = [ECHO_REQUEST, 0, 0, 0, IDENTIFIER[0], IDENTIFIER[1], high, low];
+    for (to, from) in packet.iter_mut().zip(head.into_iter().chain(number.to_be_bytes())) {
+        *to = from;
+    }
+    let [high, low] = checksum(&[&packet]).to_be_bytes();
+    (packet[2], packet[3]) = (high, low);
+    packet
+}
+
+/// The number of the request that an IPv4 packet answers; `None` where it is something else.
+fn answered(packet: &[u8]) -> Option<usize> {
+    let icmp = packet.get(usize::from(packet.first()? & 0x0f) * 4..)?;
+    let mine = *icmp.first()? == ECHO_REPLY && icmp.get(4..6)? == IDENTIFIER;
+    let number = u32::from_be_bytes(*icmp.get(8..)?.first_chunk()?);
+    if mine { usize::try_from(number).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_ranks_of_what_was_measured() {
+        let latencies = Latencies::new((1..=1_000).rev().map(f64::from).collect(), 1_001);
+        let quantiles = [0.5, 0.9, 0.99, 0.999].map(|share| latencies.quantile(share));
+        assert_eq!(quantiles, [Some(500.0), Some(900.0), Some(990.0), Some(999.0)]);
+        assert_eq!(latencies.lost(), 1);
+        assert_eq!(Latencies::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn only_answers_to_own_requests_have_a_number() {
+        let mut packet = vec![0x45; 20];
+        packet.extend(request(70_000));
+        assert_eq!(checksum(&[&packet[20..]]), 0);
+        assert_eq!(answered(&packet), None, "a request is no answer");
+        packet[20] = ECHO_REPLY;
+        assert_eq!(answered(&packet), Some(70_000));
+        packet[24] = b'x';
+        assert_eq!(answered(&packet), None);
+        assert_eq!(answered(&[]), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! The measurements as a program reads them: figures that can be true, one JSON object, and nothing left behind.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation ends a test")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use adit_bench::lab;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Variable by which the processes of one test are known.
+const MARK: &str = "ADIT_BENCH_TEST";
+
+/// `adit-bench` with a folder for temporary files of its own, which also marks its processes.
+fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
+    command.args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Fails where a file or a process of a run is left.
+fn assert_nothing_left(folder: &TempDir) {
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.is_empty(), "{files:?}");
+    let mark = format!("{MARK}={}", folder.path().display());
+    let marked = |process: &Path| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<_> = processes.filter(|process| marked(process)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn report(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The median of one figure of the bare cable.
+fn median(report: &Value, task: &str, metric: &str) -> f64 {
+    let figures = report["summary"].as_array().unwrap();
+    let found = figures.iter().find(|figure| figure["task"] == task && figure["metric"] == metric);
+    found.unwrap_or_else(|| panic!("{task} {metric} in {report:#}"))["median"].as_f64().unwrap()
+}
+
+#[test]
+fn bare_cable_has_sane_figures_and_nothing_is_left() {
+    if let Err(failure) = lab::check_permission() {
+        return lab::skip(&failure);
+    }
+    let (folder, results) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let file = results.path().join("report.json");
+    let arguments = ["run", "--quick", "--json", "--systems", "plain", "--output", file.to_str().unwrap()];
+    let output = bench(&folder, &arguments).output().unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report, serde_json::from_slice::<Value>(&fs::read(file).unwrap()).unwrap());
+    assert_eq!((&report["schema"], &report["complete"]), (&"adit-bench/1".into(), &true.into()));
+    for task in ["tcp-up", "tcp-down", "tcp4-up", "tcp4-down"] {
+        let rate = median(&report, task, "rate");
+        assert!((0.05..1_000.0).contains(&rate), "{task}: {rate} Gbit/s");
+        assert!(median(&report, task, "checksum_errors").abs() < 0.5);
+    }
+    for task in ["udp64-flood", "udp1200-flood"] {
+        let delivered = median(&report, task, "delivered");
+        assert!((1_000.0..1e8).contains(&delivered), "{task}: {delivered} packets/s");
+    }
+    for task in ["udp64-loss", "udp1200-loss"] {
+        let rate = median(&report, task, "rate");
+        assert!((100.0..1e8).contains(&rate), "{task}: {rate} packets/s");
+    }
+    for task in ["rtt-idle", "rtt-load"] {
+        let quantiles = ["p50", "p90", "p99", "p99.9"].map(|metric| median(&report, task, metric));
+        assert!(quantiles.is_sorted() && quantiles[0] > 0.5 && quantiles[3] < 1e6, "{task}: {quantiles:?} µs");
+    }
+    assert!(report["machine"]["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("Linux")));
+    let runs = report["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), report["tasks"].as_array().unwrap().len());
+    assert_nothing_left(&folder);
+}
+
+#[test]
+fn unknown_names_are_usage_errors_with_what_was_meant() {
+    let folder = TempDir::new().unwrap();
+    let output = bench(&folder, &["peers", "--systems", "plain,wiregard-go"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("wiregard-go") && said.contains("did you mean `wireguard-go`?"), "{said}");
+    let output = bench(&folder, &["run", "--only", "tpc-up"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("tpc-up") && said.contains("tcp-up"), "{said}");
+}
+
+#[test]
+fn interrupted_run_reports_what_it_has_and_leaves_nothing() {
+    if let Err(failure) = lab::check_permission() {
+        return lab::skip(&failure);
+    }
+    let folder = TempDir::new().unwrap();
+    let arguments =
+        ["run", "--json", "--systems", "plain", "--only", "rtt-idle", "--seconds", "0.5", "--rounds", "1000"];
+    let mut child = bench(&folder, &arguments).spawn().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(progress.any(|line| line.unwrap().starts_with("round 2,")), "a second round begins");
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let rest: Vec<_> = progress.map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
+    let report = report(&output);
+    assert_eq!(report["complete"], false);
+    assert!(median(&report, "rtt-idle", "p50") > 0.0);
+    assert_nothing_left(&folder);
+}
