@@ -4,6 +4,8 @@
 
 mod barrage;
 mod capture;
+mod dialogue;
+mod flood;
 mod inject;
 mod latency;
 mod numbered;
@@ -25,6 +27,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 pub use barrage::{BarragePlan, BarrageReport, BarrageTarget};
 pub use capture::{Capture, Captured};
+pub use dialogue::{Course, Dialogue};
+pub use flood::{Flood, Volley};
 pub use inject::{inject, udp_packet};
 pub use latency::{Latencies, echoes};
 pub use numbered::{NumberedPlan, NumberedReport, numbered};

@@ -12,7 +12,7 @@ use adit_bench::lab::{GATEWAY_V6, Output};
 use adit_bench::programs::{Client, Gateway};
 use adit_bench::traffic::{Heartbeat, UdpEcho};
 use adit_proto::invite::Invite;
-use harness::{INTERNET, Options, Tunnel, eventually};
+use harness::{Carrier, INTERNET, Options, Tunnel, eventually};
 
 const AUTHENTICATION_REFUSED: i32 = 3;
 const IDENTITY_MISMATCH: i32 = 4;
@@ -158,8 +158,17 @@ fn gateway_that_does_not_answer_is_unreachable() {
 }
 
 #[test]
-fn revoked_device_is_out_within_a_second_and_stays_out() {
-    let Some(mut tunnel) = Tunnel::start(Options { clients: 2, settings: &[] }) else { return };
+fn revoked_device_on_esp_is_out_within_a_second_and_stays_out() {
+    revoked_device_is_out_and_stays_out(Carrier::Esp);
+}
+
+#[test]
+fn revoked_device_on_quic_is_out_within_a_second_and_stays_out() {
+    revoked_device_is_out_and_stays_out(Carrier::Quic);
+}
+
+fn revoked_device_is_out_and_stays_out(carrier: Carrier) {
+    let Some(mut tunnel) = Tunnel::start_over(carrier, Options { clients: 2, settings: &[] }) else { return };
     let servers = INTERNET.map(|address| UdpEcho::start(&tunnel.internet, address).unwrap());
     let beats = [0, 1].map(|number| {
         servers.each_ref().map(|server| Heartbeat::start(tunnel.clients[number].host(), server.address()).unwrap())

@@ -8,6 +8,7 @@
 )]
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,25 @@ pub(crate) struct Options<'a> {
 impl Default for Options<'_> {
     fn default() -> Self {
         Self { clients: 1, settings: &[] }
+    }
+}
+
+/// How packets travel in a test that runs over each carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// The default.
+    Esp,
+    /// The only one where the gateway does not offer the other.
+    Quic,
+}
+
+impl Carrier {
+    /// As the programs name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Esp => "esp",
+            Self::Quic => "quic",
+        }
     }
 }
 
@@ -67,15 +87,46 @@ impl Tunnel {
         Some(Self { clients, gateway, internet, lab })
     }
 
+    /// As [`Self::prepare`], for sessions that travel by `carrier`.
+    pub(crate) fn prepare_over(carrier: Carrier, options: Options<'_>) -> Option<Self> {
+        let mut settings = options.settings.to_vec();
+        if carrier == Carrier::Quic {
+            settings.push(("esp.enabled", "false"));
+        }
+        Self::prepare(Options { settings: &settings, ..options })
+    }
+
+    /// As [`Self::start`], with every session on `carrier`.
+    pub(crate) fn start_over(carrier: Carrier, options: Options<'_>) -> Option<Self> {
+        let mut tunnel = Self::prepare_over(carrier, options)?;
+        tunnel.run();
+        tunnel.travels_by(carrier);
+        Some(tunnel)
+    }
+
     /// Everything running, each client joined as `user1`, `user2` …; `None` where labs are not permitted.
     pub(crate) fn start(options: Options<'_>) -> Option<Self> {
         let mut tunnel = Self::prepare(options)?;
-        tunnel.gateway.start().unwrap();
-        for number in 0..options.clients {
-            tunnel.join(number);
-            tunnel.clients[number].up().unwrap();
-        }
+        tunnel.run();
         Some(tunnel)
+    }
+
+    fn run(&mut self) {
+        self.gateway.start().unwrap();
+        for number in 0..self.clients.len() {
+            self.join(number);
+            self.clients[number].up().unwrap();
+        }
+    }
+
+    /// Waits until both ends of every session say that packets travel by `carrier`.
+    pub(crate) fn travels_by(&self, carrier: Carrier) {
+        eventually(&format!("packets travel by {}", carrier.name()), || {
+            let running = self.clients.iter().filter(|client| client.process().is_some());
+            let near = running.map(|client| client.status().unwrap().carrier);
+            let far = self.gateway.sessions().unwrap().into_iter().map(|session| Some(session.carrier));
+            near.chain(far).all(|name| name.as_deref() == Some(carrier.name())).then_some(())
+        });
     }
 
     /// Enrols a client as `user1`, `user2` ….
@@ -103,6 +154,27 @@ impl Drop for Tunnel {
             eprintln!("what the programs said last:\n{}", processes.map(Process::tail).collect::<String>());
         }
     }
+}
+
+/// Has the host's packet filter apply rules, each with its hook, in the syntax of nft(8); replaces at once what it applied under
+/// this name.
+pub(crate) fn filter(host: &Host, name: &str, rules: &[(&str, &str)]) {
+    let chain = |(number, (hook, rules)): (usize, &(&str, &str))| {
+        format!("chain rules{number} {{ type filter hook {hook}; {rules}; }};")
+    };
+    let chains: String = rules.iter().enumerate().map(chain).collect();
+    nft(host, &format!("table inet {name}; delete table inet {name}; table inet {name} {{ {chains} }};"));
+}
+
+/// Takes back [`filter`].
+pub(crate) fn unfilter(host: &Host, name: &str) {
+    nft(host, &format!("delete table inet {name}"));
+}
+
+fn nft(host: &Host, commands: &str) {
+    let mut command = Command::new("nft");
+    command.arg(commands);
+    host.output(command, PATIENCE).unwrap().success().unwrap();
 }
 
 /// Makes tests of one file that move much, or measure, run one after the other: hold the value for as long.

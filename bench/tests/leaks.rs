@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use adit_bench::lab::{GATEWAY_V4, GATEWAY_V6, Host};
 use adit_bench::traffic::{Capture, Captured, ping};
-use harness::{INTERNET, Options, PATIENCE, Tunnel, eventually, reach};
+use harness::{Carrier, INTERNET, Options, PATIENCE, Tunnel, eventually, reach};
 
 /// The client's link to the gateway.
 const OUTER_LINK: &str = "eth0";
@@ -148,15 +148,16 @@ fn is_neighbourly(packet: &Captured) -> bool {
 }
 
 /// Everything set up to the client's start, and the look at its host; shown to see what leaves it.
-fn watched() -> Option<(Tunnel, Watched)> {
+fn watched(carrier: Carrier) -> Option<(Tunnel, Watched)> {
     let settings: &[(&str, &str)] = &[("dns.servers", &format!(r#"["{RESOLVER}"]"#))];
-    let mut tunnel = Tunnel::prepare(Options { clients: 1, settings })?;
+    let mut tunnel = Tunnel::prepare_over(carrier, Options { clients: 1, settings })?;
     tunnel.gateway.start().unwrap();
     tunnel.join(0);
     let control = Watched::new(tunnel.client().host());
     control.assert_open("without a tunnel");
     tunnel.clients[0].up().unwrap();
     INTERNET.iter().for_each(|target| reach(tunnel.client().host(), *target));
+    tunnel.travels_by(carrier);
     // From here on: a look that has not seen the control.
     let watched = Watched::new(tunnel.client().host());
     Some((tunnel, watched))
@@ -169,7 +170,12 @@ fn wait_for_state(tunnel: &Tunnel, state: &str) {
 
 #[test]
 fn nothing_leaves_beside_a_tunnel_whose_gateway_is_there_or_gone() {
-    let Some((mut tunnel, watched)) = watched() else { return };
+    beside_a_tunnel_whose_gateway_is_there_or_gone(Carrier::Esp);
+    beside_a_tunnel_whose_gateway_is_there_or_gone(Carrier::Quic);
+}
+
+fn beside_a_tunnel_whose_gateway_is_there_or_gone(carrier: Carrier) {
+    let Some((mut tunnel, watched)) = watched(carrier) else { return };
     watched.assert_tight("connected");
     let tunnelled = watched.capture.wait_for(PATIENCE, |packet| packet.link == watched.outer && is_tunnel(packet));
     assert!(tunnelled.is_some(), "the tunnel's own datagrams are seen");
@@ -185,7 +191,12 @@ fn nothing_leaves_beside_a_tunnel_whose_gateway_is_there_or_gone() {
 
 #[test]
 fn nothing_leaves_a_client_whose_device_was_revoked() {
-    let Some((tunnel, watched)) = watched() else { return };
+    a_client_whose_device_was_revoked(Carrier::Esp);
+    a_client_whose_device_was_revoked(Carrier::Quic);
+}
+
+fn a_client_whose_device_was_revoked(carrier: Carrier) {
+    let Some((tunnel, watched)) = watched(carrier) else { return };
     tunnel.gateway.admin(&["revoke", "user1"]).unwrap().success().unwrap();
     watched.assert_tight("just revoked");
     wait_for_state(&tunnel, "blocked");
@@ -194,7 +205,12 @@ fn nothing_leaves_a_client_whose_device_was_revoked() {
 
 #[test]
 fn nothing_leaves_after_a_client_was_killed_until_cleanup() {
-    let Some((mut tunnel, watched)) = watched() else { return };
+    after_a_client_was_killed_until_cleanup(Carrier::Esp);
+    after_a_client_was_killed_until_cleanup(Carrier::Quic);
+}
+
+fn after_a_client_was_killed_until_cleanup(carrier: Carrier) {
+    let Some((mut tunnel, watched)) = watched(carrier) else { return };
     tunnel.clients[0].kill();
     watched.assert_tight("killed");
     tunnel.client().run(&["cleanup"]).unwrap().success().unwrap();
@@ -203,7 +219,12 @@ fn nothing_leaves_after_a_client_was_killed_until_cleanup() {
 
 #[test]
 fn nothing_leaves_once_a_killed_client_is_up_again() {
-    let Some((mut tunnel, watched)) = watched() else { return };
+    once_a_killed_client_is_up_again(Carrier::Esp);
+    once_a_killed_client_is_up_again(Carrier::Quic);
+}
+
+fn once_a_killed_client_is_up_again(carrier: Carrier) {
+    let Some((mut tunnel, watched)) = watched(carrier) else { return };
     tunnel.clients[0].kill();
     tunnel.clients[0].up().unwrap();
     watched.assert_tight("started again");

@@ -7,7 +7,7 @@ mod harness;
 use adit_bench::lab::Output;
 use adit_bench::programs::{Client, TUN};
 use adit_client::run::Status;
-use harness::{INTERNET, Options, PATIENCE, Tunnel, answers, assert_as_before, eventually, reach};
+use harness::{Carrier, INTERNET, Options, PATIENCE, Tunnel, answers, assert_as_before, eventually, reach};
 use nix::sys::signal::Signal;
 
 /// A running gateway, a client that has joined, and what the client's host looks like.
@@ -74,13 +74,23 @@ fn interrupt_ends_a_client_in_the_foreground_and_a_gateway_without_a_trace() {
 }
 
 #[test]
-fn status_tells_the_states_as_they_are() {
+fn status_tells_the_states_of_a_client_on_esp_as_they_are() {
+    status_tells_the_states(Carrier::Esp, &[]);
+}
+
+#[test]
+fn status_tells_the_states_of_a_client_that_wants_quic_as_they_are() {
+    status_tells_the_states(Carrier::Quic, &["--carrier", "quic"]);
+}
+
+fn status_tells_the_states(carrier: Carrier, arguments: &[&str]) {
     let Some((mut tunnel, before)) = joined() else { return };
     assert_eq!(tunnel.client().status().unwrap().state, "disconnected");
-    tunnel.clients[0].up().unwrap();
+    tunnel.clients[0].up_with(arguments, &[]).unwrap();
+    tunnel.travels_by(carrier);
     let status = stands(tunnel.client(), "connected");
     assert_eq!(status.reason, None);
-    assert_eq!(status.carrier.as_deref(), Some("quic"));
+    assert_eq!(status.suite.is_some(), carrier == Carrier::Esp);
     assert!(status.rtt_ms.is_some() && status.mtu.is_some() && status.since_seconds.is_some());
 
     assert_eq!(tunnel.gateway.stop().unwrap(), 0);
@@ -89,6 +99,7 @@ fn status_tells_the_states_as_they_are() {
     assert_eq!(status.addresses.len(), 2, "the host stays configured");
     tunnel.gateway.start().unwrap();
     stands(tunnel.client(), "connected");
+    tunnel.travels_by(carrier);
 
     tunnel.gateway.admin(&["revoke", "user1"]).unwrap().success().unwrap();
     let status = stands(tunnel.client(), "blocked");

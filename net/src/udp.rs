@@ -53,7 +53,7 @@ pub struct Message {
     pub segment: usize,
     /// Where they came from, never an IPv4-mapped address.
     pub from: SocketAddr,
-    /// The address they were sent to, if the socket is bound to a wildcard.
+    /// The address they were sent to, if the socket belongs to a group that is bound to a wildcard.
     pub local: Option<IpAddr>,
     /// The two ECN bits of their IP headers (RFC 3168 section 5).
     pub ecn: u8,

@@ -117,7 +117,9 @@ impl AsRef<Carriers> for Session {
 
 impl Connection for Datagrams {
     fn remote(&self) -> SocketAddr {
-        self.quic().remote_address()
+        // A socket that takes both families maps IPv4 addresses into IPv6.
+        let remote = self.quic().remote_address();
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
     }
 
     fn close(&self, ending: Ending) {

@@ -161,6 +161,20 @@ impl Host {
         })
     }
 
+    /// Replaces an IPv4 address of a link by another one of its network; routes stay.
+    pub fn replace_address(&self, link: &str, old: IpNet, new: IpNet) -> Result<()> {
+        // Otherwise the new one, which is its network's second, goes with the first.
+        const PROMOTE: &str = "/proc/sys/net/ipv4/conf/all/promote_secondaries";
+        let link = link.to_owned();
+        self.run(move || {
+            fs::write(PROMOTE, "1").with_context(|| format!("write {PROMOTE}"))?;
+            netlink::run(async |handle| {
+                netlink::add_address(&handle, &link, new).await?;
+                netlink::remove_address(&handle, &link, old).await
+            })
+        })
+    }
+
     /// The largest packet one of the host's links takes.
     pub fn mtu(&self, link: &str) -> Result<u32> {
         let link = link.to_owned();

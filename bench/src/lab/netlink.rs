@@ -68,6 +68,16 @@ pub(super) async fn add_address(handle: &Handle, link: &str, address: IpNet) -> 
     request.execute().await.with_context(|| format!("add {address} to {link}"))
 }
 
+/// Takes an address from a link.
+pub(super) async fn remove_address(handle: &Handle, link: &str, address: IpNet) -> Result<()> {
+    let index = link_index(handle, link).await?;
+    let all = addresses(handle).await?;
+    let found =
+        all.into_iter().find(|message| message.header.index == index && self::address(message) == Some(address));
+    let message = found.with_context(|| format!("find {address} on {link}"))?;
+    handle.address().del(message).execute().await.with_context(|| format!("take {address} from {link}"))
+}
+
 /// Adds the default route of `via`'s family.
 pub(super) async fn add_default_route(handle: &Handle, via: IpAddr) -> Result<()> {
     let message = match via {

@@ -16,6 +16,8 @@ use crate::lab::Host;
 
 /// `ETH_P_ALL` (linux/if_ether.h).
 const ALL_PROTOCOLS: u16 = 3;
+/// The protocol number of UDP.
+const UDP: u8 = 17;
 /// Packets kept; later ones are not (drop newest). At 2 KiB each that is at most 64 MiB.
 const CAPACITY: usize = 32 * 1024;
 /// Bytes kept of each packet.
@@ -54,6 +56,18 @@ impl Captured {
         Some(Self { link, source, destination, ttl, bytes: bytes.to_vec() })
     }
 
+    /// Ports of source and destination and the payload, if it is a UDP packet without IP options and extension headers.
+    #[must_use]
+    pub fn udp(&self) -> Option<(u16, u16, &[u8])> {
+        let (protocol, header) = if self.source.is_ipv4() { (9, 20) } else { (6, 40) };
+        if self.bytes.get(protocol) != Some(&UDP) {
+            return None;
+        }
+        let (udp, payload) = self.bytes.get(header..)?.split_first_chunk::<8>()?;
+        let [a, b, c, d, ..] = *udp;
+        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), payload))
+    }
+
     /// Whether `text` occurs anywhere in the packet.
     #[must_use]
     pub fn contains(&self, text: &[u8]) -> bool {
@@ -71,6 +85,11 @@ pub struct Capture {
 impl Capture {
     /// Starts to capture in `host`.
     pub fn start(host: &Host) -> Result<Self> {
+        Self::start_for(host, |_packet| true)
+    }
+
+    /// Starts to capture what `wanted` picks in `host`.
+    pub fn start_for(host: &Host, wanted: impl Fn(&Captured) -> bool + Send + 'static) -> Result<Self> {
         // A datagram packet socket hands over packets without their link header.
         let protocol = Protocol::from(i32::from(ALL_PROTOCOLS.to_be()));
         let socket = host.run(move || Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)));
@@ -89,7 +108,8 @@ impl Capture {
                     let link = from.map_or(0, |address| address.ifindex());
                     let mut kept = packets.lock().unwrap_or_else(PoisonError::into_inner);
                     if kept.len() < CAPACITY {
-                        kept.extend(Captured::parse(link, buffer.get(..length).unwrap_or_default()));
+                        let seen = Captured::parse(link, buffer.get(..length).unwrap_or_default());
+                        kept.extend(seen.filter(&wanted));
                     }
                 }
             }

@@ -19,20 +19,31 @@ const UDP: u8 = 17;
 /// Fails where the kernel refuses one.
 pub fn inject(host: &Host, link: &str, packets: Vec<Vec<u8>>) -> Result<()> {
     let link = link.to_owned();
-    host.run(move || packets.iter().try_for_each(|packet| send(&link, packet)))
+    host.run(move || {
+        let mut sockets: [Option<Socket>; 2] = [None, None];
+        packets.iter().try_for_each(|packet| send(&mut sockets, &link, packet))
+    })
 }
 
-fn send(link: &str, packet: &[u8]) -> Result<()> {
+/// Sends by the socket of the packet's family, which is made at the first one.
+fn send([v4, v6]: &mut [Option<Socket>; 2], link: &str, packet: &[u8]) -> Result<()> {
     let Some((target, domain)) = destination(packet) else { bail!("a packet to inject has an IP header") };
-    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW))).context("open a raw socket")?;
-    match target {
-        IpAddr::V4(_) => socket.set_header_included_v4(true),
-        IpAddr::V6(_) => socket.set_header_included_v6(true),
-    }
-    .context("bring the IP header")?;
-    socket.bind_device(Some(link.as_bytes())).with_context(|| format!("use the link {link}"))?;
+    let slot = if domain == Domain::IPV4 { v4 } else { v6 };
+    let socket = match slot {
+        Some(socket) => socket,
+        None => slot.insert(open(link, domain)?),
+    };
     socket.send_to(packet, &SocketAddr::new(target, 0).into()).with_context(|| format!("send a packet to {target}"))?;
     Ok(())
+}
+
+fn open(link: &str, domain: Domain) -> Result<Socket> {
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW))).context("open a raw socket")?;
+    let included =
+        if domain == Domain::IPV4 { socket.set_header_included_v4(true) } else { socket.set_header_included_v6(true) };
+    included.context("bring the IP header")?;
+    socket.bind_device(Some(link.as_bytes())).with_context(|| format!("use the link {link}"))?;
+    Ok(socket)
 }
 
 fn destination(packet: &[u8]) -> Option<(IpAddr, Domain)> {

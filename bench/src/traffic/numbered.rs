@@ -1,5 +1,6 @@
 //! UDP flows in one direction whose packets are numbered and whose contents are checked at the other end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use super::{Direction, STOP_CHECK, enlarge_receive_buffer, readable};
 use crate::lab::Host;
 
-/// Longest wait until the first packet of a flow gets through, at its largest size.
+/// Longest wait until a packet of each size of a flow gets through.
 const OPENING: Duration = Duration::from_secs(20);
 /// Pause between two packets that open a flow.
 const KNOCK: Duration = Duration::from_millis(50);
@@ -23,6 +24,8 @@ const UNCOUNTED: u32 = u32::MAX;
 const HELLO: &[u8] = b"hello";
 /// A packet bears its number from this size on; smaller ones its last bytes.
 const NUMBER: usize = 4;
+/// Most packets of a plan with sizes too small for a number; one value is for those that open a flow.
+const MOST_TINY: u32 = 255;
 /// Larger than any packet.
 const BUFFER: usize = 1 << 16;
 /// How often a socket may report an error of an earlier packet (RFC 1191's included) before that counts as its own.
@@ -79,8 +82,8 @@ impl NumberedReport {
     }
 }
 
-/// Sends numbered flows between `client` and `address` of `server`. A flow begins once a packet of its largest size got
-/// through, so that both ends know what the path takes.
+/// Sends numbered flows between `client` and `address` of `server`. A flow begins once a packet of each of its sizes
+/// got through, so that both ends know what the path takes.
 ///
 /// # Errors
 ///
@@ -88,9 +91,11 @@ impl NumberedReport {
 ///
 /// # Panics
 ///
-/// Panics where the plan has no sizes.
+/// Panics where the plan has no sizes, or some below 4 and more than 255 packets.
 pub fn numbered(client: &Host, server: &Host, address: IpAddr, plan: &NumberedPlan) -> Result<NumberedReport> {
     assert!(!plan.sizes.is_empty(), "a plan has sizes");
+    let tiny = plan.sizes.iter().any(|size| *size < NUMBER);
+    assert!(!tiny || plan.packets <= MOST_TINY, "a packet of one byte tells no more than {MOST_TINY} apart");
     let mut flows = Vec::with_capacity(plan.flows);
     for _ in 0..plan.flows {
         let (near, far) = open(client, server, address).with_context(|| format!("open a flow to {address}"))?;
@@ -141,12 +146,11 @@ fn run(from: &UdpSocket, to: &UdpSocket, plan: &NumberedPlan) -> Result<Numbered
 }
 
 fn give(socket: &UdpSocket, plan: &NumberedPlan, opened: &AtomicBool) -> Result<u64> {
-    let largest = plan.sizes.iter().copied().max().unwrap_or_default();
-    let first = content(UNCOUNTED, largest);
+    let sizes: BTreeSet<usize> = plan.sizes.iter().copied().collect();
     let deadline = Instant::now() + OPENING;
     while !opened.load(Ordering::Relaxed) {
-        anyhow::ensure!(Instant::now() < deadline, "no packet of {largest} bytes arrives in {OPENING:?}");
-        send(socket, &first)?;
+        anyhow::ensure!(Instant::now() < deadline, "packets of {sizes:?} bytes do not all arrive in {OPENING:?}");
+        sizes.iter().try_for_each(|size| send(socket, &content(UNCOUNTED, *size)))?;
         thread::sleep(KNOCK);
     }
     let start = Instant::now();
@@ -181,6 +185,9 @@ fn receive(
     finished: &AtomicBool,
 ) -> Result<NumberedReport> {
     let mut tally = Tally::new(plan);
+    // Smaller ones have no number, and get through wherever larger ones do.
+    let mut missing: BTreeSet<usize> = plan.sizes.iter().copied().filter(|size| *size >= NUMBER).collect();
+    opened.store(missing.is_empty(), Ordering::Relaxed);
     let mut active = Instant::now();
     let mut buffer = vec![0; BUFFER];
     let wanted = u64::from(plan.packets);
@@ -192,9 +199,10 @@ fn receive(
         let Ok(length) = socket.recv(&mut buffer) else { continue };
         active = Instant::now();
         let packet = buffer.get(..length).unwrap_or_default();
-        if packet == HELLO || number_of(packet) == Some(UNCOUNTED) {
-            opened.store(true, Ordering::Relaxed);
-        } else {
+        if number_of(packet) == Some(UNCOUNTED) {
+            missing.remove(&length);
+            opened.store(missing.is_empty(), Ordering::Relaxed);
+        } else if packet != HELLO && !is_unnumbered_opening(packet) {
             tally.add(packet, active);
         }
     }
@@ -238,7 +246,8 @@ impl<'a> Tally<'a> {
     fn identify(&self, packet: &[u8]) -> Option<usize> {
         let fits = |number: u32| size(self.plan, number) == packet.len() && content(number, packet.len()) == packet;
         let number = if packet.len() < NUMBER {
-            let missing = |number: &u32| usize::try_from(*number).is_ok_and(|index| self.seen.get(index) == Some(&false));
+            let missing =
+                |number: &u32| usize::try_from(*number).is_ok_and(|index| self.seen.get(index) == Some(&false));
             let all = || 0..self.plan.packets;
             all().filter(missing).find(|number| fits(*number)).or_else(|| all().find(|number| fits(*number)))
         } else {
@@ -246,6 +255,11 @@ impl<'a> Tally<'a> {
         };
         number.and_then(|number| usize::try_from(number).ok())
     }
+}
+
+/// Whether a packet opens a flow, but is too small to say so: no packet of a plan has such a number.
+fn is_unnumbered_opening(packet: &[u8]) -> bool {
+    packet.len() < NUMBER && content(UNCOUNTED, packet.len()) == packet
 }
 
 fn number_of(packet: &[u8]) -> Option<u32> {

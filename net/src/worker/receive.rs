@@ -80,7 +80,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         }
     }
 
-    /// Moves one message; `false` if there was none.
+    /// Moves one message and returns its datagrams; `None` if there was none.
     pub(super) fn step<R: Routing<Session = S>>(
         &mut self,
         routing: &R,
@@ -88,18 +88,19 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         queue: &Queue,
         number: usize,
         socket: &EspSocket,
-    ) -> bool {
+    ) -> Option<usize> {
         let message = match socket.receive(&mut self.buffer) {
             Ok(message) => message,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
             // An error of an earlier send; the next call tells what there is.
-            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+            Err(_) => return Some(0),
         };
         if message.truncated {
             routing.counters().count_drop(DropReason::Truncated);
-            return true;
+        } else {
+            self.handle_message(routing, mailbox, queue, number, &message);
         }
-        self.handle_message(routing, mailbox, queue, number, &message);
-        true
+        Some(message.len.div_ceil(message.segment.max(1)))
     }
 
     fn handle_message<R: Routing<Session = S>>(

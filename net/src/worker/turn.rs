@@ -24,6 +24,23 @@ pub(super) const MAX_SOCKETS: usize = 30;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
+/// What a turn moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Moved {
+    Nothing,
+    /// Single packets only.
+    Packets,
+    /// Many packets in one call.
+    Superpackets,
+}
+
+impl Moved {
+    /// One call that moved so many packets.
+    fn by(packets: usize) -> Self {
+        if packets > 1 { Self::Superpackets } else { Self::Packets }
+    }
+}
+
 /// One worker and all it owns.
 pub(super) struct Worker<R: Routing> {
     routing: Arc<R>,
@@ -51,37 +68,39 @@ impl<R: Routing> Worker<R> {
         let mut yields = 0;
         while !self.mailbox.is_stopped() {
             self.receive.apply(self.mailbox.take());
-            if self.turn()? {
-                yields = 0;
-            } else if yields < self.settings.yields {
-                // While others have work they run now; while nobody has, this is cheaper than sleeping and being woken.
-                yields += 1;
-                std::thread::yield_now();
-            } else {
-                yields = 0;
-                self.sleep()?;
+            match self.turn()? {
+                Moved::Superpackets => yields = self.settings.yields,
+                Moved::Packets => {}
+                Moved::Nothing if yields > 0 => {
+                    // The other end of a transfer runs now, or nobody does; both are cheaper than sleeping and being woken. After single
+                    // packets it would be the wrong guess, and who sleeps is woken ahead of others.
+                    yields -= 1;
+                    std::thread::yield_now();
+                }
+                Moved::Nothing => self.sleep()?,
             }
         }
         Ok(())
     }
 
-    /// Moves a bounded number of packets in each direction; `false` if there were none.
-    fn turn(&mut self) -> io::Result<bool> {
-        let mut moved = false;
+    /// Moves a bounded number of packets in each direction.
+    fn turn(&mut self) -> io::Result<Moved> {
+        let mut moved = Moved::Nothing;
         let mut left = BUDGET * SINGLES;
         while left > 0
             && let Some(segments) = self.transmit.step(&*self.routing, &self.queue, &self.sockets)?
         {
             left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
-            moved = true;
+            moved = moved.max(Moved::by(segments));
         }
         self.transmit.flush(&self.sockets);
         for (number, socket) in self.sockets.iter().enumerate() {
             for _ in 0..BUDGET {
-                if !self.receive.step(&*self.routing, &self.mailbox, &self.queue, number, socket) {
+                let Some(datagrams) = self.receive.step(&*self.routing, &self.mailbox, &self.queue, number, socket)
+                else {
                     break;
-                }
-                moved = true;
+                };
+                moved = moved.max(Moved::by(datagrams));
             }
         }
         Ok(moved)

@@ -342,15 +342,15 @@ fn command_that_still_waits_counts_for_the_packet_that_needs_it() {
         peer.send_packets(&flow(Udp::to(port, Checksums::Full), &payloads(3, 9)), false);
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports };
         mailbox.put(Command::Install(Box::new(installation)));
-        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket));
+        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket).is_some());
         assert_eq!(datagrams(&inside, 3).0, payloads(3, 9));
         assert!(heard.try_recv().is_ok());
         // Nor does it wait longer to be told otherwise.
         mailbox.put(Command::Retire(spis[0]));
         receive.apply(mailbox.take());
         peer.send_packets(&flow(Udp::to(port, Checksums::Full), &payloads(3, 9)), false);
-        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket));
-        assert!(!receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket));
+        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket).is_some());
+        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket).is_none());
         assert_eq!(drops(&router.counters, DropReason::UnknownSpi), 3);
     });
 }
