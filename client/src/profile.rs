@@ -23,7 +23,7 @@
 //! rekey_after = "1h"      # at least "1s", at most "24h"
 //!
 //! [workers]               # the thread that moves packets
-//! yields = 20             # how often it gives way to others before it sleeps
+//! yields = 0              # how often it gives way to others after superpackets before it sleeps
 //! tun_offload = true      # take packets of a flow from the kernel together
 //! udp_offload = true      # let the kernel segment and join datagrams
 //! gso_max_segs = 45       # packets of a flow that the kernel may hand over together
@@ -420,7 +420,7 @@ pub(crate) mod tests {
         assert!(!text.contains("[esp]") && !text.contains("[workers]"), "{}", text.as_str());
         let documented = "[esp]\nenabled = true\nsuites = [\"aes-256-gcm\", \"aes-128-gcm\", \"chacha20-poly1305\"]\n\
             vouched = true\nrekey_after = \"1h\"\n\
-            [workers]\nyields = 20\ntun_offload = true\nudp_offload = true\ngso_max_segs = 45\n";
+            [workers]\nyields = 0\ntun_offload = true\nudp_offload = true\ngso_max_segs = 45\n";
         for defaults in ["", "[esp]\n[workers]\n", documented] {
             let read = with(defaults).unwrap();
             assert_eq!((&read.esp, &read.workers), (&original.esp, &original.workers), "{defaults}");
@@ -430,13 +430,13 @@ pub(crate) mod tests {
     #[test]
     fn tables_survive_encode_and_parse() {
         let tables = "[esp]\nsuites = [\"chacha20-poly1305\"]\nvouched = false\nrekey_after = \"90s\"\n\
-            [workers]\nyields = 0\nudp_offload = false\n";
+            [workers]\nyields = 7\nudp_offload = false\n";
         let read = with(tables).unwrap();
         let settings = read.esp.settings().unwrap();
         assert_eq!(settings.offer.suites, [adit_proto::esp::suite::Suite::ChaCha20Poly1305]);
         assert!(!settings.offer.vouched && !settings.offer.groups.is_empty());
         assert_eq!(settings.policy.after, std::time::Duration::from_secs(90));
-        assert_eq!(read.workers, WorkersTable { yields: 0, udp_offload: false, ..WorkersTable::default() });
+        assert_eq!(read.workers, WorkersTable { yields: 7, udp_offload: false, ..WorkersTable::default() });
         let again = Profile::parse(name(), &read.encode().unwrap()).unwrap();
         assert_eq!((again.esp, again.workers), (read.esp, read.workers));
         assert!(with("[esp]\nenabled = false\n").unwrap().esp.settings().is_none());

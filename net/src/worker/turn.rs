@@ -120,7 +120,9 @@ impl<R: Routing> Worker<R> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        self.mailbox.clear();
+        if wanted.get(1).is_some_and(|mailbox| mailbox.any() != Some(false)) {
+            self.mailbox.clear();
+        }
         Ok(())
     }
 }

@@ -33,8 +33,8 @@ use trial::{Purpose, Step, Trial};
 /// What a search leaves open: the path passes less than that many bytes more than what was found.
 pub const RESOLUTION: u16 = 8;
 
-/// The pause between confirmations of the size in use.
-pub const CONFIRM_AFTER: Duration = Duration::from_secs(30);
+/// The pause between confirmations of the size in use: how long large packets may vanish before it is noticed.
+pub const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 /// The pause before larger sizes are tried again on a path in use (RFC 8899 section 5.1.1, PMTU_RAISE_TIMER).
 pub const RAISE_AFTER: Duration = Duration::from_secs(600);
@@ -46,7 +46,7 @@ const SEARCH_AFTER_FALL: Duration = Duration::from_secs(5);
 const RETRY_NARROW_AFTER: Duration = Duration::from_secs(60);
 
 /// Doubt so soon after a size was confirmed or found wanting is not followed.
-const DOUBT_PAUSE: Duration = Duration::from_secs(5);
+const DOUBT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Most bytes of UDP payload that IPv4 can carry.
 const MAX_DATAGRAM: u16 = 65_507;

@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(config.limits, Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000 });
         let settings = config.esp.settings().unwrap();
         assert_eq!(settings, adit_net::esp::EspSettings::default());
-        assert_eq!(config.workers, WorkersConfig { count: 0, yields: 20, tun_offload: true, udp_offload: true });
+        assert_eq!(config.workers, WorkersConfig { count: 0, yields: 0, tun_offload: true, udp_offload: true });
         assert_eq!(config.workers.settings(), adit_net::worker::Settings::default());
         assert_eq!(config.lease_cooldown, Duration::from_secs(120));
         assert_eq!(config.invite_lifetime, DAY);

@@ -166,9 +166,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "workers.yields",
-        Some("20"),
+        Some("0"),
         "20",
-        "How often a worker without work lets others run before it sleeps; 0 to 1000.",
+        "How often a worker that has just moved superpackets lets others run before it sleeps; 0 to 1000.\n\
+         Some machines move more with 20; measure it, since others lose rate and latency by it.",
     ),
     key(
         "workers.tun_offload",

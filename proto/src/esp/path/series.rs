@@ -12,11 +12,11 @@ pub const SEED_LEN: usize = 32;
 
 /// How long an answer may take, all repetitions together.
 ///
-/// With [`super::ACTIVE_INTERVAL`] before it, a failure shows after 2.8 s at most.
-pub const ANSWER_WITHIN: Duration = Duration::from_millis(1800);
+/// With [`super::ACTIVE_INTERVAL`] before it, a failure shows after 2.5 s at most.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 
 /// The pause between repetitions: five probes before it is given up, so that loss alone rarely ends a path.
-const REPEAT_AFTER: Duration = Duration::from_millis(400);
+const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
 /// Nonces nobody else can guess: SHA-256 of a secret seed, their use and a count, cut.
 #[derive(ZeroizeOnDrop)]

@@ -1,0 +1,16 @@
+//! The ESP carrier as users meet it: the real programs, what they say of themselves, what the wire shows, and what arrives.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failed expectation ends a test")]
+
+mod harness;
+
+mod esp {
+    mod carrier;
+    mod ending;
+    mod flows;
+    mod key_log;
+    mod observe;
+    mod path_mtu;
+    mod rekey;
+    mod transfers;
+}
