@@ -26,7 +26,7 @@
 //! yields = 0              # how often it gives way to others after superpackets before it sleeps
 //! tun_offload = true      # take packets of a flow from the kernel together
 //! udp_offload = true      # let the kernel segment and join datagrams
-//! gso_max_segs = 45       # packets of a flow that the kernel may hand over together
+//! gso_max_segs = 44       # packets of a flow that the kernel may hand over together
 //! ```
 
 mod directories;
@@ -420,7 +420,7 @@ pub(crate) mod tests {
         assert!(!text.contains("[esp]") && !text.contains("[workers]"), "{}", text.as_str());
         let documented = "[esp]\nenabled = true\nsuites = [\"aes-256-gcm\", \"aes-128-gcm\", \"chacha20-poly1305\"]\n\
             vouched = true\nrekey_after = \"1h\"\n\
-            [workers]\nyields = 0\ntun_offload = true\nudp_offload = true\ngso_max_segs = 45\n";
+            [workers]\nyields = 0\ntun_offload = true\nudp_offload = true\ngso_max_segs = 44\n";
         for defaults in ["", "[esp]\n[workers]\n", documented] {
             let read = with(defaults).unwrap();
             assert_eq!((&read.esp, &read.workers), (&original.esp, &original.workers), "{defaults}");

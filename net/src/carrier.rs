@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use adit_proto::esp::sa::Outbound;
 use adit_proto::esp::suite::Suite;
@@ -56,8 +56,8 @@ pub struct Signals {
     pub sent: bool,
     /// Something hints that the path is broken.
     pub doubt: bool,
-    /// The system refused a datagram as larger than the path takes.
-    pub too_big: bool,
+    /// The smallest datagram, in bytes, that the system refused as larger than the path takes.
+    pub too_big: Option<u16>,
     /// An inbound SA refused so much that new keys are wanted.
     pub rekey: bool,
 }
@@ -71,7 +71,8 @@ pub struct Carriers {
     closed: AtomicBool,
     sent: AtomicBool,
     doubt: AtomicBool,
-    too_big: AtomicBool,
+    /// 0 for none.
+    too_big: AtomicU16,
     rekey: AtomicBool,
     signal: Notify,
 }
@@ -88,7 +89,7 @@ impl Carriers {
             closed: no(),
             sent: no(),
             doubt: no(),
-            too_big: no(),
+            too_big: AtomicU16::new(0),
             rekey: no(),
             signal: Notify::new(),
         }
@@ -165,9 +166,14 @@ impl Carriers {
         }
     }
 
-    /// The system refused a datagram as larger than the path takes.
-    pub fn note_too_big(&self) {
-        self.note(&self.too_big);
+    /// The system refused a datagram of that many bytes as larger than the path takes.
+    pub fn note_too_big(&self, datagram: u16) {
+        let known = self.too_big.load(Ordering::Relaxed);
+        if known == 0 || datagram < known {
+            // Of two workers that refuse at once, either size is true.
+            self.too_big.store(datagram, Ordering::Release);
+            self.signal.notify_one();
+        }
     }
 
     /// An inbound SA refused so much that new keys are wanted.
@@ -189,7 +195,7 @@ impl Carriers {
         Signals {
             sent: self.sent.load(Ordering::Acquire),
             doubt: self.doubt.swap(false, Ordering::AcqRel),
-            too_big: self.too_big.swap(false, Ordering::AcqRel),
+            too_big: Some(self.too_big.swap(0, Ordering::AcqRel)).filter(|&datagram| datagram > 0),
             rekey: self.rekey.swap(false, Ordering::AcqRel),
         }
     }
@@ -268,9 +274,9 @@ mod tests {
         carriers.set_esp(Some(esp_route()));
         for _ in 0..2 {
             carriers.note_doubt();
-            carriers.note_too_big();
+            carriers.note_too_big(1400);
             carriers.note_rekey();
-            assert_eq!(signals(carriers), Some(Signals { sent: false, doubt: true, too_big: true, rekey: true }));
+            assert_eq!(signals(carriers), Some(Signals { sent: false, doubt: true, too_big: Some(1400), rekey: true }));
             assert_eq!(signals(carriers), None);
         }
     }

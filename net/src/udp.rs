@@ -71,6 +71,29 @@ impl EspSocket {
     /// Errors in [`Sent`]: `WouldBlock` and `ENOBUFS` are loss; `EMSGSIZE` if a datagram is larger than the interface or the path
     /// takes; else what the route says.
     pub fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent {
+        self.send_within(to, local, datagrams, segment, ecn, true)
+    }
+
+    /// Sends one datagram without ever waiting.
+    ///
+    /// # Errors
+    /// As [`Self::send`] says.
+    pub fn try_send(&self, to: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
+        match self.send_within(to, local, datagram, datagram.len(), 0, false).error {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn send_within(
+        &self,
+        to: SocketAddr,
+        local: Option<IpAddr>,
+        datagrams: &[u8],
+        segment: usize,
+        ecn: u8,
+        may_wait: bool,
+    ) -> Sent {
         debug_assert!(datagrams.len() <= MAX_BYTES.min(MAX_SEGMENTS * segment), "more than one call takes");
         let segment = segment.max(1);
         let to = SocketAddr::new(to.ip().to_canonical(), to.port()).with_scope_of(to);
@@ -78,7 +101,7 @@ impl EspSocket {
             socket: self,
             address: self.address(to).into(),
             control: Control::departure(to.ip(), local.map(|local| local.to_canonical()), ecn),
-            may_wait: true,
+            may_wait,
         };
         if datagrams.len() <= segment || !self.segments.load(Ordering::Relaxed) {
             return sending.one_by_one(datagrams, segment);
@@ -152,7 +175,7 @@ struct Sending<'a> {
     socket: &'a EspSocket,
     address: SockAddr,
     control: Control,
-    /// It has not waited yet.
+    /// It may wait for space, once.
     may_wait: bool,
 }
 

@@ -13,7 +13,7 @@ use super::data::DataPath;
 use super::roaming::Roaming;
 use crate::packet_path::TunnelSession;
 
-/// Largest packet that goes by ESP, in bytes. A datagram with it fits an IPv4 path of 1500 bytes, and 45 of them one call.
+/// Largest packet that goes by ESP, in bytes. A datagram with it fits an IPv4 path of 1500 bytes, and 44 of them one call.
 const LARGEST_PACKET: u16 = 1420;
 
 /// ESP on one connection; nothing if it was not negotiated.

@@ -20,8 +20,10 @@ const SHORTEST_REKEY: Duration = Duration::from_secs(1);
 const LONGEST_REKEY: Duration = Duration::from_secs(24 * 3600);
 /// Most yields: about a tenth of a millisecond.
 const MOST_YIELDS: u32 = 1000;
-/// Segments of a superpacket: 45 at an MTU of 1420 bytes are as much as one UDP send takes (65,507 bytes).
-const GSO_MAX_SEGS: u32 = 45;
+/// Segments of a superpacket: 44 at an MTU of 1420 bytes, sealed, are as much as one UDP send takes.
+const GSO_MAX_SEGS: u32 = 44;
+const _: () = assert!(44 * adit_proto::esp::packet::sealed_len(1420) <= adit_net::udp::MAX_BYTES);
+const _: () = assert!(45 * adit_proto::esp::packet::sealed_len(1420) > adit_net::udp::MAX_BYTES);
 /// The most the kernel knows (`GSO_MAX_SEGS`).
 const MOST_GSO_SEGS: u32 = 65_535;
 

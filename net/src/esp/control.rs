@@ -39,9 +39,6 @@ const MAX_REPORTS: usize = 64;
 /// Reports handled before others get their turn.
 const REPORTS_AT_ONCE: usize = 32;
 
-/// How long workers may go on with a size that was just given up.
-const BATCHES_UNDER_WAY: Duration = Duration::from_millis(100);
-
 /// How long a path that came up has to show its size before it is used at the least one: all trials of the first size.
 const SIZE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -66,8 +63,6 @@ pub struct EspControl<S: AsRef<Carriers>> {
     origins: Vec<(SocketAddr, Origin)>,
     report_sender: mpsc::Sender<Report>,
     reports: mpsc::Receiver<Report>,
-    /// When the system last refused a datagram of the size in use.
-    too_big: Option<Instant>,
     /// Until when a path that came up waits for its size, so that the device's MTU does not fall for one round trip.
     size_due: Option<Instant>,
     failed: Option<EspError>,
@@ -106,7 +101,6 @@ impl<S: AsRef<Carriers>> EspControl<S> {
             origins: Vec::new(),
             report_sender,
             reports,
-            too_big: None,
             size_due: None,
             failed: None,
         }
@@ -229,10 +223,9 @@ impl<S: AsRef<Carriers>> EspControl<S> {
         if signals.rekey {
             self.rekey.handle_wanted();
         }
-        let is_news = self.too_big.is_none_or(|at| now.saturating_duration_since(at) >= BATCHES_UNDER_WAY);
-        if signals.too_big && is_news {
-            self.too_big = Some(now);
-            self.path_mtu.handle_too_big(self.path_mtu.current(), now);
+        // Workers may go on for a moment with a size that was just given up.
+        if let Some(refused) = signals.too_big.filter(|&refused| refused <= self.path_mtu.current()) {
+            self.path_mtu.handle_too_big(refused, now);
         }
     }
 

@@ -81,10 +81,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> DataPlane<S> for WorkersHandle<
 
     fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = self.sockets.get(origin.socket).ok_or(io::ErrorKind::NotConnected)?;
-        match socket.send(to, origin.local, datagram, datagram.len(), 0).error {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        socket.try_send(to, origin.local, datagram)
     }
 }
 

@@ -91,9 +91,9 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
     ) -> Option<usize> {
         let message = match socket.receive(&mut self.buffer) {
             Ok(message) => message,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-            // An error of an earlier send; the next call tells what there is.
-            Err(_) => return Some(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Some(0),
+            // Nothing there, or an error of an earlier send: the next turn tells.
+            Err(_) => return None,
         };
         if message.truncated {
             routing.counters().count_drop(DropReason::Truncated);

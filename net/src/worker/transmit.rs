@@ -31,6 +31,8 @@ use slots::Slots;
 
 /// "Too big" answers per second, and at once.
 const TOO_BIG_RATE: (u32, u32) = (200, 50);
+/// Reads that may fail in a row before the device counts as broken.
+const MOST_FAILURES: u32 = 1000;
 /// Packets collected for the carrier of a connection before it gets them.
 const FOR_CONNECTION: usize = 64;
 
@@ -57,6 +59,8 @@ pub(super) struct Transmit<S> {
     for_connection: (Option<Arc<S>>, Vec<PacketBuffer>),
     arena: Arena,
     too_big: TooBigAnswers,
+    /// Reads that failed in a row.
+    failures: u32,
 }
 
 impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
@@ -69,6 +73,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             for_connection: (None, Vec::with_capacity(FOR_CONNECTION)),
             arena: Arena::new(LARGEST_PACKET),
             too_big: TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1),
+            failures: 0,
         }
     }
 
@@ -87,13 +92,26 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Some(0)),
-            Err(error) => return Err(error),
+            Err(error) => return self.pass_over(routing.counters(), error),
         };
+        self.failures = 0;
         let handled = self.handle(routing, queue, sockets, len);
         Ok(Some(handled.unwrap_or_else(|reason| {
             routing.counters().count_drop(reason);
             1
         })))
+    }
+
+    /// A read failed: of one packet that the kernel cannot describe (`EINVAL` from `tun_put_user`), which is lost then, or because the
+    /// device is gone.
+    fn pass_over(&mut self, counters: &Counters, error: io::Error) -> io::Result<Option<usize>> {
+        self.failures += 1;
+        let is_gone = matches!(error.raw_os_error(), Some(libc::EBADF | libc::EBADFD | libc::EFAULT | libc::ENODEV));
+        if is_gone || self.failures >= MOST_FAILURES {
+            return Err(error);
+        }
+        counters.count_drop(DropReason::BadOffload);
+        Ok(Some(0))
     }
 
     /// Sends what waits.
@@ -129,7 +147,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         let sent = match &*carriers.esp() {
             Some(route) => self.send_by_esp(&session, route, queue, sockets, &superpacket),
             None if carriers.is_closed() => Err(DropReason::NotConnected),
-            None => self.send_by_connection(&session, queue, &superpacket),
+            None => self.send_by_connection(&session, queue, sockets, &superpacket),
         };
         if let Err(reason) = sent {
             count_drops(carriers.counters(), superpacket.segments, reason);
@@ -161,6 +179,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         if largest(superpacket) > usize::from(route.mtu) {
             return self.refuse_too_big(queue, superpacket.ip.len, route.mtu);
         }
+        self.flush_connection();
         if superpacket.segments > 1 {
             // What waits was read earlier.
             self.batches.flush_session(session, sockets);
@@ -213,7 +232,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             };
             let datagrams = self.slots.datagrams(first_slot, bytes);
             let sent = socket.send(route.to, route.origin.local, datagrams, self.slots.stride(), outer_ecn);
-            account((**session).as_ref(), &sent, packets, inner);
+            account((**session).as_ref(), &sent, packets, inner, self.slots.stride());
             next += packets;
         }
         Ok(())
@@ -254,12 +273,15 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         &mut self,
         session: &Arc<S>,
         queue: &Queue,
+        sockets: &[Arc<EspSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
         if !self.for_connection.0.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
             self.flush_connection();
             self.for_connection.0 = Some(Arc::clone(session));
         }
+        // What waits was read earlier.
+        self.batches.flush_session(session, sockets);
         let mtu = (**session).as_ref().connection().mtu();
         if largest(superpacket) > usize::from(mtu) {
             return self.refuse_too_big(queue, superpacket.ip.len, mtu);

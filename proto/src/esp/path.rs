@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use super::packet;
 use super::probe::{self, Kind, Probe};
+use crate::packet::icmp::RateLimit;
 use candidate::Candidate;
 use series::{Series, Step};
 
@@ -49,6 +50,12 @@ const MAX_BACK_OFF: u32 = 4;
 
 /// A path that was up for so long counts as sound: its next failure starts with the first pause again.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
+
+/// Doubt so soon after a proof is not followed: where packets of one direction keep to another carrier, all of them raise it.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Answers per second, and at once: far more than an honest peer asks for, searching for its path MTU included.
+const ANSWER_RATE: (u32, u32) = (50, 50);
 
 /// Probes and answers waiting to be sent; newer ones are dropped.
 const MAX_TRANSMITS: usize = 8;
@@ -117,6 +124,7 @@ pub struct Path {
     up_since: Option<Instant>,
     back_off: u32,
     retry_at: Option<Instant>,
+    answers: RateLimit,
     transmits: VecDeque<PathTransmit>,
     events: VecDeque<PathEvent>,
 }
@@ -146,6 +154,7 @@ impl Path {
             up_since: None,
             back_off: 0,
             retry_at: None,
+            answers: RateLimit::new(ANSWER_RATE.0, ANSWER_RATE.1),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -172,6 +181,10 @@ impl Path {
             self.handle_from_address(received, now);
             return;
         }
+        if self.client {
+            // A gateway does not move (RFC 9000 section 9): who sends its packets from elsewhere is neither followed nor answered.
+            return;
+        }
         match &mut self.candidate {
             Some(candidate) if candidate.address == received.from => candidate.handle_received(received.len),
             Some(_) | None if received.newest => {
@@ -191,7 +204,8 @@ impl Path {
 
     /// Something hints that the path is broken: the peer's packets come on another carrier, or the system reports an error.
     pub fn handle_doubt(&mut self, now: Instant) {
-        if self.state == PathState::Up && self.series.is_none() {
+        let is_fresh = now.saturating_duration_since(self.proven) < DOUBT_PAUSE;
+        if self.state == PathState::Up && self.series.is_none() && !is_fresh {
             self.probe(now);
         }
     }
@@ -235,7 +249,7 @@ impl Path {
 
     fn handle_from_address(&mut self, received: &Received, now: Instant) {
         match received.probe {
-            Some(probe) if probe.kind == Kind::Request => self.answer(received.from, &probe),
+            Some(probe) if probe.kind == Kind::Request => self.answer(received.from, &probe, now),
             Some(probe) => self.handle_answer(&probe, now),
             None => {}
         }
@@ -265,7 +279,7 @@ impl Path {
         let permitted =
             self.candidate.as_mut().is_some_and(|candidate| answer.is_some() && candidate.spend(PROBE_DATAGRAM_LEN));
         if let Some(request) = answer.filter(|_| permitted) {
-            self.answer(received.from, &request);
+            self.answer(received.from, &request, now);
         }
     }
 
@@ -352,8 +366,8 @@ impl Path {
         self.step_series(now);
     }
 
-    fn answer(&mut self, to: SocketAddr, request: &Probe) {
-        if let Some(probe) = request.answer() {
+    fn answer(&mut self, to: SocketAddr, request: &Probe, now: Instant) {
+        if let Some(probe) = request.answer().filter(|_| self.answers.allow(now)) {
             self.transmit(to, probe);
         }
     }

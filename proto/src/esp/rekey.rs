@@ -132,6 +132,8 @@ pub struct Rekey {
     state: State,
     next_epoch: u32,
     requested: Option<u32>,
+    /// An epoch was wanted while another was being confirmed.
+    wanted: bool,
     active: Option<u32>,
     live: VecDeque<Live>,
     limit: RateLimit,
@@ -149,6 +151,7 @@ impl Rekey {
             state: State::Idle,
             next_epoch: 0,
             requested: None,
+            wanted: false,
             active: None,
             live: VecDeque::new(),
             limit: RateLimit::new(EPOCHS_PER_SECOND, EPOCHS_AT_ONCE),
@@ -165,6 +168,8 @@ impl Rekey {
     /// This end wants an epoch: at the start of the session, or because an SA's lifetime is over. A client starts one unless one is
     /// under way; a server asks the client, once per epoch.
     pub fn handle_wanted(&mut self) {
+        // While one is under way it serves this wish, too; one that is being confirmed was begun before it.
+        self.wanted |= matches!(self.state, State::Confirming { .. });
         if !matches!(self.state, State::Idle) {
             return;
         }
@@ -358,6 +363,9 @@ impl Rekey {
         let retire_at = after(now, retire_after);
         for live in self.live.iter_mut().filter(|live| live.epoch < epoch) {
             live.retire_at = Some(live.retire_at.map_or(retire_at, |at| at.min(retire_at)));
+        }
+        if std::mem::take(&mut self.wanted) {
+            self.handle_wanted();
         }
     }
 

@@ -56,7 +56,7 @@ fn mark(packet: &mut [u8], bits: u8) {
     }
 }
 
-/// Computes the IPv4 header checksum anew. A header that was broken before stays with the host that receives it.
+/// Computes the IPv4 header checksum anew. The packet was authenticated, so a checksum that was wrong before is its sender's own.
 fn sum_again(packet: &mut [u8], header_len: usize) {
     let Some(header) = packet.get_mut(..header_len) else { return };
     if let Some(field) = header.get_mut(10..12) {
@@ -73,7 +73,8 @@ mod tests {
     use super::*;
 
     fn v4(bits: u8) -> Vec<u8> {
-        let mut packet = vec![0x45, 0xb8 | bits, 0, 24, 1, 2, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 1, 2, 3, 4];
+        let mut packet =
+            vec![0x45, 0xb8 | bits, 0, 24, 1, 2, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 1, 2, 3, 4];
         sum_again(&mut packet, 20);
         packet
     }

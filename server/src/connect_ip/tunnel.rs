@@ -1,7 +1,7 @@
 //! One accepted tunnel: its session, its capsules and its ESP carrier, from the 200 to the end of the stream.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_net::datagrams::Datagrams;
 use adit_net::esp::key_exchange::ExchangeError;
@@ -116,6 +116,10 @@ async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -
     tokio::task::spawn_blocking(move || gateway.open_session(device, datagrams)).await.unwrap_or(Err(OpenError::Full))
 }
 
+/// How long a client may leave our capsules unread. Nothing else of its session is looked after meanwhile, so that is short of what
+/// ESP needs to notice a broken path.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
 /// What is said on the stream of an open tunnel.
 struct Tunnel<'a> {
     machine: Server,
@@ -193,7 +197,15 @@ async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), S
     while let Some(capsule) = machine.poll_transmit() {
         capsules.extend(capsule);
     }
-    if capsules.is_empty() { Ok(()) } else { stream.send_data(&capsules).await }
+    if capsules.is_empty() {
+        return Ok(());
+    }
+    match tokio::time::timeout(FLUSH_DEADLINE, stream.send_data(&capsules)).await {
+        Ok(sent) => sent,
+        Err(_elapsed) => {
+            Err(stream.fail(Error::Stream { code: Code::EXCESSIVE_LOAD, reason: "capsules are not read" }))
+        }
+    }
 }
 
 #[cfg(test)]

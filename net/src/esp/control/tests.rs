@@ -343,7 +343,7 @@ async fn refused_datagram_makes_packets_smaller_and_one_refusal_counts_once() {
     assert_eq!(world.client.carriers().mtu(), LARGEST);
     world.client.worker.passes.store(1400, Ordering::Relaxed);
     for _ in 0..3 {
-        world.client.carriers().note_too_big();
+        world.client.carriers().note_too_big(u16::try_from(packet::sealed_len(usize::from(LARGEST))).unwrap());
         world.run(Duration::from_millis(1)).await;
         assert!((LEAST_PACKET..LARGEST).contains(&world.client.carriers().mtu()));
         assert_eq!(world.names(), ["esp", "esp"]);

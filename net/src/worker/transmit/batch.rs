@@ -154,7 +154,7 @@ impl<S: AsRef<Carriers>> Batch<S> {
         let carriers = (*session).as_ref();
         if let Some(socket) = sockets.get(route.origin.socket) {
             let sent = socket.send(route.to, route.origin.local, &self.datagrams, self.segment, self.ecn);
-            account(carriers, &sent, self.count, self.inner);
+            account(carriers, &sent, self.count, self.inner, self.segment);
         } else {
             for _ in 0..self.count {
                 carriers.counters().count_drop(DropReason::SendFailed);

@@ -100,7 +100,8 @@ impl Slots {
         let read = queue.read_vectored(&mut pieces[..self.named + 2])?;
         let is_single = self.virtio.get(1).is_some_and(|&gso_type| gso_type == virtio::GSO_NONE);
         self.singles = if is_single { self.singles.saturating_add(1) } else { 0 };
-        read.checked_sub(virtio::LEN).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        let len = read.checked_sub(virtio::LEN).filter(|&len| len <= MAX_SUPERPACKET_LEN);
+        len.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// The virtio-net header of what was read.

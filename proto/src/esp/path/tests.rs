@@ -190,8 +190,10 @@ fn idle_client_keeps_the_binding_alive_and_an_idle_server_is_silent() {
 fn doubt_and_rebind_probe_at_once() {
     let now = start();
     let mut path = connected(now);
-    path.handle_doubt(now);
-    path.handle_doubt(now);
+    path.handle_doubt(now + DOUBT_PAUSE / 2);
+    assert!(probes(&mut path).is_empty(), "it was proven just now");
+    path.handle_doubt(now + DOUBT_PAUSE);
+    path.handle_doubt(now + DOUBT_PAUSE);
     assert_eq!(probes(&mut path).len(), 1, "one series at a time");
     let mut path = client(now);
     let down = run_unanswered(&mut path, now, now + Duration::from_secs(3)).unwrap();
@@ -222,6 +224,32 @@ fn request_is_answered_where_it_came_from() {
     let request = Probe { kind: Kind::Request, nonce: [9; 16] };
     path.handle_received(&with(request, 7), now);
     assert_eq!(probes(&mut path), [PathTransmit { to: address(7), probe: request.answer().unwrap() }]);
+}
+
+#[test]
+fn client_follows_its_gateway_nowhere_and_answers_nobody_else() {
+    let now = start();
+    let mut path = connected(now);
+    let request = Probe { kind: Kind::Request, nonce: [9; 16] };
+    for received in [packet(66, true), with(request, 66)] {
+        path.handle_received(&received, now);
+        assert_eq!((path.candidate(), path.address()), (None, Some(address(GATEWAY))));
+        assert!(probes(&mut path).is_empty() && events(&mut path).is_empty());
+    }
+}
+
+#[test]
+fn answers_have_a_rate() {
+    let now = start();
+    let mut path = serving(7, now);
+    let mut answered = 0;
+    for _ in 0..10_000 {
+        path.handle_received(&with(Probe { kind: Kind::Request, nonce: [9; 16] }, 7), now);
+        answered += probes(&mut path).len();
+    }
+    assert_eq!(answered, 50);
+    path.handle_received(&with(Probe { kind: Kind::Request, nonce: [9; 16] }, 7), now + Duration::from_secs(1));
+    assert_eq!(probes(&mut path).len(), 1);
 }
 
 #[test]

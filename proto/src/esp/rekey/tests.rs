@@ -388,3 +388,24 @@ fn server_that_gets_the_next_epoch_takes_the_last_as_confirmed() {
     }
     assert_eq!(server.active, Some(0));
 }
+
+#[test]
+fn wish_while_an_epoch_is_confirmed_is_kept() {
+    let now = start();
+    for role in [Role::Client, Role::Server] {
+        let mut rekey = Rekey::new(role, &NEGOTIATED);
+        rekey.next_epoch = 3;
+        rekey.state = State::Confirming { epoch: 2, anyway_at: now, probe_at: None, pause: PROBE_PAUSE };
+        match role {
+            Role::Client => rekey.handle_capsule(EspCapsule::RekeyRequest(3), now).unwrap(),
+            Role::Server => rekey.handle_wanted(),
+        }
+        assert!(rekey.poll_transmit().is_none() && rekey.poll_event().is_none());
+        rekey.handle_authenticated(2, now);
+        assert_eq!(rekey.poll_event(), Some(RekeyEvent::ActivateOutbound { epoch: 2 }));
+        match role {
+            Role::Client => assert!(matches!(rekey.poll_event(), Some(RekeyEvent::Prepare { epoch: 3, .. }))),
+            Role::Server => assert_eq!(rekey.poll_transmit(), Some(EspCapsule::RekeyRequest(3))),
+        }
+    }
+}
