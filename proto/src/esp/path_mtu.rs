@@ -6,7 +6,7 @@
 //!     Stopped --> Searching: path is up, only the base is known to pass
 //!     Stopped --> Confirming: path is up, more is known to pass
 //!     Searching --> Settled: nothing left to try
-//!     Settled --> Confirming: every 30 s in use, or in doubt
+//!     Settled --> Confirming: every 5 s in use, or in doubt
 //!     Settled --> Searching: every 10 minutes in use
 //!     Confirming --> Settled: answered
 //!     Confirming --> Searching: answered, but a search is not finished
