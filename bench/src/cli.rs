@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use adit_proto::exit::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
-use crate::{demo, measure, output};
+use crate::{demo, load, measure, output};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Run(measure::Options),
     /// Measure Adit and every other VPN installed here, in turns, and compare them.
     Peers(measure::Options),
+    /// Let thousands of clients of this one process connect to a gateway, and measure what their sessions cost it.
+    Load(load::Options),
 }
 
 /// Runs the program; must be called while the process has a single thread.
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Run(options) => measure::run(&options, measure::Scope::Own),
         Command::Peers(options) => measure::run(&options, measure::Scope::Peers),
+        Command::Load(options) => load::run(&options),
     };
     match outcome {
         Ok(()) => Exit::Ok.into(),
@@ -68,5 +71,15 @@ mod tests {
         assert!(Cli::try_parse_from(peers).is_ok());
         assert!(Cli::try_parse_from(["adit-bench", "run", "--only", "tpc-up"]).is_err());
         assert!(Cli::try_parse_from(["adit-bench", "run", "--rounds", "0"]).is_err());
+    }
+
+    #[test]
+    fn load_needs_no_argument_and_takes_units() {
+        assert!(Cli::try_parse_from(["adit-bench", "load"]).is_ok());
+        let all = ["--clients", "50", "--arrive", "100/s", "--rate", "0", "--duration", "3s", "--carrier", "quic"];
+        assert!(Cli::try_parse_from(["adit-bench", "load", "--json"].into_iter().chain(all)).is_ok());
+        for wrong in [["--clients", "0"], ["--arrive", "0/s"], ["--rate", "-1"], ["--duration", "fast"]] {
+            assert!(Cli::try_parse_from(["adit-bench", "load"].into_iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
     }
 }

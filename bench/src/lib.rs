@@ -4,6 +4,7 @@ pub mod cli;
 pub mod demo;
 mod interrupt;
 pub mod lab;
+pub mod load;
 pub mod measure;
 mod output;
 pub mod programs;

@@ -3,8 +3,8 @@
 //! A round starts every system once, in a lab of its own, and lets it do every task; the next round begins with the next
 //! system. What is reported is the median over the rounds, with the lowest and highest value beside it.
 
-mod accounting;
-mod machine;
+pub(crate) mod accounting;
+pub(crate) mod machine;
 mod meter;
 mod progress;
 mod report;

@@ -11,16 +11,16 @@ use crate::lab::Host;
 
 /// Processor time of a process, all its threads together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CpuTime {
+pub(crate) struct CpuTime {
     /// In user space.
-    pub(super) user: Duration,
+    pub(crate) user: Duration,
     /// In the kernel on its behalf.
-    pub(super) system: Duration,
+    pub(crate) system: Duration,
 }
 
 impl CpuTime {
     /// Both together.
-    pub(super) fn total(self) -> Duration {
+    pub(crate) fn total(self) -> Duration {
         self.user + self.system
     }
 
@@ -29,20 +29,23 @@ impl CpuTime {
     }
 
     /// What was spent since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self { user: self.user.saturating_sub(before.user), system: self.system.saturating_sub(before.system) }
     }
 }
 
 /// Processor time of several processes and their present children together.
-pub(super) fn cpu_time(processes: impl IntoIterator<Item = u32>) -> Result<CpuTime> {
+pub(crate) fn cpu_time(processes: impl IntoIterator<Item = u32>) -> Result<CpuTime> {
     // Each once, also where one of them is a child of another.
     let family: BTreeSet<u32> = processes.into_iter().flat_map(with_children).collect();
-    family.into_iter().try_fold(CpuTime::default(), |sum, process| {
-        let path = format!("/proc/{process}/stat");
-        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Ok(sum.plus(parse_stat(&stat, tick()?).with_context(|| format!("understand {path}"))?))
-    })
+    family.into_iter().try_fold(CpuTime::default(), |sum, process| Ok(sum.plus(cpu_time_alone(process)?)))
+}
+
+/// Processor time of one process without its children.
+pub(crate) fn cpu_time_alone(process: u32) -> Result<CpuTime> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    parse_stat(&stat, tick()?).with_context(|| format!("understand {path}"))
 }
 
 /// A process, its children, and theirs; the process alone where the kernel does not tell.
@@ -77,7 +80,7 @@ fn tick() -> Result<Duration> {
 }
 
 /// Resident memory of a process and its present children in bytes; what they share counts for each.
-pub(super) fn resident(process: u32) -> Result<u64> {
+pub(crate) fn resident(process: u32) -> Result<u64> {
     with_children(process).into_iter().map(resident_alone).sum()
 }
 
@@ -92,18 +95,18 @@ fn resident_alone(process: u32) -> Result<u64> {
 
 /// Time of all processors together, by what they did (`/proc/stat`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct MachineTime {
+pub(crate) struct MachineTime {
     /// Programs, in user space.
-    pub(super) user: Duration,
+    pub(crate) user: Duration,
     /// Everything but waiting.
-    pub(super) busy: Duration,
+    pub(crate) busy: Duration,
     /// Taken by the hypervisor.
-    pub(super) steal: Duration,
+    pub(crate) steal: Duration,
 }
 
 impl MachineTime {
     /// Until now, since the machine started.
-    pub(super) fn now() -> Result<Self> {
+    pub(crate) fn now() -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
         Self::parse(&stat, tick()?).context("understand /proc/stat")
     }
@@ -116,7 +119,7 @@ impl MachineTime {
     }
 
     /// What passed since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             user: self.user.saturating_sub(before.user),
             busy: self.busy.saturating_sub(before.busy),
@@ -127,11 +130,11 @@ impl MachineTime {
 
 /// Counters of a host's network (`/proc/net/snmp`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Counters(HashMap<String, u64>);
+pub(crate) struct Counters(HashMap<String, u64>);
 
 impl Counters {
     /// Those of one host, now.
-    pub(super) fn of(host: &Host) -> Result<Self> {
+    pub(crate) fn of(host: &Host) -> Result<Self> {
         // Not /proc/net, which is that of the process's first thread.
         let text = host.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).context("read network counters")?;
         Ok(Self::parse(&text))
@@ -151,7 +154,7 @@ impl Counters {
     }
 
     /// How much the counter `name` (protocol and name in one, such as `TcpRetransSegs`) grew since `before`.
-    pub(super) fn growth(&self, before: &Self, name: &str) -> u64 {
+    pub(crate) fn growth(&self, before: &Self, name: &str) -> u64 {
         let of = |counters: &Self| counters.0.get(name).copied().unwrap_or_default();
         of(self).saturating_sub(of(before))
     }

@@ -45,7 +45,7 @@ const SYSCTLS: [&str; 13] = [
 
 /// The machine as it was when a measurement began.
 #[derive(Debug, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// Name and release of the kernel.
     kernel: String,
     /// Model of the first processor.
@@ -68,7 +68,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Looks around.
-    pub(super) fn describe() -> Self {
+    pub(crate) fn describe() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let flags: Vec<&str> = field(&cpu, "flags").unwrap_or_default().split_whitespace().collect();
@@ -95,7 +95,7 @@ impl Machine {
     }
 
     /// One line for people.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{}, {} cores, {}", self.cpu_model, self.cores, self.kernel)
     }
 }
@@ -134,7 +134,7 @@ fn commit() -> Option<String> {
 
 /// What identifies a program.
 #[derive(Debug, Serialize)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// Its file name.
     name: String,
     /// What it says of its version, where it does.
@@ -145,7 +145,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Asks a program for its version and hashes its file.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().ok();
         let said = output.filter(|output| output.status.success());
         let first = said.and_then(|output| String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned));

@@ -1,0 +1,121 @@
+//! Processor time of gateway, generator and machine during one phase.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::histogram::Percentiles;
+use crate::measure::accounting::{CpuTime, MachineTime, cpu_time, cpu_time_alone};
+
+/// Whose processor time counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Meter {
+    gateway: u32,
+}
+
+/// A phase that has begun.
+#[derive(Debug)]
+pub(super) struct Running {
+    meter: Meter,
+    name: &'static str,
+    began: Instant,
+    before: Times,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    gateway: CpuTime,
+    generator: CpuTime,
+    machine: MachineTime,
+}
+
+/// What a phase took. Cores are processor time divided by the phase's length.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Phase {
+    /// `connect`, `idle` or `loaded`.
+    pub(super) name: &'static str,
+    /// Its length.
+    pub(super) seconds: f64,
+    /// What the gateway's process used.
+    pub(super) gateway_cores: f64,
+    /// Of that, in user space.
+    pub(super) gateway_user_cores: f64,
+    /// Of that, in the kernel.
+    pub(super) gateway_system_cores: f64,
+    /// What this program used.
+    pub(super) generator_cores: f64,
+    /// What the whole machine used, these two included.
+    pub(super) machine_cores: f64,
+    /// What the hypervisor took.
+    pub(super) stolen_cores: f64,
+    /// How late the generator did what was due, in milliseconds; `None` where nothing was.
+    pub(super) lateness_ms: Option<Percentiles>,
+}
+
+impl Meter {
+    /// For a gateway and this process.
+    pub(super) fn new(gateway: u32) -> Self {
+        Self { gateway }
+    }
+
+    /// Begins a phase.
+    ///
+    /// # Errors
+    /// If a process has ended.
+    pub(super) fn start(self, name: &'static str) -> Result<Running> {
+        Ok(Running { meter: self, name, began: Instant::now(), before: self.times()? })
+    }
+
+    fn times(self) -> Result<Times> {
+        Ok(Times {
+            gateway: cpu_time([self.gateway])?,
+            // The gateway is a child of this process.
+            generator: cpu_time_alone(std::process::id())?,
+            machine: MachineTime::now()?,
+        })
+    }
+}
+
+impl Running {
+    /// Ends the phase, with what is known of the generator's punctuality.
+    ///
+    /// # Errors
+    /// If a process has ended.
+    pub(super) fn end(self, lateness_ms: Option<Percentiles>) -> Result<Phase> {
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
+        let (now, before) = (self.meter.times()?, self.before);
+        let cores = |time: Duration| time.as_secs_f64() / seconds;
+        let gateway = now.gateway.since(before.gateway);
+        let machine = now.machine.since(before.machine);
+        Ok(Phase {
+            name: self.name,
+            seconds,
+            gateway_cores: cores(gateway.total()),
+            gateway_user_cores: cores(gateway.user),
+            gateway_system_cores: cores(gateway.system),
+            generator_cores: cores(now.generator.since(before.generator).total()),
+            machine_cores: cores(machine.busy),
+            stolen_cores: cores(machine.steal),
+            lateness_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_of_this_process_is_the_generators() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let phase = Meter::new(child.id()).start("idle").unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(200) {}
+        let phase = phase.end(None).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(phase.generator_cores > 0.2 && phase.gateway_cores < 0.2, "{phase:?}");
+        assert!(phase.seconds >= 0.2 && phase.machine_cores >= 0.2, "{phase:?}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Where the load is made: a gateway with room for everybody, and a host full of clients.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use adit_net::control;
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::json;
+
+use crate::lab::{self, GATEWAY_V4, Host, Lab, Process};
+use crate::measure::machine::Program;
+use crate::programs::Gateway;
+
+/// Networks from which clients come, as a gateway lets only so many strangers of one /24 in at once.
+const NETWORKS: u8 = 16;
+/// Inner addresses for 65,533 clients.
+const POOL: &str = "10.77.0.0/16";
+/// The gateway's own limit, unless more clients come.
+const SESSIONS: u32 = 10_000;
+/// Calls for tokens under way.
+const CALLS: usize = 8;
+
+/// A running gateway and its clients' host.
+pub(super) struct Site {
+    gateway: Gateway,
+    inner: Ipv4Addr,
+    clients: Host,
+    program: PathBuf,
+    // Dropped last: the others are in it.
+    _lab: Lab,
+}
+
+impl Site {
+    /// Starts a gateway for so many clients.
+    ///
+    /// # Errors
+    /// Where the system permits no lab, or the gateway does not start.
+    pub(super) fn start(clients: u32) -> Result<Self> {
+        let binaries = lab::binaries()?;
+        let mut lab = Lab::pair(false)?;
+        let (host, near) = (lab.host("gateway")?, lab.host("client")?);
+        for network in 0..NETWORKS {
+            let address =
+                |host| IpNet::from(Ipv4Net::new(source(network, host), 24).expect("a prefix has at most 32 bits"));
+            host.add_address("eth0", address(1))?;
+            near.add_address("eth0", address(2))?;
+        }
+        let mut gateway = Gateway::new(&host, &binaries);
+        gateway.set("pool.v4", POOL);
+        gateway.set("limits.sessions", &clients.max(SESSIONS).to_string());
+        gateway.init()?.success()?;
+        gateway.start()?;
+        let inner = gateway.inner_addresses()?.into_iter().find_map(|address| match address {
+            std::net::IpAddr::V4(v4) => Some(v4),
+            std::net::IpAddr::V6(_) => None,
+        });
+        let inner = inner.context("the gateway has an inner IPv4 address")?;
+        Ok(Self { gateway, inner, clients: near, program: binaries.server, _lab: lab })
+    }
+
+    /// Makes a device for each client and returns their tokens, over the socket that `adit-server token` uses, too.
+    ///
+    /// # Errors
+    /// What the gateway says.
+    pub(super) fn tokens(&self, clients: u32) -> Result<Vec<String>> {
+        let socket = &self.gateway.folder().join("run").join("server.sock");
+        let token = |number: u32| async move {
+            let body = json!({ "user": format!("load{number}") });
+            let answer = control::call(socket, "POST", "/token", &body).await?;
+            let token = answer.get("token").and_then(|token| token.as_str()).context("a token in the answer")?;
+            anyhow::Ok(token.to_owned())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+        runtime.block_on(stream::iter(0..clients).map(token).buffered(CALLS).try_collect())
+    }
+
+    /// The running gateway.
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// The gateway's process.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub(super) fn process(&self) -> Result<u32> {
+        self.gateway.process().map(Process::id).context("the gateway does not run")
+    }
+
+    /// What identifies the gateway's program.
+    pub(super) fn program(&self) -> Program {
+        Program::of(&self.program)
+    }
+
+    /// The gateway's inner address.
+    pub(super) fn inner(&self) -> Ipv4Addr {
+        self.inner
+    }
+
+    /// Where the gateway listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from((GATEWAY_V4, 443))
+    }
+
+    /// The gateway's certificate authority.
+    pub(super) fn authority(&self) -> PathBuf {
+        self.gateway.folder().join("state").join("authority.pem")
+    }
+
+    /// The clients' host.
+    pub(super) fn clients(&self) -> &Host {
+        &self.clients
+    }
+
+    /// The addresses clients come from.
+    pub(super) fn sources(&self) -> Vec<Ipv4Addr> {
+        (0..NETWORKS).map(|network| source(network, 2)).collect()
+    }
+}
+
+/// A host of one of the networks on the cable.
+fn source(network: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 200, network, host)
+}
