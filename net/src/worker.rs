@@ -1,10 +1,10 @@
 //! The packet path: one thread per core that moves packets between its queue of the TUN device and its UDP sockets.
 //!
-//! The life of a packet to a peer, [`transmit`]: one `readv` brings a superpacket; one lookup finds its session; its segments
+//! The life of a packet to a peer, `transmit`: one `readv` brings a superpacket; one lookup finds its session; its segments
 //! are sealed where they lie; one `sendmsg` with UDP_SEGMENT sends them. A session without ESP gets the packets through the
 //! carrier of its connection instead.
 //!
-//! The life of a packet from a peer, [`receive`]: one `recvmsg` with UDP_GRO brings up to 64 datagrams; each is opened where it
+//! The life of a packet from a peer, `receive`: one `recvmsg` with UDP_GRO brings up to 64 datagrams; each is opened where it
 //! lies, checked, and put together with its neighbours; one `writev` hands a superpacket to the kernel.
 //!
 //! A worker owns its queue, its sockets, its buffers and the inbound SAs that were installed on it. Others reach it through
