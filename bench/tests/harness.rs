@@ -7,8 +7,10 @@
     reason = "a failed expectation ends a test, which says what it saw"
 )]
 
+use std::fs;
 use std::net::IpAddr;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ use adit_bench::lab::{self, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 use adit_bench::programs::{Client, Gateway};
 use adit_bench::traffic::ping;
 use adit_server::gateway::SessionInfo;
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// Longest wait for anything that should happen soon: generous, for a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -233,4 +237,35 @@ pub(crate) fn assert_as_before(host: &Host, before: &str) {
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Variable by which the processes of one test are known.
+const MARK: &str = "ADIT_BENCH_TEST";
+
+/// `adit-bench` with a folder for temporary files of its own, which also marks its processes.
+pub(crate) fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
+    command.args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Fails where a file or a process of a run is left.
+pub(crate) fn assert_nothing_left(folder: &TempDir) {
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.is_empty(), "{files:?}");
+    let mark = format!("{MARK}={}", folder.path().display());
+    let marked = |process: &Path| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<_> = processes.filter(|process| marked(process)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The JSON object a run printed.
+pub(crate) fn report(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }

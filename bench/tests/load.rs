@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation ends a test")]
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,34 +13,13 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Variable by which the processes of one test are known.
-const MARK: &str = "ADIT_BENCH_TEST";
+mod harness;
 
-/// `adit-bench load` with a folder for temporary files of its own, which also marks its processes.
+use harness::{assert_nothing_left, bench, report};
+
+/// `adit-bench load`, as [`bench`] has it.
 fn load(folder: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
-    command.arg("load").args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Fails where a file or a process of a run is left.
-fn assert_nothing_left(folder: &TempDir) {
-    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(files.is_empty(), "{files:?}");
-    let mark = format!("{MARK}={}", folder.path().display());
-    let marked = |process: &Path| {
-        let environment = fs::read(process.join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    };
-    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let left: Vec<_> = processes.filter(|process| marked(process)).collect();
-    assert!(left.is_empty(), "{left:?}");
-}
-
-fn report(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+    bench(folder, &[&["load"], arguments].concat())
 }
 
 /// Lets 50 clients connect and send, and checks what every carrier must reach.

@@ -4,8 +4,6 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use adit_bench::lab;
 use nix::sys::signal::{Signal, kill};
@@ -13,35 +11,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Variable by which the processes of one test are known.
-const MARK: &str = "ADIT_BENCH_TEST";
+mod harness;
 
-/// `adit-bench` with a folder for temporary files of its own, which also marks its processes.
-fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
-    command.args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Fails where a file or a process of a run is left.
-fn assert_nothing_left(folder: &TempDir) {
-    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(files.is_empty(), "{files:?}");
-    let mark = format!("{MARK}={}", folder.path().display());
-    let marked = |process: &Path| {
-        let environment = fs::read(process.join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    };
-    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let left: Vec<_> = processes.filter(|process| marked(process)).collect();
-    assert!(left.is_empty(), "{left:?}");
-}
-
-fn report(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
-}
+use harness::{assert_nothing_left, bench, report};
 
 /// The median of one figure of the bare cable.
 fn median(report: &Value, task: &str, metric: &str) -> f64 {

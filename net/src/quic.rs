@@ -12,8 +12,10 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use zeroize::ZeroizeOnDrop;
+
+use crate::udp;
 
 /// The only QUIC version we speak: 1 (RFC 9000).
 const VERSIONS: [u32; 1] = [1];
@@ -100,18 +102,16 @@ pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig>
 ///
 /// An IPv6 wildcard address takes IPv4 as well.
 pub fn bind(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    if let Some(mark) = mark {
-        socket.set_mark(mark)?;
-    }
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.set_nonblocking(true)?;
+    let socket = udp::open(address, mark)?;
+    size_buffers(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Sets the buffers of a QUIC socket, within the system's limit.
+pub(crate) fn size_buffers(socket: &Socket) -> io::Result<()> {
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)
 }
 
 fn endpoint_config(reset_key: Arc<hmac::Key>) -> EndpointConfig {

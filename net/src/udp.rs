@@ -16,6 +16,7 @@ mod bind;
 mod control;
 mod steering;
 
+pub(crate) use bind::open;
 pub use bind::{Group, bind_any, bind_group};
 use control::{Arrival, Control};
 

@@ -10,8 +10,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::EspSocket;
 use super::steering::steer;
+use crate::quic;
 
-/// Socket buffers asked for, in bytes; the kernel doubles them, and counts a 64 KiB message as up to 100 KB, so that its default
+/// Buffers of an ESP socket, in bytes; the kernel doubles them, and counts a 64 KiB message as up to 100 KB, so that its default
 /// holds four. Some 20 messages carry a full core's throughput; eight times as many carried no more, and a ping beside one TCP stream
 /// waited six times as long (99th percentile 39 ms instead of 6 ms).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
@@ -51,6 +52,7 @@ pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Res
     let workers =
         u8::try_from(workers).ok().filter(|&workers| workers <= WORKERS).ok_or(io::ErrorKind::InvalidInput)?;
     let quic = open(address, None)?;
+    quic::size_buffers(&quic)?;
     quic.set_reuse_port(true)?;
     // A socket that has a group of its own before it is bound joins no other, not even of the same user: it finds the address in
     // use. And no datagram comes before the program is there.
@@ -86,8 +88,8 @@ pub fn bind_any(v6: bool, mark: Option<u32>, offload: bool) -> io::Result<EspSoc
     prepare(socket, v6, offload)
 }
 
-/// A socket with large buffers that never blocks.
-fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
+/// A socket that never blocks, not bound yet. An IPv6 wildcard will take IPv4 as well.
+pub(crate) fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -95,15 +97,19 @@ fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
     if let Some(mark) = mark {
         socket.set_mark(mark)?;
     }
-    // Beyond the system's limit only with CAP_NET_ADMIN.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    }
-    if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-    }
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Sets the buffers of an ESP socket, beyond the system's limit with CAP_NET_ADMIN.
+fn size_buffers(socket: &Socket) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+    }
+    Ok(())
 }
 
 /// Asks for the address that each datagram was sent to.
@@ -116,8 +122,9 @@ fn tell_local_address(socket: &Socket, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets what ESP needs: no fragments, and ECN bits.
+/// Sets what ESP needs: large buffers, no fragments, and ECN bits.
 fn prepare(socket: Socket, v6: bool, offload: bool) -> io::Result<EspSocket> {
+    size_buffers(&socket)?;
     // Those of IPv4 count on an IPv6 socket too, for the IPv4 it takes.
     setsockopt(&socket, option::MtuDiscovery, &libc::IP_PMTUDISC_PROBE)?;
     setsockopt(&socket, sockopt::IpRecvTos, &true)?;

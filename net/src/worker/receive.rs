@@ -123,28 +123,22 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         while start < message.len {
             let at = start..message.len.min(start.saturating_add(message.segment.max(1)));
             start = at.end;
-            let Some(spi) = self.spi_at(&at) else {
-                routing.counters().count_drop(DropReason::Truncated);
+            let spi = self.spi_at(&at);
+            if current.map(|(known, _)| known) != spi {
+                self.settle(current.take(), &mut tally, arrived);
+                current = spi.and_then(|spi| Some((spi, self.find(spi, mailbox)?)));
+            }
+            let Some((_, place)) = current else {
+                let reason = if spi.is_none() { DropReason::Truncated } else { DropReason::UnknownSpi };
+                routing.counters().count_drop(reason);
                 continue;
             };
-            if current.is_none_or(|(known, _)| known != spi) {
-                self.settle(current.take(), &mut tally, arrived);
-                match self.find(spi, mailbox) {
-                    Some(place) => current = Some((spi, place)),
-                    None => {
-                        routing.counters().count_drop(DropReason::UnknownSpi);
-                        continue;
-                    }
-                }
-            }
             if room == 0 {
                 self.write(queue, routing);
                 room = BATCH;
             }
             room -= 1;
-            if let Some((_, place)) = current {
-                self.handle_datagram(routing, place, at, arrived, &mut tally);
-            }
+            self.handle_datagram(routing, place, at, arrived, &mut tally);
         }
         self.settle(current, &mut tally, arrived);
         self.write(queue, routing);
