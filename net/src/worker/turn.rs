@@ -24,6 +24,26 @@ pub(super) const MAX_SOCKETS: usize = 30;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
+/// How soon a full socket is tried again, in milliseconds.
+const RETRY_MS: u16 = 1;
+
+/// What may have something to read.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    queue: bool,
+    /// One bit for each socket, the first one the lowest.
+    sockets: u32,
+}
+
+impl Ready {
+    /// To be found out by reading.
+    const PERHAPS_ALL: Self = Self { queue: true, sockets: u32::MAX };
+
+    fn socket(self, number: usize) -> bool {
+        self.sockets >> number & 1 == 1
+    }
+}
+
 /// What a turn moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moved {
@@ -65,28 +85,33 @@ impl<R: Routing> Worker<R> {
 
     /// Moves packets until it is stopped, or fails because the TUN device is gone.
     pub(super) fn run(mut self) -> io::Result<()> {
-        let mut yields = 0;
+        let (mut yields, mut ready) = (0, Ready::PERHAPS_ALL);
         while !self.mailbox.is_stopped() {
             self.receive.apply(self.mailbox.take());
-            match self.turn()? {
-                Moved::Superpackets => yields = self.settings.yields,
-                Moved::Packets => {}
+            ready = match self.turn(ready)? {
+                // More of them follow most of the time.
+                Moved::Superpackets => {
+                    yields = self.settings.yields;
+                    Ready::PERHAPS_ALL
+                }
                 Moved::Nothing if yields > 0 => {
                     // The other end of a transfer runs now, or nobody does; both are cheaper than sleeping and being woken. After single
                     // packets it would be the wrong guess, and who sleeps is woken ahead of others.
                     yields -= 1;
                     std::thread::yield_now();
+                    Ready::PERHAPS_ALL
                 }
-                Moved::Nothing => self.sleep()?,
-            }
+                // Whoever waits for these packets often waits for this core too: one call, not one for each descriptor, lets it run.
+                Moved::Packets | Moved::Nothing => self.wait()?,
+            };
         }
         Ok(())
     }
 
     /// Moves a bounded number of packets in each direction.
-    fn turn(&mut self) -> io::Result<Moved> {
+    fn turn(&mut self, ready: Ready) -> io::Result<Moved> {
         let mut moved = Moved::Nothing;
-        let mut left = BUDGET * SINGLES;
+        let mut left = if ready.queue { BUDGET * SINGLES } else { 0 };
         while left > 0
             && let Some(segments) = self.transmit.step(&*self.routing, &self.queue, &self.sockets)?
         {
@@ -94,7 +119,7 @@ impl<R: Routing> Worker<R> {
             moved = moved.max(Moved::by(segments));
         }
         self.transmit.flush(&self.sockets);
-        for (number, socket) in self.sockets.iter().enumerate() {
+        for (number, socket) in self.sockets.iter().enumerate().filter(|(number, _)| ready.socket(*number)) {
             for _ in 0..BUDGET {
                 let Some(datagrams) = self.receive.step(&*self.routing, &self.mailbox, &self.queue, number, socket)
                 else {
@@ -106,23 +131,34 @@ impl<R: Routing> Worker<R> {
         Ok(moved)
     }
 
-    fn sleep(&mut self) -> io::Result<()> {
+    /// Sleeps until there is something to read.
+    fn wait(&mut self) -> io::Result<Ready> {
         self.transmit.forget();
         let mut wanted: [PollFd<'_>; PLACES] =
             std::array::from_fn(|_| PollFd::new(self.queue.as_fd(), PollFlags::POLLIN));
+        // What a full socket refused is tried again soon: that it is half empty, of which poll(2) would tell, comes too late.
+        let holds = self.transmit.is_waiting();
+        let patience = if holds { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
+        if let Some(queue) = wanted.first_mut().filter(|_| holds) {
+            queue.set_events(PollFlags::empty());
+        }
         let others = std::iter::once(self.mailbox.as_fd()).chain(self.sockets.iter().map(AsFd::as_fd));
         let mut count = 1;
         for (place, fd) in wanted.iter_mut().skip(1).zip(others) {
             *place = PollFd::new(fd, PollFlags::POLLIN);
             count += 1;
         }
-        match poll(&mut wanted[..count], PollTimeout::NONE) {
+        match poll(&mut wanted[..count], patience) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if wanted.get(1).is_some_and(|mailbox| mailbox.any() != Some(false)) {
+        // An event without a name is one, too.
+        let mut some = wanted[..count].iter().map(|place| place.any() != Some(false));
+        let queue = some.next() == Some(true) || holds;
+        if some.next() == Some(true) {
             self.mailbox.clear();
         }
-        Ok(())
+        let sockets = some.enumerate().fold(0, |bits, (number, some)| bits | u32::from(some) << number);
+        Ok(Ready { queue, sockets })
     }
 }
