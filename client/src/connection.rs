@@ -118,7 +118,8 @@ pub struct ConnectionStats {
     pub rx_packets: u64,
     /// See `rx_packets`.
     pub rx_bytes: u64,
-    /// Packets received by `esp` after one that was sent later.
+    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by two
+    /// workers of the gateway, which says nothing about the order within a flow.
     pub rx_reordered: u64,
     /// Packets and bytes sent to the gateway.
     pub tx_packets: u64,

@@ -20,17 +20,29 @@ use tracing::{debug, warn};
 use session::ClientRouting;
 pub(crate) use session::TunnelSession;
 
+/// Largest packet that goes by ESP unless a profile says otherwise, in bytes. A datagram with it fits an IPv4 path of
+/// 1500 bytes, and 44 of them one call.
+pub const DEFAULT_MTU: u16 = 1420;
+
 /// How a packet path works.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PacketPathSettings {
     /// What is offered to the gateway, and when keys are replaced; `None` leaves `quic` as the only carrier.
     pub esp: Option<EspSettings>,
+    /// Largest packet that goes by ESP, in bytes, where the path takes it: 1280 to 9216.
+    pub mtu: u16,
     /// How the worker works.
     pub worker: Settings,
     /// Whether the kernel segments and joins UDP datagrams.
     pub udp_offload: bool,
     /// Mark (SO_MARK) of the sockets; needs CAP_NET_ADMIN.
     pub mark: Option<u32>,
+}
+
+impl Default for PacketPathSettings {
+    fn default() -> Self {
+        Self { esp: None, mtu: DEFAULT_MTU, worker: Settings::default(), udp_offload: false, mark: None }
+    }
 }
 
 /// The worker of one TUN device. Dropping it stops the worker and deletes the device.
@@ -40,6 +52,7 @@ pub struct PacketPath {
     /// Whoever waits for its failure.
     workers: Mutex<Workers<TunnelSession>>,
     esp: Option<EspSettings>,
+    mtu: u16,
     mark: Option<u32>,
     tun: Tun,
 }
@@ -52,14 +65,14 @@ impl PacketPath {
     /// The system gives no thread, or the device has not exactly one queue.
     pub fn start(tun: Tun, settings: PacketPathSettings) -> io::Result<Self> {
         let [_queue] = tun.queues() else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let PacketPathSettings { esp, worker, udp_offload, mark } = settings;
+        let PacketPathSettings { esp, mtu, worker, udp_offload, mark } = settings;
         let sockets = esp.as_ref().map_or_else(Vec::new, |_| open_sockets(mark, udp_offload));
         let routing = Arc::new(ClientRouting::default());
         // One thread for both directions is as fast as two, and costs less.
         let workers = Workers::start(&routing, tun.queues(), vec![sockets], worker)?;
         let handle = Arc::clone(workers.handle());
         let esp = esp.filter(|_| handle.has_sockets());
-        Ok(Self { routing, handle, workers: Mutex::new(workers), esp, mark, tun })
+        Ok(Self { routing, handle, workers: Mutex::new(workers), esp, mtu, mark, tun })
     }
 
     /// The TUN device's name.
@@ -71,6 +84,11 @@ impl PacketPath {
     /// What to offer to a gateway; `None` if ESP is not wanted or not possible.
     pub(crate) fn esp(&self) -> Option<&EspSettings> {
         self.esp.as_ref()
+    }
+
+    /// Largest packet that goes by ESP, in bytes.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.mtu
     }
 
     /// The mark of the sockets.

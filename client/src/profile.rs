@@ -21,6 +21,7 @@
 //! suites = ["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"]    # the gateway chooses
 //! vouched = true          # leave checksums of inner packets to the tunnel's authentication
 //! rekey_after = "1h"      # at least "1s", at most "24h"
+//! mtu = 1420              # largest packet where the path takes it, 1280 to 9216
 //!
 //! [workers]               # the thread that moves packets
 //! yields = 0              # how often it gives way to others after superpackets before it sleeps
@@ -319,7 +320,7 @@ fn describe_syntax(error: &toml::de::Error, text: &str) -> String {
 
 /// The first key that profiles do not have, as a path, and a known one of the same table that looks like it.
 fn unknown_key(profile: &toml::Table) -> Option<(String, Option<&'static str>)> {
-    let tables = [("esp", &ESP_KEYS), ("workers", &WORKERS_KEYS)];
+    let tables = [("esp", &ESP_KEYS[..]), ("workers", &WORKERS_KEYS)];
     let in_table = tables.into_iter().find_map(|(name, known)| {
         let key = profile.get(name)?.as_table()?.keys().find(|key| !known.contains(&key.as_str()))?;
         Some((format!("{name}.{key}"), nearest_key(key, known)))
@@ -419,7 +420,7 @@ pub(crate) mod tests {
         let text = original.encode().unwrap();
         assert!(!text.contains("[esp]") && !text.contains("[workers]"), "{}", text.as_str());
         let documented = "[esp]\nenabled = true\nsuites = [\"aes-256-gcm\", \"aes-128-gcm\", \"chacha20-poly1305\"]\n\
-            vouched = true\nrekey_after = \"1h\"\n\
+            vouched = true\nrekey_after = \"1h\"\nmtu = 1420\n\
             [workers]\nyields = 0\ntun_offload = true\nudp_offload = true\ngso_max_segs = 44\n";
         for defaults in ["", "[esp]\n[workers]\n", documented] {
             let read = with(defaults).unwrap();
@@ -429,7 +430,7 @@ pub(crate) mod tests {
 
     #[test]
     fn tables_survive_encode_and_parse() {
-        let tables = "[esp]\nsuites = [\"chacha20-poly1305\"]\nvouched = false\nrekey_after = \"90s\"\n\
+        let tables = "[esp]\nsuites = [\"chacha20-poly1305\"]\nvouched = false\nrekey_after = \"90s\"\nmtu = 8900\n\
             [workers]\nyields = 7\nudp_offload = false\n";
         let read = with(tables).unwrap();
         let settings = read.esp.settings().unwrap();
@@ -437,6 +438,7 @@ pub(crate) mod tests {
         assert!(!settings.offer.vouched && !settings.offer.groups.is_empty());
         assert_eq!(settings.policy.after, std::time::Duration::from_secs(90));
         assert_eq!(read.workers, WorkersTable { yields: 7, udp_offload: false, ..WorkersTable::default() });
+        assert_eq!(read.esp.mtu, 8900);
         let again = Profile::parse(name(), &read.encode().unwrap()).unwrap();
         assert_eq!((again.esp, again.workers), (read.esp, read.workers));
         assert!(with("[esp]\nenabled = false\n").unwrap().esp.settings().is_none());
@@ -453,6 +455,8 @@ pub(crate) mod tests {
             ("[workers]\nyields = 1001\n", "more than 1000"),
             ("[workers]\nyields = -1\n", "line"),
             ("[workers]\ngso_max_segs = 0\n", "between 1 and 65535"),
+            ("[esp]\nmtu = 1279\n", "between 1280 and 9216"),
+            ("[esp]\nmtu = 9217\n", "between 1280 and 9216"),
             ("esp = true\n", "line"),
         ] {
             let error = with(tables).unwrap_err().to_string();

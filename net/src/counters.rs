@@ -27,7 +27,10 @@ pub struct Traffic {
     pub tx_packets: u64,
     /// Bytes of packets sent to the peer.
     pub tx_bytes: u64,
-    /// Packets received from the peer after one that was sent later.
+    /// Packets received from the peer by `esp` after one with a higher number. Where the peer sends for a session with
+    /// one worker, as a client does, that is reordering on the way. Where it has several, as a gateway does, each
+    /// numbers its batches by itself, and two that send at the same moment count as well, while the order within each
+    /// flow is kept.
     pub rx_reordered: u64,
     /// Dropped packets by reason, only reasons that occurred.
     pub drops: Vec<(&'static str, u64)>,
@@ -54,7 +57,7 @@ impl Counters {
         self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts received packets that came after one that was sent later.
+    /// Counts received packets that came after one with a higher number; see [`Traffic::rx_reordered`].
     pub fn count_reordered(&self, packets: u64) {
         if packets > 0 {
             self.rx_reordered.fetch_add(packets, Ordering::Relaxed);

@@ -7,33 +7,29 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
 mod bind;
 mod control;
+mod segmentation;
 mod steering;
 
 pub(crate) use bind::open;
 pub use bind::{Group, bind_any, bind_group};
 use control::{Arrival, Control};
+use segmentation::Segmentation;
 
 /// Most datagrams in one call (`UDP_MAX_SEGMENTS` of kernels before 6.9).
 pub const MAX_SEGMENTS: usize = 64;
 /// Most bytes in one call: the largest UDP payload of an IPv4 packet, on which the kernel insists for all segments together.
 pub const MAX_BYTES: usize = 65_507;
 
-/// How long a send waits for space in the socket's buffer, in milliseconds, before its datagrams are lost.
-const PATIENCE_MS: u16 = 3;
-
 /// A UDP socket that never fragments, with ECN and segmentation offload. Any number of threads may send.
 pub struct EspSocket {
     socket: Socket,
     v6: bool,
-    /// The kernel segments what we send.
-    segments: AtomicBool,
+    segmentation: Segmentation,
 }
 
 /// What became of the datagrams of one call.
@@ -41,7 +37,7 @@ pub struct EspSocket {
 pub struct Sent {
     /// How many the kernel took, from the first on.
     pub datagrams: usize,
-    /// What it said to the next one. The rest is lost.
+    /// What it said to the next one, after which no more were offered.
     pub error: Option<io::Error>,
 }
 
@@ -64,56 +60,36 @@ pub struct Message {
 
 impl EspSocket {
     /// Sends datagrams of `segment` bytes, the last of which may be shorter, to one address. `local` is the source address if the
-    /// socket is bound to a wildcard, `ecn` the two ECN bits.
+    /// socket is bound to a wildcard, `ecn` the two ECN bits. Never waits.
     ///
     /// At most [`MAX_SEGMENTS`] and [`MAX_BYTES`]. If the kernel refuses to segment for this socket, the datagrams go one by one,
-    /// now and from then on. Waits a few milliseconds at most, when the socket's buffer is full.
+    /// now and for some time.
     ///
-    /// Errors in [`Sent`]: `WouldBlock` and `ENOBUFS` are loss; `EMSGSIZE` if a datagram is larger than the interface or the path
-    /// takes; else what the route says.
+    /// Errors in [`Sent`]: `WouldBlock` if the socket's buffer is full; `ENOBUFS` is loss; `EMSGSIZE` if a datagram is
+    /// larger than the interface or the path takes; else what the route says.
     pub fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent {
-        self.send_within(to, local, datagrams, segment, ecn, true)
-    }
-
-    /// Sends one datagram without ever waiting.
-    ///
-    /// # Errors
-    /// As [`Self::send`] says.
-    pub fn try_send(&self, to: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
-        match self.send_within(to, local, datagram, datagram.len(), 0, false).error {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    fn send_within(
-        &self,
-        to: SocketAddr,
-        local: Option<IpAddr>,
-        datagrams: &[u8],
-        segment: usize,
-        ecn: u8,
-        may_wait: bool,
-    ) -> Sent {
         debug_assert!(datagrams.len() <= MAX_BYTES.min(MAX_SEGMENTS * segment), "more than one call takes");
         let segment = segment.max(1);
         let to = SocketAddr::new(to.ip().to_canonical(), to.port()).with_scope_of(to);
-        let mut sending = Sending {
+        let sending = Sending {
             socket: self,
             address: self.address(to).into(),
             control: Control::departure(to.ip(), local.map(|local| local.to_canonical()), ecn),
-            may_wait,
         };
-        if datagrams.len() <= segment || !self.segments.load(Ordering::Relaxed) {
+        if datagrams.len() <= segment || !self.segmentation.is_due() {
             return sending.one_by_one(datagrams, segment);
         }
         match sending.together(datagrams, segment) {
-            Ok(()) => Sent { datagrams: datagrams.len().div_ceil(segment), error: None },
+            Ok(()) => {
+                self.segmentation.handle_success();
+                Sent { datagrams: datagrams.len().div_ceil(segment), error: None }
+            }
             Err(error) if refuses_to_segment(&error) => {
                 let sent = sending.one_by_one(datagrams, segment);
                 // Otherwise it is the datagrams it refuses.
-                if sent.datagrams > 0 && self.segments.swap(false, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the kernel refuses to segment UDP; datagrams go one by one from now on");
+                if sent.datagrams > 0 {
+                    let pause = self.segmentation.handle_refusal();
+                    tracing::debug!(%error, ?pause, "the kernel refused to segment UDP");
                 }
                 sent
             }
@@ -176,22 +152,19 @@ struct Sending<'a> {
     socket: &'a EspSocket,
     address: SockAddr,
     control: Control,
-    /// It may wait for space, once.
-    may_wait: bool,
 }
 
 impl Sending<'_> {
-    fn together(&mut self, datagrams: &[u8], segment: usize) -> io::Result<()> {
+    fn together(&self, datagrams: &[u8], segment: usize) -> io::Result<()> {
         let segment = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
         let control = self.control.clone().with_segment(segment);
         self.send(datagrams, &control)
     }
 
-    fn one_by_one(&mut self, datagrams: &[u8], segment: usize) -> Sent {
-        let control = self.control.clone();
+    fn one_by_one(&self, datagrams: &[u8], segment: usize) -> Sent {
         let mut taken = 0;
         for datagram in datagrams.chunks(segment) {
-            if let Err(error) = self.send(datagram, &control) {
+            if let Err(error) = self.send(datagram, &self.control) {
                 return Sent { datagrams: taken, error: Some(error) };
             }
             taken += 1;
@@ -199,26 +172,15 @@ impl Sending<'_> {
         Sent { datagrams: taken, error: None }
     }
 
-    fn send(&mut self, payload: &[u8], control: &Control) -> io::Result<()> {
+    fn send(&self, payload: &[u8], control: &Control) -> io::Result<()> {
         let buffers = [IoSlice::new(payload)];
         let header = MsgHdr::new().with_addr(&self.address).with_buffers(&buffers).with_control(control.bytes());
         loop {
             match self.socket.socket.sendmsg(&header, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.may_wait => {
-                    self.may_wait = false;
-                    self.wait_for_space();
-                }
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    fn wait_for_space(&self) {
-        let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-        if let Err(error) = poll(&mut wanted, PollTimeout::from(PATIENCE_MS)) {
-            tracing::trace!(%error, "not waited for space to send");
         }
     }
 }

@@ -29,16 +29,18 @@ use crate::esp::Cipher;
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 
+mod ends;
 mod handle;
 mod mailbox;
 mod receive;
 mod transmit;
 mod turn;
 
+pub use ends::{DatagramSocket, PacketQueue};
 pub use handle::WorkersHandle;
+pub use turn::{MAX_SOCKETS, Worker};
 
 use mailbox::Mailbox;
-use turn::{MAX_SOCKETS, Worker};
 
 /// What a worker's owner decides: where packets go, and which may pass.
 pub trait Routing: Send + Sync + 'static {
@@ -137,7 +139,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Workers<S> {
     /// none where there is no ESP. All must be non-blocking.
     ///
     /// # Errors
-    /// `InvalidInput` for more than 30 sockets on one worker; else the system gives no thread or no event descriptor.
+    /// `InvalidInput` for more than [`MAX_SOCKETS`] on one worker; else the system gives no thread or no event descriptor.
     ///
     /// # Panics
     /// If there are not as many lists of sockets as queues.

@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,10 +15,13 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Uid;
 
+#[path = "allocations/counting.rs"]
+mod counting;
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "../src/worker/tests/world.rs"]
 mod world;
 
+use counting::allocations;
 use world::{PATIENCE, Peer, Udp, World, flow};
 
 /// Where packets into the tunnel go. Parsing it would allocate.
@@ -31,28 +32,6 @@ const PACKETS: usize = 10_000;
 const SIZES: [usize; 2] = [1368, 100];
 /// Packets in one message and in one superpacket.
 const AT_ONCE: usize = 40;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-#[expect(unsafe_code, reason = "an allocator")]
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps to the same contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps to the same contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Everything the test itself needs, made beforehand.
 struct Traffic {
@@ -140,7 +119,7 @@ fn measure(queues: usize, vouched: bool) {
         traffic.transmit();
         traffic.receive(vouched);
     }
-    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    let before = allocations();
     let (mut sent, mut received) = (0, 0);
     while sent < PACKETS || received < PACKETS {
         sent += traffic.transmit();
@@ -149,7 +128,7 @@ fn measure(queues: usize, vouched: bool) {
     // Workers go to sleep and wake, too.
     thread::sleep(Duration::from_millis(20));
     sent += traffic.transmit();
-    let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+    let allocations = allocations() - before;
     assert_eq!(allocations, 0, "for {sent} packets sent and {received} received");
     let counted = traffic.world.counters().traffic();
     assert!(counted.tx_packets as usize >= sent && counted.rx_packets as usize >= received, "{counted:?}");

@@ -47,7 +47,8 @@ pub struct SessionInfo {
     pub tx_packets: u64,
     /// See `tx_packets`.
     pub tx_bytes: u64,
-    /// Packets received from the client after one that it sent later; only those that came by `esp` are noticed.
+    /// Packets received from the client after one that it sent later, so reordered on the way: a client has one worker.
+    /// Only those that came by `esp` are noticed.
     pub reordered: u64,
     /// Dropped packets by reason (non-zero only).
     pub drops: BTreeMap<String, u64>,

@@ -82,7 +82,7 @@ fn describe(status: &Status) -> String {
         let counters = status.counters;
         let reordered = match counters.rx_reordered {
             0 => String::new(),
-            count => format!(", {count} of them out of order"),
+            count => format!(", {count} of them not in the order of their numbers"),
         };
         row("received", format!("{} packets, {} bytes{reordered}", counters.rx_packets, counters.rx_bytes));
         row("sent", format!("{} packets, {} bytes", counters.tx_packets, counters.tx_bytes));
@@ -165,9 +165,11 @@ mod tests {
             ..Status::default()
         };
         let text = describe(&status);
-        for part in
-            ["  device     adit0, mtu 1420\n", "esp with aes-256-gcm\n", "9 packets, 900 bytes, 4 of them out of order"]
-        {
+        for part in [
+            "  device     adit0, mtu 1420\n",
+            "esp with aes-256-gcm\n",
+            "9 packets, 900 bytes, 4 of them not in the order of their numbers",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         let embedded = describe(&Status { tun: None, carrier: Some("quic".into()), suite: None, ..status });

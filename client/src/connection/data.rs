@@ -1,6 +1,7 @@
 //! The packet side of a connection. With a TUN device a worker moves packets, and one task hands over what comes by `quic`; for an
 //! embedder two tasks move batches between its packet source and `quic`.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -131,7 +132,7 @@ impl DataPath {
 /// Moves packets from an embedder's source to the gateway until the source fails, which is what it returns.
 pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -> io::Error {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1);
+    let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1, RandomState::new().build_hasher().finish());
     loop {
         if let Err(error) = source.receive(&mut batch, BATCH).await {
             return error;

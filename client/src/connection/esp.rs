@@ -13,9 +13,6 @@ use super::data::DataPath;
 use super::roaming::Roaming;
 use crate::packet_path::TunnelSession;
 
-/// Largest packet that goes by ESP, in bytes. A datagram with it fits an IPv4 path of 1500 bytes, and 44 of them one call.
-const LARGEST_PACKET: u16 = 1420;
-
 /// ESP on one connection; nothing if it was not negotiated.
 pub(super) struct Esp(Option<Negotiated>);
 
@@ -80,7 +77,7 @@ fn negotiate(machine: &Client, quic: &quinn::Connection, data: &DataPath) -> Opt
         plane: path.plane(),
         session: Arc::clone(data.session()),
         policy,
-        largest_packet: LARGEST_PACKET,
+        largest_packet: path.mtu(),
     };
     let control = EspControl::client(setup, gateway, Instant::now());
     Some(Negotiated { control, roaming: Roaming::new(gateway, path.mark()) })

@@ -9,11 +9,17 @@ use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::suite::Suite;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::host::SMALLEST_MTU;
+use crate::packet_path::DEFAULT_MTU;
+
 /// Keys of `[esp]`.
-pub(super) const ESP_KEYS: [&str; 4] = ["enabled", "suites", "vouched", "rekey_after"];
+pub(super) const ESP_KEYS: [&str; 5] = ["enabled", "suites", "vouched", "rekey_after", "mtu"];
 /// Keys of `[workers]`.
 pub(super) const WORKERS_KEYS: [&str; 4] = ["yields", "tun_offload", "udp_offload", "gso_max_segs"];
 
+/// Largest packet of the TUN device, in bytes: what its buffers hold.
+const LARGEST_MTU: u16 = 9216;
+const _: () = assert!(LARGEST_MTU as usize == adit_net::tun::LARGEST_PACKET);
 /// The shortest time between two keys: a gateway takes no more than two a second.
 const SHORTEST_REKEY: Duration = Duration::from_secs(1);
 /// The longest: a key that old is worth replacing, however idle.
@@ -22,8 +28,8 @@ const LONGEST_REKEY: Duration = Duration::from_secs(24 * 3600);
 const MOST_YIELDS: u32 = 1000;
 /// Segments of a superpacket: 44 at an MTU of 1420 bytes, sealed, are as much as one UDP send takes.
 const GSO_MAX_SEGS: u32 = 44;
-const _: () = assert!(44 * adit_proto::esp::packet::sealed_len(1420) <= adit_net::udp::MAX_BYTES);
-const _: () = assert!(45 * adit_proto::esp::packet::sealed_len(1420) > adit_net::udp::MAX_BYTES);
+const _: () = assert!(44 * adit_proto::esp::packet::sealed_len(DEFAULT_MTU as usize) <= adit_net::udp::MAX_BYTES);
+const _: () = assert!(45 * adit_proto::esp::packet::sealed_len(DEFAULT_MTU as usize) > adit_net::udp::MAX_BYTES);
 /// The most the kernel knows (`GSO_MAX_SEGS`).
 const MOST_GSO_SEGS: u32 = 65_535;
 
@@ -41,12 +47,21 @@ pub struct EspTable {
     /// When this device's keys are replaced, at the latest: 1 s to 24 h.
     #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
     pub rekey_after: Duration,
+    /// Largest packet it carries, in bytes, where the path takes it: 1280 to 9216. More than the gateway's `tun.mtu` is
+    /// of little use.
+    pub mtu: u16,
 }
 
 impl Default for EspTable {
     fn default() -> Self {
         let (offer, policy) = (Offer::default(), RekeyPolicy::default());
-        Self { enabled: true, suites: offer.suites, vouched: offer.vouched, rekey_after: policy.after }
+        Self {
+            enabled: true,
+            suites: offer.suites,
+            vouched: offer.vouched,
+            rekey_after: policy.after,
+            mtu: DEFAULT_MTU,
+        }
     }
 }
 
@@ -66,6 +81,8 @@ impl EspTable {
             Some("`esp.suites` is empty; use `enabled = false` to switch it off")
         } else if !seconds.contains(&self.rekey_after) {
             Some("`esp.rekey_after` is not between 1s and 24h")
+        } else if !(SMALLEST_MTU..=LARGEST_MTU).contains(&self.mtu) {
+            Some("`esp.mtu` is not between 1280 and 9216")
         } else {
             None
         }

@@ -69,7 +69,8 @@ pub struct Counters {
     pub rx_packets: u64,
     /// Bytes received from the gateway.
     pub rx_bytes: u64,
-    /// Packets received by `esp` after one that was sent later.
+    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by
+    /// two workers of the gateway, which says nothing about the order within a flow.
     #[serde(default)]
     pub rx_reordered: u64,
     /// Packets sent to the gateway.

@@ -79,6 +79,7 @@ pub async fn up(options: UpOptions) -> Result<(), Failure> {
 fn start_packet_path(device: Tun, profile: &Profile, esp: bool) -> Result<PacketPath, Failure> {
     let settings = PacketPathSettings {
         esp: profile.esp.settings().filter(|_| esp),
+        mtu: profile.esp.mtu,
         worker: worker::Settings { yields: profile.workers.yields },
         udp_offload: profile.workers.udp_offload,
         mark: Some(MARK),

@@ -93,18 +93,29 @@ struct NoCheck;
 nix::setsockopt_impl!(NoCheck, libc::SOL_SOCKET, libc::SO_NO_CHECK, libc::c_int, SetStruct<libc::c_int>);
 
 #[test]
-fn kernel_that_refuses_to_segment_gets_datagrams_one_by_one_from_then_on() {
+fn kernel_that_refuses_to_segment_gets_datagrams_one_by_one_and_is_asked_again_later() {
     let (sender, receiver) = (bound(LOOPBACK, true), bound(LOOPBACK, true));
     // The kernel segments nothing whose checksum it may not compute.
-    let no_checksums: libc::c_int = 1;
-    setsockopt(&sender, NoCheck, &no_checksums).unwrap();
+    let set_checksums = |off: libc::c_int| setsockopt(&sender, NoCheck, &off).unwrap();
     let sent = datagrams(5);
-    for _ in 0..2 {
+    let pass = || {
         let report = sender.send(receiver.local_addr().unwrap(), None, &sent, STRIDE, 0);
         assert!((report.datagrams, report.error.is_none()) == (5, true));
-        assert!(!sender.segments.load(Ordering::Relaxed));
-        assert_eq!(gather(&receiver, sent.len()).1, sent);
-    }
+        let (messages, content) = gather(&receiver, sent.len());
+        assert_eq!(content, sent);
+        messages.len()
+    };
+    set_checksums(1);
+    assert_eq!([pass(), pass()], [5; 2]);
+    set_checksums(0);
+    assert_eq!(pass(), 5, "not asked again so soon");
+    sender.segmentation.end_pause();
+    set_checksums(1);
+    assert_eq!([pass(), pass()], [5; 2], "refused again");
+    set_checksums(0);
+    sender.segmentation.end_pause();
+    assert_eq!([pass(), pass()], [1; 2]);
+    assert!(sender.segmentation.works());
 }
 
 #[test]
@@ -119,7 +130,7 @@ fn too_large_datagrams_are_reported_and_cost_no_offload() {
             assert_eq!(report.datagrams, 0);
             assert_eq!(report.error.unwrap().raw_os_error(), Some(libc::EMSGSIZE));
         }
-        assert!(sender.segments.load(Ordering::Relaxed));
+        assert!(sender.segmentation.works());
         assert_eq!(sender.send(to, None, &[0x80; 3 * 1472], 1472, 0).datagrams, 3);
     });
 }
@@ -130,7 +141,7 @@ fn unreachable_destination_is_reported() {
         let sender = bind_any(false, None, true).unwrap();
         let report = sender.send(address("192.0.2.1:4500"), None, &[0x80; 3000], 1400, 0);
         assert_eq!((report.datagrams, report.error.unwrap().raw_os_error()), (0, Some(libc::ENETUNREACH)));
-        assert!(sender.segments.load(Ordering::Relaxed));
+        assert!(sender.segmentation.works());
     });
 }
 

@@ -81,7 +81,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> DataPlane<S> for WorkersHandle<
 
     fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = self.sockets.get(origin.socket).ok_or(io::ErrorKind::NotConnected)?;
-        socket.try_send(to, origin.local, datagram)
+        socket.send(to, origin.local, datagram, datagram.len(), 0).error.map_or(Ok(()), Err)
     }
 }
 

@@ -6,18 +6,20 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use adit_proto::drop_reason::DropReason;
-use adit_proto::esp::packet::NextHeader;
+use adit_proto::esp::packet::{NextHeader, PREFIX_LEN};
 use adit_proto::esp::probe::Probe;
 use adit_proto::esp::replay::Arrival;
 use adit_proto::offload::coalesce::{Coalescer, Gather, Limits};
 use adit_proto::offload::virtio;
 use adit_proto::packet::{IpPacket, ecn};
 
+use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
+use super::transmit::count_drops;
 use super::{Report, Routing};
 use crate::carrier::{Carriers, Origin};
-use crate::tun::{Queue, refuses_superpackets};
-use crate::udp::{EspSocket, Message};
+use crate::tun::refuses_superpackets;
+use crate::udp::Message;
 
 mod table;
 
@@ -85,9 +87,9 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         &mut self,
         routing: &R,
         mailbox: &Mailbox<S>,
-        queue: &Queue,
+        queue: &impl PacketQueue,
         number: usize,
-        socket: &EspSocket,
+        socket: &impl DatagramSocket,
     ) -> Option<usize> {
         let message = match socket.receive(&mut self.buffer) {
             Ok(message) => message,
@@ -107,7 +109,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         &mut self,
         routing: &R,
         mailbox: &Mailbox<S>,
-        queue: &Queue,
+        queue: &impl PacketQueue,
         number: usize,
         message: &Message,
     ) {
@@ -236,11 +238,18 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         }
     }
 
+    /// The session whose packet begins there: the SPI still stands in front of it, and a run is of one source, so of
+    /// one session.
+    fn session_at(&self, start: usize) -> Option<&S> {
+        let spi = self.spi_at(&(start.checked_sub(PREFIX_LEN)?..start))?;
+        self.table.entry(self.table.place(spi)?).map(|entry| &*entry.session)
+    }
+
     /// Writes everything collected to the TUN device.
-    fn write<R: Routing<Session = S>>(&mut self, queue: &Queue, routing: &R) {
+    fn write<R: Routing<Session = S>>(&mut self, queue: &impl PacketQueue, routing: &R) {
         let mut refused = None;
         while let Some(gather) = self.coalescer.poll_write(&mut self.buffer) {
-            let segments = gather.segments;
+            let (segments, start) = (gather.segments, gather.first.start);
             let Err(error) = write(queue, &gather, &mut self.buffer) else {
                 // A device that is down refuses single packets, too.
                 if let Some(error) = refused.take_if(|_| segments == 1) {
@@ -253,16 +262,16 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
                 refused = Some(error);
                 self.coalescer.retry_singly();
             } else {
-                for _ in 0..segments {
-                    routing.counters().count_drop(DropReason::TunWriteFailed);
-                }
+                let session = self.session_at(start);
+                let counters = session.map_or_else(|| routing.counters(), |session| session.as_ref().counters());
+                count_drops(counters, segments, DropReason::TunWriteFailed);
             }
         }
     }
 }
 
 /// Writes one superpacket. Its virtio-net header goes where the ESP header of its first datagram stood.
-fn write(queue: &Queue, gather: &Gather<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+fn write(queue: &impl PacketQueue, gather: &Gather<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let whole = gather.first.start.saturating_sub(virtio::LEN)..gather.first.end;
     if let Some(place) = buffer.get_mut(whole.clone()).and_then(|whole| whole.first_chunk_mut()) {
         *place = gather.header.encode();

@@ -1,50 +1,48 @@
 //! From the kernel to the peers.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use adit_proto::drop_reason::DropReason;
-use adit_proto::esp::packet::{NextHeader, PREFIX_LEN};
+use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::MAX_SUPERPACKET_LEN;
-use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
-use adit_proto::packet::ecn;
 use adit_proto::packet::icmp::TooBigAnswers;
 
 use super::Routing;
+use super::ends::{DatagramSocket, PacketQueue};
 use crate::carrier::{Carriers, EspRoute};
 use crate::counters::Counters;
 use crate::packet_buffer::{Arena, PacketBuffer};
-use crate::tun::{LARGEST_PACKET, Queue, take_apart};
-use crate::udp::EspSocket;
+use crate::tun::{LARGEST_PACKET, take_apart};
 
 pub(super) mod batch;
 mod outcome;
+pub(super) mod patience;
+mod sending;
 mod slots;
 
 use batch::Batches;
-use outcome::account;
+use patience::{Patience, Progress};
+use sending::Sending;
 use slots::Slots;
 
-/// "Too big" answers per second, and at once.
+/// "Too big" answers of one worker per second, and at once; see [`TooBigAnswers`].
 const TOO_BIG_RATE: (u32, u32) = (200, 50);
 /// Reads that may fail in a row before the device counts as broken.
 const MOST_FAILURES: u32 = 1000;
 /// Packets collected for the carrier of a connection before it gets them.
 const FOR_CONNECTION: usize = 64;
 
-/// How the segments of one superpacket are sealed.
-struct Sealing {
-    split: Split,
-    /// They were read into their places.
-    in_place: bool,
-    checksums: Checksums,
-    next_header: NextHeader,
-    /// Bytes of the largest.
-    largest: usize,
+/// What was read and waits for a socket that is full.
+#[expect(clippy::large_enum_variant, reason = "a worker holds one at most, and a box would be an allocation")]
+enum Held<S> {
+    Superpacket(Sending<S>),
+    /// A single packet of that many bytes, finished but for the seal.
+    Packet(Arc<S>, Arc<EspRoute>, usize, NextHeader),
 }
 
 /// The transmit side of one worker.
@@ -53,6 +51,8 @@ pub(super) struct Transmit<S> {
     /// A superpacket in one piece, where it was not read into its place.
     linear: Box<[u8]>,
     batches: Batches<S>,
+    held: Option<Held<S>>,
+    patience: Patience,
     /// The session of the destination seen last.
     last: Option<(IpAddr, Arc<S>)>,
     /// Packets that go by the carrier of a connection, and the session they are of.
@@ -69,25 +69,30 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             slots: Slots::new(),
             linear: vec![0; MAX_SUPERPACKET_LEN].into_boxed_slice(),
             batches: Batches::default(),
+            held: None,
+            patience: Patience::default(),
             last: None,
             for_connection: (None, Vec::with_capacity(FOR_CONNECTION)),
             arena: Arena::new(LARGEST_PACKET),
-            too_big: TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1),
+            too_big: TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1, RandomState::new().build_hasher().finish()),
             failures: 0,
         }
     }
 
-    /// Takes one packet or superpacket and returns its segments; `None` if there is none. Single packets may wait until
-    /// [`Self::flush`].
+    /// Takes one packet or superpacket and returns its segments; `None` if there is none, or while one before waits for
+    /// a socket that is full. Single packets may wait until [`Self::flush`].
     ///
     /// # Errors
     /// The TUN device is gone.
     pub(super) fn step<R: Routing<Session = S>>(
         &mut self,
         routing: &R,
-        queue: &Queue,
-        sockets: &[Arc<EspSocket>],
+        queue: &impl PacketQueue,
+        sockets: &[Arc<impl DatagramSocket>],
     ) -> io::Result<Option<usize>> {
+        if self.resume(sockets) == Progress::Waits {
+            return Ok(None);
+        }
         let len = match self.slots.read(queue) {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -114,10 +119,51 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         Ok(Some(0))
     }
 
-    /// Sends what waits.
-    pub(super) fn flush(&mut self, sockets: &[Arc<EspSocket>]) {
-        self.batches.flush_all(sockets);
+    /// Sends what is collected; what a full socket refuses stays.
+    pub(super) fn flush(&mut self, sockets: &[Arc<impl DatagramSocket>]) {
+        // The batches know themselves which of them wait.
+        let (Progress::Done | Progress::Waits) = self.batches.flush_all(sockets, &mut self.patience);
         self.flush_connection();
+    }
+
+    /// Whether something waits for a socket that is full, so that nothing is read from the TUN device.
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.patience.is_waiting()
+    }
+
+    /// Sends what waits, in the order it was read.
+    fn resume(&mut self, sockets: &[Arc<impl DatagramSocket>]) -> Progress {
+        if !self.patience.is_waiting() {
+            return Progress::Done;
+        }
+        let mut progress = self.batches.resume(sockets, &mut self.patience);
+        if progress == Progress::Done
+            && let Some(held) = self.held.take()
+        {
+            progress = self.send_held(held, sockets);
+        }
+        if progress == Progress::Done {
+            self.patience.rest();
+        }
+        progress
+    }
+
+    fn send_held(&mut self, mut held: Held<S>, sockets: &[Arc<impl DatagramSocket>]) -> Progress {
+        let Self { slots, linear, batches, patience, .. } = self;
+        let progress = match &mut held {
+            Held::Superpacket(sending) => sending.advance(slots, linear, sockets, patience),
+            Held::Packet(session, route, len, next_header) => {
+                let pushed = batches.push(session, route, slots.whole(*len, linear), *next_header, sockets, patience);
+                pushed.unwrap_or_else(|reason| {
+                    (**session).as_ref().counters().count_drop(reason);
+                    Progress::Done
+                })
+            }
+        };
+        if progress == Progress::Waits {
+            self.held = Some(held);
+        }
+        progress
     }
 
     /// Lets go of sessions, which may end while nothing is sent.
@@ -128,8 +174,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
     fn handle<R: Routing<Session = S>>(
         &mut self,
         routing: &R,
-        queue: &Queue,
-        sockets: &[Arc<EspSocket>],
+        queue: &impl PacketQueue,
+        sockets: &[Arc<impl DatagramSocket>],
         len: usize,
     ) -> Result<usize, DropReason> {
         let superpacket = match Superpacket::parse(self.slots.header(), self.slots.head(len), len) {
@@ -172,118 +218,66 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         &mut self,
         session: &Arc<S>,
         route: &Arc<EspRoute>,
-        queue: &Queue,
-        sockets: &[Arc<EspSocket>],
+        queue: &impl PacketQueue,
+        sockets: &[Arc<impl DatagramSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
-        if largest(superpacket) > usize::from(route.mtu) {
+        if superpacket.largest_packet() > usize::from(route.mtu) {
             return self.refuse_too_big(queue, superpacket.ip.len, route.mtu);
         }
         self.flush_connection();
         if superpacket.segments > 1 {
-            // What waits was read earlier.
-            self.batches.flush_session(session, sockets);
             return self.send_segments(session, route, sockets, superpacket);
         }
         let vouched = route.vouched && superpacket.may_vouch();
-        let packet = self.slots.whole_mut(superpacket.ip.len, &mut self.linear);
+        let len = superpacket.ip.len;
+        let packet = self.slots.whole_mut(len, &mut self.linear);
         if let Some(partial) = superpacket.partial.filter(|_| !vouched) {
             partial.complete(packet)?;
         }
         let next_header = NextHeader::of_packet(packet, vouched).ok_or(DropReason::BadVersion)?;
-        self.batches.push(session, route, packet, next_header, sockets)
-    }
-
-    /// Seals the segments of a superpacket, as many at a time as fit one call, and sends them.
-    fn send_segments(
-        &mut self,
-        session: &Arc<S>,
-        route: &EspRoute,
-        sockets: &[Arc<EspSocket>],
-        superpacket: &Superpacket,
-    ) -> Result<(), DropReason> {
-        let socket = sockets.get(route.origin.socket).ok_or(DropReason::SendFailed)?;
-        let in_place = self.slots.holds(superpacket);
-        let len = superpacket.ip.len;
-        let head = if in_place { self.slots.head(len) } else { self.slots.gather(len, &mut self.linear) };
-        let vouched = route.vouched && superpacket.may_vouch();
-        let sealing = Sealing {
-            split: Split::new(superpacket, head)?,
-            in_place,
-            checksums: if vouched { Checksums::Partial } else { Checksums::Full },
-            next_header: NextHeader::of_packet(head, vouched).ok_or(DropReason::BadVersion)?,
-            largest: largest(superpacket),
-        };
-        let outer_ecn = ecn::of_packet(head);
-        if !in_place {
-            self.slots.reshape(superpacket.shape());
-        }
-        let mut next = 0;
-        while next < superpacket.segments {
-            let packets = self.slots.at_once().min(superpacket.segments - next);
-            let first_slot = if in_place { next } else { 0 };
-            let (bytes, inner) = match self.seal(&sealing, route, next..next + packets, first_slot) {
-                Ok(sealed) => sealed,
-                Err(reason) => {
-                    // What went before is accounted for.
-                    count_drops((**session).as_ref().counters(), superpacket.segments - next, reason);
-                    return Ok(());
-                }
-            };
-            let datagrams = self.slots.datagrams(first_slot, bytes);
-            let sent = socket.send(route.to, route.origin.local, datagrams, self.slots.stride(), outer_ecn);
-            account((**session).as_ref(), &sent, packets, inner, self.slots.stride());
-            next += packets;
+        if self.batches.push(session, route, packet, next_header, sockets, &mut self.patience)? == Progress::Waits {
+            self.held = Some(Held::Packet(Arc::clone(session), Arc::clone(route), len, next_header));
         }
         Ok(())
     }
 
-    /// Seals some segments into slots from `slot` on: where they lie, or where they are copied to. Returns the bytes of the
-    /// datagrams, and of the packets in them.
-    fn seal(
+    /// Seals the segments of a superpacket and sends them, behind what was read earlier.
+    fn send_segments(
         &mut self,
-        sealing: &Sealing,
-        route: &EspRoute,
-        segments: Range<usize>,
-        slot: usize,
-    ) -> Result<(usize, usize), DropReason> {
-        let Sealing { split, in_place, checksums, next_header, largest } = sealing;
-        let packets = u32::try_from(segments.len()).unwrap_or(u32::MAX);
-        let mut numbers = route.sa.reserve(packets, *largest)?;
-        let (mut bytes, mut inner) = (0, 0);
-        for (slot, segment) in (slot..).zip(segments.filter_map(|index| split.segment(index))) {
-            let slot = self.slots.slot_mut(slot);
-            let packet = slot.get_mut(PREFIX_LEN..).ok_or(DropReason::TooBig)?;
-            if *in_place {
-                split.write_header(&segment, packet)?;
-                if *checksums == Checksums::Full {
-                    split.complete(&segment, packet)?;
-                }
-            } else {
-                split.write_packet(&segment, &self.linear, packet, *checksums)?;
-            }
-            bytes += numbers.seal(slot, segment.len(), *next_header)?;
-            inner += segment.len();
+        session: &Arc<S>,
+        route: &Arc<EspRoute>,
+        sockets: &[Arc<impl DatagramSocket>],
+        superpacket: &Superpacket,
+    ) -> Result<(), DropReason> {
+        let Self { slots, linear, batches, patience, .. } = self;
+        let mut sending = Sending::new(Arc::clone(session), Arc::clone(route), superpacket, slots, linear)?;
+        let mut progress = batches.flush_session(session, sockets, patience);
+        if progress == Progress::Done {
+            progress = sending.advance(slots, linear, sockets, patience);
         }
-        Ok((bytes, inner))
+        if progress == Progress::Waits {
+            self.held = Some(Held::Superpacket(sending));
+        }
+        Ok(())
     }
 
     /// Hands a superpacket's packets, with complete checksums, to the carrier of the connection.
     fn send_by_connection(
         &mut self,
         session: &Arc<S>,
-        queue: &Queue,
-        sockets: &[Arc<EspSocket>],
+        queue: &impl PacketQueue,
+        sockets: &[Arc<impl DatagramSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
         if !self.for_connection.0.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
             self.flush_connection();
             self.for_connection.0 = Some(Arc::clone(session));
         }
-        // What waits was read earlier.
-        self.batches.flush_session(session, sockets);
+        // What is collected was read earlier, but what finds its socket full is overtaken: this is another path anyway.
+        let (Progress::Done | Progress::Waits) = self.batches.flush_session(session, sockets, &mut self.patience);
         let mtu = (**session).as_ref().connection().mtu();
-        if largest(superpacket) > usize::from(mtu) {
+        if superpacket.largest_packet() > usize::from(mtu) {
             return self.refuse_too_big(queue, superpacket.ip.len, mtu);
         }
         let header = self.slots.header();
@@ -304,7 +298,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
     }
 
     /// Tells the sender of a packet what fits (RFC 1191, RFC 4443 section 3.2); it is dropped.
-    fn refuse_too_big(&mut self, queue: &Queue, len: usize, mtu: u16) -> Result<(), DropReason> {
+    fn refuse_too_big(&mut self, queue: &impl PacketQueue, len: usize, mtu: u16) -> Result<(), DropReason> {
         let packet = self.slots.gather(len, &mut self.linear);
         if let Some(answer) = self.too_big.answer(packet, mtu, Instant::now()) {
             queue.send(&[answer]);
@@ -313,13 +307,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
     }
 }
 
-fn count_drops(counters: &Counters, packets: usize, reason: DropReason) {
+pub(super) fn count_drops(counters: &Counters, packets: usize, reason: DropReason) {
     for _ in 0..packets {
         counters.count_drop(reason);
     }
-}
-
-/// Bytes of the largest packet in a superpacket.
-fn largest(superpacket: &Superpacket) -> usize {
-    superpacket.ip.len.min(superpacket.header_len.saturating_add(superpacket.gso_size))
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::mailbox::Mailbox;
+use super::ends::{DatagramSocket, PacketQueue};
+use super::mailbox::{Command, Mailbox};
 use super::receive::Receive;
 use super::transmit::Transmit;
-use super::{Routing, Settings};
+use super::{Installation, Routing, Settings};
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 
@@ -19,8 +20,8 @@ const BUDGET: usize = 8;
 /// Single packets that cost as much as one superpacket. A whole turn of them fills one call of UDP_SEGMENT.
 const SINGLES: usize = 8;
 
-/// Sockets of one worker at most, so that waiting for them needs no allocation: both families of 15 addresses.
-pub(super) const MAX_SOCKETS: usize = 30;
+/// Sockets of one worker at most, so that waiting for them needs no allocation.
+pub const MAX_SOCKETS: usize = 30;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
@@ -62,25 +63,84 @@ impl Moved {
 }
 
 /// One worker and all it owns.
-pub(super) struct Worker<R: Routing> {
+pub struct Worker<R: Routing, Q = Queue, D = EspSocket> {
     routing: Arc<R>,
-    queue: Arc<Queue>,
-    sockets: Vec<Arc<EspSocket>>,
+    queue: Arc<Q>,
+    sockets: Vec<Arc<D>>,
     mailbox: Arc<Mailbox<R::Session>>,
     transmit: Transmit<R::Session>,
     receive: Receive<R::Session>,
     settings: Settings,
 }
 
-impl<R: Routing> Worker<R> {
+impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
     pub(super) fn new(
         routing: Arc<R>,
-        queue: Arc<Queue>,
-        sockets: Vec<Arc<EspSocket>>,
+        queue: Arc<Q>,
+        sockets: Vec<Arc<D>>,
         mailbox: Arc<Mailbox<R::Session>>,
         settings: Settings,
     ) -> Self {
         Self { routing, queue, sockets, mailbox, transmit: Transmit::new(), receive: Receive::new(), settings }
+    }
+
+    /// Makes a worker without a thread, for who measures what it does: nobody else reaches it.
+    ///
+    /// # Errors
+    /// The system gives no event descriptor.
+    pub fn alone(routing: Arc<R>, queue: Arc<Q>, socket: Arc<D>) -> io::Result<Self> {
+        let mailbox = Arc::new(Mailbox::new()?);
+        Ok(Self::new(routing, queue, vec![socket], mailbox, Settings::default()))
+    }
+
+    /// Opens the packets of this SA from now on.
+    pub fn install(&mut self, installation: Installation<R::Session>) {
+        self.receive.apply(vec![Command::Install(Box::new(installation))]);
+    }
+
+    /// Moves a bounded number of packets in each direction, and tells whether there were any.
+    ///
+    /// # Errors
+    /// Packets can no longer be read.
+    pub fn step(&mut self) -> io::Result<bool> {
+        Ok(self.turn(Ready::PERHAPS_ALL)? != Moved::Nothing)
+    }
+
+    /// Moves a bounded number of packets in each direction.
+    fn turn(&mut self, ready: Ready) -> io::Result<Moved> {
+        let mut moved = Moved::Nothing;
+        let mut left = if ready.queue { BUDGET * SINGLES } else { 0 };
+        while left > 0
+            && let Some(segments) = self.transmit.step(&*self.routing, &*self.queue, &self.sockets)?
+        {
+            left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
+            moved = moved.max(Moved::by(segments));
+        }
+        self.transmit.flush(&self.sockets);
+        for (number, socket) in self.sockets.iter().enumerate().filter(|(number, _)| ready.socket(*number)) {
+            for _ in 0..BUDGET {
+                let Some(datagrams) = self.receive.step(&*self.routing, &self.mailbox, &*self.queue, number, &**socket)
+                else {
+                    break;
+                };
+                moved = moved.max(Moved::by(datagrams));
+            }
+        }
+        Ok(moved)
+    }
+}
+
+impl<R: Routing> Worker<R> {
+    /// A turn that takes a tenth longer than it needs, so that tests know whether a comparison of builds finds that.
+    #[cfg(feature = "slow-packets")]
+    fn slow_turn(&mut self, ready: Ready) -> io::Result<Moved> {
+        let started = std::time::Instant::now();
+        let moved = self.turn(ready)?;
+        let enough = started.elapsed().mul_f64(1.1);
+        while moved != Moved::Nothing && started.elapsed() < enough {
+            std::hint::spin_loop();
+        }
+        Ok(moved)
     }
 
     /// Moves packets until it is stopped, or fails because the TUN device is gone.
@@ -88,7 +148,11 @@ impl<R: Routing> Worker<R> {
         let (mut yields, mut ready) = (0, Ready::PERHAPS_ALL);
         while !self.mailbox.is_stopped() {
             self.receive.apply(self.mailbox.take());
-            ready = match self.turn(ready)? {
+            #[cfg(not(feature = "slow-packets"))]
+            let moved = self.turn(ready)?;
+            #[cfg(feature = "slow-packets")]
+            let moved = self.slow_turn(ready)?;
+            ready = match moved {
                 // More of them follow most of the time.
                 Moved::Superpackets => {
                     yields = self.settings.yields;
@@ -106,29 +170,6 @@ impl<R: Routing> Worker<R> {
             };
         }
         Ok(())
-    }
-
-    /// Moves a bounded number of packets in each direction.
-    fn turn(&mut self, ready: Ready) -> io::Result<Moved> {
-        let mut moved = Moved::Nothing;
-        let mut left = if ready.queue { BUDGET * SINGLES } else { 0 };
-        while left > 0
-            && let Some(segments) = self.transmit.step(&*self.routing, &self.queue, &self.sockets)?
-        {
-            left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
-            moved = moved.max(Moved::by(segments));
-        }
-        self.transmit.flush(&self.sockets);
-        for (number, socket) in self.sockets.iter().enumerate().filter(|(number, _)| ready.socket(*number)) {
-            for _ in 0..BUDGET {
-                let Some(datagrams) = self.receive.step(&*self.routing, &self.mailbox, &self.queue, number, socket)
-                else {
-                    break;
-                };
-                moved = moved.max(Moved::by(datagrams));
-            }
-        }
-        Ok(moved)
     }
 
     /// Sleeps until there is something to read.

@@ -44,6 +44,11 @@ pub struct Shape {
 }
 
 impl Superpacket {
+    /// The length of the largest packet in it, in bytes.
+    pub fn largest_packet(&self) -> usize {
+        self.ip.len.min(self.header_len.saturating_add(self.gso_size))
+    }
+
     /// Checks a packet of `len` bytes, which begins with `head`, against the virtio-net header in front of it.
     ///
     /// `head` is the whole packet, or, when the read scattered it, at least its headers. `hdr_len` is not looked at: the kernel

@@ -3,6 +3,7 @@
 //! IPv4: destination unreachable, fragmentation needed (RFC 792, next-hop MTU of RFC 1191 section 4).
 //! IPv6: packet too big (RFC 4443 section 3.2).
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -123,29 +124,55 @@ fn length(parts: [usize; 3]) -> u16 {
     u16::try_from(parts.into_iter().fold(0, usize::saturating_add)).unwrap_or(u16::MAX)
 }
 
-/// Answers packets that do not fit a tunnel, at a bounded rate.
+/// Shares of the answers to sources: as many as keep two busy sources apart most of the time, in 4 KiB.
+const SHARES: usize = 64;
+
+/// What part of the rate one share has.
+const PART: u32 = 4;
+
+/// Answers packets that do not fit a tunnel, at a bounded rate, of which no source gets more than a quarter.
 ///
 /// The answers bear the name of the packet's destination: a kernel drops what comes out of a TUN device and seems to be from an
 /// address of its own.
+///
+/// RFC 4443 section 2.4 (f) asks a node to limit what it originates. Each worker of a gateway has a limit of its own,
+/// and needs no lock for it: all together they send at most as many times the rate as there are workers, and a source
+/// whose flows the kernel spreads over them as many times its quarter. A source that goes on sending what does not fit
+/// cannot keep others from being told.
 #[derive(Debug, Clone)]
 pub struct TooBigAnswers {
-    limit: RateLimit,
+    all: RateLimit,
+    /// Those of sources, by a hash of the address.
+    shares: Vec<RateLimit>,
+    seed: u64,
     answer: Vec<u8>,
 }
 
 impl TooBigAnswers {
-    /// Allows `burst` answers at once and `per_second` each second from then on.
-    pub fn new(per_second: u32, burst: u32) -> Self {
-        Self { limit: RateLimit::new(per_second, burst), answer: Vec::new() }
+    /// Allows `burst` answers at once and `per_second` each second from then on, to one source a quarter of both.
+    /// `seed` is random, so that no source can choose with whom it shares.
+    pub fn new(per_second: u32, burst: u32, seed: u64) -> Self {
+        let part = |of: u32| of.div_ceil(PART);
+        let shares = vec![RateLimit::new(part(per_second), part(burst)); SHARES];
+        Self { all: RateLimit::new(per_second, burst), shares, seed, answer: Vec::new() }
+    }
+
+    /// Takes a token of the source and one of all.
+    fn allow(&mut self, source: IpAddr, now: Instant) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, source).hash(&mut hasher);
+        let share = hasher.finish().checked_rem(SHARES as u64).and_then(|share| usize::try_from(share).ok());
+        share.and_then(|share| self.shares.get_mut(share)).is_some_and(|share| share.allow(now)) && self.all.allow(now)
     }
 
     /// The answer to `original`, which is longer than `mtu` bytes, if one may be sent `now`; see [`packet_too_big`].
     pub fn answer(&mut self, original: &[u8], mtu: u16, now: Instant) -> Option<&[u8]> {
-        let from = match IpPacket::parse(original).ok()?.destination {
+        let IpPacket { source, destination, .. } = IpPacket::parse(original).ok()?;
+        let from = match destination {
             IpAddr::V4(v4) => GatewayAddresses { v4: Some(v4), v6: None },
             IpAddr::V6(v6) => GatewayAddresses { v4: None, v6: Some(v6) },
         };
-        let answered = self.limit.allow(now) && packet_too_big(original, mtu, from, &mut self.answer);
+        let answered = self.allow(source, now) && packet_too_big(original, mtu, from, &mut self.answer);
         answered.then_some(self.answer.as_slice())
     }
 }
@@ -258,13 +285,26 @@ mod tests {
 
     #[test]
     fn answers_bear_the_name_of_the_destination_and_are_limited() {
-        let mut answers = TooBigAnswers::new(1, 2);
+        let mut answers = TooBigAnswers::new(4, 8, 1);
         let original = ipv4(CLIENT_V4, REMOTE_V4, 17, &[], &[0; 8]);
         let parsed = IpPacket::parse(answers.answer(&original, 1380, start()).unwrap()).unwrap();
         assert_eq!((parsed.source, parsed.destination), (REMOTE_V4.into(), CLIENT_V4.into()));
-        assert!(answers.answer(&original, 1380, start()).is_some());
-        assert!(answers.answer(&original, 1380, start()).is_none());
-        assert!(answers.answer(&original, 1380, start() + Duration::from_secs(1)).is_some());
+        let now = start();
+        assert!(answers.answer(&original, 1380, now).is_some());
+        assert!(answers.answer(&original, 1380, now).is_none());
+        assert!(answers.answer(&original, 1380, now + Duration::from_secs(1)).is_some());
+    }
+
+    #[test]
+    fn source_that_sends_without_end_does_not_keep_others_from_being_told() {
+        let (mut answers, now) = (TooBigAnswers::new(200, 40, 7), start());
+        let mut told = |source: u8| {
+            let original = ipv4(Ipv4Addr::new(10, 64, 0, source), REMOTE_V4, 17, &[], &[0; 8]);
+            answers.answer(&original, 1380, now).is_some()
+        };
+        assert_eq!((0..1000).filter(|_| told(2)).count(), 10, "a quarter");
+        let others = (3..60).filter(|&source| told(source)).count();
+        assert_eq!(others, 30, "what is left of all, but for those that share with the first");
     }
 
     #[test]

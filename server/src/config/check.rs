@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use adit_net::host::is_forbidden_destination;
+use adit_net::worker::MAX_SOCKETS;
 use ipnet::IpNet;
 
 use super::{Config, Problem, endpoint_keys_path, secret, store_path};
@@ -24,6 +25,14 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
         problems.extend(pool_conflicts(config, key, pool));
     }
     problems.extend(listen_duplicates(&config.listen));
+    if config.esp.enabled && config.listen.len() > MAX_SOCKETS {
+        let reason = format!("{} addresses, but with esp the gateway takes {MAX_SOCKETS}", config.listen.len());
+        problems.push(problem(
+            "listen",
+            &reason,
+            "name a wildcard such as [::]:443 instead, or set esp.enabled = false",
+        ));
+    }
     problems.extend(duplicates("public", &config.public, |public| format!("{}:{}", public.host, public.port)));
     problems.extend(duplicates("routes", &config.routes, ToString::to_string));
     problems.extend(duplicates("esp.suites", &config.esp.suites, ToString::to_string));
@@ -159,6 +168,22 @@ mod tests {
         assert_eq!(reasons(&text("[\"0.0.0.0:443\", \"[::1]:443\"]")).len(), 0);
         assert_eq!(reasons(&text("[\"192.0.2.1:443\", \"192.0.2.1:443\"]")).len(), 1);
         assert_eq!(reasons(&text("[\"[::]:443\", \"[::]:8443\"]")).len(), 0);
+    }
+
+    #[test]
+    fn more_addresses_than_workers_can_serve_are_refused_before_the_start() {
+        let found = |addresses: usize, esp: bool| {
+            let listen: Vec<_> = (1..=addresses).map(|number| format!("\"192.0.2.{number}:443\"")).collect();
+            reasons(&format!(
+                "public = [\"a.example\"]\nlisten = [{}]\n[pool]\nv4 = \"10.77.0.0/24\"\n[esp]\nenabled = {esp}\n",
+                listen.join(", ")
+            ))
+        };
+        assert_eq!(found(30, true), Vec::<String>::new());
+        assert_eq!(found(31, false), Vec::<String>::new());
+        let refused = found(31, true);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused[0].contains("31 addresses, but with esp the gateway takes 30"), "{refused:?}");
     }
 
     #[test]

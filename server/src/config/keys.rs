@@ -53,7 +53,12 @@ pub const KEYS: &[Key] = &[
         "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
          Invites carry the first; the gateway's certificate carries all.",
     ),
-    key("listen", Some(r#"["[::]:443"]"#), r#"["[::]:443"]"#, "Local addresses, for UDP. [::] takes IPv4 too."),
+    key(
+        "listen",
+        Some(r#"["[::]:443"]"#),
+        r#"["[::]:443"]"#,
+        "Local addresses, for UDP; 30 at most with esp. [::] takes IPv4 too.",
+    ),
     key(
         "routes",
         Some(r#"["0.0.0.0/0", "::/0"]"#),

@@ -16,6 +16,7 @@ use adit_proto::esp::rekey::RekeyError;
 use adit_proto::h3::error::{Code, Error};
 use adit_proto::h3::message::MessageEvent;
 use ipnet::IpNet;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::FrontEnd;
@@ -65,7 +66,8 @@ pub(super) async fn run(
         },
         negotiated.as_ref().map(|negotiated| negotiated.answer),
     );
-    stream.send_headers(&machine.response()).await?;
+    let sent = timeout(FLUSH_DEADLINE, stream.send_headers(&machine.response())).await;
+    sent.unwrap_or_else(|_elapsed| Err(unread(stream)))?;
     flush(&mut machine, stream).await?;
     context.inbound.open(datagrams, Arc::clone(session));
     let esp = negotiated.as_mut().map(|negotiated| esp_control(front_end, session, negotiated));
@@ -116,7 +118,7 @@ async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -
     tokio::task::spawn_blocking(move || gateway.open_session(device, datagrams)).await.unwrap_or(Err(OpenError::Full))
 }
 
-/// How long a client may leave our capsules unread. Nothing else of its session is looked after meanwhile, so that is short of what
+/// How long a client may leave our answer or our capsules unread. Nothing else of its session is looked after meanwhile, so that is short of what
 /// ESP needs to notice a broken path.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -200,12 +202,13 @@ async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), S
     if capsules.is_empty() {
         return Ok(());
     }
-    match tokio::time::timeout(FLUSH_DEADLINE, stream.send_data(&capsules)).await {
-        Ok(sent) => sent,
-        Err(_elapsed) => {
-            Err(stream.fail(Error::Stream { code: Code::EXCESSIVE_LOAD, reason: "capsules are not read" }))
-        }
-    }
+    let sent = timeout(FLUSH_DEADLINE, stream.send_data(&capsules)).await;
+    sent.unwrap_or_else(|_elapsed| Err(unread(stream)))
+}
+
+/// The client leaves unread what it is told.
+fn unread(stream: &mut RequestStream) -> StreamError {
+    stream.fail(Error::Stream { code: Code::EXCESSIVE_LOAD, reason: "capsules are not read" })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::connection::dial::tests::gateway_on;
 use crate::connection::{ConnectError, Connection, ConnectionEvent, Credentials, Target};
-use crate::packet_path::{PacketPath, PacketPathSettings};
+use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
 use crate::test_namespace::{in_namespace, ip, up};
 
@@ -170,7 +170,7 @@ fn server(
 ) -> EspControl<Peer> {
     let mut secret = exporter_secret(quic).unwrap();
     let (session, policy) = (Arc::clone(peer), EspSettings::default().policy);
-    let setup = EspSetup { negotiated, secret: &mut secret, plane, session, policy, largest_packet: LARGEST_PACKET };
+    let setup = EspSetup { negotiated, secret: &mut secret, plane, session, policy, largest_packet: DEFAULT_MTU };
     EspControl::server(setup, Instant::now())
 }
 
@@ -220,7 +220,7 @@ fn packets_go_by_esp_once_it_is_up_and_the_mtu_follows() {
         let mut gateway = gateway(Some(Offer::default()));
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;
-        while next_mtu(&mut connection).await != LARGEST_PACKET {}
+        while next_mtu(&mut connection).await != DEFAULT_MTU {}
         exchange(&mut gateway, &connection).await;
         let stats = connection.stats();
         assert_eq!((stats.carrier, stats.suite), ("esp", Some("aes-256-gcm")));
@@ -237,7 +237,7 @@ fn gateway_that_does_not_permit_esp_gets_no_capsule_of_it() {
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;
         let mtu = next_mtu(&mut connection).await;
-        assert_ne!(mtu, LARGEST_PACKET);
+        assert_ne!(mtu, DEFAULT_MTU);
         tokio::time::sleep(Duration::from_millis(300)).await;
         let stats = connection.stats();
         assert_eq!((stats.carrier, stats.suite), ("quic", None));
@@ -260,7 +260,7 @@ fn gateway_that_breaks_the_rules_of_esp_loses_its_client() {
         let gateway = gateway(Some(Offer::default()));
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;
-        while next_mtu(&mut connection).await != LARGEST_PACKET {}
+        while next_mtu(&mut connection).await != DEFAULT_MTU {}
         let spi = Spi::choose(0, || 0x1234, |_| false).unwrap();
         let share = bytes::Bytes::new();
         let strange =

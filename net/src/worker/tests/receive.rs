@@ -342,15 +342,15 @@ fn command_that_still_waits_counts_for_the_packet_that_needs_it() {
         peer.send_packets(&flow(Udp::to(port, Checksums::Full), &payloads(3, 9)), false);
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports };
         mailbox.put(Command::Install(Box::new(installation)));
-        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket).is_some());
+        assert!(receive.step(&router, &mailbox, &*tun.queues()[0], 0, &socket).is_some());
         assert_eq!(datagrams(&inside, 3).0, payloads(3, 9));
         assert!(heard.try_recv().is_ok());
         // Nor does it wait longer to be told otherwise.
         mailbox.put(Command::Retire(spis[0]));
         receive.apply(mailbox.take());
         peer.send_packets(&flow(Udp::to(port, Checksums::Full), &payloads(3, 9)), false);
-        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket).is_some());
-        assert!(receive.step(&router, &mailbox, &tun.queues()[0], 0, &socket).is_none());
+        assert!(receive.step(&router, &mailbox, &*tun.queues()[0], 0, &socket).is_some());
+        assert!(receive.step(&router, &mailbox, &*tun.queues()[0], 0, &socket).is_none());
         assert_eq!(drops(&router.counters, DropReason::UnknownSpi), 3);
     });
 }
@@ -380,6 +380,30 @@ fn congestion_of_the_outer_path_comes_in() {
 }
 
 #[test]
+fn packets_that_the_device_refuses_are_counted_at_the_sessions_they_came_from() {
+    in_namespace(|| {
+        let world = World::new(1, true);
+        let (spi, reports) = (world.workers.handle().claim_spi().unwrap(), mpsc::channel(8).0);
+        let others = sas(spi, Spi::new(0, 2).unwrap(), true);
+        let session = Arc::clone(&world.other);
+        world.workers.handle().install(Installation { sa: others.near.1, epoch: 0, session, reports });
+        // Two runs of one session and single packets of the other, in one message.
+        let mut sealed = Vec::new();
+        for id in 1..=20 {
+            let (host, sa) = if id % 4 == 0 { (3, &others.far.0) } else { (2, &world.peer.sealing) };
+            let packet = Udp { host, id, ..Udp::to(9 + id % 2, Checksums::Full) }.build(&[1; 600]);
+            sealed.extend(seal(sa, &packet, NextHeader::Ipv4));
+        }
+        ip("link set adit0 down");
+        world.peer.send(&sealed, sealed_len(628), 0);
+        let refused = |counters: &Counters| drops(counters, DropReason::TunWriteFailed);
+        let seen = || [world.counters(), world.other.carriers.counters()].map(refused);
+        eventually("drops", || seen() == [15, 5]);
+        assert_eq!(refused(&world.router.counters), 0, "nobody else is blamed");
+    });
+}
+
+#[test]
 fn device_that_was_down_takes_superpackets_again() {
     in_namespace(|| {
         let world = World::new(1, true);
@@ -388,7 +412,7 @@ fn device_that_was_down_takes_superpackets_again() {
         let packets = flow(Udp::to(port, Checksums::Full), &sent);
         ip("link set adit0 down");
         world.peer.send_packets(&packets, false);
-        eventually("drops", || drops(&world.router.counters, DropReason::TunWriteFailed) == 10);
+        eventually("drops", || drops(world.counters(), DropReason::TunWriteFailed) == 10);
         ip("link set adit0 up");
         world.peer.send_packets(&packets, false);
         let (received, messages) = datagrams(&socket, 10);

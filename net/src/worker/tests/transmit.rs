@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use socket2::SockRef;
 
 use super::super::transmit::batch::Batches;
+use super::super::transmit::patience::{Patience, Progress};
 use super::*;
 use crate::carrier::EspRoute;
 use crate::tun::Tun;
@@ -162,7 +163,7 @@ fn burst_of_equal_small_packets_shares_calls() {
 #[test]
 fn sessions_that_take_turns_keep_their_order() {
     let sockets = [Arc::new(outer().0)];
-    let mut batches = Batches::default();
+    let (mut batches, mut patience) = (Batches::default(), Patience::default());
     // More sessions than collect at the same time.
     let mut ends: Vec<_> = (0..7)
         .map(|number| {
@@ -180,11 +181,13 @@ fn sessions_that_take_turns_keep_their_order() {
         for (number, (session, route, _)) in ends.iter().enumerate() {
             // Some send more than others.
             for _ in 0..=number % 3 {
-                batches.push(session, route, &packet(round, number), NextHeader::Ipv4, &sockets).unwrap();
+                let packet = packet(round, number);
+                let pushed = batches.push(session, route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
+                assert_eq!(pushed, Ok(Progress::Done));
             }
         }
         if round % 10 == 9 {
-            batches.flush_all(&sockets);
+            assert_eq!(batches.flush_all(&sockets, &mut patience), Progress::Done);
         }
     }
     for (number, (session, _, peer)) in ends.iter_mut().enumerate() {

@@ -6,9 +6,11 @@ use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::packet::ecn;
 
-use super::outcome::account;
+use super::outcome::Parcel;
+use super::patience::{Patience, Progress};
 use crate::carrier::{Carriers, EspRoute};
-use crate::udp::{EspSocket, MAX_BYTES, MAX_SEGMENTS};
+use crate::udp::{MAX_BYTES, MAX_SEGMENTS};
+use crate::worker::ends::DatagramSocket;
 
 /// Sessions that collect at the same time; one more sends what another has first. Bounds the memory to 256 KiB a worker.
 const BATCHES: usize = 4;
@@ -24,11 +26,10 @@ pub(in crate::worker) struct Batches<S> {
 struct Batch<S> {
     to: Option<(Arc<S>, Arc<EspRoute>)>,
     datagrams: Vec<u8>,
-    segment: usize,
-    count: usize,
-    /// Bytes of the packets inside.
-    inner: usize,
-    ecn: u8,
+    /// Those that were not sent yet.
+    parcel: Parcel,
+    /// A socket was full: what is there goes before anything is added.
+    waits: bool,
 }
 
 impl<S> Default for Batches<S> {
@@ -39,12 +40,12 @@ impl<S> Default for Batches<S> {
 
 impl<S> Default for Batch<S> {
     fn default() -> Self {
-        Self { to: None, datagrams: Vec::with_capacity(MAX_BYTES), segment: 0, count: 0, inner: 0, ecn: 0 }
+        Self { to: None, datagrams: Vec::with_capacity(MAX_BYTES), parcel: Parcel::default(), waits: false }
     }
 }
 
 impl<S: AsRef<Carriers>> Batches<S> {
-    /// Seals a packet and adds it to the batch of its session.
+    /// Seals a packet and adds it to the batch of its session. If that [`Progress::Waits`], the packet was not taken.
     ///
     /// # Errors
     /// It could not be sealed.
@@ -54,46 +55,80 @@ impl<S: AsRef<Carriers>> Batches<S> {
         route: &Arc<EspRoute>,
         packet: &[u8],
         next_header: NextHeader,
-        sockets: &[Arc<EspSocket>],
-    ) -> Result<(), DropReason> {
-        let number = self.place(session, sockets);
-        let Some(batch) = self.batches.get_mut(number) else { return Err(DropReason::QueueFull) };
-        if !batch.takes(route, packet) {
-            batch.flush(sockets);
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Result<Progress, DropReason> {
+        let Some(batch) = self.place(session, sockets, patience) else { return Ok(Progress::Waits) };
+        if !batch.takes(route, packet) && batch.flush(sockets, patience) == Progress::Waits {
+            return Ok(Progress::Waits);
         }
         batch.push(session, route, packet, next_header)?;
         if batch.is_complete() {
-            batch.flush(sockets);
+            // The packet is taken; the batch itself knows that it waits.
+            let (Progress::Done | Progress::Waits) = batch.flush(sockets, patience);
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Sends what a session has waiting.
-    pub(in crate::worker) fn flush_session(&mut self, session: &Arc<S>, sockets: &[Arc<EspSocket>]) {
-        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.is_of(session)) {
-            batch.flush(sockets);
-        }
+    pub(in crate::worker) fn flush_session(
+        &mut self,
+        session: &Arc<S>,
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Progress {
+        let own = self.batches.iter_mut().find(|batch| batch.is_of(session));
+        own.map_or(Progress::Done, |batch| batch.flush(sockets, patience))
     }
 
-    /// Sends all that waits.
-    pub(in crate::worker) fn flush_all(&mut self, sockets: &[Arc<EspSocket>]) {
-        for batch in &mut self.batches {
-            batch.flush(sockets);
-        }
+    /// Sends all that there is.
+    pub(in crate::worker) fn flush_all(
+        &mut self,
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Progress {
+        self.flush_where(|_| true, sockets, patience)
     }
 
-    /// The batch of a session: its own, a free one, or one that is sent for it.
-    fn place(&mut self, session: &Arc<S>, sockets: &[Arc<EspSocket>]) -> usize {
+    /// Sends what waits for sockets that were full.
+    pub(in crate::worker) fn resume(
+        &mut self,
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Progress {
+        self.flush_where(|batch| batch.waits, sockets, patience)
+    }
+
+    fn flush_where(
+        &mut self,
+        wanted: impl Fn(&Batch<S>) -> bool,
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Progress {
+        let mut progress = Progress::Done;
+        for batch in self.batches.iter_mut().filter(|batch| wanted(batch)) {
+            if batch.flush(sockets, patience) == Progress::Waits {
+                progress = Progress::Waits;
+            }
+        }
+        progress
+    }
+
+    /// The batch of a session: its own, a free one, or one that is sent for it; `None` if that waits.
+    fn place(
+        &mut self,
+        session: &Arc<S>,
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Option<&mut Batch<S>> {
         let own = self.batches.iter().position(|batch| batch.is_of(session));
         if let Some(number) = own.or_else(|| self.batches.iter().position(|batch| batch.to.is_none())) {
-            return number;
+            return self.batches.get_mut(number);
         }
         let number = self.next % BATCHES;
         self.next = number + 1;
-        if let Some(batch) = self.batches.get_mut(number) {
-            batch.flush(sockets);
-        }
-        number
+        let batch = self.batches.get_mut(number)?;
+        (batch.flush(sockets, patience) == Progress::Done).then_some(batch)
     }
 }
 
@@ -108,17 +143,18 @@ impl<S: AsRef<Carriers>> Batch<S> {
         match &self.to {
             None => true,
             Some((_, known)) => {
-                Arc::ptr_eq(known, route)
-                    && sealed <= self.segment
+                !self.waits
+                    && Arc::ptr_eq(known, route)
+                    && sealed <= self.parcel.segment
                     && self.datagrams.len() + sealed <= MAX_BYTES
-                    && ecn::of_packet(packet) == self.ecn
+                    && ecn::of_packet(packet) == self.parcel.ecn
             }
         }
     }
 
     /// Whether nothing more can follow.
     fn is_complete(&self) -> bool {
-        self.count >= MAX_SEGMENTS || self.datagrams.len() < self.count * self.segment
+        self.parcel.packets >= MAX_SEGMENTS || self.datagrams.len() < self.parcel.packets * self.parcel.segment
     }
 
     fn push(
@@ -141,26 +177,24 @@ impl<S: AsRef<Carriers>> Batch<S> {
         }
         if self.to.is_none() {
             self.to = Some((Arc::clone(session), Arc::clone(route)));
-            self.segment = sealed;
-            self.ecn = ecn::of_packet(packet);
+            self.parcel.segment = sealed;
+            self.parcel.ecn = ecn::of_packet(packet);
         }
-        self.count += 1;
-        self.inner += packet.len();
+        self.parcel.packets += 1;
+        self.parcel.inner += packet.len();
+        self.parcel.at.end = self.datagrams.len();
         Ok(())
     }
 
-    fn flush(&mut self, sockets: &[Arc<EspSocket>]) {
-        let Some((session, route)) = self.to.take() else { return };
-        let carriers = (*session).as_ref();
-        if let Some(socket) = sockets.get(route.origin.socket) {
-            let sent = socket.send(route.to, route.origin.local, &self.datagrams, self.segment, self.ecn);
-            account(carriers, &sent, self.count, self.inner, self.segment);
-        } else {
-            for _ in 0..self.count {
-                carriers.counters().count_drop(DropReason::SendFailed);
-            }
+    fn flush(&mut self, sockets: &[Arc<impl DatagramSocket>], patience: &mut Patience) -> Progress {
+        let Some((session, route)) = &self.to else { return Progress::Done };
+        let progress = self.parcel.send((**session).as_ref(), route, &self.datagrams, sockets, patience);
+        self.waits = progress == Progress::Waits;
+        if progress == Progress::Done {
+            self.to = None;
+            self.datagrams.clear();
+            self.parcel = Parcel::default();
         }
-        self.datagrams.clear();
-        (self.count, self.inner) = (0, 0);
+        progress
     }
 }

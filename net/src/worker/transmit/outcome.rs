@@ -1,34 +1,96 @@
-//! What became of datagrams.
+//! What becomes of datagrams.
 
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 use adit_proto::drop_reason::DropReason;
 
-use crate::carrier::Carriers;
-use crate::udp::Sent;
+use super::count_drops;
+use super::patience::{Patience, Progress};
+use crate::carrier::{Carriers, EspRoute};
+use crate::worker::ends::DatagramSocket;
 
-/// Counts `packets` packets of `inner` bytes in all that were handed to a socket as datagrams of `datagram` bytes, and tells the control side what it has to know.
-pub(super) fn account(carriers: &Carriers, sent: &Sent, packets: usize, inner: usize, datagram: usize) {
-    let (taken, counters) = (sent.datagrams.min(packets), carriers.counters());
-    if taken > 0 {
-        let bytes = if taken == packets { inner } else { inner / packets.max(1) * taken };
-        counters.count_tx(taken as u64, bytes as u64);
-        carriers.note_sent();
+/// Sealed packets that go in one call, one behind the other in some buffer.
+#[derive(Debug, Default)]
+pub(super) struct Parcel {
+    /// Where they are.
+    pub(super) at: Range<usize>,
+    /// How many.
+    pub(super) packets: usize,
+    /// Bytes of the packets inside.
+    pub(super) inner: usize,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub(super) segment: usize,
+    /// The ECN bits of them all.
+    pub(super) ecn: u8,
+}
+
+impl Parcel {
+    /// Sends what there is, if there is anything; see [`Self::send`].
+    pub(super) fn send_if_any(
+        &mut self,
+        carriers: &Carriers,
+        route: &EspRoute,
+        buffer: &[u8],
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Progress {
+        if self.packets == 0 { Progress::Done } else { self.send(carriers, route, buffer, sockets, patience) }
     }
-    let Some(error) = &sent.error else { return };
-    let reason = match error.raw_os_error() {
-        Some(libc::EMSGSIZE) => {
-            carriers.note_too_big(u16::try_from(datagram).unwrap_or(u16::MAX));
-            DropReason::TooBig
+
+    /// Sends what stands in `buffer`, counts it, and tells the control side what it has to know.
+    pub(super) fn send(
+        &mut self,
+        carriers: &Carriers,
+        route: &EspRoute,
+        buffer: &[u8],
+        sockets: &[Arc<impl DatagramSocket>],
+        patience: &mut Patience,
+    ) -> Progress {
+        let number = route.origin.socket;
+        let (Some(socket), Some(datagrams)) = (sockets.get(number), buffer.get(self.at.clone())) else {
+            return self.lose(carriers, DropReason::SendFailed);
+        };
+        let sent = socket.send(route.to, route.origin.local, datagrams, self.segment, self.ecn);
+        if sent.datagrams > 0 {
+            patience.took(number);
+            self.take(carriers, sent.datagrams);
         }
-        Some(libc::ENOBUFS | libc::EAGAIN) => DropReason::QueueFull,
-        _ if error.kind() == io::ErrorKind::WouldBlock => DropReason::QueueFull,
-        _ => {
-            carriers.note_doubt();
-            DropReason::SendFailed
+        let Some(error) = sent.error else { return Progress::Done };
+        match error.raw_os_error() {
+            _ if error.kind() == io::ErrorKind::WouldBlock => {
+                if patience.waits_for(number) {
+                    return Progress::Waits;
+                }
+                self.lose(carriers, DropReason::QueueFull)
+            }
+            Some(libc::ENOBUFS) => self.lose(carriers, DropReason::QueueFull),
+            Some(libc::EMSGSIZE) => {
+                carriers.note_too_big(u16::try_from(self.segment).unwrap_or(u16::MAX));
+                self.lose(carriers, DropReason::TooBig)
+            }
+            _ => {
+                carriers.note_doubt();
+                self.lose(carriers, DropReason::SendFailed)
+            }
         }
-    };
-    for _ in taken..packets {
-        counters.count_drop(reason);
+    }
+
+    /// The kernel took so many datagrams from the first on.
+    fn take(&mut self, carriers: &Carriers, datagrams: usize) {
+        let taken = datagrams.min(self.packets);
+        let bytes = if taken == self.packets { self.inner } else { self.inner / self.packets.max(1) * taken };
+        carriers.counters().count_tx(taken as u64, bytes as u64);
+        carriers.note_sent();
+        self.at.start = self.at.end.min(self.at.start + taken * self.segment);
+        self.packets -= taken;
+        self.inner -= bytes;
+    }
+
+    fn lose(&mut self, carriers: &Carriers, reason: DropReason) -> Progress {
+        count_drops(carriers.counters(), self.packets, reason);
+        *self = Self::default();
+        Progress::Done
     }
 }

@@ -14,8 +14,8 @@ use adit_proto::offload::MAX_SUPERPACKET_LEN;
 use adit_proto::offload::superpacket::{Shape, Superpacket};
 use adit_proto::offload::virtio::{self, VirtioHeader};
 
-use crate::tun::Queue;
 use crate::udp::{MAX_BYTES, MAX_SEGMENTS};
+use crate::worker::ends::PacketQueue;
 
 /// Bytes of all slots. With fewer than 160 bytes around each payload it holds a superpacket of 64 segments.
 const ROOM: usize = MAX_SUPERPACKET_LEN + MAX_SLOTS * 160;
@@ -79,7 +79,7 @@ impl Slots {
     }
 
     /// Reads one packet and returns its length.
-    pub(super) fn read(&mut self, queue: &Queue) -> io::Result<usize> {
+    pub(super) fn read(&mut self, queue: &impl PacketQueue) -> io::Result<usize> {
         let Shape { header_len, gso_size } = self.shape;
         self.named = if self.singles < SINGLES { self.count } else { 1 };
         let mut pieces: [IoSliceMut<'_>; PIECES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
@@ -144,16 +144,20 @@ impl Slots {
         self.gather(len, linear)
     }
 
+    /// The packet of `len` bytes that [`Self::whole_mut`] has put where it is.
+    pub(super) fn whole<'a>(&'a self, len: usize, linear: &'a [u8]) -> &'a [u8] {
+        if len <= self.first_len() { self.head(len) } else { linear.get(..len).unwrap_or_default() }
+    }
+
     /// A slot: room for a sealed packet.
     pub(super) fn slot_mut(&mut self, number: usize) -> &mut [u8] {
         let start = number * self.stride;
         self.buffer.get_mut(start..start + self.stride).unwrap_or_default()
     }
 
-    /// `len` bytes of sealed packets from a slot on.
-    pub(super) fn datagrams(&self, first: usize, len: usize) -> &[u8] {
-        let start = first * self.stride;
-        self.buffer.get(start..start + len).unwrap_or_default()
+    /// All slots, one behind the other.
+    pub(super) fn buffer(&self) -> &[u8] {
+        &self.buffer
     }
 
     fn first_len(&self) -> usize {
