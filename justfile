@@ -52,6 +52,27 @@ deploy-check:
 demo:
     .ci/run demo
 
+# Count the instructions of the packet path's parts, and compare them with the baseline
+instructions:
+    .ci/run instructions
+
+# Write the baseline anew, to be committed with the change that moved it
+instructions-baseline:
+    .ci/run instructions-baseline
+
+# Time the packet path's parts; FILTER is a part of their names
+bench FILTER="":
+    cargo bench -p adit-bench -- {{FILTER}}
+
+# Compare two builds, such as: just compare main HEAD
+compare BASE HEAD *FLAGS:
+    cargo run --release --locked -p adit-bench -- compare {{BASE}} {{HEAD}} {{FLAGS}}
+
+# Compare this build with itself TIMES times; no comparison may call it slower
+compare-self-check TIMES="20" *FLAGS:
+    cargo build --release --locked -p adit-server -p adit-client -p adit-bench
+    target/release/adit-bench compare target/release --self-check {{TIMES}} {{FLAGS}}
+
 # Everything, as CI does it
 ci:
     .ci/run

@@ -8,7 +8,7 @@
 #
 # - wireguard-go and nebula: Debian sid's packages, unpacked and not installed, as they need only the C library. They come
 #   from the mirror this system's apt is configured for.
-# - boringtun-cli and quincy: built from crates.io, one job at the lowest priority.
+# - boringtun-cli, gotatun and quincy: built from crates.io, one job at the lowest priority.
 # - openvpn, ocserv, openconnect, iperf3: this system's own packages, where this runs as root.
 set -eu
 
@@ -79,8 +79,10 @@ from_sid() {
     fi
 }
 
+# Builds the package $2 for its program $1.
 from_crates() {
     program=$1
+    package=$2
     if is_there "$program"; then
         say "$program: already there"
         return
@@ -90,7 +92,7 @@ from_crates() {
         return
     fi
     # Outside any source tree, whose configuration and lock file are not meant.
-    if (cd "$dir" && CARGO_TARGET_DIR="$dir/build" nice -n 19 cargo install --locked --quiet --force -j 1 --root "$dir" "$program"); then
+    if (cd "$dir" && CARGO_TARGET_DIR="$dir/build" nice -n 19 cargo install --locked --quiet --force -j 1 --root "$dir" "$package"); then
         say "built $program"
     else
         without "$program" "its build failed"
@@ -131,8 +133,9 @@ from_this_system() {
 
 from_sid
 from_this_system
-for crate in boringtun-cli quincy-server quincy-client; do
-    from_crates "$crate"
+for program in boringtun-cli quincy-server quincy-client; do
+    from_crates "$program" "$program"
 done
+from_crates gotatun gotatun-cli
 say "programs are in $dir/bin; use them with: adit-bench peers --peers-dir $dir"
 [ -z "$failed" ] || exit 1

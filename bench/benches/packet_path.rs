@@ -1,130 +1,107 @@
-//! What the pure parts of the packet path cost per packet.
+//! What each part of the packet path costs: nanoseconds, throughput and allocations per packet.
+//!
+//! `cargo bench -p adit-bench` does all, `cargo bench -p adit-bench -- esp/seal` those with this in their names.
 
-use std::hint::black_box;
-use std::net::{Ipv4Addr, Ipv6Addr};
+#[path = "../../net/tests/allocations/counting.rs"]
+mod counting;
 
-use adit_net::packet_buffer::Arena;
-use adit_proto::capsule::{self, Capsule, CapsuleDecoder};
-use adit_proto::datagram::{self, Prefix};
-use adit_proto::packet::IpPacket;
-use adit_proto::packet::icmp::GatewayAddresses;
-use adit_proto::policy::{DestinationPolicy, SourcePolicy};
-use adit_proto::range::from_prefixes;
-use adit_proto::route_table::RouteTable;
-use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ipnet::IpNet;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
-/// Packet sizes in bytes: a bare acknowledgement, the old default, a full tunnel packet.
-const SIZES: [usize; 3] = [64, 576, 1420];
+use adit_bench::micro::{Subject, Work, catalogue};
+use counting::allocations;
+use criterion::{Criterion, Throughput};
 
-/// A UDP packet from 10.64.0.2 to 192.0.2.1.
-fn ipv4_packet(length: usize) -> Vec<u8> {
-    let mut packet = vec![0; length];
-    let total = u16::try_from(length).expect("benchmark packets are small");
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&total.to_be_bytes());
-    packet[8] = 64;
-    packet[9] = 17;
-    packet[12..16].copy_from_slice(&Ipv4Addr::new(10, 64, 0, 2).octets());
-    packet[16..20].copy_from_slice(&Ipv4Addr::new(192, 0, 2, 1).octets());
-    packet
+/// Rounds in which allocations are counted.
+const COUNTED: u32 = 16;
+
+/// What a subject costs, for the table at the end.
+struct Row {
+    name: String,
+    /// Of each of criterion's samples.
+    nanoseconds: Vec<f64>,
+    allocations: f64,
 }
 
-fn admit(c: &mut Criterion) {
-    let source = SourcePolicy { v4: Some(Ipv4Addr::new(10, 64, 0, 2)), v6: None };
-    let destinations = DestinationPolicy {
-        pool_v4: "10.64.0.0/24".parse().ok(),
-        pool_v6: "fd00::/64".parse().ok(),
-        gateway: GatewayAddresses { v4: Some(Ipv4Addr::new(10, 64, 0, 1)), v6: None },
-        client_to_client: false,
-    };
-    let mut group = c.benchmark_group("admit");
-    for size in SIZES {
-        let packet = ipv4_packet(size);
-        group.throughput(Throughput::Elements(1));
-        group.bench_with_input(BenchmarkId::from_parameter(size), &packet, |b, packet| {
-            b.iter(|| {
-                let parsed = IpPacket::parse(black_box(packet)).expect("the packet is well-formed");
-                source.check(&parsed).and_then(|()| destinations.check(&parsed))
-            });
-        });
+impl Row {
+    /// The middle one of the samples.
+    fn nanoseconds(&self) -> Option<f64> {
+        let mut sorted = self.nanoseconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied()
     }
-    group.finish();
 }
 
-fn datagrams(c: &mut Criterion) {
-    let prefix = Prefix::new(0);
-    let mut group = c.benchmark_group("datagram");
-    for size in SIZES {
-        let packet = ipv4_packet(size);
-        group.throughput(Throughput::Bytes(size as u64));
-        group.bench_with_input(BenchmarkId::new("encode", size), &packet, |b, packet| {
-            let mut arena = Arena::new(2048);
-            b.iter(|| {
-                let buffer = arena.fill_with(|space| {
-                    space[..packet.len()].copy_from_slice(packet);
-                    Ok::<_, std::convert::Infallible>(packet.len())
-                });
-                buffer.map(|buffer| buffer.with_prefix(prefix.as_bytes()))
-            });
-        });
-        let framed = Bytes::from([prefix.as_bytes(), &packet].concat());
-        group.bench_with_input(BenchmarkId::new("decode", size), &framed, |b, framed| {
-            b.iter(|| datagram::decode(black_box(framed.clone())));
-        });
+/// Allocations of one packet, lookup or capsule.
+fn allocations_per_element(subject: &Subject, work: &mut dyn Work) -> f64 {
+    let mut counted = 0;
+    for _ in 0..COUNTED {
+        work.prepare();
+        let before = allocations();
+        work.run();
+        counted += allocations() - before;
     }
-    group.finish();
+    counted as f64 / (f64::from(COUNTED) * subject.elements() as f64)
 }
 
-fn routes(c: &mut Criterion) {
-    let mut group = c.benchmark_group("route_lookup");
-    for count in [10_u32, 10_000, 100_000] {
-        let mut table = RouteTable::new();
-        for number in 0..count {
-            let address = Ipv4Addr::from(0x0a00_0000 + (number << 6));
-            let prefix = IpNet::new(address.into(), 26 + u8::try_from(number % 7).unwrap_or(0))
-                .expect("a prefix length below 33");
-            table.insert(prefix.trunc(), number);
-        }
-        group.throughput(Throughput::Elements(1));
-        group.bench_with_input(BenchmarkId::from_parameter(count), &table, |b, table| {
-            let mut number = 0_u32;
-            b.iter(|| {
-                number = number.wrapping_add(0x9e37_79b9);
-                table.lookup(Ipv4Addr::from(0x0a00_0000 + ((number % count) << 6)).into()).copied()
-            });
-        });
+/// So many rounds without the time it takes to prepare them.
+fn time(work: &mut dyn Work, rounds: u64) -> Duration {
+    let mut taken = Duration::ZERO;
+    for _ in 0..rounds {
+        work.prepare();
+        let begin = Instant::now();
+        work.run();
+        taken += begin.elapsed();
     }
-    group.finish();
+    taken
 }
 
-fn capsules(c: &mut Criterion) {
-    let prefixes: Vec<IpNet> = (0..64_u16)
-        .map(|number| {
-            IpNet::new(Ipv6Addr::new(0xfd00, number * 2, 0, 0, 0, 0, 0, 0).into(), 48).expect("48 is below 129")
-        })
-        .collect();
-    let routes = Capsule::RouteAdvertisement(from_prefixes(&prefixes));
-    let mut encoded = Vec::new();
-    capsule::encode(&routes, &mut encoded);
-    let mut group = c.benchmark_group("capsule");
-    group.throughput(Throughput::Bytes(encoded.len() as u64));
-    group.bench_function("encode_64_routes", |b| {
-        let mut out = Vec::new();
-        b.iter(|| {
-            out.clear();
-            capsule::encode(black_box(&routes), &mut out);
-        });
+/// Measures one subject; `None` if it was not asked for.
+fn measure(criterion: &mut Criterion, subject: &Subject) -> Option<Row> {
+    let (elements, bytes) = (subject.elements(), subject.bytes());
+    let (group, name) = subject.name().rsplit_once('/').unwrap_or_else(|| ("", subject.name()));
+    let mut warm = None;
+    let mut row = None;
+    let mut group = criterion.benchmark_group(group);
+    group.throughput(if bytes == 0 {
+        Throughput::Elements(elements)
+    } else {
+        Throughput::ElementsAndBytes { elements, bytes }
     });
-    group.bench_function("decode_64_routes", |b| {
-        b.iter(|| {
-            let mut decoder = CapsuleDecoder::new();
-            decoder.handle(black_box(&encoded)).map(|()| decoder.poll_event())
+    group.bench_function(name, |bencher| {
+        let work = &mut **warm.get_or_insert_with(|| subject.warm());
+        let row = row.get_or_insert_with(|| Row {
+            name: subject.name().to_owned(),
+            nanoseconds: Vec::new(),
+            allocations: allocations_per_element(subject, work),
+        });
+        bencher.iter_custom(|rounds| {
+            let taken = time(work, rounds);
+            row.nanoseconds.push(taken.as_secs_f64() * 1e9 / (rounds * elements) as f64);
+            taken
         });
     });
     group.finish();
+    row
 }
 
-criterion_group!(packet_path, admit, datagrams, routes, capsules);
-criterion_main!(packet_path);
+/// Allocations next to nanoseconds, each for one packet, lookup or capsule.
+fn table(rows: &[Row]) -> String {
+    let mut table = format!("\n{:<44} {:>12} {:>12}\n", "per packet", "ns", "allocations");
+    for row in rows {
+        let nanoseconds = row.nanoseconds().map_or_else(String::new, |nanoseconds| format!("{nanoseconds:.1}"));
+        table += &format!("{:<44} {nanoseconds:>12} {:>12.3}\n", row.name, row.allocations);
+    }
+    table
+}
+
+fn main() {
+    // Half a second makes a cache and a clock rate steady; two give a hundred samples of any subject here.
+    let settings =
+        Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    let mut criterion = settings.configure_from_args();
+    let rows: Vec<Row> = catalogue().iter().filter_map(|subject| measure(&mut criterion, subject)).collect();
+    criterion.final_summary();
+    // Whoever closed the output does not want to read it.
+    let _closed = std::io::stdout().write_all(table(&rows).as_bytes());
+}

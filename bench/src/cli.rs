@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use adit_proto::exit::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
-use crate::{demo, load, measure, output};
+use crate::{compare, demo, instructions, load, measure, output, report};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -23,8 +23,14 @@ enum Command {
     Run(measure::Options),
     /// Measure Adit and every other VPN installed here, in turns, and compare them.
     Peers(measure::Options),
+    /// Show what `run` or `peers` wrote: as text, as a page with plots, or as Markdown; several files beside each other.
+    Report(report::Options),
+    /// Compare two builds of Adit in turns, and tell whether the second is slower: exit code 0 no, 8 yes, 9 unclear.
+    Compare(compare::Options),
     /// Let thousands of clients of this one process connect to a gateway, and measure what their sessions cost it.
     Load(load::Options),
+    /// Count the instructions of the packet path's parts under valgrind, and compare them with a baseline.
+    Instructions(instructions::Options),
 }
 
 /// Runs the program; must be called while the process has a single thread.
@@ -34,7 +40,10 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Run(options) => measure::run(&options, measure::Scope::Own),
         Command::Peers(options) => measure::run(&options, measure::Scope::Peers),
+        Command::Report(options) => report::run(&options),
+        Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Instructions(options) => instructions::run(&options),
     };
     match outcome {
         Ok(()) => Exit::Ok.into(),
@@ -74,12 +83,36 @@ mod tests {
     }
 
     #[test]
+    fn report_never_takes_a_file_to_read_for_one_to_write() {
+        assert!(Cli::try_parse_from(["adit-bench", "report"]).is_err());
+        let Ok(Cli { command: Command::Report(options) }) =
+            Cli::try_parse_from(["adit-bench", "report", "--markdown", "a.json", "b.json", "--html", "x.html"])
+        else {
+            panic!("a report of two files");
+        };
+        assert!(format!("{options:?}").contains(r#"files: ["a.json", "b.json"]"#), "{options:?}");
+    }
+
+    #[test]
     fn load_needs_no_argument_and_takes_units() {
         assert!(Cli::try_parse_from(["adit-bench", "load"]).is_ok());
         let all = ["--clients", "50", "--arrive", "100/s", "--rate", "0", "--duration", "3s", "--carrier", "quic"];
         assert!(Cli::try_parse_from(["adit-bench", "load", "--json"].into_iter().chain(all)).is_ok());
         for wrong in [["--clients", "0"], ["--arrive", "0/s"], ["--rate", "-1"], ["--duration", "fast"]] {
             assert!(Cli::try_parse_from(["adit-bench", "load"].into_iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_compared_or_written() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from(["adit-bench", "instructions"].iter().chain(arguments));
+        assert!(parse(&[]).is_ok());
+        assert!(parse(&["--baseline", "counts.toml", "--limit", "1.5", "--only", "esp"]).is_ok());
+        assert!(parse(&["--write", "counts.toml"]).is_ok());
+        for wrong in
+            [["--write", "a", "--baseline", "b"], ["--write", "a", "--only", "esp"], ["--limit", "-1", "--only", "x"]]
+        {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -19,6 +19,7 @@ mod namespace;
 mod netlink;
 mod nftables;
 mod process;
+mod relay;
 mod skip;
 mod snapshot;
 mod user_namespace;
@@ -29,6 +30,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+
+use crate::impair::{Counts, Profile};
+use relay::Relay;
 
 pub use binaries::{BIN_DIR, Binaries, binaries};
 pub use features::Feature;
@@ -56,6 +60,8 @@ const MAX_CLIENTS: u8 = 15;
 /// Hosts joined by cables; everything vanishes on drop.
 #[derive(Debug)]
 pub struct Lab {
+    // Before the hosts whose links it joins.
+    relay: Option<Relay>,
     // Before the folder: the hosts' processes write to it.
     hosts: Vec<Host>,
     clients: u8,
@@ -71,7 +77,7 @@ impl Lab {
     pub fn new() -> Result<Self> {
         check_permission()?;
         let folder = tempfile::Builder::new().prefix("adit-lab-").tempdir().context("make a folder for the lab")?;
-        Ok(Self { hosts: Vec::new(), clients: 0, folder })
+        Ok(Self { relay: None, hosts: Vec::new(), clients: 0, folder })
     }
 
     /// Makes a lab with the hosts `client`, `gateway` and `internet`.
@@ -96,14 +102,36 @@ impl Lab {
         let client = lab.add_client()?;
         if wire {
             for host in [&client, &gateway] {
-                host.set_features("eth0", &features::WIRE)?;
+                make_wire(host, "eth0")?;
             }
         }
         Ok(lab)
     }
 
+    /// Makes a lab as [`Self::pair`] does with `wire`, but with a relay in the cable that does to frames what `profile`
+    /// says, by chance that `seed` decides. Names, links and addresses are those of the plain cable.
+    ///
+    /// Both ends also compute their checksums, as frames leave the kernel on their way.
+    pub fn pair_through(profile: &Profile, seed: u64) -> Result<Self> {
+        let mut lab = Self::new()?;
+        lab.host("gateway")?;
+        lab.join_client(Some((profile, seed)))?;
+        Ok(lab)
+    }
+
+    /// What became of the frames in the relay so far, from the client and to it; `None` where there is no relay.
+    #[must_use]
+    pub fn relayed(&self) -> Option<[Counts; 2]> {
+        self.relay.as_ref().map(Relay::counts)
+    }
+
     /// Adds a client (`client`, `client2`, …) with a link to `gateway`, which must exist, and default routes through it.
     pub fn add_client(&mut self) -> Result<Host> {
+        self.join_client(None)
+    }
+
+    /// Adds a client whose link may be impaired.
+    fn join_client(&mut self, impaired: Option<(&Profile, u64)>) -> Result<Host> {
         let number = self.clients + 1;
         anyhow::ensure!(number <= MAX_CLIENTS, "a lab has room for {MAX_CLIENTS} clients");
         self.clients = number;
@@ -111,7 +139,12 @@ impl Lab {
         let client = self.host(&if number == 1 { "client".to_owned() } else { format!("client{number}") })?;
         let v4 = |host| (Ipv4Addr::new(192, 0, 2, number * 16 + host), 28);
         let v6 = |host| (Ipv6Addr::new(0x2001, 0xdb8, 0, u16::from(number), 0, 0, 0, host), 64);
-        self.link(&client, LinkAddresses::new(v4(2), v6(2)), &gateway, LinkAddresses::new(v4(1), v6(1)))?;
+        let (near, far) = (LinkAddresses::new(v4(2), v6(2)), LinkAddresses::new(v4(1), v6(1)));
+        if let Some((profile, seed)) = impaired {
+            self.link_through([(&client, near), (&gateway, far)], profile, seed)?;
+        } else {
+            self.link(&client, near, &gateway, far)?;
+        }
         client.add_default_route(IpAddr::V4(v4(1).0))?;
         client.add_default_route(IpAddr::V6(v6(1).0))?;
         Ok(client)
@@ -132,11 +165,40 @@ impl Lab {
         a.link(of_a, b, of_b).with_context(|| format!("join {} and {}", a.name(), b.name()))
     }
 
+    /// Joins two hosts by two cables that meet in a relay.
+    fn link_through(&mut self, [a, b]: [(&Host, LinkAddresses); 2], profile: &Profile, seed: u64) -> Result<()> {
+        let relay = self.host("relay")?;
+        relay.stay_silent()?;
+        let (of_a, near) = cable_to(&relay, a.0)?;
+        let (of_b, far) = cable_to(&relay, b.0)?;
+        self.relay = Some(Relay::start(&relay, &near, &far, profile, seed).context("start the relay")?);
+        a.0.configure(&of_a, a.1)?;
+        b.0.configure(&of_b, b.1)?;
+        a.0.settle(&of_a)?;
+        b.0.settle(&of_b)
+    }
+
     /// A folder for files, removed with the lab.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Lets each packet be alone on a link, and be merged where it was alone on its way.
+fn make_wire(host: &Host, link: &str) -> Result<()> {
+    host.set_features(link, &features::ALONE)?;
+    host.set_features(link, &features::MERGED)
+}
+
+/// Joins a host to a relay by a cable on which frames are as on a real one; returns the name of the link at each end.
+fn cable_to(relay: &Host, host: &Host) -> Result<(String, String)> {
+    let (outer, inner) = host.cable(relay).with_context(|| format!("join {} and a relay", host.name()))?;
+    make_wire(host, &outer)?;
+    host.set_features(&outer, &features::CHECKSUMMED)?;
+    // Otherwise the other end takes what comes from there for merged already.
+    relay.set_features(&inner, &features::ALONE)?;
+    Ok((outer, inner))
 }
 
 #[cfg(test)]

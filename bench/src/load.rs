@@ -1,36 +1,48 @@
 //! Thousands of clients in this one process, without TUN devices, and what their sessions cost a gateway.
 //!
-//! Each client makes a real handshake, logs in with a bearer token of its own, opens a tunnel and, with the carrier `esp`,
-//! negotiates and proves that. Then all are idle for a while, and at last each sends echo requests to the gateway's inner
-//! address, which the kernel of the gateway's host answers. They share a few UDP sockets and two threads.
+//! Each client makes a real handshake, logs in as a device of its own, opens a tunnel and, with the carrier `esp`,
+//! negotiates and proves that. Then all are idle for a while, and after that each sends echo requests to the gateway's inner
+//! address, which the kernel of the gateway's host answers. If wanted, some of them move to other addresses meanwhile, some send
+//! much, and at last clients come and go. They share a few UDP sockets, but for those that move, and two threads.
 
+mod capacity;
 mod client;
 mod echo;
+mod fairness;
 mod generator;
 mod histogram;
 mod lane;
+mod limits;
 mod meter;
+mod options;
+mod passes;
 mod report;
+mod roam;
 mod session;
 mod site;
+mod targets;
+mod text;
+mod watch;
 
-use std::thread;
+use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
 
 use crate::interrupt::Interrupt;
 use crate::measure::accounting::resident;
 use crate::{lab, output};
-use generator::Generator;
+use capacity::Trial;
+use generator::{Generator, Load};
 use meter::Meter;
-use report::{Echoes, Memory, Report};
+use report::{Active, Churn, Descriptors, Echoes, Memory, Report};
+use session::Session;
 use site::Site;
+use watch::{Stage, Watch};
 
-/// Most clients: each needs an inner address, and the pool has 16 bits.
-const MAX_CLIENTS: i64 = 60_000;
+pub use options::{Carrier, Login, Options};
+
 /// Longest wait for ESP on all sessions, after the last has connected.
 const PROOF: Duration = Duration::from_secs(10);
 /// Pause before sessions count as idle: until then they look for the size their path takes.
@@ -39,64 +51,18 @@ const SETTLING: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_millis(500);
 /// Longest wait for the gateway to notice that all sessions have ended.
 const ENDING: Duration = Duration::from_secs(10);
-
-/// How packets travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Carrier {
-    /// By ESP once it is proven.
-    Esp,
-    /// In datagrams of the QUIC connection; clients do not offer ESP.
-    Quic,
-}
-
-/// What the load generator can be told.
-#[derive(Debug, Clone, Args)]
-pub struct Options {
-    /// How many clients connect.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=MAX_CLIENTS))]
-    clients: u32,
-    /// How many of them arrive each second.
-    #[arg(long, default_value = "200/s", value_name = "N/s", value_parser = arrival)]
-    arrive: f64,
-    /// Echo requests each client sends per second once all are connected; 0 leaves them idle.
-    #[arg(long, default_value_t = 0.2, value_name = "PACKETS", value_parser = rate)]
-    rate: f64,
-    /// How long sessions are watched idle, and how long they send.
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    duration: Duration,
-    /// How packets travel.
-    #[arg(long, value_enum, default_value_t = Carrier::Esp)]
-    carrier: Carrier,
-    /// Print one JSON object instead of text.
-    #[arg(long)]
-    json: bool,
-}
-
-fn arrival(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text).parse().ok();
-    let number = number.filter(|number| (0.1..=100_000.0).contains(number));
-    number.ok_or_else(|| "a number of clients per second from 0.1/s to 100000/s is needed".to_owned())
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (0.0..=10_000.0).contains(number));
-    number.ok_or_else(|| "a number of packets per second from 0 to 10000 is needed".to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    let is_sensible = (Duration::from_millis(100)..=Duration::from_secs(24 * 3600)).contains(&time);
-    is_sensible.then_some(time).ok_or_else(|| "a time from 100ms to 24h is needed".to_owned())
-}
+/// Share of the highest rate at which active sessions send.
+const MOST: f64 = 0.8;
 
 /// Makes the load and reports; must be called while the process has a single thread.
 ///
 /// # Errors
 ///
-/// Fails where the system permits no lab, when interrupted, and, after the report, where a client could not connect or lost
-/// its tunnel.
+/// Fails where the system permits no lab or not enough descriptors or memory, when interrupted, and, after the report, where a
+/// client could not connect or lost its tunnel.
 pub fn run(options: &Options) -> Result<()> {
+    options.check()?;
+    limits::secure(options)?;
     // Before any thread exists, as the kernel demands.
     lab::enter_user_namespace()?;
     let interrupt = Interrupt::listen()?;
@@ -113,93 +79,203 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, interrupt: &Interrupt) -> Result<Report> {
-    let check = || interrupt.check();
-    let site = Site::start(options.clients)?;
-    let mut report = Report::new(options, site.program());
-    check()?;
-    let tokens = site.tokens(options.clients)?;
-    let gateway = site.process()?;
-    let meter = Meter::new(gateway);
-    let mut generator = Generator::new(&site, options.carrier)?;
-    let before = resident(gateway)?;
-
-    let connecting = meter.start("connect")?;
-    let pace = generator.connect(tokens, options.arrive, &check)?;
-    report.phases.push(connecting.end(Some(pace.lateness))?);
-    report.connect_times = generator.connect_times();
-    report.connect_rate = per_second(generator.connected(), pace.took);
-    if options.carrier == Carrier::Esp {
-        report.esp_proven = generator.settle(PROOF, &check)?;
+    let watch = Watch::new(interrupt, options);
+    let (site, passes) = Site::start(options, &|| watch.check())?;
+    let generator = Generator::new(&site, passes, options)?;
+    let meter = Meter::new(site.process()?);
+    let report = Report::new(options, site.program());
+    let mut run = Run { options, watch: &watch, site: &site, meter, generator, report };
+    run.sessions()?;
+    if let Some(rate) = options.churn {
+        run.churn(rate)?;
     }
-    interrupt.pause(SETTLING)?;
-
-    let idle = meter.start("idle")?;
-    interrupt.pause(options.duration)?;
-    report.phases.push(idle.end(None)?);
-    let with_sessions = resident(gateway)?;
-    if options.rate > 0.0 {
-        load(options, &site, &generator, &meter, &mut report, interrupt)?;
-    }
-    let loaded = resident(gateway)?;
-    report.note_sessions(&generator, &site.gateway().sessions()?);
-    generator.disconnect();
-    await_end(&site, interrupt)?;
-    report.memory = Memory::new([before, with_sessions, loaded, resident(gateway)?], report.connected);
-    report.close();
-    Ok(report)
+    run.report.close();
+    Ok(run.report)
 }
 
-/// Lets all sessions send for a while.
-fn load(
-    options: &Options,
-    site: &Site,
-    generator: &Generator,
-    meter: &Meter,
-    report: &mut Report,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let rate = options.rate * f64::from(u32::try_from(generator.connected()).context("sessions are few")?);
-    let loaded = meter.start("loaded")?;
-    let pace = generator.echo(site.inner(), rate, options.duration, &|| interrupt.check())?;
-    report.phases.push(loaded.end(Some(pace.lateness))?);
-    interrupt.pause(DRAIN)?;
-    report.echoes = Some(Echoes::new(&generator.echoes(), generator.round_trips()));
-    Ok(())
+/// A load under way.
+struct Run<'a> {
+    options: &'a Options,
+    watch: &'a Watch<'a>,
+    site: &'a Site,
+    meter: Meter,
+    // Before the site its sockets are in.
+    generator: Generator,
+    report: Report,
 }
 
-/// Waits until the gateway has no session.
-fn await_end(site: &Site, interrupt: &Interrupt) -> Result<()> {
-    let deadline = Instant::now() + ENDING;
-    while Instant::now() < deadline && !site.gateway().sessions()?.is_empty() {
-        interrupt.check()?;
-        thread::sleep(DRAIN);
+impl Run<'_> {
+    /// All sessions from the first to the last.
+    fn sessions(&mut self) -> Result<()> {
+        let before = (self.resident()?, self.descriptors()?);
+        self.connect()?;
+        self.watch.enter(Stage::Idle);
+        let idle = self.meter.start("idle")?;
+        self.watch.pause(self.options.duration)?;
+        self.report.phases.push(idle.end(None)?);
+        let with_sessions = (self.resident()?, self.descriptors()?);
+        if self.options.rate > 0.0 {
+            self.load()?;
+        }
+        if self.options.active > 0 {
+            self.active()?;
+        }
+        let loaded = self.resident()?;
+        self.report.note_sessions(&self.generator, &self.site.gateway().sessions()?);
+        self.watch.enter(Stage::Ending);
+        self.generator.disconnect();
+        self.await_end()?;
+        let after = (self.resident()?, self.descriptors()?);
+        self.report.memory = Memory::new([before.0, with_sessions.0, loaded, after.0], self.report.connected);
+        self.report.descriptors = Descriptors { before: before.1, with_sessions: with_sessions.1, after: after.1 };
+        Ok(())
     }
-    interrupt.pause(DRAIN)
+
+    /// Lets all clients connect, and waits until they have settled.
+    fn connect(&mut self) -> Result<()> {
+        self.watch.enter(Stage::Connecting);
+        let check = || self.watch.check();
+        let connecting = self.meter.start("connect")?;
+        let pace = self.generator.connect(self.options.arrive, &check)?;
+        self.report.phases.push(connecting.end(Some(pace.lateness))?);
+        self.report.connect_times = self.generator.connect_times();
+        self.report.connect_rate = per_second(self.generator.connected(), pace.took);
+        if self.options.carrier == Carrier::Esp {
+            self.report.esp_proven = self.generator.settle(PROOF, &check)?;
+        }
+        self.watch.pause(SETTLING)
+    }
+
+    /// Lets all sessions send for a while, and some clients move.
+    fn load(&mut self) -> Result<()> {
+        self.watch.enter(Stage::Loaded);
+        let check = || self.watch.check();
+        let Options { duration, roam_every, .. } = *self.options;
+        let load = self.all();
+        let loaded = self.meter.start("loaded")?;
+        let roamers = self.generator.roam(roam_every, duration);
+        let pace = self.generator.echo(load, duration, &check)?;
+        self.report.phases.push(loaded.end(Some(pace.lateness))?);
+        if roamers > 0 {
+            self.report.roaming = Some(self.generator.return_home(roamers, roam_every, &check)?);
+        }
+        self.watch.pause(DRAIN)?;
+        let counts = counts(&self.generator.sessions());
+        self.report.echoes = Some(Echoes::new(&counts, self.generator.echoes().round_trips.percentiles()));
+        Ok(())
+    }
+
+    /// Lets some sessions send as much as goes, and then most of that, while the others go on as before.
+    fn active(&mut self) -> Result<()> {
+        let mut sessions = self.generator.sessions();
+        let others = sessions.split_off(sessions.len().min(self.options.active as usize));
+        sessions.iter().for_each(|session| session.set_active(true));
+        self.watch.enter(Stage::Searching);
+        let capacity = capacity::search(|rate| self.attempt(&sessions, rate))?;
+        let Some(capacity) = capacity else {
+            bail!("the machine does not carry even the least rate of active sessions; look for other load on it");
+        };
+        self.watch.enter(Stage::Active);
+        let echoes = self.generator.echoes();
+        echoes.round_trips.clear();
+        echoes.active_round_trips.clear();
+        let (before, failed) = ([counts(&sessions), counts(&others)], self.generator.ended().0);
+        let (rate, rest) = (capacity * MOST, self.options.rate * float(others.len()));
+        let phase = self.meter.start("active")?;
+        let load = |sessions: &[Arc<Session>], rate| Load { sessions: sessions.to_vec(), rate };
+        let (first, second) = (load(&sessions, rate), load(&others, rest));
+        let pace = self.generator.echo_with(first, Some(second), self.options.duration, &|| self.watch.check())?;
+        self.report.phases.push(phase.end(Some(pace.lateness))?);
+        self.watch.pause(DRAIN)?;
+        let [of_active, of_others] = before;
+        let echoes = self.generator.echoes();
+        self.report.active = Some(Active {
+            clients: u32::try_from(sessions.len()).context("sessions are few")?,
+            capacity_per_second: capacity,
+            rate_per_second: rate,
+            echoes: Echoes::new(&since(&counts(&sessions), &of_active), echoes.active_round_trips.percentiles()),
+            others: Echoes::new(&since(&counts(&others), &of_others), echoes.round_trips.percentiles()),
+            drops: self.generator.ended().0 - failed,
+        });
+        Ok(())
+    }
+
+    /// Tries one rate for a moment.
+    fn attempt(&self, sessions: &[Arc<Session>], rate: f64) -> Result<Trial> {
+        let sums = || sum(&counts(sessions));
+        let before = sums();
+        let load = Load { sessions: sessions.to_vec(), rate };
+        let began = Instant::now();
+        self.generator.echo(load, capacity::TRIAL, &|| self.watch.check())?;
+        // What took longer was sent at a lower rate.
+        let stretch = began.elapsed().as_secs_f64().max(capacity::TRIAL.as_secs_f64()) / capacity::TRIAL.as_secs_f64();
+        self.watch.pause(DRAIN)?;
+        let (sent, answered) = (sums().0 - before.0, sums().1 - before.1);
+        let in_time = if stretch < 1.1 { 1.0 } else { 1.0 / stretch };
+        Ok(Trial { sent: in_time, answered: answered / sent.max(1.0) })
+    }
+
+    /// Lets clients come and go.
+    fn churn(&mut self, rate: f64) -> Result<()> {
+        self.watch.enter(Stage::Churn);
+        let before = (self.resident()?, self.descriptors()?);
+        let phase = self.meter.start("churn")?;
+        let visits = self.generator.churn(rate, self.options.duration, &|| self.watch.check())?;
+        self.report.phases.push(phase.end(Some(visits.pace.lateness))?);
+        self.await_end()?;
+        let left = (self.site.gateway().sessions()?.len(), self.descriptors()?.saturating_sub(before.1));
+        self.report.churn = Some(Churn::new(rate, &visits, left, [before.0, self.resident()?]));
+        self.report.note_failures(&self.generator);
+        Ok(())
+    }
+
+    /// Waits until the gateway has no session.
+    fn await_end(&self) -> Result<()> {
+        let deadline = Instant::now() + ENDING;
+        while Instant::now() < deadline && !self.site.gateway().sessions()?.is_empty() {
+            self.watch.pause(DRAIN)?;
+        }
+        self.watch.pause(DRAIN)
+    }
+
+    /// All sessions at the rate that is asked for.
+    fn all(&self) -> Load {
+        let sessions = self.generator.sessions();
+        Load { rate: self.options.rate * float(sessions.len()), sessions }
+    }
+
+    fn resident(&self) -> Result<u64> {
+        resident(self.site.process()?)
+    }
+
+    /// Open files of the gateway.
+    fn descriptors(&self) -> Result<usize> {
+        let folder = format!("/proc/{}/fd", self.site.process()?);
+        Ok(fs::read_dir(&folder).with_context(|| format!("read {folder}"))?.count())
+    }
+}
+
+/// For each session the echo requests it sent and the answers it got.
+fn counts(sessions: &[Arc<Session>]) -> Vec<(u32, u32)> {
+    sessions.iter().map(|session| (session.sent(), session.answered())).collect()
+}
+
+/// What was added to each.
+fn since(now: &[(u32, u32)], before: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    now.iter().zip(before).map(|(now, before)| (now.0 - before.0, now.1 - before.1)).collect()
+}
+
+/// All together.
+fn sum(counts: &[(u32, u32)]) -> (f64, f64) {
+    counts.iter().fold((0.0, 0.0), |sum, (sent, answered)| (sum.0 + f64::from(*sent), sum.1 + f64::from(*answered)))
 }
 
 fn per_second(count: usize, took: Duration) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "sessions are few")]
-    let count = count as f64;
-    count / took.as_secs_f64().max(1e-9)
+    float(count) / took.as_secs_f64().max(1e-9)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arrivals_are_read_with_and_without_their_unit() {
-        assert_eq!((arrival("200/s"), arrival("0.5")), (Ok(200.0), Ok(0.5)));
-        for wrong in ["", "0", "-1/s", "200/m", "NaN", "inf/s"] {
-            assert!(arrival(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn rates_and_durations_have_bounds() {
-        assert_eq!((rate("0"), rate("2.5")), (Ok(0.0), Ok(2.5)));
-        assert!(rate("-0.1").is_err() && rate("NaN").is_err());
-        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
-        assert!(duration("10").is_err() && duration("1ms").is_err());
-    }
+fn float(count: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "sessions are few")]
+    let count = count as f64;
+    count
 }

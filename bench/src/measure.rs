@@ -4,30 +4,35 @@
 //! system. What is reported is the median over the rounds, with the lowest and highest value beside it.
 
 pub(crate) mod accounting;
-pub(crate) mod machine;
+pub(crate) mod disturbance;
+mod drops;
 mod meter;
-mod progress;
-mod report;
-mod session;
-mod table;
-mod task;
+pub(crate) mod progress;
+pub(crate) mod session;
+pub(crate) mod task;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_proto::exit::{Exit, Failure};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
+use crate::impair::Profile;
 use crate::interrupt::Interrupt;
+use crate::report::machine::{Machine, Program};
+use crate::report::model::{Effort, Report, SCHEMA, Subject};
+use crate::report::{self, save, table};
 use crate::systems::{Programs, System, Variant, catalogue, own_variants};
 use crate::{lab, output};
-use meter::Effort;
-use report::{Report, Subject};
-use task::Selection;
+use task::{Selection, Task};
 
 /// How alike a name must be to be offered instead (Jaro-Winkler, 0 to 1).
 const SIMILAR: f64 = 0.7;
+
+/// Left out of a quick run, whose time has to do for the others, unless somebody names it.
+const NOT_QUICK: &str = "adit-aes128";
 
 /// Which systems take part unless somebody names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub enum Scope {
 /// What a measurement can be told.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// What to measure; a group such as tcp, tcp4, udp64, udp1200, rtt or cpu stands for its members [default: all].
+    /// What to measure; a group such as tcp, tcp4, udp, udp64, rtt, cpu or memory stands for its members [default: all].
     #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
     only: Vec<Selection>,
     /// What takes part, by name [default: all that are installed].
@@ -62,6 +67,13 @@ pub struct Options {
     /// Let each packet be alone on the cable, as on a real one: segmentation off, merging at reception on.
     #[arg(long)]
     wire: bool,
+    /// What the network between client and gateway does to packets: clean, dsl, lte, transatlantic, lossy-wifi, or a file
+    /// in TOML; implies --wire [default: a bare cable].
+    #[arg(long, value_name = "NAME|FILE", value_parser = Profile::named)]
+    profile: Option<Profile>,
+    /// What decides about chance in that network: the same number, the same decisions.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "profile")]
+    seed: u64,
     /// The congestion control of every TCP connection through the tunnel.
     #[arg(long, default_value = "cubic", value_name = "cubic|bbr|…")]
     cc: String,
@@ -77,9 +89,12 @@ pub struct Options {
     /// Also write the JSON object to a file.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Also write a page with plots that needs nothing but a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if (0.1..=3_600.0).contains(&value) => Ok(value),
         _ => Err("a number of seconds from 0.1 to 3600 is needed".to_owned()),
@@ -94,26 +109,79 @@ fn positive(text: &str) -> Result<f64, String> {
 /// system that fails is a line of the report.
 pub fn run(options: &Options, scope: Scope) -> Result<()> {
     let (systems, named) = choose(options, scope)?;
+    options.output.iter().chain(&options.html).try_for_each(|path| save::check(path))?;
     // Before any thread exists, as the kernel demands.
     lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
     let tasks = task::selected(&options.only);
     let rounds = if options.quick { 1 } else { options.rounds };
-    let mut report = Report::new(options, scope, &tasks, rounds);
+    let command = if scope == Scope::Own { "run" } else { "peers" };
+    let mut report = blank(command, effort(options), &tasks, rounds);
+    report.wire = options.wire || options.profile.is_some();
+    if let Some(profile) = &options.profile {
+        report.seed = options.seed;
+        report.profile = Some(profile.name.clone());
+        report.network = Some(profile.clone());
+    }
     let mut runnable = Vec::new();
     for system in systems {
-        match Subject::of(system.as_ref()) {
+        match subject(system.as_ref()) {
             Ok(subject) => {
                 report.systems.push(subject);
                 runnable.push(system);
             }
             Err(failure) if named => return Err(failure.into()),
-            Err(failure) => report.systems.push(Subject::missing(system.name(), &failure)),
+            Err(failure) => report.systems.push(missing(system.name(), &failure)),
         }
     }
-    let outcome = session::run(&runnable, &tasks, rounds, &effort(options), &mut report, interrupt);
-    finish(options, &mut report, outcome.is_ok())?;
+    let order = session::rotating(runnable.len(), rounds);
+    let outcome = session::run(&runnable, &order, &tasks, &mut report, interrupt);
+    report.summarise(options.reference.as_deref().into_iter().chain(["wireguard-go", "plain"]));
+    finish(options, &report)?;
     outcome
+}
+
+/// A report without systems, runs and summary, that begins now.
+pub(crate) fn blank(command: &str, effort: Effort, tasks: &[Task], rounds: u32) -> Report {
+    Report {
+        schema: SCHEMA.to_owned(),
+        command: command.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        total_seconds: 0.0,
+        complete: false,
+        machine: Machine::describe(),
+        wire: false,
+        seed: 0,
+        profile: None,
+        network: None,
+        cable_features: Vec::new(),
+        effort,
+        rounds,
+        tasks: tasks.iter().map(ToString::to_string).collect(),
+        reference: None,
+        systems: Vec::new(),
+        runs: Vec::new(),
+        summary: Vec::new(),
+    }
+}
+
+/// A system that can be measured, as the report names it.
+///
+/// # Errors
+///
+/// Fails where one of its programs is not installed.
+pub(crate) fn subject(system: &dyn System) -> Result<Subject, Failure> {
+    let programs = system.programs()?.iter().map(|path| Program::of(path)).collect();
+    let settings = system.settings().into_iter().collect();
+    Ok(Subject { name: system.name().to_owned(), missing: None, programs, settings, mtu: None })
+}
+
+/// A system that is not installed, as the report names it.
+fn missing(name: &str, failure: &Failure) -> Subject {
+    let reason = format!("{}: {}", failure.what, failure.reason);
+    let (programs, settings) = (Vec::new(), BTreeMap::new());
+    Subject { name: name.to_owned(), missing: Some(reason), programs, settings, mtu: None }
 }
 
 /// The systems that take part, and whether somebody named them.
@@ -132,6 +200,7 @@ fn choose(options: &Options, scope: Scope) -> Result<(Vec<Box<dyn System>>, bool
     }
     let own = |name: &str| name == "plain" || variants.iter().any(|variant| variant.name == name);
     let wanted = |name: &str| match options.systems.as_slice() {
+        [] if options.quick && name == NOT_QUICK => false,
         [] => scope == Scope::Peers || own(name),
         some => some.iter().any(|one| one == name) || options.adit.iter().any(|variant| variant.name == name),
     };
@@ -161,13 +230,14 @@ fn effort(options: &Options) -> Effort {
     }
 }
 
-fn finish(options: &Options, report: &mut Report, complete: bool) -> Result<()> {
-    report.close(complete);
-    let json = serde_json::to_string(&report).context("write the report as JSON")?;
+fn finish(options: &Options, report: &Report) -> Result<()> {
     if let Some(path) = &options.output {
-        std::fs::write(path, format!("{json}\n")).with_context(|| format!("write {}", path.display()))?;
+        report.write(path)?;
     }
-    output::line(&if options.json { json } else { table::of(report) });
+    if let Some(path) = &options.html {
+        save::save(path, &report::page(path, report))?;
+    }
+    output::line(&if options.json { report.json()? } else { table::of(report) });
     Ok(())
 }
 

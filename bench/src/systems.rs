@@ -4,12 +4,16 @@
 //! there when the next is measured. A new one is an implementation of [`System`] and a line in [`catalogue`].
 
 mod adit;
+mod identity;
 mod keys;
+mod nebula;
 mod ocserv;
+mod openvpn;
 mod plain;
 mod quincy;
 mod wireguard;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
@@ -21,7 +25,7 @@ use adit_proto::exit::Failure;
 use anyhow::{Result, bail};
 
 use crate::lab::{Host, Lab, Process};
-use crate::traffic::ping;
+use crate::traffic::Beacon;
 
 pub use adit::{Variant, own_variants};
 
@@ -30,6 +34,13 @@ pub const PEERS_DIR: &str = "ADIT_PEERS";
 
 /// Longest wait for a tunnel that carries packets.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// MTU of every tunnel whose programs can be told one: what WireGuard takes of a cable of 1,500 bytes, with room for an
+/// outer IPv6 header.
+const MTU: u32 = 1_420;
+
+/// Packets that wait for a program at its TUN device: the kernel's default for such a device, which most leave as it is.
+const QUEUE_LENGTH: u32 = 500;
 
 /// Something that carries packets from `client` to `gateway`.
 pub trait System: Debug {
@@ -43,7 +54,7 @@ pub trait System: Debug {
     /// Fails with a reason and a next step where one is not installed.
     fn programs(&self) -> Result<Vec<PathBuf>, Failure>;
 
-    /// Settings that differ from what its authors ship, for the report.
+    /// The cipher, the threads, and what differs from what its authors ship, for the report.
     fn settings(&self) -> Vec<(String, String)> {
         Vec::new()
     }
@@ -74,10 +85,48 @@ trait Owner: Debug {
     fn carrier(&self) -> Option<String> {
         None
     }
+
+    /// When the client's program, which is `process`, was started; where that and nothing else brings up the tunnel.
+    fn started(&self, process: u32) -> Option<Instant>;
+
+    /// Packets that each end says it dropped until now, by reason; empty where the system does not tell.
+    fn drops(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
+
+    /// Ends the client in order and starts it again; `None` where the system cannot do that.
+    fn restart_client(&mut self) -> Option<Result<Restart>> {
+        None
+    }
+
+    /// Kills the gateway and starts it again, while the client is left alone; `None` where the system cannot do that.
+    fn restart_gateway(&mut self) -> Option<Result<Restart>> {
+        None
+    }
 }
 
-impl Owner for () {}
-impl Owner for Vec<Process> {}
+impl Owner for () {
+    fn started(&self, _process: u32) -> Option<Instant> {
+        None
+    }
+}
+
+impl Owner for Vec<Process> {
+    fn started(&self, process: u32) -> Option<Instant> {
+        self.iter().find(|one| one.id() == process).map(Process::started)
+    }
+}
+
+/// One end that ended and runs again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// When it had ended.
+    pub(crate) ended: Instant,
+    /// When it was started again.
+    pub(crate) started: Instant,
+    /// Its new process.
+    pub(crate) process: u32,
+}
 
 /// One end of a tunnel.
 #[derive(Debug, Clone)]
@@ -104,16 +153,43 @@ impl Running {
         self.owner.carrier()
     }
 
-    /// Waits until an echo request from the client is answered.
-    pub(crate) fn wait_until_it_carries(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let target = self.gateway.address.into();
-        while ping(&self.client.host, target, Duration::from_millis(200))?.rtt().is_none() {
-            if Instant::now() > deadline {
-                bail!("no packet passed in {PATIENCE:?}");
+    /// When the client's program was started, where that brought up the tunnel.
+    pub(crate) fn client_started(&self) -> Option<Instant> {
+        self.owner.started(self.client.process?)
+    }
+
+    /// Packets that the programs say they dropped until now, by reason; empty where they do not tell.
+    pub(crate) fn drops(&self) -> BTreeMap<String, u64> {
+        self.owner.drops()
+    }
+
+    /// Ends the client in order and starts it again; `None` where the system cannot do that.
+    pub(crate) fn restart_client(&mut self) -> Option<Result<Restart>> {
+        let restart = self.owner.restart_client()?;
+        Some(restart.inspect(|restart| self.client.process = Some(restart.process)))
+    }
+
+    /// Kills the gateway and starts it again, while the client is left alone; `None` where the system cannot do that.
+    pub(crate) fn restart_gateway(&mut self) -> Option<Result<Restart>> {
+        let restart = self.owner.restart_gateway()?;
+        Some(restart.inspect(|restart| self.gateway.process = Some(restart.process)))
+    }
+
+    /// Echo requests from the client to the gateway, through the tunnel.
+    pub(crate) fn beacon(&self) -> Beacon {
+        Beacon::start(&self.client.host, &self.client.link, self.gateway.address)
+    }
+
+    /// Waits until an echo request from the client is answered; returns when that was, to about 2 ms.
+    pub(crate) fn wait_until_it_carries(&self) -> Result<Instant> {
+        let (start, beacon) = (Instant::now(), self.beacon());
+        while start.elapsed() < PATIENCE {
+            if let Some(answered) = beacon.first_answer(start) {
+                return Ok(answered);
             }
+            thread::sleep(Duration::from_millis(2));
         }
-        Ok(())
+        bail!("no packet passed in {PATIENCE:?}")
     }
 }
 
@@ -124,9 +200,19 @@ pub fn catalogue(variants: &[Variant], peers: &Programs) -> Vec<Box<dyn System>>
     systems.extend(variants.iter().map(|variant| Box::new(adit::Adit::new(variant.clone())) as Box<dyn System>));
     systems.push(Box::new(wireguard::WireGuard::go(peers)));
     systems.push(Box::new(wireguard::WireGuard::boringtun(peers)));
-    systems.push(Box::new(quincy::Quincy::new(peers)));
-    systems.push(Box::new(ocserv::Ocserv::new(peers)));
+    systems.push(Box::new(wireguard::WireGuard::gotatun(peers)));
+    systems.push(Box::new(nebula::Nebula::new(peers)));
+    systems.push(Box::new(openvpn::OpenVpn::new(peers)));
+    systems.push(Box::new(quincy::Quincy::tls(peers)));
+    systems.push(Box::new(quincy::Quincy::noise(peers)));
+    systems.push(Box::new(ocserv::Ocserv::dtls(peers)));
+    systems.push(Box::new(ocserv::Ocserv::tls(peers)));
     systems
+}
+
+/// Settings by name.
+fn told(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// Where the programs of other VPNs are.

@@ -3,6 +3,7 @@
 //! A server here is a thread in the namespaces of its host that ends when the value is dropped. Every wait is bounded.
 
 mod barrage;
+mod beacon;
 mod capture;
 mod dialogue;
 mod flood;
@@ -26,6 +27,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 pub use barrage::{BarragePlan, BarrageReport, BarrageTarget};
+pub use beacon::Beacon;
 pub use capture::{Capture, Captured};
 pub use dialogue::{Course, Dialogue};
 pub use flood::{Flood, Volley};

@@ -8,7 +8,11 @@ mod esp {
     mod carrier;
     mod ending;
     mod flows;
+    mod impostors;
+    mod insider;
+    mod jumbo;
     mod key_log;
+    mod listen;
     mod observe;
     mod path_mtu;
     mod rekey;

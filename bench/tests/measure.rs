@@ -22,6 +22,11 @@ fn median(report: &Value, task: &str, metric: &str) -> f64 {
     found.unwrap_or_else(|| panic!("{task} {metric} in {report:#}"))["median"].as_f64().unwrap()
 }
 
+/// The first run of a task.
+fn run<'a>(report: &'a Value, task: &str) -> &'a Value {
+    report["runs"].as_array().unwrap().iter().find(|run| run["task"] == task).unwrap()
+}
+
 #[test]
 fn bare_cable_has_sane_figures_and_nothing_is_left() {
     if let Err(failure) = lab::check_permission() {
@@ -35,26 +40,60 @@ fn bare_cable_has_sane_figures_and_nothing_is_left() {
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report, serde_json::from_slice::<Value>(&fs::read(file).unwrap()).unwrap());
     assert_eq!((&report["schema"], &report["complete"]), (&"adit-bench/1".into(), &true.into()));
-    for task in ["tcp-up", "tcp-down", "tcp4-up", "tcp4-down"] {
+    for task in ["tcp-up", "tcp-down", "tcp4-up", "tcp4-down", "tcp-both", "tcp-half"] {
         let rate = median(&report, task, "rate");
         assert!((0.05..1_000.0).contains(&rate), "{task}: {rate} Gbit/s");
         assert!(median(&report, task, "checksum_errors").abs() < 0.5);
+        assert!(!run(&report, task)["timeline"]["values"].as_array().unwrap().is_empty(), "{task}");
     }
+    let [both, up, down] = ["rate", "rate_up", "rate_down"].map(|metric| median(&report, "tcp-both", metric));
+    assert!(up > 0.0 && down > 0.0 && (up + down - both).abs() < 0.01 * both, "{up} + {down} = {both}");
+    let [rate, offered] = ["rate", "offered"].map(|metric| median(&report, "tcp-half", metric));
+    assert!(rate <= offered * 1.2, "{rate} of {offered} Gbit/s");
     for task in ["udp64-flood", "udp1200-flood"] {
         let delivered = median(&report, task, "delivered");
         assert!((1_000.0..1e8).contains(&delivered), "{task}: {delivered} packets/s");
     }
     for task in ["udp64-loss", "udp1200-loss"] {
-        let rate = median(&report, task, "rate");
-        assert!((100.0..1e8).contains(&rate), "{task}: {rate} packets/s");
+        let [rate, clean] = ["rate", "clean_rate"].map(|metric| median(&report, task, metric));
+        assert!((100.0..1e8).contains(&rate) && clean <= rate, "{task}: {rate} packets/s, {clean} without loss");
     }
     for task in ["rtt-idle", "rtt-load"] {
         let quantiles = ["p50", "p90", "p99", "p99.9"].map(|metric| median(&report, task, metric));
         assert!(quantiles.is_sorted() && quantiles[0] > 0.5 && quantiles[3] < 1e6, "{task}: {quantiles:?} µs");
+        let shares: Vec<_> =
+            run(&report, task)["latencies"].as_array().unwrap().iter().map(|pair| pair[1].as_f64().unwrap()).collect();
+        assert!(shares.is_sorted() && shares.last().is_some_and(|share| (0.5..=1.0).contains(share)), "{shares:?}");
     }
+    let cable = median(&report, "reconnect", "cable");
+    assert!((0.0..60_000.0).contains(&cable), "{cable} ms");
     assert!(report["machine"]["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("Linux")));
     let runs = report["runs"].as_array().unwrap();
     assert_eq!(runs.len(), report["tasks"].as_array().unwrap().len());
+    assert_nothing_left(&folder);
+}
+
+#[test]
+fn life_of_a_tunnel_is_measured() {
+    if let Err(failure) = lab::check_permission() {
+        return lab::skip(&failure);
+    }
+    let folder = TempDir::new().unwrap();
+    let tasks = "tcp-up,tcp-half,memory,connect,reconnect";
+    let output = bench(&folder, &["run", "--quick", "--json", "--systems", "adit", "--only", tasks]).output().unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    for (task, metric) in [("connect", "time"), ("reconnect", "cable"), ("reconnect", "gateway_restart")] {
+        let time = median(&report, task, metric);
+        assert!((1.0..60_000.0).contains(&time), "{task} {metric}: {time} ms");
+    }
+    for metric in ["gateway", "client", "gateway_start", "client_start", "gateway_growth"] {
+        let task = if metric.ends_with("growth") { "memory-growth" } else { "memory" };
+        assert!(median(&report, task, metric).abs() < 1_000_000.0, "{task} {metric}");
+    }
+    for metric in ["cpu", "cpu_gateway_user", "cpu_client_system"] {
+        assert!(median(&report, "tcp-up", metric) > 0.0, "{metric}");
+    }
     assert_nothing_left(&folder);
 }
 

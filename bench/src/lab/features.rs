@@ -14,7 +14,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 pub type Feature = (&'static str, bool);
 
 /// What makes each packet be alone on a cable.
-pub(super) const WIRE: [Feature; 8] = [
+pub(super) const ALONE: [Feature; 7] = [
     ("tx-udp-segmentation", false),
     ("tx-tcp-segmentation", false),
     ("tx-tcp6-segmentation", false),
@@ -22,8 +22,13 @@ pub(super) const WIRE: [Feature; 8] = [
     ("tx-tcp-mangleid-segmentation", false),
     ("tx-generic-segmentation", false),
     ("tx-gso-list", false),
-    ("rx-gro", true),
 ];
+
+/// What makes the receiver merge packets that arrived alone.
+pub(super) const MERGED: [Feature; 1] = [("rx-gro", true)];
+
+/// What makes every checksum be computed before the packet is on the cable.
+pub(super) const CHECKSUMMED: [Feature; 1] = [("tx-checksum-ip-generic", false)];
 
 /// `GENL_ID_CTRL`, the family that knows the others, and `CTRL_CMD_GETFAMILY`.
 const CONTROLLER: u16 = 0x10;

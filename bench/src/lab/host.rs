@@ -254,8 +254,18 @@ impl Host {
         }
     }
 
-    /// Joins two hosts by a cable; returns the name of the link at each end.
+    /// Joins two hosts by a cable whose ends have addresses; returns the name of the link at each end.
     pub(super) fn link(&self, mine: LinkAddresses, other: &Self, theirs: LinkAddresses) -> Result<(String, String)> {
+        let (near, far) = self.cable(other)?;
+        self.configure(&near, mine)?;
+        other.configure(&far, theirs)?;
+        self.settle(&near)?;
+        other.settle(&far)?;
+        Ok((near, far))
+    }
+
+    /// Joins two hosts by a cable whose ends are down; returns the name of the link at each end.
+    pub(super) fn cable(&self, other: &Self) -> Result<(String, String)> {
         if Arc::ptr_eq(&self.0, &other.0) {
             bail!("a link joins two hosts");
         }
@@ -266,15 +276,17 @@ impl Host {
         self.run(move || {
             netlink::run(async |handle| netlink::add_veth(&handle, &names.0, &names.1, &namespace).await)
         })?;
-        self.configure(&near, mine)?;
-        other.configure(&far, theirs)?;
-        self.settle(&near)?;
-        other.settle(&far)?;
         Ok((near, far))
     }
 
+    /// Keeps the kernel from saying anything of its own on links that the host gets from now on.
+    pub(super) fn stay_silent(&self) -> Result<()> {
+        const DISABLE_V6: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+        self.run(|| fs::write(DISABLE_V6, "1").with_context(|| format!("write {DISABLE_V6}")))
+    }
+
     /// Waits until the kernel has given a link its IPv6 link-local address, so that later changes are somebody's doing.
-    fn settle(&self, link: &str) -> Result<()> {
+    pub(super) fn settle(&self, link: &str) -> Result<()> {
         let deadline = Instant::now() + SETTLING;
         let link_local = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
         while !self.addresses(link)?.iter().any(link_local) {
@@ -284,7 +296,8 @@ impl Host {
         Ok(())
     }
 
-    fn configure(&self, link: &str, addresses: LinkAddresses) -> Result<()> {
+    /// Sets a link up and gives it its addresses.
+    pub(super) fn configure(&self, link: &str, addresses: LinkAddresses) -> Result<()> {
         let link = link.to_owned();
         self.run(move || {
             netlink::run(async |handle| {

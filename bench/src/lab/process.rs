@@ -29,6 +29,7 @@ pub struct Process {
     child: Arc<Mutex<Child>>,
     stdout: PathBuf,
     stderr: PathBuf,
+    started: Instant,
 }
 
 /// What a process left when it ended.
@@ -64,14 +65,21 @@ impl Process {
         let create = |path: &Path| File::create(path).with_context(|| format!("make {}", path.display()));
         let mut command = std::mem::replace(command, Command::new(""));
         command.stdin(Stdio::null()).stdout(create(&stdout)?).stderr(create(&stderr)?);
+        let started = Instant::now();
         let child = spawn(command).with_context(|| format!("start {name}"))?;
-        Ok(Self { name, child, stdout, stderr })
+        Ok(Self { name, child, stdout, stderr, started })
     }
 
     /// The process id, as seen from outside the host.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child().id()
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// What it has written to its standard output.

@@ -1,13 +1,16 @@
-//! The life of one client: it connects, logs in with its token, opens a tunnel, and keeps ESP going until it is dropped.
+//! The life of one client: it connects, logs in, opens a tunnel, keeps ESP going and moves when it is told to, until it is
+//! dropped; or it only looks in.
 
+use std::convert::Infallible;
 use std::future::pending;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::datagrams::Datagrams;
 use adit_net::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::{quic, tls};
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::esp::field::Offer;
@@ -17,9 +20,12 @@ use adit_proto::h3::fields::value;
 use adit_proto::h3::message::MessageEvent;
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use tokio::time::{sleep_until, timeout};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::generator::Shared;
+use super::lane::Way;
+use super::roam::seek_pause;
 use super::session::Session;
 
 /// Longest time from the first datagram to the gateway's yes.
@@ -27,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Packets taken from a connection at a time.
 const BATCH: usize = 16;
+
+/// Pause after which a client that only looks in repeats an unanswered echo request.
+const REPEAT: Duration = Duration::from_millis(500);
 
 /// Largest packet that goes by ESP, in bytes; that of the real client.
 const LARGEST_PACKET: u16 = 1420;
@@ -37,10 +46,39 @@ pub(super) struct Plan {
     pub(super) host: String,
     /// Where it listens.
     pub(super) gateway: SocketAddr,
-    /// The settings of every connection.
+    /// Its inner address, which answers echo requests.
+    pub(super) inner: Ipv4Addr,
+    /// Its certificate authority.
+    pub(super) authority: CertificateDer<'static>,
+    /// The settings of connections of clients that have no certificate.
     pub(super) quic: quinn::ClientConfig,
     /// Whether clients offer ESP.
     pub(super) esp: bool,
+}
+
+impl Plan {
+    fn quic(&self, pass: &Pass) -> Result<quinn::ClientConfig> {
+        match pass {
+            Pass::Token(_) => Ok(self.quic.clone()),
+            Pass::Certificate { chain, key } => {
+                let tls = tls::client_config(&self.authority, Some((chain.clone(), key.clone_key())))?;
+                Ok(quic::client_config(tls)?)
+            }
+        }
+    }
+}
+
+/// How a client proves who it is.
+pub(super) enum Pass {
+    /// A bearer token.
+    Token(String),
+    /// A device certificate and its key.
+    Certificate {
+        /// The certificate, and those up to the authority.
+        chain: Vec<CertificateDer<'static>>,
+        /// Its private key.
+        key: PrivateKeyDer<'static>,
+    },
 }
 
 /// An accepted request for a tunnel.
@@ -50,32 +88,92 @@ struct Tunnel {
     session: Arc<Session>,
     datagrams: Arc<Datagrams>,
     esp: Option<EspControl<Session>>,
+    packets: Vec<Bytes>,
+    /// When the client last looked whether it is back from a move.
+    sought: Instant,
+    /// The socket of a client that moves; the others share theirs.
+    own: Option<quinn::Endpoint>,
     // Dropped last: it closes the connection.
     http: H3Connection,
 }
 
-/// Lives the life of a client. Ends only where something went wrong.
+/// Lives the life of a client; it moves if it `roams`. Ends only where something went wrong.
 ///
 /// # Errors
 /// Why the client could not connect, or lost its tunnel.
-pub(super) async fn live(shared: &Shared, number: u32, token: String) -> Result<()> {
+pub(super) async fn live(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<()> {
     let began = Instant::now();
-    let opened = timeout(PATIENCE, open(shared, number, token)).await;
-    let mut tunnel = opened.with_context(|| format!("no answer in {PATIENCE:?}"))??;
-    let ended = tunnel.follow(shared, began).await;
+    let mut tunnel = connect(shared, number, pass, roams).await?;
+    let outcome: Result<()> = async {
+        loop {
+            if tunnel.follow(shared).await? {
+                shared.note_connected(began.elapsed(), &tunnel.session);
+            }
+        }
+    }
+    .await;
     tunnel.session.carriers().close();
-    ended
+    outcome
 }
 
-async fn open(shared: &Shared, number: u32, token: String) -> Result<Tunnel> {
+/// Connects, logs in, gets one echo answered and leaves; returns how long it took to connect.
+///
+/// # Errors
+/// Why one of that failed.
+pub(super) async fn visit(shared: &Shared, number: u32, pass: &Pass) -> Result<Duration> {
+    let began = Instant::now();
+    let visit = async {
+        let mut tunnel = connect(shared, number, pass, false).await?;
+        let session = Arc::clone(&tunnel.session);
+        let mut connected = None;
+        let answered = async {
+            while tunnel.session.answered() == 0 {
+                if tunnel.follow(shared).await? {
+                    connected = Some(began.elapsed());
+                    tunnel.session.ping(shared.plan.inner);
+                }
+            }
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            outcome = answered => outcome?,
+            never = repeat(&session, shared.plan.inner) => match never {},
+        }
+        tunnel.session.carriers().close();
+        connected.context("the gateway assigned no address")
+    };
+    timeout(PATIENCE, visit).await.with_context(|| format!("no echo in {PATIENCE:?}"))?
+}
+
+/// Repeats a client's echo request for as long as it is polled; requests without an address are none.
+async fn repeat(session: &Session, gateway: Ipv4Addr) -> Infallible {
+    loop {
+        sleep(REPEAT).await;
+        session.ping(gateway);
+    }
+}
+
+async fn connect(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<Tunnel> {
+    let opened = timeout(PATIENCE, open(shared, number, pass, roams)).await;
+    opened.with_context(|| format!("no answer in {PATIENCE:?}"))?
+}
+
+async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<Tunnel> {
     let plan = &shared.plan;
-    let connecting = shared.endpoint(number).connect_with(plan.quic.clone(), plan.gateway, &plan.host)?;
+    let way = Arc::new(Way::new(Arc::clone(shared.lanes()), number));
+    let own = roams.then(|| quic::client_endpoint(outer_socket(&way)?)).transpose()?;
+    let endpoint = own.as_ref().unwrap_or_else(|| shared.endpoint(number));
+    let connecting = endpoint.connect_with(plan.quic(pass)?, plan.gateway, &plan.host)?;
     let http = H3Connection::start(connecting.await?, Role::Client);
     http.peer_settings().await?;
+    let bearer = match pass {
+        Pass::Token(token) => Some(token.clone()),
+        Pass::Certificate { .. } => None,
+    };
     let mut machine = Client::new(ClientConfig {
         authority: plan.host.clone(),
         path: FULL_TUNNEL_PATH.to_owned(),
-        bearer: Some(token),
+        bearer,
         wants_dns: true,
         esp: plan.esp.then(Offer::default),
     });
@@ -88,15 +186,14 @@ async fn open(shared: &Shared, number: u32, token: String) -> Result<Tunnel> {
     let reason = || value(&response, "adit-reason").unwrap_or("without a reason").to_owned();
     machine.handle_response(&response, Instant::now()).with_context(reason)?;
     let datagrams = Arc::new(Datagrams::new(http.quic().clone(), stream.id()));
-    let lane = shared.lane(number);
-    let session = Session::new(number, Arc::clone(&datagrams), Arc::clone(lane), Arc::clone(&shared.echoes));
+    let session = Session::new(number, Arc::clone(&datagrams), Arc::clone(&way), Arc::clone(&shared.echoes));
     let session = Arc::new(session);
     let esp = match (machine.esp(), exporter_secret(http.quic())) {
         (Some(negotiated), Some(mut secret)) => {
             let setup = EspSetup {
                 negotiated,
                 secret: &mut secret,
-                plane: Arc::clone(lane) as _,
+                plane: way,
                 session: Arc::clone(&session),
                 policy: RekeyPolicy::default(),
                 largest_packet: LARGEST_PACKET,
@@ -105,34 +202,60 @@ async fn open(shared: &Shared, number: u32, token: String) -> Result<Tunnel> {
         }
         _ => None,
     };
-    Ok(Tunnel { machine, stream, session, datagrams, esp, http })
+    Ok(Tunnel { machine, stream, session, datagrams, esp, packets: Vec::new(), sought: Instant::now(), own, http })
+}
+
+/// A socket at the client's present address, on a port of the kernel's choice.
+fn outer_socket(way: &Way) -> std::io::Result<std::net::UdpSocket> {
+    quic::bind(SocketAddr::from((way.source(), 0)), None)
 }
 
 impl Tunnel {
-    /// Follows the tunnel until it ends.
-    async fn follow(&mut self, shared: &Shared, began: Instant) -> Result<()> {
-        let mut packets: Vec<Bytes> = Vec::new();
-        loop {
-            self.flush().await?;
-            let due = self.machine.poll_timeout();
-            let counters = self.session.carriers().counters();
-            tokio::select! {
-                event = self.stream.next_event() => match event? {
-                    Some(MessageEvent::Data(data)) => self.machine.handle_data(&data)?,
-                    Some(MessageEvent::Headers(_)) => {}
-                    Some(MessageEvent::End) | None => bail!("the gateway ended the session"),
-                },
-                () = sleep_until(due.unwrap_or(began).into()), if due.is_some() => {
-                    self.machine.handle_timeout(Instant::now());
-                }
-                passed = next(&mut self.esp) => passed?,
-                received = self.datagrams.receive(&mut packets, BATCH, counters) => {
-                    received?;
-                    packets.drain(..).for_each(|packet| self.session.receive(&packet));
-                }
+    /// Follows the tunnel by one step; says whether the session got its address with it.
+    ///
+    /// # Errors
+    /// Why the tunnel ended.
+    async fn follow(&mut self, shared: &Shared) -> Result<bool> {
+        self.flush().await?;
+        let due = self.machine.poll_timeout();
+        let seek = self.session.away().map(|away| self.sought + seek_pause(away));
+        let counters = self.session.carriers().counters();
+        tokio::select! {
+            event = self.stream.next_event() => match event? {
+                Some(MessageEvent::Data(data)) => self.machine.handle_data(&data)?,
+                Some(MessageEvent::Headers(_)) => {}
+                Some(MessageEvent::End) | None => bail!("the gateway ended the session"),
+            },
+            () = sleep_until(due.unwrap_or(self.sought).into()), if due.is_some() => {
+                self.machine.handle_timeout(Instant::now());
             }
-            self.drain(shared, began)?;
+            passed = next(&mut self.esp) => passed?,
+            received = self.datagrams.receive(&mut self.packets, BATCH, counters) => {
+                received?;
+                self.packets.drain(..).for_each(|packet| self.session.receive(&packet));
+            }
+            () = self.session.ordered() => self.depart(shared)?,
+            () = sleep_until(seek.unwrap_or(self.sought).into()), if seek.is_some() => self.seek(shared),
         }
+        self.drain()
+    }
+
+    /// Moves: the connection and ESP go on at another address and port.
+    fn depart(&mut self, shared: &Shared) -> Result<()> {
+        self.session.depart();
+        if let Some(endpoint) = &self.own {
+            endpoint.rebind(outer_socket(self.session.way())?)?;
+        }
+        if let Some(esp) = &mut self.esp {
+            esp.handle_rebind(Instant::now());
+        }
+        self.seek(shared);
+        Ok(())
+    }
+
+    fn seek(&mut self, shared: &Shared) {
+        self.sought = Instant::now();
+        self.session.seek(shared.plan.inner);
     }
 
     /// Sends what waits on the request stream.
@@ -147,8 +270,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Handles what the machine found on the request stream.
-    fn drain(&mut self, shared: &Shared, began: Instant) -> Result<()> {
+    /// Handles what the machine found on the request stream; says whether the session got its address with it.
+    fn drain(&mut self) -> Result<bool> {
+        let mut connected = false;
         while let Some(event) = self.machine.poll_event() {
             match event {
                 ClientEvent::Addresses(addresses) => {
@@ -156,9 +280,7 @@ impl Tunnel {
                         IpAddr::V4(v4) => Some(v4),
                         IpAddr::V6(_) => None,
                     });
-                    if v4.is_some_and(|v4| self.session.assign(v4)) {
-                        shared.note_connected(began.elapsed(), &self.session);
-                    }
+                    connected |= v4.is_some_and(|v4| self.session.assign(v4));
                 }
                 ClientEvent::Packet(packet) => self.session.receive(&packet),
                 ClientEvent::Esp(capsule) => {
@@ -171,7 +293,7 @@ impl Tunnel {
         }
         match self.http.quic().close_reason() {
             Some(reason) => Err(reason.into()),
-            None => Ok(()),
+            None => Ok(connected),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! All clients together, in the threads of one runtime inside the clients' host.
 
+mod schedule;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,26 +15,27 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::yield_now;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
-use super::Carrier;
-use super::client::{Plan, live};
+use super::client::{Pass, Plan};
 use super::histogram::{Histogram, Percentiles};
-use super::lane::Lane;
+use super::lane::Lanes;
+use super::options::{Carrier, Options};
+use super::roam::{self, Roaming};
 use super::session::{Echoes, Session};
 use super::site::Site;
+use schedule::{arrive, churn, send};
 
 /// Threads that do the clients' work.
 pub(super) const THREADS: usize = 2;
 /// UDP sockets for ESP.
 const LANES: usize = 4;
-/// Packets sent before others get their turn.
-const BURST: u32 = 64;
 /// Reasons of failed clients that are kept; their number is not bounded.
 const MAX_REASONS: usize = 8;
 /// How often whoever waits looks around.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait for clients that moved last.
+const RETURNING: Duration = Duration::from_secs(5);
 /// Longest wait for the connections to be closed.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -41,10 +44,15 @@ pub(super) struct Shared {
     pub(super) plan: Plan,
     pub(super) echoes: Arc<Echoes>,
     endpoints: Vec<quinn::Endpoint>,
-    lanes: Vec<Arc<Lane>>,
+    lanes: Arc<Lanes>,
+    passes: Vec<Pass>,
+    /// The share of clients that move.
+    roam: f64,
     connect_times: Histogram,
+    visit_times: Histogram,
     sessions: Mutex<Vec<Arc<Session>>>,
     ended: AtomicU32,
+    visits_failed: AtomicU32,
     reasons: Mutex<Vec<String>>,
 }
 
@@ -54,9 +62,13 @@ impl Shared {
         &self.endpoints[number as usize % self.endpoints.len()]
     }
 
-    /// The socket by which its ESP goes.
-    pub(super) fn lane(&self, number: u32) -> &Arc<Lane> {
-        &self.lanes[number as usize % self.lanes.len()]
+    /// The sockets by which ESP goes.
+    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
+    }
+
+    fn roams(&self, number: u32) -> bool {
+        roam::is_roamer(number, self.roam)
     }
 
     /// A session has its address.
@@ -65,8 +77,8 @@ impl Shared {
         self.sessions().push(Arc::clone(session));
     }
 
-    fn note_ended(&self, reason: &anyhow::Error) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
+    fn note_failed(&self, counter: &AtomicU32, reason: &anyhow::Error) {
+        counter.fetch_add(1, Ordering::Relaxed);
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = format!("{reason:#}");
         if reasons.len() < MAX_REASONS && !reasons.contains(&reason) {
@@ -83,9 +95,31 @@ impl Shared {
 pub(super) struct Generator {
     // Before the runtime that runs them.
     clients: Vec<Task>,
-    serving: Vec<Task<io::Result<()>>>,
+    roaming: Option<Task>,
+    _serving: Vec<Task<io::Result<()>>>,
     shared: Arc<Shared>,
     runtime: Runtime,
+}
+
+/// Who sends how much.
+pub(super) struct Load {
+    /// Who sends, in turn.
+    pub(super) sessions: Vec<Arc<Session>>,
+    /// Echo requests per second of all together.
+    pub(super) rate: f64,
+}
+
+/// Clients that came and went.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Visits {
+    /// How many came.
+    pub(super) count: u32,
+    /// Of these, those that could not connect or were not answered.
+    pub(super) failed: u32,
+    /// From the first datagram to the address.
+    pub(super) times: Percentiles,
+    /// When they came, and how long it took until the last had left.
+    pub(super) pace: Pace,
 }
 
 /// How well the generator kept to its own plan.
@@ -98,52 +132,58 @@ pub(super) struct Pace {
 }
 
 impl Generator {
-    /// Makes the runtime and its sockets in the clients' host.
+    /// Makes the runtime and its sockets in the clients' host, for a client with each of these passes.
     ///
     /// # Errors
     /// What the system refuses.
-    pub(super) fn new(site: &Site, carrier: Carrier) -> Result<Self> {
+    pub(super) fn new(site: &Site, passes: Vec<Pass>, options: &Options) -> Result<Self> {
         let pem = std::fs::read(site.authority()).context("read the gateway's authority")?;
         let authority = CertificateDer::from_pem_slice(&pem).context("understand the gateway's authority")?;
         let plan = Plan {
             host: site.address().ip().to_string(),
             gateway: site.address(),
+            inner: site.inner(),
             quic: quic::client_config(tls::client_config(&authority, None)?)?,
-            esp: carrier == Carrier::Esp,
+            authority,
+            esp: options.carrier == Carrier::Esp,
         };
         let sources = site.sources();
         // Its threads belong to the host whose thread starts them.
         let (runtime, endpoints, lanes) = site.clients().run(move || {
             let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
             let entered = runtime.enter();
-            let open = |source: Ipv4Addr| quic::client_endpoint(quic::bind(SocketAddr::from((source, 0)), None)?);
-            let endpoints = sources.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
-            let lanes = (0..LANES).map(|_| Lane::bind().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
+            let open = |source: &Ipv4Addr| quic::client_endpoint(quic::bind(SocketAddr::from((*source, 0)), None)?);
+            let endpoints = sources.iter().map(open).collect::<io::Result<Vec<_>>>()?;
+            let lanes = Arc::new(Lanes::bind(LANES, sources)?);
             drop(entered);
             io::Result::Ok((runtime, endpoints, lanes))
         })?;
-        let serving = lanes.iter().map(|lane| on(&runtime, Arc::clone(lane).serve())).collect();
+        let serving = (0..LANES).map(|at| on(&runtime, Arc::clone(&lanes).serve(at))).collect();
         let shared = Shared {
             plan,
             echoes: Arc::new(Echoes::new()),
             endpoints,
             lanes,
+            passes,
+            roam: options.roam,
             connect_times: Histogram::default(),
+            visit_times: Histogram::default(),
             sessions: Mutex::default(),
             ended: AtomicU32::new(0),
+            visits_failed: AtomicU32::new(0),
             reasons: Mutex::default(),
         };
-        Ok(Self { clients: Vec::new(), serving, shared: Arc::new(shared), runtime })
+        Ok(Self { clients: Vec::new(), roaming: None, _serving: serving, shared: Arc::new(shared), runtime })
     }
 
     /// Lets one client after the other connect, `rate` each second, and returns when each of them has, or has failed.
     ///
     /// # Errors
     /// When `check` fails.
-    pub(super) fn connect(&mut self, tokens: Vec<String>, rate: f64, check: &dyn Fn() -> Result<()>) -> Result<Pace> {
-        let wanted = tokens.len();
+    pub(super) fn connect(&mut self, rate: f64, check: &dyn Fn() -> Result<()>) -> Result<Pace> {
+        let wanted = self.shared.passes.len();
         let start = Instant::now();
-        let arriving = on(&self.runtime, arrive(Arc::clone(&self.shared), tokens, rate));
+        let arriving = on(&self.runtime, arrive(Arc::clone(&self.shared), rate));
         let (clients, lateness) = self.wait_for(arriving, check)?;
         self.clients = clients;
         let is_settled =
@@ -169,28 +209,88 @@ impl Generator {
         Ok(true)
     }
 
-    /// Lets each session in turn send an echo request to `gateway`, `rate` of them each second in all.
+    /// Lets each of these sessions in turn send an echo request, `rate` of them each second in all.
     ///
     /// # Errors
     /// When `check` fails, or without a session.
-    pub(super) fn echo(
+    pub(super) fn echo(&self, load: Load, duration: Duration, check: &dyn Fn() -> Result<()>) -> Result<Pace> {
+        self.echo_with(load, None, duration, check)
+    }
+
+    /// The same with two loads at once; the pace is that of the first.
+    ///
+    /// # Errors
+    /// As [`Self::echo`].
+    pub(super) fn echo_with(
         &self,
-        gateway: Ipv4Addr,
-        rate: f64,
+        load: Load,
+        other: Option<Load>,
         duration: Duration,
         check: &dyn Fn() -> Result<()>,
     ) -> Result<Pace> {
-        let sessions = self.shared.sessions().clone();
-        ensure!(!sessions.is_empty(), "no session is up");
-        let start = Instant::now();
-        let sending = on(&self.runtime, send(sessions, gateway, rate, duration));
+        ensure!(!load.sessions.is_empty(), "no session is up");
+        let (inner, start) = (self.shared.plan.inner, Instant::now());
+        let _other = other.filter(|other| other.rate > 0.0 && !other.sessions.is_empty()).map(|other| {
+            // Dropped, and so ended, with the first at the latest.
+            on(&self.runtime, send(other, inner, duration))
+        });
+        let sending = on(&self.runtime, send(load, inner, duration));
         let lateness = self.wait_for(sending, check)?;
         Ok(Pace { lateness, took: start.elapsed() })
     }
 
+    /// Lets the clients that roam move about for a time, each once in `every`. Returns at once, with their number.
+    pub(super) fn roam(&mut self, every: Duration, duration: Duration) -> u32 {
+        let mut sessions = self.sessions();
+        sessions.retain(|session| self.shared.roams(session.number()));
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        self.roaming = (count > 0).then(|| on(&self.runtime, roam::roam(sessions, every, duration)));
+        count
+    }
+
+    /// Waits until all clients that moved are back, or too long, and sums up.
+    ///
+    /// # Errors
+    /// When `check` fails.
+    pub(super) fn return_home(
+        &mut self,
+        clients: u32,
+        every: Duration,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Roaming> {
+        if let Some(roaming) = self.roaming.take() {
+            self.wait_for(roaming, check)?;
+        }
+        let deadline = Instant::now() + RETURNING;
+        // An order that was just given is obeyed by then.
+        Self::pause(check)?;
+        while Instant::now() < deadline && self.sessions().iter().any(|session| session.away().is_some()) {
+            Self::pause(check)?;
+        }
+        Ok(self.shared.echoes.moves.report(clients, every))
+    }
+
+    /// Lets clients come, get one echo and leave, `rate` each second.
+    ///
+    /// # Errors
+    /// When `check` fails.
+    pub(super) fn churn(&self, rate: f64, duration: Duration, check: &dyn Fn() -> Result<()>) -> Result<Visits> {
+        let start = Instant::now();
+        let coming = on(&self.runtime, churn(Arc::clone(&self.shared), rate, duration));
+        let (count, lateness) = self.wait_for(coming, check)?;
+        Ok(Visits {
+            count,
+            failed: self.shared.visits_failed.load(Ordering::Relaxed),
+            times: self.shared.visit_times.percentiles(),
+            pace: Pace { lateness, took: start.elapsed() },
+        })
+    }
+
     /// Ends every session and tells the gateway so.
     pub(super) fn disconnect(&mut self) {
+        self.roaming = None;
         self.clients.clear();
+        self.shared.sessions().clear();
         let shared = Arc::clone(&self.shared);
         let closing = async move {
             for endpoint in &shared.endpoints {
@@ -199,7 +299,11 @@ impl Generator {
         };
         // Silence says the same, only later.
         let _late = self.runtime.block_on(async { tokio::time::timeout(CLOSING, closing).await });
-        self.serving.clear();
+    }
+
+    /// All sessions, in the order in which they got their addresses.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.shared.sessions().clone()
     }
 
     /// Sessions that got an address.
@@ -223,14 +327,9 @@ impl Generator {
         self.shared.connect_times.percentiles()
     }
 
-    /// How long echoes took.
-    pub(super) fn round_trips(&self) -> Percentiles {
-        self.shared.echoes.round_trips.percentiles()
-    }
-
-    /// For each session the echo requests it sent and the answers it got.
-    pub(super) fn echoes(&self) -> Vec<(u32, u32)> {
-        self.shared.sessions().iter().map(|session| (session.sent(), session.answered())).collect()
+    /// What came back to all sessions.
+    pub(super) fn echoes(&self) -> &Echoes {
+        &self.shared.echoes
     }
 
     fn pause(check: &dyn Fn() -> Result<()>) -> Result<()> {
@@ -264,46 +363,4 @@ impl std::fmt::Debug for Generator {
 fn on<F: Future<Output: Send + 'static> + Send + 'static>(runtime: &Runtime, future: F) -> Task<F::Output> {
     let _entered = runtime.enter();
     task::spawn(future)
-}
-
-/// Starts the clients when they are due.
-async fn arrive(shared: Arc<Shared>, tokens: Vec<String>, rate: f64) -> (Vec<Task>, Percentiles) {
-    let (start, lateness) = (Instant::now(), Histogram::default());
-    let mut clients = Vec::with_capacity(tokens.len());
-    for (number, token) in (0_u32..).zip(tokens) {
-        await_turn(start, f64::from(number) / rate, &lateness).await;
-        let shared = Arc::clone(&shared);
-        clients.push(task::spawn(async move {
-            if let Err(error) = live(&shared, number, token).await {
-                shared.note_ended(&error);
-            }
-        }));
-    }
-    (clients, lateness.percentiles())
-}
-
-/// Sends echo requests when they are due, each from the next session.
-async fn send(sessions: Vec<Arc<Session>>, gateway: Ipv4Addr, rate: f64, duration: Duration) -> Percentiles {
-    let (start, lateness) = (Instant::now(), Histogram::default());
-    for (number, session) in (0_u32..).zip(sessions.iter().cycle()) {
-        let due = f64::from(number) / rate;
-        if due >= duration.as_secs_f64() {
-            break;
-        }
-        await_turn(start, due, &lateness).await;
-        session.ping(gateway);
-        if number % BURST == 0 {
-            yield_now().await;
-        }
-    }
-    lateness.percentiles()
-}
-
-/// Waits until so many seconds after `start`, and notes how late it is then.
-async fn await_turn(start: Instant, seconds: f64, lateness: &Histogram) {
-    let due = start + Duration::from_secs_f64(seconds);
-    if Instant::now() < due {
-        sleep_until(due.into()).await;
-    }
-    lateness.note(due.elapsed());
 }

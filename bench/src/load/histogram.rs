@@ -51,6 +51,12 @@ impl Histogram {
         self.highest.fetch_max(nanoseconds, Ordering::Relaxed);
     }
 
+    /// Forgets what was noted until now.
+    pub(super) fn clear(&self) {
+        self.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        self.highest.store(0, Ordering::Relaxed);
+    }
+
     /// Sums up what was noted until now.
     pub(super) fn percentiles(&self) -> Percentiles {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
@@ -120,5 +126,7 @@ mod tests {
         let histogram = Histogram::default();
         histogram.note(Duration::MAX);
         assert_eq!(histogram.percentiles().count, 1);
+        histogram.clear();
+        assert_eq!(histogram.percentiles(), Percentiles::default());
     }
 }

@@ -1,9 +1,10 @@
-//! A UDP socket that many sessions share for ESP, and the SAs whose packets arrive there.
+//! The UDP sockets that sessions share for ESP, the SAs whose packets arrive there, and which socket a session uses.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_net::carrier::Origin;
@@ -25,8 +26,14 @@ use super::session::Session;
 /// Bytes of one message: UDP_GRO hands over no more.
 const MESSAGE: usize = 65_535;
 
-/// The data plane of some of the clients, without a TUN device: what arrives is checked and counted here.
-pub(super) struct Lane {
+/// All sockets for ESP, and the addresses clients come from.
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    sources: Vec<Ipv4Addr>,
+}
+
+/// One socket, and the SAs of sessions that began there; their indexes say so in their worker's place.
+struct Lane {
     socket: EspSocket,
     table: Mutex<HashMap<Spi, Option<Entry>>>,
 }
@@ -41,51 +48,108 @@ struct Entry {
     announced: bool,
 }
 
-impl Lane {
-    /// Binds a socket to a port of the kernel's choice.
+impl Lanes {
+    /// Binds so many sockets to ports of the kernel's choice.
     ///
     /// # Errors
     /// What the system refuses.
-    pub(super) fn bind() -> io::Result<Self> {
-        Ok(Self { socket: bind_any(false, None, true)?, table: Mutex::default() })
+    pub(super) fn bind(count: usize, sources: Vec<Ipv4Addr>) -> io::Result<Self> {
+        let lane = |_| Ok(Lane { socket: bind_any(false, None, true)?, table: Mutex::default() });
+        Ok(Self { lanes: (0..count).map(lane).collect::<io::Result<_>>()?, sources })
     }
 
-    /// Opens what arrives for as long as it is polled.
+    /// Opens what arrives at one socket for as long as it is polled.
     ///
     /// # Errors
     /// If the socket cannot be waited for.
-    pub(super) async fn serve(self: Arc<Self>) -> io::Result<()> {
+    pub(super) async fn serve(self: Arc<Self>, at: usize) -> io::Result<()> {
+        let socket = &self.lane(at).socket;
         // The same socket, in the form that can be waited for.
-        let ready = UdpSocket::from_std(self.socket.as_fd().try_clone_to_owned()?.into())?;
+        let ready = UdpSocket::from_std(socket.as_fd().try_clone_to_owned()?.into())?;
         let mut buffer = vec![0; MESSAGE];
         loop {
             ready.readable().await?;
             // What is no message is nothing, or an error of an earlier send; the next call tells.
-            if let Ok(message) = ready.try_io(Interest::READABLE, || self.socket.receive(&mut buffer)) {
-                self.handle(&message, &mut buffer);
+            if let Ok(message) = ready.try_io(Interest::READABLE, || socket.receive(&mut buffer)) {
+                self.handle(at, &message, &mut buffer);
             }
         }
     }
 
-    /// Sends one sealed packet; a full buffer is loss.
-    pub(super) fn send_sealed(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.socket.send(to, None, datagram, datagram.len(), 0).error.is_none()
-    }
-
-    fn handle(&self, message: &Message, buffer: &mut [u8]) {
-        let mut table = self.table();
+    fn handle(&self, at: usize, message: &Message, buffer: &mut [u8]) {
         let datagrams = buffer.get_mut(..message.len).unwrap_or_default();
         for datagram in datagrams.chunks_mut(message.segment.max(1)) {
             let spi = datagram.first_chunk().and_then(|spi| Spi::from_wire(u32::from_be_bytes(*spi)));
-            let Some(Some(entry)) = spi.and_then(|spi| table.get_mut(&spi)) else { continue };
+            let Some(spi) = spi else { continue };
+            let mut table = self.lane(spi.worker().into()).table();
+            let Some(Some(entry)) = table.get_mut(&spi) else { continue };
+            // A client that has moved on is no longer where it was.
+            if entry.session.way().at() != at {
+                continue;
+            }
             if let Err(reason) = entry.open(datagram, message.from) {
-                entry.session.as_ref().as_ref().counters().count_drop(reason);
+                entry.session.carriers().counters().count_drop(reason);
             }
         }
     }
 
+    fn lane(&self, at: usize) -> &Lane {
+        &self.lanes[at % self.lanes.len()]
+    }
+}
+
+impl Lane {
     fn table(&self) -> MutexGuard<'_, HashMap<Spi, Option<Entry>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where one session's packets leave and arrive: its data plane, without a TUN device.
+pub(super) struct Way {
+    lanes: Arc<Lanes>,
+    number: usize,
+    moves: AtomicUsize,
+}
+
+impl Way {
+    /// The way of a client before it moves.
+    pub(super) fn new(lanes: Arc<Lanes>, number: u32) -> Self {
+        Self { lanes, number: number as usize, moves: AtomicUsize::new(0) }
+    }
+
+    /// Goes on at another address and port.
+    pub(super) fn advance(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The client's present address.
+    pub(super) fn source(&self) -> Ipv4Addr {
+        let sources = &self.lanes.sources;
+        sources[self.place() % sources.len()]
+    }
+
+    /// Sends one datagram; a full buffer is loss.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn send_sealed(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        let lane = self.lanes.lane(self.at());
+        let local = Some(IpAddr::V4(self.source()));
+        lane.socket.send(to, local, datagram, datagram.len(), 0).error.map_or(Ok(()), Err)
+    }
+
+    /// The socket in use.
+    fn at(&self) -> usize {
+        self.place() % self.lanes.lanes.len()
+    }
+
+    fn place(&self) -> usize {
+        self.number + self.moves.load(Ordering::Relaxed)
+    }
+
+    /// The socket, and the worker in the indexes of its SAs, with which it began.
+    fn home(&self) -> usize {
+        self.number % self.lanes.lanes.len()
     }
 }
 
@@ -110,10 +174,11 @@ impl Entry {
     }
 }
 
-impl DataPlane<Session> for Lane {
+impl DataPlane<Session> for Way {
     fn claim_spi(&self) -> Option<Spi> {
-        let mut table = self.table();
-        let spi = Spi::choose(0, random, |spi| table.contains_key(&spi))?;
+        let worker = u8::try_from(self.home()).ok()?;
+        let mut table = self.lanes.lane(self.home()).table();
+        let spi = Spi::choose(worker, random, |spi| table.contains_key(&spi))?;
         table.insert(spi, None);
         Some(spi)
     }
@@ -121,11 +186,14 @@ impl DataPlane<Session> for Lane {
     fn install(&self, installation: Installation<Session>) {
         let Installation { sa, epoch, session, reports } = installation;
         let spi = sa.spi();
-        self.table().insert(spi, Some(Entry { sa, epoch, session, reports, announced: false }));
+        self.lanes
+            .lane(spi.worker().into())
+            .table()
+            .insert(spi, Some(Entry { sa, epoch, session, reports, announced: false }));
     }
 
     fn retire(&self, spi: Spi) {
-        let retired = self.table().remove(&spi);
+        let retired = self.lanes.lane(spi.worker().into()).table().remove(&spi);
         // Not under the lock: a session may end with its SA.
         drop(retired);
     }
@@ -135,7 +203,7 @@ impl DataPlane<Session> for Lane {
     }
 
     fn send(&self, _origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.socket.send(to, None, datagram, datagram.len(), 0).error.map_or(Ok(()), Err)
+        self.send_sealed(to, datagram)
     }
 }
 
@@ -149,12 +217,30 @@ fn random() -> u32 {
 mod tests {
     use super::*;
 
+    fn way(lanes: &Arc<Lanes>, number: u32) -> Way {
+        Way::new(Arc::clone(lanes), number)
+    }
+
+    fn lanes() -> Arc<Lanes> {
+        Arc::new(Lanes::bind(4, vec![Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 1, 1)]).unwrap())
+    }
+
     #[test]
     fn claimed_indexes_are_distinct_until_they_are_retired() {
-        let lane = Lane::bind().unwrap();
-        let claimed: Vec<Spi> = (0..100).map(|_| lane.claim_spi().unwrap()).collect();
-        assert_eq!(lane.table().len(), claimed.len());
-        claimed.into_iter().for_each(|spi| lane.retire(spi));
-        assert!(lane.table().is_empty());
+        let lanes = lanes();
+        let way = way(&lanes, 5);
+        let claimed: Vec<Spi> = (0..100).map(|_| way.claim_spi().unwrap()).collect();
+        assert!(claimed.iter().all(|spi| spi.worker() == 1));
+        assert_eq!(lanes.lane(1).table().len(), claimed.len());
+        claimed.into_iter().for_each(|spi| way.retire(spi));
+        assert!(lanes.lane(1).table().is_empty());
+    }
+
+    #[test]
+    fn moving_changes_address_and_port_but_not_the_indexes() {
+        let way = way(&lanes(), 6);
+        let before = (way.at(), way.source(), way.home());
+        way.advance();
+        assert!(way.at() != before.0 && way.source() != before.1 && way.home() == before.2);
     }
 }

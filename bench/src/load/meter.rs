@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::histogram::Percentiles;
 use crate::measure::accounting::{CpuTime, MachineTime, cpu_time, cpu_time_alone};
+use crate::measure::disturbance::{FOREIGN_LIMIT, STEAL_LIMIT};
 
 /// Whose processor time counts.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,7 @@ struct Times {
 /// What a phase took. Cores are processor time divided by the phase's length.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Phase {
-    /// `connect`, `idle` or `loaded`.
+    /// `connect`, `idle`, `loaded`, `active` or `churn`.
     pub(super) name: &'static str,
     /// Its length.
     pub(super) seconds: f64,
@@ -49,6 +50,10 @@ pub(super) struct Phase {
     pub(super) machine_cores: f64,
     /// What the hypervisor took.
     pub(super) stolen_cores: f64,
+    /// What programs outside the measurement used, in user space.
+    pub(super) foreign_cores: f64,
+    /// Whether either of the last two is too much.
+    pub(super) disturbed: bool,
     /// How late the generator did what was due, in milliseconds; `None` where nothing was.
     pub(super) lateness_ms: Option<Percentiles>,
 }
@@ -87,16 +92,21 @@ impl Running {
         let (now, before) = (self.meter.times()?, self.before);
         let cores = |time: Duration| time.as_secs_f64() / seconds;
         let gateway = now.gateway.since(before.gateway);
+        let generator = now.generator.since(before.generator);
         let machine = now.machine.since(before.machine);
+        let foreign_cores = cores(machine.user.saturating_sub(gateway.user + generator.user));
+        let stolen_cores = cores(machine.steal);
         Ok(Phase {
             name: self.name,
             seconds,
             gateway_cores: cores(gateway.total()),
             gateway_user_cores: cores(gateway.user),
             gateway_system_cores: cores(gateway.system),
-            generator_cores: cores(now.generator.since(before.generator).total()),
+            generator_cores: cores(generator.total()),
             machine_cores: cores(machine.busy),
-            stolen_cores: cores(machine.steal),
+            stolen_cores,
+            foreign_cores,
+            disturbed: foreign_cores > FOREIGN_LIMIT || stolen_cores > STEAL_LIMIT,
             lateness_ms,
         })
     }

@@ -1,17 +1,19 @@
-//! The result: one JSON object, or text for people.
+//! The result as one JSON object.
 
-use std::fmt;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use adit_server::gateway::SessionInfo;
 use serde::Serialize;
 
-use super::generator::{Generator, THREADS};
+use super::fairness::Fairness;
+use super::generator::{Generator, THREADS, Visits};
 use super::histogram::Percentiles;
 use super::meter::Phase;
-use super::{Carrier, Options};
-use crate::measure::machine::{Machine, Program};
+use super::options::{Carrier, Login, Options};
+use super::roam::Roaming;
+use super::targets::{self, Burst, Seen, Sessions, Target};
+use crate::report::machine::{Machine, Program};
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
 const SCHEMA: &str = "adit-bench-load/1";
@@ -28,21 +30,22 @@ pub(super) struct Report {
     /// Version of this program.
     version: &'static str,
     /// Whether this program was built without optimisation for release.
-    debug_build: bool,
+    pub(super) debug_build: bool,
     /// Seconds since 1970.
     started_at: u64,
-    machine: Machine,
+    pub(super) machine: Machine,
     gateway: Program,
-    clients: u32,
-    arrive_per_second: f64,
+    pub(super) clients: u32,
+    pub(super) arrive_per_second: f64,
+    login: Login,
     /// Echo requests per second and client.
     rate: f64,
     duration_seconds: f64,
     carrier: Carrier,
     /// Clients that got an address.
     pub(super) connected: usize,
-    /// Clients that could not connect, or lost their tunnel later.
-    failed: u32,
+    /// Clients that could not connect, or lost their tunnel later; visits do not count here.
+    pub(super) failed: u32,
     /// Why, each reason once.
     failures: Vec<String>,
     /// Clients per second, from the first to the last.
@@ -53,48 +56,108 @@ pub(super) struct Report {
     /// Whether all used ESP within 10 s after the last had connected.
     pub(super) esp_proven: bool,
     /// Sessions that sent by ESP at the end, as the clients saw it.
-    clients_on_esp: usize,
+    pub(super) clients_on_esp: usize,
     /// Live sessions at the end, as the gateway saw it.
-    gateway_sessions: usize,
+    pub(super) gateway_sessions: usize,
     /// Of these, those with `esp`.
-    gateway_on_esp: usize,
+    pub(super) gateway_on_esp: usize,
     /// The smaller of the two numbers of sessions on ESP, as a share of all clients.
     esp_share: f64,
     /// What was sent and answered; `None` where sessions were left idle.
     pub(super) echoes: Option<Echoes>,
+    /// Clients that moved meanwhile; `None` where none did.
+    pub(super) roaming: Option<Roaming>,
+    /// Some that sent much; `None` where that was left out.
+    pub(super) active: Option<Active>,
+    /// Clients that came and went; `None` where that was left out.
+    pub(super) churn: Option<Churn>,
     /// Processor time.
     pub(super) phases: Vec<Phase>,
     pub(super) memory: Memory,
+    pub(super) descriptors: Descriptors,
     /// Why the figures say more about the generator or the machine than about the gateway; `None` where they do not.
-    limited_by: Option<String>,
+    pub(super) limited_by: Option<String>,
+    /// Whether other load on this machine, or its hypervisor, took too much in any phase.
+    pub(super) disturbed: bool,
+    /// What should have been reached.
+    pub(super) targets: Vec<Target>,
 }
 
-/// Echo requests and answers of all sessions together.
-#[derive(Debug, Serialize)]
+/// Echo requests and answers of several sessions together.
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Echoes {
-    sent: u64,
-    answered: u64,
+    pub(super) sent: u64,
+    pub(super) answered: u64,
     /// Answers per request.
-    success: f64,
-    /// That of the session with the fewest.
-    least_success: f64,
+    pub(super) success: f64,
+    /// How they were shared out; `None` without a request.
+    pub(super) fairness: Option<Fairness>,
     /// From sending a request to having opened its answer.
-    rtt_ms: Percentiles,
+    pub(super) rtt_ms: Percentiles,
+}
+
+/// Some sessions that sent at most of the highest rate they can.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Active {
+    /// How many.
+    pub(super) clients: u32,
+    /// The highest rate found, in echo requests per second of all together; that of gateway and generator on one machine.
+    pub(super) capacity_per_second: f64,
+    /// That at which they sent.
+    pub(super) rate_per_second: f64,
+    /// What became of theirs.
+    pub(super) echoes: Echoes,
+    /// What became of those of the others meanwhile.
+    pub(super) others: Echoes,
+    /// Sessions that ended meanwhile.
+    pub(super) drops: u32,
+}
+
+/// Clients that connected, logged in, got one echo and left.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Churn {
+    /// How many came each second.
+    pub(super) rate_per_second: f64,
+    /// How many came in all.
+    pub(super) visits: u32,
+    /// Of these, those that could not connect or got no answer.
+    pub(super) failed: u32,
+    /// The share of the others.
+    pub(super) success: f64,
+    /// From the first datagram to the address.
+    pub(super) connect_ms: Percentiles,
+    /// Sessions that the gateway had after the last had left.
+    pub(super) sessions_left: usize,
+    /// Descriptors it had more than before.
+    pub(super) descriptors_left: usize,
+    /// Its memory before and after.
+    pub(super) memory_kib: [f64; 2],
+}
+
+/// Open files of the gateway.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Descriptors {
+    /// Before the first session.
+    pub(super) before: usize,
+    /// With all sessions.
+    pub(super) with_sessions: usize,
+    /// When all had ended.
+    pub(super) after: usize,
 }
 
 /// Resident memory of the gateway, in KiB.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Memory {
     /// Before the first session, with all devices known.
-    before_kib: f64,
+    pub(super) before_kib: f64,
     /// With all sessions, after they were idle.
-    with_sessions_kib: f64,
+    pub(super) with_sessions_kib: f64,
     /// After they had sent.
-    loaded_kib: f64,
+    pub(super) loaded_kib: f64,
     /// When all had ended.
-    after_kib: f64,
+    pub(super) after_kib: f64,
     /// What one session adds, the larger of idle and loaded.
-    per_session_kib: f64,
+    pub(super) per_session_kib: f64,
 }
 
 impl Echoes {
@@ -102,17 +165,37 @@ impl Echoes {
     pub(super) fn new(sessions: &[(u32, u32)], rtt_ms: Percentiles) -> Self {
         let sent = sessions.iter().map(|(sent, _)| u64::from(*sent)).sum();
         let answered = sessions.iter().map(|(_, answered)| u64::from(*answered)).sum();
-        let each = sessions.iter().filter(|(sent, _)| *sent > 0);
-        let least = each.map(|(sent, answered)| f64::from(*answered) / f64::from(*sent)).min_by(f64::total_cmp);
-        Self { sent, answered, success: share(answered, sent), least_success: least.unwrap_or(0.0), rtt_ms }
+        Self { sent, answered, success: share(answered, sent), fairness: Fairness::of(sessions), rtt_ms }
+    }
+}
+
+impl Churn {
+    /// From the visits, what the gateway kept of them, and its memory in bytes before and after.
+    pub(super) fn new(rate: f64, visits: &Visits, left: (usize, usize), memory: [u64; 2]) -> Self {
+        let Visits { count, failed, times, .. } = *visits;
+        Self {
+            rate_per_second: rate,
+            visits: count,
+            failed,
+            success: share(u64::from(count.saturating_sub(failed)), count.into()),
+            connect_ms: times,
+            sessions_left: left.0,
+            descriptors_left: left.1,
+            memory_kib: memory.map(kibibytes),
+        }
+    }
+
+    /// By how much its memory grew.
+    fn growth(&self) -> f64 {
+        let [before, after] = self.memory_kib;
+        after / before.max(1.0) - 1.0
     }
 }
 
 impl Memory {
     /// From bytes before, with sessions, after load, and after the last session.
     pub(super) fn new(bytes: [u64; 4], sessions: usize) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "memory is less than 2^52 bytes")]
-        let [before, with, loaded, after] = bytes.map(|bytes| bytes as f64 / 1024.0);
+        let [before, with, loaded, after] = bytes.map(kibibytes);
         #[expect(clippy::cast_precision_loss, reason = "sessions are few")]
         let per_session = (with.max(loaded) - before) / sessions.max(1) as f64;
         Self {
@@ -138,6 +221,7 @@ impl Report {
             gateway,
             clients: options.clients,
             arrive_per_second: options.arrive,
+            login: options.login,
             rate: options.rate,
             duration_seconds: options.duration.as_secs_f64(),
             carrier: options.carrier,
@@ -152,16 +236,27 @@ impl Report {
             gateway_on_esp: 0,
             esp_share: 0.0,
             echoes: None,
+            roaming: None,
+            active: None,
+            churn: None,
             phases: Vec::new(),
             memory: Memory::default(),
+            descriptors: Descriptors::default(),
             limited_by: None,
+            disturbed: false,
+            targets: Vec::new(),
         }
+    }
+
+    /// Notes who failed until now, and why.
+    pub(super) fn note_failures(&mut self, generator: &Generator) {
+        (self.failed, self.failures) = generator.ended();
     }
 
     /// Notes how sessions stand, before they are ended.
     pub(super) fn note_sessions(&mut self, generator: &Generator, sessions: &[SessionInfo]) {
         self.connected = generator.connected();
-        (self.failed, self.failures) = generator.ended();
+        self.note_failures(generator);
         self.clients_on_esp = generator.on_esp();
         self.gateway_sessions = sessions.len();
         self.gateway_on_esp = sessions.iter().filter(|session| session.carrier == "esp").count();
@@ -172,13 +267,71 @@ impl Report {
     /// Judges the figures, when all are there.
     pub(super) fn close(&mut self) {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        self.limited_by = self.phases.iter().find_map(|phase| limit(phase, cores));
+        let limits = self.phases.iter().filter_map(|phase| Some((phase.name, limit(phase, cores)?)));
+        let limits: Vec<(&'static str, String)> = limits.collect();
+        self.limited_by = limits.first().map(|(_, limit)| limit.clone());
+        self.disturbed = self.phases.iter().any(|phase| phase.disturbed);
+        self.targets = targets::judge(&self.seen(limits));
+    }
+
+    /// What targets are about.
+    fn seen(&self, limits: Vec<(&'static str, String)>) -> Seen {
+        let phase = |name: &str| self.phases.iter().find(|phase| phase.name == name);
+        let seconds = |name: &str| phase(name).map_or(0.0, |phase| phase.seconds);
+        #[expect(clippy::cast_precision_loss, reason = "sessions and descriptors are few")]
+        let count = |count: usize| count as f64;
+        let Memory { with_sessions_kib, loaded_kib, per_session_kib, .. } = self.memory;
+        let active = self.active.as_ref().map(|active| {
+            let seen = targets::Active {
+                idle_rtt_p99_ms: active.others.rtt_ms.p99,
+                jain: active.echoes.fairness.map_or(0.0, |fairness| fairness.jain),
+                drops: active.drops.into(),
+                seconds: seconds("active"),
+            };
+            (active.clients, seen)
+        });
+        let churn = self.churn.as_ref().map(|churn| {
+            let seen = targets::Churn {
+                success: churn.success,
+                connect_p99_ms: churn.connect_ms.p99,
+                sessions_left: count(churn.sessions_left),
+                descriptors_left: count(churn.descriptors_left),
+                growth: churn.growth(),
+                seconds: seconds("churn"),
+            };
+            (churn.rate_per_second, seen)
+        });
+        Seen {
+            clients: self.clients,
+            limits,
+            sessions: Sessions {
+                up: count(self.connected.min(self.gateway_sessions)),
+                echo_share: self.echoes.map(|echoes| echoes.success),
+                rtt_p99_ms: self.echoes.map(|echoes| echoes.rtt_ms.p99),
+                resident_mib: with_sessions_kib.max(loaded_kib) / 1024.0,
+                per_session_kib,
+                idle_cores: phase("idle").map(|phase| phase.gateway_cores),
+                descriptors: count(self.descriptors.with_sessions),
+                seconds: seconds("loaded"),
+            },
+            active,
+            churn,
+            burst: Burst {
+                login: self.login,
+                wanted: self.arrive_per_second,
+                reached: self.connect_rate,
+                seconds: seconds("connect"),
+            },
+        }
     }
 
     /// What makes the run a failure.
     pub(super) fn failures(&self) -> Option<String> {
-        let reasons = || self.failures.join("; ");
-        (self.failed > 0).then(|| format!("{} of {} clients failed: {}", self.failed, self.clients, reasons()))
+        let visits = self.churn.as_ref().map_or(0, |churn| churn.failed);
+        let clients = (self.failed > 0).then(|| format!("{} of {} clients failed", self.failed, self.clients));
+        let visits = (visits > 0).then(|| format!("{visits} visits failed"));
+        let parts: Vec<String> = clients.into_iter().chain(visits).collect();
+        (!parts.is_empty()).then(|| format!("{}: {}", parts.join(", "), self.failures.join("; ")))
     }
 }
 
@@ -203,48 +356,11 @@ fn share(part: u64, whole: u64) -> f64 {
     part / whole
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.machine.line())?;
-        let build = if self.debug_build { ", not a release build" } else { "" };
-        writeln!(f, "{} clients, {} arriving per second{build}\n", self.clients, self.arrive_per_second)?;
-        writeln!(f, "connected   {} at {:.0}/s, {} failed", self.connected, self.connect_rate, self.failed)?;
-        writeln!(f, "connect     {} ms", self.connect_times)?;
-        writeln!(
-            f,
-            "carrier     {} of {} on esp; the gateway says {} of {}",
-            self.clients_on_esp, self.connected, self.gateway_on_esp, self.gateway_sessions
-        )?;
-        if let Some(Echoes { sent, answered, success, least_success, rtt_ms }) = &self.echoes {
-            let (percent, least) = (success * 100.0, least_success * 100.0);
-            writeln!(f, "echo        {answered} of {sent} answered ({percent:.2} %; worst client {least:.1} %)")?;
-            writeln!(f, "round trip  {rtt_ms} ms")?;
-        }
-        let Memory { before_kib, with_sessions_kib, loaded_kib, after_kib, per_session_kib } = self.memory;
-        writeln!(
-            f,
-            "memory      {before_kib:.0} KiB before, {with_sessions_kib:.0} idle, {loaded_kib:.0} loaded, {after_kib:.0} after"
-        )?;
-        writeln!(f, "            {per_session_kib:.1} KiB per session\n")?;
-        writeln!(f, "cores       gateway (user + system)  generator  machine")?;
-        for phase in &self.phases {
-            let Phase { name, gateway_cores, gateway_user_cores: user, gateway_system_cores: system, .. } = phase;
-            let (generator, machine) = (phase.generator_cores, phase.machine_cores);
-            let gateway = format!("{gateway_cores:.3} ({user:.3} + {system:.3})");
-            writeln!(f, "{name:<10}  {gateway:<23}  {generator:<9.3}  {machine:.3}")?;
-        }
-        match &self.limited_by {
-            Some(limit) => write!(f, "\nlimited by more than the gateway: {limit}"),
-            None => write!(f, "\nneither generator nor machine was the limit"),
-        }
-    }
-}
-
-impl fmt::Display for Percentiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { p50, p90, p99, max, .. } = self;
-        write!(f, "p50 {p50:.2}, p90 {p90:.2}, p99 {p99:.2}, max {max:.2}")
-    }
+/// Bytes as KiB.
+fn kibibytes(bytes: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "memory is less than 2^52 bytes")]
+    let bytes = bytes as f64;
+    bytes / 1024.0
 }
 
 #[cfg(test)]
@@ -261,6 +377,8 @@ mod tests {
             generator_cores,
             machine_cores,
             stolen_cores: 0.0,
+            foreign_cores: 0.0,
+            disturbed: false,
             lateness_ms: Some(Percentiles { p99, ..Percentiles::default() }),
         }
     }
@@ -282,7 +400,7 @@ mod tests {
     fn worst_session_is_not_hidden_by_the_others() {
         let echoes = Echoes::new(&[(10, 10), (10, 5), (0, 0)], Percentiles::default());
         assert_eq!((echoes.sent, echoes.answered), (20, 15));
-        assert_eq!((echoes.success, echoes.least_success), (0.75, 0.5));
+        assert_eq!((echoes.success, echoes.fairness.unwrap().lowest), (0.75, 0.5));
     }
 
     #[test]

@@ -3,15 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use adit_net::control;
 use anyhow::{Context as _, Result};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ipnet::{IpNet, Ipv4Net};
-use serde_json::json;
 
 use crate::lab::{self, GATEWAY_V4, Host, Lab, Process};
-use crate::measure::machine::Program;
 use crate::programs::Gateway;
+use crate::report::machine::Program;
+
+use super::client::Pass;
+use super::options::{Login, Options};
+use super::passes;
 
 /// Networks from which clients come, as a gateway lets only so many strangers of one /24 in at once.
 const NETWORKS: u8 = 16;
@@ -19,8 +20,6 @@ const NETWORKS: u8 = 16;
 const POOL: &str = "10.77.0.0/16";
 /// The gateway's own limit, unless more clients come.
 const SESSIONS: u32 = 10_000;
-/// Calls for tokens under way.
-const CALLS: usize = 8;
 
 /// A running gateway and its clients' host.
 pub(super) struct Site {
@@ -33,11 +32,12 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Starts a gateway for so many clients.
+    /// Starts a gateway for so many clients, and makes what these log in with.
     ///
     /// # Errors
-    /// Where the system permits no lab, or the gateway does not start.
-    pub(super) fn start(clients: u32) -> Result<Self> {
+    /// Where the system permits no lab, or the gateway does not start, or when `check` fails.
+    pub(super) fn start(options: &Options, check: &dyn Fn() -> Result<()>) -> Result<(Self, Vec<Pass>)> {
+        let clients = options.clients;
         let binaries = lab::binaries()?;
         let mut lab = Lab::pair(false)?;
         let (host, near) = (lab.host("gateway")?, lab.host("client")?);
@@ -51,29 +51,22 @@ impl Site {
         gateway.set("pool.v4", POOL);
         gateway.set("limits.sessions", &clients.max(SESSIONS).to_string());
         gateway.init()?.success()?;
+        check()?;
+        let enrolled = match options.login {
+            Login::Certificate => Some(passes::certificates(&gateway.folder().join("state"), clients, check)?),
+            Login::Token => None,
+        };
         gateway.start()?;
         let inner = gateway.inner_addresses()?.into_iter().find_map(|address| match address {
             std::net::IpAddr::V4(v4) => Some(v4),
             std::net::IpAddr::V6(_) => None,
         });
         let inner = inner.context("the gateway has an inner IPv4 address")?;
-        Ok(Self { gateway, inner, clients: near, program: binaries.server, _lab: lab })
-    }
-
-    /// Makes a device for each client and returns their tokens, over the socket that `adit-server token` uses, too.
-    ///
-    /// # Errors
-    /// What the gateway says.
-    pub(super) fn tokens(&self, clients: u32) -> Result<Vec<String>> {
-        let socket = &self.gateway.folder().join("run").join("server.sock");
-        let token = |number: u32| async move {
-            let body = json!({ "user": format!("load{number}") });
-            let answer = control::call(socket, "POST", "/token", &body).await?;
-            let token = answer.get("token").and_then(|token| token.as_str()).context("a token in the answer")?;
-            anyhow::Ok(token.to_owned())
+        let passes = match enrolled {
+            Some(passes) => passes,
+            None => passes::tokens(&gateway.folder().join("run").join("server.sock"), clients, check)?,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-        runtime.block_on(stream::iter(0..clients).map(token).buffered(CALLS).try_collect())
+        Ok((Self { gateway, inner, clients: near, program: binaries.server, _lab: lab }, passes))
     }
 
     /// The running gateway.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -128,7 +129,7 @@ impl MachineTime {
     }
 }
 
-/// Counters of a host's network (`/proc/net/snmp`).
+/// Counters of a host's network (`/proc/net/snmp` and `/proc/net/netstat`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counters(HashMap<String, u64>);
 
@@ -136,8 +137,9 @@ impl Counters {
     /// Those of one host, now.
     pub(crate) fn of(host: &Host) -> Result<Self> {
         // Not /proc/net, which is that of the process's first thread.
-        let text = host.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).context("read network counters")?;
-        Ok(Self::parse(&text))
+        let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        let text = host.run(move || Ok::<_, io::Error>(read("snmp")? + &read("netstat")?));
+        Ok(Self::parse(&text.context("read network counters")?))
     }
 
     /// Pairs of lines, the first with names, the second with values, both beginning with the protocol.
@@ -153,11 +155,24 @@ impl Counters {
         Self(counters)
     }
 
-    /// How much the counter `name` (protocol and name in one, such as `TcpRetransSegs`) grew since `before`.
+    /// How much the counter `name` (protocol and name in one, such as `TcpRetransSegs` or `TcpExtTCPOFOQueue`) grew since `before`.
     pub(crate) fn growth(&self, before: &Self, name: &str) -> u64 {
         let of = |counters: &Self| counters.0.get(name).copied().unwrap_or_default();
         of(self).saturating_sub(of(before))
     }
+}
+
+/// Packets that a link of a host dropped until now, in and out, for want of room (`/proc/net/dev`).
+pub(crate) fn link_drops(host: &Host, link: &str) -> Result<u64> {
+    let text = host.run(|| fs::read_to_string("/proc/thread-self/net/dev")).context("read the links' counters")?;
+    parse_link_drops(&text, link).with_context(|| format!("find the drops of {link}"))
+}
+
+/// The fourth of the eight columns about reception, and the fourth of those about transmission.
+fn parse_link_drops(text: &str, link: &str) -> Option<u64> {
+    let counters = text.lines().find_map(|line| line.trim().strip_prefix(link)?.strip_prefix(':'))?;
+    let columns: Vec<u64> = counters.split_whitespace().map_while(|column| column.parse().ok()).collect();
+    Some(columns.get(3)? + columns.get(11)?)
 }
 
 #[cfg(test)]
@@ -203,6 +218,15 @@ mod tests {
         assert_eq!(after.growth(&before, "TcpRetransSegs"), 3);
         assert_eq!(after.growth(&before, "UdpRcvbufErrors"), 0);
         assert_eq!(after.growth(&before, "TcpInCsumErrors"), 0);
+    }
+
+    #[test]
+    fn drops_of_a_link_are_those_in_and_out() {
+        let text = "Inter-|   Receive |  Transmit\n face |bytes packets\n    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
+                    adit0: 1 2 0 30 0 0 0 0 1 2 0 7 0 0 0 0\n";
+        assert_eq!(parse_link_drops(text, "adit0"), Some(37));
+        assert_eq!(parse_link_drops(text, "adit"), None);
+        assert_eq!(parse_link_drops("eth0: 1 2", "eth0"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Shows progress on the standard error: one line that changes on a terminal, else one line for each turn.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     terminal: bool,
     started: Instant,
     expected: Duration,
@@ -16,7 +16,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Begins; `expected` is a guess for one turn, until the first is done.
-    pub(super) fn start(expected: Duration, turns: u32) -> Self {
+    pub(crate) fn start(expected: Duration, turns: u32) -> Self {
         let terminal = io::stderr().is_terminal();
         Self { terminal, started: Instant::now(), expected, turns, done: 0, last: String::new() }
     }
@@ -38,12 +38,17 @@ impl Progress {
     }
 
     /// Notes that a system's turn is over.
-    pub(super) fn turn_done(&mut self) {
+    pub(crate) fn turn_done(&mut self) {
         self.done += 1;
     }
 
+    /// Notes that more turns will come than it began with.
+    pub(crate) fn expect_more(&mut self, turns: u32) {
+        self.turns += turns;
+    }
+
     /// Clears the line.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.terminal {
             let _closed = write!(io::stderr().lock(), "\r\x1b[K");
         }

@@ -2,47 +2,55 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result, bail};
 
-use super::accounting::{MachineTime, cpu_time};
-use super::meter::{Effort, Reading};
+use super::disturbance::Moment;
+use super::drops::Drops;
+use super::meter::{Meter, Outcome, Resident, expected};
 use super::progress::Progress;
-use super::report::{Report, Run};
 use super::task::Task;
 use crate::interrupt::Interrupt;
 use crate::lab::Lab;
+use crate::report::model::{Effort, Report, Run};
 use crate::systems::{Running, System};
 
 /// About how long it takes to start and stop a system.
 const START_UP: Duration = Duration::from_secs(1);
 
-/// Measures everything and notes it in `report`.
+/// Every system once in each round, as indices; each round begins with another one.
+pub(crate) fn rotating(systems: usize, rounds: u32) -> Vec<usize> {
+    let rounds = usize::try_from(rounds).unwrap_or(usize::MAX);
+    (0..rounds).flat_map(|round| (0..systems).map(move |index| (round + index) % systems)).collect()
+}
+
+/// Measures systems in an order given as indices of `systems`, and notes every run in `report`, which says with what effort.
+///
+/// At each of its turns a system is started, does all tasks, and ends; its turns are its rounds, counted from 1.
 ///
 /// # Errors
 ///
 /// Fails when interrupted, and at the end where any run did.
-pub(super) fn run(
+pub(crate) fn run(
     systems: &[Box<dyn System>],
+    order: &[usize],
     tasks: &[Task],
-    rounds: u32,
-    effort: &Effort,
     report: &mut Report,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let one: Duration = START_UP + tasks.iter().map(|task| effort.expected(*task)).sum::<Duration>();
-    let turns = u32::try_from(systems.len()).context("systems are few")? * rounds;
-    let mut progress = Progress::start(one, turns);
-    for round in 1..=rounds {
-        for index in 0..systems.len() {
-            // Another system begins each round.
-            let first = usize::try_from(round - 1).context("rounds are few")?;
-            let Some(system) = systems.get((first + index) % systems.len()) else { continue };
-            let mut turn = Turn { round, system: system.as_ref(), effort, report, interrupt, progress: &mut progress };
-            turn.take(tasks)?;
-            progress.turn_done();
-        }
+    let started = Instant::now();
+    let turns = u32::try_from(order.len()).context("turns are few")?;
+    let mut progress = Progress::start(expected_turn(&report.effort, tasks), turns);
+    let mut rounds = vec![0; systems.len()];
+    for index in order {
+        let (Some(system), Some(round)) = (systems.get(*index), rounds.get_mut(*index)) else { continue };
+        *round += 1;
+        let taken = turn(system.as_ref(), *round, tasks, report, interrupt, &mut progress);
+        report.total_seconds = started.elapsed().as_secs_f64();
+        taken?;
+        progress.turn_done();
     }
     progress.end();
+    report.complete = true;
     let failed = report.runs.iter().filter(|run| run.error.is_some()).count();
     if failed > 0 {
         bail!("{failed} of {} runs failed; the report says why", report.runs.len());
@@ -50,74 +58,154 @@ pub(super) fn run(
     Ok(())
 }
 
+/// About how long one turn takes.
+pub(crate) fn expected_turn(effort: &Effort, tasks: &[Task]) -> Duration {
+    START_UP + tasks.iter().map(|task| expected(effort, *task)).sum::<Duration>()
+}
+
+/// Lets a system take one turn: it is started, does all tasks, and ends; every run is noted in `report`, failed ones too.
+///
+/// # Errors
+///
+/// Fails when interrupted.
+pub(crate) fn turn(
+    system: &dyn System,
+    round: u32,
+    tasks: &[Task],
+    report: &mut Report,
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+) -> Result<()> {
+    Turn { round, system, report, interrupt, progress }.take(tasks)
+}
+
 /// One system's turn in one round.
 struct Turn<'a> {
     round: u32,
     system: &'a dyn System,
-    effort: &'a Effort,
     report: &'a mut Report,
     interrupt: &'a Interrupt,
     progress: &'a mut Progress,
 }
 
+/// A system that carries packets, and what was seen of its start.
+struct Started {
+    running: Running,
+    carried_after: Option<Duration>,
+    fresh: Resident,
+    drops: Drops,
+}
+
 impl Turn<'_> {
-    fn take(&mut self, tasks: &[Task]) -> Result<()> {
+    fn take(mut self, tasks: &[Task]) -> Result<()> {
         self.interrupt.check()?;
         self.progress.show(self.round, self.system.name(), "starts");
         let start = Instant::now();
-        let running = match self.start() {
-            Ok(running) => running,
+        let mut started = match self.start() {
+            Ok(started) => started,
             Err(error) => {
                 self.interrupt.check()?;
-                self.note(None, start.elapsed(), (Duration::ZERO, Duration::ZERO), Err(error));
+                let run = self.outcome(None, start.elapsed(), Err(error));
+                self.report.runs.push(run);
                 return Ok(());
             }
         };
         for task in tasks {
             self.progress.show(self.round, self.system.name(), task.name());
-            self.measure(*task, &running)?;
+            self.measure(*task, &mut started)?;
         }
         Ok(())
     }
 
-    fn start(&mut self) -> Result<Running> {
-        let running = self.system.start(Lab::pair(self.report.wire())?)?;
-        running.wait_until_it_carries()?;
+    fn start(&mut self) -> Result<Started> {
+        let running = self.system.start(self.lab()?)?;
+        let carried = running.wait_until_it_carries()?;
         if self.report.cable_features.is_empty() {
             self.report.cable_features = running.client.host.features("eth0").unwrap_or_default();
         }
         let name = self.system.name();
         if let Some(subject) = self.report.systems.iter_mut().find(|subject| subject.name == name) {
-            subject.observe(&running);
+            subject.mtu = running.client.host.mtu(&running.client.link).ok();
         }
-        Ok(running)
+        let carried_after = running.client_started().map(|started| carried.duration_since(started));
+        let (fresh, drops) = (Resident::of(&running), Drops::of(&running));
+        Ok(Started { running, carried_after, fresh, drops })
     }
 
-    fn measure(&mut self, task: Task, running: &Running) -> Result<()> {
-        let hint = self.report.last(self.system.name(), task);
-        let involved = || cpu_time(running.processes().chain([std::process::id()]));
-        let before = (Instant::now(), MachineTime::now()?, involved().unwrap_or_default());
-        let outcome = self.effort.measure(task, running, hint, self.interrupt);
-        self.interrupt.check()?;
-        let (elapsed, machine) = (before.0.elapsed(), MachineTime::now()?.since(before.1));
-        // A process that has ended is an error of the run already.
-        let own = involved().unwrap_or(before.2).since(before.2);
-        let disturbance = (machine.user.saturating_sub(own.user), machine.steal);
-        self.note(Some(task), elapsed, disturbance, outcome);
-        if let Some(run) = self.report.runs.last_mut() {
-            run.carrier = running.carrier();
+    /// The lab of this turn; every system of a round meets the same chance, and every round another.
+    fn lab(&self) -> Result<Lab> {
+        match &self.report.network {
+            None => Lab::pair(self.report.wire),
+            Some(network) => Lab::pair_through(network, self.report.seed.wrapping_add(u64::from(self.round) - 1)),
         }
+    }
+
+    fn measure(&mut self, task: Task, started: &mut Started) -> Result<()> {
+        let hint = last(self.report, self.system.name(), task.hint());
+        let Started { running, carried_after, fresh, .. } = started;
+        let (start, before) = (Instant::now(), Moment::now(running.processes())?);
+        let (effort, interrupt) = (&self.report.effort, self.interrupt);
+        let mut meter = Meter { effort, running, carried_after: *carried_after, fresh: *fresh, hint, interrupt };
+        let outcome = meter.measure(task);
+        self.interrupt.check()?;
+        let mut run = self.outcome(Some(task), start.elapsed(), outcome);
+        Moment::now(started.running.processes())?.judge(&before, &mut run);
+        run.carrier = started.running.carrier();
+        let drops = Drops::of(&started.running);
+        if run.error.is_none() {
+            run.readings.extend(drops.since(&started.drops));
+        }
+        started.drops = drops;
+        self.report.runs.push(run);
         Ok(())
     }
 
-    fn note(
-        &mut self,
-        task: Option<Task>,
-        elapsed: Duration,
-        disturbance: (Duration, Duration),
-        outcome: Result<Vec<Reading>, Error>,
-    ) {
-        let run = Run::new((self.round, self.system.name(), task), elapsed, disturbance, outcome);
-        self.report.runs.push(run);
+    fn outcome(&self, task: Option<Task>, elapsed: Duration, outcome: Result<Outcome>) -> Run {
+        let (Outcome { readings, timeline, latencies }, error) = match outcome {
+            Ok(outcome) => (outcome, None),
+            Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
+        };
+        Run {
+            round: self.round,
+            system: self.system.name().to_owned(),
+            task: task.map(|task| task.to_string()),
+            seconds: elapsed.as_secs_f64(),
+            foreign_cores: 0.0,
+            stolen_cores: 0.0,
+            throttled_seconds: 0.0,
+            overheated: 0,
+            disturbed: false,
+            readings,
+            carrier: None,
+            error,
+            timeline,
+            latencies,
+        }
+    }
+}
+
+/// What a search of this system found most recently.
+fn last(report: &Report, system: &str, task: Task) -> Option<f64> {
+    let mine = |run: &&Run| run.system == system && run.task.as_deref() == Some(task.name());
+    report.runs.iter().rev().filter(mine).find_map(|run| run.value("rate"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::tests::example;
+
+    #[test]
+    fn another_system_begins_each_round() {
+        assert_eq!(rotating(3, 4), [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2]);
+        assert!(rotating(0, 4).is_empty());
+    }
+
+    #[test]
+    fn searches_begin_where_the_last_one_of_the_system_ended() {
+        let report = example();
+        let task = crate::measure::task::selected(&["tcp-up".parse().unwrap()])[0];
+        assert_eq!(last(&report, "adit", task), Some(5.0));
+        assert_eq!(last(&report, "quincy", task), None);
     }
 }

@@ -3,13 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
-
 use crate::traffic::Direction;
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Task {
+pub(crate) enum Task {
     /// Connections under full load for a while.
     Tcp {
         /// How many at once.
@@ -17,7 +15,12 @@ pub(super) enum Task {
         /// Which way, seen from the client.
         direction: Direction,
     },
-    /// The highest rate of UDP packets to the gateway with at most 1 % loss, by search.
+    /// One connection each way, both under full load at once.
+    TcpBoth,
+    /// One connection from the client at half the rate that it reached alone: a tunnel that is not at its limit has nothing
+    /// to mend.
+    TcpHalf,
+    /// The highest rate of UDP packets to the gateway with at most 1 % loss, and that with at most 0.1 %, by search.
     UdpLoss {
         /// UDP payload of each.
         size: usize,
@@ -32,43 +35,65 @@ pub(super) enum Task {
         /// Whether one TCP connection to the gateway is under full load meanwhile.
         loaded: bool,
     },
-    /// Resident memory of the processes, after all that came before.
+    /// What the processes gain in resident memory by ten short transfers.
+    MemoryGrowth,
+    /// Resident memory of the processes, at their start and after all that came before.
     Memory,
+    /// From the start of the client to the first packet that passes.
+    Connect,
+    /// From a pulled cable's return, and from a gateway's death, to the next packet that passes.
+    Reconnect,
 }
 
 use Direction::{Download, Upload};
 
 /// All measurements, in the order in which they are made.
-const ALL: [Task; 11] = [
+const ALL: [Task; 16] = [
     Task::Rtt { loaded: false },
     Task::Tcp { connections: 1, direction: Upload },
     Task::Tcp { connections: 1, direction: Download },
     Task::Tcp { connections: 4, direction: Upload },
     Task::Tcp { connections: 4, direction: Download },
+    Task::TcpBoth,
+    Task::TcpHalf,
     Task::Rtt { loaded: true },
     Task::UdpLoss { size: 1_200 },
     Task::UdpLoss { size: 64 },
     Task::UdpFlood { size: 1_200 },
     Task::UdpFlood { size: 64 },
+    Task::MemoryGrowth,
     Task::Memory,
+    // These two start programs anew, so nothing comes after them.
+    Task::Connect,
+    Task::Reconnect,
 ];
 
 impl Task {
     /// Its name in the report and on the command line.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp { connections: 1, direction: Upload } => "tcp-up",
             Self::Tcp { connections: 1, direction: Download } => "tcp-down",
             Self::Tcp { direction: Upload, .. } => "tcp4-up",
             Self::Tcp { direction: Download, .. } => "tcp4-down",
+            Self::TcpBoth => "tcp-both",
+            Self::TcpHalf => "tcp-half",
             Self::UdpLoss { size: 64 } => "udp64-loss",
             Self::UdpLoss { .. } => "udp1200-loss",
             Self::UdpFlood { size: 64 } => "udp64-flood",
             Self::UdpFlood { .. } => "udp1200-flood",
             Self::Rtt { loaded: false } => "rtt-idle",
             Self::Rtt { loaded: true } => "rtt-load",
+            Self::MemoryGrowth => "memory-growth",
             Self::Memory => "memory",
+            Self::Connect => "connect",
+            Self::Reconnect => "reconnect",
         }
+    }
+
+    /// The task whose last `rate` helps this one to begin; a search begins where it ended before.
+    pub(crate) fn hint(self) -> Self {
+        if self == Self::TcpHalf { Self::Tcp { connections: 1, direction: Upload } } else { self }
     }
 }
 
@@ -78,15 +103,9 @@ impl fmt::Display for Task {
     }
 }
 
-impl Serialize for Task {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 /// A task or a group of them, as the command line names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Selection(&'static str);
+pub(crate) struct Selection(&'static str);
 
 /// Groups whose members do not begin with their name, with those members.
 const GROUPS: [(&str, &[&str]); 2] =
@@ -114,7 +133,7 @@ impl FromStr for Selection {
 }
 
 /// The tasks that were asked for, in their order; all where nothing was.
-pub(super) fn selected(selections: &[Selection]) -> Vec<Task> {
+pub(crate) fn selected(selections: &[Selection]) -> Vec<Task> {
     let wanted = |task: Task| selections.is_empty() || selections.iter().any(|selection| selection.holds(task));
     ALL.into_iter().filter(|task| wanted(*task)).collect()
 }
@@ -130,7 +149,8 @@ mod tests {
 
     #[test]
     fn groups_stand_for_their_members() {
-        assert_eq!(names(&["tcp"]), ["tcp-up", "tcp-down"]);
+        assert_eq!(names(&["tcp"]), ["tcp-up", "tcp-down", "tcp-both", "tcp-half"]);
+        assert_eq!(names(&["memory"]), ["memory-growth", "memory"]);
         assert_eq!(names(&["tcp4"]), ["tcp4-up", "tcp4-down"]);
         assert_eq!(names(&["rtt", "udp64-flood"]), ["rtt-idle", "rtt-load", "udp64-flood"]);
         assert_eq!(names(&["cpu"]), ["tcp-up", "tcp-down"]);

@@ -1,5 +1,6 @@
 //! Adit itself, in any number of variants that differ in settings or in the build.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use adit_proto::exit::{Exit, Failure};
 use anyhow::{Context, Result, ensure};
 
-use super::{End, Owner, Running, System};
+use super::{End, Owner, Restart, Running, System, told};
 use crate::lab::{self, Binaries, Lab, Process};
 use crate::programs::{Client, Gateway, TUN};
 
@@ -98,7 +99,14 @@ impl System for Adit {
     }
 
     fn settings(&self) -> Vec<(String, String)> {
-        self.variant.settings.clone()
+        let of_variant = |wanted: &str| self.variant.settings.iter().find(|(key, _)| key == wanted);
+        let suites = of_variant("esp.suites").map_or("aes-256-gcm", |(_, value)| value.as_str());
+        let cipher = suites.split(',').next().unwrap_or(suites).to_uppercase();
+        let workers = of_variant("workers.count").map_or("one a core", |(_, value)| value.as_str());
+        let threads = format!("gateway: {workers}, client: 1, beside one for control");
+        let mut settings = told(&[("cipher", &cipher), ("threads", &threads)]);
+        settings.extend(self.variant.settings.iter().cloned());
+        settings
     }
 
     fn start(&self, mut lab: Lab) -> Result<Running> {
@@ -124,10 +132,9 @@ impl System for Adit {
             address: v4(&gateway.inner_addresses()?)?,
             process: gateway.process().map(Process::id),
         };
-        let owner = Programs { client, _gateway: gateway };
-        if !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned())) {
-            owner.wait_for_fast_carrier();
-        }
+        let fast = !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned()));
+        let owner = Programs { client, gateway, fast };
+        owner.wait_for_fast_carrier();
         Ok(Running { client: near, gateway: far, owner: Box::new(owner), _lab: lab })
     }
 }
@@ -136,22 +143,67 @@ impl System for Adit {
 #[derive(Debug)]
 struct Programs {
     client: Client,
-    _gateway: Gateway,
+    gateway: Gateway,
+    /// Whether the gateway offers `esp`.
+    fast: bool,
 }
 
 impl Programs {
     /// Gives the client time to change from `quic`, which it begins with, to `esp`; without it `quic` is what is measured.
     fn wait_for_fast_carrier(&self) {
         let deadline = Instant::now() + SWITCH;
-        while self.carrier().as_deref() != Some("esp") && Instant::now() < deadline {
+        while self.fast && self.carrier().as_deref() != Some("esp") && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(50));
         }
     }
+
+    fn start_client_again(&mut self) -> Result<Restart> {
+        self.client.stop()?;
+        let ended = Instant::now();
+        self.client.up()?;
+        self.wait_for_fast_carrier();
+        restarted(ended, self.client.process())
+    }
+
+    fn start_gateway_again(&mut self) -> Result<Restart> {
+        self.gateway.kill();
+        let ended = Instant::now();
+        self.gateway.start()?;
+        restarted(ended, self.gateway.process())
+    }
+}
+
+fn restarted(ended: Instant, process: Option<&Process>) -> Result<Restart> {
+    let process = process.context("the program runs")?;
+    Ok(Restart { ended, started: process.started(), process: process.id() })
 }
 
 impl Owner for Programs {
     fn carrier(&self) -> Option<String> {
         self.client.status().ok()?.carrier
+    }
+
+    fn started(&self, _process: u32) -> Option<Instant> {
+        // It waited for the faster carrier first; `restart_client` tells how long it takes to the first echo.
+        None
+    }
+
+    fn drops(&self) -> BTreeMap<String, u64> {
+        let of_client = self.client.status().map(|status| status.drops).unwrap_or_default();
+        let of_gateway = self.gateway.sessions().unwrap_or_default().into_iter().map(|session| session.drops);
+        let mut drops = BTreeMap::new();
+        for (reason, count) in of_gateway.flatten().chain(of_client) {
+            *drops.entry(reason).or_default() += count;
+        }
+        drops
+    }
+
+    fn restart_client(&mut self) -> Option<Result<Restart>> {
+        Some(self.start_client_again())
+    }
+
+    fn restart_gateway(&mut self) -> Option<Result<Restart>> {
+        Some(self.start_gateway_again())
     }
 }
 
@@ -176,6 +228,16 @@ mod tests {
         assert_eq!("adit".parse::<Variant>().unwrap().settings, []);
         assert!("two words".parse::<Variant>().is_err());
         assert!("x:key".parse::<Variant>().is_err());
+    }
+
+    #[test]
+    fn settings_tell_the_cipher() {
+        let cipher = |variant: &str| {
+            let settings = Adit::new(variant.parse().unwrap()).settings();
+            settings.into_iter().find(|(key, _)| key == "cipher").unwrap().1
+        };
+        assert_eq!(cipher("adit"), "AES-256-GCM");
+        assert_eq!(cipher("small:esp.suites=aes-128-gcm"), "AES-128-GCM");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! WireGuard in user space: `wireguard-go` and `boringtun-cli`, configured over their UAPI socket.
+//! WireGuard in user space: `wireguard-go`, `boringtun-cli` and `gotatun`, configured over their UAPI socket.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 use ipnet::Ipv4Net;
 
 use super::keys::KeyPair;
-use super::{End, Programs, Running, System, wait_for};
+use super::{End, MTU, Programs, Running, System, told, wait_for};
 use crate::lab::{GATEWAY_V4, Host, Lab, Process};
 
 /// Name of the TUN device at both ends.
@@ -22,10 +22,11 @@ const LINK: &str = "wg0";
 /// Where the programs listen for their configuration, in each host.
 const SOCKET: &str = "/var/run/wireguard/wg0.sock";
 const PORT: u16 = 51_820;
-/// What WireGuard leaves of a cable of 1,500 bytes, with room for an outer IPv6 header: its own default.
-const MTU: u32 = 1_420;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// Arguments of the implementations in Rust: without a drop of privileges, which needs a user to drop to.
+const KEEP_PRIVILEGES: &[&str] = &["--foreground", "--disable-drop-privileges", LINK];
 
 /// One of the implementations.
 #[derive(Debug)]
@@ -33,18 +34,26 @@ pub(super) struct WireGuard {
     name: &'static str,
     program: Result<PathBuf, Failure>,
     arguments: &'static [&'static str],
+    threads: &'static str,
 }
 
 impl WireGuard {
     /// The implementation in Go.
     pub(super) fn go(programs: &Programs) -> Self {
-        Self { name: "wireguard-go", program: programs.find("wireguard-go"), arguments: &["--foreground", LINK] }
+        let (arguments, threads) = (&["--foreground", LINK], "Go's default, a core each");
+        Self { name: "wireguard-go", program: programs.find("wireguard-go"), arguments, threads }
     }
 
-    /// The implementation in Rust; without its own drop of privileges, which needs a user to drop to.
+    /// Cloudflare's implementation in Rust.
     pub(super) fn boringtun(programs: &Programs) -> Self {
-        let arguments = &["--foreground", "--disable-drop-privileges", LINK];
-        Self { name: "boringtun", program: programs.find("boringtun-cli"), arguments }
+        let (arguments, threads) = (KEEP_PRIVILEGES, "4 at each end, its default");
+        Self { name: "boringtun", program: programs.find("boringtun-cli"), arguments, threads }
+    }
+
+    /// Mullvad's descendant of it.
+    pub(super) fn gotatun(programs: &Programs) -> Self {
+        let (arguments, threads) = (KEEP_PRIVILEGES, "tokio's default, a core each");
+        Self { name: "gotatun", program: programs.find("gotatun"), arguments, threads }
     }
 
     fn spawn(&self, program: &Path, host: &Host) -> Result<Process> {
@@ -61,6 +70,10 @@ impl System for WireGuard {
 
     fn programs(&self) -> Result<Vec<PathBuf>, Failure> {
         self.program.clone().map(|program| vec![program])
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        told(&[("cipher", "ChaCha20-Poly1305"), ("threads", self.threads)])
     }
 
     fn start(&self, mut lab: Lab) -> Result<Running> {

@@ -48,11 +48,40 @@ impl Latencies {
         self.microseconds.get(rank as usize - 1).copied()
     }
 
+    /// The share (0 to 1) of all requests that was answered within a time, as pairs of microseconds and share, both rising;
+    /// at most 119 of them, which are dense where the share comes near to 1.
+    #[must_use]
+    pub fn distribution(&self) -> Vec<(f64, f64)> {
+        let answers = self.microseconds.len();
+        #[expect(clippy::cast_precision_loss, reason = "requests are far fewer than 2^52")]
+        let (of_answers, of_requests) =
+            (|rank: usize| rank as f64 / answers as f64, |rank| rank as f64 / self.sent as f64);
+        let mut pairs: Vec<(f64, f64)> = Vec::new();
+        let mut wanted = shares();
+        let mut next = wanted.next();
+        for (time, rank) in self.microseconds.iter().zip(1..) {
+            let reached = next.is_some_and(|share| of_answers(rank) >= share);
+            while next.is_some_and(|share| of_answers(rank) >= share) {
+                next = wanted.next();
+            }
+            if reached || rank == answers {
+                pairs.push((*time, of_requests(rank)));
+            }
+        }
+        pairs
+    }
+
     /// Requests without an answer.
     #[must_use]
     pub fn lost(&self) -> usize {
         self.sent - self.microseconds.len()
     }
+}
+
+/// Shares of a distribution worth a point: each percent, then each tenth and hundredth of the last one.
+fn shares() -> impl Iterator<Item = f64> {
+    let steps = [(0..=99, 0.01, 0.0), (1..=9, 0.001, 0.99), (1..=10, 0.000_1, 0.999)];
+    steps.into_iter().flat_map(|(range, step, base)| range.map(move |n| base + step * f64::from(n)))
 }
 
 /// Sends `count` echo requests from `host`, `rate` per second, and collects the answers.
@@ -125,7 +154,7 @@ fn now() -> Duration {
 }
 
 /// An echo request (RFC 792) that bears its number in its payload, where 16 bits are not the limit.
-fn request(number: u32) -> [u8; LENGTH] {
+pub(super) fn request(number: u32) -> [u8; LENGTH] {
     let mut packet = [0x61; LENGTH];
     let [_, _, high, low] = number.to_be_bytes();
     let head = [ECHO_REQUEST, 0, 0, 0, IDENTIFIER[0], IDENTIFIER[1], high, low];
@@ -138,7 +167,7 @@ fn request(number: u32) -> [u8; LENGTH] {
 }
 
 /// The number of the request that an IPv4 packet answers; `None` where it is something else.
-fn answered(packet: &[u8]) -> Option<usize> {
+pub(super) fn answered(packet: &[u8]) -> Option<usize> {
     let icmp = packet.get(usize::from(packet.first()? & 0x0f) * 4..)?;
     let mine = *icmp.first()? == ECHO_REPLY && icmp.get(4..6)? == IDENTIFIER;
     let number = u32::from_be_bytes(*icmp.get(8..)?.first_chunk()?);
@@ -156,6 +185,19 @@ mod tests {
         assert_eq!(quantiles, [Some(500.0), Some(900.0), Some(990.0), Some(999.0)]);
         assert_eq!(latencies.lost(), 1);
         assert_eq!(Latencies::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn distribution_rises_to_the_share_that_was_answered() {
+        let latencies = Latencies::new((1..=9_000).rev().map(f64::from).collect(), 10_000);
+        let pairs = latencies.distribution();
+        assert!(pairs.len() <= 119, "{}", pairs.len());
+        assert!(pairs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{pairs:?}");
+        assert_eq!((pairs[0], pairs[pairs.len() - 1]), ((1.0, 0.0001), (9_000.0, 0.9)));
+        let median = pairs.iter().find(|(time, _)| *time >= 4_500.0).unwrap();
+        assert!((median.1 - 0.45).abs() < 1e-9, "{median:?}");
+        assert_eq!(Latencies::new(vec![7.0], 1).distribution(), [(7.0, 1.0)]);
+        assert_eq!(Latencies::default().distribution(), []);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::prctl;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::Direction;
@@ -15,6 +16,13 @@ use crate::lab::Host;
 
 /// Bytes handed to the kernel, and taken from it, at once.
 const BLOCK: usize = 128 * 1024;
+
+/// A paced sender wakes up this often.
+const PACE: Duration = Duration::from_micros(250);
+/// How late the kernel may wake a paced sender, in nanoseconds; the default is 50 µs.
+const TIMER_SLACK_NANOSECONDS: u64 = 1_000;
+/// What a paced sender may be behind and still make up for.
+const BACKLOG: Duration = Duration::from_millis(5);
 
 /// Longest wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,6 +55,19 @@ impl Streams {
     ///
     /// Fails where a connection does not come about, or the kernel lacks the congestion control.
     pub fn start(client: &Host, server: &Host, plan: &StreamPlan) -> Result<Self> {
+        Self::at_rate(client, server, plan, None)
+    }
+
+    /// As [`start`](Self::start), but each connection sends no more than `rate` bytes per second, evenly.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a connection does not come about, or the kernel lacks the congestion control.
+    pub fn start_paced(client: &Host, server: &Host, plan: &StreamPlan, rate: f64) -> Result<Self> {
+        Self::at_rate(client, server, plan, Some(rate))
+    }
+
+    fn at_rate(client: &Host, server: &Host, plan: &StreamPlan, rate: Option<f64>) -> Result<Self> {
         let listener = server.run({
             let plan = plan.clone();
             move || listen(&plan)
@@ -62,7 +83,7 @@ impl Streams {
                 Direction::Upload => ((client, near), (server, far)),
                 Direction::Download => ((server, far), (client, near)),
             };
-            streams.add(from, to)?;
+            streams.add(from, to, rate)?;
         }
         Ok(streams)
     }
@@ -73,14 +94,17 @@ impl Streams {
         self.received.load(Ordering::Relaxed)
     }
 
-    fn add(&mut self, from: (&Host, TcpStream), to: (&Host, TcpStream)) -> Result<()> {
+    fn add(&mut self, from: (&Host, TcpStream), to: (&Host, TcpStream), rate: Option<f64>) -> Result<()> {
         let (sender, receiver) = (from.1, to.1);
         for socket in [&sender, &receiver] {
             self.sockets.push(socket.try_clone().context("copy a socket's descriptor")?);
         }
         let received = Arc::clone(&self.received);
         self.threads.push(to.0.start(move || take(receiver, &received)));
-        self.threads.push(from.0.start(move || give(sender)));
+        self.threads.push(from.0.start(move || match rate {
+            Some(rate) => give_paced(sender, rate),
+            None => give(sender),
+        }));
         Ok(())
     }
 }
@@ -116,6 +140,27 @@ fn connect(address: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
 fn give(mut stream: TcpStream) {
     let block = vec![0x5a; BLOCK];
     while stream.write(&block).is_ok_and(|sent| sent > 0) {}
+}
+
+/// Sends what is due at `rate` bytes per second, until the connection is shut down.
+fn give_paced(mut stream: TcpStream, rate: f64) {
+    // Without it the steps are coarser, and the rate is the same.
+    let _coarse = prctl::set_timerslack(TIMER_SLACK_NANOSECONDS);
+    let block = vec![0x5a; BLOCK];
+    let mut last = Instant::now();
+    loop {
+        let passed = last.elapsed().min(BACKLOG);
+        last = Instant::now();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few milliseconds of a rate")]
+        let mut due = (rate * passed.as_secs_f64()) as usize;
+        while due > 0 {
+            match stream.write(block.get(..due.min(BLOCK)).unwrap_or_default()) {
+                Ok(sent) if sent > 0 => due -= sent,
+                Ok(_) | Err(_) => return,
+            }
+        }
+        thread::sleep(PACE);
+    }
 }
 
 /// Counts what arrives until the connection is shut down.

@@ -60,6 +60,41 @@ fn gateway_forgets_the_keys_of_a_killed_client() {
 }
 
 #[test]
+fn keys_of_a_session_that_another_of_the_same_device_replaces_are_dead_at_once() {
+    let Some(mut tunnel) = Tunnel::start(Options::default()) else { return };
+    stands(&tunnel, 0, "esp");
+    let address = tunnel.client().inner_addresses().unwrap()[0];
+    let old = tunnel.session_of(address).unwrap();
+    let wire = Wire::start(tunnel.client().host());
+    reach(tunnel.client().host(), INTERNET[0]);
+    let sent = wire.datagrams().into_iter().find(|one| one.to_gateway && one.is_esp()).unwrap();
+    let again = udp_packet(sent.source, (GATEWAY_V4, PORT).into(), 64, &sent.payload);
+    // Without a farewell, so that the gateway still has the session.
+    tunnel.clients[0].kill();
+    inject(tunnel.client().host(), CABLE, vec![again.clone()]).unwrap();
+    eventually("its keys are still known", || {
+        (tunnel.session_of(address)?.drops.get("replayed").copied()? > 0).then_some(())
+    });
+
+    tunnel.clients[0].up().unwrap();
+    let status = stands(&tunnel, 0, "esp");
+    let new = tunnel.session_of(status.addresses[0].addr()).unwrap();
+    assert_ne!(new.session, old.session);
+    assert_eq!(tunnel.gateway.sessions().unwrap().len(), 1, "there is one session of the device");
+    inject(tunnel.client().host(), CABLE, vec![again]).unwrap();
+    eventually("a datagram of the old session names no SA", || {
+        let status = tunnel.gateway.admin_json(&["status"]).unwrap();
+        (status["drops"]["unknown_spi"].as_u64()? > 0).then_some(())
+    });
+    let server = TcpServer::start(&tunnel.internet, INTERNET[0]).unwrap();
+    for direction in [Direction::Upload, Direction::Download] {
+        assert!(transfer(tunnel.client().host(), server.address(), direction, 4 << 20).unwrap().is_intact());
+    }
+    let after = tunnel.session_of(address).unwrap();
+    assert_eq!((after.session, after.carrier.as_str()), (new.session, "esp"));
+}
+
+#[test]
 fn revoked_device_is_cut_off_within_a_second_under_load() {
     let Some(tunnel) = Tunnel::start(Options::default()) else { return };
     stands(&tunnel, 0, "esp");

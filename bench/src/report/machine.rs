@@ -8,7 +8,7 @@ use std::thread;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use nix::sys::utsname::uname;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// CPU flags that ciphers and checksums depend on.
 const CPU_FLAGS: [&str; 12] = [
@@ -44,26 +44,26 @@ const SYSCTLS: [&str; 13] = [
 ];
 
 /// The machine as it was when a measurement began.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// Name and release of the kernel.
-    kernel: String,
+    pub(crate) kernel: String,
     /// Model of the first processor.
-    cpu_model: String,
+    pub(crate) cpu_model: String,
     /// Processors this program may use.
-    cores: usize,
+    pub(crate) cores: usize,
     /// Flags of the processor that matter here.
-    cpu_flags: Vec<String>,
+    pub(crate) cpu_flags: Vec<String>,
     /// Memory in bytes.
-    memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Sysctls by name, as they are outside the lab.
-    sysctls: BTreeMap<String, String>,
+    pub(crate) sysctls: BTreeMap<String, String>,
     /// Niceness of this program and of all it starts; below 0 they go before other work on the machine.
-    nice: i64,
+    pub(crate) nice: i64,
     /// Load average over a minute.
-    load_average: f64,
+    pub(crate) load_average: f64,
     /// Commit of the source tree this program was built in, with `+` where files differ from it; `None` elsewhere.
-    commit: Option<String>,
+    pub(crate) commit: Option<String>,
 }
 
 impl Machine {
@@ -133,14 +133,14 @@ fn commit() -> Option<String> {
 }
 
 /// What identifies a program.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// Its file name.
-    name: String,
+    pub(crate) name: String,
     /// What it says of its version, where it does.
-    version: Option<String>,
+    pub(crate) version: Option<String>,
     /// SHA-256 of its file, in hexadecimal.
-    sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
 }
 
 impl Program {

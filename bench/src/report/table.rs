@@ -2,18 +2,60 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Figure, Report, Run, Subject};
+use super::model::{Figure, Report, Run, Subject};
+use super::overlay::Overlay;
+use super::summary::DROPS;
 
 /// Metrics that are shown only where one of their values is not zero: they say that something was lost or mended.
-const QUIET: [&str; 6] = ["retransmits", "checksum_errors", "udp_buffer_drops", "reordered", "lost", "sender_limited"];
+const QUIET: [&str; 9] = [
+    "retransmits",
+    "checksum_errors",
+    "out_of_order",
+    "reordering",
+    "udp_buffer_drops",
+    "device_drops",
+    "reordered",
+    "lost",
+    "sender_limited",
+];
 /// Metrics that are in the JSON object only.
-const HIDDEN: [&str; 2] = ["cpu_user", "machine_cpu"];
+const HIDDEN: [&str; 7] = [
+    "cpu_user",
+    "cpu_system",
+    "cpu_client_user",
+    "cpu_client_system",
+    "cpu_gateway_user",
+    "cpu_gateway_system",
+    "machine_cpu",
+];
+
+/// Whether a metric counts what was lost or mended, so that its usual value is zero.
+pub(super) fn tells_of_trouble(metric: &str) -> bool {
+    QUIET.contains(&metric) || metric.starts_with(DROPS)
+}
+
+/// The tables of several files, one after the other, each under its name.
+pub(super) fn of_all(overlay: &Overlay<'_>) -> String {
+    let [source] = overlay.sources.as_slice() else {
+        let mut text = String::new();
+        let differences = overlay.differences();
+        if !differences.is_empty() {
+            text.push_str("Do not compare figures across these files: their circumstances differ.\n");
+            differences.iter().for_each(|difference| text.extend(["  ", difference, "\n"]));
+        }
+        for source in &overlay.sources {
+            let _infallible = writeln!(text, "\n== {} ==\n{}", source.name, of(source.report));
+        }
+        return text.trim().to_owned();
+    };
+    of(source.report)
+}
 
 /// The whole table.
-pub(super) fn of(report: &Report) -> String {
+pub(crate) fn of(report: &Report) -> String {
     let mut text = report.circumstances();
     text.push('\n');
-    text.push_str(&blocks(&report.summary, report.reference()));
+    text.push_str(&blocks(&report.summary, report.reference.as_deref()));
     text.push_str(&notes(&report.systems, &report.runs));
     text.trim_end().to_owned()
 }
@@ -23,16 +65,16 @@ fn blocks(figures: &[Figure], reference: Option<&str>) -> String {
     let mut text = String::new();
     for block in figures.chunk_by(|a, b| a.task == b.task && a.metric == b.metric) {
         let Some(first) = block.first() else { continue };
-        let silent = |figure: &Figure| QUIET.contains(&figure.metric) && figure.high == 0.0;
-        if block.iter().all(silent) || HIDDEN.contains(&first.metric) {
+        let silent = |figure: &Figure| tells_of_trouble(&figure.metric) && figure.high == 0.0;
+        if block.iter().all(silent) || HIDDEN.contains(&first.metric.as_str()) {
             continue;
         }
-        let _infallible = writeln!(text, "\n{} {} [{}]", first.task.name(), first.metric, first.unit);
+        let _infallible = writeln!(text, "\n{} {} [{}]", first.task, first.metric, first.unit);
         let width = block.iter().map(|figure| figure.system.len()).max().unwrap_or_default();
         for figure in block.iter().filter(|figure| !silent(figure)) {
             let spread = format!("({}–{})", number(figure.low), number(figure.high));
             let _infallible = write!(text, "  {:<width$}  {:>9}  {spread:<19}", figure.system, number(figure.median));
-            let comparable = !QUIET.contains(&figure.metric);
+            let comparable = !tells_of_trouble(&figure.metric);
             if let (Some(ratio), Some(reference), true) = (figure.ratio, reference, comparable) {
                 let _infallible = write!(text, "  {ratio:.2} × {reference}");
             }
@@ -63,7 +105,7 @@ fn notes(systems: &[Subject], runs: &[Run]) -> String {
     }
     for run in runs {
         if let Some(error) = &run.error {
-            let task = run.task.map_or("start", |task| task.name());
+            let task = run.task.as_deref().unwrap_or("start");
             let _infallible = writeln!(text, "round {}, {}, {task}: failed: {error}", run.round, run.system);
         }
     }
@@ -76,7 +118,7 @@ fn notes(systems: &[Subject], runs: &[Run]) -> String {
 }
 
 /// A number with three or four significant digits.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -87,29 +129,17 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::example;
+    use super::super::model::tests::example;
     use super::*;
 
     #[test]
     fn systems_stand_below_each_other_with_spread_and_ratio() {
-        let (systems, runs, task) = example();
-        let figure = |system: &str, median, ratio| Figure {
-            task,
-            metric: "rate",
-            unit: "Gbit/s",
-            system: system.to_owned(),
-            count: 3,
-            median,
-            low: median - 1.0,
-            high: median + 1.0,
-            ratio: Some(ratio),
-        };
-        let figures = [figure("plain", 20.0, 1.0), figure("adit", 5.0, 0.25)];
+        let report = example();
         let expected = "\ntcp-up rate [Gbit/s]\n  \
-                        plain       20.0  (19.0–21.0)          1.00 × plain\n  \
+                        plain       20.0  (10.0–30.0)          1.00 × plain\n  \
                         adit        5.00  (4.00–6.00)          0.25 × plain\n";
-        assert_eq!(blocks(&figures, Some("plain")), expected);
-        assert_eq!(notes(&systems, &runs), "\nquincy: not measured, is not installed\n");
+        assert_eq!(blocks(&report.summary, Some("plain")), expected);
+        assert_eq!(notes(&report.systems, &report.runs), "\nquincy: not measured, is not installed\n");
     }
 
     #[test]

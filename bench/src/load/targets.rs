@@ -1,0 +1,330 @@
+//! What a gateway should reach on a machine of two cores, and what it was seen to reach.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::options::Login;
+
+/// Sessions that the targets of many sessions are about.
+const SESSIONS: u32 = 10_000;
+/// Active sessions among them.
+const ACTIVE: u32 = 200;
+/// How long the targets last, in seconds: many sessions, active ones, churn, and a burst.
+const LONG: f64 = 900.0;
+const ACTIVE_LONG: f64 = 300.0;
+const CHURN_LONG: f64 = 1_800.0;
+const BURST_LONG: f64 = 60.0;
+/// Clients per second that come and go.
+const CHURN: f64 = 100.0;
+/// Clients per second of a burst.
+const BURST: f64 = 250.0;
+
+/// One target beside what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Target {
+    /// Whose target: `L1` and `L2` of many sessions, `C1` of clients that come and go, `C2` of a burst.
+    pub(super) name: &'static str,
+    /// What is meant, with its unit.
+    pub(super) what: &'static str,
+    /// The bound, such as `<= 20`.
+    pub(super) target: String,
+    /// What was seen; `None` where this run could not show it.
+    pub(super) measured: Option<f64>,
+    /// Whether that is within the bound; `None` where it was not measured, or says nothing of the gateway.
+    pub(super) met: Option<bool>,
+    /// Why there is nothing to judge, or how this run differs from what the target asks for.
+    pub(super) note: Option<String>,
+}
+
+/// What was seen of everything targets are about; each part `None` where it was not done.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// Clients that were to connect.
+    pub(super) clients: u32,
+    /// What kept a phase from showing the gateway alone, by the phase's name.
+    pub(super) limits: Vec<(&'static str, String)>,
+    /// All sessions.
+    pub(super) sessions: Sessions,
+    /// Those that sent much, with the number of them.
+    pub(super) active: Option<(u32, Active)>,
+    /// Clients that came and went, with how many per second.
+    pub(super) churn: Option<(f64, Churn)>,
+    /// How they connected.
+    pub(super) burst: Burst,
+}
+
+impl Seen {
+    /// What limited one of these phases.
+    fn limit(&self, phases: &[&str]) -> Option<&str> {
+        self.limits.iter().find(|(phase, _)| phases.contains(phase)).map(|(_, limit)| limit.as_str())
+    }
+}
+
+/// All sessions, up at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sessions {
+    pub(super) up: f64,
+    pub(super) echo_share: Option<f64>,
+    pub(super) rtt_p99_ms: Option<f64>,
+    pub(super) resident_mib: f64,
+    pub(super) per_session_kib: f64,
+    pub(super) idle_cores: Option<f64>,
+    pub(super) descriptors: f64,
+    pub(super) seconds: f64,
+}
+
+/// Some that sent much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Active {
+    pub(super) idle_rtt_p99_ms: f64,
+    pub(super) jain: f64,
+    pub(super) drops: f64,
+    pub(super) seconds: f64,
+}
+
+/// Clients that came and went.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Churn {
+    pub(super) success: f64,
+    pub(super) connect_p99_ms: f64,
+    pub(super) sessions_left: f64,
+    pub(super) descriptors_left: f64,
+    pub(super) growth: f64,
+    pub(super) seconds: f64,
+}
+
+/// How clients connected.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Burst {
+    pub(super) login: Login,
+    pub(super) wanted: f64,
+    pub(super) reached: f64,
+    pub(super) seconds: f64,
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self { login: Login::Token, wanted: 0.0, reached: 0.0, seconds: 0.0 }
+    }
+}
+
+/// On which side of a bound a value has to be.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    Least(f64),
+    Most(f64),
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::Least(bound) => value >= bound,
+            Self::Most(bound) => value <= bound,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Least(bound) => write!(f, ">= {bound}"),
+            Self::Most(bound) => write!(f, "<= {bound}"),
+        }
+    }
+}
+
+/// One line of a group: what, its bound, and the value.
+type Line = (&'static str, Bound, Option<f64>);
+
+/// All targets, in their order.
+pub(super) fn judge(seen: &Seen) -> Vec<Target> {
+    [sessions(seen), active(seen), churn(seen), burst(seen)].concat()
+}
+
+fn sessions(seen: &Seen) -> Vec<Target> {
+    let needs = (seen.clients < SESSIONS).then(|| format!("needs --clients {SESSIONS}"));
+    let Sessions { up, echo_share, rtt_p99_ms, resident_mib, per_session_kib, idle_cores, descriptors, seconds } =
+        seen.sessions;
+    let lines = [
+        ("sessions up", Bound::Least(SESSIONS.into()), Some(up)),
+        ("echoes answered, %", Bound::Least(99.99), echo_share.map(percent)),
+        ("echo round trip, p99, ms", Bound::Most(20.0), rtt_p99_ms),
+        ("gateway memory, MiB", Bound::Most(1_024.0), Some(resident_mib)),
+        ("memory per session, KiB", Bound::Most(100.0), Some(per_session_kib)),
+        ("gateway, idle sessions, cores", Bound::Most(0.15), idle_cores),
+        ("gateway descriptors", Bound::Most(200.0), Some(descriptors)),
+    ];
+    group("L1", &lines, needs, &differs(seconds, LONG), seen.limit(&["connect", "idle", "loaded"]))
+}
+
+fn active(seen: &Seen) -> Vec<Target> {
+    let (count, found) = seen.active.map_or((0, None), |(count, active)| (count, Some(active)));
+    let all = SESSIONS + ACTIVE;
+    let is_large = found.is_some() && count >= ACTIVE && seen.clients >= all;
+    let needs = (!is_large).then(|| format!("needs --clients {all} --active {ACTIVE}"));
+    let lines = [
+        ("echo round trip of the others, p99, ms", Bound::Most(50.0), found.map(|active| active.idle_rtt_p99_ms)),
+        ("fairness of active sessions, Jain", Bound::Least(0.9), found.map(|active| active.jain)),
+        ("sessions lost", Bound::Most(0.0), found.map(|active| active.drops)),
+    ];
+    let differs = differs(found.map_or(0.0, |active| active.seconds), ACTIVE_LONG);
+    group("L2", &lines, needs, &differs, seen.limit(&["active"]))
+}
+
+fn churn(seen: &Seen) -> Vec<Target> {
+    let (rate, found) = seen.churn.map_or((0.0, None), |(rate, churn)| (rate, Some(churn)));
+    let needs = (rate < CHURN).then(|| format!("needs --churn {CHURN}/s"));
+    let lines = [
+        ("visits answered, %", Bound::Least(99.99), found.map(|churn| percent(churn.success))),
+        ("connect, p99, ms", Bound::Most(500.0), found.map(|churn| churn.connect_p99_ms)),
+        ("sessions left", Bound::Most(0.0), found.map(|churn| churn.sessions_left)),
+        ("descriptors left", Bound::Most(0.0), found.map(|churn| churn.descriptors_left)),
+        ("gateway memory growth, %", Bound::Most(5.0), found.map(|churn| percent(churn.growth))),
+    ];
+    let differs = differs(found.map_or(0.0, |churn| churn.seconds), CHURN_LONG);
+    group("C1", &lines, needs, &differs, seen.limit(&["churn"]))
+}
+
+fn burst(seen: &Seen) -> Vec<Target> {
+    let Burst { login, wanted, reached, seconds } = seen.burst;
+    let is_one = login == Login::Certificate && wanted >= BURST;
+    // A little more, as the last arrives when its turn is over.
+    let needs = (!is_one).then(|| "needs --login certificate --arrive 300/s --clients 18000".to_owned());
+    let line = ("connects with certificates, 1/s", Bound::Least(BURST), Some(reached));
+    let mut targets = group("C2", &[line], needs, &differs(seconds, BURST_LONG), seen.limit(&["connect"]));
+    targets.push(Target {
+        name: "C2",
+        what: "connects with tickets, 1/s",
+        target: Bound::Least(500.0).to_string(),
+        measured: None,
+        met: None,
+        note: Some("not comparable: this gateway resumes no TLS session, by design".to_owned()),
+    });
+    targets
+}
+
+/// The targets of one name, in a run that `needs` something else to show them, or differs from what they ask for.
+fn group(name: &'static str, lines: &[Line], needs: Option<String>, differs: &str, limit: Option<&str>) -> Vec<Target> {
+    let target = |&(what, bound, value): &Line| {
+        let target = bound.to_string();
+        let unmeasured = |why: String| {
+            let note = Some(format!("not measured: {why}"));
+            Target { name, what, target: target.clone(), measured: None, met: None, note }
+        };
+        if let Some(needs) = &needs {
+            return unmeasured(needs.clone());
+        }
+        let Some(value) = value else { return unmeasured("this run left it out".to_owned()) };
+        let difference = (!differs.is_empty()).then(|| differs.to_owned());
+        let is_met = bound.holds(value);
+        let (met, note) = match limit {
+            Some(limit) if !is_met => (None, Some(format!("not comparable: {limit}"))),
+            _ => (Some(is_met), difference),
+        };
+        Target { name, what, target: target.clone(), measured: Some(value), met, note }
+    };
+    lines.iter().map(target).collect()
+}
+
+/// How the length of a run differs from that of a target.
+fn differs(seconds: f64, wanted: f64) -> String {
+    if seconds >= wanted { String::new() } else { format!("over {seconds:.0} s, not {wanted:.0} s") }
+}
+
+fn percent(share: f64) -> f64 {
+    share * 100.0
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, what, target, measured, met, note } = self;
+        let measured = measured.map_or_else(String::new, number);
+        let verdict = match met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "",
+        };
+        let note = note.as_deref().unwrap_or_default();
+        let line = format!("{name}  {what:<38}  {target:<9}  {measured:>9}  {verdict:<6}  {note}");
+        write!(f, "{}", line.trim_end())
+    }
+}
+
+/// With as many decimals as tell something.
+fn number(value: f64) -> String {
+    if value.abs() >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run of so many clients that reaches everything but the memory it takes.
+    fn seen(clients: u32) -> Seen {
+        let sessions = Sessions {
+            up: clients.into(),
+            echo_share: Some(1.0),
+            rtt_p99_ms: Some(3.0),
+            resident_mib: 2_000.0,
+            per_session_kib: 70.0,
+            idle_cores: Some(0.1),
+            descriptors: 20.0,
+            seconds: 900.0,
+        };
+        Seen { clients, sessions, ..Seen::default() }
+    }
+
+    fn of<'a>(targets: &'a [Target], name: &str, what: &str) -> &'a Target {
+        targets.iter().find(|target| target.name == name && target.what.starts_with(what)).unwrap()
+    }
+
+    #[test]
+    fn small_runs_say_what_they_need() {
+        let targets = judge(&seen(50));
+        assert!(targets.iter().all(|target| target.measured.is_none() && target.met.is_none()));
+        for (name, words) in [("L1", "--clients 10000"), ("L2", "--active 200"), ("C1", "--churn"), ("C2", "--login")] {
+            let note = of(&targets, name, "").note.as_deref().unwrap();
+            assert!(note.starts_with("not measured: needs") && note.contains(words), "{note}");
+        }
+    }
+
+    #[test]
+    fn large_runs_are_judged_line_by_line() {
+        let targets = judge(&seen(10_000));
+        assert_eq!(of(&targets, "L1", "sessions up").met, Some(true));
+        assert_eq!(of(&targets, "L1", "sessions up").note, None);
+        let memory = of(&targets, "L1", "gateway memory");
+        assert_eq!((memory.measured, memory.met), (Some(2_000.0), Some(false)));
+        assert_eq!(of(&targets, "L2", "").met, None);
+    }
+
+    #[test]
+    fn what_the_generator_missed_is_not_the_gateways_fault() {
+        let late = |phase| Seen { limits: vec![(phase, "the generator was late".to_owned())], ..seen(10_000) };
+        assert_eq!(of(&judge(&late("churn")), "L1", "gateway memory").met, Some(false));
+        let targets = judge(&late("loaded"));
+        assert_eq!(of(&targets, "L1", "sessions up").met, Some(true));
+        let memory = of(&targets, "L1", "gateway memory");
+        assert_eq!((memory.met, memory.note.as_deref()), (None, Some("not comparable: the generator was late")));
+    }
+
+    #[test]
+    fn shorter_runs_say_so() {
+        let mut seen = seen(10_200);
+        seen.sessions.seconds = 20.0;
+        seen.active = Some((200, Active { idle_rtt_p99_ms: 10.0, jain: 0.99, drops: 0.0, seconds: 300.0 }));
+        let targets = judge(&seen);
+        assert_eq!(of(&targets, "L1", "sessions").note.as_deref(), Some("over 20 s, not 900 s"));
+        assert_eq!((of(&targets, "L2", "fair").met, &of(&targets, "L2", "fair").note), (Some(true), &None));
+    }
+
+    #[test]
+    fn a_burst_needs_certificates() {
+        let mut seen = seen(18_000);
+        seen.burst = Burst { login: Login::Certificate, wanted: 300.0, reached: 240.0, seconds: 60.0 };
+        assert_eq!(of(&judge(&seen), "C2", "connects with c").met, Some(false));
+        seen.burst.login = Login::Token;
+        assert_eq!(of(&judge(&seen), "C2", "connects with c").measured, None);
+    }
+}

@@ -1,0 +1,123 @@
+//! UDP packets through the tunnel: the highest rate with little loss, and what arrives of too many.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Meter, count, reading};
+use crate::report::model::Reading;
+use crate::traffic::{BarragePlan, BarrageReport, BarrageTarget, Search, highest_rate};
+
+/// Loss that a rate may have and still count as held.
+const PERMITTED_LOSS: f64 = 0.01;
+/// Loss that a rate may have and still count as clean.
+const CLEAN_LOSS: f64 = 0.001;
+/// A sender that reaches less than this share of a rate did not try it.
+const REACHED: f64 = 0.97;
+/// First rate of a search, packets per second; later rounds begin where the last one ended.
+const FIRST_RATE: f64 = 40_000.0;
+/// No search goes higher, packets per second.
+const HIGHEST_RATE: f64 = 2e6;
+/// Factor between rates from the one that held downwards to one that is clean, unless precision is lower.
+const CLEAN_STRIDE: f64 = 1.06;
+
+impl Meter<'_> {
+    /// Searches the highest rate with at most 1 % loss, and from there downwards the highest with at most 0.1 %.
+    pub(super) fn udp_loss(&self, size: usize) -> Result<Vec<Reading>> {
+        let target = BarrageTarget::start(&self.running.gateway.host, self.target())?;
+        let mut trial = Trial { permitted: PERMITTED_LOSS, held: None, sender_limited: false };
+        let (first, stride) = self.hint.filter(|rate| *rate > 1.0).map_or((FIRST_RATE, 1.7), |rate| (rate, 1.2));
+        let precision = self.effort.precision;
+        let search = Search { first, stride, precision, ceiling: HIGHEST_RATE };
+        let rate = highest_rate(search, |rate| Ok(trial.judge(rate, self.barrage(&target, size, rate)?)))?;
+        let mut clean = 0.0;
+        if rate > 0.0 {
+            let mut known = trial.held;
+            let mut strict = Trial { permitted: CLEAN_LOSS, held: None, sender_limited: false };
+            let stride = (precision * 0.999).max(CLEAN_STRIDE);
+            clean = highest_rate(Search { first: rate, stride, precision, ceiling: rate }, |rate| {
+                let report = known.take().map_or_else(|| self.barrage(&target, size, rate), Ok)?;
+                Ok(strict.judge(rate, report))
+            })?;
+        }
+        let mut readings = vec![
+            reading("rate", "packets/s", rate),
+            reading("clean_rate", "packets/s", clean),
+            reading("goodput", "Mbit/s", megabits(rate, size)),
+        ];
+        readings.extend(trial.held.map(|report| reading("reordered", "packets", count(report.reordered))));
+        readings.push(reading("sender_limited", "0 or 1", f64::from(u8::from(trial.sender_limited))));
+        Ok(readings)
+    }
+
+    fn barrage(&self, target: &BarrageTarget, size: usize, rate: f64) -> Result<BarrageReport> {
+        self.interrupt.check()?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are below the ceiling")]
+        let (rate, duration) = (Some(rate as u32), self.effort.step);
+        let plan = BarragePlan { size, rate, warm_up: Duration::ZERO, duration };
+        target.send_from(&self.running.client.host, plan)
+    }
+
+    /// Counts what arrives while the client sends as many as it can.
+    pub(super) fn udp_flood(&self, size: usize) -> Result<Vec<Reading>> {
+        let target = BarrageTarget::start(&self.running.gateway.host, self.target())?;
+        let (warm_up, duration) = (self.effort.warm_up.min(self.effort.step), self.effort.step);
+        let plan = BarragePlan { size, rate: None, warm_up, duration };
+        let report = target.send_from(&self.running.client.host, plan)?;
+        Ok(vec![
+            reading("delivered", "packets/s", report.delivered()),
+            reading("goodput", "Mbit/s", megabits(report.delivered(), size)),
+            reading("offered", "packets/s", report.offered()),
+            reading("reordered", "packets", count(report.reordered)),
+        ])
+    }
+}
+
+/// A search for the highest rate that holds.
+#[derive(Debug)]
+struct Trial {
+    /// Loss that a rate may have.
+    permitted: f64,
+    /// What came of the last rate that held.
+    held: Option<BarrageReport>,
+    /// Whether the sender, not the tunnel, was too slow for the last rate that did not hold.
+    sender_limited: bool,
+}
+
+impl Trial {
+    /// Whether a rate held.
+    fn judge(&mut self, rate: f64, report: BarrageReport) -> bool {
+        let reached = report.offered() >= rate * REACHED;
+        let holds = report.loss() <= self.permitted && reached;
+        self.sender_limited = !holds && !reached;
+        if holds {
+            self.held = Some(report);
+        }
+        holds
+    }
+}
+
+/// Rate of UDP payload.
+fn megabits(packets_per_second: f64, size: usize) -> f64 {
+    packets_per_second * f64::from(u32::try_from(size).unwrap_or(u32::MAX)) * 8.0 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(sent: u64, received: u64) -> BarrageReport {
+        BarrageReport { sent, received, reordered: 0, elapsed: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn rate_holds_where_it_was_tried_and_little_was_lost() {
+        let mut trial = Trial { permitted: CLEAN_LOSS, held: None, sender_limited: false };
+        assert!(trial.judge(10_000.0, report(10_000, 9_995)));
+        assert_eq!(trial.held.map(|report| report.received), Some(9_995));
+        assert!(!trial.judge(20_000.0, report(20_000, 19_900)));
+        assert!(!trial.sender_limited && trial.held.is_some_and(|report| report.sent == 10_000));
+        assert!(!trial.judge(20_000.0, report(15_000, 15_000)));
+        assert!(trial.sender_limited);
+    }
+}
