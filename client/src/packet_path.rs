@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use adit_net::counters::Counters;
 use adit_net::esp::EspSettings;
-use adit_net::tun::{Queue, Tun};
+use adit_net::tun::{LARGEST_PACKET, Queue, Tun};
 use adit_net::udp::{EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
+use crate::host::SMALLEST_MTU;
 use session::ClientRouting;
 pub(crate) use session::TunnelSession;
 
@@ -62,10 +63,14 @@ impl PacketPath {
     /// alone.
     ///
     /// # Errors
-    /// The system gives no thread, or the device has not exactly one queue.
+    /// `InvalidInput` if the device has not exactly one queue, or [`PacketPathSettings::mtu`] is out of its bounds;
+    /// else the system gives no thread.
     pub fn start(tun: Tun, settings: PacketPathSettings) -> io::Result<Self> {
         let [_queue] = tun.queues() else { return Err(io::ErrorKind::InvalidInput.into()) };
         let PacketPathSettings { esp, mtu, worker, udp_offload, mark } = settings;
+        if !(usize::from(SMALLEST_MTU)..=LARGEST_PACKET).contains(&usize::from(mtu)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the mtu of esp is not between 1280 and 9216"));
+        }
         let sockets = esp.as_ref().map_or_else(Vec::new, |_| open_sockets(mark, udp_offload));
         let routing = Arc::new(ClientRouting::default());
         // One thread for both directions is as fast as two, and costs less.
@@ -224,6 +229,17 @@ mod tests {
             let with = path(PacketPathSettings { mark: Some(crate::host::MARK), ..settings });
             assert_eq!(with.esp(), Some(&EspSettings::default()));
             assert_eq!(with.link(), "adit0");
+        });
+    }
+
+    #[test]
+    fn mtu_out_of_bounds_is_refused() {
+        in_namespace(|| async {
+            for mtu in [1279, 9217] {
+                let settings = PacketPathSettings { mtu, ..PacketPathSettings::default() };
+                let started = PacketPath::start(Tun::create("adit0", 1, true).unwrap(), settings);
+                assert_eq!(started.err().map(|error| error.kind()), Some(io::ErrorKind::InvalidInput));
+            }
         });
     }
 

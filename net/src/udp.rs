@@ -71,21 +71,21 @@ impl EspSocket {
         debug_assert!(datagrams.len() <= MAX_BYTES.min(MAX_SEGMENTS * segment), "more than one call takes");
         let segment = segment.max(1);
         let to = SocketAddr::new(to.ip().to_canonical(), to.port()).with_scope_of(to);
-        let sending = Sending {
+        let call = SendCall {
             socket: self,
             address: self.address(to).into(),
             control: Control::departure(to.ip(), local.map(|local| local.to_canonical()), ecn),
         };
         if datagrams.len() <= segment || !self.segmentation.is_due() {
-            return sending.one_by_one(datagrams, segment);
+            return call.one_by_one(datagrams, segment);
         }
-        match sending.together(datagrams, segment) {
+        match call.together(datagrams, segment) {
             Ok(()) => {
                 self.segmentation.handle_success();
                 Sent { datagrams: datagrams.len().div_ceil(segment), error: None }
             }
             Err(error) if refuses_to_segment(&error) => {
-                let sent = sending.one_by_one(datagrams, segment);
+                let sent = call.one_by_one(datagrams, segment);
                 // Otherwise it is the datagrams it refuses.
                 if sent.datagrams > 0 {
                     let pause = self.segmentation.handle_refusal();
@@ -148,13 +148,13 @@ impl AsFd for EspSocket {
 }
 
 /// One call of [`EspSocket::send`].
-struct Sending<'a> {
+struct SendCall<'a> {
     socket: &'a EspSocket,
     address: SockAddr,
     control: Control,
 }
 
-impl Sending<'_> {
+impl SendCall<'_> {
     fn together(&self, datagrams: &[u8], segment: usize) -> io::Result<()> {
         let segment = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
         let control = self.control.clone().with_segment(segment);

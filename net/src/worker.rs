@@ -47,6 +47,10 @@ pub trait Routing: Send + Sync + 'static {
     /// What an owner knows of a session.
     type Session: AsRef<Carriers> + Send + Sync + 'static;
 
+    /// One source of packets from the TUN device gets one of so many parts of the "too big" answers. More than 1 where
+    /// there are many sources, so that none keeps the answers from all others.
+    const TOO_BIG_PARTS: u32 = 4;
+
     /// The session to which a packet from the TUN device goes.
     fn session_of(&self, packet: &IpPacket) -> Option<Arc<Self::Session>>;
 

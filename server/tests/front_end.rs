@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::Carrier;
 use adit_net::counters::Counters;
+use adit_net::h3::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::h3::error::Code;
 use adit_server::gateway::{LiveGateway, OpenError};
@@ -117,6 +118,24 @@ fn scoped_tunnels_are_not_offered() {
         let path = "/.well-known/masque/ip/192.0.2.1/17/";
         assert_eq!(tunnel_at(&http, path, None).await.unwrap().status, 501);
         assert!(world.sessions.is_empty());
+    });
+}
+
+#[test]
+fn request_whose_answer_is_left_unread_ends() {
+    in_namespace(async || {
+        let world = World::new().await;
+        let http = world.connect_with(Some(world.enroll("alice")), |transport| {
+            // Too little for any answer.
+            transport.stream_receive_window(8_u8.into());
+        });
+        let http = http.await;
+        let mut stream = ask(&http, "/.well-known/masque/ip/192.0.2.1/17/", None).await.unwrap();
+        // The gateway gives up after a second; reading earlier would let the rest of the answer in.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let ended = stream.next_event().await;
+        let Err(StreamError::Reset(code)) = ended else { panic!("the gateway waits: {ended:?}") };
+        assert_eq!(code, Code::EXCESSIVE_LOAD.value());
     });
 }
 

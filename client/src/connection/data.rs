@@ -132,7 +132,9 @@ impl DataPath {
 /// Moves packets from an embedder's source to the gateway until the source fails, which is what it returns.
 pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -> io::Error {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut too_big = TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1, RandomState::new().build_hasher().finish());
+    let (per_second, burst) = TOO_BIG_RATE;
+    // The embedder is the only source.
+    let mut too_big = TooBigAnswers::new(per_second, burst, 1, RandomState::new().build_hasher().finish());
     loop {
         if let Err(error) = source.receive(&mut batch, BATCH).await {
             return error;

@@ -78,6 +78,9 @@ impl ClientRouting {
 impl Routing for ClientRouting {
     type Session = TunnelSession;
 
+    /// The only source is this host.
+    const TOO_BIG_PARTS: u32 = 1;
+
     fn session_of(&self, _packet: &IpPacket) -> Option<Arc<TunnelSession>> {
         self.current.load_full()
     }

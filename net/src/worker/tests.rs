@@ -11,6 +11,7 @@ use adit_proto::offload::split::Checksums;
 use nix::sys::socket::{setsockopt, sockopt};
 
 mod full;
+mod held;
 mod lifecycle;
 mod receive;
 mod reports;

@@ -64,7 +64,10 @@ pub(super) struct Transmit<S> {
 }
 
 impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
-    pub(super) fn new() -> Self {
+    /// `too_big_parts` is [`Routing::TOO_BIG_PARTS`].
+    pub(super) fn new(too_big_parts: u32) -> Self {
+        let (per_second, burst) = TOO_BIG_RATE;
+        let seed = RandomState::new().build_hasher().finish();
         Self {
             slots: Slots::new(),
             linear: vec![0; MAX_SUPERPACKET_LEN].into_boxed_slice(),
@@ -74,7 +77,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             last: None,
             for_connection: (None, Vec::with_capacity(FOR_CONNECTION)),
             arena: Arena::new(LARGEST_PACKET),
-            too_big: TooBigAnswers::new(TOO_BIG_RATE.0, TOO_BIG_RATE.1, RandomState::new().build_hasher().finish()),
+            too_big: TooBigAnswers::new(per_second, burst, too_big_parts, seed),
             failures: 0,
         }
     }
@@ -121,8 +124,9 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
 
     /// Sends what is collected; what a full socket refuses stays.
     pub(super) fn flush(&mut self, sockets: &[Arc<impl DatagramSocket>]) {
-        // The batches know themselves which of them wait.
-        let (Progress::Done | Progress::Waits) = self.batches.flush_all(sockets, &mut self.patience);
+        if self.batches.flush_all(sockets, &mut self.patience) == Progress::Done && self.held.is_none() {
+            self.patience.rest();
+        }
         self.flush_connection();
     }
 

@@ -25,7 +25,8 @@ pub const MAX_SOCKETS: usize = 30;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
-/// How soon a full socket is tried again, in milliseconds.
+/// How soon a full socket is tried again, in milliseconds: the shortest that poll(2) sleeps at all. Three tries fit in
+/// the patience of the transmit side, and 125 KB leave a card of 1 Gbit/s between two.
 const RETRY_MS: u16 = 1;
 
 /// What may have something to read.
@@ -81,7 +82,8 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         mailbox: Arc<Mailbox<R::Session>>,
         settings: Settings,
     ) -> Self {
-        Self { routing, queue, sockets, mailbox, transmit: Transmit::new(), receive: Receive::new(), settings }
+        let (transmit, receive) = (Transmit::new(R::TOO_BIG_PARTS), Receive::new());
+        Self { routing, queue, sockets, mailbox, transmit, receive, settings }
     }
 
     /// Makes a worker without a thread, for who measures what it does: nobody else reaches it.

@@ -127,32 +127,34 @@ fn length(parts: [usize; 3]) -> u16 {
 /// Shares of the answers to sources: as many as keep two busy sources apart most of the time, in 4 KiB.
 const SHARES: usize = 64;
 
-/// What part of the rate one share has.
-const PART: u32 = 4;
+/// The bits of an IPv6 address that name a network: whoever has one has all addresses in it.
+const NETWORK_V6: u128 = 0xffff_ffff_ffff_ffff_0000_0000_0000_0000;
 
-/// Answers packets that do not fit a tunnel, at a bounded rate, of which no source gets more than a quarter.
+/// Answers packets that do not fit a tunnel, at a bounded rate, of which no source gets more than a part. In IPv6 a
+/// source is a network of 64 bits.
 ///
 /// The answers bear the name of the packet's destination: a kernel drops what comes out of a TUN device and seems to be from an
 /// address of its own.
 ///
 /// RFC 4443 section 2.4 (f) asks a node to limit what it originates. Each worker of a gateway has a limit of its own,
 /// and needs no lock for it: all together they send at most as many times the rate as there are workers, and a source
-/// whose flows the kernel spreads over them as many times its quarter. A source that goes on sending what does not fit
-/// cannot keep others from being told.
+/// whose flows the kernel spreads over them as many times its part. So one source that goes on sending what does not
+/// fit leaves the other parts to the others, but for the few that share its hash; as many such sources as there are
+/// parts can use up all of the rate.
 #[derive(Debug, Clone)]
 pub struct TooBigAnswers {
     all: RateLimit,
-    /// Those of sources, by a hash of the address.
+    /// Those of sources, by a hash of the address or network.
     shares: Vec<RateLimit>,
     seed: u64,
     answer: Vec<u8>,
 }
 
 impl TooBigAnswers {
-    /// Allows `burst` answers at once and `per_second` each second from then on, to one source a quarter of both.
-    /// `seed` is random, so that no source can choose with whom it shares.
-    pub fn new(per_second: u32, burst: u32, seed: u64) -> Self {
-        let part = |of: u32| of.div_ceil(PART);
+    /// Allows `burst` answers at once and `per_second` each second from then on, to one source one of `parts` parts of
+    /// both; 1 is for who has a single source. `seed` is random, so that no source can choose with whom it shares.
+    pub fn new(per_second: u32, burst: u32, parts: u32, seed: u64) -> Self {
+        let part = |of: u32| of.div_ceil(parts.max(1));
         let shares = vec![RateLimit::new(part(per_second), part(burst)); SHARES];
         Self { all: RateLimit::new(per_second, burst), shares, seed, answer: Vec::new() }
     }
@@ -160,6 +162,10 @@ impl TooBigAnswers {
     /// Takes a token of the source and one of all.
     fn allow(&mut self, source: IpAddr, now: Instant) -> bool {
         let mut hasher = DefaultHasher::new();
+        let source = match source {
+            IpAddr::V4(_) => source,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & NETWORK_V6).into(),
+        };
         (self.seed, source).hash(&mut hasher);
         let share = hasher.finish().checked_rem(SHARES as u64).and_then(|share| usize::try_from(share).ok());
         share.and_then(|share| self.shares.get_mut(share)).is_some_and(|share| share.allow(now)) && self.all.allow(now)
@@ -285,7 +291,7 @@ mod tests {
 
     #[test]
     fn answers_bear_the_name_of_the_destination_and_are_limited() {
-        let mut answers = TooBigAnswers::new(4, 8, 1);
+        let mut answers = TooBigAnswers::new(4, 8, 4, 1);
         let original = ipv4(CLIENT_V4, REMOTE_V4, 17, &[], &[0; 8]);
         let parsed = IpPacket::parse(answers.answer(&original, 1380, start()).unwrap()).unwrap();
         assert_eq!((parsed.source, parsed.destination), (REMOTE_V4.into(), CLIENT_V4.into()));
@@ -297,7 +303,7 @@ mod tests {
 
     #[test]
     fn source_that_sends_without_end_does_not_keep_others_from_being_told() {
-        let (mut answers, now) = (TooBigAnswers::new(200, 40, 7), start());
+        let (mut answers, now) = (TooBigAnswers::new(200, 40, 4, 7), start());
         let mut told = |source: u8| {
             let original = ipv4(Ipv4Addr::new(10, 64, 0, source), REMOTE_V4, 17, &[], &[0; 8]);
             answers.answer(&original, 1380, now).is_some()
@@ -305,6 +311,23 @@ mod tests {
         assert_eq!((0..1000).filter(|_| told(2)).count(), 10, "a quarter");
         let others = (3..60).filter(|&source| told(source)).count();
         assert_eq!(others, 30, "what is left of all, but for those that share with the first");
+    }
+
+    #[test]
+    fn only_source_gets_the_whole_rate() {
+        let (mut answers, now) = (TooBigAnswers::new(200, 40, 1, 7), start());
+        let original = ipv4(CLIENT_V4, REMOTE_V4, 17, &[], &[0; 8]);
+        assert_eq!((0..1000).filter(|_| answers.answer(&original, 1380, now).is_some()).count(), 40);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_source() {
+        let (mut answers, now) = (TooBigAnswers::new(200, 40, 4, 7), start());
+        let told = (0..1000).filter(|&host| {
+            let source = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, host);
+            answers.answer(&ipv6(source, REMOTE_V6, 17, &[0; 8]), 1380, now).is_some()
+        });
+        assert_eq!(told.count(), 10);
     }
 
     #[test]

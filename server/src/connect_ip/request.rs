@@ -15,10 +15,12 @@ use adit_proto::h3::message::MessageEvent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::FrontEnd;
 use super::connection::Peer;
 use super::inbound::Inbound;
-use super::{FrontEnd, tunnel};
+use super::tunnel::{self, FLUSH_DEADLINE, unread};
 use crate::enroll;
 use crate::store::{AuthError, Device};
 
@@ -54,7 +56,7 @@ impl Context {
     }
 
     async fn serve(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
-        let fields = match tokio::time::timeout(REQUEST_DEADLINE, first_headers(stream)).await {
+        let fields = match timeout(REQUEST_DEADLINE, first_headers(stream)).await {
             Ok(fields) => fields?,
             Err(_elapsed) => {
                 stream.abort(Code::REQUEST_INCOMPLETE);
@@ -91,7 +93,7 @@ impl Context {
 
     /// Whether the client announced HTTP datagrams (RFC 9297 section 2.1.1) large enough for IPv6 (RFC 9484 section 7.2.1).
     async fn takes_packets(&self) -> bool {
-        let settings = tokio::time::timeout(REQUEST_DEADLINE, self.http.peer_settings()).await;
+        let settings = timeout(REQUEST_DEADLINE, self.http.peer_settings()).await;
         let announced = settings.is_ok_and(|settings| settings.is_ok_and(|settings| settings.datagrams));
         let prefix = Prefix::new(0).as_bytes().len();
         let largest = self.http.quic().max_datagram_size().map_or(0, |size| size.saturating_sub(prefix));
@@ -208,7 +210,7 @@ fn bearer_token(authorization: &str) -> Option<&str> {
 }
 
 async fn read_json<T: DeserializeOwned>(stream: &mut RequestStream) -> Result<Option<T>, StreamError> {
-    match tokio::time::timeout(REQUEST_DEADLINE, stream.read_body(MAX_BODY)).await {
+    match timeout(REQUEST_DEADLINE, stream.read_body(MAX_BODY)).await {
         Ok(body) => Ok(serde_json::from_slice(&body?).ok()),
         Err(_elapsed) => {
             stream.abort(Code::REQUEST_INCOMPLETE);
@@ -239,14 +241,22 @@ async fn answer_body<T: Serialize>(stream: &mut RequestStream, status: u16, body
         Field::new("content-type", "application/json"),
         Field::new("content-length", body.len().to_string()),
     ];
-    stream.send_headers(&fields).await?;
-    stream.send_data(&body).await?;
-    stream.finish();
-    Ok(())
+    answer(stream, &fields, &body).await
 }
 
 async fn answer_status(stream: &mut RequestStream, status: u16, extra: &[Field]) -> Result<(), StreamError> {
-    stream.send_headers(&reject(status, extra)).await?;
+    answer(stream, &reject(status, extra), &[]).await
+}
+
+/// Answers and ends our side. A client that leaves the answer unread loses its request, which else would keep its
+/// connection for ever.
+async fn answer(stream: &mut RequestStream, fields: &[Field], body: &[u8]) -> Result<(), StreamError> {
+    let sent = timeout(FLUSH_DEADLINE, async {
+        stream.send_headers(fields).await?;
+        if body.is_empty() { Ok(()) } else { stream.send_data(body).await }
+    })
+    .await;
+    sent.unwrap_or_else(|_elapsed| Err(unread(stream)))?;
     stream.finish();
     Ok(())
 }

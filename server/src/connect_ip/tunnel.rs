@@ -118,9 +118,9 @@ async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -
     tokio::task::spawn_blocking(move || gateway.open_session(device, datagrams)).await.unwrap_or(Err(OpenError::Full))
 }
 
-/// How long a client may leave our answer or our capsules unread. Nothing else of its session is looked after meanwhile, so that is short of what
-/// ESP needs to notice a broken path.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a client may leave an answer or our capsules unread. Nothing else of a session is looked after meanwhile,
+/// so that is short of what ESP needs to notice a broken path.
+pub(super) const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What is said on the stream of an open tunnel.
 struct Tunnel<'a> {
@@ -206,9 +206,9 @@ async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), S
     sent.unwrap_or_else(|_elapsed| Err(unread(stream)))
 }
 
-/// The client leaves unread what it is told.
-fn unread(stream: &mut RequestStream) -> StreamError {
-    stream.fail(Error::Stream { code: Code::EXCESSIVE_LOAD, reason: "capsules are not read" })
+/// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].
+pub(super) fn unread(stream: &mut RequestStream) -> StreamError {
+    stream.fail(Error::Stream { code: Code::EXCESSIVE_LOAD, reason: "the client does not read what it is told" })
 }
 
 #[cfg(test)]

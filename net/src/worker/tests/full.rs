@@ -68,7 +68,7 @@ fn nearly_all_within(mut round: impl FnMut()) -> Duration {
 }
 
 #[test]
-fn destination_that_takes_nothing_holds_up_neither_other_sessions_nor_what_comes_in() {
+fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_nor_what_comes_in() {
     in_namespace(|| {
         let (narrow, wide) = (narrow(), bind_group("127.0.0.1:0".parse().unwrap(), 1, true).unwrap());
         let tun = device(1, 1);
@@ -130,6 +130,7 @@ fn what_a_full_socket_refused_goes_once_there_is_room() {
         let traffic = || session.carriers.counters().traffic();
         let mut patience = Patience::default();
         assert_eq!(batches.resume(&sockets, &mut patience), Progress::Waits);
+        patience.rest();
         let packet = Udp::to(53, Checksums::Full).build(&[2; 500]);
         let taken = batches.push(&session, &route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
         assert_eq!(taken, Ok(Progress::Waits), "nothing overtakes what waits");

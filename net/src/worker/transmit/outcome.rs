@@ -39,7 +39,8 @@ impl Parcel {
         if self.packets == 0 { Progress::Done } else { self.send(carriers, route, buffer, sockets, patience) }
     }
 
-    /// Sends what stands in `buffer`, counts it, and tells the control side what it has to know.
+    /// Sends what stands in `buffer`, counts it, and tells the control side what it has to know. If the session has
+    /// ended meanwhile, it is lost.
     pub(super) fn send(
         &mut self,
         carriers: &Carriers,
@@ -48,6 +49,9 @@ impl Parcel {
         sockets: &[Arc<impl DatagramSocket>],
         patience: &mut Patience,
     ) -> Progress {
+        if carriers.is_closed() {
+            return self.lose(carriers, DropReason::NotConnected);
+        }
         let number = route.origin.socket;
         let (Some(socket), Some(datagrams)) = (sockets.get(number), buffer.get(self.at.clone())) else {
             return self.lose(carriers, DropReason::SendFailed);

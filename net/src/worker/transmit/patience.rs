@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the worker holds what a full socket refused, reading nothing more from the TUN device, before it is lost.
-/// Some 400 KB leave a card of 1 Gbit/s in that time.
+/// How long the worker holds what a full socket refused, reading nothing more from the TUN device, before it is lost;
+/// counted from the first refusal, whichever socket's that was. Some 400 KB leave a card of 1 Gbit/s in that time.
 pub(in crate::worker) const PATIENCE: Duration = Duration::from_millis(3);
 
 /// The patience of one worker: [`PATIENCE`] for all that waits together, and none for a socket that was waited for in
-/// vain, until it takes a datagram. So a destination that stands still costs the others 3 ms once. Nobody sleeps
-/// meanwhile: the worker goes on with what comes from the peers.
+/// vain, until it takes a datagram. So a destination that stands still costs sessions on another socket 3 ms once;
+/// those on its own share what room that has. Nobody sleeps meanwhile: the worker goes on with what comes from the
+/// peers.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Patience {
     /// One bit for each socket that was waited for in vain.
     in_vain: u32,
-    /// Since when something waits.
+    /// Since when something waits, for whichever socket.
     since: Option<Instant>,
 }
 

@@ -88,7 +88,12 @@ impl<S: AsRef<Carriers>> Sending<S> {
                 return Progress::Done;
             }
             let end = self.segments.min(self.next + slots.at_once());
-            match self.seal(self.next..end, slots, linear) {
+            let sealed = if carriers.is_closed() {
+                Err(DropReason::NotConnected)
+            } else {
+                self.seal(self.next..end, slots, linear)
+            };
+            match sealed {
                 Ok(parcel) => self.parcel = parcel,
                 Err(reason) => {
                     // What went before is accounted for.
