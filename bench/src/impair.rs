@@ -27,7 +27,7 @@ mod impairment;
 mod jitter;
 mod passage;
 mod profile;
-mod random;
+pub(crate) mod random;
 
 pub use impairment::{Direction, DropReason, Fate, Impairment};
 pub use passage::{Counts, Delivery, Passage};

@@ -44,9 +44,9 @@ pub struct Options {
 /// Counts, and compares or writes what was asked for.
 ///
 /// # Errors
-/// [`Exit::Regression`] if a count grew by more than the limit, [`Exit::Inconclusive`] if the baseline is of other
-/// subjects or of another processor, [`Exit::Unsupported`] without valgrind, [`Exit::Usage`] for a name or a file that
-/// is wrong.
+/// [`Exit::Regression`] if a count grew by more than the limit, [`Exit::Inconclusive`] if the baseline is of another
+/// processor, [`Exit::Unsupported`] without valgrind, [`Exit::Usage`] for a name or a file that is wrong, as that of a
+/// baseline of other subjects is.
 pub fn run(options: &Options) -> Result<()> {
     if let Some(name) = &options.inside {
         return callgrind::inside(name);
@@ -121,6 +121,11 @@ fn judge(
     let next = "find what made the packet path longer; if it is meant to be, run `just instructions-baseline` and \
                 commit the file";
     let what = path.display().to_string();
+    let gone = if options.only.is_some() { Vec::new() } else { gone };
+    if let Some(name) = unknown.iter().chain(&gone).next() {
+        let reason = format!("it is of other subjects than this program has, such as {name}");
+        return Err(Failure::new(Exit::Usage, what, reason, "run `just instructions-baseline`").into());
+    }
     if environment.has_another_processor(&base.made_with) {
         let reason =
             "its counts are of another processor than valgrind shows here, on which the ciphers take other code";
@@ -130,11 +135,6 @@ fn judge(
         let list: Vec<String> = more.iter().map(|change| format!("\n    {change}")).collect();
         let reason = format!("more than {} % above the baseline:{}", options.limit, list.concat());
         return Err(Failure::new(Exit::Regression, what, reason, next).into());
-    }
-    let gone = if options.only.is_some() { Vec::new() } else { gone };
-    if let Some(name) = unknown.iter().chain(&gone).next() {
-        let reason = format!("it is of other subjects than this program has, such as {name}");
-        return Err(Failure::new(Exit::Inconclusive, what, reason, "run `just instructions-baseline`").into());
     }
     output::line(&format!("{} subjects, none more than {} % above {what}", counts.len(), options.limit));
     Ok(())
@@ -181,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn baseline_of_other_subjects_decides_nothing() {
-        let added = judged(1000.0, &[(NAME, 1000.0), ("checksum/9000", 1.0)], &["avx2"]).unwrap_err();
-        assert_eq!(added.exit, Exit::Inconclusive);
+    fn baseline_of_other_subjects_is_refused_on_every_processor() {
+        let added = judged(1000.0, &[(NAME, 1000.0), ("checksum/9000", 1.0)], &["ssse3"]).unwrap_err();
+        assert_eq!(added.exit, Exit::Usage);
         assert!(added.reason.contains("checksum/9000"));
-        assert_eq!(judged(1000.0, &[("checksum/9000", 1.0)], &["avx2"]).unwrap_err().exit, Exit::Inconclusive);
+        assert_eq!(judged(1000.0, &[("checksum/9000", 1.0)], &["avx2"]).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether the user wants the work to end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Interrupt(Arc<(Mutex<bool>, Condvar)>);
 
 impl Interrupt {

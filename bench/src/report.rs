@@ -8,7 +8,7 @@ pub(crate) mod model;
 mod overlay;
 mod plot;
 pub(crate) mod save;
-mod summary;
+pub(crate) mod summary;
 pub(crate) mod table;
 
 use std::fs;

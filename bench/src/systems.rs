@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use adit_proto::exit::Failure;
 use anyhow::{Result, bail};
 
+use crate::interrupt::Interrupt;
 use crate::lab::{Host, Lab, Process};
 use crate::traffic::Beacon;
 
@@ -76,7 +77,7 @@ pub struct Running {
     pub gateway: End,
     // Before the lab: its processes run there.
     owner: Box<dyn Owner>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// What keeps a system running.
@@ -85,9 +86,6 @@ trait Owner: Debug {
     fn carrier(&self) -> Option<String> {
         None
     }
-
-    /// When the client's program, which is `process`, was started; where that and nothing else brings up the tunnel.
-    fn started(&self, process: u32) -> Option<Instant>;
 
     /// Packets that each end says it dropped until now, by reason; empty where the system does not tell.
     fn drops(&self) -> BTreeMap<String, u64> {
@@ -105,17 +103,9 @@ trait Owner: Debug {
     }
 }
 
-impl Owner for () {
-    fn started(&self, _process: u32) -> Option<Instant> {
-        None
-    }
-}
+impl Owner for () {}
 
-impl Owner for Vec<Process> {
-    fn started(&self, process: u32) -> Option<Instant> {
-        self.iter().find(|one| one.id() == process).map(Process::started)
-    }
-}
+impl Owner for Vec<Process> {}
 
 /// One end that ended and runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,14 +143,15 @@ impl Running {
         self.owner.carrier()
     }
 
-    /// When the client's program was started, where that brought up the tunnel.
-    pub(crate) fn client_started(&self) -> Option<Instant> {
-        self.owner.started(self.client.process?)
-    }
-
     /// Packets that the programs say they dropped until now, by reason; empty where they do not tell.
     pub(crate) fn drops(&self) -> BTreeMap<String, u64> {
         self.owner.drops()
+    }
+
+    /// Frames that the impaired network between the ends lost until now because it was too slow itself; `None` where
+    /// there is no such network.
+    pub(crate) fn relay_overrun(&self) -> Option<u64> {
+        Some(self.lab.relayed()?.iter().map(|counts| counts.overrun).sum())
     }
 
     /// Ends the client in order and starts it again; `None` where the system cannot do that.
@@ -180,14 +171,14 @@ impl Running {
         Beacon::start(&self.client.host, &self.client.link, self.gateway.address)
     }
 
-    /// Waits until an echo request from the client is answered; returns when that was, to about 2 ms.
-    pub(crate) fn wait_until_it_carries(&self) -> Result<Instant> {
+    /// Waits until an echo request from the client is answered.
+    pub(crate) fn wait_until_it_carries(&self, interrupt: &Interrupt) -> Result<()> {
         let (start, beacon) = (Instant::now(), self.beacon());
         while start.elapsed() < PATIENCE {
-            if let Some(answered) = beacon.first_answer(start) {
-                return Ok(answered);
+            if beacon.first_answer(start).is_some() {
+                return Ok(());
             }
-            thread::sleep(Duration::from_millis(2));
+            interrupt.pause(Duration::from_millis(2))?;
         }
         bail!("no packet passed in {PATIENCE:?}")
     }

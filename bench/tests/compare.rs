@@ -146,17 +146,18 @@ fn repository(place: &Path) {
     }
 }
 
-/// Paths under the place where commits are built, but for what cargo keeps.
-fn kept(place: &Path) -> Vec<String> {
+/// What each folder where a commit was built holds; what cargo keeps is none.
+fn kept(place: &Path) -> Vec<Vec<String>> {
     let compare = place.join("target/compare");
     let commits = fs::read_dir(compare).unwrap().map(|entry| entry.unwrap().path());
     let commits = commits.filter(|path| path.is_dir() && !path.ends_with("build"));
-    let mut names: Vec<String> = commits
-        .flat_map(|commit| fs::read_dir(commit).unwrap())
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
+    let names = |commit| {
+        let entries = fs::read_dir(commit).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    commits.map(names).collect()
 }
 
 #[test]
@@ -177,14 +178,14 @@ fn revisions_are_built_once_and_their_worktrees_go() {
     for words in ["uncommitted changes", "cargo build of HEAD", "it said last:", "no such thing", "mend that commit"] {
         assert!(said(&broken).contains(words), "{words} in {}", said(&broken));
     }
-    assert_eq!(kept(place.path()), ["adit-client", "adit-server"]);
+    assert_eq!(kept(place.path()), [["adit-client", "adit-server"]], "nothing of the broken one");
     let worktrees = Command::new("git").arg("-C").arg(place.path()).args(["worktree", "list"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&worktrees.stdout).lines().count(), 1);
 
     // What these build is no VPN, so the comparison ends at its first turn.
     let again = compare(&["v0", "v1"]);
     assert_eq!(said(&again).matches("builds v").count(), 1, "only v0 is new: {}", said(&again));
-    assert_eq!(kept(place.path()).len(), 4);
+    assert_eq!(kept(place.path()), [["adit-client", "adit-server"]; 2]);
     if lab::check_permission().is_ok() {
         assert_eq!(again.status.code(), Some(1), "{}", said(&again));
         assert!(said(&again).contains("base, start: failed 3 times"), "{}", said(&again));

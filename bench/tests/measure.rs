@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 mod harness;
 
-use harness::{assert_nothing_left, bench, report};
+use harness::{alone, assert_nothing_left, bench, report};
 
 /// The median of one figure of the bare cable.
 fn median(report: &Value, task: &str, metric: &str) -> f64 {
@@ -29,6 +29,7 @@ fn run<'a>(report: &'a Value, task: &str) -> &'a Value {
 
 #[test]
 fn bare_cable_has_sane_figures_and_nothing_is_left() {
+    let _turn = alone();
     if let Err(failure) = lab::check_permission() {
         return lab::skip(&failure);
     }
@@ -75,6 +76,7 @@ fn bare_cable_has_sane_figures_and_nothing_is_left() {
 
 #[test]
 fn life_of_a_tunnel_is_measured() {
+    let _turn = alone();
     if let Err(failure) = lab::check_permission() {
         return lab::skip(&failure);
     }
@@ -112,6 +114,7 @@ fn unknown_names_are_usage_errors_with_what_was_meant() {
 
 #[test]
 fn interrupted_run_reports_what_it_has_and_leaves_nothing() {
+    let _turn = alone();
     if let Err(failure) = lab::check_permission() {
         return lab::skip(&failure);
     }

@@ -139,7 +139,7 @@ mod tests {
 
     fn verdict(centre: f64, spread: f64, limits: Limits) -> Verdict {
         let values: Vec<f64> = (-5..=5).map(|step| centre + spread * f64::from(step) / 5.0).collect();
-        judge(&values, limits, chance(5, 2), &mut Random::new(1)).verdict
+        judge(&values, limits, chance(5, 2), &mut Random::seeded(1)).verdict
     }
 
     #[test]

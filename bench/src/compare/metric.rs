@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::report::model::COSTS;
+
 /// What identifies a figure: its task and its name, such as `tcp-up` and `rate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Metric {
@@ -29,8 +31,6 @@ const DECIDING: [&str; 9] =
 const INFORMING: [&str; 2] = ["p90", "p99"];
 /// Units of rates.
 const RATES: [&str; 3] = ["Gbit/s", "Mbit/s", "packets/s"];
-/// Units of times, costs and sizes.
-const COSTS: [&str; 6] = ["µs", "ms", "s", "s/GB", "KiB", "MiB"];
 
 impl Metric {
     /// A figure, where it says something about a build.

@@ -1,6 +1,7 @@
 //! What a comparison found: the JSON object, whose keys are the fields here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
@@ -8,9 +9,10 @@ use serde::{Serialize, Serializer};
 use super::build::Build;
 use super::judge::{FALSE_ALARM, Limits, Verdict, chance, judge, needed};
 use super::metric::{Metric, Threshold, threshold};
-use super::statistics::{Random, mean, median, noise};
+use super::statistics::{Random, mean, noise};
 use super::trial::{BASE, HEAD, TWIN};
 use crate::report::model::{Report, Run};
+use crate::report::summary::median;
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
 pub(super) const SCHEMA: &str = "adit-bench-compare/1";
@@ -70,11 +72,11 @@ pub(super) struct Row {
     pub(super) unit: String,
     /// Whether it decides, rather than inform.
     pub(super) decides: bool,
-    /// Median of the first build, over the rounds of both builds.
-    pub(super) base: f64,
+    /// Median of the first build, over the rounds of both builds; `None` where it has no value.
+    pub(super) base: Option<f64>,
     /// Median of the second.
-    pub(super) head: f64,
-    /// The second divided by the first: geometric mean over the rounds.
+    pub(super) head: Option<f64>,
+    /// The second divided by the first: geometric mean over the rounds; not a number, and null, where no round has both.
     pub(super) ratio: f64,
     /// Where the true ratio lies with 95 % confidence for this figure alone; `None` where too few rounds tell.
     #[serde(serialize_with = "finite")]
@@ -87,6 +89,8 @@ pub(super) struct Row {
     pub(super) verdict: Verdict,
     /// About how many rounds would decide, where these did not.
     pub(super) rounds_needed: Option<u32>,
+    /// Rounds of both builds in which only one of them has the figure above 0, so that there is no ratio.
+    pub(super) one_sided_rounds: usize,
     /// The ratio of each round of both builds.
     pub(super) ratios: Vec<f64>,
     /// The ratio of each round of the first build and itself.
@@ -171,6 +175,10 @@ impl Comparison {
                 "{name}: equal builds differ by {noise:.1} % here, more than the threshold of {threshold} %"
             ));
         }
+        for row in self.metrics.iter().filter(|row| row.decides && row.one_sided_rounds > 0) {
+            let (name, number, rounds) = (row.name(), row.one_sided_rounds, self.rounds);
+            notes.push(format!("{name}: in {number} of {rounds} rounds only one build has it above 0; see its runs"));
+        }
         for row in self.deciding(Verdict::Inconclusive) {
             let needs = row.rounds_needed.filter(|rounds| *rounds > self.rounds);
             notes.extend(
@@ -192,7 +200,7 @@ fn carriers(runs: &[Run], system: &str) -> String {
     names.into_iter().collect::<Vec<_>>().join(" and ")
 }
 
-/// Judges every figure that both builds have.
+/// Judges every figure that a build has.
 pub(super) fn rows(report: &Report, plan: &Plan, thresholds: &[Threshold]) -> Vec<Row> {
     let metrics = metrics(&report.runs);
     let deciding = metrics.iter().filter(|metric| metric.decides()).count();
@@ -200,7 +208,7 @@ pub(super) fn rows(report: &Report, plan: &Plan, thresholds: &[Threshold]) -> Ve
     let seeds = (0_u64..).map(|place| plan.seed.wrapping_add(place));
     let judged = metrics.iter().zip(seeds).filter_map(|(metric, seed)| {
         let percent = threshold(thresholds, metric);
-        row(report, plan, metric, (percent, chance), &mut Random::new(seed))
+        row(report, plan, metric, (percent, chance), &mut Random::seeded(seed))
     });
     judged.collect()
 }
@@ -226,18 +234,27 @@ fn row(
     random: &mut Random,
 ) -> Option<Row> {
     let (noise_rounds, rounds) = (1..=plan.noise_rounds, plan.noise_rounds + 1..=report.rounds);
-    let of_pair = |rounds: std::ops::RangeInclusive<u32>, other: &str| -> Vec<f64> {
-        rounds.filter_map(|round| log_ratio(&report.runs, round, metric, other)).collect()
+    let of_pair = |rounds: RangeInclusive<u32>, other: &str| -> Vec<[Option<f64>; 2]> {
+        rounds.map(|round| [BASE, other].map(|system| log_mean(&report.runs, round, metric, system))).collect()
     };
-    let (calm, logs) = (of_pair(noise_rounds, TWIN), of_pair(rounds.clone(), HEAD));
-    let values = |system: &str| {
+    let (twins, builds) = (of_pair(noise_rounds, TWIN), of_pair(rounds.clone(), HEAD));
+    let (calm, logs) = (log_ratios(&twins), log_ratios(&builds));
+    let one_sided = builds.iter().filter(|[base, head]| base.is_some() != head.is_some()).count();
+    let middle = |system: &str| {
         let in_rounds = |run: &&Run| rounds.contains(&run.round) && run.system == system;
-        median(&report.runs.iter().filter(in_rounds).filter_map(|run| value(run, metric)).collect::<Vec<f64>>())
+        let mut values: Vec<f64> = report.runs.iter().filter(in_rounds).filter_map(|run| value(run, metric)).collect();
+        values.sort_by(f64::total_cmp);
+        median(&metric.name, &values)
     };
-    let (base, head) = (values(BASE)?, values(HEAD)?);
+    let (base, head) = (middle(BASE), middle(HEAD));
+    base.or(head)?;
     let badness = |logs: &[f64]| logs.iter().map(|log| metric.badness(*log)).collect::<Vec<f64>>();
     let limits = Limits { threshold: metric.badness_of(percent), noise: noise(&badness(&calm), logs.len(), random) };
-    let judgement = judge(&badness(&logs), limits, chance, random);
+    let mut judgement = judge(&badness(&logs), limits, chance, random);
+    if one_sided > 0 {
+        // What is gone, or stands still, cannot be better than what is there.
+        judgement.verdict = judgement.verdict.max(Verdict::Inconclusive);
+    }
     let [one, other] = [judgement.interval.low, judgement.interval.high].map(|bound| metric.badness(bound).exp());
     let needs = (judgement.verdict == Verdict::Inconclusive).then(|| needed(&judgement, limits.threshold, logs.len()));
     Some(Row {
@@ -247,26 +264,28 @@ fn row(
         decides: metric.decides(),
         base,
         head,
-        ratio: mean(&logs).exp(),
+        ratio: if logs.is_empty() { f64::NAN } else { mean(&logs).exp() },
         interval: if one <= other { [one, other] } else { [other, one] },
         noise_percent: limits.noise.exp_m1() * 100.0,
         threshold_percent: percent,
         verdict: judgement.verdict,
         rounds_needed: needs.flatten(),
+        one_sided_rounds: one_sided,
         ratios: logs.iter().map(|log| log.exp()).collect(),
         noise_ratios: calm.iter().map(|log| log.exp()).collect(),
     })
 }
 
-/// The logarithm of the ratio of `other` to the first build in one round; `None` where a value is missing or has none.
-fn log_ratio(runs: &[Run], round: u32, metric: &Metric, other: &str) -> Option<f64> {
-    let logs = |system: &str| {
-        let mine = runs.iter().filter(|run| run.round == round && run.system == system);
-        let logs: Vec<f64> = mine.filter_map(|run| value(run, metric)).map(f64::ln).collect();
-        (!logs.is_empty()).then(|| mean(&logs))
-    };
-    let ratio = logs(other)? - logs(BASE)?;
-    ratio.is_finite().then_some(ratio)
+/// The mean logarithm of a system's values in one round; `None` where it has none, or one that is 0.
+fn log_mean(runs: &[Run], round: u32, metric: &Metric, system: &str) -> Option<f64> {
+    let mine = runs.iter().filter(|run| run.round == round && run.system == system);
+    let logs: Vec<f64> = mine.filter_map(|run| value(run, metric)).map(f64::ln).collect();
+    (!logs.is_empty()).then(|| mean(&logs)).filter(|mean| mean.is_finite())
+}
+
+/// The logarithms of the ratios of the second to the first of each pair that is complete.
+fn log_ratios(pairs: &[[Option<f64>; 2]]) -> Vec<f64> {
+    pairs.iter().filter_map(|[base, other]| Some((*other)? - (*base)?)).collect()
 }
 
 fn value(run: &Run, metric: &Metric) -> Option<f64> {
@@ -317,7 +336,11 @@ pub(super) mod tests {
 
     /// A comparison of builds that differ so much.
     pub(in super::super) fn compared(slower: f64) -> Comparison {
-        let report = measured(slower);
+        found(measured(slower))
+    }
+
+    /// A comparison that ends with a report after [`plan`].
+    fn found(report: Report) -> Comparison {
         let build = |given: &str, hash: &str| Build {
             given: given.to_owned(),
             commit: None,
@@ -355,6 +378,37 @@ pub(super) mod tests {
         let rows = rows(&measured(1.10), &plan(), &["rate=30".parse().unwrap()]);
         let verdicts: Vec<Verdict> = rows.iter().map(|row| row.verdict).collect();
         assert_eq!(verdicts, [Verdict::NoRegression, Verdict::Regression]);
+    }
+
+    /// What is found where the second build is the first but for a change to each of its runs.
+    fn changed(change: impl Fn(&mut Run)) -> (Comparison, Row) {
+        let mut report = measured(1.0);
+        report.runs.iter_mut().filter(|run| run.system == HEAD).for_each(change);
+        let comparison = found(report);
+        let rate = comparison.metrics.iter().find(|row| row.metric == "rate").unwrap().clone();
+        (comparison, rate)
+    }
+
+    #[test]
+    fn figure_that_only_one_build_has_never_passes() {
+        let (comparison, rate) = changed(|run| run.readings.retain(|reading| reading.metric != "rate"));
+        assert_eq!((comparison.exit_code, rate.verdict), (9, Verdict::Inconclusive));
+        assert_eq!((rate.base.is_some(), rate.head, rate.one_sided_rounds), (true, None, 10));
+        let notes = comparison.notes.join("\n");
+        assert!(notes.contains("tcp-up/rate: in 10 of 10 rounds only one build has it above 0"), "{notes}");
+        let json = serde_json::to_value(&rate).unwrap();
+        assert!(json["head"].is_null() && json["ratio"].is_null(), "{json}");
+    }
+
+    #[test]
+    fn rate_of_nothing_in_one_round_never_passes() {
+        let (comparison, rate) = changed(|run| {
+            if run.round == 5 {
+                run.readings[0].value = 0.0;
+            }
+        });
+        assert_eq!((comparison.exit_code, rate.verdict), (9, Verdict::Inconclusive));
+        assert_eq!((rate.ratios.len(), rate.one_sided_rounds), (9, 1));
     }
 
     #[test]

@@ -5,38 +5,14 @@
 //! measured. The studentised form (bootstrap-t; Efron and Tibshirani, An Introduction to the Bootstrap, chapter 12)
 //! keeps its promise with ten rounds, where the plain percentiles are too narrow.
 
+pub(super) use crate::impair::random::Random;
+
 /// Samples that are drawn for each one expected beyond the end of an interval.
 const DRAWS_BEYOND: f64 = 15.0;
 /// Samples that are drawn at least.
 const LEAST_DRAWS: f64 = 1_000.0;
 /// Samples that are drawn at most; an interval that would need more is as wide as these make it.
 const MOST_DRAWS: f64 = 1_000_000.0;
-
-/// A small generator of random numbers that gives the same ones for the same seed: `SplitMix64` (Steele, Lea and Flood,
-/// Fast Splittable Pseudorandom Number Generators, 2014).
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    /// Begins a sequence.
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number, any of 64 bits.
-    pub(super) fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// One of `values`, each as likely as the others; 0 where there is none.
-    fn one_of(&mut self, values: &[f64]) -> f64 {
-        let place = (u128::from(self.number()) * values.len() as u128) >> 64;
-        usize::try_from(place).ok().and_then(|place| values.get(place)).copied().unwrap_or_default()
-    }
-}
 
 /// What lies between two bounds; either may be infinite.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,15 +31,6 @@ impl Interval {
 /// Mean of some values; 0 of none.
 pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / count(values).max(1.0)
-}
-
-/// The middle value, or the mean of the middle two; `None` of none.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = sorted.get(sorted.len() / 2)?;
-    let lower = sorted.get((sorted.len().max(1) - 1) / 2)?;
-    Some(f64::midpoint(*lower, *upper))
 }
 
 /// The interval that holds the true mean but for a chance of `outside` on each side.
@@ -85,7 +52,7 @@ pub(super) fn interval(values: &[f64], outside: f64, random: &mut Random) -> Int
     let mut drawn = vec![0.0; values.len()];
     let mut distances: Vec<f64> = Vec::with_capacity(draws);
     for _ in 0..draws {
-        drawn.fill_with(|| random.one_of(values));
+        drawn.fill_with(|| one_of(values, random));
         let (mean, deviation) = moments(drawn.iter().copied(), number);
         distances.push(distance(mean - middle, deviation));
     }
@@ -108,12 +75,18 @@ pub(super) fn noise(values: &[f64], rounds: usize, random: &mut Random) -> f64 {
     let mut drawn = vec![0.0; rounds];
     let mut sizes: Vec<f64> = Vec::with_capacity(DRAWS);
     for _ in 0..DRAWS {
-        drawn.fill_with(|| random.one_of(values));
+        drawn.fill_with(|| one_of(values, random));
         sizes.push(((mean(&drawn) - middle) * scale).abs());
     }
     sizes.sort_by(f64::total_cmp);
     let spread = sizes.get(place(WITHIN, sizes.len())).copied().unwrap_or_default();
     spread.max(middle.abs())
+}
+
+/// One of some values, each as likely as the others; 0 of none.
+fn one_of(values: &[f64], random: &mut Random) -> f64 {
+    let place = (u128::from(random.next()) * values.len() as u128) >> 64;
+    usize::try_from(place).ok().and_then(|place| values.get(place)).copied().unwrap_or_default()
 }
 
 /// Distance of a drawn mean from the middle in units of the deviation of what was drawn.
@@ -161,35 +134,22 @@ fn count(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::f64::consts::TAU;
-
     use super::*;
 
-    /// A normal variate (Box and Muller).
-    fn normal(random: &mut Random) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let mut uniform = || (random.number() >> 11) as f64 / (1_u64 << 53) as f64;
-        let (radius, angle) = (1.0 - uniform(), uniform());
-        (-2.0 * radius.ln()).sqrt() * (TAU * angle).cos()
-    }
-
     #[test]
-    fn same_seed_gives_the_same_numbers() {
-        // The first two of the reference implementation for the seed 1234567.
-        let mut random = Random::new(1_234_567);
-        assert_eq!([random.number(), random.number()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    fn same_seed_gives_the_same_interval() {
         let values = [0.01, 0.02, -0.01, 0.03, 0.0, 0.015];
-        let [first, second] = [7, 7].map(|seed| interval(&values, 0.025, &mut Random::new(seed)));
+        let [first, second] = [7, 7].map(|seed| interval(&values, 0.025, &mut Random::seeded(seed)));
         assert_eq!(first, second);
-        assert_ne!(first, interval(&values, 0.025, &mut Random::new(8)));
+        assert_ne!(first, interval(&values, 0.025, &mut Random::seeded(8)));
     }
 
     #[test]
     fn interval_holds_the_true_mean_as_often_as_it_says() {
-        let mut random = Random::new(1);
+        let mut random = Random::seeded(1);
         for rounds in [8, 10, 20] {
             let held = (0..1_000).filter(|_| {
-                let values: Vec<f64> = (0..rounds).map(|_| 0.1 + 0.05 * normal(&mut random)).collect();
+                let values: Vec<f64> = (0..rounds).map(|_| 0.1 + 0.05 * random.normal()).collect();
                 let interval = interval(&values, 0.025, &mut random);
                 interval.low <= 0.1 && 0.1 <= interval.high
             });
@@ -200,10 +160,10 @@ mod tests {
 
     #[test]
     fn interval_is_as_wide_as_students() {
-        let mut random = Random::new(2);
+        let mut random = Random::seeded(2);
         let mut widths: Vec<f64> = (0..201)
             .map(|_| {
-                let values: Vec<f64> = (0..10).map(|_| normal(&mut random)).collect();
+                let values: Vec<f64> = (0..10).map(|_| random.normal()).collect();
                 let interval = interval(&values, 0.025, &mut random);
                 (interval.high - interval.low) / 2.0 / (moments(values.iter().copied(), 10.0).1 / 10.0_f64.sqrt())
             })
@@ -215,8 +175,8 @@ mod tests {
 
     #[test]
     fn interval_narrows_with_more_rounds_and_widens_with_more_certainty() {
-        let mut random = Random::new(3);
-        let values: Vec<f64> = (0..40).map(|_| normal(&mut random)).collect();
+        let mut random = Random::seeded(3);
+        let values: Vec<f64> = (0..40).map(|_| random.normal()).collect();
         let mut width = |values: &[f64], outside| {
             let interval = interval(values, outside, &mut random);
             interval.high - interval.low
@@ -227,7 +187,7 @@ mod tests {
 
     #[test]
     fn few_values_tell_nothing() {
-        let mut random = Random::new(4);
+        let mut random = Random::seeded(4);
         assert_eq!(interval(&[], 0.025, &mut random), Interval::UNKNOWN);
         assert_eq!(interval(&[0.1], 0.025, &mut random), Interval::UNKNOWN);
         let two = interval(&[0.1, 0.2], 0.025, &mut random);
@@ -236,14 +196,14 @@ mod tests {
 
     #[test]
     fn equal_values_have_an_interval_of_one_point() {
-        let interval = interval(&[0.25; 5], 0.025, &mut Random::new(5));
+        let interval = interval(&[0.25; 5], 0.025, &mut Random::seeded(5));
         assert_eq!(interval, Interval { low: 0.25, high: 0.25 });
     }
 
     #[test]
     fn noise_shrinks_with_the_rounds_and_is_never_less_than_what_was_seen() {
-        let mut random = Random::new(6);
-        let values: Vec<f64> = (0..200).map(|_| 0.05 * normal(&mut random)).collect();
+        let mut random = Random::seeded(6);
+        let values: Vec<f64> = (0..200).map(|_| 0.05 * random.normal()).collect();
         let ten = noise(&values, 10, &mut random);
         // 1.96 standard errors.
         assert!((0.027..0.035).contains(&ten), "{ten}");
@@ -251,12 +211,5 @@ mod tests {
         assert!((noise(&[0.04, 0.04], 10, &mut random) - 0.04).abs() < 1e-12);
         assert!((noise(&[-0.03], 10, &mut random) - 0.03).abs() < 1e-12);
         assert!(noise(&[], 10, &mut random).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn median_is_the_middle_of_any_order() {
-        assert_eq!(median(&[9.0, 1.0, 4.0, 2.0]), Some(3.0));
-        assert_eq!(median(&[9.0, 1.0, 4.0]), Some(4.0));
-        assert_eq!(median(&[]), None);
     }
 }

@@ -61,13 +61,14 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
 /// One row of the table.
 fn cells(row: &Row) -> [String; 7] {
     let [low, high] = row.interval;
-    let interval = if low > 0.0 && high.is_finite() { format!("{low:.3}–{high:.3}") } else { "unknown".to_owned() };
+    let unknown = || "unknown".to_owned();
+    let interval = if low > 0.0 && high.is_finite() { format!("{low:.3}–{high:.3}") } else { unknown() };
     let verdict = if row.decides { row.verdict.name() } else { "(informs only)" };
     [
         format!("{} {} [{}]", row.task, row.metric, row.unit),
-        number(row.base),
-        number(row.head),
-        format!("{:.3}", row.ratio),
+        row.base.map_or_else(unknown, number),
+        row.head.map_or_else(unknown, number),
+        if row.ratio.is_nan() { unknown() } else { format!("{:.3}", row.ratio) },
         interval,
         format!("±{:.1} %", row.noise_percent),
         verdict.to_owned(),

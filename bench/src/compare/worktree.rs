@@ -56,15 +56,16 @@ impl Workshop {
     pub(super) fn build(&mut self, given: &str, commit: &str, say: &dyn Fn(&str)) -> Result<PathBuf> {
         let place = self.repository.join("target/compare");
         let folder = place.join(commit);
-        let is_built = || PROGRAMS.iter().all(|program| folder.join(program).is_file());
-        if is_built() {
+        if is_built(&folder) {
             return Ok(folder);
         }
-        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        fs::create_dir_all(&place).with_context(|| format!("make {}", place.display()))?;
         let _lock = self.lock(&place.join("lock"), say)?;
-        if is_built() {
+        if is_built(&folder) {
             return Ok(folder);
         }
+        let _unfinished = Unfinished(&folder);
+        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let started = Instant::now();
         say(&format!("builds {given} ({})", short(commit)));
         let worktree = Worktree::add(&self.repository, &folder.join("source"), commit)?;
@@ -74,7 +75,7 @@ impl Workshop {
             keep(&products.join("release").join(program), &folder.join(program))?;
         }
         say(&format!("built {given} in {} s", started.elapsed().as_secs()));
-        Ok(folder)
+        Ok(folder.clone())
     }
 
     /// Waits until no other comparison builds in the same place.
@@ -167,6 +168,23 @@ fn keep(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     fs::copy(from, &partial).with_context(|| format!("copy {}", from.display()))?;
     fs::rename(&partial, to).with_context(|| format!("name {}", to.display()))
+}
+
+/// Whether a folder holds the programs of its commit.
+fn is_built(folder: &Path) -> bool {
+    PROGRAMS.iter().all(|program| folder.join(program).is_file())
+}
+
+/// The folder of a commit, which goes when this is dropped before the programs are there.
+struct Unfinished<'a>(&'a Path);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !is_built(self.0) {
+            // What is not there cannot be removed.
+            let _absent = fs::remove_dir_all(self.0);
+        }
+    }
 }
 
 /// A worktree that goes when it is dropped.

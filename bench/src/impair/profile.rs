@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use adit_proto::exit::{Exit, Failure};
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,15 @@ pub struct Link {
     pub queue_ms: Option<f64>,
     /// The same in units of 1,024 bytes.
     pub queue_kib: Option<f64>,
+}
+
+impl Link {
+    /// The longest that delay and jitter keep a frame.
+    #[must_use]
+    pub fn longest_delay(&self) -> Duration {
+        // What was not read from a profile's file may be no time at all.
+        Duration::try_from_secs_f64((self.delay_ms + self.jitter_ms) / 1e3).unwrap_or_default()
+    }
 }
 
 /// How the parts of the jitter are distributed between none and all of it.

@@ -1,22 +1,27 @@
 //! Seeded chance that stays the same from release to release.
 
-/// A stream of chance for one question about frames: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
+/// A stream of chance for one question: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
 /// number generators", OOPSLA 2014).
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The stream of `label` under a seed.
-    pub(super) fn new(seed: u64, label: &str) -> Self {
+    pub(crate) fn new(seed: u64, label: &str) -> Self {
         // FNV-1a, and one step of the generator, so that neither similar labels nor similar seeds begin alike.
         let hash = label
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Self(Self(seed).next() ^ hash)
+        Self(Self::seeded(seed).next() ^ hash)
+    }
+
+    /// The stream of the published generator under a seed.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
     }
 
     /// 64 bits.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -24,19 +29,19 @@ impl Random {
     }
 
     /// A number from 0 to 1, 1 excluded.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are what a number from 0 to 1 has")]
         let bits = (self.next() >> 11) as f64;
         bits / 9_007_199_254_740_992.0
     }
 
     /// True with a probability of `share`.
-    pub(super) fn chance(&mut self, share: f64) -> bool {
+    pub(crate) fn chance(&mut self, share: f64) -> bool {
         self.unit() < share
     }
 
     /// A number of the standard normal distribution (Box and Muller, 1958).
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
@@ -49,7 +54,7 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_published_generator() {
         // Vigna, splitmix64.c, seeded with 1234567.
-        let mut random = Random(1_234_567);
+        let mut random = Random::seeded(1_234_567);
         assert_eq!([random.next(), random.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::histogram::Percentiles;
 use crate::measure::accounting::{CpuTime, MachineTime, cpu_time, cpu_time_alone};
-use crate::measure::disturbance::{FOREIGN_LIMIT, STEAL_LIMIT};
+use crate::measure::disturbance::{Disturbance, Moment};
 
 /// Whose processor time counts.
 #[derive(Debug, Clone, Copy)]
@@ -24,11 +24,12 @@ pub(super) struct Running {
     before: Times,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Times {
     gateway: CpuTime,
     generator: CpuTime,
     machine: MachineTime,
+    moment: Moment,
 }
 
 /// What a phase took. Cores are processor time divided by the phase's length.
@@ -52,7 +53,11 @@ pub(super) struct Phase {
     pub(super) stolen_cores: f64,
     /// What programs outside the measurement used, in user space.
     pub(super) foreign_cores: f64,
-    /// Whether either of the last two is too much.
+    /// How long a quota kept this program's control group from the processors.
+    pub(super) throttled_seconds: f64,
+    /// How often a processor slowed down because it was hot.
+    pub(super) overheated: u64,
+    /// Whether any of the last four is too much.
     pub(super) disturbed: bool,
     /// How late the generator did what was due, in milliseconds; `None` where nothing was.
     pub(super) lateness_ms: Option<Percentiles>,
@@ -78,6 +83,7 @@ impl Meter {
             // The gateway is a child of this process.
             generator: cpu_time_alone(std::process::id())?,
             machine: MachineTime::now()?,
+            moment: Moment::now([self.gateway])?,
         })
     }
 }
@@ -94,8 +100,8 @@ impl Running {
         let gateway = now.gateway.since(before.gateway);
         let generator = now.generator.since(before.generator);
         let machine = now.machine.since(before.machine);
-        let foreign_cores = cores(machine.user.saturating_sub(gateway.user + generator.user));
-        let stolen_cores = cores(machine.steal);
+        let Disturbance { foreign_cores, stolen_cores, throttled_seconds, overheated, is_too_much } =
+            now.moment.since(&before.moment, seconds);
         Ok(Phase {
             name: self.name,
             seconds,
@@ -106,7 +112,9 @@ impl Running {
             machine_cores: cores(machine.busy),
             stolen_cores,
             foreign_cores,
-            disturbed: foreign_cores > FOREIGN_LIMIT || stolen_cores > STEAL_LIMIT,
+            throttled_seconds,
+            overheated,
+            disturbed: is_too_much,
             lateness_ms,
         })
     }

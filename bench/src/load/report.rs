@@ -12,7 +12,7 @@ use super::histogram::Percentiles;
 use super::meter::Phase;
 use super::options::{Carrier, Login, Options};
 use super::roam::Roaming;
-use super::targets::{self, Burst, Seen, Sessions, Target};
+use super::targets::{self, Burst, Limit, Seen, Sessions, Target};
 use crate::report::machine::{Machine, Program};
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
@@ -77,7 +77,7 @@ pub(super) struct Report {
     pub(super) descriptors: Descriptors,
     /// Why the figures say more about the generator or the machine than about the gateway; `None` where they do not.
     pub(super) limited_by: Option<String>,
-    /// Whether other load on this machine, or its hypervisor, took too much in any phase.
+    /// Whether other load on this machine, its hypervisor, a quota or heat took too much in any phase.
     pub(super) disturbed: bool,
     /// What should have been reached.
     pub(super) targets: Vec<Target>,
@@ -267,15 +267,14 @@ impl Report {
     /// Judges the figures, when all are there.
     pub(super) fn close(&mut self) {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let limits = self.phases.iter().filter_map(|phase| Some((phase.name, limit(phase, cores)?)));
-        let limits: Vec<(&'static str, String)> = limits.collect();
-        self.limited_by = limits.first().map(|(_, limit)| limit.clone());
+        let limits: Vec<Limit> = self.phases.iter().filter_map(|phase| limit(phase, cores)).collect();
+        self.limited_by = limits.first().map(|limit| limit.what.clone());
         self.disturbed = self.phases.iter().any(|phase| phase.disturbed);
         self.targets = targets::judge(&self.seen(limits));
     }
 
     /// What targets are about.
-    fn seen(&self, limits: Vec<(&'static str, String)>) -> Seen {
+    fn seen(&self, limits: Vec<Limit>) -> Seen {
         let phase = |name: &str| self.phases.iter().find(|phase| phase.name == name);
         let seconds = |name: &str| phase(name).map_or(0.0, |phase| phase.seconds);
         #[expect(clippy::cast_precision_loss, reason = "sessions and descriptors are few")]
@@ -336,18 +335,21 @@ impl Report {
 }
 
 /// What kept a phase from showing the gateway alone.
-fn limit(phase: &Phase, cores: usize) -> Option<String> {
+fn limit(phase: &Phase, cores: usize) -> Option<Limit> {
     #[expect(clippy::cast_precision_loss, reason = "processors are few")]
     let (cores, threads) = (cores as f64, THREADS as f64);
     let Phase { name, generator_cores, machine_cores, .. } = phase;
+    let found =
+        |what: String, of_generator| Some(Limit { phase: phase.name, what: format!("{name}: {what}"), of_generator });
     if *generator_cores > BUSY * threads {
-        return Some(format!("{name}: the generator used {generator_cores:.2} cores with {THREADS} threads"));
+        return found(format!("the generator used {generator_cores:.2} cores with {THREADS} threads"), true);
     }
-    if *machine_cores > BUSY * cores {
-        return Some(format!("{name}: {machine_cores:.2} of {cores} processors were busy"));
+    // Before the machine: what was not sent in time tells nothing of whoever should have answered.
+    if let Some(late) = phase.lateness_ms.filter(|lateness| lateness.p99 > LATE) {
+        return found(format!("the generator was up to {:.0} ms late (99 %)", late.p99), true);
     }
-    let late = phase.lateness_ms.filter(|lateness| lateness.p99 > LATE);
-    late.map(|late| format!("{name}: the generator was up to {:.0} ms late (99 %)", late.p99))
+    let is_busy = *machine_cores > BUSY * cores;
+    if is_busy { found(format!("{machine_cores:.2} of {cores} processors were busy"), false) } else { None }
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -378,6 +380,8 @@ mod tests {
             machine_cores,
             stolen_cores: 0.0,
             foreign_cores: 0.0,
+            throttled_seconds: 0.0,
+            overheated: 0,
             disturbed: false,
             lateness_ms: Some(Percentiles { p99, ..Percentiles::default() }),
         }
@@ -386,13 +390,15 @@ mod tests {
     #[test]
     fn limits_are_told_apart() {
         assert_eq!(limit(&phase(0.5, 1.0, 2.0), 2), None);
-        for (phase, words) in [
-            (phase(1.9, 2.0, 2.0), "generator used 1.90"),
-            (phase(1.0, 1.95, 2.0), "1.95 of 2 processors"),
-            (phase(0.5, 1.0, 50.0), "50 ms late"),
+        for (phase, words, of_generator) in [
+            (phase(1.9, 2.0, 2.0), "generator used 1.90", true),
+            (phase(1.0, 1.95, 2.0), "1.95 of 2 processors", false),
+            (phase(1.0, 1.95, 50.0), "50 ms late", true),
+            (phase(0.5, 1.0, 50.0), "50 ms late", true),
         ] {
             let limit = limit(&phase, 2).unwrap();
-            assert!(limit.starts_with("loaded: ") && limit.contains(words), "{limit}");
+            assert!(limit.what.starts_with("loaded: ") && limit.what.contains(words), "{limit:?}");
+            assert_eq!((limit.phase, limit.of_generator), ("loaded", of_generator));
         }
     }
 

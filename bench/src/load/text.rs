@@ -41,7 +41,7 @@ impl fmt::Display for Report {
         if self.disturbed {
             writeln!(
                 f,
-                "\ndisturbed: other programs or the hypervisor took processor time; do not compare these figures"
+                "\ndisturbed: other programs, the hypervisor, a quota or heat took time; do not compare these figures"
             )?;
         }
         match &self.limited_by {

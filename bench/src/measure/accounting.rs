@@ -35,11 +35,14 @@ impl CpuTime {
     }
 }
 
+/// Several processes and their present children, each once, also where one of them is a child of another.
+pub(crate) fn family(processes: impl IntoIterator<Item = u32>) -> BTreeSet<u32> {
+    processes.into_iter().flat_map(with_children).collect()
+}
+
 /// Processor time of several processes and their present children together.
 pub(crate) fn cpu_time(processes: impl IntoIterator<Item = u32>) -> Result<CpuTime> {
-    // Each once, also where one of them is a child of another.
-    let family: BTreeSet<u32> = processes.into_iter().flat_map(with_children).collect();
-    family.into_iter().try_fold(CpuTime::default(), |sum, process| Ok(sum.plus(cpu_time_alone(process)?)))
+    family(processes).into_iter().try_fold(CpuTime::default(), |sum, process| Ok(sum.plus(cpu_time_alone(process)?)))
 }
 
 /// Processor time of one process without its children.

@@ -7,19 +7,34 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::accounting::{CpuTime, MachineTime, cpu_time};
+use super::accounting::{CpuTime, MachineTime, cpu_time_alone, family};
 use crate::report::model::Run;
 
 /// Where other programs use more than this many cores, a run counts as disturbed.
-pub(crate) const FOREIGN_LIMIT: f64 = 0.10;
+const FOREIGN_LIMIT: f64 = 0.10;
 /// Where the hypervisor takes more than this many cores, a run counts as disturbed.
-pub(crate) const STEAL_LIMIT: f64 = 0.05;
+const STEAL_LIMIT: f64 = 0.05;
 /// Where a quota kept this program from the processors for more than this share of the time, a run counts as disturbed.
 const THROTTLED_LIMIT: f64 = 0.01;
 
+/// What others did between two moments.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Disturbance {
+    /// Cores that programs outside the measurement used, in user space.
+    pub(crate) foreign_cores: f64,
+    /// Cores the hypervisor took.
+    pub(crate) stolen_cores: f64,
+    /// How long a quota kept this program's control group from the processors, in seconds.
+    pub(crate) throttled_seconds: f64,
+    /// How often a processor slowed down because it was hot.
+    pub(crate) overheated: u64,
+    /// Whether any of these was too much.
+    pub(crate) is_too_much: bool,
+}
+
 /// The machine at one moment.
 #[derive(Debug)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     machine: MachineTime,
     processes: BTreeMap<u32, CpuTime>,
     throttled: Duration,
@@ -28,26 +43,37 @@ pub(super) struct Moment {
 
 impl Moment {
     /// Now; `processes` are those of the system that is measured, to which this program is added.
-    pub(super) fn now(processes: impl IntoIterator<Item = u32>) -> Result<Self> {
-        let all = processes.into_iter().chain([std::process::id()]);
+    pub(crate) fn now(processes: impl IntoIterator<Item = u32>) -> Result<Self> {
+        let all = family(processes.into_iter().chain([std::process::id()])).into_iter();
         // A process that has ended is an error of the run already.
-        let processes = all.filter_map(|process| Some((process, cpu_time([process]).ok()?))).collect();
+        let processes = all.filter_map(|process| Some((process, cpu_time_alone(process).ok()?))).collect();
         let (throttled, overheated) = (throttled(), overheated());
         Ok(Self { machine: MachineTime::now()?, processes, throttled, overheated })
     }
 
     /// Notes in `run`, which must know how long it took, what happened since `before`.
     pub(super) fn judge(&self, before: &Self, run: &mut Run) {
-        let seconds = run.seconds.max(1e-9);
+        let found = self.since(before, run.seconds);
+        run.foreign_cores = found.foreign_cores;
+        run.stolen_cores = found.stolen_cores;
+        run.throttled_seconds = found.throttled_seconds;
+        run.overheated = found.overheated;
+        run.disturbed = found.is_too_much;
+    }
+
+    /// What happened since `before`, which was so many seconds ago.
+    pub(crate) fn since(&self, before: &Self, seconds: f64) -> Disturbance {
+        let seconds = seconds.max(1e-9);
         let machine = self.machine.since(before.machine);
-        run.foreign_cores = machine.user.saturating_sub(self.own(before)).as_secs_f64() / seconds;
-        run.stolen_cores = machine.steal.as_secs_f64() / seconds;
-        run.throttled_seconds = self.throttled.saturating_sub(before.throttled).as_secs_f64();
-        run.overheated = self.overheated.saturating_sub(before.overheated);
-        run.disturbed = run.foreign_cores > FOREIGN_LIMIT
-            || run.stolen_cores > STEAL_LIMIT
-            || run.throttled_seconds > THROTTLED_LIMIT * seconds
-            || run.overheated > 0;
+        let foreign_cores = machine.user.saturating_sub(self.own(before)).as_secs_f64() / seconds;
+        let stolen_cores = machine.steal.as_secs_f64() / seconds;
+        let throttled_seconds = self.throttled.saturating_sub(before.throttled).as_secs_f64();
+        let overheated = self.overheated.saturating_sub(before.overheated);
+        let is_too_much = foreign_cores > FOREIGN_LIMIT
+            || stolen_cores > STEAL_LIMIT
+            || throttled_seconds > THROTTLED_LIMIT * seconds
+            || overheated > 0;
+        Disturbance { foreign_cores, stolen_cores, throttled_seconds, overheated, is_too_much }
     }
 
     /// What the measured processes spent in user space since `before`; one that was started since counts from its start.
@@ -138,6 +164,18 @@ mod tests {
     fn process_that_was_started_meanwhile_is_not_foreign() {
         let run = judged(&moment(&[(1, 100)], 0, 0), &moment(&[(1, 100), (2, 300)], 0, 0));
         assert!(!run.disturbed, "{run:?}");
+    }
+
+    #[test]
+    fn child_of_this_program_counts_once() {
+        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let moment = Moment::now([child.id()]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let own = cpu_time_alone(std::process::id()).unwrap().total();
+        assert!(moment.processes.contains_key(&child.id()), "{moment:?}");
+        assert!(moment.processes[&std::process::id()].total() <= own, "{moment:?}");
     }
 
     #[test]

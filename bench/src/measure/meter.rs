@@ -29,7 +29,7 @@ pub(super) struct Outcome {
     pub(super) readings: Vec<Reading>,
     /// How one of them went on.
     pub(super) timeline: Option<Timeline>,
-    /// All round-trip times.
+    /// The distribution of round-trip times.
     pub(super) latencies: Option<Vec<(f64, f64)>>,
 }
 
@@ -67,9 +67,9 @@ pub(super) struct Meter<'a> {
     pub(super) effort: &'a Effort,
     /// The system.
     pub(super) running: &'a mut Running,
-    /// From the start of the client's program to the first echo, where that was seen.
-    pub(super) carried_after: Option<Duration>,
-    /// Memory right after that.
+    /// The longest that the network keeps a packet from the client, but for a queue.
+    pub(super) delay: Duration,
+    /// Memory right after the start.
     pub(super) fresh: Resident,
     /// The rate that [`Task::hint`] refers to, from an earlier run of this system.
     pub(super) hint: Option<f64>,

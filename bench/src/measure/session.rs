@@ -91,7 +91,6 @@ struct Turn<'a> {
 /// A system that carries packets, and what was seen of its start.
 struct Started {
     running: Running,
-    carried_after: Option<Duration>,
     fresh: Resident,
     drops: Drops,
 }
@@ -119,7 +118,7 @@ impl Turn<'_> {
 
     fn start(&mut self) -> Result<Started> {
         let running = self.system.start(self.lab()?)?;
-        let carried = running.wait_until_it_carries()?;
+        running.wait_until_it_carries(self.interrupt)?;
         if self.report.cable_features.is_empty() {
             self.report.cable_features = running.client.host.features("eth0").unwrap_or_default();
         }
@@ -127,9 +126,8 @@ impl Turn<'_> {
         if let Some(subject) = self.report.systems.iter_mut().find(|subject| subject.name == name) {
             subject.mtu = running.client.host.mtu(&running.client.link).ok();
         }
-        let carried_after = running.client_started().map(|started| carried.duration_since(started));
         let (fresh, drops) = (Resident::of(&running), Drops::of(&running));
-        Ok(Started { running, carried_after, fresh, drops })
+        Ok(Started { running, fresh, drops })
     }
 
     /// The lab of this turn; every system of a round meets the same chance, and every round another.
@@ -142,16 +140,18 @@ impl Turn<'_> {
 
     fn measure(&mut self, task: Task, started: &mut Started) -> Result<()> {
         let hint = last(self.report, self.system.name(), task.hint());
-        let Started { running, carried_after, fresh, .. } = started;
+        let Started { running, fresh, .. } = started;
+        let delay = self.report.network.as_ref().map(|network| network.up.longest_delay()).unwrap_or_default();
         let (start, before) = (Instant::now(), Moment::now(running.processes())?);
         let (effort, interrupt) = (&self.report.effort, self.interrupt);
-        let mut meter = Meter { effort, running, carried_after: *carried_after, fresh: *fresh, hint, interrupt };
+        let mut meter = Meter { effort, running, delay, fresh: *fresh, hint, interrupt };
         let outcome = meter.measure(task);
         self.interrupt.check()?;
         let mut run = self.outcome(Some(task), start.elapsed(), outcome);
         Moment::now(started.running.processes())?.judge(&before, &mut run);
         run.carrier = started.running.carrier();
         let drops = Drops::of(&started.running);
+        run.disturbed |= drops.relay_was_overrun(&started.drops);
         if run.error.is_none() {
             run.readings.extend(drops.since(&started.drops));
         }

@@ -39,7 +39,7 @@ pub(crate) enum Task {
     MemoryGrowth,
     /// Resident memory of the processes, at their start and after all that came before.
     Memory,
-    /// From the start of the client to the first packet that passes.
+    /// From the start of a client that had connected before to the first packet that passes.
     Connect,
     /// From a pulled cable's return, and from a gateway's death, to the next packet that passes.
     Reconnect,

@@ -17,6 +17,8 @@ use crate::impair::Profile as Network;
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
 pub(crate) const SCHEMA: &str = "adit-bench/1";
+/// Units of which less is better.
+pub(crate) const COSTS: [&str; 6] = ["µs", "ms", "s", "s/GB", "KiB", "MiB"];
 
 /// Everything about one measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,7 +137,7 @@ pub(crate) struct Run {
     /// How often a processor slowed down because it was hot, where they tell.
     #[serde(default)]
     pub(crate) overheated: u64,
-    /// Whether any of these is too much.
+    /// Whether any of these is too much, or the program that impairs the path was too slow for it.
     pub(crate) disturbed: bool,
     /// What was read, the most important first. A metric that begins with `drop_` and is missing was 0.
     pub(crate) readings: Vec<Reading>,
@@ -146,8 +148,9 @@ pub(crate) struct Run {
     /// How one value went on while the task lasted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeline: Option<Timeline>,
-    /// All round-trip times: pairs of microseconds and the share (0 to 1) of all requests answered within them, both rising.
-    /// What is missing to 1 was never answered.
+    /// The distribution of round-trip times, of at most 119 points, which are dense where it nears its end: pairs of
+    /// microseconds and the share (0 to 1) of all requests answered within them, both rising. What is missing to 1 was never
+    /// answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) latencies: Option<Vec<(f64, f64)>>,
 }
@@ -189,7 +192,7 @@ pub(crate) struct Figure {
     pub(crate) system: String,
     /// Number of values.
     pub(crate) count: usize,
-    /// The middle one, or the mean of the middle two.
+    /// The middle one; of an even number the mean of the middle two, but of percentiles the lower.
     pub(crate) median: f64,
     /// The lowest.
     pub(crate) low: f64,

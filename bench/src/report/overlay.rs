@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::model::{Figure, Report, Run, Subject};
+use super::model::{COSTS, Figure, Report, Run, Subject};
 use super::table::tells_of_trouble;
+use crate::impair::Profile;
 
 /// Tasks whose figures come first where there is little room.
 const MAIN: [&str; 6] = ["tcp-up", "tcp-down", "udp1200-loss", "udp64-loss", "rtt-idle", "rtt-load"];
-/// Metrics that stand beside the first one of a task where there is little room: the tail, and the cost.
-const BESIDE: [&str; 2] = ["p99", "cpu"];
-/// Units of which less is better.
-const COSTS: [&str; 6] = ["µs", "ms", "s", "s/GB", "MiB", "KiB"];
+/// Metrics that stand beside the first one of a task where there is little room: the rate nearly without loss, the tail,
+/// and the cost.
+const BESIDE: [&str; 3] = ["clean_rate", "p99", "cpu"];
 /// Letters of a commit that are shown.
 const COMMIT: usize = 9;
 
@@ -253,6 +253,11 @@ pub(crate) fn commit(report: &Report) -> String {
     commit.trim_end_matches('+').chars().take(COMMIT).chain(changed.chars()).collect()
 }
 
+/// Every value of a network, as the report has it.
+fn told(network: &Profile) -> String {
+    serde_json::to_string(network).unwrap_or_default()
+}
+
 /// What must be alike where figures are compared.
 fn circumstances(report: &Report) -> BTreeMap<String, String> {
     let Report { machine, effort, .. } = report;
@@ -263,6 +268,9 @@ fn circumstances(report: &Report) -> BTreeMap<String, String> {
         ("memory", format!("{} MiB", machine.memory_bytes >> 20)),
         ("niceness", machine.nice.to_string()),
         ("path", report.profile.clone().unwrap_or_else(|| "the bare cable".to_owned())),
+        // Two files of one name may say different things.
+        ("impairments of the path", report.network.as_ref().map_or_else(|| "none".to_owned(), told)),
+        ("seed", report.seed.to_string()),
         ("cable", if report.wire { "each packet alone" } else { "offloads at their defaults" }.to_owned()),
         ("offloads of the cable", report.cable_features.join(" ")),
         ("warm-up", format!("{} s", effort.warm_up.as_secs_f64())),
@@ -324,6 +332,19 @@ mod tests {
         b.machine.commit = Some("another".to_owned());
         let expected = [format!("kernel: {} (a), Linux 1.0 (b)", a.machine.kernel), "rounds: 3 (a), 4 (b)".to_owned()];
         assert_eq!(overlay(&[("a.json", &a), ("b.json", &b)]).differences(), expected);
+    }
+
+    #[test]
+    fn networks_of_one_name_may_differ() {
+        let through = |text: &str, seed| {
+            let network = Profile::parse("net.toml", text).unwrap();
+            Report { profile: Some(network.name.clone()), network: Some(network), seed, ..example() }
+        };
+        let (a, b) = (through("delay_ms = 5", 1), through("delay_ms = 7", 2));
+        let differences = overlay(&[("a.json", &a), ("b.json", &b)]).differences();
+        assert_eq!(differences.len(), 2, "{differences:?}");
+        assert!(differences[0].starts_with("impairments of the path: {\"name\":\"net\""), "{differences:?}");
+        assert_eq!(differences[1], "seed: 1 (a), 2 (b)");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Medians over the rounds.
+//! Medians over the rounds, and what a median is.
 
 use super::model::{Figure, Run, Subject};
 
@@ -23,10 +23,10 @@ pub(super) fn summarise(tasks: &[String], systems: &[Subject], runs: &[Run], ref
                 values.sort_by(f64::total_cmp);
                 values
             };
-            let base = reference.and_then(|name| median(&values(name))).filter(|base| *base > 0.0);
+            let base = reference.and_then(|name| median(metric, &values(name))).filter(|base| *base > 0.0);
             for system in systems {
                 let values = values(&system.name);
-                let Some(middle) = median(&values) else { continue };
+                let Some(middle) = median(metric, &values) else { continue };
                 let [low, high] = [values.first(), values.last()].map(|value| value.copied().unwrap_or(middle));
                 figures.push(Figure {
                     task: task.clone(),
@@ -51,11 +51,18 @@ fn value(run: &Run, metric: &str) -> Option<f64> {
     run.value(metric).or_else(none)
 }
 
-/// The middle of sorted values.
-fn median(sorted: &[f64]) -> Option<f64> {
+/// The middle of a metric's sorted values; `None` of none.
+///
+/// Of an even number it is the mean of the middle two, but the lower of two percentiles: their mean is none.
+pub(crate) fn median(metric: &str, sorted: &[f64]) -> Option<f64> {
     let upper = sorted.get(sorted.len() / 2)?;
     let lower = sorted.get((sorted.len() - 1) / 2)?;
-    Some(f64::midpoint(*lower, *upper))
+    Some(if is_percentile(metric) { *lower } else { f64::midpoint(*lower, *upper) })
+}
+
+/// Whether a metric is a percentile, such as `p99.9`.
+fn is_percentile(metric: &str) -> bool {
+    metric.strip_prefix('p').is_some_and(|number| number.parse::<f64>().is_ok())
 }
 
 #[cfg(test)]
@@ -96,8 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn median_of_an_even_number_is_between_the_middle_two() {
-        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), Some(3.0));
-        assert_eq!(median(&[]), None);
+    fn median_of_an_even_number_is_between_the_middle_two_but_for_percentiles() {
+        assert_eq!(median("rate", &[1.0, 2.0, 4.0, 9.0]), Some(3.0));
+        assert_eq!(median("rate", &[1.0, 4.0, 9.0]), Some(4.0));
+        assert_eq!(median("rate", &[]), None);
+        for percentile in ["p50", "p90", "p99", "p99.9"] {
+            assert_eq!(median(percentile, &[1.0, 2.0, 4.0, 9.0]), Some(2.0));
+        }
     }
 }

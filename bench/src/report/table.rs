@@ -7,13 +7,14 @@ use super::overlay::Overlay;
 use super::summary::DROPS;
 
 /// Metrics that are shown only where one of their values is not zero: they say that something was lost or mended.
-const QUIET: [&str; 9] = [
+const QUIET: [&str; 10] = [
     "retransmits",
     "checksum_errors",
     "out_of_order",
     "reordering",
     "udp_buffer_drops",
     "device_drops",
+    "relay_overrun",
     "reordered",
     "lost",
     "sender_limited",

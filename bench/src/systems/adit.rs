@@ -135,7 +135,7 @@ impl System for Adit {
         let fast = !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned()));
         let owner = Programs { client, gateway, fast };
         owner.wait_for_fast_carrier();
-        Ok(Running { client: near, gateway: far, owner: Box::new(owner), _lab: lab })
+        Ok(Running { client: near, gateway: far, owner: Box::new(owner), lab })
     }
 }
 
@@ -181,11 +181,6 @@ fn restarted(ended: Instant, process: Option<&Process>) -> Result<Restart> {
 impl Owner for Programs {
     fn carrier(&self) -> Option<String> {
         self.client.status().ok()?.carrier
-    }
-
-    fn started(&self, _process: u32) -> Option<Instant> {
-        // It waited for the faster carrier first; `restart_client` tells how long it takes to the first echo.
-        None
     }
 
     fn drops(&self) -> BTreeMap<String, u64> {

@@ -72,7 +72,7 @@ impl System for Nebula {
         }
         let (client, gateway) = (ends.pop(), ends.pop());
         let (client, gateway) = (client.context("two ends")?, gateway.context("two ends")?);
-        Ok(Running { client, gateway, owner: Box::new(processes), _lab: lab })
+        Ok(Running { client, gateway, owner: Box::new(processes), lab })
     }
 }
 

@@ -112,7 +112,7 @@ impl System for Ocserv {
         let own = wait_for("the gateway's address", &server, || v4(&gateway))?;
         let near = End { host: client, link: CLIENT_LINK.to_owned(), address, process: Some(joined.id()) };
         let far = End { host: gateway, link: GATEWAY_LINK.to_owned(), address: own, process: Some(server.id()) };
-        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), _lab: lab })
+        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

@@ -16,7 +16,7 @@ const LINK: &str = "ovpn0";
 const PORT: u16 = 1_194;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 2);
-/// Asked for each socket buffer, in bytes: as much as Adit gives its receive buffer, five times the kernel's default.
+/// Asked for each socket buffer, in bytes: about what Adit asks, five times the kernel's default.
 const SOCKET_BUFFER: u32 = 1 << 20;
 
 /// OpenVPN at both ends.
@@ -77,7 +77,7 @@ impl System for OpenVpn {
             process: Some(process.id()),
         };
         let (near, far) = (end(client, CLIENT, &joined), end(gateway, GATEWAY, &server));
-        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), _lab: lab })
+        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

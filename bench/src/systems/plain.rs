@@ -30,6 +30,6 @@ impl System for Plain {
             Ok::<_, anyhow::Error>(End { host: lab.host(name)?, link: "eth0".to_owned(), address, process: None })
         };
         let (client, gateway) = (end("client", CLIENT_V4)?, end("gateway", GATEWAY_V4)?);
-        Ok(Running { client, gateway, owner: Box::new(()), _lab: lab })
+        Ok(Running { client, gateway, owner: Box::new(()), lab })
     }
 }

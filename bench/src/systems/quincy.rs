@@ -93,7 +93,7 @@ impl System for Quincy {
             process: Some(process.id()),
         };
         let (near, far) = (end(&client, own, &joined), end(&gateway, GATEWAY, &server));
-        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), _lab: lab })
+        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

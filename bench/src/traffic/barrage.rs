@@ -22,8 +22,6 @@ const BATCH: usize = 32;
 const PACE: Duration = Duration::from_micros(200);
 /// How late the kernel may wake a paced sender; the default is 50 µs.
 const TIMER_SLACK_NANOSECONDS: u64 = 1_000;
-/// Packets that arrive later than this after the last was sent count as lost: a queue that grows is no rate that holds.
-const DRAIN: Duration = Duration::from_millis(20);
 /// The receiver's buffer in bytes: it shall not be what loses packets when its thread waits for a processor.
 const RECEIVE_BUFFER: usize = 32 << 20;
 /// Bytes looked at of each packet: its step and its number.
@@ -58,6 +56,9 @@ pub struct BarragePlan {
     pub warm_up: Duration,
     /// How long to send while counting.
     pub duration: Duration,
+    /// Packets that arrive later than this after the last was sent count as lost, as a queue that grows is no rate that
+    /// holds; not for a flood.
+    pub drain: Duration,
 }
 
 /// What arrived.
@@ -140,7 +141,7 @@ fn barrage(server: SocketAddr, plan: BarragePlan, tally: &Tally) -> Result<Barra
     tally.received.store(0, Ordering::Relaxed);
     tally.reordered.store(0, Ordering::Relaxed);
     let elapsed = paced(&mut sender, rate, plan.duration)?;
-    drain(tally, sender.sent);
+    drain(tally, sender.sent, plan.drain);
     Ok(BarrageReport {
         sent: sender.sent,
         received: tally.received.load(Ordering::Relaxed),
@@ -189,8 +190,8 @@ fn paced(sender: &mut Sender<'_>, rate: u32, duration: Duration) -> Result<Durat
 }
 
 /// Waits until everything arrived, or what has not is late.
-fn drain(tally: &Tally, sent: u64) {
-    let deadline = Instant::now() + DRAIN;
+fn drain(tally: &Tally, sent: u64, limit: Duration) {
+    let deadline = Instant::now() + limit;
     while tally.received.load(Ordering::Relaxed) < sent && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }

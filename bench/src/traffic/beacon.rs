@@ -138,6 +138,12 @@ mod tests {
         }
         let mut lab = Lab::pair(false).unwrap();
         let client = lab.host("client").unwrap();
+        let (start, control) = (Instant::now(), Beacon::start(&client, "eth0", GATEWAY_V4));
+        while control.first_answer(start).is_none() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the way that is there carries nothing");
+            thread::sleep(PAUSE);
+        }
+        drop(control);
         let since = Instant::now();
         let beacon = Beacon::start(&client, "tun9", GATEWAY_V4);
         thread::sleep(Duration::from_millis(50));

@@ -88,44 +88,58 @@ fn shares() -> impl Iterator<Item = f64> {
 ///
 /// # Errors
 ///
-/// Fails where the socket does; a lost answer is no error.
-pub fn echoes(host: &Host, target: Ipv4Addr, rate: u32, count: u32) -> Result<Latencies> {
-    host.run(move || exchange(target, rate, count)).with_context(|| format!("ping {target}"))
+/// Fails where the socket does, and as soon as `check` does, which is asked before each request; a lost answer is no
+/// error.
+pub fn echoes(
+    host: &Host,
+    target: Ipv4Addr,
+    rate: u32,
+    count: u32,
+    check: impl Fn() -> Result<()> + Send + 'static,
+) -> Result<Latencies> {
+    host.run(move || exchange(target, rate, count, &check)).with_context(|| format!("ping {target}"))
 }
 
-fn exchange(target: Ipv4Addr, rate: u32, count: u32) -> Result<Latencies> {
+fn exchange(target: Ipv4Addr, rate: u32, count: u32, check: &dyn Fn() -> Result<()>) -> Result<Latencies> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("open a raw socket")?;
     socket.connect(&SocketAddr::from((target, 0)).into()).context("connect a raw socket")?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("ask for time stamps")?;
     prctl::set_timerslack(TIMER_SLACK_NANOSECONDS).context("ask for precise timers")?;
-    let mut sent_at = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-    let mut answers = Answers { buffer: [0; 2 * LENGTH], times: Vec::with_capacity(sent_at.capacity()) };
+    let mut answers = Answers::with_capacity(usize::try_from(count).unwrap_or_default());
     let start = Instant::now();
     for number in 0..count {
+        check()?;
         let due = start + Duration::from_secs(1) * number / rate;
         while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            answers.collect(&socket, left, &sent_at)?;
+            answers.collect(&socket, left)?;
         }
-        sent_at.push(now());
+        answers.sent_at.push(Some(now()));
         // What cannot be sent is lost.
         drop(socket.send(&request(number)));
     }
     let end = Instant::now() + DRAIN;
-    while answers.times.len() < sent_at.len() {
+    while answers.times.len() < answers.sent_at.len() {
         let Some(left) = end.checked_duration_since(Instant::now()) else { break };
-        answers.collect(&socket, left, &sent_at)?;
+        answers.collect(&socket, left)?;
     }
-    Ok(Latencies::new(answers.times, sent_at.len()))
+    Ok(Latencies::new(answers.times, answers.sent_at.len()))
 }
 
 struct Answers {
     buffer: [u8; 2 * LENGTH],
+    /// When each request was sent; `None` once it was answered.
+    sent_at: Vec<Option<Duration>>,
     times: Vec<f64>,
 }
 
 impl Answers {
+    fn with_capacity(requests: usize) -> Self {
+        let (sent_at, times) = (Vec::with_capacity(requests), Vec::with_capacity(requests));
+        Self { buffer: [0; 2 * LENGTH], sent_at, times }
+    }
+
     /// Waits at most `limit` for an answer, and notes its time.
-    fn collect(&mut self, socket: &Socket, limit: Duration, sent_at: &[Duration]) -> Result<()> {
+    fn collect(&mut self, socket: &Socket, limit: Duration) -> Result<()> {
         if !readable(socket, limit)? {
             return Ok(());
         }
@@ -140,11 +154,17 @@ impl Answers {
             });
             (stamp.unwrap_or_else(now), message.bytes)
         };
-        let number = answered(self.buffer.get(..length).unwrap_or_default());
-        if let Some(sent) = number.and_then(|number| sent_at.get(number)) {
-            self.times.push(arrived.saturating_sub(*sent).as_secs_f64() * 1e6);
+        if let Some(number) = answered(self.buffer.get(..length).unwrap_or_default()) {
+            self.note(number, arrived);
         }
         Ok(())
+    }
+
+    /// Notes the time of an answer, unless the same came before: a network may double packets.
+    fn note(&mut self, number: usize, arrived: Duration) {
+        if let Some(sent) = self.sent_at.get_mut(number).and_then(Option::take) {
+            self.times.push(arrived.saturating_sub(sent).as_secs_f64() * 1e6);
+        }
     }
 }
 
@@ -198,6 +218,18 @@ mod tests {
         assert!((median.1 - 0.45).abs() < 1e-9, "{median:?}");
         assert_eq!(Latencies::new(vec![7.0], 1).distribution(), [(7.0, 1.0)]);
         assert_eq!(Latencies::default().distribution(), []);
+    }
+
+    #[test]
+    fn doubled_answers_do_not_hide_lost_ones() {
+        let mut answers = Answers::with_capacity(3);
+        answers.sent_at = [10, 20, 30].map(|millisecond| Some(Duration::from_millis(millisecond))).to_vec();
+        for (number, arrived) in [(0, 11), (0, 12), (2, 33), (2, 33), (0, 40), (7, 50)] {
+            answers.note(number, Duration::from_millis(arrived));
+        }
+        let latencies = Latencies::new(answers.times, answers.sent_at.len());
+        assert_eq!((latencies.lost(), latencies.quantile(0.5), latencies.quantile(1.0)), (1, Some(1e3), Some(3e3)));
+        assert_eq!(latencies.distribution().last(), Some(&(3e3, 2.0 / 3.0)));
     }
 
     #[test]

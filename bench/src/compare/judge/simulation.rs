@@ -1,7 +1,5 @@
 //! Whole comparisons on simulated machines: how often equal builds alarm, and how often a slower one is found.
 
-use std::f64::consts::TAU;
-
 use super::super::statistics::noise;
 use super::*;
 
@@ -23,24 +21,17 @@ struct SimulatedMachine {
 
 impl SimulatedMachine {
     fn new(seed: u64, spread: f64, drift: f64) -> Self {
-        Self { random: Random::new(seed), spread, drift, mood: 0.0 }
-    }
-
-    fn normal(&mut self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let mut uniform = || (self.random.number() >> 11) as f64 / (1_u64 << 53) as f64;
-        let (radius, angle) = (1.0 - uniform(), uniform());
-        (-2.0 * radius.ln()).sqrt() * (TAU * angle).cos()
+        Self { random: Random::seeded(seed), spread, drift, mood: 0.0 }
     }
 
     /// Badness of all metrics in one round, A B B A, where B is worse by `slower`.
     fn round(&mut self, slower: f64) -> [f64; METRICS] {
         let mut sums = [0.0; METRICS];
         for (turn, sign) in [-0.5, 0.5, 0.5, -0.5].into_iter().enumerate() {
-            self.mood = 0.8 * self.mood + 0.3 * self.spread * self.normal();
+            self.mood = 0.8 * self.mood + 0.3 * self.spread * self.random.normal();
             let steady = self.mood + self.drift * f64::from(u32::try_from(turn).unwrap());
             for sum in &mut sums {
-                *sum += sign * (steady + self.spread * self.normal() + if sign > 0.0 { slower } else { 0.0 });
+                *sum += sign * (steady + self.spread * self.random.normal() + if sign > 0.0 { slower } else { 0.0 });
             }
         }
         sums

@@ -17,17 +17,14 @@ const OUTAGE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Meter<'_> {
-    /// From the start of the client's program to the first answered echo.
+    /// From the start of the client's program, which had connected before, to the first answered echo.
     ///
-    /// A client that can be started again is, so that nothing but its own work is counted; of others it is known from the
-    /// start of the system.
+    /// Nothing of systems whose client cannot be started again: what their first start takes is not the same.
     pub(super) fn connect(&mut self) -> Result<Vec<Reading>> {
         let beacon = self.running.beacon();
-        let time = match self.running.restart_client() {
-            Some(restart) => Some(self.answered(&beacon, restart?.started)?),
-            None => self.carried_after,
-        };
-        Ok(time.map(|time| milliseconds("time", time)).into_iter().collect())
+        let Some(restart) = self.running.restart_client() else { return Ok(Vec::new()) };
+        let time = self.answered(&beacon, restart?.started)?;
+        Ok(vec![milliseconds("time", time)])
     }
 
     /// From the moment a pulled cable is plugged, and from that a gateway is killed and started again at once, to the next

@@ -24,7 +24,9 @@ impl Meter<'_> {
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration is positive and short")]
         let requests = (self.effort.duration.as_secs_f64() * f64::from(ECHO_RATE)) as u32;
-        let latencies = echoes(&self.running.client.host, self.running.gateway.address, ECHO_RATE, requests)?;
+        let interrupt = self.interrupt.clone();
+        let (client, target) = (&self.running.client.host, self.running.gateway.address);
+        let latencies = echoes(client, target, ECHO_RATE, requests, move || interrupt.check())?;
         let load = streams.map(|streams| gigabits(streams.received() - started.1, started.0.elapsed()));
         let mut readings = quantiles(&latencies)?;
         readings.extend(load.map(|rate| reading("load", "Gbit/s", rate)));
