@@ -41,7 +41,7 @@ fn gateway_forgets_the_keys_of_a_killed_client() {
     stands(&tunnel, 0, "esp");
     let wire = Wire::start(tunnel.client().host());
     reach(tunnel.client().host(), INTERNET[0]);
-    let sent = wire.datagrams().into_iter().find(|one| one.to_gateway && one.is_esp()).unwrap();
+    let sent = wire.sent_by_client();
     // Made anew, as the kernel leaves checksums of what it captures at the sender to the device.
     let again = udp_packet(sent.source, (GATEWAY_V4, PORT).into(), 64, &sent.payload);
     tunnel.clients[0].kill();
@@ -67,7 +67,7 @@ fn keys_of_a_session_that_another_of_the_same_device_replaces_are_dead_at_once()
     let old = tunnel.session_of(address).unwrap();
     let wire = Wire::start(tunnel.client().host());
     reach(tunnel.client().host(), INTERNET[0]);
-    let sent = wire.datagrams().into_iter().find(|one| one.to_gateway && one.is_esp()).unwrap();
+    let sent = wire.sent_by_client();
     let again = udp_packet(sent.source, (GATEWAY_V4, PORT).into(), 64, &sent.payload);
     // Without a farewell, so that the gateway still has the session.
     tunnel.clients[0].kill();

@@ -96,6 +96,13 @@ impl Wire {
         self.capture.packets(|packet| self.is_outer(packet)).iter().filter_map(datagram).collect()
     }
 
+    /// A datagram of ESP that the client sent, as soon as the capture has one.
+    pub(super) fn sent_by_client(&self) -> Datagram {
+        eventually("the client sends by ESP", || {
+            self.datagrams().into_iter().find(|one| one.to_gateway && one.is_esp())
+        })
+    }
+
     /// Packets that bear `text` in clear.
     pub(super) fn plain(&self, text: &[u8]) -> Vec<Captured> {
         self.capture.packets(|packet| packet.link == self.link && packet.contains(text))
