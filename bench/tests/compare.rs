@@ -3,20 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation ends a test")]
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use adit_bench::lab;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 mod harness;
 
-use harness::{assert_nothing_left, bench, report};
+use harness::{assert_nothing_left, bench, interrupt_at, report};
 
 /// Two folders with the programs of this build.
 fn two_builds(place: &TempDir) -> [String; 2] {
@@ -81,15 +78,10 @@ fn interrupted_comparison_leaves_nothing() {
     let [base, head] = two_builds(&place);
     let file = place.path().join("compare.json");
     let arguments = ["compare", &base, &head, "--tasks", "rtt-idle", "--seconds", "0.2"];
-    let mut child = bench(&folder, &arguments).args(["--output", file.to_str().unwrap()]).spawn().unwrap();
-    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(progress.any(|line| line.unwrap().starts_with("round 1, base-again")), "a second turn begins");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let rest: Vec<_> = progress.map(Result::unwrap).collect();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest:?}");
-    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
+    let mut command = bench(&folder, &arguments);
+    command.args(["--output", file.to_str().unwrap()]);
+    interrupt_at("round 1, base-again", command, &folder);
     assert!(!file.exists());
-    assert_nothing_left(&folder);
 }
 
 #[test]
@@ -204,7 +196,7 @@ fn interrupted_build_leaves_no_worktree_and_no_process() {
     let mut command = bench(&folder, &["compare", "v0", "v1"]);
     let mut child = command.current_dir(place.path()).env("CARGO", &cargo).spawn().unwrap();
     harness::eventually("the build begins", || place.path().join("target/started").exists().then_some(()));
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    harness::terminate(&child);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(kept(place.path()).is_empty(), "{:?}", kept(place.path()));
     assert_nothing_left(&folder);

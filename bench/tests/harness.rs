@@ -8,9 +8,10 @@
 )]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use adit_bench::lab::{self, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 use adit_bench::programs::{Client, Gateway};
 use adit_bench::traffic::ping;
 use adit_server::gateway::SessionInfo;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -248,6 +251,26 @@ pub(crate) fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
     command.args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Ends a program as an operator does, by SIGTERM.
+pub(crate) fn terminate(child: &Child) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+}
+
+/// Starts a run, ends it at the first line of progress that begins with `line`, and checks that it fails, says that it was
+/// interrupted, and leaves nothing. Returns what it printed.
+pub(crate) fn interrupt_at(line: &str, mut command: Command, folder: &TempDir) -> Output {
+    let mut child = command.spawn().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(progress.any(|said| said.unwrap().starts_with(line)), "never said: {line}");
+    terminate(&child);
+    let rest: Vec<String> = progress.map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|said| said.contains("interrupted")), "{rest:?}");
+    assert_nothing_left(folder);
+    output
 }
 
 /// Fails where a file or a process of a run is left.

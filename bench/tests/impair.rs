@@ -5,7 +5,6 @@
 mod harness;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,9 +14,7 @@ use adit_bench::systems::{self, Programs, Running};
 use adit_bench::traffic::{
     Direction, EchoReport, NumberedPlan, NumberedReport, TcpServer, UdpEcho, echo, numbered, ping, transfer,
 };
-use harness::{alone, assert_nothing_left, bench, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use harness::{alone, bench, eventually, interrupt_at};
 use tempfile::TempDir;
 
 /// Longest wait for an answer.
@@ -224,14 +221,6 @@ fn interrupted_run_through_a_relay_leaves_nothing() {
     let task = ["--only", "rtt-idle", "--seconds", "0.5", "--rounds", "1000"];
     let network = ["--profile", "lte", "--seed", "7"];
     let arguments = [&["run", "--json", "--systems", "plain"][..], &task, &network].concat();
-    let mut child = bench(&folder, &arguments).spawn().unwrap();
-    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(progress.any(|line| line.unwrap().starts_with("round 2,")), "a second round begins");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let rest: Vec<_> = progress.map(Result::unwrap).collect();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{rest:?}");
-    let report = harness::report(&output);
+    let report = harness::report(&interrupt_at("round 2,", bench(&folder, &arguments), &folder));
     assert_eq!((&report["profile"], &report["seed"]), (&"lte".into(), &7.into()));
-    assert_nothing_left(&folder);
 }

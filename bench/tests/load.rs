@@ -2,18 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation ends a test")]
 
-use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 
 use adit_bench::lab;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 mod harness;
 
-use harness::{alone, assert_nothing_left, bench, report};
+use harness::{alone, assert_nothing_left, bench, interrupt_at, report};
 
 /// `adit-bench load`, as [`bench`] has it.
 fn load(folder: &TempDir, arguments: &[&str]) -> Command {
@@ -175,12 +172,5 @@ fn interrupted_load_leaves_nothing() {
         return lab::skip(&failure);
     }
     let folder = TempDir::new().unwrap();
-    let mut child = load(&folder, &["--clients", "20", "--duration", "1h"]).spawn().unwrap();
-    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(progress.any(|line| line.unwrap().starts_with("clients connect")), "sessions begin");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let said: Vec<String> = progress.map(Result::unwrap).collect();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
-    assert!(said.iter().any(|line| line.contains("interrupted")), "{said:?}");
-    assert_nothing_left(&folder);
+    interrupt_at("clients connect", load(&folder, &["--clients", "20", "--duration", "1h"]), &folder);
 }

@@ -3,17 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation ends a test")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 
 use adit_bench::lab;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 mod harness;
 
-use harness::{alone, assert_nothing_left, bench, report};
+use harness::{alone, assert_nothing_left, bench, interrupt_at, report};
 
 /// The median of one figure of the bare cable.
 fn median(report: &Value, task: &str, metric: &str) -> f64 {
@@ -121,16 +118,7 @@ fn interrupted_run_reports_what_it_has_and_leaves_nothing() {
     let folder = TempDir::new().unwrap();
     let arguments =
         ["run", "--json", "--systems", "plain", "--only", "rtt-idle", "--seconds", "0.5", "--rounds", "1000"];
-    let mut child = bench(&folder, &arguments).spawn().unwrap();
-    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(progress.any(|line| line.unwrap().starts_with("round 2,")), "a second round begins");
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let rest: Vec<_> = progress.map(Result::unwrap).collect();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{rest:?}");
-    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
-    let report = report(&output);
+    let report = report(&interrupt_at("round 2,", bench(&folder, &arguments), &folder));
     assert_eq!(report["complete"], false);
     assert!(median(&report, "rtt-idle", "p50") > 0.0);
-    assert_nothing_left(&folder);
 }
