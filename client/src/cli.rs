@@ -203,7 +203,9 @@ enum Done {
 }
 
 fn on_runtime<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // One thread for the one connection: with two, what goes by `quic` spends much of its time waiting for the other's lock.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "start the runtime", error.to_string(), ""))?;

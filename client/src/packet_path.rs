@@ -162,7 +162,10 @@ mod tests {
     use crate::test_namespace::{in_namespace, ip, up};
 
     /// A connection that hands packets to the test.
-    struct Caught(mpsc::Sender<Vec<u8>>);
+    struct Caught {
+        packets: mpsc::Sender<Vec<u8>>,
+        counters: Arc<Counters>,
+    }
 
     impl Carrier for Caught {
         fn name(&self) -> &'static str {
@@ -173,10 +176,14 @@ mod tests {
             1400
         }
 
-        fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
+        fn counters(&self) -> &Arc<Counters> {
+            &self.counters
+        }
+
+        fn send(&self, packets: &mut Vec<PacketBuffer>) {
             for packet in packets.drain(..) {
-                counters.count_tx(1, packet.packet().len() as u64);
-                self.0.try_send(packet.packet().to_vec()).unwrap();
+                self.counters.count_tx(1, packet.packet().len() as u64);
+                self.packets.try_send(packet.packet().to_vec()).unwrap();
             }
         }
     }
@@ -208,7 +215,7 @@ mod tests {
             }
             for _connection in 0..2 {
                 let (caught, mut packets) = mpsc::channel(64);
-                let session = session(Caught(caught));
+                let session = session(Caught { packets: caught, counters: Arc::default() });
                 path.begin(&session);
                 host.send_to(b"hello", to).unwrap();
                 let packet = tokio::time::timeout(Duration::from_secs(5), packets.recv()).await.unwrap();

@@ -22,8 +22,10 @@ pub trait Carrier: Send + Sync {
     fn name(&self) -> &'static str;
     /// Largest packet it takes now, in bytes.
     fn mtu(&self) -> u16;
-    /// Sends the packets, emptying `packets`, and counts each as sent or dropped. Never waits.
-    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters);
+    /// The traffic of the session it belongs to, over all carriers.
+    fn counters(&self) -> &Arc<Counters>;
+    /// Sends the packets, emptying `packets`, and counts each as sent or dropped, now or later. Never waits.
+    fn send(&self, packets: &mut Vec<PacketBuffer>);
 }
 
 /// From where a datagram leaves this host.
@@ -65,7 +67,7 @@ pub struct Signals {
 /// The carriers of one session and its traffic.
 pub struct Carriers {
     connection: Arc<dyn Carrier>,
-    counters: Counters,
+    counters: Arc<Counters>,
     esp: ArcSwapOption<EspRoute>,
     epoch: AtomicU32,
     closed: AtomicBool,
@@ -82,8 +84,8 @@ impl Carriers {
     pub fn new(connection: Arc<dyn Carrier>) -> Self {
         let no = AtomicBool::default;
         Self {
+            counters: Arc::clone(connection.counters()),
             connection,
-            counters: Counters::default(),
             esp: ArcSwapOption::empty(),
             epoch: AtomicU32::new(0),
             closed: no(),

@@ -1,27 +1,42 @@
 //! The `quic` carrier: inner packets in HTTP datagrams of one request stream (RFC 9484 section 6, RFC 9297 section 2.1).
 
+mod outbox;
+
+use std::sync::Arc;
+use std::time::Instant;
+
 use adit_proto::datagram::{self, Datagram, PACKET_CONTEXT, Prefix};
 use adit_proto::drop_reason::DropReason;
 use bytes::Bytes;
 use futures::FutureExt;
-use quinn::SendDatagramError;
 
 use crate::carrier::Carrier;
 use crate::counters::Counters;
 use crate::h3::close;
 use crate::packet_buffer::PacketBuffer;
+use crate::task::{self, Task};
+use outbox::Outbox;
 
 /// Sends and receives the packets of one request stream. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Datagrams {
     quic: quinn::Connection,
     stream_id: u64,
     prefix: Prefix,
+    counters: Arc<Counters>,
+    outbox: Arc<Outbox>,
+    _feeding: Task,
 }
 
 impl Datagrams {
     /// Uses the datagrams of `quic` that belong to request stream `stream_id`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn new(quic: quinn::Connection, stream_id: u64) -> Self {
-        Self { quic, stream_id, prefix: Prefix::new(stream_id) }
+        let (prefix, counters, outbox) = (Prefix::new(stream_id), Arc::default(), Arc::default());
+        let len = prefix.as_bytes().len();
+        let feeding = outbox::feed(Arc::clone(&outbox), quic.clone(), len, Arc::clone(&counters));
+        Self { quic, stream_id, prefix, counters, outbox, _feeding: task::spawn(feeding) }
     }
 
     /// The QUIC connection underneath.
@@ -35,34 +50,16 @@ impl Datagrams {
         u16::try_from(payload).unwrap_or(u16::MAX)
     }
 
-    /// Sends the packets, emptying `packets`, and counts what was sent and what was dropped.
-    ///
-    /// Never waits: when the connection's send buffer is full, the oldest datagrams in it give way.
-    pub fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
-        for packet in packets.drain(..) {
-            let bytes = packet.packet().len() as u64;
-            match self.quic.send_datagram(packet.with_prefix(self.prefix.as_bytes())) {
-                Ok(()) => counters.count_tx(1, bytes),
-                Err(error) => counters.count_drop(drop_reason(&error)),
-            }
-        }
-    }
-
     /// Waits for at least one packet of this stream, then takes what is there, appending at most `limit` to `batch`; drops, and
     /// counts, what is none. Errors when the connection ends.
-    pub async fn receive(
-        &self,
-        batch: &mut Vec<Bytes>,
-        limit: usize,
-        counters: &Counters,
-    ) -> Result<(), quinn::ConnectionError> {
+    pub async fn receive(&self, batch: &mut Vec<Bytes>, limit: usize) -> Result<(), quinn::ConnectionError> {
         let mut datagrams = Vec::with_capacity(limit);
         while batch.is_empty() {
             receive(&self.quic, &mut datagrams, limit).await?;
             for datagram in datagrams.drain(..) {
                 match self.packet(datagram) {
                     Ok(packet) => batch.push(packet),
-                    Err(reason) => counters.count_drop(reason),
+                    Err(reason) => self.counters.count_drop(reason),
                 }
             }
         }
@@ -88,8 +85,16 @@ impl Carrier for Datagrams {
         Self::mtu(self)
     }
 
-    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
-        Self::send(self, packets, counters);
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// When too many wait for the connection, the oldest give way.
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
+        let datagrams = packets.drain(..).map(|packet| packet.with_prefix(self.prefix.as_bytes()));
+        for _dropped in 0..self.outbox.put(datagrams, Instant::now()) {
+            self.counters.count_drop(DropReason::QueueFull);
+        }
     }
 }
 
@@ -112,12 +117,4 @@ pub async fn receive(
         }
     }
     Ok(())
-}
-
-fn drop_reason(error: &SendDatagramError) -> DropReason {
-    match error {
-        SendDatagramError::TooLarge => DropReason::TooBig,
-        SendDatagramError::ConnectionLost(_) => DropReason::NotConnected,
-        SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DropReason::SendFailed,
-    }
 }

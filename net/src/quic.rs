@@ -32,9 +32,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a client pings, which also tells it soon that its gateway restarted (by a stateless reset).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Datagrams that wait on a connection in each direction, in bytes; the oldest give way. With the chunks they are cut from
-/// (`packet_buffer::Arena`) one client that stops reading holds at most 8 MiB of the gateway.
-const DATAGRAM_BUFFER: usize = 256 * 1024;
+/// Datagrams that wait in a connection to be sent, in bytes: enough for the few batches its driver sends at once. More wait in front of
+/// it (`datagrams`).
+const DATAGRAM_SEND_BUFFER: usize = 64 * 1024;
+/// Received datagrams that wait to be read, in bytes; the oldest give way. As many as the driver brings at once before the
+/// reader has its turn.
+const DATAGRAM_RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Flow-control windows, in bytes. Streams carry only requests and capsules.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -138,8 +141,8 @@ fn transport() -> TransportConfig {
         .send_window(u64::from(CONNECTION_WINDOW))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS))
-        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER);
     transport
 }
 

@@ -233,7 +233,10 @@ fn place_of_a_connection_is_free_again_whatever_it_asked() {
     });
 }
 
-struct Nowhere;
+#[derive(Default)]
+struct Nowhere {
+    counters: Arc<Counters>,
+}
 
 impl Carrier for Nowhere {
     fn name(&self) -> &'static str {
@@ -242,7 +245,10 @@ impl Carrier for Nowhere {
     fn mtu(&self) -> u16 {
         1280
     }
-    fn send(&self, packets: &mut Vec<PacketBuffer>, _counters: &Counters) {
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
         packets.clear();
     }
 }
@@ -260,7 +266,7 @@ fn device_revoked_between_login_and_session_gets_none() {
         let world = World::new().await;
         let (device, _) = world.token("alice");
         world.store.revoke(&device.id, SystemTime::now()).unwrap();
-        let opened = world.gateway.open_session(device, Arc::new(Nowhere));
+        let opened = world.gateway.open_session(device, Arc::new(Nowhere::default()));
         assert!(matches!(opened, Err(OpenError::Revoked)));
         assert!(world.sessions.is_empty());
     });
@@ -276,13 +282,15 @@ fn address_of_a_device_stays_its_own_over_a_replacement() {
         })
         .await;
         let (alice, _) = world.token("alice");
-        let old = world.gateway.open_session(alice.clone(), Arc::new(Nowhere)).unwrap();
-        let new = world.gateway.open_session(alice, Arc::new(Nowhere)).unwrap();
+        let old = world.gateway.open_session(alice.clone(), Arc::new(Nowhere::default())).unwrap();
+        let new = world.gateway.open_session(alice, Arc::new(Nowhere::default())).unwrap();
         world.gateway.end_session(&old);
         assert_eq!(new.lease, old.lease);
         // A /29 has five addresses for clients: four are left for others, none of them alice's.
         let others: Vec<_> = (0..5)
-            .map(|number| world.gateway.open_session(world.token(&format!("user{number}")).0, Arc::new(Nowhere)))
+            .map(|number| {
+                world.gateway.open_session(world.token(&format!("user{number}")).0, Arc::new(Nowhere::default()))
+            })
             .collect();
         assert_eq!(others.iter().filter(|opened| opened.is_ok()).count(), 4);
         assert!(others.iter().flatten().all(|session| session.lease != new.lease));

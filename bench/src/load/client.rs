@@ -219,7 +219,6 @@ impl Tunnel {
         self.flush().await?;
         let due = self.machine.poll_timeout();
         let seek = self.session.away().map(|away| self.sought + seek_pause(away));
-        let counters = self.session.carriers().counters();
         tokio::select! {
             event = self.stream.next_event() => match event? {
                 Some(MessageEvent::Data(data)) => self.machine.handle_data(&data)?,
@@ -230,7 +229,7 @@ impl Tunnel {
                 self.machine.handle_timeout(Instant::now());
             }
             passed = next(&mut self.esp) => passed?,
-            received = self.datagrams.receive(&mut self.packets, BATCH, counters) => {
+            received = self.datagrams.receive(&mut self.packets, BATCH) => {
                 received?;
                 self.packets.drain(..).for_each(|packet| self.session.receive(&packet));
             }

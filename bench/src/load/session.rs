@@ -168,7 +168,7 @@ impl Session {
         const SEALED: usize = sealed_len(echo::LEN);
         let esp = self.carriers.esp();
         let Some(route) = esp.as_ref() else {
-            self.carriers.connection().send(&mut vec![PacketBuffer::copy_from(packet)], self.carriers.counters());
+            self.carriers.connection().send(&mut vec![PacketBuffer::copy_from(packet)]);
             return Ok(());
         };
         let mut datagram = [0; SEALED];

@@ -135,7 +135,10 @@ impl DatagramSocket for MemorySocket {
 }
 
 /// The connection of a session, which has nothing to carry while ESP passes.
-struct NoConnection;
+#[derive(Default)]
+struct NoConnection {
+    counters: Arc<Counters>,
+}
 
 impl Carrier for NoConnection {
     fn name(&self) -> &'static str {
@@ -146,9 +149,13 @@ impl Carrier for NoConnection {
         u16::try_from(FULL).unwrap_or(u16::MAX)
     }
 
-    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
         for _ in packets.drain(..) {
-            counters.count_drop(DropReason::NotConnected);
+            self.counters.count_drop(DropReason::NotConnected);
         }
     }
 }
@@ -202,7 +209,7 @@ struct Pipeline {
 impl Pipeline {
     /// A worker with one session, which takes partial checksums if it is `vouched`.
     fn new(queue: MemoryQueue, messages: Vec<Batch>, vouched: bool) -> Self {
-        let session = Arc::new(Session { carriers: Carriers::new(Arc::new(NoConnection)) });
+        let session = Arc::new(Session { carriers: Carriers::new(Arc::new(NoConnection::default())) });
         let (mut sessions, mut offered) = (RouteTable::new(), RouteTable::new());
         for address in [SOURCE_V4, DESTINATION_V4] {
             sessions.insert(IpAddr::from(address).into(), Arc::clone(&session));

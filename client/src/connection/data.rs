@@ -154,7 +154,7 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -
             }
             Ok(_) => true,
         });
-        path.datagrams.send(&mut batch, path.carriers().counters());
+        path.datagrams.send(&mut batch);
     }
 }
 
@@ -165,7 +165,7 @@ pub(super) async fn downlink(path: Arc<DataPath>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
-            received = path.datagrams.receive(&mut batch, BATCH, counters) => if received.is_err() {
+            received = path.datagrams.receive(&mut batch, BATCH) => if received.is_err() {
                 return; // The connection has ended.
             },
             Some(packet) = from_capsules.recv() => batch.push(packet),

@@ -105,7 +105,10 @@ pub(crate) mod tests {
     use super::*;
 
     /// A connection that takes nothing.
-    struct Nowhere;
+    #[derive(Default)]
+    struct Nowhere {
+        counters: Arc<Counters>,
+    }
 
     impl Carrier for Nowhere {
         fn name(&self) -> &'static str {
@@ -116,13 +119,17 @@ pub(crate) mod tests {
             1400
         }
 
-        fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
-            packets.drain(..).for_each(|_| counters.count_drop(DropReason::SendFailed));
+        fn counters(&self) -> &Arc<Counters> {
+            &self.counters
+        }
+
+        fn send(&self, packets: &mut Vec<PacketBuffer>) {
+            packets.drain(..).for_each(|_| self.counters.count_drop(DropReason::SendFailed));
         }
     }
 
     fn session(addresses: &[&str]) -> Arc<TunnelSession> {
-        let session = TunnelSession::new(Arc::new(Nowhere));
+        let session = TunnelSession::new(Arc::new(Nowhere::default()));
         session.set_addresses(&addresses.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>());
         Arc::new(session)
     }

@@ -297,7 +297,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
     fn flush_connection(&mut self) {
         if let (Some(session), packets) = (self.for_connection.0.take(), &mut self.for_connection.1) {
             let carriers = (*session).as_ref();
-            carriers.connection().send(packets, carriers.counters());
+            carriers.connection().send(packets);
         }
     }
 

@@ -78,6 +78,7 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
         Failure::new(exit, what, format!("cannot be made: {error}"), "run as root, or set runtime_dir")
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers.quic_threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), ""))?;

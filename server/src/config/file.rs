@@ -313,7 +313,14 @@ impl Reader {
         let yields = self.required("workers.yields", |value| value::integer(value, 0, 1000));
         let tun_offload = self.required("workers.tun_offload", value::boolean);
         let udp_offload = self.required("workers.udp_offload", value::boolean);
-        Some(WorkersConfig { count: count?, yields: yields?, tun_offload: tun_offload?, udp_offload: udp_offload? })
+        let quic_threads = self.required("workers.quic_threads", |value| value::integer(value, 0, MOST_WORKERS));
+        Some(WorkersConfig {
+            count: count?,
+            yields: yields?,
+            tun_offload: tun_offload?,
+            udp_offload: udp_offload?,
+            quic_threads: quic_threads?,
+        })
     }
 }
 
@@ -352,7 +359,10 @@ mod tests {
         assert_eq!(config.limits, Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000 });
         let settings = config.esp.settings().unwrap();
         assert_eq!(settings, adit_net::esp::EspSettings::default());
-        assert_eq!(config.workers, WorkersConfig { count: 0, yields: 0, tun_offload: true, udp_offload: true });
+        assert_eq!(
+            config.workers,
+            WorkersConfig { count: 0, yields: 0, tun_offload: true, udp_offload: true, quic_threads: 0 }
+        );
         assert_eq!(config.workers.settings(), adit_net::worker::Settings::default());
         assert_eq!(config.lease_cooldown, Duration::from_secs(120));
         assert_eq!(config.invite_lifetime, DAY);
@@ -422,6 +432,7 @@ mod tests {
             ("workers.count", "64", &["65", "-1"]),
             ("workers.yields", "0", &["1001"]),
             ("workers.udp_offload", "false", &["1"]),
+            ("workers.quic_threads", "64", &["65", "-1"]),
         ] {
             assert_eq!(with(vec![], vec![(key.into(), good.into())]).1, [], "{key} = {good}");
             for value in bad {

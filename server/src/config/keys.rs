@@ -188,6 +188,12 @@ pub const KEYS: &[Key] = &[
         "false",
         "Whether the kernel cuts and joins the datagrams of `esp`; it is given up by itself where a network device cannot.",
     ),
+    key(
+        "workers.quic_threads",
+        Some("0"),
+        "4",
+        "Threads that serve connections: handshakes, sessions, and packets that go by `quic`; at most 64. 0 makes one for two cores.",
+    ),
 ];
 
 /// The key of a name.

@@ -49,14 +49,21 @@ pub struct WorkersConfig {
     pub tun_offload: bool,
     /// Whether the kernel segments and joins datagrams.
     pub udp_offload: bool,
+    /// How many threads serve connections, and what goes by `quic`; 0 means half as many as there are cores.
+    pub quic_threads: usize,
 }
 
 impl WorkersConfig {
     /// How many workers there are on this host.
     #[must_use]
     pub fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         if self.count == 0 { cores().min(MOST_BY_CORES) } else { self.count }
+    }
+
+    /// How many threads serve connections on this host.
+    #[must_use]
+    pub fn quic_threads(&self) -> usize {
+        if self.quic_threads == 0 { cores().div_ceil(2) } else { self.quic_threads }
     }
 
     /// How they work.
@@ -64,6 +71,10 @@ impl WorkersConfig {
     pub fn settings(&self) -> worker::Settings {
         worker::Settings { yields: self.yields }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 #[cfg(test)]
@@ -87,9 +98,11 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_as_many_as_asked_for_or_as_there_are_cores() {
-        let workers = WorkersConfig { count: 0, yields: 20, tun_offload: true, udp_offload: true };
+    fn threads_are_as_many_as_asked_for_or_as_there_are_cores() {
+        let workers = WorkersConfig { count: 0, yields: 20, tun_offload: true, udp_offload: true, quic_threads: 0 };
         assert!((1..=MOST_BY_CORES).contains(&workers.threads()));
         assert_eq!(WorkersConfig { count: 40, ..workers }.threads(), 40);
+        assert!((1..=workers.threads()).contains(&workers.quic_threads()));
+        assert_eq!(WorkersConfig { quic_threads: 40, ..workers }.quic_threads(), 40);
     }
 }

@@ -128,7 +128,10 @@ mod tests {
     use crate::session::{Connection, Ending};
     use crate::store::{Device, DeviceKind};
 
-    struct Nowhere;
+    #[derive(Default)]
+    struct Nowhere {
+        counters: Arc<Counters>,
+    }
 
     impl Carrier for Nowhere {
         fn name(&self) -> &'static str {
@@ -137,7 +140,10 @@ mod tests {
         fn mtu(&self) -> u16 {
             1280
         }
-        fn send(&self, packets: &mut Vec<PacketBuffer>, _counters: &Counters) {
+        fn counters(&self) -> &Arc<Counters> {
+            &self.counters
+        }
+        fn send(&self, packets: &mut Vec<PacketBuffer>) {
             packets.clear();
         }
     }
@@ -159,7 +165,7 @@ mod tests {
             revoked_at: None,
         };
         let lease = Lease { v4: Some(Ipv4Addr::new(10, 64, 0, host)), v6: None };
-        Session::new(id, device, lease, Arc::new(Nowhere), Instant::now())
+        Session::new(id, device, lease, Arc::new(Nowhere::default()), Instant::now())
     }
 
     fn address(host: u8) -> IpAddr {

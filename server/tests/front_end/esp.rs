@@ -95,7 +95,7 @@ fn packet_that_comes_by_quic_passes_while_esp_is_up() {
         let mut packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 0, 0, 0, 0, 10, 77, 0, 1];
         packet[12..16].copy_from_slice(&session.lease.v4.unwrap().octets());
         let carriers = &device.session.0;
-        carriers.connection().send(&mut vec![PacketBuffer::copy_from(&packet)], carriers.counters());
+        carriers.connection().send(&mut vec![PacketBuffer::copy_from(&packet)]);
         eventually("it was let in", || session.carriers.counters().traffic().rx_packets > before).await;
         // It casts doubt on esp, which then proves itself.
         up(&world, &device).await;

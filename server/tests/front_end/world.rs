@@ -132,7 +132,7 @@ fn config(directory: &std::path::Path) -> Config {
             rekey_after: Duration::from_secs(3600),
             rekey_packets: 1 << 28,
         },
-        workers: WorkersConfig { count: 2, yields: 20, tun_offload: true, udp_offload: true },
+        workers: WorkersConfig { count: 2, yields: 20, tun_offload: true, udp_offload: true, quic_threads: 0 },
         lease_cooldown: Duration::from_secs(120),
         invite_lifetime: Duration::from_secs(60),
         certificate_lifetime: Duration::from_secs(3600),

@@ -37,7 +37,10 @@ fn attacker() -> SocketAddr {
     "203.0.113.66:6666".parse().unwrap()
 }
 
-struct Quic;
+#[derive(Default)]
+struct Quic {
+    counters: Arc<Counters>,
+}
 
 impl Carrier for Quic {
     fn name(&self) -> &'static str {
@@ -48,7 +51,11 @@ impl Carrier for Quic {
         1280
     }
 
-    fn send(&self, packets: &mut Vec<PacketBuffer>, _: &Counters) {
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
         packets.clear();
     }
 }
@@ -227,7 +234,7 @@ impl World {
         let [at_client, at_server] = [home(), gateway()].map(Worker::new);
         *at_client.peer.lock().unwrap() = Arc::downgrade(&at_server);
         *at_server.peer.lock().unwrap() = Arc::downgrade(&at_client);
-        let [of_client, of_server] = [(); 2].map(|()| Arc::new(Session(Carriers::new(Arc::new(Quic)))));
+        let [of_client, of_server] = [(); 2].map(|()| Arc::new(Session(Carriers::new(Arc::new(Quic::default())))));
         let mut secrets = [[7; 32]; 2];
         let [client_secret, server_secret] = &mut secrets;
         let now = now();

@@ -51,6 +51,7 @@ impl AsRef<Carriers> for Session {
 pub(crate) struct Keeper {
     pub(crate) packets: Mutex<Vec<Vec<u8>>>,
     pub(crate) mtu: AtomicU16,
+    counters: Arc<Counters>,
 }
 
 impl Carrier for Keeper {
@@ -62,10 +63,14 @@ impl Carrier for Keeper {
         self.mtu.load(Ordering::Relaxed)
     }
 
-    fn send(&self, packets: &mut Vec<PacketBuffer>, counters: &Counters) {
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
         let mut kept = self.packets.lock().unwrap();
         for packet in packets.drain(..) {
-            counters.count_tx(1, packet.packet().len() as u64);
+            self.counters.count_tx(1, packet.packet().len() as u64);
             kept.push(packet.packet().to_vec());
         }
     }
@@ -149,7 +154,7 @@ fn keys(near: Spi, far: Spi) -> EpochKeys {
 
 /// One session more, and the carrier of its connection.
 pub(crate) fn session() -> (Arc<Session>, Arc<Keeper>) {
-    let keeper = Arc::new(Keeper { packets: Mutex::default(), mtu: MTU.into() });
+    let keeper = Arc::new(Keeper { packets: Mutex::default(), mtu: MTU.into(), counters: Arc::default() });
     (Arc::new(Session { carriers: Carriers::new(Arc::clone(&keeper) as Arc<dyn Carrier>) }), keeper)
 }
 
