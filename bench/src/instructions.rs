@@ -18,7 +18,7 @@ use clap::Args;
 
 use crate::micro::{self, Subject};
 use crate::output;
-use baseline::{Baseline, Comparison};
+use baseline::{Baseline, Comparison, FLOOR};
 use environment::Environment;
 
 /// What a count can be told.
@@ -33,7 +33,7 @@ pub struct Options {
     /// Count only subjects with this in their name.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// By how many percent a count may grow.
+    /// By how many percent a count may grow; by 16 instructions it may in any case.
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
     limit: f64,
     /// Do a round of one subject, for callgrind to count.
@@ -44,7 +44,7 @@ pub struct Options {
 /// Counts, and compares or writes what was asked for.
 ///
 /// # Errors
-/// [`Exit::Regression`] if a count grew by more than the limit, [`Exit::Inconclusive`] if the baseline is of another
+/// [`Exit::Regression`] if a count grew by more than the limit and 16 instructions, [`Exit::Inconclusive`] if the baseline is of another
 /// processor, [`Exit::Unsupported`] without valgrind, [`Exit::Usage`] for a name or a file that is wrong, as that of a
 /// baseline of other subjects is.
 pub fn run(options: &Options) -> Result<()> {
@@ -133,10 +133,15 @@ fn judge(
     }
     if !more.is_empty() {
         let list: Vec<String> = more.iter().map(|change| format!("\n    {change}")).collect();
-        let reason = format!("more than {} % above the baseline:{}", options.limit, list.concat());
+        let reason = format!(
+            "more than {} % and more than {FLOOR} instructions above the baseline:{}",
+            options.limit,
+            list.concat()
+        );
         return Err(Failure::new(Exit::Regression, what, reason, next).into());
     }
-    output::line(&format!("{} subjects, none more than {} % above {what}", counts.len(), options.limit));
+    let (subjects, limit) = (counts.len(), options.limit);
+    output::line(&format!("{subjects} subjects, none more than {limit} % and {FLOOR} instructions above {what}"));
     Ok(())
 }
 
@@ -173,6 +178,20 @@ mod tests {
         assert_eq!(failure.exit, Exit::Regression);
         assert!(failure.reason.contains("checksum/1420: 1000.00 -> 1031.00 (+3.10 %)"), "{failure}");
         assert!(failure.to_string().contains("counts.toml") && failure.next.contains("just instructions-baseline"));
+    }
+
+    #[test]
+    fn few_instructions_more_of_a_small_subject_pass() {
+        assert_eq!(judged(189.63, &[(NAME, 197.63)], &["avx2"]), Ok(()));
+        let failure = judged(189.63, &[(NAME, 206.63)], &["avx2"]).unwrap_err();
+        assert!(failure.reason.contains("more than 3 % and more than 16 instructions above"), "{failure}");
+    }
+
+    #[test]
+    fn help_names_the_floor() {
+        let Options { limit, .. } = options();
+        let help = Options::augment_args(clap::Command::new("instructions")).render_help().to_string();
+        assert!(help.contains(&format!("by {FLOOR} instructions")) && help.contains(&format!("{limit}")), "{help}");
     }
 
     #[test]

@@ -131,6 +131,13 @@ pub struct End {
     pub process: Option<u32>,
 }
 
+impl End {
+    /// One end whose packets `process` carries.
+    fn of(host: &Host, link: &str, address: Ipv4Addr, process: &Process) -> Self {
+        Self { host: host.clone(), link: link.to_owned(), address, process: Some(process.id()) }
+    }
+}
+
 impl Running {
     /// The processes of both ends.
     pub fn processes(&self) -> impl Iterator<Item = u32> {

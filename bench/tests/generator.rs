@@ -140,7 +140,7 @@ fn udp_packets_at_a_fixed_rate_are_counted_as_by_iperf3() {
     let own = || {
         let drain = Duration::from_millis(200);
         let plan = BarragePlan { size: SIZE, rate: Some(RATE), warm_up: Duration::ZERO, duration: DURATION, drain };
-        target.send_from(&client, plan).unwrap().delivered()
+        target.send_from(&client, plan, || Ok(())).unwrap().delivered()
     };
     let (bits, size) = ((SIZE * 8 * RATE as usize).to_string(), SIZE.to_string());
     let arguments = ["--udp", "--bandwidth", &bits, "--length", &size];

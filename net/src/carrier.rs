@@ -22,9 +22,18 @@ pub trait Carrier: Send + Sync {
     fn name(&self) -> &'static str;
     /// Largest packet it takes now, in bytes.
     fn mtu(&self) -> u16;
+    /// Whether it takes packets of `len` bytes. Cheaper than [`Self::mtu`] where it does.
+    ///
+    /// # Errors
+    /// The largest packet it takes, in bytes.
+    fn takes(&self, len: usize) -> Result<(), u16> {
+        let mtu = self.mtu();
+        if len > usize::from(mtu) { Err(mtu) } else { Ok(()) }
+    }
     /// The traffic of the session it belongs to, over all carriers.
     fn counters(&self) -> &Arc<Counters>;
-    /// Sends the packets, emptying `packets`, and counts each as sent or dropped, now or later. Never waits.
+    /// Sends the packets, emptying `packets`, and counts each as sent or dropped, now or later; only what is
+    /// on its way when the session ends is not counted. Never waits.
     fn send(&self, packets: &mut Vec<PacketBuffer>);
 }
 

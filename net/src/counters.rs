@@ -72,8 +72,13 @@ impl Counters {
 
     /// Counts one dropped packet.
     pub fn count_drop(&self, reason: DropReason) {
+        self.count_drops(1, reason);
+    }
+
+    /// Counts packets dropped for the same reason.
+    pub fn count_drops(&self, packets: usize, reason: DropReason) {
         if let Some(counter) = self.drops.get(reason.index()) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(packets as u64, Ordering::Relaxed);
         }
     }
 

@@ -85,6 +85,16 @@ impl Carrier for Datagrams {
         Self::mtu(self)
     }
 
+    /// Asks the connection, which is behind its lock, about larger packets than it is known to take only.
+    fn takes(&self, len: usize) -> Result<(), u16> {
+        if len <= usize::from(self.outbox.known_mtu()) {
+            return Ok(());
+        }
+        let mtu = Self::mtu(self);
+        self.outbox.set_known_mtu(mtu);
+        if len > usize::from(mtu) { Err(mtu) } else { Ok(()) }
+    }
+
     fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
@@ -92,9 +102,8 @@ impl Carrier for Datagrams {
     /// When too many wait for the connection, the oldest give way.
     fn send(&self, packets: &mut Vec<PacketBuffer>) {
         let datagrams = packets.drain(..).map(|packet| packet.with_prefix(self.prefix.as_bytes()));
-        for _dropped in 0..self.outbox.put(datagrams, Instant::now()) {
-            self.counters.count_drop(DropReason::QueueFull);
-        }
+        let dropped = self.outbox.put(datagrams, Instant::now());
+        self.counters.count_drops(dropped, DropReason::QueueFull);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod enrollment;
 pub mod esp;
 pub mod h3;
 pub mod host;
+pub mod memory;
 pub mod packet_buffer;
 pub mod quic;
 pub mod task;

@@ -4,8 +4,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use adit_net::carrier::Carrier as _;
+use adit_net::datagrams::Datagrams;
 use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::packet_buffer::PacketBuffer;
 use adit_net::quic::{self, EndpointKeys};
 use adit_net::task::{self, Task};
 use adit_net::tls::{self, ServerIdentity, spki_sha256};
@@ -178,4 +182,48 @@ async fn pinned_authority_is_enough_to_connect() {
     let pin = spki_sha256(&authority.certificate).unwrap();
     let http = connect(server.address, tls::pinned_client_config(pin).unwrap()).await.unwrap();
     assert_eq!(post(&http, b"hello").await.unwrap().1, b"hello");
+}
+
+/// Waits until `holds`.
+async fn eventually(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it never happens");
+}
+
+#[tokio::test]
+async fn packets_sent_by_quic_are_counted_when_they_leave_and_dropped_when_the_connection_is_gone() {
+    const PACKETS: usize = 500;
+    let authority = Authority::new();
+    let server = echo_server(&authority);
+    let http = connect(server.address, tls::client_config(&authority.certificate, None).unwrap()).await.unwrap();
+    let datagrams = Datagrams::new(http.quic().clone(), 0);
+    let send = |packets, len| {
+        let mut batch: Vec<_> = (0..packets).map(|_| PacketBuffer::copy_from(&vec![7; len])).collect();
+        datagrams.send(&mut batch);
+        assert!(batch.is_empty());
+    };
+    let traffic = || datagrams.counters().traffic();
+    // Many times what the connection takes at once, less than may wait.
+    send(PACKETS, 1000);
+    eventually(|| traffic().tx_packets == PACKETS as u64).await;
+    assert_eq!((traffic().tx_bytes, traffic().drops), (PACKETS as u64 * 1000, vec![]));
+    // What came to an end begins again.
+    send(1, 1000);
+    eventually(|| traffic().tx_packets == PACKETS as u64 + 1).await;
+
+    let mtu = datagrams.mtu();
+    assert_eq!(datagrams.takes(usize::from(mtu)), Ok(()));
+    let refused = datagrams.takes(usize::from(u16::MAX)).unwrap_err();
+    assert!(refused >= mtu, "{refused} is less than {mtu}");
+    send(1, 9000);
+    eventually(|| traffic().drops == [("too_big", 1)]).await;
+
+    http.quic().close(0_u32.into(), b"");
+    send(3, 1000);
+    eventually(|| traffic().drops.contains(&("not_connected", 3))).await;
+    assert_eq!(traffic().tx_packets, PACKETS as u64 + 1);
 }

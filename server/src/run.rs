@@ -29,6 +29,7 @@ use crate::state::State;
 use crate::store::Store;
 
 mod listen;
+mod memory;
 mod network;
 
 use listen::Sockets;
@@ -111,14 +112,14 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let own = pool.gateway();
     let advertised = advertised(&config, &pool);
     let tun = network::set_up(&config, own, changes).await?;
-    let sessions = Arc::default();
+    let sessions = Arc::<SessionTable>::default();
     let destinations = DestinationPolicy {
         pool_v4: config.pool.v4,
         pool_v6: config.pool.v6,
         gateway: own,
         client_to_client: config.client_to_client,
     };
-    let router = Arc::new(Router::new(tun, Arc::<SessionTable>::clone(&sessions), destinations, &advertised));
+    let router = Arc::new(Router::new(tun, Arc::clone(&sessions), destinations, &advertised));
     let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings())
         .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), ""))?;
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
@@ -130,6 +131,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), ""))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
+    let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
     let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, sessions, router, listen));
     let admin =
         Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), Arc::<Gateway>::clone(&gateway));
@@ -141,7 +143,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let front_end =
         FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &advertised, plane);
     let front_end = Arc::new(front_end);
-    let mut tasks = vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store))];
+    let mut tasks =
+        vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store)), memory];
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
     Ok(Running { gateway, endpoints, _admin: admin, workers, _tasks: tasks })
 }

@@ -18,6 +18,12 @@ const PREFACE: &str = "\
 
 ";
 
+/// Instructions per packet, lookup or capsule that a count may move by, whatever share of it they are. As many come or
+/// go when the compiler inlines one call or no longer does: on x86-64 the call and the return, the stack pointer set and
+/// reset, and six registers saved and restored (System V ABI section 3.2.1). Below 533 instructions this is more than
+/// 3 %, and no sign of a longer packet path.
+pub(super) const FLOOR: f64 = 16.0;
+
 /// Counts to compare with.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,9 +78,9 @@ impl fmt::Display for Change {
 /// What differs from the baseline.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Comparison {
-    /// Grew by more than the limit.
+    /// Grew by more than the limit and more than [`FLOOR`].
     pub(super) more: Vec<Change>,
-    /// Shrank by more than the limit.
+    /// Shrank by more than both.
     pub(super) less: Vec<Change>,
     /// Not in the baseline.
     pub(super) unknown: Vec<String>,
@@ -83,7 +89,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Compares with a limit in percent.
+    /// Compares with a limit in percent; what moved by [`FLOOR`] or less is no difference.
     pub(super) fn of(base: &BTreeMap<String, f64>, counted: &BTreeMap<String, f64>, limit: f64) -> Self {
         let mut comparison = Self::default();
         for (name, &counted) in counted {
@@ -93,9 +99,9 @@ impl Comparison {
             };
             let growth = growth(base, counted);
             let change = || Change { name: name.clone(), base, counted };
-            if growth > limit {
+            if growth > limit && counted - base > FLOOR {
                 comparison.more.push(change());
-            } else if growth < -limit {
+            } else if growth < -limit && base - counted > FLOOR {
                 comparison.less.push(change());
             }
         }
@@ -114,18 +120,39 @@ mod tests {
 
     #[test]
     fn each_kind_of_difference_is_told_apart() {
-        let base = counts(&[("same", 100.0), ("more", 100.0), ("less", 100.0), ("gone", 100.0), ("slightly", 100.0)]);
-        let counted = counts(&[("same", 100.0), ("more", 104.0), ("less", 96.0), ("new", 1.0), ("slightly", 102.9)]);
+        let base = counts(&["same", "more", "less", "gone", "slightly"].map(|name| (name, 1000.0)));
+        let counted =
+            counts(&[("same", 1000.0), ("more", 1040.0), ("less", 960.0), ("new", 1.0), ("slightly", 1029.0)]);
         let comparison = Comparison::of(&base, &counted, 3.0);
-        assert_eq!(comparison.more, [Change { name: "more".into(), base: 100.0, counted: 104.0 }]);
-        assert_eq!(comparison.less, [Change { name: "less".into(), base: 100.0, counted: 96.0 }]);
+        assert_eq!(comparison.more, [Change { name: "more".into(), base: 1000.0, counted: 1040.0 }]);
+        assert_eq!(comparison.less, [Change { name: "less".into(), base: 1000.0, counted: 960.0 }]);
         assert_eq!((comparison.unknown, comparison.gone), (vec!["new".to_owned()], vec!["gone".to_owned()]));
     }
 
     #[test]
-    fn count_that_was_zero_may_not_grow() {
-        let comparison = Comparison::of(&counts(&[("free", 0.0)]), &counts(&[("free", 1.0)]), 3.0);
-        assert_eq!(comparison.more.len(), 1);
+    fn small_count_may_move_by_the_floor_and_no_more() {
+        let compare = |counted| Comparison::of(&counts(&[("small", 100.0)]), &counts(&[("small", counted)]), 3.0);
+        for counted in [100.0 - FLOOR, 100.0 + FLOOR] {
+            assert_eq!(compare(counted), Comparison::default(), "{counted}");
+        }
+        assert_eq!(compare(100.01 + FLOOR).more.len(), 1);
+        assert_eq!(compare(99.99 - FLOOR).less.len(), 1);
+    }
+
+    #[test]
+    fn large_count_may_move_by_the_limit_and_no_more() {
+        let compare = |counted| Comparison::of(&counts(&[("large", 10_000.0)]), &counts(&[("large", counted)]), 3.0);
+        for counted in [9_701.0, 10_299.0] {
+            assert_eq!(compare(counted), Comparison::default(), "{counted}");
+        }
+        assert_eq!(compare(10_301.0).more.len(), 1);
+        assert_eq!(compare(9_699.0).less.len(), 1);
+    }
+
+    #[test]
+    fn count_that_was_zero_may_grow_by_the_floor() {
+        let compare = |counted| Comparison::of(&counts(&[("free", 0.0)]), &counts(&[("free", counted)]), 3.0);
+        assert_eq!((compare(FLOOR).more.len(), compare(FLOOR + 1.0).more.len()), (0, 1));
     }
 
     #[test]

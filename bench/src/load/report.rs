@@ -367,7 +367,95 @@ fn kibibytes(bytes: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::super::options::tests::parsed;
+    use super::super::roam::Moves;
     use super::*;
+
+    /// Every part of a report is there.
+    fn full() -> Report {
+        let echoes = Echoes::new(&[(1, 1)], Percentiles::default());
+        let mut report =
+            Report::new(&parsed(&[]), Program { name: "adit-server".to_owned(), version: None, sha256: None });
+        report.echoes = Some(echoes);
+        report.roaming = Some(Moves::default().report(1, std::time::Duration::from_secs(1)));
+        report.active = Some(Active {
+            clients: 1,
+            capacity_per_second: 1.0,
+            rate_per_second: 1.0,
+            echoes,
+            others: echoes,
+            drops: 0,
+        });
+        report.churn = Some(Churn {
+            rate_per_second: 1.0,
+            visits: 1,
+            failed: 0,
+            success: 1.0,
+            connect_ms: Percentiles::default(),
+            sessions_left: 0,
+            descriptors_left: 0,
+            memory_kib: [1.0; 2],
+        });
+        report.phases.push(phase(0.5, 1.0, 2.0));
+        report.close();
+        report
+    }
+
+    /// All keys of an object and of those in it.
+    fn keys(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    found.insert(key.clone());
+                    // That of all results, which is described with them.
+                    if key != "machine" {
+                        keys(field, found);
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// `docs/load-report.md`, which describes this object.
+    fn document() -> String {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/load-report.md")).unwrap()
+    }
+
+    #[test]
+    fn every_key_is_documented_and_no_other() {
+        let mut written = BTreeSet::new();
+        keys(&serde_json::to_value(full()).unwrap(), &mut written);
+        let (mut documented, mut is_of_fields) = (BTreeSet::new(), false);
+        for line in document().lines() {
+            is_of_fields = line.starts_with("| field |") || (is_of_fields && line.starts_with('|'));
+            if let Some((cell, _)) =
+                line.strip_prefix("| ").filter(|_| is_of_fields).and_then(|row| row.split_once(" |"))
+            {
+                documented.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+        assert_eq!(documented, written);
+        assert!(document().contains(&format!("`{SCHEMA}`")));
+    }
+
+    #[test]
+    fn example_of_the_document_has_the_keys_of_a_report() {
+        let text = document();
+        let (_, example) = text.split_once("```json\n").unwrap();
+        let example: Value = serde_json::from_str(example.split_once("```").unwrap().0).unwrap();
+        let (mut shown, mut written) = (BTreeSet::new(), BTreeSet::new());
+        keys(&example, &mut shown);
+        keys(&serde_json::to_value(full()).unwrap(), &mut written);
+        assert_eq!(example["schema"], SCHEMA);
+        assert!(shown.is_subset(&written), "{:?}", shown.difference(&written));
+    }
 
     fn phase(generator_cores: f64, machine_cores: f64, p99: f64) -> Phase {
         Phase {

@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::ops::Range;
 
+use adit_proto::drop_reason::DropReason;
 use adit_proto::offload::coalesce::{Coalescer, Limits};
-use adit_proto::offload::split::{Checksums, Split};
+use adit_proto::offload::split::{Checksums, Segment, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::offload::virtio::VirtioHeader;
 use adit_proto::packet::IpPacket;
@@ -22,30 +23,29 @@ pub(super) fn subjects() -> Vec<Subject> {
 
 /// Payloads lie in their places, and the peer takes partial checksums: headers are all that is written.
 fn headers(transport: Transport) -> Subject {
-    let name = format!("split/{}/headers", transport.label());
-    Subject::new(name, SEGMENTS, SEGMENTS * FULL, move || {
-        let (header, packet) = transport.superpacket(SEGMENTS, FULL);
-        let mut slots = vec![0; SEGMENTS * FULL];
-        Repeated(move || {
-            let split = split(header, &packet);
-            for (segment, slot) in split.segments().zip(slots.chunks_mut(FULL)) {
-                split.write_header(&segment, slot).expect("the slot is long enough");
-            }
-            black_box(&slots);
-        })
-    })
+    taken_apart(transport, "headers", |split, segment, _, slot| split.write_header(segment, slot))
 }
 
 /// Payloads are copied, and checksums completed.
 fn copies(transport: Transport) -> Subject {
-    let name = format!("split/{}/copies", transport.label());
-    Subject::new(name, SEGMENTS, SEGMENTS * FULL, move || {
+    taken_apart(transport, "copies", |split, segment, packet, slot| {
+        split.write_packet(segment, packet, slot, Checksums::Full)
+    })
+}
+
+/// One superpacket becomes its segments, each of which `write` writes to a slot of its own.
+fn taken_apart(
+    transport: Transport,
+    how: &str,
+    write: impl Fn(&Split, &Segment, &[u8], &mut [u8]) -> Result<(), DropReason> + Copy + 'static,
+) -> Subject {
+    Subject::new(format!("split/{}/{how}", transport.label()), SEGMENTS, SEGMENTS * FULL, move || {
         let (header, packet) = transport.superpacket(SEGMENTS, FULL);
         let mut slots = vec![0; SEGMENTS * FULL];
         Repeated(move || {
             let split = split(header, &packet);
             for (segment, slot) in split.segments().zip(slots.chunks_mut(FULL)) {
-                split.write_packet(&segment, &packet, slot, Checksums::Full).expect("the slot is long enough");
+                write(&split, &segment, &packet, slot).expect("the slot is long enough");
             }
             black_box(&slots);
         })

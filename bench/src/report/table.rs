@@ -7,7 +7,7 @@ use super::overlay::Overlay;
 use super::summary::DROPS;
 
 /// Metrics that are shown only where one of their values is not zero: they say that something was lost or mended.
-const QUIET: [&str; 10] = [
+const QUIET: [&str; 11] = [
     "retransmits",
     "checksum_errors",
     "out_of_order",
@@ -16,6 +16,7 @@ const QUIET: [&str; 10] = [
     "device_drops",
     "relay_overrun",
     "reordered",
+    "duplicated",
     "lost",
     "sender_limited",
 ];

@@ -56,8 +56,7 @@ impl System for Nebula {
         let [program, signer] = self.programs.clone()?;
         let (client, gateway) = (lab.host("client")?, lab.host("gateway")?);
         let authority = Authority::create(&gateway, signer)?;
-        let (mut processes, mut ends) = (Vec::new(), Vec::new());
-        for (host, address) in [(&gateway, GATEWAY), (&client, CLIENT)] {
+        let start = |host: &Host, address| {
             authority.sign(host, address)?;
             let path = host.folder().join("nebula.yml");
             let text = settings(host.folder(), &authority.folder, address);
@@ -66,13 +65,11 @@ impl System for Nebula {
             command.arg("-config").arg(path);
             let process = host.spawn(command)?;
             wait_for("its tunnel device", &process, || has_address(host, address).then_some(()))?;
-            let pid = Some(process.id());
-            ends.push(End { host: host.clone(), link: LINK.to_owned(), address, process: pid });
-            processes.push(process);
-        }
-        let (client, gateway) = (ends.pop(), ends.pop());
-        let (client, gateway) = (client.context("two ends")?, gateway.context("two ends")?);
-        Ok(Running { client, gateway, owner: Box::new(processes), lab })
+            anyhow::Ok((End::of(host, LINK, address, &process), process))
+        };
+        let (gateway, server) = start(&gateway, GATEWAY)?;
+        let (client, joined) = start(&client, CLIENT)?;
+        Ok(Running { client, gateway, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

@@ -110,9 +110,9 @@ impl System for Ocserv {
         client.set_mtu(CLIENT_LINK, mtu.parse().with_context(|| format!("read the MTU {mtu:?}"))?)?;
         client.add_address(CLIENT_LINK, Ipv4Net::new(address, 24).expect("24 bits fit").into())?;
         let own = wait_for("the gateway's address", &server, || v4(&gateway))?;
-        let near = End { host: client, link: CLIENT_LINK.to_owned(), address, process: Some(joined.id()) };
-        let far = End { host: gateway, link: GATEWAY_LINK.to_owned(), address: own, process: Some(server.id()) };
-        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), lab })
+        let client = End::of(&client, CLIENT_LINK, address, &joined);
+        let gateway = End::of(&gateway, GATEWAY_LINK, own, &server);
+        Ok(Running { client, gateway, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

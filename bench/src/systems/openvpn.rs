@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::identity::Identity;
 use super::{End, MTU, PATIENCE, Programs, QUEUE_LENGTH, Running, System, told};
-use crate::lab::{GATEWAY_V4, Host, Lab, Process};
+use crate::lab::{GATEWAY_V4, Host, Lab};
 
 const LINK: &str = "ovpn0";
 const PORT: u16 = 1_194;
@@ -70,14 +70,8 @@ impl System for OpenVpn {
         for process in [&joined, &server] {
             process.wait_for_line("Initialization Sequence Completed", PATIENCE)?;
         }
-        let end = |host: Host, address, process: &Process| End {
-            host,
-            link: LINK.to_owned(),
-            address,
-            process: Some(process.id()),
-        };
-        let (near, far) = (end(client, CLIENT, &joined), end(gateway, GATEWAY, &server));
-        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), lab })
+        let (client, gateway) = (End::of(&client, LINK, CLIENT, &joined), End::of(&gateway, LINK, GATEWAY, &server));
+        Ok(Running { client, gateway, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

@@ -86,14 +86,8 @@ impl System for Quincy {
         wait_for("the server's tunnel device", &server, || address(&gateway))?;
         let joined = run(&client, &client_program, &client_settings(&near))?;
         let own = wait_for("the client's tunnel device", &joined, || address(&client))?;
-        let end = |host: &Host, address, process: &Process| End {
-            host: host.clone(),
-            link: LINK.to_owned(),
-            address,
-            process: Some(process.id()),
-        };
-        let (near, far) = (end(&client, own, &joined), end(&gateway, GATEWAY, &server));
-        Ok(Running { client: near, gateway: far, owner: Box::new(vec![joined, server]), lab })
+        let (client, gateway) = (End::of(&client, LINK, own, &joined), End::of(&gateway, LINK, GATEWAY, &server));
+        Ok(Running { client, gateway, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

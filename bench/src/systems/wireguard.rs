@@ -80,11 +80,7 @@ impl System for WireGuard {
         let program = self.program.clone()?;
         let (near, far) = (KeyPair::generate()?, KeyPair::generate()?);
         let (client, gateway) = (lab.host("client")?, lab.host("gateway")?);
-        let mut processes = Vec::new();
-        let mut ends = Vec::new();
-        for (host, own, peer, address, allowed) in
-            [(&gateway, &far, &near, GATEWAY, CLIENT), (&client, &near, &far, CLIENT, GATEWAY)]
-        {
+        let start = |host: &Host, own: &KeyPair, peer: &KeyPair, address, allowed| {
             let process = self.spawn(&program, host)?;
             let mut settings = format!(
                 "set=1\nprivate_key={}\nlisten_port={PORT}\npublic_key={}\nallowed_ip={allowed}/32\n",
@@ -97,13 +93,11 @@ impl System for WireGuard {
             configure(host, &process, &settings).with_context(|| format!("configure {}", self.name))?;
             host.set_mtu(LINK, MTU)?;
             host.add_address(LINK, Ipv4Net::new(address, 24).expect("24 bits fit").into())?;
-            let pid = Some(process.id());
-            ends.push(End { host: host.clone(), link: LINK.to_owned(), address, process: pid });
-            processes.push(process);
-        }
-        let (client, gateway) = (ends.pop(), ends.pop());
-        let (client, gateway) = (client.context("two ends")?, gateway.context("two ends")?);
-        Ok(Running { client, gateway, owner: Box::new(processes), lab })
+            anyhow::Ok((End::of(host, LINK, address, &process), process))
+        };
+        let (gateway, server) = start(&gateway, &far, &near, GATEWAY, CLIENT)?;
+        let (client, joined) = start(&client, &near, &far, CLIENT, GATEWAY)?;
+        Ok(Running { client, gateway, owner: Box::new(vec![joined, server]), lab })
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::data::DataPath;
 use super::dial::explain;
 use super::esp::Esp;
-use super::liveness::Liveness;
+use super::liveness::{Finding, Liveness};
 use super::{ConnectError, ConnectionEvent, Credentials, NetworkSettings, Target};
 
 /// How often the carrier's packet size, and whether the gateway lives, is looked at.
@@ -92,6 +92,12 @@ impl Tunnel {
             Some(MessageEvent::End) | None => self.machine.handle_end().map(|()| false),
         };
         handled.map_err(|error| self.stream.fail(error))
+    }
+
+    /// Has the gateway say on QUIC whether it knows this connection, by a DATA frame without content: it is acknowledged, or answered
+    /// by a stateless reset if the gateway restarted (RFC 9000 section 10.3).
+    async fn ask(&mut self) -> Result<(), StreamError> {
+        self.stream.send_data(&[]).await
     }
 
     async fn flush(&mut self) -> Result<(), StreamError> {
@@ -175,6 +181,9 @@ async fn follow(
     loop {
         esp.send_capsules(&mut tunnel.machine);
         tunnel.flush().await?;
+        if esp.take_doubt() {
+            tunnel.ask().await?;
+        }
         if !tunnel.settings.addresses.is_empty() {
             announce_mtu(data, &mut announced_mtu, events).await;
         }
@@ -190,10 +199,16 @@ async fn follow(
             }
             passed = esp.next() => passed?,
             _ = looks.tick() => {
-                if !liveness.is_alive(data.datagrams_received()) {
-                    return Ok(Ended::Silent);
+                let by_esp = data.session().carriers().esp().is_some();
+                match liveness.look(data.datagrams_received(), by_esp) {
+                    Finding::Alive => {}
+                    Finding::Ask => tunnel.ask().await?,
+                    Finding::Gone => return Ok(Ended::Silent),
                 }
-                esp.look();
+                if esp.look() {
+                    // So that the gateway hears of the new address by QUIC as well.
+                    tunnel.ask().await?;
+                }
             }
         }
         if let Some(settings) = tunnel.drain(data, &mut esp)? {

@@ -183,6 +183,11 @@ pub(super) async fn downlink(path: Arc<DataPath>) {
         for _refused in path.packets.deliver(&batch)..batch.len() {
             counters.count_drop(DropReason::TunWriteFailed);
         }
+        let more = batch.len() == BATCH;
         batch.clear();
+        if more {
+            // Reading what is there never waits: ESP's probes and all else have their turn before the next batch.
+            tokio::task::yield_now().await;
+        }
     }
 }

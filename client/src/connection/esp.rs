@@ -36,13 +36,14 @@ impl Esp {
         self.0.as_mut().map_or(Ok(()), |esp| esp.control.handle_capsule(capsule, Instant::now()))
     }
 
-    /// Looks whether this host has moved, once a second.
-    pub(super) fn look(&mut self) {
-        if let Some(esp) = &mut self.0
-            && esp.roaming.has_moved()
-        {
+    /// Looks whether this host has moved, once a second, and says so.
+    pub(super) fn look(&mut self) -> bool {
+        let Some(esp) = &mut self.0 else { return false };
+        let moved = esp.roaming.has_moved();
+        if moved {
             esp.control.handle_rebind(Instant::now());
         }
+        moved
     }
 
     /// Waits until something is to be done, and does it; for ever without ESP. Cancel-safe.
@@ -54,6 +55,11 @@ impl Esp {
             Some(esp) => esp.control.next().await,
             None => pending().await,
         }
+    }
+
+    /// Whether ESP, which is in use, left a probe unanswered since this was last asked.
+    pub(super) fn take_doubt(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|esp| esp.control.take_unanswered())
     }
 
     /// Hands what is to be sent on the request stream to the machine.

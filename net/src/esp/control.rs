@@ -111,6 +111,11 @@ impl<S: AsRef<Carriers>> EspControl<S> {
         self.path.state()
     }
 
+    /// Whether a probe of a path that is up had to be repeated since this was last asked.
+    pub const fn take_unanswered(&mut self) -> bool {
+        self.path.take_unanswered()
+    }
+
     /// A capsule came on the request stream. [`Self::poll_capsule`] may have an answer then.
     ///
     /// # Errors

@@ -15,7 +15,6 @@ use adit_proto::packet::{IpPacket, ecn};
 
 use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
-use super::transmit::count_drops;
 use super::{Report, Routing};
 use crate::carrier::{Carriers, Origin};
 use crate::tun::refuses_superpackets;
@@ -264,7 +263,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
             } else {
                 let session = self.session_at(start);
                 let counters = session.map_or_else(|| routing.counters(), |session| session.as_ref().counters());
-                count_drops(counters, segments, DropReason::TunWriteFailed);
+                counters.count_drops(segments, DropReason::TunWriteFailed);
             }
         }
     }

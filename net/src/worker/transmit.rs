@@ -190,7 +190,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             parsed => parsed?,
         };
         let Some(session) = self.session_of(routing, &superpacket) else {
-            count_drops(routing.counters(), superpacket.segments, DropReason::NoRoute);
+            routing.counters().count_drops(superpacket.segments, DropReason::NoRoute);
             return Ok(superpacket.segments);
         };
         let carriers = (*session).as_ref();
@@ -200,7 +200,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             None => self.send_by_connection(&session, queue, sockets, &superpacket),
         };
         if let Err(reason) = sent {
-            count_drops(carriers.counters(), superpacket.segments, reason);
+            carriers.counters().count_drops(superpacket.segments, reason);
         }
         Ok(superpacket.segments)
     }
@@ -280,8 +280,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         }
         // What is collected was read earlier, but what finds its socket full is overtaken: this is another path anyway.
         let (Progress::Done | Progress::Waits) = self.batches.flush_session(session, sockets, &mut self.patience);
-        let mtu = (**session).as_ref().connection().mtu();
-        if superpacket.largest_packet() > usize::from(mtu) {
+        if let Err(mtu) = (**session).as_ref().connection().takes(superpacket.largest_packet()) {
             return self.refuse_too_big(queue, superpacket.ip.len, mtu);
         }
         let header = self.slots.header();
@@ -308,11 +307,5 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             queue.send(&[answer]);
         }
         Err(DropReason::TooBig)
-    }
-}
-
-pub(super) fn count_drops(counters: &Counters, packets: usize, reason: DropReason) {
-    for _ in 0..packets {
-        counters.count_drop(reason);
     }
 }

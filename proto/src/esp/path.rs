@@ -124,6 +124,7 @@ pub struct Path {
     up_since: Option<Instant>,
     back_off: u32,
     retry_at: Option<Instant>,
+    unanswered: bool,
     answers: RateLimit,
     transmits: VecDeque<PathTransmit>,
     events: VecDeque<PathEvent>,
@@ -154,6 +155,7 @@ impl Path {
             up_since: None,
             back_off: 0,
             retry_at: None,
+            unanswered: false,
             answers: RateLimit::new(ANSWER_RATE.0, ANSWER_RATE.1),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -242,6 +244,12 @@ impl Path {
         self.transmits.pop_front()
     }
 
+    /// Whether a probe of a path that is up had to be repeated since this was last asked: a gateway that restarted knows none of
+    /// the session's keys and drops them, but tells so on QUIC when it hears from the client there.
+    pub const fn take_unanswered(&mut self) -> bool {
+        std::mem::replace(&mut self.unanswered, false)
+    }
+
     /// The next change.
     pub fn poll_event(&mut self) -> Option<PathEvent> {
         self.events.pop_front()
@@ -311,7 +319,10 @@ impl Path {
         let (Some(series), Some(to)) = (&mut self.series, self.address) else { return };
         match series.step(now) {
             Step::Wait => {}
-            Step::Send(probe) => self.transmit(to, probe),
+            Step::Send(probe) => {
+                self.unanswered |= self.state == PathState::Up && now > series.first();
+                self.transmit(to, probe);
+            }
             Step::GiveUp => self.fail(now),
         }
     }

@@ -192,7 +192,8 @@ pub const KEYS: &[Key] = &[
         "workers.quic_threads",
         Some("0"),
         "4",
-        "Threads that serve connections: handshakes, sessions, and packets that go by `quic`; at most 64. 0 makes one for two cores.",
+        "Threads that serve connections: handshakes, sessions, and packets that go by `quic`; at most 64. 0 makes half as many\n\
+         as there are cores, at most 16.",
     ),
 ];
 

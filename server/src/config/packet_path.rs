@@ -9,7 +9,7 @@ use adit_proto::esp::field::Offer;
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::suite::Suite;
 
-/// Most workers that `workers.count = 0` makes: where measurements end.
+/// Most threads of a kind that 0 makes: where measurements end.
 const MOST_BY_CORES: usize = 16;
 
 /// The `esp` carrier.
@@ -49,7 +49,8 @@ pub struct WorkersConfig {
     pub tun_offload: bool,
     /// Whether the kernel segments and joins datagrams.
     pub udp_offload: bool,
-    /// How many threads serve connections, and what goes by `quic`; 0 means half as many as there are cores.
+    /// How many threads serve connections, and what goes by `quic`; 0 means half as many as there are cores, but not
+    /// more than 16.
     pub quic_threads: usize,
 }
 
@@ -63,7 +64,7 @@ impl WorkersConfig {
     /// How many threads serve connections on this host.
     #[must_use]
     pub fn quic_threads(&self) -> usize {
-        if self.quic_threads == 0 { cores().div_ceil(2) } else { self.quic_threads }
+        if self.quic_threads == 0 { cores().div_ceil(2).min(MOST_BY_CORES) } else { self.quic_threads }
     }
 
     /// How they work.
@@ -102,7 +103,7 @@ mod tests {
         let workers = WorkersConfig { count: 0, yields: 20, tun_offload: true, udp_offload: true, quic_threads: 0 };
         assert!((1..=MOST_BY_CORES).contains(&workers.threads()));
         assert_eq!(WorkersConfig { count: 40, ..workers }.threads(), 40);
-        assert!((1..=workers.threads()).contains(&workers.quic_threads()));
+        assert!((1..=MOST_BY_CORES.min(cores())).contains(&workers.quic_threads()));
         assert_eq!(WorkersConfig { quic_threads: 40, ..workers }.quic_threads(), 40);
     }
 }

@@ -50,11 +50,16 @@ impl Meter<'_> {
     }
 
     fn barrage(&self, target: &BarrageTarget, size: usize, rate: f64) -> Result<BarrageReport> {
-        self.interrupt.check()?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are below the ceiling")]
         let (rate, duration) = (Some(rate as u32), self.effort.step);
         let plan = BarragePlan { size, rate, warm_up: Duration::ZERO, duration, drain: DRAIN + self.delay };
-        target.send_from(&self.running.client.host, plan)
+        self.send(target, plan)
+    }
+
+    /// Sends from the client, as long as it shall go on.
+    fn send(&self, target: &BarrageTarget, plan: BarragePlan) -> Result<BarrageReport> {
+        let interrupt = self.interrupt.clone();
+        target.send_from(&self.running.client.host, plan, move || interrupt.check())
     }
 
     /// Counts what arrives while the client sends as many as it can.
@@ -62,12 +67,13 @@ impl Meter<'_> {
         let target = BarrageTarget::start(&self.running.gateway.host, self.target())?;
         let (warm_up, duration) = (self.effort.warm_up.min(self.effort.step), self.effort.step);
         let plan = BarragePlan { size, rate: None, warm_up, duration, drain: Duration::ZERO };
-        let report = target.send_from(&self.running.client.host, plan)?;
+        let report = self.send(&target, plan)?;
         Ok(vec![
             reading("delivered", "packets/s", report.delivered()),
             reading("goodput", "Mbit/s", megabits(report.delivered(), size)),
             reading("offered", "packets/s", report.offered()),
             reading("reordered", "packets", count(report.reordered)),
+            reading("duplicated", "packets", count(report.duplicated)),
         ])
     }
 }
@@ -105,7 +111,10 @@ fn found(held: Option<BarrageReport>, clean: Option<BarrageReport>, size: usize)
         reading("clean_rate", "packets/s", of(clean, BarrageReport::offered)),
         reading("goodput", "Mbit/s", megabits(of(held, BarrageReport::delivered), size)),
     ];
-    readings.extend(held.map(|report| reading("reordered", "packets", count(report.reordered))));
+    if let Some(BarrageReport { reordered, duplicated, .. }) = held {
+        readings.push(reading("reordered", "packets", count(reordered)));
+        readings.push(reading("duplicated", "packets", count(duplicated)));
+    }
     readings
 }
 
@@ -119,7 +128,7 @@ mod tests {
     use super::*;
 
     fn report(sent: u64, received: u64) -> BarrageReport {
-        BarrageReport { sent, received, reordered: 0, elapsed: Duration::from_secs(1) }
+        BarrageReport { sent, received, reordered: 0, duplicated: 0, elapsed: Duration::from_secs(1) }
     }
 
     #[test]
@@ -136,9 +145,9 @@ mod tests {
     #[test]
     fn figures_are_what_was_sent_and_what_arrived() {
         let values = |held, clean| found(held, clean, 125).into_iter().map(|one| one.value).collect::<Vec<_>>();
-        let expected = [9_800.0, 9_000.0, 9.75, 0.0];
+        let expected = [9_800.0, 9_000.0, 9.75, 0.0, 0.0];
         let seen = values(Some(report(9_800, 9_750)), Some(report(9_000, 9_000)));
-        assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6) && seen.len() == 4, "{seen:?}");
+        assert!(seen.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6) && seen.len() == 5, "{seen:?}");
         assert_eq!(values(None, None), [0.0; 3]);
     }
 }

@@ -68,12 +68,20 @@ impl Routing for GatewayRouting {
     }
 }
 
+/// What a gateway does when the test says so.
+enum Order {
+    /// Send a capsule, against the rules.
+    Send(EspCapsule),
+    /// Forget the keys of ESP, as by a restart, but keep the QUIC connection.
+    Forget,
+}
+
 /// A gateway with one client.
 struct Gateway {
     target: Target,
     arrived: mpsc::Receiver<IpAddr>,
-    /// What the gateway is made to send, against the rules.
-    capsules: mpsc::Sender<EspCapsule>,
+    /// What the gateway is made to do.
+    orders: mpsc::Sender<Order>,
     _serving: Task,
 }
 
@@ -91,7 +99,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
     let routing = Arc::new(GatewayRouting { peer: ArcSwapOption::empty(), arrived, counters: Counters::default() });
     let sockets = vec![esp.into_iter().map(Arc::new).collect()];
     let workers = Workers::start(&routing, tun.queues(), sockets, Settings::default()).unwrap();
-    let (capsules, orders) = mpsc::channel(1);
+    let (ordering, orders) = mpsc::channel(1);
     let serving = async move {
         let quic = endpoint.accept().await.unwrap().await.unwrap();
         let http = H3Connection::start(quic, Role::Server);
@@ -110,7 +118,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
         credentials: Credentials::Token("t".to_owned()),
         mark: None,
     };
-    Gateway { target, arrived: arriving, capsules, _serving: task::spawn(serving) }
+    Gateway { target, arrived: arriving, orders: ordering, _serving: task::spawn(serving) }
 }
 
 /// Serves one tunnel until it ends.
@@ -120,7 +128,7 @@ async fn serve(
     permitted: Option<Offer>,
     routing: &GatewayRouting,
     plane: Arc<dyn DataPlane<Peer>>,
-    mut orders: mpsc::Receiver<EspCapsule>,
+    mut orders: mpsc::Receiver<Order>,
 ) {
     let Some(MessageEvent::Headers(fields)) = stream.next_event().await.unwrap() else { panic!("no request") };
     let Ok(Incoming::ConnectIp(request)) = Request::parse(&fields) else { panic!("another request") };
@@ -133,6 +141,7 @@ async fn serve(
     let peer = Arc::new(Peer(Carriers::new(datagrams)));
     routing.peer.store(Some(Arc::clone(&peer)));
     let mut esp = answer.map(|negotiated| server(negotiated, http.quic(), plane, &peer));
+    let mut forget = false;
     loop {
         while let Some(capsule) = esp.as_mut().and_then(EspControl::poll_capsule) {
             machine.send_esp(capsule);
@@ -152,7 +161,13 @@ async fn serve(
                 _ => return,
             },
             () = kept => {}
-            Some(capsule) = orders.recv() => machine.send_esp(capsule),
+            Some(order) = orders.recv() => match order {
+                Order::Send(capsule) => machine.send_esp(capsule),
+                Order::Forget => forget = true,
+            },
+        }
+        if forget {
+            esp = None;
         }
         while let Some(event) = machine.poll_event() {
             if let (ServerEvent::Esp(capsule), Some(esp)) = (event, &mut esp) {
@@ -265,7 +280,7 @@ fn gateway_that_breaks_the_rules_of_esp_loses_its_client() {
         let share = bytes::Bytes::new();
         let strange =
             SaInit { epoch: 7, suite: Suite::Aes256Gcm, flags: FLAG_EXTENDED_SEQUENCE, spi, group: None, share };
-        gateway.capsules.send(EspCapsule::SaInit(strange)).await.unwrap();
+        gateway.orders.send(Order::Send(EspCapsule::SaInit(strange))).await.unwrap();
         let ended = async {
             loop {
                 if let ConnectionEvent::Closed(error) = connection.next_event().await {
@@ -276,5 +291,33 @@ fn gateway_that_breaks_the_rules_of_esp_loses_its_client() {
         let error = tokio::time::timeout(PATIENCE, ended).await.unwrap();
         assert!(matches!(error, ConnectError::Protocol(_)), "{error:?}");
         assert_eq!(connection.stats().carrier, "quic", "its security associations outlived it");
+    });
+}
+
+#[test]
+fn gateway_is_asked_by_quic_as_soon_as_esp_is_in_doubt() {
+    in_namespace(|| async {
+        let mut gateway = gateway(Some(Offer::default()));
+        let path = packet_path(Some(EspSettings::default()));
+        let mut connection = connect(&gateway, &path).await;
+        while next_mtu(&mut connection).await != DEFAULT_MTU {}
+        exchange(&mut gateway, &connection).await;
+        let asked = || connection.quic.stats().frame_tx.stream;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let before = asked();
+        gateway.orders.send(Order::Forget).await.unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let doubt = async {
+            while asked() == before {
+                socket.send_to(b"up", "10.99.0.1:9").unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, doubt).await.unwrap();
+        assert_eq!(connection.stats().carrier, "esp", "it was asked before ESP was given up");
+        while connection.stats().carrier == "esp" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(connection.quic.close_reason(), None, "a frame without content breaks no rule");
     });
 }

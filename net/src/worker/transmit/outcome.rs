@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use adit_proto::drop_reason::DropReason;
 
-use super::count_drops;
 use super::patience::{Patience, Progress};
 use crate::carrier::{Carriers, EspRoute};
 use crate::worker::ends::DatagramSocket;
@@ -27,20 +26,8 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    /// Sends what there is, if there is anything; see [`Self::send`].
-    pub(super) fn send_if_any(
-        &mut self,
-        carriers: &Carriers,
-        route: &EspRoute,
-        buffer: &[u8],
-        sockets: &[Arc<impl DatagramSocket>],
-        patience: &mut Patience,
-    ) -> Progress {
-        if self.packets == 0 { Progress::Done } else { self.send(carriers, route, buffer, sockets, patience) }
-    }
-
-    /// Sends what stands in `buffer`, counts it, and tells the control side what it has to know. If the session has
-    /// ended meanwhile, it is lost.
+    /// Sends what stands in `buffer`, if anything, counts it, and tells the control side what it has to know. If the
+    /// session has ended meanwhile, it is lost.
     pub(super) fn send(
         &mut self,
         carriers: &Carriers,
@@ -49,6 +36,9 @@ impl Parcel {
         sockets: &[Arc<impl DatagramSocket>],
         patience: &mut Patience,
     ) -> Progress {
+        if self.packets == 0 {
+            return Progress::Done;
+        }
         if carriers.is_closed() {
             return self.lose(carriers, DropReason::NotConnected);
         }
@@ -93,7 +83,7 @@ impl Parcel {
     }
 
     fn lose(&mut self, carriers: &Carriers, reason: DropReason) -> Progress {
-        count_drops(carriers.counters(), self.packets, reason);
+        carriers.counters().count_drops(self.packets, reason);
         *self = Self::default();
         Progress::Done
     }

@@ -9,7 +9,6 @@ use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::ecn;
 
-use super::count_drops;
 use super::outcome::Parcel;
 use super::patience::{Patience, Progress};
 use super::slots::Slots;
@@ -81,7 +80,7 @@ impl<S: AsRef<Carriers>> Sending<S> {
     ) -> Progress {
         loop {
             let carriers = (*self.session).as_ref();
-            if self.parcel.send_if_any(carriers, &self.route, slots.buffer(), sockets, patience) == Progress::Waits {
+            if self.parcel.send(carriers, &self.route, slots.buffer(), sockets, patience) == Progress::Waits {
                 return Progress::Waits;
             }
             if self.next >= self.segments {
@@ -97,7 +96,7 @@ impl<S: AsRef<Carriers>> Sending<S> {
                 Ok(parcel) => self.parcel = parcel,
                 Err(reason) => {
                     // What went before is accounted for.
-                    count_drops(carriers.counters(), self.segments - self.next, reason);
+                    carriers.counters().count_drops(self.segments - self.next, reason);
                     return Progress::Done;
                 }
             }

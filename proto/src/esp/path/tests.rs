@@ -70,6 +70,26 @@ fn run_unanswered(path: &mut Path, mut now: Instant, end: Instant) -> Option<Ins
 }
 
 #[test]
+fn repeated_probe_of_a_path_that_is_up_is_told_once() {
+    let now = start();
+    let mut path = client(now);
+    path.handle_timeout(now + Duration::from_millis(300));
+    assert!(!path.take_unanswered(), "nothing was up yet");
+    let mut path = connected(now);
+    let sent = now + ACTIVE_INTERVAL;
+    path.handle_sent(sent);
+    path.handle_timeout(sent);
+    assert!(!path.take_unanswered(), "the first probe may still be answered");
+    for repetition in 1..=4 {
+        path.handle_timeout(sent + Duration::from_millis(300) * repetition);
+        assert!(path.take_unanswered() && !path.take_unanswered(), "repetition {repetition}");
+    }
+    path.handle_timeout(sent + ANSWER_WITHIN);
+    assert_eq!(path.state(), PathState::Down);
+    assert!(!path.take_unanswered());
+}
+
+#[test]
 fn nothing_is_up_before_an_answer() {
     let now = start();
     let mut path = client(now);
