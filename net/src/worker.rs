@@ -1,7 +1,7 @@
 //! The packet path: one thread per core that moves packets between its queue of the TUN device and its UDP sockets.
 //!
 //! The life of a packet to a peer, `transmit`: one `readv` brings a superpacket; one lookup finds its session; its segments
-//! are sealed where they lie; one `sendmsg` with UDP_SEGMENT sends them. A session without ESP gets the packets through the
+//! are copied out and sealed; one `sendmsg` with UDP_SEGMENT sends them. A session without ESP gets the packets through the
 //! carrier of its connection instead.
 //!
 //! The life of a packet from a peer, `receive`: one `recvmsg` with UDP_GRO brings up to 64 datagrams; each is opened where it

@@ -3,9 +3,8 @@
 use std::hint::black_box;
 use std::ops::Range;
 
-use adit_proto::drop_reason::DropReason;
 use adit_proto::offload::coalesce::{Coalescer, Limits};
-use adit_proto::offload::split::{Checksums, Segment, Split};
+use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::offload::virtio::VirtioHeader;
 use adit_proto::packet::IpPacket;
@@ -15,37 +14,26 @@ use super::{Prepared, Repeated, SEGMENTS, Subject};
 
 pub(super) fn subjects() -> Vec<Subject> {
     let both = [Transport::Tcp, Transport::Udp];
-    let split = both.into_iter().flat_map(|transport| [headers(transport), copies(transport)]);
+    let split =
+        both.into_iter().flat_map(|transport| [split_up(transport, Sum::Partial), split_up(transport, Sum::Complete)]);
     let joined =
         both.into_iter().flat_map(|transport| [Sum::Partial, Sum::Complete].map(|sum| coalesce(transport, sum)));
     split.chain(joined).collect()
 }
 
-/// Payloads lie in their places, and the peer takes partial checksums: headers are all that is written.
-fn headers(transport: Transport) -> Subject {
-    taken_apart(transport, "headers", |split, segment, _, slot| split.write_header(segment, slot))
-}
-
-/// Payloads are copied, and checksums completed.
-fn copies(transport: Transport) -> Subject {
-    taken_apart(transport, "copies", |split, segment, packet, slot| {
-        split.write_packet(segment, packet, slot, Checksums::Full)
-    })
-}
-
-/// One superpacket becomes its segments, each of which `write` writes to a slot of its own.
-fn taken_apart(
-    transport: Transport,
-    how: &str,
-    write: impl Fn(&Split, &Segment, &[u8], &mut [u8]) -> Result<(), DropReason> + Copy + 'static,
-) -> Subject {
+/// One superpacket becomes its segments, with partial checksums for a peer that takes them, or else complete ones.
+fn split_up(transport: Transport, sum: Sum) -> Subject {
+    let (how, checksums) = match sum {
+        Sum::Partial => ("vouched", Checksums::Partial),
+        Sum::Complete => ("complete", Checksums::Full),
+    };
     Subject::new(format!("split/{}/{how}", transport.label()), SEGMENTS, SEGMENTS * FULL, move || {
         let (header, packet) = transport.superpacket(SEGMENTS, FULL);
         let mut slots = vec![0; SEGMENTS * FULL];
         Repeated(move || {
             let split = split(header, &packet);
             for (segment, slot) in split.segments().zip(slots.chunks_mut(FULL)) {
-                write(&split, &segment, &packet, slot).expect("the slot is long enough");
+                split.write_packet(&segment, &packet, slot, checksums).expect("the slot is long enough");
             }
             black_box(&slots);
         })

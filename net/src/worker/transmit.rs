@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
-use adit_proto::offload::MAX_SUPERPACKET_LEN;
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::icmp::TooBigAnswers;
 
@@ -18,17 +17,18 @@ use crate::carrier::{Carriers, EspRoute};
 use crate::counters::Counters;
 use crate::packet_buffer::{Arena, PacketBuffer};
 use crate::tun::{LARGEST_PACKET, take_apart};
+use crate::udp::MAX_BYTES;
 
 pub(super) mod batch;
 mod outcome;
 pub(super) mod patience;
 mod sending;
-mod slots;
+mod taken;
 
 use batch::Batches;
 use patience::{Patience, Progress};
 use sending::Sending;
-use slots::Slots;
+use taken::Taken;
 
 /// "Too big" answers of one worker per second, and at once; see [`TooBigAnswers`].
 const TOO_BIG_RATE: (u32, u32) = (200, 50);
@@ -47,9 +47,9 @@ enum Held<S> {
 
 /// The transmit side of one worker.
 pub(super) struct Transmit<S> {
-    slots: Slots,
-    /// A superpacket in one piece, where it was not read into its place.
-    linear: Box<[u8]>,
+    taken: Taken,
+    /// Sealed segments of a superpacket, as many as one call sends.
+    sealed: Box<[u8]>,
     batches: Batches<S>,
     held: Option<Held<S>>,
     patience: Patience,
@@ -69,8 +69,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         let (per_second, burst) = TOO_BIG_RATE;
         let seed = RandomState::new().build_hasher().finish();
         Self {
-            slots: Slots::new(),
-            linear: vec![0; MAX_SUPERPACKET_LEN].into_boxed_slice(),
+            taken: Taken::new(),
+            sealed: vec![0; MAX_BYTES].into_boxed_slice(),
             batches: Batches::default(),
             held: None,
             patience: Patience::default(),
@@ -96,7 +96,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         if self.resume(sockets) == Progress::Waits {
             return Ok(None);
         }
-        let len = match self.slots.read(queue) {
+        let len = match self.taken.read(queue) {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Some(0)),
@@ -153,11 +153,11 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
     }
 
     fn send_held(&mut self, mut held: Held<S>, sockets: &[Arc<impl DatagramSocket>]) -> Progress {
-        let Self { slots, linear, batches, patience, .. } = self;
+        let Self { taken, sealed, batches, patience, .. } = self;
         let progress = match &mut held {
-            Held::Superpacket(sending) => sending.advance(slots, linear, sockets, patience),
+            Held::Superpacket(sending) => sending.advance(taken, sealed, sockets, patience),
             Held::Packet(session, route, len, next_header) => {
-                let pushed = batches.push(session, route, slots.whole(*len, linear), *next_header, sockets, patience);
+                let pushed = batches.push(session, route, taken.packet(*len), *next_header, sockets, patience);
                 pushed.unwrap_or_else(|reason| {
                     (**session).as_ref().counters().count_drop(reason);
                     Progress::Done
@@ -182,13 +182,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         sockets: &[Arc<impl DatagramSocket>],
         len: usize,
     ) -> Result<usize, DropReason> {
-        let superpacket = match Superpacket::parse(self.slots.header(), self.slots.head(len), len) {
-            // Headers that go beyond the first slot: looked at again in one piece.
-            Err(_) if len > self.slots.head(len).len() => {
-                Superpacket::parse(self.slots.header(), self.slots.gather(len, &mut self.linear), len)?
-            }
-            parsed => parsed?,
-        };
+        let superpacket = Superpacket::parse(self.taken.header(), self.taken.packet(len), len)?;
         let Some(session) = self.session_of(routing, &superpacket) else {
             routing.counters().count_drops(superpacket.segments, DropReason::NoRoute);
             return Ok(superpacket.segments);
@@ -235,7 +229,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         }
         let vouched = route.vouched && superpacket.may_vouch();
         let len = superpacket.ip.len;
-        let packet = self.slots.whole_mut(len, &mut self.linear);
+        let packet = self.taken.packet_mut(len);
         if let Some(partial) = superpacket.partial.filter(|_| !vouched) {
             partial.complete(packet)?;
         }
@@ -254,11 +248,11 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         sockets: &[Arc<impl DatagramSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
-        let Self { slots, linear, batches, patience, .. } = self;
-        let mut sending = Sending::new(Arc::clone(session), Arc::clone(route), superpacket, slots, linear)?;
+        let Self { taken, sealed, batches, patience, .. } = self;
+        let mut sending = Sending::new(Arc::clone(session), Arc::clone(route), superpacket, taken)?;
         let mut progress = batches.flush_session(session, sockets, patience);
         if progress == Progress::Done {
-            progress = sending.advance(slots, linear, sockets, patience);
+            progress = sending.advance(taken, sealed, sockets, patience);
         }
         if progress == Progress::Waits {
             self.held = Some(Held::Superpacket(sending));
@@ -283,10 +277,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         if let Err(mtu) = (**session).as_ref().connection().takes(superpacket.largest_packet()) {
             return self.refuse_too_big(queue, superpacket.ip.len, mtu);
         }
-        let header = self.slots.header();
-        self.slots.gather(superpacket.ip.len, &mut self.linear);
-        let packet = self.linear.get_mut(..superpacket.ip.len).ok_or(DropReason::BadLength)?;
-        take_apart(header, packet, &mut self.arena, &mut self.for_connection.1)?;
+        let header = self.taken.header();
+        take_apart(header, self.taken.packet_mut(superpacket.ip.len), &mut self.arena, &mut self.for_connection.1)?;
         if self.for_connection.1.len() >= FOR_CONNECTION {
             self.flush_connection();
         }
@@ -302,8 +294,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
 
     /// Tells the sender of a packet what fits (RFC 1191, RFC 4443 section 3.2); it is dropped.
     fn refuse_too_big(&mut self, queue: &impl PacketQueue, len: usize, mtu: u16) -> Result<(), DropReason> {
-        let packet = self.slots.gather(len, &mut self.linear);
-        if let Some(answer) = self.too_big.answer(packet, mtu, Instant::now()) {
+        if let Some(answer) = self.too_big.answer(self.taken.packet(len), mtu, Instant::now()) {
             queue.send(&[answer]);
         }
         Err(DropReason::TooBig)

@@ -13,10 +13,7 @@
 //! | CWR | on the first only (RFC 3168 section 6.1.2) |
 //! | TCP or UDP checksum | partial, for its own length |
 //!
-//! Three ways lead from a superpacket to its segments. A read into one piece of memory: [`Split::write_packet`] copies. A read
-//! that scattered the payloads to their final places, as the [`super::superpacket::Shape`] of the one before foretold:
-//! [`Split::write_header`] alone, and [`Split::complete`] if nobody vouches. A cipher that writes elsewhere: `write_header`, and
-//! [`Segment::payload`] says where its input is.
+//! [`Split::write_packet`] copies a segment out of a superpacket to where it is sealed.
 
 use std::ops::Range;
 
@@ -149,7 +146,7 @@ impl Split {
     /// # Errors
     ///
     /// [`DropReason::TooBig`] if the slot is too short.
-    pub fn write_header(&self, segment: &Segment, slot: &mut [u8]) -> Result<(), DropReason> {
+    fn write_header(&self, segment: &Segment, slot: &mut [u8]) -> Result<(), DropReason> {
         self.patch(segment, slot).ok_or(DropReason::TooBig)
     }
 
@@ -159,7 +156,7 @@ impl Split {
     /// # Errors
     ///
     /// [`DropReason::TooBig`] if the slot is too short.
-    pub fn complete(&self, segment: &Segment, slot: &mut [u8]) -> Result<(), DropReason> {
+    fn complete(&self, segment: &Segment, slot: &mut [u8]) -> Result<(), DropReason> {
         let packet = slot.get_mut(..segment.len()).ok_or(DropReason::TooBig)?;
         let csum_offset = self.kind.csum_offset().ok_or(DropReason::BadOffload)?;
         Partial { csum_start: self.csum_start, csum_offset }.complete(packet)

@@ -34,15 +34,6 @@ pub struct Partial {
     pub csum_offset: usize,
 }
 
-/// What a read that scatters payloads to their final places has to predict: that of the superpacket before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shape {
-    /// The length of all headers in bytes.
-    pub header_len: usize,
-    /// The payload of each segment but the last in bytes.
-    pub gso_size: usize,
-}
-
 impl Superpacket {
     /// The length of the largest packet in it, in bytes.
     pub fn largest_packet(&self) -> usize {
@@ -94,11 +85,6 @@ impl Superpacket {
     /// The length of the payload of all segments together, in bytes.
     pub const fn payload_len(&self) -> usize {
         self.ip.len.saturating_sub(self.header_len)
-    }
-
-    /// What to predict of the next superpacket.
-    pub const fn shape(&self) -> Shape {
-        Shape { header_len: self.header_len, gso_size: self.gso_size }
     }
 
     /// True if the checksum may stay partial for a peer that takes vouched packets.
@@ -182,7 +168,7 @@ mod tests {
             let packet = sample.build_partial();
             let superpacket = parse(sample.virtio(1_000), &packet).unwrap();
             assert_eq!((superpacket.kind, superpacket.segments), (kind, 4));
-            assert_eq!(superpacket.shape(), Shape { header_len: sample.header_len(), gso_size: 1_000 });
+            assert_eq!((superpacket.header_len, superpacket.gso_size), (sample.header_len(), 1_000));
             assert_eq!(superpacket.payload_len(), 3_001);
             let partial = Partial { csum_start: sample.ip_len(), csum_offset: sample.csum_offset() };
             assert_eq!(superpacket.partial, Some(partial));

@@ -39,7 +39,7 @@ fn expect(peer: &mut Peer, payload: &[u8], size: usize, next_header: NextHeader)
     all
 }
 
-/// Shapes in turn: known and unknown ones, singles in between, more segments than slots, and more bytes than one call takes.
+/// Bytes of a segment and of a superpacket, in turn: singles in between, more segments than one call takes, and more bytes.
 const SHAPES: [(usize, usize); 19] = [
     (1368, 20 * 1368),
     (1368, 20 * 1368 + 1),

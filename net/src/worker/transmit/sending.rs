@@ -4,27 +4,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use adit_proto::drop_reason::DropReason;
-use adit_proto::esp::packet::{NextHeader, PREFIX_LEN};
+use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::ecn;
 
 use super::outcome::Parcel;
 use super::patience::{Patience, Progress};
-use super::slots::Slots;
+use super::taken::Taken;
 use crate::carrier::{Carriers, EspRoute};
+use crate::udp::MAX_SEGMENTS;
 use crate::worker::ends::DatagramSocket;
 
-/// One superpacket. Its bytes are in the worker's slots, or in `linear` if they were not read into their places;
-/// neither may change before all is sent.
+/// One superpacket. What was read may not change before all is sent.
 pub(super) struct Sending<S> {
     session: Arc<S>,
     route: Arc<EspRoute>,
     split: Split,
-    /// The segments were read into their places.
-    in_place: bool,
     checksums: Checksums,
     next_header: NextHeader,
+    /// Bytes of the superpacket.
+    len: usize,
     /// Bytes of the largest segment.
     largest: usize,
     segments: usize,
@@ -36,7 +36,7 @@ pub(super) struct Sending<S> {
 }
 
 impl<S: AsRef<Carriers>> Sending<S> {
-    /// Begins with the superpacket that was just read into `slots`.
+    /// Begins with the superpacket that was just read.
     ///
     /// # Errors
     /// It cannot be taken apart.
@@ -44,55 +44,49 @@ impl<S: AsRef<Carriers>> Sending<S> {
         session: Arc<S>,
         route: Arc<EspRoute>,
         superpacket: &Superpacket,
-        slots: &mut Slots,
-        linear: &mut [u8],
+        taken: &Taken,
     ) -> Result<Self, DropReason> {
-        let in_place = slots.holds(superpacket);
-        let len = superpacket.ip.len;
-        let head = if in_place { slots.head(len) } else { slots.gather(len, linear) };
+        let packet = taken.packet(superpacket.ip.len);
         let vouched = route.vouched && superpacket.may_vouch();
-        let sending = Self {
+        Ok(Self {
             session,
             route,
-            split: Split::new(superpacket, head)?,
-            in_place,
+            split: Split::new(superpacket, packet)?,
             checksums: if vouched { Checksums::Partial } else { Checksums::Full },
-            next_header: NextHeader::of_packet(head, vouched).ok_or(DropReason::BadVersion)?,
+            next_header: NextHeader::of_packet(packet, vouched).ok_or(DropReason::BadVersion)?,
+            len: superpacket.ip.len,
             largest: superpacket.largest_packet(),
             segments: superpacket.segments,
             next: 0,
-            ecn: ecn::of_packet(head),
+            ecn: ecn::of_packet(packet),
             parcel: Parcel::default(),
-        };
-        if !in_place {
-            slots.reshape(superpacket.shape());
-        }
-        Ok(sending)
+        })
     }
 
     /// Seals and sends until nothing is left, or a socket is full.
     pub(super) fn advance(
         &mut self,
-        slots: &mut Slots,
-        linear: &[u8],
+        taken: &Taken,
+        sealed: &mut [u8],
         sockets: &[Arc<impl DatagramSocket>],
         patience: &mut Patience,
     ) -> Progress {
         loop {
             let carriers = (*self.session).as_ref();
-            if self.parcel.send(carriers, &self.route, slots.buffer(), sockets, patience) == Progress::Waits {
+            if self.parcel.send(carriers, &self.route, sealed, sockets, patience) == Progress::Waits {
                 return Progress::Waits;
             }
             if self.next >= self.segments {
                 return Progress::Done;
             }
-            let end = self.segments.min(self.next + slots.at_once());
-            let sealed = if carriers.is_closed() {
+            let at_once = (sealed.len() / self.stride()).clamp(1, MAX_SEGMENTS);
+            let end = self.segments.min(self.next + at_once);
+            let parcel = if carriers.is_closed() {
                 Err(DropReason::NotConnected)
             } else {
-                self.seal(self.next..end, slots, linear)
+                self.seal(self.next..end, taken, sealed)
             };
-            match sealed {
+            match parcel {
                 Ok(parcel) => self.parcel = parcel,
                 Err(reason) => {
                     // What went before is accounted for.
@@ -104,27 +98,23 @@ impl<S: AsRef<Carriers>> Sending<S> {
         }
     }
 
-    /// Seals some segments: where they lie, or from the first slot on, where they are copied to.
-    fn seal(&self, segments: Range<usize>, slots: &mut Slots, linear: &[u8]) -> Result<Parcel, DropReason> {
-        let packets = segments.len();
-        let first = if self.in_place { segments.start } else { 0 };
+    /// Bytes of a segment, sealed; the last may have less.
+    fn stride(&self) -> usize {
+        sealed_len(self.largest)
+    }
+
+    /// Seals some segments, one behind the other.
+    fn seal(&self, segments: Range<usize>, taken: &Taken, sealed: &mut [u8]) -> Result<Parcel, DropReason> {
+        let (packets, stride) = (segments.len(), self.stride());
         let mut numbers = self.route.sa.reserve(u32::try_from(packets).unwrap_or(u32::MAX), self.largest)?;
         let (mut bytes, mut inner) = (0, 0);
-        for (slot, segment) in (first..).zip(segments.filter_map(|index| self.split.segment(index))) {
-            let slot = slots.slot_mut(slot);
+        let segments = segments.filter_map(|index| self.split.segment(index));
+        for (slot, segment) in sealed.chunks_exact_mut(stride).zip(segments) {
             let packet = slot.get_mut(PREFIX_LEN..).ok_or(DropReason::TooBig)?;
-            if self.in_place {
-                self.split.write_header(&segment, packet)?;
-                if self.checksums == Checksums::Full {
-                    self.split.complete(&segment, packet)?;
-                }
-            } else {
-                self.split.write_packet(&segment, linear, packet, self.checksums)?;
-            }
+            self.split.write_packet(&segment, taken.packet(self.len), packet, self.checksums)?;
             bytes += numbers.seal(slot, segment.len(), self.next_header)?;
             inner += segment.len();
         }
-        let start = first * slots.stride();
-        Ok(Parcel { at: start..start + bytes, packets, inner, segment: slots.stride(), ecn: self.ecn })
+        Ok(Parcel { at: 0..bytes, packets, inner, segment: stride, ecn: self.ecn })
     }
 }
