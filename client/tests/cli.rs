@@ -255,9 +255,14 @@ fn interrupt_before_the_connection_ends_the_detached_process_too() {
     }
     let home = Home::new();
     home.profile("home", &token_profile(), 0o600);
-    let mut command = Command::new("unshare");
-    command.args(["--net", env!("CARGO_BIN_EXE_adit-client"), "--dir"]).arg(home.path());
-    command.args(["up", "--detach", "home", "--timeout", "0s"]).stdin(Stdio::null()).stdout(Stdio::null());
+    // Whoever runs this test in the background may have it ignore the signal.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", "unshare", "--net", env!("CARGO_BIN_EXE_adit-client"), "--dir"]);
+    command
+        .arg(home.path())
+        .args(["up", "--detach", "home", "--timeout", "0s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let mut waiting = command.spawn().unwrap();
     let reason = || {
         // A client that is just ending may hang up.
