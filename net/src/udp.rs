@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime};
 
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
@@ -54,6 +55,8 @@ pub struct Message {
     pub local: Option<IpAddr>,
     /// The two ECN bits of their IP headers (RFC 3168 section 5).
     pub ecn: u8,
+    /// How long they waited in the socket, by the system's clock; wrong if that was set meanwhile.
+    pub waited: Duration,
     /// The buffer was too short, and the rest is lost.
     pub truncated: bool,
 }
@@ -114,10 +117,10 @@ impl EspSocket {
             (len, header.control_len(), header.flags().is_truncated())
         };
         let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-        let Arrival { segment, local, ecn } = control.arrival(control_len);
+        let Arrival { segment, local, ecn, at } = control.arrival(control_len);
         let segment = segment.map_or(len, |segment| segment.min(len));
         let from = SocketAddr::new(from.ip().to_canonical(), from.port()).with_scope_of(from);
-        Ok(Message { len, segment, from, local, ecn, truncated })
+        Ok(Message { len, segment, from, local, ecn, waited: at.map_or(Duration::ZERO, age), truncated })
     }
 
     /// The address the socket is bound to.
@@ -183,6 +186,12 @@ impl SendCall<'_> {
             }
         }
     }
+}
+
+/// How long ago a time was, which is given since the epoch of the system's clock.
+fn age(at: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(Duration::ZERO, |now| now.saturating_sub(at))
 }
 
 /// Whether the kernel may have meant the segmentation rather than the datagrams: no checksum offload before Linux 6.11, or IPsec

@@ -76,9 +76,10 @@ drop_reasons! {
     NoRoute = "no_route",
     /// The packet does not fit the path.
     TooBig = "too_big",
-    /// The network marked congestion on a packet whose ends do not know ECN.
+    /// The network, or the receiver for packets that queue up in front of it, marked congestion on a packet whose ends do not
+    /// know ECN.
     CongestionExperienced = "congestion_experienced",
-    /// A bounded queue was full.
+    /// A bounded queue was full, or held a packet for too long.
     QueueFull = "queue_full",
     /// The session or its connection is not, or no longer, there.
     NotConnected = "not_connected",

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use adit_net::carrier::{Carrier, Carriers, EspRoute, Origin};
 use adit_net::counters::Counters;
@@ -130,7 +131,15 @@ impl DatagramSocket for MemorySocket {
         let message = &messages[left];
         let len = message.datagrams().len();
         buffer[..len].copy_from_slice(message.datagrams());
-        Ok(Message { len, segment: message.stride(), from: PEER, local: None, ecn: 0, truncated: false })
+        Ok(Message {
+            len,
+            segment: message.stride(),
+            from: PEER,
+            local: None,
+            ecn: 0,
+            waited: Duration::ZERO,
+            truncated: false,
+        })
     }
 }
 

@@ -5,10 +5,12 @@
 //! ```
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// The header of a control message; the kernel's length is a `size_t` on every C library.
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
-/// Room for all messages that come with a datagram: two addresses, two traffic classes, a segment size, each at most 40 bytes.
+/// Room for all messages that come with a datagram: two addresses, two traffic classes, a segment size and a time, each at
+/// most 40 bytes.
 const SPACE: usize = 256;
 
 /// Control messages, one behind the other.
@@ -27,6 +29,8 @@ pub(super) struct Arrival {
     pub(super) local: Option<IpAddr>,
     /// Their ECN bits.
     pub(super) ecn: u8,
+    /// When the kernel had them, joined as they are, since the epoch of the system's clock.
+    pub(super) at: Option<Duration>,
 }
 
 impl Control {
@@ -145,9 +149,18 @@ impl Arrival {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 self.ecn = int(data).map_or(0, |class| (class & 3).to_le_bytes()[0]);
             }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => self.at = time(data),
             _ => {}
         }
     }
+}
+
+/// A `timespec`.
+fn time(data: &[u8]) -> Option<Duration> {
+    let (seconds, rest) = data.split_first_chunk()?;
+    let seconds = u64::try_from(libc::time_t::from_ne_bytes(*seconds)).ok()?;
+    let nanoseconds = u64::try_from(libc::c_long::from_ne_bytes(*rest.first_chunk()?)).ok()?;
+    Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds)))
 }
 
 fn int(data: &[u8]) -> Option<libc::c_int> {
@@ -193,15 +206,17 @@ mod tests {
             (libc::IPPROTO_IP, libc::IP_PKTINFO, &v4),
             (libc::SOL_SOCKET, libc::SO_TIMESTAMP, &[0; 16]),
             (libc::IPPROTO_IP, libc::IP_TOS, &[0x2a]),
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &[7_i64.to_ne_bytes(), 9_i64.to_ne_bytes()].concat()),
             (libc::SOL_UDP, libc::UDP_GRO, &1452_i32.to_ne_bytes()),
         ]);
-        assert_eq!(arrival, Arrival { segment: Some(1452), local: Some("127.0.0.2".parse().unwrap()), ecn: 2 });
+        let local = Some("127.0.0.2".parse().unwrap());
+        assert_eq!(arrival, Arrival { segment: Some(1452), local, ecn: 2, at: Some(Duration::new(7, 9)) });
         let mapped = "::ffff:10.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets();
         let arrival = received(&[
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[&mapped[..], &[0; 4]].concat()),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0xb3_i32.to_ne_bytes()),
         ]);
-        assert_eq!(arrival, Arrival { segment: None, local: Some("10.0.0.1".parse().unwrap()), ecn: 3 });
+        assert_eq!(arrival, Arrival { segment: None, local: Some("10.0.0.1".parse().unwrap()), ecn: 3, at: None });
     }
 
     proptest! {

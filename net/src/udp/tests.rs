@@ -71,9 +71,29 @@ fn many_datagrams_go_and_come_in_one_call_each() {
         assert!((report.datagrams, report.error.is_none()) == (45, true));
         let (message, content) = next(&receiver, PATIENCE).unwrap();
         let from = sender.local_addr().unwrap();
-        let whole = Message { len: sent.len(), segment: STRIDE, from, local: None, ecn: 0, truncated: false };
+        let waited = message.waited;
+        let whole = Message { len: sent.len(), segment: STRIDE, from, local: None, ecn: 0, waited, truncated: false };
         assert_eq!(message, whole);
         assert_eq!(content, sent);
+    }
+}
+
+#[test]
+fn message_tells_how_long_it_waited() {
+    for loopback in [LOOPBACK, "[::1]:0"] {
+        let (sender, receiver) = (bound(loopback, true), bound(loopback, true));
+        let (pause, deadline) = (Duration::from_millis(20), Instant::now() + PATIENCE);
+        // The kernel begins to take times a little after it is asked to, for the first socket of the host.
+        loop {
+            sender.send(receiver.local_addr().unwrap(), None, &datagrams(3), STRIDE, 0);
+            thread::sleep(pause);
+            let waited = next(&receiver, PATIENCE).unwrap().0.waited;
+            assert!(waited < PATIENCE, "{waited:?}");
+            if waited >= pause {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{waited:?}");
+        }
     }
 }
 

@@ -15,13 +15,16 @@ use adit_proto::packet::{IpPacket, ecn};
 
 use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
+use super::turn::MAX_SOCKETS;
 use super::{Report, Routing};
 use crate::carrier::{Carriers, Origin};
 use crate::tun::refuses_superpackets;
 use crate::udp::Message;
 
+mod standing_queue;
 mod table;
 
+use standing_queue::{StandingQueue, Verdict};
 use table::{Entry, Table};
 
 /// Bytes of one message: UDP_GRO hands over no more.
@@ -38,6 +41,10 @@ pub(super) struct Receive<S> {
     buffer: Box<[u8]>,
     coalescer: Coalescer,
     table: Table<S>,
+    /// In front of each socket.
+    queues: [StandingQueue; MAX_SOCKETS],
+    /// The next packet is to tell its sender of congestion.
+    sign_due: bool,
 }
 
 /// Where a message came from.
@@ -68,6 +75,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
             buffer: vec![0; MESSAGE].into_boxed_slice(),
             coalescer: Coalescer::new(Limits { packets: BATCH, ..Limits::default() }),
             table: Table::default(),
+            queues: Default::default(),
+            sign_due: false,
         }
     }
 
@@ -96,12 +105,17 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
             // Nothing there, or an error of an earlier send: the next turn tells.
             Err(_) => return None,
         };
+        let datagrams = message.len.div_ceil(message.segment.max(1));
+        let verdict = self.queues.get_mut(number).map(|queue| queue.judge(message.waited, Instant::now));
+        self.sign_due = verdict == Some(Verdict::Mark);
         if message.truncated {
             routing.counters().count_drop(DropReason::Truncated);
+        } else if verdict == Some(Verdict::Discard) {
+            routing.counters().count_drops(datagrams, DropReason::QueueFull);
         } else {
             self.handle_message(routing, mailbox, queue, number, &message);
         }
-        Some(message.len.div_ceil(message.segment.max(1)))
+        Some(datagrams)
     }
 
     fn handle_message<R: Routing<Session = S>>(
@@ -208,7 +222,8 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         if is_dummy {
             return Ok(());
         }
-        ecn::decapsulate(packet, arrived.ecn)?;
+        let congested = std::mem::take(&mut self.sign_due);
+        ecn::decapsulate(packet, if congested { ecn::CE } else { arrived.ecn })?;
         let ip = IpPacket::parse(packet)?;
         routing.admit(&entry.session, &ip)?;
         self.coalescer.handle_packet(&self.buffer, inside, &ip, opened.next_header.is_vouched())?;

@@ -10,6 +10,7 @@ use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::split::Checksums;
 use nix::sys::socket::{setsockopt, sockopt};
 
+mod congestion;
 mod full;
 mod held;
 mod lifecycle;

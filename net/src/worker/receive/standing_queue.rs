@@ -1,0 +1,252 @@
+//! Keeps the queue in front of a worker short, after `CoDel` (RFC 8289).
+//!
+//! A receive buffer that outlasts a pause of the worker holds far more than throughput needs: TCP would fill it, and every
+//! packet would wait behind that. So senders hear of a queue that *stands*, one that for an [`INTERVAL`] was neither empty
+//! nor short: single packets are marked, or dropped if their ends do not know ECN. A burst that is worked off passes whole.
+//!
+//! Signs cost little and relieve little: if nobody follows them, what waited longer than [`LONGEST`] is dropped unread, so
+//! that a worker with too much to do spends its time on what it can still deliver.
+
+use std::time::{Duration, Instant};
+
+/// A wait that is no sign of a queue. With twice as much, a ping beside one TCP stream waited a third longer.
+const TARGET: Duration = Duration::from_millis(1);
+/// How long a queue may last before its senders hear of it, and the first pause between two signs. That is for hosts of one
+/// site: one 100 ms away loses some dozen packets of one round trip instead of one, which is still one event for its TCP.
+/// With 10 ms a ping beside one TCP stream waited a quarter longer, with 3 ms it did not wait less.
+const INTERVAL: Duration = Duration::from_millis(5);
+/// The shortest pause between two signs, so that they never are what most packets are lost by.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// A queue that stands for so long has senders that follow no sign.
+const UNHEARD: Duration = Duration::from_millis(100);
+/// The longest wait in such a queue.
+const LONGEST: Duration = Duration::from_millis(20);
+
+/// What is to become of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It passes.
+    Pass,
+    /// It passes, and one packet of it tells the sender of congestion.
+    Mark,
+    /// It is dropped.
+    Discard,
+}
+
+/// The queue of one socket.
+#[derive(Debug, Default)]
+pub(super) struct StandingQueue(Option<Stretch>);
+
+/// A time during which every message had waited, and the queue was never empty.
+#[derive(Debug)]
+struct Stretch {
+    began: Instant,
+    /// When the last message was taken.
+    taken: Instant,
+    signs: u32,
+    next_sign: Instant,
+}
+
+impl StandingQueue {
+    /// Judges the next message, which waited for so long. The clock is read only if that is too long.
+    pub(super) fn judge(&mut self, waited: Duration, clock: impl FnOnce() -> Instant) -> Verdict {
+        if waited < TARGET {
+            self.0 = None;
+            return Verdict::Pass;
+        }
+        let now = clock();
+        // What came only after the message before it was taken found an empty queue.
+        let came = now.checked_sub(waited);
+        let lasts = self.0.take().filter(|stretch| came.is_none_or(|came| came < stretch.taken));
+        self.0.insert(lasts.unwrap_or_else(|| Stretch::begin(now))).judge(waited, now)
+    }
+}
+
+impl Stretch {
+    fn begin(now: Instant) -> Self {
+        Self { began: now, taken: now, signs: 0, next_sign: now + INTERVAL }
+    }
+
+    fn judge(&mut self, waited: Duration, now: Instant) -> Verdict {
+        self.taken = now;
+        if waited > LONGEST && now.duration_since(self.began) > UNHEARD {
+            return Verdict::Discard;
+        }
+        if now < self.next_sign {
+            return Verdict::Pass;
+        }
+        self.signs = self.signs.saturating_add(1);
+        // The control law of RFC 8289 section 5: the rate of one TCP connection falls as the root of its losses grows.
+        self.next_sign = now + INTERVAL.div_f64(f64::from(self.signs).sqrt()).max(SHORTEST);
+        Verdict::Mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MICROSECOND: Duration = Duration::from_micros(1);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// A worker and the queue in front of it.
+    struct Scene {
+        queue: StandingQueue,
+        now: Instant,
+        /// When the messages came that wait.
+        waiting: VecDeque<Instant>,
+        /// Since when messages have waited for too long and the queue was never empty, by what really happened.
+        standing: Option<Instant>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let now = Instant::now() + Duration::from_secs(3600);
+            Self { queue: StandingQueue::default(), now, waiting: VecDeque::new(), standing: None }
+        }
+
+        /// Messages come at once.
+        fn arrive(&mut self, count: usize) {
+            self.waiting.extend(std::iter::repeat_n(self.now, count));
+        }
+
+        /// The worker takes a message, and tells how long that waited.
+        fn take(&mut self) -> Option<(Verdict, Duration)> {
+            let waited = self.now - self.waiting.pop_front()?;
+            let verdict = self.queue.judge(waited, || self.now);
+            let standing = self.standing.get_or_insert(self.now);
+            assert!(verdict == Verdict::Pass || self.now - *standing >= INTERVAL, "{verdict:?} of a queue that is new");
+            if waited < TARGET || self.waiting.is_empty() {
+                self.standing = None;
+            }
+            Some((verdict, waited))
+        }
+
+        /// Messages come with these pauses and are taken, each of which takes so long, unless it is dropped.
+        fn run(&mut self, span: Duration, pause: Duration, work: Duration) -> Vec<(Verdict, Duration)> {
+            let (mut next, end) = (self.now, self.now + span);
+            let mut taken = Vec::new();
+            while self.now < end {
+                while next <= self.now {
+                    self.waiting.push_back(next);
+                    next += pause;
+                }
+                match self.take() {
+                    Some(message) => {
+                        self.now += if message.0 == Verdict::Discard { work / 20 } else { work };
+                        taken.push(message);
+                    }
+                    None => self.now = next,
+                }
+            }
+            taken
+        }
+
+        /// Messages have waited so long, one after the other, for such a time.
+        fn marks(&mut self, span: Duration, waited: Duration) -> usize {
+            let end = self.now + span;
+            let mut marks = 0;
+            while self.now < end {
+                let verdict = self.queue.judge(waited, || self.now);
+                assert_ne!(verdict, Verdict::Discard);
+                marks += usize::from(verdict == Verdict::Mark);
+                self.now += 100 * MICROSECOND;
+            }
+            marks
+        }
+    }
+
+    fn count(taken: &[(Verdict, Duration)], verdict: Verdict) -> usize {
+        taken.iter().filter(|message| message.0 == verdict).count()
+    }
+
+    #[test]
+    fn messages_without_a_queue_pass() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.marks(Duration::from_secs(1), TARGET - MICROSECOND), 0);
+        let no_clock = || unreachable!("the clock is not read");
+        assert_eq!(scene.queue.judge(Duration::ZERO, no_clock), Verdict::Pass);
+    }
+
+    #[test]
+    fn standing_queue_is_told_of_ever_more_often_but_not_without_end() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.marks(INTERVAL, 2 * TARGET), 0);
+        assert_eq!(scene.marks(INTERVAL, 2 * TARGET), 1);
+        let marks: Vec<_> = (0..3).map(|_| scene.marks(INTERVAL * 2, 2 * TARGET)).collect();
+        assert!(marks.is_sorted_by(|earlier, later| earlier < later), "{marks:?}");
+        scene.marks(Duration::from_secs(1), 2 * TARGET);
+        assert_eq!(scene.marks(Duration::from_secs(1), 2 * TARGET), 1000);
+    }
+
+    #[test]
+    fn short_wait_begins_anew() {
+        let mut scene = Scene::new();
+        for _ in 0..10 {
+            assert_eq!(scene.marks(INTERVAL, 2 * TARGET), 0);
+            assert_eq!(scene.marks(100 * MICROSECOND, TARGET / 2), 0);
+        }
+    }
+
+    #[test]
+    fn what_a_pause_left_passes_even_if_there_is_another() {
+        let mut scene = Scene::new();
+        scene.arrive(1000);
+        for _ in 0..4 {
+            scene.now += 20 * MILLISECOND;
+            let verdicts: Vec<_> = (0..250).filter_map(|_| scene.take()).collect();
+            assert_eq!(count(&verdicts, Verdict::Discard), 0);
+            assert!(count(&verdicts, Verdict::Mark) <= 1);
+        }
+    }
+
+    #[test]
+    fn lone_messages_of_a_busy_host_pass() {
+        let mut scene = Scene::new();
+        let taken = scene.run(Duration::from_secs(1), 10 * MILLISECOND, 10 * MICROSECOND);
+        assert_eq!(taken.len(), 100);
+        for _ in 0..100 {
+            scene.arrive(8);
+            // The worker has to wait for a core each time, and does not look whether there is a ninth.
+            scene.now += 30 * MILLISECOND;
+            assert!((0..8).all(|_| scene.take().unwrap().0 == Verdict::Pass));
+        }
+    }
+
+    #[test]
+    fn senders_that_follow_no_sign_lose_the_excess_and_no_more() {
+        for work in [2, 20, 200] {
+            let mut scene = Scene::new();
+            let work = work * MICROSECOND;
+            // 110 % of what can be worked off.
+            scene.run(Duration::from_secs(1), work.mul_f64(1.0 / 1.1), work);
+            let taken = scene.run(Duration::from_secs(10), work.mul_f64(1.0 / 1.1), work);
+            let delivered = count(&taken, Verdict::Pass) as f64 / taken.len() as f64;
+            assert!(count(&taken, Verdict::Mark) <= 10_000);
+            // A tenth is too much, a thousand signs a second are at most a fifth.
+            let floor = 0.89 - work.as_secs_f64() * 1000.0;
+            assert!(delivered > floor, "{delivered} of messages that take {work:?}");
+            let longest = taken.iter().map(|message| message.1).max().unwrap();
+            assert!(longest < LONGEST + 2 * MILLISECOND, "{longest:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_queues_that_lasted_are_told_of(
+            steps in proptest::collection::vec((0_u32..4000, 0_usize..4, 0_usize..4), 1..500),
+        ) {
+            let mut scene = Scene::new();
+            for (pause, arriving, taken) in steps {
+                scene.now += pause * MICROSECOND;
+                scene.arrive(arriving);
+                // Taking fails if it is not so.
+                (0..taken).filter_map(|_| scene.take()).count();
+            }
+        }
+    }
+}
