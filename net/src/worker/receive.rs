@@ -106,7 +106,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
             Err(_) => return None,
         };
         let datagrams = message.len.div_ceil(message.segment.max(1));
-        let verdict = self.queues.get_mut(number).map(|queue| queue.judge(message.waited, Instant::now));
+        let verdict = self.queues.get_mut(number).map(|queue| queue.judge(message.len, message.waited, Instant::now));
         self.sign_due = verdict == Some(Verdict::Mark);
         if message.truncated {
             routing.counters().count_drop(DropReason::Truncated);
