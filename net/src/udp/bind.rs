@@ -15,7 +15,7 @@ use crate::quic;
 /// Buffers of an ESP socket, in bytes; the kernel doubles them, and counts a 64 KiB message as up to 100 KB, so that its
 /// default holds four. What is received has to outlast a pause of the worker, some milliseconds at a full core's throughput:
 /// with 768 KiB, half of the highest rate lost up to 357 segments a second on a busy host, and four TCP streams 800, where
-/// this loses none and ten. That it does not fill and delay everything is the worker's care.
+/// this loses three and ten. That it does not fill and delay everything is the worker's care.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 const SEND_BUFFER: usize = 4 * 1024 * 1024;
 
