@@ -129,7 +129,7 @@ fn prepare(socket: Socket, v6: bool, offload: bool) -> io::Result<EspSocket> {
     // Those of IPv4 count on an IPv6 socket too, for the IPv4 it takes.
     setsockopt(&socket, option::MtuDiscovery, &libc::IP_PMTUDISC_PROBE)?;
     setsockopt(&socket, sockopt::IpRecvTos, &true)?;
-    // From then on the kernel takes the time of every packet that the host receives, some 20 ns each.
+    // From then on the kernel takes the time of every packet that the host receives.
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     if v6 {
         setsockopt(&socket, option::MtuDiscoveryV6, &libc::IPV6_PMTUDISC_PROBE)?;
