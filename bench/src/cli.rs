@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{compare, demo, instructions, load, measure, output, report};

@@ -17,17 +17,17 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 use clap::Args;
 
 use crate::interrupt::Interrupt;
 use crate::measure::task::{Selection, Task, selected};
 use crate::measure::{blank, positive, subject};
+use crate::output;
 use crate::report::model::{Effort, Report};
 use crate::report::save;
 use crate::systems::{Programs, System, Variant, catalogue};
-use crate::{lab, output};
 use build::Build;
 use judge::{Verdict, looks};
 use metric::Threshold;
@@ -139,7 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let head = options.head.as_deref().unwrap_or(&options.base);
     let builds = build::prepare([&options.base, head], &note)?;
     // Before any thread exists, as the kernel demands.
-    lab::enter_user_namespace()?;
+    adit_lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
     if let Some(times) = options.self_check {
         return self_check::run(options, &builds, times, interrupt);

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::interrupt::Interrupt;
-use crate::lab::{self, Lab};
+use adit_lab::Lab;
 use report::Report;
 use steps::Demo;
 
@@ -36,9 +36,9 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn show(options: &Options, report: &mut Report) -> Result<()> {
     // Before any thread exists, as the kernel demands.
-    lab::enter_user_namespace()?;
+    adit_lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
-    let binaries = &lab::binaries()?;
+    let binaries = &adit_lab::binaries()?;
     report.begin();
     let lab = report.step("build the lab", || {
         interrupt.check()?;

@@ -12,7 +12,7 @@ mod environment;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 use clap::Args;
 

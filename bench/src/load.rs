@@ -32,7 +32,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::interrupt::Interrupt;
 use crate::measure::accounting::resident;
-use crate::{lab, output};
+use crate::output;
 use capacity::Trial;
 use generator::{Generator, Load};
 use meter::Meter;
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
     options.check()?;
     limits::secure(options)?;
     // Before any thread exists, as the kernel demands.
-    lab::enter_user_namespace()?;
+    adit_lab::enter_user_namespace()?;
     let interrupt = Interrupt::listen()?;
     let report = measure(options, &interrupt)?;
     output::line(&if options.json {

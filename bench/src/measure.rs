@@ -15,17 +15,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 use clap::Args;
 
-use crate::impair::Profile;
 use crate::interrupt::Interrupt;
+use crate::output;
 use crate::report::machine::{Machine, Program};
 use crate::report::model::{Effort, Report, SCHEMA, Subject};
 use crate::report::{self, save, table};
 use crate::systems::{Programs, System, Variant, catalogue, own_variants};
-use crate::{lab, output};
+use adit_netem::Profile;
 use task::{Selection, Task};
 
 /// How alike a name must be to be offered instead (Jaro-Winkler, 0 to 1).
@@ -111,7 +111,7 @@ pub fn run(options: &Options, scope: Scope) -> Result<()> {
     let (systems, named) = choose(options, scope)?;
     options.output.iter().chain(&options.html).try_for_each(|path| save::check(path))?;
     // Before any thread exists, as the kernel demands.
-    lab::enter_user_namespace()?;
+    adit_lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
     let tasks = task::selected(&options.only);
     let rounds = if options.quick { 1 } else { options.rounds };

@@ -14,7 +14,7 @@ pub(crate) mod table;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 use clap::Args;
 

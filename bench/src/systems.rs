@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::{Result, bail};
 
 use crate::interrupt::Interrupt;
-use crate::lab::{Host, Lab, Process};
-use crate::traffic::Beacon;
+use adit_lab::traffic::Beacon;
+use adit_lab::{Host, Lab, Process};
 
 pub use adit::{Variant, own_variants};
 
@@ -241,7 +241,7 @@ impl Programs {
         let found = self.folders.iter().map(|folder| folder.join(program)).find(|path| path.is_file());
         found.ok_or_else(|| {
             let next = "run bench/install-peers.sh, or name its folder with --peers-dir";
-            Failure::new(adit_proto::exit::Exit::Unsupported, program, "is not installed", next)
+            Failure::new(adit_program::exit::Exit::Unsupported, program, "is not installed", next)
         })
     }
 }

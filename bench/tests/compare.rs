@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use adit_bench::lab;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -17,7 +16,7 @@ use harness::{assert_nothing_left, bench, interrupt_at, report};
 
 /// Two folders with the programs of this build.
 fn two_builds(place: &TempDir) -> [String; 2] {
-    let binaries = lab::binaries().unwrap();
+    let binaries = adit_lab::binaries().unwrap();
     ["old", "new"].map(|name| {
         let folder = place.path().join(name);
         fs::create_dir(&folder).unwrap();
@@ -34,8 +33,8 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn two_copies_are_compared_and_nothing_is_left() {
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let (folder, place) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let [base, head] = two_builds(&place);
@@ -71,8 +70,8 @@ fn two_copies_are_compared_and_nothing_is_left() {
 
 #[test]
 fn interrupted_comparison_leaves_nothing() {
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let (folder, place) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let [base, head] = two_builds(&place);
@@ -178,7 +177,7 @@ fn revisions_are_built_once_and_their_worktrees_go() {
     let again = compare(&["v0", "v1"]);
     assert_eq!(said(&again).matches("builds v").count(), 1, "only v0 is new: {}", said(&again));
     assert_eq!(kept(place.path()), [["adit-client", "adit-server"]; 2]);
-    if lab::check_permission().is_ok() {
+    if adit_lab::check_permission().is_ok() {
         assert_eq!(again.status.code(), Some(1), "{}", said(&again));
         assert!(said(&again).contains("base, start: failed 3 times"), "{}", said(&again));
     }
@@ -195,7 +194,7 @@ fn interrupted_build_leaves_no_worktree_and_no_process() {
     File::open(&cargo).unwrap().set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = bench(&folder, &["compare", "v0", "v1"]);
     let mut child = command.current_dir(place.path()).env("CARGO", &cargo).spawn().unwrap();
-    harness::eventually("the build begins", || place.path().join("target/started").exists().then_some(()));
+    adit_testing::eventually("the build begins", || place.path().join("target/started").exists().then_some(()));
     harness::terminate(&child);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(kept(place.path()).is_empty(), "{:?}", kept(place.path()));

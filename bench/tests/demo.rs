@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use adit_bench::lab::{self, BIN_DIR};
+use adit_lab::BIN_DIR;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -34,10 +34,10 @@ fn failure_before_the_first_step_is_an_object_too() {
 
 #[test]
 fn kept_demo_prints_one_object_with_the_way_in_and_ends_in_order() {
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
-    let programs = lab::binaries().unwrap().server;
+    let programs = adit_lab::binaries().unwrap().server;
     let mut child = demo(programs.parent().unwrap(), &["--keep"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let report: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();

@@ -8,13 +8,14 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use adit_bench::impair::{Counts, Profile, shipped};
-use adit_bench::lab::{self, GATEWAY_V4, GATEWAY_V6, Lab};
 use adit_bench::systems::{self, Programs, Running};
-use adit_bench::traffic::{
+use adit_lab::traffic::{
     Direction, EchoReport, NumberedPlan, NumberedReport, TcpServer, UdpEcho, echo, numbered, ping, transfer,
 };
-use harness::{alone, bench, eventually, interrupt_at};
+use adit_lab::{GATEWAY_V4, GATEWAY_V6, Lab};
+use adit_netem::{Counts, Profile, shipped};
+use adit_testing::{alone, eventually};
+use harness::{bench, interrupt_at};
 use tempfile::TempDir;
 
 /// Longest wait for an answer.
@@ -22,10 +23,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// A client and a gateway with a network between them; `None`, loudly, where labs are not permitted.
 fn through(profile: &Profile) -> Option<Lab> {
-    match lab::check_permission() {
+    match adit_lab::check_permission() {
         Ok(()) => Some(Lab::pair_through(profile, 1).unwrap()),
         Err(failure) => {
-            lab::skip(&failure);
+            adit_testing::skip(failure);
             None
         }
     }
@@ -69,7 +70,7 @@ fn answers_take_the_delay_of_both_directions_and_addresses_are_those_of_the_plai
     let mut plain = Lab::pair(false).unwrap();
     for (host, name) in [(client, "client"), (gateway, "gateway")] {
         let plain = plain.host(name).unwrap();
-        let global = |host: &lab::Host| {
+        let global = |host: &adit_lab::Host| {
             let mut addresses = host.addresses("eth0").unwrap();
             addresses.retain(|net| !matches!(net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()));
             addresses
@@ -213,8 +214,8 @@ fn shipped_profiles_let_packets_through() {
 
 #[test]
 fn interrupted_run_through_a_relay_leaves_nothing() {
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let _alone = alone();
     let folder = TempDir::new().unwrap();

@@ -4,13 +4,13 @@
 
 use std::process::Command;
 
-use adit_bench::lab;
 use serde_json::Value;
 use tempfile::TempDir;
 
 mod harness;
 
-use harness::{alone, assert_nothing_left, bench, interrupt_at, report};
+use adit_testing::alone;
+use harness::{assert_nothing_left, bench, interrupt_at, report};
 
 /// `adit-bench load`, as [`bench`] has it.
 fn load(folder: &TempDir, arguments: &[&str]) -> Command {
@@ -19,8 +19,8 @@ fn load(folder: &TempDir, arguments: &[&str]) -> Command {
 
 /// Lets 50 clients connect and send, and checks what every carrier must reach.
 fn run(arguments: &[&str]) -> Option<Value> {
-    if let Err(failure) = lab::check_permission() {
-        lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        adit_testing::skip(failure);
         return None;
     }
     let folder = TempDir::new().unwrap();
@@ -71,8 +71,8 @@ fn assert_fair(fairness: &Value, clients: u64) {
 #[test]
 fn clients_that_move_are_back_soon_and_nobody_is_put_at_a_disadvantage() {
     let _turn = alone();
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     for carrier in ["esp", "quic"] {
         let folder = TempDir::new().unwrap();
@@ -142,8 +142,8 @@ fn wrong_flags_are_refused_with_what_would_do() {
 #[test]
 fn two_loads_at_once_do_not_collide() {
     let _turn = alone();
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let start =
@@ -168,8 +168,8 @@ fn clients_that_do_not_offer_esp_echo_over_quic() {
 #[test]
 fn interrupted_load_leaves_nothing() {
     let _turn = alone();
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let folder = TempDir::new().unwrap();
     interrupt_at("clients connect", load(&folder, &["--clients", "20", "--duration", "1h"]), &folder);

@@ -4,13 +4,13 @@
 
 use std::fs;
 
-use adit_bench::lab;
 use serde_json::Value;
 use tempfile::TempDir;
 
 mod harness;
 
-use harness::{alone, assert_nothing_left, bench, interrupt_at, report};
+use adit_testing::alone;
+use harness::{assert_nothing_left, bench, interrupt_at, report};
 
 /// The median of one figure of the bare cable.
 fn median(report: &Value, task: &str, metric: &str) -> f64 {
@@ -27,8 +27,8 @@ fn run<'a>(report: &'a Value, task: &str) -> &'a Value {
 #[test]
 fn bare_cable_has_sane_figures_and_nothing_is_left() {
     let _turn = alone();
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let (folder, results) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let file = results.path().join("report.json");
@@ -74,8 +74,8 @@ fn bare_cable_has_sane_figures_and_nothing_is_left() {
 #[test]
 fn life_of_a_tunnel_is_measured() {
     let _turn = alone();
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let folder = TempDir::new().unwrap();
     let tasks = "tcp-up,tcp-half,memory,connect,reconnect";
@@ -112,8 +112,8 @@ fn unknown_names_are_usage_errors_with_what_was_meant() {
 #[test]
 fn interrupted_run_reports_what_it_has_and_leaves_nothing() {
     let _turn = alone();
-    if let Err(failure) = lab::check_permission() {
-        return lab::skip(&failure);
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
     }
     let folder = TempDir::new().unwrap();
     let arguments =

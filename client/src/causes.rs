@@ -20,7 +20,7 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
 mod tests {
     use std::io;
 
-    use adit_net::host::HostError;
+    use adit_host::HostError;
 
     use super::*;
     use crate::host::HostSetupError;

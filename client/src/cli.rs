@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use adit_proto::invite::Invite;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zeroize::Zeroizing;

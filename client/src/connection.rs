@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::h3::close;
-use adit_net::task::{self, Task};
+use adit_program::task::{self, Task};
 use adit_proto::h3::error::Code;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;

@@ -11,5 +11,3 @@ pub mod packet_source;
 pub mod profile;
 pub mod run;
 pub mod state;
-#[cfg(test)]
-mod test_namespace;

@@ -159,7 +159,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::test_namespace::{in_namespace, ip, up};
+    use adit_testing::namespace::{in_namespace_async, ip, up};
 
     /// A connection that hands packets to the test.
     struct Caught {
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn packets_of_the_device_go_to_the_session_in_use() {
-        in_namespace(|| async {
+        in_namespace_async(|| async {
             let path = path(PacketPathSettings::default());
             let host = UdpSocket::bind("10.64.3.2:0").unwrap();
             let to: SocketAddr = "10.64.3.9:9".parse().unwrap();
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn esp_needs_settings_and_sockets() {
-        in_namespace(|| async {
+        in_namespace_async(|| async {
             let without = path(PacketPathSettings::default());
             assert!(without.esp().is_none() && without.plane().claim_spi().is_some());
             drop(without);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn mtu_out_of_bounds_is_refused() {
-        in_namespace(|| async {
+        in_namespace_async(|| async {
             for mtu in [1279, 9217] {
                 let settings = PacketPathSettings { mtu, ..PacketPathSettings::default() };
                 let started = PacketPath::start(Tun::create("adit0", 1, true).unwrap(), settings);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn deleted_device_fails_the_path_for_whoever_asks() {
-        in_namespace(|| async {
+        in_namespace_async(|| async {
             let path = path(PacketPathSettings::default());
             let deleting = async {
                 tokio::task::yield_now().await;

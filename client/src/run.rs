@@ -10,7 +10,7 @@
 //! use adit_client::profile::Profile;
 //! use adit_client::run::{Session, SessionConfig};
 //!
-//! # async fn example(profile: Profile, packets: Arc<dyn PacketSource>) -> Result<(), adit_proto::exit::Failure> {
+//! # async fn example(profile: Profile, packets: Arc<dyn PacketSource>) -> Result<(), adit_program::exit::Failure> {
 //! let session = Session::start(SessionConfig {
 //!     profile,
 //!     packets: Packets::Embedder(packets),
@@ -41,8 +41,8 @@ mod up;
 
 use std::time::Duration;
 
-use adit_net::task::{self, Task};
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
+use adit_program::task::{self, Task};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection::NetworkSettings;

@@ -34,7 +34,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use adit_proto::exit::Exit;
+use adit_program::exit::Exit;
 
 use back_off::{BackOff, jitter};
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use adit_client::connection::NetworkSettings;
 use adit_client::host::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
-use adit_net::host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
+use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;

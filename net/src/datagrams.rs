@@ -14,7 +14,7 @@ use crate::carrier::Carrier;
 use crate::counters::Counters;
 use crate::h3::close;
 use crate::packet_buffer::PacketBuffer;
-use crate::task::{self, Task};
+use adit_program::task::{self, Task};
 use outbox::Outbox;
 
 /// Sends and receives the packets of one request stream. Cheap to share behind an `Arc`; all methods take `&self`.

@@ -13,7 +13,7 @@ use futures::stream::FuturesUnordered;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::sync::watch;
 
-use crate::task::{self, Task};
+use adit_program::task::{self, Task};
 
 /// Bytes taken from a stream at a time.
 const READ_SIZE: usize = 16 * 1024;

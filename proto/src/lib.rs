@@ -14,7 +14,6 @@ pub mod connect_ip;
 pub mod datagram;
 pub mod drop_reason;
 pub mod esp;
-pub mod exit;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod h3;

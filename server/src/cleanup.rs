@@ -5,15 +5,15 @@
 
 use std::path::Path;
 
-use adit_net::host::{self, HostError};
-use adit_proto::exit::{Exit, Failure};
+use adit_host::HostError;
+use adit_program::exit::{Exit, Failure};
 
 /// Undoes the changes in a journal and returns how many there were; none when there is no such file.
 ///
 /// # Errors
 /// A gateway is running, or the host refused.
 pub async fn clean_up(journal: &Path) -> Result<usize, Failure> {
-    let recovery = host::recover(journal).await;
+    let recovery = adit_host::recover(journal).await;
     recovery.map(|recovery| recovery.undone).map_err(|error| host_failure("clean up", &error))
 }
 

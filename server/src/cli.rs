@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Problem, PublicAddress, Source, parse_public_address};

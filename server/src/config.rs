@@ -189,7 +189,7 @@ pub(crate) fn check_text(text: &str, path: &Path) -> Result<(), ConfigError> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(ConfigError { path: path.to_owned(), problems, exit: adit_proto::exit::Exit::Usage })
+    Err(ConfigError { path: path.to_owned(), problems, exit: adit_program::exit::Exit::Usage })
 }
 
 /// The store inside a state directory.

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 use crate::config::SecretError;
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adit_net::host::is_forbidden_destination;
-use adit_proto::exit::{Exit, Failure};
+use adit_host::is_forbidden_destination;
+use adit_program::exit::{Exit, Failure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -225,7 +225,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 
 /// The source addresses of the default routes.
 fn detect_public() -> Result<Vec<PublicAddress>, Failure> {
-    let (v4, v6) = adit_net::host::default_source_addresses();
+    let (v4, v6) = adit_host::default_source_addresses();
     let addresses = v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6));
     let public: Vec<PublicAddress> =
         addresses.map(|address| PublicAddress { host: address.to_string(), port: config::DEFAULT_PORT }).collect();

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_host::HostChanges;
 use adit_net::control::{self, ControlServer};
-use adit_net::host::HostChanges;
 use adit_net::quic;
-use adit_net::task::{self, Task};
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::worker::Workers;
+use adit_program::exit::{Exit, Failure};
+use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
-use adit_proto::exit::{Exit, Failure};
 use adit_proto::policy::DestinationPolicy;
 use ipnet::IpNet;
 use sd_notify::NotifyState;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use adit_net::quic::EndpointKeys;
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 use crate::config::{Config, ConfigError, Problem, Source, read};
 use crate::identity::{Authority, IdentityError, load_endpoint_keys};

@@ -5,10 +5,11 @@
 //! slower by the threshold?" must be answered yes for all of them at once, so each may use its own 95 % interval (an
 //! intersection-union test; Berger, 1982). What neither answers is inconclusive.
 
-use adit_proto::exit::Exit;
+use adit_netem::random::Random;
+use adit_program::exit::Exit;
 use serde::Serialize;
 
-use super::statistics::{Interval, Random, interval, mean};
+use super::statistics::{Interval, interval, mean};
 
 /// Chance that a comparison of equal builds ends with an alarm, as the intervals are made for it. With few rounds and
 /// much noise they are a little too narrow; the simulations show by how much.

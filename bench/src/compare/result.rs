@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use adit_netem::random::Random;
 use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
 
 use super::build::Build;
 use super::judge::{FALSE_ALARM, Limits, Verdict, chance, judge, needed};
 use super::metric::{Metric, Threshold, threshold};
-use super::statistics::{Random, mean, noise};
+use super::statistics::{mean, noise};
 use super::trial::{BASE, HEAD, TWIN};
 use crate::report::model::{Report, Run};
 use crate::report::summary::median;

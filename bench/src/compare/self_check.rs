@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 

@@ -5,7 +5,7 @@
 //! measured. The studentised form (bootstrap-t; Efron and Tibshirani, An Introduction to the Bootstrap, chapter 12)
 //! keeps its promise with ten rounds, where the plain percentiles are too narrow.
 
-pub(super) use crate::impair::random::Random;
+use adit_netem::random::Random;
 
 /// Samples that are drawn for each one expected beyond the end of an interval.
 const DRAWS_BEYOND: f64 = 15.0;
@@ -85,7 +85,7 @@ pub(super) fn noise(values: &[f64], rounds: usize, random: &mut Random) -> f64 {
 
 /// One of some values, each as likely as the others; 0 of none.
 fn one_of(values: &[f64], random: &mut Random) -> f64 {
-    let place = (u128::from(random.next()) * values.len() as u128) >> 64;
+    let place = (u128::from(random.draw()) * values.len() as u128) >> 64;
     usize::try_from(place).ok().and_then(|place| values.get(place)).copied().unwrap_or_default()
 }
 

@@ -3,7 +3,7 @@
 //! A round is A B B A, so that what changes steadily over its four turns meets both builds alike; the next one goes on
 //! the same way. Rounds in which B is A once more come first, and show what equal builds differ by.
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 
 use crate::interrupt::Interrupt;

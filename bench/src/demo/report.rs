@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result};
 use serde::Serialize;
 
-use crate::lab::INTERNET_V4;
 use crate::output;
+use adit_lab::INTERNET_V4;
 
 /// Width of the column with the steps' names.
 const NAME_WIDTH: usize = 34;

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::report::{Entry, PingResult, Report, RoundTrip, TransferResult, microseconds, short};
 use crate::interrupt::Interrupt;
-use crate::lab::{Binaries, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
-use crate::programs::{Client, Gateway, PATIENCE, TUN};
-use crate::traffic::{Direction, TcpServer, ping, transfer};
+use adit_lab::programs::{Client, Gateway, PATIENCE, TUN};
+use adit_lab::traffic::{Direction, TcpServer, ping, transfer};
+use adit_lab::{Binaries, Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 
 /// Bytes of each TCP transfer: enough for a rate, little enough for a slow machine.
 const TRANSFER: u64 = 32 << 20;

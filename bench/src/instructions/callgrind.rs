@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::io::ErrorKind;
 use std::process::{Command, Output, Stdio};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::{Context as _, Result, bail};
 
 use super::environment::processor_features;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_net::task::{self, Task};
 use adit_net::{quic, tls};
+use adit_program::task::{self, Task};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;

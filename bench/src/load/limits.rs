@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::options::Options;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 

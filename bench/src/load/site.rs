@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::lab::{self, GATEWAY_V4, Host, Lab, Process};
-use crate::programs::Gateway;
 use crate::report::machine::Program;
+use adit_lab::programs::Gateway;
+use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 
 use super::client::Pass;
 use super::options::{Login, Options};
@@ -38,7 +38,7 @@ impl Site {
     /// Where the system permits no lab, or the gateway does not start, or when `check` fails.
     pub(super) fn start(options: &Options, check: &dyn Fn() -> Result<()>) -> Result<(Self, Vec<Pass>)> {
         let clients = options.clients;
-        let binaries = lab::binaries()?;
+        let binaries = adit_lab::binaries()?;
         let mut lab = Lab::pair(false)?;
         let (host, near) = (lab.host("gateway")?, lab.host("client")?);
         for network in 0..NETWORKS {

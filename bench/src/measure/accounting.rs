@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::lab::Host;
+use adit_lab::Host;
 
 /// Processor time of a process, all its threads together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::task::Task;
 use crate::interrupt::Interrupt;
 use crate::report::model::{Effort, Reading, Timeline};
 use crate::systems::Running;
-use crate::traffic::Direction;
+use adit_lab::traffic::Direction;
 
 pub(super) use memory::Resident;
 

@@ -10,9 +10,9 @@ use super::meter::{Meter, Outcome, Resident, expected};
 use super::progress::Progress;
 use super::task::Task;
 use crate::interrupt::Interrupt;
-use crate::lab::Lab;
 use crate::report::model::{Effort, Report, Run};
 use crate::systems::{Running, System};
+use adit_lab::Lab;
 
 /// About how long it takes to start and stop a system.
 const START_UP: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::traffic::Direction;
+use adit_lab::traffic::Direction;
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::machine::{Machine, Program};
 use super::save;
 use super::summary::summarise;
-use crate::impair::Profile as Network;
+use adit_netem::Profile as Network;
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
 pub(crate) const SCHEMA: &str = "adit-bench/1";

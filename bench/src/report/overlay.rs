@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::model::{COSTS, Figure, Report, Run, Subject};
 use super::table::tells_of_trouble;
-use crate::impair::Profile;
+use adit_netem::Profile;
 
 /// Tasks whose figures come first where there is little room.
 const MAIN: [&str; 6] = ["tcp-up", "tcp-down", "udp1200-loss", "udp64-loss", "rtt-idle", "rtt-load"];

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use tempfile::{Builder, NamedTempFile};
 
 /// Who may read and write a new file, less what the umask takes.

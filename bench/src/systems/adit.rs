@@ -7,12 +7,12 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use anyhow::{Context, Result, ensure};
 
 use super::{End, Owner, Restart, Running, System, told};
-use crate::lab::{self, Binaries, Lab, Process};
-use crate::programs::{Client, Gateway, TUN};
+use adit_lab::programs::{Client, Gateway, TUN};
+use adit_lab::{Binaries, Lab, Process};
 
 /// Longest wait for the client's change to its faster carrier.
 const SWITCH: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ impl Adit {
     }
 
     fn binaries(&self) -> Result<Binaries, Failure> {
-        let Some(folder) = &self.variant.programs else { return lab::binaries() };
+        let Some(folder) = &self.variant.programs else { return adit_lab::binaries() };
         let program = |name: &str| {
             let path = folder.join(name);
             let next = format!("name the right folder in --adit {}:programs=…", self.variant.name);

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::{Context, Result};
 
 use super::{End, MTU, PATIENCE, Programs, QUEUE_LENGTH, Running, System, told, wait_for};
-use crate::lab::{GATEWAY_V4, Host, Lab};
+use adit_lab::{GATEWAY_V4, Host, Lab};
 
 const LINK: &str = "nebula1";
 const PORT: u16 = 4_242;

@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 
 use super::identity::Identity;
 use super::{End, MTU, PATIENCE, Programs, Running, System, told, wait_for};
-use crate::lab::{GATEWAY_V4, Host, Lab, Process};
+use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 
 /// Tunnel devices of gateway (ocserv numbers them) and client.
 const GATEWAY_LINK: &str = "vpns0";

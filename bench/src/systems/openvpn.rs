@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::{Context, Result};
 
 use super::identity::Identity;
 use super::{End, MTU, PATIENCE, Programs, QUEUE_LENGTH, Running, System, told};
-use crate::lab::{GATEWAY_V4, Host, Lab};
+use adit_lab::{GATEWAY_V4, Host, Lab};
 
 const LINK: &str = "ovpn0";
 const PORT: u16 = 1_194;

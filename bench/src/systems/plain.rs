@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::Result;
 
 use super::{End, Running, System};
-use crate::lab::{GATEWAY_V4, Lab};
+use adit_lab::{GATEWAY_V4, Lab};
 
 /// The client's address on the cable.
 const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);

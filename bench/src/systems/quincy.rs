@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::{Context, Result};
 use data_encoding::{BASE64, HEXLOWER};
 
 use super::identity::Identity;
 use super::keys::KeyPair;
 use super::{End, MTU, Programs, Running, System, told, wait_for};
-use crate::lab::{GATEWAY_V4, Host, Lab, Process};
+use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 
 const LINK: &str = "quincy0";
 const PORT: u16 = 55_555;

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use anyhow::{Context, Result, bail};
 use data_encoding::HEXLOWER;
 use ipnet::Ipv4Net;
 
 use super::keys::KeyPair;
 use super::{End, MTU, Programs, Running, System, told, wait_for};
-use crate::lab::{GATEWAY_V4, Host, Lab, Process};
+use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 
 /// Name of the TUN device at both ends.
 const LINK: &str = "wg0";

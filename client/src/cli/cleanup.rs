@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use adit_net::host;
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 use super::{Place, output};
 use crate::host::journal_failure;
@@ -62,7 +61,7 @@ pub(super) async fn forget(place: &Place, name: &ProfileName) -> Result<(), Fail
 
 async fn recover(place: &Place, name: &ProfileName) -> Result<usize, Failure> {
     let journal = place.directories.journal(name);
-    let recovery = host::recover(&journal).await;
+    let recovery = adit_host::recover(&journal).await;
     recovery.map(|recovery| recovery.undone).map_err(|error| journal_failure(&journal, &error))
 }
 

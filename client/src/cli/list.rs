@@ -1,6 +1,6 @@
 //! `list`.
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use serde::Serialize;
 
 use super::{Place, dir_flag, output, status};

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use serde::Serialize;
 
 /// Prints one line of a result.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_net::control::{self, CallError};
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use serde_json::Value;
 
 use super::tunnel::call_failure;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use adit_net::control::{self, CallError};
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use serde_json::Value;
 use tracing::debug;
 

@@ -225,7 +225,7 @@ pub(super) mod tests {
             .iter()
             .map(|gateway| {
                 let gateway = (*gateway).clone();
-                adit_net::task::spawn(async move {
+                adit_program::task::spawn(async move {
                     let mut accepted = Vec::new();
                     while let Some(incoming) = gateway.accept().await {
                         accepted.push(incoming.await);

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use adit_net::host::HostError;
-use adit_proto::exit::{Exit, Failure};
+use adit_host::HostError;
+use adit_program::exit::{Exit, Failure};
 
 use super::plan::PlanError;
 use crate::causes::with_causes;

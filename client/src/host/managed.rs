@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit_net::host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
+use adit_host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
 use adit_net::tun::LARGEST_PACKET;
 use tracing::{debug, warn};
 

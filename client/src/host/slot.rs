@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use adit_net::tun::Tun;
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 use super::ProfileName;
 

@@ -10,8 +10,8 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use adit_net::task::{self, Task};
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
+use adit_program::task::{self, Task};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 

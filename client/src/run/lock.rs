@@ -2,7 +2,7 @@
 
 use std::io;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 use crate::file_lock::FileLock;
 use crate::profile::{Directories, ProfileName, file_failure};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 
 use crate::connection::ConnectError;
 use crate::state::Obstacle;
@@ -61,7 +61,7 @@ fn next_step(obstacle: Obstacle) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use adit_proto::exit::Exit;
+    use adit_program::exit::Exit;
 
     use super::*;
 

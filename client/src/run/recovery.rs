@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use adit_net::host::{self, HostChanges, HostError};
-use adit_proto::exit::Failure;
+use adit_host::{HostChanges, HostError};
+use adit_program::exit::Failure;
 use tracing::{debug, warn};
 
 use super::lock::ClientLock;
@@ -26,7 +26,7 @@ pub(super) async fn recover_others(directories: &Directories, own: &ProfileName)
         Vec::new()
     });
     for name in names.iter().filter(|name| *name != own && !ClientLock::is_held(directories, name)) {
-        match host::recover_same_namespace(&directories.journal(name)).await {
+        match adit_host::recover_same_namespace(&directories.journal(name)).await {
             Ok(recovery) => report(recovery.undone),
             // It has just started.
             Err(HostError::Busy { .. }) => {}
@@ -64,10 +64,10 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use adit_net::host::{Netlink, Route, RouteTarget};
+    use adit_host::{Netlink, Route, RouteTarget};
 
     use super::*;
-    use crate::test_namespace::in_namespace;
+    use adit_testing::namespace::in_namespace_async;
 
     fn unreachable(prefix: &str) -> Route {
         Route { table: 44311, prefix: prefix.parse().unwrap(), target: RouteTarget::Unreachable, metric: Some(200) }
@@ -101,6 +101,6 @@ mod tests {
 
     #[test]
     fn leftovers_of_every_dead_client_are_undone_before_a_start() {
-        in_namespace(two_journals);
+        in_namespace_async(two_journals);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use adit_net::control::{self, ControlServer};
 use adit_net::tun::Tun;
 use adit_net::worker;
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::MAX_ANSWER;
-use crate::task;
+use adit_program::task;
 
 /// How long a call may take from connecting to the last byte of its answer.
 const TIMEOUT: Duration = Duration::from_secs(60);

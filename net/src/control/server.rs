@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{Handler, MAX_BODY, Request, Response};
-use crate::task::{self, Task};
+use adit_program::task::{self, Task};
 
 /// Most connections at once; further ones wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;

@@ -112,7 +112,7 @@ async fn the_socket_is_private_and_goes_with_its_server() {
 async fn dropping_the_server_ends_its_connections() {
     let (_directory, path) = socket();
     let server = serve(&path, echo()).unwrap();
-    let (caller, called) = (path.clone(), crate::task::spawn);
+    let (caller, called) = (path.clone(), adit_program::task::spawn);
     let slow = called(async move { call(&caller, "GET", "/slow", &Value::Null).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(server);

@@ -11,8 +11,8 @@ use adit_proto::offload::virtio::{self, VirtioHeader};
 use adit_proto::packet::checksum::Checksum;
 
 use super::*;
-use crate::host::test_namespace::in_namespace;
-use crate::host::{LinkSettings, Netlink};
+use adit_host::{LinkSettings, Netlink};
+use adit_testing::namespace::in_namespace;
 
 const MTU: u16 = 1420;
 /// Headers of TCP with timestamps.

@@ -7,8 +7,9 @@ use nix::sys::socket::sockopt::SetStruct;
 use nix::unistd::Uid;
 
 use super::*;
-use crate::host::test_namespace::{in_namespace, in_namespace_async, skip};
-use crate::host::{LinkSettings, Netlink};
+use adit_host::{LinkSettings, Netlink};
+use adit_testing::namespace::{in_namespace, in_namespace_async};
+use adit_testing::skip;
 
 const LOOPBACK: &str = "127.0.0.1:0";
 /// Loopback delivers within the call that sends; this is for a busy machine.

@@ -20,8 +20,8 @@ mod transmit;
 pub(crate) mod world;
 
 use super::*;
-use crate::host::test_namespace::in_namespace;
 use crate::udp::bind_any;
+use adit_testing::namespace::in_namespace;
 use world::*;
 
 fn ip(arguments: &str) {

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use adit_net::control::{CallError, call};
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use serde_json::Value;
 
 use super::{now, small_runtime};

@@ -1,6 +1,6 @@
 //! `adit-server check`.
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use serde_json::{Value, json};
 
 use super::{Place, Refusal, ask, output};

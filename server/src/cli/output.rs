@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use adit_proto::exit::Failure;
+use adit_program::exit::Failure;
 use serde_json::{Value, json};
 
 use super::Refusal;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use serde_json::json;
 
 use super::log::{self, LogFlags};

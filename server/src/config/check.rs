@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use adit_net::host::is_forbidden_destination;
+use adit_host::is_forbidden_destination;
 use adit_net::worker::MAX_SOCKETS;
 use ipnet::IpNet;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_proto::exit::Exit;
+use adit_program::exit::Exit;
 use toml::{Table, Value};
 
 use super::keys::{self, KEYS, Key};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use adit_proto::exit::Exit;
+use adit_program::exit::Exit;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 /// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

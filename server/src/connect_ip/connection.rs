@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::h3::{H3Connection, close};
-use adit_net::task;
+use adit_program::task;
 use adit_proto::h3::connection::Role;
 use adit_proto::h3::error::Code;
 use rustls::pki_types::CertificateDer;

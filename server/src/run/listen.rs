@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_net::quic;
 use adit_net::udp::{EspSocket, Group, bind_group};
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 
 use crate::config::Config;
 

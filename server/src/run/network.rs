@@ -3,9 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use adit_net::host::{Family, GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
+use adit_host::{Family, GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
 use adit_net::tun::Tun;
-use adit_proto::exit::{Exit, Failure};
+use adit_program::exit::{Exit, Failure};
 use adit_proto::packet::icmp::GatewayAddresses;
 use ipnet::IpNet;
 

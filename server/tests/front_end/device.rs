@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Carriers;
 use adit_net::counters::Counters;
 use adit_net::datagrams::Datagrams;
 use adit_net::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
-use adit_net::host::{LinkSettings, Netlink};
-use adit_net::task::{self, Task};
 use adit_net::tun::Tun;
 use adit_net::udp::bind_any;
 use adit_net::worker::{Routing, Settings, Workers};
+use adit_program::task::{self, Task};
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::drop_reason::DropReason;

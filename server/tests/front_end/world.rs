@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Origin;
 use adit_net::enrollment::EnrollRequest;
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
-use adit_net::host::{LinkSettings, Netlink};
 use adit_net::quic::{self, EndpointKeys};
-use adit_net::task::{self, Task};
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::tun::Tun;
 use adit_net::udp::bind_group;
 use adit_net::worker::{DataPlane, Installation, Workers, WorkersHandle};
+use adit_program::task::{self, Task};
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::esp::spi::Spi;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_net::task::{self, Task};
+use adit_program::task::{self, Task};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep_until;
 

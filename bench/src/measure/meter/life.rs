@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::{Meter, reading};
 use crate::report::model::Reading;
-use crate::traffic::Beacon;
+use adit_lab::traffic::Beacon;
 
 /// The gateway's end of the cable, where it is pulled: so the client keeps its addresses and routes.
 const CABLE: &str = "eth0";

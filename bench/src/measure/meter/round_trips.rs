@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Direction, Meter, Outcome, gigabits, reading};
 use crate::report::model::Reading;
-use crate::traffic::{Latencies, echoes};
+use adit_lab::traffic::{Latencies, echoes};
 
 /// Echo requests per second.
 const ECHO_RATE: u32 = 1_000;

@@ -8,7 +8,7 @@ use super::{Direction, Meter, Outcome, count, gigabits, reading};
 use crate::measure::accounting::{Counters, CpuTime, MachineTime, cpu_time};
 use crate::report::model::{Reading, Timeline};
 use crate::systems::Running;
-use crate::traffic::{StreamPlan, Streams};
+use adit_lab::traffic::{StreamPlan, Streams};
 
 /// Time between two values of a timeline.
 const INTERVAL: Duration = Duration::from_millis(100);

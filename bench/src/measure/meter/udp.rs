@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{Meter, count, reading};
 use crate::report::model::Reading;
-use crate::traffic::{BarragePlan, BarrageReport, BarrageTarget, Search, highest_rate};
+use adit_lab::traffic::{BarragePlan, BarrageReport, BarrageTarget, Search, highest_rate};
 
 /// Longest wait for the last packets of a rate, beside what the network takes for each.
 const DRAIN: Duration = Duration::from_millis(20);

@@ -8,10 +8,10 @@ use adit_net::counters::Counters;
 use adit_net::datagrams::Datagrams;
 use adit_net::esp::EspSettings;
 use adit_net::h3::{H3Connection, RequestStream};
-use adit_net::task::{self, Task};
 use adit_net::tun::Tun;
 use adit_net::udp::{Group, bind_group};
 use adit_net::worker::{DataPlane, Routing, Settings, Workers};
+use adit_program::task::{self, Task};
 use adit_proto::connect_ip::request::{Incoming, Request};
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
 use adit_proto::drop_reason::DropReason;
@@ -31,7 +31,7 @@ use crate::connection::dial::tests::gateway_on;
 use crate::connection::{ConnectError, Connection, ConnectionEvent, Credentials, Target};
 use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
-use crate::test_namespace::{in_namespace, ip, up};
+use adit_testing::namespace::{in_namespace_async, ip, up};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -231,7 +231,7 @@ async fn exchange(gateway: &mut Gateway, connection: &Connection) {
 
 #[test]
 fn packets_go_by_esp_once_it_is_up_and_the_mtu_follows() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let mut gateway = gateway(Some(Offer::default()));
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;
@@ -247,7 +247,7 @@ fn packets_go_by_esp_once_it_is_up_and_the_mtu_follows() {
 
 #[test]
 fn gateway_that_does_not_permit_esp_gets_no_capsule_of_it() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let gateway = gateway(None);
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;
@@ -261,7 +261,7 @@ fn gateway_that_does_not_permit_esp_gets_no_capsule_of_it() {
 
 #[test]
 fn client_without_esp_does_not_offer_it() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let gateway = gateway(Some(Offer::default()));
         let connection = connect(&gateway, &packet_path(None)).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -271,7 +271,7 @@ fn client_without_esp_does_not_offer_it() {
 
 #[test]
 fn gateway_that_breaks_the_rules_of_esp_loses_its_client() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let gateway = gateway(Some(Offer::default()));
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;
@@ -296,7 +296,7 @@ fn gateway_that_breaks_the_rules_of_esp_loses_its_client() {
 
 #[test]
 fn gateway_is_asked_by_quic_as_soon_as_esp_is_in_doubt() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let mut gateway = gateway(Some(Offer::default()));
         let path = packet_path(Some(EspSettings::default()));
         let mut connection = connect(&gateway, &path).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use adit_net::task;
+use adit_program::task;
 use tracing::{debug, info, warn};
 
 use super::{Dial, Driver};

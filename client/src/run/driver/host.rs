@@ -1,6 +1,6 @@
 //! The driver's part that configures the host.
 
-use adit_net::host::HostError;
+use adit_host::HostError;
 use tracing::{debug, warn};
 
 use super::{Dial, Driver};

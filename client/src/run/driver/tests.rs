@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_net::packet_buffer::PacketBuffer;
-use adit_proto::exit::Exit;
+use adit_program::exit::Exit;
 use adit_proto::range::RouteRange;
 use bytes::Bytes;
 use ipnet::IpNet;

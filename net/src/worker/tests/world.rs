@@ -24,11 +24,11 @@ use tokio::sync::mpsc;
 use crate::carrier::{Carrier, Carriers, EspRoute, Origin};
 use crate::counters::Counters;
 use crate::esp::Cipher;
-use crate::host::{LinkSettings, Netlink};
 use crate::packet_buffer::PacketBuffer;
 use crate::tun::Tun;
 use crate::udp::{EspSocket, Group, Message, bind_any, bind_group};
 use crate::worker::{DataPlane, Installation, Report, Routing, Settings, Workers};
+use adit_host::{LinkSettings, Netlink};
 
 /// Of the TUN device.
 pub(crate) const MTU: u16 = 1420;

@@ -1,0 +1,90 @@
+//! Undoing recorded changes. Each may have been undone already, or never begun, or lost its link: all that counts as done.
+
+use std::io;
+
+use super::{HostChanges, HostError};
+use crate::{
+    dns::Resolved,
+    firewall,
+    journal::{Change, RecordedLink},
+    sysctl,
+};
+
+impl HostChanges {
+    /// Undoes the changes that are picked, newest first, going on after a failure.
+    pub(super) async fn undo_where(&mut self, pick: impl Fn(&Change) -> bool) -> Result<(), HostError> {
+        let picked: Vec<_> = self.journal.live().iter().filter(|(_, change)| pick(change)).cloned().collect();
+        let mut failures = Vec::new();
+        for (id, change) in picked.iter().rev() {
+            let undone = match self.undo_change(change).await {
+                Ok(()) => self.journal.settle(*id),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = undone {
+                tracing::debug!(%error, ?change, "change not undone");
+                failures.push(error);
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(HostError::Undo { failures }) }
+    }
+
+    async fn undo_change(&self, change: &Change) -> Result<(), HostError> {
+        match change {
+            Change::Sysctl { key, previous, set } => undo_sysctl(key, previous, set),
+            Change::Address { link, address } if self.is_still(link).await? => {
+                unless_gone(self.netlink.remove_address(&link.name, *address).await, &[libc::EADDRNOTAVAIL])
+            }
+            Change::Link { link, previous } if self.is_still(link).await? => {
+                unless_gone(self.netlink.set_link(&link.name, *previous).await, &[])
+            }
+            Change::Route { link: Some(link), .. } if !self.is_still(link).await? => Ok(()),
+            Change::Route { route, .. } => {
+                unless_gone(self.netlink.remove_route(route).await, &[libc::ESRCH, libc::ENOENT])
+            }
+            Change::Rule(rule) => {
+                // An absent rule is ENOENT; without IPv6 in the kernel, the family itself is absent.
+                unless_gone(self.netlink.remove_rule(rule).await, &[libc::ENOENT, libc::EAFNOSUPPORT])
+            }
+            Change::Firewall => firewall::unload(),
+            Change::ResolverFile(saved) => {
+                saved.restore().map_err(|source| HostError::system("restore the resolver's file", source))
+            }
+            Change::ResolverLink(link) if self.is_still(link).await? => match Resolved::find(&self.options.bus).await {
+                Some(resolved) => resolved.revert(link.index).await,
+                None => Ok(()),
+            },
+            // The link is gone and has taken its settings along.
+            Change::Address { .. } | Change::Link { .. } | Change::ResolverLink(_) => Ok(()),
+        }
+    }
+
+    /// Whether a link is the one that was changed: another may bear its name by now, or its index another name.
+    async fn is_still(&self, link: &RecordedLink) -> Result<bool, HostError> {
+        match self.netlink.link_index(&link.name).await {
+            Ok(now) => Ok(now == link.index),
+            Err(HostError::NoSuchLink { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Somebody else's later value stays.
+fn undo_sysctl(key: &str, previous: &str, set: &str) -> Result<(), HostError> {
+    match sysctl::read(key) {
+        Ok(now) if now == set => sysctl::write(key, previous),
+        Ok(_) => Ok(()),
+        Err(HostError::System { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes refusals that mean "it is not there" for success.
+fn unless_gone(done: Result<(), HostError>, absent: &[i32]) -> Result<(), HostError> {
+    done.or_else(|error| {
+        let gone = match error.errno() {
+            Some(code) => code == libc::ENODEV || absent.contains(&code),
+            None => matches!(error, HostError::NoSuchLink { .. }),
+        };
+        if gone { Ok(()) } else { Err(error) }
+    })
+}

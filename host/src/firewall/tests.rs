@@ -1,0 +1,133 @@
+use std::process::Command;
+
+use super::*;
+use adit_testing::namespace::in_namespace;
+use adit_testing::skip;
+
+fn rules() -> GatewayRules {
+    GatewayRules {
+        tun: "adit0".into(),
+        pool_v4: Some("10.64.3.0/24".parse().unwrap()),
+        pool_v6: Some("fd12:3456:789a::/64".parse().unwrap()),
+        gateway_v4: Some("10.64.3.1".parse().unwrap()),
+        gateway_v6: Some("fd12:3456:789a::1".parse().unwrap()),
+        masquerade: true,
+        client_to_client: false,
+        connections_per_client: 2000,
+        listen_ports: vec![443, 8443],
+    }
+}
+
+fn loaded_rules() -> Vec<(String, Vec<String>)> {
+    let socket = Socket::open().unwrap();
+    let chains = [RAW_PREROUTING, RAW_OUTPUT, INPUT, FORWARD, POSTROUTING];
+    let listed = chains.iter().flat_map(|chain| socket.rules(FAMILY_INET, TABLE, chain).unwrap());
+    listed.map(|rule| (rule.chain, rule.expressions)).collect()
+}
+
+#[test]
+fn the_kernel_takes_every_rule_as_it_was_built() {
+    in_namespace(|| {
+        for variant in [
+            rules(),
+            GatewayRules { masquerade: false, client_to_client: true, connections_per_client: 0, ..rules() },
+            GatewayRules { pool_v4: None, gateway_v4: None, listen_ports: Vec::new(), ..rules() },
+            GatewayRules { pool_v6: None, gateway_v6: None, ..rules() },
+        ] {
+            load(&variant).unwrap();
+            let mut built = variant.rules();
+            let mut expected = Vec::new();
+            for chain in [RAW_PREROUTING, RAW_OUTPUT, INPUT, FORWARD, POSTROUTING] {
+                let (here, rest): (Vec<_>, Vec<_>) = built.into_iter().partition(|rule| rule.chain() == chain);
+                built = rest;
+                expected.extend(here.iter().map(|rule| {
+                    (chain.to_owned(), rule.expression_names().into_iter().map(str::to_owned).collect::<Vec<_>>())
+                }));
+            }
+            assert!(built.is_empty());
+            assert_eq!(loaded_rules(), expected);
+        }
+        unload().unwrap();
+        assert_eq!(Socket::open().unwrap().chains().unwrap(), []);
+        unload().unwrap();
+    });
+}
+
+#[test]
+fn the_loaded_table_reads_as_intended() {
+    in_namespace(|| {
+        load(&rules()).unwrap();
+        let Ok(output) = Command::new("nft").args(["list", "ruleset"]).output() else {
+            return skip("needs the program nft");
+        };
+        let listing = String::from_utf8(output.stdout).unwrap();
+        for line in [
+            "iifname \"adit0\" ip saddr != 10.64.3.0/24 counter packets 0 bytes 0 drop comment \"source outside the IPv4 pool\"",
+            "iifname != \"adit0\" iifname != \"lo\" ip6 saddr fd12:3456:789a::/64 counter",
+            "iifname != \"adit0\" fib daddr type local udp dport 443 notrack",
+            "oifname != \"adit0\" udp sport 8443 notrack",
+            "iifname \"adit0\" ip daddr 10.64.3.1 icmp type echo-request accept",
+            "iifname \"adit0\" ip6 daddr fd12:3456:789a::1 icmpv6 type packet-too-big accept",
+            "iifname \"adit0\" ip6 daddr fd12:3456:789a::1 tcp dport 53 accept",
+            "iifname \"adit0\" tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
+            "iifname \"adit0\" oifname \"adit0\" counter packets 0 bytes 0 drop comment \"client to client\"",
+            "iifname \"adit0\" ip daddr 169.254.0.0/16 counter packets 0 bytes 0 drop",
+            "iifname \"adit0\" oifname != \"adit0\" ct state invalid counter",
+            "ct state established,related accept",
+            "iifname \"adit0\" ip daddr 168.63.129.16 counter packets 0 bytes 0 drop",
+            "iifname \"adit0\" ip6 daddr fd00:ec2::254 counter packets 0 bytes 0 drop",
+            "oifname \"adit0\" icmpv6 type nd-redirect counter packets 0 bytes 0 drop",
+            "iifname \"adit0\" ct state new add @connections_v4 { ip saddr ct count over 2000 } counter",
+            "iifname \"adit0\" ct state new add @connections_v6 { ip6 saddr ct count over 2000 } counter",
+            "ip saddr 10.64.3.0/24 oifname != \"adit0\" meta l4proto tcp masquerade to :1024-65535 fully-random",
+            "ip6 saddr fd12:3456:789a::/64 oifname != \"adit0\" masquerade fully-random",
+        ] {
+            assert!(listing.contains(line), "{line}\nis not in\n{listing}");
+        }
+        let limit = "add @connections_v4 { ip saddr ct count over 2000 }";
+        assert_eq!(listing.matches(limit).count(), 2, "in input and forward of\n{listing}");
+    });
+}
+
+#[test]
+fn a_refused_batch_leaves_the_earlier_table() {
+    in_namespace(|| {
+        load(&rules()).unwrap();
+        let before = loaded_rules();
+        let mut batch = Batch::new(TABLE);
+        batch.delete_table();
+        batch.create_table();
+        batch.append_rule(&Rule::new("no_such_chain").accept());
+        let refusal = Socket::open().unwrap().apply(batch).unwrap_err();
+        assert_eq!(refusal.step, "append rule 4 to chain no_such_chain");
+        assert_eq!(refusal.source.kind(), io::ErrorKind::NotFound);
+        assert_eq!(loaded_rules(), before);
+    });
+}
+
+#[test]
+fn foreign_chains_that_refuse_forwarding_are_named() {
+    in_namespace(|| {
+        load(&rules()).unwrap();
+        assert_eq!(foreign_forward_policies().unwrap(), Vec::<String>::new());
+        let mut batch = Batch::new("stranger");
+        batch.create_table();
+        for (name, hook) in [("fine", Hook::Forward), ("ending", Hook::Forward), ("elsewhere", Hook::Input)] {
+            batch.create_chain(Chain { name, kind: ChainKind::Filter, hook, priority: 10 });
+        }
+        batch.create_dropping_chain(Chain {
+            name: "strict",
+            kind: ChainKind::Filter,
+            hook: Hook::Forward,
+            priority: 20,
+        });
+        batch.append_rule(&Rule::new("fine").input("eth0").drop("some packets only"));
+        batch.append_rule(&Rule::new("ending").established().accept());
+        batch.append_rule(&Rule::new("ending").drop("all the rest"));
+        batch.append_rule(&Rule::new("elsewhere").drop("not forwarding"));
+        Socket::open().unwrap().apply(batch).unwrap();
+        let mut found = foreign_forward_policies().unwrap();
+        found.sort();
+        assert_eq!(found, ["inet stranger ending", "inet stranger strict"]);
+    });
+}

@@ -1,0 +1,21 @@
+//! What Adit changes on its host (addresses, routes, rules, sysctls, firewall, resolver), and how each change is undone.
+//!
+//! [`HostChanges`] writes how to undo a change into a journal before it makes the change. A clean stop calls
+//! [`HostChanges::undo`]; after a crash the next [`HostChanges::open`], or [`recover`], does it from the journal.
+
+mod changes;
+mod dns;
+mod error;
+mod firewall;
+mod journal;
+mod netlink;
+mod nft;
+mod sysctl;
+#[cfg(test)]
+mod test_bus;
+
+pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
+pub use dns::{DnsScope, DnsSettings, SystemBus, is_domain};
+pub use error::HostError;
+pub use firewall::{GatewayRules, foreign_forward_policies, is_forbidden_destination};
+pub use netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule, default_source_addresses};

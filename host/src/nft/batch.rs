@@ -1,0 +1,223 @@
+//! A batch: messages the kernel applies all together or not at all.
+
+use super::{FAMILY_INET, SUBSYSTEM, attribute::Attributes, message, rule::Rule};
+
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+const REQUEST_ACK: u16 = 1 | 4;
+/// `NLM_F_CREATE`.
+const CREATE: u16 = 0x400;
+/// `NLM_F_APPEND`.
+const APPEND: u16 = 0x800;
+/// `NFNL_MSG_BATCH_BEGIN`.
+const BATCH_BEGIN: u16 = 0x10;
+/// `NFNL_MSG_BATCH_END`.
+const BATCH_END: u16 = 0x11;
+/// Policy "accept", `NF_ACCEPT`.
+const ACCEPT: u32 = 1;
+/// Length of a netlink header.
+const HEADER: usize = 16;
+/// Most inner addresses a connection set holds: a v4 pool of /16, or as many v6 sources.
+const SET_SIZE: u32 = 65_535;
+/// `NFT_SET_EVAL`: packets add elements.
+const SET_DYNAMIC: u32 = 0x20;
+
+/// Where a base chain hooks into the packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Prerouting = 0,
+    Input = 1,
+    Forward = 2,
+    Output = 3,
+    Postrouting = 4,
+}
+
+/// What a base chain is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChainKind {
+    Filter,
+    Nat,
+}
+
+/// A base chain whose policy is to accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) kind: ChainKind,
+    pub(crate) hook: Hook,
+    pub(crate) priority: i32,
+}
+
+/// A set of source addresses, each with a count of its tracked connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionSet {
+    V4,
+    V6,
+}
+
+impl ConnectionSet {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "connections_v4",
+            Self::V6 => "connections_v6",
+        }
+    }
+
+    /// Number by which rules of the same batch name the set.
+    pub(super) fn id(self) -> u32 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 2,
+        }
+    }
+
+    fn encode(self, table: &str) -> Attributes {
+        // The key type is for `nft list` only; 7 is its ipv4_addr, 8 its ipv6_addr.
+        let (key_type, key_length) = match self {
+            Self::V4 => (7, 4),
+            Self::V6 => (8, 16),
+        };
+        Attributes::new()
+            .text(1, table)
+            .text(2, self.name())
+            .number(3, SET_DYNAMIC)
+            .number(4, key_type)
+            .number(5, key_length)
+            .nested(9, &Attributes::new().number(1, SET_SIZE))
+            .number(10, self.id())
+    }
+}
+
+/// Messages for one table of family `inet`, applied atomically.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    table: &'static str,
+    bytes: Vec<u8>,
+    /// What each message does; a message's sequence number is its place here.
+    steps: Vec<String>,
+}
+
+impl Batch {
+    /// Starts a batch about a table.
+    pub(crate) fn new(table: &'static str) -> Self {
+        let mut batch = Self { table, bytes: Vec::new(), steps: Vec::new() };
+        batch.push_bare(BATCH_BEGIN, "begin the batch");
+        batch
+    }
+
+    /// Deletes the table with all that is in it, whether or not it is there.
+    pub(crate) fn delete_table(&mut self) {
+        self.create_table();
+        let table = Attributes::new().text(1, self.table);
+        self.push(message::DELETE_TABLE, 0, &table, format!("delete table {}", self.table));
+    }
+
+    /// Creates the table if it is not there.
+    pub(crate) fn create_table(&mut self) {
+        let table = Attributes::new().text(1, self.table);
+        self.push(message::NEW_TABLE, CREATE, &table, format!("create table {}", self.table));
+    }
+
+    /// Creates a base chain.
+    pub(crate) fn create_chain(&mut self, chain: Chain) {
+        self.push_chain(chain, ACCEPT);
+    }
+
+    /// Creates a base chain whose policy is to drop, as other firewalls have.
+    #[cfg(test)]
+    pub(crate) fn create_dropping_chain(&mut self, chain: Chain) {
+        self.push_chain(chain, 0);
+    }
+
+    fn push_chain(&mut self, chain: Chain, policy: u32) {
+        let hook = Attributes::new().number(1, chain.hook as u32).number(2, chain.priority.cast_unsigned());
+        let kind = match chain.kind {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+        };
+        let attributes =
+            Attributes::new().text(1, self.table).text(3, chain.name).nested(4, &hook).number(5, policy).text(7, kind);
+        self.push(message::NEW_CHAIN, CREATE, &attributes, format!("create chain {}", chain.name));
+    }
+
+    /// Creates a set that counts connections per source.
+    pub(crate) fn create_set(&mut self, set: ConnectionSet) {
+        self.push(message::NEW_SET, CREATE, &set.encode(self.table), format!("create set {}", set.name()));
+    }
+
+    /// Appends a rule to its chain.
+    pub(crate) fn append_rule(&mut self, rule: &Rule) {
+        let step = format!("append rule {} to chain {}", self.steps.len(), rule.chain);
+        self.push(message::NEW_RULE, CREATE | APPEND, &rule.encode(self.table), step);
+    }
+
+    /// Ends the batch; gives its bytes and what each message, by sequence number, does.
+    pub(super) fn finish(mut self) -> (Vec<u8>, Vec<String>) {
+        self.push_bare(BATCH_END, "commit the batch");
+        (self.bytes, self.steps)
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes, step: String) {
+        let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
+        let kind = (SUBSYSTEM << 8) | kind;
+        self.bytes.extend(encode(kind, REQUEST_ACK | flags, sequence, FAMILY_INET, 0, attributes));
+        self.steps.push(step);
+    }
+
+    fn push_bare(&mut self, kind: u16, step: &str) {
+        let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
+        self.bytes.extend(encode(kind, 1, sequence, 0, SUBSYSTEM, &Attributes::new()));
+        self.steps.push(step.to_owned());
+    }
+}
+
+/// Encodes one netlink message with its nfnetlink header.
+pub(super) fn encode(
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    resource: u16,
+    attributes: &Attributes,
+) -> Vec<u8> {
+    let length = HEADER + 4 + attributes.as_bytes().len();
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend(u32::try_from(length).expect("a message is far below 4 GiB").to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend([family, 0]);
+    bytes.extend(resource.to_be_bytes());
+    bytes.extend(attributes.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_framed_and_numbered() {
+        let mut batch = Batch::new("adit");
+        batch.create_table();
+        let (bytes, steps) = batch.finish();
+        let expected = [
+            &[20, 0, 0, 0, 0x10, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10][..],
+            &[32, 0, 0, 0, 0, 10, 5, 4, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+            &[9, 0, 1, 0, b'a', b'd', b'i', b't', 0, 0, 0, 0],
+            &[20, 0, 0, 0, 0x11, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
+        ]
+        .concat();
+        assert_eq!(bytes, expected);
+        assert_eq!(steps, ["begin the batch", "create table adit", "commit the batch"]);
+    }
+
+    #[test]
+    fn chain_priority_may_be_negative() {
+        let mut batch = Batch::new("adit");
+        batch.create_chain(Chain { name: "raw", kind: ChainKind::Filter, hook: Hook::Prerouting, priority: -300 });
+        let (bytes, _) = batch.finish();
+        let hook = [20, 0, 4, 0x80, 8, 0, 1, 0, 0, 0, 0, 0, 8, 0, 2, 0, 0xff, 0xff, 0xfe, 0xd4];
+        assert!(bytes.windows(hook.len()).any(|window| window == hook));
+    }
+}

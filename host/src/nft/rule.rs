@@ -1,0 +1,318 @@
+//! One rule, built from matches in reading order and ended by what is done with the packet.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    FAMILY_IPV4, FAMILY_IPV6,
+    attribute::Attributes,
+    batch::ConnectionSet,
+    expression::{Base, Comparison, Expression, Meta, Register, Verdict},
+};
+
+/// Bytes of a link name in the kernel, `IFNAMSIZ`.
+const LINK_NAME: usize = 16;
+/// `RTN_LOCAL`, the kind of an address of this host.
+const LOCAL: u32 = 2;
+/// Connection state bits.
+const INVALID: u32 = 1;
+const ESTABLISHED: u32 = 2;
+const RELATED: u32 = 4;
+const NEW: u32 = 8;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SYN: u8 = 2;
+const SYN_RST: u8 = 6;
+/// Record type of a rule's comment in its user data (libnftnl's `NFTNL_UDATA_RULE_COMMENT`).
+const COMMENT: u8 = 0;
+
+/// A rule of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Rule {
+    pub(super) chain: &'static str,
+    expressions: Vec<Expression>,
+    comment: Option<&'static str>,
+}
+
+/// Whether an address is looked at as the packet's source or destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Source,
+    Destination,
+}
+
+impl Rule {
+    /// Starts a rule that matches all packets of a chain.
+    pub(crate) fn new(chain: &'static str) -> Self {
+        Self { chain, expressions: Vec::new(), comment: None }
+    }
+
+    fn then(mut self, expression: Expression) -> Self {
+        self.expressions.push(expression);
+        self
+    }
+
+    fn equal(self, value: impl Into<Vec<u8>>) -> Self {
+        self.then(Expression::Compare(Comparison::Equal, value.into()))
+    }
+
+    fn not_equal(self, value: impl Into<Vec<u8>>) -> Self {
+        self.then(Expression::Compare(Comparison::NotEqual, value.into()))
+    }
+
+    /// Matches packets that came in by a link.
+    pub(crate) fn input(self, link: &str) -> Self {
+        self.then(Expression::Meta(Meta::InputName)).equal(link_name(link))
+    }
+
+    /// Matches packets that did not come in by a link.
+    pub(crate) fn input_not(self, link: &str) -> Self {
+        self.then(Expression::Meta(Meta::InputName)).not_equal(link_name(link))
+    }
+
+    /// Matches packets that leave by a link.
+    pub(crate) fn output(self, link: &str) -> Self {
+        self.then(Expression::Meta(Meta::OutputName)).equal(link_name(link))
+    }
+
+    /// Matches packets that do not leave by a link.
+    pub(crate) fn output_not(self, link: &str) -> Self {
+        self.then(Expression::Meta(Meta::OutputName)).not_equal(link_name(link))
+    }
+
+    /// Matches IPv4 packets.
+    pub(crate) fn ipv4(self) -> Self {
+        self.then(Expression::Meta(Meta::Family)).equal([FAMILY_IPV4])
+    }
+
+    /// Matches IPv6 packets.
+    pub(crate) fn ipv6(self) -> Self {
+        self.then(Expression::Meta(Meta::Family)).equal([FAMILY_IPV6])
+    }
+
+    /// Matches packets whose source is in a prefix.
+    pub(crate) fn source_in(self, prefix: IpNet) -> Self {
+        self.address(Side::Source, prefix, Comparison::Equal)
+    }
+
+    /// Matches packets of the prefix's family whose source is not in it.
+    pub(crate) fn source_not_in(self, prefix: IpNet) -> Self {
+        self.address(Side::Source, prefix, Comparison::NotEqual)
+    }
+
+    /// Matches packets whose destination is in a prefix.
+    pub(crate) fn destination_in(self, prefix: IpNet) -> Self {
+        self.address(Side::Destination, prefix, Comparison::Equal)
+    }
+
+    fn address(self, side: Side, prefix: IpNet, comparison: Comparison) -> Self {
+        let mask = bytes(prefix.netmask());
+        let rule = match prefix {
+            IpNet::V4(_) => self.ipv4(),
+            IpNet::V6(_) => self.ipv6(),
+        };
+        let rule = rule.then(address_field(side, prefix));
+        let rule = if mask.iter().all(|byte| *byte == 0xff) { rule } else { rule.then(Expression::Mask(mask)) };
+        rule.then(Expression::Compare(comparison, bytes(prefix.network())))
+    }
+
+    fn protocol(self, number: u8) -> Self {
+        self.then(Expression::Meta(Meta::Protocol)).equal([number])
+    }
+
+    /// Matches TCP.
+    pub(crate) fn tcp(self) -> Self {
+        self.protocol(TCP)
+    }
+
+    /// Matches UDP.
+    pub(crate) fn udp(self) -> Self {
+        self.protocol(UDP)
+    }
+
+    /// Matches an ICMP type (with [`Self::ipv4`] before it).
+    pub(crate) fn icmp(self, kind: u8) -> Self {
+        self.protocol(1).transport(0, 1).equal([kind])
+    }
+
+    /// Matches an ICMPv6 type (with [`Self::ipv6`] before it).
+    pub(crate) fn icmpv6(self, kind: u8) -> Self {
+        self.protocol(58).transport(0, 1).equal([kind])
+    }
+
+    fn transport(self, offset: u32, length: u32) -> Self {
+        self.then(Expression::Payload { base: Base::Transport, offset, length })
+    }
+
+    /// Matches a TCP or UDP source port.
+    pub(crate) fn source_port(self, port: u16) -> Self {
+        self.transport(0, 2).equal(port.to_be_bytes())
+    }
+
+    /// Matches a TCP or UDP destination port.
+    pub(crate) fn destination_port(self, port: u16) -> Self {
+        self.transport(2, 2).equal(port.to_be_bytes())
+    }
+
+    /// Matches packets to an address of this host.
+    pub(crate) fn for_this_host(self) -> Self {
+        self.then(Expression::DestinationKind).equal(LOCAL.to_ne_bytes())
+    }
+
+    fn state(self, bits: u32) -> Self {
+        self.then(Expression::ConnectionState)
+            .then(Expression::Mask(bits.to_ne_bytes().to_vec()))
+            .not_equal(0u32.to_ne_bytes())
+    }
+
+    /// Matches packets of known connections, and errors about them.
+    pub(crate) fn established(self) -> Self {
+        self.state(ESTABLISHED | RELATED)
+    }
+
+    /// Matches packets that no connection can be tracked for, which NAT therefore passes by.
+    pub(crate) fn invalid(self) -> Self {
+        self.state(INVALID)
+    }
+
+    /// Matches packets that open a connection while their source (of the set's family) has more than `limit` open.
+    pub(crate) fn connections_over(self, set: ConnectionSet, limit: u32) -> Self {
+        let rule = self.state(NEW);
+        let (rule, any) = match set {
+            ConnectionSet::V4 => (rule.ipv4(), IpNet::V4(ipnet::Ipv4Net::default())),
+            ConnectionSet::V6 => (rule.ipv6(), IpNet::V6(ipnet::Ipv6Net::default())),
+        };
+        rule.then(address_field(Side::Source, any)).then(Expression::ConnectionsOver {
+            set: set.name(),
+            set_id: set.id(),
+            limit,
+        })
+    }
+
+    /// Lowers the maximum segment size that a TCP handshake announces to what fits the route.
+    pub(crate) fn clamp_segment_size(self) -> Self {
+        self.tcp()
+            .transport(13, 1)
+            .then(Expression::Mask(vec![SYN_RST]))
+            .equal([SYN])
+            .then(Expression::RouteSegmentSize)
+            .then(Expression::ToNetworkOrder)
+            .then(Expression::WriteSegmentSize)
+    }
+
+    /// Masquerades.
+    pub(crate) fn masquerade(self) -> Self {
+        self.then(Expression::Masquerade { ports: false })
+    }
+
+    /// Masquerades TCP or UDP with a port from `low` to `high`.
+    pub(crate) fn masquerade_ports(self, low: u16, high: u16) -> Self {
+        self.then(Expression::Load(Register::First, low.to_be_bytes().to_vec()))
+            .then(Expression::Load(Register::Second, high.to_be_bytes().to_vec()))
+            .then(Expression::Masquerade { ports: true })
+    }
+
+    /// Exempts from connection tracking.
+    pub(crate) fn no_track(self) -> Self {
+        self.then(Expression::NoTrack)
+    }
+
+    /// Ends the walk through the chain.
+    pub(crate) fn accept(self) -> Self {
+        self.then(Expression::Verdict(Verdict::Accept))
+    }
+
+    /// Counts and drops; the comment says why, in `nft list table`.
+    pub(crate) fn drop(self, comment: &'static str) -> Self {
+        let rule = self.then(Expression::Counter).then(Expression::Verdict(Verdict::Drop));
+        Self { comment: Some(comment), ..rule }
+    }
+
+    /// The chain the rule is for.
+    #[cfg(test)]
+    pub(crate) fn chain(&self) -> &'static str {
+        self.chain
+    }
+
+    /// Names of the expressions, as the kernel lists them.
+    #[cfg(test)]
+    pub(crate) fn expression_names(&self) -> Vec<&'static str> {
+        self.expressions.iter().map(Expression::name).collect()
+    }
+
+    /// Encodes the rule's attributes for a table.
+    pub(super) fn encode(&self, table: &str) -> Attributes {
+        let expressions =
+            self.expressions.iter().fold(Attributes::new(), |list, expression| list.nested(1, &expression.encode()));
+        let list = Attributes::new().text(1, table).text(2, self.chain).nested(4, &expressions);
+        match self.comment {
+            Some(comment) => list.bytes(7, &comment_record(comment)),
+            None => list,
+        }
+    }
+}
+
+fn comment_record(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).expect("comments are short literals");
+    [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
+}
+
+fn link_name(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(LINK_NAME, 0);
+    bytes
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Offsets of RFC 791 section 3.1 and RFC 8200 section 3.
+fn address_field(side: Side, family: IpNet) -> Expression {
+    let (offset, length) = match (family, side) {
+        (IpNet::V4(_), Side::Source) => (12, 4),
+        (IpNet::V4(_), Side::Destination) => (16, 4),
+        (IpNet::V6(_), Side::Source) => (8, 16),
+        (IpNet::V6(_), Side::Destination) => (24, 16),
+    };
+    Expression::Payload { base: Base::Network, offset, length }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_match_checks_the_family_and_masks() {
+        let rule = Rule::new("forward").source_in("10.64.3.0/24".parse().unwrap());
+        assert_eq!(
+            rule.expressions,
+            [
+                Expression::Meta(Meta::Family),
+                Expression::Compare(Comparison::Equal, vec![2]),
+                Expression::Payload { base: Base::Network, offset: 12, length: 4 },
+                Expression::Mask(vec![255, 255, 255, 0]),
+                Expression::Compare(Comparison::Equal, vec![10, 64, 3, 0]),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_host_match_needs_no_mask() {
+        let rule = Rule::new("input").destination_in("fd00::1/128".parse().unwrap());
+        assert_eq!(rule.expression_names(), ["meta", "cmp", "payload", "cmp"]);
+    }
+
+    #[test]
+    fn drop_counts_and_is_commented() {
+        let rule = Rule::new("forward").drop("why");
+        assert_eq!(rule.expression_names(), ["counter", "immediate"]);
+        let encoded = rule.encode("adit");
+        assert!(encoded.as_bytes().ends_with(&[10, 0, 7, 0, 0, 4, b'w', b'h', b'y', 0, 0, 0]));
+    }
+}

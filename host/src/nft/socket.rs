@@ -1,0 +1,137 @@
+//! The netlink socket to nftables. The kernel answers within the system call, so nothing here waits.
+
+use std::io;
+
+use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use super::{
+    SUBSYSTEM,
+    attribute::Attributes,
+    batch::{Batch, encode},
+    listing::{self, ListedChain, ListedRule},
+    message,
+};
+
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+const DUMP: u16 = 1 | 0x300;
+/// `NLMSG_ERROR`.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`.
+const DONE: u16 = 3;
+/// Length of a netlink header.
+const HEADER: usize = 16;
+
+/// Why nftables refused a batch or a listing.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub(crate) struct Refusal {
+    /// The message that was refused.
+    pub(crate) step: String,
+    /// The kernel's reason.
+    #[source]
+    pub(crate) source: io::Error,
+}
+
+/// A socket to nftables, in the network namespace of the thread that opened it.
+pub(crate) struct Socket(NetlinkSocket);
+
+/// One netlink message received.
+struct Received<'a> {
+    kind: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Socket {
+    /// Opens a socket.
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = NetlinkSocket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Applies a batch; when anything in it is refused, nothing of it is applied.
+    pub(crate) fn apply(&self, batch: Batch) -> Result<(), Refusal> {
+        let (bytes, steps) = batch.finish();
+        let refuse = |sequence: u32, source: io::Error| {
+            let step =
+                usize::try_from(sequence).ok().and_then(|place| steps.get(place)).map_or("apply the batch", |s| s);
+            Refusal { step: step.to_owned(), source }
+        };
+        self.0.send(&bytes, 0).map_err(|source| refuse(u32::MAX, source))?;
+        // Between begin and commit, each message has its acknowledgement.
+        let mut acknowledged = 0;
+        while acknowledged + 2 < steps.len() {
+            let answer = self.receive().map_err(|source| refuse(u32::MAX, source))?;
+            for message in messages(&answer) {
+                if message.kind == ERROR {
+                    error_code(message.payload).map_err(|source| refuse(message.sequence, source))?;
+                    acknowledged += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the chains of all tables.
+    pub(crate) fn chains(&self) -> io::Result<Vec<ListedChain>> {
+        self.dump(message::LIST_CHAINS, 0, &Attributes::new(), listing::chain)
+    }
+
+    /// Lists the rules of a chain, in order.
+    pub(crate) fn rules(&self, family: u8, table: &str, chain: &str) -> io::Result<Vec<ListedRule>> {
+        let filter = Attributes::new().text(1, table).text(2, chain);
+        let rules = self.dump(message::LIST_RULES, family, &filter, listing::rule)?;
+        // Kernels before 3.17 ignore the filter's chain; this costs nothing.
+        Ok(rules.into_iter().filter(|rule| rule.table == table && rule.chain == chain).collect())
+    }
+
+    fn dump<T>(
+        &self,
+        kind: u16,
+        family: u8,
+        filter: &Attributes,
+        parse: impl Fn(u8, &[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        self.0.send(&encode((SUBSYSTEM << 8) | kind, DUMP, 0, family, 0, filter), 0)?;
+        let mut listed = Vec::new();
+        loop {
+            let answer = self.receive()?;
+            for message in messages(&answer) {
+                match message.kind {
+                    DONE => return Ok(listed),
+                    ERROR => error_code(message.payload)?,
+                    _ => {
+                        if let Some(([family, ..], attributes)) = message.payload.split_first_chunk::<4>() {
+                            listed.extend(parse(*family, attributes));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&self) -> io::Result<Vec<u8>> {
+        self.0.recv_from_full().map(|(bytes, _)| bytes)
+    }
+}
+
+/// Splits what was received into messages.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
+    std::iter::from_fn(move || {
+        let (header, _) = bytes.split_first_chunk::<HEADER>()?;
+        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
+        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+        let payload = bytes.get(HEADER..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Received { kind: u16::from_ne_bytes([k0, k1]), sequence: u32::from_ne_bytes([s0, s1, s2, s3]), payload })
+    })
+}
+
+/// Reads the code of an error message; zero is an acknowledgement.
+fn error_code(payload: &[u8]) -> io::Result<()> {
+    let code = payload.first_chunk::<4>().map_or(-libc::EBADMSG, |bytes| i32::from_ne_bytes(*bytes));
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) }
+}
