@@ -2,12 +2,12 @@
 
 mod causes;
 pub mod cli;
-pub mod connection;
 mod file_lock;
 pub mod host;
 pub mod join;
 pub mod packet_path;
 pub mod packet_source;
 pub mod profile;
+pub mod protocols;
 pub mod run;
 pub mod state;

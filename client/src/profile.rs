@@ -44,7 +44,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::connection::{Credentials, Target, authority};
+use crate::protocols::connect_ip::{Credentials, Target, authority};
 
 pub use directories::Directories;
 pub use error::ProfileError;
@@ -173,7 +173,7 @@ impl Profile {
         Ok(Zeroizing::new(text))
     }
 
-    /// The profile as [`crate::connection::Connection::open`] wants it, to be tried at `addresses`.
+    /// The profile as [`crate::protocols::connect_ip::Connection::open`] wants it, to be tried at `addresses`.
     #[must_use]
     pub fn target(&self, addresses: Vec<SocketAddr>, mark: Option<u32>) -> Target {
         let credentials = match &self.identity {

@@ -45,10 +45,10 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::task::{self, Task};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::connection::NetworkSettings;
 use crate::host::{HostSetup, SMALLEST_MTU};
 use crate::packet_source::Packets;
 use crate::profile::{Profile, ProfileStore};
+use crate::protocols::connect_ip::NetworkSettings;
 use crate::state::State;
 use driver::Driver;
 

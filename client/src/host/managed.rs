@@ -13,8 +13,8 @@ use super::plan::{Claim, Plan};
 use super::slot::{self, Slot};
 use super::{MARK, SMALLEST_MTU};
 use crate::causes::with_causes;
-use crate::connection::NetworkSettings;
 use crate::file_lock::FileLock;
+use crate::protocols::connect_ip::NetworkSettings;
 
 /// Metric of routes into the tunnel.
 const TUNNEL_METRIC: u32 = 100;

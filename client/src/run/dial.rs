@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::connection::{ConnectError, Connection, ConnectionEvent, ConnectionStats, Target};
 use crate::packet_source::Packets;
+use crate::protocols::connect_ip::{ConnectError, Connection, ConnectionEvent, ConnectionStats, Target};
 
 /// Makes connections.
 pub(super) trait Dial: Clone + Send + Sync + 'static {

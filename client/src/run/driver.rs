@@ -20,8 +20,8 @@ use super::renewal::{self, RenewalError};
 use super::resolve;
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot, obstacle};
-use crate::connection::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::host::{HostSetup, Plan, SMALLEST_MTU, journal_failure};
+use crate::protocols::connect_ip::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 
 /// How long to wait for routes once there are addresses; a gateway need not advertise any.

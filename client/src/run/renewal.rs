@@ -10,9 +10,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::connection::{self, ConnectError};
 use crate::join::request;
 use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
+use crate::protocols::connect_ip::{self, ConnectError};
 
 /// Longest time between two looks at the certificate.
 const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -92,7 +92,7 @@ pub(super) async fn renew(
     let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;
     let tls: Arc<rustls::ClientConfig> = profile.target(Vec::new(), mark).tls()?;
     let answer =
-        connection::post(&profile.host, profile.port, &addresses, mark, tls, RENEW_PATH, &body, TIMEOUT).await?;
+        connect_ip::post(&profile.host, profile.port, &addresses, mark, tls, RENEW_PATH, &body, TIMEOUT).await?;
     if !(200..300).contains(&answer.status) {
         let refusal = serde_json::from_slice::<Refusal>(&answer.body);
         let reason = refusal.map_or_else(|_| format!("status {}", answer.status), |refusal| refusal.message);

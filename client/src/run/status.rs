@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{ConnectionStats, NetworkSettings};
 use crate::host::Plan;
+use crate::protocols::connect_ip::{ConnectionStats, NetworkSettings};
 
 /// Most routes a status lists: enough for a person to read.
 const MOST_ROUTES: usize = 256;

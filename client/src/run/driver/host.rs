@@ -4,8 +4,8 @@ use adit_host::HostError;
 use tracing::{debug, warn};
 
 use super::{Dial, Driver};
-use crate::connection::NetworkSettings;
 use crate::host::{HostSetup, HostSetupError, SMALLEST_MTU};
+use crate::protocols::connect_ip::NetworkSettings;
 use crate::state::Obstacle;
 
 impl<D: Dial> Driver<D> {

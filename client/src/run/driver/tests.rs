@@ -12,10 +12,10 @@ use ipnet::IpNet;
 use tokio::sync::Mutex;
 
 use super::*;
-use crate::connection::{ConnectionStats, Target};
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
+use crate::protocols::connect_ip::{ConnectionStats, Target};
 use crate::run::Session;
 
 /// A packet source of an embedder that has no packets.

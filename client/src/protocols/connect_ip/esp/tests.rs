@@ -27,10 +27,10 @@ use data_encoding::BASE64;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::connection::dial::tests::gateway_on;
-use crate::connection::{ConnectError, Connection, ConnectionEvent, Credentials, Target};
 use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
+use crate::protocols::connect_ip::dial::tests::gateway_on;
+use crate::protocols::connect_ip::{ConnectError, Connection, ConnectionEvent, Credentials, Target};
 use adit_testing::namespace::{in_namespace_async, ip, up};
 
 const PATIENCE: Duration = Duration::from_secs(10);

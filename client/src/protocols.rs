@@ -1,0 +1,3 @@
+//! The protocols a client speaks to gateways, a module each.
+
+pub mod connect_ip;
