@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use adit_proto::datagram::{self, Datagram, PACKET_CONTEXT, Prefix};
 use adit_proto::drop_reason::DropReason;
+use adit_proto::http::h3::error::Error;
 use bytes::Bytes;
 use futures::FutureExt;
 
@@ -119,7 +120,10 @@ pub async fn receive(
     while let Some(read) = next.take() {
         match datagram::decode(read?) {
             Ok(datagram) => batch.push(datagram),
-            Err(error) => close(quic, error.code(), error.reason()),
+            Err(fault) => {
+                let error = Error::from(fault);
+                close(quic, error.code(), error.reason());
+            }
         }
         if batch.len() < limit {
             next = quic.read_datagram().now_or_never();

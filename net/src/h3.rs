@@ -1,12 +1,14 @@
 //! HTTP/3 over a QUIC connection: runs the control streams and hands out request streams.
 //!
-//! All decisions are `adit_proto::h3`'s; this module reads, writes and closes as it says.
+//! All decisions are `adit_proto::http::h3`'s; this module reads, writes and closes as it says.
 
-use adit_proto::h3::connection::{Connection as Machine, Role, UniAction};
-use adit_proto::h3::error::{Code, Error};
-use adit_proto::h3::fields::Field;
-use adit_proto::h3::message::{MessageDecoder, MessageEvent, encode_data, encode_headers};
-use adit_proto::h3::settings::Settings;
+use adit_proto::http::fault::Fault;
+use adit_proto::http::field::Field;
+use adit_proto::http::h3::connection::{Connection as Machine, UniAction};
+use adit_proto::http::h3::error::{Code, Error};
+use adit_proto::http::h3::message::{MessageDecoder, MessageEvent, encode_data, encode_headers};
+use adit_proto::http::h3::settings::Settings;
+use adit_proto::role::Role;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -193,7 +195,7 @@ impl RequestStream {
                 Err(ReadError::ConnectionLost(error)) => return Err(error.into()),
                 Err(_closed) => return Err(StreamError::Closed),
             };
-            handled.map_err(|error| self.fail(error))?;
+            handled.map_err(|error| self.end_with(error))?;
         }
     }
 
@@ -232,8 +234,12 @@ impl RequestStream {
         let _already_closed = self.send.finish();
     }
 
-    /// Acts on a protocol error: closes the connection or abandons the stream, as the error says.
-    pub fn fail(&mut self, error: Error) -> StreamError {
+    /// Acts on a fault with the error that HTTP/3 has for it: abandons the stream, or closes the connection.
+    pub fn fail(&mut self, fault: Fault) -> StreamError {
+        self.end_with(fault.into())
+    }
+
+    fn end_with(&mut self, error: Error) -> StreamError {
         match error {
             Error::Connection { code, reason } => close(&self.quic, code, reason),
             Error::Stream { code, .. } => self.abort(code),

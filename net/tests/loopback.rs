@@ -13,9 +13,9 @@ use adit_net::packet_buffer::PacketBuffer;
 use adit_net::quic::{self, EndpointKeys};
 use adit_net::tls::{self, ServerIdentity, spki_sha256};
 use adit_program::task::{self, Task};
-use adit_proto::h3::connection::Role;
-use adit_proto::h3::fields::{Field, status, value};
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::field::{Field, status, value};
+use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::role::Role;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 

@@ -12,8 +12,8 @@ pub mod server;
 pub mod template;
 
 use crate::esp::field::NAME as ESP;
-use crate::h3::error::Error;
-use crate::h3::fields::{self, Field};
+use crate::http::fault::Fault;
+use crate::http::field::{self, Field};
 
 /// The value of `:protocol` (RFC 9484 section 4.4).
 pub const PROTOCOL: &str = "connect-ip";
@@ -51,10 +51,10 @@ fn esp_value(message: &[Field]) -> String {
 
 /// > The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or Transfer-Encoding header
 /// > fields. (RFC 9297 section 3.2)
-fn check_capsule_message(message: &[Field]) -> Result<(), Error> {
+fn check_capsule_message(message: &[Field]) -> Result<(), Fault> {
     let forbidden = ["content-length", "content-type", "transfer-encoding"];
-    match forbidden.into_iter().any(|name| fields::value(message, name).is_some()) {
-        true => Err(Error::malformed("field that is forbidden with capsules")),
+    match forbidden.into_iter().any(|name| field::value(message, name).is_some()) {
+        true => Err(Fault::Malformed("field that is forbidden with capsules")),
         false => Ok(()),
     }
 }

@@ -15,15 +15,15 @@ use crate::connect_ip::template::{FULL_TUNNEL_PATH, Target};
 use crate::esp::capsule::Group;
 use crate::esp::field::{Answer, NAME, Offer};
 use crate::esp::suite::Suite;
-use crate::h3::connection::{Connection, Role, UniAction};
-use crate::h3::error::Error;
-use crate::h3::fields::Field;
-use crate::h3::message::{MAX_FIELD_SECTION_SIZE, MessageDecoder, MessageEvent};
-use crate::h3::settings::Settings;
-use crate::h3::{huffman, qpack};
+use crate::http::field::Field;
+use crate::http::h3::connection::{Connection, UniAction};
+use crate::http::h3::message::{MAX_FIELD_SECTION_SIZE, MessageDecoder, MessageEvent};
+use crate::http::h3::settings::Settings;
+use crate::http::h3::{huffman, qpack};
 use crate::invite::Invite;
 use crate::packet::IpPacket;
 use crate::packet::icmp::{GatewayAddresses, packet_too_big};
+use crate::role::Role;
 use crate::{datagram, varint};
 
 mod esp;
@@ -327,7 +327,7 @@ fn assert_valid_capsules(sent: &[u8], esp: bool) {
     if esp {
         decoder.expect_esp();
     }
-    assert_eq!(decoder.handle(sent).and_then(|()| decoder.handle_fin()), Ok::<(), Error>(()));
+    assert_eq!(decoder.handle(sent).and_then(|()| decoder.handle_fin()), Ok(()));
 }
 
 #[expect(clippy::disallowed_methods, reason = "a start is needed, and only differences from it matter")]

@@ -16,11 +16,12 @@ pub mod drop_reason;
 pub mod esp;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod h3;
+pub mod http;
 pub mod invite;
 pub mod offload;
 pub mod packet;
 pub mod policy;
 pub mod range;
+pub mod role;
 pub mod route_table;
 pub mod varint;

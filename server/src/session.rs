@@ -123,7 +123,7 @@ impl Connection for Datagrams {
     }
 
     fn close(&self, ending: Ending) {
-        use adit_proto::h3::error::Code;
+        use adit_proto::http::h3::error::Code;
         let code = match ending {
             // Tells the client that trying again is useless.
             Ending::Revoked => Code::REQUEST_REJECTED,

@@ -9,7 +9,7 @@ use adit_net::carrier::Carrier;
 use adit_net::counters::Counters;
 use adit_net::h3::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
-use adit_proto::h3::error::Code;
+use adit_proto::http::h3::error::Code;
 use adit_server::gateway::{LiveGateway, OpenError};
 use adit_server::session::{Connection, Ending};
 use bytes::Bytes;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use adit_net::h3::close;
 use adit_program::task::{self, Task};
-use adit_proto::h3::error::Code;
+use adit_proto::http::h3::error::Code;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;
 use tokio::sync::mpsc;

@@ -27,8 +27,8 @@ use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::esp::probe::{self, Kind, Probe};
 use adit_proto::esp::replay::Arrival;
 use adit_proto::esp::spi::Spi;
-use adit_proto::h3::connection::Role;
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::role::Role;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 

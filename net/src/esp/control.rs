@@ -22,7 +22,7 @@ use adit_proto::esp::path_mtu::{PathMtu, PathMtuEvent};
 use adit_proto::esp::probe::{self, Kind, Probe};
 use adit_proto::esp::rekey::{Rekey, RekeyEvent};
 use adit_proto::esp::sa::Outbound;
-use adit_proto::h3::connection::Role;
+use adit_proto::role::Role;
 use tokio::sync::mpsc;
 use tracing::debug;
 

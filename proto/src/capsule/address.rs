@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::value;
-use crate::h3::error::Error;
+use crate::http::fault::Fault;
 use crate::varint;
 
 /// An address or prefix the sender assigns to the receiver (RFC 9484 section 4.7.1).
@@ -58,25 +58,25 @@ fn any_address(v4: bool) -> IpNet {
     if v4 { IpAddr::from(Ipv4Addr::UNSPECIFIED).into() } else { IpAddr::from(Ipv6Addr::UNSPECIFIED).into() }
 }
 
-pub(super) fn decode_assign(value: &[u8]) -> Result<Vec<AssignedAddress>, Error> {
+pub(super) fn decode_assign(value: &[u8]) -> Result<Vec<AssignedAddress>, Fault> {
     let entry = |(request_id, prefix)| AssignedAddress { request_id, prefix };
     Ok(decode(value)?.into_iter().map(entry).collect())
 }
 
 /// > If an endpoint receives an ADDRESS_REQUEST capsule that contains zero Requested Addresses, it MUST abort the IP
 /// > proxying request stream. (RFC 9484 section 4.7.2)
-pub(super) fn decode_request(value: &[u8]) -> Result<Vec<RequestedAddress>, Error> {
+pub(super) fn decode_request(value: &[u8]) -> Result<Vec<RequestedAddress>, Fault> {
     let requested = decode(value)?;
     if requested.is_empty() {
-        return Err(Error::malformed("ADDRESS_REQUEST without an address"));
+        return Err(Fault::Malformed("ADDRESS_REQUEST without an address"));
     }
     if requested.iter().any(|(request_id, _)| *request_id == 0) {
-        return Err(Error::malformed("ADDRESS_REQUEST with request id 0"));
+        return Err(Fault::Malformed("ADDRESS_REQUEST with request id 0"));
     }
     Ok(requested.into_iter().map(|(request_id, prefix)| RequestedAddress { request_id, prefix }).collect())
 }
 
-fn decode(mut value: &[u8]) -> Result<Vec<(u64, IpNet)>, Error> {
+fn decode(mut value: &[u8]) -> Result<Vec<(u64, IpNet)>, Fault> {
     let mut entries = Vec::new();
     while !value.is_empty() {
         entries.push((value::varint(&mut value)?, decode_prefix(&mut value)?));
@@ -84,13 +84,13 @@ fn decode(mut value: &[u8]) -> Result<Vec<(u64, IpNet)>, Error> {
     Ok(entries)
 }
 
-fn decode_prefix(value: &mut &[u8]) -> Result<IpNet, Error> {
+fn decode_prefix(value: &mut &[u8]) -> Result<IpNet, Fault> {
     let version = value::byte(value)?;
     let address = value::address(value, version)?;
     let length = value::byte(value)?;
-    let prefix = IpNet::new(address, length).map_err(|_too_long| Error::malformed("prefix longer than the address"))?;
+    let prefix = IpNet::new(address, length).map_err(|_too_long| Fault::Malformed("prefix longer than the address"))?;
     if prefix.trunc() != prefix {
-        return Err(Error::malformed("address bits set below the prefix"));
+        return Err(Fault::Malformed("address bits set below the prefix"));
     }
     Ok(prefix)
 }

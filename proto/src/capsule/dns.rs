@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::Bytes;
 
 use super::value;
-use crate::h3::error::Error;
+use crate::http::fault::Fault;
 use crate::varint;
 
 /// Longest domain name in text form (RFC 1035 section 2.3.4).
@@ -97,9 +97,9 @@ impl Nameserver {
     }
 }
 
-pub(super) fn decode(mut value: &[u8]) -> Result<DnsAssign, Error> {
+pub(super) fn decode(mut value: &[u8]) -> Result<DnsAssign, Fault> {
     if value.is_empty() {
-        return Err(Error::malformed("DNS_ASSIGN without a configuration"));
+        return Err(Fault::Malformed("DNS_ASSIGN without a configuration"));
     }
     let mut configurations = Vec::new();
     while !value.is_empty() {
@@ -113,12 +113,12 @@ pub(super) fn decode(mut value: &[u8]) -> Result<DnsAssign, Error> {
 }
 
 /// Takes a count and that many items off the value; every item takes bytes, so a lying count ends early.
-fn list<T>(value: &mut &[u8], item: fn(&mut &[u8]) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+fn list<T>(value: &mut &[u8], item: fn(&mut &[u8]) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
     let count = value::varint(value)?;
     (0..count).map(|_| item(value)).collect()
 }
 
-fn nameserver(value: &mut &[u8]) -> Result<Nameserver, Error> {
+fn nameserver(value: &mut &[u8]) -> Result<Nameserver, Fault> {
     let priority = u16::from_be_bytes(value::array(value)?);
     let nameserver = Nameserver {
         priority,
@@ -128,21 +128,21 @@ fn nameserver(value: &mut &[u8]) -> Result<Nameserver, Error> {
         service_parameters: Bytes::copy_from_slice(value::bytes(value)?),
     };
     if priority == 0 {
-        return Err(Error::malformed("nameserver with priority 0"));
+        return Err(Fault::Malformed("nameserver with priority 0"));
     }
     if nameserver.authentication_name.is_empty() && nameserver.v4.is_empty() && nameserver.v6.is_empty() {
-        return Err(Error::malformed("nameserver without address and name"));
+        return Err(Fault::Malformed("nameserver without address and name"));
     }
     Ok(nameserver)
 }
 
 /// A domain as letters, digits, hyphens, underscores and dots; empty stands for all names.
-fn domain(value: &mut &[u8]) -> Result<String, Error> {
+fn domain(value: &mut &[u8]) -> Result<String, Fault> {
     let text = value::bytes(value)?;
     let permitted = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match str::from_utf8(text) {
         Ok(domain) if text.len() <= MAX_DOMAIN_LEN && text.iter().all(permitted) => Ok(domain.to_owned()),
-        Ok(_) | Err(_) => Err(Error::malformed("domain is not a host name")),
+        Ok(_) | Err(_) => Err(Fault::Malformed("domain is not a host name")),
     }
 }
 

@@ -7,10 +7,10 @@
 pub use crate::range::RouteRange;
 
 use super::value;
-use crate::h3::error::Error;
+use crate::http::fault::Fault;
 use crate::range::check_advertisement;
 
-pub(super) fn decode(mut value: &[u8]) -> Result<Vec<RouteRange>, Error> {
+pub(super) fn decode(mut value: &[u8]) -> Result<Vec<RouteRange>, Fault> {
     let mut routes: Vec<RouteRange> = Vec::new();
     while !value.is_empty() {
         let version = value::byte(&mut value)?;
@@ -18,7 +18,7 @@ pub(super) fn decode(mut value: &[u8]) -> Result<Vec<RouteRange>, Error> {
         let end = value::address(&mut value, version)?;
         routes.push(RouteRange { start, end, protocol: value::byte(&mut value)? });
     }
-    check_advertisement(&routes).map_err(|_| Error::malformed("routes overlap, are reversed or not in order"))?;
+    check_advertisement(&routes).map_err(|_| Fault::Malformed("routes overlap, are reversed or not in order"))?;
     Ok(routes)
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{ADDRESS_ASSIGN, ADDRESS_REQUEST, Capsule, DATAGRAM, DNS_ASSIGN, ROUTE_ADVERTISEMENT, address, dns, route};
 use crate::esp::capsule::{self as esp, EspCapsule, REKEY_REQUEST, SA_INIT};
-use crate::h3::error::{Code, Error};
+use crate::http::fault::Fault;
 use crate::varint::element::{Element, ElementReader, Head, Treatment};
 
 /// Longest value of a capsule that is collected: the largest IP packet and its context ID.
@@ -23,7 +23,7 @@ const MAX_SKIPPED_LEN: u64 = 16 * 1024 * 1024;
 pub struct CapsuleDecoder {
     elements: ElementReader,
     capsules: VecDeque<Capsule>,
-    failed: Option<Error>,
+    failed: Option<Fault>,
     expects_esp: bool,
 }
 
@@ -41,17 +41,16 @@ impl CapsuleDecoder {
     /// Takes the next bytes of the stream. Capsules before the faulty one can still be polled after an error.
     ///
     /// # Errors
-    ///
-    /// H3_MESSAGE_ERROR on the stream for a malformed value (RFC 9297 section 3.3, RFC 9484 section 4.7), H3_EXCESSIVE_LOAD
-    /// for one that is too long. Further calls return the same error.
-    pub fn handle(&mut self, mut data: &[u8]) -> Result<(), Error> {
+    /// [`Fault::Malformed`] for a malformed value (RFC 9297 section 3.3, RFC 9484 section 4.7), [`Fault::Excessive`] for one
+    /// that is too long. Further calls return the same error.
+    pub fn handle(&mut self, mut data: &[u8]) -> Result<(), Fault> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         self.read(&mut data).inspect_err(|error| self.failed = Some(*error))
     }
 
-    fn read(&mut self, data: &mut &[u8]) -> Result<(), Error> {
+    fn read(&mut self, data: &mut &[u8]) -> Result<(), Fault> {
         let expects_esp = self.expects_esp;
         while let Some(element) = self.elements.next(data, |head| treatment(head, expects_esp))? {
             match element {
@@ -65,13 +64,12 @@ impl CapsuleDecoder {
     /// Takes the end of the stream.
     ///
     /// # Errors
-    ///
-    /// H3_MESSAGE_ERROR on the stream if it ends inside a capsule (RFC 9297 section 3.3).
-    pub fn handle_fin(&mut self) -> Result<(), Error> {
+    /// [`Fault::Malformed`] if it ends inside a capsule (RFC 9297 section 3.3).
+    pub fn handle_fin(&mut self) -> Result<(), Fault> {
         match self.failed {
             Some(error) => Err(error),
             None if self.elements.is_between_elements() => Ok(()),
-            None => Err(Error::malformed("stream ends inside a capsule")),
+            None => Err(Fault::Malformed("stream ends inside a capsule")),
         }
     }
 
@@ -81,7 +79,7 @@ impl CapsuleDecoder {
     }
 }
 
-fn treatment(head: Head, expects_esp: bool) -> Result<Treatment, Error> {
+fn treatment(head: Head, expects_esp: bool) -> Result<Treatment, Fault> {
     let (limit, treatment) = match head.kind {
         DATAGRAM | ADDRESS_ASSIGN | ADDRESS_REQUEST | ROUTE_ADVERTISEMENT | DNS_ASSIGN => {
             (MAX_VALUE_LEN, Treatment::Whole)
@@ -90,12 +88,12 @@ fn treatment(head: Head, expects_esp: bool) -> Result<Treatment, Error> {
         _unknown => (MAX_SKIPPED_LEN, Treatment::Skip),
     };
     if head.length > limit {
-        return Err(Error::stream(Code::EXCESSIVE_LOAD, "capsule is too long"));
+        return Err(Fault::Excessive("capsule is too long"));
     }
     Ok(treatment)
 }
 
-fn decode(kind: u64, value: Vec<u8>) -> Result<Option<Capsule>, Error> {
+fn decode(kind: u64, value: Vec<u8>) -> Result<Option<Capsule>, Fault> {
     Ok(Some(match kind {
         DATAGRAM => Capsule::Datagram(Bytes::from(value)),
         ADDRESS_ASSIGN => Capsule::AddressAssign(address::decode_assign(&value)?),

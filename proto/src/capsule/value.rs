@@ -2,31 +2,31 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::h3::error::Error;
+use crate::http::fault::Fault;
 use crate::varint;
 
-const TOO_SHORT: Error = Error::malformed("capsule value ends inside a field");
+const TOO_SHORT: Fault = Fault::Malformed("capsule value ends inside a field");
 
 /// Takes a variable-length integer off the value.
-pub(super) fn varint(value: &mut &[u8]) -> Result<u64, Error> {
+pub(super) fn varint(value: &mut &[u8]) -> Result<u64, Fault> {
     varint::take(value).ok_or(TOO_SHORT)
 }
 
 /// Takes one byte off the value.
-pub(super) fn byte(value: &mut &[u8]) -> Result<u8, Error> {
+pub(super) fn byte(value: &mut &[u8]) -> Result<u8, Fault> {
     let [byte] = array(value)?;
     Ok(byte)
 }
 
 /// Takes `N` bytes off the value.
-pub(super) fn array<const N: usize>(value: &mut &[u8]) -> Result<[u8; N], Error> {
+pub(super) fn array<const N: usize>(value: &mut &[u8]) -> Result<[u8; N], Fault> {
     let (head, rest) = value.split_first_chunk().ok_or(TOO_SHORT)?;
     *value = rest;
     Ok(*head)
 }
 
 /// Takes a length as variable-length integer, and that many bytes, off the value.
-pub(super) fn bytes<'a>(value: &mut &'a [u8]) -> Result<&'a [u8], Error> {
+pub(super) fn bytes<'a>(value: &mut &'a [u8]) -> Result<&'a [u8], Fault> {
     let length = usize::try_from(varint(value)?).map_err(|_too_long| TOO_SHORT)?;
     let (head, rest) = value.split_at_checked(length).ok_or(TOO_SHORT)?;
     *value = rest;
@@ -34,11 +34,11 @@ pub(super) fn bytes<'a>(value: &mut &'a [u8]) -> Result<&'a [u8], Error> {
 }
 
 /// Takes an address of the given IP version off the value.
-pub(super) fn address(value: &mut &[u8], version: u8) -> Result<IpAddr, Error> {
+pub(super) fn address(value: &mut &[u8], version: u8) -> Result<IpAddr, Fault> {
     match version {
         4 => Ok(Ipv4Addr::from(array::<4>(value)?).into()),
         6 => Ok(Ipv6Addr::from(array::<16>(value)?).into()),
-        _ => Err(Error::malformed("IP version is neither 4 nor 6")),
+        _ => Err(Fault::Malformed("IP version is neither 4 nor 6")),
     }
 }
 

@@ -23,8 +23,8 @@ use crate::capsule::{self, AssignedAddress, Capsule, CapsuleDecoder, DnsAssign, 
 use crate::datagram::{PACKET_CONTEXT, split_context};
 use crate::esp::capsule::EspCapsule;
 use crate::esp::field::{Answer, Offer};
-use crate::h3::error::{Code, Error};
-use crate::h3::fields::{self, Field};
+use crate::http::fault::Fault;
+use crate::http::field::{self, Field};
 
 /// How long to wait for an unasked assignment before asking; several times the pause a gateway makes between its response and
 /// its first capsules, and short beside a person's patience.
@@ -74,7 +74,7 @@ pub enum ResponseError {
     },
     /// The response breaks the protocol.
     #[error(transparent)]
-    Malformed(#[from] Error),
+    Malformed(#[from] Fault),
 }
 
 /// The client's end of one tunnel.
@@ -140,8 +140,8 @@ impl Client {
     /// status, for 204, 205 and 206, and for fields that are forbidden with capsules (RFC 9297 section 3.2).
     pub fn handle_response(&mut self, response: &[Field], now: Instant) -> Result<(), ResponseError> {
         self.state = State::Closed;
-        match fields::status(response)? {
-            204..=206 => return Err(Error::malformed("status that is forbidden with capsules").into()),
+        match field::status(response)? {
+            204..=206 => return Err(Fault::Malformed("status that is forbidden with capsules").into()),
             200..=299 => {}
             status => return Err(ResponseError::Refused { status }),
         }
@@ -170,12 +170,11 @@ impl Client {
     /// Takes content of the response.
     ///
     /// # Errors
-    ///
-    /// Those of [`CapsuleDecoder::handle`]; H3_MESSAGE_ERROR on the stream for content before the response or after its end, or a
-    /// datagram without a context ID; H3_EXCESSIVE_LOAD for too many address requests at once.
-    pub fn handle_data(&mut self, data: &[u8]) -> Result<(), Error> {
+    /// Those of [`CapsuleDecoder::handle`]; [`Fault::Malformed`] for content before the response or after its end, or a
+    /// datagram without a context ID; [`Fault::Excessive`] for too many address requests at once.
+    pub fn handle_data(&mut self, data: &[u8]) -> Result<(), Fault> {
         if self.state != State::Open {
-            return Err(Error::malformed("content outside of a tunnel"));
+            return Err(Fault::Malformed("content outside of a tunnel"));
         }
         let decoded = self.capsules.handle(data);
         while let Some(capsule) = self.capsules.poll_event() {
@@ -187,9 +186,8 @@ impl Client {
     /// Takes the end of the response, which is the end of the tunnel.
     ///
     /// # Errors
-    ///
-    /// H3_MESSAGE_ERROR on the stream if it ends inside a capsule (RFC 9297 section 3.3).
-    pub fn handle_end(&mut self) -> Result<(), Error> {
+    /// [`Fault::Malformed`] if it ends inside a capsule (RFC 9297 section 3.3).
+    pub fn handle_end(&mut self) -> Result<(), Fault> {
         self.close();
         self.capsules.handle_fin()
     }
@@ -235,7 +233,7 @@ impl Client {
         self.transmits.clear();
     }
 
-    fn handle_capsule(&mut self, capsule: Capsule) -> Result<(), Error> {
+    fn handle_capsule(&mut self, capsule: Capsule) -> Result<(), Fault> {
         match capsule {
             Capsule::AddressAssign(assigned) => self.handle_assign(&assigned),
             Capsule::RouteAdvertisement(routes) => self.events.push_back(ClientEvent::Routes(routes)),
@@ -258,18 +256,18 @@ impl Client {
     }
 
     /// Every ADDRESS_REQUEST is answered (RFC 9484 section 4.7.2), but a client has no addresses to give.
-    fn refuse(&mut self, requested: &[RequestedAddress]) -> Result<(), Error> {
+    fn refuse(&mut self, requested: &[RequestedAddress]) -> Result<(), Fault> {
         if self.transmits.len() >= MAX_PENDING_ANSWERS {
-            return Err(Error::stream(Code::EXCESSIVE_LOAD, "too many address requests"));
+            return Err(Fault::Excessive("too many address requests"));
         }
         let refusals = requested.iter().map(AssignedAddress::refusal).collect();
         self.transmits.push_back(Capsule::AddressAssign(refusals));
         Ok(())
     }
 
-    fn handle_datagram(&mut self, payload: Bytes) -> Result<(), Error> {
+    fn handle_datagram(&mut self, payload: Bytes) -> Result<(), Fault> {
         let (context, packet) =
-            split_context(payload).ok_or(Error::malformed("datagram capsule without context id"))?;
+            split_context(payload).ok_or(Fault::Malformed("datagram capsule without context id"))?;
         if context == PACKET_CONTEXT {
             self.events.push_back(ClientEvent::Packet(packet));
         }
@@ -365,10 +363,7 @@ mod tests {
             response(&[(":status", "200"), ("content-type", "text/html")]),
         ] {
             let outcome = Client::new(config()).handle_response(&bad, now());
-            assert!(
-                matches!(outcome, Err(ResponseError::Malformed(error)) if error.code() == Code::MESSAGE_ERROR),
-                "{bad:?}"
-            );
+            assert!(matches!(outcome, Err(ResponseError::Malformed(Fault::Malformed(_)))), "{bad:?}");
         }
     }
 
@@ -495,7 +490,7 @@ mod tests {
     fn malformed_esp_capsule_ends_the_tunnel() {
         let mut client = answered(offering(), ANSWER);
         let error = client.handle_data(&[0xaa, 0xd1, 0x7e, 0x01, 1, 0]).unwrap_err();
-        assert_eq!((error.code(), error.ends_connection()), (Code::MESSAGE_ERROR, false));
+        assert!(matches!(error, Fault::Malformed(_)));
         assert!(client.handle_data(&[]).is_err());
     }
 
@@ -514,19 +509,19 @@ mod tests {
             Capsule::AddressAssign(vec![AssignedAddress { request_id: 5, prefix: "0.0.0.0/32".parse().unwrap() }]);
         assert_eq!(client.poll_transmit(), Some(encoded(&[refusal])));
         let flood: Vec<_> = (1..=65).map(|id| Capsule::AddressRequest(vec![RequestedAddress::any_v4(id)])).collect();
-        assert_eq!(client.handle_data(&encoded(&flood)).unwrap_err().code(), Code::EXCESSIVE_LOAD);
+        assert!(matches!(client.handle_data(&encoded(&flood)), Err(Fault::Excessive(_))));
     }
 
     #[test]
     fn malformed_content_ends_the_tunnel() {
         let mut client = open(now());
-        assert_eq!(client.handle_data(&[2, 0]).unwrap_err().code(), Code::MESSAGE_ERROR);
-        assert_eq!(client.handle_data(&[]).unwrap_err().code(), Code::MESSAGE_ERROR);
+        assert!(matches!(client.handle_data(&[2, 0]), Err(Fault::Malformed(_))));
+        assert!(matches!(client.handle_data(&[]), Err(Fault::Malformed(_))));
         assert_eq!(client.poll_timeout(), None);
         let mut client = open(now());
-        assert_eq!(client.handle_data(&[0, 0]).unwrap_err().code(), Code::MESSAGE_ERROR);
+        assert!(matches!(client.handle_data(&[0, 0]), Err(Fault::Malformed(_))));
         let mut early = Client::new(config());
-        assert_eq!(early.handle_data(&[]).unwrap_err().code(), Code::MESSAGE_ERROR);
+        assert!(matches!(early.handle_data(&[]), Err(Fault::Malformed(_))));
     }
 
     #[test]
@@ -535,6 +530,6 @@ mod tests {
         assert_eq!((client.handle_end(), client.poll_timeout()), (Ok(()), None));
         let mut cut = open(now());
         cut.handle_data(&[1, 7, 0]).unwrap();
-        assert_eq!(cut.handle_end().unwrap_err().code(), Code::MESSAGE_ERROR);
+        assert!(matches!(cut.handle_end(), Err(Fault::Malformed(_))));
     }
 }

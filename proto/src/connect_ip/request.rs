@@ -5,8 +5,8 @@ use std::fmt;
 use super::template::{Target, TemplateError};
 use super::{PROTOCOL, check_capsule_message, esp_value, names_dns};
 use crate::esp::field::Offer;
-use crate::h3::error::Error;
-use crate::h3::fields::{self, Field};
+use crate::http::fault::Fault;
+use crate::http::field::{self, Field};
 
 /// Reads requests. It is a name for [`Request::parse`] only.
 #[derive(Debug)]
@@ -52,25 +52,24 @@ pub struct HttpRequest {
 /// Why a request is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// It breaks the protocol: end the stream, or the connection, with this error.
-    Malformed(Error),
+    /// It breaks the protocol: end the stream with this fault.
+    Malformed(Fault),
     /// It is valid but not for us: answer this status.
     Status(u16),
 }
 
 impl Request {
-    /// Parses the header section of a request that a [`MessageDecoder`](crate::h3::message::MessageDecoder) let through.
+    /// Parses the header section of a request that a [`MessageDecoder`](crate::http::h3::message::MessageDecoder) let through.
     ///
     /// # Errors
-    ///
-    /// - [`Rejection::Malformed`] with H3_MESSAGE_ERROR on the stream: pseudo-header fields missing, empty or misplaced (RFC 9114
-    ///   section 4.3.1, RFC 9484 section 4.4), variables of the path not valid (RFC 9484 section 4.6), `content-length`, `content-type` or
+    /// - [`Rejection::Malformed`]: pseudo-header fields missing, empty or misplaced (RFC 9114 section 4.3.1, RFC 9484
+    ///   section 4.4), variables of the path not valid (RFC 9484 section 4.6), `content-length`, `content-type` or
     ///   `transfer-encoding` with capsules (RFC 9297 section 3.2).
     /// - [`Rejection::Status`]: 404 for a tunnel at another path; 501 for another `:protocol` (RFC 9220 section 3) or a CONNECT
     ///   without one.
     pub fn parse(request: &[Field]) -> Result<Incoming, Rejection> {
         let method = required(request, ":method", "request without :method")?;
-        let protocol = fields::value(request, ":protocol");
+        let protocol = field::value(request, ":protocol");
         match (method, protocol) {
             ("CONNECT", None) => parse_plain_connect(request),
             ("CONNECT", Some(PROTOCOL)) => parse_connect_ip(request).map(Incoming::ConnectIp),
@@ -83,7 +82,7 @@ impl Request {
 
 /// > The ":scheme" and ":path" pseudo-header fields are omitted. (RFC 9114 section 4.4, for CONNECT without `:protocol`)
 fn parse_plain_connect(request: &[Field]) -> Result<Incoming, Rejection> {
-    if fields::value(request, ":scheme").is_some() || fields::value(request, ":path").is_some() {
+    if field::value(request, ":scheme").is_some() || field::value(request, ":path").is_some() {
         return Err(malformed("CONNECT with :scheme or :path but without :protocol"));
     }
     required(request, ":authority", "CONNECT without :authority")?;
@@ -92,7 +91,7 @@ fn parse_plain_connect(request: &[Field]) -> Result<Incoming, Rejection> {
 
 fn parse_connect_ip(request: &[Field]) -> Result<ConnectIpRequest, Rejection> {
     let (authority, path) = common(request)?;
-    if fields::value(request, ":authority").is_none() {
+    if field::value(request, ":authority").is_none() {
         return Err(malformed("connect-ip request without :authority"));
     }
     check_capsule_message(request).map_err(Rejection::Malformed)?;
@@ -100,7 +99,7 @@ fn parse_connect_ip(request: &[Field]) -> Result<ConnectIpRequest, Rejection> {
     Ok(ConnectIpRequest {
         authority: authority.to_owned(),
         target,
-        authorization: fields::value(request, "authorization").map(str::to_owned),
+        authorization: field::value(request, "authorization").map(str::to_owned),
         wants_dns: names_dns(request),
         esp: Offer::parse(&esp_value(request)),
     })
@@ -127,7 +126,7 @@ fn parse_http(method: &str, request: &[Field]) -> Result<HttpRequest, Rejection>
         method: method.to_owned(),
         authority: authority.to_owned(),
         path: path.to_owned(),
-        content_length: fields::content_length(request).map_err(Rejection::Malformed)?,
+        content_length: field::content_length(request).map_err(Rejection::Malformed)?,
     })
 }
 
@@ -145,7 +144,7 @@ fn common(request: &[Field]) -> Result<(&str, &str), Rejection> {
 /// > "https"), the request MUST contain either an :authority pseudo-header field or a Host header field. If these fields are
 /// > present, they MUST NOT be empty. If both fields are present, they MUST contain the same value. (RFC 9114 section 4.3.1)
 fn authority(request: &[Field]) -> Result<&str, Rejection> {
-    let (authority, host) = (fields::value(request, ":authority"), fields::value(request, "host"));
+    let (authority, host) = (field::value(request, ":authority"), field::value(request, "host"));
     let name = match (authority, host) {
         (Some(authority), Some(host)) if authority != host => return Err(malformed(":authority and host differ")),
         (Some(name), _) | (None, Some(name)) => name,
@@ -158,11 +157,11 @@ fn authority(request: &[Field]) -> Result<&str, Rejection> {
 }
 
 fn required<'a>(request: &'a [Field], name: &str, reason: &'static str) -> Result<&'a str, Rejection> {
-    fields::value(request, name).filter(|value| !value.is_empty()).ok_or_else(|| malformed(reason))
+    field::value(request, name).filter(|value| !value.is_empty()).ok_or_else(|| malformed(reason))
 }
 
 const fn malformed(reason: &'static str) -> Rejection {
-    Rejection::Malformed(Error::malformed(reason))
+    Rejection::Malformed(Fault::Malformed(reason))
 }
 
 impl fmt::Debug for ConnectIpRequest {
@@ -181,7 +180,6 @@ impl fmt::Debug for ConnectIpRequest {
 mod tests {
     use super::super::template::Destination;
     use super::*;
-    use crate::h3::error::Code;
 
     const TUNNEL: [(&str, &str); 6] = [
         (":method", "CONNECT"),
@@ -213,9 +211,7 @@ mod tests {
 
     fn assert_malformed(request: &[Field]) {
         match Request::parse(request) {
-            Err(Rejection::Malformed(error)) => {
-                assert_eq!((error.code(), error.ends_connection()), (Code::MESSAGE_ERROR, false));
-            }
+            Err(Rejection::Malformed(Fault::Malformed(_))) => {}
             other => panic!("{request:?} gave {other:?}"),
         }
     }

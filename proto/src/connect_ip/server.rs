@@ -13,8 +13,8 @@ use crate::capsule::{self, AssignedAddress, Capsule, CapsuleDecoder, DnsAssign, 
 use crate::datagram::{PACKET_CONTEXT, split_context};
 use crate::esp::capsule::EspCapsule;
 use crate::esp::field::Answer;
-use crate::h3::error::{Code, Error};
-use crate::h3::fields::Field;
+use crate::http::fault::Fault;
+use crate::http::field::Field;
 
 /// Addresses a client may request during a tunnel's life; needed to notice a request ID that is used again. 8 KiB.
 const MAX_REQUESTS: usize = 1024;
@@ -101,10 +101,9 @@ impl Server {
     /// Takes content of the request. What a client assigns or advertises to the gateway is not used.
     ///
     /// # Errors
-    ///
-    /// Those of [`CapsuleDecoder::handle`]; H3_MESSAGE_ERROR on the stream for a request ID used again (RFC 9484 section 4.7.2) or a
-    /// datagram without a context ID; H3_EXCESSIVE_LOAD for too many address requests.
-    pub fn handle_data(&mut self, data: &[u8]) -> Result<(), Error> {
+    /// Those of [`CapsuleDecoder::handle`]; [`Fault::Malformed`] for a request ID used again (RFC 9484 section 4.7.2) or a
+    /// datagram without a context ID; [`Fault::Excessive`] for too many address requests.
+    pub fn handle_data(&mut self, data: &[u8]) -> Result<(), Fault> {
         let decoded = self.capsules.handle(data);
         while let Some(capsule) = self.capsules.poll_event() {
             self.handle_capsule(capsule)?;
@@ -115,9 +114,8 @@ impl Server {
     /// Takes the end of the request, which is the end of the tunnel.
     ///
     /// # Errors
-    ///
-    /// H3_MESSAGE_ERROR on the stream if it ends inside a capsule (RFC 9297 section 3.3).
-    pub fn handle_end(&mut self) -> Result<(), Error> {
+    /// [`Fault::Malformed`] if it ends inside a capsule (RFC 9297 section 3.3).
+    pub fn handle_end(&mut self) -> Result<(), Fault> {
         self.transmits.clear();
         self.capsules.handle_fin()
     }
@@ -149,7 +147,7 @@ impl Server {
         self.events.pop_front()
     }
 
-    fn handle_capsule(&mut self, capsule: Capsule) -> Result<(), Error> {
+    fn handle_capsule(&mut self, capsule: Capsule) -> Result<(), Fault> {
         match capsule {
             Capsule::AddressRequest(requested) => self.handle_request(&requested),
             Capsule::Datagram(payload) => self.handle_datagram(payload),
@@ -161,22 +159,22 @@ impl Server {
         }
     }
 
-    fn handle_request(&mut self, requested: &[RequestedAddress]) -> Result<(), Error> {
+    fn handle_request(&mut self, requested: &[RequestedAddress]) -> Result<(), Fault> {
         for request in requested {
             if self.seen_requests.len() >= MAX_REQUESTS {
-                return Err(Error::stream(Code::EXCESSIVE_LOAD, "too many address requests"));
+                return Err(Fault::Excessive("too many address requests"));
             }
             if !self.seen_requests.insert(request.request_id) {
-                return Err(Error::malformed("request id used again"));
+                return Err(Fault::Malformed("request id used again"));
             }
         }
         self.send_addresses(requested);
         Ok(())
     }
 
-    fn handle_datagram(&mut self, payload: Bytes) -> Result<(), Error> {
+    fn handle_datagram(&mut self, payload: Bytes) -> Result<(), Fault> {
         let (context, packet) =
-            split_context(payload).ok_or(Error::malformed("datagram capsule without context id"))?;
+            split_context(payload).ok_or(Fault::Malformed("datagram capsule without context id"))?;
         if context == PACKET_CONTEXT {
             self.events.push_back(ServerEvent::Packet(packet));
         }
@@ -335,7 +333,7 @@ mod tests {
         let mut server = Server::new(&request(false), assignment(), None);
         let request = encoded(&Capsule::AddressRequest(vec![RequestedAddress::any_v4(1)]));
         server.handle_data(&request).unwrap();
-        assert_eq!(server.handle_data(&request).unwrap_err().code(), Code::MESSAGE_ERROR);
+        assert!(matches!(server.handle_data(&request), Err(Fault::Malformed(_))));
     }
 
     #[test]
@@ -344,7 +342,7 @@ mod tests {
         let ids = 1..=MAX_REQUESTS as u64 + 1;
         let flood: Vec<u8> =
             ids.flat_map(|id| encoded(&Capsule::AddressRequest(vec![RequestedAddress::any_v4(id)]))).collect();
-        assert_eq!(server.handle_data(&flood).unwrap_err().code(), Code::EXCESSIVE_LOAD);
+        assert!(matches!(server.handle_data(&flood), Err(Fault::Excessive(_))));
     }
 
     #[test]
@@ -385,7 +383,7 @@ mod tests {
         server.send_esp(capsule.clone());
         assert_eq!(server.poll_transmit(), Some(encoded(&Capsule::Esp(capsule))));
         let error = server.handle_data(&[0xaa, 0xd1, 0x7e, 0x01, 1, 0]).unwrap_err();
-        assert_eq!((error.code(), error.ends_connection()), (Code::MESSAGE_ERROR, false));
+        assert!(matches!(error, Fault::Malformed(_)));
     }
 
     #[test]
@@ -408,11 +406,11 @@ mod tests {
     fn malformed_content_is_a_message_error() {
         for content in [&[2, 0][..], &[0, 0], &[0, 1, 0x40], &[1, 1, 0]] {
             let mut server = Server::new(&request(false), assignment(), None);
-            assert_eq!(server.handle_data(content).unwrap_err().code(), Code::MESSAGE_ERROR, "{content:?}");
+            assert!(matches!(server.handle_data(content), Err(Fault::Malformed(_))), "{content:?}");
         }
         let mut cut = Server::new(&request(false), assignment(), None);
         cut.handle_data(&[2]).unwrap();
-        assert_eq!(cut.handle_end().unwrap_err().code(), Code::MESSAGE_ERROR);
+        assert!(matches!(cut.handle_end(), Err(Fault::Malformed(_))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::spi::Spi;
 use super::suite::Suite;
-use crate::h3::error::Error;
+use crate::http::fault::Fault;
 use crate::varint;
 
 /// The capsule type of [`SaInit`]; a random number of the private kind, unregistered.
@@ -30,7 +30,7 @@ pub const FLAG_PROBE_ANSWERS: u8 = 0x02;
 /// The longest value of these capsules, a client's share of X25519MLKEM768 in it. A longer one can be refused unread.
 pub const MAX_VALUE_LEN: usize = 13 + 2 + 1216;
 
-const TOO_SHORT: Error = Error::malformed("capsule value ends inside a field");
+const TOO_SHORT: Fault = Fault::Malformed("capsule value ends inside a field");
 
 /// A key exchange, by its TLS named group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,36 +106,36 @@ impl SaInit {
         put(SA_INIT, &value, out);
     }
 
-    fn decode(mut value: &[u8]) -> Result<Self, Error> {
+    fn decode(mut value: &[u8]) -> Result<Self, Fault> {
         let value = &mut value;
         let epoch = u32::from_be_bytes(take(value)?);
-        let suite = Suite::from_code(u16::from_be_bytes(take(value)?)).ok_or(Error::malformed("unknown suite"))?;
+        let suite = Suite::from_code(u16::from_be_bytes(take(value)?)).ok_or(Fault::Malformed("unknown suite"))?;
         let [flags] = take(value)?;
-        let spi = Spi::from_wire(u32::from_be_bytes(take(value)?)).ok_or(Error::malformed("spi without class bits"))?;
+        let spi = Spi::from_wire(u32::from_be_bytes(take(value)?)).ok_or(Fault::Malformed("spi without class bits"))?;
         let group = match u16::from_be_bytes(take(value)?) {
             0 => None,
-            code => Some(Group::from_code(code).ok_or(Error::malformed("unknown group"))?),
+            code => Some(Group::from_code(code).ok_or(Fault::Malformed("unknown group"))?),
         };
         let share = share(value, group)?;
         if flags & FLAG_EXTENDED_SEQUENCE == 0 {
-            return Err(Error::malformed("sequence numbers are not extended"));
+            return Err(Fault::Malformed("sequence numbers are not extended"));
         }
         Ok(Self { epoch, suite, flags, spi, group, share })
     }
 }
 
 /// The rest of a value as share: of a length that the group has, itself given in its shortest form, and nothing behind it.
-fn share(value: &mut &[u8], group: Option<Group>) -> Result<Bytes, Error> {
+fn share(value: &mut &[u8], group: Option<Group>) -> Result<Bytes, Fault> {
     let before = value.len();
     let length = varint::take(value).ok_or(TOO_SHORT)?;
     if before.saturating_sub(value.len()) != varint::encoded_len(length) || u64::try_from(value.len()) != Ok(length) {
-        return Err(Error::malformed("share length is not that of the rest"));
+        return Err(Fault::Malformed("share length is not that of the rest"));
     }
     let fits = match group {
         None => value.is_empty(),
         Some(group) => [group.client_share_len(), group.server_share_len()].contains(&value.len()),
     };
-    if fits { Ok(Bytes::copy_from_slice(value)) } else { Err(Error::malformed("share does not fit the group")) }
+    if fits { Ok(Bytes::copy_from_slice(value)) } else { Err(Fault::Malformed("share does not fit the group")) }
 }
 
 /// A capsule of the ESP carrier.
@@ -161,13 +161,13 @@ impl EspCapsule {
     /// # Errors
     ///
     /// If the value is cut short, too long, or names what was never negotiated (RFC 9297 section 3.3).
-    pub fn decode(kind: u64, mut value: &[u8]) -> Result<Option<Self>, Error> {
+    pub fn decode(kind: u64, mut value: &[u8]) -> Result<Option<Self>, Fault> {
         match kind {
             SA_INIT => SaInit::decode(value).map(Self::SaInit).map(Some),
             REKEY_REQUEST => {
                 let epoch = u32::from_be_bytes(take(&mut value)?);
                 let whole = value.is_empty().then_some(Some(Self::RekeyRequest(epoch)));
-                whole.ok_or(Error::malformed("rekey request is too long"))
+                whole.ok_or(Fault::Malformed("rekey request is too long"))
             }
             _ => Ok(None),
         }
@@ -188,7 +188,7 @@ fn put(kind: u64, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
-fn take<const N: usize>(value: &mut &[u8]) -> Result<[u8; N], Error> {
+fn take<const N: usize>(value: &mut &[u8]) -> Result<[u8; N], Fault> {
     let (head, rest) = value.split_first_chunk().ok_or(TOO_SHORT)?;
     *value = rest;
     Ok(*head)

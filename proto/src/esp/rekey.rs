@@ -26,8 +26,8 @@ use super::capsule::{EspCapsule, FLAG_EXTENDED_SEQUENCE, FLAG_PROBE_ANSWERS, Gro
 use super::field::Answer;
 use super::spi::Spi;
 use super::suite::Suite;
-use crate::h3::connection::Role;
 use crate::packet::icmp::RateLimit;
+use crate::role::Role;
 
 /// How long an old inbound SA stays after the first authenticated packet of the new one: longer than packets live.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(10);

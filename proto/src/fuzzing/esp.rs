@@ -21,7 +21,7 @@ use crate::esp::replay::{Arrival, ReplayWindow, WIDTH};
 use crate::esp::sa::{Acceptance, Inbound, IvRule};
 use crate::esp::spi::Spi;
 use crate::esp::suite::Suite;
-use crate::h3::connection::Role;
+use crate::role::Role;
 use crate::varint;
 
 /// A cipher that believes everything, so that what comes after authentication meets any bytes.

@@ -4,11 +4,12 @@ use adit_proto::capsule::{self, AssignedAddress, Capsule, DnsAssign, RequestedAd
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::esp::capsule::EspCapsule;
 use adit_proto::esp::field::{NAME, Offer};
-use adit_proto::h3::connection::{Connection, Role};
-use adit_proto::h3::fields::Field;
-use adit_proto::h3::frame;
-use adit_proto::h3::message::{encode_data, encode_headers};
+use adit_proto::http::field::Field;
+use adit_proto::http::h3::connection::Connection;
+use adit_proto::http::h3::frame;
+use adit_proto::http::h3::message::{encode_data, encode_headers};
 use adit_proto::invite::Invite;
+use adit_proto::role::Role;
 use adit_proto::varint;
 
 mod esp;
@@ -135,7 +136,7 @@ fn tunnel_request() -> Vec<Field> {
 
 fn section(fields: &[Field]) -> Vec<u8> {
     let mut out = Vec::new();
-    adit_proto::h3::qpack::encode(fields, &mut out);
+    adit_proto::http::h3::qpack::encode(fields, &mut out);
     out
 }
 

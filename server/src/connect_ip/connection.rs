@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use adit_net::h3::{H3Connection, close};
 use adit_program::task;
-use adit_proto::h3::connection::Role;
-use adit_proto::h3::error::Code;
+use adit_proto::http::h3::error::Code;
+use adit_proto::role::Role;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -9,9 +9,9 @@ use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, R
 use adit_proto::connect_ip::server::reject;
 use adit_proto::connect_ip::template::Target;
 use adit_proto::datagram::Prefix;
-use adit_proto::h3::error::Code;
-use adit_proto::h3::fields::Field;
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::field::Field;
+use adit_proto::http::h3::error::Code;
+use adit_proto::http::h3::message::MessageEvent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -67,7 +67,7 @@ impl Context {
             Ok(Incoming::ConnectIp(request)) => self.connect_ip(stream, &request).await,
             Ok(Incoming::Http(request)) => self.http(stream, &request).await,
             Err(Rejection::Status(status)) => answer_status(stream, status, &[]).await,
-            Err(Rejection::Malformed(error)) => Err(stream.fail(error)),
+            Err(Rejection::Malformed(fault)) => Err(stream.fail(fault)),
         }
     }
 

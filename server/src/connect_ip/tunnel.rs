@@ -13,8 +13,8 @@ use adit_proto::esp::field::Answer;
 use adit_proto::esp::keys::SECRET_LEN;
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::rekey::RekeyError;
-use adit_proto::h3::error::{Code, Error};
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::fault::Fault;
+use adit_proto::http::h3::message::MessageEvent;
 use ipnet::IpNet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -139,7 +139,7 @@ impl Tunnel<'_> {
                 event = stream.next_event() => self.handle(event?),
                 kept = keep(&mut self.esp) => kept.map(|()| true).map_err(|error| breach(&error)),
             };
-            if !handled.map_err(|error| stream.fail(error))? {
+            if !handled.map_err(|fault| stream.fail(fault))? {
                 stream.finish();
                 return Ok(());
             }
@@ -151,7 +151,7 @@ impl Tunnel<'_> {
     }
 
     /// Takes a part of the client's message; `false` if it was the last.
-    fn handle(&mut self, event: Option<MessageEvent>) -> Result<bool, Error> {
+    fn handle(&mut self, event: Option<MessageEvent>) -> Result<bool, Fault> {
         let goes_on = match event {
             Some(MessageEvent::Data(data)) => self.machine.handle_data(&data).map(|()| true),
             Some(MessageEvent::Headers(_)) => Ok(true),
@@ -180,17 +180,16 @@ async fn keep(esp: &mut Option<EspControl<Session>>) -> Result<(), EspError> {
 }
 
 /// What becomes of the stream when ESP cannot go on.
-fn breach(error: &EspError) -> Error {
+fn breach(error: &EspError) -> Fault {
     tracing::debug!(%error, "esp ended its session");
-    let (code, reason) = match error {
-        EspError::Rekey(RekeyError::TooOften) => (Code::EXCESSIVE_LOAD, "too many epochs"),
-        EspError::Rekey(_) => (Code::MESSAGE_ERROR, "capsule breaks the rules of ESP"),
-        EspError::Exchange(ExchangeError::Share) => (Code::MESSAGE_ERROR, "unusable key share"),
+    match error {
+        EspError::Rekey(RekeyError::TooOften) => Fault::Excessive("too many epochs"),
+        EspError::Rekey(_) => Fault::Malformed("capsule breaks the rules of ESP"),
+        EspError::Exchange(ExchangeError::Share) => Fault::Malformed("unusable key share"),
         EspError::Exchange(ExchangeError::Generate) | EspError::Keys(_) | EspError::Cipher(_) | EspError::NoSpi => {
-            (Code::INTERNAL_ERROR, "ESP failed")
+            Fault::Internal("ESP failed")
         }
-    };
-    Error::Stream { code, reason }
+    }
 }
 
 /// Sends what the machine has to say in one piece, so that the client sees one change of its network, not three.
@@ -208,7 +207,7 @@ async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), S
 
 /// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].
 pub(super) fn unread(stream: &mut RequestStream) -> StreamError {
-    stream.fail(Error::Stream { code: Code::EXCESSIVE_LOAD, reason: "the client does not read what it is told" })
+    stream.fail(Fault::Excessive("the client does not read what it is told"))
 }
 
 #[cfg(test)]
@@ -217,10 +216,9 @@ mod tests {
 
     #[test]
     fn fault_of_the_client_is_told_apart_from_our_own() {
-        let code = |error: EspError| (breach(&error).code(), breach(&error).ends_connection());
-        assert_eq!(code(RekeyError::Epoch.into()), (Code::MESSAGE_ERROR, false));
-        assert_eq!(code(ExchangeError::Share.into()), (Code::MESSAGE_ERROR, false));
-        assert_eq!(code(RekeyError::TooOften.into()), (Code::EXCESSIVE_LOAD, false));
-        assert_eq!(code(EspError::NoSpi), (Code::INTERNAL_ERROR, false));
+        assert!(matches!(breach(&RekeyError::Epoch.into()), Fault::Malformed(_)));
+        assert!(matches!(breach(&ExchangeError::Share.into()), Fault::Malformed(_)));
+        assert!(matches!(breach(&RekeyError::TooOften.into()), Fault::Excessive(_)));
+        assert!(matches!(breach(&EspError::NoSpi), Fault::Internal(_)));
     }
 }

@@ -12,9 +12,9 @@ use adit_proto::esp::capsule::{EspCapsule, FLAG_EXTENDED_SEQUENCE, FLAG_PROBE_AN
 use adit_proto::esp::field::Offer;
 use adit_proto::esp::spi::Spi;
 use adit_proto::esp::suite::Suite;
-use adit_proto::h3::error::Code;
-use adit_proto::h3::fields::value;
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::field::value;
+use adit_proto::http::h3::error::Code;
+use adit_proto::http::h3::message::MessageEvent;
 use adit_server::gateway::LiveGateway;
 use bytes::Bytes;
 use ipnet::IpNet;

@@ -10,9 +10,9 @@ use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent, ResponseError};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::esp::field::Offer;
-use adit_proto::h3::connection::Role;
-use adit_proto::h3::fields::{Field, value};
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::field::{Field, value};
+use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::role::Role;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -91,7 +91,7 @@ impl Tunnel {
             Some(MessageEvent::Headers(_)) => Ok(true),
             Some(MessageEvent::End) | None => self.machine.handle_end().map(|()| false),
         };
-        handled.map_err(|error| self.stream.fail(error))
+        handled.map_err(|fault| self.stream.fail(fault))
     }
 
     /// Has the gateway say on QUIC whether it knows this connection, by a DATA frame without content: it is acknowledged, or answered
@@ -240,7 +240,7 @@ fn refusal(error: ResponseError, fields: &[Field]) -> ConnectError {
             "HTTP status {status}{}",
             reason.map(|r| format!(", {r}")).unwrap_or_default()
         )),
-        ResponseError::Malformed(error) => ConnectError::Protocol(error.reason().to_owned()),
+        ResponseError::Malformed(fault) => ConnectError::Protocol(fault.reason().to_owned()),
     }
 }
 

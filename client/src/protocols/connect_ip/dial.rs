@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_net::quic;
 use adit_net::tls;
-use adit_proto::h3::error::Code;
+use adit_proto::http::h3::error::Code;
 use quinn::{ConnectionError, TransportErrorCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use adit_net::enrollment::MAX_BODY;
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
-use adit_proto::h3::connection::Role;
-use adit_proto::h3::fields::{Field, status};
-use adit_proto::h3::message::MessageEvent;
+use adit_proto::http::field::{Field, status};
+use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::role::Role;
 
 use super::dial::{authority, dial, explain};
 use super::{ConnectError, control::stream_error};

@@ -10,7 +10,7 @@ use adit_proto::esp::keys::{EpochKeys, KeyChain};
 use adit_proto::esp::lifetime::{Lifetime, RekeyPolicy};
 use adit_proto::esp::sa::{Acceptance, Inbound, IvRule, Outbound};
 use adit_proto::esp::spi::Spi;
-use adit_proto::h3::connection::Role;
+use adit_proto::role::Role;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 

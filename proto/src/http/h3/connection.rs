@@ -8,6 +8,7 @@ use super::frame;
 use super::message::MAX_FIELD_SECTION_SIZE;
 use super::qpack::{self, DecoderStream};
 use super::settings::Settings;
+use crate::role::Role;
 use crate::varint;
 use crate::varint::element::{Element, ElementReader, Head, Treatment};
 
@@ -25,15 +26,6 @@ const MAX_CONTROL_FRAME_LEN: u64 = 4096;
 
 /// Unidirectional streams that may be open at once; three are needed.
 const MAX_OPEN_STREAMS: usize = 128;
-
-/// Which end of the connection this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Opens the connection and sends requests.
-    Client,
-    /// Answers requests.
-    Server,
-}
 
 /// What to do with a unidirectional stream after its data was handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

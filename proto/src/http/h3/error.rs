@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::super::fault::Fault;
+
 /// An application error code, as carried in QUIC's CONNECTION_CLOSE, RESET_STREAM and STOP_SENDING frames.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Code(u64);
@@ -143,9 +145,21 @@ impl Error {
         }
     }
 
-    /// Says whether the whole connection must be closed, not only the stream.
-    pub const fn ends_connection(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) const fn ends_connection(&self) -> bool {
         matches!(self, Self::Connection { .. })
+    }
+}
+
+/// The codes that RFC 9114 section 8.1, and RFC 9297 section 5.2 for datagrams, have for what is wrong in any version of HTTP.
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed(reason) => Self::malformed(reason),
+            Fault::Excessive(reason) => Self::stream(Code::EXCESSIVE_LOAD, reason),
+            Fault::Datagram(reason) => Self::connection(Code::DATAGRAM_ERROR, reason),
+            Fault::Internal(reason) => Self::stream(Code::INTERNAL_ERROR, reason),
+        }
     }
 }
 
@@ -158,6 +172,15 @@ mod tests {
         assert_eq!(Code::MESSAGE_ERROR.to_string(), "H3_MESSAGE_ERROR");
         assert_eq!(Code::new(0x1234).to_string(), "code 0x1234");
         assert_eq!(Code::new(0x33), Code::DATAGRAM_ERROR);
+    }
+
+    #[test]
+    fn every_fault_has_its_code_and_what_it_ends() {
+        let stream = |code, reason| Error::Stream { code, reason };
+        assert_eq!(Error::from(Fault::Malformed("m")), stream(Code::new(0x10e), "m"));
+        assert_eq!(Error::from(Fault::Excessive("e")), stream(Code::new(0x107), "e"));
+        assert_eq!(Error::from(Fault::Internal("i")), stream(Code::new(0x102), "i"));
+        assert_eq!(Error::from(Fault::Datagram("d")), Error::Connection { code: Code::new(0x33), reason: "d" });
     }
 
     #[test]

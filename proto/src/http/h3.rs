@@ -7,9 +7,9 @@
 
 pub mod connection;
 pub mod error;
-pub mod fields;
 pub mod frame;
 pub mod huffman;
 pub mod message;
 pub mod qpack;
+pub mod section;
 pub mod settings;

@@ -15,10 +15,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::connection::Role;
+use super::super::field::{self, Field};
 use super::error::{Code, Error};
-use super::fields::{self, Field, Section};
+use super::section::Section;
 use super::{frame, qpack};
+use crate::role::Role;
 use crate::varint::element::{Element, ElementReader, Head, Treatment};
 
 /// Largest field section taken, encoded and decoded (counted as in RFC 9114 section 4.2.2); announced in our SETTINGS.
@@ -136,14 +137,14 @@ impl MessageDecoder {
 
     fn handle_request(&mut self, fields: Vec<Field>) -> Result<(), Error> {
         Section::Request.check(&fields)?;
-        self.tunnel = fields::value(&fields, ":method") == Some("CONNECT");
+        self.tunnel = field::value(&fields, ":method") == Some("CONNECT");
         self.begin_content(fields)
     }
 
     /// There is no 101 (Switching Protocols) in HTTP/3 (RFC 9114 section 4.5).
     fn handle_response(&mut self, fields: Vec<Field>) -> Result<(), Error> {
         Section::Response.check(&fields)?;
-        match fields::status(&fields)? {
+        match field::status(&fields)? {
             101 => Err(Error::malformed("response 101")),
             100..=199 => Ok(()),
             200..=299 => self.begin_content(fields),
@@ -155,8 +156,8 @@ impl MessageDecoder {
     }
 
     fn begin_content(&mut self, fields: Vec<Field>) -> Result<(), Error> {
-        let declared = fields::content_length(&fields)?;
-        let has_content = !self.tunnel && fields::value(&fields, ":status") != Some("304");
+        let declared = field::content_length(&fields)?;
+        let has_content = !self.tunnel && field::value(&fields, ":status") != Some("304");
         self.state = State::Content { declared: declared.filter(|_| has_content), announced: 0 };
         self.events.push_back(MessageEvent::Headers(fields));
         Ok(())

@@ -13,9 +13,10 @@
 mod integer;
 mod static_table;
 
+use super::super::field::Field;
 use super::error::{Code, Error};
-use super::fields::{FIELD_OVERHEAD, Field};
 use super::huffman;
+use super::section::FIELD_OVERHEAD;
 use static_table::Match;
 
 const TRUNCATED: Error = failed("field section ends inside a field line or holds too large an integer");
