@@ -3,6 +3,8 @@
 //! [`Carriers`] is what the packet path and the control side of one session share. The control side sets and clears the ESP
 //! route; workers read it once per batch and say, at most once per proof of the path, that they used it.
 
+pub mod esp;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
@@ -13,8 +15,8 @@ use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
-use crate::esp::Cipher;
 use crate::packet_buffer::PacketBuffer;
+use esp::Cipher;
 
 /// A carrier that is part of a connection and always there, such as `quic`. The batch is the unit.
 pub trait Carrier: Send + Sync {

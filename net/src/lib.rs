@@ -8,7 +8,6 @@ pub mod control;
 pub mod counters;
 pub mod datagrams;
 pub mod enrollment;
-pub mod esp;
 pub mod h3;
 pub mod memory;
 pub mod packet_buffer;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adit_net::udp::bind_any;
-use adit_net::{carrier, counters, esp, packet_buffer, tun, udp, worker};
+use adit_net::{carrier, counters, packet_buffer, tun, udp, worker};
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::offload::split::Checksums;
 use nix::sched::{CloneFlags, unshare};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use adit_net::esp::EspSettings;
+use adit_net::carrier::esp::EspSettings;
 use adit_net::worker::DataPlane;
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::range::{RouteRange, from_prefixes};

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::datagrams::Datagrams;
-use adit_net::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::h3::{H3Connection, RequestStream};
 use adit_net::{quic, tls};
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent};

@@ -358,7 +358,7 @@ mod tests {
         assert_eq!((config.client_to_client, config.masquerade), (false, true));
         assert_eq!(config.limits, Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000 });
         let settings = config.esp.settings().unwrap();
-        assert_eq!(settings, adit_net::esp::EspSettings::default());
+        assert_eq!(settings, adit_net::carrier::esp::EspSettings::default());
         assert_eq!(
             config.workers,
             WorkersConfig { count: 0, yields: 0, tun_offload: true, udp_offload: true, quic_threads: 0 }

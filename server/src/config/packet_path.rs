@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use adit_net::esp::EspSettings;
+use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
 use adit_proto::esp::field::Offer;
 use adit_proto::esp::lifetime::RekeyPolicy;

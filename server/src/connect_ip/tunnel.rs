@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::carrier::esp::key_exchange::ExchangeError;
+use adit_net::carrier::esp::{EspControl, EspError, EspSettings, EspSetup, exporter_secret};
 use adit_net::datagrams::Datagrams;
-use adit_net::esp::key_exchange::ExchangeError;
-use adit_net::esp::{EspControl, EspError, EspSettings, EspSetup, exporter_secret};
 use adit_net::h3::{RequestStream, StreamError};
 use adit_proto::connect_ip::request::ConnectIpRequest;
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Carriers;
+use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::counters::Counters;
 use adit_net::datagrams::Datagrams;
-use adit_net::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
 use adit_net::tun::Tun;
 use adit_net::udp::bind_any;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_net::esp::EspError;
+use adit_net::carrier::esp::EspError;
 use adit_net::h3::{H3Connection, RequestStream, StreamError};
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent, ResponseError};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_net::esp::{EspControl, EspError, EspSetup, exporter_secret};
+use adit_net::carrier::esp::{EspControl, EspError, EspSetup, exporter_secret};
 use adit_proto::connect_ip::client::Client;
 use adit_proto::esp::capsule::EspCapsule;
 

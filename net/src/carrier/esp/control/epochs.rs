@@ -15,9 +15,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::EspError;
-use crate::esp::key_exchange::{self, ClientExchange, SharedSecret};
-use crate::esp::key_log::KeyLog;
-use crate::esp::{Cipher, random};
+use crate::carrier::esp::key_exchange::{self, ClientExchange, SharedSecret};
+use crate::carrier::esp::key_log::KeyLog;
+use crate::carrier::esp::{Cipher, random};
 use crate::worker::{DataPlane, Installation, Report};
 
 /// The SAs of one epoch; the inbound one itself is a worker's.

@@ -8,7 +8,7 @@ use adit_proto::esp::keys::{EXPORTER_LABEL, KeyError, SECRET_LEN};
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::rekey::RekeyError;
 
-use crate::esp::key_exchange::ExchangeError;
+use crate::carrier::esp::key_exchange::ExchangeError;
 use crate::worker::DataPlane;
 
 /// What an end offers or permits, and when it wants new keys.
