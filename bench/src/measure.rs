@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adit_netem::Profile;
+use adit_program::closest;
 use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 use clap::Args;
@@ -25,11 +27,7 @@ use crate::report::machine::{Machine, Program};
 use crate::report::model::{Effort, Report, SCHEMA, Subject};
 use crate::report::{self, save, table};
 use crate::systems::{Programs, System, Variant, catalogue, own_variants};
-use adit_netem::Profile;
 use task::{Selection, Task};
-
-/// How alike a name must be to be offered instead (Jaro-Winkler, 0 to 1).
-const SIMILAR: f64 = 0.7;
 
 /// Left out of a quick run, whose time has to do for the others, unless somebody names it.
 const NOT_QUICK: &str = "adit-aes128";
@@ -208,10 +206,7 @@ fn choose(options: &Options, scope: Scope) -> Result<(Vec<Box<dyn System>>, bool
 }
 
 fn unknown(name: &str, names: &[String]) -> Failure {
-    let close = names.iter().map(|other| (strsim::jaro_winkler(name, other), other));
-    let close = close.filter(|(likeness, _)| *likeness >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0));
-    let all = || format!("known are {}", names.join(", "));
-    let next = close.map_or_else(all, |(_, other)| format!("did you mean `{other}`?"));
+    let next = closest::next_step(name, names.iter().map(String::as_str));
     Failure::new(Exit::Usage, name, "no system has this name", next)
 }
 

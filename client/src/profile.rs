@@ -39,6 +39,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use adit_program::closest::closest;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -323,15 +324,10 @@ fn unknown_key(profile: &toml::Table) -> Option<(String, Option<&'static str>)> 
     let tables = [("esp", &ESP_KEYS[..]), ("workers", &WORKERS_KEYS)];
     let in_table = tables.into_iter().find_map(|(name, known)| {
         let key = profile.get(name)?.as_table()?.keys().find(|key| !known.contains(&key.as_str()))?;
-        Some((format!("{name}.{key}"), nearest_key(key, known)))
+        Some((format!("{name}.{key}"), closest(key, known.iter().copied())))
     });
     let at_top = profile.keys().find(|key| !KEYS.contains(&key.as_str()));
-    at_top.map(|key| (key.clone(), nearest_key(key, &KEYS))).or(in_table)
-}
-
-fn nearest_key(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let near = known.iter().map(|known| (strsim::damerau_levenshtein(key, known), *known));
-    near.min().filter(|(distance, _)| *distance <= 3).map(|(_, known)| known)
+    at_top.map(|key| (key.clone(), closest(key, KEYS))).or(in_table)
 }
 
 #[cfg(test)]

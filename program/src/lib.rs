@@ -1,8 +1,10 @@
-//! What each program of Adit has, whatever it does: exit codes and failures for people, tasks that end with their owner.
+//! What each program of Adit has, whatever it does: exit codes and failures for people, output, log, signals, tasks that end
+//! with their owner.
 //!
 //! Nothing here knows VPNs, packets or configuration.
 
 #![forbid(unsafe_code)]
 
+pub mod closest;
 pub mod exit;
 pub mod task;

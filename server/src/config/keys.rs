@@ -1,5 +1,7 @@
 //! Every key of the configuration, in one table: the reader, the messages and the commented sample all come from it.
 
+use adit_program::closest::likeness;
+
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -212,18 +214,17 @@ pub fn is_table(name: &str) -> bool {
 /// The known name most like an unknown one, if any is like it enough to be meant.
 #[must_use]
 pub fn closest(name: &str) -> Option<&'static str> {
-    /// Below this likeness (Jaro-Winkler, 0 to 1) a suggestion would be a guess.
-    const LIKE_ENOUGH: f64 = 0.8;
     let leaf = name.rsplit('.').next().unwrap_or(name);
     KEYS.iter()
         .flat_map(|key| {
-            let whole = (strsim::jaro_winkler(name, key.name), key.name);
-            let inner = (strsim::jaro_winkler(leaf, key.leaf()), key.name);
-            let table = (strsim::jaro_winkler(name, key.table()), key.table());
+            let whole = (likeness(name, key.name), key.name);
+            let inner = (likeness(leaf, key.leaf()), key.name);
+            let table = (likeness(name, key.table()), key.table());
             [whole, inner, table]
         })
-        .filter(|(likeness, candidate)| *likeness >= LIKE_ENOUGH && !candidate.is_empty())
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(_, candidate)| !candidate.is_empty())
+        .filter_map(|(likeness, candidate)| Some((likeness?, candidate)))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
 }
 
