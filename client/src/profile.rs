@@ -40,6 +40,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use adit_program::closest::closest;
+use adit_program::toml_error::TomlFault;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -154,7 +155,7 @@ impl Profile {
     pub fn parse(name: ProfileName, text: &str) -> Result<Self, ProfileError> {
         let syntax = |error: toml::de::Error| ProfileError::Syntax {
             name: name.to_string(),
-            message: describe_syntax(&error, text),
+            message: describe(&TomlFault::of(&error, text)),
         };
         let table: toml::Table = text.parse().map_err(syntax)?;
         if let Some((key, nearest)) = unknown_key(&table) {
@@ -312,11 +313,8 @@ fn default_port() -> u16 {
     DEFAULT_PORT
 }
 
-/// The line and the reason, without the quoted line that TOML errors show: it may hold a key.
-fn describe_syntax(error: &toml::de::Error, text: &str) -> String {
-    let offset = error.span().map_or(0, |span| span.start);
-    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count().saturating_add(1);
-    format!("line {line}: {}", error.message())
+fn describe(fault: &TomlFault) -> String {
+    format!("line {}: {}", fault.line, fault.reason)
 }
 
 /// The first key that profiles do not have, as a path, and a known one of the same table that looks like it.

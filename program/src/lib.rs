@@ -8,3 +8,4 @@
 pub mod closest;
 pub mod exit;
 pub mod task;
+pub mod toml_error;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_program::exit::Exit;
+use adit_program::toml_error::TomlFault;
 use toml::{Table, Value};
 
 use super::keys::{self, KEYS, Key};
@@ -136,13 +137,8 @@ pub(super) fn interpret(text: &str, source: &Source) -> (Option<Config>, Vec<Pro
 }
 
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
-    Problem {
-        what: format!("line {line}"),
-        reason: error.message().replace('\n', " "),
-        next: "mend the TOML syntax of that line".to_owned(),
-    }
+    let TomlFault { line, reason } = TomlFault::of(error, text);
+    Problem { what: format!("line {line}"), reason, next: "mend the TOML syntax of that line".to_owned() }
 }
 
 /// The given values by key, and the problems found so far.
