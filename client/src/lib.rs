@@ -1,6 +1,5 @@
 //! The Adit client: profiles, enrolment, the connection life cycle and the host configuration.
 
-mod causes;
 pub mod cli;
 mod file_lock;
 pub mod host;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod causes;
 pub mod closest;
 pub mod exit;
 pub mod task;

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use adit_host::HostError;
+use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 
 /// Undoes the changes in a journal and returns how many there were; none when there is no such file.
@@ -26,11 +27,5 @@ pub(crate) fn host_failure(doing: &str, error: &HostError) -> Failure {
     } else {
         (Exit::Other, "")
     };
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-        source = cause.source();
-    }
-    Failure::new(exit, doing, reason, next)
+    Failure::new(exit, doing, with_causes(error), next)
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use adit_net::control::{self, CallError};
+use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 use serde_json::Value;
 use tracing::debug;
@@ -97,7 +98,7 @@ pub(super) fn call_failure(name: &ProfileName, error: &CallError) -> Failure {
             Failure::new(Exit::Permission, what, "permission denied", "run as the user who started it, or as root")
         }
         CallError::NotRunning { .. } | CallError::Refused { .. } | CallError::Io { .. } => {
-            Failure::new(Exit::Other, what, crate::causes::with_causes(error), "")
+            Failure::new(Exit::Other, what, with_causes(error), "")
         }
     }
 }

@@ -4,10 +4,10 @@ use std::io;
 use std::path::Path;
 
 use adit_host::HostError;
+use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 
 use super::plan::PlanError;
-use crate::causes::with_causes;
 
 /// What to do about a missing permission.
 const GET_PERMISSION: &str =

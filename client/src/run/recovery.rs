@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adit_host::{HostChanges, HostError};
+use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
 use tracing::{debug, warn};
 
 use super::lock::ClientLock;
-use crate::causes::with_causes;
 use crate::host::journal_failure;
 use crate::profile::{Directories, ProfileName};
 

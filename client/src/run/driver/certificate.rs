@@ -2,11 +2,11 @@
 
 use std::time::{Instant, SystemTime};
 
+use adit_program::causes::with_causes;
 use adit_program::task;
 use tracing::{debug, info, warn};
 
 use super::{Dial, Driver};
-use crate::causes::with_causes;
 use crate::profile::Identity;
 use crate::run::renewal::{self, RenewalError};
 
