@@ -1,7 +1,6 @@
 //! The Adit client: profiles, enrolment, the connection life cycle and the host configuration.
 
 pub mod cli;
-mod file_lock;
 pub mod host;
 pub mod join;
 pub mod packet_path;

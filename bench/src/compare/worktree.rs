@@ -5,16 +5,15 @@
 
 use std::collections::VecDeque;
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::file_lock::FileLock;
 use anyhow::{Context as _, Result, bail};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal as SignalNumber, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -79,14 +78,11 @@ impl Workshop {
     }
 
     /// Waits until no other comparison builds in the same place.
-    fn lock(&mut self, path: &Path, say: &dyn Fn(&str)) -> Result<Flock<File>> {
-        let mut file = File::create(path).with_context(|| format!("open {}", path.display()))?;
+    fn lock(&mut self, path: &Path, say: &dyn Fn(&str)) -> Result<FileLock> {
         let mut is_told = false;
         loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
-                Err((again, Errno::EWOULDBLOCK)) => file = again,
-                Err((_, error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
+            if let Some(lock) = FileLock::try_acquire(path).with_context(|| format!("lock {}", path.display()))? {
+                return Ok(lock);
             }
             if !is_told {
                 say("waits for another comparison that builds");

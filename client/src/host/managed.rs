@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use adit_host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
 use adit_net::tun::LARGEST_PACKET;
 use adit_program::causes::with_causes;
+use adit_program::file_lock::FileLock;
 use tracing::{debug, warn};
 
 use super::error::HostSetupError;
 use super::plan::{Claim, Plan};
 use super::slot::{self, Slot};
 use super::{MARK, SMALLEST_MTU};
-use crate::file_lock::FileLock;
 use crate::protocols::connect_ip::NetworkSettings;
 
 /// Metric of routes into the tunnel.

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use adit_net::tun::Tun;
 use adit_program::exit::{Exit, Failure};
+use adit_program::file_lock::FileLock;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
 use super::MARK;
-use crate::file_lock::FileLock;
 use crate::profile::file_failure;
 
 /// Number of clients that can run in one network namespace.

@@ -3,8 +3,8 @@
 use std::io;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::file_lock::FileLock;
 
-use crate::file_lock::FileLock;
 use crate::profile::{Directories, ProfileName, file_failure};
 
 /// The lock a running client holds on its profile; freed on drop, and by the kernel on any death.

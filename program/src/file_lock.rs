@@ -10,13 +10,16 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// A lock on a file, freed on drop, and by the kernel on any death.
 #[derive(Debug)]
-pub(crate) struct FileLock {
+pub struct FileLock {
     _file: Flock<File>,
 }
 
 impl FileLock {
-    /// Takes the lock on the file at `path`, which is made (mode 0600) if it is missing; `None` if another process holds it.
-    pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
+    /// Takes the lock on the file at `path`, which is made (mode 0600) if it is missing; `None` if another holder has it.
+    ///
+    /// # Errors
+    /// The file cannot be made, opened or locked.
+    pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Some(Self { _file: file })),
