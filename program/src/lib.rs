@@ -9,5 +9,6 @@ pub mod causes;
 pub mod closest;
 pub mod exit;
 pub mod file_lock;
+pub mod random;
 pub mod task;
 pub mod toml_error;

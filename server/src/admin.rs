@@ -202,7 +202,7 @@ fn store_refusal(error: StoreError) -> Refused {
         | StoreError::Create(_)
         | StoreError::TooNew { .. }
         | StoreError::StaticLease
-        | StoreError::Randomness) => Refused { status: 503, message: other.to_string() },
+        | StoreError::Randomness(_)) => Refused { status: 503, message: other.to_string() },
     }
 }
 

@@ -15,10 +15,10 @@ pub use server::ServerCertificate;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use adit_program::exit::{Exit, Failure};
+use adit_program::random::{NoRandomness, random};
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
-
-use adit_program::exit::{Exit, Failure};
 
 use crate::config::SecretError;
 
@@ -54,7 +54,10 @@ pub enum IdentityError {
     /// A certificate could not be made.
     #[error("issue certificate")]
     Issue(#[from] rcgen::Error),
-    /// The system gives no randomness, or a time is out of range.
+    /// A certificate needs a number that nobody can guess.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// A time is out of range.
     #[error("{0}")]
     System(&'static str),
 }
@@ -80,18 +83,13 @@ impl IdentityError {
             Self::Content { path, reason } => {
                 Failure::new(Exit::Usage, path.display().to_string(), reason, "restore the file from a backup")
             }
-            other @ (Self::Request(_) | Self::Certificate(_) | Self::Issue(_) | Self::System(_)) => {
-                Failure::new(Exit::Other, "identity", other.to_string(), "")
-            }
+            other @ (Self::Request(_)
+            | Self::Certificate(_)
+            | Self::Issue(_)
+            | Self::Randomness(_)
+            | Self::System(_)) => Failure::new(Exit::Other, "identity", other.to_string(), ""),
         }
     }
-}
-
-/// Fills a buffer with random bytes from the system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::System("no randomness from the system"))?;
-    Ok(bytes)
 }
 
 /// SHA-256 of some bytes.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use adit_host::is_forbidden_destination;
 use adit_program::exit::{Exit, Failure};
+use adit_program::random::random;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -16,7 +17,7 @@ use crate::config::{
     self, DEFAULT_PATH, HostAddress, PublicAddress, endpoint_keys_path, host_addresses, keys, overlap, store_path,
     write_new,
 };
-use crate::identity::{Authority, authority_certificate_path, authority_key_path, create_endpoint_keys, random};
+use crate::identity::{Authority, IdentityError, authority_certificate_path, authority_key_path, create_endpoint_keys};
 use crate::store::Store;
 
 /// The resolvers this host asks.
@@ -292,7 +293,7 @@ const PRIVATE_RANGES: [(Ipv4Addr, u8); 3] =
     [(Ipv4Addr::new(10, 64, 0, 0), 10), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
 
 fn random_v4((start, length): (Ipv4Addr, u8)) -> Result<Ipv4Net, Failure> {
-    let random = u32::from_be_bytes(random().map_err(|error| error.into_failure())?);
+    let random = u32::from_be_bytes(random().map_err(|error| IdentityError::from(error).into_failure())?);
     let host_bits = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
     let address = Ipv4Addr::from_bits(start.to_bits() | (random & host_bits));
     let net = Ipv4Net::new(address, 24).map(|net| net.trunc());
@@ -300,7 +301,7 @@ fn random_v4((start, length): (Ipv4Addr, u8)) -> Result<Ipv4Net, Failure> {
 }
 
 fn random_v6() -> Result<Ipv6Net, Failure> {
-    let global: [u8; 7] = random().map_err(|error| error.into_failure())?;
+    let global: [u8; 7] = random().map_err(|error| IdentityError::from(error).into_failure())?;
     let mut octets = [0; 16];
     octets[0] = 0xfd;
     octets[1..8].copy_from_slice(&global);

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::random::NoRandomness;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::config::{SecretError, open_secret, write_new};
@@ -176,9 +177,9 @@ pub enum StoreError {
     /// An administrator fixed the address for another device.
     #[error("the address is reserved for another device")]
     StaticLease,
-    /// The system gives no randomness.
-    #[error("no randomness from the system")]
-    Randomness,
+    /// An id, an invite or a token needs a number that nobody can guess.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
 }
 
 /// Times of things that are over are kept this long, so that a late user learns why.
@@ -250,7 +251,7 @@ impl Store {
             ),
             other @ (StoreError::Sqlite(_)
             | StoreError::Create(_)
-            | StoreError::Randomness
+            | StoreError::Randomness(_)
             | StoreError::StaticLease) => {
                 let (exit, next) = if other.is_wrong_file() {
                     (Exit::Usage, "restore the file from a backup")
@@ -297,10 +298,6 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 fn unix(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
-    crate::identity::random().map_err(|_| StoreError::Randomness)
 }
 
 #[cfg(test)]

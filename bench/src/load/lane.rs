@@ -11,6 +11,7 @@ use adit_net::carrier::Origin;
 use adit_net::carrier::esp::Cipher;
 use adit_net::udp::{EspSocket, Message, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
+use adit_program::random::random;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
 use adit_proto::esp::probe::Probe;
@@ -178,7 +179,7 @@ impl DataPlane<Session> for Way {
     fn claim_spi(&self) -> Option<Spi> {
         let worker = u8::try_from(self.home()).ok()?;
         let mut table = self.lanes.lane(self.home()).table();
-        let spi = Spi::choose(worker, random, |spi| table.contains_key(&spi))?;
+        let spi = Spi::choose(worker, random_number, |spi| table.contains_key(&spi))?;
         table.insert(spi, None);
         Some(spi)
     }
@@ -207,10 +208,9 @@ impl DataPlane<Session> for Way {
     }
 }
 
-/// A random number; if the system has none, one that makes SPIs collide until claiming them fails.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    aws_lc_rs::rand::fill(&mut bytes).map_or(0, |()| u32::from_ne_bytes(bytes))
+/// A random number for an SPI.
+fn random_number() -> u32 {
+    u32::from_ne_bytes(random().expect("the system has randomness: TLS came before"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! X25519 key pairs (RFC 7748) for other VPNs.
 
+use adit_program::random::random;
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
-use aws_lc_rs::rand;
 
 /// A key pair as bytes.
 #[derive(Clone)]
@@ -16,9 +16,7 @@ pub(super) struct KeyPair {
 impl KeyPair {
     /// Makes a new pair.
     pub(super) fn generate() -> Result<Self> {
-        let mut private = [0; 32];
-        rand::fill(&mut private).map_err(|_| anyhow!("the system gives no randomness"))?;
-        Self::of(private)
+        Self::of(random()?)
     }
 
     fn of(private: [u8; 32]) -> Result<Self> {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use adit_program::exit::Failure;
+use adit_program::random::random;
 use adit_program::task::{self, Task};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
@@ -129,7 +130,7 @@ impl<D: Dial> Driver<D> {
 
     async fn handle(&mut self, input: Input<D::Line>) {
         match input {
-            Input::Timeout => self.life.handle_timeout(random(), Instant::now()),
+            Input::Timeout => self.life.handle_timeout(random_number(), Instant::now()),
             Input::Attempted(Ok(success)) => self.handle_attempt_succeeded(success).await,
             Input::Attempted(Err(error)) => {
                 self.attempt = None;
@@ -221,7 +222,7 @@ impl<D: Dial> Driver<D> {
     fn handle_lost(&mut self, obstacle: Obstacle, reason: &str) {
         self.line = None;
         self.next_renewal_check = None;
-        self.life.handle_lost(obstacle, reason, random(), Instant::now());
+        self.life.handle_lost(obstacle, reason, random_number(), Instant::now());
         let state = self.life.state();
         if matches!(state, State::Reconnecting | State::Blocked) {
             warn!(%state, "the connection was lost");
@@ -231,7 +232,7 @@ impl<D: Dial> Driver<D> {
 
     fn fail_attempt(&mut self, obstacle: Obstacle, reason: &str) {
         let before = self.life.state();
-        self.life.handle_attempt_failed(obstacle, reason, random(), Instant::now());
+        self.life.handle_attempt_failed(obstacle, reason, random_number(), Instant::now());
         if self.life.state() == State::Blocked && before != State::Blocked {
             warn!("the gateway answers but refuses this device, or is not the right one; trying on slowly");
         }
@@ -369,11 +370,9 @@ async fn renewed(renewal: &mut Option<Task<Result<String, RenewalError>>>) -> Re
     }
 }
 
-/// A random number for the jitter; a fixed one if the system has none.
-fn random() -> u32 {
-    let mut bytes = [0xff; 4];
-    let filled = aws_lc_rs::rand::fill(&mut bytes);
-    filled.map_or(u32::MAX, |()| u32::from_ne_bytes(bytes))
+/// A random number for the jitter.
+fn random_number() -> u32 {
+    u32::from_ne_bytes(random().expect("the system has randomness: TLS came before"))
 }
 
 #[cfg(test)]

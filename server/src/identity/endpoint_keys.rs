@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use adit_net::quic::EndpointKeys;
+use adit_program::random::random;
 use zeroize::Zeroizing;
 
-use super::{IdentityError, random};
+use super::IdentityError;
 use crate::config::{read_secret, write_new};
 
 /// Length of the file: two keys of 32 bytes and one of 8.

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use adit_program::random::random;
 use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use subtle::ConstantTimeEq;
@@ -9,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
 use super::name::DEVICE_PREFIX;
-use super::{AuthError, Device, DeviceKind, Revoked, Store, StoreError, User, UserName, random, sha256, unix};
+use super::{AuthError, Device, DeviceKind, Revoked, Store, StoreError, User, UserName, sha256, unix};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
 const TOKEN_PREFIX: &str = "adit_";

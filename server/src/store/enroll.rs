@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
+use adit_program::random::random;
 use data_encoding::Specification;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
 use super::name::{DEVICE_PREFIX, clean_device_name};
-use super::{Device, DeviceKind, EnrollError, RenewError, Store, StoreError, random, sha256, unix};
+use super::{Device, DeviceKind, EnrollError, RenewError, Store, StoreError, sha256, unix};
 use crate::identity::DeviceCertificate;
 
 /// A device just enrolled.
@@ -161,7 +162,7 @@ fn insert_certificate(
 pub(super) fn new_device_id() -> Result<String, StoreError> {
     let mut specification = Specification::new();
     specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
-    let encoding = specification.encoding().map_err(|_| StoreError::Randomness)?;
+    let encoding = specification.encoding().expect("32 different symbols are an encoding");
     Ok(format!("{DEVICE_PREFIX}{}", encoding.encode(&random::<10>()?)))
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use adit_program::random::random;
 use rusqlite::{Transaction, params};
 
-use super::{Store, StoreError, UserName, random, sha256, unix};
+use super::{Store, StoreError, UserName, sha256, unix};
 
 impl Store {
     /// Makes a single-use invite for a user, who is created when needed; returns its code.
