@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use clap::{Parser, Subcommand};
 
-use crate::{compare, demo, instructions, load, measure, output, report};
+use crate::{compare, demo, instructions, load, measure, report};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -48,7 +49,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
-            output::error(&format!("{error:#}"));
+            output::note(&format!("adit-bench: {error:#}"));
             error.downcast_ref::<Failure>().map_or(Exit::Other, |failure| failure.exit).into()
         }
     }

@@ -13,18 +13,17 @@ mod text;
 mod trial;
 mod worktree;
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use anyhow::Result;
 use clap::Args;
 
 use crate::interrupt::Interrupt;
 use crate::measure::task::{Selection, Task, selected};
 use crate::measure::{blank, positive, subject};
-use crate::output;
 use crate::report::model::{Effort, Report};
 use crate::report::save;
 use crate::systems::{Programs, System, Variant, catalogue};
@@ -137,7 +136,7 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.check()?;
     let head = options.head.as_deref().unwrap_or(&options.base);
-    let builds = build::prepare([&options.base, head], &note)?;
+    let builds = build::prepare([&options.base, head], &output::note)?;
     // Before any thread exists, as the kernel demands.
     adit_lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
@@ -145,16 +144,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return self_check::run(options, &builds, times, interrupt);
     }
     if builds[0].is_same_as(&builds[1]) {
-        note("both builds are the same programs, byte for byte; a difference can only be noise");
+        output::note("both builds are the same programs, byte for byte; a difference can only be noise");
     }
     let comparison = compare(options, builds, options.plan(), interrupt)?;
     finish(options, &comparison)
-}
-
-/// Says something in passing.
-fn note(text: &str) {
-    // Whoever closed the output does not want to read it.
-    let _closed = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// One comparison.
@@ -170,7 +163,7 @@ fn compare(options: &Options, builds: [Build; 2], plan: Plan, interrupt: &Interr
     let (mut made, mut found) = (0, Vec::new());
     for look in &plan.looks {
         if made > 0 {
-            note(&format!("inconclusive after {made} rounds; {} more follow", look - made));
+            output::note(&format!("inconclusive after {made} rounds; {} more follow", look - made));
             trial.expect(look - made);
         }
         trial.rounds(Round::Builds, look - made)?;

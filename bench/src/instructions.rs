@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use anyhow::Result;
 use clap::Args;
 
 use crate::micro::{self, Subject};
-use crate::output;
 use baseline::{Baseline, Comparison, FLOOR};
 use environment::Environment;
 

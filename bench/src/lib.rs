@@ -8,6 +8,5 @@ mod interrupt;
 pub mod load;
 pub mod measure;
 pub mod micro;
-mod output;
 mod report;
 pub mod systems;

@@ -28,11 +28,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_program::output;
 use anyhow::{Context as _, Result, bail};
 
 use crate::interrupt::Interrupt;
 use crate::measure::accounting::resident;
-use crate::output;
 use capacity::Trial;
 use generator::{Generator, Load};
 use meter::Meter;

@@ -18,11 +18,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use adit_netem::Profile;
 use adit_program::closest;
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use anyhow::Result;
 use clap::Args;
 
 use crate::interrupt::Interrupt;
-use crate::output;
 use crate::report::machine::{Machine, Program};
 use crate::report::model::{Effort, Report, SCHEMA, Subject};
 use crate::report::{self, save, table};

@@ -15,10 +15,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use anyhow::Result;
 use clap::Args;
 
-use crate::output;
 use model::Report;
 use overlay::Overlay;
 

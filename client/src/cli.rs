@@ -3,7 +3,6 @@
 mod cleanup;
 mod detach;
 mod list;
-mod output;
 mod status;
 mod tunnel;
 
@@ -13,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use adit_proto::invite::Invite;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zeroize::Zeroizing;

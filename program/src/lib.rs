@@ -9,6 +9,7 @@ pub mod causes;
 pub mod closest;
 pub mod exit;
 pub mod file_lock;
+pub mod output;
 pub mod random;
 pub mod task;
 pub mod toml_error;

@@ -6,17 +6,19 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError, Problem, PublicAddress, Source, parse_public_address};
 use crate::init::Wishes;
 
 mod ask;
 mod check;
+mod columns;
 mod invite;
 mod list;
 mod log;
-mod output;
 mod verbs;
 
 /// Private VPN gateway: CONNECT-IP over HTTP/3 on port 443.
@@ -99,7 +101,8 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            output::ignore_closed(error.print());
+            // Nobody is left to tell of a closed output.
+            error.print().ok();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
@@ -107,7 +110,7 @@ pub fn main() -> ExitCode {
     match dispatch(arguments) {
         Ok(()) => Exit::Ok.into(),
         Err(refusal) => {
-            output::refusal(&refusal, json);
+            refusal.print(json);
             refusal.failure.exit.into()
         }
     }
@@ -117,6 +120,24 @@ pub fn main() -> ExitCode {
 struct Refusal {
     failure: Failure,
     problems: Vec<Problem>,
+}
+
+impl Refusal {
+    /// Prints the failure for people on standard error and, when asked for, for machines as one object on standard output.
+    fn print(&self, as_json: bool) {
+        if as_json {
+            let Failure { exit, what, reason, next } = &self.failure;
+            let problem =
+                |problem: &Problem| json!({ "what": problem.what, "reason": problem.reason, "next": problem.next });
+            let problems: Vec<Value> = self.problems.iter().map(problem).collect();
+            let mut error = json!({ "what": what, "reason": reason, "next": next, "exit": *exit as u8 });
+            if !problems.is_empty() {
+                error["problems"] = Value::Array(problems);
+            }
+            output::json(&json!({ "error": error }));
+        }
+        output::failure(&self.failure);
+    }
 }
 
 impl From<Failure> for Refusal {

@@ -3,6 +3,7 @@
 use std::iter;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -11,7 +12,6 @@ use super::judge::Verdict;
 use super::result::{Comparison, Plan};
 use super::{Options, compare, note, text};
 use crate::interrupt::Interrupt;
-use crate::output;
 use crate::report::save;
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
@@ -65,7 +65,7 @@ pub(super) fn run(options: &Options, builds: &[Build; 2], times: u32, interrupt:
     let mut comparisons = Vec::new();
     for (number, plan) in (1..=times).zip(plans) {
         let comparison = compare(options, builds.clone(), plan, interrupt)?;
-        note(&format!("{number} of {times}: {}", text::conclusion(&comparison)));
+        output::note(&format!("{number} of {times}: {}", text::conclusion(&comparison)));
         comparisons.push(comparison);
     }
     let check = SelfCheck::of(comparisons);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use adit_program::output;
 use anyhow::{Context, Error, Result};
 use serde::Serialize;
 
-use crate::output;
 use adit_lab::INTERNET_V4;
 
 /// Width of the column with the steps' names.

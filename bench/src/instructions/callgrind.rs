@@ -7,11 +7,11 @@ use std::io::ErrorKind;
 use std::process::{Command, Output, Stdio};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use anyhow::{Context as _, Result, bail};
 
 use super::environment::processor_features;
 use crate::micro::{self, Work};
-use crate::output;
 
 /// The function inside of which callgrind counts, wherever the compiler puts it.
 const COUNTED: &str = "*counted_round*";

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use adit_program::output;
 use anyhow::Result;
 
 use super::options::{Carrier, Options};
@@ -84,8 +85,7 @@ impl<'a> Watch<'a> {
         self.now.replace(Now { stage, began: Instant::now(), shown: None });
         if !self.terminal {
             let left = short(remaining(&self.plan, stage, Duration::ZERO));
-            // Whoever closed the output does not want to read it.
-            let _closed = writeln!(io::stderr().lock(), "{} ({left} left)", stage.words());
+            output::note(&format!("{} ({left} left)", stage.words()));
         }
         self.show();
     }

@@ -3,8 +3,9 @@
 use std::fs;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 
-use super::{Place, output};
+use super::Place;
 use crate::host::journal_failure;
 use crate::profile::{ProfileName, file_failure};
 use crate::run::lock::ClientLock;

@@ -11,12 +11,13 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use tracing::warn;
 
-use super::{Carrier, Place, UpArgs, dir_flag, output};
+use super::{Carrier, Place, UpArgs, dir_flag};
 use crate::profile::{ProfileName, file_failure};
 use crate::run::lock::ClientLock;
 
@@ -43,7 +44,7 @@ pub(super) fn spawn(place: &Place, args: &UpArgs, dir: Option<&Path>) -> Result<
             Ok(Exit::Ok.into())
         }
         None => {
-            output::error_text(&String::from_utf8_lossy(&report));
+            output::raw_error(&String::from_utf8_lossy(&report));
             let status = child.wait().map_err(|error| start_failure(&error))?;
             Ok(exit_code(status))
         }

@@ -1,9 +1,10 @@
 //! `list`.
 
 use adit_program::exit::Failure;
+use adit_program::output;
 use serde::Serialize;
 
-use super::{Place, dir_flag, output, status};
+use super::{Place, dir_flag, status};
 use crate::profile::Entry;
 
 /// One line of the listing.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use adit_net::control::{self, CallError};
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use serde_json::Value;
 
 use super::tunnel::call_failure;
-use super::{Place, cleanup, output};
+use super::{Place, cleanup};
 use crate::profile::ProfileName;
 use crate::run::Status;
 use crate::run::lock::ClientLock;

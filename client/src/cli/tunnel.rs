@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use adit_net::control::{self, CallError};
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use serde_json::Value;
 use tracing::debug;
 
-use super::{Carrier, Place, UpArgs, detach, output};
+use super::{Carrier, Place, UpArgs, detach};
 use crate::profile::ProfileName;
 use crate::run::lock::ClientLock;
 use crate::run::{self, Status, UpOptions};

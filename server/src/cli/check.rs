@@ -1,9 +1,10 @@
 //! `adit-server check`.
 
 use adit_program::exit::Failure;
+use adit_program::output;
 use serde_json::{Value, json};
 
-use super::{Place, Refusal, ask, output};
+use super::{Place, Refusal, ask, columns};
 use crate::config::Config;
 use crate::state;
 
@@ -12,7 +13,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     let config = state::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
     if place.json {
-        output::object(&json!({ "ok": true, "config": config.path, "status": status }));
+        output::json(&json!({ "ok": true, "config": config.path, "status": status }));
         return Ok(());
     }
     let mut lines = vec![("configuration", format!("{} is good", config.path.display()))];
@@ -25,7 +26,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     if let Some(status) = status {
         lines.push(("gateway", format!("running, sessions: {}", status["sessions"])));
     }
-    output::text(&output::aligned(&lines));
+    output::line(&columns::aligned(&lines));
     Ok(())
 }
 

@@ -4,13 +4,14 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use clap::Args;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Place, Refusal, ask, duration, output};
+use super::{Place, Refusal, ask, duration};
 use crate::admin::{InviteAnswer, TokenAnswer};
 
 /// Whom to invite.
@@ -32,7 +33,7 @@ pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Refusal> 
     let body = json!({ "user": flags.name, "lifetime_seconds": flags.expires.map(|expires| expires.as_secs()) });
     let answer = ask::ask(&config, "POST", "/invite", &body)?;
     if place.json {
-        output::object(&answer);
+        output::json(&answer);
         return Ok(());
     }
     let invite: InviteAnswer = decode(answer)?;
@@ -42,7 +43,7 @@ pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Refusal> 
         text.push_str(&format!("\n{}\n", qr_code(&invite.link)?));
     }
     text.push_str(&format!("\nOn the device run:\n\n  adit-client join --up '{}'", invite.link));
-    output::text(&text);
+    output::line(&text);
     Ok(())
 }
 
@@ -51,11 +52,11 @@ pub(super) fn token(place: &Place, name: &str) -> Result<(), Refusal> {
     let config = place.load()?;
     let answer = ask::ask(&config, "POST", "/token", &json!({ "user": name }))?;
     if place.json {
-        output::object(&answer);
+        output::json(&answer);
         return Ok(());
     }
     let token: TokenAnswer = decode(answer)?;
-    output::text(&format!(
+    output::line(&format!(
         "Token for {}, shown only now (device {}):\n\n  {}\n\n\
          A CONNECT-IP client sends it as `authorization: Bearer …`. Take it back with:\n\n  adit-server revoke {}{}",
         token.user,

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use adit_program::output;
 use serde_json::{Value, json};
 
-use super::output::{time, word};
-use super::{Place, Refusal, ask, output};
+use super::columns::{time, word};
+use super::{Place, Refusal, ask, columns};
 
 /// Lists the users.
 pub(super) fn users(place: &Place) -> Result<(), Refusal> {
@@ -15,7 +16,7 @@ pub(super) fn users(place: &Place) -> Result<(), Refusal> {
         });
         match rows.as_slice() {
             [] => "No users yet. Make one with `adit-server invite NAME`.".to_owned(),
-            rows => output::table(["NAME", "DEVICES", "OPEN INVITES", "SINCE"], rows),
+            rows => columns::table(["NAME", "DEVICES", "OPEN INVITES", "SINCE"], rows),
         }
     })
 }
@@ -35,7 +36,7 @@ pub(super) fn devices(place: &Place) -> Result<(), Refusal> {
         });
         match rows.as_slice() {
             [] => "No devices yet. Invite one with `adit-server invite NAME`.".to_owned(),
-            rows => output::table(["DEVICE", "USER", "NAME", "KIND", "SINCE", "REVOKED"], rows),
+            rows => columns::table(["DEVICE", "USER", "NAME", "KIND", "SINCE", "REVOKED"], rows),
         }
     })
 }
@@ -76,7 +77,7 @@ fn session_table(answer: &Value) -> String {
         "TX BYTES",
         "REORDERED",
     ];
-    if rows.is_empty() { "No sessions.".to_owned() } else { output::table(headings, &rows) }
+    if rows.is_empty() { "No sessions.".to_owned() } else { columns::table(headings, &rows) }
 }
 
 /// Shows the gateway at a glance.
@@ -96,7 +97,7 @@ fn glance(status: &Value) -> String {
     let drops = status["drops"].as_object();
     let drops: Vec<String> = drops.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}")).collect();
     lines.push(("dropped", if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") }));
-    output::aligned(&lines)
+    columns::aligned(&lines)
 }
 
 /// Shuts out a user or device.
@@ -104,11 +105,11 @@ pub(super) fn revoke(place: &Place, name: &str) -> Result<(), Refusal> {
     let config = place.load()?;
     let answer = ask::ask(&config, "POST", "/revoke", &json!({ "name": name }))?;
     if place.json {
-        output::object(&answer);
+        output::json(&answer);
         return Ok(());
     }
     let devices = answer["devices"].as_array().map_or(0, Vec::len);
-    output::text(&format!(
+    output::line(&format!(
         "Revoked {name}: devices {devices}, open invites {}, sessions ended {}.",
         answer["invites"], answer["sessions"]
     ));
@@ -119,9 +120,9 @@ fn list(place: &Place, path: &str, text: impl FnOnce(&Value) -> String) -> Resul
     let config = place.load()?;
     let answer = ask::ask(&config, "GET", path, &Value::Null)?;
     if place.json {
-        output::object(&answer);
+        output::json(&answer);
     } else {
-        output::text(&text(&answer));
+        output::line(&text(&answer));
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::output;
 use serde_json::json;
 
 use super::log::{self, LogFlags};
-use super::{InitFlags, Place, Refusal, Wishes, now, output, small_runtime};
+use super::{InitFlags, Place, Refusal, Wishes, columns, now, small_runtime};
 use crate::cleanup::clean_up;
 use crate::config::journal_path_of;
 use crate::init::{Made, init as make};
@@ -20,16 +21,16 @@ pub(super) fn init(place: &Place, flags: InitFlags) -> Result<(), Refusal> {
         Wishes { config: place.config.clone(), directory: flags.dir, public: flags.public, listen: flags.listen };
     let made = make(&wishes, now())?;
     if place.json {
-        output::object(&json!(made));
+        output::json(&json!(made));
         return Ok(());
     }
-    output::text(&report(place, &made));
+    output::line(&report(place, &made));
     Ok(())
 }
 
 fn report(place: &Place, made: &Made) -> String {
     let listen: Vec<String> = made.listen.iter().map(ToString::to_string).collect();
-    let facts = output::aligned(&[
+    let facts = columns::aligned(&[
         ("configuration", made.config.display().to_string()),
         ("keys and store", made.state_dir.display().to_string()),
         ("public address", made.public.join(", ")),
@@ -90,11 +91,11 @@ pub(super) fn cleanup(place: &Place) -> Result<(), Refusal> {
     let journal = journal_path_of(&place.source());
     let undone = small_runtime()?.block_on(clean_up(&journal))?;
     if place.json {
-        output::object(&json!({ "undone": undone, "journal": journal }));
+        output::json(&json!({ "undone": undone, "journal": journal }));
     } else if undone == 0 {
-        output::text(&format!("Nothing to clean up by {}.", journal.display()));
+        output::line(&format!("Nothing to clean up by {}.", journal.display()));
     } else {
-        output::text(&format!("Changes undone: {undone}."));
+        output::line(&format!("Changes undone: {undone}."));
     }
     Ok(())
 }

@@ -1,44 +1,6 @@
-//! What the user sees: text for people, one JSON object for machines.
+//! Text for people: names with values, tables, times.
 
-use std::io::{self, Write};
-
-use adit_program::exit::Failure;
-use serde_json::{Value, json};
-
-use super::Refusal;
-use crate::config::Problem;
-
-/// Prints text and a line end. A closed standard output is no error: whoever read it had enough.
-pub(super) fn text(text: &str) {
-    ignore_closed(writeln!(io::stdout(), "{text}"));
-}
-
-/// Prints one JSON object.
-pub(super) fn object(value: &Value) {
-    text(&value.to_string());
-}
-
-/// Prints a refusal for people on standard error and, when asked for, for machines as one object on standard output.
-pub(super) fn refusal(refusal: &Refusal, as_json: bool) {
-    let failure = &refusal.failure;
-    if as_json {
-        let Failure { exit, what, reason, next } = failure;
-        let problem =
-            |problem: &Problem| json!({ "what": problem.what, "reason": problem.reason, "next": problem.next });
-        let problems: Vec<Value> = refusal.problems.iter().map(problem).collect();
-        let mut error = json!({ "what": what, "reason": reason, "next": next, "exit": *exit as u8 });
-        if !problems.is_empty() {
-            error["problems"] = Value::Array(problems);
-        }
-        object(&json!({ "error": error }));
-    }
-    ignore_closed(writeln!(io::stderr(), "error: {failure}"));
-}
-
-/// Drops the error of writing to a closed pipe; there is nobody left to tell.
-pub(super) fn ignore_closed(result: io::Result<()>) {
-    drop(result);
-}
+use serde_json::Value;
 
 /// Names and values, the values aligned.
 pub(super) fn aligned(pairs: &[(&str, String)]) -> String {
