@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use adit_program::signals::Termination;
 use anyhow::{Context, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether the user wants the work to end.
 #[derive(Debug, Clone)]
@@ -15,21 +15,13 @@ impl Interrupt {
     /// Takes over INT and TERM for the rest of the process's life.
     pub(crate) fn listen() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-        let signals =
-            runtime.block_on(async { Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) });
-        let (mut interrupt, mut terminate) =
-            signals.map_err(|error: std::io::Error| error).context("listen for signals")?;
+        let mut termination = runtime.block_on(async { Termination::listen() }).context("listen for signals")?;
         let shared = Arc::new((Mutex::new(false), Condvar::new()));
         let wanted = Arc::clone(&shared);
         thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
-                    }
-                });
+                runtime.block_on(termination.wanted());
                 *wanted.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
                 wanted.1.notify_all();
             })

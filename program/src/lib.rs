@@ -11,5 +11,7 @@ pub mod exit;
 pub mod file_lock;
 pub mod output;
 pub mod random;
+pub mod service;
+pub mod signals;
 pub mod task;
 pub mod toml_error;

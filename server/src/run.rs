@@ -10,12 +10,12 @@ use adit_net::quic;
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::worker::Workers;
 use adit_program::exit::{Exit, Failure};
+use adit_program::service;
+use adit_program::signals::{Request, Signals};
 use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
 use adit_proto::policy::DestinationPolicy;
 use ipnet::IpNet;
-use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
 use crate::cleanup::host_failure;
@@ -95,13 +95,13 @@ struct Running {
 async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let mut running = start(loaded, changes).await?;
-    notify(NotifyState::Ready);
+    service::ready();
     tracing::info!("ready");
     let outcome = tokio::select! {
-        () = signals.wait(&running.gateway) => Ok(()),
+        () = obey(&mut signals, &running.gateway) => Ok(()),
         error = running.workers.failed() => Err(worker_failure(&error)),
     };
-    notify(NotifyState::Stopping);
+    service::stopping();
     tracing::info!("stopping");
     running.stop().await;
     outcome
@@ -225,43 +225,23 @@ fn worker_failure(error: &std::io::Error) -> Failure {
     Failure::new(Exit::Other, "TUN device", error.to_string(), "was it deleted? start the gateway again")
 }
 
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!(%error, "service manager not told");
-    }
-}
-
-/// The signals a gateway listens to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    statistics: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::new(Exit::Other, "signals", error.to_string(), ""));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hang_up: listen(SignalKind::hangup())?,
-            statistics: listen(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Returns when the gateway shall stop.
-    async fn wait(&mut self, gateway: &Gateway) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => tracing::warn!("the configuration is read at start only; restart to apply changes"),
-                _ = self.statistics.recv() => {
-                    let status = gateway.status();
-                    tracing::info!(sessions = status.sessions, uptime_seconds = status.uptime_seconds, drops = ?status.drops, "statistics");
-                }
-            }
+/// Does what signals ask for, until one asks the gateway to stop.
+async fn obey(signals: &mut Signals, gateway: &Gateway) {
+    loop {
+        match signals.next().await {
+            Request::Stop => return,
+            Request::HangUp => tracing::warn!("the configuration is read at start only; restart to apply changes"),
+            Request::Statistics => log_statistics(gateway),
         }
     }
+}
+
+fn log_statistics(gateway: &Gateway) {
+    let status = gateway.status();
+    tracing::info!(
+        sessions = status.sessions,
+        uptime_seconds = status.uptime_seconds,
+        drops = ?status.drops,
+        "statistics"
+    );
 }

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::file_lock::FileLock;
+use adit_program::signals::Termination;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal as SignalNumber, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::build::{PROGRAMS, git, short};
 
@@ -38,17 +38,15 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(super) struct Workshop {
     repository: PathBuf,
     runtime: Runtime,
-    signals: [Signal; 2],
+    termination: Termination,
 }
 
 impl Workshop {
     /// Opens it for the repository in a folder.
     pub(super) fn open(repository: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-        let listen = |kind| signal(kind).context("listen for signals");
-        let signals = runtime
-            .block_on(async { anyhow::Ok([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?]) })?;
-        Ok(Self { repository: repository.to_owned(), runtime, signals })
+        let termination = runtime.block_on(async { Termination::listen() }).context("listen for signals")?;
+        Ok(Self { repository: repository.to_owned(), runtime, termination })
     }
 
     /// The folder with the programs of a commit, which are built unless they are there.
@@ -88,11 +86,10 @@ impl Workshop {
                 say("waits for another comparison that builds");
                 is_told = true;
             }
-            let [interrupt, terminate] = &mut self.signals;
+            let termination = &mut self.termination;
             self.runtime.block_on(async {
                 tokio::select! {
-                    _ = interrupt.recv() => bail!("interrupted"),
-                    _ = terminate.recv() => bail!("interrupted"),
+                    () = termination.wanted() => bail!("interrupted"),
                     () = tokio::time::sleep(RETRY) => Ok(()),
                 }
             })?;
@@ -106,16 +103,15 @@ impl Workshop {
         command.args(PROGRAMS.iter().flat_map(|program| ["-p", program]));
         // In a group of its own, which ends as a whole.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-        let [interrupt, terminate] = &mut self.signals;
+        let termination = &mut self.termination;
         let (status, lines) = self.runtime.block_on(async {
             let mut child = command.spawn().context("start cargo")?;
-            let interrupted = tokio::select! {
+            tokio::select! {
                 ended = follow(&mut child, given) => return ended,
-                _ = interrupt.recv() => "interrupted",
-                _ = terminate.recv() => "interrupted",
-            };
+                () = termination.wanted() => {}
+            }
             end(&mut child).await;
-            bail!(interrupted)
+            bail!("interrupted")
         })?;
         if status.success() {
             return Ok(());

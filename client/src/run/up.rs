@@ -1,6 +1,5 @@
 //! `adit-client up`: one session in this process, with TUN device, host changes, control socket and signals.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use adit_net::control::{self, ControlServer};
 use adit_net::tun::Tun;
 use adit_net::worker;
 use adit_program::exit::{Exit, Failure};
-use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use adit_program::service;
+use adit_program::signals::{Request, Signals};
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::control::ControlHandler;
 use super::lock::ClientLock;
@@ -48,7 +47,7 @@ pub async fn up(options: UpOptions) -> Result<(), Failure> {
     let name = profile.name.clone();
     directories.create_for_running().map_err(|(path, error)| file_failure(&path.display().to_string(), &error))?;
     let _lock = ClientLock::acquire(&directories, &name)?;
-    let mut signals = Signals::new().map_err(|error| file_failure("signals", &error))?;
+    let mut signals = Signals::listen()?;
     let journal = directories.journal(&name);
     // Before the device is made: another's leftovers may bear its name.
     recover_others(&directories, &name).await;
@@ -113,21 +112,22 @@ async fn accompany(
     loop {
         tokio::select! {
             result = &mut ended => {
-                notify(&[NotifyState::Stopping]);
+                service::stopping();
                 return result;
             }
             signal = signals.next() => match signal {
-                Wanted::Stop => handle.stop().await,
-                Wanted::Statistics => log_statistics(&handle).await,
+                // A closed terminal must not leave routes behind.
+                Request::Stop | Request::HangUp => handle.stop().await,
+                Request::Statistics => log_statistics(&handle).await,
             },
             state = next_state(&mut snapshots) => {
-                notify(&[NotifyState::Status(state.label())]);
+                service::status(state.label());
                 if state == State::Connected
                     && let Some(announce) = on_connected.take()
                     && let Some(status) = handle.status().await
                 {
                     announce(&status);
-                    notify(&[NotifyState::Ready]);
+                    service::ready();
                 }
             }
         }
@@ -159,45 +159,4 @@ async fn log_statistics(handle: &SessionHandle) {
         drops = ?status.drops,
         "statistics"
     );
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager could not be told");
-    }
-}
-
-/// What a signal asks for.
-enum Wanted {
-    Stop,
-    Statistics,
-}
-
-/// The signals a client obeys.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    statistics: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            // A closed terminal must not leave routes behind.
-            hang_up: signal(SignalKind::hangup())?,
-            statistics: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wanted {
-        tokio::select! {
-            _ = self.terminate.recv() => Wanted::Stop,
-            _ = self.interrupt.recv() => Wanted::Stop,
-            _ = self.hang_up.recv() => Wanted::Stop,
-            _ = self.statistics.recv() => Wanted::Statistics,
-        }
-    }
 }
