@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::log::{self, Form};
 use adit_program::output;
 use adit_proto::invite::Invite;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -172,7 +173,8 @@ impl Place {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let detached = matches!(&cli.verb, Verb::Up(up) if up.detached);
-    start_tracing();
+    let form = Form::Text { colours: io::stderr().is_terminal() };
+    log::start(log::filter_from_environment(), form).expect("no other log was started");
     match run(cli) {
         Ok(code) => code,
         Err(failure) => {
@@ -269,23 +271,6 @@ fn read_invite() -> Result<Zeroizing<String>, Failure> {
         Failure::new(Exit::Usage, "standard input", error.to_string(), "give the invite as argument")
     })?;
     Ok(text)
-}
-
-fn start_tracing() {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
-    // Under the journal, lines bear a time already.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        subscriber.without_time().init();
-    } else {
-        subscriber.init();
-    }
 }
 
 #[cfg(test)]

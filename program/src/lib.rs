@@ -9,6 +9,7 @@ pub mod causes;
 pub mod closest;
 pub mod exit;
 pub mod file_lock;
+pub mod log;
 pub mod output;
 pub mod random;
 pub mod service;

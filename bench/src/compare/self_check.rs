@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::build::Build;
 use super::judge::Verdict;
 use super::result::{Comparison, Plan};
-use super::{Options, compare, note, text};
+use super::{Options, compare, text};
 use crate::interrupt::Interrupt;
 use crate::report::save;
 

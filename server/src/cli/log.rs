@@ -1,8 +1,7 @@
 //! The log of the running gateway.
 
+use adit_program::log::{self, Form};
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 /// How to log.
 #[derive(Debug, Args)]
@@ -23,20 +22,13 @@ enum Format {
     Json,
 }
 
-/// Starts logging to standard error; under journald, which adds its own, without times.
-pub(super) fn start(flags: &LogFlags) -> Result<(), String> {
-    let filter = EnvFilter::builder().parse(&flags.log).map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .with_span_events(FmtSpan::NONE);
-    let under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
-    let started = match (flags.log_format, under_journald) {
-        (Format::Json, _) => builder.json().try_init(),
-        (Format::Text, true) => builder.without_time().try_init(),
-        (Format::Text, false) => builder.try_init(),
-    };
-    started.map_err(|error| error.to_string())
+impl LogFlags {
+    /// Starts the log as the flags say.
+    pub(super) fn start(&self) -> Result<(), String> {
+        let form = match self.log_format {
+            Format::Text => Form::Text { colours: false },
+            Format::Json => Form::Json,
+        };
+        log::start(log::filter(&self.log)?, form)
+    }
 }

@@ -6,7 +6,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use serde_json::json;
 
-use super::log::{self, LogFlags};
+use super::log::LogFlags;
 use super::{InitFlags, Place, Refusal, Wishes, columns, now, small_runtime};
 use crate::cleanup::clean_up;
 use crate::config::journal_path_of;
@@ -71,7 +71,7 @@ fn dns_servers(made: &Made) -> String {
 /// Runs the gateway.
 pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
     let config = place.load()?;
-    log::start(flags).map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
+    flags.start().map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
     config.create_runtime_dir().map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
         let exit = if denied { Exit::Permission } else { Exit::Other };
