@@ -13,7 +13,7 @@ use futures::FutureExt;
 
 use crate::carrier::Carrier;
 use crate::counters::Counters;
-use crate::h3::close;
+use crate::http::h3::close;
 use crate::packet_buffer::PacketBuffer;
 use adit_program::task::{self, Task};
 use outbox::Outbox;

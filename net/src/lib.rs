@@ -8,7 +8,7 @@ pub mod control;
 pub mod counters;
 pub mod datagrams;
 pub mod enrollment;
-pub mod h3;
+pub mod http;
 pub mod memory;
 pub mod packet_buffer;
 pub mod quic;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use adit_net::carrier::Carrier as _;
 use adit_net::datagrams::Datagrams;
-use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::http::h3::H3Connection;
+use adit_net::http::stream::TunnelStream;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_net::quic::{self, EndpointKeys};
 use adit_net::tls::{self, ServerIdentity, spki_sha256};
@@ -71,7 +72,7 @@ fn echo_server(authority: &Authority) -> Server {
                 let known = if quic.peer_identity().is_some() { "yes" } else { "no" };
                 let http = H3Connection::start(quic, Role::Server);
                 while let Ok(stream) = http.accept_request().await {
-                    echo(stream, known).await;
+                    echo(stream.into(), known).await;
                 }
             });
         }
@@ -79,7 +80,7 @@ fn echo_server(authority: &Authority) -> Server {
     Server { address, _serving: serving }
 }
 
-async fn echo(mut stream: RequestStream, known: &str) {
+async fn echo(mut stream: TunnelStream, known: &str) {
     let Ok(body) = stream.read_body(1024 * 1024).await else { return };
     stream.send_headers(&[Field::new(":status", "200"), Field::new("known", known)]).await.unwrap();
     stream.send_data(&body).await.unwrap();
@@ -98,7 +99,7 @@ async fn connect(address: SocketAddr, tls: Arc<rustls::ClientConfig>) -> Result<
 async fn post(http: &H3Connection, body: &[u8]) -> Result<(String, Vec<u8>), String> {
     let settings = http.peer_settings().await.map_err(|error| error.to_string())?;
     assert!(settings.connect_protocol && settings.datagrams);
-    let mut stream = http.open_request().await.map_err(|error| error.to_string())?;
+    let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| error.to_string())?);
     let fields = [(":method", "POST"), (":scheme", "https"), (":authority", "gw.example"), (":path", "/")];
     let sent = stream.send_headers(&fields.map(|(name, value)| Field::new(name, value))).await;
     sent.map_err(|error| error.to_string())?;

@@ -129,6 +129,6 @@ impl Connection for Datagrams {
             Ending::Revoked => Code::REQUEST_REJECTED,
             Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
         };
-        adit_net::h3::close(self.quic(), code, ending.reason());
+        adit_net::http::h3::close(self.quic(), code, ending.reason());
     }
 }

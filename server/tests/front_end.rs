@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::Carrier;
 use adit_net::counters::Counters;
-use adit_net::h3::StreamError;
+use adit_net::http::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::http::h3::error::Code;
 use adit_server::gateway::{LiveGateway, OpenError};

@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
+use adit_net::carrier::esp::{EspControl, EspSetup};
 use adit_net::datagrams::Datagrams;
-use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::http::h3::H3Connection;
+use adit_net::http::stream::TunnelStream;
 use adit_net::{quic, tls};
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
@@ -84,7 +85,7 @@ pub(super) enum Pass {
 /// An accepted request for a tunnel.
 struct Tunnel {
     machine: Client,
-    stream: RequestStream,
+    stream: TunnelStream,
     session: Arc<Session>,
     datagrams: Arc<Datagrams>,
     esp: Option<EspControl<Session>>,
@@ -177,7 +178,7 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
         wants_dns: true,
         esp: plan.esp.then(Offer::default),
     });
-    let mut stream = http.open_request().await?;
+    let mut stream = TunnelStream::from(http.open_request().await?);
     stream.expect_tunnel();
     stream.send_headers(&machine.request()).await?;
     let Some(MessageEvent::Headers(response)) = stream.next_event().await? else {
@@ -188,7 +189,7 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
     let datagrams = Arc::new(Datagrams::new(http.quic().clone(), stream.id()));
     let session = Session::new(number, Arc::clone(&datagrams), Arc::clone(&way), Arc::clone(&shared.echoes));
     let session = Arc::new(session);
-    let esp = match (machine.esp(), exporter_secret(http.quic())) {
+    let esp = match (machine.esp(), stream.exporter_secret()) {
         (Some(negotiated), Some(mut secret)) => {
             let setup = EspSetup {
                 negotiated,

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_net::h3::close;
+use adit_net::http::h3::close;
 use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
 use adit_proto::range::RouteRange;

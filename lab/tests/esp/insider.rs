@@ -15,7 +15,7 @@ use adit_lab::traffic::{Direction, NumberedPlan, numbered};
 use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::carrier::{Carriers, Origin};
 use adit_net::datagrams::Datagrams;
-use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::udp::{EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
 use adit_net::{quic, tls};

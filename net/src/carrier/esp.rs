@@ -8,7 +8,7 @@ pub mod key_exchange;
 pub mod key_log;
 
 pub use cipher::Cipher;
-pub use control::{EspControl, EspError, EspSettings, EspSetup, exporter_secret};
+pub use control::{EspControl, EspError, EspSettings, EspSetup, Exporter, exporter_secret};
 
 /// Random bytes.
 fn random<const N: usize>() -> [u8; N] {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_net::h3::{H3Connection, close};
+use adit_net::http::h3::{H3Connection, close};
 use adit_program::task;
 use adit_proto::http::h3::error::Code;
 use adit_proto::role::Role;
@@ -76,7 +76,7 @@ async fn take_requests(
     loop {
         tokio::select! {
             accepted = http.accept_request() => match accepted {
-                Ok(stream) => { requests.spawn(Context::clone(context).handle(stream)); }
+                Ok(stream) => { requests.spawn(Context::clone(context).handle(stream.into())); }
                 Err(_connection_ended) => return,
             },
             Some(()) = login.recv(), if place.is_some() => place = None,

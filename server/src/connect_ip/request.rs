@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_net::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
-use adit_net::h3::{H3Connection, RequestStream, StreamError};
+use adit_net::http::StreamError;
+use adit_net::http::h3::H3Connection;
+use adit_net::http::stream::TunnelStream;
 use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, Rejection, Request};
 use adit_proto::connect_ip::server::reject;
 use adit_proto::connect_ip::template::Target;
 use adit_proto::datagram::Prefix;
 use adit_proto::http::field::Field;
-use adit_proto::http::h3::error::Code;
 use adit_proto::http::h3::message::MessageEvent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,19 +50,16 @@ pub(super) struct Refused {
 
 impl Context {
     /// Serves one request.
-    pub(super) async fn handle(self, mut stream: RequestStream) {
+    pub(super) async fn handle(self, mut stream: TunnelStream) {
         if let Err(error) = self.serve(&mut stream).await {
             tracing::debug!(%error, "request ended");
         }
     }
 
-    async fn serve(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
+    async fn serve(&self, stream: &mut TunnelStream) -> Result<(), StreamError> {
         let fields = match timeout(REQUEST_DEADLINE, first_headers(stream)).await {
             Ok(fields) => fields?,
-            Err(_elapsed) => {
-                stream.abort(Code::REQUEST_INCOMPLETE);
-                return Err(StreamError::Closed);
-            }
+            Err(_elapsed) => return Err(stream.abandon_incomplete()),
         };
         match Request::parse(&fields) {
             Ok(Incoming::ConnectIp(request)) => self.connect_ip(stream, &request).await,
@@ -71,7 +69,7 @@ impl Context {
         }
     }
 
-    async fn connect_ip(&self, stream: &mut RequestStream, request: &ConnectIpRequest) -> Result<(), StreamError> {
+    async fn connect_ip(&self, stream: &mut TunnelStream, request: &ConnectIpRequest) -> Result<(), StreamError> {
         if request.target != Target::ANY {
             return answer_status(stream, 501, &[]).await;
         }
@@ -139,7 +137,7 @@ impl Context {
         }
     }
 
-    async fn http(&self, stream: &mut RequestStream, request: &HttpRequest) -> Result<(), StreamError> {
+    async fn http(&self, stream: &mut TunnelStream, request: &HttpRequest) -> Result<(), StreamError> {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", ENROLL_PATH) => self.enroll(stream).await,
             ("POST", RENEW_PATH) => self.renew(stream).await,
@@ -148,7 +146,7 @@ impl Context {
         }
     }
 
-    async fn enroll(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
+    async fn enroll(&self, stream: &mut TunnelStream) -> Result<(), StreamError> {
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no enrolment request").await;
         };
@@ -164,7 +162,7 @@ impl Context {
         answer_json(stream, enrolled).await
     }
 
-    async fn renew(&self, stream: &mut RequestStream) -> Result<(), StreamError> {
+    async fn renew(&self, stream: &mut TunnelStream) -> Result<(), StreamError> {
         if !matches!(*self.peer, Peer::Certificate { .. }) {
             return answer_refusal(stream, 401, "no_certificate", "renewal needs the present device certificate").await;
         }
@@ -187,7 +185,7 @@ impl Context {
 
 /// Refuses a tunnel. Private fields go only to a client that named a private extension; others never see one.
 pub(super) async fn refuse(
-    stream: &mut RequestStream,
+    stream: &mut TunnelStream,
     request: &ConnectIpRequest,
     Refused { status, reason }: &Refused,
 ) -> Result<(), StreamError> {
@@ -196,7 +194,7 @@ pub(super) async fn refuse(
     answer_status(stream, *status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
 }
 
-async fn first_headers(stream: &mut RequestStream) -> Result<Vec<Field>, StreamError> {
+async fn first_headers(stream: &mut TunnelStream) -> Result<Vec<Field>, StreamError> {
     match stream.next_event().await? {
         Some(MessageEvent::Headers(fields)) => Ok(fields),
         Some(MessageEvent::Data(_) | MessageEvent::End) | None => Err(StreamError::Closed),
@@ -209,18 +207,15 @@ fn bearer_token(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-async fn read_json<T: DeserializeOwned>(stream: &mut RequestStream) -> Result<Option<T>, StreamError> {
+async fn read_json<T: DeserializeOwned>(stream: &mut TunnelStream) -> Result<Option<T>, StreamError> {
     match timeout(REQUEST_DEADLINE, stream.read_body(MAX_BODY)).await {
         Ok(body) => Ok(serde_json::from_slice(&body?).ok()),
-        Err(_elapsed) => {
-            stream.abort(Code::REQUEST_INCOMPLETE);
-            Err(StreamError::Closed)
-        }
+        Err(_elapsed) => Err(stream.abandon_incomplete()),
     }
 }
 
 async fn answer_json<T: Serialize>(
-    stream: &mut RequestStream,
+    stream: &mut TunnelStream,
     outcome: Result<Result<T, (u16, Refusal)>, tokio::task::JoinError>,
 ) -> Result<(), StreamError> {
     match outcome {
@@ -230,11 +225,11 @@ async fn answer_json<T: Serialize>(
     }
 }
 
-async fn answer_refusal(stream: &mut RequestStream, status: u16, code: &str, message: &str) -> Result<(), StreamError> {
+async fn answer_refusal(stream: &mut TunnelStream, status: u16, code: &str, message: &str) -> Result<(), StreamError> {
     answer_body(stream, status, &Refusal { code: code.to_owned(), message: message.to_owned() }).await
 }
 
-async fn answer_body<T: Serialize>(stream: &mut RequestStream, status: u16, body: &T) -> Result<(), StreamError> {
+async fn answer_body<T: Serialize>(stream: &mut TunnelStream, status: u16, body: &T) -> Result<(), StreamError> {
     let body = serde_json::to_vec(body).unwrap_or_default();
     let fields = [
         Field::new(":status", status.to_string()),
@@ -244,13 +239,13 @@ async fn answer_body<T: Serialize>(stream: &mut RequestStream, status: u16, body
     answer(stream, &fields, &body).await
 }
 
-async fn answer_status(stream: &mut RequestStream, status: u16, extra: &[Field]) -> Result<(), StreamError> {
+async fn answer_status(stream: &mut TunnelStream, status: u16, extra: &[Field]) -> Result<(), StreamError> {
     answer(stream, &reject(status, extra), &[]).await
 }
 
 /// Answers and ends our side. A client that leaves the answer unread loses its request, which else would keep its
 /// connection for ever.
-async fn answer(stream: &mut RequestStream, fields: &[Field], body: &[u8]) -> Result<(), StreamError> {
+async fn answer(stream: &mut TunnelStream, fields: &[Field], body: &[u8]) -> Result<(), StreamError> {
     let sent = timeout(FLUSH_DEADLINE, async {
         stream.send_headers(fields).await?;
         if body.is_empty() { Ok(()) } else { stream.send_data(body).await }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::esp::key_exchange::ExchangeError;
-use adit_net::carrier::esp::{EspControl, EspError, EspSettings, EspSetup, exporter_secret};
+use adit_net::carrier::esp::{EspControl, EspError, EspSettings, EspSetup};
 use adit_net::datagrams::Datagrams;
-use adit_net::h3::{RequestStream, StreamError};
+use adit_net::http::StreamError;
+use adit_net::http::stream::TunnelStream;
 use adit_proto::connect_ip::request::ConnectIpRequest;
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
 use adit_proto::esp::field::Answer;
@@ -41,13 +42,12 @@ impl Drop for Opened {
 /// Opens the session of an authenticated device and serves it until the stream or the connection ends.
 pub(super) async fn run(
     context: &Context,
-    stream: &mut RequestStream,
+    stream: &mut TunnelStream,
     request: &ConnectIpRequest,
     device: Device,
 ) -> Result<(), StreamError> {
     let front_end = &*context.front_end;
-    let quic = context.http.quic();
-    let datagrams = Arc::new(Datagrams::new(quic.clone(), stream.id()));
+    let datagrams = Arc::new(Datagrams::new(context.http.quic().clone(), stream.id()));
     let opened = match open(front_end, device, Arc::clone(&datagrams)).await {
         Ok(session) => Opened { gateway: Arc::clone(&front_end.gateway), session },
         Err(error) => {
@@ -56,7 +56,7 @@ pub(super) async fn run(
         }
     };
     let session = &opened.session;
-    let mut negotiated = negotiate(front_end, request, quic);
+    let mut negotiated = negotiate(front_end, request, stream);
     let mut machine = Server::new(
         request,
         Assignment {
@@ -82,10 +82,10 @@ struct Negotiated {
 }
 
 /// Decides whether the session may use ESP.
-fn negotiate(front_end: &FrontEnd, request: &ConnectIpRequest, quic: &quinn::Connection) -> Option<Negotiated> {
+fn negotiate(front_end: &FrontEnd, request: &ConnectIpRequest, stream: &TunnelStream) -> Option<Negotiated> {
     let EspSettings { offer, policy } = front_end.esp.as_ref()?;
     let answer = offer.choose(request.esp.as_ref()?)?;
-    let secret = exporter_secret(quic);
+    let secret = stream.exporter_secret();
     if secret.is_none() {
         tracing::warn!("session stays on quic: its connection gives no secret");
     }
@@ -133,7 +133,7 @@ struct Tunnel<'a> {
 
 impl Tunnel<'_> {
     /// Follows the client's capsules, and keeps the SAs alive, until the stream ends.
-    async fn follow(mut self, stream: &mut RequestStream) -> Result<(), StreamError> {
+    async fn follow(mut self, stream: &mut TunnelStream) -> Result<(), StreamError> {
         loop {
             let handled = tokio::select! {
                 event = stream.next_event() => self.handle(event?),
@@ -193,7 +193,7 @@ fn breach(error: &EspError) -> Fault {
 }
 
 /// Sends what the machine has to say in one piece, so that the client sees one change of its network, not three.
-async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), StreamError> {
+async fn flush(machine: &mut Server, stream: &mut TunnelStream) -> Result<(), StreamError> {
     let mut capsules = Vec::new();
     while let Some(capsule) = machine.poll_transmit() {
         capsules.extend(capsule);
@@ -206,7 +206,7 @@ async fn flush(machine: &mut Server, stream: &mut RequestStream) -> Result<(), S
 }
 
 /// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].
-pub(super) fn unread(stream: &mut RequestStream) -> StreamError {
+pub(super) fn unread(stream: &mut TunnelStream) -> StreamError {
     stream.fail(Fault::Excessive("the client does not read what it is told"))
 }
 

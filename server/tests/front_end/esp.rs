@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use adit_host::{LinkSettings, Netlink};
-use adit_net::h3::StreamError;
+use adit_net::http::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::capsule::{Capsule, CapsuleDecoder};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Origin;
 use adit_net::enrollment::EnrollRequest;
-use adit_net::h3::{H3Connection, RequestStream, StreamError};
+use adit_net::http::StreamError;
+use adit_net::http::h3::H3Connection;
+use adit_net::http::stream::TunnelStream;
 use adit_net::quic::{self, EndpointKeys};
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::tun::Tun;
@@ -262,7 +264,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) reason: Option<String>,
     /// Keeps the tunnel open.
-    pub(crate) stream: RequestStream,
+    pub(crate) stream: TunnelStream,
 }
 
 /// Asks for a tunnel.
@@ -284,9 +286,9 @@ pub(crate) async fn tunnel_at(http: &H3Connection, path: &str, bearer: Option<&s
 }
 
 /// Sends a request for a tunnel and does not wait for the answer.
-pub(crate) async fn ask(http: &H3Connection, path: &str, bearer: Option<&str>) -> Result<RequestStream, StreamError> {
+pub(crate) async fn ask(http: &H3Connection, path: &str, bearer: Option<&str>) -> Result<TunnelStream, StreamError> {
     http.peer_settings().await?;
-    let mut stream = http.open_request().await?;
+    let mut stream = TunnelStream::from(http.open_request().await?);
     stream.expect_tunnel();
     stream.send_headers(&request(path, bearer)).await?;
     Ok(stream)

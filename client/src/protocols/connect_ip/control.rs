@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::esp::EspError;
-use adit_net::h3::{H3Connection, RequestStream, StreamError};
+use adit_net::http::StreamError;
+use adit_net::http::h3::H3Connection;
+use adit_net::http::stream::TunnelStream;
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent, ResponseError};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
@@ -31,7 +33,7 @@ const REASON_FIELD: &str = "adit-reason";
 /// An accepted CONNECT-IP request.
 pub(super) struct Tunnel {
     http: H3Connection,
-    stream: RequestStream,
+    stream: TunnelStream,
     machine: Client,
     settings: NetworkSettings,
 }
@@ -66,7 +68,7 @@ pub(super) async fn request(
         wants_dns: true,
         esp,
     });
-    let mut stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
+    let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| explain(&error, remote))?);
     stream.expect_tunnel();
     stream.send_headers(&machine.request()).await.map_err(|error| stream_error(error, remote))?;
     let mut tunnel = Tunnel { http, stream, machine, settings: NetworkSettings::default() };
@@ -177,7 +179,7 @@ async fn follow(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut announced_mtu = None;
     let mut liveness = Liveness::default();
-    let mut esp = Esp::start(&tunnel.machine, quic, data);
+    let mut esp = Esp::start(&tunnel.machine, &tunnel.stream, quic.remote_address(), data);
     loop {
         esp.send_capsules(&mut tunnel.machine);
         tunnel.flush().await?;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_net::carrier::esp::{EspControl, EspError, EspSetup, exporter_secret};
+use adit_net::carrier::esp::{EspControl, EspError, EspSetup};
+use adit_net::http::stream::TunnelStream;
 use adit_proto::connect_ip::client::Client;
 use adit_proto::esp::capsule::EspCapsule;
 
@@ -22,9 +23,9 @@ struct Negotiated {
 }
 
 impl Esp {
-    /// Starts the first epoch if the gateway accepted the offer of `machine`.
-    pub(super) fn start(machine: &Client, quic: &quinn::Connection, data: &DataPath) -> Self {
-        Self(negotiate(machine, quic, data))
+    /// Starts the first epoch if the gateway, whose address is given, accepted the offer of `machine`.
+    pub(super) fn start(machine: &Client, stream: &TunnelStream, gateway: SocketAddr, data: &DataPath) -> Self {
+        Self(negotiate(machine, stream, gateway, data))
     }
 
     /// Takes a capsule of the gateway.
@@ -71,12 +72,11 @@ impl Esp {
     }
 }
 
-fn negotiate(machine: &Client, quic: &quinn::Connection, data: &DataPath) -> Option<Negotiated> {
+fn negotiate(machine: &Client, stream: &TunnelStream, gateway: SocketAddr, data: &DataPath) -> Option<Negotiated> {
     let (negotiated, path) = (machine.esp()?, data.packets().path()?);
     let policy = path.esp()?.policy;
-    let remote = quic.remote_address();
-    let gateway = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-    let mut secret = exporter_secret(quic)?;
+    let gateway = SocketAddr::new(gateway.ip().to_canonical(), gateway.port());
+    let mut secret = stream.exporter_secret()?;
     let setup = EspSetup {
         negotiated,
         secret: &mut secret,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::enrollment::MAX_BODY;
-use adit_net::h3::{H3Connection, RequestStream, StreamError};
+use adit_net::http::StreamError;
+use adit_net::http::h3::H3Connection;
+use adit_net::http::stream::TunnelStream;
 use adit_proto::http::field::{Field, status};
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;
@@ -42,8 +44,8 @@ pub async fn post(
         let dialled = dial(host, addresses, tls, mark, timeout).await?;
         let remote = dialled.quic.remote_address();
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
-        let mut stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
-        let answered = exchange(&mut stream, &authority(host, port), path, body).await;
+        let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
+        let answered = exchange(stream.into(), &authority(host, port), path, body).await;
         let (status, body) = answered.map_err(|error| stream_error(error, remote))?;
         Ok(Answer { status, body, remote })
     };
@@ -54,7 +56,7 @@ pub async fn post(
 }
 
 async fn exchange(
-    stream: &mut RequestStream,
+    mut stream: TunnelStream,
     authority: &str,
     path: &str,
     body: &[u8],

@@ -31,7 +31,7 @@ use crate::carrier::{Carriers, EspRoute, Origin, Signals};
 use crate::worker::{DataPlane, Report};
 use epochs::Epochs;
 
-pub use setup::{EspError, EspSettings, EspSetup, exporter_secret};
+pub use setup::{EspError, EspSettings, EspSetup, Exporter, exporter_secret};
 
 /// Reports of workers that wait for the control side; more are dropped, and probes are repeated. 5 KiB.
 const MAX_REPORTS: usize = 64;

@@ -4,10 +4,10 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use adit_net::carrier::Carriers;
-use adit_net::carrier::esp::EspSettings;
+use adit_net::carrier::esp::{EspSettings, exporter_secret};
 use adit_net::counters::Counters;
 use adit_net::datagrams::Datagrams;
-use adit_net::h3::{H3Connection, RequestStream};
+use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::tun::Tun;
 use adit_net::udp::{Group, bind_group};
 use adit_net::worker::{DataPlane, Routing, Settings, Workers};

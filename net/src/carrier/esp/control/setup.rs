@@ -40,10 +40,22 @@ pub enum EspError {
     NoSpi,
 }
 
+/// A connection whose TLS gives both of its ends the same secrets (RFC 8446 section 7.5).
+pub trait Exporter {
+    /// Fills `secret` with what the label stands for; `None` if the handshake is not done.
+    fn export(&self, label: &[u8], secret: &mut [u8]) -> Option<()>;
+}
+
+impl Exporter for quinn::Connection {
+    fn export(&self, label: &[u8], secret: &mut [u8]) -> Option<()> {
+        self.export_keying_material(secret, label, &[]).ok()
+    }
+}
+
 /// Takes the secret of ESP from an established connection; `None` if its handshake is not done.
-pub fn exporter_secret(quic: &quinn::Connection) -> Option<[u8; SECRET_LEN]> {
+pub fn exporter_secret(connection: &impl Exporter) -> Option<[u8; SECRET_LEN]> {
     let mut secret = [0; SECRET_LEN];
-    quic.export_keying_material(&mut secret, EXPORTER_LABEL, &[]).ok()?;
+    connection.export(EXPORTER_LABEL, &mut secret)?;
     Some(secret)
 }
 

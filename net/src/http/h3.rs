@@ -17,28 +17,10 @@ use tokio::sync::watch;
 
 use adit_program::task::{self, Task};
 
+use super::StreamError;
+
 /// Bytes taken from a stream at a time.
 const READ_SIZE: usize = 16 * 1024;
-
-/// Why a request stream cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// The peer broke the protocol; the stream or connection was closed with this error.
-    #[error("HTTP/3 error {:#x}: {}", .0.code().value(), .0.reason())]
-    Protocol(Error),
-    /// The peer abandoned the stream with this code.
-    #[error("the peer ended the stream with code {0:#x}")]
-    Reset(u64),
-    /// The connection is gone.
-    #[error(transparent)]
-    Connection(#[from] quinn::ConnectionError),
-    /// We closed the stream ourselves.
-    #[error("the stream is closed")]
-    Closed,
-    /// The message is larger than the caller allows.
-    #[error("the message is longer than {0} bytes")]
-    TooLong(usize),
-}
 
 /// One HTTP/3 connection; dropping it closes the QUIC connection, too.
 pub struct H3Connection {
@@ -174,6 +156,11 @@ pub struct RequestStream {
 }
 
 impl RequestStream {
+    /// The QUIC connection underneath.
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.quic
+    }
+
     /// The QUIC stream ID (RFC 9000 section 2.1).
     pub fn id(&self) -> u64 {
         self.send.id().into()
@@ -204,21 +191,6 @@ impl RequestStream {
         self.decoder.expect_tunnel();
     }
 
-    /// Reads what is left of the message's body, at most `limit` bytes.
-    pub async fn read_body(&mut self, limit: usize) -> Result<Vec<u8>, StreamError> {
-        let mut body = Vec::new();
-        while let Some(event) = self.next_event().await? {
-            if let MessageEvent::Data(data) = event {
-                if body.len() + data.len() > limit {
-                    self.abort(Code::EXCESSIVE_LOAD);
-                    return Err(StreamError::TooLong(limit));
-                }
-                body.extend_from_slice(&data);
-            }
-        }
-        Ok(body)
-    }
-
     /// Sends a HEADERS frame.
     pub async fn send_headers(&mut self, fields: &[Field]) -> Result<(), StreamError> {
         self.write(&encode_headers(fields)).await
@@ -247,8 +219,13 @@ impl RequestStream {
         StreamError::Protocol(error)
     }
 
+    /// Abandons a request that did not come whole in time.
+    pub fn abandon_incomplete(&mut self) {
+        self.abort(Code::REQUEST_INCOMPLETE);
+    }
+
     /// Abandons both directions of the stream with a code.
-    pub fn abort(&mut self, code: Code) {
+    fn abort(&mut self, code: Code) {
         let _already_closed = self.send.reset(var_int(code.value()));
         let _already_ended = self.recv.stop(var_int(code.value()));
     }
