@@ -4,6 +4,7 @@ mod html;
 pub(crate) mod machine;
 pub(crate) mod markdown;
 mod markup;
+pub(crate) mod metric;
 pub(crate) mod model;
 mod overlay;
 mod plot;

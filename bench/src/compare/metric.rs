@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::report::model::COSTS;
+use crate::report::metric::COSTS;
 
 /// What identifies a figure: its task and its name, such as `tcp-up` and `rate`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use adit_netem::Profile as Network;
 use adit_program::exit::{Exit, Failure};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -12,20 +13,15 @@ use serde_json::Value;
 
 use super::machine::{Machine, Program};
 use super::save;
-use super::summary::summarise;
-use adit_netem::Profile as Network;
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
 pub(crate) const SCHEMA: &str = "adit-bench/1";
-/// Units of which less is better.
-pub(crate) const COSTS: [&str; 6] = ["µs", "ms", "s", "s/GB", "KiB", "MiB"];
-
 /// Everything about one measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Always [`SCHEMA`] here.
     pub(crate) schema: String,
-    /// What the program was told to do: `run` or `peers`.
+    /// What the program was told to do: `run`, `peers` or `compare`.
     pub(crate) command: String,
     /// Version of this program.
     pub(crate) version: String,
@@ -251,13 +247,6 @@ impl Report {
     /// Whether a system of this name took part.
     pub(crate) fn took_part(&self, name: &str) -> bool {
         self.systems.iter().any(|one| one.name == name && one.missing.is_none())
-    }
-
-    /// Computes the summary from the runs, with ratios to the first of `references` that took part.
-    pub(crate) fn summarise<'a>(&mut self, references: impl IntoIterator<Item = &'a str>) {
-        let reference = references.into_iter().find(|name| self.took_part(name)).map(str::to_owned);
-        self.summary = summarise(&self.tasks, &self.systems, &self.runs, reference.as_deref());
-        self.reference = reference;
     }
 
     /// One line about the circumstances, for people.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::model::{COSTS, Figure, Report, Run, Subject};
-use super::table::tells_of_trouble;
 use adit_netem::Profile;
+
+use super::metric::{COSTS, tells_of_trouble};
+use super::model::{Figure, Report, Run, Subject};
 
 /// Tasks whose figures come first where there is little room.
 const MAIN: [&str; 6] = ["tcp-up", "tcp-down", "udp1200-loss", "udp64-loss", "rtt-idle", "rtt-load"];

@@ -1,12 +1,19 @@
 //! Medians over the rounds, and what a median is.
 
-use super::model::{Figure, Run, Subject};
+use super::metric::{DROPS, is_percentile};
+use super::model::{Figure, Report, Run, Subject};
 
-/// Metrics that begin so count packets dropped for one reason, and are there only where there were any.
-pub(super) const DROPS: &str = "drop_";
+impl Report {
+    /// Computes the summary from the runs, with ratios to the first of `references` that took part.
+    pub(crate) fn summarise<'a>(&mut self, references: impl IntoIterator<Item = &'a str>) {
+        let reference = references.into_iter().find(|name| self.took_part(name)).map(str::to_owned);
+        self.summary = summarise(&self.tasks, &self.systems, &self.runs, reference.as_deref());
+        self.reference = reference;
+    }
+}
 
 /// All figures, ordered by task, metric and system.
-pub(super) fn summarise(tasks: &[String], systems: &[Subject], runs: &[Run], reference: Option<&str>) -> Vec<Figure> {
+fn summarise(tasks: &[String], systems: &[Subject], runs: &[Run], reference: Option<&str>) -> Vec<Figure> {
     let mut figures = Vec::new();
     for task in tasks {
         let of_task: Vec<&Run> = runs.iter().filter(|run| run.task.as_ref() == Some(task)).collect();
@@ -58,11 +65,6 @@ pub(crate) fn median(metric: &str, sorted: &[f64]) -> Option<f64> {
     let upper = sorted.get(sorted.len() / 2)?;
     let lower = sorted.get((sorted.len() - 1) / 2)?;
     Some(if is_percentile(metric) { *lower } else { f64::midpoint(*lower, *upper) })
-}
-
-/// Whether a metric is a percentile, such as `p99.9`.
-fn is_percentile(metric: &str) -> bool {
-    metric.strip_prefix('p').is_some_and(|number| number.parse::<f64>().is_ok())
 }
 
 #[cfg(test)]

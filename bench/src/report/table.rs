@@ -2,24 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::metric::tells_of_trouble;
 use super::model::{Figure, Report, Run, Subject};
 use super::overlay::Overlay;
-use super::summary::DROPS;
 
-/// Metrics that are shown only where one of their values is not zero: they say that something was lost or mended.
-const QUIET: [&str; 11] = [
-    "retransmits",
-    "checksum_errors",
-    "out_of_order",
-    "reordering",
-    "udp_buffer_drops",
-    "device_drops",
-    "relay_overrun",
-    "reordered",
-    "duplicated",
-    "lost",
-    "sender_limited",
-];
 /// Metrics that are in the JSON object only.
 const HIDDEN: [&str; 7] = [
     "cpu_user",
@@ -30,11 +16,6 @@ const HIDDEN: [&str; 7] = [
     "cpu_gateway_system",
     "machine_cpu",
 ];
-
-/// Whether a metric counts what was lost or mended, so that its usual value is zero.
-pub(super) fn tells_of_trouble(metric: &str) -> bool {
-    QUIET.contains(&metric) || metric.starts_with(DROPS)
-}
 
 /// The tables of several files, one after the other, each under its name.
 pub(super) fn of_all(overlay: &Overlay<'_>) -> String {

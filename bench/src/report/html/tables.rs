@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::super::markup::Markup;
+use super::super::metric::tells_of_trouble;
 use super::super::overlay::{Entrant, Metric, Overlay};
-use super::super::table::{number, tells_of_trouble};
+use super::super::table::number;
 use super::{system_head, table};
 
 /// One row for each system, one column for each main metric.
