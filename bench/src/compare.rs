@@ -4,6 +4,7 @@
 //! show how much equal builds differ here. Then come rounds of both until the verdict is clear or there were enough.
 
 mod build;
+mod git;
 mod judge;
 mod metric;
 mod result;

@@ -1,17 +1,14 @@
 //! The two builds that are compared, as the command line names them: folders, or revisions of a git repository.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use adit_program::exit::{Exit, Failure};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::worktree::Workshop;
+use super::git::{git, short};
+use super::worktree::{PROGRAMS, Workshop};
 use crate::report::machine::Program;
-
-/// The programs of a build, gateway first.
-pub(super) const PROGRAMS: [&str; 2] = ["adit-server", "adit-client"];
 
 /// Where the programs of one side come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +46,6 @@ impl Build {
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         self.programs == other.programs && self.programs.iter().all(|program| program.sha256.is_some())
     }
-}
-
-/// A commit's name as people write it.
-pub(super) fn short(commit: &str) -> &str {
-    commit.get(..10).unwrap_or(commit)
 }
 
 /// Finds out what `given` means: a folder with both programs, else a revision.
@@ -138,16 +130,6 @@ pub(super) fn prepare(given: [&str; 2], say: &dyn Fn(&str)) -> Result<[Build; 2]
     };
     let [base_source, head_source] = &sources;
     Ok([ready(base, base_source)?, ready(head, head_source)?])
-}
-
-/// What git says to a question; fails with what it says of the reason.
-pub(super) fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new("git");
-    // Hooks are for people who change a repository.
-    command.args(["-c", "core.hooksPath=/dev/null"]).arg("-C").arg(folder).args(arguments).stdin(Stdio::null());
-    let Output { status, stdout, stderr } = command.output().map_err(|error| format!("git: {error}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if status.success() { Ok(text(&stdout)) } else { Err(text(&stderr)) }
 }
 
 #[cfg(test)]

@@ -21,8 +21,10 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
 
-use super::build::{PROGRAMS, git, short};
+use super::git::{git, short};
 
+/// The programs of a build, gateway first.
+pub(super) const PROGRAMS: [&str; 2] = ["adit-server", "adit-client"];
 /// Lines of a failed build that are shown.
 const LAST_LINES: usize = 20;
 /// Characters of a line that are shown while it builds.
