@@ -24,7 +24,8 @@ enum Command {
     Run(measure::Options),
     /// Measure Adit and every other VPN installed here, in turns, and compare them.
     Peers(measure::Options),
-    /// Show what `run` or `peers` wrote: as text, as a page with plots, or as Markdown; several files beside each other.
+    /// Show what `run` or `peers` wrote: as text, as a page with plots, or as Markdown; several files beside each
+    /// other.
     Report(report::Options),
     /// Compare two builds of Adit in turns, and tell whether the second is slower: exit code 0 no, 8 yes, 9 unclear.
     Compare(compare::Options),
@@ -35,7 +36,6 @@ enum Command {
 }
 
 /// Runs the program; must be called while the process has a single thread.
-#[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),

@@ -131,7 +131,6 @@ impl Options {
 /// Compares two builds and reports; must be called while the process has a single thread.
 ///
 /// # Errors
-///
 /// Fails with exit code 8 where the second build is slower and with 9 where that stays open, after the report; with 2
 /// where a build is not found, and where the system permits no lab, a build fails, or the user interrupts.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -151,7 +150,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     finish(options, &comparison)
 }
 
-/// One comparison.
 fn compare(options: &Options, builds: [Build; 2], plan: Plan, interrupt: &Interrupt) -> Result<Comparison> {
     let started = Instant::now();
     let tasks = selected(&options.tasks);

@@ -25,7 +25,6 @@ pub struct Options {
 /// Runs the demo and reports on the standard output; must be called while the process has a single thread.
 ///
 /// # Errors
-///
 /// Fails at the first step that does, with what the programs said last.
 pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::start(options.json);

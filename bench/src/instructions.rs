@@ -44,9 +44,9 @@ pub struct Options {
 /// Counts, and compares or writes what was asked for.
 ///
 /// # Errors
-/// [`Exit::Regression`] if a count grew by more than the limit and 16 instructions, [`Exit::Inconclusive`] if the baseline is of another
-/// processor, [`Exit::Unsupported`] without valgrind, [`Exit::Usage`] for a name or a file that is wrong, as that of a
-/// baseline of other subjects is.
+/// [`Exit::Regression`] if a count grew by more than the limit and 16 instructions, [`Exit::Inconclusive`] if the
+/// baseline is of another processor, [`Exit::Unsupported`] without valgrind, [`Exit::Usage`] for a name or a file that
+/// is wrong, as that of a baseline of other subjects is.
 pub fn run(options: &Options) -> Result<()> {
     if let Some(name) = &options.inside {
         return callgrind::inside(name);
@@ -111,6 +111,7 @@ fn judge(
     environment: &Environment,
     options: &Options,
 ) -> Result<()> {
+    // What is no failure, but worth knowing.
     for difference in environment.differences(&base.made_with) {
         output::line(&format!("note: {difference}"));
     }
@@ -118,6 +119,7 @@ fn judge(
     for change in &less {
         output::line(&format!("better: {change}"));
     }
+    // Counts that cannot be compared: other subjects, or other code for another processor.
     let next = "find what made the packet path longer; if it is meant to be, run `just instructions-baseline` and \
                 commit the file";
     let what = path.display().to_string();
@@ -131,6 +133,7 @@ fn judge(
             "its counts are of another processor than valgrind shows here, on which the ciphers take other code";
         return Err(Failure::new(Exit::Inconclusive, what, reason, "run it where the baseline was made").into());
     }
+    // The verdict.
     if !more.is_empty() {
         let list: Vec<String> = more.iter().map(|change| format!("\n    {change}")).collect();
         let reason = format!(

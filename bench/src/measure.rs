@@ -1,7 +1,7 @@
 //! End-to-end measurements of Adit and of others, in turns, so that the machine's moods meet all alike.
 //!
-//! A round starts every system once, in a lab of its own, and lets it do every task; the next round begins with the next
-//! system. What is reported is the median over the rounds, with the lowest and highest value beside it.
+//! A round starts every system once, in a lab of its own, and lets it do every task; the next round begins with the
+//! next system. What is reported is the median over the rounds, with the lowest and highest value beside it.
 
 pub(crate) mod accounting;
 pub(crate) mod disturbance;
@@ -44,7 +44,8 @@ pub enum Scope {
 /// What a measurement can be told.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// What to measure; a group such as tcp, tcp4, udp, udp64, rtt, cpu or memory stands for its members [default: all].
+    /// What to measure; a group such as tcp, tcp4, udp, udp64, rtt, cpu or memory stands for its members [default:
+    /// all].
     #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
     only: Vec<Selection>,
     /// What takes part, by name [default: all that are installed].
@@ -65,8 +66,8 @@ pub struct Options {
     /// Let each packet be alone on the cable, as on a real one: segmentation off, merging at reception on.
     #[arg(long)]
     wire: bool,
-    /// What the network between client and gateway does to packets: clean, dsl, lte, transatlantic, lossy-wifi, or a file
-    /// in TOML; implies --wire [default: a bare cable].
+    /// What the network between client and gateway does to packets: clean, dsl, lte, transatlantic, lossy-wifi, or a
+    /// file in TOML; implies --wire [default: a bare cable].
     #[arg(long, value_name = "NAME|FILE", value_parser = Profile::named)]
     profile: Option<Profile>,
     /// What decides about chance in that network: the same number, the same decisions.
@@ -102,7 +103,6 @@ pub(crate) fn positive(text: &str) -> Result<f64, String> {
 /// Measures and reports; must be called while the process has a single thread.
 ///
 /// # Errors
-///
 /// Fails where the system permits no lab, or when interrupted; what was measured until then is reported all the same. A
 /// system that fails is a line of the report.
 pub fn run(options: &Options, scope: Scope) -> Result<()> {
@@ -111,6 +111,7 @@ pub fn run(options: &Options, scope: Scope) -> Result<()> {
     // Before any thread exists, as the kernel demands.
     adit_lab::enter_user_namespace()?;
     let interrupt = &Interrupt::listen()?;
+    // The plan, as the report will tell it.
     let tasks = task::selected(&options.only);
     let rounds = if options.quick { 1 } else { options.rounds };
     let command = if scope == Scope::Own { "run" } else { "peers" };
@@ -121,6 +122,7 @@ pub fn run(options: &Options, scope: Scope) -> Result<()> {
         report.profile = Some(profile.name.clone());
         report.network = Some(profile.clone());
     }
+    // Who is missing although nobody named it is a line of the report and no failure.
     let mut runnable = Vec::new();
     for system in systems {
         match subject(system.as_ref()) {
@@ -167,7 +169,6 @@ pub(crate) fn blank(command: &str, effort: Effort, tasks: &[Task], rounds: u32) 
 /// A system that can be measured, as the report names it.
 ///
 /// # Errors
-///
 /// Fails where one of its programs is not installed.
 pub(crate) fn subject(system: &dyn System) -> Result<Subject, Failure> {
     let programs = system.programs()?.iter().map(|path| Program::of(path)).collect();

@@ -62,31 +62,26 @@ impl Subject {
     }
 
     /// The name, such as `esp/seal/aes-256-gcm/1420/batch`: what it belongs to, what is done, to what.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Packets, lookups or capsules in one round.
-    #[must_use]
     pub fn elements(&self) -> u64 {
         self.elements
     }
 
     /// Bytes in one round: of packets without what a carrier adds, or of capsules. 0 where bytes do not count.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Whether it allocates in every round. All others allocate in none, once they are warm.
-    #[must_use]
     pub fn allocates(&self) -> bool {
         self.allocates
     }
 
     /// Makes it, and does a few rounds of it.
-    #[must_use]
     pub fn warm(&self) -> Box<dyn Work> {
         let mut work = (self.make)();
         for _ in 0..WARM_UP {
@@ -98,7 +93,6 @@ impl Subject {
 }
 
 /// Everything that is measured, in the order in which it is shown.
-#[must_use]
 pub fn catalogue() -> Vec<Subject> {
     let groups = [
         checksum::subjects(),

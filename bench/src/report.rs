@@ -41,7 +41,6 @@ pub(crate) struct Options {
 /// Reads results and shows them: as text, unless a page or Markdown is asked for.
 ///
 /// # Errors
-///
 /// Fails with exit code 2 where a file holds no results or is to be overwritten by what is made of it, and where a file
 /// cannot be written.
 pub(crate) fn run(options: &Options) -> Result<()> {

@@ -40,7 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// outer IPv6 header.
 const MTU: u32 = 1_420;
 
-/// Packets that wait for a program at its TUN device: the kernel's default for such a device, which most leave as it is.
+/// Packets that wait for a program at its TUN device: the kernel's default for such a device, which most leave as it
+/// is.
 const QUEUE_LENGTH: u32 = 500;
 
 /// Something that carries packets from `client` to `gateway`.
@@ -51,7 +52,6 @@ pub trait System: Debug {
     /// The programs it runs, gateway first.
     ///
     /// # Errors
-    ///
     /// Fails with a reason and a next step where one is not installed.
     fn programs(&self) -> Result<Vec<PathBuf>, Failure>;
 
@@ -63,7 +63,6 @@ pub trait System: Debug {
     /// Starts it in a lab of [`Lab::pair`]; packets may not pass yet.
     ///
     /// # Errors
-    ///
     /// Fails with what its programs said last.
     fn start(&self, lab: Lab) -> Result<Running>;
 }
@@ -114,7 +113,6 @@ pub(crate) struct Restart {
     pub(crate) ended: Instant,
     /// When it was started again.
     pub(crate) started: Instant,
-    /// Its new process.
     pub(crate) process: u32,
 }
 

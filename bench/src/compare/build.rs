@@ -28,7 +28,6 @@ pub(super) struct Build {
     pub(super) commit: Option<String>,
     /// The folder with its programs.
     pub(super) folder: PathBuf,
-    /// Its programs.
     pub(super) programs: Vec<Program>,
 }
 
@@ -51,7 +50,6 @@ impl Build {
 /// Finds out what `given` means: a folder with both programs, else a revision.
 ///
 /// # Errors
-///
 /// Fails with exit code 2 where it is neither, and says which of both it nearly was.
 pub(super) fn source(given: &str) -> Result<Source, Failure> {
     let folder = Path::new(given);
@@ -102,7 +100,6 @@ pub(super) fn lacks_changes(commit: &str) -> bool {
 /// Makes both sides ready, building what is not built; `say` gets what happens, for people.
 ///
 /// # Errors
-///
 /// Fails where a build does, with its last lines, or when interrupted.
 pub(super) fn prepare(given: [&str; 2], say: &dyn Fn(&str)) -> Result<[Build; 2]> {
     let [base, head] = given;

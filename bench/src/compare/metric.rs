@@ -7,18 +7,15 @@ use crate::report::metric::COSTS;
 /// What identifies a figure: its task and its name, such as `tcp-up` and `rate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Metric {
-    /// The task.
     pub(super) task: String,
     /// The name of the reading.
     pub(super) name: String,
-    /// Its unit.
     pub(super) unit: String,
 }
 
 /// Which way a value is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worse {
-    /// A rate.
     Lower,
     /// A time, a cost or a size.
     Higher,
@@ -29,7 +26,6 @@ const DECIDING: [&str; 9] =
     ["rate", "delivered", "cpu", "p50", "gateway", "client", "time", "cable", "gateway_restart"];
 /// Readings that are shown beside them: they scatter too much to decide in a few minutes.
 const INFORMING: [&str; 2] = ["p90", "p99"];
-/// Units of rates.
 const RATES: [&str; 3] = ["Gbit/s", "Mbit/s", "packets/s"];
 
 impl Metric {
@@ -77,7 +73,6 @@ impl Metric {
 pub(super) struct Threshold {
     /// `NAME` or `TASK/NAME`; `None` for all.
     pub(super) metric: Option<String>,
-    /// In percent.
     pub(super) percent: f64,
 }
 

@@ -23,9 +23,7 @@ pub(super) const SCHEMA: &str = "adit-bench-compare/1";
 pub(super) struct Comparison {
     /// Always [`SCHEMA`] here.
     pub(super) schema: &'static str,
-    /// The first build.
     pub(super) base: Build,
-    /// The second build.
     pub(super) head: Build,
     /// How the rounds were planned.
     #[serde(flatten)]
@@ -65,11 +63,8 @@ pub(super) struct Plan {
 /// One figure of both builds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Row {
-    /// What was done.
     pub(super) task: String,
-    /// What was read.
     pub(super) metric: String,
-    /// Its unit.
     pub(super) unit: String,
     /// Whether it decides, rather than inform.
     pub(super) decides: bool,
@@ -77,7 +72,8 @@ pub(super) struct Row {
     pub(super) base: Option<f64>,
     /// Median of the second.
     pub(super) head: Option<f64>,
-    /// The second divided by the first: geometric mean over the rounds; not a number, and null, where no round has both.
+    /// The second divided by the first: geometric mean over the rounds; not a number, and null, where no round has
+    /// both.
     pub(super) ratio: f64,
     /// Where the true ratio lies with 95 % confidence for this figure alone; `None` where too few rounds tell.
     #[serde(serialize_with = "finite")]
@@ -111,7 +107,6 @@ impl Row {
 }
 
 impl Comparison {
-    /// The JSON object.
     pub(super) fn json(&self) -> Result<String> {
         serde_json::to_string(self).context("write the comparison as JSON")
     }
@@ -152,6 +147,7 @@ impl Comparison {
     /// What a reader should know besides the figures.
     fn remarks(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        // What was compared, and how well the turns went.
         if self.base.is_same_as(&self.head) {
             notes.push("both builds are the same programs, byte for byte".to_owned());
         }
@@ -164,12 +160,14 @@ impl Comparison {
             let runs = self.measurement.runs.len();
             notes.push(format!("{disturbed} of {runs} runs that count were disturbed by other load on this machine"));
         }
+        // Builds that did not do the same cannot be told apart by their figures.
         let carriers = [BASE, HEAD].map(|name| carriers(&self.measurement.runs, name));
         if let [base, head] = &carriers
             && base != head
         {
             notes.push(format!("the builds did not travel alike: base by {base}, head by {head}"));
         }
+        // Why single figures decide less than they seem to.
         for row in self.metrics.iter().filter(|row| row.decides && row.noise_percent > row.threshold_percent) {
             let (name, noise, threshold) = (row.name(), row.noise_percent, row.threshold_percent);
             notes.push(format!(
@@ -209,7 +207,7 @@ pub(super) fn rows(report: &Report, plan: &Plan, thresholds: &[Threshold]) -> Ve
     let seeds = (0_u64..).map(|place| plan.seed.wrapping_add(place));
     let judged = metrics.iter().zip(seeds).filter_map(|(metric, seed)| {
         let percent = threshold(thresholds, metric);
-        row(report, plan, metric, (percent, chance), &mut Random::seeded(seed))
+        row(report, plan, metric, Demand { percent, chance }, &mut Random::seeded(seed))
     });
     judged.collect()
 }
@@ -227,13 +225,18 @@ fn metrics(runs: &[Run]) -> Vec<Metric> {
     metrics
 }
 
-fn row(
-    report: &Report,
-    plan: &Plan,
-    metric: &Metric,
-    (percent, chance): (f64, f64),
-    random: &mut Random,
-) -> Option<Row> {
+/// What a figure has to show before a verdict is more than "inconclusive".
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// The threshold in percent.
+    percent: f64,
+    /// Chance of a false alarm that this one question may have.
+    chance: f64,
+}
+
+fn row(report: &Report, plan: &Plan, metric: &Metric, demand: Demand, random: &mut Random) -> Option<Row> {
+    let Demand { percent, chance } = demand;
+    // The logarithms of both kinds of rounds: the first build against itself, and against the second.
     let (noise_rounds, rounds) = (1..=plan.noise_rounds, plan.noise_rounds + 1..=report.rounds);
     let of_pair = |rounds: RangeInclusive<u32>, other: &str| -> Vec<[Option<f64>; 2]> {
         rounds.map(|round| [BASE, other].map(|system| log_mean(&report.runs, round, metric, system))).collect()
@@ -241,6 +244,7 @@ fn row(
     let (twins, builds) = (of_pair(noise_rounds, TWIN), of_pair(rounds.clone(), HEAD));
     let (calm, logs) = (log_ratios(&twins), log_ratios(&builds));
     let one_sided = builds.iter().filter(|[base, head]| base.is_some() != head.is_some()).count();
+    // What the table shows of either build; a figure that neither has is no row.
     let middle = |system: &str| {
         let in_rounds = |run: &&Run| rounds.contains(&run.round) && run.system == system;
         let mut values: Vec<f64> = report.runs.iter().filter(in_rounds).filter_map(|run| value(run, metric)).collect();
@@ -249,13 +253,15 @@ fn row(
     };
     let (base, head) = (middle(BASE), middle(HEAD));
     base.or(head)?;
+    // The verdict is made of badness, which grows where the second build is worse, whatever the unit.
     let badness = |logs: &[f64]| logs.iter().map(|log| metric.badness(*log)).collect::<Vec<f64>>();
     let limits = Limits { threshold: metric.badness_of(percent), noise: noise(&badness(&calm), logs.len(), random) };
     let mut judgement = judge(&badness(&logs), limits, chance, random);
     if one_sided > 0 {
-        // What is gone, or stands still, cannot be better than what is there.
+        // A figure that one build lacks in a round must not make the other look good.
         judgement.verdict = judgement.verdict.max(Verdict::Inconclusive);
     }
+    // Back from logarithms to the ratios that people read.
     let [one, other] = [judgement.interval.low, judgement.interval.high].map(|bound| metric.badness(bound).exp());
     let needs = (judgement.verdict == Verdict::Inconclusive).then(|| needed(&judgement, limits.threshold, logs.len()));
     Some(Row {

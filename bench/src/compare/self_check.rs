@@ -58,7 +58,6 @@ impl SelfCheck {
 /// Makes the comparisons and tells; builds are the same one twice.
 ///
 /// # Errors
-///
 /// Fails with exit code 8 where any called the build slower than itself, after the report.
 pub(super) fn run(options: &Options, builds: &[Build; 2], times: u32, interrupt: &Interrupt) -> Result<()> {
     let plans = iter::successors(Some(options.plan()), |plan| Some(Plan { seed: plan.seed + 1, ..plan.clone() }));

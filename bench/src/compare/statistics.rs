@@ -17,9 +17,7 @@ const MOST_DRAWS: f64 = 1_000_000.0;
 /// What lies between two bounds; either may be infinite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Interval {
-    /// The lower bound.
     pub(super) low: f64,
-    /// The upper bound.
     pub(super) high: f64,
 }
 

@@ -15,13 +15,10 @@ use crate::systems::System;
 
 /// Names of the three that take part: the first build, the same once more, and the second build.
 pub(super) const NAMES: [&str; 3] = [BASE, TWIN, HEAD];
-/// The first build.
 pub(super) const BASE: &str = "base";
 /// The first build under another name.
 pub(super) const TWIN: &str = "base-again";
-/// The second build.
 pub(super) const HEAD: &str = "head";
-/// Turns of a round.
 pub(super) const TURNS: u32 = 4;
 /// How often one turn is taken again at most.
 const REPEATS: u32 = 2;
@@ -33,7 +30,6 @@ const SHARE: u32 = 4;
 pub(super) enum Round {
     /// The first build and itself.
     Noise,
-    /// Both builds.
     Builds,
 }
 
@@ -83,7 +79,6 @@ impl<'a> Trial<'a> {
     /// Makes rounds of one kind; they are counted on from those before.
     ///
     /// # Errors
-    ///
     /// Fails when interrupted, and where a build fails again and again.
     pub(super) fn rounds(&mut self, kind: Round, number: u32) -> Result<()> {
         for _ in 0..number {

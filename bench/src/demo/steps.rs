@@ -40,6 +40,7 @@ impl Demo {
 
     /// From nothing to a connected client.
     pub(super) fn connect(&mut self, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
+        // The gateway: keys and configuration, then the program.
         report.step("adit-server init", || {
             interrupt.check()?;
             self.gateway.init()?.success()?;
@@ -50,6 +51,7 @@ impl Demo {
             self.gateway.start()?;
             Ok((format!("ready, inner addresses {}", list(&self.gateway.inner_addresses()?)), ()))
         })?;
+        // The client: enrolled by an invite, then connected.
         let link = report.step("adit-server invite alice", || {
             interrupt.check()?;
             let link = self.gateway.invite("alice", &[])?;

@@ -19,9 +19,9 @@ const PREFACE: &str = "\
 ";
 
 /// Instructions per packet, lookup or capsule that a count may move by, whatever share of it they are. As many come or
-/// go when the compiler inlines one call or no longer does: on x86-64 the call and the return, the stack pointer set and
-/// reset, and six registers saved and restored (System V ABI section 3.2.1). Below 533 instructions this is more than
-/// 3 %, and no sign of a longer packet path.
+/// go when the compiler inlines one call or no longer does: on x86-64 the call and the return, the stack pointer set
+/// and reset, and six registers saved and restored (System V ABI section 3.2.1). Below 533 instructions this is more
+/// than 3 %, and no sign of a longer packet path.
 pub(super) const FLOOR: f64 = 16.0;
 
 /// Counts to compare with.

@@ -12,7 +12,6 @@ pub(super) struct Environment {
     pub(super) target: String,
     /// Processor features the compiler was allowed to use, of those that matter.
     pub(super) compiled_for: Vec<String>,
-    /// The compiler.
     pub(super) rustc: String,
     pub(super) valgrind: String,
     /// The C library, whose copying and filling of memory counts, too.

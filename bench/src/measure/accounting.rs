@@ -13,14 +13,12 @@ use adit_lab::Host;
 /// Processor time of a process, all its threads together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime {
-    /// In user space.
     pub(crate) user: Duration,
     /// In the kernel on its behalf.
     pub(crate) system: Duration,
 }
 
 impl CpuTime {
-    /// Both together.
     pub(crate) fn total(self) -> Duration {
         self.user + self.system
     }
@@ -158,7 +156,8 @@ impl Counters {
         Self(counters)
     }
 
-    /// How much the counter `name` (protocol and name in one, such as `TcpRetransSegs` or `TcpExtTCPOFOQueue`) grew since `before`.
+    /// How much the counter `name` (protocol and name in one, such as `TcpRetransSegs` or `TcpExtTCPOFOQueue`) grew
+    /// since `before`.
     pub(crate) fn growth(&self, before: &Self, name: &str) -> u64 {
         let of = |counters: &Self| counters.0.get(name).copied().unwrap_or_default();
         of(self).saturating_sub(of(before))

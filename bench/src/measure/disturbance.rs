@@ -76,7 +76,8 @@ impl Moment {
         Disturbance { foreign_cores, stolen_cores, throttled_seconds, overheated, is_too_much }
     }
 
-    /// What the measured processes spent in user space since `before`; one that was started since counts from its start.
+    /// What the measured processes spent in user space since `before`; one that was started since counts from its
+    /// start.
     fn own(&self, before: &Self) -> Duration {
         let spent = |(process, time): (&u32, &CpuTime)| {
             time.since(before.processes.get(process).copied().unwrap_or_default()).user

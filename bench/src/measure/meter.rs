@@ -19,7 +19,8 @@ use adit_lab::traffic::Direction;
 
 pub(super) use memory::Resident;
 
-/// Where all traffic goes to: the port for names (RFC 1035), the only one that Adit's gateway lets clients reach on itself.
+/// Where all traffic goes to: the port for names (RFC 1035), the only one that Adit's gateway lets clients reach on
+/// itself.
 const PORT: u16 = 53;
 
 /// What came of one task.
@@ -65,7 +66,6 @@ pub(super) fn expected(effort: &Effort, task: Task) -> Duration {
 pub(super) struct Meter<'a> {
     /// How long, and with what.
     pub(super) effort: &'a Effort,
-    /// The system.
     pub(super) running: &'a mut Running,
     /// The longest that the network keeps a packet from the client, but for a queue.
     pub(super) delay: Duration,
@@ -78,7 +78,6 @@ pub(super) struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// Does one task.
     pub(super) fn measure(&mut self, task: Task) -> Result<Outcome> {
         self.interrupt.check()?;
         match task {

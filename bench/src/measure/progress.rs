@@ -47,7 +47,6 @@ impl Progress {
         self.turns += turns;
     }
 
-    /// Clears the line.
     pub(crate) fn end(&self) {
         if self.terminal {
             let _closed = write!(io::stderr().lock(), "\r\x1b[K");

@@ -23,12 +23,12 @@ pub(crate) fn rotating(systems: usize, rounds: u32) -> Vec<usize> {
     (0..rounds).flat_map(|round| (0..systems).map(move |index| (round + index) % systems)).collect()
 }
 
-/// Measures systems in an order given as indices of `systems`, and notes every run in `report`, which says with what effort.
+/// Measures systems in an order given as indices of `systems`, and notes every run in `report`, which says with what
+/// effort.
 ///
 /// At each of its turns a system is started, does all tasks, and ends; its turns are its rounds, counted from 1.
 ///
 /// # Errors
-///
 /// Fails when interrupted, and at the end where any run did.
 pub(crate) fn run(
     systems: &[Box<dyn System>],
@@ -63,10 +63,10 @@ pub(crate) fn expected_turn(effort: &Effort, tasks: &[Task]) -> Duration {
     START_UP + tasks.iter().map(|task| expected(effort, *task)).sum::<Duration>()
 }
 
-/// Lets a system take one turn: it is started, does all tasks, and ends; every run is noted in `report`, failed ones too.
+/// Lets a system take one turn: it is started, does all tasks, and ends; every run is noted in `report`, failed ones
+/// too.
 ///
 /// # Errors
-///
 /// Fails when interrupted.
 pub(crate) fn turn(
     system: &dyn System,

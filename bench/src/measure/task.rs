@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use adit_lab::traffic::Direction;
 
-/// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Connections under full load for a while.
@@ -17,8 +16,8 @@ pub(crate) enum Task {
     },
     /// One connection each way, both under full load at once.
     TcpBoth,
-    /// One connection from the client at half the rate that it reached alone: a tunnel that is not at its limit has nothing
-    /// to mend.
+    /// One connection from the client at half the rate that it reached alone: a tunnel that is not at its limit has
+    /// nothing to mend.
     TcpHalf,
     /// The highest rate of UDP packets to the gateway with at most 1 % loss, and that with at most 0.1 %, by search.
     UdpLoss {

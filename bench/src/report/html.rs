@@ -28,7 +28,6 @@ const SECTIONS: [(&str, &str); 6] = [
     ("details", "Details of machine and programs"),
 ];
 
-/// The whole page.
 pub(crate) fn page(overlay: &Overlay<'_>) -> String {
     let names: Vec<&str> = overlay.sources.iter().map(|source| source.name.as_str()).collect();
     let title = format!("Adit benchmark: {}", names.join(", "));
@@ -87,7 +86,6 @@ fn origin(source: &Source<'_>) -> String {
     format!("{}: adit-bench {command} {version}, {}, {date}, {minutes:.1} minutes", source.name, commit(report))
 }
 
-/// A moment in UTC.
 fn date(seconds: u64) -> String {
     match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
         Some(time) if seconds < LATEST => humantime::format_rfc3339_seconds(time).to_string(),

@@ -54,7 +54,6 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     /// Flags of the processor that matter here.
     pub(crate) cpu_flags: Vec<String>,
-    /// Memory in bytes.
     pub(crate) memory_bytes: u64,
     /// Sysctls by name, as they are outside the lab.
     pub(crate) sysctls: BTreeMap<String, String>,
@@ -67,7 +66,6 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks around.
     pub(crate) fn describe() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
@@ -94,7 +92,6 @@ impl Machine {
         }
     }
 
-    /// One line for people.
     pub(crate) fn line(&self) -> String {
         format!("{}, {} cores, {}", self.cpu_model, self.cores, self.kernel)
     }
@@ -135,7 +132,6 @@ fn commit() -> Option<String> {
 /// What identifies a program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Program {
-    /// Its file name.
     pub(crate) name: String,
     /// What it says of its version, where it does.
     pub(crate) version: Option<String>,

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use super::overlay::{Entrant, Metric, Overlay, commit};
 use super::table::number;
 
-/// The whole text.
 pub(crate) fn of(overlay: &Overlay<'_>) -> String {
     let mut text = String::new();
     for source in &overlay.sources {

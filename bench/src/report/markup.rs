@@ -31,7 +31,6 @@ impl Markup {
         self.written.push_str("/>");
     }
 
-    /// Adds text.
     pub(crate) fn text(&mut self, text: impl Display) {
         let _infallible = write!(Escape(&mut self.written), "{text}");
     }
@@ -47,7 +46,6 @@ impl Markup {
         self.element("style", &[], |markup| markup.written.push_str(sheet));
     }
 
-    /// The document so far.
     pub(crate) fn finish(self) -> String {
         self.written
     }

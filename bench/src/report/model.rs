@@ -1,4 +1,5 @@
-//! The result of a measurement as a file keeps it; the fields are the keys of the JSON object, and these docs its schema.
+//! The result of a measurement as a file keeps it; the fields are the keys of the JSON object, and these docs its
+//! schema.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,8 +146,8 @@ pub(crate) struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeline: Option<Timeline>,
     /// The distribution of round-trip times, of at most 119 points, which are dense where it nears its end: pairs of
-    /// microseconds and the share (0 to 1) of all requests answered within them, both rising. What is missing to 1 was never
-    /// answered.
+    /// microseconds and the share (0 to 1) of all requests answered within them, both rising. What is missing to 1 was
+    /// never answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) latencies: Option<Vec<(f64, f64)>>,
 }
@@ -209,7 +210,6 @@ impl Report {
     /// Reads a file that [`write`](Self::write) made.
     ///
     /// # Errors
-    ///
     /// Fails with exit code 2 where the file cannot be read, or is of another version or kind.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();

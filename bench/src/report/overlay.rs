@@ -10,13 +10,12 @@ use super::model::{Figure, Report, Run, Subject};
 
 /// Tasks whose figures come first where there is little room.
 const MAIN: [&str; 6] = ["tcp-up", "tcp-down", "udp1200-loss", "udp64-loss", "rtt-idle", "rtt-load"];
-/// Metrics that stand beside the first one of a task where there is little room: the rate nearly without loss, the tail,
-/// and the cost.
+/// Metrics that stand beside the first one of a task where there is little room: the rate nearly without loss, the
+/// tail, and the cost.
 const BESIDE: [&str; 3] = ["clean_rate", "p99", "cpu"];
 /// Letters of a commit that are shown.
 const COMMIT: usize = 9;
 
-/// Several reports.
 pub(crate) struct Overlay<'a> {
     /// The files, in the order in which they were named.
     pub(crate) sources: Vec<Source<'a>>,
@@ -24,11 +23,9 @@ pub(crate) struct Overlay<'a> {
     pub(crate) systems: Vec<Entrant<'a>>,
 }
 
-/// One file.
 pub(crate) struct Source<'a> {
     /// What it is called: its name without folder and ending.
     pub(crate) name: String,
-    /// What it holds.
     pub(crate) report: &'a Report,
 }
 
@@ -44,14 +41,10 @@ pub(crate) struct Entrant<'a> {
     pub(crate) subject: &'a Subject,
 }
 
-/// A metric of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Metric<'a> {
-    /// What was done.
     pub(crate) task: &'a str,
-    /// What was read.
     pub(crate) name: &'a str,
-    /// Its unit.
     pub(crate) unit: &'a str,
 }
 
@@ -190,7 +183,6 @@ impl<'a> Entrant<'a> {
         figures.find(|figure| figure.task == task && figure.metric == name && figure.unit == unit)
     }
 
-    /// Its runs of a task.
     pub(crate) fn runs(&self, task: &str) -> impl Iterator<Item = &'a Run> {
         let (report, name) = (self.report, &self.subject.name);
         report.runs.iter().filter(move |run| run.system == *name && run.task.as_deref() == Some(task))

@@ -14,7 +14,6 @@ const MODE: u32 = 0o666;
 /// Writes a file; whoever looks sees the old one until the new one is complete.
 ///
 /// # Errors
-///
 /// Fails with the name of the file: exit code 6 where a permission is missing, 2 otherwise.
 pub(crate) fn save(path: &Path, text: &str) -> Result<(), Failure> {
     write(path, text.as_bytes()).map_err(|error| failure(path, &error))
@@ -23,7 +22,6 @@ pub(crate) fn save(path: &Path, text: &str) -> Result<(), Failure> {
 /// Whether [`save`] would find its folder, asked before hours are spent on what shall be written.
 ///
 /// # Errors
-///
 /// Fails as [`save`] does.
 pub(crate) fn check(path: &Path) -> Result<(), Failure> {
     let place = Place::of(path).and_then(|place| place.begin().map(drop));
@@ -55,7 +53,6 @@ fn failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(exit, path.display().to_string(), format!("cannot be written: {error}"), next)
 }
 
-/// What is at a path.
 enum Place {
     /// A file, or nothing yet; links are followed.
     File(PathBuf),

@@ -16,6 +16,7 @@ impl Report {
 fn summarise(tasks: &[String], systems: &[Subject], runs: &[Run], reference: Option<&str>) -> Vec<Figure> {
     let mut figures = Vec::new();
     for task in tasks {
+        // What was read in this task, in the order in which it was first read.
         let of_task: Vec<&Run> = runs.iter().filter(|run| run.task.as_ref() == Some(task)).collect();
         let mut metrics: Vec<(&str, &str)> = Vec::new();
         for reading in of_task.iter().flat_map(|run| &run.readings) {
@@ -23,6 +24,7 @@ fn summarise(tasks: &[String], systems: &[Subject], runs: &[Run], reference: Opt
                 metrics.push((&reading.metric, &reading.unit));
             }
         }
+        // One figure for each system; the ratio refers to the reference's median.
         for (metric, unit) in metrics {
             let values = |system: &str| {
                 let mine = of_task.iter().filter(|run| run.system == system);

@@ -34,7 +34,6 @@ pub(super) fn of_all(overlay: &Overlay<'_>) -> String {
     of(source.report)
 }
 
-/// The whole table.
 pub(crate) fn of(report: &Report) -> String {
     let mut text = report.circumstances();
     text.push('\n');

@@ -72,7 +72,6 @@ pub(super) struct Adit {
 }
 
 impl Adit {
-    /// Adit in one variant.
     pub(super) fn new(variant: Variant) -> Self {
         Self { variant }
     }
@@ -149,7 +148,8 @@ struct Programs {
 }
 
 impl Programs {
-    /// Gives the client time to change from `quic`, which it begins with, to `esp`; without it `quic` is what is measured.
+    /// Gives the client time to change from `quic`, which it begins with, to `esp`; without it `quic` is what is
+    /// measured.
     fn wait_for_fast_carrier(&self) {
         let deadline = Instant::now() + SWITCH;
         while self.fast && self.carrier().as_deref() != Some("esp") && Instant::now() < deadline {

@@ -4,17 +4,14 @@ use adit_program::random::random;
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 
-/// A key pair as bytes.
 #[derive(Clone)]
 pub(super) struct KeyPair {
-    /// The secret half.
     pub(super) private: [u8; 32],
     /// The half to give away.
     pub(super) public: [u8; 32],
 }
 
 impl KeyPair {
-    /// Makes a new pair.
     pub(super) fn generate() -> Result<Self> {
         Self::of(random()?)
     }

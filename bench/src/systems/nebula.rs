@@ -111,7 +111,8 @@ impl Authority {
     }
 }
 
-/// Pairs of threads that read the tunnel and the cable: one a core, as its documentation's half of them is slower on two.
+/// Pairs of threads that read the tunnel and the cable: one a core, as its documentation's half of them is slower on
+/// two.
 fn routines() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }

@@ -12,7 +12,6 @@ use adit_lab::{GATEWAY_V4, Lab};
 /// The client's address on the cable.
 const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 
-/// No tunnel.
 #[derive(Debug)]
 pub(super) struct Plain;
 

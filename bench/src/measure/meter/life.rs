@@ -27,8 +27,8 @@ impl Meter<'_> {
         Ok(vec![milliseconds("time", time)])
     }
 
-    /// From the moment a pulled cable is plugged, and from that a gateway is killed and started again at once, to the next
-    /// answered echo.
+    /// From the moment a pulled cable is plugged, and from that a gateway is killed and started again at once, to the
+    /// next answered echo.
     pub(super) fn reconnect(&mut self) -> Result<Vec<Reading>> {
         let beacon = self.running.beacon();
         let gateway = self.running.gateway.host.clone();

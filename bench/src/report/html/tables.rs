@@ -10,6 +10,7 @@ use super::{system_head, table};
 
 /// One row for each system, one column for each main metric.
 pub(super) fn summary(markup: &mut Markup, overlay: &Overlay<'_>) {
+    // The sentence above the table says what its ratios refer to.
     let metrics = overlay.main();
     let mut references: Vec<&str> =
         overlay.sources.iter().filter_map(|source| source.report.reference.as_deref()).collect();
@@ -21,6 +22,7 @@ pub(super) fn summary(markup: &mut Markup, overlay: &Overlay<'_>) {
     };
     let text = format!("Median over the rounds, with the lowest and the highest value below.{ratio}");
     markup.words("p", &[("class", &"muted")], text);
+    // A system without results has one cell that says why.
     let heads: Vec<String> = ["system".to_owned()].into_iter().chain(metrics.iter().map(column)).collect();
     table(markup, &heads, |markup| {
         for system in &overlay.systems {

@@ -79,7 +79,6 @@ impl Axis {
         &self.ticks
     }
 
-    /// Its name and unit.
     pub(crate) fn title(&self) -> &str {
         &self.title
     }

@@ -2,9 +2,7 @@
 
 use super::{Axis, FOOT, LINE, Markup, Px, WIDTH, classes, fitting, foot, image, label, stroke, width_of};
 
-/// Height of a row.
 const ROW: f64 = 30.0;
-/// Thickness of a bar.
 const BAR: f64 = 16.0;
 /// The most that names may take of the width, and what stands behind the bars.
 const NAMES: f64 = 170.0;
@@ -13,32 +11,23 @@ const NOTES: f64 = 130.0;
 /// One system's value of one round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
-    /// The value.
     pub(crate) value: f64,
     /// Whether something disturbed it; its dot is hollow then.
     pub(crate) disturbed: bool,
 }
 
-/// What a row shows.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Bar {
     /// A bar up to the median, a line from the lowest to the highest value, and a dot for each.
-    Spread {
-        /// The middle value.
-        median: f64,
-        /// All values.
-        samples: Vec<Sample>,
-    },
+    Spread { median: f64, samples: Vec<Sample> },
     /// Parts behind each other, each paler than the one before.
     Stack(Vec<f64>),
     /// Words in place of a bar.
     Absent,
 }
 
-/// One row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    /// Who.
     pub(crate) name: String,
     /// Number of the system, for its colour.
     pub(crate) series: usize,
@@ -64,7 +53,6 @@ pub(crate) struct Bars {
 }
 
 impl Bars {
-    /// Writes the plot.
     pub(crate) fn draw(&self, markup: &mut Markup) {
         let names = self.rows.iter().map(|row| width_of(&row.name)).fold(0.0, f64::max).min(NAMES);
         let span @ (left, _) = (names + 10.0, WIDTH - NOTES);

@@ -4,14 +4,12 @@ use std::fmt::Write as _;
 
 use super::{Axis, FOOT, LINE, Markup, Px, WIDTH, classes, fitting, foot, image, label, stroke, width_of};
 
-/// Height of the field.
 const FIELD: f64 = 230.0;
 /// The most a name may take of the width.
 const NAMES: f64 = 150.0;
 /// Points closer than this to the one before are left out.
 const FINE: f64 = 0.4;
 
-/// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Line {
     /// Who, written at its end; a faint line has no name.
@@ -22,7 +20,6 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Where names stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Labels {
     /// Above the field, for lines that end at its upper edge.
@@ -31,22 +28,17 @@ pub(crate) enum Labels {
     Right,
 }
 
-/// A plot of lines.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lines {
     /// What the plot is, for who cannot see it.
     pub(crate) title: String,
-    /// The horizontal axis.
     pub(crate) x: Axis,
-    /// The vertical axis.
     pub(crate) y: Axis,
-    /// Where names stand.
     pub(crate) labels: Labels,
     /// The lines; later ones lie over earlier ones.
     pub(crate) lines: Vec<Line>,
 }
 
-/// Where things are.
 struct Frame {
     left: f64,
     right: f64,
@@ -62,7 +54,6 @@ struct Tag<'a> {
 }
 
 impl Lines {
-    /// Writes the plot.
     pub(crate) fn draw(&self, markup: &mut Markup) {
         let names = self.lines.iter().filter_map(|line| line.name.as_deref());
         let widest = names.map(width_of).fold(0.0, f64::max).min(NAMES);
@@ -109,8 +100,8 @@ impl Lines {
     }
 }
 
-/// The row of each name above the field, 0 being the lowest. A name begins where its line ends and is drawn to the right, so
-/// going from right to left it goes above whatever it would run into, and no name lies on another's leader.
+/// The row of each name above the field, 0 being the lowest. A name begins where its line ends and is drawn to the
+/// right, so going from right to left it goes above whatever it would run into, and no name lies on another's leader.
 fn rows_above(tags: &[Tag<'_>]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..tags.len()).collect();
     let end = |index: usize| tags.get(index).map_or(0.0, |tag| tag.end.0);
