@@ -7,19 +7,18 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use adit_proto::queue::backoff::{BackOff, FIRST_PAUSE};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
 mod bind;
 mod control;
-mod segmentation;
 mod steering;
 
 pub(crate) use bind::open;
 pub use bind::{Group, bind_any, bind_group};
 use control::{Arrival, Control};
-use segmentation::Segmentation;
 
 /// Most datagrams in one call (`UDP_MAX_SEGMENTS` of kernels before 6.9).
 pub const MAX_SEGMENTS: usize = 64;
@@ -30,7 +29,7 @@ pub const MAX_BYTES: usize = 65_507;
 pub struct EspSocket {
     socket: Socket,
     v6: bool,
-    segmentation: Segmentation,
+    segmentation: BackOff,
 }
 
 /// What became of the datagrams of one call.
@@ -79,19 +78,27 @@ impl EspSocket {
             address: self.address(to).into(),
             control: Control::departure(to.ip(), local.map(|local| local.to_canonical()), ecn),
         };
-        if datagrams.len() <= segment || !self.segmentation.is_due() {
+        if datagrams.len() <= segment || !self.segmentation.is_due(Instant::now) {
             return call.one_by_one(datagrams, segment);
         }
         match call.together(datagrams, segment) {
             Ok(()) => {
-                self.segmentation.handle_success();
+                if self.segmentation.handle_success() {
+                    tracing::info!("the kernel segments UDP again");
+                }
                 Sent { datagrams: datagrams.len().div_ceil(segment), error: None }
             }
             Err(error) if refuses_to_segment(&error) => {
                 let sent = call.one_by_one(datagrams, segment);
                 // Otherwise it is the datagrams it refuses.
                 if sent.datagrams > 0 {
-                    let pause = self.segmentation.handle_refusal();
+                    let pause = self.segmentation.handle_refusal(Instant::now());
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!(
+                            ?pause,
+                            "the kernel refuses to segment UDP; datagrams go one by one for a while"
+                        );
+                    }
                     tracing::debug!(%error, ?pause, "the kernel refused to segment UDP");
                 }
                 sent

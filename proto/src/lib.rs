@@ -21,6 +21,7 @@ pub mod invite;
 pub mod offload;
 pub mod packet;
 pub mod policy;
+pub mod queue;
 pub mod range;
 pub mod role;
 pub mod route_table;

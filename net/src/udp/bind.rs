@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Instant;
 
 use adit_proto::esp::spi::WORKERS;
+use adit_proto::queue::backoff::BackOff;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::EspSocket;
-use super::segmentation::Segmentation;
 use super::steering::steer;
 use crate::quic;
 
@@ -138,5 +139,5 @@ fn prepare(socket: Socket, v6: bool, offload: bool) -> io::Result<EspSocket> {
     if offload && let Err(error) = setsockopt(&socket, sockopt::UdpGroSegment, &true) {
         tracing::debug!(%error, "datagrams come one by one");
     }
-    Ok(EspSocket { socket, v6, segmentation: Segmentation::new(offload) })
+    Ok(EspSocket { socket, v6, segmentation: BackOff::new(offload, Instant::now()) })
 }

@@ -12,6 +12,7 @@ use adit_proto::esp::replay::Arrival;
 use adit_proto::offload::coalesce::{Coalescer, Gather, Limits};
 use adit_proto::offload::virtio;
 use adit_proto::packet::{IpPacket, ecn};
+use adit_proto::queue::standing_queue::{StandingQueue, Verdict};
 
 use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
@@ -21,10 +22,8 @@ use crate::carrier::{Carriers, Origin};
 use crate::tun::refuses_superpackets;
 use crate::udp::Message;
 
-mod standing_queue;
 mod table;
 
-use standing_queue::{StandingQueue, Verdict};
 use table::{Entry, Table};
 
 /// Bytes of one message: UDP_GRO hands over no more.

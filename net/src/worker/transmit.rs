@@ -10,6 +10,7 @@ use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::icmp::TooBigAnswers;
+use adit_proto::queue::patience::Patience;
 
 use super::Routing;
 use super::ends::{DatagramSocket, PacketQueue};
@@ -20,13 +21,12 @@ use crate::tun::{LARGEST_PACKET, take_apart};
 use crate::udp::MAX_BYTES;
 
 pub(super) mod batch;
-mod outcome;
-pub(super) mod patience;
+pub(super) mod outcome;
 mod sending;
 mod taken;
 
 use batch::Batches;
-use patience::{Patience, Progress};
+use outcome::Progress;
 use sending::Sending;
 use taken::Taken;
 
@@ -125,7 +125,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
     /// Sends what is collected; what a full socket refuses stays.
     pub(super) fn flush(&mut self, sockets: &[Arc<impl DatagramSocket>]) {
         if self.batches.flush_all(sockets, &mut self.patience) == Progress::Done && self.held.is_none() {
-            self.patience.rest();
+            self.patience.stop_waiting();
         }
         self.flush_connection();
     }
@@ -147,7 +147,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             progress = self.send_held(held, sockets);
         }
         if progress == Progress::Done {
-            self.patience.rest();
+            self.patience.stop_waiting();
         }
         progress
     }

@@ -132,12 +132,12 @@ fn sign_waits_for_a_packet_that_can_bear_it() {
             scene.peer.send(&[&forged[..], replay, &sealed[len..]].concat(), len, 0);
         };
         (0..20).for_each(|_| send(&scene));
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(30) {
+        let is_marked = (0..10_000).any(|_| {
             send(&scene);
             assert!(scene.take());
-        }
-        assert!(scene.came_in().concat().contains(&ecn::CE));
+            scene.came_in().concat().contains(&ecn::CE)
+        });
+        assert!(is_marked);
     });
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::mpsc as channel;
 
+use adit_proto::queue::patience::{PATIENCE as HELD, Patience};
 use nix::sched::{CloneFlags, setns};
 
 use super::super::transmit::batch::Batches;
-use super::super::transmit::patience::{PATIENCE as HELD, Patience, Progress};
+use super::super::transmit::outcome::Progress;
 use super::*;
 use crate::carrier::EspRoute;
 use crate::udp::{Group, bind_group};
@@ -130,14 +131,14 @@ fn what_a_full_socket_refused_goes_once_there_is_room() {
         let traffic = || session.carriers.counters().traffic();
         let mut patience = Patience::default();
         assert_eq!(batches.resume(&sockets, &mut patience), Progress::Waits);
-        patience.rest();
+        patience.stop_waiting();
         let packet = Udp::to(53, Checksums::Full).build(&[2; 500]);
         let taken = batches.push(&session, &route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
         assert_eq!(taken, Ok(Progress::Waits), "nothing overtakes what waits");
         assert_eq!((traffic().tx_packets, traffic().drops), (pushed - 1, vec![]));
 
         ip("neighbour replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev outer0");
-        patience.rest();
+        patience.stop_waiting();
         for _ in 0..5 {
             let taken = batches.push(&session, &route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
             assert_eq!(taken, Ok(Progress::Done));
@@ -158,7 +159,7 @@ fn what_a_full_socket_refuses_for_long_is_lost_and_counted() {
         assert_eq!(batches.resume(&sockets, &mut patience), Progress::Waits);
         thread::sleep(HELD);
         assert_eq!(batches.resume(&sockets, &mut patience), Progress::Done);
-        patience.rest();
+        patience.stop_waiting();
         let lost = || drops(session.carriers.counters(), DropReason::QueueFull);
         assert_eq!((session.carriers.counters().traffic().tx_packets, lost()), (pushed - 1, 1));
 

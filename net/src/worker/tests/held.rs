@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_proto::esp::packet::sealed_len;
 use adit_proto::offload::virtio::{GSO_UDP_L4, NEEDS_CSUM, VirtioHeader};
+use adit_proto::queue::patience::PATIENCE as HELD;
 
 use super::super::transmit::Transmit;
-use super::super::transmit::patience::PATIENCE as HELD;
 use super::*;
 use crate::udp::{MAX_BYTES, Message, Sent};
 

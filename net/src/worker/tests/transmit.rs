@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc as channel;
 
 use adit_proto::esp::packet::sealed_len;
+use adit_proto::queue::patience::Patience;
 use nix::sched::{CloneFlags, unshare};
 use socket2::SockRef;
 
 use super::super::transmit::batch::Batches;
-use super::super::transmit::patience::{Patience, Progress};
+use super::super::transmit::outcome::Progress;
 use super::*;
 use crate::carrier::EspRoute;
 use crate::tun::Tun;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::packet::ecn;
+use adit_proto::queue::patience::Patience;
 
-use super::outcome::Parcel;
-use super::patience::{Patience, Progress};
+use super::outcome::{Parcel, Progress};
 use crate::carrier::{Carriers, EspRoute};
 use crate::udp::{MAX_BYTES, MAX_SEGMENTS};
 use crate::worker::ends::DatagramSocket;

@@ -3,12 +3,23 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_proto::drop_reason::DropReason;
+use adit_proto::queue::patience::Patience;
 
-use super::patience::{Patience, Progress};
 use crate::carrier::{Carriers, EspRoute};
 use crate::worker::ends::DatagramSocket;
+
+/// What became of datagrams or of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(in crate::worker) enum Progress {
+    /// Nothing of them is left: they were taken, or are lost and counted.
+    Done,
+    /// A socket is full; the rest is where it was.
+    Waits,
+}
 
 /// Sealed packets that go in one call, one behind the other in some buffer.
 #[derive(Debug, Default)]
@@ -54,7 +65,7 @@ impl Parcel {
         let Some(error) = sent.error else { return Progress::Done };
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => {
-                if patience.waits_for(number) {
+                if patience.waits_for(number, Instant::now) {
                     return Progress::Waits;
                 }
                 self.lose(carriers, DropReason::QueueFull)

@@ -8,9 +8,9 @@ use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::ecn;
+use adit_proto::queue::patience::Patience;
 
-use super::outcome::Parcel;
-use super::patience::{Patience, Progress};
+use super::outcome::{Parcel, Progress};
 use super::taken::Taken;
 use crate::carrier::{Carriers, EspRoute};
 use crate::udp::MAX_SEGMENTS;

@@ -12,12 +12,11 @@
 
 use std::time::{Duration, Instant};
 
-/// A wait that is no sign of a queue. With twice as much, a ping beside one TCP stream waited a third longer.
+/// A wait that is no sign of a queue. Twice as much lets a ping beside a TCP stream wait noticeably longer.
 const TARGET: Duration = Duration::from_millis(1);
 /// How long a queue may last before its senders hear of it, and the first pause between two signs. That is for hosts of one
 /// site: one 100 ms away loses some dozen packets of one round trip instead of one, which is still one event for its TCP.
-/// With 10 ms a ping beside one TCP stream waited a third longer; with 3 ms somewhat less, but TCP at half of the highest
-/// rate was told three times as often of queues that would have gone by themselves.
+/// Longer, and a ping beside a TCP stream waits longer; shorter, and senders hear of queues that would have gone by themselves.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Bytes that were taken from a standing queue for each sign: one packet of some 700, and a millisecond at full speed.
 const BYTES_PER_SIGN: usize = 1 << 20;
@@ -28,7 +27,7 @@ const LONGEST: Duration = Duration::from_millis(20);
 
 /// What is to become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It passes.
     Pass,
     /// It passes, and one packet of it tells the sender of congestion.
@@ -39,7 +38,7 @@ pub(super) enum Verdict {
 
 /// The queue of one socket.
 #[derive(Debug, Default)]
-pub(super) struct StandingQueue(Option<Stretch>);
+pub struct StandingQueue(Option<Stretch>);
 
 /// A time during which every message had waited, and the queue was never empty.
 #[derive(Debug)]
@@ -54,13 +53,13 @@ struct Stretch {
 
 impl StandingQueue {
     /// Judges the next message, which has so many bytes and waited for so long. The clock is read only if that is too long.
-    pub(super) fn judge(&mut self, bytes: usize, waited: Duration, clock: impl FnOnce() -> Instant) -> Verdict {
+    pub fn judge(&mut self, bytes: usize, waited: Duration, clock: impl FnOnce() -> Instant) -> Verdict {
         if waited < TARGET {
             self.0 = None;
             return Verdict::Pass;
         }
         let now = clock();
-        // What came only after the message before it was taken found an empty queue.
+        // A message that came after the one before it was taken found the queue empty: what stood before has gone.
         let came = now.checked_sub(waited);
         let lasts = self.0.take().filter(|stretch| came.is_none_or(|came| came < stretch.taken));
         self.0.insert(lasts.unwrap_or_else(|| Stretch::begin(now))).judge(bytes, waited, now)
@@ -100,6 +99,11 @@ mod tests {
     const MICROSECOND: Duration = Duration::from_micros(1);
     const MILLISECOND: Duration = Duration::from_millis(1);
 
+    #[expect(clippy::disallowed_methods, reason = "only differences from it matter")]
+    fn start() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
     /// A message of superpackets.
     const LARGE: usize = 60_000;
 
@@ -117,8 +121,7 @@ mod tests {
 
     impl Scene {
         fn new(len: usize) -> Self {
-            let now = Instant::now() + Duration::from_secs(3600);
-            Self { queue: StandingQueue::default(), now, len, waiting: VecDeque::new(), standing: None }
+            Self { queue: StandingQueue::default(), now: start(), len, waiting: VecDeque::new(), standing: None }
         }
 
         /// Messages come at once.
