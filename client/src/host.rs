@@ -20,8 +20,6 @@ pub use slot::{Slot, open_tun};
 
 /// Firewall mark (SO_MARK) of Adit's outer sockets, and the number of the first client's routing table.
 pub const MARK: u32 = 0xAD17;
-/// Smallest MTU a TUN device gets, in bytes: the least that IPv6 needs (RFC 8200 section 5).
-pub const SMALLEST_MTU: u16 = 1280;
 
 /// Whether a session configures the host.
 pub enum HostSetup {

@@ -5,9 +5,9 @@ pub(crate) mod request;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_net::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
 use adit_net::tls;
 use adit_program::exit::{Exit, Failure};
+use adit_proto::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
 use adit_proto::invite::Invite;
 use data_encoding::BASE64URL_NOPAD;
 use rcgen::KeyPair;

@@ -13,11 +13,11 @@ use adit_net::counters::Counters;
 use adit_net::tun::{LARGEST_PACKET, Queue, Tun};
 use adit_net::udp::{EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};
+use adit_proto::packet::IPV6_MIN_MTU;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
-use crate::host::SMALLEST_MTU;
 use session::ClientRouting;
 pub(crate) use session::TunnelSession;
 
@@ -68,7 +68,7 @@ impl PacketPath {
     pub fn start(tun: Tun, settings: PacketPathSettings) -> io::Result<Self> {
         let [_queue] = tun.queues() else { return Err(io::ErrorKind::InvalidInput.into()) };
         let PacketPathSettings { esp, mtu, worker, udp_offload, mark } = settings;
-        if !(usize::from(SMALLEST_MTU)..=LARGEST_PACKET).contains(&usize::from(mtu)) {
+        if !(usize::from(IPV6_MIN_MTU)..=LARGEST_PACKET).contains(&usize::from(mtu)) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the mtu of esp is not between 1280 and 9216"));
         }
         let sockets = esp.as_ref().map_or_else(Vec::new, |_| open_sockets(mark, udp_offload));

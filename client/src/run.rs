@@ -43,9 +43,10 @@ use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::task::{self, Task};
+use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::host::{HostSetup, SMALLEST_MTU};
+use crate::host::HostSetup;
 use crate::packet_source::Packets;
 use crate::profile::{Profile, ProfileStore};
 use crate::protocols::connect_ip::NetworkSettings;
@@ -102,7 +103,7 @@ impl Session {
 
     fn start_with<D: dial::Dial>(config: SessionConfig, dial: D) -> Self {
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
-        let first = Snapshot { state: State::Disconnected, network: None, mtu: SMALLEST_MTU };
+        let first = Snapshot { state: State::Disconnected, network: None, mtu: IPV6_MIN_MTU };
         let (publish, snapshots) = watch::channel(first);
         let task = task::spawn(Driver::new(config, dial, received, publish).run());
         Self { handle: SessionHandle { commands }, snapshots, task }

@@ -21,8 +21,8 @@ use crate::http::h3::message::{MAX_FIELD_SECTION_SIZE, MessageDecoder, MessageEv
 use crate::http::h3::settings::Settings;
 use crate::http::h3::{huffman, qpack};
 use crate::invite::Invite;
-use crate::packet::IpPacket;
 use crate::packet::icmp::{GatewayAddresses, packet_too_big};
+use crate::packet::{IPV6_MIN_MTU, IpPacket};
 use crate::role::Role;
 use crate::{datagram, varint};
 
@@ -280,7 +280,7 @@ pub fn icmp(data: &[u8]) {
     if !packet_too_big(original, u16::from_be_bytes(*mtu), from, &mut answer) {
         return;
     }
-    assert!(answer.len() <= 1280, "longest answer (RFC 4443 section 2.4)");
+    assert!(answer.len() <= usize::from(IPV6_MIN_MTU), "longest answer (RFC 4443 section 2.4)");
     let (Ok(original), Ok(answer)) = (IpPacket::parse(original), IpPacket::parse(&answer)) else {
         unreachable!("only valid packets are answered, by valid packets")
     };

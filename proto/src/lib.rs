@@ -13,6 +13,7 @@ pub mod capsule;
 pub mod connect_ip;
 pub mod datagram;
 pub mod drop_reason;
+pub mod enrollment;
 pub mod esp;
 #[doc(hidden)]
 pub mod fuzzing;

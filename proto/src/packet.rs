@@ -18,6 +18,10 @@ pub mod icmp;
 mod ipv4;
 mod ipv6;
 
+/// What IPv6 asks of every link, in bytes (RFC 8200 section 5): the smallest MTU a tunnel may have, and so the packet that
+/// every path has to take.
+pub const IPV6_MIN_MTU: u16 = 1280;
+
 /// Protocol numbers (IANA) that the packet modules tell apart.
 pub mod protocol {
     /// IPv6 hop-by-hop options.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use adit_net::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
+use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::config::Config;

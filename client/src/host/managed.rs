@@ -8,12 +8,13 @@ use adit_host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget
 use adit_net::tun::LARGEST_PACKET;
 use adit_program::causes::with_causes;
 use adit_program::file_lock::FileLock;
+use adit_proto::packet::IPV6_MIN_MTU;
 use tracing::{debug, warn};
 
+use super::MARK;
 use super::error::HostSetupError;
 use super::plan::{Claim, Plan};
 use super::slot::{self, Slot};
-use super::{MARK, SMALLEST_MTU};
 use crate::protocols::connect_ip::NetworkSettings;
 
 /// Metric of routes into the tunnel.
@@ -56,7 +57,7 @@ impl ManagedHost {
             run: run.to_owned(),
             prepared: false,
             plan: None,
-            mtu: SMALLEST_MTU,
+            mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
             full_tunnel: None,
         }
@@ -117,7 +118,7 @@ impl ManagedHost {
     /// `Change` if the kernel refuses.
     pub async fn set_mtu(&mut self, mtu: u16) -> Result<(), HostSetupError> {
         let largest = u16::try_from(LARGEST_PACKET).unwrap_or(u16::MAX);
-        let mtu = mtu.clamp(SMALLEST_MTU, largest);
+        let mtu = mtu.clamp(IPV6_MIN_MTU, largest);
         if mtu != self.mtu && self.prepared {
             self.changes
                 .set_link(&self.link, LinkSettings { mtu: Some(mtu.into()), ..LinkSettings::default() })

@@ -7,9 +7,9 @@ use adit_net::worker;
 use adit_proto::esp::field::Offer;
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::suite::Suite;
+use adit_proto::packet::IPV6_MIN_MTU;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::host::SMALLEST_MTU;
 use crate::packet_path::DEFAULT_MTU;
 
 /// Keys of `[esp]`.
@@ -81,7 +81,7 @@ impl EspTable {
             Some("`esp.suites` is empty; use `enabled = false` to switch it off")
         } else if !seconds.contains(&self.rekey_after) {
             Some("`esp.rekey_after` is not between 1s and 24h")
-        } else if !(SMALLEST_MTU..=LARGEST_MTU).contains(&self.mtu) {
+        } else if !(IPV6_MIN_MTU..=LARGEST_MTU).contains(&self.mtu) {
             Some("`esp.mtu` is not between 1280 and 9216")
         } else {
             None

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use adit_program::exit::Failure;
 use adit_program::random::random;
 use adit_program::task::{self, Task};
+use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -21,7 +22,7 @@ use super::renewal::{self, RenewalError};
 use super::resolve;
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot, obstacle};
-use crate::host::{HostSetup, Plan, SMALLEST_MTU, journal_failure};
+use crate::host::{HostSetup, Plan, journal_failure};
 use crate::protocols::connect_ip::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 
@@ -91,7 +92,7 @@ impl<D: Dial> Driver<D> {
             renewal: None,
             next_renewal_check: None,
             network: None,
-            mtu: SMALLEST_MTU,
+            mtu: IPV6_MIN_MTU,
             plan: Plan::default(),
             host_failure: None,
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adit_net::enrollment::{RENEW_PATH, Refusal, RenewRequest, RenewResponse};
+use adit_proto::enrollment::{RENEW_PATH, Refusal, RenewRequest, RenewResponse};
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;

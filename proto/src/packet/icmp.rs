@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::checksum::Checksum;
-use super::{IpPacket, ipv4, ipv6, protocol};
+use super::{IPV6_MIN_MTU, IpPacket, ipv4, ipv6, protocol};
 
 /// The bytes of an ICMP header in both families.
 const ICMP_HEADER_LEN: usize = 8;
@@ -16,8 +16,8 @@ const ICMP_HEADER_LEN: usize = 8;
 /// The most of the original an ICMPv4 error quotes: the error stays within 576 bytes (RFC 1812 section 4.3.2.3).
 const MAX_QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - ICMP_HEADER_LEN;
 
-/// The most of the original an ICMPv6 error quotes: the error stays within 1280 bytes (RFC 4443 section 2.4 (c)).
-const MAX_QUOTE_V6: usize = 1280 - ipv6::HEADER_LEN - ICMP_HEADER_LEN;
+/// The most of the original an ICMPv6 error quotes: the error stays within the IPv6 minimum MTU (RFC 4443 section 2.4 (c)).
+const MAX_QUOTE_V6: usize = IPV6_MIN_MTU as usize - ipv6::HEADER_LEN - ICMP_HEADER_LEN;
 
 /// The TTL and hop limit of our answers: the default of RFC 1700.
 const TTL: u8 = 64;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use adit_program::exit::Exit;
 use adit_program::toml_error::TomlFault;
+use adit_proto::packet::IPV6_MIN_MTU;
 use toml::{Table, Value};
 
 use super::keys::{self, KEYS, Key};
@@ -266,7 +267,7 @@ impl Reader {
 
     fn tun(&mut self) -> Option<TunConfig> {
         let name = self.required("tun.name", value::device_name);
-        let mtu = self.required("tun.mtu", |value| value::integer(value, 1280, LARGEST_MTU));
+        let mtu = self.required("tun.mtu", |value| value::integer(value, IPV6_MIN_MTU, LARGEST_MTU));
         Some(TunConfig { name: name?, mtu: mtu? })
     }
 

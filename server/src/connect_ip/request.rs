@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_net::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
@@ -11,8 +10,10 @@ use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, R
 use adit_proto::connect_ip::server::reject;
 use adit_proto::connect_ip::template::Target;
 use adit_proto::datagram::Prefix;
+use adit_proto::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
 use adit_proto::http::field::Field;
 use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::packet::IPV6_MIN_MTU;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -27,9 +28,6 @@ use crate::store::{AuthError, Device};
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Smallest MTU a tunnel may have, in bytes: that of IPv6 (RFC 8200 section 5).
-const SMALLEST_MTU: usize = 1280;
 
 /// What a request needs to know of its connection.
 #[derive(Clone)]
@@ -95,7 +93,7 @@ impl Context {
         let announced = settings.is_ok_and(|settings| settings.is_ok_and(|settings| settings.datagrams));
         let prefix = Prefix::new(0).as_bytes().len();
         let largest = self.http.quic().max_datagram_size().map_or(0, |size| size.saturating_sub(prefix));
-        announced && largest >= SMALLEST_MTU
+        announced && largest >= usize::from(IPV6_MIN_MTU)
     }
 
     /// Says that this connection is no stranger's any more. Once is enough.

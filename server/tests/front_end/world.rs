@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Origin;
-use adit_net::enrollment::EnrollRequest;
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
@@ -22,6 +21,7 @@ use adit_net::worker::{DataPlane, Installation, Workers, WorkersHandle};
 use adit_program::task::{self, Task};
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
+use adit_proto::enrollment::EnrollRequest;
 use adit_proto::esp::spi::Spi;
 use adit_proto::esp::suite::Suite;
 use adit_proto::http::field::{Field, status, value};

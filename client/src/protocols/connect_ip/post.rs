@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_net::enrollment::MAX_BODY;
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
+use adit_proto::enrollment::MAX_BODY;
 use adit_proto::http::field::{Field, status};
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;

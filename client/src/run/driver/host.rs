@@ -1,10 +1,11 @@
 //! The driver's part that configures the host.
 
 use adit_host::HostError;
+use adit_proto::packet::IPV6_MIN_MTU;
 use tracing::{debug, warn};
 
 use super::{Dial, Driver};
-use crate::host::{HostSetup, HostSetupError, SMALLEST_MTU};
+use crate::host::{HostSetup, HostSetupError};
 use crate::protocols::connect_ip::NetworkSettings;
 use crate::state::Obstacle;
 
@@ -23,7 +24,7 @@ impl<D: Dial> Driver<D> {
     }
 
     pub(super) async fn handle_mtu(&mut self, mtu: u16) {
-        self.mtu = mtu.max(SMALLEST_MTU);
+        self.mtu = mtu.max(IPV6_MIN_MTU);
         if let HostSetup::Managed(host) = &mut self.config.host
             && let Err(error) = host.set_mtu(self.mtu).await
         {

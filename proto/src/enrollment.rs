@@ -1,4 +1,4 @@
-//! The JSON messages of enrolment and renewal, which travel as HTTP/3 request bodies inside TLS.
+//! The JSON messages of enrolment and renewal, which travel as bodies of HTTP requests and responses inside TLS.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,4 +56,25 @@ pub struct Refusal {
     pub code: String,
     /// The reason in words.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_documented_members() {
+        let enroll = EnrollRequest { code: "c".into(), csr: "r".into(), device_name: "d".into() };
+        assert_eq!(serde_json::to_string(&enroll).unwrap(), r#"{"code":"c","csr":"r","device_name":"d"}"#);
+        let renew = RenewRequest { csr: "r".into() };
+        assert_eq!(serde_json::to_string(&renew).unwrap(), r#"{"csr":"r"}"#);
+        let refusal = Refusal { code: "invite_used".into(), message: "m".into() };
+        assert_eq!(serde_json::to_string(&refusal).unwrap(), r#"{"code":"invite_used","message":"m"}"#);
+    }
+
+    #[test]
+    fn gateway_takes_no_unknown_member_and_a_client_does() {
+        assert!(serde_json::from_str::<RenewRequest>(r#"{"csr":"r","more":1}"#).is_err());
+        assert!(serde_json::from_str::<RenewResponse>(r#"{"certificate":"c","more":1}"#).is_ok());
+    }
 }
