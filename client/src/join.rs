@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
+use crate::protocols::authority;
 use crate::protocols::connect_ip::{self, Answer};
 use crate::run::obstacle;
 use crate::run::resolve;
@@ -43,7 +44,7 @@ pub async fn join(
     };
     store.prepare(&name, replace)?;
     let key = request::new_key().map_err(local)?;
-    let gateway = connect_ip::authority(&invite.host, invite.port);
+    let gateway = authority(&invite.host, invite.port);
     let addresses = resolve::resolve(&invite.host, invite.port, RESOLVE_TIMEOUT).await;
     if addresses.is_empty() {
         let next = "check the name in the invite and this host's network";
@@ -67,7 +68,7 @@ async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Res
     let tls = tls::pinned_client_config(invite.pin).map_err(local)?;
     connect_ip::post(&invite.host, invite.port, addresses, None, tls, ENROLL_PATH, &body, TIMEOUT)
         .await
-        .map_err(|error| obstacle::join_failure(&connect_ip::authority(&invite.host, invite.port), &error))
+        .map_err(|error| obstacle::join_failure(&authority(&invite.host, invite.port), &error))
 }
 
 /// The gateway's answer, if it is one of success.

@@ -46,7 +46,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::protocols::connect_ip::{Credentials, Target, authority};
+use crate::protocols::{Credentials, Target, authority};
 
 pub use directories::Directories;
 pub use error::ProfileError;

@@ -49,7 +49,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::host::HostSetup;
 use crate::packet_source::Packets;
 use crate::profile::{Profile, ProfileStore};
-use crate::protocols::connect_ip::NetworkSettings;
+use crate::protocols::NetworkSettings;
 use crate::state::State;
 use driver::Driver;
 

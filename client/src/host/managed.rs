@@ -15,7 +15,7 @@ use super::MARK;
 use super::error::HostSetupError;
 use super::plan::{Claim, Plan};
 use super::slot::{self, Slot};
-use crate::protocols::connect_ip::NetworkSettings;
+use crate::protocols::NetworkSettings;
 
 /// Metric of routes into the tunnel.
 const TUNNEL_METRIC: u32 = 100;

@@ -7,7 +7,7 @@ use adit_host::{DnsScope, DnsSettings, is_domain};
 use adit_proto::range::{self, RangeError, RouteRange};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::protocols::connect_ip::NetworkSettings;
+use crate::protocols::NetworkSettings;
 
 /// Most prefixes a gateway can make us route.
 const MOST_PREFIXES: usize = 4096;

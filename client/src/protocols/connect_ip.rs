@@ -9,129 +9,19 @@ mod liveness;
 mod post;
 mod roaming;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::http::h3::close;
 use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
-use adit_proto::range::RouteRange;
-use ipnet::IpNet;
 use tokio::sync::mpsc;
 
+use super::{ConnectError, ConnectionEvent, ConnectionStats, Credentials, NetworkSettings, Target};
 use crate::packet_source::Packets;
 use data::DataPath;
 
-pub(crate) use dial::authority;
 pub use post::{Answer, post};
-
-/// How a client proves who it is.
-pub enum Credentials {
-    /// A device certificate chain and its key, both PEM.
-    Certificate {
-        /// The certificate chain, leaf first.
-        chain_pem: String,
-        /// The leaf's private key.
-        key_pem: String,
-    },
-    /// A bearer token of `adit-server token`.
-    Token(String),
-}
-
-/// Everything needed to reach one gateway.
-pub struct Target {
-    /// Host name or address; also the name its certificate must bear.
-    pub host: String,
-    /// UDP port.
-    pub port: u16,
-    /// Addresses to try, best first.
-    pub addresses: Vec<SocketAddr>,
-    /// The gateway's certificate authority, PEM.
-    pub authority_pem: String,
-    /// The device's proof.
-    pub credentials: Credentials,
-    /// Mark of the outer socket (SO_MARK), so that policy routing exempts it; `None` leaves it unmarked.
-    pub mark: Option<u32>,
-}
-
-/// What the gateway gave the session.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NetworkSettings {
-    /// Inner addresses of this device.
-    pub addresses: Vec<IpNet>,
-    /// Ranges reachable through the gateway, as advertised.
-    pub routes: Vec<RouteRange>,
-    /// Resolvers inside the tunnel.
-    pub dns_servers: Vec<IpAddr>,
-    /// Domains to ask them for; empty means all.
-    pub dns_domains: Vec<String>,
-}
-
-/// Why a connection could not be made or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The certificate is not of this gateway.
-    #[error("the gateway's identity does not match: {0}")]
-    IdentityMismatch(String),
-    /// The gateway refused the certificate or token.
-    #[error("the gateway refused this device: {0}")]
-    Refused(String),
-    /// Nothing answered at any address.
-    #[error("no answer from {0}")]
-    Unreachable(String),
-    /// The gateway answered, but not as a CONNECT-IP gateway should.
-    #[error("protocol error: {0}")]
-    Protocol(String),
-    /// This host refused (socket, permission).
-    #[error("{0}")]
-    Local(#[source] std::io::Error),
-    /// The packet source failed: its TUN device was deleted.
-    #[error("the source of packets failed: {0}")]
-    Source(#[source] std::io::Error),
-    /// The gateway ended the session (shutting down, replaced, revoked …).
-    #[error("the connection was closed: {0}")]
-    Closed(String),
-}
-
-/// What happens on an open connection.
-#[derive(Debug)]
-pub enum ConnectionEvent {
-    /// New addresses, routes or DNS; replaces the former ones.
-    Network(NetworkSettings),
-    /// The largest packet the carrier takes changed, in bytes.
-    Mtu(u16),
-    /// The connection ended.
-    Closed(ConnectError),
-}
-
-/// Counters of one connection.
-#[derive(Debug, Clone, Default)]
-pub struct ConnectionStats {
-    /// Name of the carrier in use, `esp` or `quic`.
-    pub carrier: &'static str,
-    /// The cipher suite, while the carrier is `esp`.
-    pub suite: Option<&'static str>,
-    /// How often the keys of `esp` were replaced.
-    pub rekeys: u32,
-    /// Packets and bytes received from the gateway.
-    pub rx_packets: u64,
-    /// See `rx_packets`.
-    pub rx_bytes: u64,
-    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by two
-    /// workers of the gateway, which says nothing about the order within a flow.
-    pub rx_reordered: u64,
-    /// Packets and bytes sent to the gateway.
-    pub tx_packets: u64,
-    /// See `tx_packets`.
-    pub tx_bytes: u64,
-    /// Dropped packets by reason label (non-zero only).
-    pub drops: Vec<(&'static str, u64)>,
-    /// Round-trip time of the connection.
-    pub rtt: Duration,
-    /// The gateway's address in use.
-    pub remote: Option<SocketAddr>,
-}
 
 /// Events that may wait for their reader; the control task waits when it is full.
 const EVENT_QUEUE: usize = 16;

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::packet_source::Packets;
-use crate::protocols::connect_ip::{ConnectError, Connection, ConnectionEvent, ConnectionStats, Target};
+use crate::protocols::connect_ip::Connection;
+use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, Target};
 
 /// Makes connections.
 pub(super) trait Dial: Clone + Send + Sync + 'static {

@@ -23,7 +23,7 @@ use super::resolve;
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot, obstacle};
 use crate::host::{HostSetup, Plan, journal_failure};
-use crate::protocols::connect_ip::{ConnectError, ConnectionEvent, NetworkSettings};
+use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 
 /// How long to wait for routes once there are addresses; a gateway need not advertise any.

@@ -4,7 +4,7 @@ use std::io;
 
 use adit_program::exit::Failure;
 
-use crate::protocols::connect_ip::ConnectError;
+use crate::protocols::ConnectError;
 use crate::state::Obstacle;
 
 /// What kind of obstacle an error is.

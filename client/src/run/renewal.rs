@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::join::request;
 use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
-use crate::protocols::connect_ip::{self, ConnectError};
+use crate::protocols::{ConnectError, connect_ip};
 
 /// Longest time between two looks at the certificate.
 const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Plan;
-use crate::protocols::connect_ip::{ConnectionStats, NetworkSettings};
+use crate::protocols::{ConnectionStats, NetworkSettings};
 
 /// Most routes a status lists: enough for a person to read.
 const MOST_ROUTES: usize = 256;

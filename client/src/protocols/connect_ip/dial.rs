@@ -31,11 +31,6 @@ pub(super) struct Dialled {
 }
 
 impl Target {
-    /// Host and port as in a URL (RFC 3986 section 3.2).
-    pub(crate) fn authority(&self) -> String {
-        authority(&self.host, self.port)
-    }
-
     /// The TLS settings for this gateway and these credentials.
     pub(crate) fn tls(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
         let authority = CertificateDer::from_pem_slice(self.authority_pem.as_bytes())
@@ -54,11 +49,6 @@ impl Target {
         tls::client_config(&authority, certificate)
             .map_err(|error| unusable("the profile's certificate or key", &error))
     }
-}
-
-/// Host and port as in a URL; an IPv6 address goes into brackets.
-pub(crate) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before it, or as
@@ -191,12 +181,6 @@ fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-
-    #[test]
-    fn ipv6_hosts_get_brackets() {
-        assert_eq!(authority("2001:db8::1", 443), "[2001:db8::1]:443");
-        assert_eq!(authority("gw.example", 8443), "gw.example:8443");
-    }
 
     /// A gateway's endpoint on the loopback, and its authority.
     pub(crate) fn gateway() -> (quinn::Endpoint, CertificateDer<'static>) {

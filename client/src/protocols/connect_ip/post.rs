@@ -12,8 +12,10 @@ use adit_proto::http::field::{Field, status};
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;
 
-use super::dial::{authority, dial, explain};
-use super::{ConnectError, control::stream_error};
+use super::ConnectError;
+use super::control::stream_error;
+use super::dial::{dial, explain};
+use crate::protocols::authority;
 
 /// What the gateway answered.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 
 use super::{Dial, Driver};
 use crate::host::{HostSetup, HostSetupError};
-use crate::protocols::connect_ip::NetworkSettings;
+use crate::protocols::NetworkSettings;
 use crate::state::Obstacle;
 
 impl<D: Dial> Driver<D> {

@@ -15,7 +15,7 @@ use super::*;
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
-use crate::protocols::connect_ip::{ConnectionStats, Target};
+use crate::protocols::{ConnectionStats, Target};
 use crate::run::Session;
 
 /// A packet source of an embedder that has no packets.

@@ -29,8 +29,9 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
+use crate::protocols::connect_ip::Connection;
 use crate::protocols::connect_ip::dial::tests::gateway_on;
-use crate::protocols::connect_ip::{ConnectError, Connection, ConnectionEvent, Credentials, Target};
+use crate::protocols::{ConnectError, ConnectionEvent, Credentials, Target};
 use adit_testing::namespace::{in_namespace_async, ip, up};
 
 const PATIENCE: Duration = Duration::from_secs(10);
