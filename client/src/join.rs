@@ -1,7 +1,5 @@
 //! Enrolment: turns an invite into a profile. The device's key is made here and never leaves this host.
 
-pub(crate) mod request;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,11 +13,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
+use crate::device_key;
+use crate::gateway_addresses;
+use crate::obstacle;
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::protocols::authority;
 use crate::protocols::connect_ip::{self, Answer};
-use crate::run::obstacle;
-use crate::run::resolve;
 
 /// How long the whole exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,9 +42,9 @@ pub async fn join(
         None => ProfileName::from_host(&invite.host)?,
     };
     store.prepare(&name, replace)?;
-    let key = request::new_key().map_err(local)?;
+    let key = device_key::new_key().map_err(local)?;
     let gateway = authority(&invite.host, invite.port);
-    let addresses = resolve::resolve(&invite.host, invite.port, RESOLVE_TIMEOUT).await;
+    let addresses = gateway_addresses::resolve(&invite.host, invite.port, RESOLVE_TIMEOUT).await;
     if addresses.is_empty() {
         let next = "check the name in the invite and this host's network";
         return Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next));
@@ -61,7 +60,7 @@ pub async fn join(
 async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Result<Answer, Failure> {
     let request = EnrollRequest {
         code: BASE64URL_NOPAD.encode(&invite.code),
-        csr: request::certificate_request(key).map_err(local)?,
+        csr: device_key::certificate_request(key).map_err(local)?,
         device_name: device_name(),
     };
     let body = Zeroizing::new(serde_json::to_vec(&request).map_err(local)?);
@@ -95,7 +94,7 @@ fn check(gateway: &str, invite: &Invite, response: &EnrollResponse, key: &KeyPai
         let reason = "the certificate authority it gave is not the one of the invite";
         return Err(Failure::new(Exit::IdentityMismatch, gateway, reason, next));
     }
-    if !request::carries_key(&response.certificate, key) {
+    if !device_key::carries_key(&response.certificate, key) {
         return Err(strange(gateway, "the certificate it gave is not for this device's key"));
     }
     Ok(())

@@ -32,10 +32,8 @@ mod control;
 mod dial;
 mod driver;
 pub(crate) mod lock;
-pub(crate) mod obstacle;
 mod recovery;
 mod renewal;
-pub(crate) mod resolve;
 mod status;
 mod up;
 

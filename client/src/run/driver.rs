@@ -19,10 +19,11 @@ use tracing::{debug, info, warn};
 
 use super::dial::{Dial, Line};
 use super::renewal::{self, RenewalError};
-use super::resolve;
 use super::status::{NO_RESOLVER, Status};
-use super::{Command, SessionConfig, Snapshot, obstacle};
+use super::{Command, SessionConfig, Snapshot};
+use crate::gateway_addresses;
 use crate::host::{HostSetup, Plan, journal_failure};
+use crate::obstacle;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 
@@ -160,10 +161,10 @@ impl<D: Dial> Driver<D> {
         let may_resolve = matches!(self.config.host, HostSetup::None) || !self.plan.takes_resolver();
         task::spawn(async move {
             let resolved = match may_resolve {
-                true => resolve::resolve(&profile.host, profile.port, RESOLVE_TIMEOUT).await,
+                true => gateway_addresses::resolve(&profile.host, profile.port, RESOLVE_TIMEOUT).await,
                 false => Vec::new(),
             };
-            let addresses = resolve::merge(resolved.iter().copied(), &profile.addresses);
+            let addresses = gateway_addresses::merge(resolved.iter().copied(), &profile.addresses);
             if addresses.is_empty() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
             }
@@ -243,7 +244,7 @@ impl<D: Dial> Driver<D> {
     fn learn_addresses(&mut self, line: &D::Line, resolved: &[SocketAddr]) {
         let profile = &mut self.config.profile;
         let working = line.stats().remote.into_iter();
-        let learned = resolve::remember(working.chain(resolved.iter().copied()), &profile.addresses);
+        let learned = gateway_addresses::remember(working.chain(resolved.iter().copied()), &profile.addresses);
         if profile.addresses != learned {
             profile.addresses = learned;
             self.save_profile();

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::join::request;
+use crate::device_key;
 use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
 use crate::protocols::{ConnectError, connect_ip};
 
@@ -88,7 +88,7 @@ pub(super) async fn renew(
 ) -> Result<String, RenewalError> {
     let Identity::Certificate { key_pem, .. } = &profile.identity else { return Err(RenewalError::Answer) };
     let key = KeyPair::from_pem(key_pem).map_err(RenewalError::Key)?;
-    let csr = request::certificate_request(&key).map_err(RenewalError::Key)?;
+    let csr = device_key::certificate_request(&key).map_err(RenewalError::Key)?;
     let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;
     let tls: Arc<rustls::ClientConfig> = profile.target(Vec::new(), mark).tls()?;
     let answer =
@@ -99,7 +99,7 @@ pub(super) async fn renew(
         return Err(RenewalError::Refused(reason));
     }
     let response: RenewResponse = serde_json::from_slice(&answer.body).map_err(|_| RenewalError::Answer)?;
-    if request::carries_key(&response.certificate, &key) {
+    if device_key::carries_key(&response.certificate, &key) {
         Ok(response.certificate)
     } else {
         Err(RenewalError::ForeignKey)

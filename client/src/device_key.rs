@@ -1,4 +1,4 @@
-//! Device keys and certificate requests, for enrolment and renewal.
+//! The key of a device, and what enrolment and renewal ask a gateway to certify.
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::CertificateDer;
