@@ -3,7 +3,7 @@
 pub mod cli;
 mod device_key;
 mod gateway_addresses;
-pub mod host;
+pub mod host_plan;
 pub mod join;
 mod obstacle;
 pub mod packet_path;

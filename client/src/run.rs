@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use adit_client::host::HostSetup;
+//! use adit_client::host_plan::HostSetup;
 //! use adit_client::packet_source::{PacketSource, Packets};
 //! use adit_client::profile::Profile;
 //! use adit_client::run::{Session, SessionConfig};
@@ -44,7 +44,7 @@ use adit_program::task::{self, Task};
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::host::HostSetup;
+use crate::host_plan::HostSetup;
 use crate::packet_source::Packets;
 use crate::profile::{Profile, ProfileStore};
 use crate::protocols::NetworkSettings;
@@ -67,7 +67,7 @@ pub struct SessionConfig {
     pub host: HostSetup,
     /// How long the first connection may take to come about; `None` tries for ever.
     pub patience: Option<Duration>,
-    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host::MARK`] with [`HostSetup::Managed`].
+    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host_plan::MARK`] with [`HostSetup::Managed`].
     pub mark: Option<u32>,
     /// Where renewed certificates and working addresses are saved; `None` keeps them in memory.
     pub store: Option<ProfileStore>,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use adit_client::host::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
+use adit_client::host_plan::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
 use adit_client::protocols::NetworkSettings;
 use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;

@@ -6,7 +6,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 
 use super::Place;
-use crate::host::journal_failure;
+use crate::host_plan::journal_failure;
 use crate::profile::{ProfileName, file_failure};
 use crate::run::lock::ClientLock;
 

@@ -22,7 +22,7 @@ use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot};
 use crate::gateway_addresses;
-use crate::host::{HostSetup, Plan, journal_failure};
+use crate::host_plan::{HostSetup, Plan, journal_failure};
 use crate::obstacle;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::host::Plan;
+use crate::host_plan::Plan;
 use crate::protocols::{ConnectionStats, NetworkSettings};
 
 /// Most routes a status lists: enough for a person to read.

@@ -16,7 +16,7 @@ use super::control::ControlHandler;
 use super::lock::ClientLock;
 use super::recovery::{open_journal, recover_others};
 use super::{Session, SessionConfig, SessionHandle, Snapshot, Status};
-use crate::host::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
+use crate::host_plan::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
 use crate::profile::{Directories, Profile, ProfileStore, file_failure};

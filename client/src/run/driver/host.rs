@@ -5,7 +5,7 @@ use adit_proto::packet::IPV6_MIN_MTU;
 use tracing::{debug, warn};
 
 use super::{Dial, Driver};
-use crate::host::{HostSetup, HostSetupError};
+use crate::host_plan::{HostSetup, HostSetupError};
 use crate::protocols::NetworkSettings;
 use crate::state::Obstacle;
 
