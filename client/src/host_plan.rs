@@ -15,7 +15,7 @@ mod slot;
 pub use error::HostSetupError;
 pub(crate) use error::journal_failure;
 pub use managed::ManagedHost;
-pub use plan::{Claim, Plan, PlanError};
+pub use plan::{Claim, HostPlan, HostPlanError};
 pub use slot::{Slot, open_tun};
 
 /// Firewall mark (SO_MARK) of Adit's outer sockets, and the number of the first client's routing table.

@@ -7,7 +7,7 @@ use adit_host::HostError;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 
-use super::plan::PlanError;
+use super::plan::HostPlanError;
 
 /// What to do about a missing permission.
 const GET_PERMISSION: &str =
@@ -18,7 +18,7 @@ const GET_PERMISSION: &str =
 pub enum HostSetupError {
     /// The gateway's settings make no sense.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Plan(#[from] HostPlanError),
     /// The host refused a change.
     #[error(transparent)]
     Change(#[from] HostError),

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::MARK;
 use super::error::HostSetupError;
-use super::plan::{Claim, Plan};
+use super::plan::{Claim, HostPlan};
 use super::slot::{self, Slot};
 use crate::protocols::NetworkSettings;
 
@@ -38,7 +38,7 @@ pub struct ManagedHost {
     run: PathBuf,
     prepared: bool,
     /// What is in force; `None` while the host stands between two plans. What is on it then, the changes know.
-    plan: Option<Plan>,
+    plan: Option<HostPlan>,
     mtu: u16,
     gso_max_segs: Option<u32>,
     full_tunnel: Option<FileLock>,
@@ -87,7 +87,7 @@ impl ManagedHost {
     /// # Errors
     /// See [`HostSetupError`]. What was done up to then is in the journal and undone by [`Self::undo`].
     pub async fn apply(&mut self, settings: &NetworkSettings) -> Result<(), HostSetupError> {
-        let plan = Plan::new(settings, host_has_ipv6())?;
+        let plan = HostPlan::new(settings, host_has_ipv6())?;
         if self.plan.as_ref() == Some(&plan) {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl ManagedHost {
     }
 
     /// Makes the link ready for its first addresses.
-    async fn prepare(&mut self, plan: &Plan) -> Result<(), HostError> {
+    async fn prepare(&mut self, plan: &HostPlan) -> Result<(), HostError> {
         let wants_ipv6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
         let disabled = format!("net.ipv6.conf.{}.disable_ipv6", self.link);
         if wants_ipv6 && read_sysctl(&disabled).as_deref() == Some("1") {
@@ -179,7 +179,7 @@ impl ManagedHost {
     }
 
     /// Adds all that the plan wants; what is there already stays as it is.
-    async fn add(&mut self, plan: &Plan) -> Result<(), HostError> {
+    async fn add(&mut self, plan: &HostPlan) -> Result<(), HostError> {
         for address in &plan.addresses {
             self.changes.add_address(&self.link, *address).await?;
         }
@@ -194,7 +194,7 @@ impl ManagedHost {
     }
 
     /// Removes all that the plan does not want, whatever earlier plan it is of.
-    async fn remove_others(&mut self, plan: &Plan) -> Result<(), HostError> {
+    async fn remove_others(&mut self, plan: &HostPlan) -> Result<(), HostError> {
         let rules = rules(plan, &self.slot);
         for rule in self.changes.rules().iter().filter(|rule| !rules.contains(rule)) {
             self.changes.remove_rule(rule).await?;
@@ -211,7 +211,7 @@ impl ManagedHost {
         Ok(())
     }
 
-    async fn set_dns(&mut self, plan: &Plan) -> Result<(), HostError> {
+    async fn set_dns(&mut self, plan: &HostPlan) -> Result<(), HostError> {
         match &plan.dns {
             Some(dns) => self.changes.set_dns(&self.link, dns).await,
             None => self.changes.clear_dns().await,
@@ -228,7 +228,7 @@ impl ManagedHost {
 }
 
 /// The rules that make packets look up the tunnel's table: one for each family in which it claims something.
-fn rules(plan: &Plan, slot: &Slot) -> Vec<Rule> {
+fn rules(plan: &HostPlan, slot: &Slot) -> Vec<Rule> {
     let rule =
         |family| Rule { family, unless_mark: MARK, table: slot.table(), priority: slot.priority(plan.full_tunnel) };
     let families = [(Family::V4, false), (Family::V6, true)];
@@ -265,13 +265,13 @@ mod tests {
 
     use super::*;
 
-    fn plan(routes: &[&str]) -> Plan {
+    fn plan(routes: &[&str]) -> HostPlan {
         let settings = NetworkSettings {
             addresses: vec!["10.64.3.2/32".parse().unwrap()],
             routes: routes.iter().map(|text| RouteRange::from(text.parse::<IpNet>().unwrap())).collect(),
             ..NetworkSettings::default()
         };
-        Plan::new(&settings, true).unwrap()
+        HostPlan::new(&settings, true).unwrap()
     }
 
     #[test]

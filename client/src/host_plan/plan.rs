@@ -27,7 +27,7 @@ pub enum Claim {
 
 /// What one tunnel wants of its host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
+pub struct HostPlan {
     /// Addresses of the TUN device, each with the full prefix length.
     pub addresses: BTreeSet<IpNet>,
     /// Destinations this tunnel decides about.
@@ -40,7 +40,7 @@ pub struct Plan {
 
 /// Why the gateway's settings cannot be applied.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
+pub enum HostPlanError {
     /// More prefixes than this client accepts.
     #[error("the gateway advertises more than {MOST_PREFIXES} prefixes")]
     TooManyPrefixes,
@@ -55,14 +55,14 @@ pub enum PlanError {
     Dns(String),
 }
 
-impl Plan {
+impl HostPlan {
     /// Makes a plan of the gateway's settings for a host that has IPv6 or not.
     ///
     /// Ranges for a single upper-layer protocol are left out: a host cannot route by protocol alone.
     ///
     /// # Errors
-    /// See [`PlanError`]; what a gateway sends is bounded and checked here.
-    pub fn new(settings: &NetworkSettings, host_has_ipv6: bool) -> Result<Self, PlanError> {
+    /// See [`HostPlanError`]; what a gateway sends is bounded and checked here.
+    pub fn new(settings: &NetworkSettings, host_has_ipv6: bool) -> Result<Self, HostPlanError> {
         let addresses = addresses(&settings.addresses, host_has_ipv6)?;
         let inside = |address: IpAddr| addresses.iter().any(|own| own.addr().is_ipv4() == address.is_ipv4());
         let advertised = prefixes(&settings.routes)?;
@@ -126,20 +126,20 @@ fn everything() -> impl Iterator<Item = IpNet> {
 }
 
 /// The addresses of the TUN device: one of each assigned prefix, with the full prefix length.
-fn addresses(assigned: &[IpNet], host_has_ipv6: bool) -> Result<BTreeSet<IpNet>, PlanError> {
+fn addresses(assigned: &[IpNet], host_has_ipv6: bool) -> Result<BTreeSet<IpNet>, HostPlanError> {
     if assigned.len() > MOST_ADDRESSES {
-        return Err(PlanError::Addresses(format!("more than {MOST_ADDRESSES} addresses")));
+        return Err(HostPlanError::Addresses(format!("more than {MOST_ADDRESSES} addresses")));
     }
     let mut own = BTreeSet::new();
     for prefix in assigned.iter().filter(|prefix| host_has_ipv6 || prefix.addr().is_ipv4()) {
         let address = first_host(*prefix);
         if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-            return Err(PlanError::Addresses(format!("{address}, which no host can have")));
+            return Err(HostPlanError::Addresses(format!("{address}, which no host can have")));
         }
         own.insert(IpNet::from(address));
     }
     if own.is_empty() {
-        return Err(PlanError::Addresses("no address that this host can use".to_owned()));
+        return Err(HostPlanError::Addresses("no address that this host can use".to_owned()));
     }
     Ok(own)
 }
@@ -157,7 +157,7 @@ fn first_host(prefix: IpNet) -> IpAddr {
 }
 
 /// The fewest prefixes that cover the advertised ranges, so that two halves of everything count as everything.
-fn prefixes(routes: &[RouteRange]) -> Result<BTreeSet<IpNet>, PlanError> {
+fn prefixes(routes: &[RouteRange]) -> Result<BTreeSet<IpNet>, HostPlanError> {
     let mut every = Vec::new();
     for route in routes.iter().filter(|route| route.protocol == 0) {
         every.extend(within_cap(route, MOST_PREFIXES.saturating_sub(every.len()))?);
@@ -169,10 +169,10 @@ fn prefixes(routes: &[RouteRange]) -> Result<BTreeSet<IpNet>, PlanError> {
     Ok(fewest)
 }
 
-fn within_cap(range: &RouteRange, cap: usize) -> Result<Vec<IpNet>, PlanError> {
+fn within_cap(range: &RouteRange, cap: usize) -> Result<Vec<IpNet>, HostPlanError> {
     range::to_prefixes(range.start, range.end, cap).map_err(|error| {
         let too_many = matches!(error, RangeError::TooManyPrefixes { .. });
-        if too_many { PlanError::TooManyPrefixes } else { PlanError::Range(error) }
+        if too_many { HostPlanError::TooManyPrefixes } else { HostPlanError::Range(error) }
     })
 }
 
@@ -181,12 +181,12 @@ fn dns(
     settings: &NetworkSettings,
     full_tunnel: bool,
     inside: impl Fn(IpAddr) -> bool,
-) -> Result<Option<DnsSettings>, PlanError> {
+) -> Result<Option<DnsSettings>, HostPlanError> {
     if settings.dns_servers.len() > MOST_DNS || settings.dns_domains.len() > MOST_DNS {
-        return Err(PlanError::Dns(format!("more than {MOST_DNS} servers or domains")));
+        return Err(HostPlanError::Dns(format!("more than {MOST_DNS} servers or domains")));
     }
     if let Some(domain) = settings.dns_domains.iter().find(|domain| !is_domain(domain)) {
-        return Err(PlanError::Dns(format!("`{}` is not a domain", domain.escape_debug())));
+        return Err(HostPlanError::Dns(format!("`{}` is not a domain", domain.escape_debug())));
     }
     let usable = |server: &IpAddr| {
         inside(*server) && !(server.is_loopback() || server.is_multicast() || server.is_unspecified())
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    fn claims(plan: &Plan) -> Vec<Claim> {
+    fn claims(plan: &HostPlan) -> Vec<Claim> {
         plan.claims.iter().copied().collect()
     }
 
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn split_tunnel_claims_only_what_is_advertised() {
-        let plan = Plan::new(&settings(&["10.64.3.2/32"], &["10.0.0.0/8", "192.168.7.0/24"]), true).unwrap();
+        let plan = HostPlan::new(&settings(&["10.64.3.2/32"], &["10.0.0.0/8", "192.168.7.0/24"]), true).unwrap();
         assert!(!plan.full_tunnel);
         assert_eq!(claims(&plan), [Claim::Tunnel(net("10.0.0.0/8")), Claim::Tunnel(net("192.168.7.0/24"))]);
         assert!(plan.claims_family(false) && !plan.claims_family(true));
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn full_tunnel_with_both_families_takes_both_defaults_and_blocks_them_behind_itself() {
-        let plan = Plan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"]), true).unwrap();
+        let plan = HostPlan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"]), true).unwrap();
         assert!(plan.full_tunnel);
         let tunnel = [Claim::Tunnel(net("0.0.0.0/0")), Claim::Tunnel(net("::/0"))];
         assert_eq!(claims(&plan), [tunnel, nowhere()].concat());
@@ -243,43 +243,44 @@ mod tests {
 
     #[test]
     fn full_tunnel_blocks_the_family_without_an_address() {
-        let v4_only = Plan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"]), true).unwrap();
+        let v4_only = HostPlan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"]), true).unwrap();
         assert_eq!(claims(&v4_only), [vec![Claim::Tunnel(net("0.0.0.0/0"))], nowhere().to_vec()].concat());
-        let advertised_anyway = Plan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/0", "::/0"]), true).unwrap();
+        let advertised_anyway = HostPlan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/0", "::/0"]), true).unwrap();
         assert_eq!(claims(&advertised_anyway), claims(&v4_only));
-        let v6_only = Plan::new(&settings(&["fd00::2/128"], &["::/0"]), true).unwrap();
+        let v6_only = HostPlan::new(&settings(&["fd00::2/128"], &["::/0"]), true).unwrap();
         assert!(claims(&v6_only).contains(&Claim::Nowhere(net("0.0.0.0/0"))));
     }
 
     #[test]
     fn full_tunnel_blocks_the_rest_of_a_family_that_is_only_partly_advertised() {
-        let plan = Plan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "fd00::/8"]), true).unwrap();
+        let plan =
+            HostPlan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "fd00::/8"]), true).unwrap();
         let tunnel = [Claim::Tunnel(net("0.0.0.0/0")), Claim::Tunnel(net("fd00::/8"))];
         assert_eq!(claims(&plan), [tunnel, nowhere()].concat());
     }
 
     #[test]
     fn two_halves_of_everything_are_a_full_tunnel() {
-        let plan = Plan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/1", "128.0.0.0/1"]), true).unwrap();
+        let plan = HostPlan::new(&settings(&["10.64.3.2/32"], &["0.0.0.0/1", "128.0.0.0/1"]), true).unwrap();
         assert!(plan.full_tunnel);
     }
 
     #[test]
     fn split_tunnel_blocks_destinations_of_a_family_without_an_address() {
-        let plan = Plan::new(&settings(&["10.64.3.2/32"], &["10.0.0.0/8", "fd00::/8"]), true).unwrap();
+        let plan = HostPlan::new(&settings(&["10.64.3.2/32"], &["10.0.0.0/8", "fd00::/8"]), true).unwrap();
         assert!(claims(&plan).contains(&Claim::Nowhere(net("fd00::/8"))));
     }
 
     #[test]
     fn host_without_ipv6_is_asked_for_nothing_of_ipv6() {
-        let plan = Plan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"]), false).unwrap();
+        let plan = HostPlan::new(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"]), false).unwrap();
         assert!(!plan.claims_family(true));
         assert_eq!(plan.addresses.len(), 1);
     }
 
     #[test]
     fn addresses_get_the_full_prefix_length() {
-        let plan = Plan::new(&settings(&["10.64.3.2/24", "2001:db8:1::/64"], &[]), true).unwrap();
+        let plan = HostPlan::new(&settings(&["10.64.3.2/24", "2001:db8:1::/64"], &[]), true).unwrap();
         let own: Vec<IpNet> = plan.addresses.into_iter().collect();
         assert_eq!(own, [net("10.64.3.2/32"), net("2001:db8:1::1/128")]);
     }
@@ -287,10 +288,10 @@ mod tests {
     #[test]
     fn impossible_addresses_are_refused() {
         for bad in ["127.0.0.1/32", "224.0.0.1/32", "::1/128", "ff02::1/128"] {
-            assert!(matches!(Plan::new(&settings(&[bad], &[]), true), Err(PlanError::Addresses(_))), "{bad}");
+            assert!(matches!(HostPlan::new(&settings(&[bad], &[]), true), Err(HostPlanError::Addresses(_))), "{bad}");
         }
-        assert!(matches!(Plan::new(&settings(&[], &[]), true), Err(PlanError::Addresses(_))));
-        assert!(matches!(Plan::new(&settings(&["fd00::2/128"], &[]), false), Err(PlanError::Addresses(_))));
+        assert!(matches!(HostPlan::new(&settings(&[], &[]), true), Err(HostPlanError::Addresses(_))));
+        assert!(matches!(HostPlan::new(&settings(&["fd00::2/128"], &[]), false), Err(HostPlanError::Addresses(_))));
     }
 
     #[test]
@@ -298,9 +299,9 @@ mod tests {
         let mut many = settings(&["10.64.3.2/32"], &[]);
         let host = |bits: u32| RouteRange::from(IpNet::from(IpAddr::from(std::net::Ipv4Addr::from_bits(bits))));
         many.routes = (0..4096u32).map(|n| host(0x0b00_0000 + n * 2)).collect();
-        assert_eq!(Plan::new(&many, true).unwrap().claims.len(), 4096);
+        assert_eq!(HostPlan::new(&many, true).unwrap().claims.len(), 4096);
         many.routes.push(host(0x0c00_0000));
-        assert_eq!(Plan::new(&many, true), Err(PlanError::TooManyPrefixes));
+        assert_eq!(HostPlan::new(&many, true), Err(HostPlanError::TooManyPrefixes));
     }
 
     #[test]
@@ -309,7 +310,7 @@ mod tests {
         for route in &mut tcp_only.routes {
             route.protocol = 6;
         }
-        assert!(Plan::new(&tcp_only, true).unwrap().claims.is_empty());
+        assert!(HostPlan::new(&tcp_only, true).unwrap().claims.is_empty());
     }
 
     #[test]
@@ -318,7 +319,7 @@ mod tests {
         split.dns_servers =
             vec!["10.64.3.1".parse().unwrap(), "192.168.7.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         split.dns_domains = vec!["corp.example".into()];
-        let plan = Plan::new(&split, true).unwrap();
+        let plan = HostPlan::new(&split, true).unwrap();
         assert_eq!(claims(&plan), [Claim::Tunnel(net("10.64.3.1/32")), Claim::Tunnel(net("192.168.7.0/24"))]);
         let dns = plan.dns.unwrap();
         assert_eq!(dns.servers.len(), 2, "a v6 resolver is useless without a v6 address");
@@ -328,12 +329,12 @@ mod tests {
     #[test]
     fn full_tunnel_asks_its_resolvers_for_all_names() {
         let mut full = settings(&["10.64.3.2/32"], &["0.0.0.0/0"]);
-        assert!(Plan::new(&full, true).unwrap().lacks_resolver());
+        assert!(HostPlan::new(&full, true).unwrap().lacks_resolver());
         full.dns_servers = vec!["fd00::1".parse().unwrap()];
-        assert!(Plan::new(&full, true).unwrap().lacks_resolver(), "a v6 resolver is useless without a v6 address");
+        assert!(HostPlan::new(&full, true).unwrap().lacks_resolver(), "a v6 resolver is useless without a v6 address");
         full.dns_servers = vec!["10.64.3.1".parse().unwrap()];
         full.dns_domains = vec!["corp.example".into()];
-        assert_eq!(Plan::new(&full, true).unwrap().dns.unwrap().scope, DnsScope::All);
+        assert_eq!(HostPlan::new(&full, true).unwrap().dns.unwrap().scope, DnsScope::All);
     }
 
     #[test]
@@ -349,7 +350,7 @@ nameserver 192.0.2.66",
             ".x",
         ] {
             evil.dns_domains = vec![domain.into()];
-            assert!(matches!(Plan::new(&evil, true), Err(PlanError::Dns(_))), "{domain:?}");
+            assert!(matches!(HostPlan::new(&evil, true), Err(HostPlanError::Dns(_))), "{domain:?}");
         }
     }
 }

@@ -22,7 +22,7 @@ use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot};
 use crate::gateway_addresses;
-use crate::host_plan::{HostSetup, Plan, journal_failure};
+use crate::host_plan::{HostPlan, HostSetup, journal_failure};
 use crate::obstacle;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
@@ -60,7 +60,7 @@ pub(super) struct Driver<D: Dial> {
     next_renewal_check: Option<Instant>,
     network: Option<NetworkSettings>,
     mtu: u16,
-    plan: Plan,
+    plan: HostPlan,
     host_failure: Option<Failure>,
 }
 
@@ -94,7 +94,7 @@ impl<D: Dial> Driver<D> {
             next_renewal_check: None,
             network: None,
             mtu: IPV6_MIN_MTU,
-            plan: Plan::default(),
+            plan: HostPlan::default(),
             host_failure: None,
         }
     }
@@ -213,7 +213,7 @@ impl<D: Dial> Driver<D> {
 
     /// Takes settings as those in force.
     fn adopt(&mut self, network: NetworkSettings) {
-        let plan = Plan::new(&network, true).unwrap_or_default();
+        let plan = HostPlan::new(&network, true).unwrap_or_default();
         if plan.lacks_resolver() && !self.plan.lacks_resolver() {
             warn!("{NO_RESOLVER}");
         }

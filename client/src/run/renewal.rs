@@ -40,14 +40,14 @@ pub(super) enum RenewalError {
 
 /// When to renew a certificate.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum RenewalPlan {
     /// Now; look again after this time, in case it fails.
     Renew(Duration),
     /// Not yet; look again after this time.
     Wait(Duration),
 }
 
-impl Plan {
+impl RenewalPlan {
     /// Time until the next look.
     pub(super) fn wait(&self) -> Duration {
         match self {
@@ -57,17 +57,17 @@ impl Plan {
 }
 
 /// Decides by the dates in a certificate: renewal is due after two thirds of its life.
-pub(super) fn plan(chain_pem: &str, now: SystemTime) -> Plan {
-    let Some((begins, ends)) = validity(chain_pem) else { return Plan::Wait(CHECK_EVERY) };
+pub(super) fn plan(chain_pem: &str, now: SystemTime) -> RenewalPlan {
+    let Some((begins, ends)) = validity(chain_pem) else { return RenewalPlan::Wait(CHECK_EVERY) };
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let life = ends.saturating_sub(begins);
     let due = begins.saturating_add(life / 3 * 2);
     if now >= due {
         // A certificate dated back against wrong clocks can be due when it is new, so what is left counts too.
         let wait = (life / 12).min(ends.saturating_sub(now) / 3);
-        Plan::Renew(Duration::from_secs(wait).clamp(SHORTEST_RETRY, CHECK_EVERY))
+        RenewalPlan::Renew(Duration::from_secs(wait).clamp(SHORTEST_RETRY, CHECK_EVERY))
     } else {
-        Plan::Wait(Duration::from_secs(due - now).min(CHECK_EVERY))
+        RenewalPlan::Wait(Duration::from_secs(due - now).min(CHECK_EVERY))
     }
 }
 
@@ -141,11 +141,11 @@ mod tests {
     #[test]
     fn renewal_is_due_at_two_thirds_of_life() {
         let (pem, begins) = certificate(90);
-        assert_eq!(plan(&pem, begins), Plan::Wait(DAY));
-        assert!(matches!(plan(&pem, begins + DAY * 59 + DAY / 2), Plan::Wait(wait) if wait <= DAY / 2));
-        assert_eq!(plan(&pem, begins + DAY * 60), Plan::Renew(DAY));
-        assert_eq!(plan(&pem, begins + DAY * 1000), Plan::Renew(SHORTEST_RETRY));
-        assert_eq!(plan("no certificate", begins), Plan::Wait(DAY));
+        assert_eq!(plan(&pem, begins), RenewalPlan::Wait(DAY));
+        assert!(matches!(plan(&pem, begins + DAY * 59 + DAY / 2), RenewalPlan::Wait(wait) if wait <= DAY / 2));
+        assert_eq!(plan(&pem, begins + DAY * 60), RenewalPlan::Renew(DAY));
+        assert_eq!(plan(&pem, begins + DAY * 1000), RenewalPlan::Renew(SHORTEST_RETRY));
+        assert_eq!(plan("no certificate", begins), RenewalPlan::Wait(DAY));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::host_plan::Plan;
+use crate::host_plan::HostPlan;
 use crate::protocols::{ConnectionStats, NetworkSettings};
 
 /// Most routes a status lists: enough for a person to read.
@@ -82,7 +82,7 @@ pub struct Counters {
 impl Status {
     /// Adds what the gateway gave.
     pub(super) fn add_network(&mut self, network: &NetworkSettings) {
-        let plan = Plan::new(network, true).unwrap_or_default();
+        let plan = HostPlan::new(network, true).unwrap_or_default();
         let mut routes: Vec<IpNet> = plan.tunnelled().collect();
         self.routes_total = routes.len();
         routes.truncate(MOST_ROUTES);

@@ -17,8 +17,8 @@ impl<D: Dial> Driver<D> {
             return;
         };
         let wait = match renewal::plan(chain_pem, SystemTime::now()) {
-            renewal::Plan::Wait(wait) => wait,
-            renewal::Plan::Renew(wait) => {
+            renewal::RenewalPlan::Wait(wait) => wait,
+            renewal::RenewalPlan::Renew(wait) => {
                 let (profile, mark) = (self.config.profile.clone(), self.config.mark);
                 let addresses = profile.addresses.clone();
                 self.renewal = Some(task::spawn(renewal::renew(profile, addresses, mark)));
