@@ -1,6 +1,6 @@
 //! Sessions: keeps one gateway connected for as long as wanted, with or without configuring the host.
 //!
-//! [`Session`] is the library's front door. It works with any [`PacketSource`](crate::packet_source::PacketSource), so a phone's VPN
+//! [`ClientSession`] is the library's front door. It works with any [`PacketSource`](crate::packet_source::PacketSource), so a phone's VPN
 //! service or a test can embed it; such packets are carried by `quic`:
 //!
 //! ```no_run
@@ -8,10 +8,10 @@
 //! use adit_client::host_plan::HostSetup;
 //! use adit_client::packet_source::{PacketSource, Packets};
 //! use adit_client::profile::Profile;
-//! use adit_client::run::{Session, SessionConfig};
+//! use adit_client::run::{ClientSession, SessionConfig};
 //!
 //! # async fn example(profile: Profile, packets: Arc<dyn PacketSource>) -> Result<(), adit_program::exit::Failure> {
-//! let session = Session::start(SessionConfig {
+//! let session = ClientSession::start(SessionConfig {
 //!     profile,
 //!     packets: Packets::Embedder(packets),
 //!     host: HostSetup::None,
@@ -51,7 +51,7 @@ use crate::protocols::NetworkSettings;
 use crate::state::State;
 use driver::Driver;
 
-pub use status::{Counters, Status};
+pub use status::{Status, StatusCounters};
 pub use up::{UpOptions, up};
 
 /// Commands that may wait for a session; senders wait when it is full.
@@ -86,13 +86,13 @@ pub struct Snapshot {
 
 /// A running session; dropping it aborts it without undoing host changes, so [`SessionHandle::stop`] it.
 #[derive(Debug)]
-pub struct Session {
+pub struct ClientSession {
     handle: SessionHandle,
     snapshots: watch::Receiver<Snapshot>,
     task: Task<Result<(), Failure>>,
 }
 
-impl Session {
+impl ClientSession {
     /// Starts to connect. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(config: SessionConfig) -> Self {
@@ -144,7 +144,7 @@ impl SessionHandle {
         answered.await.ok()
     }
 
-    /// Says goodbye to the gateway and undoes host changes; [`Session::wait`] returns when that is done.
+    /// Says goodbye to the gateway and undoes host changes; [`ClientSession::wait`] returns when that is done.
     pub async fn stop(&self) {
         // A session that has ended needs no stop.
         self.commands.send(Command::Stop).await.ok();

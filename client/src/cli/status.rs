@@ -115,7 +115,7 @@ fn joined<T: ToString>(items: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Counters;
+    use crate::run::StatusCounters;
 
     #[test]
     fn disconnected_status_is_short() {
@@ -136,7 +136,7 @@ mod tests {
             routes_total: 3,
             carrier: Some("quic".into()),
             rtt_ms: Some(1.25),
-            counters: Counters { rx_packets: 5, ..Counters::default() },
+            counters: StatusCounters { rx_packets: 5, ..StatusCounters::default() },
             drops: [("too_big".to_owned(), 2)].into(),
             ..Status::default()
         };
@@ -162,7 +162,7 @@ mod tests {
             mtu: Some(1420),
             carrier: Some("esp".into()),
             suite: Some("aes-256-gcm".into()),
-            counters: Counters { rx_packets: 9, rx_bytes: 900, rx_reordered: 4, ..Counters::default() },
+            counters: StatusCounters { rx_packets: 9, rx_bytes: 900, rx_reordered: 4, ..StatusCounters::default() },
             ..Status::default()
         };
         let text = describe(&status);

@@ -57,14 +57,14 @@ pub struct Status {
     /// Round-trip time to the gateway, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Packets and bytes of the connection in use.
-    pub counters: Counters,
+    pub counters: StatusCounters,
     /// Dropped packets by reason (non-zero only): those of the connection in use, and those of no connection since the client began.
     pub drops: BTreeMap<String, u64>,
 }
 
 /// Packets and bytes since the connection was made, seen from this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counters {
+pub struct StatusCounters {
     /// Packets received from the gateway.
     pub rx_packets: u64,
     /// Bytes received from the gateway.
@@ -102,7 +102,7 @@ impl Status {
         self.rtt_ms = Some(stats.rtt.as_secs_f64() * 1000.0);
         self.remote = stats.remote;
         self.add_drops(stats.drops);
-        self.counters = Counters {
+        self.counters = StatusCounters {
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
             rx_reordered: stats.rx_reordered,

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::control::ControlHandler;
 use super::lock::ClientLock;
 use super::recovery::{open_journal, recover_others};
-use super::{Session, SessionConfig, SessionHandle, Snapshot, Status};
+use super::{ClientSession, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::host_plan::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
@@ -63,7 +63,7 @@ pub async fn up(options: UpOptions) -> Result<(), Failure> {
     };
     let host =
         ManagedHost::new(changes, path.link(), slot, &directories.run).with_gso_max_segs(profile.workers.gso_max_segs);
-    let session = Session::start(SessionConfig {
+    let session = ClientSession::start(SessionConfig {
         profile,
         packets: Packets::Device(Arc::new(path)),
         host: HostSetup::Managed(Box::new(host)),
@@ -100,7 +100,7 @@ fn serve_control(socket: &std::path::Path, handle: SessionHandle) -> Option<Cont
 
 /// Stays with a session until its end: passes signals on and tells the service manager how it goes.
 async fn accompany(
-    session: Session,
+    session: ClientSession,
     signals: &mut Signals,
     on_connected: Box<dyn FnOnce(&Status) + Send>,
 ) -> Result<(), Failure> {

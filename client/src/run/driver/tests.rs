@@ -16,7 +16,7 @@ use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
 use crate::protocols::{ConnectionStats, Target};
-use crate::run::Session;
+use crate::run::ClientSession;
 
 /// A packet source of an embedder that has no packets.
 struct NoPackets;
@@ -42,7 +42,7 @@ impl Prepared {
             mark: None,
             store: self.store,
         };
-        let session = Session::start_with(config, ScriptedDial(Arc::new(Mutex::new(received))));
+        let session = ClientSession::start_with(config, ScriptedDial(Arc::new(Mutex::new(received))));
         World { session, outcomes, closed: Arc::default() }
     }
 }
@@ -96,7 +96,7 @@ struct Prepared {
 }
 
 struct World {
-    session: Session,
+    session: ClientSession,
     outcomes: mpsc::Sender<Result<ScriptedLine, ConnectError>>,
     closed: Arc<AtomicUsize>,
 }
