@@ -3,6 +3,8 @@
 mod cleanup;
 mod detach;
 mod list;
+mod lock;
+mod session;
 mod status;
 mod tunnel;
 

@@ -28,14 +28,10 @@
 //! # }
 //! ```
 
-mod control;
 mod dial;
 mod driver;
-pub(crate) mod lock;
-mod recovery;
 mod renewal;
 mod status;
-mod up;
 
 use std::time::Duration;
 
@@ -52,7 +48,6 @@ use crate::state::State;
 use driver::Driver;
 
 pub use status::{Status, StatusCounters};
-pub use up::{UpOptions, up};
 
 /// Commands that may wait for a session; senders wait when it is full.
 const COMMAND_QUEUE: usize = 16;

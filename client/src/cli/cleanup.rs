@@ -6,9 +6,9 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 
 use super::Place;
+use super::lock::ClientLock;
 use crate::host_plan::journal_failure;
 use crate::profile::{ProfileName, file_failure};
-use crate::run::lock::ClientLock;
 
 /// Whether a client that no longer runs left changes on this host.
 pub(super) fn left_behind(place: &Place, name: &ProfileName) -> bool {

@@ -17,9 +17,9 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use tracing::warn;
 
+use super::lock::ClientLock;
 use super::{Carrier, Place, UpArgs, dir_flag};
 use crate::profile::{ProfileName, file_failure};
-use crate::run::lock::ClientLock;
 
 /// Longest log that is kept, in bytes.
 const LONGEST_LOG: u64 = 1024 * 1024;

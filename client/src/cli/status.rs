@@ -7,11 +7,11 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use serde_json::Value;
 
+use super::lock::ClientLock;
 use super::tunnel::call_failure;
 use super::{Place, cleanup};
 use crate::profile::ProfileName;
 use crate::run::Status;
-use crate::run::lock::ClientLock;
 
 /// Prints how a client stands. One that is not running is disconnected, which is no failure.
 pub(super) async fn status(place: &Place, name: &ProfileName, json: bool) -> Result<(), Failure> {

@@ -9,10 +9,11 @@ use adit_program::output;
 use serde_json::Value;
 use tracing::debug;
 
+use super::lock::ClientLock;
+use super::session::{self, UpOptions};
 use super::{Carrier, Place, UpArgs, detach};
 use crate::profile::ProfileName;
-use crate::run::lock::ClientLock;
-use crate::run::{self, Status, UpOptions};
+use crate::run::Status;
 
 /// How long a client may take to say goodbye and undo its changes.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
             output::line("Ctrl-C ends the connection");
         }
     };
-    run::up(UpOptions {
+    session::up(UpOptions {
         profile,
         directories: place.directories.clone(),
         tun: args.connection.tun,

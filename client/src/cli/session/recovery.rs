@@ -8,7 +8,7 @@ use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
 use tracing::{debug, warn};
 
-use super::lock::ClientLock;
+use crate::cli::lock::ClientLock;
 use crate::host_plan::journal_failure;
 use crate::profile::{Directories, ProfileName};
 

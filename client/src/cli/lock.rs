@@ -9,18 +9,18 @@ use crate::profile::{Directories, ProfileName, file_failure};
 
 /// The lock a running client holds on its profile; freed on drop, and by the kernel on any death.
 #[derive(Debug)]
-pub(crate) struct ClientLock {
+pub(super) struct ClientLock {
     _file: FileLock,
 }
 
 impl ClientLock {
     /// Takes the lock; `None` if another process holds it.
-    pub(crate) fn try_acquire(directories: &Directories, name: &ProfileName) -> io::Result<Option<Self>> {
+    pub(super) fn try_acquire(directories: &Directories, name: &ProfileName) -> io::Result<Option<Self>> {
         Ok(FileLock::try_acquire(&directories.lock(name))?.map(|file| Self { _file: file }))
     }
 
     /// Takes the lock of a client that is about to start.
-    pub(crate) fn acquire(directories: &Directories, name: &ProfileName) -> Result<Self, Failure> {
+    pub(super) fn acquire(directories: &Directories, name: &ProfileName) -> Result<Self, Failure> {
         match Self::try_acquire(directories, name) {
             Ok(Some(lock)) => Ok(lock),
             Ok(None) => Err(Failure::new(
@@ -34,7 +34,7 @@ impl ClientLock {
     }
 
     /// Whether a client is running with this profile, as far as this user may know.
-    pub(crate) fn is_held(directories: &Directories, name: &ProfileName) -> bool {
+    pub(super) fn is_held(directories: &Directories, name: &ProfileName) -> bool {
         if !directories.lock(name).exists() {
             return false;
         }

@@ -2,7 +2,7 @@
 
 use adit_net::control::{Answer, Handler, Request, Response};
 
-use super::SessionHandle;
+use crate::run::SessionHandle;
 
 /// Answers for one session.
 pub(super) struct ControlHandler {

@@ -1,9 +1,12 @@
 //! `adit-client up`: one session in this process, with TUN device, host changes, control socket and signals.
 
+mod control;
+mod recovery;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_net::control::{self, ControlServer};
+use adit_net::control::{ControlServer, serve};
 use adit_net::tun::Tun;
 use adit_net::worker;
 use adit_program::exit::{Exit, Failure};
@@ -12,37 +15,37 @@ use adit_program::signals::{Request, Signals};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::control::ControlHandler;
 use super::lock::ClientLock;
-use super::recovery::{open_journal, recover_others};
-use super::{ClientSession, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::host_plan::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
 use crate::profile::{Directories, Profile, ProfileStore, file_failure};
+use crate::run::{ClientSession, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::state::State;
+use control::ControlHandler;
+use recovery::{open_journal, recover_others};
 
 /// What `up` needs.
-pub struct UpOptions {
+pub(super) struct UpOptions {
     /// The gateway to connect to.
-    pub profile: Profile,
+    pub(super) profile: Profile,
     /// Where files are kept.
-    pub directories: Directories,
+    pub(super) directories: Directories,
     /// Name of the TUN device; `None` takes the first free of `adit0`, `adit1`, ….
-    pub tun: Option<String>,
+    pub(super) tun: Option<String>,
     /// Whether ESP may be used, if the profile has it enabled.
-    pub esp: bool,
+    pub(super) esp: bool,
     /// How long the first connection may take to come about; `None` tries for ever.
-    pub patience: Option<Duration>,
+    pub(super) patience: Option<Duration>,
     /// Called once, after the first connection.
-    pub on_connected: Box<dyn FnOnce(&Status) + Send>,
+    pub(super) on_connected: Box<dyn FnOnce(&Status) + Send>,
 }
 
 /// Connects, stays connected until a signal or `down`, and leaves the host as it was.
 ///
 /// # Errors
 /// A [`Failure`] with its exit code; nothing is left on the host then.
-pub async fn up(options: UpOptions) -> Result<(), Failure> {
+pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     let UpOptions { profile, directories, tun, esp, patience, on_connected } = options;
     let name = profile.name.clone();
     directories.create_for_running().map_err(|(path, error)| file_failure(&path.display().to_string(), &error))?;
@@ -89,7 +92,7 @@ fn start_packet_path(device: Tun, profile: &Profile, esp: bool) -> Result<Packet
 
 /// Serves the control socket. The tunnel matters more than the socket, so a failure is only a warning.
 fn serve_control(socket: &std::path::Path, handle: SessionHandle) -> Option<ControlServer> {
-    match control::serve(socket, Arc::new(ControlHandler::new(handle))) {
+    match serve(socket, Arc::new(ControlHandler::new(handle))) {
         Ok(server) => Some(server),
         Err(error) => {
             warn!(%error, "no control socket; `status` and `down` will not work");
