@@ -3,7 +3,7 @@
 //! It lives as long as the device, over all connections. The connection in use is its session: packets from the device go to
 //! that, by `esp` or else by `quic`, and only its packets reach the device. While there is none, packets are dropped.
 
-mod session;
+mod routing;
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
-use session::ClientRouting;
-pub(crate) use session::TunnelSession;
+use crate::packet_source::{BoxFuture, PacketWorkers, TunnelSession};
+use routing::ClientRouting;
 
 /// Largest packet that goes by ESP unless a profile says otherwise, in bytes. A datagram with it fits an IPv4 path of
 /// 1500 bytes, and 44 of them one call.
@@ -50,7 +50,7 @@ impl Default for PacketPathSettings {
 pub struct PacketPath {
     routing: Arc<ClientRouting>,
     handle: Arc<WorkersHandle<TunnelSession>>,
-    /// Whoever waits for its failure.
+    /// Locked by whoever waits for the worker to fail, one after another.
     workers: Mutex<Workers<TunnelSession>>,
     esp: Option<EspSettings>,
     mtu: u16,
@@ -86,53 +86,46 @@ impl PacketPath {
         self.tun.name()
     }
 
-    /// What to offer to a gateway; `None` if ESP is not wanted or not possible.
-    pub(crate) fn esp(&self) -> Option<&EspSettings> {
+    fn queue(&self) -> Option<&Arc<Queue>> {
+        self.tun.queues().first()
+    }
+}
+
+impl PacketWorkers for PacketPath {
+    fn esp(&self) -> Option<&EspSettings> {
         self.esp.as_ref()
     }
 
-    /// Largest packet that goes by ESP, in bytes.
-    pub(crate) fn mtu(&self) -> u16 {
+    fn mtu(&self) -> u16 {
         self.mtu
     }
 
-    /// The mark of the sockets.
-    pub(crate) fn mark(&self) -> Option<u32> {
+    fn mark(&self) -> Option<u32> {
         self.mark
     }
 
-    /// What the control side of a session needs of the worker.
-    pub(crate) fn plane(&self) -> Arc<dyn DataPlane<TunnelSession>> {
+    fn plane(&self) -> Arc<dyn DataPlane<TunnelSession>> {
         Arc::clone(&self.handle) as Arc<dyn DataPlane<TunnelSession>>
     }
 
-    /// From now on packets go to and come from this session.
-    pub(crate) fn begin(&self, session: &Arc<TunnelSession>) {
+    fn begin(&self, session: &Arc<TunnelSession>) {
         self.routing.begin(session);
     }
 
-    /// The session is over; nothing if another one has begun.
-    pub(crate) fn end(&self, session: &Arc<TunnelSession>) {
+    fn end(&self, session: &Arc<TunnelSession>) {
         self.routing.end(session);
     }
 
-    /// Hands packets that came by another carrier to the host; returns how many it took. Never waits.
-    pub(crate) fn deliver(&self, packets: &[Bytes]) -> usize {
+    fn deliver(&self, packets: &[Bytes]) -> usize {
         self.queue().map_or(0, |queue| queue.send(packets))
     }
 
-    /// Drops of packets that belonged to no session.
-    pub(crate) fn counters(&self) -> &Counters {
+    fn counters(&self) -> &Counters {
         self.routing.drops()
     }
 
-    /// Waits until the worker has failed, which it does when the device is deleted; returns why. Cancel-safe.
-    pub(crate) async fn failed(&self) -> io::Error {
-        self.workers.lock().await.failed().await
-    }
-
-    fn queue(&self) -> Option<&Arc<Queue>> {
-        self.tun.queues().first()
+    fn failed(&self) -> BoxFuture<'_, io::Error> {
+        Box::pin(async { self.workers.lock().await.failed().await })
     }
 }
 

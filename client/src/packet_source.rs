@@ -1,14 +1,19 @@
-//! Where inner packets come from and go to: a TUN device, or whatever an embedder gives.
+//! Where inner packets come from and go to: workers that serve a device, or whatever an embedder gives.
+
+mod session;
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use adit_net::carrier::esp::EspSettings;
+use adit_net::counters::Counters;
 use adit_net::packet_buffer::PacketBuffer;
+use adit_net::worker::DataPlane;
 use bytes::Bytes;
 
-use crate::packet_path::PacketPath;
+pub use session::TunnelSession;
 
 /// A boxed future of this crate's object-safe async methods.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -22,20 +27,51 @@ pub trait PacketSource: Send + Sync + 'static {
     fn deliver(&self, packets: &[Bytes]) -> usize;
 }
 
+/// Threads that move packets between a device and the session in use, by ESP or else by the carrier of the session's connection.
+/// They outlive the sessions they serve. [`PacketPath`](crate::packet_path::PacketPath) is the one for a TUN device.
+pub trait PacketWorkers: Send + Sync + 'static {
+    /// What to offer to a gateway, and when keys are replaced; `None` if ESP is not wanted or not possible.
+    fn esp(&self) -> Option<&EspSettings>;
+
+    /// Largest packet that goes by ESP, in bytes.
+    fn mtu(&self) -> u16;
+
+    /// Mark (SO_MARK) of the sockets for ESP, which routes may depend on.
+    fn mark(&self) -> Option<u32>;
+
+    /// How the control side of a session installs and retires its security associations.
+    fn plane(&self) -> Arc<dyn DataPlane<TunnelSession>>;
+
+    /// From now on packets go to and come from this session.
+    fn begin(&self, session: &Arc<TunnelSession>);
+
+    /// The session is over; nothing if another one has begun.
+    fn end(&self, session: &Arc<TunnelSession>);
+
+    /// Hands packets that came by another carrier to the device; returns how many it took. Never waits.
+    fn deliver(&self, packets: &[Bytes]) -> usize;
+
+    /// Counts the packets that belonged to no session and were dropped.
+    fn counters(&self) -> &Counters;
+
+    /// Waits until packets can no longer be moved, as when the device was deleted; returns why. Safe to drop and call again.
+    fn failed(&self) -> BoxFuture<'_, io::Error>;
+}
+
 /// Who moves the packets of a session. Cheap to clone.
 #[derive(Clone)]
 pub enum Packets {
-    /// A worker moves them between a TUN device and the gateway, by `esp` or else by `quic`.
-    Device(Arc<PacketPath>),
+    /// Workers move them between a device and the gateway, by `esp` or else by `quic`.
+    Device(Arc<dyn PacketWorkers>),
     /// Tasks move them between what an embedder gives and the gateway, by `quic`.
     Embedder(Arc<dyn PacketSource>),
 }
 
 impl Packets {
-    /// The packet path, if there is a TUN device.
-    pub(crate) fn path(&self) -> Option<&Arc<PacketPath>> {
+    /// The workers, if there is a device.
+    pub(crate) fn workers(&self) -> Option<&Arc<dyn PacketWorkers>> {
         match self {
-            Self::Device(path) => Some(path),
+            Self::Device(workers) => Some(workers),
             Self::Embedder(_) => None,
         }
     }
@@ -43,7 +79,7 @@ impl Packets {
     /// See [`PacketSource::deliver`].
     pub(crate) fn deliver(&self, packets: &[Bytes]) -> usize {
         match self {
-            Self::Device(path) => path.deliver(packets),
+            Self::Device(workers) => workers.deliver(packets),
             Self::Embedder(source) => source.deliver(packets),
         }
     }

@@ -56,7 +56,7 @@ impl Connection {
         let tls = target.tls()?;
         let dial::Dialled { endpoint, quic } =
             dial::dial(&target.host, &target.addresses, tls, target.mark, timeout).await?;
-        let esp = packets.path().and_then(|path| path.esp()).map(|esp| esp.offer.clone());
+        let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&quic, target, esp).await?;
         let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id(), packets));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
@@ -77,7 +77,7 @@ impl Connection {
         self.pumps = vec![
             task::spawn(async move {
                 let error = match packets {
-                    Packets::Device(path) => path.failed().await,
+                    Packets::Device(workers) => workers.failed().await,
                     Packets::Embedder(source) => data::uplink(data, source).await,
                 };
                 let _reader_gone = publish.send(ConnectionEvent::Closed(ConnectError::Source(error))).await;

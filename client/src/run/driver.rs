@@ -315,8 +315,8 @@ impl<D: Dial> Driver<D> {
         if let Some(line) = &self.line {
             status.add_stats(line.stats());
         }
-        if let Some(path) = self.config.packets.path() {
-            status.add_drops(path.counters().traffic().drops);
+        if let Some(workers) = self.config.packets.workers() {
+            status.add_drops(workers.counters().traffic().drops);
         }
         status
     }

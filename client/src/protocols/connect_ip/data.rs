@@ -17,8 +17,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::ConnectionStats;
-use crate::packet_path::TunnelSession;
-use crate::packet_source::{PacketSource, Packets};
+use crate::packet_source::{PacketSource, Packets, TunnelSession};
 
 /// Packets taken from the source at a time.
 const BATCH: usize = 64;
@@ -62,16 +61,16 @@ impl DataPath {
 
     /// Packets flow from now on.
     pub(super) fn begin(&self) {
-        if let Some(path) = self.packets.path() {
-            path.begin(&self.session);
+        if let Some(workers) = self.packets.workers() {
+            workers.begin(&self.session);
         }
     }
 
     /// The connection is over; no packet passes by any carrier any more.
     pub(super) fn end(&self) {
         self.carriers().close();
-        if let Some(path) = self.packets.path() {
-            path.end(&self.session);
+        if let Some(workers) = self.packets.workers() {
+            workers.end(&self.session);
         }
     }
 

@@ -12,7 +12,7 @@ use adit_proto::esp::capsule::EspCapsule;
 
 use super::data::DataPath;
 use super::roaming::Roaming;
-use crate::packet_path::TunnelSession;
+use crate::packet_source::TunnelSession;
 
 /// ESP on one connection; nothing if it was not negotiated.
 pub(super) struct Esp(Option<Negotiated>);
@@ -73,20 +73,20 @@ impl Esp {
 }
 
 fn negotiate(machine: &Client, stream: &TunnelStream, gateway: SocketAddr, data: &DataPath) -> Option<Negotiated> {
-    let (negotiated, path) = (machine.esp()?, data.packets().path()?);
-    let policy = path.esp()?.policy;
+    let (negotiated, workers) = (machine.esp()?, data.packets().workers()?);
+    let policy = workers.esp()?.policy;
     let gateway = SocketAddr::new(gateway.ip().to_canonical(), gateway.port());
     let mut secret = stream.exporter_secret()?;
     let setup = EspSetup {
         negotiated,
         secret: &mut secret,
-        plane: path.plane(),
+        plane: workers.plane(),
         session: Arc::clone(data.session()),
         policy,
-        largest_packet: path.mtu(),
+        largest_packet: workers.mtu(),
     };
     let control = EspControl::client(setup, gateway, Instant::now());
-    Some(Negotiated { control, roaming: Roaming::new(gateway, path.mark()) })
+    Some(Negotiated { control, roaming: Roaming::new(gateway, workers.mark()) })
 }
 
 #[cfg(test)]

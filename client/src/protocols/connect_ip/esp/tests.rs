@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
-use crate::packet_source::Packets;
+use crate::packet_source::{PacketWorkers, Packets};
 use crate::protocols::connect_ip::Connection;
 use crate::protocols::connect_ip::dial::tests::gateway_on;
 use crate::protocols::{ConnectError, ConnectionEvent, Credentials, Target};
@@ -201,7 +201,8 @@ fn packet_path(esp: Option<EspSettings>) -> Arc<PacketPath> {
 }
 
 async fn connect(gateway: &Gateway, path: &Arc<PacketPath>) -> Connection {
-    let opening = Connection::open(&gateway.target, Packets::Device(Arc::clone(path)), PATIENCE);
+    let opening =
+        Connection::open(&gateway.target, Packets::Device(Arc::clone(path) as Arc<dyn PacketWorkers>), PATIENCE);
     let mut connection = opening.await.unwrap_or_else(|error| panic!("{error}"));
     assert!(matches!(connection.next_event().await, ConnectionEvent::Network(_)));
     connection.attach();

@@ -1,53 +1,14 @@
-//! What the worker knows of the session, and which packets it lets pass.
+//! Which session the packets of the device go to, and which packets of a gateway reach the device.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_net::carrier::{Carrier, Carriers};
 use adit_net::counters::Counters;
 use adit_net::worker::Routing;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
-use arc_swap::{ArcSwap, ArcSwapOption};
-use ipnet::IpNet;
+use arc_swap::ArcSwapOption;
 
-/// One connection as the packet path sees it: how packets travel, and to which addresses.
-pub(crate) struct TunnelSession {
-    carriers: Carriers,
-    addresses: ArcSwap<Vec<IpNet>>,
-    /// The host is configured for it.
-    begun: AtomicBool,
-}
-
-impl TunnelSession {
-    /// A session that has the carrier of its connection only, and no address yet.
-    pub(crate) fn new(connection: Arc<dyn Carrier>) -> Self {
-        let carriers = Carriers::new(connection);
-        Self { carriers, addresses: ArcSwap::default(), begun: AtomicBool::new(false) }
-    }
-
-    /// How packets travel, and how many did.
-    pub(crate) fn carriers(&self) -> &Carriers {
-        &self.carriers
-    }
-
-    /// Packets to other addresses than these are dropped from now on.
-    pub(crate) fn set_addresses(&self, addresses: &[IpNet]) {
-        self.addresses.store(Arc::new(addresses.to_vec()));
-    }
-
-    /// Whether a packet from the gateway is for this device.
-    pub(crate) fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
-        let addressed = self.addresses.load().iter().any(|prefix| prefix.contains(&packet.destination));
-        if addressed { Ok(()) } else { Err(DropReason::DestinationNotLeased) }
-    }
-}
-
-impl AsRef<Carriers> for TunnelSession {
-    fn as_ref(&self) -> &Carriers {
-        &self.carriers
-    }
-}
+use crate::packet_source::TunnelSession;
 
 /// All packets of the device go to the one session there is.
 #[derive(Default)]
@@ -59,13 +20,13 @@ pub(super) struct ClientRouting {
 impl ClientRouting {
     /// Takes a session as the one there is.
     pub(super) fn begin(&self, session: &Arc<TunnelSession>) {
-        session.begun.store(true, Ordering::Release);
+        session.begin();
         self.current.store(Some(Arc::clone(session)));
     }
 
     /// Forgets a session, unless another one has begun.
     pub(super) fn end(&self, session: &Arc<TunnelSession>) {
-        session.begun.store(false, Ordering::Release);
+        session.end();
         self.current.rcu(|current| current.clone().filter(|current| !Arc::ptr_eq(current, session)));
     }
 
@@ -86,11 +47,7 @@ impl Routing for ClientRouting {
     }
 
     fn admit(&self, session: &TunnelSession, packet: &IpPacket) -> Result<(), DropReason> {
-        // By ESP packets may come before the host is ready for them.
-        if !session.begun.load(Ordering::Acquire) {
-            return Err(DropReason::NotConnected);
-        }
-        session.check(packet)
+        session.admit(packet)
     }
 
     fn counters(&self) -> &Counters {
@@ -99,7 +56,8 @@ impl Routing for ClientRouting {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use adit_net::carrier::Carrier;
     use adit_net::packet_buffer::PacketBuffer;
 
     use super::*;
