@@ -5,10 +5,11 @@ mod undo;
 
 use std::path::{Path, PathBuf};
 
+use adit_proto::dns::DnsSettings;
 use ipnet::IpNet;
 
 use super::{
-    dns::{self, DnsSettings, Resolved, SavedFile, SystemBus},
+    dns::{self, Resolved, SavedFile, SystemBus},
     error::HostError,
     firewall::{self, GatewayRules},
     journal::{Change, Journal, RecordedLink},

@@ -15,7 +15,7 @@ mod sysctl;
 mod test_bus;
 
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
-pub use dns::{DnsScope, DnsSettings, SystemBus, is_domain};
+pub use dns::SystemBus;
 pub use error::HostError;
 pub use firewall::{GatewayRules, foreign_forward_policies, is_forbidden_destination};
 pub use netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule, default_source_addresses};

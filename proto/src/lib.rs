@@ -12,6 +12,7 @@ pub mod address_pool;
 pub mod capsule;
 pub mod connect_ip;
 pub mod datagram;
+pub mod dns;
 pub mod drop_reason;
 pub mod enrollment;
 pub mod esp;

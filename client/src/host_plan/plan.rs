@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use adit_host::{DnsScope, DnsSettings, is_domain};
+use adit_proto::dns::{DnsScope, DnsSettings, is_domain};
 use adit_proto::range::{self, RangeError, RouteRange};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 

@@ -6,6 +6,7 @@ use crate::{
     test_bus::FakeResolved,
 };
 use adit_net::tun::Tun;
+use adit_proto::dns::DnsScope;
 use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
 
@@ -82,7 +83,7 @@ fn unreachable_route(prefix: &str) -> Route {
 }
 
 fn dns() -> DnsSettings {
-    DnsSettings { servers: vec!["10.64.3.1".parse().unwrap()], search: Vec::new(), scope: crate::DnsScope::All }
+    DnsSettings { servers: vec!["10.64.3.1".parse().unwrap()], search: Vec::new(), scope: DnsScope::All }
 }
 
 async fn change_everything(changes: &mut HostChanges) {

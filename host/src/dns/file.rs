@@ -8,9 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use adit_proto::dns::DnsSettings;
 use serde::{Deserialize, Serialize};
-
-use super::DnsSettings;
 
 /// First line of a file that is ours.
 const MARKER: &str = "# Written by adit while its tunnel is up; the original comes back when it ends.\n";
@@ -180,10 +179,10 @@ fn flush_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use adit_proto::dns::DnsScope;
     use nix::{mount::MsFlags, sched::CloneFlags, unistd::Uid};
 
     use super::*;
-    use crate::dns::DnsScope;
     use adit_testing::skip;
 
     fn settings() -> DnsSettings {

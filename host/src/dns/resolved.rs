@@ -2,10 +2,11 @@
 
 use std::{fs, net::IpAddr, path::Path, time::Duration};
 
+use adit_proto::dns::{DnsScope, DnsSettings, is_domain};
 use serde::Serialize;
 use zbus::{Connection, DynamicType, conn, message::Message};
 
-use super::{DnsScope, DnsSettings, SystemBus, is_domain};
+use super::SystemBus;
 use crate::error::HostError;
 
 const SERVICE: &str = "org.freedesktop.resolve1";
