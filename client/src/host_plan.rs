@@ -8,23 +8,17 @@
 //! packets of a family the gateway does not carry, and all packets when the TUN device vanishes with its routes.
 
 mod error;
+mod hooks;
 mod managed;
 mod plan;
 mod slot;
 
 pub use error::HostSetupError;
 pub(crate) use error::journal_failure;
+pub use hooks::{HostFault, HostHooks};
 pub use managed::ManagedHost;
 pub use plan::{Claim, HostPlan, HostPlanError};
 pub use slot::{Slot, open_tun};
 
 /// Firewall mark (SO_MARK) of Adit's outer sockets, and the number of the first client's routing table.
 pub const MARK: u32 = 0xAD17;
-
-/// Whether a session configures the host.
-pub enum HostSetup {
-    /// Addresses, routes, rules and resolver of this host follow the session, and are undone at its end.
-    Managed(Box<ManagedHost>),
-    /// The host is not touched: the embedder (such as a phone's VPN service) reads the settings from the session's status.
-    None,
-}

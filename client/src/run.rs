@@ -5,7 +5,6 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use adit_client::host_plan::HostSetup;
 //! use adit_client::packet_source::{PacketSource, Packets};
 //! use adit_client::profile::Profile;
 //! use adit_client::run::{ClientSession, SessionConfig};
@@ -14,7 +13,7 @@
 //! let session = ClientSession::start(SessionConfig {
 //!     profile,
 //!     packets: Packets::Embedder(packets),
-//!     host: HostSetup::None,
+//!     host: None,
 //!     patience: None,
 //!     mark: None,
 //!     store: None,
@@ -40,7 +39,7 @@ use adit_program::task::{self, Task};
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::host_plan::HostSetup;
+use crate::host_plan::HostHooks;
 use crate::packet_source::Packets;
 use crate::profile::{Profile, ProfileStore};
 use crate::protocols::NetworkSettings;
@@ -58,11 +57,11 @@ pub struct SessionConfig {
     pub profile: Profile,
     /// Where inner packets come from and go to, and who moves them.
     pub packets: Packets,
-    /// Whether the host is configured.
-    pub host: HostSetup,
+    /// What configures the host; `None` leaves it as it is, and the embedder finds the settings in [`Snapshot::network`].
+    pub host: Option<Box<dyn HostHooks>>,
     /// How long the first connection may take to come about; `None` tries for ever.
     pub patience: Option<Duration>,
-    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host_plan::MARK`] with [`HostSetup::Managed`].
+    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host_plan::MARK`] with [`ManagedHost`](crate::host_plan::ManagedHost).
     pub mark: Option<u32>,
     /// Where renewed certificates and working addresses are saved; `None` keeps them in memory.
     pub store: Option<ProfileStore>,

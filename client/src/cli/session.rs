@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::lock::ClientLock;
-use crate::host_plan::{HostSetup, MARK, ManagedHost, journal_failure, open_tun};
+use crate::host_plan::{MARK, ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
 use crate::profile::{Directories, Profile, ProfileStore, file_failure};
@@ -69,7 +69,7 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     let session = ClientSession::start(SessionConfig {
         profile,
         packets: Packets::Device(Arc::new(path)),
-        host: HostSetup::Managed(Box::new(host)),
+        host: Some(Box::new(host)),
         patience,
         mark: Some(MARK),
         store: Some(ProfileStore::new(&directories.clients)),

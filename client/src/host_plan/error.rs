@@ -7,7 +7,9 @@ use adit_host::HostError;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 
+use super::hooks::HostFault;
 use super::plan::HostPlanError;
+use crate::state::Obstacle;
 
 /// What to do about a missing permission.
 const GET_PERMISSION: &str =
@@ -50,8 +52,17 @@ impl HostSetupError {
         }
     }
 
+    /// What kind of obstacle to a session it is.
+    fn obstacle(&self) -> Obstacle {
+        match self {
+            Self::Change(HostError::NoSuchLink { .. }) => Obstacle::DeviceGone,
+            Self::Change(_) | Self::Lock(_) if self.is_permission_denied() => Obstacle::Permission,
+            Self::Change(_) | Self::Lock(_) | Self::Plan(_) | Self::SecondFullTunnel => Obstacle::Local,
+        }
+    }
+
     /// The failure a client ends with.
-    pub(crate) fn failure(&self) -> Failure {
+    fn failure(&self) -> Failure {
         let reason = self.describe();
         match self {
             Self::SecondFullTunnel => {
@@ -70,6 +81,12 @@ impl HostSetupError {
                 Failure::new(Exit::Other, "host set-up", reason, next)
             }
         }
+    }
+}
+
+impl From<HostSetupError> for HostFault {
+    fn from(error: HostSetupError) -> Self {
+        Self { obstacle: error.obstacle(), failure: error.failure() }
     }
 }
 

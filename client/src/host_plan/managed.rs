@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use adit_host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
 use adit_net::tun::LARGEST_PACKET;
 use adit_program::causes::with_causes;
+use adit_program::exit::Failure;
 use adit_program::file_lock::FileLock;
 use adit_proto::packet::IPV6_MIN_MTU;
 use tracing::{debug, warn};
 
 use super::MARK;
-use super::error::HostSetupError;
+use super::error::{HostSetupError, journal_failure};
+use super::hooks::{HostFault, HostHooks};
 use super::plan::{Claim, HostPlan};
 use super::slot::{self, Slot};
+use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
 
 /// Metric of routes into the tunnel.
@@ -68,17 +71,6 @@ impl ManagedHost {
     pub fn with_gso_max_segs(mut self, segments: u32) -> Self {
         self.gso_max_segs = Some(segments);
         self
-    }
-
-    /// The TUN device.
-    #[must_use]
-    pub fn link(&self) -> &str {
-        &self.link
-    }
-
-    /// The journal of the changes.
-    pub(crate) fn journal(&self) -> &Path {
-        self.changes.journal()
     }
 
     /// Brings the host in line with the gateway's settings. New things are added before old ones go, so that packets never
@@ -224,6 +216,24 @@ impl ManagedHost {
             Claim::Nowhere(_) => (RouteTarget::Unreachable, NOWHERE_METRIC),
         };
         Route { table: self.slot.table(), prefix: claim.prefix(), target, metric: Some(metric) }
+    }
+}
+
+impl HostHooks for ManagedHost {
+    fn apply<'a>(&'a mut self, settings: &'a NetworkSettings) -> BoxFuture<'a, Result<(), HostFault>> {
+        Box::pin(async move { Self::apply(self, settings).await.map_err(HostFault::from) })
+    }
+
+    fn set_mtu(&mut self, mtu: u16) -> BoxFuture<'_, Result<(), HostFault>> {
+        Box::pin(async move { Self::set_mtu(self, mtu).await.map_err(HostFault::from) })
+    }
+
+    fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move { Self::undo(self).await.map_err(|error| journal_failure(self.changes.journal(), &error)) })
+    }
+
+    fn device(&self) -> Option<&str> {
+        Some(&self.link)
     }
 }
 

@@ -22,7 +22,7 @@ use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot};
 use crate::gateway_addresses;
-use crate::host_plan::{HostPlan, HostSetup, journal_failure};
+use crate::host_plan::{HostFault, HostPlan};
 use crate::obstacle;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
@@ -158,7 +158,7 @@ impl<D: Dial> Driver<D> {
         let profile = self.config.profile.clone();
         let (dial, packets, mark) = (self.dial.clone(), self.config.packets.clone(), self.config.mark);
         // A resolver that is asked through the tunnel cannot answer while it is down.
-        let may_resolve = matches!(self.config.host, HostSetup::None) || !self.plan.takes_resolver();
+        let may_resolve = self.config.host.is_none() || !self.plan.takes_resolver();
         task::spawn(async move {
             let resolved = match may_resolve {
                 true => gateway_addresses::resolve(&profile.host, profile.port, RESOLVE_TIMEOUT).await,
@@ -177,10 +177,10 @@ impl<D: Dial> Driver<D> {
     async fn handle_attempt_succeeded(&mut self, success: Success<D::Line>) {
         self.attempt = None;
         let Success { mut line, first: FirstSettings { network, mtu }, resolved } = success;
-        if let Err(error) = self.configure_host(&network).await {
+        if let Err(HostFault { obstacle, failure }) = self.configure_host(&network).await {
             line.close().await;
-            self.note_host_failure(&error);
-            self.fail_attempt(host::obstacle(&error), &error.describe());
+            self.fail_attempt(obstacle, &failure.reason);
+            self.host_failure = Some(failure);
             return;
         }
         line.attach();
@@ -204,9 +204,9 @@ impl<D: Dial> Driver<D> {
                 info!("the gateway changed the network settings");
                 self.adopt(network);
             }
-            Err(error) => {
-                self.note_host_failure(&error);
-                self.handle_lost(host::obstacle(&error), &error.describe());
+            Err(HostFault { obstacle, failure }) => {
+                self.handle_lost(obstacle, &failure.reason);
+                self.host_failure = Some(failure);
             }
         }
     }
@@ -271,11 +271,8 @@ impl<D: Dial> Driver<D> {
         self.attempt = None;
         self.line = None;
         let undone = match &mut self.config.host {
-            HostSetup::Managed(host) => {
-                let undone = host.undo().await;
-                undone.map_err(|error| journal_failure(host.journal(), &error))
-            }
-            HostSetup::None => Ok(()),
+            Some(host) => host.undo().await,
+            None => Ok(()),
         };
         self.publish();
         let Some(obstacle) = obstacle else { return undone };
@@ -303,11 +300,9 @@ impl<D: Dial> Driver<D> {
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
             since_seconds: Some(self.life.since().elapsed().as_secs()),
             gateway: self.config.profile.gateway(),
+            tun: self.config.host.as_ref().and_then(|host| host.device()).map(str::to_owned),
             ..Status::default()
         };
-        if let HostSetup::Managed(host) = &self.config.host {
-            status.tun = Some(host.link().to_owned());
-        }
         if let Some(network) = &self.network {
             status.add_network(network);
             status.mtu = Some(self.mtu);

@@ -37,7 +37,7 @@ impl Prepared {
         let config = SessionConfig {
             profile: self.profile,
             packets: Packets::Embedder(Arc::new(NoPackets)),
-            host: HostSetup::None,
+            host: None,
             patience: Some(self.patience),
             mark: None,
             store: self.store,
