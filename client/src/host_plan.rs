@@ -7,18 +7,12 @@
 //! A full tunnel claims both families. Behind its routes into the tunnel stands "unreachable" for everything: it catches the
 //! packets of a family the gateway does not carry, and all packets when the TUN device vanishes with its routes.
 
-mod error;
 mod hooks;
-mod managed;
+pub mod managed;
 mod plan;
-mod slot;
 
-pub use error::HostSetupError;
-pub(crate) use error::journal_failure;
 pub use hooks::{HostFault, HostHooks};
-pub use managed::ManagedHost;
 pub use plan::{Claim, HostPlan, HostPlanError};
-pub use slot::{Slot, open_tun};
 
 /// Firewall mark (SO_MARK) of Adit's outer sockets, and the number of the first client's routing table.
 pub const MARK: u32 = 0xAD17;

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use adit_client::host_plan::{HostSetupError, MARK, ManagedHost, Slot, open_tun};
+use adit_client::host_plan::MARK;
+use adit_client::host_plan::managed::{HostSetupError, ManagedHost, Slot, open_tun};
 use adit_client::protocols::NetworkSettings;
 use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;

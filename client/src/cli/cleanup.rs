@@ -7,7 +7,7 @@ use adit_program::output;
 
 use super::Place;
 use super::lock::ClientLock;
-use crate::host_plan::journal_failure;
+use crate::host_plan::managed::journal_failure;
 use crate::profile::{ProfileName, file_failure};
 
 /// Whether a client that no longer runs left changes on this host.

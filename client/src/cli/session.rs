@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::lock::ClientLock;
-use crate::host_plan::{MARK, ManagedHost, journal_failure, open_tun};
+use crate::host_plan::MARK;
+use crate::host_plan::managed::{ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
 use crate::profile::{Directories, Profile, ProfileStore, file_failure};

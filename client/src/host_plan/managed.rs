@@ -1,5 +1,8 @@
 //! Applies plans to the host, and later plans by their difference.
 
+mod error;
+mod slot;
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +16,13 @@ use adit_proto::packet::IPV6_MIN_MTU;
 use tracing::{debug, warn};
 
 use super::MARK;
-use super::error::{HostSetupError, journal_failure};
 use super::hooks::{HostFault, HostHooks};
 use super::plan::{Claim, HostPlan};
-use super::slot::{self, Slot};
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
+
+pub use error::{HostSetupError, journal_failure};
+pub use slot::{Slot, open_tun};
 
 /// Metric of routes into the tunnel.
 const TUNNEL_METRIC: u32 = 100;

@@ -9,7 +9,7 @@ use adit_program::exit::Failure;
 use tracing::{debug, warn};
 
 use crate::cli::lock::ClientLock;
-use crate::host_plan::journal_failure;
+use crate::host_plan::managed::journal_failure;
 use crate::profile::{Directories, ProfileName};
 
 /// How long another client may look into our journal, when both start.

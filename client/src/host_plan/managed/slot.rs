@@ -10,7 +10,7 @@ use adit_program::file_lock::FileLock;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use super::MARK;
+use crate::host_plan::MARK;
 use crate::profile::file_failure;
 
 /// Number of clients that can run in one network namespace.

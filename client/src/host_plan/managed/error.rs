@@ -7,8 +7,7 @@ use adit_host::HostError;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 
-use super::hooks::HostFault;
-use super::plan::HostPlanError;
+use crate::host_plan::{HostFault, HostPlanError};
 use crate::state::Obstacle;
 
 /// What to do about a missing permission.
@@ -91,7 +90,7 @@ impl From<HostSetupError> for HostFault {
 }
 
 /// A [`Failure`] for a journal that could not be opened or undone.
-pub(crate) fn journal_failure(journal: &Path, error: &HostError) -> Failure {
+pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
     let what = format!("journal {}", journal.display());
     let reason = describe(error);
     if error.is_permission_denied() {
