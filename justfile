@@ -16,6 +16,10 @@ fmt:
 clippy:
     .ci/run clippy
 
+# Check the client library as an embedder builds it
+features:
+    .ci/run features
+
 # Build the documentation, warnings are errors
 doc:
     .ci/run doc

@@ -8,6 +8,7 @@
 //! packets of a family the gateway does not carry, and all packets when the TUN device vanishes with its routes.
 
 mod hooks;
+#[cfg(feature = "host")]
 pub mod managed;
 mod plan;
 

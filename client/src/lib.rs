@@ -1,5 +1,9 @@
-//! The Adit client: profiles, enrolment, the connection life cycle and the host configuration.
+//! The Adit client: profiles, enrolment, sessions, and what a session changes on its host.
+//!
+//! Without the features `cli` and `host` it is a library that changes nothing on its host: an embedder gives a
+//! [`run::ClientSession`] its packets and, if it wants, [`host_plan::HostHooks`].
 
+#[cfg(feature = "cli")]
 pub mod cli;
 mod device_key;
 mod gateway_addresses;

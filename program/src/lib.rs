@@ -9,9 +9,11 @@ pub mod causes;
 pub mod closest;
 pub mod exit;
 pub mod file_lock;
+#[cfg(feature = "service")]
 pub mod log;
 pub mod output;
 pub mod random;
+#[cfg(feature = "service")]
 pub mod service;
 pub mod signals;
 pub mod task;
