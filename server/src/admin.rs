@@ -221,6 +221,7 @@ mod tests {
 
     use super::*;
     use crate::config::config_for_tests;
+    use crate::directories::StateDir;
     use crate::gateway::{GatewayStatus, SessionInfo};
 
     #[derive(Default)]
@@ -258,7 +259,7 @@ mod tests {
     fn admin() -> (tempfile::TempDir, Admin) {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
-        let authority = Arc::new(Authority::create(directory.path(), now()).unwrap());
+        let authority = Arc::new(Authority::create(&StateDir::new(directory.path()), now()).unwrap());
         let config = Arc::new(config_for_tests(Path::new("/nowhere")));
         (directory, Admin::offline(store, authority, config))
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::directories::{RuntimeDir, StateDir};
+
 mod check;
 mod file;
 mod host;
@@ -19,7 +21,7 @@ mod secret;
 mod value;
 
 pub use file::Source;
-pub(crate) use file::read;
+pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
 pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::{ConfigError, Problem};
@@ -66,9 +68,9 @@ pub struct Config {
     /// How long a device certificate is valid.
     pub certificate_lifetime: Duration,
     /// Directory of keys and the store; absolute.
-    pub state_dir: PathBuf,
+    pub state_dir: StateDir,
     /// Directory of the admin socket; absolute.
-    pub runtime_dir: PathBuf,
+    pub runtime_dir: RuntimeDir,
 }
 
 /// A name or address, and the port, under which clients reach the gateway.
@@ -147,40 +149,6 @@ impl Config {
         }
         names
     }
-
-    /// The SQLite file of users, devices, invites and leases.
-    #[must_use]
-    pub fn store_path(&self) -> PathBuf {
-        store_path(&self.state_dir)
-    }
-
-    /// The persisted keys of the QUIC endpoint.
-    #[must_use]
-    pub fn endpoint_keys_path(&self) -> PathBuf {
-        endpoint_keys_path(&self.state_dir)
-    }
-
-    /// The journal of changes to the host. It lies with the state, since it must outlive the process and its runtime
-    /// directory.
-    #[must_use]
-    pub fn journal_path(&self) -> PathBuf {
-        journal_path(&self.state_dir)
-    }
-
-    /// Makes the directory of the admin socket (mode 0700) unless it is there.
-    ///
-    /// # Errors
-    /// The system's refusal.
-    pub fn create_runtime_dir(&self) -> std::io::Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.runtime_dir)
-    }
-
-    /// The admin socket.
-    #[must_use]
-    pub fn socket_path(&self) -> PathBuf {
-        self.runtime_dir.join("server.sock")
-    }
 }
 
 /// Checks the text of a configuration by itself, without its key files.
@@ -192,27 +160,11 @@ pub(crate) fn check_text(text: &str, path: &Path) -> Result<(), ConfigError> {
     Err(ConfigError { path: path.to_owned(), problems, exit: adit_program::exit::Exit::Usage })
 }
 
-/// The store inside a state directory.
+/// The state directory, also of a configuration that is broken or gone: nothing else is read of it, and without one the
+/// default is taken.
 #[must_use]
-pub fn store_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("store.db")
-}
-
-/// The endpoint keys inside a state directory.
-#[must_use]
-pub fn endpoint_keys_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("endpoint.key")
-}
-
-fn journal_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("host.journal")
-}
-
-/// The journal of changes to the host, also of a configuration that is broken or gone: of it, only the state directory is
-/// read, and without one the default is taken.
-#[must_use]
-pub fn journal_path_of(source: &Source) -> PathBuf {
-    journal_path(&file::state_dir(source))
+pub fn state_dir_of(source: &Source) -> StateDir {
+    file::state_dir(source)
 }
 
 /// A small valid configuration whose directories lie in `directory`.

@@ -118,6 +118,7 @@ mod tests {
 
     use super::*;
     use crate::config::config_for_tests;
+    use crate::directories::StateDir;
     use crate::identity::device_identity;
     use crate::store::{AuthError, UserName};
 
@@ -135,7 +136,7 @@ mod tests {
     fn gateway() -> Gateway {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(&directory.path().join("store.db")).unwrap();
-        let authority = Authority::create(directory.path(), now()).unwrap();
+        let authority = Authority::create(&StateDir::new(directory.path()), now()).unwrap();
         let config = config_for_tests(Path::new("/nowhere"));
         Gateway { _directory: directory, store, authority, config }
     }

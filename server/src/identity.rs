@@ -6,7 +6,7 @@ mod endpoint_keys;
 mod request;
 mod server;
 
-pub use authority::{Authority, authority_certificate_path, authority_key_path};
+pub use authority::Authority;
 pub use device::{DeviceCertificate, DeviceIdentity, device_identity};
 pub use endpoint_keys::{create_endpoint_keys, load_endpoint_keys};
 pub use request::DeviceRequest;

@@ -14,10 +14,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::{
-    self, DEFAULT_PATH, HostAddress, PublicAddress, endpoint_keys_path, host_addresses, keys, overlap, store_path,
-    write_new,
+    self, DEFAULT_PATH, HostAddress, PublicAddress, default_runtime_dir, default_state_dir, host_addresses, keys,
+    overlap, write_new,
 };
-use crate::identity::{Authority, IdentityError, authority_certificate_path, authority_key_path, create_endpoint_keys};
+use crate::directories::{RuntimeDir, StateDir};
+use crate::identity::{Authority, IdentityError, create_endpoint_keys};
 use crate::store::Store;
 
 /// The resolvers this host asks.
@@ -44,7 +45,7 @@ pub struct Made {
     /// The configuration file.
     pub config: PathBuf,
     /// The directory of keys and store.
-    pub state_dir: PathBuf,
+    pub state_dir: StateDir,
     /// The public names and addresses.
     pub public: Vec<String>,
     /// The local socket addresses.
@@ -99,8 +100,8 @@ pub fn init(wishes: &Wishes, now: SystemTime) -> Result<Made, Failure> {
 /// Where everything goes.
 struct Places {
     config: PathBuf,
-    state_dir: PathBuf,
-    runtime_dir: PathBuf,
+    state_dir: StateDir,
+    runtime_dir: RuntimeDir,
     /// Whether these are not the defaults, and so must be in the file.
     own: bool,
 }
@@ -115,15 +116,15 @@ impl Places {
             let directory = absolute(directory)?;
             return Ok(Self {
                 config: directory.join("server.toml"),
-                state_dir: directory.join("state"),
-                runtime_dir: directory.join("run"),
+                state_dir: StateDir::new(directory.join("state")),
+                runtime_dir: RuntimeDir::new(directory.join("run")),
                 own: true,
             });
         }
         Ok(Self {
             config: absolute(wishes.config.as_deref().unwrap_or_else(|| Path::new(DEFAULT_PATH)))?,
-            state_dir: "/var/lib/adit".into(),
-            runtime_dir: "/run/adit".into(),
+            state_dir: default_state_dir(),
+            runtime_dir: default_runtime_dir(),
             own: false,
         })
     }
@@ -131,10 +132,10 @@ impl Places {
     /// The files `init` makes, in the order it makes them.
     fn files(&self) -> [PathBuf; 5] {
         [
-            authority_key_path(&self.state_dir),
-            authority_certificate_path(&self.state_dir),
-            endpoint_keys_path(&self.state_dir),
-            store_path(&self.state_dir),
+            self.state_dir.authority_key(),
+            self.state_dir.authority_certificate(),
+            self.state_dir.endpoint_keys(),
+            self.state_dir.store(),
             self.config.clone(),
         ]
     }
@@ -152,21 +153,19 @@ impl Work {
     fn make(&mut self, places: &Places, text: &str, now: SystemTime) -> Result<[u8; 32], Failure> {
         let parent = places.config.parent().unwrap_or_else(|| Path::new("/"));
         self.directory(parent, 0o755)?;
-        self.directory(&places.state_dir, 0o700)?;
+        self.directory(places.state_dir.path(), 0o700)?;
         if places.own {
-            self.directory(&places.runtime_dir, 0o700)?;
+            self.directory(places.runtime_dir.path(), 0o700)?;
         }
-        let _lock = lock(&places.state_dir)?;
+        let _lock = lock(places.state_dir.path())?;
         for path in places.files() {
             refuse_existing(&path)?;
         }
         self.files.extend(places.files());
-        let store = store_path(&places.state_dir);
-        for suffix in ["-wal", "-shm"] {
-            self.files.push(store.with_file_name(format!("store.db{suffix}")));
-        }
+        self.files.extend(places.state_dir.beside_store());
         let authority = Authority::create(&places.state_dir, now).map_err(|error| error.into_failure())?;
-        create_endpoint_keys(&endpoint_keys_path(&places.state_dir)).map_err(|error| error.into_failure())?;
+        create_endpoint_keys(&places.state_dir.endpoint_keys()).map_err(|error| error.into_failure())?;
+        let store = places.state_dir.store();
         Store::create(&store).map_err(|error| Store::failure(&store, error))?;
         write_new(&places.config, text.as_bytes(), 0o644).map_err(|error| cannot_write(&places.config, &error))?;
         Ok(authority.pin())
@@ -323,8 +322,8 @@ fn configuration(
         ("dns.servers", list(dns_servers.iter().map(ToString::to_string))),
     ];
     if places.own {
-        values.push(("state_dir", literal(&places.state_dir.display().to_string())));
-        values.push(("runtime_dir", literal(&places.runtime_dir.display().to_string())));
+        values.push(("state_dir", literal(&places.state_dir.path().display().to_string())));
+        values.push(("runtime_dir", literal(&places.runtime_dir.path().display().to_string())));
     }
     keys::template(&values)
 }
@@ -364,20 +363,20 @@ mod tests {
         assert_eq!(config.public, wishes(&directory).public);
         assert_eq!(config.listen, ["[::]:8443".parse().unwrap()]);
         assert_eq!((config.pool.v4, config.pool.v6), (Some(made.pool_v4), Some(made.pool_v6)));
-        assert_eq!(config.state_dir, directory.join("state"));
+        assert_eq!(config.state_dir, StateDir::new(directory.join("state")));
         assert!(Authority::load(&config.state_dir).is_ok());
-        assert!(crate::identity::load_endpoint_keys(&config.endpoint_keys_path()).is_ok());
-        assert!(Store::open(&config.store_path()).is_ok());
+        assert!(crate::identity::load_endpoint_keys(&config.state_dir.endpoint_keys()).is_ok());
+        assert!(Store::open(&config.state_dir.store()).is_ok());
     }
 
     #[test]
     fn second_init_refuses_and_changes_nothing() {
         let scratch = tempfile::tempdir().unwrap();
         let made = init(&wishes(scratch.path()), SystemTime::now()).unwrap();
-        let key = std::fs::read(authority_key_path(&made.state_dir)).unwrap();
+        let key = std::fs::read(made.state_dir.authority_key()).unwrap();
         let failure = init(&wishes(scratch.path()), SystemTime::now()).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
-        assert_eq!(std::fs::read(authority_key_path(&made.state_dir)).unwrap(), key);
+        assert_eq!(std::fs::read(made.state_dir.authority_key()).unwrap(), key);
         assert!(made.config.exists());
     }
 
@@ -389,13 +388,13 @@ mod tests {
         std::fs::write(&blocked, "").unwrap();
         let places = Places {
             config: blocked.join("server.toml"),
-            state_dir: directory.join("state"),
-            runtime_dir: directory.join("run"),
+            state_dir: StateDir::new(directory.join("state")),
+            runtime_dir: RuntimeDir::new(directory.join("run")),
             own: true,
         };
         let mut work = Work::default();
         assert!(work.make(&places, "", SystemTime::now()).is_err());
-        assert!(authority_key_path(&places.state_dir).exists(), "the last step failed");
+        assert!(places.state_dir.authority_key().exists(), "the last step failed");
         work.undo();
         assert!(!directory.exists());
     }

@@ -25,7 +25,7 @@ use crate::gateway::{Gateway, LiveGateway, restore_pool};
 use crate::identity::{Authority, IdentityError};
 use crate::router::Router;
 use crate::session::{Ending, Session, SessionTable};
-use crate::state::State;
+use crate::state_files::StateFiles;
 use crate::store::Store;
 
 mod listen;
@@ -66,10 +66,10 @@ struct Loaded {
 
 impl Loaded {
     fn load(config: Config) -> Result<Self, Failure> {
-        let State { store, authority, keys } = State::load(&config).map_err(|error| error.into_failure())?;
+        let StateFiles { store, authority, keys } = StateFiles::load(&config).map_err(|error| error.into_failure())?;
         let identity = issue(&authority, &config)?;
         let pool = restore_pool(&config, &store, Instant::now())
-            .map_err(|error| Store::failure(&config.store_path(), error))?;
+            .map_err(|error| Store::failure(&config.state_dir.store(), error))?;
         let sockets = Sockets::bind(&config)?;
         Ok(Self {
             config: Arc::new(config),
@@ -135,9 +135,9 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, sessions, router, listen));
     let admin =
         Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), Arc::<Gateway>::clone(&gateway));
-    let admin = control::serve(&config.socket_path(), Arc::new(admin)).map_err(|error| {
+    let admin = control::serve(&config.runtime_dir.socket(), Arc::new(admin)).map_err(|error| {
         let next = "stop the other gateway, or give this one another runtime_dir";
-        Failure::new(Exit::Other, config.socket_path().display().to_string(), error.to_string(), next)
+        Failure::new(Exit::Other, config.runtime_dir.socket().display().to_string(), error.to_string(), next)
     })?;
     let plane = Arc::clone(workers.handle());
     let front_end =
@@ -180,7 +180,7 @@ fn advertised(config: &Config, pool: &AddressPool) -> Vec<IpNet> {
 }
 
 async fn open_journal(config: &Config) -> Result<HostChanges, Failure> {
-    let changes = HostChanges::open(&config.journal_path())
+    let changes = HostChanges::open(&config.state_dir.journal())
         .await
         .map_err(|error| host_failure("open the journal of host changes", &error))?;
     let undone = changes.recovered().undone;

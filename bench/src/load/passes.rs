@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use adit_net::control;
-use adit_server::config::store_path;
+use adit_server::directories::StateDir;
 use adit_server::identity::{Authority, DeviceRequest};
 use adit_server::store::{Store, UserName};
 use anyhow::{Context as _, Result};
@@ -41,9 +41,9 @@ pub(super) fn tokens(socket: &Path, clients: u32, check: &dyn Fn() -> Result<()>
 ///
 /// # Errors
 /// What authority or store refuse, or when `check` fails.
-pub(super) fn certificates(state: &Path, clients: u32, check: &dyn Fn() -> Result<()>) -> Result<Vec<Pass>> {
+pub(super) fn certificates(state: &StateDir, clients: u32, check: &dyn Fn() -> Result<()>) -> Result<Vec<Pass>> {
     let authority = Authority::load(state)?;
-    let store = Store::open(&store_path(state))?;
+    let store = Store::open(&state.store())?;
     let pass = |number| {
         check()?;
         certificate(&authority, &store, number)

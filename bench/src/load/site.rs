@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use adit_server::directories::StateDir;
 use anyhow::{Context as _, Result};
 use ipnet::{IpNet, Ipv4Net};
 
@@ -53,7 +54,10 @@ impl Site {
         gateway.init()?.success()?;
         check()?;
         let enrolled = match options.login {
-            Login::Certificate => Some(passes::certificates(&gateway.folder().join("state"), clients, check)?),
+            Login::Certificate => {
+                let state_dir = StateDir::new(gateway.folder().join("state"));
+                Some(passes::certificates(&state_dir, clients, check)?)
+            }
             Login::Token => None,
         };
         gateway.start()?;

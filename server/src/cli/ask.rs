@@ -23,7 +23,7 @@ pub(super) fn ask(config: &Config, method: &str, path: &str, body: &Value) -> Re
 
 /// Asks the running gateway; `None` when none runs.
 pub(super) fn ask_running(config: &Config, method: &str, path: &str, body: &Value) -> Result<Option<Value>, Failure> {
-    let socket = config.socket_path();
+    let socket = config.runtime_dir.socket();
     match small_runtime()?.block_on(call(&socket, method, path, body)) {
         Ok(answer) => Ok(Some(answer)),
         Err(CallError::NotRunning { .. }) => Ok(None),
@@ -43,7 +43,7 @@ pub(super) fn ask_running(config: &Config, method: &str, path: &str, body: &Valu
 }
 
 fn ask_stopped(config: &Config, method: &str, path: &str, body: &Value) -> Result<Value, Failure> {
-    let path_of_store = config.store_path();
+    let path_of_store = config.state_dir.store();
     let store = Store::open(&path_of_store).map_err(|error| Store::failure(&path_of_store, error))?;
     let authority = Authority::load(&config.state_dir).map_err(|error| error.into_failure())?;
     let admin = Admin::offline(Arc::new(store), Arc::new(authority), Arc::new(config.clone()));
@@ -52,7 +52,7 @@ fn ask_stopped(config: &Config, method: &str, path: &str, body: &Value) -> Resul
 
 /// The failure of there being no running gateway.
 pub(super) fn not_running(config: &Config) -> Failure {
-    let what = config.socket_path().display().to_string();
+    let what = config.runtime_dir.socket().display().to_string();
     let next =
         format!("start it: `systemctl start adit-server`, or `adit-server run --config {}`", config.path.display());
     Failure::new(Exit::Unreachable, what, "the gateway is not running", next)

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Place, Refusal, ask, columns};
 use crate::config::Config;
-use crate::state;
+use crate::state_files;
 
 /// Checks the configuration, everything in the state directory, and the host's addresses; with `live` also that the gateway serves.
 pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
-    let config = state::check(&place.source())?;
+    let config = state_files::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
     if place.json {
         output::json(&json!({ "ok": true, "config": config.path, "status": status }));

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::log::LogFlags;
 use super::{InitFlags, Place, Refusal, Wishes, columns, now, small_runtime};
 use crate::cleanup::clean_up;
-use crate::config::journal_path_of;
+use crate::config::state_dir_of;
 use crate::init::{Made, init as make};
 
 /// Exists while systemd manages this host (sd_booted(3)).
@@ -32,7 +32,7 @@ fn report(place: &Place, made: &Made) -> String {
     let listen: Vec<String> = made.listen.iter().map(ToString::to_string).collect();
     let facts = columns::aligned(&[
         ("configuration", made.config.display().to_string()),
-        ("keys and store", made.state_dir.display().to_string()),
+        ("keys and store", made.state_dir.path().display().to_string()),
         ("public address", made.public.join(", ")),
         ("listen", listen.join(", ")),
         ("IPv4 pool", made.pool_v4.to_string()),
@@ -72,10 +72,10 @@ fn dns_servers(made: &Made) -> String {
 pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
     let config = place.load()?;
     flags.start().map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
-    config.create_runtime_dir().map_err(|error| {
+    config.runtime_dir.create().map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
         let exit = if denied { Exit::Permission } else { Exit::Other };
-        let what = config.runtime_dir.display().to_string();
+        let what = config.runtime_dir.path().display().to_string();
         Failure::new(exit, what, format!("cannot be made: {error}"), "run as root, or set runtime_dir")
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -88,7 +88,7 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
 
 /// Undoes what a crashed gateway left, whatever state the configuration is in: a bad edit must not keep a host as it is.
 pub(super) fn cleanup(place: &Place) -> Result<(), Refusal> {
-    let journal = journal_path_of(&place.source());
+    let journal = state_dir_of(&place.source()).journal();
     let undone = small_runtime()?.block_on(clean_up(&journal))?;
     if place.json {
         output::json(&json!({ "undone": undone, "journal": journal }));

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
 
 use adit_host::is_forbidden_destination;
 use adit_net::worker::MAX_SOCKETS;
 use ipnet::IpNet;
 
-use super::{Config, Problem, endpoint_keys_path, secret, store_path};
+use crate::directories::StateDir;
+
+use super::{Config, Problem, secret};
 
 /// Longest path of a Unix socket on Linux, in bytes (`sun_path` of unix(7), less the final zero).
 const MAX_SOCKET_PATH: usize = 107;
@@ -49,7 +50,7 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
             "set dns.servers or remove dns.domains",
         ));
     }
-    if config.socket_path().as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
+    if config.runtime_dir.socket().as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
         problems.push(problem("runtime_dir", "the path of the socket in it is too long", "choose a shorter path"));
     }
     problems
@@ -95,11 +96,12 @@ fn duplicates<T>(key: &str, items: &[T], form: impl Fn(&T) -> String) -> Vec<Pro
 }
 
 /// Problems of the files that `init` makes.
-pub(super) fn key_files(state_dir: &Path) -> Vec<Problem> {
-    let directory = match std::fs::metadata(state_dir) {
+pub(super) fn key_files(state_dir: &StateDir) -> Vec<Problem> {
+    let path = state_dir.path();
+    let what = path.display().to_string();
+    let directory = match std::fs::metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let what = state_dir.display().to_string();
             return vec![problem(
                 &what,
                 "the state directory does not exist",
@@ -107,24 +109,21 @@ pub(super) fn key_files(state_dir: &Path) -> Vec<Problem> {
             )];
         }
         Err(error) => {
-            let what = state_dir.display().to_string();
             return vec![problem(&what, &format!("cannot be read: {error}"), "run as root or as its owner")];
         }
     };
     let mut problems = Vec::new();
     if directory.is_dir() && directory.permissions().mode() & 0o022 != 0 {
-        let what = state_dir.display().to_string();
         problems.push(problem(&what, "others may write in the state directory", &format!("run `chmod 700 {what}`")));
     }
     if !secret::owner_is_trusted(directory.uid()) {
-        let what = state_dir.display().to_string();
         problems.push(problem(
             &what,
             "the state directory belongs to another user",
             "give it to root or to the gateway's user",
         ));
     }
-    let files = [crate::identity::authority_key_path(state_dir), endpoint_keys_path(state_dir), store_path(state_dir)];
+    let files = [state_dir.authority_key(), state_dir.endpoint_keys(), state_dir.store()];
     for path in files {
         if let Err(error) = secret::open_secret(&path) {
             problems.push(Problem { what: error.path.display().to_string(), reason: error.reason, next: error.next });
@@ -139,6 +138,8 @@ pub(super) fn problem(what: &str, reason: &str, next: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::file::{Source, interpret};
     use super::*;
 

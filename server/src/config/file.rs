@@ -9,6 +9,8 @@ use adit_program::toml_error::TomlFault;
 use adit_proto::packet::IPV6_MIN_MTU;
 use toml::{Table, Value};
 
+use crate::directories::{RuntimeDir, StateDir};
+
 use super::keys::{self, KEYS, Key};
 use super::value::{self, Parsed};
 use super::{
@@ -75,14 +77,29 @@ pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
 
 /// The state directory as far as it can be made out of a configuration that may be broken in every other way; the default one
 /// when it is not named.
-pub(super) fn state_dir(source: &Source) -> PathBuf {
+pub(super) fn state_dir(source: &Source) -> StateDir {
     const KEY: &str = "state_dir";
     let flag = source.flags.iter().rev().find(|(name, _)| name == KEY).map(|(_, text)| text.clone());
     let variable = || source.environment.iter().find(|(name, _)| *name == KEY).map(|(_, text)| text.clone());
     let overridden = flag.or_else(variable).map(|text| text.trim_matches('"').to_owned());
     let named = overridden.or_else(|| state_dir_in(&read_text(&source.path).ok()?));
-    let default = || Some(PathBuf::from(default_value(KEY)?.as_str()?));
-    named.map(PathBuf::from).filter(|path| path.is_absolute()).or_else(default).unwrap_or_default()
+    let named = named.map(PathBuf::from).filter(|path| path.is_absolute());
+    named.map_or_else(default_state_dir, StateDir::new)
+}
+
+/// The state directory of a configuration that names none.
+pub(crate) fn default_state_dir() -> StateDir {
+    StateDir::new(default_path("state_dir"))
+}
+
+/// The runtime directory of a configuration that names none.
+pub(crate) fn default_runtime_dir() -> RuntimeDir {
+    RuntimeDir::new(default_path("runtime_dir"))
+}
+
+fn default_path(key: &str) -> PathBuf {
+    let value = default_value(key).expect("both directories have a default");
+    value::directory(&value).expect("a default is a valid value")
 }
 
 /// In a file with a broken line, the other lines still count.
@@ -260,8 +277,8 @@ impl Reader {
             lease_cooldown: lease_cooldown?,
             invite_lifetime: invite_lifetime?,
             certificate_lifetime: certificate_lifetime?,
-            state_dir: state_dir?,
-            runtime_dir: runtime_dir?,
+            state_dir: StateDir::new(state_dir?),
+            runtime_dir: RuntimeDir::new(runtime_dir?),
         })
     }
 
@@ -364,7 +381,7 @@ mod tests {
         assert_eq!(config.lease_cooldown, Duration::from_secs(120));
         assert_eq!(config.invite_lifetime, DAY);
         assert_eq!(config.certificate_lifetime, 30 * DAY);
-        assert_eq!(config.socket_path(), Path::new("/run/adit/server.sock"));
+        assert_eq!(config.runtime_dir.socket(), Path::new("/run/adit/server.sock"));
     }
 
     #[test]
@@ -451,13 +468,14 @@ mod tests {
             let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             state_dir(&Source { path: path.clone(), environment: vec![], flags })
         };
-        let default = Path::new("/var/lib/adit");
-        assert_eq!(found("state_dir = \"/srv/adit\"\nnonsense = 1\n", &[]), Path::new("/srv/adit"));
-        assert_eq!(found("public = [\nstate_dir = \"/srv/adit\"\n[[[\n", &[]), Path::new("/srv/adit"));
+        let default = StateDir::new("/var/lib/adit");
+        let srv = StateDir::new("/srv/adit");
+        assert_eq!(found("state_dir = \"/srv/adit\"\nnonsense = 1\n", &[]), srv);
+        assert_eq!(found("public = [\nstate_dir = \"/srv/adit\"\n[[[\n", &[]), srv);
         assert_eq!(found("# state_dir = \"/srv/adit\"\n", &[]), default);
         assert_eq!(found("state_dir = \"relative\"\n", &[]), default);
         assert_eq!(found("state_dir = 7\n[[[", &[]), default);
-        assert_eq!(found("state_dir = \"/a\"\n", &[("state_dir", "/b")]), Path::new("/b"));
+        assert_eq!(found("state_dir = \"/a\"\n", &[("state_dir", "/b")]), StateDir::new("/b"));
         assert_eq!(state_dir(&Source::file(Path::new("/nonexistent/server.toml"))), default);
     }
 

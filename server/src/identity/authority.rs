@@ -1,6 +1,6 @@
 //! The certificate authority embedded in a gateway.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use data_encoding::{HEXLOWER, HEXUPPER};
@@ -16,6 +16,7 @@ use super::{
     DeviceCertificate, DeviceRequest, IdentityError, ServerCertificate, certificate_time, random_serial, sha256,
 };
 use crate::config::{read_secret, write_new};
+use crate::directories::StateDir;
 
 /// Validity of the authority; it can only be replaced by enrolling every device again.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -23,18 +24,6 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60
 const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Certificates begin this long before they are issued, for peers whose clock is behind.
 const BACKDATE: Duration = Duration::from_secs(60 * 60);
-
-/// The authority's private key inside a state directory.
-#[must_use]
-pub fn authority_key_path(directory: &Path) -> PathBuf {
-    directory.join("authority.key")
-}
-
-/// The authority's certificate inside a state directory.
-#[must_use]
-pub fn authority_certificate_path(directory: &Path) -> PathBuf {
-    directory.join("authority.pem")
-}
 
 /// The certificate authority of one gateway: it signs the gateway's own certificate and those of its devices.
 pub struct Authority {
@@ -51,15 +40,15 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes a new authority (ECDSA P-256, 10 years) and writes it to a directory: the key with mode 0600 and the
+    /// Makes a new authority (ECDSA P-256, 10 years) and writes it to the state directory: the key with mode 0600 and the
     /// certificate with 0644.
     ///
     /// # Errors
     /// The files exist already or cannot be written.
-    pub fn create(directory: &Path, now: SystemTime) -> Result<Self, IdentityError> {
+    pub fn create(directory: &StateDir, now: SystemTime) -> Result<Self, IdentityError> {
         let key = KeyPair::generate()?;
         let certificate = authority_params(&key, now)?.self_signed(&key)?;
-        let (key_path, certificate_path) = (authority_key_path(directory), authority_certificate_path(directory));
+        let (key_path, certificate_path) = (directory.authority_key(), directory.authority_certificate());
         let key_pem = zeroize::Zeroizing::new(key.serialize_pem());
         write_new(&key_path, key_pem.as_bytes(), 0o600).map_err(|error| IdentityError::file(&key_path, error))?;
         write_new(&certificate_path, certificate.pem().as_bytes(), 0o644)
@@ -67,18 +56,18 @@ impl Authority {
         Self::assemble(key, certificate.der().clone(), certificate.pem())
     }
 
-    /// Loads the authority from a directory.
+    /// Loads the authority from the state directory.
     ///
     /// # Errors
     /// A file is missing, unsafe (see [`read_secret`]), or key and certificate do not belong together.
-    pub fn load(directory: &Path) -> Result<Self, IdentityError> {
-        let path = authority_key_path(directory);
+    pub fn load(directory: &StateDir) -> Result<Self, IdentityError> {
+        let path = directory.authority_key();
         let content = |path: &Path, reason| IdentityError::Content { path: path.to_owned(), reason };
         let secret = read_secret(&path)?;
         let key = std::str::from_utf8(&secret).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
         let key = key.ok_or_else(|| content(&path, "holds no private key"))?;
 
-        let path = authority_certificate_path(directory);
+        let path = directory.authority_certificate();
         let pem = std::fs::read_to_string(&path).map_err(|error| IdentityError::file(&path, error))?;
         let certificate =
             CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| content(&path, "holds no certificate"))?;
@@ -201,7 +190,7 @@ mod tests {
     }
 
     fn authority() -> Authority {
-        Authority::create(tempfile::tempdir().unwrap().path(), now()).unwrap()
+        Authority::create(&StateDir::new(tempfile::tempdir().unwrap().path()), now()).unwrap()
     }
 
     fn request(params: CertificateParams) -> CertificateSigningRequest {
@@ -215,22 +204,26 @@ mod tests {
     #[test]
     fn authority_survives_a_restart_and_keeps_its_pin() {
         let directory = tempfile::tempdir().unwrap();
-        let made = Authority::create(directory.path(), now()).unwrap();
-        let loaded = Authority::load(directory.path()).unwrap();
+        let state_dir = StateDir::new(directory.path());
+        let made = Authority::create(&state_dir, now()).unwrap();
+        let loaded = Authority::load(&state_dir).unwrap();
         assert_eq!(made.pin(), loaded.pin());
         assert_eq!(made.certificate(), loaded.certificate());
         let (_, parsed) = X509Certificate::from_der(&loaded.certificate).unwrap();
         assert_eq!(sha256(parsed.public_key().raw), loaded.pin());
-        assert!(Authority::create(directory.path(), now()).is_err(), "nothing is overwritten");
+        assert!(Authority::create(&state_dir, now()).is_err(), "nothing is overwritten");
     }
 
     #[test]
     fn key_of_another_authority_is_refused() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        Authority::create(a.path(), now()).unwrap();
-        Authority::create(b.path(), now()).unwrap();
-        std::fs::copy(authority_certificate_path(b.path()), authority_certificate_path(a.path())).unwrap();
-        assert!(matches!(Authority::load(a.path()), Err(IdentityError::Content { .. })));
+        let directory = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| StateDir::new(directory.path().join(name)));
+        for state_dir in [&a, &b] {
+            std::fs::create_dir(state_dir.path()).unwrap();
+            Authority::create(state_dir, now()).unwrap();
+        }
+        std::fs::copy(b.authority_certificate(), a.authority_certificate()).unwrap();
+        assert!(matches!(Authority::load(&a), Err(IdentityError::Content { .. })));
     }
 
     #[test]

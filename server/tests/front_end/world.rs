@@ -30,6 +30,7 @@ use adit_proto::policy::DestinationPolicy;
 use adit_proto::role::Role;
 use adit_server::config::{Config, DnsConfig, EspConfig, Limits, Pools, PublicAddress, TunConfig, WorkersConfig};
 use adit_server::connect_ip::FrontEnd;
+use adit_server::directories::{RuntimeDir, StateDir};
 use adit_server::enroll::enroll;
 use adit_server::gateway::{Gateway, restore_pool};
 use adit_server::identity::Authority;
@@ -138,8 +139,8 @@ fn config(directory: &std::path::Path) -> Config {
         lease_cooldown: Duration::from_secs(120),
         invite_lifetime: Duration::from_secs(60),
         certificate_lifetime: Duration::from_secs(3600),
-        state_dir: directory.to_owned(),
-        runtime_dir: directory.to_owned(),
+        state_dir: StateDir::new(directory),
+        runtime_dir: RuntimeDir::new(directory),
     }
 }
 
@@ -160,8 +161,8 @@ impl World {
         change(&mut config);
         let config = Arc::new(config);
         let now = SystemTime::now();
-        let authority = Arc::new(Authority::create(directory.path(), now).unwrap());
-        let store = Arc::new(Store::create(&config.store_path()).unwrap());
+        let authority = Arc::new(Authority::create(&config.state_dir, now).unwrap());
+        let store = Arc::new(Store::create(&config.state_dir.store()).unwrap());
         let pool = restore_pool(&config, &store, Instant::now()).unwrap();
         let sessions = Arc::new(SessionTable::default());
         let destinations = DestinationPolicy {

@@ -10,8 +10,8 @@ use crate::config::{Config, ConfigError, Problem, Source, read};
 use crate::identity::{Authority, IdentityError, load_endpoint_keys};
 use crate::store::{Store, StoreError};
 
-/// The state of a gateway.
-pub struct State {
+/// The files of a state directory, opened.
+pub struct StateFiles {
     /// Users, devices, invites and leases.
     pub store: Store,
     /// The certificate authority.
@@ -20,7 +20,7 @@ pub struct State {
     pub keys: EndpointKeys,
 }
 
-impl State {
+impl StateFiles {
     /// Checks the host's addresses and loads everything, to run.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl State {
     }
 }
 
-/// Reads the configuration and everything [`State::load`] would load with it, and changes nothing.
+/// Reads the configuration and everything [`StateFiles::load`] would load with it, and changes nothing.
 ///
 /// # Errors
 /// All problems found, of the configuration as well as of the state and the host.
@@ -59,22 +59,22 @@ struct Findings {
 }
 
 impl Findings {
-    fn look_at(&mut self, config: &Config, open: fn(&Path) -> Result<Store, StoreError>) -> Option<State> {
+    fn look_at(&mut self, config: &Config, open: fn(&Path) -> Result<Store, StoreError>) -> Option<StateFiles> {
         if let Err(error) = config.check_host() {
             self.exit = Some(Exit::Usage);
             self.problems.extend(error.problems);
         }
-        if !config.state_dir.exists() {
+        if !config.state_dir.path().exists() {
             // One problem, not four.
-            self.add(missing(&config.state_dir));
+            self.add(missing(config.state_dir.path()));
             return None;
         }
-        let path = config.store_path();
+        let path = config.state_dir.store();
         let store = self.keep(open(&path).map_err(|error| Store::failure(&path, error)));
         let authority = self.keep(load_authority(config).map_err(IdentityError::into_failure));
-        let keys = load_endpoint_keys(&config.endpoint_keys_path());
+        let keys = load_endpoint_keys(&config.state_dir.endpoint_keys());
         let keys = self.keep(keys.map_err(IdentityError::into_failure));
-        Some(State { store: store?, authority: authority?, keys: keys? })
+        Some(StateFiles { store: store?, authority: authority?, keys: keys? })
     }
 
     fn keep<T>(&mut self, loaded: Result<T, Failure>) -> Option<T> {
@@ -117,13 +117,13 @@ mod tests {
 
     use super::*;
     use crate::config::{PublicAddress, write_new};
-    use crate::identity::{authority_certificate_path, authority_key_path};
+    use crate::directories::StateDir;
     use crate::init::{Wishes, init};
 
     struct Gateway {
         _directory: tempfile::TempDir,
         source: Source,
-        state_dir: std::path::PathBuf,
+        state_dir: StateDir,
     }
 
     impl Gateway {
@@ -138,7 +138,7 @@ mod tests {
         /// What `check` and `run` complain of, which must be the same.
         fn problems(&self) -> (Exit, Vec<String>) {
             let checked = check(&self.source).unwrap_err();
-            let ran = Config::load(&self.source).and_then(|config| State::load(&config)).err().unwrap();
+            let ran = Config::load(&self.source).and_then(|config| StateFiles::load(&config)).err().unwrap();
             assert_eq!(checked, ran);
             (
                 checked.exit,
@@ -149,7 +149,7 @@ mod tests {
         fn replace(&self, path: &Path, content: &[u8]) {
             fs::remove_file(path).unwrap();
             write_new(path, content, 0o600).unwrap();
-            assert!(path.starts_with(&self.state_dir));
+            assert!(path.starts_with(self.state_dir.path()));
         }
     }
 
@@ -158,21 +158,21 @@ mod tests {
         let gateway = Gateway::new();
         let listing = || {
             let mut names: Vec<_> =
-                fs::read_dir(&gateway.state_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                fs::read_dir(gateway.state_dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort();
             names
         };
         let before = listing();
         let config = check(&gateway.source).unwrap();
         assert_eq!(listing(), before);
-        let state = State::load(&config).unwrap();
+        let state = StateFiles::load(&config).unwrap();
         assert_eq!(state.store.devices().unwrap(), []);
     }
 
     #[test]
     fn missing_authority_certificate_is_named() {
         let gateway = Gateway::new();
-        let path = authority_certificate_path(&gateway.state_dir);
+        let path = gateway.state_dir.authority_certificate();
         fs::remove_file(&path).unwrap();
         let (exit, problems) = gateway.problems();
         assert_eq!((exit, problems.len()), (Exit::Usage, 1), "{problems:?}");
@@ -182,11 +182,8 @@ mod tests {
     #[test]
     fn garbage_in_every_file_is_told_at_once() {
         let gateway = Gateway::new();
-        let [key, keys, store] = [
-            authority_key_path(&gateway.state_dir),
-            crate::config::endpoint_keys_path(&gateway.state_dir),
-            crate::config::store_path(&gateway.state_dir),
-        ];
+        let [key, keys, store] =
+            [gateway.state_dir.authority_key(), gateway.state_dir.endpoint_keys(), gateway.state_dir.store()];
         gateway.replace(&key, b"garbage");
         gateway.replace(&keys, b"garbage");
         gateway.replace(&store, &[0x5a; 8192]);
@@ -201,7 +198,7 @@ mod tests {
     #[test]
     fn bad_key_of_the_configuration_does_not_hide_a_bad_file() {
         let gateway = Gateway::new();
-        fs::remove_file(authority_certificate_path(&gateway.state_dir)).unwrap();
+        fs::remove_file(gateway.state_dir.authority_certificate()).unwrap();
         let text = fs::read_to_string(&gateway.source.path).unwrap();
         fs::write(&gateway.source.path, format!("nonsense = 1\n{text}")).unwrap();
         assert_eq!(check(&gateway.source).unwrap_err().problems.len(), 2);
@@ -210,7 +207,7 @@ mod tests {
     #[test]
     fn missing_state_directory_is_one_problem() {
         let gateway = Gateway::new();
-        fs::rename(&gateway.state_dir, gateway.state_dir.with_extension("away")).unwrap();
+        fs::rename(gateway.state_dir.path(), gateway.state_dir.path().with_extension("away")).unwrap();
         assert_eq!(check(&gateway.source).unwrap_err().problems.len(), 1);
     }
 }
