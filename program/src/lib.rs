@@ -1,12 +1,13 @@
-//! What each program of Adit has, whatever it does: exit codes and failures for people, output, log, signals, tasks that end
-//! with their owner.
+//! What each program of Adit has, whatever it does: exit codes and failures for people, configuration by rows, output,
+//! log, signals, tasks that end with their owner.
 //!
-//! Nothing here knows VPNs, packets or configuration.
+//! Nothing here knows VPNs or packets.
 
 #![forbid(unsafe_code)]
 
 pub mod causes;
 pub mod closest;
+pub mod configuration;
 pub mod exit;
 pub mod file_lock;
 #[cfg(feature = "service")]
