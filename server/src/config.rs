@@ -20,11 +20,12 @@ mod problem;
 mod secret;
 mod value;
 
+pub use adit_program::configuration::Problem;
 pub use file::Source;
 pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
 pub use packet_path::{EspConfig, WorkersConfig};
-pub use problem::{ConfigError, Problem};
+pub use problem::ConfigError;
 pub use secret::{SecretError, read_secret};
 pub(crate) use secret::{open_secret, write_new};
 pub use value::parse_public_address;
@@ -121,6 +122,35 @@ pub struct Limits {
 }
 
 impl Config {
+    /// A configuration of which no key has been read: no valid one yet, and seen only while it becomes one.
+    fn unread(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            public: Vec::new(),
+            listen: Vec::new(),
+            tun: TunConfig { name: String::new(), mtu: 0 },
+            pool: Pools { v4: None, v6: None },
+            routes: Vec::new(),
+            dns: DnsConfig { servers: Vec::new(), domains: Vec::new() },
+            client_to_client: false,
+            masquerade: false,
+            limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
+            esp: EspConfig {
+                enabled: false,
+                suites: Vec::new(),
+                vouched: false,
+                rekey_after: Duration::ZERO,
+                rekey_packets: 0,
+            },
+            workers: WorkersConfig { count: 0, yields: 0, tun_offload: false, udp_offload: false, quic_threads: 0 },
+            lease_cooldown: Duration::ZERO,
+            invite_lifetime: Duration::ZERO,
+            certificate_lifetime: Duration::ZERO,
+            state_dir: StateDir::new(""),
+            runtime_dir: RuntimeDir::new(""),
+        }
+    }
+
     /// Reads and checks everything: the file, the environment, the flags, and the key files in the state directory.
     ///
     /// # Errors

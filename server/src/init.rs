@@ -325,7 +325,7 @@ fn configuration(
         values.push(("state_dir", literal(&places.state_dir.path().display().to_string())));
         values.push(("runtime_dir", literal(&places.runtime_dir.path().display().to_string())));
     }
-    keys::template(&values)
+    keys::sample(&values)
 }
 
 fn public_text(public: &PublicAddress) -> String {

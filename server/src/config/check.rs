@@ -141,7 +141,6 @@ mod tests {
     use std::path::Path;
 
     use super::super::file::{Source, interpret};
-    use super::*;
 
     fn reasons(text: &str) -> Vec<String> {
         let (_, problems) = interpret(text, &Source::file(Path::new("server.toml")));

@@ -1,42 +1,26 @@
 //! Reading the configuration from its sources.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use adit_program::configuration::{Finding, Overrides};
 use adit_program::exit::Exit;
-use adit_program::toml_error::TomlFault;
-use adit_proto::packet::IPV6_MIN_MTU;
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::directories::{RuntimeDir, StateDir};
 
-use super::keys::{self, KEYS, Key};
-use super::value::{self, Parsed};
-use super::{
-    Config, ConfigError, DEFAULT_PATH, DnsConfig, EspConfig, Limits, Pools, Problem, TunConfig, WorkersConfig, check,
-};
+use super::keys::KEYS;
+use super::{Config, ConfigError, DEFAULT_PATH, Problem, check};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-/// Largest MTU of the TUN device, in bytes: what its buffers hold.
-const LARGEST_MTU: u16 = 9216;
-const _: () = assert!(LARGEST_MTU as usize == adit_net::tun::LARGEST_PACKET);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Packets after which keys are replaced: fewer would make nothing but keys, more would weaken them (RFC 9001 appendix B.1.1).
-const REKEY_PACKETS: (u64, u64) = (1 << 10, 1 << 28);
-/// Most workers: what the index of an SA names.
-const MOST_WORKERS: usize = adit_proto::esp::spi::WORKERS as usize;
 
 /// Where the parts of a configuration come from: flags win over the environment, which wins over the file.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// The file.
     pub path: PathBuf,
-    /// `ADIT_…` variables that name a key, as (key, text).
-    pub environment: Vec<(&'static str, String)>,
-    /// `--set KEY=VALUE` flags, as (key, text).
-    pub flags: Vec<(String, String)>,
+    /// What the environment and the flags say on top.
+    pub overrides: Overrides,
 }
 
 impl Source {
@@ -49,8 +33,8 @@ impl Source {
     /// The present environment, with what the flags say on top. The file is `path`, or [`DEFAULT_PATH`].
     #[must_use]
     pub fn with_environment(path: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
-        let environment = KEYS.iter().filter_map(|key| Some((key.name, std::env::var(key.variable()).ok()?))).collect();
-        Self { path: path.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH)), environment, flags }
+        let overrides = Overrides { environment: KEYS.environment(), flags };
+        Self { path: path.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH)), overrides }
     }
 }
 
@@ -78,10 +62,7 @@ pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
 /// The state directory as far as it can be made out of a configuration that may be broken in every other way; the default one
 /// when it is not named.
 pub(super) fn state_dir(source: &Source) -> StateDir {
-    const KEY: &str = "state_dir";
-    let flag = source.flags.iter().rev().find(|(name, _)| name == KEY).map(|(_, text)| text.clone());
-    let variable = || source.environment.iter().find(|(name, _)| *name == KEY).map(|(_, text)| text.clone());
-    let overridden = flag.or_else(variable).map(|text| text.trim_matches('"').to_owned());
+    let overridden = source.overrides.of("state_dir").map(|text| text.trim_matches('"').to_owned());
     let named = overridden.or_else(|| state_dir_in(&read_text(&source.path).ok()?));
     let named = named.map(PathBuf::from).filter(|path| path.is_absolute());
     named.map_or_else(default_state_dir, StateDir::new)
@@ -89,17 +70,21 @@ pub(super) fn state_dir(source: &Source) -> StateDir {
 
 /// The state directory of a configuration that names none.
 pub(crate) fn default_state_dir() -> StateDir {
-    StateDir::new(default_path("state_dir"))
+    defaults_of(["state_dir"]).state_dir
 }
 
 /// The runtime directory of a configuration that names none.
 pub(crate) fn default_runtime_dir() -> RuntimeDir {
-    RuntimeDir::new(default_path("runtime_dir"))
+    defaults_of(["runtime_dir"]).runtime_dir
 }
 
-fn default_path(key: &str) -> PathBuf {
-    let value = default_value(key).expect("both directories have a default");
-    value::directory(&value).expect("a default is a valid value")
+/// A configuration of which only the defaults of these keys were read.
+fn defaults_of<const N: usize>(keys: [&str; N]) -> Config {
+    let mut config = Config::unread(Path::new(""));
+    for key in keys {
+        KEYS.read_default(key, &mut config).expect("a default is a valid value");
+    }
+    config
 }
 
 /// In a file with a broken line, the other lines still count.
@@ -132,224 +117,32 @@ fn read_text(path: &Path) -> Result<String, Problem> {
 /// Turns the text of a file and the overrides into a configuration. The problems are complete; there is a configuration
 /// whenever every single value is right, so that checks of the host can add theirs.
 pub(super) fn interpret(text: &str, source: &Source) -> (Option<Config>, Vec<Problem>) {
-    let mut reader = Reader::default();
-    match toml::from_str::<Table>(text) {
-        Ok(table) => reader.flatten(&table),
-        Err(error) => {
-            reader.problems.push(syntax_problem(text, &error));
-            return (None, reader.problems);
+    let mut config = Config::unread(&source.path);
+    let findings = match KEYS.read(text, &source.overrides, &mut config) {
+        Ok(findings) => findings,
+        Err(fault) => {
+            let (what, next) = (format!("line {}", fault.line), "mend the TOML syntax of that line".to_owned());
+            return (None, vec![Problem { what, reason: fault.reason, next }]);
         }
+    };
+    let complete = !findings.iter().any(Finding::leaves_a_gap);
+    let mut problems: Vec<Problem> = findings.into_iter().map(Problem::from).collect();
+    if complete {
+        problems.extend(check::coherence(&config));
     }
-    for (name, text) in &source.environment {
-        let origin = keys::find(name).map_or_else(String::new, Key::variable);
-        reader.set(name, text, &origin);
-    }
-    for (name, text) in &source.flags {
-        reader.set(name, text, "--set");
-    }
-    let config = reader.config(&source.path);
-    if let Some(config) = &config {
-        reader.problems.extend(check::coherence(config));
-    }
-    (config, reader.problems)
-}
-
-fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
-    let TomlFault { line, reason } = TomlFault::of(error, text);
-    Problem { what: format!("line {line}"), reason, next: "mend the TOML syntax of that line".to_owned() }
-}
-
-/// The given values by key, and the problems found so far.
-#[derive(Default)]
-struct Reader {
-    given: BTreeMap<&'static str, (Value, String)>,
-    problems: Vec<Problem>,
-}
-
-impl Reader {
-    /// Takes the known keys out of a file and complains of the others.
-    fn flatten(&mut self, table: &Table) {
-        for (name, value) in table {
-            if !keys::is_table(name) {
-                self.take(name, value.clone(), "");
-            } else if let Value::Table(inner) = value {
-                for (leaf, value) in inner {
-                    self.take(&format!("{name}.{leaf}"), value.clone(), "");
-                }
-            } else {
-                let next = format!("write [{name}] and its keys below it");
-                self.problem(name, format!("{value} is not a table"), next);
-            }
-        }
-    }
-
-    fn take(&mut self, name: &str, value: Value, origin: &str) {
-        if let Some(key) = keys::find(name) {
-            self.given.insert(key.name, (value, origin.to_owned()));
-            return;
-        }
-        let next = keys::closest(name).map_or_else(
-            || "remove it; the commented file that `adit-server init` writes lists every key".to_owned(),
-            |close| format!("did you mean `{close}`?"),
-        );
-        let what = if origin.is_empty() { name.to_owned() } else { format!("{name} ({origin})") };
-        self.problem(&what, "unknown key".to_owned(), next);
-    }
-
-    /// Takes an override: a TOML literal, or else plain text, which for a list is split at its commas.
-    fn set(&mut self, name: &str, text: &str, origin: &str) {
-        let literal =
-            toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
-        let value = match (literal, keys::find(name).is_some_and(Key::is_list)) {
-            (Some(value @ Value::Array(_)), true) => value,
-            (_, true) => Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect()),
-            (Some(value), false) => value,
-            (None, false) => Value::String(text.to_owned()),
-        };
-        self.take(name, value, origin);
-    }
-
-    fn problem(&mut self, what: &str, reason: String, next: String) {
-        self.problems.push(Problem { what: what.to_owned(), reason, next });
-    }
-
-    /// Reads one key: the given value, else its default, else nothing.
-    fn optional<T>(&mut self, name: &'static str, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
-        let (value, origin) = match self.given.remove(name) {
-            Some(given) => given,
-            None => (default_value(name)?, String::new()),
-        };
-        match parse(&value) {
-            Ok(parsed) => Some(parsed),
-            Err(complaint) => {
-                let what = if origin.is_empty() { name.to_owned() } else { format!("{name} ({origin})") };
-                self.problem(&what, complaint.reason, complaint.next);
-                None
-            }
-        }
-    }
-
-    /// Reads one key that must be present.
-    fn required<T>(&mut self, name: &'static str, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
-        if !self.given.contains_key(name) && default_value(name).is_none() {
-            let sample = keys::find(name).map_or("", |key| key.sample);
-            self.problem(name, "missing".to_owned(), format!("add {name} = {sample}"));
-            return None;
-        }
-        self.optional(name, parse)
-    }
-
-    /// Reads all keys, in the order of the table, complaining of each bad one before giving up.
-    fn config(&mut self, path: &Path) -> Option<Config> {
-        let public = self.required("public", |value| non_empty(value::list(value, value::public_address)?));
-        let listen = self.required("listen", |value| non_empty(value::list(value, value::socket_address)?));
-        let routes = self.required("routes", |value| value::list(value, value::prefix));
-        let client_to_client = self.required("client_to_client", value::boolean);
-        let masquerade = self.required("masquerade", value::boolean);
-        let lease_cooldown = self.required("lease_cooldown", |value| value::duration(value, Duration::ZERO, DAY));
-        let invite_lifetime =
-            self.required("invite_lifetime", |value| value::duration(value, Duration::from_secs(1), 30 * DAY));
-        let certificate_lifetime =
-            self.required("certificate_lifetime", |value| value::duration(value, Duration::from_secs(60), 825 * DAY));
-        let state_dir = self.required("state_dir", value::directory);
-        let runtime_dir = self.required("runtime_dir", value::directory);
-        let tun = self.tun();
-        let before = self.problems.len();
-        let pool = Pools { v4: self.optional("pool.v4", value::pool_v4), v6: self.optional("pool.v6", value::pool_v6) };
-        let pool = (self.problems.len() == before).then_some(pool);
-        let dns = self.dns();
-        let limits = self.limits();
-        let esp = self.esp();
-        let workers = self.workers();
-        Some(Config {
-            path: path.to_owned(),
-            public: public?,
-            listen: listen?,
-            tun: tun?,
-            pool: pool?,
-            routes: routes?,
-            dns: dns?,
-            client_to_client: client_to_client?,
-            masquerade: masquerade?,
-            limits: limits?,
-            esp: esp?,
-            workers: workers?,
-            lease_cooldown: lease_cooldown?,
-            invite_lifetime: invite_lifetime?,
-            certificate_lifetime: certificate_lifetime?,
-            state_dir: StateDir::new(state_dir?),
-            runtime_dir: RuntimeDir::new(runtime_dir?),
-        })
-    }
-
-    fn tun(&mut self) -> Option<TunConfig> {
-        let name = self.required("tun.name", value::device_name);
-        let mtu = self.required("tun.mtu", |value| value::integer(value, IPV6_MIN_MTU, LARGEST_MTU));
-        Some(TunConfig { name: name?, mtu: mtu? })
-    }
-
-    fn dns(&mut self) -> Option<DnsConfig> {
-        let servers = self.required("dns.servers", |value| value::list(value, value::ip));
-        let domains = self.required("dns.domains", |value| value::list(value, value::domain));
-        Some(DnsConfig { servers: servers?, domains: domains? })
-    }
-
-    fn limits(&mut self) -> Option<Limits> {
-        let sessions = self.required("limits.sessions", |value| value::integer(value, 1, 1_000_000_usize));
-        let pending_sessions = self.required("limits.pending_sessions", |value| value::integer(value, 1, 65_535_usize));
-        let connections_per_client =
-            self.required("limits.connections_per_client", |value| value::integer(value, 16, 1_000_000_u32));
-        Some(Limits {
-            sessions: sessions?,
-            pending_sessions: pending_sessions?,
-            connections_per_client: connections_per_client?,
-        })
-    }
-
-    fn esp(&mut self) -> Option<EspConfig> {
-        let enabled = self.required("esp.enabled", value::boolean);
-        let suites = self.required("esp.suites", |value| non_empty(value::list(value, value::suite)?));
-        let vouched = self.required("esp.vouched", value::boolean);
-        let rekey_after = self.required("esp.rekey_after", |value| value::duration(value, Duration::from_secs(1), DAY));
-        let (least, most) = REKEY_PACKETS;
-        let rekey_packets = self.required("esp.rekey_packets", |value| value::integer(value, least, most));
-        Some(EspConfig {
-            enabled: enabled?,
-            suites: suites?,
-            vouched: vouched?,
-            rekey_after: rekey_after?,
-            rekey_packets: rekey_packets?,
-        })
-    }
-
-    fn workers(&mut self) -> Option<WorkersConfig> {
-        let count = self.required("workers.count", |value| value::integer(value, 0, MOST_WORKERS));
-        let yields = self.required("workers.yields", |value| value::integer(value, 0, 1000));
-        let tun_offload = self.required("workers.tun_offload", value::boolean);
-        let udp_offload = self.required("workers.udp_offload", value::boolean);
-        let quic_threads = self.required("workers.quic_threads", |value| value::integer(value, 0, MOST_WORKERS));
-        Some(WorkersConfig {
-            count: count?,
-            yields: yields?,
-            tun_offload: tun_offload?,
-            udp_offload: udp_offload?,
-            quic_threads: quic_threads?,
-        })
-    }
-}
-
-fn non_empty<T>(list: Vec<T>) -> Parsed<Vec<T>> {
-    if list.is_empty() { value::complaint("the list is empty", "name at least one") } else { Ok(list) }
-}
-
-fn default_value(name: &str) -> Option<Value> {
-    let literal = keys::find(name)?.default?;
-    toml::from_str::<Table>(&format!("value = {literal}")).ok()?.remove("value")
+    (complete.then_some(config), problems)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use adit_program::configuration::Overrides;
+
+    use super::super::{Limits, TunConfig, WorkersConfig};
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     const GOOD: &str = "public = [\"vpn.example.org\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n";
 
@@ -358,7 +151,7 @@ mod tests {
     }
 
     fn with(environment: Vec<(&'static str, String)>, flags: Vec<(String, String)>) -> (Option<Config>, Vec<Problem>) {
-        interpret(GOOD, &Source { path: "server.toml".into(), environment, flags })
+        interpret(GOOD, &Source { path: "server.toml".into(), overrides: Overrides { environment, flags } })
     }
 
     #[test]
@@ -385,14 +178,18 @@ mod tests {
     }
 
     #[test]
-    fn every_default_and_sample_is_a_valid_value() {
-        for key in KEYS {
-            if key.default.is_some() {
-                assert!(default_value(key.name).is_some(), "{}", key.name);
-            }
-            let resolver = ("dns.servers", "10.1.0.53".to_owned());
-            let (_, problems) = with(vec![resolver], vec![(key.name.to_owned(), key.sample.to_owned())]);
-            assert_eq!(problems, [], "sample of {}", key.name);
+    fn every_row_is_read_into_a_place_of_its_own() {
+        let base = [("public", "a.example"), ("pool.v4", "10.78.0.0/24"), ("dns.servers", "10.1.0.54")];
+        let base = || base.map(|(key, text)| (key, text.to_owned())).to_vec();
+        let (plain, problems) = with(base(), vec![]);
+        assert_eq!(problems, []);
+        let mut configurations = vec![plain.unwrap()];
+        for key in KEYS.rows {
+            let (config, problems) = with(base(), vec![(key.name.to_owned(), key.example.to_owned())]);
+            assert_eq!(problems, [], "example of {}", key.name);
+            let config = config.unwrap();
+            assert!(!configurations.contains(&config), "{} changes nothing, or what another key changes", key.name);
+            configurations.push(config);
         }
     }
 
@@ -466,7 +263,7 @@ mod tests {
         let found = |text: &str, flags: &[(&str, &str)]| {
             std::fs::write(&path, text).unwrap();
             let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            state_dir(&Source { path: path.clone(), environment: vec![], flags })
+            state_dir(&Source { path: path.clone(), overrides: Overrides { environment: vec![], flags } })
         };
         let default = StateDir::new("/var/lib/adit");
         let srv = StateDir::new("/srv/adit");

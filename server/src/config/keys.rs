@@ -1,268 +1,311 @@
-//! Every key of the configuration, in one table: the reader, the messages and the commented sample all come from it.
+//! Every key of the configuration.
 
-use adit_program::closest::likeness;
+use adit_net::tun::LARGEST_PACKET;
+use adit_program::configuration::{Absent, Applies, Key, Keys, Kind, put};
+use adit_proto::esp::spi::WORKERS;
+use adit_proto::packet::IPV6_MIN_MTU;
 
-/// One key.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// Its name; a dot separates the table from the key.
-    pub name: &'static str,
-    /// The default as a TOML literal; `None` when there is none.
-    pub default: Option<&'static str>,
-    /// A TOML literal that shows the form of the value.
-    pub sample: &'static str,
-    /// What it means, one sentence a line.
-    pub meaning: &'static str,
-}
+use crate::directories::{RuntimeDir, StateDir};
 
-impl Key {
-    /// The table the key is in; empty for the top level.
-    #[must_use]
-    pub fn table(&self) -> &'static str {
-        self.name.split_once('.').map_or("", |(table, _)| table)
-    }
+use super::{Config, value};
 
-    /// The name inside its table.
-    #[must_use]
-    pub fn leaf(&self) -> &'static str {
-        self.name.split_once('.').map_or(self.name, |(_, leaf)| leaf)
-    }
+/// Packets after which keys are replaced: more would weaken them (RFC 9001 appendix B.1.1).
+const MOST_REKEY_PACKETS: u64 = 1 << 28;
 
-    /// The environment variable that overrides it.
-    #[must_use]
-    pub fn variable(&self) -> String {
-        format!("ADIT_{}", self.name.replace('.', "_").to_ascii_uppercase())
-    }
+/// Heading of the commented file.
+const HEADING: &str =
+    "Configuration of an Adit gateway. It is read at start: check a change with `adit-server check`, then restart.";
 
-    /// Whether its value is a list.
-    #[must_use]
-    pub fn is_list(&self) -> bool {
-        self.sample.starts_with('[')
-    }
-}
-
-/// Shorthand for the table below.
-const fn key(name: &'static str, default: Option<&'static str>, sample: &'static str, meaning: &'static str) -> Key {
-    Key { name, default, sample, meaning }
+/// A complete, commented configuration file in which `values` (TOML literals) are set.
+#[must_use]
+pub fn sample(values: &[(&str, String)]) -> String {
+    KEYS.sample(HEADING, values)
 }
 
 /// All keys, top level first, then table by table.
-pub const KEYS: &[Key] = &[
-    key(
-        "public",
-        None,
-        r#"["vpn.example.org"]"#,
-        "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
+pub static KEYS: Keys<Config> = Keys {
+    listed: "the commented file that `adit-server init` writes lists every key",
+    rows: &[
+        Key {
+            name: "public",
+            kind: Kind::List,
+            absent: Absent::Refused,
+            example: r#"["vpn.example.org"]"#,
+            meaning: "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
          Invites carry the first; the gateway's certificate carries all.",
-    ),
-    key(
-        "listen",
-        Some(r#"["[::]:443"]"#),
-        r#"["[::]:443"]"#,
-        "Local addresses, for UDP; 30 at most with esp. [::] takes IPv4 too.",
-    ),
-    key(
-        "routes",
-        Some(r#"["0.0.0.0/0", "::/0"]"#),
-        r#"["10.1.0.0/16"]"#,
-        "Networks that clients send through the tunnel. 0.0.0.0/0 and ::/0 send everything.",
-    ),
-    key("client_to_client", Some("false"), "true", "Whether devices may reach each other through the gateway."),
-    key(
-        "masquerade",
-        Some("true"),
-        "false",
-        "Whether clients' packets leave with the gateway's own address.\n\
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.public, given.items(value::public_address)),
+        },
+        Key {
+            name: "listen",
+            kind: Kind::List,
+            absent: Absent::Default(r#"["[::]:443"]"#),
+            example: r#"["192.0.2.1:443"]"#,
+            meaning: "Local addresses, for UDP; 30 at most with esp. [::] takes IPv4 too.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.listen, given.items(value::socket_address)),
+        },
+        Key {
+            name: "routes",
+            kind: Kind::List,
+            absent: Absent::Default(r#"["0.0.0.0/0", "::/0"]"#),
+            example: r#"["10.1.0.0/16"]"#,
+            meaning: "Networks that clients send through the tunnel. 0.0.0.0/0 and ::/0 send everything.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.routes, given.list(value::prefix)),
+        },
+        Key {
+            name: "client_to_client",
+            kind: Kind::Boolean,
+            absent: Absent::Default("false"),
+            example: "true",
+            meaning: "Whether devices may reach each other through the gateway.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.client_to_client, given.boolean()),
+        },
+        Key {
+            name: "masquerade",
+            kind: Kind::Boolean,
+            absent: Absent::Default("true"),
+            example: "false",
+            meaning: "Whether clients' packets leave with the gateway's own address.\n\
          Without it the network behind the gateway must route the pools back to it.",
-    ),
-    key(
-        "lease_cooldown",
-        Some(r#""120s""#),
-        r#""10m""#,
-        "How long the address of a device that left is kept from other devices; at most 24h.",
-    ),
-    key("invite_lifetime", Some(r#""24h""#), r#""24h""#, "How long an invite may be used; 1s to 30d."),
-    key(
-        "certificate_lifetime",
-        Some(r#""30d""#),
-        r#""30d""#,
-        "How long a device certificate is valid; 1m to 825d. Clients renew by themselves after two thirds of it.",
-    ),
-    key(
-        "state_dir",
-        Some(r#""/var/lib/adit""#),
-        r#""/var/lib/adit""#,
-        "Directory of the keys and of the store of users and devices.",
-    ),
-    key("runtime_dir", Some(r#""/run/adit""#), r#""/run/adit""#, "Directory of the admin socket."),
-    key("tun.name", Some(r#""adit0""#), r#""adit0""#, "Name of the TUN device, at most 15 characters."),
-    key(
-        "tun.mtu",
-        Some("1420"),
-        "1420",
-        "Largest packet inside the tunnel, in bytes; 1280 to 9216. What does not fit is answered with the size that does.",
-    ),
-    key(
-        "pool.v4",
-        None,
-        r#""10.77.0.0/24""#,
-        "IPv4 network from which devices get addresses; /8 to /29. The gateway takes the first address.",
-    ),
-    key(
-        "pool.v6",
-        None,
-        r#""fd00:77::/64""#,
-        "IPv6 network from which devices get addresses; /48 to /120. The gateway takes the first address.",
-    ),
-    key(
-        "dns.servers",
-        Some("[]"),
-        r#"["10.1.0.53"]"#,
-        "Resolvers for clients. The gateway runs none itself; `init` takes those of its host.\n\
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.masquerade, given.boolean()),
+        },
+        Key {
+            name: "lease_cooldown",
+            kind: Kind::Duration { least: "0s", most: "24h" },
+            absent: Absent::Default(r#""120s""#),
+            example: r#""10m""#,
+            meaning: "How long the address of a device that left is kept from other devices; at most {most}.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.lease_cooldown, given.duration()),
+        },
+        Key {
+            name: "invite_lifetime",
+            kind: Kind::Duration { least: "1s", most: "30d" },
+            absent: Absent::Default(r#""24h""#),
+            example: r#""15m""#,
+            meaning: "How long an invite may be used; {least} to {most}.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.invite_lifetime, given.duration()),
+        },
+        Key {
+            name: "certificate_lifetime",
+            kind: Kind::Duration { least: "1m", most: "825d" },
+            absent: Absent::Default(r#""30d""#),
+            example: r#""90d""#,
+            meaning: "How long a device certificate is valid; {least} to {most}. Clients renew by themselves after two thirds of it.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.certificate_lifetime, given.duration()),
+        },
+        Key {
+            name: "state_dir",
+            kind: Kind::Text,
+            absent: Absent::Default(r#""/var/lib/adit""#),
+            example: r#""/srv/adit""#,
+            meaning: "Directory of the keys and of the store of users and devices.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.state_dir, value::directory(given).map(StateDir::new)),
+        },
+        Key {
+            name: "runtime_dir",
+            kind: Kind::Text,
+            absent: Absent::Default(r#""/run/adit""#),
+            example: r#""/run/adit-2""#,
+            meaning: "Directory of the admin socket.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.runtime_dir, value::directory(given).map(RuntimeDir::new)),
+        },
+        Key {
+            name: "tun.name",
+            kind: Kind::Name { least: 1, most: 15 },
+            absent: Absent::Default(r#""adit0""#),
+            example: r#""vpn0""#,
+            meaning: "Name of the TUN device, at most {most} characters.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.tun.name, value::device_name(given)),
+        },
+        Key {
+            name: "tun.mtu",
+            kind: Kind::Integer { least: IPV6_MIN_MTU as u64, most: LARGEST_PACKET as u64 },
+            absent: Absent::Default("1420"),
+            example: "8900",
+            meaning: "Largest packet inside the tunnel, in bytes; {least} to {most}. What does not fit is answered with the size that does.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.tun.mtu, given.integer()),
+        },
+        Key {
+            name: "pool.v4",
+            kind: Kind::Network { least: 8, most: 29 },
+            absent: Absent::Optional,
+            example: r#""10.77.0.0/24""#,
+            meaning: "IPv4 network from which devices get addresses; /{least} to /{most}. The gateway takes the first address.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.pool.v4, value::pool_v4(given).map(Some)),
+        },
+        Key {
+            name: "pool.v6",
+            kind: Kind::Network { least: 48, most: 120 },
+            absent: Absent::Optional,
+            example: r#""fd00:77::/64""#,
+            meaning: "IPv6 network from which devices get addresses; /{least} to /{most}. The gateway takes the first address.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.pool.v6, value::pool_v6(given).map(Some)),
+        },
+        Key {
+            name: "dns.servers",
+            kind: Kind::List,
+            absent: Absent::Default("[]"),
+            example: r#"["10.1.0.53"]"#,
+            meaning: "Resolvers for clients. The gateway runs none itself; `init` takes those of its host.\n\
          With an empty list clients keep their own, which may be out of reach while everything goes through the tunnel.",
-    ),
-    key(
-        "dns.domains",
-        Some("[]"),
-        r#"["corp.example.org"]"#,
-        "Domains for which clients ask these resolvers; an empty list means every name.",
-    ),
-    key("limits.sessions", Some("10000"), "10000", "Live sessions; 1 to 1000000."),
-    key(
-        "limits.pending_sessions",
-        Some("1024"),
-        "1024",
-        "Connections that have not authenticated yet; 1 to 65535. Further ones are ignored.",
-    ),
-    key(
-        "limits.connections_per_client",
-        Some("2000"),
-        "2000",
-        "Tracked connections of one device through the gateway; 16 to 1000000.",
-    ),
-    key(
-        "esp.enabled",
-        Some("true"),
-        "false",
-        "Whether clients that can use the `esp` carrier may. It is faster and shares the port; without it all packets travel by `quic`.",
-    ),
-    key(
-        "esp.suites",
-        Some(r#"["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"]"#),
-        r#"["aes-256-gcm", "chacha20-poly1305"]"#,
-        "Cipher suites of `esp`, the preferred one first. A client that knows none of them stays on `quic`.",
-    ),
-    key(
-        "esp.vouched",
-        Some("true"),
-        "false",
-        "Whether TCP and UDP checksums inside `esp` may be left to the tunnel's own authentication, which is stronger and saves time.",
-    ),
-    key("esp.rekey_after", Some(r#""1h""#), r#""1h""#, "How long the keys of an `esp` session are used; 1s to 24h."),
-    key(
-        "esp.rekey_packets",
-        Some("268435456"),
-        "268435456",
-        "Packets sent to a client after which the keys of its `esp` session are replaced; 1024 to 268435456 (2^28).",
-    ),
-    key(
-        "workers.count",
-        Some("0"),
-        "4",
-        "Threads that move packets, each with its own queue of the TUN device; at most 64. 0 makes one per core, at most 16.",
-    ),
-    key(
-        "workers.yields",
-        Some("0"),
-        "20",
-        "How often a worker that has just moved superpackets lets others run before it sleeps; 0 to 1000.\n\
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.dns.servers, given.list(value::ip)),
+        },
+        Key {
+            name: "dns.domains",
+            kind: Kind::List,
+            absent: Absent::Default("[]"),
+            example: r#"["corp.example.org"]"#,
+            meaning: "Domains for which clients ask these resolvers; an empty list means every name.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.dns.domains, given.list(value::domain)),
+        },
+        Key {
+            name: "limits.sessions",
+            kind: Kind::Integer { least: 1, most: 1_000_000 },
+            absent: Absent::Default("10000"),
+            example: "200",
+            meaning: "Live sessions; {least} to {most}.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.limits.sessions, given.integer()),
+        },
+        Key {
+            name: "limits.pending_sessions",
+            kind: Kind::Integer { least: 1, most: 65_535 },
+            absent: Absent::Default("1024"),
+            example: "64",
+            meaning: "Connections that have not authenticated yet; {least} to {most}. Further ones are ignored.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.limits.pending_sessions, given.integer()),
+        },
+        Key {
+            name: "limits.connections_per_client",
+            kind: Kind::Integer { least: 16, most: 1_000_000 },
+            absent: Absent::Default("2000"),
+            example: "500",
+            meaning: "Tracked connections of one device through the gateway; {least} to {most}.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.limits.connections_per_client, given.integer()),
+        },
+        Key {
+            name: "esp.enabled",
+            kind: Kind::Boolean,
+            absent: Absent::Default("true"),
+            example: "false",
+            meaning: "Whether clients that can use the `esp` carrier may. It is faster and shares the port; without it all packets travel by `quic`.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.esp.enabled, given.boolean()),
+        },
+        Key {
+            name: "esp.suites",
+            kind: Kind::List,
+            absent: Absent::Default(r#"["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"]"#),
+            example: r#"["aes-256-gcm", "chacha20-poly1305"]"#,
+            meaning: "Cipher suites of `esp`, the preferred one first. A client that knows none of them stays on `quic`.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.esp.suites, given.items(value::suite)),
+        },
+        Key {
+            name: "esp.vouched",
+            kind: Kind::Boolean,
+            absent: Absent::Default("true"),
+            example: "false",
+            meaning: "Whether TCP and UDP checksums inside `esp` may be left to the tunnel's own authentication, which is stronger and saves time.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.esp.vouched, given.boolean()),
+        },
+        Key {
+            name: "esp.rekey_after",
+            kind: Kind::Duration { least: "1s", most: "24h" },
+            absent: Absent::Default(r#""1h""#),
+            example: r#""15m""#,
+            meaning: "How long the keys of an `esp` session are used; {least} to {most}.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.esp.rekey_after, given.duration()),
+        },
+        Key {
+            name: "esp.rekey_packets",
+            kind: Kind::Integer { least: 1 << 10, most: MOST_REKEY_PACKETS },
+            absent: Absent::Default("268435456"),
+            example: "16777216",
+            meaning: "Packets sent to a client after which the keys of its `esp` session are replaced; {least} to {most} (2^28).",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.esp.rekey_packets, given.integer()),
+        },
+        Key {
+            name: "workers.count",
+            kind: Kind::Integer { least: 0, most: WORKERS as u64 },
+            absent: Absent::Default("0"),
+            example: "4",
+            meaning: "Threads that move packets, each with its own queue of the TUN device; at most {most}. 0 makes one per core, at most 16.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.workers.count, given.integer()),
+        },
+        Key {
+            name: "workers.yields",
+            kind: Kind::Integer { least: 0, most: 1000 },
+            absent: Absent::Default("0"),
+            example: "20",
+            meaning: "How often a worker that has just moved superpackets lets others run before it sleeps; {least} to {most}.\n\
          Some machines move more with 20; measure it, since others lose rate and latency by it.",
-    ),
-    key(
-        "workers.tun_offload",
-        Some("true"),
-        "false",
-        "Whether the kernel hands over packets of one flow together and leaves their checksums to the gateway.",
-    ),
-    key(
-        "workers.udp_offload",
-        Some("true"),
-        "false",
-        "Whether the kernel cuts and joins the datagrams of `esp`; it is given up by itself where a network device cannot.",
-    ),
-    key(
-        "workers.quic_threads",
-        Some("0"),
-        "4",
-        "Threads that serve connections: handshakes, sessions, and packets that go by `quic`; at most 64. 0 makes half as many\n\
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.workers.yields, given.integer()),
+        },
+        Key {
+            name: "workers.tun_offload",
+            kind: Kind::Boolean,
+            absent: Absent::Default("true"),
+            example: "false",
+            meaning: "Whether the kernel hands over packets of one flow together and leaves their checksums to the gateway.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.workers.tun_offload, given.boolean()),
+        },
+        Key {
+            name: "workers.udp_offload",
+            kind: Kind::Boolean,
+            absent: Absent::Default("true"),
+            example: "false",
+            meaning: "Whether the kernel cuts and joins the datagrams of `esp`; it is given up by itself where a network device cannot.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.workers.udp_offload, given.boolean()),
+        },
+        Key {
+            name: "workers.quic_threads",
+            kind: Kind::Integer { least: 0, most: WORKERS as u64 },
+            absent: Absent::Default("0"),
+            example: "4",
+            meaning: "Threads that serve connections: handshakes, sessions, and packets that go by `quic`; at most {most}. 0 makes half as many\n\
          as there are cores, at most 16.",
-    ),
-];
-
-/// The key of a name.
-#[must_use]
-pub fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-/// Whether a name is a table of keys.
-#[must_use]
-pub fn is_table(name: &str) -> bool {
-    !name.is_empty() && KEYS.iter().any(|key| key.table() == name)
-}
-
-/// The known name most like an unknown one, if any is like it enough to be meant.
-#[must_use]
-pub fn closest(name: &str) -> Option<&'static str> {
-    let leaf = name.rsplit('.').next().unwrap_or(name);
-    KEYS.iter()
-        .flat_map(|key| {
-            let whole = (likeness(name, key.name), key.name);
-            let inner = (likeness(leaf, key.leaf()), key.name);
-            let table = (likeness(name, key.table()), key.table());
-            [whole, inner, table]
-        })
-        .filter(|(_, candidate)| !candidate.is_empty())
-        .filter_map(|(likeness, candidate)| Some((likeness?, candidate)))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
-}
-
-/// A complete, commented configuration file: every key with its meaning; those in `values` (TOML literals) are set, the
-/// others are shown with their defaults behind a `#`.
-#[must_use]
-pub fn template(values: &[(&str, String)]) -> String {
-    let mut text = String::from(
-        "# Configuration of an Adit gateway. It is read at start: check a change with `adit-server check`, then restart.\n",
-    );
-    let mut table = "";
-    for key in KEYS {
-        if key.table() != table {
-            table = key.table();
-            text.push_str(&format!("\n[{table}]\n"));
-        }
-        text.push('\n');
-        for line in key.meaning.lines() {
-            text.push_str(&format!("# {line}\n"));
-        }
-        let value = values.iter().find(|(name, _)| *name == key.name).map(|(_, value)| value.as_str());
-        text.push_str(&match (value, key.default) {
-            (Some(value), _) => format!("{} = {value}\n", key.leaf()),
-            (None, Some(default)) => format!("# (default)\n# {} = {default}\n", key.leaf()),
-            (None, None) => format!("# (no default)\n# {} = {}\n", key.leaf(), key.sample),
-        });
-    }
-    text
-}
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.workers.quic_threads, given.integer()),
+        },
+    ],
+};
 
 #[cfg(test)]
 mod tests {
+    use adit_net::worker::MAX_SOCKETS;
+    use adit_program::configuration::with_part;
+
     use super::*;
 
     #[test]
     fn tables_are_contiguous_and_top_level_comes_first() {
         let mut seen: Vec<&str> = vec![""];
-        for key in KEYS {
+        for key in KEYS.rows {
             if seen.last() != Some(&key.table()) {
                 assert!(!seen.contains(&key.table()), "table {} is split", key.table());
                 seen.push(key.table());
@@ -272,24 +315,36 @@ mod tests {
 
     #[test]
     fn misspelt_key_is_recognised() {
-        assert_eq!(closest("tun.mtuu"), Some("tun.mtu"));
-        assert_eq!(closest("masquerde"), Some("masquerade"));
-        assert_eq!(closest("mtu"), Some("tun.mtu"));
-        assert_eq!(closest("limit"), Some("limits"));
-        assert_eq!(closest("esp.suite"), Some("esp.suites"));
-        assert_eq!(closest("worker"), Some("workers"));
-        assert_eq!(closest("zzzzzz"), None);
+        assert_eq!(KEYS.closest("tun.mtuu"), Some("tun.mtu"));
+        assert_eq!(KEYS.closest("masquerde"), Some("masquerade"));
+        assert_eq!(KEYS.closest("mtu"), Some("tun.mtu"));
+        assert_eq!(KEYS.closest("limit"), Some("limits"));
+        assert_eq!(KEYS.closest("esp.suite"), Some("esp.suites"));
+        assert_eq!(KEYS.closest("worker"), Some("workers"));
+        assert_eq!(KEYS.closest("zzzzzz"), None);
     }
 
     #[test]
-    fn template_is_toml_that_sets_only_the_values_given() {
-        let text = template(&[("public", r#"["a.example"]"#.to_owned()), ("pool.v4", r#""10.70.1.0/24""#.to_owned())]);
-        let table: toml::Table = toml::from_str(&text).unwrap();
-        assert_eq!(table["public"][0].as_str(), Some("a.example"));
-        assert_eq!(table["pool"]["v4"].as_str(), Some("10.70.1.0/24"));
-        assert!(!table.contains_key("listen"));
-        for key in KEYS {
-            assert!(text.contains(&format!("{} = ", key.leaf())), "{} is documented", key.name);
+    fn bounds_in_prose_are_those_of_the_rows_and_of_the_packet_path() {
+        for key in KEYS.rows {
+            let meaning = key.meaning();
+            assert!(!meaning.contains(['{', '}']), "{} has bounds in its meaning, but none in its kind", key.name);
+            assert!(key.kind.bounds().is_none() || key.meaning.contains("{most}"), "{} hides its bounds", key.name);
         }
+        let listen = KEYS.find("listen").unwrap().meaning();
+        assert!(listen.contains(&format!("{MAX_SOCKETS} at most with esp")), "{listen}");
+    }
+
+    /// With `ADIT_WRITE_DOCS` set the table is written instead.
+    #[test]
+    fn table_in_the_documentation_is_made_of_the_rows() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let right = with_part(&page, "gateway", &KEYS.reference()).unwrap();
+        if std::env::var_os("ADIT_WRITE_DOCS").is_some() {
+            std::fs::write(path, &right).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap();
+        assert!(found == right, "run `ADIT_WRITE_DOCS=1 cargo test -p adit-server table_in_the_documentation`");
     }
 }

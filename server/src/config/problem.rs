@@ -3,24 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use adit_program::configuration::Problem;
 use adit_program::exit::{Exit, Failure};
-
-/// One problem of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key or file, and where its value came from if that is not the configuration file.
-    pub what: String,
-    /// What is wrong.
-    pub reason: String,
-    /// What to do about it.
-    pub next: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.what, self.reason, self.next)
-    }
-}
 
 /// All problems of a configuration; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
