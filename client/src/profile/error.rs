@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::toml_error::TomlFault;
 
 use super::ProfileName;
 
@@ -91,6 +92,10 @@ pub enum ProfileError {
 impl ProfileError {
     pub(super) fn invalid(name: &ProfileName, message: impl Into<String>) -> Self {
         Self::Invalid { name: name.to_string(), message: message.into() }
+    }
+
+    pub(super) fn syntax(name: &ProfileName, fault: &TomlFault) -> Self {
+        Self::Syntax { name: name.to_string(), message: format!("line {}: {}", fault.line, fault.reason) }
     }
 
     pub(super) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {

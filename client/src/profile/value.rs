@@ -1,0 +1,62 @@
+//! From given values to what a profile holds. A value of another form is refused in the words of serde, with its line.
+
+use std::time::Duration;
+
+use adit_program::configuration::{Complaint, Given, Kind};
+use adit_program::toml_error::TomlFault;
+use adit_proto::esp::suite::Suite;
+use serde::de::DeserializeOwned;
+use toml::de::ValueDeserializer;
+use zeroize::Zeroizing;
+
+/// A value as it stands.
+pub(super) fn plain<T: DeserializeOwned>(given: &Given<'_>) -> Result<T, Complaint> {
+    let read = ValueDeserializer::parse(given.literal()).and_then(T::deserialize);
+    read.map_err(|error| {
+        let fault = TomlFault::of(&error, given.literal());
+        Complaint { malformed_at: Some(fault.line.saturating_sub(1)), ..Complaint::malformed(fault.reason, "") }
+    })
+}
+
+/// A text that is wiped from memory on drop.
+pub(super) fn secret(given: &Given<'_>) -> Result<Zeroizing<String>, Complaint> {
+    plain(given).map(Zeroizing::new)
+}
+
+/// A number within the bounds of its key.
+pub(super) fn number<T: DeserializeOwned + Copy + Into<u64>>(given: &Given<'_>) -> Result<T, Complaint> {
+    let number = plain::<T>(given)?;
+    let Kind::Integer { least, most } = given.kind() else { panic!("the row says which numbers the key takes") };
+    if (least..=most).contains(&number.into()) { Ok(number) } else { Err(out_of_bounds(given)) }
+}
+
+/// A length of time within the bounds of its key.
+pub(super) fn duration(given: &Given<'_>) -> Result<Duration, Complaint> {
+    let text = plain::<String>(given)?;
+    let duration = humantime::parse_duration(&text)
+        .map_err(|error| Complaint::malformed(format!("`{text}` is no duration: {error}"), ""))?;
+    let (least, most) = given.kind().durations().expect("the row says which lengths of time the key takes");
+    if (least..=most).contains(&duration) { Ok(duration) } else { Err(out_of_bounds(given)) }
+}
+
+/// Cipher suites, at least one.
+pub(super) fn suites(given: &Given<'_>) -> Result<Vec<Suite>, Complaint> {
+    let suite = |label: &String| {
+        let known = Suite::ALL.into_iter().find(|suite| suite.label() == label);
+        let all = || Suite::ALL.map(Suite::label).join(", ");
+        known.ok_or_else(|| Complaint::malformed(format!("unknown suite `{label}`; known are {}", all()), ""))
+    };
+    let suites = plain::<Vec<String>>(given)?.iter().map(suite).collect::<Result<Vec<_>, _>>()?;
+    if suites.is_empty() {
+        return Err(Complaint::unfit("is empty; use `enabled = false` to switch it off", ""));
+    }
+    Ok(suites)
+}
+
+/// The complaint of a value beyond the bounds of its key, as the end of a sentence that begins with the key.
+fn out_of_bounds(given: &Given<'_>) -> Complaint {
+    let (least, most) = given.kind().bounds().expect("a key with bounds");
+    let reason =
+        if least == "0" { format!("is more than {most}") } else { format!("is not between {least} and {most}") };
+    Complaint::unfit(reason, "")
+}
