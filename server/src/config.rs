@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_net::carrier::esp::EspSettings;
+use adit_net::worker;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::directories::{RuntimeDir, StateDir};
@@ -135,14 +137,14 @@ impl Config {
             client_to_client: false,
             masquerade: false,
             limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
-            esp: EspConfig {
-                enabled: false,
-                suites: Vec::new(),
-                vouched: false,
-                rekey_after: Duration::ZERO,
-                rekey_packets: 0,
+            esp: EspConfig { enabled: false, permitted: EspSettings::default() },
+            workers: WorkersConfig {
+                count: 0,
+                settings: worker::Settings::default(),
+                tun_offload: false,
+                udp_offload: false,
+                quic_threads: 0,
             },
-            workers: WorkersConfig { count: 0, yields: 0, tun_offload: false, udp_offload: false, quic_threads: 0 },
             lease_cooldown: Duration::ZERO,
             invite_lifetime: Duration::ZERO,
             certificate_lifetime: Duration::ZERO,

@@ -120,7 +120,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         client_to_client: config.client_to_client,
     };
     let router = Arc::new(Router::new(tun, Arc::clone(&sessions), destinations, &advertised));
-    let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings())
+    let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings)
         .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), ""))?;
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
         .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), ""))?;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use adit_net::control::{ControlServer, serve};
 use adit_net::tun::Tun;
-use adit_net::worker;
 use adit_program::exit::{Exit, Failure};
 use adit_program::service;
 use adit_program::signals::{Request, Signals};
@@ -83,7 +82,7 @@ fn start_packet_path(device: Tun, profile: &Profile, esp: bool) -> Result<Packet
     let settings = PacketPathSettings {
         esp: profile.esp.settings().filter(|_| esp),
         mtu: profile.esp.mtu,
-        worker: worker::Settings { yields: profile.workers.yields },
+        worker: profile.workers.settings,
         udp_offload: profile.workers.udp_offload,
         mark: Some(MARK),
     };

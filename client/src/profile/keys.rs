@@ -108,7 +108,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             example: r#"["chacha20-poly1305"]"#,
             meaning: "Cipher suites offered; the gateway chooses.",
             applies: Applies::Restart,
-            read: |given, draft| put(&mut draft.esp.suites, value::suites(given)),
+            read: |given, draft| put(&mut draft.esp.offered.offer.suites, value::suites(given)),
         },
         Key {
             name: "esp.vouched",
@@ -117,7 +117,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             example: "false",
             meaning: "Whether packets are accepted whose inner checksum is left to the tunnel's authentication.",
             applies: Applies::Restart,
-            read: |given, draft| put(&mut draft.esp.vouched, value::plain(given)),
+            read: |given, draft| put(&mut draft.esp.offered.offer.vouched, value::plain(given)),
         },
         Key {
             name: "esp.rekey_after",
@@ -126,7 +126,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             example: r#""15m""#,
             meaning: "Age at which this device's keys are replaced; also after 2^28 packets.",
             applies: Applies::Restart,
-            read: |given, draft| put(&mut draft.esp.rekey_after, value::duration(given)),
+            read: |given, draft| put(&mut draft.esp.offered.policy.after, value::duration(given)),
         },
         Key {
             name: "esp.mtu",
@@ -144,7 +144,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             example: "20",
             meaning: "How often the packet thread gives way after superpackets before it sleeps.",
             applies: Applies::Restart,
-            read: |given, draft| put(&mut draft.workers.yields, value::number(given)),
+            read: |given, draft| put(&mut draft.workers.settings.yields, value::number(given)),
         },
         Key {
             name: "workers.tun_offload",

@@ -91,7 +91,14 @@ fn tables_survive_encode_and_parse() {
     assert_eq!(settings.offer.suites, [adit_proto::esp::suite::Suite::ChaCha20Poly1305]);
     assert!(!settings.offer.vouched && !settings.offer.groups.is_empty());
     assert_eq!(settings.policy.after, std::time::Duration::from_secs(90));
-    assert_eq!(read.workers, WorkersTable { yields: 7, udp_offload: false, ..WorkersTable::default() });
+    assert_eq!(
+        read.workers,
+        WorkersTable {
+            settings: adit_net::worker::Settings { yields: 7 },
+            udp_offload: false,
+            ..WorkersTable::default()
+        }
+    );
     assert_eq!(read.esp.mtu, 8900);
     let again = Profile::parse(name(), &read.encode().unwrap()).unwrap();
     assert_eq!((again.esp, again.workers), (read.esp, read.workers));

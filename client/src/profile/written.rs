@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use adit_net::carrier::esp::EspSettings;
+use adit_net::worker;
 use serde::Serialize;
 
 use super::{EspTable, Identity, Profile, WorkersTable};
@@ -21,10 +23,29 @@ pub(super) struct Written<'a> {
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
-    #[serde(skip_serializing_if = "is_default")]
-    esp: &'a EspTable,
-    #[serde(skip_serializing_if = "is_default")]
-    workers: &'a WorkersTable,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    esp: Option<WrittenEsp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<WrittenWorkers>,
+}
+
+/// The keys of `[esp]`.
+#[derive(Serialize)]
+struct WrittenEsp {
+    enabled: bool,
+    suites: Vec<&'static str>,
+    vouched: bool,
+    rekey_after: String,
+    mtu: u16,
+}
+
+/// The keys of `[workers]`.
+#[derive(Serialize)]
+struct WrittenWorkers {
+    yields: u32,
+    tun_offload: bool,
+    udp_offload: bool,
+    gso_max_segs: u32,
 }
 
 impl<'a> Written<'a> {
@@ -43,13 +64,28 @@ impl<'a> Written<'a> {
             certificate,
             key,
             token,
-            esp: &profile.esp,
-            workers: &profile.workers,
+            esp: (profile.esp != EspTable::default()).then(|| WrittenEsp::of(&profile.esp)),
+            workers: (profile.workers != WorkersTable::default()).then(|| WrittenWorkers::of(&profile.workers)),
         }
     }
 }
 
-/// Whether a table says nothing that its default does not.
-fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
-    **table == T::default()
+impl WrittenEsp {
+    fn of(table: &EspTable) -> Self {
+        let EspTable { enabled, offered: EspSettings { offer, policy }, mtu } = table;
+        Self {
+            enabled: *enabled,
+            suites: offer.suites.iter().map(|suite| suite.label()).collect(),
+            vouched: offer.vouched,
+            rekey_after: humantime::format_duration(policy.after).to_string(),
+            mtu: *mtu,
+        }
+    }
+}
+
+impl WrittenWorkers {
+    fn of(table: &WorkersTable) -> Self {
+        let WorkersTable { settings: worker::Settings { yields }, tun_offload, udp_offload, gso_max_segs } = *table;
+        Self { yields, tun_offload, udp_offload, gso_max_segs }
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
     }
     problems.extend(duplicates("public", &config.public, |public| format!("{}:{}", public.host, public.port)));
     problems.extend(duplicates("routes", &config.routes, ToString::to_string));
-    problems.extend(duplicates("esp.suites", &config.esp.suites, ToString::to_string));
+    problems.extend(duplicates("esp.suites", &config.esp.permitted.offer.suites, ToString::to_string));
     problems.extend(duplicates("dns.servers", &config.dns.servers, ToString::to_string));
     let forbidden = config.dns.servers.iter().filter(|server| is_forbidden_destination(**server));
     problems.extend(forbidden.map(|server| {

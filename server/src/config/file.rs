@@ -168,9 +168,14 @@ mod tests {
         assert_eq!(settings, adit_net::carrier::esp::EspSettings::default());
         assert_eq!(
             config.workers,
-            WorkersConfig { count: 0, yields: 0, tun_offload: true, udp_offload: true, quic_threads: 0 }
+            WorkersConfig {
+                count: 0,
+                settings: adit_net::worker::Settings::default(),
+                tun_offload: true,
+                udp_offload: true,
+                quic_threads: 0
+            }
         );
-        assert_eq!(config.workers.settings(), adit_net::worker::Settings::default());
         assert_eq!(config.lease_cooldown, Duration::from_secs(120));
         assert_eq!(config.invite_lifetime, DAY);
         assert_eq!(config.certificate_lifetime, 30 * DAY);

@@ -216,7 +216,7 @@ pub static KEYS: Keys<Config> = Keys {
             example: r#"["aes-256-gcm", "chacha20-poly1305"]"#,
             meaning: "Cipher suites of `esp`, the preferred one first. A client that knows none of them stays on `quic`.",
             applies: Applies::Restart,
-            read: |given, config| put(&mut config.esp.suites, given.items(value::suite)),
+            read: |given, config| put(&mut config.esp.permitted.offer.suites, given.items(value::suite)),
         },
         Key {
             name: "esp.vouched",
@@ -225,7 +225,7 @@ pub static KEYS: Keys<Config> = Keys {
             example: "false",
             meaning: "Whether TCP and UDP checksums inside `esp` may be left to the tunnel's own authentication, which is stronger and saves time.",
             applies: Applies::Restart,
-            read: |given, config| put(&mut config.esp.vouched, given.boolean()),
+            read: |given, config| put(&mut config.esp.permitted.offer.vouched, given.boolean()),
         },
         Key {
             name: "esp.rekey_after",
@@ -234,7 +234,7 @@ pub static KEYS: Keys<Config> = Keys {
             example: r#""15m""#,
             meaning: "How long the keys of an `esp` session are used; {least} to {most}.",
             applies: Applies::Restart,
-            read: |given, config| put(&mut config.esp.rekey_after, given.duration()),
+            read: |given, config| put(&mut config.esp.permitted.policy.after, given.duration()),
         },
         Key {
             name: "esp.rekey_packets",
@@ -243,7 +243,7 @@ pub static KEYS: Keys<Config> = Keys {
             example: "16777216",
             meaning: "Packets sent to a client after which the keys of its `esp` session are replaced; {least} to {most} (2^28).",
             applies: Applies::Restart,
-            read: |given, config| put(&mut config.esp.rekey_packets, given.integer()),
+            read: |given, config| put(&mut config.esp.permitted.policy.packets, given.integer()),
         },
         Key {
             name: "workers.count",
@@ -262,7 +262,7 @@ pub static KEYS: Keys<Config> = Keys {
             meaning: "How often a worker that has just moved superpackets lets others run before it sleeps; {least} to {most}.\n\
          Some machines move more with 20; measure it, since others lose rate and latency by it.",
             applies: Applies::Restart,
-            read: |given, config| put(&mut config.workers.yields, given.integer()),
+            read: |given, config| put(&mut config.workers.settings.yields, given.integer()),
         },
         Key {
             name: "workers.tun_offload",

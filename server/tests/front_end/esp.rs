@@ -106,8 +106,8 @@ fn packet_that_comes_by_quic_passes_while_esp_is_up() {
 fn gateway_chooses_as_it_is_configured() {
     in_namespace(async || {
         let world = World::with(|config| {
-            config.esp.suites = vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
-            config.esp.vouched = false;
+            config.esp.permitted.offer.suites = vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
+            config.esp.permitted.offer.vouched = false;
         })
         .await;
         let http = world.connect(Some(world.enroll("alice"))).await;
@@ -242,7 +242,7 @@ fn sas_end_with_their_connection() {
 #[test]
 fn gateway_has_keys_replaced_as_it_is_configured() {
     in_namespace(async || {
-        let world = World::with(|config| config.esp.rekey_after = Duration::from_secs(1)).await;
+        let world = World::with(|config| config.esp.permitted.policy.after = Duration::from_secs(1)).await;
         let device = Device::connect(&world, world.enroll("alice")).await;
         up(&world, &device).await;
         let session = world.sessions.all().remove(0);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Origin;
+use adit_net::carrier::esp::EspSettings;
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
@@ -17,13 +18,12 @@ use adit_net::quic::{self, EndpointKeys};
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::tun::Tun;
 use adit_net::udp::bind_group;
-use adit_net::worker::{DataPlane, Installation, Workers, WorkersHandle};
+use adit_net::worker::{self, DataPlane, Installation, Workers, WorkersHandle};
 use adit_program::task::{self, Task};
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::enrollment::EnrollRequest;
 use adit_proto::esp::spi::Spi;
-use adit_proto::esp::suite::Suite;
 use adit_proto::http::field::{Field, status, value};
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::policy::DestinationPolicy;
@@ -128,14 +128,14 @@ fn config(directory: &std::path::Path) -> Config {
         client_to_client: false,
         masquerade: true,
         limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100 },
-        esp: EspConfig {
-            enabled: true,
-            suites: Suite::ALL.to_vec(),
-            vouched: true,
-            rekey_after: Duration::from_secs(3600),
-            rekey_packets: 1 << 28,
+        esp: EspConfig { enabled: true, permitted: EspSettings::default() },
+        workers: WorkersConfig {
+            count: 2,
+            settings: worker::Settings { yields: 20 },
+            tun_offload: true,
+            udp_offload: true,
+            quic_threads: 0,
         },
-        workers: WorkersConfig { count: 2, yields: 20, tun_offload: true, udp_offload: true, quic_threads: 0 },
         lease_cooldown: Duration::from_secs(120),
         invite_lifetime: Duration::from_secs(60),
         certificate_lifetime: Duration::from_secs(3600),
@@ -175,7 +175,7 @@ impl World {
         let router = Arc::new(Router::new(tun, Arc::clone(&sessions), destinations, &config.routes));
         let group = bind_group(config.listen[0], config.workers.threads(), true).unwrap();
         let sockets = group.esp.into_iter().map(|socket| vec![Arc::new(socket)]).collect();
-        let workers = Workers::start(&router, router.queues(), sockets, config.workers.settings()).unwrap();
+        let workers = Workers::start(&router, router.queues(), sockets, config.workers.settings).unwrap();
         let plane = Arc::new(Watched { workers: Arc::clone(workers.handle()), installed: Mutex::default() });
         let issued = authority.issue_server(&config.certificate_names(), now).unwrap();
         let identity = Arc::new(ServerIdentity::new(issued.chain, issued.key).unwrap());
