@@ -12,7 +12,6 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use socket2::Socket;
 use zeroize::ZeroizeOnDrop;
 
 use crate::udp;
@@ -50,9 +49,6 @@ const BIDI_STREAMS: u32 = 4;
 const MAX_INCOMING: usize = 2048;
 const INCOMING_BUFFER: u64 = 16 * 1024;
 const INCOMING_BUFFER_TOTAL: u64 = 16 * 1024 * 1024;
-
-/// UDP socket buffers asked for, in bytes; the kernel may give less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// The gateway's long-lived QUIC secrets. Kept over restarts, so that a restarted gateway can tell its clients at once.
 #[derive(ZeroizeOnDrop)]
@@ -107,15 +103,9 @@ pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig>
 /// An IPv6 wildcard address takes IPv4 as well.
 pub fn bind(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     let socket = udp::open(address, mark)?;
-    size_buffers(&socket)?;
+    udp::size_buffers(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
-}
-
-/// Sets the buffers of a QUIC socket, within the system's limit.
-pub(crate) fn size_buffers(socket: &Socket) -> io::Result<()> {
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)
 }
 
 fn endpoint_config(reset_key: Arc<hmac::Key>) -> EndpointConfig {

@@ -1,6 +1,6 @@
 //! UDP sockets for ESP: many datagrams to and from the kernel in one call, by UDP_SEGMENT and UDP_GRO.
 //!
-//! On a gateway the sockets of a port form a group, [`bind_group`]: one for QUIC and one per worker, between which the kernel
+//! On a gateway the sockets of a port form a group, [`bind_group`]: a main one and one per worker, between which the kernel
 //! chooses by the first byte of a datagram. A client has one socket more, [`bind_any`].
 
 use std::io::{self, IoSlice};
@@ -16,8 +16,8 @@ mod bind;
 mod control;
 mod steering;
 
-pub(crate) use bind::open;
 pub use bind::{Group, bind_any, bind_group};
+pub(crate) use bind::{open, size_buffers};
 use control::{Arrival, Control};
 
 /// Most datagrams in one call (`UDP_MAX_SEGMENTS` of kernels before 6.9).

@@ -38,9 +38,12 @@ mod turn;
 
 pub use ends::{DatagramSocket, PacketQueue};
 pub use handle::WorkersHandle;
-pub use turn::{MAX_SOCKETS, Worker};
+pub use turn::Worker;
 
 use mailbox::Mailbox;
+
+/// The most sockets that one worker may have, so that waiting for all of them needs no allocation.
+pub const MAX_SOCKETS: usize = 30;
 
 /// What a worker's owner decides: where packets go, and which may pass.
 pub trait Routing: Send + Sync + 'static {

@@ -11,14 +11,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::EspSocket;
 use super::steering::steer;
-use crate::quic;
 
-/// Buffers of an ESP socket, in bytes; the kernel doubles them, and counts a 64 KiB message as up to 100 KB, so that its
-/// default holds four. What is received has to outlast a pause of the worker, some milliseconds at a full core's throughput:
-/// with 768 KiB, half of the highest rate lost up to 357 segments a second on a busy host, and four TCP streams 800, where
-/// this loses three and ten. That it does not fill and delay everything is the worker's care.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
-const SEND_BUFFER: usize = 4 * 1024 * 1024;
+/// The receive buffer and the send buffer of a socket, in bytes.
+///
+/// The kernel doubles this value, but it also charges up to 100 KB for a message of 64 KiB, so that its default would hold
+/// only four. What has been received must not be lost while the reader pauses, which may last some milliseconds at the
+/// throughput of a full core. The worker sees to it that so large a buffer does not fill and delay every packet.
+const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Options the `nix` crate does not name.
 mod option {
@@ -37,13 +36,13 @@ mod option {
 ///
 /// They live and die together: when one closes, the kernel gives its number to another.
 pub struct Group {
-    /// For everything that is not ESP, and for ESP that names no worker.
-    pub quic: UdpSocket,
-    /// One per worker, in their order.
+    /// Gets every datagram that is not ESP, and ESP that names no worker of the group.
+    pub main: UdpSocket,
+    /// One socket per worker, in the order of the workers.
     pub esp: Vec<EspSocket>,
 }
 
-/// Binds a group of sockets to one address: one for QUIC and one per worker. An IPv6 wildcard takes IPv4 as well.
+/// Binds a group of sockets to one address: the main one and one per worker. An IPv6 wildcard takes IPv4 as well.
 ///
 /// With `offload` the kernel segments what is sent and joins what is received.
 ///
@@ -53,27 +52,27 @@ pub struct Group {
 pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Result<Group> {
     let workers =
         u8::try_from(workers).ok().filter(|&workers| workers <= WORKERS).ok_or(io::ErrorKind::InvalidInput)?;
-    let quic = open(address, None)?;
-    quic::size_buffers(&quic)?;
-    quic.set_reuse_port(true)?;
+    let main = open(address, None)?;
+    size_buffers(&main)?;
+    main.set_reuse_port(true)?;
     // A socket that has a group of its own before it is bound joins no other, not even of the same user: it finds the address in
     // use. And no datagram comes before the program is there.
-    steer(&quic, 0)?;
-    quic.bind(&address.into())?;
-    let address = quic.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    steer(&main, 0)?;
+    main.bind(&address.into())?;
+    let address = main.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     let mut esp = Vec::with_capacity(usize::from(workers));
     for bound in 1..=workers {
         let socket = open(address, None)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
         // Only now may this worker be chosen.
-        steer(&quic, bound)?;
+        steer(&main, bound)?;
         if address.ip().is_unspecified() {
             tell_local_address(&socket, address.is_ipv6())?;
         }
         esp.push(prepare(socket, address.is_ipv6(), offload)?);
     }
-    Ok(Group { quic: quic.into(), esp })
+    Ok(Group { main: main.into(), esp })
 }
 
 /// Binds a client's socket to a port of the kernel's choice on all addresses, so that its source address follows the routes. One
@@ -103,13 +102,19 @@ pub(crate) fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket>
     Ok(socket)
 }
 
-/// Sets the buffers of an ESP socket, beyond the system's limit with CAP_NET_ADMIN.
-fn size_buffers(socket: &Socket) -> io::Result<()> {
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+/// Asks for large buffers; the kernel gives at most what the system's limit permits.
+pub(crate) fn size_buffers(socket: &Socket) -> io::Result<()> {
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.set_send_buffer_size(BUFFER)
+}
+
+/// Sets large buffers beyond the system's limit, which takes CAP_NET_ADMIN; without it, as large as the limit permits.
+fn force_buffers(socket: &Socket) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER)?;
     }
-    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
-        socket.set_send_buffer_size(SEND_BUFFER)?;
+    if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
+        socket.set_send_buffer_size(BUFFER)?;
     }
     Ok(())
 }
@@ -126,7 +131,7 @@ fn tell_local_address(socket: &Socket, v6: bool) -> io::Result<()> {
 
 /// Sets what ESP needs: large buffers, no fragments, ECN bits, and times of arrival.
 fn prepare(socket: Socket, v6: bool, offload: bool) -> io::Result<EspSocket> {
-    size_buffers(&socket)?;
+    force_buffers(&socket)?;
     // Those of IPv4 count on an IPv6 socket too, for the IPv4 it takes.
     setsockopt(&socket, option::MtuDiscovery, &libc::IP_PMTUDISC_PROBE)?;
     setsockopt(&socket, sockopt::IpRecvTos, &true)?;

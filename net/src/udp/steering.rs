@@ -8,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 
 /// Has the kernel give ESP datagrams to the socket of the worker they name, as long as that is below `workers`, and all others to
-/// socket 0, which is QUIC's. Sockets of a group are numbered in the order they are bound in.
+/// socket 0, the main one. Sockets of a group are numbered in the order they are bound in.
 ///
 /// A number beyond the group would make the kernel choose by hash, so the program never returns one. A datagram without a byte ends
 /// the program, which means 0.

@@ -249,13 +249,13 @@ fn first_byte_chooses_the_socket() {
     const WORKERS: u8 = 3;
     for wildcard in [LOOPBACK, "[::]:0"] {
         let group = bind_group(address(wildcard), WORKERS.into(), false).unwrap();
-        let port = group.quic.local_addr().unwrap().port();
-        let quic_bytes = [0x00, 0x40, 0x7f, 0xc0, 0xff, 0x80 | WORKERS, 0x80 | 63];
+        let port = group.main.local_addr().unwrap().port();
+        let other_bytes = [0x00, 0x40, 0x7f, 0xc0, 0xff, 0x80 | WORKERS, 0x80 | 63];
         for number in 0..PORTS {
             let targets: &[&str] = if wildcard == LOOPBACK { &["127.0.0.1"] } else { &["127.0.0.1", "::1"] };
             let target = SocketAddr::new(ip(targets[number % targets.len()]), port);
             let sender = bind_any(target.is_ipv6(), None, true).unwrap();
-            for byte in quic_bytes.into_iter().chain((0..WORKERS).map(|worker| 0x80 | worker)) {
+            for byte in other_bytes.into_iter().chain((0..WORKERS).map(|worker| 0x80 | worker)) {
                 assert_eq!(sender.send(target, None, &[byte; 20], 20, 0).datagrams, 1);
             }
             let empty = sender.socket.send_to(&[], &sender.address(target).into()).unwrap();
@@ -266,8 +266,8 @@ fn first_byte_chooses_the_socket() {
             let found = first_bytes(|buffer| Ok(socket.receive(buffer)?.len));
             assert_eq!(found, BTreeMap::from([(0x80 | worker, PORTS)]), "{wildcard}");
         }
-        let expected = quic_bytes.into_iter().chain([0xee]).map(|byte| (byte, PORTS)).collect();
-        assert_eq!(first_bytes(|buffer| group.quic.recv(buffer)), expected, "{wildcard}");
+        let expected = other_bytes.into_iter().chain([0xee]).map(|byte| (byte, PORTS)).collect();
+        assert_eq!(first_bytes(|buffer| group.main.recv(buffer)), expected, "{wildcard}");
     }
 }
 
@@ -276,7 +276,7 @@ fn messages_of_many_datagrams_are_steered_as_one() {
     let group = bind_group(address(LOOPBACK), 2, true).unwrap();
     let sender = bind_any(false, None, true).unwrap();
     let sent = [0x81; 40 * STRIDE];
-    assert_eq!(sender.send(group.quic.local_addr().unwrap(), None, &sent, STRIDE, 0).datagrams, 40);
+    assert_eq!(sender.send(group.main.local_addr().unwrap(), None, &sent, STRIDE, 0).datagrams, 40);
     let (message, _) = next(&group.esp[1], PATIENCE).unwrap();
     assert_eq!((message.len, message.segment), (sent.len(), STRIDE));
 }
@@ -287,7 +287,7 @@ fn address_in_use_is_reported_to_a_second_gateway() {
         [(LOOPBACK, "127.0.0.1"), ("[::]:0", "::"), ("[::]:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1")]
     {
         let group = bind_group(address(first), 2, true).unwrap();
-        let same_port = SocketAddr::new(ip(second), group.quic.local_addr().unwrap().port());
+        let same_port = SocketAddr::new(ip(second), group.main.local_addr().unwrap().port());
         for workers in [0, 2] {
             let refused = bind_group(same_port, workers, true).err().map(|error| error.kind());
             assert_eq!(refused, Some(io::ErrorKind::AddrInUse), "{first} {second}");

@@ -16,8 +16,7 @@ use adit_proto::queue::standing_queue::{StandingQueue, Verdict};
 
 use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
-use super::turn::MAX_SOCKETS;
-use super::{Report, Routing};
+use super::{MAX_SOCKETS, Report, Routing};
 use crate::carrier::{Carriers, Origin};
 use crate::tun::refuses_superpackets;
 use crate::udp::Message;

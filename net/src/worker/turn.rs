@@ -11,7 +11,7 @@ use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
 use super::receive::Receive;
 use super::transmit::Transmit;
-use super::{Installation, Routing, Settings};
+use super::{Installation, MAX_SOCKETS, Routing, Settings};
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 
@@ -20,8 +20,6 @@ const BUDGET: usize = 8;
 /// Single packets that cost as much as one superpacket. A whole turn of them fills one call of UDP_SEGMENT.
 const SINGLES: usize = 8;
 
-/// Sockets of one worker at most, so that waiting for them needs no allocation.
-pub const MAX_SOCKETS: usize = 30;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 

@@ -35,7 +35,7 @@ impl Sockets {
     }
 
     fn add(&mut self, group: Group) {
-        self.quic.push(group.quic);
+        self.quic.push(group.main);
         for (sockets, socket) in self.esp.iter_mut().zip(group.esp) {
             sockets.push(Arc::new(socket));
         }

@@ -181,7 +181,7 @@ impl World {
         let identity = Arc::new(ServerIdentity::new(issued.chain, issued.key).unwrap());
         let tls = tls::server_config(identity, &authority.certificate()).unwrap();
         let keys = EndpointKeys { reset: [1; 32], token: [2; 32], connection_id: 3 };
-        let endpoint = quic::server_endpoint(group.quic, tls, &keys).unwrap();
+        let endpoint = quic::server_endpoint(group.main, tls, &keys).unwrap();
         let address = endpoint.local_addr().unwrap();
         let listen = vec![address];
         let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, Arc::clone(&sessions), router, listen));

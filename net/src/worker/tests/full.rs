@@ -77,7 +77,7 @@ fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_no
         let sessions = [("10.9.0.3", &stuck), ("10.9.0.2", &other)];
         let sessions = sessions.map(|(address, session)| (address.parse().unwrap(), Arc::clone(session))).into();
         let router = Arc::new(Router { sessions, counters: Counters::default() });
-        let to = wide.quic.local_addr().unwrap();
+        let to = wide.main.local_addr().unwrap();
         let sockets = [wide.esp, narrow.esp].into_iter().flatten().map(Arc::new).collect();
         let workers = Workers::start(&router, tun.queues(), vec![sockets], Settings::default()).unwrap();
         let near = workers.handle().claim_spi().unwrap();

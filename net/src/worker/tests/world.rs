@@ -172,15 +172,15 @@ pub(crate) struct World {
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) near: Spi,
     /// Without it the kernel would number the workers' sockets anew.
-    _quic: UdpSocket,
+    _main: UdpSocket,
 }
 
 impl World {
     /// One worker for each of `queues` queues; `vouched` if both ends take vouched packets.
     pub(crate) fn new(queues: usize, vouched: bool) -> Self {
         let tun = device(queues, 1);
-        let Group { quic, esp } = bind_group("127.0.0.1:0".parse().unwrap(), queues, true).unwrap();
-        let to = quic.local_addr().unwrap();
+        let Group { main, esp } = bind_group("127.0.0.1:0".parse().unwrap(), queues, true).unwrap();
+        let to = main.local_addr().unwrap();
         let sockets = esp.into_iter().map(|socket| vec![Arc::new(socket)]).collect();
         let ((session, keeper), (other, _)) = (session(), session());
         let addresses = [("10.9.0.2", &session), ("fd09::2", &session), ("10.9.0.3", &other)];
@@ -194,7 +194,7 @@ impl World {
         session.carriers.set_esp(Some(route(sas.near.0, peer.address(), vouched)));
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports: sender };
         workers.handle().install(installation);
-        Self { workers, tun, router, session, keeper, other, peer, reports, near, _quic: quic }
+        Self { workers, tun, router, session, keeper, other, peer, reports, near, _main: main }
     }
 
     /// The session's counters.

@@ -93,9 +93,9 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
     ip("address add 10.64.9.1/24 dev gateway0");
     up("gateway0");
     ip("route add 10.64.3.2/32 dev gateway0");
-    let Group { quic, esp } = bind_group("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
-    let address = quic.local_addr().unwrap();
-    let (endpoint, authority) = gateway_on(quic);
+    let Group { main, esp } = bind_group("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
+    let address = main.local_addr().unwrap();
+    let (endpoint, authority) = gateway_on(main);
     let (arrived, arriving) = mpsc::channel(1024);
     let routing = Arc::new(GatewayRouting { peer: ArcSwapOption::empty(), arrived, counters: Counters::default() });
     let sockets = vec![esp.into_iter().map(Arc::new).collect()];
