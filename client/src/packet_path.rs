@@ -8,8 +8,8 @@ mod routing;
 use std::io;
 use std::sync::Arc;
 
+use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::EspSettings;
-use adit_net::counters::Counters;
 use adit_net::tun::{LARGEST_PACKET, Queue, Tun};
 use adit_net::udp::{EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};

@@ -7,8 +7,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::EspSettings;
-use adit_net::counters::Counters;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_net::worker::DataPlane;
 use bytes::Bytes;

@@ -14,7 +14,7 @@ use adit_client::protocols::NetworkSettings;
 use adit_client::run::{ClientSession, SessionConfig};
 use adit_client::state::{Obstacle, State};
 use adit_net::carrier::Carrier;
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::H3Connection;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_net::{quic, tls};

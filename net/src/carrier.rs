@@ -3,7 +3,9 @@
 //! [`Carriers`] is what the packet path and the control side of one session share. The control side sets and clears the ESP
 //! route; workers read it once per batch and say, at most once per proof of the path, that they used it.
 
+pub mod counters;
 pub mod esp;
+pub mod quic;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use adit_proto::esp::suite::Suite;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
-use crate::counters::Counters;
+use crate::carrier::counters::Counters;
 use crate::packet_buffer::PacketBuffer;
 use esp::Cipher;
 

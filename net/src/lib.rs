@@ -5,8 +5,6 @@
 
 pub mod carrier;
 pub mod control;
-pub mod counters;
-pub mod datagrams;
 pub mod http;
 pub mod memory;
 pub mod packet_buffer;

@@ -33,7 +33,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Datagrams that wait in a connection to be sent, in bytes: enough for the few batches its driver sends at once. More wait in front of
-/// it (`datagrams`).
+/// it (`carrier::quic`).
 const DATAGRAM_SEND_BUFFER: usize = 64 * 1024;
 /// Received datagrams that wait to be read, in bytes; the oldest give way. The driver may bring many before the reader has its turn:
 /// with 256 KiB one TCP stream lost a thousand packets a second here.

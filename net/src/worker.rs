@@ -23,9 +23,9 @@ use adit_proto::esp::spi::Spi;
 use adit_proto::packet::IpPacket;
 use tokio::sync::mpsc;
 
+use crate::carrier::counters::Counters;
 use crate::carrier::esp::Cipher;
 use crate::carrier::{Carriers, Origin};
-use crate::counters::Counters;
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 

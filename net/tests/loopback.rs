@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::carrier::Carrier as _;
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
 use adit_net::packet_buffer::PacketBuffer;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_net::counters::Counters;
+use adit_net::carrier::counters::Counters;
 use adit_net::tun::{Queue, Tun};
 use adit_net::worker::Routing;
 use adit_proto::drop_reason::DropReason;

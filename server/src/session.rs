@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_net::carrier::quic::Datagrams;
 use adit_net::carrier::{Carrier, Carriers};
-use adit_net::datagrams::Datagrams;
 use adit_proto::address_pool::Lease;
 use adit_proto::esp::suite::Suite;
 use adit_proto::policy::SourcePolicy;

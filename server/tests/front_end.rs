@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::Carrier;
-use adit_net::counters::Counters;
+use adit_net::carrier::counters::Counters;
 use adit_net::http::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::http::h3::error::Code;

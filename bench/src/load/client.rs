@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::esp::{EspControl, EspSetup};
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
 use adit_net::{quic, tls};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::Carriers;
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};

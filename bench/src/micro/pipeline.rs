@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::Cipher;
 use adit_net::carrier::{Carrier, Carriers, EspRoute, Origin};
-use adit_net::counters::Counters;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_net::udp::{MAX_BYTES, MAX_SEGMENTS, Message, Sent};
 use adit_net::worker::{DatagramSocket, Installation, PacketQueue, Report, Routing, Worker};
@@ -324,7 +324,7 @@ fn how(vouched: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use adit_net::counters::Traffic;
+    use adit_net::carrier::counters::Traffic;
 
     use super::*;
 

@@ -14,8 +14,8 @@ use adit_proto::queue::patience::Patience;
 
 use super::Routing;
 use super::ends::{DatagramSocket, PacketQueue};
+use crate::carrier::counters::Counters;
 use crate::carrier::{Carriers, EspRoute};
-use crate::counters::Counters;
 use crate::packet_buffer::{Arena, PacketBuffer};
 use crate::tun::{LARGEST_PACKET, take_apart};
 use crate::udp::MAX_BYTES;

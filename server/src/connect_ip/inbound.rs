@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_net::datagrams::{self, Datagrams};
+use adit_net::carrier::quic::{self, Datagrams};
 use adit_net::worker::Routing as _;
 use adit_proto::drop_reason::DropReason;
 use arc_swap::ArcSwapOption;
@@ -48,7 +48,7 @@ impl Inbound {
     /// Reads datagrams until the connection ends.
     pub(super) async fn receive(self: Arc<Self>, quic: quinn::Connection, router: Arc<Router>) {
         let (mut datagrams, mut packets) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
-        while datagrams::receive(&quic, &mut datagrams, BATCH).await.is_ok() {
+        while quic::receive(&quic, &mut datagrams, BATCH).await.is_ok() {
             let more = datagrams.len() == BATCH;
             let tunnel = self.tunnel.load();
             for datagram in datagrams.drain(..) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_net::carrier::esp::key_exchange::ExchangeError;
 use adit_net::carrier::esp::{EspControl, EspError, EspSettings, EspSetup};
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::StreamError;
 use adit_net::http::stream::TunnelStream;
 use adit_proto::connect_ip::request::ConnectIpRequest;

@@ -120,7 +120,7 @@ mod tests {
     use std::time::Instant;
 
     use adit_net::carrier::Carrier;
-    use adit_net::counters::Counters;
+    use adit_net::carrier::counters::Counters;
     use adit_net::packet_buffer::PacketBuffer;
     use adit_proto::address_pool::Lease;
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use adit_host::{LinkSettings, Netlink};
 use adit_net::carrier::Carriers;
+use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
-use adit_net::counters::Counters;
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::StreamError;
 use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::tun::Tun;

@@ -21,9 +21,9 @@ use adit_proto::packet::IpPacket;
 use adit_proto::packet::checksum::Checksum;
 use tokio::sync::mpsc;
 
+use crate::carrier::counters::Counters;
 use crate::carrier::esp::Cipher;
 use crate::carrier::{Carrier, Carriers, EspRoute, Origin};
-use crate::counters::Counters;
 use crate::packet_buffer::PacketBuffer;
 use crate::tun::Tun;
 use crate::udp::{EspSocket, Group, Message, bind_any, bind_group};

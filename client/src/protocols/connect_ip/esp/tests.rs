@@ -4,9 +4,9 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use adit_net::carrier::Carriers;
+use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::{EspSettings, exporter_secret};
-use adit_net::counters::Counters;
-use adit_net::datagrams::Datagrams;
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::tun::Tun;
 use adit_net::udp::{Group, bind_group};

@@ -14,8 +14,8 @@ use tokio::time::Instant as Clock;
 
 use super::*;
 use crate::carrier::Carrier;
+use crate::carrier::counters::Counters;
 use crate::carrier::esp::key_exchange::ExchangeError;
-use crate::counters::Counters;
 use crate::packet_buffer::PacketBuffer;
 use crate::worker::Installation;
 

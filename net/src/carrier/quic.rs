@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use crate::carrier::Carrier;
-use crate::counters::Counters;
+use crate::carrier::counters::Counters;
 use crate::http::h3::close;
 use crate::packet_buffer::PacketBuffer;
 use adit_program::task::{self, Task};

@@ -18,7 +18,7 @@ use quinn::SendDatagramError;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::counters::Counters;
+use crate::carrier::counters::Counters;
 
 /// Bytes that may wait. So much that a sender that is faster for a moment loses little: with 256 KiB one TCP stream lost
 /// a thousand packets a second, and had 0.6 times the rate; with 2 MiB a ping beside it waited twice as long.
