@@ -64,9 +64,9 @@ pub struct EspRoute {
     pub vouched: bool,
 }
 
-/// What the packet path wants the control side to know.
+/// What the packet path noticed that the control side has to know; all of it by [`Carriers::hinted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Signals {
+pub struct Hints {
     /// Packets were sent by ESP since the last proof of its path.
     pub sent: bool,
     /// Something hints that the path is broken.
@@ -89,7 +89,7 @@ pub struct Carriers {
     /// 0 for none.
     too_big: AtomicU16,
     rekey: AtomicBool,
-    signal: Notify,
+    hint: Notify,
 }
 
 impl Carriers {
@@ -106,7 +106,7 @@ impl Carriers {
             doubt: no(),
             too_big: AtomicU16::new(0),
             rekey: no(),
-            signal: Notify::new(),
+            hint: Notify::new(),
         }
     }
 
@@ -169,7 +169,7 @@ impl Carriers {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Packets were sent by ESP. Cheap after the first call since [`Self::signalled`].
+    /// Packets were sent by ESP. Cheap after the first call since [`Self::hinted`].
     pub fn note_sent(&self) {
         self.note(&self.sent);
     }
@@ -187,7 +187,7 @@ impl Carriers {
         if known == 0 || datagram < known {
             // Of two workers that refuse at once, either size is true.
             self.too_big.store(datagram, Ordering::Release);
-            self.signal.notify_one();
+            self.hint.notify_one();
         }
     }
 
@@ -199,15 +199,15 @@ impl Carriers {
     fn note(&self, flag: &AtomicBool) {
         if !flag.load(Ordering::Relaxed) {
             flag.store(true, Ordering::Release);
-            self.signal.notify_one();
+            self.hint.notify_one();
         }
     }
 
     /// Waits until there is something to know, and takes all of it but `sent`, which stays until [`Self::forget_sent`].
     /// Cancel-safe.
-    pub async fn signalled(&self) -> Signals {
-        self.signal.notified().await;
-        Signals {
+    pub async fn hinted(&self) -> Hints {
+        self.hint.notified().await;
+        Hints {
             sent: self.sent.load(Ordering::Acquire),
             doubt: self.doubt.swap(false, Ordering::AcqRel),
             too_big: Some(self.too_big.swap(0, Ordering::AcqRel)).filter(|&datagram| datagram > 0),
@@ -215,7 +215,7 @@ impl Carriers {
         }
     }
 
-    /// The path was proven: the next packet sent is worth a signal again.
+    /// The path was proven: the next packet sent is worth a hint again.
     pub fn forget_sent(&self) {
         self.sent.store(false, Ordering::Release);
     }
@@ -236,8 +236,8 @@ mod tests {
     }
 
     /// What there is to know now, without waiting.
-    fn signals(carriers: &Carriers) -> Option<Signals> {
-        carriers.signalled().now_or_never()
+    fn hints(carriers: &Carriers) -> Option<Hints> {
+        carriers.hinted().now_or_never()
     }
 
     #[test]
@@ -268,15 +268,15 @@ mod tests {
     fn packets_sent_are_told_once_per_proof() {
         let (session, _keeper) = session();
         let carriers = &session.carriers;
-        assert_eq!(signals(carriers), None);
+        assert_eq!(hints(carriers), None);
         for _ in 0..2 {
             carriers.note_sent();
             carriers.note_sent();
-            assert_eq!(signals(carriers), Some(Signals { sent: true, ..Signals::default() }));
+            assert_eq!(hints(carriers), Some(Hints { sent: true, ..Hints::default() }));
             carriers.note_sent();
-            assert_eq!(signals(carriers), None);
+            assert_eq!(hints(carriers), None);
             carriers.forget_sent();
-            assert_eq!(signals(carriers), None);
+            assert_eq!(hints(carriers), None);
         }
     }
 
@@ -285,14 +285,14 @@ mod tests {
         let (session, _keeper) = session();
         let carriers = &session.carriers;
         carriers.note_doubt();
-        assert_eq!(signals(carriers), None, "nothing to doubt while esp is not in use");
+        assert_eq!(hints(carriers), None, "nothing to doubt while esp is not in use");
         carriers.set_esp(Some(esp_route()));
         for _ in 0..2 {
             carriers.note_doubt();
             carriers.note_too_big(1400);
             carriers.note_rekey();
-            assert_eq!(signals(carriers), Some(Signals { sent: false, doubt: true, too_big: Some(1400), rekey: true }));
-            assert_eq!(signals(carriers), None);
+            assert_eq!(hints(carriers), Some(Hints { sent: false, doubt: true, too_big: Some(1400), rekey: true }));
+            assert_eq!(hints(carriers), None);
         }
     }
 }

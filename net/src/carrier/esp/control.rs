@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::{Cipher, random};
-use crate::carrier::{Carriers, EspRoute, Origin, Signals};
+use crate::carrier::{Carriers, EspRoute, Hints, Origin};
 use crate::worker::{DataPlane, Report};
 use epochs::Epochs;
 
@@ -155,7 +155,7 @@ impl<S: AsRef<Carriers>> EspControl<S> {
         let carriers: &Carriers = (*self.session).as_ref();
         tokio::select! {
             Some(report) = self.reports.recv() => self.handle_reports(report)?,
-            signals = carriers.signalled() => self.handle_signals(signals, now()),
+            hints = carriers.hinted() => self.handle_hints(hints, now()),
             () = sleep_until(due) => {}
         }
         self.handle_timeout(now())
@@ -216,20 +216,20 @@ impl<S: AsRef<Carriers>> EspControl<S> {
         self.settle(now)
     }
 
-    fn handle_signals(&mut self, signals: Signals, now: Instant) {
-        if signals.sent {
+    fn handle_hints(&mut self, hints: Hints, now: Instant) {
+        if hints.sent {
             self.path.handle_sent(now);
             self.path_mtu.handle_sent(now);
         }
-        if signals.doubt {
+        if hints.doubt {
             self.path.handle_doubt(now);
             self.path_mtu.handle_doubt(now);
         }
-        if signals.rekey {
+        if hints.rekey {
             self.rekey.handle_wanted();
         }
         // Workers may go on for a moment with a size that was just given up.
-        if let Some(refused) = signals.too_big.filter(|&refused| refused <= self.path_mtu.current()) {
+        if let Some(refused) = hints.too_big.filter(|&refused| refused <= self.path_mtu.current()) {
             self.path_mtu.handle_too_big(refused, now);
         }
     }

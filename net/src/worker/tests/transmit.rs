@@ -364,9 +364,9 @@ fn refused_datagrams_are_counted_and_make_doubt() {
         send(&socket, "10.9.0.2:53", b"alone", 1000);
         eventually("six packets", || drops(world.counters(), DropReason::SendFailed) == 6);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let signals = runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, world.session.carriers.signalled()).await.unwrap() });
-        assert_eq!((signals.doubt, signals.sent), (true, false));
+        let hints =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, world.session.carriers.hinted()).await.unwrap() });
+        assert_eq!((hints.doubt, hints.sent), (true, false));
     });
 }
 
@@ -378,9 +378,9 @@ fn path_that_is_too_narrow_is_told_to_the_control_side() {
         send(&local_v4(), "10.9.0.2:53", &content(5 * FULL, 1), FULL);
         eventually("five packets", || drops(world.counters(), DropReason::TooBig) == 5);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let signals = runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, world.session.carriers.signalled()).await.unwrap() });
-        assert!(signals.too_big.is_some() && !signals.sent);
+        let hints =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, world.session.carriers.hinted()).await.unwrap() });
+        assert!(hints.too_big.is_some() && !hints.sent);
     });
 }
 
