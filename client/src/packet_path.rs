@@ -147,7 +147,7 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    use adit_net::carrier::Carrier;
+    use adit_net::carrier::{Carried as _, Carrier};
     use adit_net::packet_buffer::PacketBuffer;
     use tokio::sync::mpsc;
 

@@ -77,6 +77,13 @@ pub struct Hints {
     pub rekey: bool,
 }
 
+/// A session as the packet path sees it: something that has carriers. The session's owner keeps whatever else it needs in the
+/// same type.
+pub trait Carried: Send + Sync + 'static {
+    /// The carriers of the session.
+    fn carriers(&self) -> &Carriers;
+}
+
 /// The carriers of one session and its traffic.
 pub struct Carriers {
     connection: Arc<dyn Carrier>,

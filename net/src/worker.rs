@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::carrier::counters::Counters;
 use crate::carrier::esp::Cipher;
-use crate::carrier::{Carriers, Origin};
+use crate::carrier::{Carried, Origin};
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 
@@ -48,7 +48,7 @@ pub const MAX_SOCKETS: usize = 30;
 /// What a worker's owner decides: where packets go, and which may pass.
 pub trait Routing: Send + Sync + 'static {
     /// What an owner knows of a session.
-    type Session: AsRef<Carriers> + Send + Sync + 'static;
+    type Session: Carried;
 
     /// One source of packets from the TUN device gets one of so many parts of the "too big" answers. More than 1 where
     /// there are many sources, so that none keeps the answers from all others.
@@ -141,7 +141,7 @@ pub struct Workers<S> {
     failures: mpsc::Receiver<io::Error>,
 }
 
-impl<S: AsRef<Carriers> + Send + Sync + 'static> Workers<S> {
+impl<S: Carried> Workers<S> {
     /// Starts one worker for each of `queues`, with the sockets at the same position of `sockets`: the same number for each,
     /// none where there is no ESP. All must be non-blocking.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_net::carrier::quic::Datagrams;
-use adit_net::carrier::{Carrier, Carriers};
+use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
 use adit_proto::esp::suite::Suite;
 use adit_proto::policy::SourcePolicy;
@@ -109,8 +109,8 @@ impl Session {
     }
 }
 
-impl AsRef<Carriers> for Session {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Session {
+    fn carriers(&self) -> &Carriers {
         &self.carriers
     }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::carrier::Carried as _;
 use adit_net::carrier::esp::{EspControl, EspSetup};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::H3Connection;

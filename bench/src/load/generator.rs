@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adit_net::carrier::Carried as _;
 use adit_net::{quic, tls};
 use adit_program::task::{self, Task};
 use anyhow::{Context as _, Result, anyhow, ensure};

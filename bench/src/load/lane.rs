@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adit_net::carrier::Origin;
 use adit_net::carrier::esp::Cipher;
+use adit_net::carrier::{Carried as _, Origin};
 use adit_net::udp::{EspSocket, Message, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
 use adit_program::random::random;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use adit_net::carrier::Carriers;
 use adit_net::carrier::quic::Datagrams;
+use adit_net::carrier::{Carried, Carriers};
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
@@ -61,8 +61,8 @@ pub(super) struct Session {
     order: Notify,
 }
 
-impl AsRef<Carriers> for Session {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Session {
+    fn carriers(&self) -> &Carriers {
         &self.carriers
     }
 }
@@ -88,11 +88,6 @@ impl Session {
     /// The number of its client.
     pub(super) fn number(&self) -> u32 {
         self.number
-    }
-
-    /// How its packets travel.
-    pub(super) fn carriers(&self) -> &Carriers {
-        &self.carriers
     }
 
     /// Where its packets leave and arrive.

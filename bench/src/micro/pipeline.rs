@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::Cipher;
-use adit_net::carrier::{Carrier, Carriers, EspRoute, Origin};
+use adit_net::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
 use adit_net::packet_buffer::PacketBuffer;
 use adit_net::udp::{MAX_BYTES, MAX_SEGMENTS, Message, Sent};
 use adit_net::worker::{DatagramSocket, Installation, PacketQueue, Report, Routing, Worker};
@@ -173,8 +173,8 @@ struct Session {
     carriers: Carriers,
 }
 
-impl AsRef<Carriers> for Session {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Session {
+    fn carriers(&self) -> &Carriers {
         &self.carriers
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_net::carrier::{Carrier, Carriers};
+use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
 use arc_swap::ArcSwap;
@@ -22,11 +22,6 @@ impl TunnelSession {
     pub(crate) fn new(connection: Arc<dyn Carrier>) -> Self {
         let carriers = Carriers::new(connection);
         Self { carriers, addresses: ArcSwap::default(), begun: AtomicBool::new(false) }
-    }
-
-    /// How packets travel, and how many did.
-    pub fn carriers(&self) -> &Carriers {
-        &self.carriers
     }
 
     /// Packets to other addresses than these are dropped from now on.
@@ -62,8 +57,8 @@ impl TunnelSession {
     }
 }
 
-impl AsRef<Carriers> for TunnelSession {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for TunnelSession {
+    fn carriers(&self) -> &Carriers {
         &self.carriers
     }
 }

@@ -14,7 +14,7 @@ use adit_lab::programs::Client;
 use adit_lab::traffic::{Direction, NumberedPlan, numbered};
 use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::carrier::quic::Datagrams;
-use adit_net::carrier::{Carriers, Origin};
+use adit_net::carrier::{Carried, Carriers, Origin};
 use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::udp::{EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
@@ -48,8 +48,8 @@ const CUT_OFF_WITHIN: Duration = Duration::from_secs(5);
 /// The session of a client made by hand.
 struct Own(Carriers);
 
-impl AsRef<Carriers> for Own {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Own {
+    fn carriers(&self) -> &Carriers {
         &self.0
     }
 }

@@ -9,7 +9,7 @@ use adit_proto::esp::spi::Spi;
 
 use super::mailbox::{Command, Mailbox};
 use super::{DataPlane, Installation};
-use crate::carrier::{Carriers, Origin};
+use crate::carrier::{Carried, Origin};
 use crate::udp::EspSocket;
 
 /// Installs and retires SAs, and sends what is not a packet.
@@ -48,7 +48,7 @@ impl<S> WorkersHandle<S> {
     }
 }
 
-impl<S: AsRef<Carriers> + Send + Sync + 'static> DataPlane<S> for WorkersHandle<S> {
+impl<S: Carried> DataPlane<S> for WorkersHandle<S> {
     fn claim_spi(&self) -> Option<Spi> {
         let mut indexes = self.indexes();
         let (worker, _fewest) = indexes.per_worker.iter().enumerate().min_by_key(|(_, count)| **count)?;

@@ -17,7 +17,7 @@ use adit_proto::queue::standing_queue::{StandingQueue, Verdict};
 use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
 use super::{MAX_SOCKETS, Report, Routing};
-use crate::carrier::{Carriers, Origin};
+use crate::carrier::{Carried, Origin};
 use crate::tun::refuses_superpackets;
 use crate::udp::Message;
 
@@ -67,7 +67,7 @@ struct Tally {
     bytes: u64,
 }
 
-impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
+impl<S: Carried> Receive<S> {
     pub(super) fn new() -> Self {
         Self {
             buffer: vec![0; MESSAGE].into_boxed_slice(),
@@ -184,7 +184,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
     ) {
         let handled = self.open(routing, place, at, arrived, tally);
         if let (Err(reason), Some(entry)) = (handled, self.table.entry(place)) {
-            (*entry.session).as_ref().counters().count_drop(reason);
+            entry.session.carriers().counters().count_drop(reason);
         }
     }
 
@@ -198,7 +198,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
         tally: &mut Tally,
     ) -> Result<(), DropReason> {
         let entry = self.table.entry_mut(place).ok_or(DropReason::UnknownSpi)?;
-        if (*entry.session).as_ref().is_closed() {
+        if entry.session.carriers().is_closed() {
             return Err(DropReason::NotConnected);
         }
         let datagram = self.buffer.get_mut(at.clone()).ok_or(DropReason::Truncated)?;
@@ -234,7 +234,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
     fn settle(&mut self, current: Option<(u32, usize)>, tally: &mut Tally, arrived: Arrived) {
         let tally = std::mem::take(tally);
         let Some(entry) = current.and_then(|(_, place)| self.table.entry_mut(place)) else { return };
-        let carriers = (*entry.session).as_ref();
+        let carriers = entry.session.carriers();
         carriers.counters().count_reordered(tally.late);
         if !entry.wants_rekey && entry.sa.wants_rekey() {
             entry.wants_rekey = true;
@@ -275,7 +275,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Receive<S> {
                 self.coalescer.retry_singly();
             } else {
                 let session = self.session_at(start);
-                let counters = session.map_or_else(|| routing.counters(), |session| session.as_ref().counters());
+                let counters = session.map_or_else(|| routing.counters(), |session| session.carriers().counters());
                 counters.count_drops(segments, DropReason::TunWriteFailed);
             }
         }

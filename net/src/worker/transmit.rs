@@ -15,7 +15,7 @@ use adit_proto::queue::patience::Patience;
 use super::Routing;
 use super::ends::{DatagramSocket, PacketQueue};
 use crate::carrier::counters::Counters;
-use crate::carrier::{Carriers, EspRoute};
+use crate::carrier::{Carried, EspRoute};
 use crate::packet_buffer::{Arena, PacketBuffer};
 use crate::tun::{LARGEST_PACKET, take_apart};
 use crate::udp::MAX_BYTES;
@@ -63,7 +63,7 @@ pub(super) struct Transmit<S> {
     failures: u32,
 }
 
-impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
+impl<S: Carried> Transmit<S> {
     /// `too_big_parts` is [`Routing::TOO_BIG_PARTS`].
     pub(super) fn new(too_big_parts: u32) -> Self {
         let (per_second, burst) = TOO_BIG_RATE;
@@ -159,7 +159,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             Held::Packet(session, route, len, next_header) => {
                 let pushed = batches.push(session, route, taken.packet(*len), *next_header, sockets, patience);
                 pushed.unwrap_or_else(|reason| {
-                    (**session).as_ref().counters().count_drop(reason);
+                    session.carriers().counters().count_drop(reason);
                     Progress::Done
                 })
             }
@@ -187,7 +187,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
             routing.counters().count_drops(superpacket.segments, DropReason::NoRoute);
             return Ok(superpacket.segments);
         };
-        let carriers = (*session).as_ref();
+        let carriers = session.carriers();
         let sent = match &*carriers.esp() {
             Some(route) => self.send_by_esp(&session, route, queue, sockets, &superpacket),
             None if carriers.is_closed() => Err(DropReason::NotConnected),
@@ -203,7 +203,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         let destination = superpacket.ip.destination;
         if let Some((known, session)) = &self.last
             && *known == destination
-            && !(**session).as_ref().is_closed()
+            && !session.carriers().is_closed()
         {
             return Some(Arc::clone(session));
         }
@@ -274,7 +274,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
         }
         // What is collected was read earlier, but what finds its socket full is overtaken: this is another path anyway.
         let (Progress::Done | Progress::Waits) = self.batches.flush_session(session, sockets, &mut self.patience);
-        if let Err(mtu) = (**session).as_ref().connection().takes(superpacket.largest_packet()) {
+        if let Err(mtu) = session.carriers().connection().takes(superpacket.largest_packet()) {
             return self.refuse_too_big(queue, superpacket.ip.len, mtu);
         }
         let header = self.taken.header();
@@ -287,7 +287,7 @@ impl<S: AsRef<Carriers> + Send + Sync + 'static> Transmit<S> {
 
     fn flush_connection(&mut self) {
         if let (Some(session), packets) = (self.for_connection.0.take(), &mut self.for_connection.1) {
-            let carriers = (*session).as_ref();
+            let carriers = session.carriers();
             carriers.connection().send(packets);
         }
     }

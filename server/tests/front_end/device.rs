@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Instant;
 
 use adit_host::{LinkSettings, Netlink};
-use adit_net::carrier::Carriers;
 use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::carrier::quic::Datagrams;
+use adit_net::carrier::{Carried, Carriers};
 use adit_net::http::StreamError;
 use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::tun::Tun;
@@ -80,8 +80,8 @@ impl Tunnel {
 /// What the device knows of its session.
 pub(crate) struct DeviceSession(pub(crate) Carriers);
 
-impl AsRef<Carriers> for DeviceSession {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for DeviceSession {
+    fn carriers(&self) -> &Carriers {
         &self.0
     }
 }

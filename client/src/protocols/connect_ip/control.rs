@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::carrier::Carried as _;
 use adit_net::carrier::esp::EspError;
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_net::carrier::quic::Datagrams;
-use adit_net::carrier::{Carrier, Carriers};
+use adit_net::carrier::{Carried as _, Carrier, Carriers};
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;

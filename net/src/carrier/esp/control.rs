@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::{Cipher, random};
-use crate::carrier::{Carriers, EspRoute, Hints, Origin};
+use crate::carrier::{Carried, Carriers, EspRoute, Hints, Origin};
 use crate::worker::{DataPlane, Report};
 use epochs::Epochs;
 
@@ -46,7 +46,7 @@ const SIZE_WITHIN: Duration = Duration::from_secs(2);
 const LEAST_PACKET: u16 = 1280;
 
 /// The ESP carrier of one session, seen from one end. Dropping it ends the carrier.
-pub struct EspControl<S: AsRef<Carriers>> {
+pub struct EspControl<S: Carried> {
     session: Arc<S>,
     plane: Arc<dyn DataPlane<S>>,
     negotiated: Answer,
@@ -68,7 +68,7 @@ pub struct EspControl<S: AsRef<Carriers>> {
     failed: Option<EspError>,
 }
 
-impl<S: AsRef<Carriers>> EspControl<S> {
+impl<S: Carried> EspControl<S> {
     /// The client's end: starts the first epoch at once and probes `gateway`, the address of the connection.
     pub fn client(setup: EspSetup<'_, S>, gateway: SocketAddr, now: Instant) -> Self {
         let path = Path::client(gateway, KEEP_ALIVE, random(), now);
@@ -152,7 +152,7 @@ impl<S: AsRef<Carriers>> EspControl<S> {
             return Err(error);
         }
         let due = self.poll_timeout(now());
-        let carriers: &Carriers = (*self.session).as_ref();
+        let carriers = self.session.carriers();
         tokio::select! {
             Some(report) = self.reports.recv() => self.handle_reports(report)?,
             hints = carriers.hinted() => self.handle_hints(hints, now()),
@@ -381,11 +381,11 @@ impl<S: AsRef<Carriers>> EspControl<S> {
     }
 
     fn carriers(&self) -> &Carriers {
-        (*self.session).as_ref()
+        self.session.carriers()
     }
 }
 
-impl<S: AsRef<Carriers>> Drop for EspControl<S> {
+impl<S: Carried> Drop for EspControl<S> {
     fn drop(&mut self) {
         self.rekey.handle_closed();
         // Only SAs are dropped here, which cannot fail.

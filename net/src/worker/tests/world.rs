@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::carrier::counters::Counters;
 use crate::carrier::esp::Cipher;
-use crate::carrier::{Carrier, Carriers, EspRoute, Origin};
+use crate::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
 use crate::packet_buffer::PacketBuffer;
 use crate::tun::Tun;
 use crate::udp::{EspSocket, Group, Message, bind_any, bind_group};
@@ -41,8 +41,8 @@ pub(crate) struct Session {
     pub(crate) carriers: Carriers,
 }
 
-impl AsRef<Carriers> for Session {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Session {
+    fn carriers(&self) -> &Carriers {
         &self.carriers
     }
 }

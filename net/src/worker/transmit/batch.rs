@@ -8,7 +8,7 @@ use adit_proto::packet::ecn;
 use adit_proto::queue::patience::Patience;
 
 use super::outcome::{Parcel, Progress};
-use crate::carrier::{Carriers, EspRoute};
+use crate::carrier::{Carried, EspRoute};
 use crate::udp::{MAX_BYTES, MAX_SEGMENTS};
 use crate::worker::ends::DatagramSocket;
 
@@ -44,7 +44,7 @@ impl<S> Default for Batch<S> {
     }
 }
 
-impl<S: AsRef<Carriers>> Batches<S> {
+impl<S: Carried> Batches<S> {
     /// Seals a packet and adds it to the batch of its session. If that [`Progress::Waits`], the packet was not taken.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl<S: AsRef<Carriers>> Batches<S> {
     }
 }
 
-impl<S: AsRef<Carriers>> Batch<S> {
+impl<S: Carried> Batch<S> {
     fn is_of(&self, session: &Arc<S>) -> bool {
         self.to.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, session))
     }
@@ -188,7 +188,7 @@ impl<S: AsRef<Carriers>> Batch<S> {
 
     fn flush(&mut self, sockets: &[Arc<impl DatagramSocket>], patience: &mut Patience) -> Progress {
         let Some((session, route)) = &self.to else { return Progress::Done };
-        let progress = self.parcel.send((**session).as_ref(), route, &self.datagrams, sockets, patience);
+        let progress = self.parcel.send(session.carriers(), route, &self.datagrams, sockets, patience);
         self.waits = progress == Progress::Waits;
         if progress == Progress::Done {
             self.to = None;

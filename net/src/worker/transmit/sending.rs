@@ -12,7 +12,7 @@ use adit_proto::queue::patience::Patience;
 
 use super::outcome::{Parcel, Progress};
 use super::taken::Taken;
-use crate::carrier::{Carriers, EspRoute};
+use crate::carrier::{Carried, EspRoute};
 use crate::udp::MAX_SEGMENTS;
 use crate::worker::ends::DatagramSocket;
 
@@ -35,7 +35,7 @@ pub(super) struct Sending<S> {
     parcel: Parcel,
 }
 
-impl<S: AsRef<Carriers>> Sending<S> {
+impl<S: Carried> Sending<S> {
     /// Begins with the superpacket that was just read.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl<S: AsRef<Carriers>> Sending<S> {
         patience: &mut Patience,
     ) -> Progress {
         loop {
-            let carriers = (*self.session).as_ref();
+            let carriers = self.session.carriers();
             if self.parcel.send(carriers, &self.route, sealed, sockets, patience) == Progress::Waits {
                 return Progress::Waits;
             }

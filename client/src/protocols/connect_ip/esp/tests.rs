@@ -3,10 +3,10 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use adit_net::carrier::Carriers;
 use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::{EspSettings, exporter_secret};
 use adit_net::carrier::quic::Datagrams;
+use adit_net::carrier::{Carried, Carriers};
 use adit_net::http::h3::{H3Connection, RequestStream};
 use adit_net::tun::Tun;
 use adit_net::udp::{Group, bind_group};
@@ -39,8 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A session as the gateway's worker sees it.
 struct Peer(Carriers);
 
-impl AsRef<Carriers> for Peer {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Peer {
+    fn carriers(&self) -> &Carriers {
         &self.0
     }
 }

@@ -62,8 +62,8 @@ impl Carrier for Quic {
 
 struct Session(Carriers);
 
-impl AsRef<Carriers> for Session {
-    fn as_ref(&self) -> &Carriers {
+impl Carried for Session {
+    fn carriers(&self) -> &Carriers {
         &self.0
     }
 }
