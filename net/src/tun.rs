@@ -4,16 +4,16 @@
 //! come out of the queue that wrote to it last. Every packet has a virtio-net header in front (`adit_proto::offload::virtio`), and
 //! may be a superpacket of up to 64 KiB.
 
+mod offload;
+mod open;
+mod scratch;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::uio::{readv, writev};
-
-mod offload;
-mod open;
-mod scratch;
 
 pub(crate) use scratch::refuses_superpackets;
 pub use scratch::take_apart;

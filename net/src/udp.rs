@@ -3,6 +3,10 @@
 //! On a gateway the sockets of a port form a group, [`bind_group`]: a main one and one per worker, between which the kernel
 //! chooses by the first byte of a datagram. A client has one socket more, [`bind_any`].
 
+mod bind;
+mod control;
+mod steering;
+
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -11,10 +15,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_proto::queue::backoff::{BackOff, FIRST_PAUSE};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
-
-mod bind;
-mod control;
-mod steering;
 
 pub use bind::{Group, bind_any, bind_group};
 pub(crate) use bind::{open, size_buffers};

@@ -10,6 +10,13 @@
 //! A worker owns its queue, its sockets, its buffers and the inbound SAs that were installed on it. Others reach it through
 //! [`WorkersHandle`]: commands wait in a queue that is looked at on every wake-up. Nothing here allocates, locks or logs per packet.
 
+mod ends;
+mod event_loop;
+mod handle;
+mod mailbox;
+mod receive;
+mod transmit;
+
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,16 +36,9 @@ use crate::carrier::{Carried, Origin};
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 
-mod ends;
-mod handle;
-mod mailbox;
-mod receive;
-mod transmit;
-mod turn;
-
 pub use ends::{DatagramSocket, PacketQueue};
+pub use event_loop::Worker;
 pub use handle::WorkersHandle;
-pub use turn::Worker;
 
 use mailbox::Mailbox;
 

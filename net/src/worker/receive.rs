@@ -1,5 +1,7 @@
 //! From the peers to the kernel.
 
+mod table;
+
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -20,8 +22,6 @@ use super::{MAX_SOCKETS, Report, Routing};
 use crate::carrier::{Carried, Origin};
 use crate::tun::refuses_superpackets;
 use crate::udp::Message;
-
-mod table;
 
 use table::{Entry, Table};
 

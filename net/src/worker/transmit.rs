@@ -1,5 +1,11 @@
 //! From the kernel to the peers.
 
+pub(super) mod batch;
+mod last_read;
+pub(super) mod outlet;
+mod sealed;
+mod sending;
+
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -10,7 +16,6 @@ use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::icmp::TooBigAnswers;
-use adit_proto::queue::patience::Patience;
 
 use super::Routing;
 use super::ends::{DatagramSocket, PacketQueue};
@@ -20,15 +25,10 @@ use crate::packet_buffer::{Arena, PacketBuffer};
 use crate::tun::{LARGEST_PACKET, take_apart};
 use crate::udp::MAX_BYTES;
 
-pub(super) mod batch;
-pub(super) mod outcome;
-mod sending;
-mod taken;
-
-use batch::Batches;
-use outcome::Progress;
+use batch::{Batches, Unsealed};
+use last_read::LastRead;
+use outlet::{Outlet, SendOutcome};
 use sending::Sending;
-use taken::Taken;
 
 /// "Too big" answers of one worker per second, and at once; see [`TooBigAnswers`].
 const TOO_BIG_RATE: (u32, u32) = (200, 50);
@@ -37,49 +37,91 @@ const MOST_FAILURES: u32 = 1000;
 /// Packets collected for the carrier of a connection before it gets them.
 const FOR_CONNECTION: usize = 64;
 
-/// What was read and waits for a socket that is full.
-#[expect(clippy::large_enum_variant, reason = "a worker holds one at most, and a box would be an allocation")]
-enum Held<S> {
+/// What was read last and could not be sent, because a socket is full.
+#[expect(clippy::large_enum_variant, reason = "a worker has one at most, and a box would be an allocation")]
+enum Unsent<S> {
     Superpacket(Sending<S>),
-    /// A single packet of that many bytes, finished but for the seal.
-    Packet(Arc<S>, Arc<EspRoute>, usize, NextHeader),
+    /// A single packet of `len` bytes that is complete and only has to be sealed.
+    Packet {
+        session: Arc<S>,
+        route: Arc<EspRoute>,
+        len: usize,
+        next_header: NextHeader,
+    },
+}
+
+/// The session that the last packet went to.
+struct LastDestination<S> {
+    address: IpAddr,
+    session: Arc<S>,
+}
+
+/// Packets that go by the carrier of a connection. All are of one session.
+struct QueueForConnection<S> {
+    /// Whose packets these are; none while there are no packets.
+    session: Option<Arc<S>>,
+    packets: Vec<PacketBuffer>,
+}
+
+impl<S: Carried> QueueForConnection<S> {
+    fn new() -> Self {
+        Self { session: None, packets: Vec::with_capacity(FOR_CONNECTION) }
+    }
+
+    /// Makes it the queue of this session; the packets of another session are sent before.
+    fn begin(&mut self, session: &Arc<S>) {
+        if !self.session.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
+            self.flush();
+            self.session = Some(Arc::clone(session));
+        }
+    }
+
+    /// Hands all packets to the carrier.
+    fn flush(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.carriers().connection().send(&mut self.packets);
+        }
+    }
 }
 
 /// The transmit side of one worker.
-pub(super) struct Transmit<S> {
-    taken: Taken,
+pub(super) struct Transmit<S, D> {
+    read: LastRead,
     /// Sealed segments of a superpacket, as many as one call sends.
     sealed: Box<[u8]>,
     batches: Batches<S>,
-    held: Option<Held<S>>,
-    patience: Patience,
-    /// The session of the destination seen last.
-    last: Option<(IpAddr, Arc<S>)>,
-    /// Packets that go by the carrier of a connection, and the session they are of.
-    for_connection: (Option<Arc<S>>, Vec<PacketBuffer>),
+    unsent: Option<Unsent<S>>,
+    outlet: Outlet<D>,
+    last: Option<LastDestination<S>>,
+    for_connection: QueueForConnection<S>,
     arena: Arena,
     too_big: TooBigAnswers,
     /// Reads that failed in a row.
     failures: u32,
 }
 
-impl<S: Carried> Transmit<S> {
+impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
     /// `too_big_parts` is [`Routing::TOO_BIG_PARTS`].
-    pub(super) fn new(too_big_parts: u32) -> Self {
+    pub(super) fn new(too_big_parts: u32, sockets: Vec<Arc<D>>) -> Self {
         let (per_second, burst) = TOO_BIG_RATE;
         let seed = RandomState::new().build_hasher().finish();
         Self {
-            taken: Taken::new(),
+            read: LastRead::new(),
             sealed: vec![0; MAX_BYTES].into_boxed_slice(),
             batches: Batches::default(),
-            held: None,
-            patience: Patience::default(),
+            unsent: None,
+            outlet: Outlet::new(sockets),
             last: None,
-            for_connection: (None, Vec::with_capacity(FOR_CONNECTION)),
+            for_connection: QueueForConnection::new(),
             arena: Arena::new(LARGEST_PACKET),
             too_big: TooBigAnswers::new(per_second, burst, too_big_parts, seed),
             failures: 0,
         }
+    }
+
+    /// The sockets that datagrams leave by.
+    pub(super) fn sockets(&self) -> &[Arc<D>] {
+        &self.outlet.sockets
     }
 
     /// Takes one packet or superpacket and returns its segments; `None` if there is none, or while one before waits for
@@ -91,19 +133,18 @@ impl<S: Carried> Transmit<S> {
         &mut self,
         routing: &R,
         queue: &impl PacketQueue,
-        sockets: &[Arc<impl DatagramSocket>],
     ) -> io::Result<Option<usize>> {
-        if self.resume(sockets) == Progress::Waits {
+        if self.resume() == SendOutcome::SocketFull {
             return Ok(None);
         }
-        let len = match self.taken.read(queue) {
+        let len = match self.read.read(queue) {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Some(0)),
             Err(error) => return self.pass_over(routing.counters(), error),
         };
         self.failures = 0;
-        let handled = self.handle(routing, queue, sockets, len);
+        let handled = self.handle(routing, queue, len);
         Ok(Some(handled.unwrap_or_else(|reason| {
             routing.counters().count_drop(reason);
             1
@@ -123,51 +164,52 @@ impl<S: Carried> Transmit<S> {
     }
 
     /// Sends what is collected; what a full socket refuses stays.
-    pub(super) fn flush(&mut self, sockets: &[Arc<impl DatagramSocket>]) {
-        if self.batches.flush_all(sockets, &mut self.patience) == Progress::Done && self.held.is_none() {
-            self.patience.stop_waiting();
+    pub(super) fn flush(&mut self) {
+        if self.batches.flush_all(&mut self.outlet) == SendOutcome::Finished && self.unsent.is_none() {
+            self.outlet.patience.stop_waiting();
         }
-        self.flush_connection();
+        self.for_connection.flush();
     }
 
     /// Whether something waits for a socket that is full, so that nothing is read from the TUN device.
     pub(super) const fn is_waiting(&self) -> bool {
-        self.patience.is_waiting()
+        self.outlet.patience.is_waiting()
     }
 
     /// Sends what waits, in the order it was read.
-    fn resume(&mut self, sockets: &[Arc<impl DatagramSocket>]) -> Progress {
-        if !self.patience.is_waiting() {
-            return Progress::Done;
+    fn resume(&mut self) -> SendOutcome {
+        if !self.outlet.patience.is_waiting() {
+            return SendOutcome::Finished;
         }
-        let mut progress = self.batches.resume(sockets, &mut self.patience);
-        if progress == Progress::Done
-            && let Some(held) = self.held.take()
+        let mut outcome = self.batches.resume(&mut self.outlet);
+        if outcome == SendOutcome::Finished
+            && let Some(unsent) = self.unsent.take()
         {
-            progress = self.send_held(held, sockets);
+            outcome = self.send_again(unsent);
         }
-        if progress == Progress::Done {
-            self.patience.stop_waiting();
+        if outcome == SendOutcome::Finished {
+            self.outlet.patience.stop_waiting();
         }
-        progress
+        outcome
     }
 
-    fn send_held(&mut self, mut held: Held<S>, sockets: &[Arc<impl DatagramSocket>]) -> Progress {
-        let Self { taken, sealed, batches, patience, .. } = self;
-        let progress = match &mut held {
-            Held::Superpacket(sending) => sending.advance(taken, sealed, sockets, patience),
-            Held::Packet(session, route, len, next_header) => {
-                let pushed = batches.push(session, route, taken.packet(*len), *next_header, sockets, patience);
-                pushed.unwrap_or_else(|reason| {
+    /// Tries what was read last again.
+    fn send_again(&mut self, mut unsent: Unsent<S>) -> SendOutcome {
+        let Self { read, sealed, batches, outlet, .. } = self;
+        let outcome = match &mut unsent {
+            Unsent::Superpacket(sending) => sending.advance(read, sealed, outlet),
+            Unsent::Packet { session, route, len, next_header } => {
+                let unsealed = Unsealed { packet: read.packet(*len), next_header: *next_header };
+                batches.push(session, route, unsealed, outlet).unwrap_or_else(|reason| {
                     session.carriers().counters().count_drop(reason);
-                    Progress::Done
+                    SendOutcome::Finished
                 })
             }
         };
-        if progress == Progress::Waits {
-            self.held = Some(held);
+        if outcome == SendOutcome::SocketFull {
+            self.unsent = Some(unsent);
         }
-        progress
+        outcome
     }
 
     /// Lets go of sessions, which may end while nothing is sent.
@@ -179,19 +221,18 @@ impl<S: Carried> Transmit<S> {
         &mut self,
         routing: &R,
         queue: &impl PacketQueue,
-        sockets: &[Arc<impl DatagramSocket>],
         len: usize,
     ) -> Result<usize, DropReason> {
-        let superpacket = Superpacket::parse(self.taken.header(), self.taken.packet(len), len)?;
+        let superpacket = Superpacket::parse(self.read.header(), self.read.packet(len), len)?;
         let Some(session) = self.session_of(routing, &superpacket) else {
             routing.counters().count_drops(superpacket.segments, DropReason::NoRoute);
             return Ok(superpacket.segments);
         };
         let carriers = session.carriers();
         let sent = match &*carriers.esp() {
-            Some(route) => self.send_by_esp(&session, route, queue, sockets, &superpacket),
+            Some(route) => self.send_by_esp(&session, route, queue, &superpacket),
             None if carriers.is_closed() => Err(DropReason::NotConnected),
-            None => self.send_by_connection(&session, queue, sockets, &superpacket),
+            None => self.send_by_connection(&session, queue, &superpacket),
         };
         if let Err(reason) = sent {
             carriers.counters().count_drops(superpacket.segments, reason);
@@ -201,14 +242,14 @@ impl<S: Carried> Transmit<S> {
 
     fn session_of<R: Routing<Session = S>>(&mut self, routing: &R, superpacket: &Superpacket) -> Option<Arc<S>> {
         let destination = superpacket.ip.destination;
-        if let Some((known, session)) = &self.last
-            && *known == destination
-            && !session.carriers().is_closed()
+        if let Some(last) = &self.last
+            && last.address == destination
+            && !last.session.carriers().is_closed()
         {
-            return Some(Arc::clone(session));
+            return Some(Arc::clone(&last.session));
         }
         let session = routing.session_of(&superpacket.ip)?;
-        self.last = Some((destination, Arc::clone(&session)));
+        self.last = Some(LastDestination { address: destination, session: Arc::clone(&session) });
         Some(session)
     }
 
@@ -217,25 +258,27 @@ impl<S: Carried> Transmit<S> {
         session: &Arc<S>,
         route: &Arc<EspRoute>,
         queue: &impl PacketQueue,
-        sockets: &[Arc<impl DatagramSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
         if superpacket.largest_packet() > usize::from(route.mtu) {
             return self.refuse_too_big(queue, superpacket.ip.len, route.mtu);
         }
-        self.flush_connection();
+        // What is collected for a connection was read earlier.
+        self.for_connection.flush();
         if superpacket.segments > 1 {
-            return self.send_segments(session, route, sockets, superpacket);
+            return self.send_segments(session, route, superpacket);
         }
         let vouched = route.vouched && superpacket.may_vouch();
         let len = superpacket.ip.len;
-        let packet = self.taken.packet_mut(len);
+        let packet = self.read.packet_mut(len);
         if let Some(partial) = superpacket.partial.filter(|_| !vouched) {
             partial.complete(packet)?;
         }
         let next_header = NextHeader::of_packet(packet, vouched).ok_or(DropReason::BadVersion)?;
-        if self.batches.push(session, route, packet, next_header, sockets, &mut self.patience)? == Progress::Waits {
-            self.held = Some(Held::Packet(Arc::clone(session), Arc::clone(route), len, next_header));
+        let unsealed = Unsealed { packet, next_header };
+        if self.batches.push(session, route, unsealed, &mut self.outlet)? == SendOutcome::SocketFull {
+            let (session, route) = (Arc::clone(session), Arc::clone(route));
+            self.unsent = Some(Unsent::Packet { session, route, len, next_header });
         }
         Ok(())
     }
@@ -245,17 +288,16 @@ impl<S: Carried> Transmit<S> {
         &mut self,
         session: &Arc<S>,
         route: &Arc<EspRoute>,
-        sockets: &[Arc<impl DatagramSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
-        let Self { taken, sealed, batches, patience, .. } = self;
-        let mut sending = Sending::new(Arc::clone(session), Arc::clone(route), superpacket, taken)?;
-        let mut progress = batches.flush_session(session, sockets, patience);
-        if progress == Progress::Done {
-            progress = sending.advance(taken, sealed, sockets, patience);
+        let Self { read, sealed, batches, outlet, .. } = self;
+        let mut sending = Sending::new(Arc::clone(session), Arc::clone(route), superpacket, read)?;
+        let mut outcome = batches.flush_session(session, outlet);
+        if outcome == SendOutcome::Finished {
+            outcome = sending.advance(read, sealed, outlet);
         }
-        if progress == Progress::Waits {
-            self.held = Some(Held::Superpacket(sending));
+        if outcome == SendOutcome::SocketFull {
+            self.unsent = Some(Unsent::Superpacket(sending));
         }
         Ok(())
     }
@@ -265,36 +307,25 @@ impl<S: Carried> Transmit<S> {
         &mut self,
         session: &Arc<S>,
         queue: &impl PacketQueue,
-        sockets: &[Arc<impl DatagramSocket>],
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
-        if !self.for_connection.0.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
-            self.flush_connection();
-            self.for_connection.0 = Some(Arc::clone(session));
-        }
+        self.for_connection.begin(session);
         // What is collected was read earlier, but what finds its socket full is overtaken: this is another path anyway.
-        let (Progress::Done | Progress::Waits) = self.batches.flush_session(session, sockets, &mut self.patience);
+        let (SendOutcome::Finished | SendOutcome::SocketFull) = self.batches.flush_session(session, &mut self.outlet);
         if let Err(mtu) = session.carriers().connection().takes(superpacket.largest_packet()) {
             return self.refuse_too_big(queue, superpacket.ip.len, mtu);
         }
-        let header = self.taken.header();
-        take_apart(header, self.taken.packet_mut(superpacket.ip.len), &mut self.arena, &mut self.for_connection.1)?;
-        if self.for_connection.1.len() >= FOR_CONNECTION {
-            self.flush_connection();
+        let (header, packet) = (self.read.header(), self.read.packet_mut(superpacket.ip.len));
+        take_apart(header, packet, &mut self.arena, &mut self.for_connection.packets)?;
+        if self.for_connection.packets.len() >= FOR_CONNECTION {
+            self.for_connection.flush();
         }
         Ok(())
     }
 
-    fn flush_connection(&mut self) {
-        if let (Some(session), packets) = (self.for_connection.0.take(), &mut self.for_connection.1) {
-            let carriers = session.carriers();
-            carriers.connection().send(packets);
-        }
-    }
-
     /// Tells the sender of a packet what fits (RFC 1191, RFC 4443 section 3.2); it is dropped.
     fn refuse_too_big(&mut self, queue: &impl PacketQueue, len: usize, mtu: u16) -> Result<(), DropReason> {
-        if let Some(answer) = self.too_big.answer(self.taken.packet(len), mtu, Instant::now()) {
+        if let Some(answer) = self.too_big.answer(self.read.packet(len), mtu, Instant::now()) {
             queue.send(&[answer]);
         }
         Err(DropReason::TooBig)

@@ -5,8 +5,8 @@ use std::sync::mpsc as channel;
 use adit_proto::queue::patience::{PATIENCE as HELD, Patience};
 use nix::sched::{CloneFlags, setns};
 
-use super::super::transmit::batch::Batches;
-use super::super::transmit::outcome::Progress;
+use super::super::transmit::batch::{Batches, Unsealed};
+use super::super::transmit::outlet::{Outlet, SendOutcome};
 use super::*;
 use crate::carrier::EspRoute;
 use crate::udp::{Group, bind_group};
@@ -108,14 +108,19 @@ fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_no
     });
 }
 
+fn unsealed(packet: &[u8]) -> Unsealed<'_> {
+    Unsealed { packet, next_header: NextHeader::Ipv4 }
+}
+
 /// A batch that found its socket full, and how many packets were pushed.
-fn refused(route: &Arc<EspRoute>, session: &Arc<Session>, sockets: &[Arc<EspSocket>]) -> (Batches<Session>, u64) {
-    let (mut batches, mut patience) = (Batches::default(), Patience::default());
+fn refused(route: &Arc<EspRoute>, session: &Arc<Session>, outlet: &mut Outlet<EspSocket>) -> (Batches<Session>, u64) {
+    let mut batches = Batches::default();
     let packet = Udp::to(53, Checksums::Full).build(&[1; 1000]);
     for pushed in 1..1000 {
-        let taken = batches.push(session, route, &packet, NextHeader::Ipv4, sockets, &mut patience);
-        assert_eq!(taken, Ok(Progress::Done));
-        if batches.flush_all(sockets, &mut patience) == Progress::Waits {
+        let outcome = batches.push(session, route, unsealed(&packet), outlet);
+        assert_eq!(outcome, Ok(SendOutcome::Finished));
+        if batches.flush_all(outlet) == SendOutcome::SocketFull {
+            outlet.patience = Patience::default();
             return (batches, pushed);
         }
     }
@@ -125,26 +130,25 @@ fn refused(route: &Arc<EspRoute>, session: &Arc<Session>, sockets: &[Arc<EspSock
 #[test]
 fn what_a_full_socket_refused_goes_once_there_is_room() {
     in_namespace(|| {
-        let sockets = [Arc::new(narrow().esp.remove(0))];
+        let mut outlet = Outlet::new(vec![Arc::new(narrow().esp.remove(0))]);
         let (route, session) = (Arc::new(route_to_nowhere(0)), session().0);
-        let (mut batches, mut pushed) = refused(&route, &session, &sockets);
+        let (mut batches, mut pushed) = refused(&route, &session, &mut outlet);
         let traffic = || session.carriers.counters().traffic();
-        let mut patience = Patience::default();
-        assert_eq!(batches.resume(&sockets, &mut patience), Progress::Waits);
-        patience.stop_waiting();
+        assert_eq!(batches.resume(&mut outlet), SendOutcome::SocketFull);
+        outlet.patience.stop_waiting();
         let packet = Udp::to(53, Checksums::Full).build(&[2; 500]);
-        let taken = batches.push(&session, &route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
-        assert_eq!(taken, Ok(Progress::Waits), "nothing overtakes what waits");
+        let outcome = batches.push(&session, &route, unsealed(&packet), &mut outlet);
+        assert_eq!(outcome, Ok(SendOutcome::SocketFull), "nothing overtakes what waits");
         assert_eq!((traffic().tx_packets, traffic().drops), (pushed - 1, vec![]));
 
         ip("neighbour replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev outer0");
-        patience.stop_waiting();
+        outlet.patience.stop_waiting();
         for _ in 0..5 {
-            let taken = batches.push(&session, &route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
-            assert_eq!(taken, Ok(Progress::Done));
+            let outcome = batches.push(&session, &route, unsealed(&packet), &mut outlet);
+            assert_eq!(outcome, Ok(SendOutcome::Finished));
             pushed += 1;
         }
-        assert_eq!(batches.flush_all(&sockets, &mut patience), Progress::Done);
+        assert_eq!(batches.flush_all(&mut outlet), SendOutcome::Finished);
         assert_eq!((traffic().tx_packets, traffic().drops), (pushed, vec![]));
     });
 }
@@ -152,23 +156,22 @@ fn what_a_full_socket_refused_goes_once_there_is_room() {
 #[test]
 fn what_a_full_socket_refuses_for_long_is_lost_and_counted() {
     in_namespace(|| {
-        let sockets = [Arc::new(narrow().esp.remove(0))];
+        let mut outlet = Outlet::new(vec![Arc::new(narrow().esp.remove(0))]);
         let (route, session) = (Arc::new(route_to_nowhere(0)), session().0);
-        let (mut batches, pushed) = refused(&route, &session, &sockets);
-        let mut patience = Patience::default();
-        assert_eq!(batches.resume(&sockets, &mut patience), Progress::Waits);
+        let (mut batches, pushed) = refused(&route, &session, &mut outlet);
+        assert_eq!(batches.resume(&mut outlet), SendOutcome::SocketFull);
         thread::sleep(HELD);
-        assert_eq!(batches.resume(&sockets, &mut patience), Progress::Done);
-        patience.stop_waiting();
+        assert_eq!(batches.resume(&mut outlet), SendOutcome::Finished);
+        outlet.patience.stop_waiting();
         let lost = || drops(session.carriers.counters(), DropReason::QueueFull);
         assert_eq!((session.carriers.counters().traffic().tx_packets, lost()), (pushed - 1, 1));
 
         // From now on there is no waiting until the socket takes something.
         let packet = Udp::to(53, Checksums::Full).build(&[2; 500]);
         for more in 1..10 {
-            let taken = batches.push(&session, &route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
-            assert_eq!(taken, Ok(Progress::Done));
-            assert_eq!(batches.flush_all(&sockets, &mut patience), Progress::Done);
+            let outcome = batches.push(&session, &route, unsealed(&packet), &mut outlet);
+            assert_eq!(outcome, Ok(SendOutcome::Finished));
+            assert_eq!(batches.flush_all(&mut outlet), SendOutcome::Finished);
             assert_eq!(lost(), 1 + more);
         }
     });

@@ -72,10 +72,10 @@ impl DatagramSocket for Narrow {
 
 /// The transmit side of a worker, its ends, and what the peer opens with.
 struct Scene {
-    transmit: Transmit<Session>,
+    transmit: Transmit<Session, Narrow>,
     router: Router,
     queue: Packets,
-    sockets: [Arc<Narrow>; 1],
+    socket: Arc<Narrow>,
     session: Arc<Session>,
     opening: Inbound<Cipher>,
 }
@@ -86,12 +86,13 @@ impl Scene {
         let [near, far] = [1, 2].map(|random| Spi::new(0, random).unwrap());
         let sas = sas(near, far, false);
         session.carriers.set_esp(Some(route(sas.near.0, "192.0.2.9:4500".parse().unwrap(), false)));
+        let socket = Arc::new(Narrow::default());
         let sessions = vec![("10.9.0.1".parse().unwrap(), Arc::clone(&session))];
         Self {
-            transmit: Transmit::new(1),
+            transmit: Transmit::new(1, vec![Arc::clone(&socket)]),
             router: Router { sessions, counters: Counters::default() },
             queue: Packets::default(),
-            sockets: [Arc::default()],
+            socket,
             session,
             opening: sas.far.1,
         }
@@ -118,15 +119,15 @@ impl Scene {
 
     /// One packet or superpacket is read, if nothing waits, while the socket has so much room.
     fn step(&mut self, room: usize) -> Option<usize> {
-        self.sockets[0].room.store(room, Ordering::Relaxed);
-        let segments = self.transmit.step(&self.router, &self.queue, &self.sockets).unwrap();
-        self.transmit.flush(&self.sockets);
+        self.socket.room.store(room, Ordering::Relaxed);
+        let segments = self.transmit.step(&self.router, &self.queue).unwrap();
+        self.transmit.flush();
         segments
     }
 
     /// Fails unless the socket took these packets since it was last asked, in this order.
     fn check_taken(&mut self, packets: &[Vec<u8>]) {
-        let taken = std::mem::take(&mut *self.sockets[0].taken.lock().unwrap());
+        let taken = std::mem::take(&mut *self.socket.taken.lock().unwrap());
         let open = |mut datagram: Vec<u8>| {
             let opened = self.opening.open(&mut datagram).unwrap();
             datagram[opened.range()].to_vec()
@@ -201,8 +202,8 @@ fn what_goes_at_the_end_of_a_turn_leaves_nothing_waiting() {
     let packets = scene.offer(1);
     scene.step(0);
     assert!(scene.transmit.is_waiting());
-    scene.sockets[0].room.store(1, Ordering::Relaxed);
-    scene.transmit.flush(&scene.sockets);
+    scene.socket.room.store(1, Ordering::Relaxed);
+    scene.transmit.flush();
     assert!(!scene.transmit.is_waiting(), "or the worker would not hear of the next packet");
     scene.check_taken(&packets);
     scene.check_counters(1, &[]);

@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc as channel;
 
 use adit_proto::esp::packet::sealed_len;
-use adit_proto::queue::patience::Patience;
 use nix::sched::{CloneFlags, unshare};
 use socket2::SockRef;
 
-use super::super::transmit::batch::Batches;
-use super::super::transmit::outcome::Progress;
+use super::super::transmit::batch::{Batches, Unsealed};
+use super::super::transmit::outlet::{Outlet, SendOutcome};
 use super::*;
 use crate::carrier::EspRoute;
 use crate::tun::Tun;
@@ -163,14 +162,13 @@ fn burst_of_equal_small_packets_shares_calls() {
 
 #[test]
 fn sessions_that_take_turns_keep_their_order() {
-    let sockets = [Arc::new(outer().0)];
-    let (mut batches, mut patience) = (Batches::default(), Patience::default());
+    let (mut batches, mut outlet) = (Batches::default(), Outlet::new(vec![Arc::new(outer().0)]));
     // More sessions than collect at the same time.
     let mut ends: Vec<_> = (0..7)
         .map(|number| {
             let [near, far] = [number, 100 + number].map(|random| Spi::new(0, random).unwrap());
             let sas = sas(near, far, true);
-            let peer = Peer::new(sockets[0].local_addr().unwrap(), sas.far);
+            let peer = Peer::new(outlet.sockets[0].local_addr().unwrap(), sas.far);
             let route = Arc::new(route(sas.near.0, peer.address(), true));
             (session().0, route, peer)
         })
@@ -183,12 +181,12 @@ fn sessions_that_take_turns_keep_their_order() {
             // Some send more than others.
             for _ in 0..=number % 3 {
                 let packet = packet(round, number);
-                let pushed = batches.push(session, route, &packet, NextHeader::Ipv4, &sockets, &mut patience);
-                assert_eq!(pushed, Ok(Progress::Done));
+                let unsealed = Unsealed { packet: &packet, next_header: NextHeader::Ipv4 };
+                assert_eq!(batches.push(session, route, unsealed, &mut outlet), Ok(SendOutcome::Finished));
             }
         }
         if round % 10 == 9 {
-            assert_eq!(batches.flush_all(&sockets, &mut patience), Progress::Done);
+            assert_eq!(batches.flush_all(&mut outlet), SendOutcome::Finished);
         }
     }
     for (number, (session, _, peer)) in ends.iter_mut().enumerate() {

@@ -8,15 +8,15 @@ use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::ecn;
-use adit_proto::queue::patience::Patience;
 
-use super::outcome::{Parcel, Progress};
-use super::taken::Taken;
+use super::last_read::LastRead;
+use super::outlet::{Outlet, SendOutcome};
+use super::sealed::SealedPackets;
 use crate::carrier::{Carried, EspRoute};
 use crate::udp::MAX_SEGMENTS;
 use crate::worker::ends::DatagramSocket;
 
-/// One superpacket. What was read may not change before all is sent.
+/// One superpacket. What was read may not change before all of it is sent.
 pub(super) struct Sending<S> {
     session: Arc<S>,
     route: Arc<EspRoute>,
@@ -28,11 +28,11 @@ pub(super) struct Sending<S> {
     /// Bytes of the largest segment.
     largest: usize,
     segments: usize,
-    /// The first that is not sealed.
+    /// The first segment that is not sealed yet.
     next: usize,
     ecn: u8,
-    /// Those that are sealed and not sent.
-    parcel: Parcel,
+    /// Segments that are sealed and not sent.
+    unsent: SealedPackets,
 }
 
 impl<S: Carried> Sending<S> {
@@ -44,9 +44,9 @@ impl<S: Carried> Sending<S> {
         session: Arc<S>,
         route: Arc<EspRoute>,
         superpacket: &Superpacket,
-        taken: &Taken,
+        read: &LastRead,
     ) -> Result<Self, DropReason> {
-        let packet = taken.packet(superpacket.ip.len);
+        let packet = read.packet(superpacket.ip.len);
         let vouched = route.vouched && superpacket.may_vouch();
         Ok(Self {
             session,
@@ -59,39 +59,40 @@ impl<S: Carried> Sending<S> {
             segments: superpacket.segments,
             next: 0,
             ecn: ecn::of_packet(packet),
-            parcel: Parcel::default(),
+            unsent: SealedPackets::default(),
         })
     }
 
     /// Seals and sends until nothing is left, or a socket is full.
     pub(super) fn advance(
         &mut self,
-        taken: &Taken,
+        read: &LastRead,
         sealed: &mut [u8],
-        sockets: &[Arc<impl DatagramSocket>],
-        patience: &mut Patience,
-    ) -> Progress {
+        outlet: &mut Outlet<impl DatagramSocket>,
+    ) -> SendOutcome {
         loop {
+            // What was sealed, now or before the socket was full, goes first: it lies where the next segments will.
             let carriers = self.session.carriers();
-            if self.parcel.send(carriers, &self.route, sealed, sockets, patience) == Progress::Waits {
-                return Progress::Waits;
+            if self.unsent.send(carriers, &self.route, sealed, outlet) == SendOutcome::SocketFull {
+                return SendOutcome::SocketFull;
             }
             if self.next >= self.segments {
-                return Progress::Done;
+                return SendOutcome::Finished;
             }
+            // Then as many segments as one call takes are sealed.
             let at_once = (sealed.len() / self.stride()).clamp(1, MAX_SEGMENTS);
             let end = self.segments.min(self.next + at_once);
-            let parcel = if carriers.is_closed() {
+            let sealing = if carriers.is_closed() {
                 Err(DropReason::NotConnected)
             } else {
-                self.seal(self.next..end, taken, sealed)
+                self.seal(self.next..end, read, sealed)
             };
-            match parcel {
-                Ok(parcel) => self.parcel = parcel,
+            match sealing {
+                Ok(unsent) => self.unsent = unsent,
                 Err(reason) => {
-                    // What went before is accounted for.
+                    // The segments before these were counted when they were sent.
                     carriers.counters().count_drops(self.segments - self.next, reason);
-                    return Progress::Done;
+                    return SendOutcome::Finished;
                 }
             }
             self.next = end;
@@ -104,17 +105,18 @@ impl<S: Carried> Sending<S> {
     }
 
     /// Seals some segments, one behind the other.
-    fn seal(&self, segments: Range<usize>, taken: &Taken, sealed: &mut [u8]) -> Result<Parcel, DropReason> {
+    fn seal(&self, segments: Range<usize>, read: &LastRead, sealed: &mut [u8]) -> Result<SealedPackets, DropReason> {
         let (packets, stride) = (segments.len(), self.stride());
-        let mut numbers = self.route.sa.reserve(u32::try_from(packets).unwrap_or(u32::MAX), self.largest)?;
-        let (mut bytes, mut inner) = (0, 0);
+        let count = u32::try_from(packets).expect("one call takes 64 segments");
+        let mut numbers = self.route.sa.reserve(count, self.largest)?;
+        let (mut bytes, mut inner_bytes) = (0, 0);
         let segments = segments.filter_map(|index| self.split.segment(index));
         for (slot, segment) in sealed.chunks_exact_mut(stride).zip(segments) {
             let packet = slot.get_mut(PREFIX_LEN..).ok_or(DropReason::TooBig)?;
-            self.split.write_packet(&segment, taken.packet(self.len), packet, self.checksums)?;
+            self.split.write_packet(&segment, read.packet(self.len), packet, self.checksums)?;
             bytes += numbers.seal(slot, segment.len(), self.next_header)?;
-            inner += segment.len();
+            inner_bytes += segment.len();
         }
-        Ok(Parcel { at: 0..bytes, packets, inner, segment: stride, ecn: self.ecn })
+        Ok(SealedPackets { at: 0..bytes, packets, inner_bytes, segment: stride, ecn: self.ecn })
     }
 }

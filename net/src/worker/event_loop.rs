@@ -65,9 +65,8 @@ impl Moved {
 pub struct Worker<R: Routing, Q = Queue, D = EspSocket> {
     routing: Arc<R>,
     queue: Arc<Q>,
-    sockets: Vec<Arc<D>>,
     mailbox: Arc<Mailbox<R::Session>>,
-    transmit: Transmit<R::Session>,
+    transmit: Transmit<R::Session, D>,
     receive: Receive<R::Session>,
     settings: Settings,
 }
@@ -80,8 +79,8 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         mailbox: Arc<Mailbox<R::Session>>,
         settings: Settings,
     ) -> Self {
-        let (transmit, receive) = (Transmit::new(R::TOO_BIG_PARTS), Receive::new());
-        Self { routing, queue, sockets, mailbox, transmit, receive, settings }
+        let (transmit, receive) = (Transmit::new(R::TOO_BIG_PARTS, sockets), Receive::new());
+        Self { routing, queue, mailbox, transmit, receive, settings }
     }
 
     /// Makes a worker without a thread, for who measures what it does: nobody else reaches it.
@@ -111,13 +110,14 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         let mut moved = Moved::Nothing;
         let mut left = if ready.queue { BUDGET * SINGLES } else { 0 };
         while left > 0
-            && let Some(segments) = self.transmit.step(&*self.routing, &*self.queue, &self.sockets)?
+            && let Some(segments) = self.transmit.step(&*self.routing, &*self.queue)?
         {
             left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
             moved = moved.max(Moved::by(segments));
         }
-        self.transmit.flush(&self.sockets);
-        for (number, socket) in self.sockets.iter().enumerate().filter(|(number, _)| ready.socket(*number)) {
+        self.transmit.flush();
+        let sockets = self.transmit.sockets().iter();
+        for (number, socket) in sockets.enumerate().filter(|(number, _)| ready.socket(*number)) {
             for _ in 0..BUDGET {
                 let Some(datagrams) = self.receive.step(&*self.routing, &self.mailbox, &*self.queue, number, &**socket)
                 else {
@@ -183,7 +183,7 @@ impl<R: Routing> Worker<R> {
         if let Some(queue) = wanted.first_mut().filter(|_| holds) {
             queue.set_events(PollFlags::empty());
         }
-        let others = std::iter::once(self.mailbox.as_fd()).chain(self.sockets.iter().map(AsFd::as_fd));
+        let others = std::iter::once(self.mailbox.as_fd()).chain(self.transmit.sockets().iter().map(AsFd::as_fd));
         let mut count = 1;
         for (place, fd) in wanted.iter_mut().skip(1).zip(others) {
             *place = PollFd::new(fd, PollFlags::POLLIN);
