@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::EspSettings;
-use adit_net::tun::{LARGEST_PACKET, Queue, Tun};
+use adit_net::tun::{LARGEST_PACKET, PacketQueue as _, Queue, Tun};
 use adit_net::udp::{EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};
 use adit_proto::packet::IPV6_MIN_MTU;

@@ -22,6 +22,29 @@ use scratch::with_scratch;
 /// Largest packet a TUN device hands over without offloads, in bytes: the largest MTU we ever set.
 pub const LARGEST_PACKET: usize = 9216;
 
+/// Where the packets of this host come from and go to: a [`Queue`] of a TUN device, or something in its place. No call waits,
+/// and any thread may make one.
+pub trait PacketQueue {
+    /// Takes one packet or superpacket: its virtio-net header, then the packet, scattered over `pieces`. What does not fit is
+    /// cut off without notice. Returns how many bytes were written to `pieces`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none; of a TUN device another error when it is down (`EIO`) or was deleted (`EBADFD`).
+    fn read_vectored(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// Gives one packet or superpacket away, gathered from `pieces`, the virtio-net header first. With a TUN device the kernel's
+    /// whole receive path runs inside this call.
+    ///
+    /// # Errors
+    /// It was not taken: `EINVAL` if a kernel refuses the headers, `EIO` if the device is down or the kernel refuses
+    /// superpackets.
+    fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Gives packets away, without virtio-net headers, and returns how many were taken. Neighbours that belong to one flow go
+    /// together.
+    fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize;
+}
+
 /// An open TUN device, non-blocking. The device disappears when this and all references to its queues are dropped.
 pub struct Tun {
     name: String,
@@ -53,7 +76,7 @@ impl Tun {
         &self.queues
     }
 
-    /// Gives packets to the kernel through the first queue; see [`Queue::send`].
+    /// Gives packets to the kernel through the first queue; see [`PacketQueue::send`].
     pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize {
         self.queues.first().map_or(0, |queue| queue.send(packets))
     }
@@ -66,30 +89,16 @@ pub struct Queue {
     single: AtomicBool,
 }
 
-impl Queue {
-    /// Takes one packet or superpacket: its virtio-net header, then the packet, scattered over `pieces`. What does not fit is cut
-    /// off without notice.
-    ///
-    /// # Errors
-    /// `WouldBlock` if there is none; another error when the device is down (`EIO`) or was deleted (`EBADFD`).
-    pub fn read_vectored(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+impl PacketQueue for Queue {
+    fn read_vectored(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         Ok(readv(self, pieces)?)
     }
 
-    /// Gives one packet or superpacket to the kernel, gathered from `pieces`, the virtio-net header first. The kernel's whole
-    /// receive path runs inside this call, which never waits.
-    ///
-    /// # Errors
-    /// `EINVAL` if the kernel refuses the headers, `EIO` if the device is down or the kernel refuses superpackets.
-    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         Ok(writev(self, pieces)?)
     }
 
-    /// Gives packets to the kernel and returns how many it took. Its whole receive path runs inside this call, which never waits.
-    /// Any thread may call it.
-    ///
-    /// Neighbours that belong to one flow go in one call.
-    pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize {
+    fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize {
         let single = self.single.load(Ordering::Relaxed);
         let given = with_scratch(|scratch| scratch.give(packets, single, |pieces| self.write_vectored(pieces)));
         if given.refused && !self.single.swap(true, Ordering::Relaxed) {

@@ -25,6 +25,32 @@ pub const MAX_SEGMENTS: usize = 64;
 /// Most bytes in one call: the largest UDP payload of an IPv4 packet, on which the kernel insists for all segments together.
 pub const MAX_BYTES: usize = 65_507;
 
+/// Where datagrams of the peers come from and go to: an [`EspSocket`], or something in its place. No call waits, and any thread
+/// may send.
+pub trait DatagramSocket {
+    /// Sends datagrams of `segment` bytes, the last of which may be shorter, to one address. `local` is the source address if the
+    /// socket is bound to a wildcard, `ecn` the two ECN bits.
+    ///
+    /// At most [`MAX_SEGMENTS`] and [`MAX_BYTES`]. If the kernel refuses to segment for this socket, the datagrams go one by one,
+    /// now and for some time.
+    ///
+    /// The error in [`Sent`] is `WouldBlock` if the socket's buffer is full, `ENOBUFS` if the datagram is lost, `EMSGSIZE` if it
+    /// is larger than the interface or the path takes, and else what the route says.
+    fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent;
+
+    /// Takes what came from one remote address at once, up to 64 KiB.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing; else what the system says.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Message>;
+
+    /// The address the socket is bound to.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
 /// A UDP socket that never fragments, with ECN and segmentation offload. Any number of threads may send.
 pub struct EspSocket {
     socket: Socket,
@@ -60,16 +86,8 @@ pub struct Message {
     pub truncated: bool,
 }
 
-impl EspSocket {
-    /// Sends datagrams of `segment` bytes, the last of which may be shorter, to one address. `local` is the source address if the
-    /// socket is bound to a wildcard, `ecn` the two ECN bits. Never waits.
-    ///
-    /// At most [`MAX_SEGMENTS`] and [`MAX_BYTES`]. If the kernel refuses to segment for this socket, the datagrams go one by one,
-    /// now and for some time.
-    ///
-    /// Errors in [`Sent`]: `WouldBlock` if the socket's buffer is full; `ENOBUFS` is loss; `EMSGSIZE` if a datagram is
-    /// larger than the interface or the path takes; else what the route says.
-    pub fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent {
+impl DatagramSocket for EspSocket {
+    fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent {
         debug_assert!(datagrams.len() <= MAX_BYTES.min(MAX_SEGMENTS * segment), "more than one call takes");
         let segment = segment.max(1);
         let to = SocketAddr::new(to.ip().to_canonical(), to.port()).with_scope_of(to);
@@ -107,11 +125,7 @@ impl EspSocket {
         }
     }
 
-    /// Takes what came from one remote address at once, up to 64 KiB. Never waits.
-    ///
-    /// # Errors
-    /// `WouldBlock` if there is nothing; else what the system says.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Message> {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Message> {
         let mut from = SockAddr::from(SocketAddr::new(self.any(), 0));
         let mut control = Control::empty();
         let mut buffers = [MaybeUninitSlice::new(uninitialised(buffer))];
@@ -130,14 +144,12 @@ impl EspSocket {
         Ok(Message { len, segment, from, local, ecn, waited: at.map_or(Duration::ZERO, age), truncated })
     }
 
-    /// The address the socket is bound to.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
+}
 
+impl EspSocket {
     /// An address as this socket's family writes it.
     fn address(&self, to: SocketAddr) -> SocketAddr {
         match to {
@@ -157,7 +169,7 @@ impl AsFd for EspSocket {
     }
 }
 
-/// One call of [`EspSocket::send`].
+/// One call of [`DatagramSocket::send`].
 struct SendCall<'a> {
     socket: &'a EspSocket,
     address: SockAddr,

@@ -10,7 +10,6 @@
 //! A worker owns its queue, its sockets, its buffers and the inbound SAs that were installed on it. Others reach it through
 //! [`WorkersHandle`]: commands wait in a queue that is looked at on every wake-up. Nothing here allocates, locks or logs per packet.
 
-mod ends;
 mod event_loop;
 mod handle;
 mod mailbox;
@@ -36,7 +35,6 @@ use crate::carrier::{Carried, Origin};
 use crate::tun::Queue;
 use crate::udp::EspSocket;
 
-pub use ends::{DatagramSocket, PacketQueue};
 pub use event_loop::Worker;
 pub use handle::WorkersHandle;
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_net::udp::bind_any;
+use adit_net::udp::{DatagramSocket as _, bind_any};
 use adit_net::{carrier, counters, packet_buffer, tun, udp, worker};
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::offload::split::Checksums;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_net::carrier::esp::Cipher;
 use adit_net::carrier::{Carried as _, Origin};
-use adit_net::udp::{EspSocket, Message, bind_any};
+use adit_net::udp::{DatagramSocket as _, EspSocket, Message, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
 use adit_program::random::random;
 use adit_proto::drop_reason::DropReason;

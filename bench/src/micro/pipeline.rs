@@ -15,8 +15,9 @@ use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::Cipher;
 use adit_net::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
 use adit_net::packet_buffer::PacketBuffer;
-use adit_net::udp::{MAX_BYTES, MAX_SEGMENTS, Message, Sent};
-use adit_net::worker::{DatagramSocket, Installation, PacketQueue, Report, Routing, Worker};
+use adit_net::tun::PacketQueue;
+use adit_net::udp::{DatagramSocket, MAX_BYTES, MAX_SEGMENTS, Message, Sent};
+use adit_net::worker::{Installation, Report, Routing, Worker};
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, sealed_len};
 use adit_proto::esp::sa::Outbound;
@@ -140,6 +141,10 @@ impl DatagramSocket for MemorySocket {
             waited: Duration::ZERO,
             truncated: false,
         })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Err(ErrorKind::AddrNotAvailable.into())
     }
 }
 

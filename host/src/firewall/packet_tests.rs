@@ -6,7 +6,7 @@ use std::{
 };
 
 use adit_net::packet_buffer::Arena;
-use adit_net::tun::{LARGEST_PACKET, Tun, take_apart};
+use adit_net::tun::{LARGEST_PACKET, PacketQueue as _, Tun, take_apart};
 use adit_proto::offload::{
     MAX_SUPERPACKET_LEN,
     virtio::{self, VirtioHeader},

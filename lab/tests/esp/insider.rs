@@ -16,7 +16,7 @@ use adit_net::carrier::esp::{EspControl, EspSetup, exporter_secret};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::carrier::{Carried, Carriers, Origin};
 use adit_net::http::h3::{H3Connection, RequestStream};
-use adit_net::udp::{EspSocket, bind_any};
+use adit_net::udp::{DatagramSocket as _, EspSocket, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
 use adit_net::{quic, tls};
 use adit_proto::connect_ip::client::{Client as Machine, ClientConfig, ClientEvent};

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
 use super::receive::Receive;
 use super::transmit::Transmit;
 use super::{Installation, MAX_SOCKETS, Routing, Settings};
-use crate::tun::Queue;
-use crate::udp::EspSocket;
+use crate::tun::{PacketQueue, Queue};
+use crate::udp::{DatagramSocket, EspSocket};
 
 /// Superpackets or messages moved in one direction before the other gets its turn.
 const BUDGET: usize = 8;

@@ -10,7 +10,7 @@ use adit_proto::esp::spi::Spi;
 use super::mailbox::{Command, Mailbox};
 use super::{DataPlane, Installation};
 use crate::carrier::{Carried, Origin};
-use crate::udp::EspSocket;
+use crate::udp::{DatagramSocket as _, EspSocket};
 
 /// Installs and retires SAs, and sends what is not a packet.
 pub struct WorkersHandle<S> {

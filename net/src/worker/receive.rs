@@ -16,12 +16,11 @@ use adit_proto::offload::virtio;
 use adit_proto::packet::{IpPacket, ecn};
 use adit_proto::queue::standing_queue::{StandingQueue, Verdict};
 
-use super::ends::{DatagramSocket, PacketQueue};
 use super::mailbox::{Command, Mailbox};
 use super::{MAX_SOCKETS, Report, Routing};
 use crate::carrier::{Carried, Origin};
-use crate::tun::refuses_superpackets;
-use crate::udp::Message;
+use crate::tun::{PacketQueue, refuses_superpackets};
+use crate::udp::{DatagramSocket, Message};
 
 use table::{Entry, Table};
 

@@ -20,7 +20,7 @@ mod transmit;
 pub(crate) mod world;
 
 use super::*;
-use crate::udp::bind_any;
+use crate::udp::{DatagramSocket as _, bind_any};
 use adit_testing::namespace::in_namespace;
 use world::*;
 

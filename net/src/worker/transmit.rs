@@ -18,12 +18,11 @@ use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::icmp::TooBigAnswers;
 
 use super::Routing;
-use super::ends::{DatagramSocket, PacketQueue};
 use crate::carrier::counters::Counters;
 use crate::carrier::{Carried, EspRoute};
 use crate::packet_buffer::{Arena, PacketBuffer};
-use crate::tun::{LARGEST_PACKET, take_apart};
-use crate::udp::MAX_BYTES;
+use crate::tun::{LARGEST_PACKET, PacketQueue, take_apart};
+use crate::udp::{DatagramSocket, MAX_BYTES};
 
 use batch::{Batches, Unsealed};
 use last_read::LastRead;

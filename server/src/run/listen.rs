@@ -61,6 +61,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::path::Path;
 
+    use adit_net::udp::DatagramSocket as _;
+
     use super::*;
     use crate::config::config_for_tests;
 

@@ -13,7 +13,8 @@ use adit_proto::queue::patience::PATIENCE as HELD;
 
 use super::super::transmit::Transmit;
 use super::*;
-use crate::udp::{MAX_BYTES, Message, Sent};
+use crate::tun::PacketQueue;
+use crate::udp::{DatagramSocket, MAX_BYTES, Message, Sent};
 
 /// Bytes of each payload and, with its headers, of each packet: as much as the route takes.
 const PAYLOAD: u16 = MTU - 28;
@@ -67,6 +68,10 @@ impl DatagramSocket for Narrow {
 
     fn receive(&self, _: &mut [u8]) -> io::Result<Message> {
         Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Err(ErrorKind::AddrNotAvailable.into())
     }
 }
 

@@ -26,7 +26,7 @@ use crate::carrier::esp::Cipher;
 use crate::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
 use crate::packet_buffer::PacketBuffer;
 use crate::tun::Tun;
-use crate::udp::{EspSocket, Group, Message, bind_any, bind_group};
+use crate::udp::{DatagramSocket as _, EspSocket, Group, Message, bind_any, bind_group};
 use crate::worker::{DataPlane, Installation, Report, Routing, Settings, Workers};
 use adit_host::{LinkSettings, Netlink};
 

@@ -9,8 +9,7 @@ use adit_proto::packet::ecn;
 use super::outlet::{Outlet, SendOutcome};
 use super::sealed::SealedPackets;
 use crate::carrier::{Carried, EspRoute};
-use crate::udp::{MAX_BYTES, MAX_SEGMENTS};
-use crate::worker::ends::DatagramSocket;
+use crate::udp::{DatagramSocket, MAX_BYTES, MAX_SEGMENTS};
 
 /// Sessions that collect at the same time; one more sends what another has first. Bounds the memory to 256 KiB a worker.
 const BATCHES: usize = 4;

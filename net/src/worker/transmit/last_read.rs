@@ -8,7 +8,7 @@ use std::io::{self, IoSliceMut};
 use adit_proto::offload::MAX_SUPERPACKET_LEN;
 use adit_proto::offload::virtio::{self, VirtioHeader};
 
-use crate::worker::ends::PacketQueue;
+use crate::tun::PacketQueue;
 
 /// One packet or superpacket behind its virtio-net header.
 pub(super) struct LastRead {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adit_proto::queue::patience::Patience;
 
-use crate::worker::ends::DatagramSocket;
+use crate::udp::DatagramSocket;
 
 /// The sockets of one worker together with its patience for those that are full.
 pub(in crate::worker) struct Outlet<D> {

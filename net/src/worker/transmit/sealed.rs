@@ -8,7 +8,7 @@ use adit_proto::drop_reason::DropReason;
 
 use super::outlet::{Outlet, SendOutcome};
 use crate::carrier::{Carriers, EspRoute};
-use crate::worker::ends::DatagramSocket;
+use crate::udp::DatagramSocket;
 
 /// Sealed packets that go in one call. They stand one behind the other in a buffer that somebody else owns.
 #[derive(Debug, Default)]

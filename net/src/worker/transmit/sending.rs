@@ -13,8 +13,7 @@ use super::last_read::LastRead;
 use super::outlet::{Outlet, SendOutcome};
 use super::sealed::SealedPackets;
 use crate::carrier::{Carried, EspRoute};
-use crate::udp::MAX_SEGMENTS;
-use crate::worker::ends::DatagramSocket;
+use crate::udp::{DatagramSocket, MAX_SEGMENTS};
 
 /// One superpacket. What was read may not change before all of it is sent.
 pub(super) struct Sending<S> {
