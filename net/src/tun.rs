@@ -4,6 +4,7 @@
 //! come out of the queue that wrote to it last. Every packet has a virtio-net header in front (`adit_proto::offload::virtio`), and
 //! may be a superpacket of up to 64 KiB.
 
+mod gather;
 mod offload;
 mod open;
 mod scratch;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::uio::{readv, writev};
 
-pub(crate) use scratch::refuses_superpackets;
+pub(crate) use gather::{Lost, write_runs};
 pub use scratch::take_apart;
 use scratch::with_scratch;
 

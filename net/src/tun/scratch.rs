@@ -11,16 +11,15 @@ use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::offload::virtio::{self, VirtioHeader};
 use adit_proto::packet::IpPacket;
 
+use super::gather::{Lost, write_runs};
 use crate::packet_buffer::{Arena, PacketBuffer};
 
-/// Bytes of packets put together at a time.
+/// Bytes of packets, and of the room in front of them, that are put together at a time.
 const GATHERED: usize = 2 * MAX_SUPERPACKET_LEN;
-/// Pieces of one write: the virtio-net header and the segments of a run.
-const PIECES: usize = 1 + 64;
 
 /// Buffers of one thread: about 130 KiB.
 pub(super) struct Scratch {
-    /// Packets on their way to the kernel, one behind the other.
+    /// Packets on their way to the kernel, one behind the other, with room for a virtio-net header in front of each.
     gathered: Vec<u8>,
     coalescer: Coalescer,
 }
@@ -53,15 +52,19 @@ impl Scratch {
         self.gathered.clear();
         for packet in packets {
             let packet = packet.as_ref();
-            if self.gathered.len() + packet.len() > GATHERED {
+            if self.gathered.len() + virtio::LEN + packet.len() > GATHERED {
                 self.flush(&mut write, &mut given);
             }
-            let start = self.gathered.len();
+            // The packet is copied behind room for a virtio-net header.
+            let start = self.gathered.len() + virtio::LEN;
+            self.gathered.resize(start, 0);
             self.gathered.extend_from_slice(packet);
-            let parsed = IpPacket::parse(packet);
-            let taken = parsed
-                .and_then(|ip| self.coalescer.handle_packet(&self.gathered, start..start + packet.len(), &ip, false));
-            if taken.is_err() {
+            let at = start..start + packet.len();
+            let collected =
+                IpPacket::parse(packet).and_then(|ip| self.coalescer.handle_packet(&self.gathered, at, &ip, false));
+            if collected.is_ok() {
+                given.packets += 1;
+            } else {
                 // Not for the coalescer, but perhaps for the kernel.
                 let alone = [IoSlice::new(&[0; virtio::LEN]), IoSlice::new(packet)];
                 given.packets += usize::from(write(&alone).is_ok());
@@ -71,31 +74,11 @@ impl Scratch {
         given
     }
 
+    /// Writes what was collected, and takes back from `given` what the kernel did not take.
     fn flush(&mut self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>, given: &mut Given) {
-        let mut retrying = false;
-        while let Some(gather) = self.coalescer.poll_write(&mut self.gathered) {
-            let (header, segments) = (gather.header.encode(), gather.segments);
-            let mut pieces = [IoSlice::new(&[]); PIECES];
-            let payloads = std::iter::once(gather.first.clone()).chain(gather.rest());
-            let found = payloads.filter_map(|at| self.gathered.get(at)).map(IoSlice::new);
-            let mut count = 0;
-            for (place, piece) in pieces.iter_mut().zip(std::iter::once(IoSlice::new(&header)).chain(found)) {
-                *place = piece;
-                count += 1;
-            }
-            match write(&pieces[..count]) {
-                Ok(_) => {
-                    given.packets += segments;
-                    // It was not the device that is down.
-                    given.refused |= retrying && segments == 1;
-                }
-                Err(error) if segments > 1 && refuses_superpackets(&error) => {
-                    retrying = true;
-                    self.coalescer.retry_singly();
-                }
-                Err(_dropped) => {}
-            }
-        }
+        let lost = |lost: Lost<'_>| given.packets -= lost.packets;
+        let refused = write_runs(&mut self.coalescer, &mut self.gathered, write, lost);
+        given.refused |= refused.is_some();
         self.gathered.clear();
     }
 }
@@ -107,11 +90,6 @@ pub(super) struct Given {
     pub(super) packets: usize,
     /// It refused a superpacket, and got the packets one by one.
     pub(super) refused: bool,
-}
-
-/// Some kernels refuse superpackets that others take.
-pub(crate) fn refuses_superpackets(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| code == libc::EINVAL || code == libc::EIO)
 }
 
 /// Appends the packets of one superpacket, with complete checksums, to `batch`; `header` is what the kernel put in front of it.

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -11,15 +11,14 @@ use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN};
 use adit_proto::esp::probe::Probe;
 use adit_proto::esp::replay::Arrival;
-use adit_proto::offload::coalesce::{Coalescer, Gather, Limits};
-use adit_proto::offload::virtio;
+use adit_proto::offload::coalesce::{Coalescer, Limits};
 use adit_proto::packet::{IpPacket, ecn};
 use adit_proto::queue::standing_queue::{StandingQueue, Verdict};
 
 use super::mailbox::{Command, Mailbox};
 use super::{MAX_SOCKETS, Report, Routing};
 use crate::carrier::{Carried, Origin};
-use crate::tun::{PacketQueue, refuses_superpackets};
+use crate::tun::{Lost, PacketQueue, write_runs};
 use crate::udp::{DatagramSocket, Message};
 
 use table::{Entry, Table};
@@ -28,8 +27,6 @@ use table::{Entry, Table};
 const MESSAGE: usize = 65_535;
 /// Packets collected before they are written: what the coalescer takes.
 const BATCH: usize = 512;
-/// Pieces of one write: headers with the first payload, and those of the other segments.
-const PIECES: usize = 64;
 /// How often at most the control side hears of packets without probes from an address that is not the proven one.
 const REPORT_PAUSE: Duration = Duration::from_millis(5);
 
@@ -135,7 +132,7 @@ impl<S: Carried> Receive<S> {
         while start < message.len {
             let at = start..message.len.min(start.saturating_add(message.segment.max(1)));
             start = at.end;
-            let spi = self.spi_at(&at);
+            let spi = spi_at(&self.buffer, &at);
             if current.map(|(known, _)| known) != spi {
                 self.settle(current.take(), &mut tally, arrived);
                 current = spi.and_then(|spi| Some((spi, self.find(spi, mailbox)?)));
@@ -154,10 +151,6 @@ impl<S: Carried> Receive<S> {
         }
         self.settle(current, &mut tally, arrived);
         self.write(queue, routing);
-    }
-
-    fn spi_at(&self, at: &Range<usize>) -> Option<u32> {
-        self.buffer.get(at.clone())?.first_chunk().map(|spi| u32::from_be_bytes(*spi))
     }
 
     /// The place of an SA. One that is being installed right now counts: its peer may already send.
@@ -249,52 +242,31 @@ impl<S: Carried> Receive<S> {
         }
     }
 
-    /// The session whose packet begins there: the SPI still stands in front of it, and a run is of one source, so of
-    /// one session.
-    fn session_at(&self, start: usize) -> Option<&S> {
-        let spi = self.spi_at(&(start.checked_sub(PREFIX_LEN)?..start))?;
-        self.table.entry(self.table.place(spi)?).map(|entry| &*entry.session)
-    }
-
     /// Writes everything collected to the TUN device.
     fn write<R: Routing<Session = S>>(&mut self, queue: &impl PacketQueue, routing: &R) {
-        let mut refused = None;
-        while let Some(gather) = self.coalescer.poll_write(&mut self.buffer) {
-            let (segments, start) = (gather.segments, gather.first.start);
-            let Err(error) = write(queue, &gather, &mut self.buffer) else {
-                // A device that is down refuses single packets, too.
-                if let Some(error) = refused.take_if(|_| segments == 1) {
-                    tracing::warn!(%error, "this kernel refuses superpackets; packets go to it one by one from now on");
-                    self.coalescer.set_segments(1, 1);
-                }
-                continue;
-            };
-            if segments > 1 && refuses_superpackets(&error) {
-                refused = Some(error);
-                self.coalescer.retry_singly();
-            } else {
-                let session = self.session_at(start);
-                let counters = session.map_or_else(|| routing.counters(), |session| session.carriers().counters());
-                counters.count_drops(segments, DropReason::TunWriteFailed);
-            }
+        let Self { buffer, coalescer, table, .. } = self;
+        let lost = |lost: Lost<'_>| {
+            let session = session_at(table, lost.buffer, lost.start);
+            let counters = session.map_or_else(|| routing.counters(), |session| session.carriers().counters());
+            counters.count_drops(lost.packets, DropReason::TunWriteFailed);
+        };
+        if let Some(error) = write_runs(coalescer, buffer, |pieces| queue.write_vectored(pieces), lost) {
+            tracing::warn!(%error, "this kernel refuses superpackets; packets go to it one by one from now on");
+            coalescer.set_segments(1, 1);
         }
     }
 }
 
-/// Writes one superpacket. Its virtio-net header goes where the ESP header of its first datagram stood.
-fn write(queue: &impl PacketQueue, gather: &Gather<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let whole = gather.first.start.saturating_sub(virtio::LEN)..gather.first.end;
-    if let Some(place) = buffer.get_mut(whole.clone()).and_then(|whole| whole.first_chunk_mut()) {
-        *place = gather.header.encode();
-    }
-    let mut pieces = [IoSlice::new(&[]); PIECES];
-    let mut count = 0;
-    let found = std::iter::once(whole).chain(gather.rest()).filter_map(|at| buffer.get(at));
-    for (place, piece) in pieces.iter_mut().zip(found) {
-        *place = IoSlice::new(piece);
-        count += 1;
-    }
-    queue.write_vectored(&pieces[..count])
+/// The SPI of the datagram that is there.
+fn spi_at(buffer: &[u8], at: &Range<usize>) -> Option<u32> {
+    buffer.get(at.clone())?.first_chunk().map(|spi| u32::from_be_bytes(*spi))
+}
+
+/// The session whose packet begins at `start`. A packet lies behind its ESP header, of which the virtio-net header overwrites
+/// only the end, so the SPI still stands there. A run is of one source, so of one session.
+fn session_at<'a, S>(table: &'a Table<S>, buffer: &[u8], start: usize) -> Option<&'a S> {
+    let spi = spi_at(buffer, &(start.checked_sub(PREFIX_LEN)?..start))?;
+    table.entry(table.place(spi)?).map(|entry| &*entry.session)
 }
 
 impl<S> Entry<S> {
