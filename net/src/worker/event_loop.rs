@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::mailbox::{Command, Mailbox};
-use super::receive::Receive;
+use super::receive::{Receive, Surroundings};
 use super::transmit::Transmit;
 use super::{Installation, MAX_SOCKETS, Routing, Settings};
 use crate::tun::{PacketQueue, Queue};
@@ -115,13 +115,11 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
             moved = moved.max(Moved::by(segments));
         }
         self.transmit.flush();
-        let sockets = self.transmit.sockets().iter();
-        for (number, socket) in sockets.enumerate().filter(|(number, _)| ready.socket(*number)) {
+        let around = Surroundings { routing: &*self.routing, mailbox: &self.mailbox, queue: &*self.queue };
+        let sockets = self.transmit.sockets().iter().enumerate();
+        for (number, socket) in sockets.filter(|(number, _)| ready.socket(*number)) {
             for _ in 0..BUDGET {
-                let Some(datagrams) = self.receive.step(&*self.routing, &self.mailbox, &*self.queue, number, &**socket)
-                else {
-                    break;
-                };
+                let Some(datagrams) = self.receive.step(&around, number, &**socket) else { break };
                 moved = moved.max(Moved::by(datagrams));
             }
         }

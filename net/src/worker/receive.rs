@@ -32,35 +32,56 @@ const REPORT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The receive side of one worker.
 pub(super) struct Receive<S> {
+    /// The message received last.
     buffer: Box<[u8]>,
     coalescer: Coalescer,
     table: Table<S>,
-    /// In front of each socket.
+    /// One in front of each socket.
     queues: [StandingQueue; MAX_SOCKETS],
     /// The next packet is to tell its sender of congestion.
     sign_due: bool,
 }
 
+/// What the receive side works with and the worker owns.
+pub(super) struct Surroundings<'a, R: Routing, Q> {
+    pub(super) routing: &'a R,
+    pub(super) mailbox: &'a Mailbox<R::Session>,
+    pub(super) queue: &'a Q,
+}
+
 /// Where a message came from.
 #[derive(Clone, Copy)]
-struct Arrived {
-    from: SocketAddr,
+struct Source {
+    address: SocketAddr,
+    /// Where it arrived.
     origin: Origin,
     ecn: u8,
 }
 
-/// What one message brought for one SA.
-#[derive(Default)]
-struct Tally {
-    /// Datagrams without probes that were authenticated, and their bytes.
+/// Consecutive datagrams of one message that have the same SPI, and what they brought.
+struct Run {
+    spi: u32,
+    /// The place of the SA in the table.
+    place: usize,
+    source: Source,
+    /// Datagrams without probes that were authenticated.
     datagrams: u64,
+    /// Bytes of these datagrams.
     len: usize,
+    /// Whether one of them has the highest sequence number so far.
     newest: bool,
     /// Datagrams that came after one that was sent later.
     late: u64,
-    /// Packets that may pass, and their bytes.
+    /// Packets that may pass.
     packets: u64,
+    /// Bytes of these packets.
     bytes: u64,
+}
+
+impl Run {
+    const fn new(spi: u32, place: usize, source: Source) -> Self {
+        Self { spi, place, source, datagrams: 0, len: 0, newest: false, late: 0, packets: 0, bytes: 0 }
+    }
 }
 
 impl<S: Carried> Receive<S> {
@@ -84,73 +105,72 @@ impl<S: Carried> Receive<S> {
         }
     }
 
-    /// Moves one message and returns its datagrams; `None` if there was none.
+    /// Moves one message from the socket with this number and returns how many datagrams it had; `None` if there was none.
     pub(super) fn step<R: Routing<Session = S>>(
         &mut self,
-        routing: &R,
-        mailbox: &Mailbox<S>,
-        queue: &impl PacketQueue,
+        around: &Surroundings<'_, R, impl PacketQueue>,
         number: usize,
         socket: &impl DatagramSocket,
     ) -> Option<usize> {
         let message = match socket.receive(&mut self.buffer) {
             Ok(message) => message,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Some(0),
-            // Nothing there, or an error of an earlier send: the next turn tells.
+            // Nothing is there, or an error of an earlier send is told. In the latter case the next turn finds the message.
             Err(_) => return None,
         };
+        let counters = around.routing.counters();
         let datagrams = message.len.div_ceil(message.segment.max(1));
         let verdict = self.queues.get_mut(number).map(|queue| queue.judge(message.len, message.waited, Instant::now));
         self.sign_due = verdict == Some(Verdict::Mark);
         if message.truncated {
-            routing.counters().count_drop(DropReason::Truncated);
+            counters.count_drop(DropReason::Truncated);
         } else if verdict == Some(Verdict::Discard) {
-            routing.counters().count_drops(datagrams, DropReason::QueueFull);
+            counters.count_drops(datagrams, DropReason::QueueFull);
         } else {
-            self.handle_message(routing, mailbox, queue, number, &message);
+            self.handle_message(around, number, &message);
         }
         Some(datagrams)
     }
 
     fn handle_message<R: Routing<Session = S>>(
         &mut self,
-        routing: &R,
-        mailbox: &Mailbox<S>,
-        queue: &impl PacketQueue,
+        around: &Surroundings<'_, R, impl PacketQueue>,
         number: usize,
         message: &Message,
     ) {
-        let arrived =
-            Arrived { from: message.from, origin: Origin { socket: number, local: message.local }, ecn: message.ecn };
+        let counters = around.routing.counters();
+        let origin = Origin { socket: number, local: message.local };
+        let source = Source { address: message.from, origin, ecn: message.ecn };
         if message.len == 0 {
-            routing.counters().count_drop(DropReason::Truncated);
+            counters.count_drop(DropReason::Truncated);
         }
-        let mut tally = Tally::default();
-        let mut current = None;
+        let mut current: Option<Run> = None;
         let mut start = 0;
         let mut room = BATCH;
         while start < message.len {
             let at = start..message.len.min(start.saturating_add(message.segment.max(1)));
             start = at.end;
+            // The SA is looked up once for all datagrams of a run.
             let spi = spi_at(&self.buffer, &at);
-            if current.map(|(known, _)| known) != spi {
-                self.settle(current.take(), &mut tally, arrived);
-                current = spi.and_then(|spi| Some((spi, self.find(spi, mailbox)?)));
+            if current.as_ref().map(|run| run.spi) != spi {
+                self.settle(current.take());
+                current = spi.and_then(|spi| Some(Run::new(spi, self.find(spi, around.mailbox)?, source)));
             }
-            let Some((_, place)) = current else {
+            let Some(run) = &mut current else {
                 let reason = if spi.is_none() { DropReason::Truncated } else { DropReason::UnknownSpi };
-                routing.counters().count_drop(reason);
+                counters.count_drop(reason);
                 continue;
             };
+            // The coalescer takes no more than `BATCH` packets at a time.
             if room == 0 {
-                self.write(queue, routing);
+                self.write(around);
                 room = BATCH;
             }
             room -= 1;
-            self.handle_datagram(routing, place, at, arrived, &mut tally);
+            self.handle_datagram(around.routing, at, run);
         }
-        self.settle(current, &mut tally, arrived);
-        self.write(queue, routing);
+        self.settle(current);
+        self.write(around);
     }
 
     /// The place of an SA. One that is being installed right now counts: its peer may already send.
@@ -166,16 +186,9 @@ impl<S: Carried> Receive<S> {
         self.table.place(spi)
     }
 
-    fn handle_datagram<R: Routing<Session = S>>(
-        &mut self,
-        routing: &R,
-        place: usize,
-        at: Range<usize>,
-        arrived: Arrived,
-        tally: &mut Tally,
-    ) {
-        let handled = self.open(routing, place, at, arrived, tally);
-        if let (Err(reason), Some(entry)) = (handled, self.table.entry(place)) {
+    fn handle_datagram<R: Routing<Session = S>>(&mut self, routing: &R, at: Range<usize>, run: &mut Run) {
+        let handled = self.open(routing, at, run);
+        if let (Err(reason), Some(entry)) = (handled, self.table.entry(run.place)) {
             entry.session.carriers().counters().count_drop(reason);
         }
     }
@@ -184,73 +197,72 @@ impl<S: Carried> Receive<S> {
     fn open<R: Routing<Session = S>>(
         &mut self,
         routing: &R,
-        place: usize,
         at: Range<usize>,
-        arrived: Arrived,
-        tally: &mut Tally,
+        run: &mut Run,
     ) -> Result<(), DropReason> {
-        let entry = self.table.entry_mut(place).ok_or(DropReason::UnknownSpi)?;
+        let entry = self.table.entry_mut(run.place).ok_or(DropReason::UnknownSpi)?;
         if entry.session.carriers().is_closed() {
             return Err(DropReason::NotConnected);
         }
         let datagram = self.buffer.get_mut(at.clone()).ok_or(DropReason::Truncated)?;
         let opened = entry.sa.open(datagram)?;
         let newest = opened.arrival == Arrival::Newest;
-        tally.late += u64::from(!newest);
+        run.late += u64::from(!newest);
         let inside = opened.range();
         let inside = at.start + inside.start..at.start + inside.end;
         let packet = self.buffer.get_mut(inside.clone()).ok_or(DropReason::Truncated)?;
         let is_dummy = opened.next_header == NextHeader::Nothing;
         if let Some(probe) = Probe::decode(packet).filter(|_| is_dummy) {
-            // Its bytes count once: they allow as many to an address that is not proven.
-            entry.report(arrived, at.len(), newest, Some(probe));
+            // Its bytes are reported here and nowhere else: as many may be sent to an address that is not proven.
+            entry.report(run.source, at.len(), newest, Some(probe));
             return Ok(());
         }
-        tally.datagrams += 1;
-        tally.len += at.len();
-        tally.newest |= newest;
+        run.datagrams += 1;
+        run.len += at.len();
+        run.newest |= newest;
         if is_dummy {
             return Ok(());
         }
         let congested = std::mem::take(&mut self.sign_due);
-        ecn::decapsulate(packet, if congested { ecn::CE } else { arrived.ecn })?;
+        ecn::decapsulate(packet, if congested { ecn::CE } else { run.source.ecn })?;
         let ip = IpPacket::parse(packet)?;
         routing.admit(&entry.session, &ip)?;
         self.coalescer.handle_packet(&self.buffer, inside, &ip, opened.next_header.is_vouched())?;
-        tally.packets += 1;
-        tally.bytes += ip.len as u64;
+        run.packets += 1;
+        run.bytes += ip.len as u64;
         Ok(())
     }
 
-    /// Counts what one message brought for one SA, and tells the control side if it has to know.
-    fn settle(&mut self, current: Option<(u32, usize)>, tally: &mut Tally, arrived: Arrived) {
-        let tally = std::mem::take(tally);
-        let Some(entry) = current.and_then(|(_, place)| self.table.entry_mut(place)) else { return };
+    /// Counts what a run brought, and tells the control side if it has to know.
+    fn settle(&mut self, run: Option<Run>) {
+        let Some(run) = run else { return };
+        let Some(entry) = self.table.entry_mut(run.place) else { return };
         let carriers = entry.session.carriers();
-        carriers.counters().count_reordered(tally.late);
+        carriers.counters().count_reordered(run.late);
         if !entry.wants_rekey && entry.sa.wants_rekey() {
             entry.wants_rekey = true;
             carriers.note_rekey();
         }
-        if tally.datagrams == 0 {
+        if run.datagrams == 0 {
             return;
         }
-        carriers.counters().count_rx(tally.packets, tally.bytes);
-        let proven = carriers.esp().as_ref().is_some_and(|route| route.to == arrived.from);
-        if !entry.announced || !proven && entry.is_worth_reporting(arrived.from) {
-            entry.report(arrived, tally.len, tally.newest, None);
+        carriers.counters().count_rx(run.packets, run.bytes);
+        let address = run.source.address;
+        let is_proven = carriers.esp().as_ref().is_some_and(|route| route.to == address);
+        if !entry.announced || !is_proven && entry.is_worth_reporting(address) {
+            entry.report(run.source, run.len, run.newest, None);
         }
     }
 
     /// Writes everything collected to the TUN device.
-    fn write<R: Routing<Session = S>>(&mut self, queue: &impl PacketQueue, routing: &R) {
+    fn write<R: Routing<Session = S>>(&mut self, around: &Surroundings<'_, R, impl PacketQueue>) {
         let Self { buffer, coalescer, table, .. } = self;
         let lost = |lost: Lost<'_>| {
             let session = session_at(table, lost.buffer, lost.start);
-            let counters = session.map_or_else(|| routing.counters(), |session| session.carriers().counters());
+            let counters = session.map_or_else(|| around.routing.counters(), |session| session.carriers().counters());
             counters.count_drops(lost.packets, DropReason::TunWriteFailed);
         };
-        if let Some(error) = write_runs(coalescer, buffer, |pieces| queue.write_vectored(pieces), lost) {
+        if let Some(error) = write_runs(coalescer, buffer, |pieces| around.queue.write_vectored(pieces), lost) {
             tracing::warn!(%error, "this kernel refuses superpackets; packets go to it one by one from now on");
             coalescer.set_segments(1, 1);
         }
@@ -270,9 +282,9 @@ fn session_at<'a, S>(table: &'a Table<S>, buffer: &[u8], start: usize) -> Option
 }
 
 impl<S> Entry<S> {
-    fn report(&mut self, arrived: Arrived, len: usize, newest: bool, probe: Option<Probe>) {
-        let Arrived { from, origin, .. } = arrived;
-        let report = Report { epoch: self.epoch, from, origin, len, newest, probe };
+    fn report(&mut self, source: Source, len: usize, newest: bool, probe: Option<Probe>) {
+        let Source { address, origin, .. } = source;
+        let report = Report { epoch: self.epoch, from: address, origin, len, newest, probe };
         if self.reports.try_send(report).is_ok() {
             self.announced = true;
         }

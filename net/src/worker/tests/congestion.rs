@@ -3,7 +3,7 @@
 use adit_proto::packet::ecn;
 
 use super::super::mailbox::{Command, Mailbox};
-use super::super::receive::Receive;
+use super::super::receive::{Receive, Surroundings};
 use super::*;
 use crate::tun::Tun;
 
@@ -57,7 +57,8 @@ impl Scene {
     /// The worker takes a message; whether there was one.
     fn take(&mut self) -> bool {
         thread::sleep(WORK);
-        self.receive.step(&self.router, &self.mailbox, &*self.tun.queues()[0], 0, &self.socket).is_some()
+        let around = Surroundings { routing: &self.router, mailbox: &self.mailbox, queue: &*self.tun.queues()[0] };
+        self.receive.step(&around, 0, &self.socket).is_some()
     }
 
     /// The ECN bits of the packets of each message that came in since this was last asked.

@@ -3,7 +3,7 @@
 use adit_proto::esp::packet::sealed_len;
 
 use super::super::mailbox::Command;
-use super::super::receive::Receive;
+use super::super::receive::{Receive, Surroundings};
 use super::*;
 
 const KINDS: [(bool, Checksums); 2] = [(true, Checksums::Partial), (false, Checksums::Full)];
@@ -337,20 +337,21 @@ fn command_that_still_waits_counts_for_the_packet_that_needs_it() {
         let sessions = vec![("10.9.0.2".parse().unwrap(), Arc::clone(&session))];
         let router = Router { sessions, counters: Counters::default() };
         let (mailbox, mut receive) = (Mailbox::new().unwrap(), Receive::new());
+        let around = Surroundings { routing: &router, mailbox: &mailbox, queue: &*tun.queues()[0] };
         let (reports, mut heard) = mpsc::channel(1);
         let (inside, port) = joined();
         peer.send_packets(&flow(Udp::to(port, Checksums::Full), &payloads(3, 9)), false);
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports };
         mailbox.put(Command::Install(Box::new(installation)));
-        assert!(receive.step(&router, &mailbox, &*tun.queues()[0], 0, &socket).is_some());
+        assert!(receive.step(&around, 0, &socket).is_some());
         assert_eq!(datagrams(&inside, 3).0, payloads(3, 9));
         assert!(heard.try_recv().is_ok());
         // Nor does it wait longer to be told otherwise.
         mailbox.put(Command::Retire(spis[0]));
         receive.apply(mailbox.take());
         peer.send_packets(&flow(Udp::to(port, Checksums::Full), &payloads(3, 9)), false);
-        assert!(receive.step(&router, &mailbox, &*tun.queues()[0], 0, &socket).is_some());
-        assert!(receive.step(&router, &mailbox, &*tun.queues()[0], 0, &socket).is_none());
+        assert!(receive.step(&around, 0, &socket).is_some());
+        assert!(receive.step(&around, 0, &socket).is_none());
         assert_eq!(drops(&router.counters, DropReason::UnknownSpi), 3);
     });
 }
