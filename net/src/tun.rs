@@ -10,7 +10,7 @@ mod open;
 mod scratch;
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,6 +65,17 @@ impl Tun {
         let opened = open::open(name, queues, offload)?;
         let queues = opened.into_iter().map(|device| Arc::new(Queue { device, single: AtomicBool::new(false) }));
         Ok(Self { name: name.to_owned(), queues: queues.collect() })
+    }
+
+    /// Takes over a device of one queue that somebody else has opened and set up, as an embedder without CAP_NET_ADMIN has it from a
+    /// system service. It has to be a TUN device with virtio-net headers (`IFF_VNET_HDR`) and without packet information
+    /// (`IFF_NO_PI`); its offloads stay as they are.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is another kind of device; `EBADFD` or `ENOTTY` if the descriptor is no device.
+    pub fn from_fd(descriptor: OwnedFd) -> io::Result<Self> {
+        let (name, device) = open::adopt(descriptor)?;
+        Ok(Self { name, queues: vec![Arc::new(Queue { device, single: AtomicBool::new(false) })] })
     }
 
     /// The device's name, such as `adit0`.

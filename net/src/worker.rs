@@ -18,6 +18,7 @@ mod transmit;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -32,8 +33,8 @@ use tokio::sync::mpsc;
 use crate::carrier::counters::Counters;
 use crate::carrier::esp::Cipher;
 use crate::carrier::{Carried, Origin};
-use crate::tun::Queue;
-use crate::udp::EspSocket;
+use crate::tun::PacketQueue;
+use crate::udp::{DatagramSocket, EspSocket};
 
 pub use event_loop::Worker;
 pub use handle::WorkersHandle;
@@ -65,16 +66,16 @@ pub trait Routing: Send + Sync + 'static {
     fn counters(&self) -> &Counters;
 }
 
-/// How workers work; the defaults were found by measurement.
+/// How workers work. `docs/benchmarks.md` has the measurements behind the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How often a worker that has just moved superpackets yields to others before it sleeps.
+    /// How often a worker that has just moved superpackets yields to other threads before it sleeps.
     pub yields: u32,
 }
 
 impl Default for Settings {
-    /// No yields. Where client, gateway and traffic share two cores, 20 cost a tenth of one TCP stream's rate, and
-    /// several times the round-trip time beside other programs: who yields waits for its turn, who sleeps is woken ahead of others.
+    /// No yields. Where client, gateway and other programs share few cores, yielding costs throughput and round-trip time: a
+    /// thread that yields has to wait for its next turn, while the kernel runs a thread that slept and is woken soon.
     fn default() -> Self {
         Self { yields: 0 }
     }
@@ -121,7 +122,8 @@ pub trait DataPlane<S>: Send + Sync {
     /// Drops an inbound SA, if there is one, and gives its index back.
     fn retire(&self, spi: Spi);
 
-    /// Where datagrams to `to` leave, before any came from there.
+    /// Where datagrams to `to` leave, before any came from there. If no socket reaches `to`, sending from there fails with
+    /// `NotConnected`.
     fn origin(&self, to: SocketAddr) -> Origin;
 
     /// Sends one datagram. Never waits.
@@ -132,33 +134,41 @@ pub trait DataPlane<S>: Send + Sync {
 }
 
 /// The running workers; dropping them stops and joins their threads.
-pub struct Workers<S> {
-    handle: Arc<WorkersHandle<S>>,
+pub struct Workers<S, D = EspSocket> {
+    handle: Arc<WorkersHandle<S, D>>,
     mailboxes: Vec<Arc<Mailbox<S>>>,
     threads: Vec<JoinHandle<()>>,
     failures: mpsc::Receiver<io::Error>,
 }
 
-impl<S: Carried> Workers<S> {
+impl<S: Carried, D: DatagramSocket + AsFd + Send + Sync + 'static> Workers<S, D> {
     /// Starts one worker for each of `queues`, with the sockets at the same position of `sockets`: the same number for each,
-    /// none where there is no ESP. All must be non-blocking.
+    /// none where there is no ESP.
+    ///
+    /// A worker sleeps in poll(2) until one of the descriptors has something to read. None of them may block: reading one says
+    /// `WouldBlock` when it has nothing.
     ///
     /// # Errors
     /// `InvalidInput` for more than [`MAX_SOCKETS`] on one worker; else the system gives no thread or no event descriptor.
     ///
     /// # Panics
     /// If there are not as many lists of sockets as queues.
-    pub fn start<R: Routing<Session = S>>(
+    pub fn start<R, Q>(
         routing: &Arc<R>,
-        queues: &[Arc<Queue>],
-        sockets: Vec<Vec<Arc<EspSocket>>>,
+        queues: &[Arc<Q>],
+        sockets: Vec<Vec<Arc<D>>>,
         settings: Settings,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Self>
+    where
+        R: Routing<Session = S>,
+        Q: PacketQueue + AsFd + Send + Sync + 'static,
+    {
         assert_eq!(queues.len(), sockets.len(), "each worker has one queue and its own sockets");
         if sockets.iter().any(|sockets| sockets.len() > MAX_SOCKETS) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mailboxes = queues.iter().map(|_| Mailbox::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
+        // The sockets of all workers have the same addresses, so the control side uses those of the first one.
         let first_sockets = sockets.first().cloned().unwrap_or_default();
         let handle = Arc::new(WorkersHandle::new(mailboxes.clone(), first_sockets));
         let (failed, failures) = mpsc::channel(queues.len().max(1));
@@ -168,10 +178,11 @@ impl<S: Carried> Workers<S> {
             let worker = Worker::new(Arc::clone(routing), Arc::clone(queue), sockets, mailbox, settings);
             let failed = failed.clone();
             let thread = std::thread::Builder::new().name(format!("adit-worker-{number}")).spawn(move || {
-                // A tunnel of which a part stands still is worse than none.
+                // A panic of one worker is told like a failure, so that the tunnel ends: one of which a part stands still is worse
+                // than none.
                 let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
                 if let Err(error) = ended.unwrap_or_else(|_panic| Err(io::Error::other("a worker panicked"))) {
-                    // Who waits hears of the first; the others say the same.
+                    // Whoever waits hears of the first failure; the others have the same cause.
                     failed.try_send(error).ok();
                 }
             })?;
@@ -181,7 +192,7 @@ impl<S: Carried> Workers<S> {
     }
 
     /// How the control side reaches the workers.
-    pub fn handle(&self) -> &Arc<WorkersHandle<S>> {
+    pub fn handle(&self) -> &Arc<WorkersHandle<S, D>> {
         &self.handle
     }
 
@@ -191,7 +202,7 @@ impl<S: Carried> Workers<S> {
     }
 }
 
-impl<S> Drop for Workers<S> {
+impl<S, D> Drop for Workers<S, D> {
     fn drop(&mut self) {
         for mailbox in &self.mailboxes {
             mailbox.stop();

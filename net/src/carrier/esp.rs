@@ -1,7 +1,5 @@
 //! The shell of the ESP carrier: its cipher, and what keeps the SAs of a session alive.
 
-use aws_lc_rs::rand;
-
 pub mod cipher;
 pub mod control;
 pub mod key_exchange;
@@ -10,9 +8,7 @@ pub mod key_log;
 pub use cipher::Cipher;
 pub use control::{EspControl, EspError, EspSettings, EspSetup, Exporter, exporter_secret};
 
-/// Random bytes.
+/// Random bytes of the system.
 fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    rand::fill(&mut bytes).expect("the system has randomness: TLS came before");
-    bytes
+    adit_program::random::random().expect("the system has randomness: TLS came before")
 }

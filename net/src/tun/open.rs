@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use libc::{IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TUN, IFF_TUN_EXCL, IFF_VNET_HDR, IFNAMSIZ};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::offload;
 
@@ -13,6 +14,7 @@ const PATH: &str = "/dev/net/tun";
 
 mod ioctl {
     nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_read_bad!(tun_get_iff, libc::TUNGETIFF, libc::ifreq);
 }
 
 /// Opens `queues` queues of a new device. Later ones join the device the first one made.
@@ -29,6 +31,28 @@ pub(super) fn open(name: &str, queues: usize, offload: bool) -> io::Result<Vec<t
         own(name, descriptor)
     };
     (0..queues).map(open_queue).collect()
+}
+
+/// Takes over a queue that somebody else has opened; returns the name of its device as well.
+pub(super) fn adopt(descriptor: OwnedFd) -> io::Result<(String, tun::Device)> {
+    let mut request = request("any", 0)?;
+    // SAFETY: the descriptor is open, and the kernel writes one `ifreq`, which outlives the call.
+    #[expect(unsafe_code, reason = "an ioctl no crate wraps")]
+    unsafe { ioctl::tun_get_iff(descriptor.as_raw_fd(), &raw mut request) }?;
+    // SAFETY: TUNGETIFF fills in the flags, and any bits are valid flags.
+    #[expect(unsafe_code, reason = "a union of the C library")]
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    let wanted = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
+    if flags & wanted != wanted {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a tun device with virtio-net headers alone"));
+    }
+    let name: Vec<u8> =
+        request.ifr_name.iter().map(|byte| byte.cast_unsigned()).take_while(|&byte| byte != 0).collect();
+    let name = String::from_utf8(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let status = OFlag::from_bits_retain(fcntl(&descriptor, FcntlArg::F_GETFL)?);
+    fcntl(&descriptor, FcntlArg::F_SETFL(status | OFlag::O_NONBLOCK))?;
+    let device = own(&name, descriptor)?;
+    Ok((name, device))
 }
 
 /// Opens the clone device and makes it a queue of the device called `name`.

@@ -97,6 +97,37 @@ fn what_cannot_be_a_device_is_refused() {
 }
 
 #[test]
+fn device_that_somebody_else_opened_is_taken_over() {
+    in_namespace(|| {
+        let opened = device(1, true, "10.9.0.1/24");
+        let given = opened.queues()[0].as_fd().try_clone_to_owned().unwrap();
+        nix::fcntl::fcntl(&given, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+        let taken = Tun::from_fd(given).unwrap();
+        drop(opened);
+        assert_eq!((taken.name(), taken.queues().len()), (LINK, 1));
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(b"packet", "10.9.0.2:53").unwrap();
+        assert!(next(&taken.queues()[0]).is_some_and(|packet| packet.ends_with(b"packet")));
+        while read(&taken.queues()[0]).is_ok() {}
+        assert_eq!(
+            read(&taken.queues()[0]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock,
+            "it does not block any more"
+        );
+    });
+}
+
+#[test]
+fn what_is_no_device_with_virtio_headers_is_not_taken_over() {
+    in_namespace(|| {
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        assert_eq!(Tun::from_fd(file.into()).err().and_then(|error| error.raw_os_error()), Some(libc::ENOTTY));
+        let unattached = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        assert_eq!(Tun::from_fd(unattached.into()).err().and_then(|error| error.raw_os_error()), Some(libc::EBADFD));
+    });
+}
+
+#[test]
 fn queue_of_a_deleted_device_fails() {
     in_namespace(|| {
         let tun = device(2, true, "10.9.0.1/24");

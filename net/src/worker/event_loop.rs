@@ -127,7 +127,7 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
     }
 }
 
-impl<R: Routing> Worker<R> {
+impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D> {
     /// A turn that takes a tenth longer than it needs, so that tests know whether a comparison of builds finds that.
     #[cfg(feature = "slow-packets")]
     fn slow_turn(&mut self, ready: Ready) -> io::Result<Moved> {

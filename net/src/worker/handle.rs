@@ -5,18 +5,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adit_program::random::random;
 use adit_proto::esp::spi::Spi;
 
 use super::mailbox::{Command, Mailbox};
 use super::{DataPlane, Installation};
 use crate::carrier::{Carried, Origin};
-use crate::udp::{DatagramSocket as _, EspSocket};
+use crate::udp::{DatagramSocket, EspSocket};
 
 /// Installs and retires SAs, and sends what is not a packet.
-pub struct WorkersHandle<S> {
+pub struct WorkersHandle<S, D = EspSocket> {
     mailboxes: Vec<Arc<Mailbox<S>>>,
-    /// Those of the first worker: all workers' sockets share their addresses.
-    sockets: Vec<Arc<EspSocket>>,
+    /// Those of the first worker: the sockets of all workers have the same addresses.
+    sockets: Vec<Arc<D>>,
     indexes: Mutex<Indexes>,
 }
 
@@ -26,8 +27,8 @@ struct Indexes {
     per_worker: Vec<usize>,
 }
 
-impl<S> WorkersHandle<S> {
-    pub(super) fn new(mailboxes: Vec<Arc<Mailbox<S>>>, sockets: Vec<Arc<EspSocket>>) -> Self {
+impl<S, D> WorkersHandle<S, D> {
+    pub(super) fn new(mailboxes: Vec<Arc<Mailbox<S>>>, sockets: Vec<Arc<D>>) -> Self {
         let per_worker = vec![0; mailboxes.len()];
         Self { mailboxes, sockets, indexes: Mutex::new(Indexes { taken: HashSet::new(), per_worker }) }
     }
@@ -48,13 +49,15 @@ impl<S> WorkersHandle<S> {
     }
 }
 
-impl<S: Carried> DataPlane<S> for WorkersHandle<S> {
+impl<S: Carried, D: DatagramSocket + Send + Sync> DataPlane<S> for WorkersHandle<S, D> {
     fn claim_spi(&self) -> Option<Spi> {
         let mut indexes = self.indexes();
         let (worker, _fewest) = indexes.per_worker.iter().enumerate().min_by_key(|(_, count)| **count)?;
-        let spi = Spi::choose(u8::try_from(worker).ok()?, random, |spi| indexes.taken.contains(&spi))?;
+        let worker = u8::try_from(worker).ok()?;
+        let number = || u32::from_ne_bytes(random().expect("the system has randomness: TLS came before"));
+        let spi = Spi::choose(worker, number, |spi| indexes.taken.contains(&spi))?;
         indexes.taken.insert(spi);
-        indexes.per_worker[worker] += 1;
+        indexes.per_worker[usize::from(worker)] += 1;
         Some(spi)
     }
 
@@ -73,20 +76,17 @@ impl<S: Carried> DataPlane<S> for WorkersHandle<S> {
     }
 
     fn origin(&self, to: SocketAddr) -> Origin {
-        let reaches = |socket: &EspSocket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4());
-        // An IPv6 wildcard reaches both.
-        let socket = self.sockets.iter().position(|socket| reaches(socket)).unwrap_or(0);
-        Origin { socket, local: None }
+        let find = |fits: fn(SocketAddr, SocketAddr) -> bool| {
+            self.sockets.iter().position(|socket| socket.local_addr().is_ok_and(|local| fits(local, to)))
+        };
+        let socket = find(|local, to| local.is_ipv4() == to.is_ipv4())
+            // An IPv6 wildcard takes IPv4 as well.
+            .or_else(|| find(|local, to| to.is_ipv4() && local.ip().is_unspecified()));
+        Origin { socket: socket.unwrap_or(self.sockets.len()), local: None }
     }
 
     fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = self.sockets.get(origin.socket).ok_or(io::ErrorKind::NotConnected)?;
         socket.send(to, origin.local, datagram, datagram.len(), 0).error.map_or(Ok(()), Err)
     }
-}
-
-/// A random number; if the system has none, one that makes SPIs collide until claiming them fails.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    aws_lc_rs::rand::fill(&mut bytes).map_or(0, |()| u32::from_ne_bytes(bytes))
 }

@@ -11,6 +11,7 @@ use adit_proto::offload::split::Checksums;
 use nix::sys::socket::{setsockopt, sockopt};
 
 mod congestion;
+mod embedded;
 mod full;
 mod held;
 mod lifecycle;
@@ -20,7 +21,7 @@ mod transmit;
 pub(crate) mod world;
 
 use super::*;
-use crate::udp::{DatagramSocket as _, bind_any};
+use crate::udp::bind_any;
 use adit_testing::namespace::in_namespace;
 use world::*;
 

@@ -13,8 +13,7 @@ use adit_proto::queue::patience::PATIENCE as HELD;
 
 use super::super::transmit::Transmit;
 use super::*;
-use crate::tun::PacketQueue;
-use crate::udp::{DatagramSocket, MAX_BYTES, Message, Sent};
+use crate::udp::{MAX_BYTES, Message, Sent};
 
 /// Bytes of each payload and, with its headers, of each packet: as much as the route takes.
 const PAYLOAD: u16 = MTU - 28;
