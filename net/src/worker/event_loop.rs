@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,9 +23,13 @@ const SINGLES: usize = 8;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
-/// How soon a full socket is tried again, in milliseconds: the shortest that poll(2) sleeps at all. Three tries fit in
-/// the patience of the transmit side, and 125 KB leave a card of 1 Gbit/s between two.
+/// How soon a full socket is tried again, in milliseconds: the shortest time that poll(2) sleeps at all. Three tries fit in
+/// the patience of the transmit side, and a link of 1 Gbit/s carries 125 KB between two of them.
 const RETRY_MS: u16 = 1;
+
+/// Whether every turn takes a tenth longer than it needs. The feature exists so that a maintainer can see whether a comparison
+/// of builds finds a slower one (`docs/comparing.md`, "Trusting a machine"). A build without it has no trace of this.
+const IS_SLOWED: bool = cfg!(feature = "slow-packets");
 
 /// What may have something to read.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +65,7 @@ impl Moved {
     }
 }
 
-/// One worker and all it owns.
+/// One worker and all that it owns.
 pub struct Worker<R: Routing, Q = Queue, D = EspSocket> {
     routing: Arc<R>,
     queue: Arc<Q>,
@@ -82,7 +87,8 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         Self { routing, queue, mailbox, transmit, receive, settings }
     }
 
-    /// Makes a worker without a thread, for who measures what it does: nobody else reaches it.
+    /// Makes a worker without a thread, which moves packets only in [`Self::step`]. It is for measurements: no control side can
+    /// reach it.
     ///
     /// # Errors
     /// The system gives no event descriptor.
@@ -104,7 +110,7 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         Ok(self.turn(Ready::PERHAPS_ALL)? != Moved::Nothing)
     }
 
-    /// Moves a bounded number of packets in each direction.
+    /// Moves a bounded number of packets in each direction, and sends all that was collected.
     fn turn(&mut self, ready: Ready) -> io::Result<Moved> {
         let mut moved = Moved::Nothing;
         let mut left = if ready.queue { BUDGET * SINGLES } else { 0 };
@@ -128,27 +134,12 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
 }
 
 impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D> {
-    /// A turn that takes a tenth longer than it needs, so that tests know whether a comparison of builds finds that.
-    #[cfg(feature = "slow-packets")]
-    fn slow_turn(&mut self, ready: Ready) -> io::Result<Moved> {
-        let started = std::time::Instant::now();
-        let moved = self.turn(ready)?;
-        let enough = started.elapsed().mul_f64(1.1);
-        while moved != Moved::Nothing && started.elapsed() < enough {
-            std::hint::spin_loop();
-        }
-        Ok(moved)
-    }
-
     /// Moves packets until it is stopped, or fails because the TUN device is gone.
     pub(super) fn run(mut self) -> io::Result<()> {
         let (mut yields, mut ready) = (0, Ready::PERHAPS_ALL);
         while !self.mailbox.is_stopped() {
             self.receive.apply(self.mailbox.take());
-            #[cfg(not(feature = "slow-packets"))]
-            let moved = self.turn(ready)?;
-            #[cfg(feature = "slow-packets")]
-            let moved = self.slow_turn(ready)?;
+            let moved = if IS_SLOWED { stretched(|| self.turn(ready))? } else { self.turn(ready)? };
             ready = match moved {
                 // More of them follow most of the time.
                 Moved::Superpackets => {
@@ -156,13 +147,14 @@ impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D
                     Ready::PERHAPS_ALL
                 }
                 Moved::Nothing if yields > 0 => {
-                    // The other end of a transfer runs now, or nobody does; both are cheaper than sleeping and being woken. After single
-                    // packets it would be the wrong guess, and who sleeps is woken ahead of others.
+                    // The other end of a transfer may run now. If nobody wants to, yielding is still cheaper than sleeping and being
+                    // woken. After single packets there is no yielding: the next one rarely comes at once.
                     yields -= 1;
                     std::thread::yield_now();
                     Ready::PERHAPS_ALL
                 }
-                // Whoever waits for these packets often waits for this core too: one call, not one for each descriptor, lets it run.
+                // The program that waits for these packets often waits for this core as well. One call of poll(2) lets it run; trying
+                // to read from each descriptor would take one call each.
                 Moved::Packets | Moved::Nothing => self.wait()?,
             };
         }
@@ -174,29 +166,42 @@ impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D
         self.transmit.forget();
         let mut wanted: [PollFd<'_>; PLACES] =
             std::array::from_fn(|_| PollFd::new(self.queue.as_fd(), PollFlags::POLLIN));
-        // What a full socket refused is tried again soon: that it is half empty, of which poll(2) would tell, comes too late.
-        let holds = self.transmit.is_waiting();
-        let patience = if holds { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
-        if let Some(queue) = wanted.first_mut().filter(|_| holds) {
+        // While a full socket holds packets up, nothing is read from the queue, and the socket is tried again soon. poll(2) would say
+        // that it can be written only once it is half empty, which is too late.
+        let is_held_up = self.transmit.is_waiting();
+        let timeout = if is_held_up { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
+        if let Some(queue) = wanted.first_mut().filter(|_| is_held_up) {
             queue.set_events(PollFlags::empty());
         }
+        // The mailbox and the sockets take the next places.
         let others = std::iter::once(self.mailbox.as_fd()).chain(self.transmit.sockets().iter().map(AsFd::as_fd));
         let mut count = 1;
         for (place, fd) in wanted.iter_mut().skip(1).zip(others) {
             *place = PollFd::new(fd, PollFlags::POLLIN);
             count += 1;
         }
-        match poll(&mut wanted[..count], patience) {
+        match poll(&mut wanted[..count], timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // An event without a name is one, too.
+        // An event that has no name here counts as well: reading shows what it is.
         let mut some = wanted[..count].iter().map(|place| place.any() != Some(false));
-        let queue = some.next() == Some(true) || holds;
+        let queue = some.next() == Some(true) || is_held_up;
         if some.next() == Some(true) {
             self.mailbox.clear();
         }
         let sockets = some.enumerate().fold(0, |bits, (number, some)| bits | u32::from(some) << number);
         Ok(Ready { queue, sockets })
     }
+}
+
+/// Makes a turn that moved something take a tenth longer.
+fn stretched(turn: impl FnOnce() -> io::Result<Moved>) -> io::Result<Moved> {
+    let started = Instant::now();
+    let moved = turn()?;
+    let enough = started.elapsed().mul_f64(1.1);
+    while moved != Moved::Nothing && started.elapsed() < enough {
+        std::hint::spin_loop();
+    }
+    Ok(moved)
 }
