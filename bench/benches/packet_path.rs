@@ -2,15 +2,15 @@
 //!
 //! `cargo bench -p adit-bench` does all, `cargo bench -p adit-bench -- esp/seal` those with this in their names.
 
-#[path = "../../net/tests/allocations/counting.rs"]
-mod counting;
-
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use adit_bench::micro::{Subject, Work, catalogue};
-use counting::allocations;
+use adit_testing::counting_allocator::{CountingAllocator, allocations};
 use criterion::{Criterion, Throughput};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Rounds in which allocations are counted.
 const COUNTED: u32 = 16;

@@ -1,9 +1,10 @@
 //! No part of the packet path allocates once it is warm: counted in the whole process, in which nothing else runs.
 
-#[path = "../../net/tests/allocations/counting.rs"]
-mod counting;
-
 use adit_bench::micro::{Subject, catalogue};
+use adit_testing::counting_allocator::{self, CountingAllocator};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Rounds to count.
 const ROUNDS: usize = 8;
@@ -12,9 +13,9 @@ fn allocations(subject: &Subject) -> usize {
     let mut work = subject.warm();
     let round = |_| {
         work.prepare();
-        let before = counting::allocations();
+        let before = counting_allocator::allocations();
         work.run();
-        counting::allocations() - before
+        counting_allocator::allocations() - before
     };
     (0..ROUNDS).map(round).sum()
 }

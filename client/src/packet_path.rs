@@ -147,39 +147,11 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    use adit_net::carrier::{Carried as _, Carrier};
-    use adit_net::packet_buffer::PacketBuffer;
-    use tokio::sync::mpsc;
+    use adit_net::carrier::Carried as _;
+    use adit_net::testing::Keeper;
 
     use super::*;
     use adit_testing::namespace::{in_namespace_async, ip, up};
-
-    /// A connection that hands packets to the test.
-    struct Caught {
-        packets: mpsc::Sender<Vec<u8>>,
-        counters: Arc<Counters>,
-    }
-
-    impl Carrier for Caught {
-        fn name(&self) -> &'static str {
-            "quic"
-        }
-
-        fn mtu(&self) -> u16 {
-            1400
-        }
-
-        fn counters(&self) -> &Arc<Counters> {
-            &self.counters
-        }
-
-        fn send(&self, packets: &mut Vec<PacketBuffer>) {
-            for packet in packets.drain(..) {
-                self.counters.count_tx(1, packet.packet().len() as u64);
-                self.packets.try_send(packet.packet().to_vec()).unwrap();
-            }
-        }
-    }
 
     /// A packet path over the device `adit0`, which is up, has the address 10.64.3.2, and carries nothing of its own accord.
     fn path(settings: PacketPathSettings) -> PacketPath {
@@ -189,8 +161,8 @@ mod tests {
         path
     }
 
-    fn session(carrier: Caught) -> Arc<TunnelSession> {
-        let session = TunnelSession::new(Arc::new(carrier));
+    fn session(carrier: &Arc<Keeper>) -> Arc<TunnelSession> {
+        let session = TunnelSession::new(Arc::<Keeper>::clone(carrier));
         session.set_addresses(&["10.64.3.2/32".parse().unwrap()]);
         Arc::new(session)
     }
@@ -207,12 +179,14 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             for _connection in 0..2 {
-                let (caught, mut packets) = mpsc::channel(64);
-                let session = session(Caught { packets: caught, counters: Arc::default() });
+                let keeper = Arc::new(Keeper::new(1400));
+                let session = session(&keeper);
                 path.begin(&session);
                 host.send_to(b"hello", to).unwrap();
-                let packet = tokio::time::timeout(Duration::from_secs(5), packets.recv()).await.unwrap();
-                assert!(packet.unwrap().ends_with(b"hello"));
+                while keeper.packets.lock().unwrap().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                assert!(keeper.packets.lock().unwrap()[0].ends_with(b"hello"));
                 session.carriers().close();
                 path.end(&session);
             }

@@ -234,7 +234,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::worker::tests::world::{MTU, route, sas, session};
+    use crate::testing::world::{MTU, route, sas, session};
 
     fn esp_route() -> EspRoute {
         let [near, far] = [1, 2].map(|random| Spi::new(0, random).unwrap());

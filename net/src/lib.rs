@@ -9,6 +9,8 @@ pub mod http;
 pub mod memory;
 pub mod packet_buffer;
 pub mod quic;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tls;
 pub mod tun;
 pub mod udp;

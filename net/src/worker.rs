@@ -216,4 +216,4 @@ impl<S, D> Drop for Workers<S, D> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -7,22 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_net::udp::{DatagramSocket as _, bind_any};
-use adit_net::{carrier, counters, packet_buffer, tun, udp, worker};
+use adit_net::testing::world::{PATIENCE, Peer, Udp, World, flow};
+use adit_net::udp::{DatagramSocket as _, EspSocket, bind_any};
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::offload::split::Checksums;
+use adit_testing::counting_allocator::{CountingAllocator, allocations};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Uid;
 
-#[path = "allocations/counting.rs"]
-mod counting;
-#[allow(dead_code, reason = "other tests use more of it")]
-#[path = "../src/worker/tests/world.rs"]
-mod world;
-
-use counting::allocations;
-use world::{PATIENCE, Peer, Udp, World, flow};
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Where packets into the tunnel go. Parsing it would allocate.
 const BEYOND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)), 53);
@@ -40,7 +35,7 @@ struct Traffic {
     sockets: [UdpSocket; 2],
     payload: Vec<u8>,
     /// Receives inside the tunnel.
-    inside: udp::EspSocket,
+    inside: EspSocket,
     buffer: Vec<u8>,
     /// Packets of each size for the socket inside, and room to seal them.
     packets: [Vec<Vec<u8>>; 2],

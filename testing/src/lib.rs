@@ -1,5 +1,8 @@
 //! What tests of several crates share. No program depends on it.
+//!
+//! One `unsafe` block is here beside those of `net` and `host`: an allocator that counts can only be made with it.
 
+pub mod counting_allocator;
 pub mod namespace;
 mod skip;
 mod wait;

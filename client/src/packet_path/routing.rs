@@ -57,37 +57,12 @@ impl Routing for ClientRouting {
 
 #[cfg(test)]
 mod tests {
-    use adit_net::carrier::Carrier;
-    use adit_net::packet_buffer::PacketBuffer;
+    use adit_net::testing::Keeper;
 
     use super::*;
 
-    /// A connection that takes nothing.
-    #[derive(Default)]
-    struct Nowhere {
-        counters: Arc<Counters>,
-    }
-
-    impl Carrier for Nowhere {
-        fn name(&self) -> &'static str {
-            "nowhere"
-        }
-
-        fn mtu(&self) -> u16 {
-            1400
-        }
-
-        fn counters(&self) -> &Arc<Counters> {
-            &self.counters
-        }
-
-        fn send(&self, packets: &mut Vec<PacketBuffer>) {
-            packets.drain(..).for_each(|_| self.counters.count_drop(DropReason::SendFailed));
-        }
-    }
-
     fn session(addresses: &[&str]) -> Arc<TunnelSession> {
-        let session = TunnelSession::new(Arc::new(Nowhere::default()));
+        let session = TunnelSession::new(Arc::new(Keeper::new(1400)));
         session.set_addresses(&addresses.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>());
         Arc::new(session)
     }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,16 +17,11 @@ mod lifecycle;
 mod receive;
 mod reports;
 mod transmit;
-pub(crate) mod world;
 
 use super::*;
+use crate::testing::world::*;
 use crate::udp::bind_any;
-use adit_testing::namespace::in_namespace;
-use world::*;
-
-fn ip(arguments: &str) {
-    assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
-}
+use adit_testing::namespace::{in_namespace, ip};
 
 /// A socket of this host inside the tunnel.
 fn local_v4() -> UdpSocket {

@@ -119,36 +119,14 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Instant;
 
-    use adit_net::carrier::Carrier;
-    use adit_net::carrier::counters::Counters;
-    use adit_net::packet_buffer::PacketBuffer;
+    use adit_net::testing::Keeper;
     use adit_proto::address_pool::Lease;
 
     use super::*;
     use crate::session::{Connection, Ending};
     use crate::store::{Device, DeviceKind};
 
-    #[derive(Default)]
-    struct Nowhere {
-        counters: Arc<Counters>,
-    }
-
-    impl Carrier for Nowhere {
-        fn name(&self) -> &'static str {
-            "none"
-        }
-        fn mtu(&self) -> u16 {
-            1280
-        }
-        fn counters(&self) -> &Arc<Counters> {
-            &self.counters
-        }
-        fn send(&self, packets: &mut Vec<PacketBuffer>) {
-            packets.clear();
-        }
-    }
-
-    impl Connection for Nowhere {
+    impl Connection for Keeper {
         fn remote(&self) -> SocketAddr {
             (Ipv4Addr::LOCALHOST, 1).into()
         }
@@ -165,7 +143,7 @@ mod tests {
             revoked_at: None,
         };
         let lease = Lease { v4: Some(Ipv4Addr::new(10, 64, 0, host)), v6: None };
-        Session::new(id, device, lease, Arc::new(Nowhere::default()), Instant::now())
+        Session::new(id, device, lease, Arc::new(Keeper::new(1280)), Instant::now())
     }
 
     fn address(host: u8) -> IpAddr {

@@ -1,11 +1,8 @@
 //! What workers work between: a TUN device in the thread's network namespace, a router, and a peer behind a UDP socket.
-//!
-//! Uses the public interface alone, so that a test of the whole process can include it.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,26 +16,26 @@ use adit_proto::esp::suite::Suite;
 use adit_proto::offload::split::Checksums;
 use adit_proto::packet::IpPacket;
 use adit_proto::packet::checksum::Checksum;
+use adit_testing::namespace::ip;
 use tokio::sync::mpsc;
 
+use super::Keeper;
 use crate::carrier::counters::Counters;
 use crate::carrier::esp::Cipher;
 use crate::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
-use crate::packet_buffer::PacketBuffer;
 use crate::tun::Tun;
 use crate::udp::{DatagramSocket as _, EspSocket, Group, Message, bind_any, bind_group};
 use crate::worker::{DataPlane, Installation, Report, Routing, Settings, Workers};
-use adit_host::{LinkSettings, Netlink};
 
 /// Of the TUN device.
-pub(crate) const MTU: u16 = 1420;
+pub const MTU: u16 = 1420;
 /// How long anything may take, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-pub(crate) const LINK: &str = "adit0";
+pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const LINK: &str = "adit0";
 
 /// A session of the tests.
-pub(crate) struct Session {
-    pub(crate) carriers: Carriers,
+pub struct Session {
+    pub carriers: Carriers,
 }
 
 impl Carried for Session {
@@ -47,39 +44,10 @@ impl Carried for Session {
     }
 }
 
-/// A carrier of a connection that keeps what it is given.
-pub(crate) struct Keeper {
-    pub(crate) packets: Mutex<Vec<Vec<u8>>>,
-    pub(crate) mtu: AtomicU16,
-    counters: Arc<Counters>,
-}
-
-impl Carrier for Keeper {
-    fn name(&self) -> &'static str {
-        "quic"
-    }
-
-    fn mtu(&self) -> u16 {
-        self.mtu.load(Ordering::Relaxed)
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
-    fn send(&self, packets: &mut Vec<PacketBuffer>) {
-        let mut kept = self.packets.lock().unwrap();
-        for packet in packets.drain(..) {
-            self.counters.count_tx(1, packet.packet().len() as u64);
-            kept.push(packet.packet().to_vec());
-        }
-    }
-}
-
 /// Routes by destination, and admits packets from the same addresses.
-pub(crate) struct Router {
-    pub(crate) sessions: Vec<(IpAddr, Arc<Session>)>,
-    pub(crate) counters: Counters,
+pub struct Router {
+    pub sessions: Vec<(IpAddr, Arc<Session>)>,
+    pub counters: Counters,
 }
 
 impl Routing for Router {
@@ -102,29 +70,24 @@ impl Routing for Router {
 }
 
 /// Makes a device, up and with the addresses 10.9.0.`host` and fd09::`host`.
-pub(crate) fn device(queues: usize, host: u8) -> Tun {
+pub fn device(queues: usize, host: u8) -> Tun {
     let tun = Tun::create(LINK, queues, true).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let netlink = Netlink::open().unwrap();
-        let settings = LinkSettings { mtu: Some(MTU.into()), up: Some(true), gso_max_segs: None };
-        netlink.set_link(LINK, settings).await.unwrap();
-        for address in [format!("10.9.0.{host}/24"), format!("fd09::{host}/64")] {
-            netlink.add_address(LINK, address.parse().unwrap()).await.unwrap();
-        }
-        netlink.set_link("lo", LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
-    });
+    ip(&format!("link set {LINK} mtu {MTU} up"));
+    for address in [format!("10.9.0.{host}/24"), format!("fd09::{host}/64")] {
+        ip(&format!("address add {address} dev {LINK}"));
+    }
+    ip("link set lo up");
     tun
 }
 
 /// The SAs of both ends.
-pub(crate) struct Sas {
-    pub(crate) near: (Outbound<Cipher>, Inbound<Cipher>),
-    pub(crate) far: (Outbound<Cipher>, Inbound<Cipher>),
+pub struct Sas {
+    pub near: (Outbound<Cipher>, Inbound<Cipher>),
+    pub far: (Outbound<Cipher>, Inbound<Cipher>),
 }
 
 /// SAs between an end that receives on `near` and one that receives on `far`. Only the far one is sure to take vouched packets.
-pub(crate) fn sas(near: Spi, far: Spi, near_takes_vouched: bool) -> Sas {
+pub fn sas(near: Spi, far: Spi, near_takes_vouched: bool) -> Sas {
     let keys = || keys(near, far);
     let accept = |vouched| Acceptance { iv: IvRule::IsSequence, vouched };
     let sealing = |spi, keys| Outbound::new(spi, keys).unwrap();
@@ -153,31 +116,31 @@ fn keys(near: Spi, far: Spi) -> EpochKeys {
 }
 
 /// One session more, and the carrier of its connection.
-pub(crate) fn session() -> (Arc<Session>, Arc<Keeper>) {
-    let keeper = Arc::new(Keeper { packets: Mutex::default(), mtu: MTU.into(), counters: Arc::default() });
+pub fn session() -> (Arc<Session>, Arc<Keeper>) {
+    let keeper = Arc::new(Keeper::new(MTU));
     (Arc::new(Session { carriers: Carriers::new(Arc::clone(&keeper) as Arc<dyn Carrier>) }), keeper)
 }
 
 /// Running workers with two sessions, of which the first sends by ESP.
-pub(crate) struct World {
-    pub(crate) workers: Workers<Session>,
-    pub(crate) tun: Tun,
-    pub(crate) router: Arc<Router>,
+pub struct World {
+    pub workers: Workers<Session>,
+    pub tun: Tun,
+    pub router: Arc<Router>,
     /// That of 10.9.0.2 and fd09::2.
-    pub(crate) session: Arc<Session>,
-    pub(crate) keeper: Arc<Keeper>,
+    pub session: Arc<Session>,
+    pub keeper: Arc<Keeper>,
     /// That of 10.9.0.3.
-    pub(crate) other: Arc<Session>,
-    pub(crate) peer: Peer,
-    pub(crate) reports: mpsc::Receiver<Report>,
-    pub(crate) near: Spi,
+    pub other: Arc<Session>,
+    pub peer: Peer,
+    pub reports: mpsc::Receiver<Report>,
+    pub near: Spi,
     /// Without it the kernel would number the workers' sockets anew.
     _main: UdpSocket,
 }
 
 impl World {
     /// One worker for each of `queues` queues; `vouched` if both ends take vouched packets.
-    pub(crate) fn new(queues: usize, vouched: bool) -> Self {
+    pub fn new(queues: usize, vouched: bool) -> Self {
         let tun = device(queues, 1);
         let Group { main, esp } = bind_group("127.0.0.1:0".parse().unwrap(), queues, true).unwrap();
         let to = main.local_addr().unwrap();
@@ -198,29 +161,29 @@ impl World {
     }
 
     /// The session's counters.
-    pub(crate) fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Counters {
         self.session.carriers.counters()
     }
 }
 
 /// A socket outside of the tunnel, and its address on loopback.
-pub(crate) fn outer() -> (EspSocket, SocketAddr) {
+pub fn outer() -> (EspSocket, SocketAddr) {
     let socket = bind_any(false, None, true).unwrap();
     let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), socket.local_addr().unwrap().port());
     (socket, address)
 }
 
 /// How to send to a peer.
-pub(crate) fn route(sa: Outbound<Cipher>, to: SocketAddr, vouched: bool) -> EspRoute {
+pub fn route(sa: Outbound<Cipher>, to: SocketAddr, vouched: bool) -> EspRoute {
     EspRoute { sa: Arc::new(sa), to, origin: Origin::default(), mtu: MTU, vouched }
 }
 
 /// The other end of a session.
-pub(crate) struct Peer {
-    pub(crate) socket: EspSocket,
+pub struct Peer {
+    pub socket: EspSocket,
     address: SocketAddr,
     to: SocketAddr,
-    pub(crate) sealing: Outbound<Cipher>,
+    pub sealing: Outbound<Cipher>,
     opening: Inbound<Cipher>,
     buffer: Box<[u8]>,
     arrived: VecDeque<Arrived>,
@@ -229,33 +192,33 @@ pub(crate) struct Peer {
 
 /// A packet that reached the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Arrived {
-    pub(crate) packet: Vec<u8>,
-    pub(crate) next_header: NextHeader,
+pub struct Arrived {
+    pub packet: Vec<u8>,
+    pub next_header: NextHeader,
     /// Of the outer header.
-    pub(crate) ecn: u8,
+    pub ecn: u8,
     /// The number of the message it came in.
-    pub(crate) message: usize,
+    pub message: usize,
 }
 
 impl Peer {
-    pub(crate) fn new(to: SocketAddr, (sealing, opening): (Outbound<Cipher>, Inbound<Cipher>)) -> Self {
+    pub fn new(to: SocketAddr, (sealing, opening): (Outbound<Cipher>, Inbound<Cipher>)) -> Self {
         let (socket, address) = outer();
         let buffer = vec![0; 65_536].into();
         Self { socket, address, to, sealing, opening, buffer, arrived: VecDeque::new(), messages: 0 }
     }
 
     /// Where the workers are.
-    pub(crate) fn to(&self) -> SocketAddr {
+    pub fn to(&self) -> SocketAddr {
         self.to
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Opens the packets of one message, if there is one.
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(&[u8], NextHeader, &Message)) -> bool {
+    pub fn receive(&mut self, mut each: impl FnMut(&[u8], NextHeader, &Message)) -> bool {
         let Ok(message) = self.socket.receive(&mut self.buffer) else { return false };
         assert!(!message.truncated);
         for datagram in self.buffer[..message.len].chunks_mut(message.segment) {
@@ -266,7 +229,7 @@ impl Peer {
     }
 
     /// The next packet; `None` if none comes in time.
-    pub(crate) fn next(&mut self, patience: Duration) -> Option<Arrived> {
+    pub fn next(&mut self, patience: Duration) -> Option<Arrived> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(arrived) = self.arrived.pop_front() {
@@ -288,28 +251,28 @@ impl Peer {
     }
 
     /// Seals packets one behind the other.
-    pub(crate) fn seal(&self, packets: &[Vec<u8>], vouched: bool) -> Vec<u8> {
+    pub fn seal(&self, packets: &[Vec<u8>], vouched: bool) -> Vec<u8> {
         let next_header = |packet: &Vec<u8>| NextHeader::of_packet(packet, vouched).unwrap();
         packets.iter().flat_map(|packet| self.seal_one(packet, next_header(packet))).collect()
     }
 
-    pub(crate) fn seal_one(&self, packet: &[u8], next_header: NextHeader) -> Vec<u8> {
+    pub fn seal_one(&self, packet: &[u8], next_header: NextHeader) -> Vec<u8> {
         seal(&self.sealing, packet, next_header)
     }
 
     /// Sends datagrams of `segment` bytes each.
-    pub(crate) fn send(&self, datagrams: &[u8], segment: usize, ecn: u8) {
+    pub fn send(&self, datagrams: &[u8], segment: usize, ecn: u8) {
         let sent = self.socket.send(self.to, None, datagrams, segment, ecn);
         assert!(sent.error.is_none(), "{:?}", sent.error);
     }
 
     /// Seals packets as long as the first, but for the last, and sends them at once.
-    pub(crate) fn send_packets(&self, packets: &[Vec<u8>], vouched: bool) {
+    pub fn send_packets(&self, packets: &[Vec<u8>], vouched: bool) {
         self.send(&self.seal(packets, vouched), sealed_len(packets[0].len()), 0);
     }
 }
 
-pub(crate) fn seal(sa: &Outbound<Cipher>, packet: &[u8], next_header: NextHeader) -> Vec<u8> {
+pub fn seal(sa: &Outbound<Cipher>, packet: &[u8], next_header: NextHeader) -> Vec<u8> {
     let mut slot = vec![0; sealed_len(packet.len())];
     slot[PREFIX_LEN..PREFIX_LEN + packet.len()].copy_from_slice(packet);
     let sealed = sa.reserve(1, packet.len()).unwrap().seal(&mut slot, packet.len(), next_header).unwrap();
@@ -319,21 +282,21 @@ pub(crate) fn seal(sa: &Outbound<Cipher>, packet: &[u8], next_header: NextHeader
 
 /// A UDP packet from 10.9.0.`host` to port `to` of 10.9.0.1.
 #[derive(Clone, Copy)]
-pub(crate) struct Udp {
-    pub(crate) host: u8,
-    pub(crate) from: u16,
-    pub(crate) to: u16,
-    pub(crate) id: u16,
-    pub(crate) ecn: u8,
-    pub(crate) checksum: Checksums,
+pub struct Udp {
+    pub host: u8,
+    pub from: u16,
+    pub to: u16,
+    pub id: u16,
+    pub ecn: u8,
+    pub checksum: Checksums,
 }
 
 impl Udp {
-    pub(crate) fn to(to: u16, checksum: Checksums) -> Self {
+    pub fn to(to: u16, checksum: Checksums) -> Self {
         Self { host: 2, from: 4000, to, id: 1, ecn: 0, checksum }
     }
 
-    pub(crate) fn build(self, payload: &[u8]) -> Vec<u8> {
+    pub fn build(self, payload: &[u8]) -> Vec<u8> {
         let addresses = [10, 9, 0, self.host, 10, 9, 0, 1];
         let udp_len = u16::try_from(8 + payload.len()).unwrap();
         let [len, id] = [20 + udp_len, self.id].map(u16::to_be_bytes);
@@ -356,13 +319,13 @@ impl Udp {
 }
 
 /// Packets of one flow with these payloads and identifications that grow by one.
-pub(crate) fn flow(first: Udp, payloads: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub fn flow(first: Udp, payloads: &[Vec<u8>]) -> Vec<Vec<u8>> {
     (first.id..).zip(payloads).map(|(id, payload)| Udp { id, ..first }.build(payload)).collect()
 }
 
 /// Fails unless a UDP or TCP packet without IP options has the checksums its next header promises; returns where its UDP or TCP
 /// header begins.
-pub(crate) fn check(packet: &[u8], next_header: NextHeader) -> usize {
+pub fn check(packet: &[u8], next_header: NextHeader) -> usize {
     let ip = IpPacket::parse(packet).unwrap();
     let (start, addresses) = if ip.source.is_ipv6() { (40, 8..40) } else { (20, 12..20) };
     assert!(start == 40 || Checksum::new().with(&packet[..start]).finish() == 0, "IPv4 header checksum");
