@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 use super::*;
 use adit_host::{LinkSettings, Netlink};
 use adit_testing::namespace::{in_namespace, in_namespace_async};
-use adit_testing::skip;
+use adit_testing::{eventually, skip};
 
 const LOOPBACK: &str = "127.0.0.1:0";
 /// Loopback delivers within the call that sends; this is for a busy machine.
@@ -183,8 +183,7 @@ fn unreachable_destination_is_reported() {
 fn short_buffer_is_reported() {
     let (sender, receiver) = (bound(LOOPBACK, true), bound(LOOPBACK, true));
     sender.send(receiver.local_addr().unwrap(), None, &[0x80; 100], 100, 0);
-    thread::sleep(Duration::from_millis(20));
-    let message = receiver.receive(&mut [0; 40]).unwrap();
+    let message = eventually("datagram", || receiver.receive(&mut [0; 40]).ok());
     assert!((message.len, message.segment, message.truncated) == (40, 40, true));
 }
 
@@ -235,11 +234,14 @@ fn wildcard_answers_from_the_address_that_was_asked() {
 }
 
 /// First bytes of what a socket of a group got.
-fn first_bytes(mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>) -> BTreeMap<u8, usize> {
+fn first_bytes(count: usize, mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>) -> BTreeMap<u8, usize> {
     let (mut buffer, mut found) = ([0; 2048], BTreeMap::new());
-    while let Ok(len) = receive(&mut buffer) {
-        *found.entry(if len == 0 { 0xee } else { buffer[0] }).or_default() += 1;
-    }
+    eventually("datagrams", || {
+        while let Ok(len) = receive(&mut buffer) {
+            *found.entry(if len == 0 { 0xee } else { buffer[0] }).or_default() += 1;
+        }
+        (found.values().sum::<usize>() >= count).then_some(())
+    });
     found
 }
 
@@ -261,13 +263,13 @@ fn first_byte_chooses_the_socket() {
             let empty = sender.socket.send_to(&[], &sender.address(target).into()).unwrap();
             assert_eq!(empty, 0);
         }
-        thread::sleep(Duration::from_millis(50));
         for (worker, socket) in (0..WORKERS).zip(&group.esp) {
-            let found = first_bytes(|buffer| Ok(socket.receive(buffer)?.len));
+            let found = first_bytes(PORTS, |buffer| Ok(socket.receive(buffer)?.len));
             assert_eq!(found, BTreeMap::from([(0x80 | worker, PORTS)]), "{wildcard}");
         }
-        let expected = other_bytes.into_iter().chain([0xee]).map(|byte| (byte, PORTS)).collect();
-        assert_eq!(first_bytes(|buffer| group.main.recv(buffer)), expected, "{wildcard}");
+        let expected: BTreeMap<_, _> = other_bytes.into_iter().chain([0xee]).map(|byte| (byte, PORTS)).collect();
+        let found = first_bytes(expected.len() * PORTS, |buffer| group.main.recv(buffer));
+        assert_eq!(found, expected, "{wildcard}");
     }
 }
 

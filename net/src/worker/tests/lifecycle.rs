@@ -36,11 +36,21 @@ fn load(peer: Peer) -> channel::SyncSender<()> {
     running
 }
 
+/// Waits until the worker that had a packet for a session sleeps: before, it holds the session of the last packet.
+fn fall_asleep(session: &Arc<Session>) {
+    let held = Arc::strong_count(session);
+    let sent = || session.carriers.counters().traffic().tx_packets;
+    let before = sent();
+    local_v4().send_to(b"packet", "10.9.0.2:53").unwrap();
+    eventually("packet", || sent() > before);
+    eventually("sleep", || Arc::strong_count(session) <= held);
+}
+
 #[test]
 fn idle_workers_stop_at_once() {
     in_namespace(|| {
         let world = World::new(2, true);
-        thread::sleep(Duration::from_millis(50));
+        fall_asleep(&world.session);
         stop(world.workers);
         assert_eq!(Arc::strong_count(&world.router), 1, "nothing is held any more");
     });
@@ -67,7 +77,7 @@ fn deleted_device_is_a_failure() {
             if busy {
                 eventually("load", || session.carriers.counters().traffic().tx_packets > 1000);
             } else {
-                thread::sleep(Duration::from_millis(50));
+                fall_asleep(&session);
             }
             ip(&format!("link delete {LINK}"));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -125,7 +135,12 @@ fn more_sockets_than_a_worker_waits_for_are_refused() {
         for count in [0, 1, 30] {
             let workers = start(count).unwrap();
             assert_eq!(workers.handle().has_sockets(), count > 0);
-            thread::sleep(Duration::from_millis(20));
+            // Each is read after the worker has waited for all its sockets.
+            for _ in 0..3 {
+                let lost = drops(&router.counters, DropReason::NoRoute);
+                local_v4().send_to(b"packet", "10.9.0.2:53").unwrap();
+                eventually("packet", || drops(&router.counters, DropReason::NoRoute) > lost);
+            }
             stop(workers);
         }
     });
@@ -134,11 +149,7 @@ fn more_sockets_than_a_worker_waits_for_are_refused() {
 #[test]
 fn sleeping_worker_holds_no_session() {
     in_namespace(|| {
-        let world = World::new(1, true);
-        let held = Arc::strong_count(&world.session);
-        local_v4().send_to(b"packet", "10.9.0.2:53").unwrap();
-        eventually("packet", || world.counters().traffic().tx_packets == 1);
-        eventually("release", || Arc::strong_count(&world.session) <= held);
+        fall_asleep(&World::new(1, true).session);
     });
 }
 
