@@ -1,7 +1,7 @@
 //! How the packets of a session travel: by ESP while that passes, else by the connection the session was opened on.
 //!
-//! [`Carriers`] is what the packet path and the control side of one session share. The control side sets and clears the ESP
-//! route; workers read it once per batch and say, at most once per proof of the path, that they used it.
+//! [`Carriers`] is what the packet path and the control side of one session share. The control side sets and clears the
+//! ESP route; workers read it once per batch and say, at most once per proof of the path, that they used it.
 
 pub mod counters;
 pub mod esp;
@@ -20,7 +20,8 @@ use crate::carrier::counters::Counters;
 use crate::packet_buffer::PacketBuffer;
 use esp::Cipher;
 
-/// A carrier that is part of a connection and always there, such as `quic`. The batch is the unit.
+/// A carrier that is part of a connection and there as long as that, such as `quic`. Packets are handed over in
+/// batches.
 pub trait Carrier: Send + Sync {
     /// The carrier's name, such as `quic`.
     fn name(&self) -> &'static str;
@@ -36,8 +37,8 @@ pub trait Carrier: Send + Sync {
     }
     /// The traffic of the session it belongs to, over all carriers.
     fn counters(&self) -> &Arc<Counters>;
-    /// Sends the packets, emptying `packets`, and counts each as sent or dropped, now or later; only what is
-    /// on its way when the session ends is not counted. Never waits.
+    /// Sends the packets, emptying `packets`, and counts each as sent or dropped, now or later. Only packets that are
+    /// still on their way when the session ends are not counted. Never waits.
     fn send(&self, packets: &mut Vec<PacketBuffer>);
 }
 
@@ -77,8 +78,8 @@ pub struct Hints {
     pub rekey: bool,
 }
 
-/// A session as the packet path sees it: something that has carriers. The session's owner keeps whatever else it needs in the
-/// same type.
+/// A session as the packet path sees it: something that has carriers. The session's owner keeps whatever else it needs
+/// in the same type.
 pub trait Carried: Send + Sync + 'static {
     /// The carriers of the session.
     fn carriers(&self) -> &Carriers;
@@ -93,7 +94,7 @@ pub struct Carriers {
     closed: AtomicBool,
     sent: AtomicBool,
     doubt: AtomicBool,
-    /// 0 for none.
+    /// Bytes of the smallest datagram that was refused; 0 for none.
     too_big: AtomicU16,
     rekey: AtomicBool,
     hint: Notify,
@@ -157,7 +158,7 @@ impl Carriers {
         self.esp.load()
     }
 
-    /// Sends by ESP from now on, or not any more. Nothing once the session is closed.
+    /// Has packets sent by this route from now on, or not by ESP any more. Does nothing once the session is closed.
     pub fn set_esp(&self, route: Option<EspRoute>) {
         self.esp.store(route.filter(|_| !self.is_closed()).map(Arc::new));
         if self.is_closed() {
@@ -165,7 +166,7 @@ impl Carriers {
         }
     }
 
-    /// The session is over: nothing passes by ESP any more, in either direction.
+    /// Ends the session: from now on nothing passes by ESP, in either direction.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.esp.store(None);
@@ -176,29 +177,29 @@ impl Carriers {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Packets were sent by ESP. Cheap after the first call since [`Self::hinted`].
+    /// Notes that packets were sent by ESP. After the first call that costs one load until [`Self::forget_sent`].
     pub fn note_sent(&self) {
         self.note(&self.sent);
     }
 
-    /// Something hints that ESP does not pass: the peer's packets come another way, or the system reports an error.
+    /// Notes that ESP may not pass any more: the peer's packets come another way, or the system reports an error.
     pub fn note_doubt(&self) {
         if self.esp.load().is_some() {
             self.note(&self.doubt);
         }
     }
 
-    /// The system refused a datagram of that many bytes as larger than the path takes.
+    /// Notes that the system refused a datagram of that many bytes as larger than the path takes.
     pub fn note_too_big(&self, datagram: u16) {
         let known = self.too_big.load(Ordering::Relaxed);
         if known == 0 || datagram < known {
-            // Of two workers that refuse at once, either size is true.
+            // If two workers note a size at the same moment, either may stay: both are too large.
             self.too_big.store(datagram, Ordering::Release);
             self.hint.notify_one();
         }
     }
 
-    /// An inbound SA refused so much that new keys are wanted.
+    /// Notes that an inbound SA refused so much that new keys are wanted.
     pub fn note_rekey(&self) {
         self.note(&self.rekey);
     }
@@ -210,7 +211,7 @@ impl Carriers {
         }
     }
 
-    /// Waits until there is something to know, and takes all of it but `sent`, which stays until [`Self::forget_sent`].
+    /// Waits until workers noticed something, and takes all hints. Only `sent` stays until [`Self::forget_sent`].
     /// Cancel-safe.
     pub async fn hinted(&self) -> Hints {
         self.hint.notified().await;
@@ -222,7 +223,7 @@ impl Carriers {
         }
     }
 
-    /// The path was proven: the next packet sent is worth a hint again.
+    /// Forgets that packets were sent, because the path was proven since. The next one that is sent is a hint again.
     pub fn forget_sent(&self) {
         self.sent.store(false, Ordering::Release);
     }

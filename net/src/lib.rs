@@ -1,7 +1,7 @@
-//! Whatever of Adit holds a file descriptor: the TUN device, QUIC and TLS, host addresses, routes, DNS and nftables.
+//! Whatever of Adit moves packets and streams: the TUN device, UDP sockets, the workers between them, carriers, QUIC
+//! and TLS, and control sockets.
 //!
-//! This crate polls and moves bytes; it holds no protocol constant and takes no protocol decision. Every `unsafe` block of
-//! the project is here.
+//! This crate polls and moves bytes. Every `unsafe` block of the programs is here or in `host`.
 
 pub mod carrier;
 pub mod control;

@@ -1,14 +1,16 @@
-//! Gives memory that is free back to the system.
+//! Gives free memory back to the system.
 //!
-//! glibc keeps what was freed between blocks in use, for whoever asks next: after a crowd of sessions that is most of what they took.
+//! glibc keeps freed memory that lies between blocks in use. After a crowd of sessions that is most of what they took.
 
-/// Gives the pages of free memory back. Walks all of the heap, which may take milliseconds; meanwhile other threads may wait for memory.
+/// Gives the pages of free memory back. Walks all of the heap, which may take milliseconds; meanwhile other threads may
+/// wait for memory.
 ///
-/// Allocators but that of glibc see to it themselves; there it does nothing.
+/// Only glibc's allocator needs that; with any other it does nothing.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: malloc_trim(3) takes any padding, may be called by any thread at any time, and leaves every block in use as it is.
+        // SAFETY: malloc_trim(3) takes any padding, may be called by any thread at any time, and leaves every block in
+        // use as it is.
         #[expect(unsafe_code, reason = "a call of the C library that no crate wraps")]
         let _some_was_given = unsafe { libc::malloc_trim(0) };
     }

@@ -40,8 +40,9 @@ impl PacketBuffer {
 
 /// Hands out packet buffers cut from chunks, so that a full-sized packet costs no allocation of its own.
 ///
-/// A queued packet keeps its whole chunk alive. Chunks are therefore small, and packets below [`COPY_BELOW`] bytes are copied out: a
-/// queue of `n` bytes holds at most `n / COPY_BELOW` chunks, 32 times its own size.
+/// A packet that waits in a queue keeps its whole chunk alive. Chunks are therefore small, and packets below
+/// [`COPY_BELOW`] bytes are copied out. So a queue of `n` bytes keeps at most `n / COPY_BELOW` chunks alive, which is
+/// 32 times its own size.
 #[derive(Debug)]
 pub struct Arena {
     chunk: BytesMut,

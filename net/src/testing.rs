@@ -1,5 +1,5 @@
-//! Doubles and worlds for the tests of this crate and of the crates above. Only there with the feature `testing`, which no
-//! program has.
+//! Doubles and worlds for the tests of this crate and of the crates above. Only there with the feature `testing`, which
+//! no program has.
 
 #![allow(missing_docs, reason = "these are tests: names say what things are, and docs say what names do not")]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test whose set-up fails has failed")]

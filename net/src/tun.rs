@@ -1,8 +1,8 @@
 //! The TUN device: layer-3 packets to and from the host's kernel.
 //!
-//! A device has one or more queues. The kernel hands each packet to one of them, a flow always to the same, and answers of a flow
-//! come out of the queue that wrote to it last. Every packet has a virtio-net header in front (`adit_proto::offload::virtio`), and
-//! may be a superpacket of up to 64 KiB.
+//! A device has one or more queues. The kernel hands each packet to one of them, a flow always to the same, and answers
+//! of a flow come out of the queue that wrote to it last. Every packet has a virtio-net header in front
+//! (`adit_proto::offload::virtio`), and may be a superpacket of up to 64 KiB.
 
 mod gather;
 mod offload;
@@ -23,26 +23,26 @@ use scratch::with_scratch;
 /// Largest packet a TUN device hands over without offloads, in bytes: the largest MTU we ever set.
 pub const LARGEST_PACKET: usize = 9216;
 
-/// Where the packets of this host come from and go to: a [`Queue`] of a TUN device, or something in its place. No call waits,
-/// and any thread may make one.
+/// Where the packets of this host come from and go to: a [`Queue`] of a TUN device, or something in its place. No call
+/// waits, and any thread may make one.
 pub trait PacketQueue {
-    /// Takes one packet or superpacket: its virtio-net header, then the packet, scattered over `pieces`. What does not fit is
-    /// cut off without notice. Returns how many bytes were written to `pieces`.
+    /// Takes one packet or superpacket: its virtio-net header, then the packet, scattered over `pieces`. What does not
+    /// fit is cut off without notice. Returns how many bytes were written to `pieces`.
     ///
     /// # Errors
     /// `WouldBlock` if there is none; of a TUN device another error when it is down (`EIO`) or was deleted (`EBADFD`).
     fn read_vectored(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
-    /// Gives one packet or superpacket away, gathered from `pieces`, the virtio-net header first. With a TUN device the kernel's
-    /// whole receive path runs inside this call.
+    /// Gives one packet or superpacket away, gathered from `pieces`, the virtio-net header first. With a TUN device the
+    /// kernel's whole receive path runs inside this call.
     ///
     /// # Errors
     /// It was not taken: `EINVAL` if a kernel refuses the headers, `EIO` if the device is down or the kernel refuses
     /// superpackets.
     fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Gives packets away, without virtio-net headers, and returns how many were taken. Neighbours that belong to one flow go
-    /// together.
+    /// Gives packets away, without virtio-net headers, and returns how many were taken. Neighbours that belong to one
+    /// flow go together.
     fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> usize;
 }
 
@@ -53,23 +53,24 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Creates the device with so many queues in the network namespace of the calling thread. It is down and has no address yet.
+    /// Creates the device with so many queues in the network namespace of the calling thread. It is down and has no
+    /// address yet.
     ///
-    /// The kernel spreads packets over all queues, so each must be read. With `offload` the kernel hands over superpackets and
-    /// leaves checksums to us; without, single packets with complete checksums.
+    /// The kernel spreads packets over all queues, so each must be read. With `offload` the kernel hands over
+    /// superpackets and leaves checksums to us; without, single packets with complete checksums.
     ///
     /// # Errors
-    /// `NotFound` without `/dev/net/tun`, `PermissionDenied` without CAP_NET_ADMIN or access to `/dev/net/tun`, `ResourceBusy` if
-    /// there is a link of this name, `InvalidInput` if the name is too long or there are no queues.
+    /// `NotFound` without `/dev/net/tun`, `PermissionDenied` without CAP_NET_ADMIN or access to `/dev/net/tun`,
+    /// `ResourceBusy` if there is a link of this name, `InvalidInput` if the name is too long or there are no queues.
     pub fn create(name: &str, queues: usize, offload: bool) -> io::Result<Self> {
         let opened = open::open(name, queues, offload)?;
         let queues = opened.into_iter().map(|device| Arc::new(Queue { device, single: AtomicBool::new(false) }));
         Ok(Self { name: name.to_owned(), queues: queues.collect() })
     }
 
-    /// Takes over a device of one queue that somebody else has opened and set up, as an embedder without CAP_NET_ADMIN has it from a
-    /// system service. It has to be a TUN device with virtio-net headers (`IFF_VNET_HDR`) and without packet information
-    /// (`IFF_NO_PI`); its offloads stay as they are.
+    /// Takes over a device of one queue that somebody else has opened and set up, as an embedder without CAP_NET_ADMIN
+    /// has it from a system service. It has to be a TUN device with virtio-net headers (`IFF_VNET_HDR`) and without
+    /// packet information (`IFF_NO_PI`); its offloads stay as they are.
     ///
     /// # Errors
     /// `InvalidInput` if it is another kind of device; `EBADFD` or `ENOTTY` if the descriptor is no device.

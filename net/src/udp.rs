@@ -1,7 +1,7 @@
 //! UDP sockets for ESP: many datagrams to and from the kernel in one call, by UDP_SEGMENT and UDP_GRO.
 //!
-//! On a gateway the sockets of a port form a group, [`bind_group`]: a main one and one per worker, between which the kernel
-//! chooses by the first byte of a datagram. A client has one socket more, [`bind_any`].
+//! On a gateway the sockets of a port form a group, [`bind_group`]: a main one and one per worker, between which the
+//! kernel chooses by the first byte of a datagram. A client has one socket more, [`bind_any`].
 
 mod bind;
 mod control;
@@ -22,20 +22,21 @@ use control::{Arrival, Control};
 
 /// Most datagrams in one call (`UDP_MAX_SEGMENTS` of kernels before 6.9).
 pub const MAX_SEGMENTS: usize = 64;
-/// Most bytes in one call: the largest UDP payload of an IPv4 packet, on which the kernel insists for all segments together.
+/// Most bytes in one call: the largest UDP payload of an IPv4 packet, on which the kernel insists for all segments
+/// together.
 pub const MAX_BYTES: usize = 65_507;
 
-/// Where datagrams of the peers come from and go to: an [`EspSocket`], or something in its place. No call waits, and any thread
-/// may send.
+/// Where datagrams of the peers come from and go to: an [`EspSocket`], or something in its place. No call waits, and
+/// any thread may send.
 pub trait DatagramSocket {
-    /// Sends datagrams of `segment` bytes, the last of which may be shorter, to one address. `local` is the source address if the
-    /// socket is bound to a wildcard, `ecn` the two ECN bits.
+    /// Sends datagrams of `segment` bytes, the last of which may be shorter, to one address. `local` is the source
+    /// address if the socket is bound to a wildcard, `ecn` the two ECN bits.
     ///
-    /// At most [`MAX_SEGMENTS`] and [`MAX_BYTES`]. If the kernel refuses to segment for this socket, the datagrams go one by one,
-    /// now and for some time.
+    /// At most [`MAX_SEGMENTS`] and [`MAX_BYTES`]. If the kernel refuses to segment for this socket, the datagrams go
+    /// one by one, now and for some time.
     ///
-    /// The error in [`Sent`] is `WouldBlock` if the socket's buffer is full, `ENOBUFS` if the datagram is lost, `EMSGSIZE` if it
-    /// is larger than the interface or the path takes, and else what the route says.
+    /// The error in [`Sent`] is `WouldBlock` if the socket's buffer is full, `ENOBUFS` if the datagram is lost,
+    /// `EMSGSIZE` if it is larger than the interface or the path takes, and else what the route says.
     fn send(&self, to: SocketAddr, local: Option<IpAddr>, datagrams: &[u8], segment: usize, ecn: u8) -> Sent;
 
     /// Takes what came from one remote address at once, up to 64 KiB.
@@ -108,7 +109,7 @@ impl DatagramSocket for EspSocket {
             }
             Err(error) if refuses_to_segment(&error) => {
                 let sent = call.one_by_one(datagrams, segment);
-                // Otherwise it is the datagrams it refuses.
+                // If the first one was refused as well, segmentation was not the reason.
                 if sent.datagrams > 0 {
                     let pause = self.segmentation.handle_refusal(Instant::now());
                     if pause == FIRST_PAUSE {
@@ -213,8 +214,8 @@ fn age(at: Duration) -> Duration {
     now.map_or(Duration::ZERO, |now| now.saturating_sub(at))
 }
 
-/// Whether the kernel may have meant the segmentation rather than the datagrams: no checksum offload before Linux 6.11, or IPsec
-/// of its own on the route.
+/// Whether the kernel may have meant the segmentation rather than the datagrams: no checksum offload before Linux 6.11,
+/// or IPsec of its own on the route.
 fn refuses_to_segment(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| code == libc::EIO || code == libc::EINVAL)
 }
@@ -236,8 +237,8 @@ impl WithScope for SocketAddr {
 /// The same bytes as the socket crate wants them to receive into.
 fn uninitialised(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     let (start, len) = (bytes.as_mut_ptr().cast::<MaybeUninit<u8>>(), bytes.len());
-    // SAFETY: same place, size, alignment and lifetime as `bytes`, which nothing else reaches meanwhile; receiving only writes
-    // initialised bytes, so that they stay initialised.
+    // SAFETY: same place, size, alignment and lifetime as `bytes`, which nothing else reaches meanwhile; receiving only
+    // writes initialised bytes, so that they stay initialised.
     #[expect(unsafe_code, reason = "the crate's messages have no form for initialised buffers")]
     unsafe {
         std::slice::from_raw_parts_mut(start, len)

@@ -1,14 +1,15 @@
 //! The packet path: one thread per core that moves packets between its queue of the TUN device and its UDP sockets.
 //!
-//! The life of a packet to a peer, `transmit`: one `readv` brings a superpacket; one lookup finds its session; its segments
-//! are copied out and sealed; one `sendmsg` with UDP_SEGMENT sends them. A session without ESP gets the packets through the
-//! carrier of its connection instead.
+//! The life of a packet to a peer, `transmit`: one `readv` brings a superpacket; one lookup finds its session; its
+//! segments are copied out and sealed; one `sendmsg` with UDP_SEGMENT sends them. A session without ESP gets the
+//! packets through the carrier of its connection instead.
 //!
-//! The life of a packet from a peer, `receive`: one `recvmsg` with UDP_GRO brings up to 64 datagrams; each is opened where it
-//! lies, checked, and put together with its neighbours; one `writev` hands a superpacket to the kernel.
+//! The life of a packet from a peer, `receive`: one `recvmsg` with UDP_GRO brings up to 64 datagrams; each is opened
+//! where it lies, checked, and put together with its neighbours; one `writev` hands a superpacket to the kernel.
 //!
-//! A worker owns its queue, its sockets, its buffers and the inbound SAs that were installed on it. Others reach it through
-//! [`WorkersHandle`]: commands wait in a queue that is looked at on every wake-up. Nothing here allocates, locks or logs per packet.
+//! A worker owns its queue, its sockets, its buffers and the inbound SAs that were installed on it. Others reach it
+//! through [`WorkersHandle`]: commands wait in a queue that is looked at on every wake-up. Nothing here allocates,
+//! locks or logs per packet.
 
 mod event_loop;
 mod handle;
@@ -44,13 +45,13 @@ use mailbox::Mailbox;
 /// The most sockets that one worker may have, so that waiting for all of them needs no allocation.
 pub const MAX_SOCKETS: usize = 30;
 
-/// What a worker's owner decides: where packets go, and which may pass.
+/// What the owner of the workers decides: where packets go, and which may pass.
 pub trait Routing: Send + Sync + 'static {
-    /// What an owner knows of a session.
+    /// What the owner knows of a session.
     type Session: Carried;
 
-    /// One source of packets from the TUN device gets one of so many parts of the "too big" answers. More than 1 where
-    /// there are many sources, so that none keeps the answers from all others.
+    /// "Too big" answers are limited in rate. Of this limit one source of packets gets at most one of so many parts, so
+    /// that where there are many sources none of them uses it up for all others.
     const TOO_BIG_PARTS: u32 = 4;
 
     /// The session to which a packet from the TUN device goes.
@@ -74,15 +75,17 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// No yields. Where client, gateway and other programs share few cores, yielding costs throughput and round-trip time: a
-    /// thread that yields has to wait for its next turn, while the kernel runs a thread that slept and is woken soon.
+    /// No yields. Where client, gateway and other programs share few cores, yielding costs throughput and round-trip
+    /// time: a thread that yields has to wait for its next turn, while the kernel runs a thread that slept and is woken
+    /// soon.
     fn default() -> Self {
         Self { yields: 0 }
     }
 }
 
-/// Authenticated packets of one SA that the control side has to hear of: all with a probe, and all while the path is not
-/// proven or they come from another address than the proven one. At most one without a probe per message.
+/// Authenticated packets of one SA that the control side has to hear of: each with a probe, and all while the path is
+/// not proven or while they come from another address than the proven one. One message makes at most one report without
+/// a probe.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
     /// The epoch of the SA.
@@ -99,31 +102,31 @@ pub struct Report {
     pub probe: Option<Probe>,
 }
 
-/// An inbound SA and whom its packets belong to.
+/// An inbound SA, and the session that its packets belong to.
 pub struct Installation<S> {
     /// The SA; its index names the worker.
     pub sa: Inbound<Cipher>,
-    /// The epoch it is of.
+    /// The epoch of its keys.
     pub epoch: u32,
-    /// The session it is of.
+    /// The session that its packets belong to.
     pub session: Arc<S>,
-    /// Who hears of its packets; bounded, newer reports give way.
+    /// Where reports go. The channel is bounded; a report that finds it full is dropped.
     pub reports: mpsc::Sender<Report>,
 }
 
 /// What the control side of a session needs of the packet path.
 pub trait DataPlane<S>: Send + Sync {
-    /// Chooses an index for an inbound SA, on the worker with the fewest. It stays taken until [`Self::retire`].
+    /// Chooses an SPI for an inbound SA, on the worker that has the fewest. It stays taken until [`Self::retire`].
     fn claim_spi(&self) -> Option<Spi>;
 
     /// Gives an inbound SA to its worker, which opens its packets from now on.
     fn install(&self, installation: Installation<S>);
 
-    /// Drops an inbound SA, if there is one, and gives its index back.
+    /// Drops an inbound SA, if there is one, and gives its SPI back.
     fn retire(&self, spi: Spi);
 
-    /// Where datagrams to `to` leave, before any came from there. If no socket reaches `to`, sending from there fails with
-    /// `NotConnected`.
+    /// Where datagrams to `to` leave, before any came from there. If no socket reaches `to`, sending from there fails
+    /// with `NotConnected`.
     fn origin(&self, to: SocketAddr) -> Origin;
 
     /// Sends one datagram. Never waits.
@@ -142,14 +145,15 @@ pub struct Workers<S, D = EspSocket> {
 }
 
 impl<S: Carried, D: DatagramSocket + AsFd + Send + Sync + 'static> Workers<S, D> {
-    /// Starts one worker for each of `queues`, with the sockets at the same position of `sockets`: the same number for each,
-    /// none where there is no ESP.
+    /// Starts one worker for each of `queues`, with the sockets at the same position of `sockets`: the same number for
+    /// each, none where there is no ESP.
     ///
-    /// A worker sleeps in poll(2) until one of the descriptors has something to read. None of them may block: reading one says
-    /// `WouldBlock` when it has nothing.
+    /// A worker sleeps in poll(2) until one of the descriptors has something to read. None of them may block: reading
+    /// one says `WouldBlock` when it has nothing.
     ///
     /// # Errors
-    /// `InvalidInput` for more than [`MAX_SOCKETS`] on one worker; else the system gives no thread or no event descriptor.
+    /// `InvalidInput` for more than [`MAX_SOCKETS`] on one worker; else the system gives no thread or no event
+    /// descriptor.
     ///
     /// # Panics
     /// If there are not as many lists of sockets as queues.
@@ -178,8 +182,8 @@ impl<S: Carried, D: DatagramSocket + AsFd + Send + Sync + 'static> Workers<S, D>
             let worker = Worker::new(Arc::clone(routing), Arc::clone(queue), sockets, mailbox, settings);
             let failed = failed.clone();
             let thread = std::thread::Builder::new().name(format!("adit-worker-{number}")).spawn(move || {
-                // A panic of one worker is told like a failure, so that the tunnel ends: one of which a part stands still is worse
-                // than none.
+                // A panic of one worker is told like a failure, so that the tunnel ends: one of which a part stands
+                // still is worse than none.
                 let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
                 if let Err(error) = ended.unwrap_or_else(|_panic| Err(io::Error::other("a worker panicked"))) {
                     // Whoever waits hears of the first failure; the others have the same cause.
@@ -196,7 +200,8 @@ impl<S: Carried, D: DatagramSocket + AsFd + Send + Sync + 'static> Workers<S, D>
         &self.handle
     }
 
-    /// Waits until a worker failed, which it does when the TUN device is deleted, or if it panics; returns why. Cancel-safe.
+    /// Waits until a worker failed, which it does when the TUN device is deleted, or if it panics; returns why.
+    /// Cancel-safe.
     pub async fn failed(&mut self) -> io::Error {
         self.failures.recv().await.unwrap_or_else(|| io::Error::other("the workers have ended"))
     }

@@ -39,7 +39,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 }
 
-/// Returns how often memory was asked for so far, by all threads of the process; 0 without [`CountingAllocator`] in use.
+/// Returns how often memory was asked for so far, by all threads of the process; 0 without [`CountingAllocator`] in
+/// use.
 pub fn allocations() -> usize {
     ALLOCATIONS.load(Ordering::SeqCst)
 }

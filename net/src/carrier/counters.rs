@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use adit_proto::drop_reason::DropReason;
 
-/// Packets and bytes each way, seen from this host, and drops by reason. All updates are relaxed: figures of one moment may
-/// be a few packets apart.
+/// Packets and bytes each way, seen from this host, and drops by reason. All updates are relaxed: figures of one moment
+/// may be a few packets apart.
 #[derive(Debug)]
 pub struct Counters {
     rx_packets: AtomicU64,

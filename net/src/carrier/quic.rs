@@ -1,4 +1,5 @@
-//! The `quic` carrier: inner packets in HTTP datagrams of one request stream (RFC 9484 section 6, RFC 9297 section 2.1).
+//! The `quic` carrier: inner packets in HTTP datagrams of one request stream (RFC 9484 section 6, RFC 9297 section
+//! 2.1).
 
 mod outbox;
 
@@ -51,8 +52,11 @@ impl Datagrams {
         u16::try_from(payload).unwrap_or(u16::MAX)
     }
 
-    /// Waits for at least one packet of this stream, then takes what is there, appending at most `limit` to `batch`; drops, and
-    /// counts, what is none. Errors when the connection ends.
+    /// Waits for at least one packet of this stream, then takes what is there, appending at most `limit` packets to
+    /// `batch`. What is no packet of the stream is dropped and counted.
+    ///
+    /// # Errors
+    /// The connection has ended.
     pub async fn receive(&self, batch: &mut Vec<Bytes>, limit: usize) -> Result<(), quinn::ConnectionError> {
         let mut datagrams = Vec::with_capacity(limit);
         while batch.is_empty() {
@@ -68,6 +72,9 @@ impl Datagrams {
     }
 
     /// The packet in a datagram, if it is one of this stream.
+    ///
+    /// # Errors
+    /// Why it is none.
     pub fn packet(&self, datagram: Datagram) -> Result<Bytes, DropReason> {
         match datagram {
             Datagram { stream_id, .. } if stream_id != self.stream_id => Err(DropReason::UnknownStream),
@@ -86,7 +93,7 @@ impl Carrier for Datagrams {
         Self::mtu(self)
     }
 
-    /// Asks the connection, which is behind its lock, about larger packets than it is known to take only.
+    /// Asks the connection, which is behind a lock, only about packets that are larger than it is known to take.
     fn takes(&self, len: usize) -> Result<(), u16> {
         if len <= usize::from(self.outbox.known_mtu()) {
             return Ok(());
@@ -100,7 +107,7 @@ impl Carrier for Datagrams {
         &self.counters
     }
 
-    /// When too many wait for the connection, the oldest give way.
+    /// When too many packets wait for the connection, the oldest are dropped.
     fn send(&self, packets: &mut Vec<PacketBuffer>) {
         let datagrams = packets.drain(..).map(|packet| packet.with_prefix(self.prefix.as_bytes()));
         let dropped = self.outbox.put(datagrams, Instant::now());
@@ -108,9 +115,13 @@ impl Carrier for Datagrams {
     }
 }
 
-/// Waits for at least one HTTP datagram of any stream, then takes what is there, appending at most `limit` to `batch`. Cancel-safe.
+/// Waits for at least one HTTP datagram of any stream, then takes what is there, appending at most `limit` to `batch`.
+/// Cancel-safe.
 ///
 /// One that cannot be parsed closes the connection, as RFC 9297 section 2.1 demands.
+///
+/// # Errors
+/// The connection has ended.
 pub async fn receive(
     quic: &quinn::Connection,
     batch: &mut Vec<Datagram>,

@@ -86,7 +86,8 @@ pub struct Sas {
     pub far: (Outbound<Cipher>, Inbound<Cipher>),
 }
 
-/// SAs between an end that receives on `near` and one that receives on `far`. Only the far one is sure to take vouched packets.
+/// SAs between an end that receives on `near` and one that receives on `far`. Only the far one is sure to take vouched
+/// packets.
 pub fn sas(near: Spi, far: Spi, near_takes_vouched: bool) -> Sas {
     let keys = || keys(near, far);
     let accept = |vouched| Acceptance { iv: IvRule::IsSequence, vouched };
@@ -323,8 +324,8 @@ pub fn flow(first: Udp, payloads: &[Vec<u8>]) -> Vec<Vec<u8>> {
     (first.id..).zip(payloads).map(|(id, payload)| Udp { id, ..first }.build(payload)).collect()
 }
 
-/// Fails unless a UDP or TCP packet without IP options has the checksums its next header promises; returns where its UDP or TCP
-/// header begins.
+/// Fails unless a UDP or TCP packet without IP options has the checksums its next header promises; returns where its
+/// UDP or TCP header begins.
 pub fn check(packet: &[u8], next_header: NextHeader) -> usize {
     let ip = IpPacket::parse(packet).unwrap();
     let (start, addresses) = if ip.source.is_ipv6() { (40, 8..40) } else { (20, 12..20) };

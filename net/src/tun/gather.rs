@@ -18,14 +18,15 @@ pub(crate) struct Lost<'a> {
     pub(crate) packets: usize,
 }
 
-/// Gives everything in `coalescer` to the kernel by `write`. Each packet lies in `buffer` behind at least [`virtio::LEN`] bytes
-/// that nobody needs any more: the virtio-net header goes there, so that a single packet is one piece.
+/// Gives everything in `coalescer` to the kernel by `write`. Each packet lies in `buffer` behind at least
+/// [`virtio::LEN`] bytes that nobody needs any more: the virtio-net header goes there, so that a single packet is one
+/// piece.
 ///
-/// If the kernel refuses a superpacket, it gets the packets of it one by one. Packets that are not taken in the end are handed
-/// to `lost`.
+/// If the kernel refuses a superpacket, it gets the packets of it one by one. Packets that are not taken in the end are
+/// handed to `lost`.
 ///
-/// Returns the error with which the kernel refused a superpacket if it then took a packet of it alone. Such a kernel knows no
-/// superpackets, while a device that is down refuses single packets as well.
+/// Returns the error with which the kernel refused a superpacket if it then took a packet of it alone. Such a kernel
+/// knows no superpackets, while a device that is down refuses single packets as well.
 pub(crate) fn write_runs(
     coalescer: &mut Coalescer,
     buffer: &mut [u8],
@@ -72,7 +73,8 @@ fn write_run(
     write(&pieces[..count])
 }
 
-/// Whether the kernel may have refused the packet because it is a superpacket: some kernels refuse those that others take.
+/// Whether the kernel may have refused the packet because it is a superpacket: some kernels refuse those that others
+/// take.
 fn refuses_superpackets(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| code == libc::EINVAL || code == libc::EIO)
 }

@@ -14,8 +14,8 @@ mod ioctl {
     nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
 }
 
-/// Turns on what the kernel knows, or all off. Without any of it the device hands over single packets, which is slower and
-/// nothing else.
+/// Turns on what the kernel knows, or all off. Without any of it the device hands over single packets, which is slower
+/// and nothing else.
 pub(super) fn set(device: &impl AsFd, on: bool) -> io::Result<()> {
     if !on {
         return set_mask(device, 0);

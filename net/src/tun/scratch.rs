@@ -38,8 +38,8 @@ impl Scratch {
         Self { gathered: Vec::with_capacity(GATHERED), coalescer: Coalescer::new(Limits::default()) }
     }
 
-    /// Gives packets to the kernel by `write`, neighbours of a flow in one call unless `single`; returns how many it took and
-    /// whether it refused to take several at once.
+    /// Gives packets to the kernel by `write`, neighbours of a flow in one call unless `single`; returns how many it
+    /// took and whether it refused to take several at once.
     pub(super) fn give<P: AsRef<[u8]>>(
         &mut self,
         packets: &[P],
@@ -65,7 +65,7 @@ impl Scratch {
             if collected.is_ok() {
                 given.packets += 1;
             } else {
-                // Not for the coalescer, but perhaps for the kernel.
+                // The coalescer does not take it, but the kernel may.
                 let alone = [IoSlice::new(&[0; virtio::LEN]), IoSlice::new(packet)];
                 given.packets += usize::from(write(&alone).is_ok());
             }
@@ -92,8 +92,8 @@ pub(super) struct Given {
     pub(super) refused: bool,
 }
 
-/// Appends the packets of one superpacket, with complete checksums, to `batch`; `header` is what the kernel put in front of it.
-/// A single packet keeps its place in `packet`, where its checksum is completed too.
+/// Appends the packets of one superpacket, with complete checksums, to `batch`; `header` is what the kernel put in
+/// front of it. A single packet keeps its place in `packet`, where its checksum is completed too.
 ///
 /// # Errors
 /// Those of [`Superpacket::parse`]; `TooBig` if a packet is larger than the arena's. Packets before it were appended.

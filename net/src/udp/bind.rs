@@ -14,9 +14,10 @@ use super::steering::steer;
 
 /// The receive buffer and the send buffer of a socket, in bytes.
 ///
-/// The kernel doubles this value, but it also charges up to 100 KB for a message of 64 KiB, so that its default would hold
-/// only four. What has been received must not be lost while the reader pauses, which may last some milliseconds at the
-/// throughput of a full core. The worker sees to it that so large a buffer does not fill and delay every packet.
+/// The kernel doubles this value, but it also charges up to 100 KB for a message of 64 KiB, so that its default would
+/// hold only four. What has been received must not be lost while the reader pauses, which may last some milliseconds at
+/// the throughput of a full core. The worker sees to it that so large a buffer does not fill and delay every packet.
+/// `docs/benchmarks.md` has what a smaller one loses.
 const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Options the `nix` crate does not name.
@@ -34,7 +35,7 @@ mod option {
 
 /// The sockets of one address of a gateway, between which the kernel chooses by the first byte of a datagram.
 ///
-/// They live and die together: when one closes, the kernel gives its number to another.
+/// They have to be closed together: when one closes, the kernel gives its number in the group to another.
 pub struct Group {
     /// Gets every datagram that is not ESP, and ESP that names no worker of the group.
     pub main: UdpSocket,
@@ -47,16 +48,17 @@ pub struct Group {
 /// With `offload` the kernel segments what is sent and joins what is received.
 ///
 /// # Errors
-/// `AddrInUse` if any other socket has the address, another gateway's included; `InvalidInput` for more than 64 workers; else what the
-/// system refuses.
+/// `AddrInUse` if any other socket has the address, another gateway's included; `InvalidInput` for more than 64
+/// workers; else what the system refuses.
 pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Result<Group> {
     let workers =
         u8::try_from(workers).ok().filter(|&workers| workers <= WORKERS).ok_or(io::ErrorKind::InvalidInput)?;
     let main = open(address, None)?;
     size_buffers(&main)?;
     main.set_reuse_port(true)?;
-    // A socket that has a group of its own before it is bound joins no other, not even of the same user: it finds the address in
-    // use. And no datagram comes before the program is there.
+    // A program that is attached before the socket is bound makes a group of its own. The socket then joins no other
+    // group, not even one of the same user, but finds the address in use. And no datagram comes before the program is
+    // there.
     steer(&main, 0)?;
     main.bind(&address.into())?;
     let address = main.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
@@ -75,8 +77,8 @@ pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Res
     Ok(Group { main: main.into(), esp })
 }
 
-/// Binds a client's socket to a port of the kernel's choice on all addresses, so that its source address follows the routes. One
-/// for IPv6 takes IPv4 as well; `mark` sets SO_MARK, so that policy routing can tell it apart.
+/// Binds a client's socket to a port of the kernel's choice on all addresses, so that its source address follows the
+/// routes. One for IPv6 takes IPv4 as well; `mark` sets SO_MARK, so that policy routing can tell it apart.
 ///
 /// # Errors
 /// What the system refuses, such as `EAFNOSUPPORT` for IPv6 on a host without.
@@ -85,7 +87,8 @@ pub fn bind_any(v6: bool, mark: Option<u32>, offload: bool) -> io::Result<EspSoc
     let address = SocketAddr::new(any, 0);
     let socket = open(address, mark)?;
     socket.bind(&address.into())?;
-    // It is not told where a datagram arrived: what is sent from an address that the host has lost since would be refused.
+    // This socket does not learn to which address a datagram came. An answer from an address that the host has lost
+    // meanwhile would be refused.
     prepare(socket, v6, offload)
 }
 
@@ -135,7 +138,7 @@ fn prepare(socket: Socket, v6: bool, offload: bool) -> io::Result<EspSocket> {
     // Those of IPv4 count on an IPv6 socket too, for the IPv4 it takes.
     setsockopt(&socket, option::MtuDiscovery, &libc::IP_PMTUDISC_PROBE)?;
     setsockopt(&socket, sockopt::IpRecvTos, &true)?;
-    // From then on the kernel takes the time of every packet that the host receives.
+    // This makes the kernel take the time of every packet that the host receives.
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     if v6 {
         setsockopt(&socket, option::MtuDiscoveryV6, &libc::IPV6_PMTUDISC_PROBE)?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// The header of a control message; the kernel's length is a `size_t` on every C library.
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
-/// Room for all messages that come with a datagram: two addresses, two traffic classes, a segment size and a time, each at
-/// most 40 bytes.
+/// Room for all messages that come with a datagram: two addresses, two traffic classes, a segment size and a time, each
+/// at most 40 bytes.
 const SPACE: usize = 256;
 
 /// Control messages, one behind the other.

@@ -7,11 +7,11 @@ use libc::{BPF_ABS, BPF_B, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_SUB, so
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 
-/// Has the kernel give ESP datagrams to the socket of the worker they name, as long as that is below `workers`, and all others to
-/// socket 0, the main one. Sockets of a group are numbered in the order they are bound in.
+/// Has the kernel give ESP datagrams to the socket of the worker they name, as long as that is below `workers`, and all
+/// others to socket 0, the main one. Sockets of a group are numbered in the order they are bound in.
 ///
-/// A number beyond the group would make the kernel choose by hash, so the program never returns one. A datagram without a byte ends
-/// the program, which means 0.
+/// For a number beyond the group the kernel would choose by hash, so the program never returns one. A datagram without
+/// a byte ends the program early, which means socket 0.
 pub(super) fn steer(socket: &Socket, workers: u8) -> io::Result<()> {
     let first = u32::from(first_byte(0));
     let end = first + u32::from(workers);
@@ -34,7 +34,8 @@ fn first_byte(worker: u8) -> u8 {
     Spi::new(worker, 0).map_or(u8::MAX, |spi| spi.get().to_be_bytes()[0])
 }
 
-/// An instruction; `jumps` says how many to leave out if the comparison holds, and if not.
+/// Makes an instruction; `jumps` says how many instructions to skip if the comparison holds, and how many if it does
+/// not.
 fn instruction(code: u32, k: u32, jumps: (u8, u8)) -> sock_filter {
     let code = u16::try_from(code).expect("codes have 16 bits");
     sock_filter { code, jt: jumps.0, jf: jumps.1, k }

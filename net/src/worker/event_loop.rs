@@ -23,12 +23,13 @@ const SINGLES: usize = 8;
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
-/// How soon a full socket is tried again, in milliseconds: the shortest time that poll(2) sleeps at all. Three tries fit in
-/// the patience of the transmit side, and a link of 1 Gbit/s carries 125 KB between two of them.
+/// How soon a full socket is tried again, in milliseconds: the shortest time that poll(2) sleeps at all. Three tries
+/// fit in the patience of the transmit side, and a link of 1 Gbit/s carries 125 KB between two of them.
 const RETRY_MS: u16 = 1;
 
-/// Whether every turn takes a tenth longer than it needs. The feature exists so that a maintainer can see whether a comparison
-/// of builds finds a slower one (`docs/comparing.md`, "Trusting a machine"). A build without it has no trace of this.
+/// Whether every turn takes a tenth longer than it needs. The feature exists so that a maintainer can see whether a
+/// comparison of builds finds a slower one (`docs/comparing.md`, "Trusting a machine"). A build without it has no trace
+/// of this.
 const IS_SLOWED: bool = cfg!(feature = "slow-packets");
 
 /// What may have something to read.
@@ -87,8 +88,8 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         Self { routing, queue, mailbox, transmit, receive, settings }
     }
 
-    /// Makes a worker without a thread, which moves packets only in [`Self::step`]. It is for measurements: no control side can
-    /// reach it.
+    /// Makes a worker without a thread, which moves packets only in [`Self::step`]. It is for measurements: no control
+    /// side can reach it.
     ///
     /// # Errors
     /// The system gives no event descriptor.
@@ -147,14 +148,15 @@ impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D
                     Ready::PERHAPS_ALL
                 }
                 Moved::Nothing if yields > 0 => {
-                    // The other end of a transfer may run now. If nobody wants to, yielding is still cheaper than sleeping and being
-                    // woken. After single packets there is no yielding: the next one rarely comes at once.
+                    // The other end of a transfer may run now. If nobody wants to, yielding is still cheaper than
+                    // sleeping and being woken. After single packets there is no yielding: the next one rarely comes at
+                    // once.
                     yields -= 1;
                     std::thread::yield_now();
                     Ready::PERHAPS_ALL
                 }
-                // The program that waits for these packets often waits for this core as well. One call of poll(2) lets it run; trying
-                // to read from each descriptor would take one call each.
+                // The program that waits for these packets often waits for this core as well. One call of poll(2) lets
+                // it run; trying to read from each descriptor would take one call each.
                 Moved::Packets | Moved::Nothing => self.wait()?,
             };
         }
@@ -166,8 +168,8 @@ impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D
         self.transmit.forget();
         let mut wanted: [PollFd<'_>; PLACES] =
             std::array::from_fn(|_| PollFd::new(self.queue.as_fd(), PollFlags::POLLIN));
-        // While a full socket holds packets up, nothing is read from the queue, and the socket is tried again soon. poll(2) would say
-        // that it can be written only once it is half empty, which is too late.
+        // While a full socket holds packets up, nothing is read from the queue, and the socket is tried again soon.
+        // poll(2) would say that it can be written only once it is half empty, which is too late.
         let is_held_up = self.transmit.is_waiting();
         let timeout = if is_held_up { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
         if let Some(queue) = wanted.first_mut().filter(|_| is_held_up) {

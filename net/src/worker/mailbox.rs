@@ -18,7 +18,7 @@ pub(super) enum Command<S> {
     Retire(Spi),
 }
 
-/// Commands for one worker, and what wakes it. Its length is bounded by the sessions' rates of new SAs.
+/// Commands for one worker, and what wakes it. It cannot grow long: each session makes new SAs at a bounded rate.
 pub(super) struct Mailbox<S> {
     commands: Mutex<Vec<Command<S>>>,
     waiting: AtomicBool,
@@ -61,12 +61,12 @@ impl<S> Mailbox<S> {
 
     /// Forgets that the worker was woken.
     pub(super) fn clear(&self) {
-        // Empty is as good as read.
+        // An error means that there is nothing to read, which is as good.
         self.wake.read().ok();
     }
 
     fn wake(&self) {
-        // A full counter wakes, too.
+        // An error means that the counter is full, which wakes the worker as well.
         self.wake.write(1).ok();
     }
 

@@ -105,7 +105,8 @@ impl<S: Carried> Receive<S> {
         }
     }
 
-    /// Moves one message from the socket with this number and returns how many datagrams it had; `None` if there was none.
+    /// Moves one message from the socket with this number and returns how many datagrams it had; `None` if there was
+    /// none.
     pub(super) fn step<R: Routing<Session = S>>(
         &mut self,
         around: &Surroundings<'_, R, impl PacketQueue>,
@@ -115,7 +116,8 @@ impl<S: Carried> Receive<S> {
         let message = match socket.receive(&mut self.buffer) {
             Ok(message) => message,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Some(0),
-            // Nothing is there, or an error of an earlier send is told. In the latter case the next turn finds the message.
+            // Nothing is there, or an error of an earlier send is told. In the latter case the next turn finds the
+            // message.
             Err(_) => return None,
         };
         let counters = around.routing.counters();
@@ -274,8 +276,8 @@ fn spi_at(buffer: &[u8], at: &Range<usize>) -> Option<u32> {
     buffer.get(at.clone())?.first_chunk().map(|spi| u32::from_be_bytes(*spi))
 }
 
-/// The session whose packet begins at `start`. A packet lies behind its ESP header, of which the virtio-net header overwrites
-/// only the end, so the SPI still stands there. A run is of one source, so of one session.
+/// The session whose packet begins at `start`. A packet lies behind its ESP header, of which the virtio-net header
+/// overwrites only the end, so the SPI still stands there. A run is of one source, so of one session.
 fn session_at<'a, S>(table: &'a Table<S>, buffer: &[u8], start: usize) -> Option<&'a S> {
     let spi = spi_at(buffer, &(start.checked_sub(PREFIX_LEN)?..start))?;
     table.entry(table.place(spi)?).map(|entry| &*entry.session)

@@ -150,8 +150,8 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
         })))
     }
 
-    /// A read failed: of one packet that the kernel cannot describe (`EINVAL` from `tun_put_user`), which is lost then, or because the
-    /// device is gone.
+    /// A read failed: of one packet that the kernel cannot describe (`EINVAL` from `tun_put_user`), which is lost then,
+    /// or because the device is gone.
     fn pass_over(&mut self, counters: &Counters, error: io::Error) -> io::Result<Option<usize>> {
         self.failures += 1;
         let is_gone = matches!(error.raw_os_error(), Some(libc::EBADF | libc::EBADFD | libc::EFAULT | libc::ENODEV));

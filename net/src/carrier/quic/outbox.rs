@@ -1,11 +1,11 @@
 //! Packets on their way from the workers to a QUIC connection.
 //!
-//! A connection is behind a lock that its driver holds while it seals and sends. A worker that handed over packet by packet
-//! would sleep on that lock, and be woken, about as often: of a client's system calls two in five were that. So workers leave
-//! whole batches here, under a lock that is held for moments, and a task that runs where the driver runs feeds them on.
+//! A connection is behind a lock that its driver holds while it seals and sends. A worker that handed over packet by
+//! packet would have to sleep on that lock for many packets. So workers leave whole batches here, under a lock that is
+//! held for a moment only, and a task of the runtime hands them to the connection.
 //!
-//! A packet keeps the chunk it was cut from (`packet_buffer::Arena`): a client that does not let its connection send holds at most
-//! 26 MiB for moments, and from [`STALLED`] on 2 MiB.
+//! A packet that waits keeps the whole chunk it was cut from (`packet_buffer::Arena`). A peer that does not let its
+//! connection send makes this host hold at most 26 MiB for moments, and at most 2 MiB from [`STALLED`] on.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -20,20 +20,20 @@ use tokio::time::timeout;
 
 use crate::carrier::counters::Counters;
 
-/// Bytes that may wait. So much that a sender that is faster for a moment loses little: with 256 KiB one TCP stream lost
-/// a thousand packets a second, and had 0.6 times the rate; with 2 MiB a ping beside it waited twice as long.
+/// Bytes that may wait: so many that a sender that is faster than its connection for a moment loses little, and so few
+/// that other packets do not wait long behind them. `docs/benchmarks.md` has the figures.
 const MOST: usize = 1024 * 1024;
 /// Bytes that may wait where the path is slow, so that they do not become a long delay.
 const FEW: usize = 64 * 1024;
 /// The path is slow when a packet has waited this long. At 50 Mbit/s [`FEW`] pass in half of it.
 const LONG: Duration = Duration::from_millis(20);
-/// A connection that takes nothing for so long gets rid of all but the newest [`FEW`] bytes, even if no more come.
+/// When a connection has taken nothing for so long, all but the newest [`FEW`] bytes are dropped, even if no more come.
 const STALLED: Duration = Duration::from_secs(1);
 /// What a datagram costs beside its bytes: its place here, and its allocation if it is small.
 const OVERHEAD: usize = 128;
-/// Places that are kept when nothing waits any more.
+/// Places for datagrams whose memory is kept when nothing waits any more.
 const PLACES: usize = 1024;
-/// Datagrams fed on between two looks at what waits.
+/// Datagrams that are taken from the outbox at a time.
 const PORTION: usize = 32;
 
 /// Datagrams that wait for their connection, oldest first.
@@ -41,7 +41,7 @@ const PORTION: usize = 32;
 pub(super) struct Outbox {
     waiting: Mutex<Waiting>,
     filled: Notify,
-    /// Packets of so many bytes fit a datagram, as far as is known.
+    /// The largest packet that fits a datagram as far as is known, in bytes.
     known_mtu: AtomicU16,
 }
 
@@ -123,8 +123,8 @@ impl Outbox {
     }
 }
 
-/// Feeds what waits to its connection, as fast as that sends, and counts packets as sent or dropped; in each datagram there are
-/// `prefix` bytes before the packet. Never ends: with its connection gone, it drops what comes.
+/// Feeds what waits to its connection, as fast as that sends, and counts packets as sent or dropped; in each datagram
+/// there are `prefix` bytes before the packet. Never ends: with its connection gone, it drops what comes.
 pub(super) async fn feed(outbox: Arc<Outbox>, quic: quinn::Connection, prefix: usize, counters: Arc<Counters>) {
     let mut portion = Vec::new();
     loop {

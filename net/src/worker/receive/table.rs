@@ -17,15 +17,15 @@ pub(super) struct Entry<S> {
     pub(super) epoch: u32,
     pub(super) session: Arc<S>,
     pub(super) reports: mpsc::Sender<Report>,
-    /// The control side has heard of a packet.
+    /// Whether the control side has heard of a packet.
     pub(super) announced: bool,
-    /// The control side has heard that it refused too much.
+    /// Whether the control side has heard that the SA refused too much.
     pub(super) wants_rekey: bool,
     /// The unproven address reported last, and when.
     pub(super) reported: Option<(SocketAddr, Instant)>,
 }
 
-/// SAs by SPI. Places stay as they are while SAs come and go, so that one lookup serves all datagrams of a message.
+/// SAs by SPI. An SA keeps its place as long as it is there, so that one lookup serves many datagrams of a message.
 pub(super) struct Table<S> {
     places: HashMap<u32, usize>,
     entries: Vec<Option<Entry<S>>>,

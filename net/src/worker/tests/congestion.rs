@@ -98,7 +98,8 @@ fn single_packets_are_marked_whose_ends_know_ecn() {
         );
         let marks = |message: &Vec<u8>| message.iter().filter(|&&bits| bits == ecn::CE).count();
         assert_eq!(messages.iter().map(marks).max(), Some(1));
-        // The first ones came before the queue stood; the first of a message is marked, so that its sender hears soonest.
+        // The first ones came before the queue stood; the first of a message is marked, so that its sender hears
+        // soonest.
         assert_eq!(marks(&messages[0]), 0);
         assert!(messages.iter().all(|message| message[1..] == [ecn::ECT_0; SEGMENTS - 1]));
     });

@@ -39,7 +39,8 @@ fn expect(peer: &mut Peer, payload: &[u8], size: usize, next_header: NextHeader)
     all
 }
 
-/// Bytes of a segment and of a superpacket, in turn: singles in between, more segments than one call takes, and more bytes.
+/// Bytes of a segment and of a superpacket, in turn: singles in between, more segments than one call takes, and more
+/// bytes.
 const SHAPES: [(usize, usize); 19] = [
     (1368, 20 * 1368),
     (1368, 20 * 1368 + 1),
@@ -124,7 +125,8 @@ fn single_packets_of_every_size_stay_in_order() {
             let socket = local_v4();
             let payloads: Vec<_> = (0..=FULL).map(|len| content(len, len)).collect();
             let next_header = if vouched { NextHeader::VouchedIpv4 } else { NextHeader::Ipv4 };
-            // Ever longer ones, which cannot share a call, and ever shorter ones; no more at once than the device's queue holds.
+            // Ever longer ones, which cannot share a call, and ever shorter ones; no more at once than the device's
+            // queue holds.
             let all: Vec<_> = payloads.iter().chain(payloads.iter().rev()).collect();
             for some in all.chunks(200) {
                 for payload in some {

@@ -11,7 +11,8 @@ use super::sealed::SealedPackets;
 use crate::carrier::{Carried, EspRoute};
 use crate::udp::{DatagramSocket, MAX_BYTES, MAX_SEGMENTS};
 
-/// Sessions that collect at the same time; one more sends what another has first. Bounds the memory to 256 KiB a worker.
+/// Sessions that collect at the same time; one more sends what another has first. Bounds the memory to 256 KiB a
+/// worker.
 const BATCHES: usize = 4;
 
 /// The batches of one worker. Within a session, packets leave in the order they came.
@@ -116,8 +117,8 @@ impl<S: Carried> Batches<S> {
         outcome
     }
 
-    /// The batch for a session's next packet: its own one, a free one, or another session's that is sent first to make room.
-    /// `None` if the latter finds its socket full.
+    /// The batch for a session's next packet: its own one, a free one, or another session's that is sent first to make
+    /// room. `None` if the latter finds its socket full.
     fn place(&mut self, session: &Arc<S>, outlet: &mut Outlet<impl DatagramSocket>) -> Option<&mut Batch<S>> {
         let own = self.batches.iter().position(|batch| batch.is_of(session));
         if let Some(number) = own.or_else(|| self.batches.iter().position(|batch| batch.to.is_none())) {
