@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
+use adit_proto::esp::packet;
 use adit_proto::esp::sa::Outbound;
 use adit_proto::esp::suite::Suite;
 use arc_swap::{ArcSwapOption, Guard};
@@ -63,6 +64,20 @@ pub struct EspRoute {
     pub mtu: u16,
     /// Whether the peer takes packets with partial checksums.
     pub vouched: bool,
+}
+
+impl EspRoute {
+    /// Returns how many bytes stand in front of a packet in its datagram.
+    #[inline]
+    pub const fn prefix_len(&self) -> usize {
+        packet::PREFIX_LEN
+    }
+
+    /// Returns how many bytes the datagram of a packet of `len` bytes has.
+    #[inline]
+    pub const fn sealed_len(&self, len: usize) -> usize {
+        packet::sealed_len(len)
+    }
 }
 
 /// What the packet path noticed that the control side has to know; all of it by [`Carriers::hinted`].

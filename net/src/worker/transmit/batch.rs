@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adit_proto::drop_reason::DropReason;
-use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
+use adit_proto::esp::packet::NextHeader;
 use adit_proto::packet::ecn;
 
 use super::outlet::{Outlet, SendOutcome};
@@ -138,7 +138,7 @@ impl<S: Carried> Batch<S> {
 
     /// Whether a packet can go in the same call as what is there.
     fn takes(&self, route: &Arc<EspRoute>, packet: &[u8]) -> bool {
-        let sealed = sealed_len(packet.len());
+        let sealed = route.sealed_len(packet.len());
         match &self.to {
             None => true,
             Some(to) => {
@@ -158,9 +158,9 @@ impl<S: Carried> Batch<S> {
 
     fn push(&mut self, session: &Arc<S>, route: &Arc<EspRoute>, unsealed: Unsealed<'_>) -> Result<(), DropReason> {
         let Unsealed { packet, next_header } = unsealed;
-        let sealed = sealed_len(packet.len());
+        let sealed = route.sealed_len(packet.len());
         let start = self.datagrams.len();
-        self.datagrams.resize(start + PREFIX_LEN, 0);
+        self.datagrams.resize(start + route.prefix_len(), 0);
         self.datagrams.extend_from_slice(packet);
         self.datagrams.resize(start + sealed, 0);
         let slot = self.datagrams.get_mut(start..).expect("the buffer was just made longer");

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use adit_proto::drop_reason::DropReason;
-use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
+use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 use adit_proto::packet::ecn;
@@ -100,7 +100,7 @@ impl<S: Carried> Sending<S> {
 
     /// Bytes of a segment, sealed; the last may have less.
     fn stride(&self) -> usize {
-        sealed_len(self.largest)
+        self.route.sealed_len(self.largest)
     }
 
     /// Seals some segments, one behind the other.
@@ -111,7 +111,7 @@ impl<S: Carried> Sending<S> {
         let (mut bytes, mut inner_bytes) = (0, 0);
         let segments = segments.filter_map(|index| self.split.segment(index));
         for (slot, segment) in sealed.chunks_exact_mut(stride).zip(segments) {
-            let packet = slot.get_mut(PREFIX_LEN..).ok_or(DropReason::TooBig)?;
+            let packet = slot.get_mut(self.route.prefix_len()..).ok_or(DropReason::TooBig)?;
             self.split.write_packet(&segment, read.packet(self.len), packet, self.checksums)?;
             bytes += numbers.seal(slot, segment.len(), self.next_header)?;
             inner_bytes += segment.len();
