@@ -22,7 +22,7 @@ impl PacketBuffer {
 
     /// The packet.
     pub fn packet(&self) -> &[u8] {
-        self.buffer.get(HEADROOM..).unwrap_or_default()
+        self.buffer.get(HEADROOM..).expect("every buffer is made with its headroom")
     }
 
     /// The packet with `prefix` written right in front of it, without copying the packet.

@@ -122,11 +122,12 @@ impl<S: Carried> Receive<S> {
         };
         let counters = around.routing.counters();
         let datagrams = message.len.div_ceil(message.segment.max(1));
-        let verdict = self.queues.get_mut(number).map(|queue| queue.judge(message.len, message.waited, Instant::now));
-        self.sign_due = verdict == Some(Verdict::Mark);
+        let queue = self.queues.get_mut(number).expect("no worker has more than MAX_SOCKETS sockets");
+        let verdict = queue.judge(message.len, message.waited, Instant::now);
+        self.sign_due = verdict == Verdict::Mark;
         if message.truncated {
             counters.count_drop(DropReason::Truncated);
-        } else if verdict == Some(Verdict::Discard) {
+        } else if verdict == Verdict::Discard {
             counters.count_drops(datagrams, DropReason::QueueFull);
         } else {
             self.handle_message(around, number, &message);

@@ -48,18 +48,14 @@ impl<S> Table<S> {
             self.entries.push(None);
             self.entries.len() - 1
         });
-        if let Some(slot) = self.entries.get_mut(place) {
-            *slot = Some(entry);
-            self.places.insert(spi, place);
-        }
+        *self.entries.get_mut(place).expect("a place that was given out stays") = Some(entry);
+        self.places.insert(spi, place);
     }
 
     pub(super) fn remove(&mut self, spi: u32) {
         let Some(place) = self.places.remove(&spi) else { return };
-        if let Some(slot) = self.entries.get_mut(place) {
-            *slot = None;
-            self.free.push(place);
-        }
+        *self.entries.get_mut(place).expect("a place that was given out stays") = None;
+        self.free.push(place);
     }
 
     pub(super) fn place(&self, spi: u32) -> Option<usize> {
