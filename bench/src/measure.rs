@@ -68,7 +68,7 @@ pub struct Options {
     wire: bool,
     /// What the network between client and gateway does to packets: clean, dsl, lte, transatlantic, lossy-wifi, or a
     /// file in TOML; implies --wire [default: a bare cable].
-    #[arg(long, value_name = "NAME|FILE", value_parser = Profile::named)]
+    #[arg(long, value_name = "NAME|FILE", value_parser = adit_lab::network)]
     profile: Option<Profile>,
     /// What decides about chance in that network: the same number, the same decisions.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "profile")]

@@ -33,7 +33,7 @@ fn through(profile: &Profile) -> Option<Lab> {
 }
 
 fn profile(text: &str) -> Profile {
-    Profile::parse("test.toml", text).unwrap()
+    Profile::parse("test", text).unwrap()
 }
 
 /// Numbered packets from the client to the gateway, 4,000 at 2,000 a second, and what the relay says of all frames.
@@ -144,7 +144,7 @@ fn no_more_passes_than_the_rate_and_the_queue_allow() {
 
 /// Adit with a network between its ends.
 fn adit_through(name: &str) -> Option<Running> {
-    let lab = through(&Profile::named(name).unwrap())?;
+    let lab = through(&adit_lab::network(name).unwrap())?;
     let systems = systems::catalogue(&systems::own_variants(), &Programs::default());
     let adit = systems.iter().find(|system| system.name() == "adit").unwrap();
     let running = adit.start(lab).unwrap();
@@ -206,7 +206,7 @@ fn faults_of_a_profile_are_usage_errors_that_name_file_key_and_remedy() {
 fn shipped_profiles_let_packets_through() {
     let _alone = alone();
     for name in shipped() {
-        let Some(mut lab) = through(&Profile::named(name).unwrap()) else { return };
+        let Some(mut lab) = through(&adit_lab::network(name).unwrap()) else { return };
         let client = lab.host("client").unwrap();
         eventually(&format!("an answer through {name}"), || ping(&client, GATEWAY_V4.into(), LIMIT).unwrap().rtt());
     }

@@ -17,6 +17,7 @@ mod features;
 mod host;
 mod namespace;
 mod netlink;
+mod network;
 mod nftables;
 mod process;
 pub mod programs;
@@ -38,6 +39,7 @@ use relay::Relay;
 pub use binaries::{BIN_DIR, Binaries, binaries};
 pub use features::Feature;
 pub use host::{Host, LinkAddresses, Route};
+pub use network::network;
 pub use process::{Output, Process};
 
 pub use user_namespace::{check_permission, enter_user_namespace};

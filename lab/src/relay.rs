@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use adit_netem::{Counts, Delivery, Impairment, LinkDirection, Passage, Profile};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
@@ -23,7 +24,6 @@ use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Host;
-use adit_netem::{Counts, Delivery, Direction, Impairment, Passage, Profile};
 
 /// `ETH_P_ALL` (linux/if_ether.h).
 const ALL_PROTOCOLS: u16 = 3;
@@ -61,7 +61,7 @@ impl Relay {
         host.set_link(far, true)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).context("make an event descriptor")?);
         let mut relay = Self { stop, counts: Default::default(), threads: Vec::new() };
-        let ways = [(Direction::Up, &near_end, &far_end), (Direction::Down, &far_end, &near_end)];
+        let ways = [(LinkDirection::Up, &near_end, &far_end), (LinkDirection::Down, &far_end, &near_end)];
         for ((direction, from, to), counts) in ways.into_iter().zip(&relay.counts) {
             let impairment = Impairment::new(profile, direction, seed);
             let carrier = Carrier::new(Arc::clone(from), Arc::clone(to), impairment, Arc::clone(counts));

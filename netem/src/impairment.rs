@@ -14,16 +14,15 @@ const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Which way frames go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum LinkDirection {
     /// From the client to the gateway.
     Up,
     /// From the gateway to the client.
     Down,
 }
 
-impl Direction {
+impl LinkDirection {
     /// Its name in profiles.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -34,7 +33,7 @@ impl Direction {
 
 /// Why a frame goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DropReason {
+pub enum FrameDrop {
     /// The queue before the bottleneck was full.
     QueueFull,
     /// The medium lost it.
@@ -45,7 +44,7 @@ pub enum DropReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It goes no further.
-    Drop(DropReason),
+    Drop(FrameDrop),
     /// It is delivered.
     Deliver {
         /// When: time since the beginning.
@@ -79,11 +78,10 @@ pub struct Impairment {
 
 impl Impairment {
     /// The impairment of one direction of `profile`; both directions of a seed have nothing in common.
-    #[must_use]
-    pub fn new(profile: &Profile, direction: Direction, seed: u64) -> Self {
+    pub fn new(profile: &Profile, direction: LinkDirection, seed: u64) -> Self {
         let link = match direction {
-            Direction::Up => &profile.up,
-            Direction::Down => &profile.down,
+            LinkDirection::Up => &profile.up,
+            LinkDirection::Down => &profile.down,
         };
         let random = |question: &str| Random::new(seed, &format!("{} {question}", direction.name()));
         let loss = Bursts::new(random("loss"), link.loss_percent / 100.0, link.loss_burst_packets);
@@ -116,9 +114,9 @@ impl Impairment {
             None => Some(now),
             Some(bottleneck) => bottleneck.handle(now, bytes),
         };
-        let Some(sent) = sent else { return Fate::Drop(DropReason::QueueFull) };
+        let Some(sent) = sent else { return Fate::Drop(FrameDrop::QueueFull) };
         if lost {
-            return Fate::Drop(DropReason::Lost);
+            return Fate::Drop(FrameDrop::Lost);
         }
         let in_order = (sent + self.delay + jitter).max(self.latest);
         let at = if held_back { in_order + self.held_back_for } else { in_order };
@@ -194,7 +192,7 @@ mod tests {
     }
 
     fn up(text: &str) -> Impairment {
-        Impairment::new(&profile(text), Direction::Up, 1)
+        Impairment::new(&profile(text), LinkDirection::Up, 1)
     }
 
     const MS: Duration = Duration::from_millis(1);
@@ -258,16 +256,16 @@ mod tests {
             let mut link = Impairment::new(&profile, direction, seed);
             (0..500).map(|number| link.handle(MS * number, 1_000)).collect::<Vec<_>>()
         };
-        assert_eq!(fates(Direction::Up, 1), fates(Direction::Up, 1));
-        assert_ne!(fates(Direction::Up, 1), fates(Direction::Down, 1));
-        assert_ne!(fates(Direction::Up, 1), fates(Direction::Up, 2));
+        assert_eq!(fates(LinkDirection::Up, 1), fates(LinkDirection::Up, 1));
+        assert_ne!(fates(LinkDirection::Up, 1), fates(LinkDirection::Down, 1));
+        assert_ne!(fates(LinkDirection::Up, 1), fates(LinkDirection::Up, 2));
     }
 
     #[test]
     fn what_is_lost_depends_on_nothing_but_the_seed() {
         let lost = |text: &str, step: Duration| {
             let mut link = up(text);
-            let lost = |number: &u32| link.handle(step * *number, 1_000) == Fate::Drop(DropReason::Lost);
+            let lost = |number: &u32| link.handle(step * *number, 1_000) == Fate::Drop(FrameDrop::Lost);
             (0..2_000).filter(lost).collect::<Vec<u32>>()
         };
         let alone = lost("loss_percent = 5\nloss_burst_packets = 3", MS);

@@ -2,8 +2,8 @@
 //!
 //! A [`Profile`] says what happens to the frames of either direction; [`Impairment`] decides, for each frame and the
 //! time of its arrival, whether and when it goes on; [`Passage`] holds the frames until then. All three are pure: time is
-//! an argument and chance is seeded, so that the same seed and the same frames always meet the same fate. The lab's relay
-//! ([`Lab::pair_through`](crate::lab::Lab::pair_through)) is their shell.
+//! an argument and chance is seeded, so that the same seed and the same frames always meet the same fate. The relay of the
+//! crate `adit-lab` (`Lab::pair_through`) is their shell.
 //!
 //! A frame goes through the bottleneck, then over the medium:
 //!
@@ -29,6 +29,6 @@ mod passage;
 mod profile;
 pub mod random;
 
-pub use impairment::{Direction, DropReason, Fate, Impairment};
+pub use impairment::{Fate, FrameDrop, Impairment, LinkDirection};
 pub use passage::{Counts, Delivery, Passage};
-pub use profile::{JitterDistribution, Link, Profile, shipped};
+pub use profile::{JitterDistribution, Link, Profile, ProfileError, Remedy, shipped};

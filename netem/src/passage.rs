@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::impairment::{DropReason, Fate, Impairment};
+use super::impairment::{Fate, FrameDrop, Impairment};
 
 /// Frames of one direction on their way; `F` is whatever a frame is to its owner.
 #[derive(Debug)]
@@ -50,7 +50,6 @@ pub struct Delivery<F> {
 
 impl<F> Passage<F> {
     /// A passage that holds at most `capacity` frames and drops what comes beyond (drop newest).
-    #[must_use]
     pub fn new(impairment: Impairment, capacity: usize) -> Self {
         Self { impairment, held: BinaryHeap::new(), capacity, accepted: 0, counts: Counts::default() }
     }
@@ -62,8 +61,8 @@ impl<F> Passage<F> {
             Fate::Deliver { at, doubled, damaged_bit, held_back } => (at, doubled, damaged_bit, held_back),
             Fate::Drop(reason) => {
                 match reason {
-                    DropReason::QueueFull => self.counts.queue_full += 1,
-                    DropReason::Lost => self.counts.lost += 1,
+                    FrameDrop::QueueFull => self.counts.queue_full += 1,
+                    FrameDrop::Lost => self.counts.lost += 1,
                 }
                 return Some(frame);
             }
@@ -90,13 +89,11 @@ impl<F> Passage<F> {
     }
 
     /// When the next frame's time will have come; `None` while there is none.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.held.peek().map(|held| held.at)
     }
 
     /// What became of the frames so far.
-    #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -135,11 +132,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Direction, JitterDistribution, Link, Profile};
+    use crate::{JitterDistribution, Link, LinkDirection, Profile};
 
     fn passage(link: Link, seed: u64, capacity: usize) -> Passage<u32> {
         let profile = Profile { name: "test".into(), description: String::new(), up: link.clone(), down: link };
-        Passage::new(Impairment::new(&profile, Direction::Up, seed), capacity)
+        Passage::new(Impairment::new(&profile, LinkDirection::Up, seed), capacity)
     }
 
     /// What went on, and when, of frames that arrived so many microseconds after one another with so many bytes.

@@ -1,16 +1,14 @@
-//! What a network does to frames, as a file in TOML says it.
+//! What a network does to frames, as a text in TOML says it.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use adit_program::exit::{Exit, Failure};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use toml::{Table, Value};
 
-use super::bursts::Bursts;
+use crate::bursts::Bursts;
 
-/// The profiles that are part of this program: name and file.
+/// The profiles that are part of this program: name and text.
 const SHIPPED: [(&str, &str); 5] = [
     ("clean", include_str!("../profiles/clean.toml")),
     ("dsl", include_str!("../profiles/dsl.toml")),
@@ -41,13 +39,10 @@ const DIRECTIONS: [&str; 2] = ["up", "down"];
 /// Two ways to say the same: a direction that says it in one is not bound to the other of both.
 const QUEUES: [&str; 2] = ["queue_ms", "queue_kib"];
 
-/// How alike a key must be to be offered instead (Jaro-Winkler, 0 to 1).
-const SIMILAR: f64 = 0.8;
-
 /// What a network does to the frames of both directions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Its name: a shipped one's, or that of its file.
+    /// Its name: a shipped one's, or what the reader of its text called it.
     pub name: String,
     /// What kind of network it resembles.
     pub description: String,
@@ -91,9 +86,8 @@ pub struct Link {
 
 impl Link {
     /// The longest that delay and jitter keep a frame.
-    #[must_use]
     pub fn longest_delay(&self) -> Duration {
-        // What was not read from a profile's file may be no time at all.
+        // A link that no text was read for may hold numbers that are no time at all.
         Duration::try_from_secs_f64((self.delay_ms + self.jitter_ms) / 1e3).unwrap_or_default()
     }
 }
@@ -114,108 +108,139 @@ pub fn shipped() -> impl Iterator<Item = &'static str> {
     SHIPPED.iter().map(|(name, _)| *name)
 }
 
-impl Profile {
-    /// The shipped profile of that name, else the one in the file of that name.
-    ///
-    /// # Errors
-    ///
-    /// Fails with exit code 2, and names the file, the key, what is wrong and what to do.
-    pub fn named(name: &str) -> Result<Self, Failure> {
-        if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
-            return Self::parse(name, text);
-        }
-        let text = fs::read_to_string(name).map_err(|error| {
-            let reason = format!("is no shipped profile, and no file that can be read: {error}");
-            let close = closest(name, shipped());
-            let all = || format!("name a file, or one of {}", shipped().collect::<Vec<_>>().join(", "));
-            let next = close.map_or_else(all, |close| format!("did you mean `{close}`?"));
-            Failure::new(Exit::Usage, name, reason, next)
-        })?;
-        Self::parse(name, &text)
+/// Why a text is no profile.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}{reason}", self.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
+pub struct ProfileError {
+    /// The key that is wrong, after its table where it is in one, such as `[up] loss_percent`; `None` for the whole text.
+    pub key: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What its writer can do.
+    pub remedy: Remedy,
+}
+
+/// What the writer of a profile can do about an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// What the sentence says.
+    Do(String),
+    /// Take one of these keys instead of the one that nobody knows.
+    KeyOf {
+        /// The key as it was written, without its table.
+        written: String,
+        /// Every key that is known.
+        known: Vec<&'static str>,
+    },
+}
+
+impl ProfileError {
+    fn of_key(key: &str, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let key = Some(key.trim_end().to_owned());
+        Self { key, reason: reason.into(), remedy: Remedy::Do(remedy.into()) }
     }
 
-    /// Reads a profile from the contents of a file.
+    fn of_unknown_key(section: &str, key: &str) -> Self {
+        let known = NUMBERS.iter().map(|(known, ..)| *known).chain([DISTRIBUTION, DESCRIPTION]).chain(DIRECTIONS);
+        let remedy = Remedy::KeyOf { written: key.to_owned(), known: known.collect() };
+        Self { key: Some(format!("{section}{key}")), reason: "is no key of a profile".to_owned(), remedy }
+    }
+
+    fn of_syntax(error: &toml::de::Error) -> Self {
+        let reason = format!("is no TOML: {}", error.to_string().trim_end());
+        Self { key: None, reason, remedy: Remedy::Do("mend the file".to_owned()) }
+    }
+}
+
+impl Profile {
+    /// The profile of that name among those that are part of this program.
+    pub fn shipped(name: &str) -> Option<Self> {
+        let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
+        Some(Self::parse(name, text).expect("shipped profiles are valid: a test reads each"))
+    }
+
+    /// Reads the text of a profile, which is called `name` from here on.
     ///
     /// # Errors
-    ///
-    /// As [`Self::named`].
-    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
-        let syntax = |error: toml::de::Error| {
-            Failure::new(Exit::Usage, file, format!("is no TOML: {}", error.to_string().trim_end()), "mend the file")
-        };
-        let mut both: Table = text.parse().map_err(syntax)?;
+    /// Fails at the first key that is unknown, out of its range, or at odds with another.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ProfileError> {
+        let mut both: Table = text.parse().map_err(|error| ProfileError::of_syntax(&error))?;
         let description = match both.remove(DESCRIPTION) {
             None => String::new(),
             Some(Value::String(text)) => text,
-            Some(other) => return Err(wrong(file, DESCRIPTION, &format!("{other} is no text"), "put it in quotes")),
+            Some(other) => {
+                return Err(ProfileError::of_key(DESCRIPTION, format!("{other} is no text"), "put it in quotes"));
+            }
         };
-        let mut links = Vec::new();
-        for direction in DIRECTIONS {
-            let own = match both.remove(direction) {
-                None => Table::new(),
-                Some(Value::Table(own)) => own,
-                Some(other) => {
-                    let next = format!("write [{direction}] and its keys below");
-                    return Err(wrong(file, direction, &format!("{other} is no table"), &next));
-                }
-            };
-            links.push((direction, own));
+        let [own_up, own_down] = DIRECTIONS.map(|direction| own_table(&mut both, direction));
+        let (own_up, own_down) = (own_up?, own_down?);
+        check("", &both)?;
+        let [up, down] = DIRECTIONS;
+        let (up, down) = (link(up, &both, own_up)?, link(down, &both, own_down)?);
+        Ok(Self { name: name.to_owned(), description, up, down })
+    }
+}
+
+/// Takes out what a profile says of one direction alone.
+fn own_table(both: &mut Table, direction: &str) -> Result<Table, ProfileError> {
+    match both.remove(direction) {
+        None => Ok(Table::new()),
+        Some(Value::Table(own)) => Ok(own),
+        Some(other) => {
+            let remedy = format!("write [{direction}] and its keys below");
+            Err(ProfileError::of_key(direction, format!("{other} is no table"), remedy))
         }
-        check(file, "", &both)?;
-        let mut links = links.into_iter().map(|(direction, own)| link(file, direction, &both, own));
-        let (up, down) = (links.next().transpose()?.unwrap_or_default(), links.next().transpose()?.unwrap_or_default());
-        let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, description, up, down })
     }
 }
 
 /// The link of one direction: what is said of both, with what is said of it alone in its place.
-fn link(file: &str, direction: &str, both: &Table, own: Table) -> Result<Link, Failure> {
+fn link(direction: &str, both: &Table, own: Table) -> Result<Link, ProfileError> {
     let section = format!("[{direction}] ");
-    check(file, &section, &own)?;
+    check(&section, &own)?;
     let mut all = both.clone();
     if QUEUES.iter().any(|key| own.contains_key(*key)) {
         all.retain(|key, _| !QUEUES.contains(&key));
     }
     all.extend(own);
-    let link: Link = Value::Table(all)
-        .try_into()
-        .map_err(|error: toml::de::Error| wrong(file, &section, error.to_string().trim_end(), "mend the file"))?;
-    agree(file, &section, &link)?;
+    let link: Link = Value::Table(all).try_into().map_err(|error: toml::de::Error| {
+        ProfileError::of_key(&section, error.to_string().trim_end(), "mend the file")
+    })?;
+    agree(&section, &link)?;
     Ok(link)
 }
 
 /// Checks each key by itself.
-fn check(file: &str, section: &str, table: &Table) -> Result<(), Failure> {
+fn check(section: &str, table: &Table) -> Result<(), ProfileError> {
     for (key, value) in table {
         let name = format!("{section}{key}");
         if key == DISTRIBUTION {
             if !value.as_str().is_some_and(|text| DISTRIBUTIONS.contains(&text)) {
-                let next = "write \"uniform\" or \"normal\"";
-                return Err(wrong(file, &name, &format!("{value} is no distribution"), next));
+                let remedy = "write \"uniform\" or \"normal\"";
+                return Err(ProfileError::of_key(&name, format!("{value} is no distribution"), remedy));
             }
             continue;
         }
         let Some((_, least, most)) = NUMBERS.iter().find(|(known, ..)| known == key) else {
-            return Err(unknown(file, &name, key));
+            return Err(ProfileError::of_unknown_key(section, key));
         };
         #[expect(clippy::cast_precision_loss, reason = "what is beyond 52 bits is out of range anyway")]
         let number = value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64));
         let Some(number) = number else {
-            let next = "write a number, without unit and quotes";
-            return Err(wrong(file, &name, &format!("{value} is no number"), next));
+            let remedy = "write a number, without unit and quotes";
+            return Err(ProfileError::of_key(&name, format!("{value} is no number"), remedy));
         };
         if !(*least..=*most).contains(&number) {
-            let next = format!("write a number from {least} to {most}");
-            return Err(wrong(file, &name, &format!("{number} is out of range"), &next));
+            let remedy = format!("write a number from {least} to {most}");
+            return Err(ProfileError::of_key(&name, format!("{number} is out of range"), remedy));
         }
     }
     Ok(())
 }
 
-/// Checks what has to do with each other.
-fn agree(file: &str, section: &str, link: &Link) -> Result<(), Failure> {
-    let fail = |key: &str, reason: &str, next: &str| Err(wrong(file, &format!("{section}{key}"), reason, next));
+/// Checks keys against each other.
+fn agree(section: &str, link: &Link) -> Result<(), ProfileError> {
+    let fail =
+        |key: &str, reason: &str, remedy: &str| Err(ProfileError::of_key(&format!("{section}{key}"), reason, remedy));
     match (link.rate_mbit, link.queue_ms, link.queue_kib) {
         (_, Some(_), Some(_)) => return fail("queue_kib", "there is a queue_ms too", "leave one of them out"),
         (Some(_), None, None) => return fail("rate_mbit", "has no queue", "add queue_ms or queue_kib"),
@@ -237,23 +262,6 @@ fn agree(file: &str, section: &str, link: &Link) -> Result<(), Failure> {
     Ok(())
 }
 
-fn wrong(file: &str, key: &str, reason: &str, next: &str) -> Failure {
-    Failure::new(Exit::Usage, format!("{file}: {}", key.trim_end()), reason, next)
-}
-
-fn unknown(file: &str, name: &str, key: &str) -> Failure {
-    let keys = || NUMBERS.iter().map(|(known, ..)| *known).chain([DISTRIBUTION, DESCRIPTION]).chain(DIRECTIONS);
-    let all = || format!("known are {}", keys().collect::<Vec<_>>().join(", "));
-    let next = closest(key, keys()).map_or_else(all, |close| format!("did you mean `{close}`?"));
-    wrong(file, name, "is no key of a profile", &next)
-}
-
-fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let known = known.map(|other| (strsim::jaro_winkler(name, other), other));
-    let close = known.filter(|(likeness, _)| *likeness >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0));
-    close.map(|(_, other)| other)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,13 +269,13 @@ mod tests {
     #[test]
     fn shipped_profiles_are_valid_and_say_what_they_resemble() {
         for name in shipped() {
-            let profile = Profile::named(name).unwrap();
+            let profile = Profile::shipped(name).unwrap();
             assert_eq!(profile.name, name);
             assert!(!profile.description.is_empty());
         }
-        let clean = Profile::named("clean").unwrap();
+        let clean = Profile::shipped("clean").unwrap();
         assert_eq!((clean.up, clean.down), (Link::default(), Link::default()));
-        let far = Profile::named("transatlantic").unwrap();
+        let far = Profile::shipped("transatlantic").unwrap();
         assert!((far.up.delay_ms + far.down.delay_ms - 80.0).abs() < f64::EPSILON);
     }
 
@@ -275,7 +283,7 @@ mod tests {
     fn directions_differ_in_what_is_said_of_them() {
         let both = "delay_ms = 5\nrate_mbit = 50\nqueue_ms = 40";
         let text = format!("{both}\n[up]\nrate_mbit = 10\nqueue_kib = 64\n[down]\njitter_ms = 1.5");
-        let profile = Profile::parse("/tmp/my.toml", &text).unwrap();
+        let profile = Profile::parse("my", &text).unwrap();
         let common = Link { delay_ms: 5.0, ..Link::default() };
         let up = Link { rate_mbit: Some(10.0), queue_kib: Some(64.0), ..common };
         let down = Link { rate_mbit: Some(50.0), queue_ms: Some(40.0), jitter_ms: 1.5, ..common };
@@ -284,49 +292,61 @@ mod tests {
 
     #[test]
     fn profile_survives_its_own_json() {
-        let profile = Profile::named("lossy-wifi").unwrap();
+        let profile = Profile::shipped("lossy-wifi").unwrap();
         let json = serde_json::to_string(&profile).unwrap();
         assert_eq!(serde_json::from_str::<Profile>(&json).unwrap(), profile);
     }
 
-    /// What is said about a file that is wrong.
-    fn refusal(text: &str) -> String {
-        let failure = Profile::parse("bad.toml", text).unwrap_err();
-        assert_eq!(failure.exit, Exit::Usage);
-        assert!(!failure.next.is_empty());
-        failure.to_string()
-    }
-
     #[test]
-    fn faults_are_named_with_file_key_reason_and_next_step() {
+    fn faults_are_named_with_key_reason_and_remedy() {
         let cases = [
-            ("dely_ms = 3", "bad.toml: dely_ms: is no key of a profile\n  next: did you mean `delay_ms`?"),
-            ("[up]\nloss = 3", "bad.toml: [up] loss: is no key of a profile"),
-            ("delay_ms = -1", "bad.toml: delay_ms: -1 is out of range\n  next: write a number from 0 to 10000"),
-            ("delay_ms = nan", "bad.toml: delay_ms: NaN is out of range"),
-            ("[down]\nloss_percent = 100", "bad.toml: [down] loss_percent: 100 is out of range"),
-            ("delay_ms = \"3ms\"", "bad.toml: delay_ms: \"3ms\" is no number"),
-            ("up = 3", "bad.toml: up: 3 is no table\n  next: write [up] and its keys below"),
-            ("jitter_distribution = \"pareto\"", "bad.toml: jitter_distribution: \"pareto\" is no distribution"),
-            ("rate_mbit = 3", "bad.toml: [up] rate_mbit: has no queue\n  next: add queue_ms or queue_kib"),
-            ("queue_ms = 3", "bad.toml: [up] queue_ms: has no rate"),
-            ("rate_mbit = 3\nqueue_ms = 3\nqueue_kib = 3", "bad.toml: [up] queue_kib: there is a queue_ms too"),
-            ("reorder_percent = 3", "bad.toml: [up] reorder_percent: frames must be held back for some time"),
-            ("jitter_correlation_percent = 3", "bad.toml: [up] jitter_correlation_percent: there is no jitter"),
-            ("loss_percent = 80\nloss_burst_packets = 2", "bad.toml: [up] loss_burst_packets: bursts of 2 cannot make"),
-            ("description = 3", "bad.toml: description: 3 is no text"),
-            ("delay_ms 3", "bad.toml: is no TOML: TOML parse error at line 1"),
+            ("delay_ms = -1", "delay_ms: -1 is out of range", "write a number from 0 to 10000"),
+            ("delay_ms = nan", "delay_ms: NaN is out of range", "write a number from 0 to 10000"),
+            ("[down]\nloss_percent = 100", "[down] loss_percent: 100 is out of range", "write a number from 0 to 99"),
+            ("delay_ms = \"3ms\"", "delay_ms: \"3ms\" is no number", "write a number, without unit and quotes"),
+            ("up = 3", "up: 3 is no table", "write [up] and its keys below"),
+            (
+                "jitter_distribution = \"pareto\"",
+                "jitter_distribution: \"pareto\" is no distribution",
+                "write \"uniform\" or \"normal\"",
+            ),
+            ("rate_mbit = 3", "[up] rate_mbit: has no queue", "add queue_ms or queue_kib"),
+            ("queue_ms = 3", "[up] queue_ms: has no rate", "add rate_mbit"),
+            (
+                "rate_mbit = 3\nqueue_ms = 3\nqueue_kib = 3",
+                "[up] queue_kib: there is a queue_ms too",
+                "leave one of them",
+            ),
+            ("reorder_percent = 3", "[up] reorder_percent: frames must be held back for some time", "add reorder_ms"),
+            ("jitter_correlation_percent = 3", "[up] jitter_correlation_percent: there is no jitter", "add jitter_ms"),
+            (
+                "loss_percent = 80\nloss_burst_packets = 2",
+                "[up] loss_burst_packets: bursts of 2 cannot make up 80 %",
+                "write at least 4",
+            ),
+            ("description = 3", "description: 3 is no text", "put it in quotes"),
+            ("delay_ms 3", "is no TOML: TOML parse error at line 1", "mend the file"),
         ];
-        for (text, expected) in cases {
-            let said = refusal(text);
-            assert!(said.starts_with(expected), "{text}: {said}");
+        for (text, expected, remedy) in cases {
+            let error = Profile::parse("bad", text).unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{text}: {error}");
+            let Remedy::Do(advice) = &error.remedy else { panic!("{text}: {error:?}") };
+            assert!(advice.starts_with(remedy), "{text}: {advice}");
         }
     }
 
     #[test]
-    fn unknown_name_is_a_usage_failure_with_a_suggestion() {
-        let failure = Profile::named("trans-atlantic").unwrap_err();
-        assert_eq!((failure.exit, failure.next.as_str()), (Exit::Usage, "did you mean `transatlantic`?"));
-        assert!(Profile::named("/nonexistent/x.toml").unwrap_err().next.contains("clean, dsl, lte"));
+    fn unknown_key_is_named_with_its_table_and_all_that_are_known() {
+        for (text, place, key) in [("dely_ms = 3", "dely_ms", "dely_ms"), ("[up]\nloss = 3", "[up] loss", "loss")] {
+            let error = Profile::parse("bad", text).unwrap_err();
+            assert_eq!(error.to_string(), format!("{place}: is no key of a profile"));
+            let Remedy::KeyOf { written, known } = error.remedy else { panic!("{text}") };
+            assert!(written == key && known.contains(&"delay_ms") && known.contains(&"up"), "{written} {known:?}");
+        }
+    }
+
+    #[test]
+    fn only_shipped_profiles_are_known_by_name() {
+        assert_eq!(Profile::shipped("trans-atlantic"), None);
     }
 }

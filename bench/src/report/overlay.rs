@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn networks_of_one_name_may_differ() {
         let through = |text: &str, seed| {
-            let network = Profile::parse("net.toml", text).unwrap();
+            let network = Profile::parse("net", text).unwrap();
             Report { profile: Some(network.name.clone()), network: Some(network), seed, ..example() }
         };
         let (a, b) = (through("delay_ms = 5", 1), through("delay_ms = 7", 2));
