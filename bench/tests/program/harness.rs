@@ -1,0 +1,62 @@
+//! What tests of `adit-bench` begin with: the program with marked processes, interrupted and looked after.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Variable by which the processes of one test are known.
+const MARK: &str = "ADIT_BENCH_TEST";
+
+/// `adit-bench` with a folder for temporary files of its own, which also marks its processes.
+pub(crate) fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
+    command.args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Ends a program as an operator does, by SIGTERM.
+pub(crate) fn terminate(child: &Child) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+}
+
+/// Starts a run, ends it at the first line of progress that begins with `line`, and checks that it fails, says that it was
+/// interrupted, and leaves nothing. Returns what it printed.
+pub(crate) fn interrupt_at(line: &str, mut command: Command, folder: &TempDir) -> Output {
+    let mut child = command.spawn().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(progress.any(|said| said.unwrap().starts_with(line)), "never said: {line}");
+    terminate(&child);
+    let rest: Vec<String> = progress.map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|said| said.contains("interrupted")), "{rest:?}");
+    assert_nothing_left(folder);
+    output
+}
+
+/// Fails where a file or a process of a run is left.
+pub(crate) fn assert_nothing_left(folder: &TempDir) {
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.is_empty(), "{files:?}");
+    let mark = format!("{MARK}={}", folder.path().display());
+    let marked = |process: &Path| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<_> = processes.filter(|process| marked(process)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The JSON object a run printed.
+pub(crate) fn report(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}

@@ -1,0 +1,172 @@
+//! The load generator as a program reads it: every client up, on its carrier and answered, and nothing left behind.
+
+use std::process::Command;
+
+use adit_testing::alone;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{assert_nothing_left, bench, interrupt_at, report};
+
+/// `adit-bench load`, as [`bench`] has it.
+fn load(folder: &TempDir, arguments: &[&str]) -> Command {
+    bench(folder, &[&["load"], arguments].concat())
+}
+
+/// Lets 50 clients connect and send, and checks what every carrier must reach.
+fn run(arguments: &[&str]) -> Option<Value> {
+    if let Err(failure) = adit_lab::check_permission() {
+        adit_testing::skip(failure);
+        return None;
+    }
+    let folder = TempDir::new().unwrap();
+    let always = ["--json", "--clients", "50", "--rate", "4"];
+    let output = load(&folder, &[&always, arguments].concat()).output().unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(report["schema"], "adit-bench-load/1");
+    for key in ["connected", "gateway_sessions"] {
+        assert_eq!(report[key], 50, "{key} in {report:#}");
+    }
+    let echoes = &report["echoes"];
+    let [sent, answered] = ["sent", "answered"].map(|key| echoes[key].as_u64().unwrap());
+    // A machine that does much else may lose a few.
+    assert!(sent > 0 && answered <= sent && answered * 100 >= sent * 99, "{report:#}");
+    assert_eq!(echoes["rtt_ms"]["count"], answered, "{report:#}");
+    for times in [&echoes["rtt_ms"], &report["connect_ms"]] {
+        let times: Vec<f64> = ["p50", "p90", "p99", "max"].map(|key| times[key].as_f64().unwrap()).to_vec();
+        assert!(times.is_sorted() && times[0] > 0.0 && times[3] < 30_000.0, "{report:#}");
+    }
+    assert_nothing_left(&folder);
+    Some(report)
+}
+
+#[test]
+fn fifty_clients_are_up_on_esp_and_every_echo_is_answered() {
+    let _turn = alone();
+    let Some(report) = run(&["--duration", "3s"]) else { return };
+    assert_fair(&report["echoes"]["fairness"], 50);
+    for key in ["clients_on_esp", "gateway_on_esp"] {
+        assert_eq!(report[key], 50, "{key} in {report:#}");
+    }
+    assert_eq!(report["echoes"]["sent"], 50 * 4 * 3);
+    let phases: Vec<&str> = report["phases"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["connect", "idle", "loaded"]);
+    let memory = &report["memory"];
+    assert!(memory["before_kib"].as_f64() < memory["with_sessions_kib"].as_f64(), "{report:#}");
+    assert!((1.0..10_000.0).contains(&memory["per_session_kib"].as_f64().unwrap()), "{report:#}");
+}
+
+/// What every client of a run without load to speak of must get.
+fn assert_fair(fairness: &Value, clients: u64) {
+    assert_eq!(fairness["clients"], clients, "{fairness:#}");
+    let [jain, lowest, highest] = ["jain", "lowest", "highest"].map(|key| fairness[key].as_f64().unwrap());
+    assert!(jain > 0.99 && lowest >= 0.9 && highest <= 1.0, "{fairness:#}");
+}
+
+#[test]
+fn clients_that_move_are_back_soon_and_nobody_is_put_at_a_disadvantage() {
+    let _turn = alone();
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
+    }
+    for carrier in ["esp", "quic"] {
+        let folder = TempDir::new().unwrap();
+        let moving = ["--roam", "20%", "--roam-every", "1s", "--duration", "3s", "--carrier", carrier];
+        let output =
+            load(&folder, &[&["--json", "--clients", "50", "--rate", "4"], &moving[..]].concat()).output().unwrap();
+        let report = report(&output);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{report:#}{said}");
+        let roaming = &report["roaming"];
+        assert_eq!((&roaming["clients"], &roaming["not_back"]), (&10.into(), &0.into()), "{roaming:#}");
+        let moves = roaming["moves"].as_u64().unwrap();
+        assert!((27..=30).contains(&moves) && roaming["gap_ms"]["count"] == moves, "{roaming:#}");
+        assert!((0.0..20_000.0).contains(&roaming["gap_ms"]["max"].as_f64().unwrap()), "{roaming:#}");
+        assert!(roaming["echoes_sent"].as_u64() >= Some(moves), "{roaming:#}");
+        assert_eq!(report["connected"], 50, "{report:#}");
+        let fairness = &report["echoes"]["fairness"];
+        assert!(fairness["clients"] == 50 && fairness["jain"].as_f64().unwrap() > 0.9, "{fairness:#}");
+        for stage in ["clients connect", "all sessions send"] {
+            assert!(said.contains(stage) && said.contains("s left)"), "{said}");
+        }
+        assert_nothing_left(&folder);
+    }
+}
+
+#[test]
+fn active_clients_and_visits_with_certificates_are_reported_beside_their_targets() {
+    let _turn = alone();
+    let wanted = ["--login", "certificate", "--active", "5", "--churn", "50/s", "--duration", "1s"];
+    let Some(report) = run(&wanted) else { return };
+    assert_fair(&report["echoes"]["fairness"], 50);
+    let active = &report["active"];
+    let [capacity, rate] = ["capacity_per_second", "rate_per_second"].map(|key| active[key].as_f64().unwrap());
+    assert!(capacity >= 500.0 && (rate / capacity - 0.8).abs() < 1e-6, "{active:#}");
+    assert_eq!((&active["clients"], &active["drops"]), (&5.into(), &0.into()), "{active:#}");
+    assert_eq!(active["others"]["fairness"]["clients"], 45, "{active:#}");
+    let churn = &report["churn"];
+    for (key, value) in [("visits", 50), ("failed", 0), ("sessions_left", 0), ("descriptors_left", 0)] {
+        assert_eq!(churn[key], value, "{key} in {churn:#}");
+    }
+    let targets = report["targets"].as_array().unwrap();
+    for name in ["L1", "L2", "C1", "C2"] {
+        assert!(targets.iter().any(|target| target["name"] == name && target["what"].is_string()), "{targets:#?}");
+    }
+    // Too few for any of them, and it says what would do.
+    assert!(targets.iter().all(|target| target["measured"].is_null() && target["note"].is_string()), "{targets:#?}");
+}
+
+#[test]
+fn wrong_flags_are_refused_with_what_would_do() {
+    let folder = TempDir::new().unwrap();
+    for (flags, words) in [
+        (&["--roam", "5"][..], "such as 5%"),
+        (&["--roam", "5%", "--rate", "0"], "give --rate more than 0"),
+        (&["--active", "200", "--clients", "100"], "give --clients 200 or more"),
+        (&["--churn", "100/s", "--clients", "10"], "give --clients 100 or more"),
+        (&["--clients", "0"], "--clients"),
+        (&["--login", "password"], "certificate"),
+    ] {
+        let output = load(&folder, flags).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(words), "{flags:?}: {said}");
+    }
+    assert_nothing_left(&folder);
+}
+
+#[test]
+fn two_loads_at_once_do_not_collide() {
+    let _turn = alone();
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
+    }
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let start =
+        |folder| load(folder, &["--json", "--clients", "20", "--rate", "4", "--duration", "1s"]).spawn().unwrap();
+    let both = folders.each_ref().map(start);
+    for (child, folder) in both.into_iter().zip(&folders) {
+        let output = child.wait_with_output().unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{report:#}{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!((&report["connected"], &report["gateway_sessions"]), (&20.into(), &20.into()));
+        assert_nothing_left(folder);
+    }
+}
+
+#[test]
+fn clients_that_do_not_offer_esp_echo_over_quic() {
+    let _turn = alone();
+    let Some(report) = run(&["--duration", "1s", "--carrier", "quic"]) else { return };
+    assert_eq!((&report["gateway_on_esp"], &report["esp_share"]), (&0.into(), &0.0.into()), "{report:#}");
+}
+
+#[test]
+fn interrupted_load_leaves_nothing() {
+    let _turn = alone();
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
+    }
+    let folder = TempDir::new().unwrap();
+    interrupt_at("clients connect", load(&folder, &["--clients", "20", "--duration", "1h"]), &folder);
+}

@@ -1,0 +1,207 @@
+//! What all end-to-end tests begin with: a lab, the real programs in it, and bounded waits.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use adit_lab::programs::{Client, Gateway};
+use adit_lab::traffic::ping;
+use adit_lab::{Host, INTERNET_V4, INTERNET_V6, Lab, Process};
+use adit_server::gateway::SessionInfo;
+use adit_testing::{PATIENCE, eventually};
+
+/// Both addresses of the host behind the gateway.
+pub(crate) const INTERNET: [IpAddr; 2] = [IpAddr::V4(INTERNET_V4), IpAddr::V6(INTERNET_V6)];
+
+/// What a test wants to begin with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options<'a> {
+    /// Number of clients.
+    pub(crate) clients: usize,
+    /// Configuration keys that differ from what `adit-server init` wrote.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { clients: 1, settings: &[] }
+    }
+}
+
+/// How packets travel in a test that runs over each carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// The default.
+    Esp,
+    /// The only one where the gateway does not offer the other.
+    Quic,
+}
+
+impl Carrier {
+    /// As the programs name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Esp => "esp",
+            Self::Quic => "quic",
+        }
+    }
+}
+
+/// A gateway and its clients in a lab.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    // Processes before the lab they run in.
+    pub(crate) clients: Vec<Client>,
+    pub(crate) gateway: Gateway,
+    pub(crate) internet: Host,
+    pub(crate) lab: Lab,
+}
+
+impl Tunnel {
+    /// A lab with an initialised gateway and its clients, none of them running; `None` where labs are not permitted.
+    pub(crate) fn prepare(options: Options<'_>) -> Option<Self> {
+        let mut lab = standard_lab()?;
+        let binaries = adit_lab::binaries().unwrap();
+        let mut gateway = Gateway::new(&lab.host("gateway").unwrap(), &binaries);
+        for (key, value) in options.settings {
+            gateway.set(key, value);
+        }
+        let mut hosts = vec![lab.host("client").unwrap()];
+        while hosts.len() < options.clients {
+            hosts.push(lab.add_client().unwrap());
+        }
+        let clients = hosts.iter().map(|host| Client::new(host, &binaries)).collect();
+        let internet = lab.host("internet").unwrap();
+        gateway.init().unwrap().success().unwrap();
+        Some(Self { clients, gateway, internet, lab })
+    }
+
+    /// As [`Self::prepare`], for sessions that travel by `carrier`.
+    pub(crate) fn prepare_over(carrier: Carrier, options: Options<'_>) -> Option<Self> {
+        let mut settings = options.settings.to_vec();
+        if carrier == Carrier::Quic {
+            settings.push(("esp.enabled", "false"));
+        }
+        Self::prepare(Options { settings: &settings, ..options })
+    }
+
+    /// As [`Self::start`], with every session on `carrier`.
+    pub(crate) fn start_over(carrier: Carrier, options: Options<'_>) -> Option<Self> {
+        let mut tunnel = Self::prepare_over(carrier, options)?;
+        tunnel.run();
+        tunnel.travels_by(carrier);
+        Some(tunnel)
+    }
+
+    /// Everything running, each client joined as `user1`, `user2` …; `None` where labs are not permitted.
+    pub(crate) fn start(options: Options<'_>) -> Option<Self> {
+        let mut tunnel = Self::prepare(options)?;
+        tunnel.run();
+        Some(tunnel)
+    }
+
+    fn run(&mut self) {
+        self.gateway.start().unwrap();
+        for number in 0..self.clients.len() {
+            self.join(number);
+            self.clients[number].up().unwrap();
+        }
+    }
+
+    /// Waits until both ends of every session say that packets travel by `carrier`.
+    pub(crate) fn travels_by(&self, carrier: Carrier) {
+        eventually(&format!("packets travel by {}", carrier.name()), || {
+            let running = self.clients.iter().filter(|client| client.process().is_some());
+            let near = running.map(|client| client.status().unwrap().carrier);
+            let far = self.gateway.sessions().unwrap().into_iter().map(|session| Some(session.carrier));
+            near.chain(far).all(|name| name.as_deref() == Some(carrier.name())).then_some(())
+        });
+    }
+
+    /// Enrols a client as `user1`, `user2` ….
+    pub(crate) fn join(&self, number: usize) {
+        let link = self.gateway.invite(&format!("user{}", number + 1), &[]).unwrap();
+        self.clients[number].join(&link).unwrap().success().unwrap();
+    }
+
+    /// The only client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.clients[0]
+    }
+
+    /// The session that holds an inner address.
+    pub(crate) fn session_of(&self, address: IpAddr) -> Option<SessionInfo> {
+        let sessions = self.gateway.sessions().unwrap();
+        sessions.into_iter().find(|session| session.addresses.contains(&address))
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let processes = self.clients.iter().filter_map(Client::process).chain(self.gateway.process());
+            eprintln!("what the programs said last:\n{}", processes.map(Process::tail).collect::<String>());
+        }
+    }
+}
+
+/// Has the host's packet filter apply rules, each with its hook, in the syntax of nft(8); replaces at once what it applied under
+/// this name.
+pub(crate) fn filter(host: &Host, name: &str, rules: &[(&str, &str)]) {
+    let chain = |(number, (hook, rules)): (usize, &(&str, &str))| {
+        format!("chain rules{number} {{ type filter hook {hook}; {rules}; }};")
+    };
+    let chains: String = rules.iter().enumerate().map(chain).collect();
+    nft(host, &format!("table inet {name}; delete table inet {name}; table inet {name} {{ {chains} }};"));
+}
+
+/// Takes back [`filter`].
+pub(crate) fn unfilter(host: &Host, name: &str) {
+    nft(host, &format!("delete table inet {name}"));
+}
+
+fn nft(host: &Host, commands: &str) {
+    let mut command = Command::new("nft");
+    command.arg(commands);
+    host.output(command, PATIENCE).unwrap().success().unwrap();
+}
+
+/// The standard lab; `None`, loudly, where this user may not make one. In CI that is a failure.
+pub(crate) fn standard_lab() -> Option<Lab> {
+    match adit_lab::check_permission() {
+        Ok(()) => Some(Lab::standard().unwrap()),
+        Err(failure) => {
+            adit_testing::skip(failure);
+            None
+        }
+    }
+}
+
+/// Whether an echo request is answered within a second.
+pub(crate) fn answers(host: &Host, target: IpAddr) -> bool {
+    ping(host, target, Duration::from_secs(1)).unwrap().rtt().is_some()
+}
+
+/// Waits until an address answers; panics after [`PATIENCE`].
+pub(crate) fn reach(host: &Host, target: IpAddr) {
+    eventually(&format!("{} reaches {target}", host.name()), || answers(host, target).then_some(()));
+}
+
+/// Waits until a host looks exactly as before; panics with what differs after [`PATIENCE`].
+pub(crate) fn assert_as_before(host: &Host, before: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = host.snapshot().unwrap();
+        if now == before {
+            return;
+        }
+        if Instant::now() > deadline {
+            let gone = before.lines().filter(|line| !now.lines().any(|other| other == *line));
+            let new = now.lines().filter(|line| !before.lines().any(|other| other == *line));
+            let differences = gone.map(|line| format!("- {line}\n")).chain(new.map(|line| format!("+ {line}\n")));
+            panic!("{} is not as before:\n{}", host.name(), differences.collect::<String>());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,27 @@
+//! The end-to-end tests: the real programs in network namespaces, real traffic, and strangers' software.
+//!
+//! They are one program, since linking costs more than most of them take. Tests of it run beside each other; those that move
+//! much hold `adit_testing::alone`. No verdict hangs on a rate: what a figure says about speed, `adit-bench` measures.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failed expectation ends a test, which says what it saw"
+)]
+
+mod admission;
+mod clients;
+mod configuration;
+mod esp;
+mod esp_hostile;
+mod esp_paths;
+mod generator;
+mod harness;
+mod interop;
+mod leaks;
+mod lifecycle;
+mod onboarding;
+mod recovery;
+mod spoofing;
+mod traffic;
