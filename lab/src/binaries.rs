@@ -28,7 +28,6 @@ pub struct Binaries {
 /// They are taken from `ADIT_BIN_DIR`, else from cargo's build, else from beside this program, else from `PATH`.
 ///
 /// # Errors
-///
 /// Fails where the build does or no folder holds both programs.
 pub fn binaries() -> Result<Binaries, Failure> {
     static FOUND: OnceLock<Result<Binaries, Failure>> = OnceLock::new();
@@ -44,10 +43,10 @@ fn find() -> Result<Binaries, Failure> {
     }
     let own =
         env::current_exe().map_err(|error| not_found(&format!("this program does not know its path: {error}")))?;
-    let folder = profile_folder(&own);
     if let Some(cargo) = env::var_os("CARGO") {
-        build(&cargo, folder)?;
+        build(&cargo, &own)?;
     }
+    let folder = profile_folder(&own);
     let path = env::var_os("PATH").unwrap_or_default();
     in_folder(folder)
         .or_else(|| env::split_paths(&path).find_map(|folder| in_folder(&folder)))
@@ -57,10 +56,12 @@ fn find() -> Result<Binaries, Failure> {
 /// The folder of cargo's profile: that of the program, or the one above where it is a test in `deps`.
 fn profile_folder(own: &Path) -> &Path {
     let folder = own.parent().unwrap_or_else(|| Path::new("."));
-    match folder.parent() {
-        Some(above) if folder.file_name() == Some(OsStr::new("deps")) => above,
-        _ => folder,
-    }
+    if is_test(own) { folder.parent().unwrap_or(folder) } else { folder }
+}
+
+/// Whether a program is a test of cargo's.
+fn is_test(own: &Path) -> bool {
+    own.parent().and_then(Path::file_name) == Some(OsStr::new("deps"))
 }
 
 fn in_folder(folder: &Path) -> Option<Binaries> {
@@ -69,16 +70,29 @@ fn in_folder(folder: &Path) -> Option<Binaries> {
 }
 
 /// Builds both programs with the profile this program was built with; cargo shows its progress.
-fn build(cargo: &OsString, folder: &Path) -> Result<(), Failure> {
+fn build(cargo: &OsString, own: &Path) -> Result<(), Failure> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let started = env::var("CARGO_PKG_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
     let mut command = Command::new(cargo);
-    // With this package, so that dependencies are built with the same features as for this program, and only once.
-    let packages = ["--package", SERVER, "--package", CLIENT, "--package", env!("CARGO_PKG_NAME")];
-    command.arg("build").args(packages).args(["--bins", "--manifest-path"]).arg(manifest);
-    command.args(profile_arguments(folder));
+    command.arg("build").args(what_to_build(own, &started)).arg("--manifest-path").arg(manifest);
+    command.args(profile_arguments(profile_folder(own)));
     let failed = |reason: String| Failure::new(Exit::Other, "cargo build", reason, "mend the build and try again");
     let status = command.status().map_err(|error| failed(format!("could not be started: {error}")))?;
     if status.success() { Ok(()) } else { Err(failed(format!("{SERVER} and {CLIENT} did not build ({status})"))) }
+}
+
+/// The arguments with which cargo builds both programs from what it has built for this one already; with others it would choose
+/// other features for some dependencies, and compile all that hang on them once more.
+///
+/// `started` is the package of the program that cargo started.
+fn what_to_build(own: &Path, started: &str) -> Vec<String> {
+    let arguments: &[&str] = if is_test(own) {
+        // Cargo takes the features that tests ask for into account where examples are wanted, and we have none.
+        &["--workspace", "--bins", "--examples"]
+    } else {
+        &["--package", SERVER, "--package", CLIENT, "--package", started, "--bins"]
+    };
+    arguments.iter().map(|argument| (*argument).to_owned()).collect()
 }
 
 fn profile_arguments(folder: &Path) -> Vec<OsString> {
@@ -101,6 +115,14 @@ mod tests {
     fn tests_and_programs_share_a_profile_folder() {
         assert_eq!(profile_folder(Path::new("/t/debug/deps/tunnel-1")), Path::new("/t/debug"));
         assert_eq!(profile_folder(Path::new("/t/release/adit-bench")), Path::new("/t/release"));
+    }
+
+    #[test]
+    fn programs_are_built_with_the_features_of_what_cargo_has_built() {
+        let test = what_to_build(Path::new("/t/debug/deps/tunnel-1"), "adit-lab");
+        assert_eq!(test, ["--workspace", "--bins", "--examples"]);
+        let program = what_to_build(Path::new("/t/release/adit-bench"), "adit-bench");
+        assert!(program.contains(&"adit-bench".to_owned()) && !program.contains(&"--workspace".to_owned()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use adit_lab::BIN_DIR;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -13,9 +14,12 @@ use tempfile::TempDir;
 /// Variable by which the processes of one test are known.
 const MARK: &str = "ADIT_BENCH_TEST";
 
-/// `adit-bench` with a folder for temporary files of its own, which also marks its processes.
+/// `adit-bench` with a folder for temporary files of its own, which also marks its processes. It takes gateway and client as
+/// this program found them, and builds nothing.
 pub(crate) fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
+    let programs = adit_lab::binaries().unwrap().server;
+    command.env(BIN_DIR, programs.parent().unwrap());
     command.args(arguments).env("TMPDIR", folder.path()).env(MARK, folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
