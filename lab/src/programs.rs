@@ -1,5 +1,7 @@
 //! The real gateway and client programs, run in lab hosts as their users would run them.
 
+mod told;
+
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
@@ -8,13 +10,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use adit_client::run::Status;
-use adit_server::gateway::SessionInfo;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::{Binaries, GATEWAY_V4, Host, Output, Process};
+
+pub use told::{ToldSession, ToldStatus};
 
 /// The TUN device of gateway and client.
 pub const TUN: &str = "adit0";
@@ -37,20 +39,17 @@ pub struct Gateway {
 
 impl Gateway {
     /// Prepares a gateway in `host` whose files will be in `host`'s folder.
-    #[must_use]
     pub fn new(host: &Host, binaries: &Binaries) -> Self {
         let folder = host.folder().join("adit");
         Self { host: host.clone(), program: binaries.server.clone(), folder, settings: Vec::new(), process: None }
     }
 
     /// The host it runs in.
-    #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
     }
 
     /// The folder with `server.toml`.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -69,7 +68,6 @@ impl Gateway {
     }
 
     /// `adit-server` with this gateway's configuration and `arguments`.
-    #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.folder.join("server.toml")).args(arguments);
@@ -89,9 +87,9 @@ impl Gateway {
     }
 
     /// The live sessions, as `adit-server sessions --json` tells them.
-    pub fn sessions(&self) -> Result<Vec<SessionInfo>> {
-        let mut answer = self.admin_json(&["sessions"])?;
-        let sessions = answer.get_mut("sessions").map(Value::take).unwrap_or_default();
+    pub fn sessions(&self) -> Result<Vec<ToldSession>> {
+        let answer = self.admin_json(&["sessions"])?;
+        let sessions = answer.get("sessions").cloned().with_context(|| format!("find the sessions in {answer}"))?;
         serde_json::from_value(sessions).with_context(|| format!("read the sessions in {answer}"))
     }
 
@@ -120,7 +118,6 @@ impl Gateway {
     }
 
     /// The running process.
-    #[must_use]
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()
     }
@@ -142,26 +139,22 @@ pub struct Client {
 
 impl Client {
     /// Prepares a client in `host` whose files will be in `host`'s folder.
-    #[must_use]
     pub fn new(host: &Host, binaries: &Binaries) -> Self {
         let folder = host.folder().join("adit");
         Self { host: host.clone(), program: binaries.client.clone(), folder, process: None }
     }
 
     /// The host it runs in.
-    #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
     }
 
     /// The folder with its profiles.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// `adit-client` with this client's folder and `arguments`.
-    #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--dir").arg(&self.folder).args(arguments);
@@ -193,7 +186,7 @@ impl Client {
     }
 
     /// How the client stands, as `adit-client status --json` tells it.
-    pub fn status(&self) -> Result<Status> {
+    pub fn status(&self) -> Result<ToldStatus> {
         let text = self.run(&["status", "--json"])?.success()?;
         serde_json::from_str(&text).with_context(|| format!("read the JSON of adit-client status: {text}"))
     }
@@ -209,7 +202,6 @@ impl Client {
     }
 
     /// The running process.
-    #[must_use]
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()
     }
@@ -239,7 +231,7 @@ fn start(host: &Host, mut command: Command) -> Result<Process> {
     loop {
         match socket.recv(&mut message) {
             Ok(length) => {
-                let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
+                let text = String::from_utf8_lossy(&message[..length]);
                 if text.lines().any(|line| line == "READY=1") {
                     return Ok(process);
                 }

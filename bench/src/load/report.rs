@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use adit_server::gateway::SessionInfo;
+use adit_lab::programs::ToldSession;
 use serde::Serialize;
 
 use super::fairness::Fairness;
@@ -254,7 +254,7 @@ impl Report {
     }
 
     /// Notes how sessions stand, before they are ended.
-    pub(super) fn note_sessions(&mut self, generator: &Generator, sessions: &[SessionInfo]) {
+    pub(super) fn note_sessions(&mut self, generator: &Generator, sessions: &[ToldSession]) {
         self.connected = generator.connected();
         self.note_failures(generator);
         self.clients_on_esp = generator.on_esp();

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adit_lab::programs::ToldSession;
 use adit_lab::traffic::{
     Capture, Captured, Dialogue, Direction, Flood, StreamPlan, Streams, TcpServer, UdpEcho, Volley, echo, inject,
     transfer, udp_packet,
 };
 use adit_lab::{Feature, GATEWAY_V4, Host, INTERNET_V4};
-use adit_server::gateway::SessionInfo;
 use adit_testing::{PATIENCE, alone, eventually};
 
 use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, reach, unfilter};
@@ -77,11 +77,11 @@ fn counted(attacker: &Host, name: &str) -> (u64, u64) {
 }
 
 /// The client's session.
-fn session(tunnel: &Tunnel) -> SessionInfo {
+fn session(tunnel: &Tunnel) -> ToldSession {
     tunnel.session_of(tunnel.client().inner_addresses().unwrap()[0]).unwrap()
 }
 
-fn drops(session: &SessionInfo, reasons: &[&str]) -> u64 {
+fn drops(session: &ToldSession, reasons: &[&str]) -> u64 {
     reasons.iter().filter_map(|reason| session.drops.get(*reason)).sum()
 }
 

@@ -5,10 +5,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_lab::programs::{Client, Gateway};
+use adit_lab::programs::{Client, Gateway, ToldSession};
 use adit_lab::traffic::ping;
 use adit_lab::{Host, INTERNET_V4, INTERNET_V6, Lab, Process};
-use adit_server::gateway::SessionInfo;
 use adit_testing::{PATIENCE, eventually};
 
 /// Both addresses of the host behind the gateway.
@@ -131,7 +130,7 @@ impl Tunnel {
     }
 
     /// The session that holds an inner address.
-    pub(crate) fn session_of(&self, address: IpAddr) -> Option<SessionInfo> {
+    pub(crate) fn session_of(&self, address: IpAddr) -> Option<ToldSession> {
         let sessions = self.gateway.sessions().unwrap();
         sessions.into_iter().find(|session| session.addresses.contains(&address))
     }

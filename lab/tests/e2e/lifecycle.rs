@@ -1,8 +1,7 @@
 //! The life of a client: in the background and in the foreground, connected, reconnecting, blocked, and gone without a trace.
 
-use adit_client::run::Status;
 use adit_lab::Output;
-use adit_lab::programs::{Client, TUN};
+use adit_lab::programs::{Client, TUN, ToldStatus};
 use adit_testing::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
@@ -27,7 +26,7 @@ fn succeeds(client: &Client, arguments: &[&str]) -> String {
 }
 
 /// Waits until the client says that it is in `state`.
-fn stands(client: &Client, state: &str) -> Status {
+fn stands(client: &Client, state: &str) -> ToldStatus {
     eventually(&format!("the client is {state}"), || {
         let status = client.status().unwrap();
         (status.state == state).then_some(status)

@@ -5,8 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use adit_client::run::Status;
-use adit_lab::programs::Client;
+use adit_lab::programs::{Client, ToldStatus};
 use adit_lab::traffic::{Capture, Captured};
 use adit_lab::{GATEWAY_V4, Host};
 use adit_testing::eventually;
@@ -36,7 +35,7 @@ pub(super) fn extend_profile(client: &Client, tables: &str) {
 }
 
 /// Waits until both ends of a client's session say that packets travel by `carrier`.
-pub(super) fn stands(tunnel: &Tunnel, number: usize, carrier: &str) -> Status {
+pub(super) fn stands(tunnel: &Tunnel, number: usize, carrier: &str) -> ToldStatus {
     let client = &tunnel.clients[number];
     eventually(&format!("packets of client {number} travel by {carrier}"), || {
         let status = client.status().unwrap();
