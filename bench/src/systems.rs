@@ -148,6 +148,11 @@ impl Running {
         self.owner.carrier()
     }
 
+    /// Another host with a link to the gateway, which belongs to nobody.
+    pub(crate) fn stranger(&mut self) -> Result<Host> {
+        self.lab.add_client()
+    }
+
     /// Packets that the programs say they dropped until now, by reason; empty where they do not tell.
     pub(crate) fn drops(&self) -> BTreeMap<String, u64> {
         self.owner.drops()

@@ -197,10 +197,13 @@ mod tests {
         let own = std::process::id();
         assert!(resident(own).unwrap() > 1 << 20);
         let before = (cpu_time([own]).unwrap(), MachineTime::now().unwrap());
-        let start = std::time::Instant::now();
-        while start.elapsed() < Duration::from_millis(60) {}
-        assert!(cpu_time([own]).unwrap().since(before.0).total() >= Duration::from_millis(20));
-        assert!(MachineTime::now().unwrap().since(before.1).busy >= Duration::from_millis(20));
+        let (start, enough) = (std::time::Instant::now(), Duration::from_millis(20));
+        let own_time = || cpu_time([own]).unwrap().since(before.0).total();
+        let machine_time = || MachineTime::now().unwrap().since(before.1).busy;
+        // However small this thread's share of the processors is.
+        while own_time() < enough || machine_time() < enough {
+            assert!(start.elapsed() < adit_testing::PATIENCE, "{:?}, {:?}", own_time(), machine_time());
+        }
     }
 
     #[test]

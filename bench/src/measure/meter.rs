@@ -1,5 +1,6 @@
 //! How each task is measured.
 
+mod flood;
 mod life;
 mod memory;
 mod round_trips;
@@ -53,6 +54,7 @@ pub(super) fn expected(effort: &Effort, task: Task) -> Duration {
             effort.warm_up + effort.duration
         }
         Task::Rtt { loaded: false } | Task::MemoryGrowth => effort.duration,
+        Task::Flooded => (effort.warm_up + effort.duration) * 2,
         Task::UdpFlood { .. } => effort.warm_up.min(effort.step) + effort.step,
         Task::UdpLoss { .. } => (effort.step + Duration::from_millis(150)) * STEPS,
         Task::Memory => Duration::ZERO,
@@ -87,6 +89,7 @@ impl Meter<'_> {
             Task::UdpLoss { size } => self.udp_loss(size).map(Outcome::from),
             Task::UdpFlood { size } => self.udp_flood(size).map(Outcome::from),
             Task::Rtt { loaded } => self.round_trips(loaded),
+            Task::Flooded => self.flooded(),
             Task::MemoryGrowth => self.memory_growth().map(Outcome::from),
             Task::Memory => self.memory().map(Outcome::from),
             Task::Connect => self.connect().map(Outcome::from),

@@ -34,6 +34,8 @@ pub(crate) enum Task {
         /// Whether one TCP connection to the gateway is under full load meanwhile.
         loaded: bool,
     },
+    /// One connection from the client while a stranger floods the gateway's port.
+    Flooded,
     /// What the processes gain in resident memory by ten short transfers.
     MemoryGrowth,
     /// Resident memory of the processes, at their start and after all that came before.
@@ -47,7 +49,7 @@ pub(crate) enum Task {
 use Direction::{Download, Upload};
 
 /// All measurements, in the order in which they are made.
-const ALL: [Task; 16] = [
+const ALL: [Task; 17] = [
     Task::Rtt { loaded: false },
     Task::Tcp { connections: 1, direction: Upload },
     Task::Tcp { connections: 1, direction: Download },
@@ -60,6 +62,7 @@ const ALL: [Task; 16] = [
     Task::UdpLoss { size: 64 },
     Task::UdpFlood { size: 1_200 },
     Task::UdpFlood { size: 64 },
+    Task::Flooded,
     Task::MemoryGrowth,
     Task::Memory,
     // These two start programs anew, so nothing comes after them.
@@ -83,6 +86,7 @@ impl Task {
             Self::UdpFlood { .. } => "udp1200-flood",
             Self::Rtt { loaded: false } => "rtt-idle",
             Self::Rtt { loaded: true } => "rtt-load",
+            Self::Flooded => "flooded",
             Self::MemoryGrowth => "memory-growth",
             Self::Memory => "memory",
             Self::Connect => "connect",

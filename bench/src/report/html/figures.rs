@@ -29,6 +29,9 @@ fn explanation(task: &str) -> &'static str {
         }
         "udp1200-flood" => "What arrives while the client sends as many UDP packets of 1,200 bytes as it can.",
         "udp64-flood" => "What arrives while the client sends as many UDP packets of 64 bytes as it can.",
+        "flooded" => {
+            "One TCP connection to the gateway while a stranger sends 50,000 bad datagrams a second to its port."
+        }
         "rtt-idle" => "Round-trip times of 1,000 echo requests a second through an otherwise idle tunnel.",
         "rtt-load" => "Round-trip times of 1,000 echo requests a second while one TCP connection uploads at full load.",
         "memory-growth" => "What the processes gain in resident memory by ten short transfers.",
