@@ -48,9 +48,16 @@ fn upload(text: &str) -> Option<(NumberedReport, Counts)> {
 fn nothing_but_the_delay_happens_to_packets_on_a_clean_way() {
     let _alone = alone();
     let Some((report, up)) = upload("delay_ms = 20") else { return };
-    assert!(report.is_flawless(), "{report:?}");
+    assert_eq!((report.reordered, report.duplicated, report.damaged), (0, 0, 0), "{report:?}");
     assert_eq!((up.lost, up.queue_full, up.doubled, up.damaged, up.held_back), (0, 0, 0, 0, 0));
-    assert_eq!(up.overrun, 0);
+    assert_all_accounted_for(&report, &up);
+}
+
+/// What did not arrive was dropped by the relay, which counts why. Where a busy machine lets it wait for so long that its
+/// socket overflows, it counts that as well.
+fn assert_all_accounted_for(report: &NumberedReport, up: &Counts) {
+    let dropped = up.lost + up.queue_full + up.damaged + up.overrun;
+    assert!(report.sent - report.received <= dropped, "{report:?} {up:?}");
 }
 
 #[test]
@@ -95,20 +102,21 @@ fn as_many_packets_are_lost_as_the_profile_says() {
     let _alone = alone();
     let Some((report, up)) = upload("loss_percent = 10\nloss_burst_packets = 4") else { return };
     // 400 of 4,000, with a standard deviation of 47 as they come in bursts: five of them.
-    let missing = report.sent - report.received;
-    assert!((165..635).contains(&missing), "{report:?}");
-    assert!(up.lost >= missing && up.overrun == 0, "{up:?}");
+    assert!((165..635).contains(&up.lost), "{up:?}");
+    assert!(report.sent - report.received >= 165, "{report:?}");
+    assert_all_accounted_for(&report, &up);
     assert_eq!((report.reordered, report.duplicated, report.damaged), (0, 0, 0));
 }
 
 #[test]
-fn as_many_packets_are_overtaken_as_the_profile_says() {
+fn as_many_packets_are_held_back_as_the_profile_says_and_overtaken() {
     let _alone = alone();
-    // Far longer than the pauses of a busy machine between two packets, so that each is overtaken.
-    let Some((report, up)) = upload("reorder_percent = 10\nreorder_ms = 50") else { return };
-    assert!((300..500).contains(&report.reordered), "{report:?}");
-    assert_eq!((report.received, report.duplicated, report.damaged), (4_000, 0, 0));
-    assert!(up.held_back >= report.reordered, "{up:?}");
+    // So long that some packets are overtaken however the machine divides its time; which, the relay cannot choose.
+    let Some((report, up)) = upload("reorder_percent = 10\nreorder_ms = 200") else { return };
+    assert!((300..500).contains(&up.held_back), "{up:?}");
+    assert!(report.reordered > 0 && report.reordered <= up.held_back, "{report:?} {up:?}");
+    assert_eq!((report.duplicated, report.damaged), (0, 0));
+    assert_all_accounted_for(&report, &up);
 }
 
 #[test]
@@ -116,27 +124,28 @@ fn as_many_packets_arrive_twice_as_the_profile_says() {
     let _alone = alone();
     let Some((report, up)) = upload("duplicate_percent = 10") else { return };
     assert!((300..500).contains(&report.duplicated), "{report:?}");
-    assert_eq!((report.received, report.reordered, report.damaged), (4_000, 0, 0));
+    assert_eq!((report.reordered, report.damaged), (0, 0));
     assert!(up.doubled >= report.duplicated, "{up:?}");
+    assert_all_accounted_for(&report, &up);
 }
 
 #[test]
 fn damaged_packets_are_found_out_by_their_checksums() {
     let _alone = alone();
     let Some((report, up)) = upload("corrupt_percent = 10") else { return };
-    let missing = report.sent - report.received;
-    assert!((300..500).contains(&missing) && up.damaged >= missing, "{report:?} {up:?}");
-    assert_eq!((report.damaged, report.duplicated), (0, 0));
+    assert!((300..500).contains(&up.damaged) && report.sent - report.received >= 300, "{report:?} {up:?}");
+    assert_eq!((report.damaged, report.duplicated), (0, 0), "what is damaged does not arrive");
+    assert_all_accounted_for(&report, &up);
 }
 
 #[test]
-fn no_more_passes_than_the_rate_and_the_queue_allow() {
+fn what_finds_the_queue_of_a_slow_way_full_is_dropped() {
     let _alone = alone();
-    // 16 Mbit/s of packets, half of which fit.
+    // 16 Mbit/s of packets, half of which fit. How many pass in a time, the tests of `netem` ask under virtual time.
     let Some((report, up)) = upload("rate_mbit = 8\nqueue_ms = 50") else { return };
-    assert!((1_000..2_300).contains(&report.received), "{report:?}");
-    assert!(up.queue_full >= report.sent - report.received && up.lost == 0, "{up:?}");
+    assert!(report.received > 0 && up.queue_full > 0 && up.lost == 0, "{report:?} {up:?}");
     assert_eq!(report.reordered, 0);
+    assert_all_accounted_for(&report, &up);
 }
 
 /// Adit with a network between its ends.

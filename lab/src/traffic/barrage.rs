@@ -88,19 +88,16 @@ pub struct BarrageReport {
 
 impl BarrageReport {
     /// Packets sent per second.
-    #[must_use]
     pub fn offered(&self) -> f64 {
         per_second(self.sent, self.elapsed)
     }
 
     /// Packets that arrived per second.
-    #[must_use]
     pub fn delivered(&self) -> f64 {
         per_second(self.received, self.elapsed)
     }
 
     /// The share that was lost, from 0 to 1.
-    #[must_use]
     pub fn loss(&self) -> f64 {
         let share =
             per_second(self.received, Duration::from_secs(1)) / per_second(self.sent.max(1), Duration::from_secs(1));
@@ -117,7 +114,6 @@ impl BarrageTarget {
     /// Starts to receive at `address`.
     ///
     /// # Errors
-    ///
     /// Fails where the address is not the host's.
     pub fn start(host: &Host, address: SocketAddr) -> Result<Self> {
         let socket = host.run(move || UdpSocket::bind(address)).context("bind a UDP socket")?;
@@ -134,7 +130,6 @@ impl BarrageTarget {
     /// Sends from `host` what `plan` says, and counts.
     ///
     /// # Errors
-    ///
     /// Fails where the sender's socket does, and as soon as `check` does, which is asked before each batch; lost packets
     /// are no error.
     pub fn send_from(

@@ -53,7 +53,6 @@ impl Beacon {
     }
 
     /// When the first answer to a request sent after `since` came, if there was one until now.
-    #[must_use]
     pub fn first_answer(&self, since: Instant) -> Option<Instant> {
         let echoes = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         first_answer(&echoes, since)
@@ -82,7 +81,7 @@ fn send(link: &str, target: Ipv4Addr, stop: &AtomicBool, echoes: &Mutex<Vec<Echo
             }
             let arrived = Instant::now();
             let length = socket.read(&mut buffer)?;
-            let number = answered(buffer.get(..length).unwrap_or_default());
+            let number = answered(&buffer[..length]);
             if let Some(sent) = number.and_then(|number| sent_at.get(number)) {
                 let echo = Echo { sent: *sent, arrived };
                 echoes.lock().unwrap_or_else(PoisonError::into_inner).push(echo);

@@ -57,7 +57,6 @@ impl Captured {
     }
 
     /// Ports of source and destination and the payload, if it is a UDP packet without IP options and extension headers.
-    #[must_use]
     pub fn udp(&self) -> Option<(u16, u16, &[u8])> {
         let (protocol, header) = if self.source.is_ipv4() { (9, 20) } else { (6, 40) };
         if self.bytes.get(protocol) != Some(&UDP) {
@@ -69,7 +68,6 @@ impl Captured {
     }
 
     /// Whether `text` occurs anywhere in the packet.
-    #[must_use]
     pub fn contains(&self, text: &[u8]) -> bool {
         self.bytes.windows(text.len().max(1)).any(|window| window == text)
     }
@@ -108,7 +106,7 @@ impl Capture {
                     let link = from.map_or(0, |address| address.ifindex());
                     let mut kept = packets.lock().unwrap_or_else(PoisonError::into_inner);
                     if kept.len() < CAPACITY {
-                        let seen = Captured::parse(link, buffer.get(..length).unwrap_or_default());
+                        let seen = Captured::parse(link, &buffer[..length]);
                         kept.extend(seen.filter(&wanted));
                     }
                 }
@@ -118,14 +116,12 @@ impl Capture {
     }
 
     /// The packets so far that `filter` picks.
-    #[must_use]
     pub fn packets(&self, filter: impl Fn(&Captured) -> bool) -> Vec<Captured> {
         let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         packets.iter().filter(|packet| filter(packet)).cloned().collect()
     }
 
     /// Waits until `filter` picks at least one packet; returns the first, or `None` after `limit`.
-    #[must_use]
     pub fn wait_for(&self, limit: Duration, filter: impl Fn(&Captured) -> bool) -> Option<Captured> {
         let deadline = Instant::now() + limit;
         loop {

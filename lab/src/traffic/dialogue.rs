@@ -46,7 +46,6 @@ impl Dialogue {
     /// Starts to send `rate` packets a second each way. The client opens the flow, so that it passes address translation.
     ///
     /// # Errors
-    ///
     /// Fails where a socket does.
     pub fn start(client: &Host, server: &Host, address: IpAddr, rate: u32) -> Result<Self> {
         let far = server.run(move || UdpSocket::bind((address, 0))).context("bind a UDP socket")?;
@@ -79,19 +78,16 @@ impl Dialogue {
     }
 
     /// Packets that arrived at the server and at the client since `since`.
-    #[must_use]
     pub fn arrived_since(&self, since: Instant) -> [usize; 2] {
         [&self.up, &self.down].map(|lane| lane.arrivals().iter().filter(|(_, at)| *at >= since).count())
     }
 
     /// The longest silence at the server and at the client between two moments, the second of which is over.
-    #[must_use]
     pub fn longest_silence(&self, from: Instant, to: Instant) -> [Duration; 2] {
         [&self.up, &self.down].map(|lane| longest_silence(&lane.arrivals(), from, to))
     }
 
     /// Stops, lets what is under way arrive, and returns what went to the server and to the client.
-    #[must_use]
     pub fn finish(mut self) -> [Course; 2] {
         self.senders.clear();
         thread::sleep(DRAIN);
@@ -109,19 +105,16 @@ impl Lane {
 
 impl Course {
     /// Packets that never arrived.
-    #[must_use]
     pub fn lost(&self) -> usize {
         usize::try_from(self.sent).unwrap_or(usize::MAX).saturating_sub(self.numbers().len())
     }
 
     /// Packets that arrived more than once.
-    #[must_use]
     pub fn duplicated(&self) -> usize {
         self.arrivals.len() - self.numbers().len()
     }
 
     /// How long after a later packet one arrived, at most.
-    #[must_use]
     pub fn latest(&self) -> Duration {
         let mut passed: Vec<(u32, Instant)> = Vec::new();
         let mut latest = Duration::ZERO;
@@ -136,7 +129,6 @@ impl Course {
     }
 
     /// Packets that arrived after a later one.
-    #[must_use]
     pub fn reordered(&self) -> usize {
         let mut newest = 0;
         let late = |(number, _): &&(u32, Instant)| {

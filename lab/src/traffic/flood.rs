@@ -35,9 +35,7 @@ impl Volley {
     /// As many datagrams of `size` bytes as one call takes, each made by `fill`.
     ///
     /// # Panics
-    ///
     /// Panics for a size that no datagram can have.
-    #[must_use]
     pub fn new(size: usize, mut fill: impl FnMut(&mut [u8])) -> Self {
         assert!((1..=Self::MOST_BYTES).contains(&size), "a datagram has 1 to 65,507 bytes");
         let mut bytes = vec![0; size * Self::MOST.min(Self::MOST_BYTES / size)];
@@ -61,7 +59,6 @@ impl Flood {
     /// Starts to send `rate` datagrams a second from `host`, from a port of its own.
     ///
     /// # Errors
-    ///
     /// Fails where there is no such socket.
     pub fn start(host: &Host, target: SocketAddr, volleys: Vec<Volley>, rate: u32) -> Result<Self> {
         let any = if target.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) };
@@ -75,7 +72,6 @@ impl Flood {
     }
 
     /// Datagrams that the kernel took so far.
-    #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

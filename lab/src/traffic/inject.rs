@@ -15,7 +15,6 @@ const UDP: u8 = 17;
 /// Sends whole IP packets over `link` of `host`, whatever the routes and the source addresses say.
 ///
 /// # Errors
-///
 /// Fails where the kernel refuses one.
 pub fn inject(host: &Host, link: &str, packets: Vec<Vec<u8>>) -> Result<()> {
     let link = link.to_owned();
@@ -57,9 +56,7 @@ fn destination(packet: &[u8]) -> Option<(IpAddr, Domain)> {
 /// A UDP packet (RFC 768) in IPv4 or IPv6, with valid checksums.
 ///
 /// # Panics
-///
 /// Panics where the addresses are of different families or the payload does not fit into a packet.
-#[must_use]
 pub fn udp_packet(source: SocketAddr, destination: SocketAddr, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).expect("the payload fits into a packet");
     let mut udp = Vec::with_capacity(usize::from(length));

@@ -40,7 +40,6 @@ impl Latencies {
     }
 
     /// The time that `share` (0 to 1) of all answers did not exceed, in microseconds; `None` without answers.
-    #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "a rank needs no more than 52 bits")]
         let rank = (share * self.microseconds.len() as f64).ceil().max(1.0);
@@ -50,7 +49,6 @@ impl Latencies {
 
     /// The share (0 to 1) of all requests that was answered within a time, as pairs of microseconds and share, both rising;
     /// at most 119 of them, which are dense where the share comes near to 1.
-    #[must_use]
     pub fn distribution(&self) -> Vec<(f64, f64)> {
         let answers = self.microseconds.len();
         #[expect(clippy::cast_precision_loss, reason = "requests are far fewer than 2^52")]
@@ -72,7 +70,6 @@ impl Latencies {
     }
 
     /// Requests without an answer.
-    #[must_use]
     pub fn lost(&self) -> usize {
         self.sent - self.microseconds.len()
     }
@@ -87,7 +84,6 @@ fn shares() -> impl Iterator<Item = f64> {
 /// Sends `count` echo requests from `host`, `rate` per second, and collects the answers.
 ///
 /// # Errors
-///
 /// Fails where the socket does, and as soon as `check` does, which is asked before each request; a lost answer is no
 /// error.
 pub fn echoes(
@@ -105,7 +101,7 @@ fn exchange(target: Ipv4Addr, rate: u32, count: u32, check: &dyn Fn() -> Result<
     socket.connect(&SocketAddr::from((target, 0)).into()).context("connect a raw socket")?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("ask for time stamps")?;
     prctl::set_timerslack(TIMER_SLACK_NANOSECONDS).context("ask for precise timers")?;
-    let mut answers = Answers::with_capacity(usize::try_from(count).unwrap_or_default());
+    let mut answers = Answers::with_capacity(usize::try_from(count).expect("an address has 32 bits at least"));
     let start = Instant::now();
     for number in 0..count {
         check()?;
@@ -154,7 +150,7 @@ impl Answers {
             });
             (stamp.unwrap_or_else(now), message.bytes)
         };
-        if let Some(number) = answered(self.buffer.get(..length).unwrap_or_default()) {
+        if let Some(number) = answered(&self.buffer[..length]) {
             self.note(number, arrived);
         }
         Ok(())

@@ -50,7 +50,6 @@ pub enum Answer {
 
 impl Answer {
     /// The round-trip time, where the target answered.
-    #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         match self {
             Self::Reply { rtt } => Some(*rtt),
@@ -93,7 +92,7 @@ fn exchange(target: IpAddr, ttl: u8, limit: Duration) -> io::Result<Answer> {
         }
         // An error queued on the socket is an ICMP message, which is read below as a packet of its own.
         let Ok(length) = socket.read(&mut buffer) else { continue };
-        let packet = buffer.get(..length).unwrap_or_default();
+        let packet = &buffer[..length];
         if let Some(answer) = answer(target, id, packet, start.elapsed()) {
             return Ok(answer);
         }

@@ -20,7 +20,6 @@ pub struct Search {
 /// A rate that fails is tried once more, as one pause of the machine is not the tunnel's limit.
 ///
 /// # Errors
-///
 /// Fails where `holds` does.
 pub fn highest_rate(search: Search, mut holds: impl FnMut(f64) -> Result<bool>) -> Result<f64> {
     let mut twice = |rate: f64| Ok::<_, anyhow::Error>(holds(rate)? || holds(rate)?);

@@ -53,7 +53,6 @@ impl Streams {
     /// Opens all connections from `client` to `server` and starts to send.
     ///
     /// # Errors
-    ///
     /// Fails where a connection does not come about, or the kernel lacks the congestion control.
     pub fn start(client: &Host, server: &Host, plan: &StreamPlan) -> Result<Self> {
         Self::at_rate(client, server, plan, None)
@@ -62,7 +61,6 @@ impl Streams {
     /// As [`start`](Self::start), but each connection sends no more than `rate` bytes per second, evenly.
     ///
     /// # Errors
-    ///
     /// Fails where a connection does not come about, or the kernel lacks the congestion control.
     pub fn start_paced(client: &Host, server: &Host, plan: &StreamPlan, rate: f64) -> Result<Self> {
         Self::at_rate(client, server, plan, Some(rate))
@@ -90,7 +88,6 @@ impl Streams {
     }
 
     /// Bytes that arrived since the start.
-    #[must_use]
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }

@@ -43,13 +43,11 @@ pub struct Transfer {
 
 impl Transfer {
     /// Whether everything arrived as it was sent.
-    #[must_use]
     pub fn is_intact(&self) -> bool {
         self.sent == self.received
     }
 
     /// Megabits per second.
-    #[must_use]
     pub fn megabits_per_second(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
         let bits = self.bytes as f64 * 8.0;
@@ -57,7 +55,6 @@ impl Transfer {
     }
 
     /// The checksum of what arrived, in hexadecimal.
-    #[must_use]
     pub fn checksum(&self) -> String {
         self.received.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -85,13 +82,11 @@ impl TcpServer {
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Who connected so far, as the server sees them.
-    #[must_use]
     pub fn peers(&self) -> Vec<SocketAddr> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,7 +95,6 @@ impl TcpServer {
 /// Moves `bytes` between `host` and a [`TcpServer`].
 ///
 /// # Errors
-///
 /// Fails where the connection does, or nothing moves for 20 s.
 pub fn transfer(host: &Host, server: SocketAddr, direction: Direction, bytes: u64) -> Result<Transfer> {
     host.run(move || client(server, direction, bytes)).with_context(|| format!("TCP transfer with {server}"))
@@ -192,7 +186,7 @@ fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
             *stamp = left.to_be_bytes();
         }
         let length = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
-        let piece = block.get(..length).unwrap_or_default();
+        let piece = &block[..length];
         stream.write_all(piece)?;
         hash.update(piece);
         left -= u64::try_from(length).unwrap_or(left);
@@ -210,7 +204,7 @@ fn take(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
             0 if stream.limit() > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             0 => return Ok(Tally::new(taken, hash)),
             length => {
-                let piece = block.get(..length).unwrap_or_default();
+                let piece = &block[..length];
                 hash.update(piece);
                 taken += u64::try_from(piece.len()).unwrap_or_default();
             }

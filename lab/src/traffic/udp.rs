@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,6 @@ impl UdpEcho {
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -64,7 +63,6 @@ pub struct EchoReport {
 
 impl EchoReport {
     /// Packets that never came back.
-    #[must_use]
     pub fn lost(&self) -> u32 {
         self.sent - self.received
     }
@@ -73,7 +71,6 @@ impl EchoReport {
 /// Sends `count` packets of `size` payload bytes (at least 4) at `rate` per second from `host` to an echo server.
 ///
 /// # Errors
-///
 /// Fails where a socket does; lost packets are no error.
 pub fn echo(host: &Host, server: SocketAddr, count: u32, rate: u32, size: usize) -> Result<EchoReport> {
     host.run(move || client(server, count, rate, size)).with_context(|| format!("UDP echo with {server}"))
@@ -116,7 +113,7 @@ fn send(socket: &UdpSocket, count: u32, rate: u32, size: usize) -> io::Result<()
 
 fn receive(socket: &UdpSocket, count: u32, finished: &AtomicBool) -> io::Result<EchoReport> {
     let mut report = EchoReport { sent: count, ..EchoReport::default() };
-    let mut seen = vec![false; usize::try_from(count).unwrap_or_default()];
+    let mut seen = vec![false; usize::try_from(count).expect("an address has 32 bits at least")];
     let mut newest = None;
     let mut last = Instant::now();
     let mut buffer = [0; BUFFER];
@@ -147,7 +144,7 @@ fn receive(socket: &UdpSocket, count: u32, finished: &AtomicBool) -> io::Result<
 /// Small packets sent without a pause to an echo server, to find out when a way ends; it stops on drop.
 #[derive(Debug)]
 pub struct Heartbeat {
-    last_reply: Arc<Mutex<Option<Instant>>>,
+    replies: Arc<AtomicUsize>,
     _service: Service,
 }
 
@@ -155,22 +152,21 @@ impl Heartbeat {
     /// Starts to send a packet every 5 ms from `host`.
     pub fn start(host: &Host, server: SocketAddr) -> Result<Self> {
         let socket = host.run(move || connected(server)).context("open a UDP socket")?;
-        let (stop, last_reply) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let (stop, replies) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let thread = host.start({
-            let (stop, last_reply) = (Arc::clone(&stop), Arc::clone(&last_reply));
-            move || beat(&socket, &stop, &last_reply)
+            let (stop, replies) = (Arc::clone(&stop), Arc::clone(&replies));
+            move || beat(&socket, &stop, &replies)
         });
-        Ok(Self { last_reply, _service: Service::new(stop, thread) })
+        Ok(Self { replies, _service: Service::new(stop, thread) })
     }
 
-    /// When the last echo came back.
-    #[must_use]
-    pub fn last_reply(&self) -> Option<Instant> {
-        *self.last_reply.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Echoes that came back so far.
+    pub fn replies(&self) -> usize {
+        self.replies.load(Ordering::Relaxed)
     }
 }
 
-fn beat(socket: &UdpSocket, stop: &AtomicBool, last_reply: &Mutex<Option<Instant>>) {
+fn beat(socket: &UdpSocket, stop: &AtomicBool, replies: &AtomicUsize) {
     let mut buffer = [0; BUFFER];
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -181,7 +177,7 @@ fn beat(socket: &UdpSocket, stop: &AtomicBool, last_reply: &Mutex<Option<Instant
         }
         let pause = next.saturating_duration_since(Instant::now());
         if readable(socket, pause.max(Duration::from_millis(1))).unwrap_or(false) && socket.recv(&mut buffer).is_ok() {
-            *last_reply.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            replies.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -194,7 +190,7 @@ fn serve(socket: &UdpSocket, stop: &AtomicBool) {
         }
         if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
             // A packet that cannot go back is lost, and counted as such at the other end.
-            drop(socket.send_to(buffer.get(..length).unwrap_or_default(), peer));
+            drop(socket.send_to(&buffer[..length], peer));
         }
     }
 }

@@ -16,8 +16,8 @@ const AUTHENTICATION_REFUSED: i32 = 3;
 const IDENTITY_MISMATCH: i32 = 4;
 const UNREACHABLE: i32 = 5;
 
-/// A revocation takes effect this soon.
-const WITHIN: Duration = Duration::from_secs(1);
+/// Replies that another user gets while it is looked whether a revoked one gets any.
+const REPLIES: usize = 20;
 
 /// Checks the exit code, that the message names each of `words`, and that nothing panicked.
 fn assert_refused(output: &Output, code: i32, words: &[&str]) {
@@ -156,12 +156,12 @@ fn gateway_that_does_not_answer_is_unreachable() {
 }
 
 #[test]
-fn revoked_device_on_esp_is_out_within_a_second_and_stays_out() {
+fn revoked_device_on_esp_is_out_and_stays_out() {
     revoked_device_is_out_and_stays_out(Carrier::Esp);
 }
 
 #[test]
-fn revoked_device_on_quic_is_out_within_a_second_and_stays_out() {
+fn revoked_device_on_quic_is_out_and_stays_out() {
     revoked_device_is_out_and_stays_out(Carrier::Quic);
 }
 
@@ -172,20 +172,22 @@ fn revoked_device_is_out_and_stays_out(carrier: Carrier) {
         servers.each_ref().map(|server| Heartbeat::start(tunnel.clients[number].host(), server.address()).unwrap())
     });
     for beat in beats.iter().flatten() {
-        eventually("traffic flows", || beat.last_reply());
+        eventually("traffic flows", || (beat.replies() > 0).then_some(()));
     }
 
-    let start = Instant::now();
     revoke(&tunnel.gateway, "user1");
-    eventually("the time is over", || (start.elapsed() > WITHIN + Duration::from_millis(500)).then_some(()));
-    for beat in &beats[0] {
-        let last = beat.last_reply().unwrap();
-        assert!(last <= start + WITHIN, "the last reply came {:?} after the revocation", last - start);
-    }
-    assert_eq!(tunnel.gateway.sessions().unwrap().len(), 1, "the revoked device's session ended");
-    for beat in &beats[1] {
-        assert!(beat.last_reply().unwrap() > start + WITHIN, "the other user is not touched");
-    }
+    eventually("the revoked device's session ends", || (tunnel.gateway.sessions().unwrap().len() == 1).then_some(()));
+    let others_are_answered = || {
+        for beat in &beats[1] {
+            let before = beat.replies();
+            eventually("the other user is not touched", || (beat.replies() >= before + REPLIES).then_some(()));
+        }
+    };
+    // What was under way when the session ended has arrived before these replies; nothing comes after it.
+    others_are_answered();
+    let last = beats[0].each_ref().map(Heartbeat::replies);
+    others_are_answered();
+    assert_eq!(beats[0].each_ref().map(Heartbeat::replies), last, "no reply comes after the session's end");
     tunnel.clients[0].kill();
     assert_refused(&tunnel.clients[0].run(&["up"]).unwrap(), AUTHENTICATION_REFUSED, &["revoked", "next:"]);
 }

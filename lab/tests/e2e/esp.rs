@@ -12,3 +12,5 @@ mod observe;
 mod path_mtu;
 mod rekey;
 mod transfers;
+
+pub(crate) use observe::counters;

@@ -1,7 +1,7 @@
 //! What a stranger on the path or elsewhere may send to a gateway's port: nothing of it gets in, gets an answer, or is in the way.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,17 +9,15 @@ use std::time::{Duration, Instant};
 
 use adit_lab::programs::ToldSession;
 use adit_lab::traffic::{
-    Capture, Captured, Dialogue, Direction, Flood, StreamPlan, Streams, TcpServer, UdpEcho, Volley, echo, inject,
-    transfer, udp_packet,
+    Capture, Captured, Dialogue, Direction, Flood, TcpServer, UdpEcho, Volley, echo, inject, transfer, udp_packet,
 };
 use adit_lab::{Feature, GATEWAY_V4, Host, INTERNET_V4};
 use adit_testing::{PATIENCE, alone, eventually};
 
 use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, reach, unfilter};
 
-/// The gateway's port, and one beside it where somebody listens and nobody reads.
+/// The gateway's port.
 const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(GATEWAY_V4), 443);
-const SINK: SocketAddr = SocketAddr::new(IpAddr::V4(GATEWAY_V4), 9);
 /// The outer address of the first client, and that of the attacker, who has the second client's place.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 34);
@@ -29,19 +27,23 @@ const LINK: &str = "eth0";
 /// Datagrams leave one by one, as over a network card that cannot segment.
 const ONE_BY_ONE: [Feature; 1] = [("tx-udp-segmentation", false)];
 
-/// Datagrams replayed in each test, and how many are sent at once so that no buffer overflows.
-const REPLAYS: usize = 100_000;
-const AT_ONCE: usize = 500;
+/// Datagrams replayed in each test, and how many are sent before it is waited for that the gateway has counted them, so that no
+/// buffer overflows.
+const REPLAYS: u64 = 100_000;
+const AT_ONCE: u64 = 2_000;
+/// What the gateway says of them.
+const REFUSED: [&str; 2] = ["replayed", "too_old"];
 /// Packets sent so that their datagrams can be captured.
 const CAPTURED: u32 = 12_000;
 
 /// Datagrams a second of a flood.
 const FLOOD: u32 = 50_000;
-/// How long throughput is measured, and how long before that the flood is on.
-const WINDOW: Duration = Duration::from_secs(2);
-const LEAD: Duration = Duration::from_millis(500);
-/// The share of the throughput that a flood on the port must leave.
-const LEFT: f64 = 0.8;
+/// So many datagrams must be dropped for each reason before it is looked at what passes beside them.
+const OF_EACH_REASON: u64 = 1_000;
+/// Bytes that pass beside a flood, each way and over each family.
+const BESIDE: u64 = 4 << 20;
+/// A theft goes on until so many packets of the client went astray.
+const STOLEN: u64 = 200;
 
 /// Bytes of the IP and UDP headers of an IPv4 datagram.
 const HEADERS: u64 = 28;
@@ -116,17 +118,20 @@ fn from_attacker(packet: &Captured) -> Vec<u8> {
 }
 
 /// Sends `packets` round and round until it was [`REPLAYS`], not faster than the gateway reads.
-fn replay(host: &Host, packets: &[Vec<u8>]) {
-    let mut rounds = packets.iter().cycle().take(REPLAYS).cloned();
-    for _ in 0..REPLAYS / AT_ONCE {
-        inject(host, LINK, rounds.by_ref().take(AT_ONCE).collect()).unwrap();
-        thread::sleep(Duration::from_millis(10));
+fn replay(tunnel: &Tunnel, host: &Host, packets: &[Vec<u8>]) {
+    let refused = || drops(&session(tunnel), &REFUSED);
+    let before = refused();
+    let mut rounds = packets.iter().cycle();
+    let mut sent = 0;
+    while sent < REPLAYS {
+        inject(host, LINK, rounds.by_ref().take(AT_ONCE.try_into().unwrap()).cloned().collect()).unwrap();
+        sent += AT_ONCE;
+        eventually("replays are counted", || (refused() - before >= sent).then_some(()));
     }
 }
 
 #[test]
 fn replays_from_the_clients_own_address_are_not_accepted() {
-    let _alone = alone();
     let Some((tunnel, attacker)) = attacked() else { return };
     let own = |packet: &Captured| sent_by((CLIENT, packet.udp().unwrap().0).into(), packet);
     let seen: Vec<_> = captured(&tunnel).iter().map(own).collect();
@@ -135,31 +140,22 @@ fn replays_from_the_clients_own_address_are_not_accepted() {
 
 #[test]
 fn replays_from_another_address_are_not_accepted_and_move_nothing() {
-    let _alone = alone();
     let Some((tunnel, attacker)) = attacked() else { return };
     let seen: Vec<_> = captured(&tunnel).iter().map(from_attacker).collect();
     assert_replays_fail(&tunnel, &attacker, &attacker, &seen);
 }
 
 fn assert_replays_fail(tunnel: &Tunnel, attacker: &Host, host: &Host, packets: &[Vec<u8>]) {
-    const REFUSED: [&str; 2] = ["replayed", "too_old"];
     let before = session(tunnel);
     let start = Instant::now();
     let dialogue = Dialogue::start(tunnel.client().host(), &tunnel.internet, INTERNET_V4.into(), 200).unwrap();
     eventually("packets flow", || dialogue.arrived_since(start).iter().all(|count| *count > 5).then_some(()));
-    replay(host, packets);
-    let refused = || drops(&session(tunnel), &REFUSED) - drops(&before, &REFUSED);
-    eventually("all replays are counted", || (refused() >= REPLAYS as u64).then_some(()));
-    let silences = dialogue.longest_silence(start + LEAD, Instant::now());
+    replay(tunnel, host, packets);
     let courses = dialogue.finish();
     let after = session(tunnel);
-    println!(
-        "{REPLAYS} replays in {:?}: refused {}, longest silences {silences:?}, to the attacker {:?}",
-        start.elapsed(),
-        refused(),
-        counted(attacker, BACK)
-    );
-    assert_eq!(refused(), REPLAYS as u64, "each replay is refused and counted once");
+    let refused = drops(&after, &REFUSED) - drops(&before, &REFUSED);
+    println!("{REPLAYS} replays in {:?}: {refused} refused", start.elapsed());
+    assert_eq!(refused, REPLAYS, "each replay is refused and counted once");
     assert_eq!(without(&before.drops, &REFUSED), without(&after.drops, &REFUSED), "nothing else is dropped");
     // What was accepted is what the client sent: nothing more than the numbered packets and a few of its kernel's own.
     let accepted = after.rx_packets - before.rx_packets;
@@ -209,7 +205,6 @@ impl Drop for Thief {
 
 #[test]
 fn thief_of_datagrams_gets_three_times_their_bytes_at_most_and_no_session() {
-    let _alone = alone();
     let Some((tunnel, attacker)) = attacked() else { return };
     let before = session(&tunnel);
     let start = Instant::now();
@@ -224,18 +219,19 @@ fn thief_of_datagrams_gets_three_times_their_bytes_at_most_and_no_session() {
         &[("prerouting priority -300", &format!("ip saddr {CLIENT} udp dport 443 @th,64,2 2 drop"))],
     );
     let thief = Thief::start(tunnel.client().host(), &attacker);
-    thread::sleep(Duration::from_secs(4));
+    eventually("packets are stolen, and answered", || {
+        (counted(&attacker, OUT).0 >= STOLEN && counted(&attacker, BACK).0 > 0).then_some(())
+    });
+    eventually("traffic goes on by another way", || {
+        dialogue.arrived_since(theft).iter().all(|count| *count > 50).then_some(())
+    });
     drop(thief);
     unfilter(tunnel.gateway.host(), "stolen");
-    let silences = dialogue.longest_silence(theft, Instant::now());
 
     let [back, out] = [BACK, OUT].map(|name| counted(&attacker, name));
     let bytes = |(packets, bytes): (u64, u64)| bytes - packets * HEADERS;
-    println!("the attacker sent {out:?} and got {back:?} packets and bytes; longest silences {silences:?}");
-    assert!(out.0 > 10, "the theft took place");
-    assert!(back.0 > 0, "an authentic datagram from elsewhere is asked to prove its address");
+    println!("the attacker sent {out:?} and got {back:?} packets and bytes");
     assert!(bytes(back) <= 3 * bytes(out), "{} bytes went to the attacker for {}", bytes(back), bytes(out));
-    assert!(silences.iter().all(|silence| *silence <= Duration::from_secs(3)), "traffic goes on: {silences:?}");
     tunnel.travels_by(Carrier::Esp);
     let now = Instant::now();
     eventually("packets flow again", || dialogue.arrived_since(now).iter().all(|count| *count > 50).then_some(()));
@@ -299,73 +295,47 @@ fn spi(tunnel: &Tunnel) -> [u8; 4] {
     *seen.udp().unwrap().2.first_chunk().unwrap()
 }
 
-/// Bytes a second that arrive of `streams` while the attacker sends to `target`, and datagrams a second that it sent.
-fn throughput(streams: &Streams, attacker: &Host, target: SocketAddr, volleys: &[Volley]) -> [f64; 2] {
-    let flood = Flood::start(attacker, target, volleys.to_vec(), FLOOD).unwrap();
-    thread::sleep(LEAD);
-    let (start, before) = (Instant::now(), [streams.received(), flood.sent()]);
-    thread::sleep(WINDOW);
-    let (elapsed, after) = (start.elapsed().as_secs_f64(), [streams.received(), flood.sent()]);
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-    [0, 1].map(|which| (after[which] - before[which]) as f64 / elapsed)
-}
-
 #[test]
-fn flood_of_bad_datagrams_leaves_most_of_the_throughput_and_is_not_answered() {
+fn flood_of_bad_datagrams_is_dropped_unanswered_and_established_flows_arrive() {
     let _alone = alone();
     let Some((tunnel, attacker)) = attacked() else { return };
+    let before = session(&tunnel);
     let volleys = hail(spi(&tunnel));
-    // The other arm: the same datagrams at the same rate to the same host, where nobody reads them. What the flood costs
-    // by itself, which is much where attacker and gateway share two cores, is in both.
-    let sink = tunnel.gateway.host().run(|| UdpSocket::bind(SINK).unwrap());
-    let plan = StreamPlan {
-        server: (INTERNET_V4, 5_201).into(),
-        connections: 1,
-        direction: Direction::Upload,
-        congestion: "cubic".to_owned(),
-    };
-    let streams = Streams::start(tunnel.client().host(), &tunnel.internet, &plan).unwrap();
-    let (mut beside, mut on_port, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..3 {
-        for (target, arm) in [(SINK, &mut beside), (GATEWAY, &mut on_port)] {
-            let [received, sent] = throughput(&streams, &attacker, target, &volleys);
-            arm.push(received * 8.0 / 1e6);
-            rates.push(sent);
+    let flood = Flood::start(&attacker, GATEWAY, volleys, FLOOD).unwrap();
+    eventually("each kind of bad datagram is counted under its reason", || {
+        let (client, homeless) = (session(&tunnel).drops, gateway_drops(&tunnel));
+        let counted = |reason: &str| {
+            [&client, &homeless].iter().filter_map(|drops| drops.get(reason)).sum::<u64>() >= OF_EACH_REASON
+        };
+        ["authentication_failed", "truncated", "unknown_spi"].into_iter().all(counted).then_some(())
+    });
+
+    // While the flood goes on, all that the client sends and gets arrives.
+    let begun = flood.sent();
+    for address in INTERNET {
+        let server = TcpServer::start(&tunnel.internet, address).unwrap();
+        for direction in [Direction::Upload, Direction::Download] {
+            let done = transfer(tunnel.client().host(), server.address(), direction, BESIDE).unwrap();
+            assert!(done.is_intact() && done.bytes == BESIDE, "{direction:?}, {address}");
         }
     }
-    drop((streams, sink));
-    let best = |arm: &[f64]| arm.iter().copied().fold(0.0, f64::max);
-    let ratio = best(&on_port) / best(&beside);
-    println!(
-        "TCP through the tunnel with a flood of {rates:.0?} datagrams a second beside the port: {beside:.0?} Mbit/s, on it: \
-         {on_port:.0?} Mbit/s; {:.0} % are left",
-        ratio * 100.0
-    );
-    let back = counted(&attacker, BACK);
+    eventually("the flood still goes on", || (flood.sent() > begun).then_some(()));
+    let sent = flood.sent();
+    drop(flood);
     let after = session(&tunnel);
-    assert_eq!(back, (0, 0), "the attacker gets no packet");
-    for reason in ["authentication_failed", "truncated"] {
-        assert!(after.drops.contains_key(reason) || gateway_drops(&tunnel).contains(reason), "{reason} is counted");
-    }
-    assert!(gateway_drops(&tunnel).contains("unknown_spi"), "SPIs that do not exist are counted");
+    println!("{sent} bad datagrams: {:?} of the session, {:?} of nobody", after.drops, gateway_drops(&tunnel));
+    assert_eq!((after.session, after.remote), (before.session, before.remote), "the session stays where it is");
+    assert_eq!(counted(&attacker, BACK), (0, 0), "the attacker gets no packet");
     tunnel.travels_by(Carrier::Esp);
-    let sent = best(&rates);
-    assert!(sent >= f64::from(FLOOD) * 0.8, "the flood had {sent:.0} datagrams a second at best");
-    assert!(
-        ratio >= LEFT,
-        "a flood on the port leaves {:.0} % of the throughput: {on_port:.0?} of {beside:.0?}",
-        ratio * 100.0
-    );
 }
 
 /// What the gateway dropped that belongs to no session, as it tells it.
-fn gateway_drops(tunnel: &Tunnel) -> String {
-    tunnel.gateway.admin_json(&["status"]).unwrap()["drops"].to_string()
+fn gateway_drops(tunnel: &Tunnel) -> BTreeMap<String, u64> {
+    serde_json::from_value(tunnel.gateway.admin_json(&["status"]).unwrap()["drops"].take()).unwrap()
 }
 
 #[test]
 fn default_client_gets_on_with_gateways_that_lack_something() {
-    let _alone = alone();
     let variants: [&[(&str, &str)]; 4] = [
         &[("esp.vouched", "false")],
         &[("esp.suites", r#"["chacha20-poly1305"]"#)],

@@ -1,5 +1,7 @@
-//! The traffic generator against iperf3, in turns over the same bare cable: whoever measures, the figures agree.
+//! The traffic generator counts what the kernel counts, and iperf3 finds the same figures.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::process::Command;
@@ -8,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use adit_lab::traffic::{BarragePlan, BarrageTarget, Direction, StreamPlan, Streams};
 use adit_lab::{GATEWAY_V4, Host, Lab};
-use adit_testing::{PATIENCE, alone};
+use adit_testing::{PATIENCE, alone, eventually};
 use serde_json::Value;
+
+use crate::esp::counters;
 
 /// How often each generator has its turn in one attempt.
 const TURNS: usize = 6;
@@ -24,6 +28,10 @@ const EQUAL: RangeInclusive<f64> = 1.0 - TOLERANCE..=1.0 + TOLERANCE;
 /// UDP packets per second, and their payload: what any machine carries without loss.
 const RATE: u32 = 10_000;
 const SIZE: usize = 1_200;
+/// What TCP moves while its bytes are counted.
+const MOVED: u64 = 256 << 20;
+/// More than a receiver's buffer holds of it, where its reader does not know of it yet.
+const UNREAD: u64 = 32 << 20;
 
 /// A client and a gateway on one cable; `None` where the test cannot run.
 fn cable() -> Option<(Lab, Host, Host)> {
@@ -31,13 +39,64 @@ fn cable() -> Option<(Lab, Host, Host)> {
         adit_testing::skip(failure);
         return None;
     }
-    if Command::new("iperf3").arg("--version").output().is_err() {
-        adit_testing::skip("iperf3 is not installed: apt-get install iperf3");
-        return None;
-    }
     let mut lab = Lab::pair(false).unwrap();
     let (client, gateway) = (lab.host("client").unwrap(), lab.host("gateway").unwrap());
     Some((lab, client, gateway))
+}
+
+fn plan() -> StreamPlan {
+    StreamPlan {
+        server: (GATEWAY_V4, 53).into(),
+        connections: 1,
+        direction: Direction::Upload,
+        congestion: "cubic".to_owned(),
+    }
+}
+
+fn barrage() -> BarragePlan {
+    let drain = Duration::from_millis(200);
+    BarragePlan { size: SIZE, rate: Some(RATE), warm_up: Duration::ZERO, duration: DURATION, drain }
+}
+
+#[test]
+fn udp_packets_are_counted_as_by_the_kernel() {
+    let _alone = alone();
+    let Some((_lab, client, gateway)) = cable() else { return };
+    let target = BarrageTarget::start(&gateway, SocketAddr::from((GATEWAY_V4, 53))).unwrap();
+    let count = |counted: &BTreeMap<String, u64>, name: &str| counted.get(name).copied().unwrap_or_default();
+    let before = [&client, &gateway].map(counters);
+    let report = target.send_from(&client, barrage(), || Ok(())).unwrap();
+    let after = [&client, &gateway].map(counters);
+    let sent = count(&after[0], "UdpOutDatagrams") - count(&before[0], "UdpOutDatagrams");
+    let [arrived, full] =
+        ["UdpInDatagrams", "UdpRcvbufErrors"].map(|name| count(&after[1], name) - count(&before[1], name));
+    println!("{report:?}; the kernels sent {sent}, {arrived} arrived, {full} found the socket's buffer full");
+    assert_eq!((report.sent, report.duplicated), (sent, 0));
+    assert!(report.received > 0 && report.received <= arrived, "no more is counted than came");
+    // Those that come after the drain are late, and not counted.
+    assert!(arrived + full <= sent, "nothing comes that was not sent");
+}
+
+#[test]
+fn bytes_of_tcp_are_counted_as_by_the_kernel() {
+    let _alone = alone();
+    let Some((_lab, client, gateway)) = cable() else { return };
+    let before = received_by_link(&gateway);
+    let streams = Streams::start(&client, &gateway, &plan()).unwrap();
+    eventually("much has arrived", || (streams.received() > MOVED).then_some(()));
+    let least = streams.received();
+    let by_link = received_by_link(&gateway) - before;
+    let most = streams.received();
+    println!("{least} to {most} bytes counted, {by_link} by the link");
+    assert!(least <= by_link, "no more is counted than came");
+    assert!(by_link - by_link / 20 <= most + UNREAD, "nothing is forgotten but headers");
+}
+
+/// Bytes that came by all links but the loopback (`/proc/net/dev`).
+fn received_by_link(host: &Host) -> u64 {
+    let text = host.run(|| fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+    let links = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+    links.map(|(_, columns)| columns.split_whitespace().next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 /// What iperf3 measures; `pointer` says where its JSON object has it.
@@ -62,10 +121,11 @@ fn compare(what: &str, mut own: impl FnMut() -> f64, mut theirs: impl FnMut() ->
     while seen.len() < ATTEMPTS {
         let (mut a, mut b) = turns(&mut own, &mut theirs);
         let ratio = median(&mut a) / median(&mut b);
+        println!("{what}: {ratio:.3} times what iperf3 measures: {a:.3?}, {b:.3?}");
         if permitted.contains(&ratio) {
             return;
         }
-        seen.push(format!("{ratio:.3} times what iperf3 measures: {a:.3?}, {b:.3?}"));
+        seen.push(ratio);
     }
     panic!("{what}: {seen:#?}");
 }
@@ -92,13 +152,7 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// Gbit/s that arrive while the streams that `start` opens are under load.
 fn arriving(start: impl FnOnce(&StreamPlan) -> Streams) -> f64 {
-    let plan = StreamPlan {
-        server: (GATEWAY_V4, 53).into(),
-        connections: 1,
-        direction: Direction::Upload,
-        congestion: "cubic".to_owned(),
-    };
-    let streams = start(&plan);
+    let streams = start(&plan());
     thread::sleep(Duration::from_secs(1));
     let (start, before) = (Instant::now(), streams.received());
     thread::sleep(DURATION);
@@ -108,6 +162,7 @@ fn arriving(start: impl FnOnce(&StreamPlan) -> Streams) -> f64 {
 
 /// Where nothing but the processors is the limit, iperf3 reaches less: what it can is no measure of what there is.
 #[test]
+#[ignore = "compares rates with those of iperf3, which wants a quiet machine"]
 fn one_tcp_stream_is_not_slower_than_with_iperf3() {
     let _alone = alone();
     let Some((_lab, client, gateway)) = cable() else { return };
@@ -118,6 +173,7 @@ fn one_tcp_stream_is_not_slower_than_with_iperf3() {
 }
 
 #[test]
+#[ignore = "compares rates with those of iperf3, which wants a quiet machine"]
 fn paced_tcp_stream_is_counted_as_by_iperf3() {
     let _alone = alone();
     let Some((_lab, client, gateway)) = cable() else { return };
@@ -128,15 +184,12 @@ fn paced_tcp_stream_is_counted_as_by_iperf3() {
 }
 
 #[test]
+#[ignore = "compares rates with those of iperf3, which wants a quiet machine"]
 fn udp_packets_at_a_fixed_rate_are_counted_as_by_iperf3() {
     let _alone = alone();
     let Some((_lab, client, gateway)) = cable() else { return };
     let target = BarrageTarget::start(&gateway, SocketAddr::from((GATEWAY_V4, 53))).unwrap();
-    let own = || {
-        let drain = Duration::from_millis(200);
-        let plan = BarragePlan { size: SIZE, rate: Some(RATE), warm_up: Duration::ZERO, duration: DURATION, drain };
-        target.send_from(&client, plan, || Ok(())).unwrap().delivered()
-    };
+    let own = || target.send_from(&client, barrage(), || Ok(())).unwrap().delivered();
     let (bits, size) = ((SIZE * 8 * RATE as usize).to_string(), SIZE.to_string());
     let arguments = ["--udp", "--bandwidth", &bits, "--length", &size];
     let theirs = || {

@@ -2,6 +2,7 @@
 //!
 //! Its programs are in `interop/` and were written from the RFCs alone. Python is `ADIT_PYTHON`, else `python3`; where it
 //! has no aioquic these tests skip themselves with a loud word, but fail where `CI` is set.
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;

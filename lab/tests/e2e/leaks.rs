@@ -1,8 +1,8 @@
 //! What belongs in the tunnel never leaves beside it, whatever state the client is in.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::thread;
 use std::time::Duration;
 
 use adit_lab::traffic::{Capture, Captured, ping};
@@ -23,8 +23,10 @@ const DNS: u16 = 53;
 /// The gateway as the client's host reaches it, and its UDP port.
 const GATEWAY: [IpAddr; 2] = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)];
 const PORT: u16 = 443;
-/// The time packets have to show up; those of a probe are sent at once or never.
-const SHOWING: Duration = Duration::from_millis(300);
+/// The client's address on its link to the gateway.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
+/// What the gateway's host sends to the client's after each probe.
+const AFTERWARDS: &str = "adit-after-probe";
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -35,14 +37,17 @@ const ICMPV6: u8 = 58;
 /// A client's host with a look at what leaves it.
 struct Watched {
     host: Host,
+    gateway: Host,
     capture: Capture,
     outer: usize,
+    probes: Cell<usize>,
 }
 
 impl Watched {
-    fn new(host: &Host) -> Self {
-        let capture = Capture::start(host).unwrap();
-        Self { host: host.clone(), capture, outer: host.link_index(OUTER_LINK).unwrap() }
+    fn new(tunnel: &Tunnel) -> Self {
+        let (host, gateway) = (tunnel.client().host().clone(), tunnel.gateway.host().clone());
+        let (capture, outer) = (Capture::start(&host).unwrap(), host.link_index(OUTER_LINK).unwrap());
+        Self { host, gateway, capture, outer, probes: Cell::new(0) }
     }
 
     /// Sends what programs on the host would: echo requests, UDP, DNS to the resolver of the moment and to others, and TCP.
@@ -66,7 +71,20 @@ impl Watched {
                 drop(TcpStream::connect_timeout(&(target, 9_998).into(), Duration::from_millis(20)));
             }
         });
-        thread::sleep(SHOWING);
+        self.wait_until_captured();
+    }
+
+    /// Waits until the capture has all that left up to now: what a neighbour sends after it comes behind it.
+    fn wait_until_captured(&self) {
+        self.probes.set(self.probes.get() + 1);
+        let text = format!("{AFTERWARDS} {:06}", self.probes.get());
+        let sent = text.clone();
+        self.gateway.run(move || {
+            let socket = UdpSocket::bind((GATEWAY_V4, 0)).unwrap();
+            socket.send_to(sent.as_bytes(), (CLIENT, 9)).unwrap();
+        });
+        let seen = self.capture.wait_for(PATIENCE, |packet| packet.contains(text.as_bytes()));
+        assert!(seen.is_some(), "the capture goes on");
     }
 
     /// What left by the outer link but the tunnel's own datagrams and the neighbours' talk. What the gateway sends came in.
@@ -151,13 +169,13 @@ fn watched(carrier: Carrier) -> Option<(Tunnel, Watched)> {
     let mut tunnel = Tunnel::prepare_over(carrier, Options { clients: 1, settings })?;
     tunnel.gateway.start().unwrap();
     tunnel.join(0);
-    let control = Watched::new(tunnel.client().host());
+    let control = Watched::new(&tunnel);
     control.assert_open("without a tunnel");
     tunnel.clients[0].up().unwrap();
     INTERNET.iter().for_each(|target| reach(tunnel.client().host(), *target));
     tunnel.travels_by(carrier);
     // From here on: a look that has not seen the control.
-    let watched = Watched::new(tunnel.client().host());
+    let watched = Watched::new(&tunnel);
     Some((tunnel, watched))
 }
 
@@ -212,7 +230,7 @@ fn after_a_client_was_killed_until_cleanup(carrier: Carrier) {
     tunnel.clients[0].kill();
     watched.assert_tight("killed");
     tunnel.client().run(&["cleanup"]).unwrap().success().unwrap();
-    Watched::new(tunnel.client().host()).assert_open("cleaned up");
+    Watched::new(&tunnel).assert_open("cleaned up");
 }
 
 #[test]
@@ -228,5 +246,5 @@ fn once_a_killed_client_is_up_again(carrier: Carrier) {
     watched.assert_tight("started again");
     reach(tunnel.client().host(), INTERNET[0]);
     assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
-    Watched::new(tunnel.client().host()).assert_open("ended");
+    Watched::new(&tunnel).assert_open("ended");
 }

@@ -2,6 +2,7 @@
 
 use adit_lab::Output;
 use adit_lab::programs::{Client, TUN, ToldStatus};
+use adit_lab::traffic::ping;
 use adit_testing::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
@@ -40,7 +41,8 @@ fn detached_client_stays_until_it_is_taken_down() {
     let said = succeeds(client, &["up", "--detach"]);
     assert!(said.contains("connected") && said.contains("down"), "{said}");
     for target in INTERNET {
-        assert!(answers(client.host(), target), "the tunnel is usable at once");
+        let first = ping(client.host(), target, PATIENCE).unwrap();
+        assert!(first.rtt().is_some(), "the tunnel is usable at once, the first packet is answered: {first:?}");
     }
     let status = client.status().unwrap();
     assert_eq!((status.state.as_str(), status.tun.as_deref(), status.addresses.len()), ("connected", Some(TUN), 2));

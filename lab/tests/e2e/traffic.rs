@@ -39,7 +39,7 @@ fn ten_thousand_echoes_come_back_in_order() {
     let Some(tunnel) = Tunnel::start(Options::default()) else { return };
     for address in INTERNET {
         let server = UdpEcho::start(&tunnel.internet, address).unwrap();
-        let report = echo(tunnel.client().host(), server.address(), 10_000, 1_000, 200).unwrap();
+        let report = echo(tunnel.client().host(), server.address(), 10_000, 2_000, 200).unwrap();
         assert_eq!(report, EchoReport { sent: 10_000, received: 10_000, reordered: 0, duplicated: 0 }, "{address}");
     }
 }

@@ -30,7 +30,7 @@ use crate::worker::{DataPlane, Installation, Report, Routing, Settings, Workers}
 /// Of the TUN device.
 pub const MTU: u16 = 1420;
 /// How long anything may take, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const LINK: &str = "adit0";
 
 /// A session of the tests.

@@ -18,7 +18,7 @@ const MTU: u16 = 1420;
 /// Headers of TCP with timestamps.
 const TCP_HEADERS: usize = 52;
 const UDP_HEADERS: usize = 28;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 const LINK: &str = "adit0";
 
 /// Makes a device with an address, up, in the thread's namespace.
@@ -52,9 +52,9 @@ fn read(queue: &Queue) -> io::Result<(VirtioHeader, Vec<u8>)> {
     Ok((VirtioHeader::decode(&header), head))
 }
 
-/// The next packet that is IPv4, within a second.
+/// The next packet that is IPv4.
 fn next(queue: &Queue) -> Option<Vec<u8>> {
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         match read(queue) {
             Ok((_, packet)) if packet[0] >> 4 == 4 => return Some(packet),

@@ -48,7 +48,7 @@ pub(crate) type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'stat
 /// Name of the gateway in its certificate.
 pub(crate) const HOST: &str = "gw.example";
 /// Longest wait for what should happen at once.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test in a network namespace of its own. Without root it says so past the test runner's capture; where `CI` is set
 /// it fails.

@@ -229,10 +229,10 @@ pub(super) mod tests {
         let address = right.local_addr().unwrap();
         let addresses = [silent.local_addr().unwrap(), stranger.local_addr().unwrap(), address];
         let tls = tls::client_config(&authority, None).unwrap();
-        let began = Instant::now();
-        let dialled = served(&[&right, &stranger], dial("gw.example", &addresses, tls, None, TIMEOUT)).await;
+        let (began, timeout) = (Instant::now(), TIMEOUT * 6);
+        let dialled = served(&[&right, &stranger], dial("gw.example", &addresses, tls, None, timeout)).await;
         assert_eq!(dialled.unwrap_or_else(|error| panic!("{error}")).quic.remote_address(), address);
-        assert!(began.elapsed() < TIMEOUT / 3, "the silent address held it up");
+        assert!(began.elapsed() < timeout / 2, "the silent address held it up");
     }
 
     #[tokio::test]

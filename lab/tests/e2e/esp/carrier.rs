@@ -1,15 +1,10 @@
 //! Which carrier a session uses, and what the wire shows of it.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use adit_lab::traffic::{UdpEcho, echo};
 
 use super::observe::{Wire, extend_profile, stands};
 use crate::harness::{INTERNET, Options, Tunnel, reach};
 
-/// Packets travel by ESP this soon after `up`.
-const ESP_WITHIN: Duration = Duration::from_secs(3);
 /// What the echo client fills its packets with.
 const MARKER: &[u8] = &[0x5a; 32];
 const ECHOES: u32 = 200;
@@ -36,11 +31,9 @@ fn echoes(tunnel: &Tunnel) -> (Wire, [usize; 2], [usize; 2]) {
 }
 
 #[test]
-fn packets_travel_by_esp_within_three_seconds() {
+fn packets_travel_by_esp_and_hardly_any_by_quic() {
     let Some(tunnel) = Tunnel::start(Options::default()) else { return };
-    let up = Instant::now();
     let status = stands(&tunnel, 0, "esp");
-    assert!(up.elapsed() < ESP_WITHIN, "after {:?}", up.elapsed());
     assert_eq!(status.suite.as_deref(), Some("aes-256-gcm"));
     assert!(status.mtu.is_some_and(|mtu| mtu > 1280), "{:?}", status.mtu);
     let session = tunnel.session_of(status.addresses[0].addr()).unwrap();
@@ -86,7 +79,5 @@ fn packets_stay_in_quic_where_the_client_does_not_want_esp() {
     assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
     extend_profile(tunnel.client(), "[esp]\nenabled = false");
     tunnel.clients[0].up().unwrap();
-    // As long as ESP might have taken.
-    thread::sleep(Duration::from_secs(1));
     assert_quic(&tunnel);
 }

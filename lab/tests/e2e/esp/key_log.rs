@@ -5,11 +5,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use adit_lab::traffic::{UdpEcho, echo};
-use adit_testing::skip;
+use adit_testing::{eventually, skip};
 
 use super::observe::{Wire, stands};
 use crate::harness::{INTERNET, Options, Tunnel};
@@ -34,10 +32,12 @@ fn capture_can_be_read_with_the_logged_keys_only() {
     let wire = Wire::start(tunnel.client().host());
     let server = UdpEcho::start(&tunnel.internet, INTERNET[0]).unwrap();
     assert_eq!(echo(tunnel.client().host(), server.address(), 5, 50, SIZE).unwrap().lost(), 0);
-    // What came back may be captured a moment later.
-    thread::sleep(Duration::from_millis(100));
     let file = tunnel.lab.folder().join("capture");
-    let datagrams: Vec<_> = wire.datagrams().into_iter().filter(|one| one.is_esp()).map(|one| one.packet).collect();
+    let datagrams = eventually("all echoes and their answers are captured", || {
+        let esp = wire.datagrams().into_iter().filter(|one| one.is_esp() && one.length > SIZE);
+        let datagrams: Vec<_> = esp.map(|one| one.packet).collect();
+        (datagrams.len() >= 2 * 5).then_some(datagrams)
+    });
     fs::write(&file, pcap(&datagrams)).unwrap();
     let table = fs::read_to_string(&log).unwrap();
     let port = server.address().port().to_string();

@@ -139,7 +139,7 @@ fn datagram(packet: &Captured) -> Option<Datagram> {
 }
 
 /// What a host's kernel counted, by name (`/proc/net/snmp` and `snmp6`).
-pub(super) fn counters(host: &Host) -> BTreeMap<String, u64> {
+pub(crate) fn counters(host: &Host) -> BTreeMap<String, u64> {
     let [v4, v6] =
         host.run(|| ["snmp", "snmp6"].map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap()));
     let mut counters = BTreeMap::new();

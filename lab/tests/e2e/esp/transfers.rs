@@ -19,9 +19,6 @@ const SIZES: [usize; 16] =
 const ONE_FLOW: u64 = 3 << 20;
 const MANY_FLOWS: u64 = 400_000;
 const FLOWS: usize = 8;
-/// Of about 18,000 TCP segments of a case, at most so many are sent again beyond those that found a queue of the kernel full, as
-/// happens where a busy machine lets a worker wait.
-const MOST_AGAIN: u64 = 400;
 const SUITES: [&str; 3] = ["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"];
 
 /// What the ends are told. Order: TUN offload, UDP offload and vouching of the gateway, then of the client; the wider MTU at the
@@ -104,8 +101,7 @@ fn everything_arrives_by_esp_with_each_offload_on_and_off() {
         tunnel.clients[0].up().unwrap();
         let status = stands(&tunnel, 0, "esp");
         assert_eq!(status.suite.as_deref(), Some(SUITES[case.suite]), "{case:?}");
-        let again = assert_everything_arrives(&tunnel, &format!("{case:?}"));
-        assert!(again < MOST_AGAIN, "{case:?}: {again} segments were sent again");
+        assert_everything_arrives(&tunnel, &format!("{case:?}"));
         let status = tunnel.client().status().unwrap();
         assert_eq!(status.carrier.as_deref(), Some("esp"), "{case:?}");
         let session = tunnel.session_of(status.addresses[0].addr()).unwrap();
@@ -137,8 +133,7 @@ fn stop(tunnel: &mut Tunnel) {
 }
 
 /// TCP with one flow and with many, and UDP of every size, each way and of each family; and no kernel saw a wrong byte.
-/// Returns the number of TCP segments that were sent again for another reason than a full queue of the kernel.
-fn assert_everything_arrives(tunnel: &Tunnel, case: &str) -> u64 {
+fn assert_everything_arrives(tunnel: &Tunnel, case: &str) {
     let client = tunnel.client().host();
     let hosts = [client, tunnel.gateway.host(), &tunnel.internet];
     let (start, before, full) = (Instant::now(), retransmitted(tunnel), full_queues(&hosts));
@@ -161,7 +156,6 @@ fn assert_everything_arrives(tunnel: &Tunnel, case: &str) -> u64 {
     for host in [client, &tunnel.internet] {
         assert_eq!(damage(host), [], "{case}: {}", host.name());
     }
-    again.saturating_sub(full)
 }
 
 fn assert_intact(client: &Host, server: SocketAddr, direction: Direction, bytes: u64, what: &str) {

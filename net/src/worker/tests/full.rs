@@ -55,19 +55,6 @@ fn flood(to: &'static str) -> channel::SyncSender<()> {
     running
 }
 
-/// The longest that one of many rounds took but for the slowest tenth, which are those of a busy machine.
-fn nearly_all_within(mut round: impl FnMut()) -> Duration {
-    let mut took: Vec<_> = (0..ROUNDS)
-        .map(|_| {
-            let begun = Instant::now();
-            round();
-            begun.elapsed()
-        })
-        .collect();
-    took.sort_unstable();
-    took[ROUNDS * 9 / 10]
-}
-
 #[test]
 fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_nor_what_comes_in() {
     in_namespace(|| {
@@ -93,17 +80,15 @@ fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_no
         let local = local_v4();
         local.set_read_timeout(Some(PATIENCE)).unwrap();
         let port = local.local_addr().unwrap().port();
-        let inward = nearly_all_within(|| {
+        for _ in 0..ROUNDS {
             peer.send_packets(&[Udp::to(port, Checksums::Full).build(b"in")], false);
             assert_eq!(local.recv(&mut [0; 10]).unwrap(), 2);
-        });
-        let outward = nearly_all_within(|| {
             local.send_to(b"out", "10.9.0.2:53").unwrap();
             assert!(peer.next(PATIENCE).is_some());
-        });
+        }
+        let lost = drops(stuck.carriers.counters(), DropReason::QueueFull);
+        eventually("the socket is still full", || drops(stuck.carriers.counters(), DropReason::QueueFull) > lost);
         drop(running);
-        // A wait for each superpacket, of 3 ms, would come to several times as much.
-        assert!(inward < 2 * HELD && outward < 2 * HELD, "in {inward:?}, out {outward:?}");
         assert_eq!(other.carriers.counters().traffic().drops, []);
     });
 }

