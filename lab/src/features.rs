@@ -129,7 +129,7 @@ impl Channel {
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty());
             let length = length.context("hear from the kernel")?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
+            let mut rest = &buffer[..length];
             while let Some((kind, payload, next)) = split(rest) {
                 if kind == ERROR {
                     let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));

@@ -53,9 +53,7 @@ impl LinkAddresses {
     /// Joins an IPv4 and an IPv6 address with their prefix lengths.
     ///
     /// # Panics
-    ///
     /// Panics where a prefix is longer than an address.
-    #[must_use]
     pub fn new(v4: (Ipv4Addr, u8), v6: (Ipv6Addr, u8)) -> Self {
         let v4 = Ipv4Net::new(v4.0, v4.1).expect("an IPv4 prefix has at most 32 bits");
         let v6 = Ipv6Net::new(v6.0, v6.1).expect("an IPv6 prefix has at most 128 bits");
@@ -84,19 +82,16 @@ impl Host {
     }
 
     /// The host's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
     /// A folder for the host's own files, removed with the lab.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.0.folder
     }
 
     /// Id of a process that lives as long as the host, for entering its namespaces.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.namespace.init_pid()
     }
@@ -104,7 +99,6 @@ impl Host {
     /// Runs `job` on a thread in the host and waits for its value.
     ///
     /// # Panics
-    ///
     /// Panics where the job does.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         self.start(job).join().unwrap_or_else(|reason| panic::resume_unwind(reason))
@@ -113,7 +107,6 @@ impl Host {
     /// Starts `job` on its own thread in the host.
     ///
     /// # Panics
-    ///
     /// Panics where the system refuses a thread.
     pub fn start<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         self.0.namespace.start(job).expect("the system has room for a thread")

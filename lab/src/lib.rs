@@ -30,11 +30,10 @@ mod worker;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use tempfile::TempDir;
-
 use adit_netem::{Counts, Profile};
+use anyhow::{Context, Result};
 use relay::Relay;
+use tempfile::TempDir;
 
 pub use binaries::{BIN_DIR, Binaries, binaries};
 pub use features::Feature;
@@ -75,7 +74,6 @@ impl Lab {
     /// Makes a lab without hosts.
     ///
     /// # Errors
-    ///
     /// Fails with a [`Failure`](adit_program::exit::Failure) of exit code 6 where the system does not permit one.
     pub fn new() -> Result<Self> {
         check_permission()?;
@@ -123,7 +121,6 @@ impl Lab {
     }
 
     /// What became of the frames in the relay so far, from the client and to it; `None` where there is no relay.
-    #[must_use]
     pub fn relayed(&self) -> Option<[Counts; 2]> {
         self.relay.as_ref().map(Relay::counts)
     }
@@ -182,7 +179,6 @@ impl Lab {
     }
 
     /// A folder for files, removed with the lab.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -240,6 +236,8 @@ mod tests {
         let (client, internet) = (lab.host("client").unwrap(), lab.host("internet").unwrap());
         let listener = internet.run(|| TcpListener::bind((INTERNET_V4, 0)).unwrap());
         let address = listener.local_addr().unwrap();
+        // The positive control: somebody listens there.
+        lab.host("gateway").unwrap().run(move || TcpStream::connect(address).unwrap());
         assert!(client.run(move || TcpStream::connect_timeout(&address, Duration::from_millis(200))).is_err());
     }
 

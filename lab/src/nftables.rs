@@ -62,7 +62,7 @@ fn receive(descriptor: &OwnedFd, label: &str, lines: &mut Vec<String>) -> Result
     let mut buffer = vec![0; BUFFER];
     loop {
         let length = recv(descriptor.as_raw_fd(), &mut buffer, MsgFlags::empty()).context("hear from the kernel")?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
+        let mut rest = &buffer[..length];
         while let Some((kind, payload, next)) = split(rest) {
             match kind {
                 DONE => return Ok(()),

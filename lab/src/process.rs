@@ -71,25 +71,21 @@ impl Process {
     }
 
     /// The process id, as seen from outside the host.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.child().id()
     }
 
     /// When it was started.
-    #[must_use]
     pub fn started(&self) -> Instant {
         self.started
     }
 
     /// What it has written to its standard output.
-    #[must_use]
     pub fn stdout(&self) -> String {
         read(&self.stdout)
     }
 
     /// What it has written to its standard error.
-    #[must_use]
     pub fn stderr(&self) -> String {
         read(&self.stderr)
     }
@@ -160,7 +156,6 @@ impl Process {
     }
 
     /// The last lines of both outputs, for a message about a failure.
-    #[must_use]
     pub fn tail(&self) -> String {
         let mut text = String::new();
         for (label, output) in [("stdout", self.stdout()), ("stderr", self.stderr())] {

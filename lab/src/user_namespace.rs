@@ -17,7 +17,6 @@ const TUN_DEVICE: &str = "/dev/net/tun";
 /// Makes the process able to build a lab; must be called while it has a single thread.
 ///
 /// # Errors
-///
 /// Fails with exit code 6 where the system permits neither, and names the setting that would.
 pub fn enter_user_namespace() -> Result<(), Failure> {
     if !has_needed_capabilities() {
@@ -33,7 +32,6 @@ pub fn enter_user_namespace() -> Result<(), Failure> {
 /// Tells whether a lab can be built now, without changing anything.
 ///
 /// # Errors
-///
 /// Fails with exit code 6 and what is missing.
 pub fn check_permission() -> Result<(), Failure> {
     if !has_needed_capabilities() {
