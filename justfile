@@ -24,7 +24,7 @@ features:
 doc:
     .ci/run doc
 
-# Check that the core depends on no runtime, socket or TLS stack, and who may touch certificate checks
+# Check who may depend on whom, what is pure, and who may touch certificate checks
 purity:
     .ci/run purity dangerous
 
