@@ -13,8 +13,9 @@
 //! token = "…"
 //! ```
 //!
-//! Either kind may say how its packets travel, in the tables `[esp]` and `[workers]`, which are kept when the profile is
-//! saved. `docs/configuration.md` has all keys with their defaults; its table is made of the rows in `profile/keys.rs`.
+//! Either kind may say how its packets travel, in the tables `[esp]` and `[workers]`, which are kept when the profile
+//! is saved. `docs/configuration.md` has all keys with their defaults; its table is made of the rows in
+//! `profile/keys.rs`.
 
 mod directories;
 mod draft;

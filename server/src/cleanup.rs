@@ -1,7 +1,7 @@
 //! Undoes what a gateway that crashed left on its host.
 //!
-//! It needs the journal and nothing else: the configuration may be broken by then, and the gateway will not start before the
-//! host is as it was.
+//! It needs the journal and nothing else: the configuration may be broken by then, and the gateway will not start
+//! before the host is as it was.
 
 use std::path::Path;
 

@@ -1,5 +1,13 @@
 //! The command line of `adit-server`.
 
+mod ask;
+mod check;
+mod columns;
+mod invite;
+mod list;
+mod log;
+mod verbs;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,14 +20,6 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError, Problem, PublicAddress, Source, parse_public_address};
 use crate::init::Wishes;
-
-mod ask;
-mod check;
-mod columns;
-mod invite;
-mod list;
-mod log;
-mod verbs;
 
 /// Private VPN gateway: CONNECT-IP over HTTP/3 on port 443.
 #[derive(Debug, Parser)]
@@ -123,7 +123,8 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// Prints the failure for people on standard error and, when asked for, for machines as one object on standard output.
+    /// Prints the failure for people on standard error and, when asked for, for machines as one object on standard
+    /// output.
     fn print(&self, as_json: bool) {
         if as_json {
             let Failure { exit, what, reason, next } = &self.failure;

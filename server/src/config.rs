@@ -3,6 +3,15 @@
 //! A [`Config`] is always valid: [`Config::load`] reads every source, looks for every problem, and gives either a
 //! configuration without any or the list of all of them.
 
+mod check;
+mod file;
+mod host;
+pub mod keys;
+mod packet_path;
+mod problem;
+mod secret;
+mod value;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,15 +21,6 @@ use adit_net::worker;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::directories::{RuntimeDir, StateDir};
-
-mod check;
-mod file;
-mod host;
-pub mod keys;
-mod packet_path;
-mod problem;
-mod secret;
-mod value;
 
 pub use adit_program::configuration::Problem;
 pub use file::Source;

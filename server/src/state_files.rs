@@ -24,8 +24,8 @@ impl StateFiles {
     /// Checks the host's addresses and loads everything, to run.
     ///
     /// # Errors
-    /// All problems found, with the exit code they amount to: 2 while the configuration or a file is wrong, 1 for what may go
-    /// away by itself, such as a full disk.
+    /// All problems found, with the exit code they amount to: 2 while the configuration or a file is wrong, 1 for what
+    /// may go away by itself, such as a full disk.
     pub fn load(config: &Config) -> Result<Self, ConfigError> {
         let mut findings = Findings::default();
         match findings.look_at(config, Store::open) {
@@ -86,15 +86,15 @@ impl Findings {
         if self.exit != Some(Exit::Usage) {
             self.exit = Some(failure.exit);
         }
-        let Failure { what, reason, next, .. } = failure;
-        let problem = Problem { what, reason, next };
+        let problem = Problem::new(failure.what, failure.reason, failure.next);
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
     }
 
     fn into_error(self, path: &Path) -> ConfigError {
-        ConfigError { path: path.to_owned(), problems: self.problems, exit: self.exit.unwrap_or(Exit::Other) }
+        let exit = self.exit.expect("whoever finds a problem notes its exit code");
+        ConfigError { path: path.to_owned(), problems: self.problems, exit }
     }
 }
 

@@ -19,8 +19,9 @@ pub struct Directories {
 }
 
 impl Directories {
-    /// The directories of this host: `/etc/adit/clients`, `/run/adit-client` and `/var/lib/adit-client`. `/run/adit` and
-    /// `/var/lib/adit` belong to a gateway's own user, whose files root cannot write once it gave up its capabilities.
+    /// The directories of this host: `/etc/adit/clients`, `/run/adit-client` and `/var/lib/adit-client`. `/run/adit`
+    /// and `/var/lib/adit` belong to a gateway's own user, whose files root cannot write once it gave up its
+    /// capabilities.
     #[must_use]
     pub fn system() -> Self {
         Self {

@@ -86,8 +86,8 @@ impl Draft {
     }
 }
 
-/// Which of several findings is told: the lowest. Unknown keys come first, those outside of tables before the others; then
-/// values of a wrong form, by the name of their key; then what is missing, and what is out of bounds, by rows.
+/// Which of several findings is told: the lowest. Unknown keys come first, those outside of tables before the others;
+/// then values of a wrong form, by the name of their key; then what is missing, and what is out of bounds, by rows.
 fn rank(finding: &Finding) -> (u8, &str) {
     match &finding.fault {
         Fault::Unknown { .. } if !finding.key.contains('.') => (0, ""),

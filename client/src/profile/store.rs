@@ -80,8 +80,8 @@ impl ProfileStore {
     /// Reads a profile.
     ///
     /// # Errors
-    /// `NotFound`; `NotRegular`, `TooOpen` and `ForeignOwner` if somebody else could have read or changed it; the errors of
-    /// [`Profile::parse`].
+    /// `NotFound`; `NotRegular`, `TooOpen` and `ForeignOwner` if somebody else could have read or changed it; the
+    /// errors of [`Profile::parse`].
     pub fn load(&self, name: &ProfileName) -> Result<Profile, ProfileError> {
         let path = self.path(name);
         let mut file = OpenOptions::new()

@@ -17,7 +17,8 @@ pub struct EspTable {
     pub enabled: bool,
     /// What is offered, at least one suite, and when this device's keys are replaced.
     pub offered: EspSettings,
-    /// Largest packet it carries, in bytes, where the path takes it. More than the gateway's `tun.mtu` is of little use.
+    /// Largest packet it carries, in bytes, where the path takes it. More than the gateway's `tun.mtu` is of little
+    /// use.
     pub mtu: u16,
 }
 

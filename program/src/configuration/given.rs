@@ -14,8 +14,8 @@ pub struct Complaint {
     pub reason: String,
     /// What to do about it.
     pub next: String,
-    /// How many lines below the first one of the value the fault is, where the value has no form that the key takes; `None`
-    /// where it has, but says something that cannot be.
+    /// How many lines below the first one of the value the fault is, where the value has no form that the key takes;
+    /// `None` where it has, but says something that cannot be.
     pub malformed_at: Option<usize>,
 }
 

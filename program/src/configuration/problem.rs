@@ -17,6 +17,13 @@ pub struct Problem {
     pub next: String,
 }
 
+impl Problem {
+    /// Makes a problem of its three parts.
+    pub fn new(what: impl Into<String>, reason: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { what: what.into(), reason: reason.into(), next: next.into() }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.what, self.reason, self.next)

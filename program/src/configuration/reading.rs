@@ -17,8 +17,9 @@ struct Entry<'a> {
 }
 
 impl<D> Keys<D> {
-    /// Reads the text of a file, and what is said on top of it, into `draft`. The findings are complete: first the names that
-    /// are no keys, then the keys in the order of the rows. Unless one of them leaves a gap, every row was read.
+    /// Reads the text of a file, and what is said on top of it, into `draft`. The findings are complete: first the
+    /// names that are no keys, then the keys in the order of the rows. Unless one of them leaves a gap, every row was
+    /// read.
     ///
     /// # Errors
     /// The text is no TOML.
@@ -64,7 +65,8 @@ struct Reader<'a, D: 'static> {
 }
 
 impl<'a, D> Reader<'a, D> {
-    /// Takes the known keys out of a file and complains of the others. `places` is the same table, with the place of each value.
+    /// Takes the known keys out of a file and complains of the others. `places` is the same table, with the place of
+    /// each value.
     fn flatten(&mut self, values: Table, places: &DeTable<'_>) {
         for (name, value) in values {
             let place = places.get(name.as_str());

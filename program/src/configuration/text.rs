@@ -3,8 +3,8 @@
 use super::{Absent, Key, Keys, Kind};
 
 impl<D> Keys<D> {
-    /// A complete, commented file that begins with `heading`: every key with its meaning; those in `values` (TOML literals) are
-    /// set, the others are shown with their defaults behind a `#`.
+    /// A complete, commented file that begins with `heading`: every key with its meaning; those in `values` (TOML
+    /// literals) are set, the others are shown with their defaults behind a `#`.
     #[must_use]
     pub fn sample(&self, heading: &str, values: &[(&str, String)]) -> String {
         let mut text = format!("# {heading}\n");
@@ -60,8 +60,8 @@ fn values<D>(key: &Key<D>) -> String {
     }
 }
 
-/// A page with the part between the lines `<!-- NAME: begin -->` and `<!-- NAME: end -->` replaced; `None` if it has no such
-/// lines.
+/// A page with the part between the lines `<!-- NAME: begin -->` and `<!-- NAME: end -->` replaced; `None` if it has no
+/// such lines.
 #[must_use]
 pub fn with_part(page: &str, name: &str, part: &str) -> Option<String> {
     let (before, rest) = page.split_once(&format!("<!-- {name}: begin -->\n"))?;

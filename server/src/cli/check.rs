@@ -8,7 +8,8 @@ use super::{Place, Refusal, ask, columns};
 use crate::config::Config;
 use crate::state_files;
 
-/// Checks the configuration, everything in the state directory, and the host's addresses; with `live` also that the gateway serves.
+/// Checks the configuration, everything in the state directory, and the host's addresses; with `live` also that the
+/// gateway serves.
 pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     let config = state_files::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };

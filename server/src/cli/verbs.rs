@@ -86,7 +86,8 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
     Ok(runtime.block_on(crate::run::run(config))?)
 }
 
-/// Undoes what a crashed gateway left, whatever state the configuration is in: a bad edit must not keep a host as it is.
+/// Undoes what a crashed gateway left, whatever state the configuration is in: a bad edit must not keep a host as it
+/// is.
 pub(super) fn cleanup(place: &Place) -> Result<(), Refusal> {
     let journal = state_dir_of(&place.source()).journal();
     let undone = small_runtime()?.block_on(clean_up(&journal))?;

@@ -20,7 +20,7 @@ const MAX_SOCKET_PATH: usize = 107;
 pub(super) fn coherence(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     if config.pool.v4.is_none() && config.pool.v6.is_none() {
-        problems.push(problem("pool", "neither v4 nor v6 is set", "set pool.v4, pool.v6 or both"));
+        problems.push(Problem::new("pool", "neither v4 nor v6 is set", "set pool.v4, pool.v6 or both"));
     }
     for (key, pool) in pools(config) {
         problems.extend(pool_conflicts(config, key, pool));
@@ -28,9 +28,9 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
     problems.extend(listen_duplicates(&config.listen));
     if config.esp.enabled && config.listen.len() > MAX_SOCKETS {
         let reason = format!("{} addresses, but with esp the gateway takes {MAX_SOCKETS}", config.listen.len());
-        problems.push(problem(
+        problems.push(Problem::new(
             "listen",
-            &reason,
+            reason,
             "name a wildcard such as [::]:443 instead, or set esp.enabled = false",
         ));
     }
@@ -41,17 +41,17 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
     let forbidden = config.dns.servers.iter().filter(|server| is_forbidden_destination(**server));
     problems.extend(forbidden.map(|server| {
         let reason = format!("{server} is out of the clients' reach: it is link-local, or a cloud's metadata service");
-        problem("dns.servers", &reason, "name a resolver that clients reach through the gateway")
+        Problem::new("dns.servers", reason, "name a resolver that clients reach through the gateway")
     }));
     if !config.dns.domains.is_empty() && config.dns.servers.is_empty() {
-        problems.push(problem(
+        problems.push(Problem::new(
             "dns.domains",
             "no dns.servers answer for them",
             "set dns.servers or remove dns.domains",
         ));
     }
     if config.runtime_dir.socket().as_os_str().as_bytes().len() > MAX_SOCKET_PATH {
-        problems.push(problem("runtime_dir", "the path of the socket in it is too long", "choose a shorter path"));
+        problems.push(Problem::new("runtime_dir", "the path of the socket in it is too long", "choose a shorter path"));
     }
     problems
 }
@@ -72,7 +72,7 @@ fn pool_conflicts(config: &Config, key: &str, pool: IpNet) -> Vec<Problem> {
     public
         .chain(listen)
         .filter(|(_, address)| pool.contains(address))
-        .map(|(other, address)| problem(key, &format!("{pool} overlaps the {other} address {address}"), next))
+        .map(|(other, address)| Problem::new(key, format!("{pool} overlaps the {other} address {address}"), next))
         .collect()
 }
 
@@ -83,7 +83,7 @@ fn listen_duplicates(listen: &[SocketAddr]) -> Vec<Problem> {
             |other: &&SocketAddr| *other != wide && other.port() == wide.port() && (wide.is_ipv6() || other.is_ipv4());
         for other in listen.iter().filter(covered) {
             let reason = format!("{wide} already covers {other}");
-            problems.push(problem("listen", &reason, "remove one of them"));
+            problems.push(Problem::new("listen", reason, "remove one of them"));
         }
     }
     problems
@@ -92,7 +92,7 @@ fn listen_duplicates(listen: &[SocketAddr]) -> Vec<Problem> {
 fn duplicates<T>(key: &str, items: &[T], form: impl Fn(&T) -> String) -> Vec<Problem> {
     let mut seen = HashSet::new();
     let again = items.iter().map(form).filter(|item| !seen.insert(item.clone())).collect::<Vec<_>>();
-    again.iter().map(|item| problem(key, &format!("{item} is named twice"), "remove one of them")).collect()
+    again.iter().map(|item| Problem::new(key, format!("{item} is named twice"), "remove one of them")).collect()
 }
 
 /// Problems of the files that `init` makes.
@@ -102,22 +102,26 @@ pub(super) fn key_files(state_dir: &StateDir) -> Vec<Problem> {
     let directory = match std::fs::metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return vec![problem(
+            return vec![Problem::new(
                 &what,
                 "the state directory does not exist",
                 "run `adit-server init`, or mend state_dir",
             )];
         }
         Err(error) => {
-            return vec![problem(&what, &format!("cannot be read: {error}"), "run as root or as its owner")];
+            return vec![Problem::new(&what, format!("cannot be read: {error}"), "run as root or as its owner")];
         }
     };
     let mut problems = Vec::new();
     if directory.is_dir() && directory.permissions().mode() & 0o022 != 0 {
-        problems.push(problem(&what, "others may write in the state directory", &format!("run `chmod 700 {what}`")));
+        problems.push(Problem::new(
+            &what,
+            "others may write in the state directory",
+            format!("run `chmod 700 {what}`"),
+        ));
     }
     if !secret::owner_is_trusted(directory.uid()) {
-        problems.push(problem(
+        problems.push(Problem::new(
             &what,
             "the state directory belongs to another user",
             "give it to root or to the gateway's user",
@@ -126,14 +130,10 @@ pub(super) fn key_files(state_dir: &StateDir) -> Vec<Problem> {
     let files = [state_dir.authority_key(), state_dir.endpoint_keys(), state_dir.store()];
     for path in files {
         if let Err(error) = secret::open_secret(&path) {
-            problems.push(Problem { what: error.path.display().to_string(), reason: error.reason, next: error.next });
+            problems.push(Problem::new(error.path.display().to_string(), error.reason, error.next));
         }
     }
     problems
-}
-
-pub(super) fn problem(what: &str, reason: &str, next: &str) -> Problem {
-    Problem { what: what.to_owned(), reason: reason.to_owned(), next: next.to_owned() }
 }
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ pub(super) fn load(source: &Source) -> Result<Config, ConfigError> {
     }
 }
 
-/// Reads every source and looks at the key files. The problems are complete; there is a configuration whenever every single
-/// value is right.
+/// Reads every source and looks at the key files. The problems are complete; there is a configuration whenever every
+/// single value is right.
 pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     let text = match read_text(&source.path) {
         Ok(text) => text,
@@ -59,8 +59,8 @@ pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     (config, problems)
 }
 
-/// The state directory as far as it can be made out of a configuration that may be broken in every other way; the default one
-/// when it is not named.
+/// The state directory as far as it can be made out of a configuration that may be broken in every other way; the
+/// default one when it is not named.
 pub(super) fn state_dir(source: &Source) -> StateDir {
     let overridden = source.overrides.of("state_dir").map(|text| text.trim_matches('"').to_owned());
     let named = overridden.or_else(|| state_dir_in(&read_text(&source.path).ok()?));
@@ -94,8 +94,7 @@ fn state_dir_in(text: &str) -> Option<String> {
 }
 
 fn read_text(path: &Path) -> Result<String, Problem> {
-    let problem =
-        |reason: String, next: &str| Problem { what: path.display().to_string(), reason, next: next.to_owned() };
+    let problem = |reason: String, next: &str| Problem::new(path.display().to_string(), reason, next);
     let found = std::fs::metadata(path).map_err(|error| {
         let next = if error.kind() == std::io::ErrorKind::NotFound {
             "run `adit-server init`, or name the file with --config or ADIT_CONFIG"
@@ -121,8 +120,8 @@ pub(super) fn interpret(text: &str, source: &Source) -> (Option<Config>, Vec<Pro
     let findings = match KEYS.read(text, &source.overrides, &mut config) {
         Ok(findings) => findings,
         Err(fault) => {
-            let (what, next) = (format!("line {}", fault.line), "mend the TOML syntax of that line".to_owned());
-            return (None, vec![Problem { what, reason: fault.reason, next }]);
+            let next = "mend the TOML syntax of that line";
+            return (None, vec![Problem::new(format!("line {}", fault.line), fault.reason, next)]);
         }
     };
     let complete = !findings.iter().any(Finding::leaves_a_gap);

@@ -6,7 +6,7 @@ use adit_program::exit::Exit;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 
-use super::check::{pools, problem};
+use super::check::pools;
 use super::{Config, ConfigError, Problem};
 
 /// An address of a network device of the host.
@@ -42,8 +42,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Err(ConfigError { path: config.path.clone(), problems, exit: Exit::Usage })
 }
 
-/// Pools that hold an address of the host, or lie in a network it is attached to: the hosts there could not be told from
-/// devices.
+/// Pools that hold an address of the host, or lie in a network it is attached to: the hosts there could not be told
+/// from devices.
 fn conflicts(config: &Config, addresses: &[HostAddress]) -> Vec<Problem> {
     let next = "choose a pool that nothing else uses";
     let mut problems = Vec::new();
@@ -51,10 +51,10 @@ fn conflicts(config: &Config, addresses: &[HostAddress]) -> Vec<Problem> {
         for HostAddress { device, net } in addresses.iter().filter(|address| address.device != config.tun.name) {
             if pool.contains(&net.addr()) {
                 let reason = format!("{pool} overlaps the address {} of {device}", net.addr());
-                problems.push(problem(key, &reason, next));
+                problems.push(Problem::new(key, reason, next));
             } else if overlap(pool, *net) {
                 let reason = format!("{pool} overlaps the network {} of {device}", net.trunc());
-                problems.push(problem(key, &reason, next));
+                problems.push(Problem::new(key, reason, next));
             }
         }
     }

@@ -88,8 +88,8 @@ fn io_error(path: &Path, error: io::Error) -> SecretError {
     SecretError { path: path.to_owned(), reason, next: next.to_owned(), source: Some(error) }
 }
 
-/// Writes a new file so that it is there completely or not at all, and survives a power cut: a temporary file beside it,
-/// `fsync`, a hard link that refuses an existing name, `fsync` of the directory.
+/// Writes a new file so that it is there completely or not at all, and survives a power cut: a temporary file beside
+/// it, `fsync`, a hard link that refuses an existing name, `fsync` of the directory.
 ///
 /// # Errors
 /// The file exists already (`AlreadyExists`) or cannot be written.

@@ -34,7 +34,8 @@ pub(super) fn public_address(given: &Given<'_>) -> Parsed<PublicAddress> {
     parse_public(given.text()?)
 }
 
-/// Parses `HOST[:PORT]`, where HOST is a DNS name, an IPv4 address, or an IPv6 address (in brackets when a port follows).
+/// Parses `HOST[:PORT]`, where HOST is a DNS name, an IPv4 address, or an IPv6 address (in brackets when a port
+/// follows).
 pub(super) fn parse_public(text: &str) -> Parsed<PublicAddress> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return public_ip(text, address, DEFAULT_PORT);

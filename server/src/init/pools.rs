@@ -28,7 +28,8 @@ pub(super) fn choose_pools(in_use: &[HostAddress]) -> Result<(Ipv4Net, Ipv6Net),
     })
 }
 
-/// Where IPv4 pools are taken from, first choice first: the upper parts of private networks (RFC 1918), which are used least.
+/// Where IPv4 pools are taken from, first choice first: the upper parts of private networks (RFC 1918), which are used
+/// least.
 const PRIVATE_RANGES: [(Ipv4Addr, u8); 3] =
     [(Ipv4Addr::new(10, 64, 0, 0), 10), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
 
