@@ -81,7 +81,7 @@ impl<D: Dial> Driver<D> {
         commands: mpsc::Receiver<Command>,
         publish: watch::Sender<Snapshot>,
     ) -> Self {
-        let life = LifeCycle::new(config.patience, Instant::now());
+        let life = LifeCycle::new(config.patience, now());
         Self {
             config,
             dial,
@@ -101,7 +101,7 @@ impl<D: Dial> Driver<D> {
 
     /// Runs until the life cycle has finished, then undoes host changes.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
-        self.life.handle_start(Instant::now());
+        self.life.handle_start(now());
         loop {
             while let Some(event) = self.life.poll_event() {
                 match event {
@@ -132,7 +132,7 @@ impl<D: Dial> Driver<D> {
 
     async fn handle(&mut self, input: Input<D::Line>) {
         match input {
-            Input::Timeout => self.life.handle_timeout(random_number(), Instant::now()),
+            Input::Timeout => self.life.handle_timeout(random_number(), now()),
             Input::Attempted(Ok(success)) => self.handle_attempt_succeeded(success).await,
             Input::Attempted(Err(error)) => {
                 self.attempt = None;
@@ -148,7 +148,7 @@ impl<D: Dial> Driver<D> {
                 // The asker may have gone; then nobody needs the answer.
                 answer.send(self.status()).ok();
             }
-            Input::Command(Command::Stop) => self.life.handle_stop(Instant::now()),
+            Input::Command(Command::Stop) => self.life.handle_stop(now()),
             Input::RenewalCheck => self.check_renewal(),
             Input::Renewed(result) => self.handle_renewed(result),
         }
@@ -190,8 +190,8 @@ impl<D: Dial> Driver<D> {
         if let Some(mtu) = mtu {
             self.handle_mtu(mtu).await;
         }
-        self.life.handle_connected(Instant::now());
-        self.next_renewal_check = Some(Instant::now());
+        self.life.handle_connected(now());
+        self.next_renewal_check = Some(now());
         info!("connected");
     }
 
@@ -224,7 +224,7 @@ impl<D: Dial> Driver<D> {
     fn handle_lost(&mut self, obstacle: Obstacle, reason: &str) {
         self.line = None;
         self.next_renewal_check = None;
-        self.life.handle_lost(obstacle, reason, random_number(), Instant::now());
+        self.life.handle_lost(obstacle, reason, random_number(), now());
         let state = self.life.state();
         if matches!(state, State::Reconnecting | State::Blocked) {
             warn!(%state, "the connection was lost");
@@ -234,7 +234,7 @@ impl<D: Dial> Driver<D> {
 
     fn fail_attempt(&mut self, obstacle: Obstacle, reason: &str) {
         let before = self.life.state();
-        self.life.handle_attempt_failed(obstacle, reason, random_number(), Instant::now());
+        self.life.handle_attempt_failed(obstacle, reason, random_number(), now());
         if self.life.state() == State::Blocked && before != State::Blocked {
             warn!("the gateway answers but refuses this device, or is not the right one; trying on slowly");
         }
@@ -264,7 +264,7 @@ impl<D: Dial> Driver<D> {
         if let Some(line) = self.line.take() {
             line.close().await;
         }
-        self.life.handle_closed(Instant::now());
+        self.life.handle_closed(now());
     }
 
     async fn finish(mut self, obstacle: Option<Obstacle>) -> Result<(), Failure> {
@@ -298,7 +298,7 @@ impl<D: Dial> Driver<D> {
             name: self.config.profile.name.to_string(),
             state: self.life.state().label().to_owned(),
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
-            since_seconds: Some(self.life.since().elapsed().as_secs()),
+            since_seconds: Some(now().saturating_duration_since(self.life.since()).as_secs()),
             gateway: self.config.profile.gateway(),
             tun: self.config.host.as_ref().and_then(|host| host.device()).map(str::to_owned),
             ..Status::default()
@@ -330,7 +330,7 @@ async fn first_settings<L: Line>(line: &mut L) -> Result<FirstSettings, ConnectE
         match event {
             ConnectionEvent::Network(network) => {
                 first.network = network;
-                routes_due = routes_due.or_else(|| Some(Instant::now() + ROUTES_TIMEOUT));
+                routes_due = routes_due.or_else(|| Some(now() + ROUTES_TIMEOUT));
             }
             ConnectionEvent::Mtu(mtu) => first.mtu = Some(mtu),
             ConnectionEvent::Closed(error) => return Err(error),
@@ -365,6 +365,11 @@ async fn renewed(renewal: &mut Option<Task<Result<String, RenewalError>>>) -> Re
         Some(task) => task.await.unwrap_or(Err(RenewalError::Answer)),
         None => pending().await,
     }
+}
+
+/// The time by the runtime's clock, on which the timers of a session run; tests turn it forward.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// A random number for the jitter.

@@ -1,12 +1,12 @@
 //! The driver's part that renews the device certificate.
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use adit_program::causes::with_causes;
 use adit_program::task;
 use tracing::{debug, info, warn};
 
-use super::{Dial, Driver};
+use super::{Dial, Driver, now};
 use crate::profile::Identity;
 use crate::run::renewal::{self, RenewalError};
 
@@ -25,7 +25,7 @@ impl<D: Dial> Driver<D> {
                 wait
             }
         };
-        self.next_renewal_check = Some(Instant::now() + wait);
+        self.next_renewal_check = Some(now() + wait);
     }
 
     pub(super) fn handle_renewed(&mut self, result: Result<String, RenewalError>) {
@@ -34,7 +34,7 @@ impl<D: Dial> Driver<D> {
             (Ok(certificate), Identity::Certificate { chain_pem, .. }) => {
                 // Never at once: a new certificate that is due already must not be renewed in a loop.
                 let wait = renewal::plan(&certificate, SystemTime::now()).wait().max(renewal::SHORTEST_RETRY);
-                self.next_renewal_check = Some(Instant::now() + wait);
+                self.next_renewal_check = Some(now() + wait);
                 *chain_pem = certificate;
                 info!("the device certificate was renewed");
                 self.save_profile();

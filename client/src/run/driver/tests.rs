@@ -1,4 +1,4 @@
-//! Sessions over in-memory connections.
+//! Sessions over in-memory connections, under a clock that stands still while anything is to be done.
 
 use std::io;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ fn lost() -> ConnectionEvent {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn embedded_session_connects_reports_and_stops() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -169,7 +169,7 @@ async fn embedded_session_connects_reports_and_stops() {
     assert!(handle.status().await.is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lost_session_keeps_its_settings_and_takes_new_ones() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -187,7 +187,7 @@ async fn lost_session_keeps_its_settings_and_takes_new_ones() {
     assert_eq!(status.addresses, settings("10.64.3.9/32").addresses);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn settings_changed_by_the_gateway_reach_the_embedder() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -197,7 +197,7 @@ async fn settings_changed_by_the_gateway_reach_the_embedder() {
     snapshots.wait_for(|snapshot| snapshot.network == Some(settings("10.64.3.3/32"))).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refusal_and_mismatch_end_the_first_connection_with_their_exit_codes() {
     let refused = World::start(PATIENCE);
     refused.refuse(ConnectError::Refused("revoked".to_owned())).await;
@@ -210,14 +210,15 @@ async fn refusal_and_mismatch_end_the_first_connection_with_their_exit_codes() {
     assert_eq!(mismatch.session.wait().await.unwrap_err().exit, Exit::IdentityMismatch);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn silent_gateway_ends_the_first_connection_when_patience_ends() {
-    let world = World::start(Duration::from_millis(100));
+    let (began, world) = (tokio::time::Instant::now(), World::start(PATIENCE));
     let failure = world.session.wait().await.unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     assert_eq!((failure.exit, failure.what.as_str()), (Exit::Unreachable, "192.0.2.1:4443"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn first_connection_is_tried_again_after_no_answer() {
     let world = World::start(PATIENCE);
     world.refuse(ConnectError::Unreachable("192.0.2.1:4443".to_owned())).await;
@@ -225,7 +226,7 @@ async fn first_connection_is_tried_again_after_no_answer() {
     world.reach(State::Connected).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn device_revoked_while_connected_is_blocked_with_the_reason() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -239,7 +240,7 @@ async fn device_revoked_while_connected_is_blocked_with_the_reason() {
     world.session.wait().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn source_that_fails_ends_the_session_instead_of_leaving_it_deaf() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -251,7 +252,7 @@ async fn source_that_fails_ends_the_session_instead_of_leaving_it_deaf() {
     assert!(failure.reason.contains("the device was deleted") && failure.next.contains("up"), "{failure}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn full_tunnel_without_resolvers_has_a_warning() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -265,7 +266,7 @@ async fn full_tunnel_without_resolvers_has_a_warning() {
     assert!(world.session.handle().status().await.unwrap().warnings.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_address_of_the_gateways_name_is_saved() {
     let directory = tempfile::tempdir().unwrap();
     let store = ProfileStore::new(directory.path());
@@ -280,7 +281,7 @@ async fn every_address_of_the_gateways_name_is_saved() {
     assert_eq!(saved, expected, "the one that worked, those of the name, those known before");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     let world = World::start(PATIENCE);
     let (events, received) = mpsc::channel(8);
