@@ -16,7 +16,6 @@ use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};
 use adit_proto::packet::IPV6_MIN_MTU;
 use bytes::Bytes;
 use tokio::sync::Mutex;
-use tracing::{debug, warn};
 
 use crate::packet_source::{BoxFuture, PacketWorkers, TunnelSession};
 use routing::ClientRouting;
@@ -134,11 +133,11 @@ fn open_sockets(mark: Option<u32>, offload: bool) -> Vec<Arc<EspSocket>> {
     let ipv4 = match bind_any(false, mark, offload) {
         Ok(socket) => socket,
         Err(error) => {
-            warn!(%error, "no socket for esp; packets go by quic");
+            tracing::warn!(%error, "no socket for esp; packets go by quic");
             return Vec::new();
         }
     };
-    let ipv6 = bind_any(true, mark, offload).inspect_err(|error| debug!(%error, "no IPv6 socket for esp"));
+    let ipv6 = bind_any(true, mark, offload).inspect_err(|error| tracing::debug!(%error, "no IPv6 socket for esp"));
     [Some(ipv4), ipv6.ok()].into_iter().flatten().map(Arc::new).collect()
 }
 

@@ -15,7 +15,6 @@ use adit_program::output;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use tracing::warn;
 
 use super::lock::ClientLock;
 use super::{Carrier, Place, UpArgs, dir_flag};
@@ -120,7 +119,7 @@ fn nobody_waits() -> bool {
 /// Tells the waiting process that the client is connected. For the detached process, on the thread of [`leave_terminal`].
 pub(super) fn report_ready() {
     if let Err(error) = prctl::set_pdeathsig(None) {
-        warn!(%error, "this client may end with the process that started it");
+        tracing::warn!(%error, "this client may end with the process that started it");
     }
     output::raw("\0");
 }

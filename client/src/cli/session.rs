@@ -12,7 +12,6 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::service;
 use adit_program::signals::{Request, Signals};
 use tokio::sync::watch;
-use tracing::{info, warn};
 
 use super::lock::ClientLock;
 use crate::host_plan::MARK;
@@ -95,7 +94,7 @@ fn serve_control(socket: &std::path::Path, handle: SessionHandle) -> Option<Cont
     match serve(socket, Arc::new(ControlHandler::new(handle))) {
         Ok(server) => Some(server),
         Err(error) => {
-            warn!(%error, "no control socket; `status` and `down` will not work");
+            tracing::warn!(%error, "no control socket; `status` and `down` will not work");
             None
         }
     }
@@ -148,7 +147,7 @@ async fn next_state(snapshots: &mut watch::Receiver<Snapshot>) -> State {
 async fn log_statistics(handle: &SessionHandle) {
     let Some(status) = handle.status().await else { return };
     let counters = status.counters;
-    info!(
+    tracing::info!(
         state = status.state,
         carrier = status.carrier,
         suite = status.suite,

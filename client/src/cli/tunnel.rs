@@ -7,7 +7,6 @@ use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use serde_json::Value;
-use tracing::debug;
 
 use super::lock::ClientLock;
 use super::session::{self, UpOptions};
@@ -29,7 +28,7 @@ pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
     }
     // Keys are in memory from here on: no core dump, no debugger of the same user.
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        debug!(%error, "core dumps stay allowed");
+        tracing::debug!(%error, "core dumps stay allowed");
     }
     let detached = args.detached;
     let on_connected = move |status: &Status| {

@@ -13,7 +13,6 @@ use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
 use adit_program::file_lock::FileLock;
 use adit_proto::packet::IPV6_MIN_MTU;
-use tracing::{debug, warn};
 
 use super::MARK;
 use super::hooks::{HostFault, HostHooks};
@@ -159,7 +158,7 @@ impl ManagedHost {
         }
         let settings = LinkSettings { gso_max_segs: self.gso_max_segs, ..LinkSettings::default() };
         if let Err(error) = self.changes.set_link(&self.link, settings).await {
-            debug!(error = with_causes(&error), "the device's largest superpacket cannot be set");
+            tracing::debug!(error = with_causes(&error), "the device's largest superpacket cannot be set");
         }
     }
 
@@ -169,8 +168,8 @@ impl ManagedHost {
         if read_sysctl(ARP_IGNORE).as_deref() == Some("0")
             && let Err(error) = self.changes.set_sysctl(ARP_IGNORE, OWN_LINK_ONLY).await
         {
-            warn!("{ARP_IGNORE} cannot be set: the local network can find out the tunnel's IPv4 address");
-            debug!(error = with_causes(&error), "setting not changed");
+            tracing::warn!("{ARP_IGNORE} cannot be set: the local network can find out the tunnel's IPv4 address");
+            tracing::debug!(error = with_causes(&error), "setting not changed");
         }
     }
 

@@ -15,7 +15,6 @@ use adit_program::random::random;
 use adit_program::task::{self, Task};
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
 
 use super::dial::{Dial, Line};
 use super::renewal::{self, RenewalError};
@@ -136,7 +135,7 @@ impl<D: Dial> Driver<D> {
             Input::Attempted(Ok(success)) => self.handle_attempt_succeeded(success).await,
             Input::Attempted(Err(error)) => {
                 self.attempt = None;
-                debug!(%error, "attempt failed");
+                tracing::debug!(%error, "attempt failed");
                 self.fail_attempt(obstacle::obstacle(&error), &error.to_string());
             }
             Input::Connection(ConnectionEvent::Network(network)) => self.handle_network(network).await,
@@ -192,7 +191,7 @@ impl<D: Dial> Driver<D> {
         }
         self.life.handle_connected(now());
         self.next_renewal_check = Some(now());
-        info!("connected");
+        tracing::info!("connected");
     }
 
     async fn handle_network(&mut self, network: NetworkSettings) {
@@ -201,7 +200,7 @@ impl<D: Dial> Driver<D> {
         }
         match self.configure_host(&network).await {
             Ok(()) => {
-                info!("the gateway changed the network settings");
+                tracing::info!("the gateway changed the network settings");
                 self.adopt(network);
             }
             Err(HostFault { obstacle, failure }) => {
@@ -215,7 +214,7 @@ impl<D: Dial> Driver<D> {
     fn adopt(&mut self, network: NetworkSettings) {
         let plan = HostPlan::new(&network, true).unwrap_or_default();
         if plan.lacks_resolver() && !self.plan.lacks_resolver() {
-            warn!("{NO_RESOLVER}");
+            tracing::warn!("{NO_RESOLVER}");
         }
         self.plan = plan;
         self.network = Some(network);
@@ -227,8 +226,8 @@ impl<D: Dial> Driver<D> {
         self.life.handle_lost(obstacle, reason, random_number(), now());
         let state = self.life.state();
         if matches!(state, State::Reconnecting | State::Blocked) {
-            warn!(%state, "the connection was lost");
-            debug!(reason, "the connection was lost");
+            tracing::warn!(%state, "the connection was lost");
+            tracing::debug!(reason, "the connection was lost");
         }
     }
 
@@ -236,7 +235,7 @@ impl<D: Dial> Driver<D> {
         let before = self.life.state();
         self.life.handle_attempt_failed(obstacle, reason, random_number(), now());
         if self.life.state() == State::Blocked && before != State::Blocked {
-            warn!("the gateway answers but refuses this device, or is not the right one; trying on slowly");
+            tracing::warn!("the gateway answers but refuses this device, or is not the right one; trying on slowly");
         }
     }
 
@@ -255,7 +254,7 @@ impl<D: Dial> Driver<D> {
         if let Some(store) = &self.config.store
             && let Err(error) = renewal::save(store, &self.config.profile)
         {
-            warn!(%error, "the profile could not be saved");
+            tracing::warn!(%error, "the profile could not be saved");
         }
     }
 
@@ -277,7 +276,7 @@ impl<D: Dial> Driver<D> {
         self.publish();
         let Some(obstacle) = obstacle else { return undone };
         if let Err(failure) = undone {
-            warn!(reason = failure.reason, "something stays behind on this host; run `adit-client cleanup`");
+            tracing::warn!(reason = failure.reason, "something stays behind on this host; run `adit-client cleanup`");
         }
         let gateway = self.config.profile.gateway();
         Err(self.host_failure.unwrap_or_else(|| obstacle::failure(&gateway, obstacle, self.life.reason())))

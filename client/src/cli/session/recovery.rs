@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use adit_host::{HostChanges, HostError};
 use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
-use tracing::{debug, warn};
 
 use crate::cli::lock::ClientLock;
 use crate::host_plan::managed::journal_failure;
@@ -22,7 +21,7 @@ const VISIT_POLL: Duration = Duration::from_millis(20);
 /// What cannot be undone is no reason not to start.
 pub(super) async fn recover_others(directories: &Directories, own: &ProfileName) {
     let names = directories.journals().unwrap_or_else(|error| {
-        warn!(%error, "journals of other clients cannot be listed");
+        tracing::warn!(%error, "journals of other clients cannot be listed");
         Vec::new()
     });
     for name in names.iter().filter(|name| *name != own && !ClientLock::is_held(directories, name)) {
@@ -31,8 +30,8 @@ pub(super) async fn recover_others(directories: &Directories, own: &ProfileName)
             // It has just started.
             Err(HostError::Busy { .. }) => {}
             Err(error) => {
-                warn!("what another client left on this host cannot be undone; see `adit-client cleanup`");
-                debug!(error = with_causes(&error), profile = %name, "journal not recovered");
+                tracing::warn!("what another client left on this host cannot be undone; see `adit-client cleanup`");
+                tracing::debug!(error = with_causes(&error), profile = %name, "journal not recovered");
             }
         }
     }
@@ -55,7 +54,7 @@ pub(super) async fn open_journal(journal: &Path) -> Result<HostChanges, Failure>
 
 fn report(undone: usize) {
     if undone > 0 {
-        warn!(changes = undone, "undid what a crashed client left on this host");
+        tracing::warn!(changes = undone, "undid what a crashed client left on this host");
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use adit_program::causes::with_causes;
 use adit_program::task;
-use tracing::{debug, info, warn};
 
 use super::{Dial, Driver, now};
 use crate::profile::Identity;
@@ -36,13 +35,13 @@ impl<D: Dial> Driver<D> {
                 let wait = renewal::plan(&certificate, SystemTime::now()).wait().max(renewal::SHORTEST_RETRY);
                 self.next_renewal_check = Some(now() + wait);
                 *chain_pem = certificate;
-                info!("the device certificate was renewed");
+                tracing::info!("the device certificate was renewed");
                 self.save_profile();
             }
             (Ok(_), Identity::Token(_)) => {}
             (Err(error), _) => {
-                warn!("the device certificate was not renewed; it will be tried again");
-                debug!(error = with_causes(&error), "the device certificate was not renewed");
+                tracing::warn!("the device certificate was not renewed; it will be tried again");
+                tracing::debug!(error = with_causes(&error), "the device certificate was not renewed");
             }
         }
     }

@@ -1,7 +1,6 @@
 //! The driver's part that configures the host.
 
 use adit_proto::packet::IPV6_MIN_MTU;
-use tracing::{debug, warn};
 
 use super::{Dial, Driver};
 use crate::host_plan::HostFault;
@@ -13,8 +12,8 @@ impl<D: Dial> Driver<D> {
         let Some(host) = &mut self.config.host else { return Ok(()) };
         let applied = host.apply(network).await;
         if let Err(fault) = &applied {
-            warn!("the host could not be configured");
-            debug!(error = fault.failure.reason, "the host could not be configured");
+            tracing::warn!("the host could not be configured");
+            tracing::debug!(error = fault.failure.reason, "the host could not be configured");
         }
         applied
     }
@@ -24,8 +23,8 @@ impl<D: Dial> Driver<D> {
         if let Some(host) = &mut self.config.host
             && let Err(fault) = host.set_mtu(self.mtu).await
         {
-            warn!("the device's MTU could not be set");
-            debug!(error = fault.failure.reason, "the device's MTU could not be set");
+            tracing::warn!("the device's MTU could not be set");
+            tracing::debug!(error = fault.failure.reason, "the device's MTU could not be set");
         }
     }
 }
