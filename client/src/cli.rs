@@ -94,7 +94,8 @@ struct ConnectionArgs {
     #[arg(long)]
     detach: bool,
     /// Give up if the first connection takes longer; `0s` never gives up
-    #[arg(long, value_name = "TIME", default_value = "20s", env = "ADIT_TIMEOUT", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "20s", env = "ADIT_TIMEOUT")]
+    #[arg(value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// Name of the TUN device [default: the first free of adit0, adit1, …]
     #[arg(long, value_name = "NAME", env = "ADIT_TUN")]
@@ -207,7 +208,8 @@ enum Done {
 }
 
 fn on_runtime<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    // One thread for the one connection: with two, what goes by `quic` spends much of its time waiting for the other's lock.
+    // One thread for the one connection: two would spend much of their time waiting for its lock, when packets go by
+    // `quic`.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -19,7 +19,8 @@ pub(crate) async fn resolve(host: &str, port: u16, timeout: Duration) -> Vec<Soc
     }
 }
 
-/// The addresses to try: those last known to work and still named by the resolver first, then the resolver's, then the rest.
+/// The addresses to try: those last known to work and still named by the resolver first, then the resolver's, then the
+/// rest.
 pub(crate) fn merge(resolved: impl IntoIterator<Item = SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let resolved: Vec<SocketAddr> = resolved.into_iter().collect();
     let confirmed = known.iter().filter(|address| resolved.contains(address));

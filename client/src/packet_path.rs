@@ -1,7 +1,8 @@
 //! The packet path of a client with a TUN device: one worker, and its sockets for ESP.
 //!
-//! It lives as long as the device, over all connections. The connection in use is its session: packets from the device go to
-//! that, by `esp` or else by `quic`, and only its packets reach the device. While there is none, packets are dropped.
+//! It lives as long as the device, over all connections. The connection in use is its session: packets from the device
+//! go to that, by `esp` or else by `quic`, and only its packets reach the device. While there is none, packets are
+//! dropped.
 
 mod routing;
 
@@ -58,8 +59,8 @@ pub struct PacketPath {
 }
 
 impl PacketPath {
-    /// Starts the worker of `tun`, in the network namespace of the calling thread. Without sockets for ESP, packets go by `quic`
-    /// alone.
+    /// Starts the worker of `tun`, in the network namespace of the calling thread. Without sockets for ESP, packets go
+    /// by `quic` alone.
     ///
     /// # Errors
     /// `InvalidInput` if the device has not exactly one queue, or [`PacketPathSettings::mtu`] is out of its bounds;
@@ -85,8 +86,8 @@ impl PacketPath {
         self.tun.name()
     }
 
-    fn queue(&self) -> Option<&Arc<Queue>> {
-        self.tun.queues().first()
+    fn queue(&self) -> &Arc<Queue> {
+        self.tun.queues().first().expect("`start` takes no device without a queue")
     }
 }
 
@@ -116,7 +117,7 @@ impl PacketWorkers for PacketPath {
     }
 
     fn deliver(&self, packets: &[Bytes]) -> usize {
-        self.queue().map_or(0, |queue| queue.send(packets))
+        self.queue().send(packets)
     }
 
     fn counters(&self) -> &Counters {
@@ -152,7 +153,8 @@ mod tests {
     use super::*;
     use adit_testing::namespace::{in_namespace_async, ip, up};
 
-    /// A packet path over the device `adit0`, which is up, has the address 10.64.3.2, and carries nothing of its own accord.
+    /// A packet path over the device `adit0`, which is up, has the address 10.64.3.2, and carries nothing of its own
+    /// accord.
     fn path(settings: PacketPathSettings) -> PacketPath {
         let path = PacketPath::start(Tun::create("adit0", 1, true).unwrap(), settings).unwrap();
         ip("address add 10.64.3.2/24 dev adit0");

@@ -20,15 +20,18 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where inner packets come from (`receive`) and go to (`deliver`). The batch is the unit: both take many.
 pub trait PacketSource: Send + Sync + 'static {
-    /// Waits for at least one packet to send into the tunnel, then takes what is there, appending at most `limit` packets to `batch`.
+    /// Waits for at least one packet to send into the tunnel, then takes what is there, appending at most `limit`
+    /// packets to `batch`.
     fn receive<'a>(&'a self, batch: &'a mut Vec<PacketBuffer>, limit: usize) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Hands packets that came out of the tunnel to the host. Never waits; what does not fit is dropped. Returns how many were taken.
+    /// Hands packets that came out of the tunnel to the host. Never waits; what does not fit is dropped. Returns how
+    /// many were taken.
     fn deliver(&self, packets: &[Bytes]) -> usize;
 }
 
-/// Threads that move packets between a device and the session in use, by ESP or else by the carrier of the session's connection.
-/// They outlive the sessions they serve. [`PacketPath`](crate::packet_path::PacketPath) is the one for a TUN device.
+/// Threads that move packets between a device and the session in use, by ESP or else by the carrier of the session's
+/// connection. They outlive the sessions they serve. [`PacketPath`](crate::packet_path::PacketPath) is the one for a
+/// TUN device.
 pub trait PacketWorkers: Send + Sync + 'static {
     /// What to offer to a gateway, and when keys are replaced; `None` if ESP is not wanted or not possible.
     fn esp(&self) -> Option<&EspSettings>;
@@ -54,7 +57,8 @@ pub trait PacketWorkers: Send + Sync + 'static {
     /// Counts the packets that belonged to no session and were dropped.
     fn counters(&self) -> &Counters;
 
-    /// Waits until packets can no longer be moved, as when the device was deleted; returns why. Safe to drop and call again.
+    /// Waits until packets can no longer be moved, as when the device was deleted; returns why. Safe to drop and call
+    /// again.
     fn failed(&self) -> BoxFuture<'_, io::Error>;
 }
 

@@ -1,5 +1,5 @@
-//! The protocols a client speaks to gateways, a module each, and the words all of them share: what they need to connect, what they
-//! report, and why they fail.
+//! The protocols a client speaks to gateways, a module each, and the words all of them share: what they need to
+//! connect, what they report, and why they fail.
 
 pub mod connect_ip;
 
@@ -113,8 +113,8 @@ pub struct ConnectionStats {
     pub rx_packets: u64,
     /// See `rx_packets`.
     pub rx_bytes: u64,
-    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by two
-    /// workers of the gateway, which says nothing about the order within a flow.
+    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by
+    /// two workers of the gateway, which says nothing about the order within a flow.
     pub rx_reordered: u64,
     /// Packets and bytes sent to the gateway.
     pub tx_packets: u64,

@@ -1,7 +1,8 @@
 //! Sessions: keeps one gateway connected for as long as wanted, with or without configuring the host.
 //!
-//! [`ClientSession`] is the library's front door. It works with any [`PacketSource`](crate::packet_source::PacketSource), so a phone's VPN
-//! service or a test can embed it; such packets are carried by `quic`:
+//! [`ClientSession`] is the library's front door. It works with any
+//! [`PacketSource`](crate::packet_source::PacketSource), so a phone's VPN service or a test can embed it; such packets
+//! are carried by `quic`:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -57,11 +58,13 @@ pub struct SessionConfig {
     pub profile: Profile,
     /// Where inner packets come from and go to, and who moves them.
     pub packets: Packets,
-    /// What configures the host; `None` leaves it as it is, and the embedder finds the settings in [`Snapshot::network`].
+    /// What configures the host; `None` leaves it as it is, and the embedder finds the settings in
+    /// [`Snapshot::network`].
     pub host: Option<Box<dyn HostHooks>>,
     /// How long the first connection may take to come about; `None` tries for ever.
     pub patience: Option<Duration>,
-    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host_plan::MARK`] with [`ManagedHost`](crate::host_plan::managed::ManagedHost).
+    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host_plan::MARK`] with
+    /// [`ManagedHost`](crate::host_plan::managed::ManagedHost).
     pub mark: Option<u32>,
     /// Where renewed certificates and working addresses are saved; `None` keeps them in memory.
     pub store: Option<ProfileStore>,

@@ -1,6 +1,8 @@
-//! The client's life cycle: when it connects, waits, gives up or stands blocked. Pure: time and random numbers are arguments.
+//! The client's life cycle: when it connects, waits, gives up or stands blocked. Pure: time and random numbers are
+//! arguments.
 //!
-//! After any `handle_…`, drain [`LifeCycle::poll_event`], then sleep until [`LifeCycle::poll_timeout`] or the next input.
+//! After any `handle_…`, drain [`LifeCycle::poll_event`], then sleep until [`LifeCycle::poll_timeout`] or the next
+//! input.
 //!
 //! ```mermaid
 //! stateDiagram-v2
@@ -25,8 +27,8 @@
 //!     Disconnecting --> Disconnected: handle_closed, or 2 s
 //! ```
 //!
-//! Once connected, the host stays configured until `Disconnected`: while `Reconnecting` and `Blocked` nothing that belongs in the
-//! tunnel leaves the host another way.
+//! Once connected, the host stays configured until `Disconnected`: while `Reconnecting` and `Blocked` nothing that
+//! belongs in the tunnel leaves the host another way.
 
 mod back_off;
 
@@ -42,7 +44,8 @@ use back_off::{BackOff, jitter};
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait between retries while blocked.
 const BLOCKED_RETRY: Duration = Duration::from_secs(30);
-/// A connection that lasted less than this does not reset the back-off, so that a gateway that drops us at once is not hammered.
+/// A connection that lasted less than this does not reset the back-off, so that a gateway that drops us at once is not
+/// hammered.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long a goodbye to the gateway may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

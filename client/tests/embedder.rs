@@ -98,7 +98,8 @@ impl HostHooks for RecordedHost {
     }
 }
 
-/// A gateway on the loopback that gives one client [`CLIENT`] and sends its packets back with source and destination swapped.
+/// A gateway on the loopback that gives one client [`CLIENT`] and sends its packets back with source and destination
+/// swapped.
 struct EchoGateway {
     address: SocketAddr,
     authority_pem: String,

@@ -16,7 +16,8 @@ pub(super) fn left_behind(place: &Place, name: &ProfileName) -> bool {
     journal.is_ok_and(|journal| journal.len() > 0) && !ClientLock::is_held(&place.directories, name)
 }
 
-/// Undoes what crashed clients left; running ones keep their changes. One that cannot be mended does not stop the others.
+/// Undoes what crashed clients left; running ones keep their changes. One that cannot be mended does not stop the
+/// others.
 pub(super) async fn cleanup(place: &Place) -> Result<(), Failure> {
     let directory = &place.directories.state;
     let names = place.directories.journals().map_err(|error| file_failure(&directory.display().to_string(), &error))?;

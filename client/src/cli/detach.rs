@@ -1,7 +1,7 @@
 //! `up --detach`: starts this program again in a session of its own and waits until it is connected.
 //!
-//! The detached process reports on its standard output: text, then one zero byte once connected. Without the zero byte the text is
-//! a failure, and the exit code is the detached process's.
+//! The detached process reports on its standard output: text, then one zero byte once connected. Without the zero byte
+//! the text is a failure, and the exit code is the detached process's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
@@ -116,7 +116,8 @@ fn nobody_waits() -> bool {
     poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// Tells the waiting process that the client is connected. For the detached process, on the thread of [`leave_terminal`].
+/// Tells the waiting process that the client is connected. For the detached process, on the thread of
+/// [`leave_terminal`].
 pub(super) fn report_ready() {
     if let Err(error) = prctl::set_pdeathsig(None) {
         tracing::warn!(%error, "this client may end with the process that started it");

@@ -6,12 +6,13 @@ use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
 use crate::state::Obstacle;
 
-/// Brings a host in line with what a session needs. The program does that itself; an embedder, such as a VPN service of the operating
-/// system, may pass the settings on and wait until they are in force.
+/// Brings a host in line with what a session needs. The program does that itself; an embedder, such as a VPN service of
+/// the operating system, may pass the settings on and wait until they are in force.
 ///
 /// A session calls one method at a time.
 pub trait HostHooks: Send + 'static {
-    /// Puts the settings in place of earlier ones, and returns when they are in force: packets flow right after the first time.
+    /// Puts the settings in place of earlier ones, and returns when they are in force: packets flow right after the
+    /// first time.
     ///
     /// # Errors
     /// The first connection is given up then; a session that was connected loses its connection and makes another.

@@ -31,8 +31,8 @@ const NOWHERE_METRIC: u32 = 200;
 const LOOSE: &str = "2";
 /// Sysctl that says to which ARP requests this host answers.
 const ARP_IGNORE: &str = "net.ipv4.conf.all.arp_ignore";
-/// Value of it that answers only for addresses of the link a request came in by (kernel's ip-sysctl). The stricter 2 would cut
-/// off hosts whose own address is a /32, as many clouds have it.
+/// Value of it that answers only for addresses of the link a request came in by (kernel's ip-sysctl). The stricter 2
+/// would cut off hosts whose own address is a /32, as many clouds have it.
 const OWN_LINK_ONLY: &str = "1";
 
 /// The host as one session configures it.
@@ -76,8 +76,9 @@ impl ManagedHost {
         self
     }
 
-    /// Brings the host in line with the gateway's settings. New things are added before old ones go, so that packets never
-    /// find a gap through which to leave the tunnel. Called again after a failure, it goes on from where it stopped.
+    /// Brings the host in line with the gateway's settings. New things are added before old ones go, so that packets
+    /// never find a gap through which to leave the tunnel. Called again after a failure, it goes on from where it
+    /// stopped.
     ///
     /// # Errors
     /// See [`HostSetupError`]. What was done up to then is in the journal and undone by [`Self::undo`].
@@ -112,7 +113,7 @@ impl ManagedHost {
     /// # Errors
     /// `Change` if the kernel refuses.
     pub async fn set_mtu(&mut self, mtu: u16) -> Result<(), HostSetupError> {
-        let largest = u16::try_from(LARGEST_PACKET).unwrap_or(u16::MAX);
+        let largest = u16::try_from(LARGEST_PACKET).expect("the largest packet has 9216 bytes");
         let mtu = mtu.clamp(IPV6_MIN_MTU, largest);
         if mtu != self.mtu && self.prepared {
             self.changes
@@ -141,7 +142,8 @@ impl ManagedHost {
         if wants_ipv6 && read_sysctl(&disabled).as_deref() == Some("1") {
             self.changes.set_sysctl(&disabled, "0").await?;
         }
-        // A strict reverse-path check looks routes up without our mark, finds the tunnel, and drops the gateway's answers.
+        // A strict reverse-path check looks routes up without our mark, finds the tunnel, and drops the gateway's
+        // answers.
         if has_strict_reverse_path() {
             self.changes.set_sysctl("net.ipv4.conf.all.rp_filter", LOOSE).await?;
         }
@@ -162,8 +164,8 @@ impl ManagedHost {
         }
     }
 
-    /// Stops telling neighbours on other links by ARP that this host has the tunnel's addresses. A tunnel without this is better
-    /// than none, so a container whose settings are read-only goes without.
+    /// Stops telling neighbours on other links by ARP that this host has the tunnel's addresses. A tunnel without this
+    /// is better than none, so a container whose settings are read-only goes without.
     async fn hide_from_neighbours(&mut self) {
         if read_sysctl(ARP_IGNORE).as_deref() == Some("0")
             && let Err(error) = self.changes.set_sysctl(ARP_IGNORE, OWN_LINK_ONLY).await

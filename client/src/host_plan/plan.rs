@@ -1,7 +1,7 @@
 //! Decides, without touching anything, what network settings mean for the host.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use adit_proto::dns::{DnsScope, DnsSettings, is_domain};
 use adit_proto::range::{self, RangeError, RouteRange};
@@ -148,10 +148,9 @@ fn addresses(assigned: &[IpNet], host_has_ipv6: bool) -> Result<BTreeSet<IpNet>,
 fn first_host(prefix: IpNet) -> IpAddr {
     let names_network = prefix.addr() == prefix.network() && prefix.prefix_len() < prefix.max_prefix_len();
     match prefix {
-        IpNet::V4(net) if names_network => net.hosts().next().unwrap_or_else(|| net.addr()).into(),
-        IpNet::V6(net) if names_network => {
-            net.addr().to_bits().checked_add(1).map_or_else(|| net.addr(), Into::into).into()
-        }
+        // A wider prefix has a second address, and its first one is even.
+        IpNet::V4(net) if names_network => net.hosts().next().expect("a prefix wider than /32 has a host").into(),
+        IpNet::V6(net) if names_network => Ipv6Addr::from_bits(net.addr().to_bits() | 1).into(),
         IpNet::V4(_) | IpNet::V6(_) => prefix.addr(),
     }
 }
@@ -176,7 +175,8 @@ fn within_cap(range: &RouteRange, cap: usize) -> Result<Vec<IpNet>, HostPlanErro
     })
 }
 
-/// The resolvers this host can reach through the tunnel. A full tunnel asks them for all names, so that no query leaves it.
+/// The resolvers this host can reach through the tunnel. A full tunnel asks them for all names, so that no query leaves
+/// it.
 fn dns(
     settings: &NetworkSettings,
     full_tunnel: bool,

@@ -45,7 +45,8 @@ impl TunnelSession {
         if addressed { Ok(()) } else { Err(DropReason::DestinationNotLeased) }
     }
 
-    /// Whether a packet from the gateway may reach this host now. By ESP packets can come before the host is ready for them.
+    /// Whether a packet from the gateway may reach this host now. By ESP packets can come before the host is ready for
+    /// them.
     ///
     /// # Errors
     /// Why it is dropped: `NotConnected`, or `DestinationNotLeased`.

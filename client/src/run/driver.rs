@@ -1,7 +1,7 @@
 //! Moves a session's life cycle along: feeds it what happens, and does what it asks for.
 //!
-//! One task owns everything of a session. While the life cycle is `Reconnecting` or `Blocked`, the host stays as it is, so that
-//! nothing leaves outside the tunnel.
+//! One task owns everything of a session. While the life cycle is `Reconnecting` or `Blocked`, the host stays as it is,
+//! so that nothing leaves outside the tunnel.
 
 mod certificate;
 mod host;
@@ -122,7 +122,8 @@ impl<D: Dial> Driver<D> {
             () = until(timeout) => Input::Timeout,
             result = attempted(&mut self.attempt) => Input::Attempted(result),
             event = connection_event(&mut self.line) => Input::Connection(event),
-            // Without any handle left nobody can stop us, which is what the owner asked for by keeping only the session.
+            // Without any handle left nobody can stop us, which is what the owner asked for by keeping only the
+            // session.
             Some(command) = self.commands.recv() => Input::Command(command),
             () = until(renewal_check) => Input::RenewalCheck,
             result = renewed(&mut self.renewal) => Input::Renewed(result),
@@ -212,6 +213,7 @@ impl<D: Dial> Driver<D> {
 
     /// Takes settings as those in force.
     fn adopt(&mut self, network: NetworkSettings) {
+        // An embedder's host may accept what ours would refuse; the status lists no route of it then.
         let plan = HostPlan::new(&network, true).unwrap_or_default();
         if plan.lacks_resolver() && !self.plan.lacks_resolver() {
             tracing::warn!("{NO_RESOLVER}");
@@ -316,8 +318,8 @@ impl<D: Dial> Driver<D> {
     }
 }
 
-/// Waits for addresses, and a little longer for routes: capsules come one by one, and a full tunnel must not count as connected
-/// before its routes are there.
+/// Waits for addresses, and a little longer for routes: capsules come one by one, and a full tunnel must not count as
+/// connected before its routes are there.
 async fn first_settings<L: Line>(line: &mut L) -> Result<FirstSettings, ConnectError> {
     let mut first = FirstSettings::default();
     let mut routes_due = None;

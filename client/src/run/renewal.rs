@@ -24,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a certificate was not renewed. The old one stays in use; the next check tries again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RenewalError {
+    #[error("the profile holds no certificate")]
+    NoCertificate,
     #[error("the profile's key cannot be used")]
     Key(#[source] rcgen::Error),
     #[error("the request cannot be written")]
@@ -86,7 +88,7 @@ pub(super) async fn renew(
     addresses: Vec<SocketAddr>,
     mark: Option<u32>,
 ) -> Result<String, RenewalError> {
-    let Identity::Certificate { key_pem, .. } = &profile.identity else { return Err(RenewalError::Answer) };
+    let Identity::Certificate { key_pem, .. } = &profile.identity else { return Err(RenewalError::NoCertificate) };
     let key = KeyPair::from_pem(key_pem).map_err(RenewalError::Key)?;
     let csr = device_key::certificate_request(&key).map_err(RenewalError::Key)?;
     let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;

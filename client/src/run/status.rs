@@ -13,15 +13,16 @@ use crate::protocols::{ConnectionStats, NetworkSettings};
 const MOST_ROUTES: usize = 256;
 
 /// What a full tunnel without resolvers means.
-pub(super) const NO_RESOLVER: &str = "the gateway gives no DNS servers: this host goes on asking its own, through the tunnel; \
-    if they stand in the local network, no name resolves";
+pub(super) const NO_RESOLVER: &str = "the gateway gives no DNS servers: this host goes on asking its own, \
+    through the tunnel; if they stand in the local network, no name resolves";
 
 /// A client at a glance, as `adit-client status --json` prints it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Name of the profile.
     pub name: String,
-    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `disconnecting` or `blocked`.
+    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `disconnecting` or
+    /// `blocked`.
     pub state: String,
     /// Why it is not connected, if there is something to say.
     pub reason: Option<String>,
@@ -58,7 +59,8 @@ pub struct Status {
     pub rtt_ms: Option<f64>,
     /// Packets and bytes of the connection in use.
     pub counters: StatusCounters,
-    /// Dropped packets by reason (non-zero only): those of the connection in use, and those of no connection since the client began.
+    /// Dropped packets by reason (non-zero only): those of the connection in use, and those of no connection since the
+    /// client began.
     pub drops: BTreeMap<String, u64>,
 }
 

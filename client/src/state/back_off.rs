@@ -40,8 +40,8 @@ impl BackOff {
 
     /// When to try again after an attempt that `began` then and failed `now`. `random` is any number, for the jitter.
     ///
-    /// The wait counts from the attempt's beginning: one that hung has waited enough, and a gateway that is back should not wait
-    /// for both.
+    /// The wait counts from the attempt's beginning: one that hung has waited enough, and a gateway that is back should
+    /// not wait for both.
     pub(super) fn retry_at(&mut self, began: Instant, random: u32, now: Instant) -> Instant {
         let wait = self.next_wait(now);
         (began + jitter(wait, random)).max(now + jitter(FIRST_RETRY, random))

@@ -108,7 +108,8 @@ pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
         ),
         HostError::Undo { .. } => (
             Exit::Other,
-            "mend that, then run `adit-client cleanup`; a restart of this host undoes all but changes to /etc/resolv.conf"
+            "mend that, then run `adit-client cleanup`; a restart of this host undoes all but changes to \
+             /etc/resolv.conf"
                 .to_owned(),
         ),
         HostError::NoSuchLink { .. } | HostError::System { .. } | HostError::Bus { .. } => {

@@ -15,7 +15,8 @@ use crate::profile::file_failure;
 
 /// Number of clients that can run in one network namespace.
 const SLOTS: u32 = 64;
-/// Priority of the first split tunnel's rules. They stand before those of a full tunnel, which would leave them nothing.
+/// Priority of the first split tunnel's rules. They stand before those of a full tunnel, which would leave them
+/// nothing.
 const SPLIT_PRIORITY: u32 = 5200;
 /// Priority of the first full tunnel's rules; `main` is at 32766.
 const FULL_PRIORITY: u32 = 5300;
