@@ -28,8 +28,8 @@
 //! # }
 //! ```
 
-mod dial;
 mod driver;
+mod protocol;
 mod renewal;
 mod status;
 
@@ -93,14 +93,14 @@ impl ClientSession {
     /// Starts to connect. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(config: SessionConfig) -> Self {
-        Self::start_with(config, dial::Quic)
+        Self::start_with(config, protocol::ConnectIp)
     }
 
-    fn start_with<D: dial::Dial>(config: SessionConfig, dial: D) -> Self {
+    fn start_with<P: protocol::Protocol>(config: SessionConfig, protocol: P) -> Self {
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
         let first = Snapshot { state: State::Disconnected, network: None, mtu: IPV6_MIN_MTU };
         let (publish, snapshots) = watch::channel(first);
-        let task = task::spawn(Driver::new(config, dial, received, publish).run());
+        let task = task::spawn(Driver::new(config, protocol, received, publish).run());
         Self { handle: SessionHandle { commands }, snapshots, task }
     }
 

@@ -16,7 +16,7 @@ use adit_program::task::{self, Task};
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, watch};
 
-use super::dial::{Dial, Line};
+use super::protocol::{OpenConnection, Protocol};
 use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot};
@@ -30,11 +30,11 @@ use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 const ROUTES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What an attempt brings.
-type Attempted<L> = Result<Success<L>, ConnectError>;
+type Attempted<C> = Result<Success<C>, ConnectError>;
 
 /// A connection, its first settings, and what the gateway's name resolved to before it.
-struct Success<L> {
-    line: L,
+struct Success<C> {
+    connection: C,
     first: FirstSettings,
     resolved: Vec<SocketAddr>,
 }
@@ -47,14 +47,14 @@ struct FirstSettings {
 }
 
 /// The task of one session.
-pub(super) struct Driver<D: Dial> {
+pub(super) struct Driver<P: Protocol> {
     config: SessionConfig,
-    dial: D,
+    protocol: P,
     commands: mpsc::Receiver<Command>,
     publish: watch::Sender<Snapshot>,
     life: LifeCycle,
-    attempt: Option<Task<Attempted<D::Line>>>,
-    line: Option<D::Line>,
+    attempt: Option<Task<Attempted<P::Connection>>>,
+    connection: Option<P::Connection>,
     renewal: Option<Task<Result<String, RenewalError>>>,
     next_renewal_check: Option<Instant>,
     network: Option<NetworkSettings>,
@@ -64,31 +64,31 @@ pub(super) struct Driver<D: Dial> {
 }
 
 /// What happened to a session.
-enum Input<L> {
+enum Input<C> {
     Timeout,
-    Attempted(Attempted<L>),
+    Attempted(Attempted<C>),
     Connection(ConnectionEvent),
     Command(Command),
     RenewalCheck,
     Renewed(Result<String, RenewalError>),
 }
 
-impl<D: Dial> Driver<D> {
+impl<P: Protocol> Driver<P> {
     pub(super) fn new(
         config: SessionConfig,
-        dial: D,
+        protocol: P,
         commands: mpsc::Receiver<Command>,
         publish: watch::Sender<Snapshot>,
     ) -> Self {
         let life = LifeCycle::new(config.patience, now());
         Self {
             config,
-            dial,
+            protocol,
             commands,
             publish,
             life,
             attempt: None,
-            line: None,
+            connection: None,
             renewal: None,
             next_renewal_check: None,
             network: None,
@@ -116,12 +116,12 @@ impl<D: Dial> Driver<D> {
         }
     }
 
-    async fn next_input(&mut self) -> Input<D::Line> {
+    async fn next_input(&mut self) -> Input<P::Connection> {
         let (timeout, renewal_check) = (self.life.poll_timeout(), self.next_renewal_check);
         tokio::select! {
             () = until(timeout) => Input::Timeout,
             result = attempted(&mut self.attempt) => Input::Attempted(result),
-            event = connection_event(&mut self.line) => Input::Connection(event),
+            event = connection_event(&mut self.connection) => Input::Connection(event),
             // Without any handle left nobody can stop us, which is what the owner asked for by keeping only the
             // session.
             Some(command) = self.commands.recv() => Input::Command(command),
@@ -130,7 +130,7 @@ impl<D: Dial> Driver<D> {
         }
     }
 
-    async fn handle(&mut self, input: Input<D::Line>) {
+    async fn handle(&mut self, input: Input<P::Connection>) {
         match input {
             Input::Timeout => self.life.handle_timeout(random_number(), now()),
             Input::Attempted(Ok(success)) => self.handle_attempt_succeeded(success).await,
@@ -154,9 +154,9 @@ impl<D: Dial> Driver<D> {
         }
     }
 
-    fn begin_attempt(&self, timeout: Duration) -> Task<Attempted<D::Line>> {
+    fn begin_attempt(&self, timeout: Duration) -> Task<Attempted<P::Connection>> {
         let profile = self.config.profile.clone();
-        let (dial, packets, mark) = (self.dial.clone(), self.config.packets.clone(), self.config.mark);
+        let (protocol, packets, mark) = (self.protocol.clone(), self.config.packets.clone(), self.config.mark);
         // A resolver that is asked through the tunnel cannot answer while it is down.
         let may_resolve = self.config.host.is_none() || !self.plan.takes_resolver();
         task::spawn(async move {
@@ -168,25 +168,25 @@ impl<D: Dial> Driver<D> {
             if addresses.is_empty() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
             }
-            let mut line = dial.dial(profile.target(addresses, mark), packets, timeout).await?;
-            let first = first_settings(&mut line).await?;
-            Ok(Success { line, first, resolved })
+            let mut connection = protocol.connect(profile.target(addresses, mark), packets, timeout).await?;
+            let first = first_settings(&mut connection).await?;
+            Ok(Success { connection, first, resolved })
         })
     }
 
-    async fn handle_attempt_succeeded(&mut self, success: Success<D::Line>) {
+    async fn handle_attempt_succeeded(&mut self, success: Success<P::Connection>) {
         self.attempt = None;
-        let Success { mut line, first: FirstSettings { network, mtu }, resolved } = success;
+        let Success { mut connection, first: FirstSettings { network, mtu }, resolved } = success;
         if let Err(HostFault { obstacle, failure }) = self.configure_host(&network).await {
-            line.close().await;
+            connection.close().await;
             self.fail_attempt(obstacle, &failure.reason);
             self.host_failure = Some(failure);
             return;
         }
-        line.attach();
+        connection.attach();
         self.adopt(network);
-        self.learn_addresses(&line, &resolved);
-        self.line = Some(line);
+        self.learn_addresses(&connection, &resolved);
+        self.connection = Some(connection);
         if let Some(mtu) = mtu {
             self.handle_mtu(mtu).await;
         }
@@ -223,7 +223,7 @@ impl<D: Dial> Driver<D> {
     }
 
     fn handle_lost(&mut self, obstacle: Obstacle, reason: &str) {
-        self.line = None;
+        self.connection = None;
         self.next_renewal_check = None;
         self.life.handle_lost(obstacle, reason, random_number(), now());
         let state = self.life.state();
@@ -242,9 +242,9 @@ impl<D: Dial> Driver<D> {
     }
 
     /// Remembers the addresses that worked or might: once the tunnel has taken the resolver, nothing else leads back.
-    fn learn_addresses(&mut self, line: &D::Line, resolved: &[SocketAddr]) {
+    fn learn_addresses(&mut self, connection: &P::Connection, resolved: &[SocketAddr]) {
         let profile = &mut self.config.profile;
-        let working = line.stats().remote.into_iter();
+        let working = connection.stats().remote.into_iter();
         let learned = gateway_addresses::remember(working.chain(resolved.iter().copied()), &profile.addresses);
         if profile.addresses != learned {
             profile.addresses = learned;
@@ -262,15 +262,15 @@ impl<D: Dial> Driver<D> {
 
     async fn close(&mut self) {
         self.publish();
-        if let Some(line) = self.line.take() {
-            line.close().await;
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
         }
         self.life.handle_closed(now());
     }
 
     async fn finish(mut self, obstacle: Option<Obstacle>) -> Result<(), Failure> {
         self.attempt = None;
-        self.line = None;
+        self.connection = None;
         let undone = match &mut self.config.host {
             Some(host) => host.undo().await,
             None => Ok(()),
@@ -308,8 +308,8 @@ impl<D: Dial> Driver<D> {
             status.add_network(network);
             status.mtu = Some(self.mtu);
         }
-        if let Some(line) = &self.line {
-            status.add_stats(line.stats());
+        if let Some(connection) = &self.connection {
+            status.add_stats(connection.stats());
         }
         if let Some(workers) = self.config.packets.workers() {
             status.add_drops(workers.counters().traffic().drops);
@@ -320,12 +320,12 @@ impl<D: Dial> Driver<D> {
 
 /// Waits for addresses, and a little longer for routes: capsules come one by one, and a full tunnel must not count as
 /// connected before its routes are there.
-async fn first_settings<L: Line>(line: &mut L) -> Result<FirstSettings, ConnectError> {
+async fn first_settings<C: OpenConnection>(connection: &mut C) -> Result<FirstSettings, ConnectError> {
     let mut first = FirstSettings::default();
     let mut routes_due = None;
     while first.network.addresses.is_empty() || first.network.routes.is_empty() {
         let event = tokio::select! {
-            event = line.next_event() => event,
+            event = connection.next_event() => event,
             () = until(routes_due) => break,
         };
         match event {
@@ -347,16 +347,16 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-async fn attempted<L>(attempt: &mut Option<Task<Attempted<L>>>) -> Attempted<L> {
+async fn attempted<C>(attempt: &mut Option<Task<Attempted<C>>>) -> Attempted<C> {
     match attempt {
         Some(task) => task.await.unwrap_or_else(|error| Err(ConnectError::Protocol(error.to_string()))),
         None => pending().await,
     }
 }
 
-async fn connection_event<L: Line>(line: &mut Option<L>) -> ConnectionEvent {
-    match line {
-        Some(line) => line.next_event().await,
+async fn connection_event<C: OpenConnection>(connection: &mut Option<C>) -> ConnectionEvent {
+    match connection {
+        Some(connection) => connection.next_event().await,
         None => pending().await,
     }
 }

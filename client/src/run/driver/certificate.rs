@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use adit_program::causes::with_causes;
 use adit_program::task;
 
-use super::{Dial, Driver, now};
+use super::{Driver, Protocol, now};
 use crate::profile::Identity;
 use crate::run::renewal::{self, RenewalError};
 
-impl<D: Dial> Driver<D> {
+impl<P: Protocol> Driver<P> {
     pub(super) fn check_renewal(&mut self) {
         let Identity::Certificate { chain_pem, .. } = &self.config.profile.identity else {
             self.next_renewal_check = None;

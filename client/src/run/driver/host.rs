@@ -2,12 +2,12 @@
 
 use adit_proto::packet::IPV6_MIN_MTU;
 
-use super::{Dial, Driver};
+use super::{Driver, Protocol};
 use crate::host_plan::HostFault;
 use crate::protocols::NetworkSettings;
 
-impl<D: Dial> Driver<D> {
-    /// Brings the host in line with the settings, if this session configures it.
+impl<P: Protocol> Driver<P> {
+    /// Brings the host in connection with the settings, if this session configures it.
     pub(super) async fn configure_host(&mut self, network: &NetworkSettings) -> Result<(), HostFault> {
         let Some(host) = &mut self.config.host else { return Ok(()) };
         let applied = host.apply(network).await;

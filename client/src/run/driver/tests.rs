@@ -42,18 +42,18 @@ impl Prepared {
             mark: None,
             store: self.store,
         };
-        let session = ClientSession::start_with(config, ScriptedDial(Arc::new(Mutex::new(received))));
+        let session = ClientSession::start_with(config, ScriptedProtocol(Arc::new(Mutex::new(received))));
         World { session, outcomes, closed: Arc::default() }
     }
 }
 
 /// A connection whose events the test sends.
-struct ScriptedLine {
+struct ScriptedConnection {
     events: mpsc::Receiver<ConnectionEvent>,
     closed: Arc<AtomicUsize>,
 }
 
-impl Line for ScriptedLine {
+impl OpenConnection for ScriptedConnection {
     fn attach(&mut self) {}
 
     async fn next_event(&mut self) -> ConnectionEvent {
@@ -75,12 +75,17 @@ impl Line for ScriptedLine {
 
 /// Attempts whose outcomes the test sends; without one, an attempt hangs.
 #[derive(Clone)]
-struct ScriptedDial(Arc<Mutex<mpsc::Receiver<Result<ScriptedLine, ConnectError>>>>);
+struct ScriptedProtocol(Arc<Mutex<mpsc::Receiver<Result<ScriptedConnection, ConnectError>>>>);
 
-impl Dial for ScriptedDial {
-    type Line = ScriptedLine;
+impl Protocol for ScriptedProtocol {
+    type Connection = ScriptedConnection;
 
-    async fn dial(&self, _target: Target, _packets: Packets, _timeout: Duration) -> Result<ScriptedLine, ConnectError> {
+    async fn connect(
+        &self,
+        _target: Target,
+        _packets: Packets,
+        _timeout: Duration,
+    ) -> Result<ScriptedConnection, ConnectError> {
         match self.0.lock().await.recv().await {
             Some(outcome) => outcome,
             None => pending().await,
@@ -97,7 +102,7 @@ struct Prepared {
 
 struct World {
     session: ClientSession,
-    outcomes: mpsc::Sender<Result<ScriptedLine, ConnectError>>,
+    outcomes: mpsc::Sender<Result<ScriptedConnection, ConnectError>>,
     closed: Arc<AtomicUsize>,
 }
 
@@ -116,8 +121,8 @@ impl World {
     async fn accept(&self, address: &str) -> mpsc::Sender<ConnectionEvent> {
         let (events, received) = mpsc::channel(8);
         events.send(ConnectionEvent::Network(settings(address))).await.unwrap();
-        let line = ScriptedLine { events: received, closed: Arc::clone(&self.closed) };
-        self.outcomes.send(Ok(line)).await.unwrap_or_else(|_| panic!("the session ended"));
+        let connection = ScriptedConnection { events: received, closed: Arc::clone(&self.closed) };
+        self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
         events
     }
 
@@ -289,8 +294,8 @@ async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     events.send(ConnectionEvent::Network(bare)).await.unwrap();
     events.send(ConnectionEvent::Mtu(1400)).await.unwrap();
     events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
-    let line = ScriptedLine { events: received, closed: Arc::clone(&world.closed) };
-    world.outcomes.send(Ok(line)).await.unwrap_or_else(|_| panic!("the session ended"));
+    let connection = ScriptedConnection { events: received, closed: Arc::clone(&world.closed) };
+    world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
     assert_eq!((connected.network, connected.mtu), (Some(settings("10.64.3.2/32")), 1400));

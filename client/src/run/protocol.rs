@@ -1,4 +1,5 @@
-//! What the session's driver needs of a connection, so that tests can give it another.
+//! What a session needs of a protocol and of a connection that speaks it, so that one is as good as another, and tests
+//! bring their own.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,22 +8,22 @@ use crate::packet_source::Packets;
 use crate::protocols::connect_ip::Connection;
 use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, Target};
 
-/// Makes connections.
-pub(super) trait Dial: Clone + Send + Sync + 'static {
+/// Makes connections to gateways of one kind.
+pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// The connections it makes.
-    type Line: Line;
+    type Connection: OpenConnection;
 
     /// See [`Connection::open`].
-    fn dial(
+    fn connect(
         &self,
         target: Target,
         packets: Packets,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Self::Line, ConnectError>> + Send;
+    ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
 }
 
-/// An open connection.
-pub(super) trait Line: Send + 'static {
+/// A connection that has network settings, and moves packets once it is attached.
+pub(super) trait OpenConnection: Send + 'static {
     /// See [`Connection::attach`].
     fn attach(&mut self);
     /// See [`Connection::next_event`]; safe to drop and call again.
@@ -33,19 +34,19 @@ pub(super) trait Line: Send + 'static {
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Real connections over QUIC.
+/// CONNECT-IP over HTTP/3.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quic;
+pub(super) struct ConnectIp;
 
-impl Dial for Quic {
-    type Line = Connection;
+impl Protocol for ConnectIp {
+    type Connection = Connection;
 
-    async fn dial(&self, target: Target, packets: Packets, timeout: Duration) -> Result<Connection, ConnectError> {
+    async fn connect(&self, target: Target, packets: Packets, timeout: Duration) -> Result<Connection, ConnectError> {
         Connection::open(&target, packets, timeout).await
     }
 }
 
-impl Line for Connection {
+impl OpenConnection for Connection {
     fn attach(&mut self) {
         Self::attach(self);
     }
