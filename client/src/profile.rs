@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 
 use zeroize::Zeroizing;
 
-use crate::protocols::{Credentials, Target, authority};
+use crate::protocols::{Credentials, GatewayAccess, authority};
 
 use written::Written;
 
@@ -105,7 +105,7 @@ impl Profile {
 
     /// The profile as [`crate::protocols::connect_ip::Connection::open`] wants it, to be tried at `addresses`.
     #[must_use]
-    pub fn target(&self, addresses: Vec<SocketAddr>, mark: Option<u32>) -> Target {
+    pub fn target(&self, addresses: Vec<SocketAddr>, mark: Option<u32>) -> GatewayAccess {
         let credentials = match &self.identity {
             Identity::Certificate { chain_pem, key_pem } => {
                 Credentials::Certificate { chain_pem: chain_pem.clone(), key_pem: key_pem.to_string() }
@@ -113,7 +113,7 @@ impl Profile {
             Identity::Token(token) => Credentials::Token(token.to_string()),
         };
         let authority_pem = self.authority_pem.clone();
-        Target { host: self.host.clone(), port: self.port, addresses, authority_pem, credentials, mark }
+        GatewayAccess { host: self.host.clone(), port: self.port, addresses, authority_pem, credentials, mark }
     }
 
     /// The gateway as `HOST:PORT`, with brackets around an IPv6 address.

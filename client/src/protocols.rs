@@ -23,7 +23,7 @@ pub enum Credentials {
 }
 
 /// Everything needed to reach one gateway.
-pub struct Target {
+pub struct GatewayAccess {
     /// Host name or address; also the name its certificate must bear.
     pub host: String,
     /// UDP port.
@@ -38,7 +38,7 @@ pub struct Target {
     pub mark: Option<u32>,
 }
 
-impl Target {
+impl GatewayAccess {
     /// Host and port as in a URL.
     pub(crate) fn authority(&self) -> String {
         authority(&self.host, self.port)

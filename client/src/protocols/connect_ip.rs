@@ -17,7 +17,7 @@ use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
 use tokio::sync::mpsc;
 
-use super::{ConnectError, ConnectionEvent, ConnectionStats, Credentials, NetworkSettings, Target};
+use super::{ConnectError, ConnectionEvent, ConnectionStats, Credentials, GatewayAccess, NetworkSettings};
 use crate::packet_source::Packets;
 use data::DataPath;
 
@@ -45,14 +45,14 @@ impl Connection {
     /// the carriers matter until [`Self::attach`].
     ///
     /// `timeout` bounds all of it; errors as [`ConnectError`] says.
-    pub async fn open(target: &Target, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+    pub async fn open(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
         match tokio::time::timeout(timeout, Self::open_unbounded(target, packets, timeout)).await {
             Ok(opened) => opened,
             Err(_elapsed) => Err(ConnectError::Unreachable(target.authority())),
         }
     }
 
-    async fn open_unbounded(target: &Target, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+    async fn open_unbounded(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
         let tls = target.tls()?;
         let dial::Dialled { endpoint, quic } =
             dial::dial(&target.host, &target.addresses, tls, target.mark, timeout).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::packet_source::Packets;
 use crate::protocols::connect_ip::Connection;
-use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, Target};
+use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess};
 
 /// Makes connections to gateways of one kind.
 pub(super) trait Protocol: Clone + Send + Sync + 'static {
@@ -16,7 +16,7 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// See [`Connection::open`].
     fn connect(
         &self,
-        target: Target,
+        target: GatewayAccess,
         packets: Packets,
         timeout: Duration,
     ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
@@ -41,7 +41,12 @@ pub(super) struct ConnectIp;
 impl Protocol for ConnectIp {
     type Connection = Connection;
 
-    async fn connect(&self, target: Target, packets: Packets, timeout: Duration) -> Result<Connection, ConnectError> {
+    async fn connect(
+        &self,
+        target: GatewayAccess,
+        packets: Packets,
+        timeout: Duration,
+    ) -> Result<Connection, ConnectError> {
         Connection::open(&target, packets, timeout).await
     }
 }

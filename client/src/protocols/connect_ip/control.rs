@@ -23,7 +23,7 @@ use super::data::DataPath;
 use super::dial::explain;
 use super::esp::Esp;
 use super::liveness::{Finding, Liveness};
-use super::{ConnectError, ConnectionEvent, Credentials, NetworkSettings, Target};
+use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
 
 /// How often the carrier's packet size, and whether the gateway lives, is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Tunnel {
 /// Asks for a tunnel, offering the ESP carrier or not, and waits for the gateway's yes (RFC 9484 section 4.2).
 pub(super) async fn request(
     quic: &quinn::Connection,
-    target: &Target,
+    target: &GatewayAccess,
     esp: Option<Offer>,
 ) -> Result<Tunnel, ConnectError> {
     let remote = quic.remote_address();

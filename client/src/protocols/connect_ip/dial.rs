@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::{ConnectError, Credentials, Target};
+use super::{ConnectError, Credentials, GatewayAccess};
 
 /// Alerts by which a gateway refuses a client certificate (RFC 8446 section 6.2), from bad_certificate to unknown_ca,
 /// access_denied, decrypt_error (a signature of another authority of the same name) and certificate_required.
@@ -30,7 +30,7 @@ pub(super) struct Dialled {
     pub(super) quic: quinn::Connection,
 }
 
-impl Target {
+impl GatewayAccess {
     /// The TLS settings for this gateway and these credentials.
     pub(crate) fn tls(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
         let authority = CertificateDer::from_pem_slice(self.authority_pem.as_bytes())

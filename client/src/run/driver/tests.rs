@@ -15,7 +15,7 @@ use super::*;
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
-use crate::protocols::{ConnectionStats, Target};
+use crate::protocols::{ConnectionStats, GatewayAccess};
 use crate::run::ClientSession;
 
 /// A packet source of an embedder that has no packets.
@@ -82,7 +82,7 @@ impl Protocol for ScriptedProtocol {
 
     async fn connect(
         &self,
-        _target: Target,
+        _target: GatewayAccess,
         _packets: Packets,
         _timeout: Duration,
     ) -> Result<ScriptedConnection, ConnectError> {

@@ -31,7 +31,7 @@ use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::{PacketWorkers, Packets};
 use crate::protocols::connect_ip::Connection;
 use crate::protocols::connect_ip::dial::tests::gateway_on;
-use crate::protocols::{ConnectError, ConnectionEvent, Credentials, Target};
+use crate::protocols::{ConnectError, ConnectionEvent, Credentials, GatewayAccess};
 use adit_testing::namespace::{in_namespace_async, ip, up};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,7 +79,7 @@ enum Order {
 
 /// A gateway with one client.
 struct Gateway {
-    target: Target,
+    target: GatewayAccess,
     arrived: mpsc::Receiver<IpAddr>,
     /// What the gateway is made to do.
     orders: mpsc::Sender<Order>,
@@ -111,7 +111,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
     };
     let authority_pem =
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&authority));
-    let target = Target {
+    let target = GatewayAccess {
         host: "gw.example".to_owned(),
         port: address.port(),
         addresses: vec![address],
