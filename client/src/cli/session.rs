@@ -48,12 +48,14 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     let UpOptions { profile, directories, tun, esp, patience, on_connected } = options;
     let name = profile.name.clone();
     directories.create_for_running().map_err(|(path, error)| file_failure(&path.display().to_string(), &error))?;
+    // Whoever holds the lock may touch this profile's journal, socket and changes.
     let _lock = ClientLock::acquire(&directories, &name)?;
     let mut signals = Signals::listen()?;
     let journal = directories.journal(&name);
-    // Before the device is made: another's leftovers may bear its name.
+    // Leftovers are undone before the device is made: they may bear its name.
     recover_others(&directories, &name).await;
     let mut changes = open_journal(&journal).await?;
+    // The device and its worker. Without them nothing is begun, and the journal goes again.
     let opened = open_tun(&directories.run, tun.as_deref(), profile.workers.tun_offload);
     let started = opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, esp)?, slot)));
     let (path, slot) = match started {
@@ -63,6 +65,7 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
             return Err(failure);
         }
     };
+    // The session changes the host as the gateway says, and undoes it at its end.
     let host =
         ManagedHost::new(changes, path.link(), slot, &directories.run).with_gso_max_segs(profile.workers.gso_max_segs);
     let session = ClientSession::start(SessionConfig {

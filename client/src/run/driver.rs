@@ -278,7 +278,8 @@ impl<P: Protocol> Driver<P> {
         self.publish();
         let Some(obstacle) = obstacle else { return undone };
         if let Err(failure) = undone {
-            tracing::warn!(reason = failure.reason, "something stays behind on this host; run `adit-client cleanup`");
+            tracing::warn!("something stays behind on this host; run `adit-client cleanup`");
+            tracing::debug!(reason = failure.reason, "something stays behind on this host");
         }
         let gateway = self.config.profile.gateway();
         Err(self.host_failure.unwrap_or_else(|| obstacle::failure(&gateway, obstacle, self.life.reason())))
