@@ -137,13 +137,13 @@ struct ListArgs {
     json: bool,
 }
 
-/// Where the verbs find things.
-struct Place {
+/// The directories of this client, and the profiles in them.
+struct ClientFiles {
     directories: Directories,
     store: ProfileStore,
 }
 
-impl Place {
+impl ClientFiles {
     fn new(dir: Option<&PathBuf>) -> Self {
         let directories = dir.map_or_else(Directories::system, |dir| Directories::below(dir));
         let store = ProfileStore::new(&directories.clients);
@@ -191,11 +191,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let place = Place::new(cli.dir.as_ref());
-    match on_runtime(dispatch(&place, cli.verb))? {
+    let files = ClientFiles::new(cli.dir.as_ref());
+    match on_runtime(dispatch(&files, cli.verb))? {
         Done::Ended => Ok(Exit::Ok.into()),
         // Only once the runtime's threads are gone does this process start another.
-        Done::Detach(args) => detach::spawn(&place, &args, cli.dir.as_deref()),
+        Done::Detach(args) => detach::spawn(&files, &args, cli.dir.as_deref()),
     }
 }
 
@@ -221,50 +221,50 @@ fn on_runtime<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
     result
 }
 
-async fn dispatch(place: &Place, verb: Verb) -> Result<Done, Failure> {
+async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
     match verb {
-        Verb::Join(args) => return enrol(place, args).await,
-        Verb::Up(args) => return connect(place, args).await,
-        Verb::Down(args) => tunnel::down(place, &place.choose(&args)?).await?,
-        Verb::Status(args) => status::status(place, &place.choose(&args.profile)?, args.json).await?,
-        Verb::List(args) => list::list(place, args.json).await?,
-        Verb::Forget { name } => cleanup::forget(place, &name).await?,
-        Verb::Cleanup => cleanup::cleanup(place).await?,
+        Verb::Join(args) => return enrol(files, args).await,
+        Verb::Up(args) => return connect(files, args).await,
+        Verb::Down(args) => tunnel::down(files, &files.choose(&args)?).await?,
+        Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,
+        Verb::List(args) => list::list(files, args.json).await?,
+        Verb::Forget { name } => cleanup::forget(files, &name).await?,
+        Verb::Cleanup => cleanup::cleanup(files).await?,
     }
     Ok(Done::Ended)
 }
 
-async fn connect(place: &Place, args: UpArgs) -> Result<Done, Failure> {
+async fn connect(files: &ClientFiles, args: UpArgs) -> Result<Done, Failure> {
     if args.connection.detach {
         return Ok(Done::Detach(args));
     }
-    tunnel::up(place, args).await.map(|()| Done::Ended)
+    tunnel::up(files, args).await.map(|()| Done::Ended)
 }
 
-async fn enrol(place: &Place, args: JoinArgs) -> Result<Done, Failure> {
+async fn enrol(files: &ClientFiles, args: JoinArgs) -> Result<Done, Failure> {
     let url = if args.url == "-" { read_invite()? } else { Zeroizing::new(args.url) };
     let invite: Invite = url.trim().parse().map_err(|error: adit_proto::invite::InviteError| {
         let next = "copy the whole link, in quotes, as `adit-server invite` printed it";
         Failure::new(Exit::Usage, "invite", error.to_string(), next)
     })?;
-    let profile = join(&invite, args.name, args.replace, &place.store).await?;
+    let profile = join(&invite, args.name, args.replace, &files.store).await?;
     output::line(&format!("joined {} as {}'s device {}", profile.gateway(), profile.user, profile.device));
-    output::line(&format!("profile {} saved in {}", profile.name, place.store.path(&profile.name).display()));
+    output::line(&format!("profile {} saved in {}", profile.name, files.store.path(&profile.name).display()));
     if args.up {
         let profile = NameArgs { name: Some(profile.name) };
-        return connect(place, UpArgs { profile, connection: args.connection, detached: false }).await;
+        return connect(files, UpArgs { profile, connection: args.connection, detached: false }).await;
     }
-    let flag = dir_flag(place);
+    let flag = dir_flag(files);
     output::line(&format!("next: adit-client{flag} up {}", profile.name));
     Ok(Done::Ended)
 }
 
 /// The `--dir` flag for a suggested command, if it is needed.
-fn dir_flag(place: &Place) -> String {
-    if place.directories == Directories::system() {
+fn dir_flag(files: &ClientFiles) -> String {
+    if files.directories == Directories::system() {
         return String::new();
     }
-    let dir = place.directories.clients.parent().map(|dir| dir.display().to_string());
+    let dir = files.directories.clients.parent().map(|dir| dir.display().to_string());
     dir.map_or_else(String::new, |dir| format!(" --dir {dir}"))
 }
 
@@ -303,13 +303,13 @@ mod tests {
     #[test]
     fn name_may_be_left_out_only_if_there_is_one_profile() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(Some(&directory.path().to_owned()));
+        let files = ClientFiles::new(Some(&directory.path().to_owned()));
         let nobody = NameArgs { name: None };
-        assert_eq!(place.choose(&nobody).unwrap_err().exit, Exit::Usage);
-        place.store.save(&crate::profile::tests::profile("home"), false).unwrap();
-        assert_eq!(place.choose(&nobody).unwrap().as_str(), "home");
-        place.store.save(&crate::profile::tests::profile("work"), false).unwrap();
-        let failure = place.choose(&nobody).unwrap_err();
+        assert_eq!(files.choose(&nobody).unwrap_err().exit, Exit::Usage);
+        files.store.save(&crate::profile::tests::profile("home"), false).unwrap();
+        assert_eq!(files.choose(&nobody).unwrap().as_str(), "home");
+        files.store.save(&crate::profile::tests::profile("work"), false).unwrap();
+        let failure = files.choose(&nobody).unwrap_err();
         assert!(failure.next.contains("home, work"), "{failure}");
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::lock::ClientLock;
-use super::{Carrier, Place, UpArgs, dir_flag};
+use super::{Carrier, ClientFiles, UpArgs, dir_flag};
 use crate::profile::{ProfileName, file_failure};
 
 /// Longest log that is kept, in bytes.
@@ -26,20 +26,20 @@ const LONGEST_LOG: u64 = 1024 * 1024;
 const READY: u8 = 0;
 
 /// Starts the detached process and waits for its report.
-pub(super) fn spawn(place: &Place, args: &UpArgs, dir: Option<&Path>) -> Result<ExitCode, Failure> {
-    let name = place.choose(&args.profile)?;
-    place.store.load(&name)?;
+pub(super) fn spawn(files: &ClientFiles, args: &UpArgs, dir: Option<&Path>) -> Result<ExitCode, Failure> {
+    let name = files.choose(&args.profile)?;
+    files.store.load(&name)?;
     let failed = |(path, error): (std::path::PathBuf, _)| file_failure(&path.display().to_string(), &error);
-    place.directories.create_for_running().map_err(failed)?;
+    files.directories.create_for_running().map_err(failed)?;
     // Not held on: the detached process takes it. But a running client's log must stay its own.
-    drop(ClientLock::acquire(&place.directories, &name)?);
-    let mut child = start(place, args, dir, &name)?;
+    drop(ClientLock::acquire(&files.directories, &name)?);
+    let mut child = start(files, args, dir, &name)?;
     let report = read_report(&mut child)?;
     match report.strip_suffix(&[READY]) {
         Some(text) => {
             output::raw(&String::from_utf8_lossy(text));
-            output::line(&format!("log: {}", place.directories.log(&name).display()));
-            output::line(&format!("end it with: adit-client{} down {name}", dir_flag(place)));
+            output::line(&format!("log: {}", files.directories.log(&name).display()));
+            output::line(&format!("end it with: adit-client{} down {name}", dir_flag(files)));
             Ok(Exit::Ok.into())
         }
         None => {
@@ -50,8 +50,8 @@ pub(super) fn spawn(place: &Place, args: &UpArgs, dir: Option<&Path>) -> Result<
     }
 }
 
-fn start(place: &Place, args: &UpArgs, dir: Option<&Path>, name: &ProfileName) -> Result<Child, Failure> {
-    let path = place.directories.log(name);
+fn start(files: &ClientFiles, args: &UpArgs, dir: Option<&Path>, name: &ProfileName) -> Result<Child, Failure> {
+    let path = files.directories.log(name);
     let log = open_log(&path).map_err(|error| file_failure(&path.display().to_string(), &error))?;
     let program = std::env::current_exe().map_err(|error| start_failure(&error))?;
     let mut command = Command::new(program);

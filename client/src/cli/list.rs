@@ -4,7 +4,7 @@ use adit_program::exit::Failure;
 use adit_program::output;
 use serde::Serialize;
 
-use super::{Place, dir_flag, status};
+use super::{ClientFiles, dir_flag, status};
 use crate::profile::Entry;
 
 /// One line of the listing.
@@ -19,15 +19,15 @@ struct Row {
 }
 
 /// Lists the profiles and how they stand.
-pub(super) async fn list(place: &Place, json: bool) -> Result<(), Failure> {
+pub(super) async fn list(files: &ClientFiles, json: bool) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for entry in place.store.list()? {
-        rows.push(row(place, entry).await);
+    for entry in files.store.list()? {
+        rows.push(row(files, entry).await);
     }
     if json {
         output::json(&rows);
     } else if rows.is_empty() {
-        output::line(&format!("no profile; make one with: adit-client{} join URL", dir_flag(place)));
+        output::line(&format!("no profile; make one with: adit-client{} join URL", dir_flag(files)));
     } else {
         let name_width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
         rows.iter().for_each(|row| output::line(&describe(row, name_width)));
@@ -35,8 +35,8 @@ pub(super) async fn list(place: &Place, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn row(place: &Place, entry: Entry) -> Row {
-    let state = match status::ask(place, &entry.name).await {
+async fn row(files: &ClientFiles, entry: Entry) -> Row {
+    let state = match status::ask(files, &entry.name).await {
         Ok(Some(status)) => status.state,
         Ok(None) => "disconnected".to_owned(),
         Err(_) => "unknown".to_owned(),

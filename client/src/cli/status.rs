@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::tunnel::call_failure;
-use super::{Place, cleanup};
+use super::{ClientFiles, cleanup};
 use crate::profile::ProfileName;
 use crate::run::Status;
 
 /// Prints how a client stands. One that is not running is disconnected, which is no failure.
-pub(super) async fn status(place: &Place, name: &ProfileName, json: bool) -> Result<(), Failure> {
-    let status = match ask(place, name).await? {
+pub(super) async fn status(files: &ClientFiles, name: &ProfileName, json: bool) -> Result<(), Failure> {
+    let status = match ask(files, name).await? {
         Some(status) => status,
-        None => disconnected(place, name)?,
+        None => disconnected(files, name)?,
     };
     if json {
         output::json(&status);
@@ -28,8 +28,8 @@ pub(super) async fn status(place: &Place, name: &ProfileName, json: bool) -> Res
 }
 
 /// Asks a running client; `None` if none is running.
-pub(super) async fn ask(place: &Place, name: &ProfileName) -> Result<Option<Status>, Failure> {
-    match control::call(&place.directories.socket(name), "GET", "/status", &Value::Null).await {
+pub(super) async fn ask(files: &ClientFiles, name: &ProfileName) -> Result<Option<Status>, Failure> {
+    match control::call(&files.directories.socket(name), "GET", "/status", &Value::Null).await {
         Ok(value) => serde_json::from_value(value).map(Some).map_err(|error| {
             let next = "end the client with `adit-client down`; it may be of another version";
             Failure::new(Exit::Other, format!("client {name}"), error.to_string(), next)
@@ -39,11 +39,11 @@ pub(super) async fn ask(place: &Place, name: &ProfileName) -> Result<Option<Stat
     }
 }
 
-fn disconnected(place: &Place, name: &ProfileName) -> Result<Status, Failure> {
-    let profile = place.store.load(name)?;
-    let reason = if ClientLock::is_held(&place.directories, name) {
+fn disconnected(files: &ClientFiles, name: &ProfileName) -> Result<Status, Failure> {
+    let profile = files.store.load(name)?;
+    let reason = if ClientLock::is_held(&files.directories, name) {
         Some("a client is starting or ending")
-    } else if cleanup::left_behind(place, name) {
+    } else if cleanup::left_behind(files, name) {
         Some("a client crashed and left changes on this host; undo them with `adit-client cleanup`")
     } else {
         None

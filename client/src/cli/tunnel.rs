@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::session::{self, UpOptions};
-use super::{Carrier, Place, UpArgs, detach};
+use super::{Carrier, ClientFiles, UpArgs, detach};
 use crate::profile::ProfileName;
 use crate::run::Status;
 
@@ -20,9 +20,9 @@ const DOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const DOWN_POLL: Duration = Duration::from_millis(20);
 
 /// Connects, and returns when the session has ended.
-pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
-    let name = place.choose(&args.profile)?;
-    let profile = place.store.load(&name)?;
+pub(super) async fn up(files: &ClientFiles, args: UpArgs) -> Result<(), Failure> {
+    let name = files.choose(&args.profile)?;
+    let profile = files.store.load(&name)?;
     if args.detached {
         detach::leave_terminal()?;
     }
@@ -41,7 +41,7 @@ pub(super) async fn up(place: &Place, args: UpArgs) -> Result<(), Failure> {
     };
     session::up(UpOptions {
         profile,
-        directories: place.directories.clone(),
+        directories: files.directories.clone(),
         tun: args.connection.tun,
         esp: args.connection.carrier == Carrier::Auto,
         patience: (!args.connection.timeout.is_zero()).then_some(args.connection.timeout),
@@ -58,16 +58,16 @@ fn connected_line(status: &Status) -> String {
 }
 
 /// Ends a running client and waits until it has gone.
-pub(super) async fn down(place: &Place, name: &ProfileName) -> Result<(), Failure> {
-    match control::call(&place.directories.socket(name), "POST", "/down", &Value::Null).await {
-        Ok(_) => wait_until_gone(place, name).await?,
-        Err(CallError::NotRunning { .. }) if ClientLock::is_held(&place.directories, name) => {
+pub(super) async fn down(files: &ClientFiles, name: &ProfileName) -> Result<(), Failure> {
+    match control::call(&files.directories.socket(name), "POST", "/down", &Value::Null).await {
+        Ok(_) => wait_until_gone(files, name).await?,
+        Err(CallError::NotRunning { .. }) if ClientLock::is_held(&files.directories, name) => {
             let next = "wait a moment and try again, or send the process SIGTERM";
             return Err(Failure::new(Exit::Other, format!("client {name}"), "it runs but does not listen", next));
         }
         Err(CallError::NotRunning { .. }) => {
             output::line(&format!("{name}: not running"));
-            if super::cleanup::left_behind(place, name) {
+            if super::cleanup::left_behind(files, name) {
                 output::line("a crashed client left changes on this host; undo them with `adit-client cleanup`");
             }
             return Ok(());
@@ -78,9 +78,9 @@ pub(super) async fn down(place: &Place, name: &ProfileName) -> Result<(), Failur
     Ok(())
 }
 
-async fn wait_until_gone(place: &Place, name: &ProfileName) -> Result<(), Failure> {
+async fn wait_until_gone(files: &ClientFiles, name: &ProfileName) -> Result<(), Failure> {
     let deadline = Instant::now() + DOWN_TIMEOUT;
-    while ClientLock::is_held(&place.directories, name) {
+    while ClientLock::is_held(&files.directories, name) {
         if Instant::now() >= deadline {
             let reason = "it has not ended within 10 s";
             let next = "see its log; if it hangs, kill it and run `adit-client cleanup`";
