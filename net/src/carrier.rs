@@ -5,6 +5,7 @@
 
 pub mod counters;
 pub mod esp;
+pub mod following;
 pub mod quic;
 
 use std::net::{IpAddr, SocketAddr};

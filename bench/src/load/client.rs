@@ -2,13 +2,13 @@
 //! dropped; or it only looks in.
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::Carried as _;
 use adit_net::carrier::esp::{EspControl, EspSetup};
+use adit_net::carrier::following::{Following, Step};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
@@ -85,11 +85,9 @@ pub(super) enum Pass {
 
 /// An accepted request for a tunnel.
 struct Tunnel {
-    machine: Client,
-    stream: TunnelStream,
+    following: Following<Client, Session>,
     session: Arc<Session>,
     datagrams: Arc<Datagrams>,
-    esp: Option<EspControl<Session>>,
     packets: Vec<Bytes>,
     /// When the client last looked whether it is back from a move.
     sought: Instant,
@@ -204,7 +202,8 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
         }
         _ => None,
     };
-    Ok(Tunnel { machine, stream, session, datagrams, esp, packets: Vec::new(), sought: Instant::now(), own, http })
+    let following = Following::new(stream, machine, esp);
+    Ok(Tunnel { following, session, datagrams, packets: Vec::new(), sought: Instant::now(), own, http })
 }
 
 /// A socket at the client's present address, on a port of the kernel's choice.
@@ -218,19 +217,14 @@ impl Tunnel {
     /// # Errors
     /// Why the tunnel ended.
     async fn follow(&mut self, shared: &Shared) -> Result<bool> {
-        self.flush().await?;
-        let due = self.machine.poll_timeout();
         let seek = self.session.away().map(|away| self.sought + seek_pause(away));
+        let mut connected = false;
         tokio::select! {
-            event = self.stream.next_event() => match event? {
-                Some(MessageEvent::Data(data)) => self.machine.handle_data(&data)?,
-                Some(MessageEvent::Headers(_)) => {}
-                Some(MessageEvent::End) | None => bail!("the gateway ended the session"),
+            step = self.following.step() => match step? {
+                Step::Event(event) => connected = self.handle(event),
+                Step::Drained => {}
+                Step::Ended => bail!("the gateway ended the session"),
             },
-            () = sleep_until(due.unwrap_or(self.sought).into()), if due.is_some() => {
-                self.machine.handle_timeout(Instant::now());
-            }
-            passed = next(&mut self.esp) => passed?,
             received = self.datagrams.receive(&mut self.packets, BATCH) => {
                 received?;
                 self.packets.drain(..).for_each(|packet| self.session.receive(&packet));
@@ -238,7 +232,10 @@ impl Tunnel {
             () = self.session.ordered() => self.depart(shared)?,
             () = sleep_until(seek.unwrap_or(self.sought).into()), if seek.is_some() => self.seek(shared),
         }
-        self.drain()
+        match self.http.quic().close_reason() {
+            Some(reason) => Err(reason.into()),
+            None => Ok(connected),
+        }
     }
 
     /// Moves: the connection and ESP go on at another address and port.
@@ -247,9 +244,7 @@ impl Tunnel {
         if let Some(endpoint) = &self.own {
             endpoint.rebind(outer_socket(self.session.way())?)?;
         }
-        if let Some(esp) = &mut self.esp {
-            esp.handle_rebind(Instant::now());
-        }
+        self.following.handle_rebind(Instant::now());
         self.seek(shared);
         Ok(())
     }
@@ -259,50 +254,19 @@ impl Tunnel {
         self.session.seek(shared.plan.inner);
     }
 
-    /// Sends what waits on the request stream.
-    async fn flush(&mut self) -> Result<()> {
-        let control = self.esp.iter_mut();
-        for capsule in control.flat_map(|control| std::iter::from_fn(|| control.poll_capsule())) {
-            self.machine.send_esp(capsule);
-        }
-        while let Some(capsules) = self.machine.poll_transmit() {
-            self.stream.send_data(&capsules).await?;
-        }
-        Ok(())
-    }
-
-    /// Handles what the machine found on the request stream; says whether the session got its address with it.
-    fn drain(&mut self) -> Result<bool> {
-        let mut connected = false;
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                ClientEvent::Addresses(addresses) => {
-                    let v4 = addresses.iter().find_map(|address| match address.addr() {
-                        IpAddr::V4(v4) => Some(v4),
-                        IpAddr::V6(_) => None,
-                    });
-                    connected |= v4.is_some_and(|v4| self.session.assign(v4));
-                }
-                ClientEvent::Packet(packet) => self.session.receive(&packet),
-                ClientEvent::Esp(capsule) => {
-                    if let Some(esp) = &mut self.esp {
-                        esp.handle_capsule(capsule, Instant::now())?;
-                    }
-                }
-                ClientEvent::Routes(_) | ClientEvent::Dns(_) => {}
+    /// Handles what came on the request stream; says whether the session got its address with it.
+    fn handle(&self, event: ClientEvent) -> bool {
+        match event {
+            ClientEvent::Addresses(addresses) => {
+                let v4 = addresses.iter().find_map(|address| match address.addr() {
+                    IpAddr::V4(v4) => Some(v4),
+                    IpAddr::V6(_) => None,
+                });
+                return v4.is_some_and(|v4| self.session.assign(v4));
             }
+            ClientEvent::Packet(packet) => self.session.receive(&packet),
+            ClientEvent::Routes(_) | ClientEvent::Dns(_) | ClientEvent::Esp(_) => {}
         }
-        match self.http.quic().close_reason() {
-            Some(reason) => Err(reason.into()),
-            None => Ok(connected),
-        }
-    }
-}
-
-/// Waits until ESP has something to do, and does it; for ever without ESP.
-async fn next(esp: &mut Option<EspControl<Session>>) -> Result<()> {
-    match esp {
-        Some(esp) => Ok(esp.next().await?),
-        None => pending().await,
+        false
     }
 }

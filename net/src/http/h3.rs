@@ -9,7 +9,7 @@ use adit_proto::http::h3::error::{Code, Error};
 use adit_proto::http::h3::message::{MessageDecoder, MessageEvent, encode_data, encode_headers};
 use adit_proto::http::h3::settings::Settings;
 use adit_proto::role::Role;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
@@ -69,7 +69,13 @@ impl H3Connection {
     }
 
     fn request_stream(&self, send: SendStream, recv: RecvStream) -> RequestStream {
-        RequestStream { quic: self.quic.clone(), send, recv, decoder: MessageDecoder::new(self.role) }
+        RequestStream {
+            quic: self.quic.clone(),
+            send,
+            recv,
+            decoder: MessageDecoder::new(self.role),
+            unsent: BytesMut::new(),
+        }
     }
 }
 
@@ -153,6 +159,8 @@ pub struct RequestStream {
     send: SendStream,
     recv: RecvStream,
     decoder: MessageDecoder,
+    /// Frames that wait to be written.
+    unsent: BytesMut,
 }
 
 impl RequestStream {
@@ -193,12 +201,39 @@ impl RequestStream {
 
     /// Sends a HEADERS frame.
     pub async fn send_headers(&mut self, fields: &[Field]) -> Result<(), StreamError> {
-        self.write(&encode_headers(fields)).await
+        self.unsent.extend_from_slice(&encode_headers(fields));
+        self.flush().await
     }
 
     /// Sends a DATA frame.
     pub async fn send_data(&mut self, data: &[u8]) -> Result<(), StreamError> {
-        self.write(&encode_data(data)).await
+        self.queue_data(data);
+        self.flush().await
+    }
+
+    /// Queues a DATA frame for [`Self::flush`]. Whoever queues sees to it that this is bounded.
+    pub fn queue_data(&mut self, data: &[u8]) {
+        self.unsent.extend_from_slice(&encode_data(data));
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Writes what is queued. Cancel-safe: the next call goes on where this one was.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        while !self.unsent.is_empty() {
+            let written = self.send.write(&self.unsent).await.map_err(|error| match error {
+                WriteError::Stopped(code) => StreamError::Reset(code.into()),
+                WriteError::ConnectionLost(error) => error.into(),
+                WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::Closed,
+            })?;
+            self.unsent.advance(written);
+        }
+        // An idle stream holds no memory for what it sent once.
+        self.unsent = BytesMut::new();
+        Ok(())
     }
 
     /// Ends our side of the message.
@@ -228,14 +263,6 @@ impl RequestStream {
     fn abort(&mut self, code: Code) {
         let _already_closed = self.send.reset(var_int(code.value()));
         let _already_ended = self.recv.stop(var_int(code.value()));
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
-        self.send.write_all(bytes).await.map_err(|error| match error {
-            WriteError::Stopped(code) => StreamError::Reset(code.into()),
-            WriteError::ConnectionLost(error) => error.into(),
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::Closed,
-        })
     }
 }
 

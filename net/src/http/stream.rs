@@ -94,6 +94,30 @@ impl TunnelStream {
         }
     }
 
+    /// Queues content for [`Self::flush`]. Whoever queues sees to it that this is bounded.
+    pub fn queue_data(&mut self, data: &[u8]) {
+        match self {
+            Self::H3(stream) => stream.queue_data(data),
+        }
+    }
+
+    /// Whether nothing waits to be sent.
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Self::H3(stream) => stream.is_flushed(),
+        }
+    }
+
+    /// Sends what is queued. Cancel-safe: the next call goes on where this one was.
+    ///
+    /// # Errors
+    /// Why it cannot be sent.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        match self {
+            Self::H3(stream) => stream.flush().await,
+        }
+    }
+
     /// Ends our side of the message.
     pub fn finish(&mut self) {
         match self {

@@ -48,41 +48,45 @@ pub(super) struct Refused {
 
 impl Context {
     /// Serves one request.
-    pub(super) async fn handle(self, mut stream: TunnelStream) {
-        if let Err(error) = self.serve(&mut stream).await {
+    pub(super) async fn handle(self, stream: TunnelStream) {
+        if let Err(error) = self.serve(stream).await {
             tracing::debug!(%error, "request ended");
         }
     }
 
-    async fn serve(&self, stream: &mut TunnelStream) -> Result<(), StreamError> {
-        let fields = match timeout(REQUEST_DEADLINE, first_headers(stream)).await {
+    async fn serve(&self, mut stream: TunnelStream) -> Result<(), StreamError> {
+        let fields = match timeout(REQUEST_DEADLINE, first_headers(&mut stream)).await {
             Ok(fields) => fields?,
             Err(_elapsed) => return Err(stream.abandon_incomplete()),
         };
         match Request::parse(&fields) {
             Ok(Incoming::ConnectIp(request)) => self.connect_ip(stream, &request).await,
-            Ok(Incoming::Http(request)) => self.http(stream, &request).await,
-            Err(Rejection::Status(status)) => answer_status(stream, status, &[]).await,
+            Ok(Incoming::Http(request)) => self.http(&mut stream, &request).await,
+            Err(Rejection::Status(status)) => answer_status(&mut stream, status, &[]).await,
             Err(Rejection::Malformed(fault)) => Err(stream.fail(fault)),
         }
     }
 
-    async fn connect_ip(&self, stream: &mut TunnelStream, request: &ConnectIpRequest) -> Result<(), StreamError> {
+    async fn connect_ip(&self, mut stream: TunnelStream, request: &ConnectIpRequest) -> Result<(), StreamError> {
         if request.target != Target::ANY {
-            return answer_status(stream, 501, &[]).await;
+            return answer_status(&mut stream, 501, &[]).await;
         }
         let device = match self.authenticate(request.authorization.as_deref()).await {
             Ok(device) => device,
-            Err(refused) => return refuse(stream, request, &refused).await,
+            Err(refused) => return refuse(&mut stream, request, &refused).await,
         };
         self.arrived();
         let Some(_claim) = self.inbound.claim() else {
-            return refuse(stream, request, &Refused { status: 409, reason: "this connection has a tunnel already" })
-                .await;
+            return refuse(
+                &mut stream,
+                request,
+                &Refused { status: 409, reason: "this connection has a tunnel already" },
+            )
+            .await;
         };
         if !self.takes_packets().await {
             let reason = "the client takes no QUIC datagrams with packets of 1280 bytes";
-            return refuse(stream, request, &Refused { status: 400, reason }).await;
+            return refuse(&mut stream, request, &Refused { status: 400, reason }).await;
         }
         tunnel::run(self, stream, request, device).await
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_net::carrier::esp::key_exchange::ExchangeError;
 use adit_net::carrier::esp::{EspControl, EspError, EspSettings, EspSetup};
+use adit_net::carrier::following::{FollowError, Following, Step};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::StreamError;
 use adit_net::http::stream::TunnelStream;
@@ -15,7 +16,6 @@ use adit_proto::esp::keys::SECRET_LEN;
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::rekey::RekeyError;
 use adit_proto::http::fault::Fault;
-use adit_proto::http::h3::message::MessageEvent;
 use ipnet::IpNet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -42,7 +42,7 @@ impl Drop for Opened {
 /// Opens the session of an authenticated device and serves it until the stream or the connection ends.
 pub(super) async fn run(
     context: &Context,
-    stream: &mut TunnelStream,
+    mut stream: TunnelStream,
     request: &ConnectIpRequest,
     device: Device,
 ) -> Result<(), StreamError> {
@@ -52,12 +52,12 @@ pub(super) async fn run(
         Ok(session) => Opened { gateway: Arc::clone(&front_end.gateway), session },
         Err(error) => {
             tracing::warn!(%error, "session refused");
-            return refuse(stream, request, &refusal(&error)).await;
+            return refuse(&mut stream, request, &refusal(&error)).await;
         }
     };
     let session = &opened.session;
-    let mut negotiated = negotiate(front_end, request, stream);
-    let mut machine = Server::new(
+    let mut negotiated = negotiate(front_end, request, &stream);
+    let machine = Server::new(
         request,
         Assignment {
             addresses: session.addresses().map(IpNet::from).collect(),
@@ -67,11 +67,11 @@ pub(super) async fn run(
         negotiated.as_ref().map(|negotiated| negotiated.answer),
     );
     let sent = timeout(FLUSH_DEADLINE, stream.send_headers(&machine.response())).await;
-    sent.unwrap_or_else(|_elapsed| Err(unread(stream)))?;
-    flush(&mut machine, stream).await?;
+    sent.unwrap_or_else(|_elapsed| Err(unread(&mut stream)))?;
     context.inbound.open(datagrams, Arc::clone(session));
     let esp = negotiated.as_mut().map(|negotiated| esp_control(front_end, session, negotiated));
-    Tunnel { machine, router: front_end.gateway.router(), session, esp }.follow(stream).await
+    let following = Following::new(stream, machine, esp).with_unread_limit(FLUSH_DEADLINE);
+    follow(following, session, front_end.gateway.router()).await
 }
 
 /// What a session that may use ESP begins with.
@@ -122,60 +122,25 @@ async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -
 /// so that is short of what ESP needs to notice a broken path.
 pub(super) const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What is said on the stream of an open tunnel.
-struct Tunnel<'a> {
-    machine: Server,
-    router: &'a Router,
-    session: &'a Session,
-    /// Its SAs end with it.
-    esp: Option<EspControl<Session>>,
-}
-
-impl Tunnel<'_> {
-    /// Follows the client's capsules, and keeps the SAs alive, until the stream ends.
-    async fn follow(mut self, stream: &mut TunnelStream) -> Result<(), StreamError> {
-        loop {
-            let handled = tokio::select! {
-                event = stream.next_event() => self.handle(event?),
-                kept = keep(&mut self.esp) => kept.map(|()| true).map_err(|error| breach(&error)),
-            };
-            if !handled.map_err(|fault| stream.fail(fault))? {
-                stream.finish();
+/// Follows the client's capsules until the stream ends. The SAs of ESP end with it.
+async fn follow(
+    mut following: Following<Server, Session>,
+    session: &Session,
+    router: &Router,
+) -> Result<(), StreamError> {
+    loop {
+        match following.step().await {
+            Ok(Step::Event(ServerEvent::Packet(packet))) => router.from_client(session, &mut vec![packet]),
+            // There is no ESP carrier that the capsule could be for.
+            Ok(Step::Event(ServerEvent::Esp(_)) | Step::Drained) => {}
+            Ok(Step::Ended) => {
+                following.stream().finish();
                 return Ok(());
             }
-            while let Some(capsule) = self.esp.as_mut().and_then(EspControl::poll_capsule) {
-                self.machine.send_esp(capsule);
-            }
-            flush(&mut self.machine, stream).await?;
+            Err(FollowError::Stream(error)) => return Err(error),
+            Err(FollowError::Esp(error)) => return Err(following.stream().fail(breach(&error))),
+            Err(FollowError::Unread) => return Err(unread(following.stream())),
         }
-    }
-
-    /// Takes a part of the client's message; `false` if it was the last.
-    fn handle(&mut self, event: Option<MessageEvent>) -> Result<bool, Fault> {
-        let goes_on = match event {
-            Some(MessageEvent::Data(data)) => self.machine.handle_data(&data).map(|()| true),
-            Some(MessageEvent::Headers(_)) => Ok(true),
-            Some(MessageEvent::End) | None => self.machine.handle_end().map(|()| false),
-        }?;
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                ServerEvent::Packet(packet) => self.router.from_client(self.session, &mut vec![packet]),
-                ServerEvent::Esp(capsule) => {
-                    if let Some(esp) = &mut self.esp {
-                        esp.handle_capsule(capsule, Instant::now()).map_err(|error| breach(&error))?;
-                    }
-                }
-            }
-        }
-        Ok(goes_on)
-    }
-}
-
-/// Waits until the ESP carrier has done something; for ever without one. Cancel-safe.
-async fn keep(esp: &mut Option<EspControl<Session>>) -> Result<(), EspError> {
-    match esp {
-        Some(esp) => esp.next().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -190,19 +155,6 @@ fn breach(error: &EspError) -> Fault {
             Fault::Internal("ESP failed")
         }
     }
-}
-
-/// Sends what the machine has to say in one piece, so that the client sees one change of its network, not three.
-async fn flush(machine: &mut Server, stream: &mut TunnelStream) -> Result<(), StreamError> {
-    let mut capsules = Vec::new();
-    while let Some(capsule) = machine.poll_transmit() {
-        capsules.extend(capsule);
-    }
-    if capsules.is_empty() {
-        return Ok(());
-    }
-    let sent = timeout(FLUSH_DEADLINE, stream.send_data(&capsules)).await;
-    sent.unwrap_or_else(|_elapsed| Err(unread(stream)))
 }
 
 /// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::Carried as _;
-use adit_net::carrier::esp::EspError;
+use adit_net::carrier::following::{FollowError, Following, Step};
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
@@ -17,13 +17,15 @@ use adit_proto::http::field::{Field, value};
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::data::DataPath;
 use super::dial::explain;
 use super::esp::Esp;
 use super::liveness::{Finding, Liveness};
+use super::roaming::Roaming;
 use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
+use crate::packet_source::TunnelSession;
 
 /// How often the carrier's packet size, and whether the gateway lives, is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,7 +38,6 @@ pub(super) struct Tunnel {
     http: H3Connection,
     stream: TunnelStream,
     machine: Client,
-    settings: NetworkSettings,
 }
 
 impl Tunnel {
@@ -72,7 +73,7 @@ pub(super) async fn request(
     let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| explain(&error, remote))?);
     stream.expect_tunnel();
     stream.send_headers(&machine.request()).await.map_err(|error| stream_error(error, remote))?;
-    let mut tunnel = Tunnel { http, stream, machine, settings: NetworkSettings::default() };
+    let mut tunnel = Tunnel { http, stream, machine };
     tunnel.await_acceptance(remote).await?;
     Ok(tunnel)
 }
@@ -86,58 +87,21 @@ impl Tunnel {
             Some(_) | None => Err(ConnectError::Protocol("the gateway closed the request unanswered".to_owned())),
         }
     }
-
-    /// Feeds one piece of the stream into the machine; `true` while the tunnel lives.
-    fn handle(&mut self, event: Option<MessageEvent>) -> Result<bool, StreamError> {
-        let handled = match event {
-            Some(MessageEvent::Data(data)) => self.machine.handle_data(&data).map(|()| true),
-            Some(MessageEvent::Headers(_)) => Ok(true),
-            Some(MessageEvent::End) | None => self.machine.handle_end().map(|()| false),
-        };
-        handled.map_err(|fault| self.stream.fail(fault))
-    }
-
-    /// Has the gateway say on QUIC whether it knows this connection, by a DATA frame without content: it is acknowledged, or answered
-    /// by a stateless reset if the gateway restarted (RFC 9000 section 10.3).
-    async fn ask(&mut self) -> Result<(), StreamError> {
-        self.stream.send_data(&[]).await
-    }
-
-    async fn flush(&mut self) -> Result<(), StreamError> {
-        while let Some(capsules) = self.machine.poll_transmit() {
-            self.stream.send_data(&capsules).await?;
-        }
-        Ok(())
-    }
-
-    /// Drains the machine; `Some` with the newest settings if they changed and hold an address.
-    fn drain(&mut self, data: &DataPath, esp: &mut Esp) -> Result<Option<NetworkSettings>, EspError> {
-        let before = self.settings.clone();
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                ClientEvent::Addresses(addresses) => {
-                    data.set_addresses(&addresses);
-                    self.settings.addresses = addresses;
-                }
-                ClientEvent::Routes(routes) => self.settings.routes = routes,
-                ClientEvent::Dns(dns) => set_dns(&mut self.settings, &dns),
-                ClientEvent::Packet(packet) => data.deliver_capsule(packet),
-                ClientEvent::Esp(capsule) => esp.handle_capsule(capsule)?,
-            }
-        }
-        let changed = self.settings != before && !self.settings.addresses.is_empty();
-        Ok(changed.then(|| self.settings.clone()))
-    }
 }
 
 /// Runs the tunnel's control side until it ends; the last event is always `Closed`.
 pub(super) async fn run(
-    mut tunnel: Tunnel,
+    tunnel: Tunnel,
     quic: quinn::Connection,
     data: Arc<DataPath>,
     events: mpsc::Sender<ConnectionEvent>,
 ) {
-    let ended = follow(&mut tunnel, &quic, &data, &events).await;
+    let Tunnel { http, stream, machine } = tunnel;
+    let (esp, roaming) = Esp::start(&machine, &stream, quic.remote_address(), &data)
+        .map_or((None, None), |Esp { control, roaming }| (Some(control), Some(roaming)));
+    let mut following = Following::new(stream, machine, esp);
+    let ended = follow(&mut following, roaming, &data, &events).await;
+    following.end_esp();
     data.end();
     let error = match ended {
         Ok(Ended::ByGateway) => match quic.close_reason() {
@@ -145,12 +109,13 @@ pub(super) async fn run(
             None => ConnectError::Closed("the gateway ended the session".to_owned()),
         },
         Ok(Ended::Silent) => ConnectError::Unreachable(quic.remote_address().to_string()),
-        Err(Broken::Stream(error)) => stream_error(error, quic.remote_address()),
-        Err(Broken::Esp(error)) => ConnectError::Protocol(error.to_string()),
+        Err(FollowError::Stream(error)) => stream_error(error, quic.remote_address()),
+        Err(error @ (FollowError::Esp(_) | FollowError::Unread)) => ConnectError::Protocol(error.to_string()),
     };
     tracing::debug!(%error, "tunnel ended");
     let _reader_gone = events.send(ConnectionEvent::Closed(error)).await;
-    drop(tunnel.http);
+    // Before the stream, which would end by itself: the gateway is to hear that the connection does.
+    drop(http);
 }
 
 /// How a tunnel ended that broke no rule.
@@ -161,70 +126,92 @@ enum Ended {
     Silent,
 }
 
-/// Why a tunnel cannot go on.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error(transparent)]
-    Esp(#[from] EspError),
-}
-
+/// Follows the tunnel, and looks once a second whether the gateway lives and this host has moved, until one of that ends it.
 async fn follow(
-    tunnel: &mut Tunnel,
-    quic: &quinn::Connection,
+    following: &mut Following<Client, TunnelSession>,
+    mut roaming: Option<Roaming>,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
-) -> Result<Ended, Broken> {
+) -> Result<Ended, FollowError> {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut announced_mtu = None;
     let mut liveness = Liveness::default();
-    let mut esp = Esp::start(&tunnel.machine, &tunnel.stream, quic.remote_address(), data);
+    let mut news = News::default();
     loop {
-        esp.send_capsules(&mut tunnel.machine);
-        tunnel.flush().await?;
-        if esp.take_doubt() {
-            tunnel.ask().await?;
-        }
-        if !tunnel.settings.addresses.is_empty() {
-            announce_mtu(data, &mut announced_mtu, events).await;
-        }
-        let timeout = tunnel.machine.poll_timeout();
         tokio::select! {
-            event = tunnel.stream.next_event() => {
-                if !tunnel.handle(event?)? {
-                    return Ok(Ended::ByGateway);
+            // All that came in one piece is told as one change of the network, so nothing may come in between.
+            biased;
+            step = following.step() => match step? {
+                Step::Event(event) => {
+                    news.take(event, data);
+                    continue;
                 }
-            }
-            () = sleep_until(timeout.unwrap_or_else(Instant::now).into()), if timeout.is_some() => {
-                tunnel.machine.handle_timeout(Instant::now());
-            }
-            passed = esp.next() => passed?,
+                Step::Drained => {}
+                Step::Ended => return Ok(Ended::ByGateway),
+            },
             _ = looks.tick() => {
                 let by_esp = data.session().carriers().esp().is_some();
                 match liveness.look(data.datagrams_received(), by_esp) {
                     Finding::Alive => {}
-                    Finding::Ask => tunnel.ask().await?,
+                    Finding::Ask => following.ask(),
                     Finding::Gone => return Ok(Ended::Silent),
                 }
-                if esp.look() {
+                if roaming.as_mut().is_some_and(Roaming::has_moved) {
+                    following.handle_rebind(Instant::now());
                     // So that the gateway hears of the new address by QUIC as well.
-                    tunnel.ask().await?;
+                    following.ask();
                 }
             }
         }
-        if let Some(settings) = tunnel.drain(data, &mut esp)? {
-            let _reader_gone = events.send(ConnectionEvent::Network(settings)).await;
+        if following.take_unanswered() {
+            following.ask();
         }
+        news.tell(data, events).await;
     }
 }
 
-/// Tells how large packets may be, if that changed: with the carrier, or with what it found out about its path.
-async fn announce_mtu(data: &DataPath, announced: &mut Option<u16>, events: &mpsc::Sender<ConnectionEvent>) {
-    let mtu = data.mtu();
-    if announced.replace(mtu) != Some(mtu) {
-        let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
+/// What the gateway said of the network, and what of it and of the packet size was told.
+#[derive(Default)]
+struct News {
+    settings: NetworkSettings,
+    /// The settings when this was last asked for news.
+    drained_settings: NetworkSettings,
+    told_mtu: Option<u16>,
+}
+
+impl News {
+    /// Takes what the gateway said; packets and addresses go to the packet side at once.
+    fn take(&mut self, event: ClientEvent, data: &DataPath) {
+        match event {
+            ClientEvent::Addresses(addresses) => {
+                data.set_addresses(&addresses);
+                self.settings.addresses = addresses;
+            }
+            ClientEvent::Routes(routes) => self.settings.routes = routes,
+            ClientEvent::Dns(dns) => set_dns(&mut self.settings, &dns),
+            ClientEvent::Packet(packet) => data.deliver_capsule(packet),
+            // There is no ESP carrier that it could be for.
+            ClientEvent::Esp(_) => {}
+        }
+    }
+
+    /// Tells the network if it changed, and then how large packets may be if that changed: with the carrier, or with what it
+    /// found out about its path. Nothing while there is no address.
+    async fn tell(&mut self, data: &DataPath, events: &mpsc::Sender<ConnectionEvent>) {
+        let has_changed = self.settings != self.drained_settings;
+        if has_changed {
+            self.drained_settings = self.settings.clone();
+        }
+        if self.settings.addresses.is_empty() {
+            return;
+        }
+        if has_changed {
+            let _reader_gone = events.send(ConnectionEvent::Network(self.settings.clone())).await;
+        }
+        let mtu = data.mtu();
+        if self.told_mtu.replace(mtu) != Some(mtu) {
+            let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole connections over the loopback, to a gateway made of the network crate's parts.
 
+use std::future::pending;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
