@@ -18,7 +18,7 @@ use crate::gateway_addresses;
 use crate::obstacle;
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::protocols::authority;
-use crate::protocols::connect_ip::{self, Answer};
+use crate::protocols::connect_ip::{self, Answer, Endpoint};
 
 /// How long the whole exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,7 +65,8 @@ async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Res
     };
     let body = Zeroizing::new(serde_json::to_vec(&request).map_err(local)?);
     let tls = tls::pinned_client_config(invite.pin).map_err(local)?;
-    connect_ip::post(&invite.host, invite.port, addresses, None, tls, ENROLL_PATH, &body, TIMEOUT)
+    let gateway = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls };
+    connect_ip::post(&gateway, ENROLL_PATH, &body, TIMEOUT)
         .await
         .map_err(|error| obstacle::join_failure(&authority(&invite.host, invite.port), &error))
 }

@@ -21,6 +21,7 @@ use super::{ConnectError, ConnectionEvent, ConnectionStats, Credentials, Gateway
 use crate::packet_source::Packets;
 use data::DataPath;
 
+pub use dial::Endpoint;
 pub use post::{Answer, post};
 
 /// Events that may wait for their reader; the control task waits when it is full.
@@ -53,9 +54,7 @@ impl Connection {
     }
 
     async fn open_unbounded(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
-        let tls = target.tls()?;
-        let dial::Dialled { endpoint, quic } =
-            dial::dial(&target.host, &target.addresses, tls, target.mark, timeout).await?;
+        let dial::Dialled { endpoint, quic } = dial::dial(&target.endpoint()?, timeout).await?;
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&quic, target, esp).await?;
         let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id(), packets));
@@ -150,7 +149,8 @@ mod tests {
         let (gateway, authority) = dial::tests::gateway();
         let tls = adit_net::tls::client_config(&authority, None).unwrap();
         let address = [gateway.local_addr().unwrap()];
-        let dialling = dial::dial("gw.example", &address, tls, None, Duration::from_secs(10));
+        let endpoint = dial::tests::endpoint(&address, tls);
+        let dialling = dial::dial(&endpoint, Duration::from_secs(10));
         let dialled = dial::tests::served(&[&gateway], dialling).await;
         let dial::Dialled { endpoint, quic } = dialled.unwrap_or_else(|error| panic!("{error}"));
         let (publish, events) = mpsc::channel(EVENT_QUEUE);

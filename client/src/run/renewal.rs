@@ -1,7 +1,6 @@
 //! Renews the device certificate at two thirds of its life.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_proto::enrollment::{RENEW_PATH, Refusal, RenewRequest, RenewResponse};
@@ -12,7 +11,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::device_key;
 use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
-use crate::protocols::{ConnectError, connect_ip};
+use crate::protocols::ConnectError;
+use crate::protocols::connect_ip::{self, Endpoint};
 
 /// Longest time between two looks at the certificate.
 const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -92,9 +92,9 @@ pub(super) async fn renew(
     let key = KeyPair::from_pem(key_pem).map_err(RenewalError::Key)?;
     let csr = device_key::certificate_request(&key).map_err(RenewalError::Key)?;
     let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;
-    let tls: Arc<rustls::ClientConfig> = profile.target(Vec::new(), mark).tls()?;
-    let answer =
-        connect_ip::post(&profile.host, profile.port, &addresses, mark, tls, RENEW_PATH, &body, TIMEOUT).await?;
+    let tls = profile.target(Vec::new(), mark).tls()?;
+    let gateway = Endpoint { host: &profile.host, port: profile.port, addresses: &addresses, mark, tls };
+    let answer = connect_ip::post(&gateway, RENEW_PATH, &body, TIMEOUT).await?;
     if !(200..300).contains(&answer.status) {
         let refusal = serde_json::from_slice::<Refusal>(&answer.body);
         let reason = refusal.map_or_else(|_| format!("status {}", answer.status), |refusal| refusal.message);

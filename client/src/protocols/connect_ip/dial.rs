@@ -24,6 +24,20 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// How long the other addresses get once one has shown another gateway's identity.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
+/// A gateway, and how it is reached and recognised.
+pub struct Endpoint<'a> {
+    /// Host name or address; also the name its certificate must bear.
+    pub host: &'a str,
+    /// UDP port, for its name in a request.
+    pub port: u16,
+    /// Addresses to try, best first.
+    pub addresses: &'a [SocketAddr],
+    /// Mark of the outer socket (SO_MARK); `None` leaves it unmarked.
+    pub mark: Option<u32>,
+    /// Whom this client trusts, and what it shows.
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
 /// An open QUIC connection and the endpoint it lives on.
 pub(super) struct Dialled {
     pub(super) endpoint: quinn::Endpoint,
@@ -31,6 +45,12 @@ pub(super) struct Dialled {
 }
 
 impl GatewayAccess {
+    /// The gateway as it is dialled.
+    pub(super) fn endpoint(&self) -> Result<Endpoint<'_>, ConnectError> {
+        let Self { host, port, addresses, mark, .. } = self;
+        Ok(Endpoint { host, port: *port, addresses, mark: *mark, tls: self.tls()? })
+    }
+
     /// The TLS settings for this gateway and these credentials.
     pub(crate) fn tls(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
         let authority = CertificateDer::from_pem_slice(self.authority_pem.as_bytes())
@@ -53,14 +73,9 @@ impl GatewayAccess {
 
 /// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before it, or as
 /// soon as that has failed (RFC 8305). All of it takes at most `timeout`.
-pub(super) async fn dial(
-    host: &str,
-    addresses: &[SocketAddr],
-    tls: Arc<rustls::ClientConfig>,
-    mark: Option<u32>,
-    timeout: Duration,
-) -> Result<Dialled, ConnectError> {
-    let config = quic::client_config(tls).map_err(ConnectError::Local)?;
+pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Dialled, ConnectError> {
+    let &Endpoint { host, addresses, mark, ref tls, .. } = gateway;
+    let config = quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?;
     let mut deadline = Instant::now() + timeout;
     let mut last = ConnectError::Unreachable(format!("{host} (no address known)"));
     let mut waiting = addresses.iter().copied();
@@ -222,6 +237,11 @@ pub(super) mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
+    /// The gateway of these tests, at some addresses.
+    pub(crate) fn endpoint(addresses: &[SocketAddr], tls: Arc<rustls::ClientConfig>) -> Endpoint<'_> {
+        Endpoint { host: "gw.example", port: 443, addresses, mark: None, tls }
+    }
+
     #[tokio::test]
     async fn gateway_answers_behind_a_silent_address_and_a_strangers() {
         let ((right, authority), (stranger, _)) = (gateway(), gateway());
@@ -230,7 +250,7 @@ pub(super) mod tests {
         let addresses = [silent.local_addr().unwrap(), stranger.local_addr().unwrap(), address];
         let tls = tls::client_config(&authority, None).unwrap();
         let (began, timeout) = (Instant::now(), TIMEOUT * 6);
-        let dialled = served(&[&right, &stranger], dial("gw.example", &addresses, tls, None, timeout)).await;
+        let dialled = served(&[&right, &stranger], dial(&endpoint(&addresses, tls), timeout)).await;
         assert_eq!(dialled.unwrap_or_else(|error| panic!("{error}")).quic.remote_address(), address);
         assert!(began.elapsed() < timeout / 2, "the silent address held it up");
     }
@@ -245,7 +265,7 @@ pub(super) mod tests {
         for (tls, words) in
             [(profiles, "authority in the profile"), (invites, "does not match the fingerprint in the invite")]
         {
-            let refused = served(&[&stranger], dial("gw.example", &addresses, tls, None, TIMEOUT)).await.err();
+            let refused = served(&[&stranger], dial(&endpoint(&addresses, tls), TIMEOUT)).await.err();
             let Some(ConnectError::IdentityMismatch(reason)) = refused else { panic!("{refused:?}") };
             assert!(reason.contains(words) && !reason.contains("error:"), "{reason}");
         }
@@ -254,7 +274,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn without_an_address_nothing_is_reachable() {
         let tls = tls::pinned_client_config([0; 32]).unwrap();
-        let error = dial("gw.example", &[], tls, None, Duration::from_secs(1)).await.err();
+        let error = dial(&endpoint(&[], tls), Duration::from_secs(1)).await.err();
         assert!(matches!(error, Some(ConnectError::Unreachable(_))), "{error:?}");
     }
 }

@@ -1,7 +1,6 @@
 //! One HTTP/3 POST on a connection of its own: enrolment and renewal.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::http::StreamError;
@@ -14,7 +13,7 @@ use adit_proto::role::Role;
 
 use super::ConnectError;
 use super::control::stream_error;
-use super::dial::{dial, explain};
+use super::dial::{Endpoint, dial, explain};
 use crate::protocols::authority;
 
 /// What the gateway answered.
@@ -28,32 +27,24 @@ pub struct Answer {
     pub remote: SocketAddr,
 }
 
-/// Posts `body` to `path` of the gateway at `host`:`port` and waits for the answer, all within `timeout`.
+/// Posts `body` to `path` of a gateway and waits for the answer, all within `timeout`.
 ///
-/// `addresses` are tried in order; `mark` is the SO_MARK of the outer socket.
-#[expect(clippy::too_many_arguments, reason = "each names another part of one request")]
-pub async fn post(
-    host: &str,
-    port: u16,
-    addresses: &[SocketAddr],
-    mark: Option<u32>,
-    tls: Arc<rustls::ClientConfig>,
-    path: &str,
-    body: &[u8],
-    timeout: Duration,
-) -> Result<Answer, ConnectError> {
+/// # Errors
+/// Why there is no answer; a refusal is one.
+pub async fn post(gateway: &Endpoint<'_>, path: &str, body: &[u8], timeout: Duration) -> Result<Answer, ConnectError> {
+    let authority = authority(gateway.host, gateway.port);
     let exchange = async {
-        let dialled = dial(host, addresses, tls, mark, timeout).await?;
+        let dialled = dial(gateway, timeout).await?;
         let remote = dialled.quic.remote_address();
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
         let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
-        let answered = exchange(stream.into(), &authority(host, port), path, body).await;
+        let answered = exchange(stream.into(), &authority, path, body).await;
         let (status, body) = answered.map_err(|error| stream_error(error, remote))?;
         Ok(Answer { status, body, remote })
     };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,
-        Err(_elapsed) => Err(ConnectError::Unreachable(authority(host, port))),
+        Err(_elapsed) => Err(ConnectError::Unreachable(authority)),
     }
 }
 
