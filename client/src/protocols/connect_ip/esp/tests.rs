@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adit_net::carrier::counters::Counters;
@@ -78,9 +79,29 @@ enum Order {
     Forget,
 }
 
+/// What the gateway heard of ESP from its client.
+#[derive(Default)]
+struct Heard {
+    /// The request offered it.
+    offered: AtomicBool,
+    /// Bytes of capsules, of which the client sends no others here.
+    content: AtomicUsize,
+}
+
+impl Heard {
+    fn offered(&self) -> bool {
+        self.offered.load(Ordering::Relaxed)
+    }
+
+    fn content(&self) -> usize {
+        self.content.load(Ordering::Relaxed)
+    }
+}
+
 /// A gateway with one client.
 struct Gateway {
     target: GatewayAccess,
+    heard: Arc<Heard>,
     arrived: mpsc::Receiver<IpAddr>,
     /// What the gateway is made to do.
     orders: mpsc::Sender<Order>,
@@ -102,12 +123,14 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
     let sockets = vec![esp.into_iter().map(Arc::new).collect()];
     let workers = Workers::start(&routing, tun.queues(), sockets, Settings::default()).unwrap();
     let (ordering, orders) = mpsc::channel(1);
+    let heard = Arc::new(Heard::default());
+    let hearing = Arc::clone(&heard);
     let serving = async move {
         let quic = endpoint.accept().await.unwrap().await.unwrap();
         let http = H3Connection::start(quic, Role::Server);
         let stream = http.accept_request().await.unwrap();
-        serve(&http, stream, permitted, &routing, Arc::clone(workers.handle()) as Arc<dyn DataPlane<Peer>>, orders)
-            .await;
+        let plane = Arc::clone(workers.handle()) as Arc<dyn DataPlane<Peer>>;
+        serve(&http, stream, permitted, &routing, plane, &hearing, orders).await;
         drop((workers, tun));
     };
     let authority_pem =
@@ -120,7 +143,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
         credentials: Credentials::Token("t".to_owned()),
         mark: None,
     };
-    Gateway { target, arrived: arriving, orders: ordering, _serving: task::spawn(serving) }
+    Gateway { target, heard, arrived: arriving, orders: ordering, _serving: task::spawn(serving) }
 }
 
 /// Serves one tunnel until it ends.
@@ -130,11 +153,13 @@ async fn serve(
     permitted: Option<Offer>,
     routing: &GatewayRouting,
     plane: Arc<dyn DataPlane<Peer>>,
+    heard: &Heard,
     mut orders: mpsc::Receiver<Order>,
 ) {
     let Some(MessageEvent::Headers(fields)) = stream.next_event().await.unwrap() else { panic!("no request") };
     let Ok(Incoming::ConnectIp(request)) = Request::parse(&fields) else { panic!("another request") };
     stream.expect_tunnel();
+    heard.offered.store(request.esp.is_some(), Ordering::Relaxed);
     let answer = permitted.and_then(|permitted| permitted.choose(request.esp.as_ref()?));
     let assignment = Assignment { addresses: vec!["10.64.3.2/32".parse().unwrap()], ..Assignment::default() };
     let mut machine = Server::new(&request, assignment, answer);
@@ -159,7 +184,10 @@ async fn serve(
         };
         tokio::select! {
             event = stream.next_event() => match event {
-                Ok(Some(MessageEvent::Data(data))) => machine.handle_data(&data).unwrap(),
+                Ok(Some(MessageEvent::Data(data))) => {
+                    heard.content.fetch_add(data.len(), Ordering::Relaxed);
+                    machine.handle_data(&data).unwrap();
+                }
                 _ => return,
             },
             () = kept => {}
@@ -217,6 +245,19 @@ async fn next_mtu(connection: &mut Connection) -> u16 {
     mtu
 }
 
+/// Sends packets to the client until one arrived, by whatever carrier.
+async fn receive(connection: &Connection) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let before = connection.stats().rx_packets;
+    let received = async {
+        while connection.stats().rx_packets == before {
+            socket.send_to(b"down", "10.64.3.2:9").unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, received).await.unwrap();
+}
+
 /// Sends packets both ways until one arrived in each direction.
 async fn exchange(gateway: &mut Gateway, connection: &Connection) {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -243,6 +284,7 @@ fn packets_go_by_esp_once_it_is_up_and_the_mtu_follows() {
         let stats = connection.stats();
         assert_eq!((stats.carrier, stats.suite), ("esp", Some("aes-256-gcm")));
         assert!(stats.tx_packets > 0 && stats.drops.is_empty(), "{stats:?}");
+        assert!(gateway.heard.offered() && gateway.heard.content() > 0, "what others must not say is heard");
         drop(connection);
         assert_eq!(path.plane().claim_spi().map(|spi| spi.worker()), Some(0), "the path outlives the connection");
     });
@@ -256,9 +298,11 @@ fn gateway_that_does_not_permit_esp_gets_no_capsule_of_it() {
         let mut connection = connect(&gateway, &path).await;
         let mtu = next_mtu(&mut connection).await;
         assert_ne!(mtu, DEFAULT_MTU);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        receive(&connection).await;
         let stats = connection.stats();
         assert_eq!((stats.carrier, stats.suite), ("quic", None));
+        assert!(gateway.heard.offered());
+        assert_eq!(gateway.heard.content(), 0);
     });
 }
 
@@ -267,8 +311,9 @@ fn client_without_esp_does_not_offer_it() {
     in_namespace_async(|| async {
         let gateway = gateway(Some(Offer::default()));
         let connection = connect(&gateway, &packet_path(None)).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        receive(&connection).await;
         assert_eq!(connection.stats().carrier, "quic");
+        assert_eq!((gateway.heard.offered(), gateway.heard.content()), (false, 0));
     });
 }
 
@@ -306,9 +351,11 @@ fn gateway_is_asked_by_quic_as_soon_as_esp_is_in_doubt() {
         while next_mtu(&mut connection).await != DEFAULT_MTU {}
         exchange(&mut gateway, &connection).await;
         let asked = || connection.quic.stats().frame_tx.stream;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let before = asked();
         gateway.orders.send(Order::Forget).await.unwrap();
+        // There is room for an order again once the gateway has obeyed. Keys are agreed on since the exchange, so the client has
+        // nothing else to say.
+        drop(gateway.orders.reserve().await.unwrap());
+        let before = asked();
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let doubt = async {
             while asked() == before {
