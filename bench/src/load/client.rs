@@ -12,7 +12,7 @@ use adit_net::carrier::following::{Following, Step};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
-use adit_net::{quic, tls};
+use adit_net::quic;
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::esp::field::Offer;
@@ -22,11 +22,10 @@ use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::generator::Shared;
-use super::lane::Way;
+use super::load_path::{LoadPath, Receive as _};
+use super::plan::{Pass, Shared};
 use super::roam::seek_pause;
 use super::session::Session;
 
@@ -41,47 +40,6 @@ const REPEAT: Duration = Duration::from_millis(500);
 
 /// Largest packet that goes by ESP, in bytes; that of the real client.
 const LARGEST_PACKET: u16 = 1420;
-
-/// What a client is told.
-pub(super) struct Plan {
-    /// The gateway's name in its certificate.
-    pub(super) host: String,
-    /// Where it listens.
-    pub(super) gateway: SocketAddr,
-    /// Its inner address, which answers echo requests.
-    pub(super) inner: Ipv4Addr,
-    /// Its certificate authority.
-    pub(super) authority: CertificateDer<'static>,
-    /// The settings of connections of clients that have no certificate.
-    pub(super) quic: quinn::ClientConfig,
-    /// Whether clients offer ESP.
-    pub(super) esp: bool,
-}
-
-impl Plan {
-    fn quic(&self, pass: &Pass) -> Result<quinn::ClientConfig> {
-        match pass {
-            Pass::Token(_) => Ok(self.quic.clone()),
-            Pass::Certificate { chain, key } => {
-                let tls = tls::client_config(&self.authority, Some((chain.clone(), key.clone_key())))?;
-                Ok(quic::client_config(tls)?)
-            }
-        }
-    }
-}
-
-/// How a client proves who it is.
-pub(super) enum Pass {
-    /// A bearer token.
-    Token(String),
-    /// A device certificate and its key.
-    Certificate {
-        /// The certificate, and those up to the authority.
-        chain: Vec<CertificateDer<'static>>,
-        /// Its private key.
-        key: PrivateKeyDer<'static>,
-    },
-}
 
 /// An accepted request for a tunnel.
 struct Tunnel {
@@ -160,8 +118,8 @@ async fn connect(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Resu
 
 async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<Tunnel> {
     let plan = &shared.plan;
-    let way = Arc::new(Way::new(Arc::clone(shared.lanes()), number));
-    let own = roams.then(|| quic::client_endpoint(outer_socket(&way)?)).transpose()?;
+    let path = Arc::new(LoadPath::new(Arc::clone(&shared.sockets), number));
+    let own = roams.then(|| quic::client_endpoint(outer_socket(&path)?)).transpose()?;
     let endpoint = own.as_ref().unwrap_or_else(|| shared.endpoint(number));
     let connecting = endpoint.connect_with(plan.quic(pass)?, plan.gateway, &plan.host)?;
     let http = H3Connection::start(connecting.await?, Role::Client);
@@ -186,14 +144,14 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
     let reason = || value(&response, "adit-reason").unwrap_or("without a reason").to_owned();
     machine.handle_response(&response, Instant::now()).with_context(reason)?;
     let datagrams = Arc::new(Datagrams::new(http.quic().clone(), stream.id()));
-    let session = Session::new(number, Arc::clone(&datagrams), Arc::clone(&way), Arc::clone(&shared.echoes));
+    let session = Session::new(number, Arc::clone(&datagrams), Arc::clone(&path), Arc::clone(&shared.echoes));
     let session = Arc::new(session);
     let esp = match (machine.esp(), stream.exporter_secret()) {
         (Some(negotiated), Some(mut secret)) => {
             let setup = EspSetup {
                 negotiated,
                 secret: &mut secret,
-                plane: way,
+                plane: path,
                 session: Arc::clone(&session),
                 policy: RekeyPolicy::default(),
                 largest_packet: LARGEST_PACKET,
@@ -207,8 +165,8 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
 }
 
 /// A socket at the client's present address, on a port of the kernel's choice.
-fn outer_socket(way: &Way) -> std::io::Result<std::net::UdpSocket> {
-    quic::bind(SocketAddr::from((way.source(), 0)), None)
+fn outer_socket(path: &LoadPath<Session>) -> std::io::Result<std::net::UdpSocket> {
+    quic::bind(SocketAddr::from((path.source(), 0)), None)
 }
 
 impl Tunnel {
@@ -242,7 +200,7 @@ impl Tunnel {
     fn depart(&mut self, shared: &Shared) -> Result<()> {
         self.session.depart();
         if let Some(endpoint) = &self.own {
-            endpoint.rebind(outer_socket(self.session.way())?)?;
+            endpoint.rebind(outer_socket(self.session.path())?)?;
         }
         self.following.handle_rebind(Instant::now());
         self.seek(shared);

@@ -4,8 +4,8 @@ mod schedule;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,12 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
-use super::client::{Pass, Plan};
-use super::histogram::{Histogram, Percentiles};
-use super::lane::Lanes;
+use super::histogram::Percentiles;
+use super::load_path::SharedSockets;
+use super::moves::Roaming;
 use super::options::{Carrier, Options};
-use super::roam::{self, Roaming};
+use super::plan::{Load, Pass, Plan, Shared};
+use super::roam;
 use super::session::{Echoes, Session};
 use super::site::Site;
 use schedule::{arrive, churn, send};
@@ -30,67 +31,13 @@ use schedule::{arrive, churn, send};
 /// Threads that do the clients' work.
 pub(super) const THREADS: usize = 2;
 /// UDP sockets for ESP.
-const LANES: usize = 4;
-/// Reasons of failed clients that are kept; their number is not bounded.
-const MAX_REASONS: usize = 8;
+const SOCKETS: usize = 4;
 /// How often whoever waits looks around.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for clients that moved last.
 const RETURNING: Duration = Duration::from_secs(5);
 /// Longest wait for the connections to be closed.
 const CLOSING: Duration = Duration::from_secs(5);
-
-/// What all clients share.
-pub(super) struct Shared {
-    pub(super) plan: Plan,
-    pub(super) echoes: Arc<Echoes>,
-    endpoints: Vec<quinn::Endpoint>,
-    lanes: Arc<Lanes>,
-    passes: Vec<Pass>,
-    /// The share of clients that move.
-    roam: f64,
-    connect_times: Histogram,
-    visit_times: Histogram,
-    sessions: Mutex<Vec<Arc<Session>>>,
-    ended: AtomicU32,
-    visits_failed: AtomicU32,
-    reasons: Mutex<Vec<String>>,
-}
-
-impl Shared {
-    /// The endpoint on which a client connects.
-    pub(super) fn endpoint(&self, number: u32) -> &quinn::Endpoint {
-        &self.endpoints[number as usize % self.endpoints.len()]
-    }
-
-    /// The sockets by which ESP goes.
-    pub(super) fn lanes(&self) -> &Arc<Lanes> {
-        &self.lanes
-    }
-
-    fn roams(&self, number: u32) -> bool {
-        roam::is_roamer(number, self.roam)
-    }
-
-    /// A session has its address.
-    pub(super) fn note_connected(&self, after: Duration, session: &Arc<Session>) {
-        self.connect_times.note(after);
-        self.sessions().push(Arc::clone(session));
-    }
-
-    fn note_failed(&self, counter: &AtomicU32, reason: &anyhow::Error) {
-        counter.fetch_add(1, Ordering::Relaxed);
-        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = format!("{reason:#}");
-        if reasons.len() < MAX_REASONS && !reasons.contains(&reason) {
-            reasons.push(reason);
-        }
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The clients, and the threads they live in.
 pub(super) struct Generator {
@@ -100,14 +47,6 @@ pub(super) struct Generator {
     _serving: Vec<Task<io::Result<()>>>,
     shared: Arc<Shared>,
     runtime: Runtime,
-}
-
-/// Who sends how much.
-pub(super) struct Load {
-    /// Who sends, in turn.
-    pub(super) sessions: Vec<Arc<Session>>,
-    /// Echo requests per second of all together.
-    pub(super) rate: f64,
 }
 
 /// Clients that came and went.
@@ -150,30 +89,17 @@ impl Generator {
         };
         let sources = site.sources();
         // Its threads belong to the host whose thread starts them.
-        let (runtime, endpoints, lanes) = site.clients().run(move || {
+        let (runtime, endpoints, sockets) = site.clients().run(move || {
             let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
             let entered = runtime.enter();
             let open = |source: &Ipv4Addr| quic::client_endpoint(quic::bind(SocketAddr::from((*source, 0)), None)?);
             let endpoints = sources.iter().map(open).collect::<io::Result<Vec<_>>>()?;
-            let lanes = Arc::new(Lanes::bind(LANES, sources)?);
+            let sockets = Arc::new(SharedSockets::bind(SOCKETS, sources)?);
             drop(entered);
-            io::Result::Ok((runtime, endpoints, lanes))
+            io::Result::Ok((runtime, endpoints, sockets))
         })?;
-        let serving = (0..LANES).map(|at| on(&runtime, Arc::clone(&lanes).serve(at))).collect();
-        let shared = Shared {
-            plan,
-            echoes: Arc::new(Echoes::new()),
-            endpoints,
-            lanes,
-            passes,
-            roam: options.roam,
-            connect_times: Histogram::default(),
-            visit_times: Histogram::default(),
-            sessions: Mutex::default(),
-            ended: AtomicU32::new(0),
-            visits_failed: AtomicU32::new(0),
-            reasons: Mutex::default(),
-        };
+        let serving = (0..SOCKETS).map(|at| on(&runtime, Arc::clone(&sockets).serve(at))).collect();
+        let shared = Shared::new(plan, endpoints, sockets, passes, options.roam);
         Ok(Self { clients: Vec::new(), roaming: None, _serving: serving, shared: Arc::new(shared), runtime })
     }
 
@@ -319,8 +245,7 @@ impl Generator {
 
     /// Clients that could not connect or lost their tunnel, and why.
     pub(super) fn ended(&self) -> (u32, Vec<String>) {
-        let reasons = self.shared.reasons.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (self.shared.ended.load(Ordering::Relaxed), reasons)
+        (self.shared.ended.load(Ordering::Relaxed), self.shared.reasons())
     }
 
     /// How long clients took to connect, from the first datagram to the address.

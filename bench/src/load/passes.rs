@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 
-use super::client::Pass;
+use super::plan::Pass;
 
 /// Calls for tokens under way.
 const CALLS: usize = 8;

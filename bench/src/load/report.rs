@@ -10,8 +10,8 @@ use super::fairness::Fairness;
 use super::generator::{Generator, THREADS, Visits};
 use super::histogram::Percentiles;
 use super::meter::Phase;
+use super::moves::Roaming;
 use super::options::{Carrier, Login, Options};
-use super::roam::Roaming;
 use super::targets::{self, Burst, Limit, Seen, Sessions, Target};
 use crate::report::machine::{Machine, Program};
 
@@ -372,8 +372,8 @@ mod tests {
 
     use serde_json::Value;
 
+    use super::super::moves::Moves;
     use super::super::options::tests::parsed;
-    use super::super::roam::Moves;
     use super::*;
 
     /// Every part of a report is there.

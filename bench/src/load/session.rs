@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 
 use super::echo::{self, Mark};
 use super::histogram::Histogram;
-use super::lane::Way;
-use super::roam::Moves;
+use super::load_path::{LoadPath, Receive};
+use super::moves::Moves;
 
 /// Set in the sequence number of a request that only asks whether a client that moved is back.
 const SEEKING: u32 = 1 << 31;
@@ -50,7 +50,7 @@ impl Echoes {
 pub(super) struct Session {
     number: u32,
     carriers: Carriers,
-    way: Arc<Way>,
+    path: Arc<LoadPath<Self>>,
     echoes: Arc<Echoes>,
     address: OnceLock<Ipv4Addr>,
     sent: AtomicU32,
@@ -69,12 +69,12 @@ impl Carried for Session {
 
 impl Session {
     /// A session on a connection that has no address yet.
-    pub(super) fn new(number: u32, datagrams: Arc<Datagrams>, way: Arc<Way>, echoes: Arc<Echoes>) -> Self {
+    pub(super) fn new(number: u32, datagrams: Arc<Datagrams>, path: Arc<LoadPath<Self>>, echoes: Arc<Echoes>) -> Self {
         let none = AtomicU32::default;
         Self {
             number,
             carriers: Carriers::new(datagrams),
-            way,
+            path,
             echoes,
             address: OnceLock::new(),
             sent: none(),
@@ -91,8 +91,8 @@ impl Session {
     }
 
     /// Where its packets leave and arrive.
-    pub(super) fn way(&self) -> &Way {
-        &self.way
+    pub(super) fn path(&self) -> &LoadPath<Self> {
+        &self.path
     }
 
     /// Whether it is among those that send much.
@@ -112,7 +112,7 @@ impl Session {
 
     /// The client is elsewhere from now on, and away until it is answered there.
     pub(super) fn depart(&self) {
-        self.way.advance();
+        self.path.advance();
         self.echoes.moves.note_departure();
         self.away_since.store(self.echoes.now(), Ordering::Relaxed);
     }
@@ -170,13 +170,14 @@ impl Session {
         datagram[PREFIX_LEN..PREFIX_LEN + echo::LEN].copy_from_slice(packet);
         route.sa.reserve(1, echo::LEN)?.seal(&mut datagram, echo::LEN, NextHeader::Ipv4)?;
         self.carriers.note_sent();
-        self.way.send_sealed(route.to, &datagram).map_err(|_full| DropReason::SendFailed)?;
+        self.path.send_sealed(route.to, &datagram).map_err(|_full| DropReason::SendFailed)?;
         self.carriers.counters().count_tx(1, packet.len() as u64);
         Ok(())
     }
+}
 
-    /// Takes a packet that came through the tunnel.
-    pub(super) fn receive(&self, packet: &[u8]) {
+impl Receive for Session {
+    fn receive(&self, packet: &[u8]) {
         self.carriers.counters().count_rx(1, packet.len() as u64);
         let Some(mark) = echo::answer(packet).filter(|mark| mark.client == self.number) else { return };
         let now = self.echoes.now();

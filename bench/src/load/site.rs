@@ -11,9 +11,9 @@ use crate::report::machine::Program;
 use adit_lab::programs::Gateway;
 use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 
-use super::client::Pass;
 use super::options::{Login, Options};
 use super::passes;
+use super::plan::Pass;
 
 /// Networks from which clients come, as a gateway lets only so many strangers of one /24 in at once.
 const NETWORKS: u8 = 16;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::fairness::Fairness;
 use super::histogram::Percentiles;
+use super::moves::Roaming;
 use super::report::{Active, Churn, Echoes, Memory, Report};
-use super::roam::Roaming;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,9 +8,9 @@ use adit_program::task::{self, Task};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep_until;
 
-use super::{Load, Shared};
 use crate::load::client::{live, visit};
 use crate::load::histogram::{Histogram, Percentiles};
+use crate::load::plan::{Load, Shared};
 
 /// Packets sent before others get their turn.
 const BURST: u32 = 64;
