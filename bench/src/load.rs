@@ -1,9 +1,10 @@
 //! Thousands of clients in this one process, without TUN devices, and what their sessions cost a gateway.
 //!
 //! Each client makes a real handshake, logs in as a device of its own, opens a tunnel and, with the carrier `esp`,
-//! negotiates and proves that. Then all are idle for a while, and after that each sends echo requests to the gateway's inner
-//! address, which the kernel of the gateway's host answers. If wanted, some of them move to other addresses meanwhile, some send
-//! much, and at last clients come and go. They share a few UDP sockets, but for those that move, and two threads.
+//! negotiates and proves that. Then all are idle for a while, and after that each sends echo requests to the gateway's
+//! inner address, which the kernel of the gateway's host answers. If wanted, some of them move to other addresses
+//! meanwhile, some send much, and at last clients come and go. They share a few UDP sockets, but for those that move,
+//! and two threads.
 
 mod capacity;
 mod client;
@@ -60,9 +61,8 @@ const MOST: f64 = 0.8;
 /// Makes the load and reports; must be called while the process has a single thread.
 ///
 /// # Errors
-///
-/// Fails where the system permits no lab or not enough descriptors or memory, when interrupted, and, after the report, where a
-/// client could not connect or lost its tunnel.
+/// Fails where the system permits no lab or not enough descriptors or memory, when interrupted, and, after the report,
+/// where a client could not connect or lost its tunnel.
 pub fn run(options: &Options) -> Result<()> {
     options.check()?;
     limits::secure(options)?;

@@ -1,12 +1,14 @@
 //! The control socket: HTTP/1.1 and JSON over a Unix socket, with the peer's user id checked.
 //!
-//! Both binaries serve one for their verbs (`adit-server users`, `adit-client status`, …). A request's body and an answer's
-//! body are JSON values; a refusal is `{"error": "…"}` with a status of 400 or more.
+//! Both binaries serve one for their verbs (`adit-server users`, `adit-client status`, …). A request's body and an
+//! answer's body are JSON values; a refusal is `{"error": "…"}` with a status of 400 or more.
 
 mod client;
 mod server;
 
-use std::{fmt, future::Future, pin::Pin};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
 use serde_json::{Value, json};
 

@@ -19,7 +19,8 @@ use crate::udp;
 /// The only QUIC version we speak: 1 (RFC 9000).
 const VERSIONS: [u32; 1] = [1];
 
-/// Smallest UDP payload a path must carry, so that packets of 1280 bytes fit a datagram frame (RFC 9484 section 7.2.1: 1331 bytes).
+/// Smallest UDP payload a path must carry, so that packets of 1280 bytes fit a datagram frame (RFC 9484 section 7.2.1:
+/// 1331 bytes).
 const MIN_UDP_PAYLOAD: u16 = 1331;
 /// UDP payload that is tried at once; discovery raises it.
 const INITIAL_UDP_PAYLOAD: u16 = 1350;
@@ -28,20 +29,21 @@ const LARGEST_UDP_PAYLOAD: u16 = 1472;
 
 /// Silence after which a connection is given up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// When a client pings after nothing has come: keeps NAT bindings alive, which may be lost after 30 s (RFC 9000 section 10.1.2). It is
-/// most of what idle clients cost their gateway.
+/// When a client pings after nothing has come: keeps NAT bindings alive, which may be lost after 30 s (RFC 9000 section
+/// 10.1.2). It is most of what idle clients cost their gateway.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Datagrams that wait in a connection to be sent, in bytes: enough for the few batches its driver sends at once. More wait in front of
-/// it (`carrier::quic`).
+/// Datagrams that wait in a connection to be sent, in bytes: enough for the few batches its driver sends at once. More
+/// wait in front of it (`carrier::quic`).
 const DATAGRAM_SEND_BUFFER: usize = 64 * 1024;
-/// Received datagrams that wait to be read, in bytes; the oldest give way. The driver may bring many before the reader has its turn:
-/// with 256 KiB one TCP stream lost a thousand packets a second here.
+/// Received datagrams that wait to be read, in bytes; the oldest give way. The driver may bring many before the reader
+/// has its turn, so this is what one fast stream delivers meanwhile.
 const DATAGRAM_RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Flow-control windows, in bytes. Streams carry only requests and capsules.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Streams a peer may have open: its control and QPACK streams and a little grease; one session and an enrolment or renewal.
+/// Streams a peer may have open: its control and QPACK streams and a little grease; one session and an enrolment or
+/// renewal.
 const UNI_STREAMS: u32 = 8;
 const BIDI_STREAMS: u32 = 4;
 
@@ -63,7 +65,8 @@ pub struct EndpointKeys {
 
 /// Opens the gateway's endpoint on a bound socket.
 ///
-/// Errors: what the socket refuses; `InvalidInput` if `tls` has no TLS 1.3 suite QUIC can use.
+/// # Errors
+/// What the socket refuses; `InvalidInput` if `tls` has no TLS 1.3 suite QUIC can use.
 pub fn server_endpoint(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, keys: &EndpointKeys) -> io::Result<Endpoint> {
     let mut config = endpoint_config(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &keys.reset)));
     let connection_id_key = keys.connection_id;
@@ -80,7 +83,10 @@ pub fn server_endpoint(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, keys: 
     Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))
 }
 
-/// Opens a client's endpoint on a bound socket; `client_config` makes what it connects with.
+/// Opens a client's endpoint on a bound socket; [`client_config`] makes what it connects with.
+///
+/// # Errors
+/// What the socket refuses, or a system without randomness.
 pub fn client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
     let mut reset_key = [0; 32];
     aws_lc_rs::rand::fill(&mut reset_key).map_err(|_| io::Error::other("the system gives no random numbers"))?;
@@ -89,6 +95,9 @@ pub fn client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
 }
 
 /// Makes the QUIC settings of a client from its TLS settings.
+///
+/// # Errors
+/// `InvalidInput` if `tls` has no TLS 1.3 suite QUIC can use.
 pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig> {
     let crypto = QuicClientConfig::try_from(tls).map_err(no_suite)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
@@ -101,6 +110,9 @@ pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig>
 /// Binds a UDP socket with large buffers; `mark` sets SO_MARK, so that policy routing can tell it apart.
 ///
 /// An IPv6 wildcard address takes IPv4 as well.
+///
+/// # Errors
+/// What the system refuses.
 pub fn bind(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     let socket = udp::open(address, mark)?;
     udp::size_buffers(&socket)?;

@@ -28,7 +28,8 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(chosen)
 }
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4), which pins its key; `None` if it is no certificate.
+/// SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4), which pins its key; `None` if it is no
+/// certificate.
 pub fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let hash = digest::digest(&digest::SHA256, parsed.tbs_certificate.subject_pki.raw);
@@ -43,11 +44,17 @@ pub struct ServerIdentity {
 
 impl ServerIdentity {
     /// Holds a certificate chain (leaf first, authority last) and the leaf's key.
+    ///
+    /// # Errors
+    /// If they do not belong together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
         Ok(Self { current: ArcSwap::from_pointee(CertifiedKey::from_der(chain, key, &crypto_provider())?) })
     }
 
     /// Replaces the certificate for handshakes to come.
+    ///
+    /// # Errors
+    /// If chain and key do not belong together; the former ones stay.
     pub fn renew(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
         self.current.store(Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider())?));
         Ok(())
@@ -60,7 +67,11 @@ impl ResolvesServerCert for ServerIdentity {
     }
 }
 
-/// TLS of the gateway. A client may show a certificate of `authority` or none; one of any other authority ends the handshake.
+/// TLS of the gateway. A client may show a certificate of `authority` or none; one of any other authority ends the
+/// handshake.
+///
+/// # Errors
+/// If the authority is no certificate.
 pub fn server_config(
     identity: Arc<ServerIdentity>,
     authority: &CertificateDer<'static>,
@@ -79,6 +90,9 @@ pub fn server_config(
 }
 
 /// TLS of a client that knows its gateway's authority. `certificate` is its own chain and key, if it has one.
+///
+/// # Errors
+/// If the authority is no certificate, or chain and key do not belong together.
 pub fn client_config(
     authority: &CertificateDer<'static>,
     certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
@@ -96,6 +110,9 @@ pub fn client_config(
 /// TLS of a client that knows only the hash of its gateway's authority, from an invite.
 ///
 /// The authority itself must be in the chain the gateway shows; the rest is verified as usual with it as the only root.
+///
+/// # Errors
+/// If the library takes none of the protocol versions.
 pub fn pinned_client_config(pin: [u8; 32]) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -30,8 +30,8 @@ impl Trial {
     }
 }
 
-/// Doubles the rate until it is too high, and then halves the distance until neighbours are close; `None` if not even the first is
-/// good.
+/// Doubles the rate until it is too high, and then halves the distance until neighbours are close; `None` if not even
+/// the first is good.
 ///
 /// # Errors
 /// Where a trial fails.

@@ -1,5 +1,5 @@
-//! The life of one client: it connects, logs in, opens a tunnel, keeps ESP going and moves when it is told to, until it is
-//! dropped; or it only looks in.
+//! The life of one client: it connects, logs in, opens a tunnel, keeps ESP going and moves when it is told to, until it
+//! is dropped; or it only looks in.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

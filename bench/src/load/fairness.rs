@@ -7,8 +7,8 @@ use serde::Serialize;
 pub(super) struct Fairness {
     /// Clients that sent anything.
     pub(super) clients: usize,
-    /// Jain's index (RFC 5166 section 2.3) of what was delivered: 1 where all clients got the same share of their echoes
-    /// answered, 1 / clients where one got all.
+    /// Jain's index (RFC 5166 section 2.3) of what was delivered: 1 where all clients got the same share of their
+    /// echoes answered, 1 / clients where one got all.
     pub(super) jain: f64,
     /// Answers of the client with the smallest share of them.
     pub(super) lowest_answered: u32,

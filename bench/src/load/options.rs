@@ -58,7 +58,8 @@ pub struct Options {
     /// How often each of these moves.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
     pub(super) roam_every: Duration,
-    /// Let so many clients send at 80 % of the highest rate found, while the others keep to `--rate`; 0 leaves this out.
+    /// Let so many clients send at 80 % of the highest rate found, while the others keep to `--rate`; 0 leaves this
+    /// out.
     #[arg(long, default_value_t = 0, value_name = "CLIENTS")]
     pub(super) active: u32,
     /// At the end, let so many clients per second connect, log in, get one echo and leave.

@@ -20,7 +20,8 @@ const SCHEMA: &str = "adit-bench-load/1";
 
 /// Lateness (99 %) above which the generator did not keep to its plan, in milliseconds.
 const LATE: f64 = 20.0;
-/// Share of its threads' time above which the generator was busy, and share of all processors above which the machine was.
+/// Share of its threads' time above which the generator was busy, and share of all processors above which the machine
+/// was.
 const BUSY: f64 = 0.9;
 
 /// Everything about one run; fields are the keys of the JSON object.
@@ -101,7 +102,8 @@ pub(super) struct Echoes {
 pub(super) struct Active {
     /// How many.
     pub(super) clients: u32,
-    /// The highest rate found, in echo requests per second of all together; that of gateway and generator on one machine.
+    /// The highest rate found, in echo requests per second of all together; that of gateway and generator on one
+    /// machine.
     pub(super) capacity_per_second: f64,
     /// That at which they sent.
     pub(super) rate_per_second: f64,

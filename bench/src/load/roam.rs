@@ -1,5 +1,5 @@
-//! Clients that move: from one moment to the next their datagrams come from another address and port, and what is sent to the
-//! former ones is lost.
+//! Clients that move: from one moment to the next their datagrams come from another address and port, and what is sent
+//! to the former ones is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! What the load is doing now and how long it will still take, for whoever watches, and whether the user wants it to end.
+//! What the load is doing now and how long it will still take, for whoever watches, and whether the user wants it to
+//! end.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};

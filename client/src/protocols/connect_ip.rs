@@ -1,5 +1,5 @@
-//! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams, or by ESP where there is
-//! a TUN device and the gateway agrees.
+//! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams, or by
+//! ESP where there is a TUN device and the gateway agrees.
 
 mod control;
 mod data;
@@ -42,8 +42,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, authenticates and waits for the first network settings (the first event is always `Network`). Of `packets` only
-    /// the carriers matter until [`Self::attach`].
+    /// Connects, authenticates and waits for the first network settings (the first event is always `Network`). Of
+    /// `packets` only the carriers matter until [`Self::attach`].
     ///
     /// `timeout` bounds all of it; errors as [`ConnectError`] says.
     pub async fn open(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
@@ -59,7 +59,9 @@ impl Connection {
         let tunnel = control::request(&quic, target, esp).await?;
         let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id(), packets));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
-        let control = task::spawn(control::run(tunnel, quic.clone(), Arc::clone(&data), publish.clone()));
+        let span = tracing::debug_span!("session", gateway = %quic.remote_address());
+        let control = control::run(tunnel, quic.clone(), Arc::clone(&data), publish.clone());
+        let control = task::spawn(tracing::Instrument::instrument(control, span));
         let first = match events.recv().await {
             Some(ConnectionEvent::Closed(error)) => return Err(error),
             Some(event) => Some(event),

@@ -1,4 +1,5 @@
-//! Follows one tunnel until it ends: what comes on its stream, what its machine has to send, and the ESP carrier beside it.
+//! Follows one tunnel until it ends: what comes on its stream, what its machine has to send, and the ESP carrier beside
+//! it.
 //!
 //! Gateway, client and load generator differ only in what they do with an event. [`Following`] is what they share.
 
@@ -185,8 +186,9 @@ impl<M: Machine, S: Carried> Following<M, S> {
         &mut self.stream
     }
 
-    /// Has the peer show that it knows the connection, with the next step: content of no bytes is acknowledged, or answered
-    /// by a stateless reset if the peer restarted (RFC 9000 section 10.3). What waits to be sent does the same.
+    /// Has the peer show that it knows the connection, with the next step: content of no bytes is acknowledged, or
+    /// answered by a stateless reset if the peer restarted (RFC 9000 section 10.3). What waits to be sent does the
+    /// same.
     pub fn ask(&mut self) {
         if self.stream.is_flushed() {
             self.stream.queue_data(&[]);
@@ -210,8 +212,8 @@ impl<M: Machine, S: Carried> Following<M, S> {
         self.esp = None;
     }
 
-    /// Goes on until there is something for the owner. Cancel-safe: what was half sent or half told goes on with the next
-    /// step.
+    /// Goes on until there is something for the owner. Cancel-safe: what was half sent or half told goes on with the
+    /// next step.
     ///
     /// # Errors
     /// Why the tunnel cannot go on; it is to be dropped then.

@@ -1,20 +1,20 @@
 //! The calling end of the control socket.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use adit_program::task;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{StatusCode, client::conn::http1, header};
+use hyper::client::conn::http1;
+use hyper::{StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::MAX_ANSWER;
-use adit_program::task;
 
 /// How long a call may take from connecting to the last byte of its answer.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,32 +1,29 @@
 //! The serving end of the control socket.
 
-use std::{
-    convert::Infallible,
-    fs::{self, Permissions},
-    io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::UnixStream as BlockingUnixStream,
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use adit_program::task::{self, Task};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::Uid;
 use serde_json::Value;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::{Handler, MAX_BODY, Request, Response};
-use adit_program::task::{self, Task};
 
 /// Most connections at once; further ones wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -58,8 +55,8 @@ impl Drop for ControlServer {
 /// A socket left by a dead process is replaced.
 ///
 /// # Errors
-/// Fails with `AddrInUse` when another process listens there, with `AlreadyExists` when the path is not a socket, or as the
-/// file system has it.
+/// Fails with `AddrInUse` when another process listens there, with `AlreadyExists` when the path is not a socket, or as
+/// the file system has it.
 pub fn serve(path: &Path, handler: Arc<dyn Handler>) -> io::Result<ControlServer> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;

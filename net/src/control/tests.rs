@@ -1,18 +1,16 @@
-use std::{
-    fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-    sync::Barrier,
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Barrier;
+use tokio::time::timeout;
 
 use super::{Answer, CallError, Handler, MAX_BODY, Request, Response, call, serve};
 

@@ -2,6 +2,7 @@
 //!
 //! All decisions are `adit_proto::http::h3`'s; this module reads, writes and closes as it says.
 
+use adit_program::task::{self, Task};
 use adit_proto::http::fault::Fault;
 use adit_proto::http::field::Field;
 use adit_proto::http::h3::connection::{Connection as Machine, UniAction};
@@ -14,8 +15,6 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::sync::watch;
-
-use adit_program::task::{self, Task};
 
 use super::StreamError;
 

@@ -125,7 +125,8 @@ impl TunnelStream {
         }
     }
 
-    /// Acts on a fault with the error that this version of HTTP has for it: abandons the stream, or closes the connection.
+    /// Acts on a fault with the error that this version of HTTP has for it: abandons the stream, or closes the
+    /// connection.
     pub fn fail(&mut self, fault: Fault) -> StreamError {
         match self {
             Self::H3(stream) => stream.fail(fault),

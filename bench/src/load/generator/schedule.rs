@@ -37,7 +37,8 @@ pub(super) async fn arrive(shared: Arc<Shared>, rate: f64) -> (Vec<Task>, Percen
     (clients, lateness.percentiles())
 }
 
-/// Starts visits when they are due, each by the next client, and waits until the last have ended; says how many there were.
+/// Starts visits when they are due, each by the next client, and waits until the last have ended; says how many there
+/// were.
 pub(super) async fn churn(shared: Arc<Shared>, rate: f64, duration: Duration) -> (u32, Percentiles) {
     let (start, lateness) = (Instant::now(), Histogram::default());
     let mut visits = JoinSet::new();

@@ -126,7 +126,8 @@ enum Ended {
     Silent,
 }
 
-/// Follows the tunnel, and looks once a second whether the gateway lives and this host has moved, until one of that ends it.
+/// Follows the tunnel, and looks once a second whether the gateway lives and this host has moved, until one of that
+/// ends it.
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
     mut roaming: Option<Roaming>,
@@ -195,8 +196,8 @@ impl News {
         }
     }
 
-    /// Tells the network if it changed, and then how large packets may be if that changed: with the carrier, or with what it
-    /// found out about its path. Nothing while there is no address.
+    /// Tells the network if it changed, and then how large packets may be if that changed: with the carrier, or with
+    /// what it found out about its path. Nothing while there is no address.
     async fn tell(&mut self, data: &DataPath, events: &mpsc::Sender<ConnectionEvent>) {
         let has_changed = self.settings != self.drained_settings;
         if has_changed {

@@ -1,5 +1,5 @@
-//! The packet side of a connection. With a TUN device a worker moves packets, and one task hands over what comes by `quic`; for an
-//! embedder two tasks move batches between its packet source and `quic`.
+//! The packet side of a connection. With a TUN device a worker moves packets, and one task hands over what comes by
+//! `quic`; for an embedder two tasks move batches between its packet source and `quic`.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;

@@ -71,8 +71,8 @@ impl GatewayAccess {
     }
 }
 
-/// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before it, or as
-/// soon as that has failed (RFC 8305). All of it takes at most `timeout`.
+/// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before
+/// it, or as soon as that has failed (RFC 8305). All of it takes at most `timeout`.
 pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Dialled, ConnectError> {
     let &Endpoint { host, addresses, mark, ref tls, .. } = gateway;
     let config = quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?;
@@ -93,7 +93,8 @@ pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Di
                 Ok(Err(error)) => {
                     let mismatch = matches!(error, ConnectError::IdentityMismatch(_));
                     if mismatch {
-                        // An old address may be somebody else's by now: the others still get their chance, but a short one.
+                        // An old address may be somebody else's by now: the others still get their chance, but a short
+                        // one.
                         deadline = deadline.min(Instant::now() + LAST_CHANCE);
                     }
                     if mismatch || !matches!(last, ConnectError::IdentityMismatch(_)) {

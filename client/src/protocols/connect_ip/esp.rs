@@ -22,7 +22,8 @@ pub(super) struct Esp {
 }
 
 impl Esp {
-    /// Starts the first epoch, towards the address of the gateway; `None` if the gateway did not accept the offer of `machine`.
+    /// Starts the first epoch, towards the address of the gateway; `None` if the gateway did not accept the offer of
+    /// `machine`.
     pub(super) fn start(machine: &Client, stream: &TunnelStream, gateway: SocketAddr, data: &DataPath) -> Option<Self> {
         let (negotiated, workers) = (machine.esp()?, data.packets().workers()?);
         let policy = workers.esp()?.policy;

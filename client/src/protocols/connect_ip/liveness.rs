@@ -1,12 +1,14 @@
 //! Notices a gateway that has fallen silent or restarted, long before QUIC's idle timeout.
 //!
-//! QUIC pings when nothing has come for [`KEEP_ALIVE`]. Where QUIC carries the packets, the gateway is asked sooner; ESP has probes of
-//! its own, and has the gateway asked when one is not answered. QUIC repeats what is unanswered at doubling intervals only, so after
-//! an outage that may be many seconds too late; here it is asked every second, and then a new connection is made.
+//! QUIC pings when nothing has come for [`KEEP_ALIVE`]. Where QUIC carries the packets, the gateway is asked sooner;
+//! ESP has probes of its own, and has the gateway asked when one is not answered. QUIC repeats what is unanswered at
+//! doubling intervals only, so after an outage that may be many seconds too late; here it is asked every second, and
+//! then a new connection is made.
 
 use adit_net::quic::KEEP_ALIVE;
 
-/// Silent looks in a row, one a second, after which the gateway is asked whether it lives, while QUIC carries the packets.
+/// Silent looks in a row, one a second, after which the gateway is asked whether it lives, while QUIC carries the
+/// packets.
 const QUIET_LOOKS: u64 = 3;
 /// The same while ESP does: QUIC's own ping is to come first.
 const QUIET_LOOKS_BESIDE_ESP: u64 = KEEP_ALIVE.as_secs();
@@ -24,8 +26,8 @@ pub(super) enum Finding {
     Gone,
 }
 
-/// Watches the number of datagrams received. It counts looks instead of reading a clock: a process that was stopped for a while
-/// finds what came meanwhile only after its first look.
+/// Watches the number of datagrams received. It counts looks instead of reading a clock: a process that was stopped for
+/// a while finds what came meanwhile only after its first look.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     received: u64,
@@ -34,7 +36,8 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    /// Looks at the number of datagrams received by QUIC so far, once a second; `by_esp` says whether ESP carries the packets now.
+    /// Looks at the number of datagrams received by QUIC so far, once a second; `by_esp` says whether ESP carries the
+    /// packets now.
     pub(super) fn look(&mut self, received: u64, by_esp: bool) -> Finding {
         if received != self.received {
             *self = Self { received, ..Self::default() };
