@@ -81,7 +81,6 @@ impl PacketPath {
     }
 
     /// The TUN device's name.
-    #[must_use]
     pub fn link(&self) -> &str {
         self.tun.name()
     }

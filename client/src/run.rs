@@ -105,13 +105,11 @@ impl ClientSession {
     }
 
     /// A handle for asking and stopping the session from elsewhere.
-    #[must_use]
     pub fn handle(&self) -> SessionHandle {
         self.handle.clone()
     }
 
     /// State, network settings and MTU, at each change. Closed when the session has ended.
-    #[must_use]
     pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
         self.snapshots.clone()
     }

@@ -69,7 +69,6 @@ pub enum State {
 
 impl State {
     /// The state's name in status output.
-    #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Disconnected => "disconnected",
@@ -125,7 +124,6 @@ impl Obstacle {
     }
 
     /// The exit code of a program that ends for this reason.
-    #[must_use]
     pub fn exit(self) -> Exit {
         match self {
             Self::NoAnswer => Exit::Unreachable,
@@ -178,7 +176,6 @@ enum Waiting {
 
 impl LifeCycle {
     /// A disconnected machine. The first connection must come about within `patience`; `None` tries for ever.
-    #[must_use]
     pub fn new(patience: Option<Duration>, now: Instant) -> Self {
         Self {
             state: State::Disconnected,
@@ -194,19 +191,16 @@ impl LifeCycle {
     }
 
     /// The state now.
-    #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
     /// When the state was entered.
-    #[must_use]
     pub fn since(&self) -> Instant {
         self.since
     }
 
     /// Why the last attempt or connection ended; empty while connected.
-    #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -308,7 +302,6 @@ impl LifeCycle {
     }
 
     /// When [`Self::handle_timeout`] must be called.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = match self.waiting {
             Waiting::Nothing => None,

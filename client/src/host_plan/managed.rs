@@ -54,7 +54,6 @@ impl ManagedHost {
     /// Prepares to configure the host for the TUN device `link`; nothing is changed yet.
     ///
     /// `run` is the directory of lock files.
-    #[must_use]
     pub fn new(changes: HostChanges, link: &str, slot: Slot, run: &Path) -> Self {
         Self {
             changes,

@@ -92,19 +92,16 @@ impl HostPlan {
     }
 
     /// Whether names are resolved outside the gateway's care although everything else goes through it.
-    #[must_use]
     pub fn lacks_resolver(&self) -> bool {
         self.full_tunnel && self.dns.is_none()
     }
 
     /// Whether this host's resolver asks through the tunnel, so that without it no name resolves.
-    #[must_use]
     pub fn takes_resolver(&self) -> bool {
         self.full_tunnel || self.dns.as_ref().is_some_and(|dns| dns.scope == DnsScope::All)
     }
 
     /// Whether the plan claims destinations of IPv6, or of IPv4.
-    #[must_use]
     pub fn claims_family(&self, ipv6: bool) -> bool {
         self.claims.iter().any(|claim| claim.prefix().addr().is_ipv6() == ipv6)
     }
@@ -112,7 +109,6 @@ impl HostPlan {
 
 impl Claim {
     /// The destinations.
-    #[must_use]
     pub fn prefix(&self) -> IpNet {
         match self {
             Self::Tunnel(prefix) | Self::Nowhere(prefix) => *prefix,

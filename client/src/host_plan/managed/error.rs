@@ -33,8 +33,7 @@ pub enum HostSetupError {
 
 impl HostSetupError {
     /// The error and its causes in one line.
-    #[must_use]
-    pub fn describe(&self) -> String {
+    fn describe(&self) -> String {
         match self {
             Self::Change(error) => describe(error),
             Self::Plan(_) | Self::SecondFullTunnel | Self::Lock(_) => with_causes(self),
@@ -42,8 +41,7 @@ impl HostSetupError {
     }
 
     /// Whether a permission or capability is missing.
-    #[must_use]
-    pub fn is_permission_denied(&self) -> bool {
+    fn is_permission_denied(&self) -> bool {
         match self {
             Self::Change(error) => error.is_permission_denied(),
             Self::Lock(error) => error.kind() == io::ErrorKind::PermissionDenied,
@@ -135,10 +133,19 @@ mod tests {
     }
 
     #[test]
-    fn missing_permission_has_its_exit_code() {
-        let error = HostSetupError::Change(system(io::ErrorKind::PermissionDenied));
-        assert!(error.is_permission_denied());
-        assert_eq!(error.failure().exit, Exit::Permission);
+    fn fault_says_how_a_session_goes_on_and_with_which_exit_code_it_ends() {
+        let gone = HostSetupError::Change(HostError::NoSuchLink { name: "adit0".into() });
+        let denied = HostSetupError::Change(system(io::ErrorKind::PermissionDenied));
+        let locked_out = HostSetupError::Lock(io::ErrorKind::PermissionDenied.into());
+        for (error, obstacle, exit) in [
+            (gone, Obstacle::DeviceGone, Exit::Other),
+            (denied, Obstacle::Permission, Exit::Permission),
+            (locked_out, Obstacle::Permission, Exit::Permission),
+            (HostSetupError::SecondFullTunnel, Obstacle::Local, Exit::Other),
+        ] {
+            let fault = HostFault::from(error);
+            assert_eq!((fault.obstacle, fault.failure.exit), (obstacle, exit), "{fault}");
+        }
     }
 
     #[test]

@@ -37,13 +37,11 @@ impl Slot {
     }
 
     /// Routing table of this client.
-    #[must_use]
     pub fn table(&self) -> u32 {
         MARK + self.number
     }
 
     /// Priority of this client's rules.
-    #[must_use]
     pub fn priority(&self, full_tunnel: bool) -> u32 {
         self.number + if full_tunnel { FULL_PRIORITY } else { SPLIT_PRIORITY }
     }
