@@ -127,6 +127,7 @@ async fn accompany(
             },
             state = next_state(&mut snapshots) => {
                 service::status(state.label());
+                // "Ready" is said once, when the first connection stands.
                 if state == State::Connected
                     && let Some(announce) = on_connected.take()
                     && let Some(status) = handle.status().await

@@ -62,6 +62,7 @@ fn describe(status: &Status) -> String {
     let since = status.since_seconds.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)));
     let since = since.map_or_else(String::new, |since| format!(" for {since}"));
     let mut lines = vec![format!("{}: {}{since}", status.name, status.state)];
+    // A row without a value is left out.
     let mut row = |label: &str, value: String| {
         if !value.is_empty() {
             lines.push(format!("  {label:<10} {value}"));
@@ -71,6 +72,7 @@ fn describe(status: &Status) -> String {
     for warning in &status.warnings {
         row("warning", warning.clone());
     }
+    // Where the tunnel leads to, and what this host has of it.
     row("gateway", status.gateway.clone());
     row("addresses", joined(&status.addresses));
     let unlisted = status.routes_total.saturating_sub(status.routes.len());
@@ -79,6 +81,7 @@ fn describe(status: &Status) -> String {
     row("dns", joined(&status.dns));
     row("device", device(status));
     row("carrier", carrier(status));
+    // Counters belong to a connection; without one there is nothing to count.
     if status.carrier.is_some() {
         let counters = status.counters;
         let reordered = match counters.rx_reordered {
