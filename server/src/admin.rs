@@ -6,10 +6,12 @@
 //! | GET | `/users` | | `{"users": […]}` |
 //! | GET | `/devices` | | `{"devices": […]}` |
 //! | GET | `/sessions` | | `{"sessions": […]}` |
-//! | GET | `/status` | | [`GatewayStatus`](crate::gateway::GatewayStatus) |
+//! | GET | `/status` | | [`GatewayStatus`] |
 //! | POST | `/invite` | [`InviteRequest`] | [`InviteAnswer`] |
 //! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
+
+mod live;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,9 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::gateway::LiveGateway;
 use crate::identity::Authority;
 use crate::store::{Store, StoreError, UserName};
+
+pub use live::{GatewayStatus, LiveGateway, SessionInfo};
 
 /// Longest life of an invite, whoever asks.
 pub const MAX_INVITE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -222,7 +225,6 @@ mod tests {
     use super::*;
     use crate::config::config_for_tests;
     use crate::directories::StateDir;
-    use crate::gateway::{GatewayStatus, SessionInfo};
 
     #[derive(Default)]
     struct Recorder {

@@ -17,14 +17,14 @@ use adit_proto::address_pool::AddressPool;
 use adit_proto::policy::DestinationPolicy;
 use ipnet::IpNet;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, LiveGateway};
 use crate::cleanup::host_failure;
 use crate::config::Config;
-use crate::connect_ip::FrontEnd;
-use crate::gateway::{Gateway, LiveGateway, restore_pool};
+use crate::core::gateway::{Gateway, restore_pool};
+use crate::core::router::Router;
+use crate::core::sessions::{Ending, Session, SessionTable};
+use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
-use crate::router::Router;
-use crate::session::{Ending, Session, SessionTable};
 use crate::state_files::StateFiles;
 use crate::store::Store;
 

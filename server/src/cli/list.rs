@@ -144,7 +144,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::gateway::{GatewayStatus, SessionInfo};
+    use crate::admin::{GatewayStatus, SessionInfo};
 
     fn session(carrier: &str, suite: Option<&str>) -> SessionInfo {
         SessionInfo {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_net::memory;
 
-use crate::session::SessionTable;
+use crate::core::sessions::SessionTable;
 
 /// How often the number of sessions is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use adit_proto::esp::suite::Suite;
 use adit_proto::http::field::value;
 use adit_proto::http::h3::error::Code;
 use adit_proto::http::h3::message::MessageEvent;
-use adit_server::gateway::LiveGateway;
+use adit_server::admin::LiveGateway;
 use bytes::Bytes;
 use ipnet::IpNet;
 

@@ -15,7 +15,7 @@ const NETWORK_V4: u8 = 24;
 const NETWORK_V6: u8 = 56;
 
 /// The connections on their way in.
-pub(super) struct Pending {
+pub(crate) struct Pending {
     limit: usize,
     counts: Mutex<Counts>,
 }
@@ -27,7 +27,7 @@ struct Counts {
 }
 
 /// Whether there is room for one more connection.
-pub(super) enum Room {
+pub(crate) enum Room {
     /// There is; the place is held until it is dropped.
     Free(Place),
     /// Only for a client that proves its address first.
@@ -37,19 +37,19 @@ pub(super) enum Room {
 }
 
 /// The place of one connection on its way in.
-pub(super) struct Place {
+pub(crate) struct Place {
     pending: Arc<Pending>,
     network: IpNet,
 }
 
 impl Pending {
     /// Makes room for `limit` connections in all.
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, counts: Mutex::default() })
     }
 
     /// Asks for a place for a client; `proven` says that its address is no forgery.
-    pub(super) fn room(self: &Arc<Self>, client: IpAddr, proven: bool) -> Room {
+    pub(crate) fn room(self: &Arc<Self>, client: IpAddr, proven: bool) -> Room {
         let network = network(client);
         let mut counts = self.counts();
         let from_network = counts.by_network.get(&network).copied().unwrap_or(0);

@@ -7,9 +7,10 @@ use adit_net::carrier::quic::{self, Datagrams};
 use adit_net::worker::Routing as _;
 use adit_proto::drop_reason::DropReason;
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 
-use crate::router::Router;
-use crate::session::Session;
+use crate::core::router::Router;
+use crate::core::sessions::Session;
 
 /// Datagrams taken from a connection at a time.
 const BATCH: usize = 64;
@@ -61,7 +62,7 @@ impl Inbound {
                 }
             }
             if let Some(tunnel) = &*tunnel {
-                router.from_client(&tunnel.session, &mut packets);
+                hand_over(&router, &tunnel.session, &mut packets);
             }
             drop(tunnel);
             if more {
@@ -77,6 +78,16 @@ impl Drop for Claim<'_> {
         self.0.close();
         self.0.claimed.store(false, Ordering::Release);
     }
+}
+
+/// Hands packets that came by a session's connection to the core, and empties `packets`.
+///
+/// A client sends by ESP while that passes, so packets that come another way cast doubt on it.
+pub(super) fn hand_over(router: &Router, session: &Session, packets: &mut Vec<Bytes>) {
+    if !packets.is_empty() {
+        session.carriers.note_doubt();
+    }
+    router.from_client(session, packets);
 }
 
 #[cfg(test)]

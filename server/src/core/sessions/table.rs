@@ -123,7 +123,7 @@ mod tests {
     use adit_proto::address_pool::Lease;
 
     use super::*;
-    use crate::session::{Connection, Ending};
+    use crate::core::sessions::{Connection, Ending};
     use crate::store::{Device, DeviceKind};
 
     impl Connection for Keeper {

@@ -12,7 +12,7 @@ use adit_proto::route_table::RouteTable;
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use crate::session::{Session, SessionTable};
+use crate::core::sessions::{Session, SessionTable};
 
 /// What may go where.
 pub struct Router {
@@ -47,11 +47,7 @@ impl Router {
     /// Takes packets that came from a client by its connection, checks each and gives those that may pass to the kernel. Empties
     /// `packets`.
     pub fn from_client(&self, session: &Session, packets: &mut Vec<Bytes>) {
-        let (carriers, counters) = (&session.carriers, session.carriers.counters());
-        if !packets.is_empty() {
-            // If `esp` is in use, why did they not come by it?
-            carriers.note_doubt();
-        }
+        let counters = session.carriers.counters();
         packets.retain(|packet| match self.admit_bytes(session, packet) {
             Ok(()) => true,
             Err(reason) => {

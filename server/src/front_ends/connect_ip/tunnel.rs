@@ -1,7 +1,7 @@
 //! One accepted tunnel: its session, its capsules and its ESP carrier, from the 200 to the end of the stream.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use adit_net::carrier::esp::key_exchange::ExchangeError;
 use adit_net::carrier::esp::{EspControl, EspError, EspSettings, EspSetup};
@@ -21,10 +21,12 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::FrontEnd;
-use super::request::{Context, Refused, refuse};
-use crate::gateway::{Gateway, OpenError};
-use crate::router::Router;
-use crate::session::Session;
+use super::answer::{FLUSH_DEADLINE, HttpRefusal, refuse, unread};
+use super::inbound::hand_over;
+use super::request::Context;
+use crate::core::gateway::{Gateway, OpenError};
+use crate::core::router::Router;
+use crate::core::sessions::Session;
 use crate::store::Device;
 
 /// Gives a session's addresses back when the tunnel ends, however it ends.
@@ -104,12 +106,12 @@ fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Ne
     EspControl::server(setup, Instant::now())
 }
 
-fn refusal(error: &OpenError) -> Refused {
+fn refusal(error: &OpenError) -> HttpRefusal {
     match error {
-        OpenError::Full => Refused { status: 503, reason: "the gateway has no room for another session" },
-        OpenError::Revoked => Refused { status: 403, reason: "this device was revoked" },
-        OpenError::NoAddress(_) => Refused { status: 503, reason: "the gateway has no free address" },
-        OpenError::Store(_) => Refused { status: 503, reason: "the gateway's store failed" },
+        OpenError::Full => HttpRefusal { status: 503, reason: "the gateway has no room for another session" },
+        OpenError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
+        OpenError::NoAddress(_) => HttpRefusal { status: 503, reason: "the gateway has no free address" },
+        OpenError::Store(_) => HttpRefusal { status: 503, reason: "the gateway's store failed" },
     }
 }
 
@@ -117,10 +119,6 @@ async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -
     let gateway = Arc::clone(&front_end.gateway);
     tokio::task::spawn_blocking(move || gateway.open_session(device, datagrams)).await.unwrap_or(Err(OpenError::Full))
 }
-
-/// How long a client may leave an answer or our capsules unread. Nothing else of a session is looked after meanwhile,
-/// so that is short of what ESP needs to notice a broken path.
-pub(super) const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Follows the client's capsules until the stream ends. The SAs of ESP end with it.
 async fn follow(
@@ -130,7 +128,7 @@ async fn follow(
 ) -> Result<(), StreamError> {
     loop {
         match following.step().await {
-            Ok(Step::Event(ServerEvent::Packet(packet))) => router.from_client(session, &mut vec![packet]),
+            Ok(Step::Event(ServerEvent::Packet(packet))) => hand_over(router, session, &mut vec![packet]),
             // There is no ESP carrier that the capsule could be for.
             Ok(Step::Event(ServerEvent::Esp(_)) | Step::Drained) => {}
             Ok(Step::Ended) => {
@@ -155,11 +153,6 @@ fn breach(error: &EspError) -> Fault {
             Fault::Internal("ESP failed")
         }
     }
-}
-
-/// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].
-pub(super) fn unread(stream: &mut TunnelStream) -> StreamError {
-    stream.fail(Fault::Excessive("the client does not read what it is told"))
 }
 
 #[cfg(test)]

@@ -4,41 +4,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::{H3Connection, close};
 use adit_program::task;
 use adit_proto::http::h3::error::Code;
 use adit_proto::role::Role;
-use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::FrontEnd;
 use super::inbound::Inbound;
-use super::pending::Place;
+use super::peer::Peer;
 use super::request::Context;
-use crate::identity::device_identity;
+use crate::core::admission::Place;
+use crate::core::sessions::{Connection, Ending};
 
 /// A connection must have finished its handshake after this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// A connection must have logged in or enrolled after this time, and must not be without a request for longer.
 const IDLE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Who is at the other end of a connection, as far as TLS knows.
-pub(super) enum Peer {
-    /// No certificate; may enrol or log in with a token.
-    Anonymous,
-    /// A device certificate of our authority: its device id and serial number.
-    Certificate { device: String, serial: String },
-    /// A certificate of our authority that names no device.
-    Nameless,
-}
-
 /// Serves a connection; `place` is given back once it has logged in or enrolled.
 pub(super) async fn serve(front_end: Arc<FrontEnd>, incoming: quinn::Incoming, place: Place) {
     let remote = incoming.remote_address();
     let Some(quic) = shake_hands(incoming, remote).await else { return };
-    let peer = Arc::new(peer_of(&quic));
+    let peer = Arc::new(Peer::of(&quic));
     let http = Arc::new(H3Connection::start(quic, Role::Server));
     let inbound = Arc::new(Inbound::default());
     // Reads from the start, so that nothing a stranger sends piles up.
@@ -92,19 +83,19 @@ async fn take_requests(
     }
 }
 
-/// Reads who TLS found at the other end.
-fn peer_of(quic: &quinn::Connection) -> Peer {
-    let Some(chain) =
-        quic.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-    else {
-        return Peer::Anonymous;
-    };
-    match chain.first().map(|certificate| device_identity(certificate)) {
-        None => Peer::Anonymous,
-        Some(Ok(identity)) => Peer::Certificate { device: identity.device, serial: identity.serial },
-        Some(Err(error)) => {
-            tracing::debug!(%error, "client certificate names no device");
-            Peer::Nameless
-        }
+impl Connection for Datagrams {
+    fn remote(&self) -> SocketAddr {
+        // A socket that takes both families maps IPv4 addresses into IPv6.
+        let remote = self.quic().remote_address();
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    fn close(&self, ending: Ending) {
+        let code = match ending {
+            // Tells the client that trying again is useless.
+            Ending::Revoked => Code::REQUEST_REJECTED,
+            Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
+        };
+        close(self.quic(), code, ending.reason());
     }
 }

@@ -7,22 +7,21 @@ use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
 use adit_proto::connect_ip::request::{ConnectIpRequest, HttpRequest, Incoming, Rejection, Request};
-use adit_proto::connect_ip::server::reject;
 use adit_proto::connect_ip::template::Target;
 use adit_proto::datagram::Prefix;
-use adit_proto::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH, Refusal};
+use adit_proto::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH};
 use adit_proto::http::field::Field;
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::packet::IPV6_MIN_MTU;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::FrontEnd;
-use super::connection::Peer;
+use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, refuse};
 use super::inbound::Inbound;
-use super::tunnel::{self, FLUSH_DEADLINE, unread};
+use super::peer::Peer;
+use super::tunnel;
 use crate::enroll;
 use crate::store::{AuthError, Device};
 
@@ -38,12 +37,6 @@ pub(super) struct Context {
     pub(super) inbound: Arc<Inbound>,
     /// Told once somebody has logged in.
     pub(super) logged_in: mpsc::Sender<()>,
-}
-
-/// Why a device is not let in: HTTP status and words for its user.
-pub(super) struct Refused {
-    pub(super) status: u16,
-    pub(super) reason: &'static str,
 }
 
 impl Context {
@@ -80,13 +73,13 @@ impl Context {
             return refuse(
                 &mut stream,
                 request,
-                &Refused { status: 409, reason: "this connection has a tunnel already" },
+                &HttpRefusal { status: 409, reason: "this connection has a tunnel already" },
             )
             .await;
         };
         if !self.takes_packets().await {
             let reason = "the client takes no QUIC datagrams with packets of 1280 bytes";
-            return refuse(&mut stream, request, &Refused { status: 400, reason }).await;
+            return refuse(&mut stream, request, &HttpRefusal { status: 400, reason }).await;
         }
         tunnel::run(self, stream, request, device).await
     }
@@ -106,7 +99,7 @@ impl Context {
     }
 
     /// Decides who the device is: its certificate, if it showed one, else its bearer token.
-    async fn authenticate(&self, authorization: Option<&str>) -> Result<Device, Refused> {
+    async fn authenticate(&self, authorization: Option<&str>) -> Result<Device, HttpRefusal> {
         let front_end = Arc::clone(&self.front_end);
         let peer = Arc::clone(&self.peer);
         let token = authorization.and_then(bearer_token).map(str::to_owned);
@@ -119,22 +112,22 @@ impl Context {
         match checked.await {
             Ok(Ok(device)) => Ok(device),
             Ok(Err(error)) => Err(self.refusal(&error)),
-            Err(_panicked) => Err(Refused { status: 500, reason: "internal error" }),
+            Err(_panicked) => Err(HttpRefusal { status: 500, reason: "internal error" }),
         }
     }
 
-    fn refusal(&self, error: &AuthError) -> Refused {
+    fn refusal(&self, error: &AuthError) -> HttpRefusal {
         let anonymous = matches!(*self.peer, Peer::Anonymous);
         match error {
             AuthError::Unknown if anonymous => {
-                Refused { status: 401, reason: "a device certificate or token is needed" }
+                HttpRefusal { status: 401, reason: "a device certificate or token is needed" }
             }
-            AuthError::Unknown => Refused { status: 403, reason: "this device is not known here" },
-            AuthError::Revoked => Refused { status: 403, reason: "this device was revoked" },
-            AuthError::Expired => Refused { status: 403, reason: "this device's certificate has expired" },
+            AuthError::Unknown => HttpRefusal { status: 403, reason: "this device is not known here" },
+            AuthError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
+            AuthError::Expired => HttpRefusal { status: 403, reason: "this device's certificate has expired" },
             AuthError::Store(error) => {
                 tracing::error!(%error, "a device could not be checked");
-                Refused { status: 503, reason: "the gateway's store failed" }
+                HttpRefusal { status: 503, reason: "the gateway's store failed" }
             }
         }
     }
@@ -170,7 +163,7 @@ impl Context {
         }
         let device = match self.authenticate(None).await {
             Ok(device) => device,
-            Err(Refused { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
+            Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
         };
         self.arrived();
         let Some(request) = read_json(stream).await? else {
@@ -183,17 +176,6 @@ impl Context {
         });
         answer_json(stream, renewed.await).await
     }
-}
-
-/// Refuses a tunnel. Private fields go only to a client that named a private extension; others never see one.
-pub(super) async fn refuse(
-    stream: &mut TunnelStream,
-    request: &ConnectIpRequest,
-    Refused { status, reason }: &Refused,
-) -> Result<(), StreamError> {
-    let challenge = (*status == 401).then(|| Field::new("www-authenticate", "Bearer"));
-    let reason = request.wants_dns.then(|| Field::new("adit-reason", *reason));
-    answer_status(stream, *status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
 }
 
 async fn first_headers(stream: &mut TunnelStream) -> Result<Vec<Field>, StreamError> {
@@ -214,48 +196,6 @@ async fn read_json<T: DeserializeOwned>(stream: &mut TunnelStream) -> Result<Opt
         Ok(body) => Ok(serde_json::from_slice(&body?).ok()),
         Err(_elapsed) => Err(stream.abandon_incomplete()),
     }
-}
-
-async fn answer_json<T: Serialize>(
-    stream: &mut TunnelStream,
-    outcome: Result<Result<T, (u16, Refusal)>, tokio::task::JoinError>,
-) -> Result<(), StreamError> {
-    match outcome {
-        Ok(Ok(answer)) => answer_body(stream, 200, &answer).await,
-        Ok(Err((status, refusal))) => answer_body(stream, status, &refusal).await,
-        Err(_panicked) => answer_refusal(stream, 500, "internal", "internal error").await,
-    }
-}
-
-async fn answer_refusal(stream: &mut TunnelStream, status: u16, code: &str, message: &str) -> Result<(), StreamError> {
-    answer_body(stream, status, &Refusal { code: code.to_owned(), message: message.to_owned() }).await
-}
-
-async fn answer_body<T: Serialize>(stream: &mut TunnelStream, status: u16, body: &T) -> Result<(), StreamError> {
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    let fields = [
-        Field::new(":status", status.to_string()),
-        Field::new("content-type", "application/json"),
-        Field::new("content-length", body.len().to_string()),
-    ];
-    answer(stream, &fields, &body).await
-}
-
-async fn answer_status(stream: &mut TunnelStream, status: u16, extra: &[Field]) -> Result<(), StreamError> {
-    answer(stream, &reject(status, extra), &[]).await
-}
-
-/// Answers and ends our side. A client that leaves the answer unread loses its request, which else would keep its
-/// connection for ever.
-async fn answer(stream: &mut TunnelStream, fields: &[Field], body: &[u8]) -> Result<(), StreamError> {
-    let sent = timeout(FLUSH_DEADLINE, async {
-        stream.send_headers(fields).await?;
-        if body.is_empty() { Ok(()) } else { stream.send_data(body).await }
-    })
-    .await;
-    sent.unwrap_or_else(|_elapsed| Err(unread(stream)))?;
-    stream.finish();
-    Ok(())
 }
 
 #[cfg(test)]

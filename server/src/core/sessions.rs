@@ -4,13 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_net::carrier::quic::Datagrams;
 use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
-use adit_proto::esp::suite::Suite;
 use adit_proto::policy::SourcePolicy;
 
-use crate::gateway::SessionInfo;
 use crate::store::Device;
 
 pub use table::SessionTable;
@@ -84,51 +81,10 @@ impl Session {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.lease.v4.map(IpAddr::V4).into_iter().chain(self.lease.v6.map(IpAddr::V6))
     }
-
-    /// The session as administrators see it.
-    pub fn info(&self, now: Instant) -> SessionInfo {
-        let traffic = self.carriers.counters().traffic();
-        SessionInfo {
-            session: self.id,
-            user: self.device.user.clone(),
-            device: self.device.id.clone(),
-            device_name: self.device.name.clone(),
-            addresses: self.addresses().collect(),
-            remote: self.connection.remote(),
-            carrier: self.carriers.name().to_owned(),
-            suite: self.carriers.suite().map(Suite::label).map(str::to_owned),
-            mtu: self.carriers.mtu(),
-            seconds: now.saturating_duration_since(self.since).as_secs(),
-            rx_packets: traffic.rx_packets,
-            rx_bytes: traffic.rx_bytes,
-            tx_packets: traffic.tx_packets,
-            tx_bytes: traffic.tx_bytes,
-            reordered: traffic.rx_reordered,
-            drops: traffic.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
-        }
-    }
 }
 
 impl Carried for Session {
     fn carriers(&self) -> &Carriers {
         &self.carriers
-    }
-}
-
-impl Connection for Datagrams {
-    fn remote(&self) -> SocketAddr {
-        // A socket that takes both families maps IPv4 addresses into IPv6.
-        let remote = self.quic().remote_address();
-        SocketAddr::new(remote.ip().to_canonical(), remote.port())
-    }
-
-    fn close(&self, ending: Ending) {
-        use adit_proto::http::h3::error::Code;
-        let code = match ending {
-            // Tells the client that trying again is useless.
-            Ending::Revoked => Code::REQUEST_REJECTED,
-            Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
-        };
-        adit_net::http::h3::close(self.quic(), code, ending.reason());
     }
 }

@@ -1,87 +1,16 @@
-//! The core of the gateway: opens and ends sessions, and answers for them to the administration. It knows no front-end.
+//! The core of the gateway: opens and ends sessions.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use adit_net::worker::Routing as _;
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig, PoolError};
-use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::router::Router;
-use crate::session::{Connection, Ending, Session, SessionTable};
+use crate::core::router::Router;
+use crate::core::sessions::{Connection, Ending, Session, SessionTable};
 use crate::store::{Device, Store, StoreError, StoredLease};
-
-/// One live session.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SessionInfo {
-    /// Number of the session, unique in this run of the gateway.
-    pub session: u64,
-    /// The user who owns the device.
-    pub user: String,
-    /// The device's id.
-    pub device: String,
-    /// The device's name, as it gave it at enrolment.
-    pub device_name: String,
-    /// Inner addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Outer address of the client.
-    pub remote: SocketAddr,
-    /// Carrier in use: `esp` or `quic`.
-    pub carrier: String,
-    /// Cipher suite of the carrier in use; only of `esp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suite: Option<String>,
-    /// Largest packet the carrier in use takes now, in bytes.
-    pub mtu: u16,
-    /// Seconds since the session began.
-    pub seconds: u64,
-    /// Packets and bytes received from the client.
-    pub rx_packets: u64,
-    /// See `rx_packets`.
-    pub rx_bytes: u64,
-    /// Packets and bytes sent to the client.
-    pub tx_packets: u64,
-    /// See `tx_packets`.
-    pub tx_bytes: u64,
-    /// Packets received from the client after one that it sent later, so reordered on the way: a client has one worker.
-    /// Only those that came by `esp` are noticed.
-    pub reordered: u64,
-    /// Dropped packets by reason (non-zero only).
-    pub drops: BTreeMap<String, u64>,
-}
-
-/// The gateway at a glance.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GatewayStatus {
-    /// Version of the program.
-    pub version: String,
-    /// Seconds since the gateway was ready.
-    pub uptime_seconds: u64,
-    /// Sockets it listens on.
-    pub listen: Vec<SocketAddr>,
-    /// The TUN device.
-    pub tun: String,
-    /// Threads that move packets.
-    pub workers: usize,
-    /// Live sessions.
-    pub sessions: usize,
-    /// Packets dropped before a session was known, by reason (non-zero only).
-    pub drops: BTreeMap<String, u64>,
-}
-
-/// What the administration may ask of a running gateway.
-pub trait LiveGateway: Send + Sync {
-    /// All live sessions.
-    fn sessions(&self) -> Vec<SessionInfo>;
-    /// The gateway at a glance.
-    fn status(&self) -> GatewayStatus;
-    /// Ends the sessions of a device; returns how many there were.
-    fn close_device(&self, device: &str) -> usize;
-}
 
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +87,21 @@ impl Gateway {
     /// The store.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The live sessions.
+    pub fn table(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    /// Sockets it listens on.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Where packets go.
@@ -239,34 +183,5 @@ impl Gateway {
 
     fn pool(&self) -> MutexGuard<'_, AddressPool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LiveGateway for Gateway {
-    fn sessions(&self) -> Vec<SessionInfo> {
-        let now = Instant::now();
-        self.sessions.all().iter().map(|session| session.info(now)).collect()
-    }
-
-    fn status(&self) -> GatewayStatus {
-        GatewayStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: self.since.elapsed().as_secs(),
-            listen: self.listen.clone(),
-            tun: self.router.tun_name().to_owned(),
-            workers: self.router.queues().len(),
-            sessions: self.sessions.len(),
-            drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
-        }
-    }
-
-    fn close_device(&self, device: &str) -> usize {
-        let Some(session) = self.sessions.of_device(device) else {
-            return 0;
-        };
-        // The packet path stops at once; the front-end's task notices the closed connection and ends the session.
-        self.end_session(&session);
-        session.close(Ending::Revoked);
-        1
     }
 }

@@ -1,5 +1,12 @@
 //! The CONNECT-IP front-end: accepts QUIC connections, authenticates them, and turns requests into sessions of the core.
 
+mod answer;
+mod connection;
+mod inbound;
+mod peer;
+mod request;
+mod tunnel;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,18 +18,11 @@ use ipnet::IpNet;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::core::admission::{Pending, Room};
+use crate::core::gateway::Gateway;
+use crate::core::sessions::Session;
 use crate::identity::Authority;
-use crate::session::Session;
 use crate::store::{AuthError, Device};
-
-mod connection;
-mod inbound;
-mod pending;
-mod request;
-mod tunnel;
-
-use pending::{Pending, Room};
 
 /// The front-end and what all its connections share.
 pub struct FrontEnd {

@@ -1,0 +1,132 @@
+//! A running gateway as administrators see it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use adit_net::worker::Routing as _;
+use adit_proto::esp::suite::Suite;
+use serde::{Deserialize, Serialize};
+
+use crate::core::gateway::Gateway;
+use crate::core::sessions::{Ending, Session};
+
+/// One live session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Number of the session, unique in this run of the gateway.
+    pub session: u64,
+    /// The user who owns the device.
+    pub user: String,
+    /// The device's id.
+    pub device: String,
+    /// The device's name, as it gave it at enrolment.
+    pub device_name: String,
+    /// Inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Outer address of the client.
+    pub remote: SocketAddr,
+    /// Carrier in use: `esp` or `quic`.
+    pub carrier: String,
+    /// Cipher suite of the carrier in use; only of `esp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// Largest packet the carrier in use takes now, in bytes.
+    pub mtu: u16,
+    /// Seconds since the session began.
+    pub seconds: u64,
+    /// Packets and bytes received from the client.
+    pub rx_packets: u64,
+    /// See `rx_packets`.
+    pub rx_bytes: u64,
+    /// Packets and bytes sent to the client.
+    pub tx_packets: u64,
+    /// See `tx_packets`.
+    pub tx_bytes: u64,
+    /// Packets received from the client after one that it sent later, so reordered on the way: a client has one worker.
+    /// Only those that came by `esp` are noticed.
+    pub reordered: u64,
+    /// Dropped packets by reason (non-zero only).
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// The gateway at a glance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Seconds since the gateway was ready.
+    pub uptime_seconds: u64,
+    /// Sockets it listens on.
+    pub listen: Vec<SocketAddr>,
+    /// The TUN device.
+    pub tun: String,
+    /// Threads that move packets.
+    pub workers: usize,
+    /// Live sessions.
+    pub sessions: usize,
+    /// Packets dropped before a session was known, by reason (non-zero only).
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What the administration may ask of a running gateway.
+pub trait LiveGateway: Send + Sync {
+    /// All live sessions.
+    fn sessions(&self) -> Vec<SessionInfo>;
+    /// The gateway at a glance.
+    fn status(&self) -> GatewayStatus;
+    /// Ends the sessions of a device; returns how many there were.
+    fn close_device(&self, device: &str) -> usize;
+}
+
+impl LiveGateway for Gateway {
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let now = Instant::now();
+        self.table().all().iter().map(|session| info(session, now)).collect()
+    }
+
+    fn status(&self) -> GatewayStatus {
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.uptime().as_secs(),
+            listen: self.listen().to_vec(),
+            tun: self.router().tun_name().to_owned(),
+            workers: self.router().queues().len(),
+            sessions: self.table().len(),
+            drops: self.router().counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
+        }
+    }
+
+    fn close_device(&self, device: &str) -> usize {
+        let Some(session) = self.table().of_device(device) else {
+            return 0;
+        };
+        // The packet path stops at once; the front-end's task notices the closed connection and ends the session.
+        self.end_session(&session);
+        session.close(Ending::Revoked);
+        1
+    }
+}
+
+/// The session as administrators see it.
+fn info(session: &Session, now: Instant) -> SessionInfo {
+    let traffic = session.carriers.counters().traffic();
+    SessionInfo {
+        session: session.id,
+        user: session.device.user.clone(),
+        device: session.device.id.clone(),
+        device_name: session.device.name.clone(),
+        addresses: session.addresses().collect(),
+        remote: session.connection.remote(),
+        carrier: session.carriers.name().to_owned(),
+        suite: session.carriers.suite().map(Suite::label).map(str::to_owned),
+        mtu: session.carriers.mtu(),
+        seconds: now.saturating_duration_since(session.since).as_secs(),
+        rx_packets: traffic.rx_packets,
+        rx_bytes: traffic.rx_bytes,
+        tx_packets: traffic.tx_packets,
+        tx_bytes: traffic.tx_bytes,
+        reordered: traffic.rx_reordered,
+        drops: traffic.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+    }
+}

@@ -1,0 +1,34 @@
+//! Who is at the other end of a connection.
+
+use rustls::pki_types::CertificateDer;
+
+use crate::identity::device_identity;
+
+/// Who is at the other end of a connection, as far as TLS knows.
+pub(super) enum Peer {
+    /// No certificate; may enrol or log in with a token.
+    Anonymous,
+    /// A device certificate of our authority: its device id and serial number.
+    Certificate { device: String, serial: String },
+    /// A certificate of our authority that names no device.
+    Nameless,
+}
+
+impl Peer {
+    /// Reads who TLS found at the other end.
+    pub(super) fn of(quic: &quinn::Connection) -> Self {
+        let Some(chain) =
+            quic.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        else {
+            return Self::Anonymous;
+        };
+        match chain.first().map(|certificate| device_identity(certificate)) {
+            None => Self::Anonymous,
+            Some(Ok(identity)) => Self::Certificate { device: identity.device, serial: identity.serial },
+            Some(Err(error)) => {
+                tracing::debug!(%error, "client certificate names no device");
+                Self::Nameless
+            }
+        }
+    }
+}
