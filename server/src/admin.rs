@@ -22,9 +22,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::accounts::UserName;
+use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::Config;
 use crate::identity::Authority;
-use crate::store::{Store, StoreError, UserName};
 
 pub use live::{GatewayStatus, LiveGateway, SessionInfo};
 

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
 use data_encoding::BASE64URL_NOPAD;
 
+use crate::accounts::sqlite::Store;
+use crate::accounts::{EnrollError, RenewError};
 use crate::config::Config;
 use crate::identity::{Authority, DeviceRequest, IdentityError};
-use crate::store::{EnrollError, RenewError, Store};
 
 /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. Whoever has no good
 /// invite costs the gateway one look-up.
@@ -117,10 +118,10 @@ mod tests {
     use rustls_pki_types::pem::PemObject;
 
     use super::*;
+    use crate::accounts::{AuthError, UserName};
     use crate::config::config_for_tests;
     use crate::directories::StateDir;
     use crate::identity::device_identity;
-    use crate::store::{AuthError, UserName};
 
     struct Gateway {
         _directory: tempfile::TempDir,

@@ -192,9 +192,9 @@ fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::sqlite::Store;
     use crate::config::{Config, Source};
     use crate::identity::Authority;
-    use crate::store::Store;
 
     fn wishes(directory: &Path) -> Wishes {
         Wishes {

@@ -1,5 +1,6 @@
-//! The Adit gateway: identity, store, the core with its sessions, front-ends and the admin socket.
+//! The Adit gateway: identity, accounts, the core with its sessions, front-ends and the admin socket.
 
+pub mod accounts;
 pub mod admin;
 pub mod cleanup;
 pub mod cli;
@@ -12,4 +13,3 @@ pub mod identity;
 pub mod init;
 pub mod run;
 pub mod state_files;
-pub mod store;

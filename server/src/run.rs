@@ -17,6 +17,7 @@ use adit_proto::address_pool::AddressPool;
 use adit_proto::policy::DestinationPolicy;
 use ipnet::IpNet;
 
+use crate::accounts::sqlite::Store;
 use crate::admin::{Admin, LiveGateway};
 use crate::cleanup::host_failure;
 use crate::config::Config;
@@ -26,7 +27,6 @@ use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
 use crate::state_files::StateFiles;
-use crate::store::Store;
 
 mod listen;
 mod memory;

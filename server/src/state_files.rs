@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use adit_net::quic::EndpointKeys;
 use adit_program::exit::{Exit, Failure};
 
+use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::{Config, ConfigError, Problem, Source, read};
 use crate::identity::{Authority, IdentityError, load_endpoint_keys};
-use crate::store::{Store, StoreError};
 
 /// The files of a state directory, opened.
 pub struct StateFiles {

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use adit_net::control;
+use adit_server::accounts::UserName;
+use adit_server::accounts::sqlite::Store;
 use adit_server::directories::StateDir;
 use adit_server::identity::{Authority, DeviceRequest};
-use adit_server::store::{Store, UserName};
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};

@@ -8,10 +8,10 @@ use adit_program::exit::{Exit, Failure};
 use serde_json::Value;
 
 use super::{now, small_runtime};
+use crate::accounts::sqlite::Store;
 use crate::admin::{Admin, Refused};
 use crate::config::Config;
 use crate::identity::Authority;
-use crate::store::Store;
 
 /// Asks the gateway, running or stopped.
 pub(super) fn ask(config: &Config, method: &str, path: &str, body: &Value) -> Result<Value, Failure> {

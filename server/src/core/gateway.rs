@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig, PoolError};
 
+use crate::accounts::sqlite::{Store, StoreError};
+use crate::accounts::{Device, StoreFault, StoredLease};
 use crate::config::Config;
 use crate::core::router::Router;
 use crate::core::sessions::{Connection, Ending, Session, SessionTable};
-use crate::store::{Device, Store, StoreError, StoredLease};
 
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub enum OpenError {
     NoAddress(#[from] PoolError),
     /// The store failed.
     #[error("the store failed")]
-    Store(#[from] StoreError),
+    Store(#[from] StoreFault),
 }
 
 /// The running gateway.
@@ -159,13 +160,13 @@ impl Gateway {
         let confirmed = match self.store.device(&session.device.id) {
             Ok(Some(device)) if device.revoked_at.is_none() => Ok(()),
             Ok(_) => Err(OpenError::Revoked),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(StoreFault::from(error).into()),
         };
         confirmed.inspect_err(|_| self.end_session(session))
     }
 
     fn lease(&self, pool: &mut AddressPool, device: &str, now: Instant) -> Result<Lease, OpenError> {
-        let stored = self.store.lease(device)?;
+        let stored = self.store.lease(device).map_err(StoreFault::from)?;
         let wanted = stored.as_ref().map(|stored| Lease { v4: stored.v4, v6: stored.v6 });
         let lease = pool.lease(device, wanted, now)?;
         if stored.as_ref().is_none_or(|stored| (stored.v4, stored.v6) != (lease.v4, lease.v6)) {
@@ -175,7 +176,7 @@ impl Gateway {
                 if self.sessions.of_device(device).is_none() {
                     pool.release(device, now);
                 }
-                return Err(error.into());
+                return Err(StoreFault::from(error).into());
             }
         }
         Ok(lease)

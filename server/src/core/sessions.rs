@@ -8,7 +8,7 @@ use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
 use adit_proto::policy::SourcePolicy;
 
-use crate::store::Device;
+use crate::accounts::Device;
 
 pub use table::SessionTable;
 

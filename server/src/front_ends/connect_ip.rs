@@ -17,12 +17,12 @@ use adit_proto::range::{RouteRange, from_prefixes};
 use ipnet::IpNet;
 use tokio::task::JoinSet;
 
+use crate::accounts::{AuthError, Device};
 use crate::config::Config;
 use crate::core::admission::{Pending, Room};
 use crate::core::gateway::Gateway;
 use crate::core::sessions::Session;
 use crate::identity::Authority;
-use crate::store::{AuthError, Device};
 
 /// The front-end and what all its connections share.
 pub struct FrontEnd {

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use adit_program::exit::{Exit, Failure};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::accounts::sqlite::Store;
 use crate::config::write_new;
 use crate::identity::{Authority, create_endpoint_keys};
-use crate::store::Store;
 
 use super::Places;
 

@@ -123,8 +123,8 @@ mod tests {
     use adit_proto::address_pool::Lease;
 
     use super::*;
+    use crate::accounts::{Device, DeviceKind};
     use crate::core::sessions::{Connection, Ending};
-    use crate::store::{Device, DeviceKind};
 
     impl Connection for Keeper {
         fn remote(&self) -> SocketAddr {

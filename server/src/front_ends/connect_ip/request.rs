@@ -22,8 +22,8 @@ use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, ref
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::tunnel;
+use crate::accounts::{AuthError, Device};
 use crate::enroll;
-use crate::store::{AuthError, Device};
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);

@@ -24,10 +24,10 @@ use super::FrontEnd;
 use super::answer::{FLUSH_DEADLINE, HttpRefusal, refuse, unread};
 use super::inbound::hand_over;
 use super::request::Context;
+use crate::accounts::Device;
 use crate::core::gateway::{Gateway, OpenError};
 use crate::core::router::Router;
 use crate::core::sessions::Session;
-use crate::store::Device;
 
 /// Gives a session's addresses back when the tunnel ends, however it ends.
 struct Opened {

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use adit_program::random::random;
 use rusqlite::{Transaction, params};
 
-use super::{Store, StoreError, UserName, sha256, unix};
+use super::{Store, StoreError, sha256, unix};
+use crate::accounts::UserName;
 
 impl Store {
     /// Makes a single-use invite for a user, who is created when needed; returns its code.

@@ -2,7 +2,12 @@
 //!
 //! Every write is one transaction, durable (WAL, `synchronous=FULL`) before the method returns.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod device;
+mod enroll;
+mod invite;
+mod lease;
+mod schema;
+
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -11,18 +16,9 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::random::NoRandomness;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::{AuthError, EnrollError, RenewError, StoreFault};
 use crate::config::{SecretError, open_secret, write_new};
 use crate::identity::sha256;
-
-mod device;
-mod enroll;
-mod invite;
-mod lease;
-mod name;
-mod schema;
-
-pub use enroll::Enrolled;
-pub use name::{NameError, UserName};
 
 /// The store of one gateway. All methods block for the time of a transaction and may be called from any thread.
 pub struct Store {
@@ -33,122 +29,6 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
     }
-}
-
-/// One device of a user.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Device {
-    /// The device's id, `dev-` and 16 characters.
-    pub id: String,
-    /// The user who owns it.
-    pub user: String,
-    /// What the device called itself, cleaned of control characters.
-    pub name: String,
-    /// How it proves who it is.
-    pub kind: DeviceKind,
-    /// Creation, in seconds of Unix time.
-    pub created_at: i64,
-    /// Revocation, in seconds of Unix time.
-    pub revoked_at: Option<i64>,
-}
-
-/// How a device proves who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceKind {
-    /// By a certificate of the gateway's authority.
-    Certificate,
-    /// By a bearer token, for standard CONNECT-IP clients.
-    Token,
-}
-
-/// A user and how many devices the user has.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct User {
-    /// The name.
-    pub name: String,
-    /// Devices that are not revoked.
-    pub devices: u32,
-    /// Invites that can still be used.
-    pub invites: u32,
-    /// Creation, in seconds of Unix time.
-    pub created_at: i64,
-}
-
-/// The addresses of one device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredLease {
-    /// The device.
-    pub device: String,
-    /// Its IPv4 address.
-    pub v4: Option<Ipv4Addr>,
-    /// Its IPv6 address.
-    pub v6: Option<Ipv6Addr>,
-    /// Whether an administrator fixed it.
-    pub is_static: bool,
-}
-
-/// What revoking did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revoked {
-    /// The devices that may not connect any longer.
-    pub devices: Vec<String>,
-    /// Unused invites that were withdrawn.
-    pub invites: u32,
-}
-
-/// Why a device is not let in.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// No such device, certificate or token.
-    #[error("unknown credential")]
-    Unknown,
-    /// The device or its certificate was revoked.
-    #[error("revoked credential")]
-    Revoked,
-    /// The certificate's time is over.
-    #[error("expired credential")]
-    Expired,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why an invite was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrollError<E: std::error::Error + 'static> {
-    /// No invite has this code.
-    #[error("unknown invite code")]
-    UnknownCode,
-    /// The invite was used before.
-    #[error("invite used before")]
-    UsedCode,
-    /// The invite's time is over.
-    #[error("invite expired")]
-    ExpiredCode,
-    /// The certificate could not be signed; the invite is still good.
-    #[error("sign certificate")]
-    Sign(#[source] E),
-    /// The store failed; the invite is still good.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a device gets no further certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum RenewError {
-    /// No device with certificates has this id.
-    #[error("unknown device")]
-    Unknown,
-    /// The device was revoked.
-    #[error("revoked device")]
-    Revoked,
-    /// As many certificates of the device are good as may be.
-    #[error("too many certificates")]
-    TooMany,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Why the store failed.
@@ -279,6 +159,30 @@ impl Store {
     }
 }
 
+impl From<StoreError> for StoreFault {
+    fn from(error: StoreError) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<StoreError> for AuthError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl<E: std::error::Error + 'static> From<StoreError> for EnrollError<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<StoreError> for RenewError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 impl StoreError {
     /// Whether the file is no store, and trying again mends nothing.
     fn is_wrong_file(&self) -> bool {
@@ -304,6 +208,7 @@ fn unix(time: SystemTime) -> i64 {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::UserName;
     use super::*;
 
     /// A store in a directory that lives as long as it.

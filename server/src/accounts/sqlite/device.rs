@@ -9,22 +9,12 @@ use subtle::ConstantTimeEq;
 
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
-use super::name::DEVICE_PREFIX;
-use super::{AuthError, Device, DeviceKind, Revoked, Store, StoreError, User, UserName, sha256, unix};
+use super::{Store, StoreError, sha256, unix};
+use crate::accounts::name::DEVICE_PREFIX;
+use crate::accounts::{AuthError, Device, DeviceKind, Revoked, User, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
 const TOKEN_PREFIX: &str = "adit_";
-
-impl DeviceKind {
-    /// The word in the store and in listings.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Certificate => "certificate",
-            Self::Token => "token",
-        }
-    }
-}
 
 impl Store {
     /// Admits a device whose identity TLS has proved: the certificate must be one this store knows, for this device, and

@@ -2,7 +2,8 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Store, StoreError, StoredLease};
+use super::{Store, StoreError};
+use crate::accounts::StoredLease;
 
 impl Store {
     /// Remembers the addresses of a device, durably. Whoever else had one of them without it being static forgets it.
@@ -64,9 +65,9 @@ fn lease_of(row: &Row<'_>) -> rusqlite::Result<StoredLease> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::UserName;
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
+    use crate::accounts::UserName;
 
     fn lease(device: &str, last: u8, is_static: bool) -> StoredLease {
         let v4 = Some([10, 77, 0, last].into());

@@ -7,18 +7,10 @@ use data_encoding::Specification;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
-use super::name::{DEVICE_PREFIX, clean_device_name};
-use super::{Device, DeviceKind, EnrollError, RenewError, Store, StoreError, sha256, unix};
+use super::{Store, StoreError, sha256, unix};
+use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
+use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError};
 use crate::identity::DeviceCertificate;
-
-/// A device just enrolled.
-#[derive(Debug, Clone)]
-pub struct Enrolled {
-    /// The device.
-    pub device: Device,
-    /// Its certificate.
-    pub certificate: DeviceCertificate,
-}
 
 /// Most certificates of one device that are good at a time. A client renews when two thirds of the present one's life are
 /// over, so two are usual; the others are for answers that were lost.
@@ -173,8 +165,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::tests::{Scratch, at, scratch};
-    use super::super::{AuthError, UserName};
     use super::*;
+    use crate::accounts::{AuthError, UserName};
 
     static SERIAL: AtomicU64 = AtomicU64::new(0);
 
