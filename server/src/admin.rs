@@ -205,7 +205,6 @@ fn store_refusal(error: StoreError) -> Refused {
         | StoreError::Secret(_)
         | StoreError::Create(_)
         | StoreError::TooNew { .. }
-        | StoreError::StaticLease
         | StoreError::Randomness(_)) => Refused { status: 503, message: other.to_string() },
     }
 }

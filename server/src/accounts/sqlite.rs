@@ -54,9 +54,6 @@ pub enum StoreError {
     /// Nothing of that name exists.
     #[error("{0}: no such user or device")]
     NotFound(String),
-    /// An administrator fixed the address for another device.
-    #[error("the address is reserved for another device")]
-    StaticLease,
     /// An id, an invite or a token needs a number that nobody can guess.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
@@ -129,10 +126,7 @@ impl Store {
                 error.to_string(),
                 "install the newer adit-server",
             ),
-            other @ (StoreError::Sqlite(_)
-            | StoreError::Create(_)
-            | StoreError::Randomness(_)
-            | StoreError::StaticLease) => {
+            other @ (StoreError::Sqlite(_) | StoreError::Create(_) | StoreError::Randomness(_)) => {
                 let (exit, next) = if other.is_wrong_file() {
                     (Exit::Usage, "restore the file from a backup")
                 } else {

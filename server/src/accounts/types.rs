@@ -1,7 +1,8 @@
 //! What accounts are made of, whatever keeps them.
 
 use std::error::Error;
-use std::net::{Ipv4Addr, Ipv6Addr};
+
+use adit_proto::address_pool::Lease;
 
 use crate::identity::DeviceCertificate;
 
@@ -56,17 +57,13 @@ pub struct User {
     pub created_at: i64,
 }
 
-/// The addresses of one device.
+/// The addresses kept for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredLease {
     /// The device.
     pub device: String,
-    /// Its IPv4 address.
-    pub v4: Option<Ipv4Addr>,
-    /// Its IPv6 address.
-    pub v6: Option<Ipv6Addr>,
-    /// Whether an administrator fixed it.
-    pub is_static: bool,
+    /// Its addresses.
+    pub lease: Lease,
 }
 
 /// What revoking did.

@@ -49,15 +49,10 @@ pub struct Gateway {
 pub fn restore_pool(config: &Config, store: &Store, now: Instant) -> Result<AddressPool, StoreError> {
     let mut pool =
         AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown });
-    for stored in store.leases()? {
-        let lease = Lease { v4: stored.v4, v6: stored.v6 };
-        let restored = if stored.is_static {
-            pool.reserve(&stored.device, &lease)
-        } else {
-            pool.lease(&stored.device, Some(lease), now).map(|_| pool.release(&stored.device, now))
-        };
-        if let Err(error) = restored {
-            tracing::debug!(%error, device = stored.device, "remembered address no longer fits the pools");
+    for StoredLease { device, lease } in store.leases()? {
+        match pool.lease(&device, Some(lease), now) {
+            Ok(_) => pool.release(&device, now),
+            Err(error) => tracing::debug!(%error, device, "remembered address no longer fits the pools"),
         }
     }
     Ok(pool)
@@ -166,18 +161,12 @@ impl Gateway {
     }
 
     fn lease(&self, pool: &mut AddressPool, device: &str, now: Instant) -> Result<Lease, OpenError> {
-        let stored = self.store.lease(device).map_err(StoreFault::from)?;
-        let wanted = stored.as_ref().map(|stored| Lease { v4: stored.v4, v6: stored.v6 });
-        let lease = pool.lease(device, wanted, now)?;
-        if stored.as_ref().is_none_or(|stored| (stored.v4, stored.v6) != (lease.v4, lease.v6)) {
-            let is_static = stored.is_some_and(|stored| stored.is_static);
-            let lease = StoredLease { device: device.to_owned(), v4: lease.v4, v6: lease.v6, is_static };
-            if let Err(error) = self.store.save_lease(&lease) {
-                if self.sessions.of_device(device).is_none() {
-                    pool.release(device, now);
-                }
-                return Err(StoreFault::from(error).into());
+        let lease = pool.lease(device, None, now)?;
+        if let Err(error) = self.store.save_lease(device, lease) {
+            if self.sessions.of_device(device).is_none() {
+                pool.release(device, now);
             }
+            return Err(StoreFault::from(error).into());
         }
         Ok(lease)
     }

@@ -1,29 +1,30 @@
 //! Addresses that stay with their devices.
 
+use adit_proto::address_pool::Lease;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Store, StoreError};
 use crate::accounts::StoredLease;
 
 impl Store {
-    /// Remembers the addresses of a device, durably. Whoever else had one of them without it being static forgets it.
+    /// Remembers the addresses of a device, durably. Whoever else had one of them forgets it. Where they are remembered
+    /// already, nothing is written.
     ///
     /// # Errors
-    /// The store failed, or a static lease of another device holds one of the addresses.
-    pub fn save_lease(&self, lease: &StoredLease) -> Result<(), StoreError> {
+    /// The store failed.
+    pub fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreError> {
+        if self.lease(device)? == Some(lease) {
+            return Ok(());
+        }
         let v4 = lease.v4.map(|address| address.to_string());
         let v6 = lease.v6.map(|address| address.to_string());
         self.write(|transaction| {
-            let others = "device <> ?1 AND (v4 = ?2 OR v6 = ?3)";
-            let sql = format!("SELECT EXISTS (SELECT 1 FROM leases WHERE is_static = 1 AND {others})");
-            if transaction.query_row(&sql, params![lease.device, v4, v6], |row| row.get(0))? {
-                return Err(StoreError::StaticLease);
-            }
-            transaction.execute(&format!("DELETE FROM leases WHERE {others}"), params![lease.device, v4, v6])?;
+            let forget = "DELETE FROM leases WHERE device <> ?1 AND (v4 = ?2 OR v6 = ?3)";
+            transaction.execute(forget, params![device, v4, v6])?;
             transaction.execute(
-                "INSERT INTO leases (device, v4, v6, is_static) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (device) DO UPDATE SET v4 = ?2, v6 = ?3, is_static = ?4",
-                params![lease.device, v4, v6, lease.is_static],
+                "INSERT INTO leases (device, v4, v6) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (device) DO UPDATE SET v4 = ?2, v6 = ?3",
+                params![device, v4, v6],
             )?;
             Ok(())
         })
@@ -33,19 +34,18 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub fn lease(&self, device: &str) -> Result<Option<StoredLease>, StoreError> {
-        let sql = "SELECT device, v4, v6, is_static FROM leases WHERE device = ?1";
-        Ok(self.lock().query_row(sql, [device], lease_of).optional()?)
+    pub fn lease(&self, device: &str) -> Result<Option<Lease>, StoreError> {
+        let sql = "SELECT device, v4, v6 FROM leases WHERE device = ?1";
+        Ok(self.lock().query_row(sql, [device], lease_of).optional()?.map(|stored| stored.lease))
     }
 
-    /// All remembered addresses, static ones first.
+    /// All remembered addresses.
     ///
     /// # Errors
     /// The store failed.
     pub fn leases(&self) -> Result<Vec<StoredLease>, StoreError> {
         let connection = self.lock();
-        let mut query =
-            connection.prepare("SELECT device, v4, v6, is_static FROM leases ORDER BY is_static DESC, device")?;
+        let mut query = connection.prepare("SELECT device, v4, v6 FROM leases ORDER BY device")?;
         let leases = query.query_map([], lease_of)?.collect::<Result<_, _>>()?;
         Ok(leases)
     }
@@ -55,12 +55,8 @@ impl Store {
 fn lease_of(row: &Row<'_>) -> rusqlite::Result<StoredLease> {
     let v4: Option<String> = row.get(1)?;
     let v6: Option<String> = row.get(2)?;
-    Ok(StoredLease {
-        device: row.get(0)?,
-        v4: v4.and_then(|text| text.parse().ok()),
-        v6: v6.and_then(|text| text.parse().ok()),
-        is_static: row.get(3)?,
-    })
+    let lease = Lease { v4: v4.and_then(|text| text.parse().ok()), v6: v6.and_then(|text| text.parse().ok()) };
+    Ok(StoredLease { device: row.get(0)?, lease })
 }
 
 #[cfg(test)]
@@ -69,9 +65,8 @@ mod tests {
     use super::*;
     use crate::accounts::UserName;
 
-    fn lease(device: &str, last: u8, is_static: bool) -> StoredLease {
-        let v4 = Some([10, 77, 0, last].into());
-        StoredLease { device: device.to_owned(), v4, v6: None, is_static }
+    fn lease(last: u8) -> Lease {
+        Lease { v4: Some([10, 77, 0, last].into()), v6: None }
     }
 
     fn two_devices(store: &Store) -> (String, String) {
@@ -83,9 +78,8 @@ mod tests {
     fn device_finds_its_addresses_again_until_it_is_revoked() {
         let Scratch { store, directory: _directory } = scratch();
         let (a, _) = two_devices(&store);
-        let mut wanted = lease(&a, 2, false);
-        wanted.v6 = Some("fd00::2".parse().unwrap());
-        store.save_lease(&wanted).unwrap();
+        let wanted = Lease { v6: Some("fd00::2".parse().unwrap()), ..lease(2) };
+        store.save_lease(&a, wanted).unwrap();
         assert_eq!(store.lease(&a).unwrap(), Some(wanted));
         store.revoke(&a, at(1)).unwrap();
         assert_eq!(store.lease(&a).unwrap(), None);
@@ -95,23 +89,26 @@ mod tests {
     fn address_is_remembered_for_one_device_only() {
         let Scratch { store, directory: _directory } = scratch();
         let (a, b) = two_devices(&store);
-        store.save_lease(&lease(&a, 2, false)).unwrap();
-        store.save_lease(&lease(&b, 2, false)).unwrap();
-        assert_eq!(store.leases().unwrap(), [lease(&b, 2, false)]);
+        store.save_lease(&a, lease(2)).unwrap();
+        store.save_lease(&b, lease(2)).unwrap();
+        assert_eq!(store.leases().unwrap(), [StoredLease { device: b, lease: lease(2) }]);
     }
 
     #[test]
-    fn static_address_is_not_taken_away() {
+    fn addresses_that_are_remembered_already_are_not_written_again() {
         let Scratch { store, directory: _directory } = scratch();
-        let (a, b) = two_devices(&store);
-        store.save_lease(&lease(&a, 2, true)).unwrap();
-        assert!(matches!(store.save_lease(&lease(&b, 2, false)), Err(StoreError::StaticLease)));
-        assert_eq!(store.lease(&b).unwrap(), None);
+        let (a, _) = two_devices(&store);
+        store.save_lease(&a, lease(2)).unwrap();
+        let changes = store.lock().total_changes();
+        store.save_lease(&a, lease(2)).unwrap();
+        assert_eq!(store.lock().total_changes(), changes);
+        store.save_lease(&a, lease(3)).unwrap();
+        assert!(store.lock().total_changes() > changes);
     }
 
     #[test]
     fn unknown_device_gets_no_lease() {
         let Scratch { store, directory: _directory } = scratch();
-        assert!(store.save_lease(&lease("dev-none", 2, false)).is_err());
+        assert!(store.save_lease("dev-none", lease(2)).is_err());
     }
 }

@@ -42,7 +42,6 @@ const MIGRATIONS: &[&str] = &["
         device TEXT NOT NULL PRIMARY KEY REFERENCES devices (id),
         v4 TEXT UNIQUE,
         v6 TEXT UNIQUE,
-        is_static INTEGER NOT NULL CHECK (is_static IN (0, 1)),
         CHECK (v4 IS NOT NULL OR v6 IS NOT NULL)
     ) STRICT, WITHOUT ROWID;
 "];
