@@ -5,7 +5,43 @@ pub mod sqlite;
 mod name;
 mod types;
 
+use std::time::SystemTime;
+
+use adit_proto::address_pool::Lease;
+
 pub use name::{NameError, UserName};
 pub use types::{
     AuthError, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease, User,
 };
+
+/// What the core asks of whatever keeps the accounts.
+///
+/// Every method blocks, perhaps until a disk has written. So none may be called on the runtime's threads, or while a lock
+/// is held that these threads take.
+pub trait Accounts: Send + Sync {
+    /// Admits a device whose identity TLS has proved: the certificate must be one that is known, for this device, and neither
+    /// may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    fn authenticate_certificate(&self, device: &str, serial: &str, now: SystemTime) -> Result<Device, AuthError>;
+
+    /// Admits a device by its bearer token.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    fn authenticate_token(&self, token: &str) -> Result<Device, AuthError>;
+
+    /// One device, revoked or not.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    fn device(&self, id: &str) -> Result<Option<Device>, StoreFault>;
+
+    /// Remembers the addresses of a device, durably. Whoever else had one of them forgets it. Where they are remembered
+    /// already, nothing is written.
+    ///
+    /// # Errors
+    /// The accounts could not be written.
+    fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreFault>;
+}

@@ -2,5 +2,9 @@
 
 pub(crate) mod admission;
 pub mod gateway;
+pub mod leases;
 pub mod router;
 pub mod sessions;
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ mod tests {
     use rustls_pki_types::pem::PemObject;
 
     use super::*;
-    use crate::accounts::{AuthError, UserName};
+    use crate::accounts::{Accounts as _, AuthError, UserName};
     use crate::config::config_for_tests;
     use crate::directories::StateDir;
     use crate::identity::device_identity;

@@ -1,15 +1,16 @@
 //! The core of the gateway: opens and ends sessions.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use adit_proto::address_pool::{AddressPool, Lease, PoolConfig, PoolError};
+use adit_proto::address_pool::{AddressPool, PoolConfig, PoolError};
 
 use crate::accounts::sqlite::{Store, StoreError};
-use crate::accounts::{Device, StoreFault, StoredLease};
+use crate::accounts::{Accounts as _, Device, StoreFault, StoredLease};
 use crate::config::Config;
+use crate::core::leases::Leases;
 use crate::core::router::Router;
 use crate::core::sessions::{Connection, Ending, Session, SessionTable};
 
@@ -33,11 +34,10 @@ pub enum OpenError {
 /// The running gateway.
 pub struct Gateway {
     store: Arc<Store>,
-    pool: Mutex<AddressPool>,
+    leases: Leases,
     sessions: Arc<SessionTable>,
     router: Arc<Router>,
     listen: Vec<SocketAddr>,
-    session_limit: usize,
     last_session: AtomicU64,
     since: Instant,
 }
@@ -69,12 +69,11 @@ impl Gateway {
         listen: Vec<SocketAddr>,
     ) -> Self {
         Self {
+            leases: Leases::new(Arc::<Store>::clone(&store), pool, config.limits.sessions),
             store,
-            pool: Mutex::new(pool),
             sessions,
             router,
             listen,
-            session_limit: config.limits.sessions,
             last_session: AtomicU64::new(0),
             since: Instant::now(),
         }
@@ -107,25 +106,21 @@ impl Gateway {
 
     /// Leases addresses to an authenticated device and opens its session; a session it already has is replaced.
     ///
-    /// Blocks for one transaction of the store.
+    /// Blocks for transactions of the store. The lease is durable before anybody hears of the session.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
-        let replaces = self.sessions.of_device(&device.id).is_some();
-        if !replaces && self.sessions.len() >= self.session_limit {
-            return Err(OpenError::Full);
-        }
         let now = Instant::now();
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
-        // Leasing and publishing are one step, so that the end of the replaced session cannot free the address in between.
-        let mut pool = self.pool();
-        let lease = self.lease(&mut pool, &device.id, now)?;
-        let session = Session::new(id, device, lease, connection, now);
-        let replaced = self.sessions.insert(Arc::clone(&session));
-        drop(pool);
-        if let Some(old) = replaced {
+        let claimant = device.id.clone();
+        let claim = self.leases.claim(&claimant, now)?;
+        claim.make_durable()?;
+        let session = Session::new(id, device, claim.lease(), connection, now);
+        claim.keep();
+        if let Some(old) = self.sessions.insert(Arc::clone(&session)) {
             old.close(Ending::Replaced);
+            self.leases.release(&old.device.id, now);
         }
         self.confirm(&session)?;
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
@@ -136,9 +131,8 @@ impl Gateway {
     /// Ends a session: nothing passes from now on, and its addresses rest before another device gets them.
     pub fn end_session(&self, session: &Session) {
         session.carriers.close();
-        let mut pool = self.pool();
         if self.sessions.remove(session) {
-            pool.release(&session.device.id, Instant::now());
+            self.leases.release(&session.device.id, Instant::now());
             tracing::info!(session = session.id, "session ended");
         }
     }
@@ -155,23 +149,8 @@ impl Gateway {
         let confirmed = match self.store.device(&session.device.id) {
             Ok(Some(device)) if device.revoked_at.is_none() => Ok(()),
             Ok(_) => Err(OpenError::Revoked),
-            Err(error) => Err(StoreFault::from(error).into()),
+            Err(error) => Err(error.into()),
         };
         confirmed.inspect_err(|_| self.end_session(session))
-    }
-
-    fn lease(&self, pool: &mut AddressPool, device: &str, now: Instant) -> Result<Lease, OpenError> {
-        let lease = pool.lease(device, None, now)?;
-        if let Err(error) = self.store.save_lease(device, lease) {
-            if self.sessions.of_device(device).is_none() {
-                pool.release(device, now);
-            }
-            return Err(StoreFault::from(error).into());
-        }
-        Ok(lease)
-    }
-
-    fn pool(&self) -> MutexGuard<'_, AddressPool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

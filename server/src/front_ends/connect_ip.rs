@@ -17,7 +17,7 @@ use adit_proto::range::{RouteRange, from_prefixes};
 use ipnet::IpNet;
 use tokio::task::JoinSet;
 
-use crate::accounts::{AuthError, Device};
+use crate::accounts::{Accounts as _, AuthError, Device};
 use crate::config::Config;
 use crate::core::admission::{Pending, Room};
 use crate::core::gateway::Gateway;

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use adit_program::random::random;
+use adit_proto::address_pool::Lease;
 use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use subtle::ConstantTimeEq;
@@ -11,18 +12,13 @@ use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
 use super::{Store, StoreError, sha256, unix};
 use crate::accounts::name::DEVICE_PREFIX;
-use crate::accounts::{AuthError, Device, DeviceKind, Revoked, User, UserName};
+use crate::accounts::{Accounts, AuthError, Device, DeviceKind, Revoked, StoreFault, User, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
 const TOKEN_PREFIX: &str = "adit_";
 
-impl Store {
-    /// Admits a device whose identity TLS has proved: the certificate must be one this store knows, for this device, and
-    /// neither may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
-    ///
-    /// # Errors
-    /// See [`AuthError`].
-    pub fn authenticate_certificate(&self, device: &str, serial: &str, now: SystemTime) -> Result<Device, AuthError> {
+impl Accounts for Store {
+    fn authenticate_certificate(&self, device: &str, serial: &str, now: SystemTime) -> Result<Device, AuthError> {
         let found: Option<(Device, i64, Option<i64>)> = self
             .lock()
             .prepare_cached(
@@ -44,11 +40,7 @@ impl Store {
         Ok(device)
     }
 
-    /// Admits a device by its bearer token.
-    ///
-    /// # Errors
-    /// See [`AuthError`].
-    pub fn authenticate_token(&self, token: &str) -> Result<Device, AuthError> {
+    fn authenticate_token(&self, token: &str) -> Result<Device, AuthError> {
         let hash = sha256(token.as_bytes());
         let found: Option<(Device, [u8; 32])> = self
             .lock()
@@ -66,6 +58,17 @@ impl Store {
         if device.revoked_at.is_some() { Err(AuthError::Revoked) } else { Ok(device) }
     }
 
+    fn device(&self, id: &str) -> Result<Option<Device>, StoreFault> {
+        let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
+        Ok(self.lock().query_row(sql, [id], device_of).optional().map_err(StoreError::from)?)
+    }
+
+    fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreFault> {
+        Ok(self.write_lease(device, lease)?)
+    }
+}
+
+impl Store {
     /// Makes a device that logs in with a bearer token, and returns it with the token, which is nowhere else.
     ///
     /// # Errors
@@ -89,15 +92,6 @@ impl Store {
             )?;
             Ok((device, token))
         })
-    }
-
-    /// One device, revoked or not.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn device(&self, id: &str) -> Result<Option<Device>, StoreError> {
-        let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
-        Ok(self.lock().query_row(sql, [id], device_of).optional()?)
     }
 
     /// All devices, by user and age.

@@ -166,7 +166,7 @@ mod tests {
 
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
-    use crate::accounts::{AuthError, UserName};
+    use crate::accounts::{Accounts as _, AuthError, UserName};
 
     static SERIAL: AtomicU64 = AtomicU64::new(0);
 

@@ -7,12 +7,8 @@ use super::{Store, StoreError};
 use crate::accounts::StoredLease;
 
 impl Store {
-    /// Remembers the addresses of a device, durably. Whoever else had one of them forgets it. Where they are remembered
-    /// already, nothing is written.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreError> {
+    /// Writes the addresses of a device, unless they are there, and takes them from whoever else had them.
+    pub(super) fn write_lease(&self, device: &str, lease: Lease) -> Result<(), StoreError> {
         if self.lease(device)? == Some(lease) {
             return Ok(());
         }
@@ -79,7 +75,7 @@ mod tests {
         let Scratch { store, directory: _directory } = scratch();
         let (a, _) = two_devices(&store);
         let wanted = Lease { v6: Some("fd00::2".parse().unwrap()), ..lease(2) };
-        store.save_lease(&a, wanted).unwrap();
+        store.write_lease(&a, wanted).unwrap();
         assert_eq!(store.lease(&a).unwrap(), Some(wanted));
         store.revoke(&a, at(1)).unwrap();
         assert_eq!(store.lease(&a).unwrap(), None);
@@ -89,8 +85,8 @@ mod tests {
     fn address_is_remembered_for_one_device_only() {
         let Scratch { store, directory: _directory } = scratch();
         let (a, b) = two_devices(&store);
-        store.save_lease(&a, lease(2)).unwrap();
-        store.save_lease(&b, lease(2)).unwrap();
+        store.write_lease(&a, lease(2)).unwrap();
+        store.write_lease(&b, lease(2)).unwrap();
         assert_eq!(store.leases().unwrap(), [StoredLease { device: b, lease: lease(2) }]);
     }
 
@@ -98,17 +94,17 @@ mod tests {
     fn addresses_that_are_remembered_already_are_not_written_again() {
         let Scratch { store, directory: _directory } = scratch();
         let (a, _) = two_devices(&store);
-        store.save_lease(&a, lease(2)).unwrap();
+        store.write_lease(&a, lease(2)).unwrap();
         let changes = store.lock().total_changes();
-        store.save_lease(&a, lease(2)).unwrap();
+        store.write_lease(&a, lease(2)).unwrap();
         assert_eq!(store.lock().total_changes(), changes);
-        store.save_lease(&a, lease(3)).unwrap();
+        store.write_lease(&a, lease(3)).unwrap();
         assert!(store.lock().total_changes() > changes);
     }
 
     #[test]
     fn unknown_device_gets_no_lease() {
         let Scratch { store, directory: _directory } = scratch();
-        assert!(store.save_lease("dev-none", lease(2)).is_err());
+        assert!(store.write_lease("dev-none", lease(2)).is_err());
     }
 }

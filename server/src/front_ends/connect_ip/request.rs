@@ -22,7 +22,7 @@ use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, ref
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::tunnel;
-use crate::accounts::{AuthError, Device};
+use crate::accounts::{Accounts as _, AuthError, Device};
 use crate::enroll;
 
 /// A whole request other than a tunnel must arrive within this time.

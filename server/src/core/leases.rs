@@ -1,0 +1,108 @@
+//! Which device holds which addresses, and how many devices there may be at a time.
+//!
+//! The book of it is in memory, behind a lock that is held for a look-up only, never while the accounts are written: a
+//! session that ends on a thread of the runtime waits for no disk. An address is taken in the book first, which decides
+//! whether there is room, then written, and given back if it could not be written.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use adit_proto::address_pool::{AddressPool, Lease};
+
+use super::gateway::OpenError;
+use crate::accounts::{Accounts, StoreFault};
+
+/// The leases of all devices.
+pub struct Leases {
+    accounts: Arc<dyn Accounts>,
+    book: Mutex<Book>,
+    /// Most devices that may hold addresses at a time.
+    limit: usize,
+}
+
+struct Book {
+    pool: AddressPool,
+    /// By device, how many sessions hold its addresses: two while one session replaces another, or two log in at once.
+    holders: HashMap<String, usize>,
+}
+
+/// Addresses that a session on its way holds. They are given back when this is dropped, unless they were kept.
+pub struct Claim<'a> {
+    leases: &'a Leases,
+    device: &'a str,
+    lease: Lease,
+    kept: bool,
+}
+
+impl Leases {
+    /// Leases addresses of `pool`, which knows what `accounts` remember, to `limit` devices at most.
+    pub fn new(accounts: Arc<dyn Accounts>, pool: AddressPool, limit: usize) -> Self {
+        Self { accounts, book: Mutex::new(Book { pool, holders: HashMap::new() }), limit }
+    }
+
+    /// Takes the addresses of a device for one more session.
+    ///
+    /// # Errors
+    /// [`OpenError::Full`] or [`OpenError::NoAddress`]; then nothing is taken.
+    pub fn claim<'a>(&'a self, device: &'a str, now: Instant) -> Result<Claim<'a>, OpenError> {
+        let mut book = self.book();
+        if !book.holders.contains_key(device) && book.holders.len() >= self.limit {
+            return Err(OpenError::Full);
+        }
+        let lease = book.pool.lease(device, None, now)?;
+        *book.holders.entry(device.to_owned()).or_default() += 1;
+        Ok(Claim { leases: self, device, lease, kept: false })
+    }
+
+    /// One session of a device has ended. With its last one the addresses rest, before another device gets them.
+    pub fn release(&self, device: &str, now: Instant) {
+        let mut book = self.book();
+        let sessions = book.holders.get_mut(device).expect("a session that ends has held its addresses until now");
+        *sessions -= 1;
+        if *sessions == 0 {
+            book.holders.remove(device);
+            book.pool.release(device, now);
+        }
+    }
+
+    /// How many devices hold addresses.
+    pub fn devices(&self) -> usize {
+        self.book().holders.len()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim<'_> {
+    /// The addresses.
+    pub fn lease(&self) -> Lease {
+        self.lease
+    }
+
+    /// Remembers the addresses for the device beyond a restart. Blocks until they are written.
+    ///
+    /// # Errors
+    /// They could not be written.
+    pub fn make_durable(&self) -> Result<(), StoreFault> {
+        self.leases.accounts.save_lease(self.device, self.lease)
+    }
+
+    /// From now on a session holds the addresses, whose end must [release](Leases::release) them.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.leases.release(self.device, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

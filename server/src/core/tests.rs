@@ -1,0 +1,145 @@
+//! Doubles of what the core stands on.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
+
+use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault};
+
+/// Longest wait for what only a lock held too long can keep from happening.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Accounts that know every device, and whose writing a test can hold up or make fail.
+#[derive(Default)]
+pub(super) struct FakeAccounts {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    leases: HashMap<String, Lease>,
+    /// Whoever comes to write waits.
+    held_up: bool,
+    /// How many wait.
+    waiting: usize,
+    /// Whose addresses cannot be written.
+    broken: Vec<String>,
+    revoked: Vec<String>,
+}
+
+impl FakeAccounts {
+    /// Holds up whoever writes from now on.
+    pub(super) fn hold_up(&self) {
+        self.state.lock().unwrap().held_up = true;
+    }
+
+    /// Waits until so many are held up.
+    pub(super) fn wait_for(&self, waiting: usize) {
+        let state = self.state.lock().unwrap();
+        let (_state, waited) =
+            self.changed.wait_timeout_while(state, PATIENCE, |state| state.waiting < waiting).unwrap();
+        assert!(!waited.timed_out(), "fewer than {waiting} came to write");
+    }
+
+    /// Lets everybody go on.
+    pub(super) fn go_on(&self) {
+        self.state.lock().unwrap().held_up = false;
+        self.changed.notify_all();
+    }
+
+    /// From now on the addresses of a device cannot be written.
+    pub(super) fn break_for(&self, device: &str) {
+        self.state.lock().unwrap().broken.push(device.to_owned());
+    }
+
+    /// Mends what [`Self::break_for`] broke.
+    pub(super) fn mend(&self) {
+        self.state.lock().unwrap().broken.clear();
+    }
+
+    /// Revokes a device.
+    pub(super) fn revoke(&self, device: &str) {
+        self.state.lock().unwrap().revoked.push(device.to_owned());
+    }
+
+    /// What is remembered for a device.
+    pub(super) fn remembered(&self, device: &str) -> Option<Lease> {
+        self.state.lock().unwrap().leases.get(device).copied()
+    }
+}
+
+impl Accounts for FakeAccounts {
+    fn authenticate_certificate(&self, _device: &str, _serial: &str, _now: SystemTime) -> Result<Device, AuthError> {
+        Err(AuthError::Unknown)
+    }
+
+    fn authenticate_token(&self, token: &str) -> Result<Device, AuthError> {
+        Ok(device(token))
+    }
+
+    fn device(&self, id: &str) -> Result<Option<Device>, StoreFault> {
+        let revoked = self.state.lock().unwrap().revoked.iter().any(|revoked| revoked == id);
+        Ok(Some(Device { revoked_at: revoked.then_some(1), ..device(id) }))
+    }
+
+    fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreFault> {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |state| state.held_up).unwrap();
+        state.waiting -= 1;
+        if state.broken.iter().any(|broken| broken == device) {
+            return Err(StoreFault::new(std::io::Error::other("no space left on device")));
+        }
+        state.leases.insert(device.to_owned(), lease);
+        Ok(())
+    }
+}
+
+/// A device with a token, which is its id.
+pub(super) fn device(id: &str) -> Device {
+    Device {
+        id: id.to_owned(),
+        user: "alice".to_owned(),
+        name: "laptop".to_owned(),
+        kind: DeviceKind::Token,
+        created_at: 0,
+        revoked_at: None,
+    }
+}
+
+/// A pool with five addresses for clients, which rest for no time.
+pub(super) fn pool() -> AddressPool {
+    AddressPool::new(PoolConfig { v4: "10.77.0.0/29".parse().ok(), v6: None, cooldown: Duration::ZERO })
+}
+
+/// How many addresses [`pool`] has for clients.
+pub(super) const POOL: usize = 5;
+
+/// An address of [`pool`].
+pub(super) fn address(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, host)
+}
+
+/// Runs `work` on a thread of its own, and gives what tells its result.
+pub(super) fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (tell, told): (SyncSender<T>, _) = mpsc::sync_channel(1);
+    thread::spawn(move || tell.send(work()));
+    told
+}
+
+/// The result of work that nothing may hold up.
+pub(super) fn result<T>(told: &Receiver<T>) -> T {
+    told.recv_timeout(PATIENCE).expect("it waits for the accounts, or has panicked")
+}
+
+/// Runs `work`, which must not wait for accounts that somebody is writing.
+pub(super) fn at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    result(&apart(work))
+}
