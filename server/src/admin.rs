@@ -27,7 +27,7 @@ use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::Config;
 use crate::identity::Authority;
 
-pub use live::{GatewayStatus, LiveGateway, SessionInfo};
+pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
 
 /// Longest life of an invite, whoever asks.
 pub const MAX_INVITE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);

@@ -1,10 +1,118 @@
-//! What the gateway is, whatever its clients speak: sessions, who may have one, and where packets go. It knows no front-end.
+//! The core: sessions, who may have one and on what terms, and where packets go. Front-ends know it; it knows no front-end.
+//!
+//! Three things stand apart, so that several gateways can one day share the first:
+//!
+//! - what is true for all: the [accounts](crate::accounts), and in [`leases`] which device holds which addresses;
+//! - what one process moves: its [table of sessions](sessions::SessionTable) and its [`router`];
+//! - what administrators see of it: [`admin::live`](crate::admin), which is not here.
+//!
+//! [`Core`] is all that a front-end asks: who somebody is, and a session for whom it knows. [`local::LocalCore`] answers in
+//! this process.
 
 pub(crate) mod admission;
-pub mod gateway;
+pub mod grant;
 pub mod leases;
+pub mod local;
+pub mod login;
+pub mod policy;
 pub mod router;
 pub mod sessions;
+pub mod totals;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use adit_proto::address_pool::PoolError;
+use tokio::sync::watch;
+
+use crate::accounts::StoreFault;
+use grant::Grant;
+use login::{Credential, Identity, LoginError};
+use sessions::{Connection, Ending, Session};
+
+/// An answer of the core, which may have to wait for the accounts.
+pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a front-end asks of the core. Its orders go the other way: to end by [`Connection::close`], which acts at once, and
+/// to change what a client was granted by [`Orders`].
+pub trait Core: Send + Sync {
+    /// Decides whose a credential is.
+    fn authenticate(self: Arc<Self>, credential: Credential) -> Reply<Result<Identity, LoginError>>;
+
+    /// Opens the session of somebody who has logged in; one that the device already has is replaced. The lease is durable
+    /// when this answers.
+    fn open(
+        self: Arc<Self>,
+        identity: Identity,
+        connection: Arc<dyn Connection>,
+    ) -> Reply<Result<OpenSession, OpenError>>;
+
+    /// Ends a session: nothing passes from now on, its traffic joins the totals, and its addresses rest before another
+    /// device gets them. Never waits for the accounts.
+    fn close(&self, session: &Session);
+}
+
+/// A session that a front-end serves; dropping this closes it.
+pub struct OpenSession {
+    core: Arc<dyn Core>,
+    /// The session.
+    pub session: Arc<Session>,
+    /// New grants for it.
+    pub orders: Orders,
+}
+
+/// Changes of what a client was granted. The newest counts; one that another has overtaken is never seen.
+pub struct Orders(watch::Receiver<Grant>);
+
+/// What the core tells whoever serves a session.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// The session has to end.
+    End(Ending),
+    /// It goes on, on these terms. Its addresses stay.
+    Terms(Arc<grant::Terms>),
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `limits.sessions` sessions are live.
+    #[error("the gateway has no room for another session")]
+    Full,
+    /// The device was revoked while it logged in.
+    #[error("this device was revoked")]
+    Revoked,
+    /// No address is free.
+    #[error("no address is free")]
+    NoAddress(#[from] PoolError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreFault),
+}
+
+impl OpenSession {
+    fn new(core: Arc<dyn Core>, session: Arc<Session>) -> Self {
+        let orders = Orders(session.grants());
+        Self { core, session, orders }
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.core.close(&self.session);
+    }
+}
+
+impl Orders {
+    /// Waits for a new grant. Cancel-safe.
+    pub async fn next(&mut self) -> Grant {
+        match self.0.changed().await {
+            Ok(()) => self.0.borrow_and_update().clone(),
+            // The session is gone, and whoever serves it hears that from its connection.
+            Err(_gone) => std::future::pending().await,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,87 +1,115 @@
 //! Enrolment and renewal of devices, as the gateway answers them.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::accounts::sqlite::Store;
 use crate::accounts::{EnrollError, RenewError};
-use crate::config::Config;
 use crate::identity::{Authority, DeviceRequest, IdentityError};
 
-/// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. Whoever has no good
-/// invite costs the gateway one look-up.
-///
-/// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
-///
-/// # Errors
-/// The HTTP status and body to answer with.
-pub fn enroll(
-    store: &Store,
-    authority: &Authority,
-    config: &Config,
-    request: &EnrollRequest,
-    now: SystemTime,
-) -> Result<EnrollResponse, (u16, Refusal)> {
-    let code = decode_code(&request.code).ok_or_else(unknown_invite)?;
-    store.check_invite(&code, now).map_err(|error| refuse_invite(&error))?;
-    let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
-    let sign = |device: &str, user: &str| authority.issue_device(&csr, device, user, config.certificate_lifetime, now);
-    let enrolled = store.enroll(&code, &request.device_name, now, sign).map_err(|error| refuse_invite(&error))?;
-    tracing::info!(device = enrolled.device.id, "device enrolled");
-    Ok(EnrollResponse {
-        user: enrolled.device.user,
-        device: enrolled.device.id,
-        certificate: enrolled.certificate.pem,
-        authority: authority.certificate_pem().to_owned(),
-    })
+/// Who enrols devices and renews their certificates.
+pub struct Enrollment {
+    store: Arc<Store>,
+    authority: Arc<Authority>,
+    certificate_lifetime: Duration,
 }
 
-/// Issues a fresh certificate to a device that has authenticated with its present one.
-///
-/// Refusals: 400 `bad_request`, 403 `device_revoked`, 429 `renewed_too_often`, 503 `unavailable`.
-///
-/// # Errors
-/// The HTTP status and body to answer with.
-pub fn renew(
-    store: &Store,
-    authority: &Authority,
-    config: &Config,
-    device: &str,
-    request: &RenewRequest,
-    now: SystemTime,
-) -> Result<RenewResponse, (u16, Refusal)> {
-    let user = store.check_renewal(device, now).map_err(|error| refuse_renewal(&error))?;
-    let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
-    let certificate = authority
-        .issue_device(&csr, device, &user, config.certificate_lifetime, now)
-        .map_err(|error| unavailable(&error))?;
-    store.renew(device, &certificate, now).map_err(|error| refuse_renewal(&error))?;
-    Ok(RenewResponse { certificate: certificate.pem })
+/// Why a device gets no certificate.
+#[derive(Debug, Clone)]
+pub struct EnrollRefusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Refusal,
+}
+
+impl Enrollment {
+    /// Enrols into `store` the devices that `authority` certifies for `certificate_lifetime`.
+    pub fn new(store: Arc<Store>, authority: Arc<Authority>, certificate_lifetime: Duration) -> Self {
+        Self { store, authority, certificate_lifetime }
+    }
+
+    /// Does the work, which blocks, where it keeps no thread of the runtime waiting.
+    ///
+    /// # Errors
+    /// What `work` refuses, or 500 `internal` if it panics.
+    pub async fn off_runtime<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, EnrollRefusal> + Send + 'static,
+    ) -> Result<T, EnrollRefusal> {
+        let enrollment = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&enrollment)).await;
+        done.unwrap_or_else(|_panicked| Err(refusal(500, "internal", "internal error")))
+    }
+
+    /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. Whoever has
+    /// no good invite costs the gateway one look-up. Blocks for transactions of the store.
+    ///
+    /// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn enroll(&self, request: &EnrollRequest, now: SystemTime) -> Result<EnrollResponse, EnrollRefusal> {
+        let code = decode_code(&request.code).ok_or_else(unknown_invite)?;
+        self.store.check_invite(&code, now).map_err(|error| refuse_invite(&error))?;
+        let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
+        let sign =
+            |device: &str, user: &str| self.authority.issue_device(&csr, device, user, self.certificate_lifetime, now);
+        let enrolled =
+            self.store.enroll(&code, &request.device_name, now, sign).map_err(|error| refuse_invite(&error))?;
+        tracing::info!("device enrolled");
+        tracing::debug!(device = enrolled.device.id, "device enrolled as");
+        Ok(EnrollResponse {
+            user: enrolled.device.user,
+            device: enrolled.device.id,
+            certificate: enrolled.certificate.pem,
+            authority: self.authority.certificate_pem().to_owned(),
+        })
+    }
+
+    /// Issues a fresh certificate to a device that has authenticated with its present one. Blocks for transactions of the
+    /// store.
+    ///
+    /// Refusals: 400 `bad_request`, 403 `device_revoked`, 429 `renewed_too_often`, 503 `unavailable`.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn renew(&self, device: &str, request: &RenewRequest, now: SystemTime) -> Result<RenewResponse, EnrollRefusal> {
+        let user = self.store.check_renewal(device, now).map_err(|error| refuse_renewal(&error))?;
+        let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
+        let certificate = self
+            .authority
+            .issue_device(&csr, device, &user, self.certificate_lifetime, now)
+            .map_err(|error| unavailable(&error))?;
+        self.store.renew(device, &certificate, now).map_err(|error| refuse_renewal(&error))?;
+        Ok(RenewResponse { certificate: certificate.pem })
+    }
 }
 
 fn decode_code(text: &str) -> Option<[u8; 16]> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
-fn refusal(status: u16, code: &str, message: impl Into<String>) -> (u16, Refusal) {
-    (status, Refusal { code: code.to_owned(), message: message.into() })
+fn refusal(status: u16, code: &str, message: impl Into<String>) -> EnrollRefusal {
+    EnrollRefusal { status, body: Refusal { code: code.to_owned(), message: message.into() } }
 }
 
-fn bad_request(error: &IdentityError) -> (u16, Refusal) {
+fn bad_request(error: &IdentityError) -> EnrollRefusal {
     refusal(400, "bad_request", error.to_string())
 }
 
-fn unknown_invite() -> (u16, Refusal) {
+fn unknown_invite() -> EnrollRefusal {
     refusal(403, "invite_unknown", "this gateway has no such invite; ask for a new one")
 }
 
-fn revoked_device() -> (u16, Refusal) {
+fn revoked_device() -> EnrollRefusal {
     refusal(403, "device_revoked", "this device may no longer connect; ask for a new invite")
 }
 
-fn refuse_renewal(error: &RenewError) -> (u16, Refusal) {
+fn refuse_renewal(error: &RenewError) -> EnrollRefusal {
     match error {
         RenewError::Unknown | RenewError::Revoked => revoked_device(),
         RenewError::TooMany => {
@@ -92,7 +120,7 @@ fn refuse_renewal(error: &RenewError) -> (u16, Refusal) {
     }
 }
 
-fn refuse_invite(error: &EnrollError<IdentityError>) -> (u16, Refusal) {
+fn refuse_invite(error: &EnrollError<IdentityError>) -> EnrollRefusal {
     match error {
         EnrollError::UnknownCode => unknown_invite(),
         EnrollError::UsedCode => refusal(410, "invite_used", "this invite was used before; ask for a new one"),
@@ -103,31 +131,26 @@ fn refuse_invite(error: &EnrollError<IdentityError>) -> (u16, Refusal) {
 }
 
 /// The gateway cannot answer now; the cause is for its own log.
-fn unavailable(error: &dyn std::error::Error) -> (u16, Refusal) {
+fn unavailable(error: &dyn std::error::Error) -> EnrollRefusal {
     tracing::warn!(error = error.to_string(), "enrolment failed");
     refusal(503, "unavailable", "the gateway cannot enrol devices now; try again later")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
     use rcgen::{CertificateParams, KeyPair};
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
 
     use super::*;
     use crate::accounts::{Accounts as _, AuthError, UserName};
-    use crate::config::config_for_tests;
     use crate::directories::StateDir;
     use crate::identity::device_identity;
 
     struct Gateway {
         _directory: tempfile::TempDir,
-        store: Store,
-        authority: Authority,
-        config: Config,
+        store: Arc<Store>,
+        enrollment: Enrollment,
     }
 
     fn now() -> SystemTime {
@@ -136,10 +159,10 @@ mod tests {
 
     fn gateway() -> Gateway {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::create(&directory.path().join("store.db")).unwrap();
-        let authority = Authority::create(&StateDir::new(directory.path()), now()).unwrap();
-        let config = config_for_tests(Path::new("/nowhere"));
-        Gateway { _directory: directory, store, authority, config }
+        let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
+        let authority = Arc::new(Authority::create(&StateDir::new(directory.path()), now()).unwrap());
+        let enrollment = Enrollment::new(Arc::clone(&store), authority, Duration::from_secs(3600));
+        Gateway { _directory: directory, store, enrollment }
     }
 
     fn csr() -> String {
@@ -154,14 +177,14 @@ mod tests {
 
         fn enroll(&self, code: &str, csr: &str, now: SystemTime) -> Result<EnrollResponse, String> {
             let request = EnrollRequest { code: code.into(), csr: csr.into(), device_name: "laptop".into() };
-            enroll(&self.store, &self.authority, &self.config, &request, now)
-                .map_err(|(status, refusal)| format!("{status} {}", refusal.code))
+            self.enrollment.enroll(&request, now).map_err(|refusal| format!("{} {}", refusal.status, refusal.body.code))
         }
 
         fn renew(&self, device: &str) -> Result<RenewResponse, String> {
             let request = RenewRequest { csr: csr() };
-            renew(&self.store, &self.authority, &self.config, device, &request, now())
-                .map_err(|(status, refusal)| format!("{status} {}", refusal.code))
+            self.enrollment
+                .renew(device, &request, now())
+                .map_err(|refusal| format!("{} {}", refusal.status, refusal.body.code))
         }
     }
 

@@ -14,16 +14,18 @@ use adit_program::service;
 use adit_program::signals::{Request, Signals};
 use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
-use adit_proto::policy::DestinationPolicy;
-use ipnet::IpNet;
 
+use crate::accounts::Accounts;
 use crate::accounts::sqlite::Store;
-use crate::admin::{Admin, LiveGateway};
+use crate::admin::{Admin, GatewayView, LiveGateway};
 use crate::cleanup::host_failure;
 use crate::config::Config;
-use crate::core::gateway::{Gateway, restore_pool};
+use crate::core::Core;
+use crate::core::grant::Terms;
+use crate::core::local::{LocalCore, restore_pool};
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
+use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
 use crate::state_files::StateFiles;
@@ -85,7 +87,8 @@ impl Loaded {
 
 /// The running parts; dropping them stops them.
 struct Running {
-    gateway: Arc<Gateway>,
+    core: Arc<LocalCore>,
+    view: Arc<GatewayView>,
     endpoints: Vec<quinn::Endpoint>,
     _admin: ControlServer,
     workers: Workers<Session>,
@@ -98,7 +101,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
     service::ready();
     tracing::info!("ready");
     let outcome = tokio::select! {
-        () = obey(&mut signals, &running.gateway) => Ok(()),
+        () = obey(&mut signals, &running.view) => Ok(()),
         error = running.workers.failed() => Err(worker_failure(&error)),
     };
     service::stopping();
@@ -110,16 +113,9 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
     let Loaded { config, store, authority, keys, identity, pool, sockets } = loaded;
     let own = pool.gateway();
-    let advertised = advertised(&config, &pool);
     let tun = network::set_up(&config, own, changes).await?;
     let sessions = Arc::<SessionTable>::default();
-    let destinations = DestinationPolicy {
-        pool_v4: config.pool.v4,
-        pool_v6: config.pool.v6,
-        gateway: own,
-        client_to_client: config.client_to_client,
-    };
-    let router = Arc::new(Router::new(tun, Arc::clone(&sessions), destinations, &advertised));
+    let router = Arc::new(Router::new(tun, Arc::clone(&sessions)));
     let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings)
         .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), ""))?;
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
@@ -132,26 +128,29 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), ""))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
-    let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, sessions, router, listen));
-    let admin =
-        Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), Arc::<Gateway>::clone(&gateway));
+    let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
+    let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
+    let core = Arc::new(LocalCore::new(accounts, pool, terms, limit, sessions));
+    let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen));
+    let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
+    let admin = Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), live);
     let admin = control::serve(&config.runtime_dir.socket(), Arc::new(admin)).map_err(|error| {
         let next = "stop the other gateway, or give this one another runtime_dir";
         Failure::new(Exit::Other, config.runtime_dir.socket().display().to_string(), error.to_string(), next)
     })?;
     let plane = Arc::clone(workers.handle());
-    let front_end =
-        FrontEnd::new(Arc::clone(&gateway), Arc::clone(&authority), Arc::clone(&config), &advertised, plane);
-    let front_end = Arc::new(front_end);
+    let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
+    let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
+    let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let mut tasks =
         vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store)), memory];
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
-    Ok(Running { gateway, endpoints, _admin: admin, workers, _tasks: tasks })
+    Ok(Running { core, view, endpoints, _admin: admin, workers, _tasks: tasks })
 }
 
 impl Running {
     async fn stop(self) {
-        self.gateway.close_all(Ending::Shutdown);
+        self.core.close_all(Ending::Shutdown);
         for endpoint in &self.endpoints {
             endpoint.close(quinn::VarInt::from_u32(0x100), Ending::Shutdown.reason().as_bytes());
         }
@@ -164,19 +163,6 @@ impl Running {
         // Their threads have ended when this returns: the host can be put back.
         drop(self.workers);
     }
-}
-
-/// Prefixes offered to clients: the configured routes, the gateway itself, and the other clients where they may be reached.
-fn advertised(config: &Config, pool: &AddressPool) -> Vec<IpNet> {
-    let own = pool.gateway();
-    let mut prefixes = config.routes.clone();
-    prefixes.extend(own.v4.map(|v4| IpNet::from(std::net::IpAddr::V4(v4))));
-    prefixes.extend(own.v6.map(|v6| IpNet::from(std::net::IpAddr::V6(v6))));
-    if config.client_to_client {
-        prefixes.extend(config.pool.v4.map(IpNet::V4));
-        prefixes.extend(config.pool.v6.map(IpNet::V6));
-    }
-    prefixes
 }
 
 async fn open_journal(config: &Config) -> Result<HostChanges, Failure> {
@@ -226,7 +212,7 @@ fn worker_failure(error: &std::io::Error) -> Failure {
 }
 
 /// Does what signals ask for, until one asks the gateway to stop.
-async fn obey(signals: &mut Signals, gateway: &Gateway) {
+async fn obey(signals: &mut Signals, gateway: &GatewayView) {
     loop {
         match signals.next().await {
             Request::Stop => return,
@@ -236,7 +222,7 @@ async fn obey(signals: &mut Signals, gateway: &Gateway) {
     }
 }
 
-fn log_statistics(gateway: &Gateway) {
+fn log_statistics(gateway: &GatewayView) {
     let status = gateway.status();
     tracing::info!(
         sessions = status.sessions,

@@ -11,8 +11,8 @@ use adit_net::http::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::http::h3::error::Code;
 use adit_server::admin::LiveGateway;
-use adit_server::core::gateway::OpenError;
 use adit_server::core::sessions::{Connection, Ending};
+use adit_server::core::{Core as _, OpenError};
 use bytes::Bytes;
 use quinn::ConnectionError;
 use world::{PATIENCE, World, ask, eventually, in_namespace, tunnel, tunnel_at};
@@ -21,6 +21,8 @@ use world::{PATIENCE, World, ask, eventually, in_namespace, tunnel, tunnel_at};
 mod device;
 #[path = "front_end/esp.rs"]
 mod esp;
+#[path = "front_end/terms.rs"]
+mod terms;
 #[path = "front_end/world.rs"]
 mod world;
 
@@ -267,7 +269,7 @@ fn device_revoked_between_login_and_session_gets_none() {
         let world = World::new().await;
         let (device, _) = world.token("alice");
         world.store.revoke(&device.id, SystemTime::now()).unwrap();
-        let opened = world.gateway.open_session(device, Arc::new(Nowhere::default()));
+        let opened = world.core.open_session(device, Arc::new(Nowhere::default()));
         assert!(matches!(opened, Err(OpenError::Revoked)));
         assert!(world.sessions.is_empty());
     });
@@ -283,14 +285,14 @@ fn address_of_a_device_stays_its_own_over_a_replacement() {
         })
         .await;
         let (alice, _) = world.token("alice");
-        let old = world.gateway.open_session(alice.clone(), Arc::new(Nowhere::default())).unwrap();
-        let new = world.gateway.open_session(alice, Arc::new(Nowhere::default())).unwrap();
-        world.gateway.end_session(&old);
+        let old = world.core.open_session(alice.clone(), Arc::new(Nowhere::default())).unwrap();
+        let new = world.core.open_session(alice, Arc::new(Nowhere::default())).unwrap();
+        world.core.close(&old);
         assert_eq!(new.lease, old.lease);
         // A /29 has five addresses for clients: four are left for others, none of them alice's.
         let others: Vec<_> = (0..5)
             .map(|number| {
-                world.gateway.open_session(world.token(&format!("user{number}")).0, Arc::new(Nowhere::default()))
+                world.core.open_session(world.token(&format!("user{number}")).0, Arc::new(Nowhere::default()))
             })
             .collect();
         assert_eq!(others.iter().filter(|opened| opened.is_ok()).count(), 4);

@@ -181,6 +181,11 @@ impl<M: Machine, S: Carried> Following<M, S> {
         Self { unread_limit: Some(limit), ..self }
     }
 
+    /// This end of the tunnel. What it is made to say leaves with the next step.
+    pub fn machine(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
     /// The stream it follows.
     pub fn stream(&mut self) -> &mut TunnelStream {
         &mut self.stream

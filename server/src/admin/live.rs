@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use adit_net::worker::Routing as _;
 use adit_proto::esp::suite::Suite;
 use serde::{Deserialize, Serialize};
 
-use crate::core::gateway::Gateway;
+use crate::core::Order;
+use crate::core::local::LocalCore;
+use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 
 /// One live session.
@@ -79,32 +82,41 @@ pub trait LiveGateway: Send + Sync {
     fn close_device(&self, device: &str) -> usize;
 }
 
-impl LiveGateway for Gateway {
+/// The core, router and sockets of this process, seen together.
+pub struct GatewayView {
+    core: Arc<LocalCore>,
+    router: Arc<Router>,
+    listen: Vec<SocketAddr>,
+    since: Instant,
+}
+
+impl GatewayView {
+    /// The view of a gateway that listens on `listen` and is ready now.
+    pub fn new(core: Arc<LocalCore>, router: Arc<Router>, listen: Vec<SocketAddr>) -> Self {
+        Self { core, router, listen, since: Instant::now() }
+    }
+}
+
+impl LiveGateway for GatewayView {
     fn sessions(&self) -> Vec<SessionInfo> {
         let now = Instant::now();
-        self.table().all().iter().map(|session| info(session, now)).collect()
+        self.core.sessions().all().iter().map(|session| info(session, now)).collect()
     }
 
     fn status(&self) -> GatewayStatus {
         GatewayStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: self.uptime().as_secs(),
-            listen: self.listen().to_vec(),
-            tun: self.router().tun_name().to_owned(),
-            workers: self.router().queues().len(),
-            sessions: self.table().len(),
-            drops: self.router().counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
+            uptime_seconds: self.since.elapsed().as_secs(),
+            listen: self.listen.clone(),
+            tun: self.router.tun_name().to_owned(),
+            workers: self.router.queues().len(),
+            sessions: self.core.sessions().len(),
+            drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
         }
     }
 
     fn close_device(&self, device: &str) -> usize {
-        let Some(session) = self.table().of_device(device) else {
-            return 0;
-        };
-        // The packet path stops at once; the front-end's task notices the closed connection and ends the session.
-        self.end_session(&session);
-        session.close(Ending::Revoked);
-        1
+        usize::from(self.core.order(device, Order::End(Ending::Revoked)))
     }
 }
 

@@ -27,13 +27,13 @@ struct Counts {
 }
 
 /// Whether there is room for one more connection.
-pub(crate) enum Room {
+pub(crate) enum Admission {
     /// There is; the place is held until it is dropped.
-    Free(Place),
+    Place(Place),
     /// Only for a client that proves its address first.
     ProveAddress,
     /// There is not.
-    None,
+    Full,
 }
 
 /// The place of one connection on its way in.
@@ -49,20 +49,20 @@ impl Pending {
     }
 
     /// Asks for a place for a client; `proven` says that its address is no forgery.
-    pub(crate) fn room(self: &Arc<Self>, client: IpAddr, proven: bool) -> Room {
+    pub(crate) fn admit(self: &Arc<Self>, client: IpAddr, proven: bool) -> Admission {
         let network = network(client);
         let mut counts = self.counts();
         let from_network = counts.by_network.get(&network).copied().unwrap_or(0);
         // Only proven addresses fill the account of their network, or forged ones would shut others out.
         if counts.total >= self.limit || (proven && from_network >= LIMIT_PER_NETWORK) {
-            return Room::None;
+            return Admission::Full;
         }
         if !proven && (counts.total >= RETRY_ABOVE || from_network >= LIMIT_PER_NETWORK) {
-            return Room::ProveAddress;
+            return Admission::ProveAddress;
         }
         counts.total += 1;
         counts.by_network.insert(network, from_network + 1);
-        Room::Free(Place { pending: Arc::clone(self), network })
+        Admission::Place(Place { pending: Arc::clone(self), network })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -98,12 +98,12 @@ mod tests {
     }
 
     /// Takes places until there is none; gives them and what was said last.
-    fn fill(pending: &Arc<Pending>, client: &str, proven: bool) -> (Vec<Place>, Room) {
+    fn fill(pending: &Arc<Pending>, client: &str, proven: bool) -> (Vec<Place>, Admission) {
         let mut places = Vec::new();
         loop {
-            match pending.room(address(client), proven) {
-                Room::Free(place) => places.push(place),
-                full @ (Room::ProveAddress | Room::None) => return (places, full),
+            match pending.admit(address(client), proven) {
+                Admission::Place(place) => places.push(place),
+                full @ (Admission::ProveAddress | Admission::Full) => return (places, full),
             }
         }
     }
@@ -113,9 +113,9 @@ mod tests {
         let pending = Pending::new(1000);
         let (places, full) = fill(&pending, "192.0.2.1", false);
         assert_eq!(places.len(), RETRY_ABOVE);
-        assert!(matches!(full, Room::ProveAddress));
-        assert!(matches!(pending.room(address("198.51.100.1"), false), Room::ProveAddress));
-        assert!(matches!(pending.room(address("198.51.100.1"), true), Room::Free(_)));
+        assert!(matches!(full, Admission::ProveAddress));
+        assert!(matches!(pending.admit(address("198.51.100.1"), false), Admission::ProveAddress));
+        assert!(matches!(pending.admit(address("198.51.100.1"), true), Admission::Place(_)));
     }
 
     #[test]
@@ -123,16 +123,16 @@ mod tests {
         let pending = Pending::new(1000);
         let (places, full) = fill(&pending, "2001:db8:0:1::1", true);
         assert_eq!(places.len(), LIMIT_PER_NETWORK);
-        assert!(matches!(full, Room::None));
-        assert!(matches!(pending.room(address("2001:db8:0:ff::2"), true), Room::None), "same /56");
-        assert!(matches!(pending.room(address("2001:db8:0:100::1"), true), Room::Free(_)), "another /56");
+        assert!(matches!(full, Admission::Full));
+        assert!(matches!(pending.admit(address("2001:db8:0:ff::2"), true), Admission::Full), "same /56");
+        assert!(matches!(pending.admit(address("2001:db8:0:100::1"), true), Admission::Place(_)), "another /56");
     }
 
     #[test]
     fn mapped_and_plain_ipv4_are_one_network() {
         let pending = Pending::new(1000);
         let (_places, _) = fill(&pending, "::ffff:192.0.2.1", true);
-        assert!(matches!(pending.room(address("192.0.2.200"), true), Room::None));
+        assert!(matches!(pending.admit(address("192.0.2.200"), true), Admission::Full));
     }
 
     #[test]
@@ -140,8 +140,8 @@ mod tests {
         let pending = Pending::new(10);
         let (places, full) = fill(&pending, "192.0.2.1", true);
         assert_eq!(places.len(), 10);
-        assert!(matches!(full, Room::None));
-        assert!(matches!(pending.room(address("198.51.100.1"), true), Room::None));
+        assert!(matches!(full, Admission::Full));
+        assert!(matches!(pending.admit(address("198.51.100.1"), true), Admission::Full));
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         let pending = Pending::new(1);
         let (places, _) = fill(&pending, "192.0.2.1", true);
         drop(places);
-        assert!(matches!(pending.room(address("192.0.2.1"), true), Room::Free(_)));
+        assert!(matches!(pending.admit(address("192.0.2.1"), true), Admission::Place(_)));
         assert!(pending.counts().by_network.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use adit_proto::address_pool::{AddressPool, Lease};
 
-use super::gateway::OpenError;
+use super::OpenError;
 use crate::accounts::{Accounts, StoreFault};
 
 /// The leases of all devices.

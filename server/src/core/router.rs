@@ -7,10 +7,7 @@ use adit_net::tun::{Queue, Tun};
 use adit_net::worker::Routing;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
-use adit_proto::policy::DestinationPolicy;
-use adit_proto::route_table::RouteTable;
 use bytes::Bytes;
-use ipnet::IpNet;
 
 use crate::core::sessions::{Session, SessionTable};
 
@@ -18,20 +15,14 @@ use crate::core::sessions::{Session, SessionTable};
 pub struct Router {
     tun: Tun,
     sessions: Arc<SessionTable>,
-    destinations: DestinationPolicy,
-    advertised: RouteTable<()>,
     /// Drops of packets that belong to no session.
     counters: Counters,
 }
 
 impl Router {
-    /// Routes between `tun` and `sessions`; clients may send to `advertised` prefixes as far as `destinations` allows.
-    pub fn new(tun: Tun, sessions: Arc<SessionTable>, destinations: DestinationPolicy, advertised: &[IpNet]) -> Self {
-        let mut table = RouteTable::new();
-        for prefix in advertised {
-            table.insert(*prefix, ());
-        }
-        Self { tun, sessions, destinations, advertised: table, counters: Counters::default() }
+    /// Routes between `tun` and `sessions`.
+    pub fn new(tun: Tun, sessions: Arc<SessionTable>) -> Self {
+        Self { tun, sessions, counters: Counters::default() }
     }
 
     /// The TUN device's name.
@@ -81,11 +72,7 @@ impl Routing for Router {
     /// take it.
     fn admit(&self, session: &Session, packet: &IpPacket) -> Result<(), DropReason> {
         session.source.check(packet)?;
-        self.destinations.check(packet)?;
-        match self.advertised.lookup(packet.destination) {
-            Some(()) => Ok(()),
-            None => Err(DropReason::NoRoute),
-        }
+        session.policy.check(packet)
     }
 
     fn counters(&self) -> &Counters {

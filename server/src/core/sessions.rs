@@ -1,18 +1,21 @@
-//! Sessions: one authenticated client device, its addresses, and how its packets travel.
+//! Sessions: one authenticated client device, what it was granted, and how its packets travel.
+
+mod table;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
 use adit_proto::policy::SourcePolicy;
+use tokio::sync::watch;
 
+use super::grant::{Grant, Terms};
+use super::policy::SessionPolicy;
 use crate::accounts::Device;
 
 pub use table::SessionTable;
-
-mod table;
 
 /// What a session was opened on. It carries the session's packets when no faster carrier does, and is the session's life: when it
 /// ends, the session does.
@@ -55,24 +58,61 @@ pub struct Session {
     pub lease: Lease,
     /// Which sources its packets may have.
     pub source: SourcePolicy,
+    /// Where its packets may go.
+    pub policy: SessionPolicy,
     /// What it was opened on.
     pub connection: Arc<dyn Connection>,
     /// How its packets travel, and its traffic.
     pub carriers: Carriers,
     /// When it began.
     pub since: Instant,
+    grant: watch::Sender<Grant>,
+    /// Why the gateway ends it; empty while it lives, and when the client ends it.
+    ending: OnceLock<Ending>,
 }
 
 impl Session {
     /// Makes a session that begins `now`.
-    pub fn new(id: u64, device: Device, lease: Lease, connection: Arc<dyn Connection>, now: Instant) -> Arc<Self> {
-        let source = SourcePolicy::from(lease);
-        let carriers = Carriers::new(Arc::<dyn Connection>::clone(&connection));
-        Arc::new(Self { id, device, lease, source, connection, carriers, since: now })
+    pub fn new(id: u64, device: Device, grant: Grant, connection: Arc<dyn Connection>, now: Instant) -> Arc<Self> {
+        let lease = grant.lease;
+        Arc::new(Self {
+            id,
+            device,
+            lease,
+            source: SourcePolicy::from(lease),
+            policy: SessionPolicy::new(Arc::clone(&grant.terms.policy)),
+            carriers: Carriers::new(Arc::<dyn Connection>::clone(&connection)),
+            connection,
+            since: now,
+            grant: watch::Sender::new(grant),
+            ending: OnceLock::new(),
+        })
+    }
+
+    /// What its client was granted.
+    pub fn grant(&self) -> Grant {
+        self.grant.borrow().clone()
+    }
+
+    /// Tells what its client is granted from now on.
+    pub(super) fn grants(&self) -> watch::Receiver<Grant> {
+        self.grant.subscribe()
+    }
+
+    /// Goes on, on other terms: the policy holds for the next packet, and the client hears of the rest.
+    pub(super) fn change_terms(&self, terms: Arc<Terms>) {
+        self.policy.replace(Arc::clone(&terms.policy));
+        self.grant.send_modify(|grant| grant.terms = terms);
+    }
+
+    /// Why the gateway ends it, if it does.
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.get().copied()
     }
 
     /// Ends its connection and tells the client why; at once nothing passes by any other carrier.
     pub fn close(&self, ending: Ending) {
+        let _ended_before = self.ending.set(ending);
         self.carriers.close();
         self.connection.close(ending);
     }

@@ -1,14 +1,20 @@
 //! Doubles of what the core stands on.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use adit_net::carrier::Carrier;
+use adit_net::carrier::counters::Counters;
+use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
+use adit_proto::policy::DestinationPolicy;
 
+use super::grant::{Grant, Resolvers, SessionLimits, Terms};
+use super::sessions::{Connection, Ending, Session};
 use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault};
 
 /// Longest wait for what only a lock held too long can keep from happening.
@@ -112,6 +118,56 @@ pub(super) fn device(id: &str) -> Device {
         created_at: 0,
         revoked_at: None,
     }
+}
+
+/// A connection to nobody, which remembers why it was closed.
+#[derive(Default)]
+pub(super) struct Nowhere {
+    counters: Arc<Counters>,
+    closed: Mutex<Option<Ending>>,
+}
+
+impl Nowhere {
+    pub(super) fn closed(&self) -> Option<Ending> {
+        *self.closed.lock().unwrap()
+    }
+}
+
+impl Carrier for Nowhere {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+    fn mtu(&self) -> u16 {
+        1280
+    }
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
+        packets.clear();
+    }
+}
+
+impl Connection for Nowhere {
+    fn remote(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, 1).into()
+    }
+    fn close(&self, ending: Ending) {
+        self.closed.lock().unwrap().get_or_insert(ending);
+    }
+}
+
+/// Terms with one route.
+pub(super) fn terms(route: &str) -> Terms {
+    let limits = SessionLimits { largest_packet: 1400 };
+    Terms::new(vec![route.parse().unwrap()], Resolvers::default(), DestinationPolicy::default(), limits)
+}
+
+/// A session of a device with the address `host` of [`pool`].
+pub(super) fn session(id: u64, of: &str, host: u8) -> Arc<Session> {
+    let lease = Lease { v4: Some(address(host)), v6: None };
+    let grant = Grant { lease, terms: Arc::new(terms("0.0.0.0/0")) };
+    Session::new(id, device(of), grant, Arc::new(Nowhere::default()), Instant::now())
 }
 
 /// A pool with five addresses for clients, which rest for no time.

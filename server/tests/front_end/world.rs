@@ -26,16 +26,18 @@ use adit_proto::enrollment::EnrollRequest;
 use adit_proto::esp::spi::Spi;
 use adit_proto::http::field::{Field, status, value};
 use adit_proto::http::h3::message::MessageEvent;
-use adit_proto::policy::DestinationPolicy;
 use adit_proto::role::Role;
 use adit_server::accounts::sqlite::Store;
-use adit_server::accounts::{Device, UserName};
+use adit_server::accounts::{Accounts, Device, UserName};
+use adit_server::admin::GatewayView;
 use adit_server::config::{Config, DnsConfig, EspConfig, Limits, Pools, PublicAddress, TunConfig, WorkersConfig};
-use adit_server::core::gateway::{Gateway, restore_pool};
+use adit_server::core::Core;
+use adit_server::core::grant::Terms;
+use adit_server::core::local::{LocalCore, restore_pool};
 use adit_server::core::router::Router;
 use adit_server::core::sessions::{Session, SessionTable};
 use adit_server::directories::{RuntimeDir, StateDir};
-use adit_server::enroll::enroll;
+use adit_server::enroll::Enrollment;
 use adit_server::front_ends::connect_ip::FrontEnd;
 use adit_server::identity::Authority;
 use nix::sched::CloneFlags;
@@ -69,12 +71,13 @@ pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Se
 }
 
 pub(crate) struct World {
-    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) core: Arc<LocalCore>,
+    pub(crate) gateway: GatewayView,
     pub(crate) store: Arc<Store>,
     pub(crate) sessions: Arc<SessionTable>,
     pub(crate) plane: Arc<Watched>,
     authority: Arc<Authority>,
-    config: Arc<Config>,
+    enrollment: Arc<Enrollment>,
     address: SocketAddr,
     directory: tempfile::TempDir,
     _serving: Task,
@@ -160,20 +163,14 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(directory.path());
         change(&mut config);
-        let config = Arc::new(config);
         let now = SystemTime::now();
         let authority = Arc::new(Authority::create(&config.state_dir, now).unwrap());
         let store = Arc::new(Store::create(&config.state_dir.store()).unwrap());
         let pool = restore_pool(&config, &store, Instant::now()).unwrap();
+        let own = pool.gateway();
         let sessions = Arc::new(SessionTable::default());
-        let destinations = DestinationPolicy {
-            pool_v4: config.pool.v4,
-            pool_v6: config.pool.v6,
-            gateway: pool.gateway(),
-            client_to_client: false,
-        };
         let tun = Tun::create("adit0", config.workers.threads(), true).unwrap();
-        let router = Arc::new(Router::new(tun, Arc::clone(&sessions), destinations, &config.routes));
+        let router = Arc::new(Router::new(tun, Arc::clone(&sessions)));
         let group = bind_group(config.listen[0], config.workers.threads(), true).unwrap();
         let sockets = group.esp.into_iter().map(|socket| vec![Arc::new(socket)]).collect();
         let workers = Workers::start(&router, router.queues(), sockets, config.workers.settings).unwrap();
@@ -185,22 +182,28 @@ impl World {
         let endpoint = quic::server_endpoint(group.main, tls, &keys).unwrap();
         let address = endpoint.local_addr().unwrap();
         let listen = vec![address];
-        let gateway = Arc::new(Gateway::new(&config, Arc::clone(&store), pool, Arc::clone(&sessions), router, listen));
+        let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
+        let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
+        let core = Arc::new(LocalCore::new(accounts, pool, terms, limit, Arc::clone(&sessions)));
+        let gateway = GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen);
+        let enrollment =
+            Arc::new(Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime));
         let front_end = FrontEnd::new(
-            Arc::clone(&gateway),
-            Arc::clone(&authority),
-            Arc::clone(&config),
-            &config.routes,
+            Arc::<LocalCore>::clone(&core) as Arc<dyn Core>,
+            router,
+            Arc::clone(&enrollment),
+            &config,
             Arc::<Watched>::clone(&plane),
         );
         let serving = task::spawn(Arc::new(front_end).serve(endpoint));
         Self {
+            core,
             gateway,
             store,
             sessions,
             plane,
             authority,
-            config,
+            enrollment,
             address,
             directory,
             _serving: serving,
@@ -216,7 +219,7 @@ impl World {
         let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
         let request =
             EnrollRequest { code: data_encoding::BASE64URL_NOPAD.encode(&code), csr, device_name: "laptop".to_owned() };
-        let enrolled = enroll(&self.store, &self.authority, &self.config, &request, now).map_err(|(status, _)| status);
+        let enrolled = self.enrollment.enroll(&request, now);
         let certificate = CertificateDer::from_pem_slice(enrolled.unwrap().certificate.as_bytes()).unwrap();
         (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
     }

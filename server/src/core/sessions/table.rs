@@ -105,7 +105,7 @@ impl SessionTable {
     }
 
     fn shard(&self, address: IpAddr) -> &ArcSwap<Shard> {
-        let index = usize::try_from(self.hasher.hash_one(address) % SHARDS as u64).unwrap_or(0);
+        let index = usize::try_from(self.hasher.hash_one(address) % SHARDS as u64).expect("less than SHARDS");
         &self.shards[index]
     }
 
@@ -116,39 +116,8 @@ impl SessionTable {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::time::Instant;
-
-    use adit_net::testing::Keeper;
-    use adit_proto::address_pool::Lease;
-
     use super::*;
-    use crate::accounts::{Device, DeviceKind};
-    use crate::core::sessions::{Connection, Ending};
-
-    impl Connection for Keeper {
-        fn remote(&self) -> SocketAddr {
-            (Ipv4Addr::LOCALHOST, 1).into()
-        }
-        fn close(&self, _ending: Ending) {}
-    }
-
-    fn session(id: u64, device: &str, host: u8) -> Arc<Session> {
-        let device = Device {
-            id: device.to_owned(),
-            user: "alice".to_owned(),
-            name: "laptop".to_owned(),
-            kind: DeviceKind::Certificate,
-            created_at: 0,
-            revoked_at: None,
-        };
-        let lease = Lease { v4: Some(Ipv4Addr::new(10, 64, 0, host)), v6: None };
-        Session::new(id, device, lease, Arc::new(Keeper::new(1280)), Instant::now())
-    }
-
-    fn address(host: u8) -> IpAddr {
-        Ipv4Addr::new(10, 64, 0, host).into()
-    }
+    use crate::core::tests::{address, session};
 
     #[test]
     fn newer_session_of_a_device_replaces_the_older() {
@@ -156,7 +125,7 @@ mod tests {
         assert!(table.insert(session(1, "dev-a", 2)).is_none());
         let replaced = table.insert(session(2, "dev-a", 2)).unwrap();
         assert_eq!(replaced.id, 1);
-        assert_eq!(table.lookup(address(2)).unwrap().id, 2);
+        assert_eq!(table.lookup(address(2).into()).unwrap().id, 2);
         assert_eq!(table.len(), 1);
     }
 
@@ -167,7 +136,7 @@ mod tests {
         table.insert(Arc::clone(&old));
         table.insert(session(2, "dev-a", 2));
         assert!(!table.remove(&old));
-        assert_eq!(table.lookup(address(2)).unwrap().id, 2);
+        assert_eq!(table.lookup(address(2).into()).unwrap().id, 2);
     }
 
     #[test]
@@ -176,7 +145,7 @@ mod tests {
         let only = session(1, "dev-a", 2);
         table.insert(Arc::clone(&only));
         assert!(table.remove(&only));
-        assert!(table.lookup(address(2)).is_none());
+        assert!(table.lookup(address(2).into()).is_none());
         assert!(table.is_empty());
     }
 
@@ -185,7 +154,7 @@ mod tests {
         let table = SessionTable::default();
         table.insert(session(1, "dev-a", 2));
         table.insert(session(2, "dev-a", 3));
-        assert!(table.lookup(address(2)).is_none());
-        assert_eq!(table.lookup(address(3)).unwrap().id, 2);
+        assert!(table.lookup(address(2).into()).is_none());
+        assert_eq!(table.lookup(address(3).into()).unwrap().id, 2);
     }
 }

@@ -12,6 +12,8 @@ use adit_proto::http::field::Field;
 use serde::Serialize;
 use tokio::time::timeout;
 
+use crate::enroll::EnrollRefusal;
+
 /// How long a client may leave an answer or our capsules unread. Nothing else of a session is looked after meanwhile,
 /// so that is short of what ESP needs to notice a broken path.
 pub(super) const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -38,14 +40,14 @@ pub(super) fn unread(stream: &mut TunnelStream) -> StreamError {
     stream.fail(Fault::Excessive("the client does not read what it is told"))
 }
 
+/// Answers with what was asked for, or with why not.
 pub(super) async fn answer_json<T: Serialize>(
     stream: &mut TunnelStream,
-    outcome: Result<Result<T, (u16, Refusal)>, tokio::task::JoinError>,
+    outcome: Result<T, EnrollRefusal>,
 ) -> Result<(), StreamError> {
     match outcome {
-        Ok(Ok(answer)) => answer_body(stream, 200, &answer).await,
-        Ok(Err((status, refusal))) => answer_body(stream, status, &refusal).await,
-        Err(_panicked) => answer_refusal(stream, 500, "internal", "internal error").await,
+        Ok(answer) => answer_body(stream, 200, &answer).await,
+        Err(EnrollRefusal { status, body }) => answer_body(stream, status, &body).await,
     }
 }
 
@@ -59,7 +61,7 @@ pub(super) async fn answer_refusal(
 }
 
 async fn answer_body<T: Serialize>(stream: &mut TunnelStream, status: u16, body: &T) -> Result<(), StreamError> {
-    let body = serde_json::to_vec(body).unwrap_or_default();
+    let body = serde_json::to_vec(body).expect("texts and numbers are always JSON");
     let fields = [
         Field::new(":status", status.to_string()),
         Field::new("content-type", "application/json"),

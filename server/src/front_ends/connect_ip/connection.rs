@@ -33,7 +33,7 @@ pub(super) async fn serve(front_end: Arc<FrontEnd>, incoming: quinn::Incoming, p
     let http = Arc::new(H3Connection::start(quic, Role::Server));
     let inbound = Arc::new(Inbound::default());
     // Reads from the start, so that nothing a stranger sends piles up.
-    let router = Arc::clone(front_end.gateway.router());
+    let router = Arc::clone(&front_end.router);
     let _receiving = task::spawn(Arc::clone(&inbound).receive(http.quic().clone(), router));
     let (logged_in, login) = mpsc::channel(1);
     let context = Context { front_end, peer, http: Arc::clone(&http), inbound, logged_in };

@@ -2,6 +2,7 @@
 
 use rustls::pki_types::CertificateDer;
 
+use crate::core::login::Credential;
 use crate::identity::device_identity;
 
 /// Who is at the other end of a connection, as far as TLS knows.
@@ -29,6 +30,17 @@ impl Peer {
                 tracing::debug!(%error, "client certificate names no device");
                 Self::Nameless
             }
+        }
+    }
+
+    /// What it logs in with: its certificate, if it showed one, else its bearer token.
+    pub(super) fn credential(&self, token: Option<&str>) -> Option<Credential> {
+        match self {
+            Self::Certificate { device, serial } => {
+                Some(Credential::Certificate { device: device.clone(), serial: serial.clone() })
+            }
+            Self::Nameless => None,
+            Self::Anonymous => token.map(|token| Credential::Token(token.to_owned())),
         }
     }
 }

@@ -22,8 +22,9 @@ use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, ref
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::tunnel;
-use crate::accounts::{Accounts as _, AuthError, Device};
-use crate::enroll;
+use crate::accounts::AuthError;
+use crate::core::login::{Identity, LoginError};
+use crate::enroll::Enrollment;
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -64,8 +65,8 @@ impl Context {
         if request.target != Target::ANY {
             return answer_status(&mut stream, 501, &[]).await;
         }
-        let device = match self.authenticate(request.authorization.as_deref()).await {
-            Ok(device) => device,
+        let identity = match self.authenticate(request.authorization.as_deref()).await {
+            Ok(identity) => identity,
             Err(refused) => return refuse(&mut stream, request, &refused).await,
         };
         self.arrived();
@@ -81,7 +82,7 @@ impl Context {
             let reason = "the client takes no QUIC datagrams with packets of 1280 bytes";
             return refuse(&mut stream, request, &HttpRefusal { status: 400, reason }).await;
         }
-        tunnel::run(self, stream, request, device).await
+        tunnel::run(self, stream, request, identity).await
     }
 
     /// Whether the client announced HTTP datagrams (RFC 9297 section 2.1.1) large enough for IPv6 (RFC 9484 section 7.2.1).
@@ -99,37 +100,31 @@ impl Context {
     }
 
     /// Decides who the device is: its certificate, if it showed one, else its bearer token.
-    async fn authenticate(&self, authorization: Option<&str>) -> Result<Device, HttpRefusal> {
-        let front_end = Arc::clone(&self.front_end);
-        let peer = Arc::clone(&self.peer);
-        let token = authorization.and_then(bearer_token).map(str::to_owned);
-        let checked = tokio::task::spawn_blocking(move || match (&*peer, token) {
-            (Peer::Certificate { device, serial }, _) => front_end.authenticate_certificate(device, serial),
-            (Peer::Nameless, _) => Err(AuthError::Unknown),
-            (Peer::Anonymous, Some(token)) => front_end.gateway.store().authenticate_token(&token),
-            (Peer::Anonymous, None) => Err(AuthError::Unknown),
-        });
-        match checked.await {
-            Ok(Ok(device)) => Ok(device),
-            Ok(Err(error)) => Err(self.refusal(&error)),
-            Err(_panicked) => Err(HttpRefusal { status: 500, reason: "internal error" }),
+    async fn authenticate(&self, authorization: Option<&str>) -> Result<Identity, HttpRefusal> {
+        let Some(credential) = self.peer.credential(authorization.and_then(bearer_token)) else {
+            return Err(self.refusal(&AuthError::Unknown));
+        };
+        match Arc::clone(&self.front_end.core).authenticate(credential).await {
+            Ok(identity) => Ok(identity),
+            Err(LoginError::Refused(error)) => Err(self.refusal(&error)),
+            Err(LoginError::Internal) => Err(HttpRefusal { status: 500, reason: "internal error" }),
         }
     }
 
     fn refusal(&self, error: &AuthError) -> HttpRefusal {
-        let anonymous = matches!(*self.peer, Peer::Anonymous);
-        match error {
-            AuthError::Unknown if anonymous => {
-                HttpRefusal { status: 401, reason: "a device certificate or token is needed" }
+        let (status, reason) = match error {
+            AuthError::Unknown if matches!(*self.peer, Peer::Anonymous) => {
+                (401, "a device certificate or token is needed")
             }
-            AuthError::Unknown => HttpRefusal { status: 403, reason: "this device is not known here" },
-            AuthError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
-            AuthError::Expired => HttpRefusal { status: 403, reason: "this device's certificate has expired" },
+            AuthError::Unknown => (403, "this device is not known here"),
+            AuthError::Revoked => (403, "this device was revoked"),
+            AuthError::Expired => (403, "this device's certificate has expired"),
             AuthError::Store(error) => {
                 tracing::error!(%error, "a device could not be checked");
-                HttpRefusal { status: 503, reason: "the gateway's store failed" }
+                (503, "the gateway's store failed")
             }
-        }
+        };
+        HttpRefusal { status, reason }
     }
 
     async fn http(&self, stream: &mut TunnelStream, request: &HttpRequest) -> Result<(), StreamError> {
@@ -145,13 +140,9 @@ impl Context {
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no enrolment request").await;
         };
-        let front_end = Arc::clone(&self.front_end);
-        let enrolled = tokio::task::spawn_blocking(move || {
-            let (store, now) = (front_end.gateway.store(), SystemTime::now());
-            enroll::enroll(store, &front_end.authority, &front_end.config, &request, now)
-        });
-        let enrolled = enrolled.await;
-        if matches!(enrolled, Ok(Ok(_))) {
+        let enroll = move |enrollment: &Enrollment| enrollment.enroll(&request, SystemTime::now());
+        let enrolled = self.front_end.enrollment.off_runtime(enroll).await;
+        if enrolled.is_ok() {
             self.arrived();
         }
         answer_json(stream, enrolled).await
@@ -162,19 +153,16 @@ impl Context {
             return answer_refusal(stream, 401, "no_certificate", "renewal needs the present device certificate").await;
         }
         let device = match self.authenticate(None).await {
-            Ok(device) => device,
+            Ok(Identity { device }) => device,
             Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
         };
         self.arrived();
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no renewal request").await;
         };
-        let front_end = Arc::clone(&self.front_end);
-        let renewed = tokio::task::spawn_blocking(move || {
-            let (store, now) = (front_end.gateway.store(), SystemTime::now());
-            enroll::renew(store, &front_end.authority, &front_end.config, &device.id, &request, now)
-        });
-        answer_json(stream, renewed.await).await
+        let renew = move |enrollment: &Enrollment| enrollment.renew(&device.id, &request, SystemTime::now());
+        let renewed = self.front_end.enrollment.off_runtime(renew).await;
+        answer_json(stream, renewed).await
     }
 }
 

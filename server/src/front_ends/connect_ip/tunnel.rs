@@ -1,5 +1,6 @@
 //! One accepted tunnel: its session, its capsules and its ESP carrier, from the 200 to the end of the stream.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use adit_net::carrier::following::{FollowError, Following, Step};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::StreamError;
 use adit_net::http::stream::TunnelStream;
+use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::request::ConnectIpRequest;
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
 use adit_proto::esp::field::Answer;
@@ -16,64 +18,51 @@ use adit_proto::esp::keys::SECRET_LEN;
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::rekey::RekeyError;
 use adit_proto::http::fault::Fault;
+use adit_proto::range::from_prefixes;
 use ipnet::IpNet;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::FrontEnd;
 use super::answer::{FLUSH_DEADLINE, HttpRefusal, refuse, unread};
 use super::inbound::hand_over;
 use super::request::Context;
-use crate::accounts::Device;
-use crate::core::gateway::{Gateway, OpenError};
+use crate::core::grant::Grant;
+use crate::core::login::Identity;
 use crate::core::router::Router;
-use crate::core::sessions::Session;
-
-/// Gives a session's addresses back when the tunnel ends, however it ends.
-struct Opened {
-    gateway: Arc<Gateway>,
-    session: Arc<Session>,
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.gateway.end_session(&self.session);
-    }
-}
+use crate::core::sessions::{Connection, Session};
+use crate::core::{OpenError, Orders};
 
 /// Opens the session of an authenticated device and serves it until the stream or the connection ends.
 pub(super) async fn run(
     context: &Context,
     mut stream: TunnelStream,
     request: &ConnectIpRequest,
-    device: Device,
+    identity: Identity,
 ) -> Result<(), StreamError> {
     let front_end = &*context.front_end;
     let datagrams = Arc::new(Datagrams::new(context.http.quic().clone(), stream.id()));
-    let opened = match open(front_end, device, Arc::clone(&datagrams)).await {
-        Ok(session) => Opened { gateway: Arc::clone(&front_end.gateway), session },
+    let connection: Arc<dyn Connection> = Arc::<Datagrams>::clone(&datagrams);
+    // Closes the session when it goes out of scope.
+    let mut opened = match Arc::clone(&front_end.core).open(identity, connection).await {
+        Ok(opened) => opened,
         Err(error) => {
             tracing::warn!(%error, "session refused");
             return refuse(&mut stream, request, &refusal(&error)).await;
         }
     };
-    let session = &opened.session;
+    let session = Arc::clone(&opened.session);
     let mut negotiated = negotiate(front_end, request, &stream);
-    let machine = Server::new(
-        request,
-        Assignment {
-            addresses: session.addresses().map(IpNet::from).collect(),
-            routes: front_end.offer.routes.clone(),
-            dns: front_end.offer.dns.clone(),
-        },
-        negotiated.as_ref().map(|negotiated| negotiated.answer),
-    );
+    let machine =
+        Server::new(request, assignment(&session.grant()), negotiated.as_ref().map(|negotiated| negotiated.answer));
     let sent = timeout(FLUSH_DEADLINE, stream.send_headers(&machine.response())).await;
     sent.unwrap_or_else(|_elapsed| Err(unread(&mut stream)))?;
-    context.inbound.open(datagrams, Arc::clone(session));
-    let esp = negotiated.as_mut().map(|negotiated| esp_control(front_end, session, negotiated));
+    context.inbound.open(datagrams, Arc::clone(&session));
+    let esp = negotiated.as_mut().map(|negotiated| esp_control(front_end, &session, negotiated));
     let following = Following::new(stream, machine, esp).with_unread_limit(FLUSH_DEADLINE);
-    follow(following, session, front_end.gateway.router()).await
+    let span = tracing::info_span!("session", session = session.id);
+    follow(following, &mut opened.orders, &session, &front_end.router).instrument(span).await
 }
 
 /// What a session that may use ESP begins with.
@@ -101,7 +90,7 @@ fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Ne
         plane: Arc::clone(&front_end.plane),
         session: Arc::clone(session),
         policy: negotiated.policy,
-        largest_packet: front_end.config.tun.mtu,
+        largest_packet: session.grant().terms.limits.largest_packet,
     };
     EspControl::server(setup, Instant::now())
 }
@@ -115,19 +104,34 @@ fn refusal(error: &OpenError) -> HttpRefusal {
     }
 }
 
-async fn open(front_end: &FrontEnd, device: Device, datagrams: Arc<Datagrams>) -> Result<Arc<Session>, OpenError> {
-    let gateway = Arc::clone(&front_end.gateway);
-    tokio::task::spawn_blocking(move || gateway.open_session(device, datagrams)).await.unwrap_or(Err(OpenError::Full))
+/// A grant in the words of CONNECT-IP.
+fn assignment(Grant { lease, terms }: &Grant) -> Assignment {
+    let v4 = lease.v4.map(|address| IpNet::from(IpAddr::V4(address)));
+    let v6 = lease.v6.map(|address| IpNet::from(IpAddr::V6(address)));
+    let dns = &terms.dns;
+    Assignment {
+        addresses: v4.into_iter().chain(v6).collect(),
+        routes: from_prefixes(&terms.routes),
+        dns: (!dns.servers.is_empty()).then(|| DnsAssign::plain(&dns.servers, &dns.domains)),
+    }
 }
 
-/// Follows the client's capsules until the stream ends. The SAs of ESP end with it.
+/// Follows the client's capsules and the core's orders until the stream ends. The SAs of ESP end with it.
 async fn follow(
     mut following: Following<Server, Session>,
+    orders: &mut Orders,
     session: &Session,
     router: &Router,
 ) -> Result<(), StreamError> {
     loop {
-        match following.step().await {
+        let step = tokio::select! {
+            step = following.step() => step,
+            grant = orders.next() => {
+                following.machine().update(assignment(&grant));
+                continue;
+            }
+        };
+        match step {
             Ok(Step::Event(ServerEvent::Packet(packet))) => hand_over(router, session, &mut vec![packet]),
             // There is no ESP carrier that the capsule could be for.
             Ok(Step::Event(ServerEvent::Esp(_)) | Step::Drained) => {}

@@ -1,0 +1,181 @@
+//! The core of a gateway that is one process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use adit_proto::address_pool::{AddressPool, PoolConfig};
+use tokio::task::spawn_blocking;
+
+use super::grant::{Grant, Terms};
+use super::leases::Leases;
+use super::login::{Credential, Identity, LoginError};
+use super::sessions::{Connection, Ending, Session, SessionTable};
+use super::totals::{EndedSessions, Totals};
+use super::{Core, OpenError, OpenSession, Order, Reply};
+use crate::accounts::sqlite::{Store, StoreError};
+use crate::accounts::{Accounts, AuthError, Device, StoredLease};
+use crate::config::Config;
+
+/// Opens and ends sessions.
+pub struct LocalCore {
+    accounts: Arc<dyn Accounts>,
+    leases: Leases,
+    /// On which every session begins.
+    terms: Arc<Terms>,
+    sessions: Arc<SessionTable>,
+    totals: Totals,
+    last_session: AtomicU64,
+}
+
+/// Makes the pool and gives every remembered address back to its device.
+///
+/// # Errors
+/// The store failed.
+pub fn restore_pool(config: &Config, store: &Store, now: Instant) -> Result<AddressPool, StoreError> {
+    let mut pool =
+        AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown });
+    for StoredLease { device, lease } in store.leases()? {
+        match pool.lease(&device, Some(lease), now) {
+            Ok(_) => pool.release(&device, now),
+            Err(error) => tracing::debug!(%error, device, "remembered address no longer fits the pools"),
+        }
+    }
+    Ok(pool)
+}
+
+impl LocalCore {
+    /// Makes a core without sessions. Each begins on `terms`, with addresses of `pool`; `limit` is the most at a time.
+    pub fn new(
+        accounts: Arc<dyn Accounts>,
+        pool: AddressPool,
+        terms: Terms,
+        limit: usize,
+        sessions: Arc<SessionTable>,
+    ) -> Self {
+        Self {
+            leases: Leases::new(Arc::clone(&accounts), pool, limit),
+            accounts,
+            terms: Arc::new(terms),
+            sessions,
+            totals: Totals::default(),
+            last_session: AtomicU64::new(0),
+        }
+    }
+
+    /// The live sessions.
+    pub fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    /// What the sessions that have ended add up to.
+    pub fn ended_sessions(&self) -> EndedSessions {
+        self.totals.so_far()
+    }
+
+    /// Gives an order to whoever serves the session of a device; `false` if it has none.
+    pub fn order(&self, device: &str, order: Order) -> bool {
+        let Some(session) = self.sessions.of_device(device) else {
+            return false;
+        };
+        match order {
+            Order::End(ending) => {
+                session.close(ending);
+                // Nothing of it can be found any more when this returns; the front-end's task notices the closed connection.
+                self.close(&session);
+            }
+            Order::Terms(terms) => session.change_terms(terms),
+        }
+        true
+    }
+
+    /// Tells all clients that their sessions end.
+    pub fn close_all(&self, ending: Ending) {
+        for session in self.sessions.all() {
+            session.close(ending);
+        }
+    }
+
+    /// Leases addresses to a device and opens its session; blocks for transactions of the accounts.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
+        let now = Instant::now();
+        let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
+        // The lease is durable before anybody hears of the session; a return before `keep` gives it back.
+        let claimant = device.id.clone();
+        let claim = self.leases.claim(&claimant, now)?;
+        claim.make_durable()?;
+        let grant = Grant { lease: claim.lease(), terms: Arc::clone(&self.terms) };
+        let session = Session::new(id, device, grant, connection, now);
+        claim.keep();
+        if let Some(old) = self.sessions.insert(Arc::clone(&session)) {
+            old.close(Ending::Replaced);
+            self.settle(&old, now);
+        }
+        self.confirm(&session)?;
+        tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
+        tracing::debug!(session = id, user = session.device.user, device = session.device.id, remote = %session.connection.remote(), "session of");
+        Ok(session)
+    }
+
+    /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session to end.
+    fn confirm(&self, session: &Session) -> Result<(), OpenError> {
+        let confirmed = match self.accounts.device(&session.device.id) {
+            Ok(Some(device)) if device.revoked_at.is_none() => Ok(()),
+            Ok(_) => Err(OpenError::Revoked),
+            Err(error) => Err(error.into()),
+        };
+        confirmed.inspect_err(|_| self.close(session))
+    }
+
+    /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
+    fn settle(&self, session: &Session, now: Instant) {
+        self.leases.release(&session.device.id, now);
+        self.totals.add(session.ending(), &session.carriers.counters().traffic());
+    }
+
+    fn check(&self, credential: &Credential) -> Result<Identity, AuthError> {
+        let device = match credential {
+            Credential::Certificate { device, serial } => {
+                self.accounts.authenticate_certificate(device, serial, SystemTime::now())
+            }
+            Credential::Token(token) => self.accounts.authenticate_token(token),
+        }?;
+        Ok(Identity { device })
+    }
+}
+
+impl Core for LocalCore {
+    fn authenticate(self: Arc<Self>, credential: Credential) -> Reply<Result<Identity, LoginError>> {
+        Box::pin(async move {
+            let checked = spawn_blocking(move || self.check(&credential)).await;
+            Ok(checked.map_err(|_panicked| LoginError::Internal)??)
+        })
+    }
+
+    fn open(
+        self: Arc<Self>,
+        identity: Identity,
+        connection: Arc<dyn Connection>,
+    ) -> Reply<Result<OpenSession, OpenError>> {
+        // Made where the session is: should nobody wait for the answer any more, it is closed with it.
+        let open = move || {
+            let session = self.open_session(identity.device, connection)?;
+            Ok(OpenSession::new(self, session))
+        };
+        Box::pin(async move { spawn_blocking(open).await.unwrap_or(Err(OpenError::Full)) })
+    }
+
+    fn close(&self, session: &Session) {
+        session.carriers.close();
+        if self.sessions.remove(session) {
+            self.settle(session, Instant::now());
+            tracing::info!(session = session.id, "session ended");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use std::net::IpAddr;
+
+use super::super::tests::{FakeAccounts, Nowhere, POOL, address, apart, at_once, device, pool, result, terms};
+use super::*;
+
+/// A core with room for the whole pool, and the accounts behind it.
+fn core() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
+    let accounts = Arc::<FakeAccounts>::default();
+    let kept: Arc<dyn Accounts> = Arc::<FakeAccounts>::clone(&accounts);
+    let core = LocalCore::new(kept, pool(), terms("0.0.0.0/0"), POOL, Arc::<SessionTable>::default());
+    (Arc::new(core), accounts)
+}
+
+fn open(core: &LocalCore, of: &str) -> Result<(Arc<Session>, Arc<Nowhere>), OpenError> {
+    let connection = Arc::<Nowhere>::default();
+    let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
+    core.open_session(device(of), kept).map(|session| (session, connection))
+}
+
+#[test]
+fn accounts_that_write_hold_up_no_end_no_order_and_no_packet() {
+    let (core, accounts) = core();
+    let (first, _) = open(&core, "dev-a").unwrap();
+    let (second, _) = open(&core, "dev-b").unwrap();
+    accounts.hold_up();
+    let opening = Arc::clone(&core);
+    let slow = apart(move || open(&opening, "dev-c").map(|(session, _)| session.lease));
+    accounts.wait_for(1);
+    let ending = Arc::clone(&core);
+    at_once(move || ending.close(&first));
+    let looking = Arc::clone(&core);
+    let found = at_once(move || looking.sessions().lookup(second.addresses().next().unwrap()).map(|found| found.id));
+    assert_eq!(found, Some(2));
+    let ordering = Arc::clone(&core);
+    assert!(at_once(move || ordering.order("dev-b", Order::End(Ending::Revoked))));
+    assert!(core.sessions().is_empty(), "not even the one on its way, whose lease is not durable");
+    accounts.go_on();
+    let lease = result(&slow).unwrap();
+    assert_eq!(accounts.remembered("dev-c"), Some(lease));
+    assert_eq!(core.sessions().len(), 1);
+}
+
+#[test]
+fn lease_that_could_not_be_written_opens_no_session() {
+    let (core, accounts) = core();
+    accounts.break_for("dev-a");
+    for _ in 0..2 * POOL {
+        assert!(matches!(open(&core, "dev-a"), Err(OpenError::Store(_))));
+    }
+    assert!(core.sessions().is_empty());
+    for number in 0..POOL {
+        open(&core, &format!("dev-{number}")).unwrap();
+    }
+}
+
+#[test]
+fn two_logins_of_one_device_at_once_leave_one_session_with_its_address() {
+    let (core, accounts) = core();
+    accounts.hold_up();
+    let log_in = || {
+        let core = Arc::clone(&core);
+        apart(move || open(&core, "dev-a").unwrap())
+    };
+    let (one, two) = (log_in(), log_in());
+    accounts.wait_for(2);
+    accounts.go_on();
+    let logins = [result(&one), result(&two)];
+    let live = core.sessions().of_device("dev-a").unwrap();
+    assert_eq!((core.sessions().len(), core.leases.devices()), (1, 1));
+    for (session, connection) in &logins {
+        let replaced = session.id != live.id;
+        assert_eq!(connection.closed(), replaced.then_some(Ending::Replaced));
+        assert_eq!(session.lease, live.lease);
+        // As its front-end does in the end; the address stays with the one that lives.
+        if replaced {
+            core.close(session);
+        }
+    }
+    assert_eq!(core.sessions().lookup(live.addresses().next().unwrap()).map(|found| found.id), Some(live.id));
+    assert_eq!(core.leases.devices(), 1);
+    core.close(&live);
+    assert_eq!(core.leases.devices(), 0);
+}
+
+#[test]
+fn device_revoked_while_it_logs_in_leaves_nothing_behind() {
+    let (core, accounts) = core();
+    accounts.revoke("dev-a");
+    assert!(matches!(open(&core, "dev-a"), Err(OpenError::Revoked)));
+    assert_eq!((core.sessions().len(), core.leases.devices()), (0, 0));
+}
+
+#[test]
+fn ended_sessions_are_added_up_by_why_they_ended() {
+    let (core, _accounts) = core();
+    let (replaced, _) = open(&core, "dev-a").unwrap();
+    replaced.carriers.counters().count_rx(3, 300);
+    let (left, _) = open(&core, "dev-a").unwrap();
+    left.carriers.counters().count_rx(2, 200);
+    core.close(&left);
+    core.close(&left);
+    open(&core, "dev-b").unwrap();
+    assert!(core.order("dev-b", Order::End(Ending::Revoked)));
+    assert!(!core.order("dev-b", Order::End(Ending::Revoked)), "it has no session any more");
+    let (stopped, _) = open(&core, "dev-c").unwrap();
+    core.close_all(Ending::Shutdown);
+    core.close(&stopped);
+    let ended = core.ended_sessions();
+    assert_eq!((ended.left, ended.replaced, ended.revoked, ended.shutdown), (1, 1, 1, 1));
+    assert_eq!((ended.rx_packets, ended.rx_bytes), (5, 500));
+}
+
+#[tokio::test]
+async fn session_that_is_served_no_more_is_closed_and_new_terms_reach_who_serves_one() {
+    let (core, _accounts) = core();
+    let identity = Arc::clone(&core).authenticate(Credential::Token("dev-a".to_owned())).await.unwrap();
+    let mut opened = Arc::clone(&core).open(identity, Arc::<Nowhere>::default()).await.ok().unwrap();
+    assert_eq!(opened.session.grant().terms.routes, ["0.0.0.0/0".parse().unwrap()]);
+    assert!(core.order("dev-a", Order::Terms(Arc::new(terms("10.0.0.0/8")))));
+    let grant = opened.orders.next().await;
+    assert_eq!(grant.terms.routes, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(grant.lease, opened.session.lease);
+    let address = IpAddr::V4(address(2));
+    assert!(core.sessions().lookup(address).is_some());
+    drop(opened);
+    assert!(core.sessions().lookup(address).is_none());
+}

@@ -1,0 +1,34 @@
+//! Logging in: a credential becomes an identity, or is refused.
+
+use crate::accounts::{AuthError, Device};
+
+/// What somebody proves who they are with. A secret may be in it, so it has no `Debug`.
+pub enum Credential {
+    /// A device certificate of this gateway's authority, whose signature and validity TLS has checked.
+    Certificate {
+        /// The device it names.
+        device: String,
+        /// Its serial number in lower-case hexadecimal.
+        serial: String,
+    },
+    /// A bearer token.
+    Token(String),
+}
+
+/// Who has logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The device, which names its user.
+    pub device: Device,
+}
+
+/// Why nobody has logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// The credential is not good.
+    #[error(transparent)]
+    Refused(#[from] AuthError),
+    /// The check itself broke; our fault.
+    #[error("the check failed inside the gateway")]
+    Internal,
+}
