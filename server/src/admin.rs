@@ -93,7 +93,7 @@ pub struct RevokeAnswer {
 
 /// A refusal: an HTTP status and the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct AdminRefusal {
     /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can answer, 503 when the store
     /// failed.
     pub status: u16,
@@ -127,7 +127,7 @@ impl Admin {
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn perform(&self, method: &str, path: &str, body: &Value, now: SystemTime) -> Result<Value, Refused> {
+    pub fn perform(&self, method: &str, path: &str, body: &Value, now: SystemTime) -> Result<Value, AdminRefusal> {
         match (method, path) {
             ("GET", "/users") => Ok(json!({ "users": self.store.users(now).map_err(store_refusal)? })),
             ("GET", "/devices") => Ok(json!({ "devices": self.store.devices().map_err(store_refusal)? })),
@@ -136,16 +136,16 @@ impl Admin {
             ("POST", "/invite") => encode(self.invite(&decode(body)?, now)?),
             ("POST", "/token") => encode(self.token(&decode(body)?, now)?),
             ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now)?),
-            _ => Err(Refused { status: 404, message: format!("no such request: {method} {path}") }),
+            _ => Err(AdminRefusal { status: 404, message: format!("no such request: {method} {path}") }),
         }
     }
 
-    fn live(&self) -> Result<&dyn LiveGateway, Refused> {
-        let stopped = || Refused { status: 409, message: "the gateway is not running".to_owned() };
+    fn live(&self) -> Result<&dyn LiveGateway, AdminRefusal> {
+        let stopped = || AdminRefusal { status: 409, message: "the gateway is not running".to_owned() };
         self.live.as_deref().ok_or_else(stopped)
     }
 
-    fn invite(&self, request: &InviteRequest, now: SystemTime) -> Result<InviteAnswer, Refused> {
+    fn invite(&self, request: &InviteRequest, now: SystemTime) -> Result<InviteAnswer, AdminRefusal> {
         let user = user_name(&request.user)?;
         let lifetime = request.lifetime_seconds.map_or(self.config.invite_lifetime, Duration::from_secs);
         if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
@@ -160,14 +160,14 @@ impl Admin {
         Ok(InviteAnswer { user: user.to_string(), link: invite.to_string(), expires })
     }
 
-    fn token(&self, request: &TokenRequest, now: SystemTime) -> Result<TokenAnswer, Refused> {
+    fn token(&self, request: &TokenRequest, now: SystemTime) -> Result<TokenAnswer, AdminRefusal> {
         let user = user_name(&request.user)?;
         let (device, token) = self.store.token(&user, now).map_err(store_refusal)?;
         Ok(TokenAnswer { user: device.user, device: device.id, token })
     }
 
     /// Revokes in the store first: a session that ends cannot come back.
-    fn revoke(&self, request: &RevokeRequest, now: SystemTime) -> Result<RevokeAnswer, Refused> {
+    fn revoke(&self, request: &RevokeRequest, now: SystemTime) -> Result<RevokeAnswer, AdminRefusal> {
         let revoked = self.store.revoke(&request.name, now).map_err(store_refusal)?;
         let close = |live: &Arc<dyn LiveGateway>| revoked.devices.iter().map(|device| live.close_device(device)).sum();
         let sessions = self.live.as_ref().map_or(0, close);
@@ -190,31 +190,31 @@ impl Handler for Admin {
     }
 }
 
-fn user_name(text: &str) -> Result<UserName, Refused> {
+fn user_name(text: &str) -> Result<UserName, AdminRefusal> {
     UserName::parse(text).map_err(|error| bad_request(error.to_string()))
 }
 
-fn bad_request(message: impl Into<String>) -> Refused {
-    Refused { status: 400, message: message.into() }
+fn bad_request(message: impl Into<String>) -> AdminRefusal {
+    AdminRefusal { status: 400, message: message.into() }
 }
 
-fn store_refusal(error: StoreError) -> Refused {
+fn store_refusal(error: StoreError) -> AdminRefusal {
     match error {
-        StoreError::NotFound(name) => Refused { status: 404, message: format!("no such user or device: {name}") },
+        StoreError::NotFound(name) => AdminRefusal { status: 404, message: format!("no such user or device: {name}") },
         other @ (StoreError::Sqlite(_)
         | StoreError::Secret(_)
         | StoreError::Create(_)
         | StoreError::TooNew { .. }
-        | StoreError::Randomness(_)) => Refused { status: 503, message: other.to_string() },
+        | StoreError::Randomness(_)) => AdminRefusal { status: 503, message: other.to_string() },
     }
 }
 
-fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, Refused> {
+fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, AdminRefusal> {
     T::deserialize(body).map_err(|error| bad_request(error.to_string()))
 }
 
-fn encode(answer: impl Serialize) -> Result<Value, Refused> {
-    serde_json::to_value(answer).map_err(|error| Refused { status: 500, message: error.to_string() })
+fn encode(answer: impl Serialize) -> Result<Value, AdminRefusal> {
+    serde_json::to_value(answer).map_err(|error| AdminRefusal { status: 500, message: error.to_string() })
 }
 
 #[cfg(test)]

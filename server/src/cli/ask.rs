@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{now, small_runtime};
 use crate::accounts::sqlite::Store;
-use crate::admin::{Admin, Refused};
+use crate::admin::{Admin, AdminRefusal};
 use crate::config::Config;
 use crate::identity::Authority;
 
@@ -27,7 +27,7 @@ pub(super) fn ask_running(config: &Config, method: &str, path: &str, body: &Valu
     match small_runtime()?.block_on(call(&socket, method, path, body)) {
         Ok(answer) => Ok(Some(answer)),
         Err(CallError::NotRunning { .. }) => Ok(None),
-        Err(CallError::Refused { status, message }) => Err(refusal(Refused { status, message })),
+        Err(CallError::Refused { status, message }) => Err(refusal(AdminRefusal { status, message })),
         Err(CallError::Io { source: error, .. }) => {
             let what = socket.display().to_string();
             let (exit, next) = if error.kind() == ErrorKind::PermissionDenied {
@@ -58,7 +58,7 @@ pub(super) fn not_running(config: &Config) -> Failure {
     Failure::new(Exit::Unreachable, what, "the gateway is not running", next)
 }
 
-fn refusal(refused: Refused) -> Failure {
+fn refusal(refused: AdminRefusal) -> Failure {
     let (exit, next) = match refused.status {
         400 => (Exit::Usage, "see `adit-server --help`"),
         404 => (Exit::Other, "`adit-server users` and `adit-server devices` list what there is"),
