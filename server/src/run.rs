@@ -22,7 +22,8 @@ use crate::cleanup::host_failure;
 use crate::config::Config;
 use crate::core::Core;
 use crate::core::grant::Terms;
-use crate::core::local::{LocalCore, restore_pool};
+use crate::core::leases::restore_pool;
+use crate::core::local::LocalCore;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
@@ -70,8 +71,8 @@ impl Loaded {
     fn load(config: Config) -> Result<Self, Failure> {
         let StateFiles { store, authority, keys } = StateFiles::load(&config).map_err(|error| error.into_failure())?;
         let identity = issue(&authority, &config)?;
-        let pool = restore_pool(&config, &store, Instant::now())
-            .map_err(|error| Store::failure(&config.state_dir.store(), error))?;
+        let remembered = store.leases().map_err(|error| Store::failure(&config.state_dir.store(), error))?;
+        let pool = restore_pool(&config, remembered, Instant::now());
         let sockets = Sockets::bind(&config)?;
         Ok(Self {
             config: Arc::new(config),

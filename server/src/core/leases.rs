@@ -8,10 +8,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use adit_proto::address_pool::{AddressPool, Lease};
+use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
 
 use super::OpenError;
-use crate::accounts::{Accounts, StoreFault};
+use crate::accounts::{Accounts, StoreFault, StoredLease};
+use crate::config::Config;
+
+/// Makes the pool and gives every remembered address back to its device.
+pub fn restore_pool(config: &Config, remembered: Vec<StoredLease>, now: Instant) -> AddressPool {
+    let mut pool =
+        AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown });
+    for StoredLease { device, lease } in remembered {
+        match pool.lease(&device, Some(lease), now) {
+            Ok(_) => pool.release(&device, now),
+            Err(error) => tracing::debug!(%error, device, "remembered address no longer fits the pools"),
+        }
+    }
+    pool
+}
 
 /// The leases of all devices.
 pub struct Leases {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use adit_proto::address_pool::{AddressPool, PoolConfig};
+use adit_proto::address_pool::AddressPool;
 use tokio::task::spawn_blocking;
 
 use super::grant::{Grant, Terms};
@@ -13,9 +13,7 @@ use super::login::{Credential, Identity, LoginError};
 use super::sessions::{Connection, Ending, Session, SessionTable};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
-use crate::accounts::sqlite::{Store, StoreError};
-use crate::accounts::{Accounts, AuthError, Device, StoredLease};
-use crate::config::Config;
+use crate::accounts::{Accounts, AuthError, Device};
 
 /// Opens and ends sessions.
 pub struct LocalCore {
@@ -26,22 +24,6 @@ pub struct LocalCore {
     sessions: Arc<SessionTable>,
     totals: Totals,
     last_session: AtomicU64,
-}
-
-/// Makes the pool and gives every remembered address back to its device.
-///
-/// # Errors
-/// The store failed.
-pub fn restore_pool(config: &Config, store: &Store, now: Instant) -> Result<AddressPool, StoreError> {
-    let mut pool =
-        AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown });
-    for StoredLease { device, lease } in store.leases()? {
-        match pool.lease(&device, Some(lease), now) {
-            Ok(_) => pool.release(&device, now),
-            Err(error) => tracing::debug!(%error, device, "remembered address no longer fits the pools"),
-        }
-    }
-    Ok(pool)
 }
 
 impl LocalCore {

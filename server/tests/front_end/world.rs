@@ -33,7 +33,8 @@ use adit_server::admin::GatewayView;
 use adit_server::config::{Config, DnsConfig, EspConfig, Limits, Pools, PublicAddress, TunConfig, WorkersConfig};
 use adit_server::core::Core;
 use adit_server::core::grant::Terms;
-use adit_server::core::local::{LocalCore, restore_pool};
+use adit_server::core::leases::restore_pool;
+use adit_server::core::local::LocalCore;
 use adit_server::core::router::Router;
 use adit_server::core::sessions::{Session, SessionTable};
 use adit_server::directories::{RuntimeDir, StateDir};
@@ -166,7 +167,7 @@ impl World {
         let now = SystemTime::now();
         let authority = Arc::new(Authority::create(&config.state_dir, now).unwrap());
         let store = Arc::new(Store::create(&config.state_dir.store()).unwrap());
-        let pool = restore_pool(&config, &store, Instant::now()).unwrap();
+        let pool = restore_pool(&config, store.leases().unwrap(), Instant::now());
         let own = pool.gateway();
         let sessions = Arc::new(SessionTable::default());
         let tun = Tun::create("adit0", config.workers.threads(), true).unwrap();
