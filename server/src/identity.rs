@@ -4,13 +4,11 @@ mod authority;
 mod device;
 mod endpoint_keys;
 mod request;
-mod server;
 
-pub use authority::Authority;
+pub use authority::{Authority, ServerCertificate};
 pub use device::{DeviceCertificate, DeviceIdentity, device_identity};
 pub use endpoint_keys::{create_endpoint_keys, load_endpoint_keys};
 pub use request::DeviceRequest;
-pub use server::ServerCertificate;
 
 use std::path::PathBuf;
 use std::time::SystemTime;

@@ -81,7 +81,8 @@ impl Leases {
     }
 
     /// How many devices hold addresses.
-    pub fn devices(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn devices(&self) -> usize {
         self.book().holders.len()
     }
 

@@ -12,9 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{
-    DeviceCertificate, DeviceRequest, IdentityError, ServerCertificate, certificate_time, random_serial, sha256,
-};
+use super::{DeviceCertificate, DeviceRequest, IdentityError, certificate_time, random_serial, sha256};
 use crate::config::{read_secret, write_new};
 use crate::directories::StateDir;
 
@@ -24,6 +22,14 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60
 const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Certificates begin this long before they are issued, for peers whose clock is behind.
 const BACKDATE: Duration = Duration::from_secs(60 * 60);
+
+/// The gateway's own certificate chain and its key, which lives only in memory.
+pub struct ServerCertificate {
+    /// The gateway's certificate, then the authority's, so that a client can find its pin in the chain.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key of the first certificate.
+    pub key: PrivateKeyDer<'static>,
+}
 
 /// The certificate authority of one gateway: it signs the gateway's own certificate and those of its devices.
 pub struct Authority {

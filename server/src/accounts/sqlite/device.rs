@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use adit_program::random::random;
 use adit_proto::address_pool::Lease;
 use data_encoding::BASE64URL_NOPAD;
+use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use subtle::ConstantTimeEq;
 
@@ -151,7 +152,7 @@ impl Store {
             revoke_devices(transaction, &devices, now)?;
             let sql = "DELETE FROM invites WHERE user = ?1 AND used_at IS NULL";
             let invites = transaction.execute(sql, [user.as_str()])?;
-            Ok(Revoked { devices, invites: u32::try_from(invites).unwrap_or(u32::MAX) })
+            Ok(Revoked { devices, invites: u32::try_from(invites).expect("nobody makes four billion invites") })
         })
     }
 }
@@ -176,8 +177,12 @@ fn revoke_devices(transaction: &Transaction<'_>, devices: &[String], now: System
 /// Reads a device from the first six columns of a row.
 fn device_of(row: &Row<'_>) -> rusqlite::Result<Device> {
     let kind = match row.get_ref(3)?.as_str()? {
+        "certificate" => DeviceKind::Certificate,
         "token" => DeviceKind::Token,
-        _ => DeviceKind::Certificate,
+        other => {
+            let fault = format!("a device of kind {other:?}").into();
+            return Err(rusqlite::Error::FromSqlConversionFailure(3, Type::Text, fault));
+        }
     };
     Ok(Device {
         id: row.get(0)?,
@@ -254,5 +259,14 @@ mod tests {
         for name in ["nobody", "dev-nothing", "", "a b"] {
             assert!(matches!(store.revoke(name, at(0)), Err(StoreError::NotFound(_))), "{name:?}");
         }
+    }
+
+    #[test]
+    fn device_of_an_unknown_kind_is_not_taken_for_another() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (device, _) = store.token(&user("alice"), at(0)).unwrap();
+        store.lock().pragma_update(None, "ignore_check_constraints", true).unwrap();
+        store.lock().execute("UPDATE devices SET kind = 'tpm' WHERE id = ?1", [&device.id]).unwrap();
+        assert!(store.device(&device.id).is_err());
     }
 }

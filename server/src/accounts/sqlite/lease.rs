@@ -26,11 +26,7 @@ impl Store {
         })
     }
 
-    /// The remembered addresses of one device.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn lease(&self, device: &str) -> Result<Option<Lease>, StoreError> {
+    fn lease(&self, device: &str) -> Result<Option<Lease>, StoreError> {
         let sql = "SELECT device, v4, v6 FROM leases WHERE device = ?1";
         Ok(self.lock().query_row(sql, [device], lease_of).optional()?.map(|stored| stored.lease))
     }
