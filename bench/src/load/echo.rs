@@ -30,7 +30,7 @@ pub(super) struct Mark {
 /// Writes an echo request.
 pub(super) fn request(source: Ipv4Addr, destination: Ipv4Addr, mark: Mark) -> [u8; LEN] {
     let mut packet = [0; LEN];
-    let total = u16::try_from(LEN).unwrap_or(u16::MAX);
+    let total = u16::try_from(LEN).expect("an echo request is short");
     let [total_high, total_low] = total.to_be_bytes();
     let start = [0x45, 0, total_high, total_low, 0, 0, 0, 0, TTL, ICMP, 0, 0];
     put(&mut packet, 0, &start);

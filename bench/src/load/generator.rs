@@ -170,7 +170,7 @@ impl Generator {
     pub(super) fn roam(&mut self, every: Duration, duration: Duration) -> u32 {
         let mut sessions = self.sessions();
         sessions.retain(|session| self.shared.roams(session.number()));
-        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(sessions.len()).expect("clients are numbered by u32");
         self.roaming = (count > 0).then(|| on(&self.runtime, roam::roam(sessions, every, duration)));
         count
     }

@@ -48,7 +48,7 @@ impl H3Connection {
     pub async fn peer_settings(&self) -> Result<Settings, quinn::ConnectionError> {
         let mut settings = self.settings.clone();
         // The guard is no `Send`, so it must not live across the await of the other arm.
-        let announced = settings.wait_for(Option::is_some).await.map(|settings| (*settings).unwrap_or_default());
+        let announced = settings.wait_for(Option::is_some).await.map(|settings| settings.expect("it was waited for"));
         match announced {
             Ok(settings) => Ok(settings),
             Err(_driver_ended) => Err(self.quic.closed().await),
@@ -266,5 +266,5 @@ impl RequestStream {
 }
 
 fn var_int(value: u64) -> VarInt {
-    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+    VarInt::from_u64(value).expect("codes of HTTP/3 are small")
 }

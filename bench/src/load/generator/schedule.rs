@@ -24,7 +24,7 @@ pub(super) async fn arrive(shared: Arc<Shared>, rate: f64) -> (Vec<Task>, Percen
     let (start, lateness) = (Instant::now(), Histogram::default());
     let mut clients = Vec::with_capacity(shared.passes.len());
     for number in 0..shared.passes.len() {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let number = u32::try_from(number).expect("clients are numbered by u32");
         await_turn(start, f64::from(number) / rate, &lateness).await;
         let shared = Arc::clone(&shared);
         clients.push(task::spawn(async move {
@@ -43,7 +43,7 @@ pub(super) async fn churn(shared: Arc<Shared>, rate: f64, duration: Duration) ->
     let (start, lateness) = (Instant::now(), Histogram::default());
     let mut visits = JoinSet::new();
     let mut count = 0;
-    let clients = u32::try_from(shared.passes.len()).unwrap_or(u32::MAX).max(1);
+    let clients = u32::try_from(shared.passes.len()).expect("clients are numbered by u32").max(1);
     while f64::from(count) / rate < duration.as_secs_f64() {
         await_turn(start, f64::from(count) / rate, &lateness).await;
         while visits.len() >= MAX_VISITS {
