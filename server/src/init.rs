@@ -14,7 +14,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use crate::config::{self, DEFAULT_PATH, PublicAddress, default_runtime_dir, default_state_dir, host_addresses, keys};
 use crate::directories::{RuntimeDir, StateDir};
 
-use pools::choose_pools;
+use pools::{NewPools, choose_pools};
 use work::Work;
 
 /// What the user asked for; nothing is needed.
@@ -59,12 +59,8 @@ pub struct Made {
 /// A file exists already, a directory cannot be written, or no public address is known.
 pub fn init(wishes: &Wishes, now: SystemTime) -> Result<Made, Failure> {
     let places = Places::of(wishes)?;
-    let detected = wishes.public.is_empty();
-    let public = if detected { detect_public()? } else { wishes.public.clone() };
-    let listen = if wishes.listen.is_empty() { listen_on_all(&public) } else { wishes.listen.clone() };
-    let (pool_v4, pool_v6) = choose_pools(&host_addresses())?;
-    let dns_servers = resolvers::of_this_host();
-    let text = configuration(&places, &public, &listen, (pool_v4, pool_v6), &dns_servers);
+    let choices = Choices::of(wishes)?;
+    let text = choices.file(&places);
     config::check_text(&text, &places.config).map_err(Failure::from)?;
 
     let mut work = Work::default();
@@ -78,13 +74,13 @@ pub fn init(wishes: &Wishes, now: SystemTime) -> Result<Made, Failure> {
     Ok(Made {
         config: places.config,
         state_dir: places.state_dir,
-        public: public.iter().map(public_text).collect(),
-        listen,
-        pool_v4,
-        pool_v6,
-        dns_servers,
+        public: choices.public.iter().map(public_text).collect(),
+        listen: choices.listen,
+        pool_v4: choices.pools.v4,
+        pool_v6: choices.pools.v6,
+        dns_servers: choices.dns_servers,
         pin: data_encoding::HEXLOWER.encode(&pin),
-        detected,
+        detected: wishes.public.is_empty(),
     })
 }
 
@@ -132,6 +128,39 @@ impl Places {
     }
 }
 
+/// What a new gateway is set to: what was asked for and, for the rest, what suits this host.
+struct Choices {
+    public: Vec<PublicAddress>,
+    listen: Vec<SocketAddr>,
+    pools: NewPools,
+    dns_servers: Vec<IpAddr>,
+}
+
+impl Choices {
+    fn of(wishes: &Wishes) -> Result<Self, Failure> {
+        let public = if wishes.public.is_empty() { detect_public()? } else { wishes.public.clone() };
+        let listen = if wishes.listen.is_empty() { listen_on_all(&public) } else { wishes.listen.clone() };
+        let pools = choose_pools(&host_addresses())?;
+        Ok(Self { public, listen, pools, dns_servers: resolvers::of_this_host() })
+    }
+
+    /// The text of the configuration file.
+    fn file(&self, places: &Places) -> String {
+        let mut values = vec![
+            ("public", list(self.public.iter().map(public_text))),
+            ("listen", list(self.listen.iter().map(ToString::to_string))),
+            ("pool.v4", literal(&self.pools.v4.to_string())),
+            ("pool.v6", literal(&self.pools.v6.to_string())),
+            ("dns.servers", list(self.dns_servers.iter().map(ToString::to_string))),
+        ];
+        if places.own {
+            values.push(("state_dir", literal(&places.state_dir.path().display().to_string())));
+            values.push(("runtime_dir", literal(&places.runtime_dir.path().display().to_string())));
+        }
+        keys::sample(&values)
+    }
+}
+
 /// The source addresses of the default routes.
 fn detect_public() -> Result<Vec<PublicAddress>, Failure> {
     let (v4, v6) = adit_host::default_source_addresses();
@@ -153,27 +182,6 @@ fn detect_public() -> Result<Vec<PublicAddress>, Failure> {
 fn listen_on_all(public: &[PublicAddress]) -> Vec<SocketAddr> {
     let port = public.first().map_or(config::DEFAULT_PORT, |public| public.port);
     vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]
-}
-
-fn configuration(
-    places: &Places,
-    public: &[PublicAddress],
-    listen: &[SocketAddr],
-    (pool_v4, pool_v6): (Ipv4Net, Ipv6Net),
-    dns_servers: &[IpAddr],
-) -> String {
-    let mut values = vec![
-        ("public", list(public.iter().map(public_text))),
-        ("listen", list(listen.iter().map(ToString::to_string))),
-        ("pool.v4", literal(&pool_v4.to_string())),
-        ("pool.v6", literal(&pool_v6.to_string())),
-        ("dns.servers", list(dns_servers.iter().map(ToString::to_string))),
-    ];
-    if places.own {
-        values.push(("state_dir", literal(&places.state_dir.path().display().to_string())));
-        values.push(("runtime_dir", literal(&places.runtime_dir.path().display().to_string())));
-    }
-    keys::sample(&values)
 }
 
 fn public_text(public: &PublicAddress) -> String {
@@ -234,9 +242,10 @@ mod tests {
     #[test]
     fn sample_in_deploy_is_what_init_writes() {
         let places = Places::of(&Wishes::default()).unwrap();
-        let public = [PublicAddress { host: "vpn.example.org".into(), port: config::DEFAULT_PORT }];
-        let pools = ("10.77.0.0/24".parse().unwrap(), "fd00:77::/64".parse().unwrap());
-        let text = configuration(&places, &public, &listen_on_all(&public), pools, &[]);
+        let public = vec![PublicAddress { host: "vpn.example.org".into(), port: config::DEFAULT_PORT }];
+        let pools = NewPools { v4: "10.77.0.0/24".parse().unwrap(), v6: "fd00:77::/64".parse().unwrap() };
+        let listen = listen_on_all(&public);
+        let text = Choices { public, listen, pools, dns_servers: Vec::new() }.file(&places);
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/server.toml");
         if std::env::var_os("ADIT_WRITE_SAMPLE").is_some() {
             std::fs::write(path, &text).unwrap();
