@@ -29,8 +29,7 @@ const READY: u8 = 0;
 pub(super) fn spawn(files: &ClientFiles, args: &UpArgs, dir: Option<&Path>) -> Result<ExitCode, Failure> {
     let name = files.choose(&args.profile)?;
     files.store.load(&name)?;
-    let failed = |(path, error): (std::path::PathBuf, _)| file_failure(&path.display().to_string(), &error);
-    files.directories.create_for_running().map_err(failed)?;
+    files.directories.create_for_running()?;
     // Not held on: the detached process takes it. But a running client's log must stay its own.
     drop(ClientLock::acquire(&files.directories, &name)?);
     let mut child = start(files, args, dir, &name)?;

@@ -18,7 +18,7 @@ use crate::host_plan::MARK;
 use crate::host_plan::managed::{ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
-use crate::profile::{Directories, Profile, ProfileStore, file_failure};
+use crate::profile::{Directories, Profile, ProfileStore};
 use crate::run::{ClientSession, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::state::State;
 use control::ControlHandler;
@@ -47,7 +47,7 @@ pub(super) struct UpOptions {
 pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     let UpOptions { profile, directories, tun, esp, patience, on_connected } = options;
     let name = profile.name.clone();
-    directories.create_for_running().map_err(|(path, error)| file_failure(&path.display().to_string(), &error))?;
+    directories.create_for_running()?;
     // Whoever holds the lock may touch this profile's journal, socket and changes.
     let _lock = ClientLock::acquire(&directories, &name)?;
     let mut signals = Signals::listen()?;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::ProfileName;
+use super::{ProfileError, ProfileName};
 
 /// The client's directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,15 +84,16 @@ impl Directories {
     /// Makes the run directory (0755) and the state directory (0700) if they are missing.
     ///
     /// # Errors
-    /// The path that could not be made, and the file system's refusal.
-    pub fn create_for_running(&self) -> Result<(), (PathBuf, io::Error)> {
+    /// `Io` with the directory that could not be made.
+    pub fn create_for_running(&self) -> Result<(), ProfileError> {
         create(&self.run, 0o755)?;
         create(&self.state, 0o700)
     }
 }
 
-pub(super) fn create(path: &Path, mode: u32) -> Result<(), (PathBuf, io::Error)> {
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| (path.to_owned(), error))
+/// Makes a directory, and those above it, unless it is there.
+pub(super) fn create(path: &Path, mode: u32) -> Result<(), ProfileError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| ProfileError::io(path, error))
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl ProfileStore {
         if !replace && self.contains(name) {
             return Err(ProfileError::Exists { name: name.to_string() });
         }
-        directories::create(&self.directory, 0o700).map_err(|(path, error)| ProfileError::io(path, error))?;
+        directories::create(&self.directory, 0o700)?;
         let draft = self.draft(name);
         let tried = write_new(&draft, "").and_then(|()| fs::remove_file(&draft));
         tried.map_err(|error| ProfileError::io(&self.directory, error))
@@ -116,7 +116,7 @@ impl ProfileStore {
     /// `Exists` if it is there and `replace` is false; `Io`.
     pub fn save(&self, profile: &Profile, replace: bool) -> Result<(), ProfileError> {
         let path = self.path(&profile.name);
-        directories::create(&self.directory, 0o700).map_err(|(path, error)| ProfileError::io(path, error))?;
+        directories::create(&self.directory, 0o700)?;
         let text = profile.encode()?;
         let draft = self.draft(&profile.name);
         let written = write_new(&draft, &text).and_then(|()| publish(&draft, &path, replace));
