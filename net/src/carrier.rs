@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use adit_proto::esp::packet;
 use adit_proto::esp::sa::Outbound;
+use adit_proto::esp::session::Hints;
 use adit_proto::esp::suite::Suite;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
@@ -79,19 +80,6 @@ impl EspRoute {
     pub const fn sealed_len(&self, len: usize) -> usize {
         packet::sealed_len(len)
     }
-}
-
-/// What the packet path noticed that the control side has to know; all of it by [`Carriers::hinted`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Hints {
-    /// Packets were sent by ESP since the last proof of its path.
-    pub sent: bool,
-    /// Something hints that the path is broken.
-    pub doubt: bool,
-    /// The smallest datagram, in bytes, that the system refused as larger than the path takes.
-    pub too_big: Option<u16>,
-    /// An inbound SA refused so much that new keys are wanted.
-    pub rekey: bool,
 }
 
 /// A session as the packet path sees it: something that has carriers. The session's owner keeps whatever else it needs

@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use adit_proto::drop_reason::DropReason;
-use adit_proto::esp::probe::Probe;
 use adit_proto::esp::sa::Inbound;
 use adit_proto::esp::spi::Spi;
 use adit_proto::packet::IpPacket;
@@ -86,21 +85,7 @@ impl Default for Settings {
 /// Authenticated packets of one SA that the control side has to hear of: each with a probe, and all while the path is
 /// not proven or while they come from another address than the proven one. One message makes at most one report without
 /// a probe.
-#[derive(Debug, Clone, Copy)]
-pub struct Report {
-    /// The epoch of the SA.
-    pub epoch: u32,
-    /// Where they came from.
-    pub from: SocketAddr,
-    /// Where they arrived.
-    pub origin: Origin,
-    /// Bytes of the datagrams.
-    pub len: usize,
-    /// Whether one of them has the highest sequence number so far.
-    pub newest: bool,
-    /// The probe in it.
-    pub probe: Option<Probe>,
-}
+pub type Report = adit_proto::esp::session::Report<Origin>;
 
 /// An inbound SA, and the session that its packets belong to.
 pub struct Installation<S> {

@@ -9,6 +9,7 @@
 //! | [`field`], [`capsule`] | negotiation on the CONNECT-IP request, and set-up of SAs on its stream |
 //! | [`rekey`] | who starts an epoch, when its SAs become active, when the old ones go |
 //! | [`probe`], [`path`], [`path_mtu`] | whether, to which address, and in which size ESP passes |
+//! | [`session`] | all of it for one end of a session, which is what the shell drives |
 //!
 //! Sequence numbers are extended ones (RFC 4303 section 2.2.1) throughout, and the explicit IV repeats them, so that a nonce
 //! is unique per key by construction.
@@ -30,6 +31,7 @@ pub mod probe;
 pub mod rekey;
 pub mod replay;
 pub mod sa;
+pub mod session;
 pub mod spi;
 pub mod suite;
 

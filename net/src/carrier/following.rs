@@ -300,7 +300,7 @@ impl<M: Machine, S: Carried> Following<M, S> {
 /// Lets ESP do what is due; for ever without ESP. Cancel-safe.
 async fn drive<S: Carried>(esp: &mut Option<EspControl<S>>) -> Result<(), EspError> {
     match esp {
-        Some(esp) => esp.next().await,
+        Some(esp) => esp.drive().await,
         None => pending().await,
     }
 }

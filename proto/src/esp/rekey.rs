@@ -167,7 +167,7 @@ impl Rekey {
 
     /// This end wants an epoch: at the start of the session, or because an SA's lifetime is over. A client starts one unless one is
     /// under way; a server asks the client, once per epoch.
-    pub fn handle_wanted(&mut self) {
+    pub fn handle_rekey_wanted(&mut self) {
         // While one is under way it serves this wish, too; one that is being confirmed was begun before it.
         self.wanted |= matches!(self.state, State::Confirming { .. });
         if !matches!(self.state, State::Idle) {
@@ -197,7 +197,7 @@ impl Rekey {
             (EspCapsule::SaInit(init), Role::Server) => self.handle_offer(init, now),
             (EspCapsule::RekeyRequest(epoch), Role::Client) => {
                 if epoch == self.next_epoch && epoch > 0 {
-                    self.handle_wanted();
+                    self.handle_rekey_wanted();
                 }
                 Ok(())
             }
@@ -365,7 +365,7 @@ impl Rekey {
             live.retire_at = Some(live.retire_at.map_or(retire_at, |at| at.min(retire_at)));
         }
         if std::mem::take(&mut self.wanted) {
-            self.handle_wanted();
+            self.handle_rekey_wanted();
         }
     }
 

@@ -272,7 +272,7 @@ pub fn esp_rekey(data: &[u8]) {
                         rekey.handle_closed();
                     }
                 }
-                2 => rekey.handle_wanted(),
+                2 => rekey.handle_rekey_wanted(),
                 3 => rekey.handle_authenticated(value.first().copied().unwrap_or(0).into(), now),
                 4 => rekey.handle_closed(),
                 _ => rekey.handle_installed(now),

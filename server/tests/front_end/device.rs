@@ -179,7 +179,7 @@ async fn follow(mut tunnel: Tunnel, mut esp: EspControl<DeviceSession>) {
                 }
                 Ok(None) | Err(_) => return,
             },
-            kept = esp.next() => kept.unwrap(),
+            kept = esp.drive() => kept.unwrap(),
         }
     }
 }

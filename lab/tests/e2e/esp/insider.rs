@@ -209,7 +209,7 @@ impl Insider {
                     Some(MessageEvent::Data(data)) => self.machine.handle_data(&data).unwrap(),
                     other => panic!("the gateway ended the session: {other:?}"),
                 },
-                passed = esp.next() => passed.unwrap(),
+                passed = esp.drive() => passed.unwrap(),
                 _ = tick.tick() => {
                     plane.receive();
                     plane.flood(&session.0);

@@ -36,6 +36,44 @@ pub enum ExchangeError {
 /// What both ends know after the exchange. Erased when dropped.
 pub type SharedSecret = Zeroizing<Vec<u8>>;
 
+/// An exchange under way at either end: what is kept until the peer's part is there.
+pub(super) enum Exchange {
+    /// The client's: the secret needs the server's share.
+    Client(Box<ClientExchange>),
+    /// The server's: the secret is there already.
+    Server(SharedSecret),
+}
+
+impl Exchange {
+    /// Makes this end's part and returns its share: the client's, or with `client_share` the server's. Without a group there is
+    /// no exchange, and the share is empty.
+    pub(super) fn begin(
+        group: Option<Group>,
+        client_share: Option<&[u8]>,
+    ) -> Result<(Option<Self>, Bytes), ExchangeError> {
+        let Some(group) = group else { return Ok((None, Bytes::new())) };
+        Ok(match client_share {
+            None => {
+                let exchange = ClientExchange::new(group)?;
+                let share = exchange.share();
+                (Some(Self::Client(Box::new(exchange))), share)
+            }
+            Some(client_share) => {
+                let (share, secret) = answer(group, client_share)?;
+                (Some(Self::Server(secret)), share)
+            }
+        })
+    }
+
+    /// The shared secret; only a client needs the peer's share.
+    pub(super) fn finish(self, peer_share: &[u8]) -> Result<SharedSecret, ExchangeError> {
+        match self {
+            Self::Client(exchange) => exchange.finish(peer_share),
+            Self::Server(secret) => Ok(secret),
+        }
+    }
+}
+
 /// The client's half of an exchange under way.
 pub struct ClientExchange {
     group: Group,

@@ -1,7 +1,7 @@
 //! What the control side hears.
 
 use adit_proto::esp::packet::sealed_len;
-use adit_proto::esp::probe::{self, Kind};
+use adit_proto::esp::probe::{self, Kind, Probe};
 
 use super::*;
 

@@ -212,7 +212,7 @@ impl World {
 
     fn connect(loss_percent: u64, jitter_ms: u64) -> Self {
         let mut world = Self::new(loss_percent, jitter_ms);
-        world.ends[0].rekey.handle_wanted();
+        world.ends[0].rekey.handle_rekey_wanted();
         world.run(ms(2000));
         assert_eq!(world.ends.each_ref().map(|end| end.active), [Some(0), Some(0)]);
         world
@@ -222,7 +222,7 @@ impl World {
 #[test]
 fn first_epoch_is_up_after_two_round_trips() {
     let mut world = World::new(0, 0);
-    world.ends[0].rekey.handle_wanted();
+    world.ends[0].rekey.handle_rekey_wanted();
     world.run(ms(24));
     assert_eq!(world.ends.each_ref().map(|end| end.active), [Some(0), Some(0)]);
 }
@@ -232,7 +232,7 @@ fn rekey_every_second_under_load_loses_nothing() {
     for (loss, jitter) in [(0, 0), (0, 40), (10, 40), (30, 150)] {
         let mut world = World::connect(loss, jitter);
         for second in 0..25 {
-            world.ends[second % 2].rekey.handle_wanted();
+            world.ends[second % 2].rekey.handle_rekey_wanted();
             for _ in 0..1000 {
                 world.send_packet(0);
                 world.send_packet(1);
@@ -253,7 +253,7 @@ fn rekey_every_second_under_load_loses_nothing() {
 #[test]
 fn old_inbound_sa_goes_ten_seconds_after_the_new_one_works() {
     let mut world = World::connect(0, 0);
-    world.ends[0].rekey.handle_wanted();
+    world.ends[0].rekey.handle_rekey_wanted();
     world.run(ms(100));
     assert!(world.ends.iter().all(|end| end.active == Some(1) && end.inbound.len() == 2));
     assert!(world.ends.iter().all(|end| end.outbound.len() == 1), "the old outbound SA goes at once");
@@ -268,7 +268,7 @@ fn old_inbound_sa_goes_ten_seconds_after_the_new_one_works() {
 fn old_inbound_sa_goes_after_sixty_seconds_at_the_latest() {
     let mut world = World::connect(0, 0);
     world.loss_percent = 100;
-    world.ends[0].rekey.handle_wanted();
+    world.ends[0].rekey.handle_rekey_wanted();
     world.run(Duration::from_secs(59));
     assert!(world.ends.iter().all(|end| end.active == Some(0) && end.inbound.len() == 2));
     world.run(Duration::from_secs(2));
@@ -279,7 +279,7 @@ fn old_inbound_sa_goes_after_sixty_seconds_at_the_latest() {
 fn outbound_switches_only_after_the_new_sa_proved_itself() {
     let mut world = World::connect(0, 0);
     world.loss_percent = 100;
-    world.ends[0].rekey.handle_wanted();
+    world.ends[0].rekey.handle_rekey_wanted();
     world.run(ms(3000));
     assert!(world.ends.iter().all(|end| end.active == Some(0)), "both SAs exist, nothing came through");
     world.loss_percent = 0;
@@ -291,8 +291,8 @@ fn outbound_switches_only_after_the_new_sa_proved_itself() {
 fn both_ends_want_new_keys_at_once_and_get_one_epoch() {
     let mut world = World::connect(0, 20);
     for _ in 0..3 {
-        world.ends[1].rekey.handle_wanted();
-        world.ends[0].rekey.handle_wanted();
+        world.ends[1].rekey.handle_rekey_wanted();
+        world.ends[0].rekey.handle_rekey_wanted();
     }
     world.run(ms(1000));
     assert!(
@@ -304,8 +304,8 @@ fn both_ends_want_new_keys_at_once_and_get_one_epoch() {
 #[test]
 fn server_asks_once_and_the_client_starts() {
     let mut world = World::connect(0, 0);
-    world.ends[1].rekey.handle_wanted();
-    world.ends[1].rekey.handle_wanted();
+    world.ends[1].rekey.handle_rekey_wanted();
+    world.ends[1].rekey.handle_rekey_wanted();
     assert_eq!(world.ends[1].rekey.poll_transmit(), Some(EspCapsule::RekeyRequest(1)));
     assert_eq!(world.ends[1].rekey.poll_transmit(), None);
     let now = world.now;
@@ -319,14 +319,14 @@ fn server_asks_once_and_the_client_starts() {
 #[test]
 fn close_ends_all_sas_at_once_and_for_good() {
     let mut world = World::connect(0, 0);
-    world.ends[0].rekey.handle_wanted();
+    world.ends[0].rekey.handle_rekey_wanted();
     world.run(ms(100));
     let now = world.now;
     for end in &mut world.ends {
         end.rekey.handle_closed();
         assert!(end.drain(now).is_empty());
         assert!(end.inbound.is_empty() && end.outbound.is_empty() && end.active.is_none());
-        end.rekey.handle_wanted();
+        end.rekey.handle_rekey_wanted();
         end.rekey.handle_authenticated(1, now);
         end.rekey.handle_capsule(EspCapsule::RekeyRequest(2), now).unwrap();
         end.rekey.handle_timeout(now + Duration::from_secs(100));
@@ -398,7 +398,7 @@ fn wish_while_an_epoch_is_confirmed_is_kept() {
         rekey.state = State::Confirming { epoch: 2, anyway_at: now, probe_at: None, pause: PROBE_PAUSE };
         match role {
             Role::Client => rekey.handle_capsule(EspCapsule::RekeyRequest(3), now).unwrap(),
-            Role::Server => rekey.handle_wanted(),
+            Role::Server => rekey.handle_rekey_wanted(),
         }
         assert!(rekey.poll_transmit().is_none() && rekey.poll_event().is_none());
         rekey.handle_authenticated(2, now);

@@ -178,7 +178,7 @@ async fn serve(
         }
         let kept = async {
             match &mut esp {
-                Some(esp) => esp.next().await.unwrap(),
+                Some(esp) => esp.drive().await.unwrap(),
                 None => pending().await,
             }
         };
