@@ -132,7 +132,6 @@ impl AddressPool {
     /// has the host number of the IPv4 one where possible.
     ///
     /// # Errors
-    ///
     /// [`PoolError::Exhausted`] when a network has no address to give, and then nothing is leased;
     /// [`PoolError::NoNetwork`] when the pool has no network at all.
     pub fn lease(&mut self, device: &str, wanted: Option<Lease>, now: Instant) -> Result<Lease, PoolError> {
@@ -202,7 +201,6 @@ impl AddressPool {
     /// Reserves the addresses of `lease` for `device` for good; a family without an address stays as it is.
     ///
     /// # Errors
-    ///
     /// [`PoolError::OutsidePool`], [`PoolError::InUse`], [`PoolError::DeviceConnected`] or [`PoolError::AlreadyReserved`];
     /// then nothing is reserved.
     pub fn reserve(&mut self, device: &str, lease: &Lease) -> Result<(), PoolError> {
@@ -221,18 +219,6 @@ impl AddressPool {
         let entry = Device { v4: v4.or(known.v4), v6: v6.or(known.v6), live: known.live };
         self.devices.insert(device.to_owned(), entry);
         Ok(())
-    }
-
-    /// Ends the reservations of `device`, which then keeps its addresses like any other device; their cool-down begins now if
-    /// it is away.
-    pub fn cancel_reservation(&mut self, device: &str, now: Instant) {
-        let Some(known) = self.devices.get(device).copied() else { return };
-        for (host, hosts) in held(&mut self.v4, &mut self.v6, known) {
-            hosts.unpin(host);
-            if !known.live {
-                hosts.release(host, now);
-            }
-        }
     }
 
     /// Ends the live lease of `device`, if it has one, and begins the cool-down of its addresses.

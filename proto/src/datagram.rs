@@ -33,7 +33,6 @@ impl Prefix {
     /// The prefix for a client-initiated bidirectional stream; the two low bits of its ID do not count.
     ///
     /// # Panics
-    ///
     /// If `stream_id` exceeds [`varint::MAX`].
     pub fn new(stream_id: u64) -> Self {
         let mut encoded = Vec::with_capacity(MAX_PREFIX_LEN);
@@ -48,7 +47,7 @@ impl Prefix {
 
     /// The bytes to put in front of a packet.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or(&self.bytes)
+        self.bytes.get(..self.len).expect("no prefix is longer than the longest")
     }
 }
 

@@ -40,8 +40,6 @@ pub mod protocol {
     pub const AUTHENTICATION: u8 = 51;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
-    /// Nothing follows.
-    pub const NO_NEXT_HEADER: u8 = 59;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
     /// IPv6 mobility header.
@@ -81,7 +79,6 @@ impl IpPacket {
     /// forwards the packet.
     ///
     /// # Errors
-    ///
     /// The reason to drop the packet: a malformed header, a length that does not match, a TTL or hop limit of 0, or a route
     /// inside the packet (IPv4 source routes, IPv6 routing headers with segments left), which would make the destination
     /// field meaningless to a policy.
@@ -92,7 +89,6 @@ impl IpPacket {
     /// Does what [`IpPacket::parse`] does for a packet of `len` bytes of which only the beginning, `head`, is at hand.
     ///
     /// # Errors
-    ///
     /// Those of [`IpPacket::parse`]; headers that go beyond `head` are cut short.
     pub fn parse_head(head: &[u8], len: usize) -> Result<Self, DropReason> {
         match head.first().map(|first| first >> 4) {

@@ -35,7 +35,6 @@ impl SourcePolicy {
     /// Checks that the packet comes from exactly a leased address.
     ///
     /// # Errors
-    ///
     /// The reason to drop the packet. Unspecified, loopback, multicast, broadcast and link-local sources have reasons of
     /// their own and are refused whatever the lease says.
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
@@ -70,7 +69,6 @@ impl DestinationPolicy {
     /// Checks that the packet goes to a host beyond the tunnel, to the gateway, or, where allowed, to another client.
     ///
     /// # Errors
-    ///
     /// The reason to drop the packet: another client while clients are isolated; an unspecified, loopback, multicast,
     /// link-local or broadcast destination, among them the first and last address of the IPv4 pool.
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {

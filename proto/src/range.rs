@@ -60,7 +60,6 @@ impl RouteRange {
     /// Checks that both ends are of one family and in order.
     ///
     /// # Errors
-    ///
     /// [`RangeError::MixedFamilies`] or [`RangeError::Reversed`].
     pub fn check(&self) -> Result<(), RangeError> {
         let Self { start, end, .. } = *self;
@@ -94,7 +93,6 @@ impl From<IpNet> for RouteRange {
 /// >    Start IP Address of B.
 ///
 /// # Errors
-///
 /// The fault of the first range that breaks a rule.
 pub fn check_advertisement(ranges: &[RouteRange]) -> Result<(), RangeError> {
     for range in ranges {
@@ -118,7 +116,6 @@ fn order_key(range: &RouteRange) -> (bool, u8) {
 /// A range needs at most 62 prefixes for IPv4 and 254 for IPv6. `cap` bounds what a peer can make us install.
 ///
 /// # Errors
-///
 /// [`RangeError::MixedFamilies`], [`RangeError::Reversed`], or [`RangeError::TooManyPrefixes`] when `cap` does not suffice.
 pub fn to_prefixes(start: IpAddr, end: IpAddr, cap: usize) -> Result<Vec<IpNet>, RangeError> {
     RouteRange { start, end, protocol: 0 }.check()?;
@@ -186,7 +183,7 @@ fn to_bits(address: IpAddr) -> u128 {
 
 /// The prefix of the family of `family` at `first` with `host_bits` bits below it.
 fn prefix(family: IpAddr, first: u128, host_bits: u32) -> IpNet {
-    let length = u8::try_from(width(family) - host_bits).unwrap_or(0);
+    let length = u8::try_from(width(family) - host_bits).expect("a prefix has at most 128 bits");
     if family.is_ipv4() {
         let address = Ipv4Addr::from_bits(u32::try_from(first).expect("an IPv4 range holds 32-bit numbers"));
         IpNet::V4(Ipv4Net::new_assert(address, length))

@@ -43,7 +43,6 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
 /// Appends the shortest encoding of `value` to `out`.
 ///
 /// # Panics
-///
 /// If `value` exceeds [`MAX`].
 pub fn encode(value: u64, out: &mut Vec<u8>) {
     assert!(value <= MAX, "{value} does not fit a variable-length integer");

@@ -132,13 +132,6 @@ impl Hosts {
         }
     }
 
-    /// Ends the pin, so that the next [`Hosts::release`] counts.
-    pub(super) fn unpin(&mut self, host: u128) {
-        if let Some(holder) = self.held.get_mut(&host) {
-            holder.pinned = false;
-        }
-    }
-
     /// Begins the cool-down of `host`, unless it is pinned or cooling already.
     pub(super) fn release(&mut self, host: u128, now: Instant) {
         if let Some(holder) = self.held.get_mut(&host).filter(|holder| !holder.pinned && holder.released.is_none()) {

@@ -134,8 +134,6 @@ fn reservation_waits_for_its_device() {
     assert_eq!(pool.lease("printer", None, now), Ok(lease("10.64.0.3", "fd00::abcd:0:0:1")));
     pool.release("printer", now);
     assert!(pool.lease("e", None, now + COOLDOWN * 9).is_err());
-    pool.cancel_reservation("printer", now);
-    assert_eq!(pool.lease("e", None, now + COOLDOWN).unwrap().v4, "10.64.0.3".parse().ok());
 }
 
 #[test]
@@ -200,7 +198,6 @@ enum Op {
     Lease { device: u8, wanted: Option<Lease> },
     Release(u8),
     Reserve(u8, Lease),
-    Cancel(u8),
     Wait(u64),
 }
 
@@ -218,7 +215,6 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..9u8, prop::option::of(small_lease())).prop_map(|(device, wanted)| Op::Lease { device, wanted }),
         4 => (0..9u8).prop_map(Op::Release),
         1 => (0..9u8, small_lease()).prop_map(|(device, lease)| Op::Reserve(device, lease)),
-        1 => (0..9u8).prop_map(Op::Cancel),
         3 => (0..100u64).prop_map(Op::Wait),
     ]
 }
@@ -307,15 +303,6 @@ impl Model {
             self.kept.insert((device, address.is_ipv4()), address);
         }
     }
-
-    fn cancel(&mut self, device: u8, now: Instant) {
-        for known in self.addresses.values_mut().filter(|known| known.reserved == Some(device)) {
-            known.reserved = None;
-            if known.live.is_none() {
-                known.last = Some((device, now));
-            }
-        }
-    }
 }
 
 proptest! {
@@ -344,10 +331,6 @@ proptest! {
                         prop_assert!(parts(lease).iter().all(|address| model.allowed(*address, device, now)));
                         model.reserve(device, lease);
                     }
-                }
-                Op::Cancel(device) => {
-                    pool.cancel_reservation(&device.to_string(), now);
-                    model.cancel(device, now);
                 }
                 Op::Wait(seconds) => now += Duration::from_secs(seconds),
             }

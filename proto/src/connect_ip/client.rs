@@ -135,7 +135,6 @@ impl Client {
     /// Takes the header section of the response.
     ///
     /// # Errors
-    ///
     /// [`ResponseError::Refused`] for any status but 2xx (RFC 9484 section 4.5). [`ResponseError::Malformed`] without a valid
     /// status, for 204, 205 and 206, and for fields that are forbidden with capsules (RFC 9297 section 3.2).
     pub fn handle_response(&mut self, response: &[Field], now: Instant) -> Result<(), ResponseError> {

@@ -85,7 +85,6 @@ impl Target {
     /// Parses the path of a request.
     ///
     /// # Errors
-    ///
     /// [`TemplateError::OtherPath`] if it does not begin like the template; others if its variables are not valid, which makes
     /// the request malformed (RFC 9484 section 4.6).
     pub fn parse(path: &str) -> Result<Self, TemplateError> {

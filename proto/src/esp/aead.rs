@@ -20,14 +20,12 @@ pub trait Aead: Sized {
     /// Sets the cipher up; `key` has [`Suite::key_len`] bytes.
     ///
     /// # Errors
-    ///
     /// If the library does not take the key.
     fn new(suite: Suite, key: &[u8]) -> Result<Self, CipherRefused>;
 
     /// Encrypts `buffer` in place and returns the tag over it and `associated_data`.
     ///
     /// # Errors
-    ///
     /// If the library does not do it; `buffer` must not be sent then.
     fn seal(
         &self,
@@ -39,7 +37,6 @@ pub trait Aead: Sized {
     /// Decrypts `buffer`, ciphertext and then tag, in place: the plaintext stands where the ciphertext stood.
     ///
     /// # Errors
-    ///
     /// If the tag does not fit; what `buffer` holds then must not be used.
     fn open(&self, nonce: [u8; NONCE_LEN], associated_data: &[u8], buffer: &mut [u8]) -> Result<(), Forged>;
 }

@@ -159,7 +159,6 @@ impl EspCapsule {
     /// Reads the value of a capsule; `None` if its type is not one of these.
     ///
     /// # Errors
-    ///
     /// If the value is cut short, too long, or names what was never negotiated (RFC 9297 section 3.3).
     pub fn decode(kind: u64, mut value: &[u8]) -> Result<Option<Self>, Fault> {
         match kind {

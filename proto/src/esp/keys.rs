@@ -91,7 +91,7 @@ impl DirectionKeys {
 
     /// The key, [`Suite::key_len`] bytes. For the cipher, and for the key log that an operator asked for.
     pub fn key(&self) -> &[u8] {
-        self.key.get(..self.suite.key_len()).unwrap_or(&self.key)
+        self.key.get(..self.suite.key_len()).expect("no key is longer than the longest")
     }
 
     /// The salt. As secret as the key.
@@ -133,15 +133,9 @@ impl KeyChain {
         chain
     }
 
-    /// The epoch that [`Self::advance`] makes keys for; `None` after the last.
-    pub const fn next_epoch(&self) -> Option<u32> {
-        self.next_epoch
-    }
-
     /// Makes the keys of the next epoch from both ends' SA_INIT and the secret of their key exchange, which is erased by its owner, and forgets how.
     ///
     /// # Errors
-    ///
     /// If the two do not fit each other or the chain; the chain is unchanged then.
     pub fn advance(&mut self, client: &SaInit, server: &SaInit, shared: Option<&[u8]>) -> Result<EpochKeys, KeyError> {
         let epoch = self.agreed_epoch(client, server)?;

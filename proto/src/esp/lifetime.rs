@@ -57,7 +57,7 @@ impl Lifetime {
         let cut = |limit: u64| {
             let most = limit / JITTER_DIVISOR;
             let part = u128::from(most).saturating_mul(u128::from(jitter)) >> u16::BITS;
-            limit.saturating_sub(u64::try_from(part).unwrap_or(most))
+            limit.saturating_sub(u64::try_from(part).expect("a part of a 64-bit number has 64 bits"))
         };
         let after = Duration::from_nanos(cut(u64::try_from(policy.after.as_nanos()).unwrap_or(u64::MAX)));
         let ends = now.checked_add(after).unwrap_or(now);

@@ -138,7 +138,6 @@ impl Header {
     /// Reads the header of a datagram and checks the datagram's length.
     ///
     /// # Errors
-    ///
     /// [`DropReason::Truncated`] below [`MIN_LEN`], [`DropReason::BadLength`] if the ciphertext is not aligned (RFC 4303
     /// section 2.4).
     pub fn parse(datagram: &[u8]) -> Result<Self, DropReason> {
@@ -180,7 +179,6 @@ pub fn put_trailer(body: &mut [u8], inner: usize, next_header: u8) -> Option<usi
 /// Splits a plaintext into the length of what is inside and the next header (RFC 4303 sections 2.4 to 2.6).
 ///
 /// # Errors
-///
 /// [`DropReason::BadPadding`] if the padding is longer than the plaintext or does not count from 1, as section 2.4 lets a
 /// receiver check.
 pub fn split_trailer(plaintext: &[u8]) -> Result<(usize, u8), DropReason> {

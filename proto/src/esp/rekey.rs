@@ -161,7 +161,7 @@ impl Rekey {
     }
 
     /// The epoch this end sends with; `None` before the first is confirmed.
-    pub const fn active_epoch(&self) -> Option<u32> {
+    pub(crate) const fn active_epoch(&self) -> Option<u32> {
         self.active
     }
 
@@ -186,7 +186,6 @@ impl Rekey {
     /// A capsule came.
     ///
     /// # Errors
-    ///
     /// If the peer may not send it; the session has to end.
     pub fn handle_capsule(&mut self, capsule: EspCapsule, now: Instant) -> Result<(), RekeyError> {
         if matches!(self.state, State::Closed) {

@@ -51,7 +51,6 @@ impl<const WORDS: usize, const BITS: u32> Window<WORDS, BITS> {
     /// Checks whether a packet with this number may be accepted; to be called before opening it, changes nothing.
     ///
     /// # Errors
-    ///
     /// [`DropReason::SequenceMismatch`] for 0, which is never sent (RFC 4303 section 3.3.3), [`DropReason::TooOld`] below the window,
     /// [`DropReason::Replayed`] if it was accepted before (section 3.4.3).
     pub fn check(&self, sequence: u64) -> Result<(), DropReason> {
@@ -74,7 +73,6 @@ impl<const WORDS: usize, const BITS: u32> Window<WORDS, BITS> {
     /// Accepts the number of a packet that was authenticated.
     ///
     /// # Errors
-    ///
     /// As [`Self::check`], which it repeats, so that two copies in one batch do not both pass; then nothing changes.
     pub fn commit(&mut self, sequence: u64) -> Result<Arrival, DropReason> {
         self.check(sequence)?;

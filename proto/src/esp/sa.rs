@@ -34,7 +34,6 @@ impl<A: Aead> Outbound<A> {
     /// Makes the SA that the peer receives as `spi`, and consumes its keys.
     ///
     /// # Errors
-    ///
     /// If the cipher does not take the key.
     pub fn new(spi: Spi, keys: DirectionKeys) -> Result<Self, CipherRefused> {
         let suite = keys.suite();
@@ -63,7 +62,6 @@ impl<A: Aead> Outbound<A> {
     /// Reserve for one batch at a time: numbers that wait fall out of the peer's window.
     ///
     /// # Errors
-    ///
     /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the suite. The packets must be dropped, or take
     /// another carrier.
     pub fn reserve(&self, packets: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
@@ -96,7 +94,6 @@ impl<A: Aead> Reservation<'_, A> {
     /// returns the length of the datagram, [`packet::sealed_len`], that `slot` then begins with.
     ///
     /// # Errors
-    ///
     /// [`DropReason::TooBig`] if `slot` is too short or `inner` larger than was reserved for, [`DropReason::SequenceExhausted`] if all
     /// numbers are used, [`DropReason::SealFailed`] if the cipher fails. Then `slot` must not be sent.
     pub fn seal(&mut self, slot: &mut [u8], inner: usize, next_header: NextHeader) -> Result<usize, DropReason> {
@@ -192,7 +189,6 @@ impl<A: Aead> Inbound<A> {
     /// Makes the SA that this end receives as `spi`, and consumes its keys.
     ///
     /// # Errors
-    ///
     /// If the cipher does not take the key.
     pub fn new(spi: Spi, keys: DirectionKeys, accept: Acceptance) -> Result<Self, CipherRefused> {
         let aead = A::new(keys.suite(), keys.key())?;
@@ -225,7 +221,6 @@ impl<A: Aead> Inbound<A> {
     /// moves the window (RFC 4303 sections 3.4.3 and 3.4.4, appendix A2).
     ///
     /// # Errors
-    ///
     /// Why it must be dropped, in silence: nothing is ever answered that was not authenticated. After
     /// [`DropReason::AuthenticationFailed`], `datagram` holds nothing of use.
     pub fn open(&mut self, datagram: &mut [u8]) -> Result<Opened, DropReason> {

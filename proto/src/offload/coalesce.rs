@@ -188,7 +188,6 @@ impl Coalescer {
     /// batch is written.
     ///
     /// # Errors
-    ///
     /// The packet is not taken: [`DropReason::BadVouched`] if it is `vouched` for and neither TCP nor UDP, a fragment or
     /// malformed; [`DropReason::BadLength`] if `ip` does not fit; [`DropReason::QueueFull`] if the batch is full.
     pub fn handle_packet(

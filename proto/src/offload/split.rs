@@ -18,9 +18,9 @@
 use std::ops::Range;
 
 use super::Kind;
-use super::field::{put_u16, put_u32, u16_at, u32_at};
 use super::superpacket::{Partial, Superpacket};
 use super::transport::{self, CWR, FIN, PSH};
+use super::{put_u16, put_u32, u16_at, u32_at};
 use crate::drop_reason::DropReason;
 use crate::packet::checksum::Checksum;
 
@@ -85,7 +85,6 @@ impl Split {
     /// Begins to take `superpacket` apart, which was parsed from the same `head`.
     ///
     /// # Errors
-    ///
     /// [`DropReason::BadOffload`] if it is plain, does not fit `head`, or has more than [`MAX_HEADER_LEN`] bytes of headers.
     pub fn new(superpacket: &Superpacket, head: &[u8]) -> Result<Self, DropReason> {
         Self::read(superpacket, head).ok_or(DropReason::BadOffload)
@@ -144,7 +143,6 @@ impl Split {
     /// Writes the headers of `segment` to the beginning of `slot`. The checksum is partial, as `NEEDS_CSUM` wants it.
     ///
     /// # Errors
-    ///
     /// [`DropReason::TooBig`] if the slot is too short.
     fn write_header(&self, segment: &Segment, slot: &mut [u8]) -> Result<(), DropReason> {
         self.patch(segment, slot).ok_or(DropReason::TooBig)
@@ -154,7 +152,6 @@ impl Split {
     /// payload.
     ///
     /// # Errors
-    ///
     /// [`DropReason::TooBig`] if the slot is too short.
     fn complete(&self, segment: &Segment, slot: &mut [u8]) -> Result<(), DropReason> {
         let packet = slot.get_mut(..segment.len()).ok_or(DropReason::TooBig)?;
@@ -165,7 +162,6 @@ impl Split {
     /// Copies `segment` out of its `superpacket`, which was read in one piece, to the beginning of `slot`, as a whole packet.
     ///
     /// # Errors
-    ///
     /// [`DropReason::TooBig`] if the slot is too short, [`DropReason::BadLength`] if the superpacket is.
     pub fn write_packet(
         &self,

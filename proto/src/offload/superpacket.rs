@@ -1,8 +1,8 @@
 //! What a TUN device handed over, checked.
 
-use super::field::{put_u16, u16_at};
 use super::virtio::{self, VirtioHeader};
 use super::{Kind, transport};
+use super::{put_u16, u16_at};
 use crate::drop_reason::DropReason;
 use crate::packet::IpPacket;
 use crate::packet::checksum::Checksum;
@@ -46,7 +46,6 @@ impl Superpacket {
     /// gives the length of its linear part there, which for a forwarded packet goes into the payload.
     ///
     /// # Errors
-    ///
     /// Those of [`IpPacket::parse`], or [`DropReason::BadOffload`] if the virtio-net header does not fit the packet: an unknown
     /// or obsolete type, segments of another protocol than the packet's, of no size, of a fragment or without a partial
     /// checksum in the right place, or a checksum outside of what follows the IP headers.
@@ -129,7 +128,6 @@ impl Partial {
     /// Linux does so for every protocol (`skb_checksum_help`).
     ///
     /// # Errors
-    ///
     /// [`DropReason::BadOffload`] if the checksum is outside of the packet, which is then left alone.
     pub fn complete(self, packet: &mut [u8]) -> Result<(), DropReason> {
         let inside = u16_at(packet, self.field()).is_some();
@@ -230,7 +228,7 @@ mod tests {
             let bad = [
                 VirtioHeader { gso_size: 0, ..good },
                 VirtioHeader { flags: 0, ..good },
-                VirtioHeader { flags: virtio::DATA_VALID, ..good },
+                VirtioHeader { flags: 2, ..good },
                 VirtioHeader { csum_start: good.csum_start + 2, ..good },
                 VirtioHeader { csum_offset: good.csum_offset + 2, ..good },
             ];

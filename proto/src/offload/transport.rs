@@ -1,7 +1,7 @@
 //! Where the fields of IP, TCP and UDP headers are, and sums over them.
 
 use super::Kind;
-use super::field::u16_at;
+use super::u16_at;
 use crate::packet::checksum::Checksum;
 
 /// The length of an IPv4 header without options (RFC 791 section 3.1).

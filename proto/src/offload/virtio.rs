@@ -12,17 +12,11 @@ pub const LEN: usize = 10;
 
 /// Flag: the checksum at `csum_start + csum_offset` is partial and has to be completed from `csum_start` on.
 pub const NEEDS_CSUM: u8 = 1;
-/// Flag: the checksum has been verified. TUN devices ignore it on write.
-pub const DATA_VALID: u8 = 2;
-/// Flag: the checksum fields hold other information, never with a TUN device.
-pub const RSC_INFO: u8 = 4;
 
 /// Type: a single packet.
 pub const GSO_NONE: u8 = 0;
 /// Type: segments of TCP in IPv4.
 pub const GSO_TCPV4: u8 = 1;
-/// Type: IP fragments of one UDP datagram; obsolete and never asked for.
-pub const GSO_UDP: u8 = 3;
 /// Type: segments of TCP in IPv6.
 pub const GSO_TCPV6: u8 = 4;
 /// Type: UDP datagrams of equal length, but for the last.
@@ -33,7 +27,7 @@ pub const GSO_ECN: u8 = 0x80;
 /// The header, field by field. The default is that of a single packet with a complete checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VirtioHeader {
-    /// A set of [`NEEDS_CSUM`], [`DATA_VALID`] and [`RSC_INFO`].
+    /// A set of flags, of which only [`NEEDS_CSUM`] means something here.
     pub flags: u8,
     /// One of the types, with or without [`GSO_ECN`].
     pub gso_type: u8,

@@ -27,7 +27,6 @@ pub fn of_packet(packet: &[u8]) -> u8 {
 /// Brings the ECN bits of the outer header into the packet that was inside (RFC 6040 section 4.2, figure 4).
 ///
 /// # Errors
-///
 /// [`DropReason::CongestionExperienced`] if the network marked a packet whose ends do not know ECN: they hear of it by the loss.
 pub fn decapsulate(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
     match (of_packet(packet), outer & BITS) {

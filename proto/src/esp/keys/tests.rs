@@ -56,7 +56,7 @@ fn schedule_agrees_with_an_independent_computation() {
         hex(&chain.advance(&client, &server, None).unwrap()),
         ["5bef34a7fb888d74b6602ea661b0cf64", "f0c42956", "cb77d257fe48a993f260e6cccb0818ed", "21062fc7",]
     );
-    assert_eq!(chain.next_epoch(), Some(3));
+    assert_eq!(chain.next_epoch, Some(3));
 }
 
 fn first_keys(client: &SaInit, server: &SaInit) -> [String; 4] {

@@ -107,14 +107,13 @@ impl Connection {
     }
 
     /// The ID of the peer's newest GOAWAY (RFC 9114 section 5.2): from a server, the first request stream it does not take.
-    pub fn goaway(&self) -> Option<u64> {
+    pub(crate) fn goaway(&self) -> Option<u64> {
         self.goaway
     }
 
     /// Takes data, and perhaps the end, of a unidirectional stream the peer opened; `stream` is any number that names it.
     ///
     /// # Errors
-    ///
     /// All close the connection: H3_STREAM_CREATION_ERROR for a second critical stream or a client's push (RFC 9114 section 6.2),
     /// H3_CLOSED_CRITICAL_STREAM, H3_MISSING_SETTINGS, H3_SETTINGS_ERROR, H3_FRAME_UNEXPECTED, H3_FRAME_ERROR, H3_ID_ERROR
     /// (section 7.2), H3_EXCESSIVE_LOAD, and the stream errors of QPACK (RFC 9204 section 6).
@@ -144,7 +143,6 @@ impl Connection {
     /// Takes a reset of a unidirectional stream the peer opened.
     ///
     /// # Errors
-    ///
     /// Closes the connection with H3_CLOSED_CRITICAL_STREAM if it is the control stream or one of QPACK's.
     pub fn handle_uni_reset(&mut self, stream: u64) -> Result<(), Error> {
         match self.streams.remove(&stream) {

@@ -44,7 +44,6 @@ struct Partial {
 /// Decodes a Huffman-coded string; at most 8/5 the length of `input` comes out.
 ///
 /// # Errors
-///
 /// Closes the connection with QPACK_DECOMPRESSION_FAILED if the string holds the end-of-string symbol or is padded with more
 /// than 7 bits or with bits that are not its most significant ones (RFC 7541 section 5.2).
 pub fn decode(input: &[u8]) -> Result<Vec<u8>, Error> {

@@ -77,7 +77,6 @@ impl MessageDecoder {
     /// Takes the next bytes of the stream. Events before the fault can still be polled after an error.
     ///
     /// # Errors
-    ///
     /// On the connection: H3_FRAME_UNEXPECTED for frames that do not belong here (RFC 9114 sections 4.1, 4.4 and 7.2),
     /// H3_ID_ERROR for a push nobody permitted (section 7.2.5), QPACK_DECOMPRESSION_FAILED. On the stream: H3_MESSAGE_ERROR for a
     /// malformed message (section 4.1.2), H3_EXCESSIVE_LOAD for too large a field section. Further calls return the same error.
@@ -91,7 +90,6 @@ impl MessageDecoder {
     /// Takes the end of the stream.
     ///
     /// # Errors
-    ///
     /// H3_FRAME_ERROR on the connection inside a frame (RFC 9114 section 7.1); on the stream H3_REQUEST_INCOMPLETE before the
     /// request's header section (section 4.1), and H3_MESSAGE_ERROR before the response's or if the content is shorter than
     /// `content-length` says (section 4.1.2).

@@ -31,7 +31,6 @@ const fn failed(reason: &'static str) -> Error {
 /// Bytes of a value that are not UTF-8 become U+FFFD; such values are opaque to us anyway (RFC 9110 section 5.5).
 ///
 /// # Errors
-///
 /// Closes the connection with QPACK_DECOMPRESSION_FAILED for whatever cannot be decoded (RFC 9204 section 2.2); ends the stream
 /// with H3_EXCESSIVE_LOAD if the fields exceed `limit`.
 pub fn decode(mut section: &[u8], limit: usize) -> Result<Vec<Field>, Error> {
@@ -125,7 +124,6 @@ fn encode_string(text: &str, pattern: u8, bits: u32, out: &mut Vec<u8>) {
 /// With a capacity of 0 nothing can be inserted, so the only instruction left is Set Dynamic Table Capacity 0, one byte.
 ///
 /// # Errors
-///
 /// Closes the connection with QPACK_ENCODER_STREAM_ERROR for any other instruction.
 pub(super) fn check_encoder_stream(data: &[u8]) -> Result<(), Error> {
     const SET_CAPACITY_0: u8 = 0x20;
@@ -148,7 +146,6 @@ pub(super) struct DecoderStream {
 
 impl DecoderStream {
     /// # Errors
-    ///
     /// Closes the connection with QPACK_DECODER_STREAM_ERROR for any other instruction.
     pub(super) fn handle(&mut self, data: &[u8]) -> Result<(), Error> {
         for byte in data {

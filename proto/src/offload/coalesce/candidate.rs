@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::{MIN_TCP_GSO_SIZE, Trust};
-use crate::offload::field::{u16_at, u32_at};
 use crate::offload::transport::{self, ACK, PSH};
 use crate::offload::{Kind, MAX_SUPERPACKET_LEN};
+use crate::offload::{u16_at, u32_at};
 use crate::packet::checksum::Checksum;
 use crate::packet::{IpPacket, protocol};
 

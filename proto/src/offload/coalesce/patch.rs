@@ -1,7 +1,7 @@
 //! What changes in the headers of the first packet when more join it, or when it stands alone with a partial checksum.
 
 use crate::offload::Kind;
-use crate::offload::field::put_u16;
+use crate::offload::put_u16;
 use crate::offload::transport::{self, PSH};
 use crate::packet::checksum::Checksum;
 
