@@ -1,8 +1,8 @@
 //! Inner addresses and who leases them.
 //!
-//! A device keeps its addresses: they stay its own while it is away, until the pool has no address left that nobody ever had.
-//! Then the one released longest ago goes to the newcomer, but never before its cool-down ended, so that packets still on
-//! their way to the former holder do not reach the next one.
+//! A device keeps its addresses: they stay its own while it is away, until the pool has no address left that nobody
+//! ever had. Then the one released longest ago goes to the newcomer, but never before its cool-down ended, so that
+//! packets still on their way to the former holder do not reach the next one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,11 +19,11 @@ use hosts::Hosts;
 /// The networks that clients get their addresses from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// The IPv4 network; without it clients get no IPv4 address. Its first host is the gateway's; its first and last address
-    /// are never leased.
+    /// The IPv4 network; without it clients get no IPv4 address. Its first host is the gateway's; its first and last
+    /// address are never leased.
     pub v4: Option<Ipv4Net>,
-    /// The IPv6 network; without it clients get no IPv6 address. Its first host (`…::1`) is the gateway's. Addresses chosen
-    /// unasked differ in the lowest 32 bits only.
+    /// The IPv6 network; without it clients get no IPv6 address. Its first host (`…::1`) is the gateway's. Addresses
+    /// chosen unasked differ in the lowest 32 bits only.
     pub v6: Option<Ipv6Net>,
     /// How long a released address goes to no other device.
     pub cooldown: Duration,
@@ -50,7 +50,8 @@ pub enum PoolError {
     /// The pool has neither an IPv4 nor an IPv6 network.
     #[error("the address pool has no network")]
     NoNetwork,
-    /// Clients cannot have the address: it is outside the pool, or the network's, the gateway's or the broadcast address.
+    /// Clients cannot have the address: it is outside the pool, or the network's, the gateway's or the broadcast
+    /// address.
     #[error("{address} is not a client address of the pool")]
     OutsidePool {
         /// The address asked for.
@@ -84,8 +85,8 @@ pub enum PoolError {
 
 /// Leases addresses of one IPv4 and one IPv6 network to devices, each address to one device at a time.
 ///
-/// Leasing takes constant time on average and logarithmic time once the pool has been used up. Memory grows with the number
-/// of addresses ever given, about 150 bytes each.
+/// Leasing takes constant time on average and logarithmic time once the pool has been used up. Memory grows with the
+/// number of addresses ever given, about 150 bytes each.
 #[derive(Debug)]
 pub struct AddressPool {
     v4: Option<(Ipv4Net, Hosts)>,
@@ -128,8 +129,8 @@ impl AddressPool {
     /// Leases to `device` one address of each network, and returns them.
     ///
     /// A live device gets what it has. One that comes back gets its former addresses if nobody else has them by now.
-    /// Otherwise an address of `wanted` is given if it is free, and where nothing is wanted or free, any: the IPv6 address
-    /// has the host number of the IPv4 one where possible.
+    /// Otherwise an address of `wanted` is given if it is free, and where nothing is wanted or free, any: the IPv6
+    /// address has the host number of the IPv4 one where possible.
     ///
     /// # Errors
     /// [`PoolError::Exhausted`] when a network has no address to give, and then nothing is leased;
@@ -201,8 +202,8 @@ impl AddressPool {
     /// Reserves the addresses of `lease` for `device` for good; a family without an address stays as it is.
     ///
     /// # Errors
-    /// [`PoolError::OutsidePool`], [`PoolError::InUse`], [`PoolError::DeviceConnected`] or [`PoolError::AlreadyReserved`];
-    /// then nothing is reserved.
+    /// [`PoolError::OutsidePool`], [`PoolError::InUse`], [`PoolError::DeviceConnected`] or
+    /// [`PoolError::AlreadyReserved`]; then nothing is reserved.
     pub fn reserve(&mut self, device: &str, lease: &Lease) -> Result<(), PoolError> {
         let known = self.devices.get(device).copied().unwrap_or_default();
         let hosts = self.v4.as_ref().map(|(_, hosts)| hosts);

@@ -44,7 +44,8 @@ pub enum Capsule {
     AddressAssign(Vec<AssignedAddress>),
     /// A request for addresses; never empty (RFC 9484 section 4.7.2).
     AddressRequest(Vec<RequestedAddress>),
-    /// The whole list of ranges reachable through the sender, in order; replaces the former list (RFC 9484 section 4.7.3).
+    /// The whole list of ranges reachable through the sender, in order; replaces the former list (RFC 9484 section
+    /// 4.7.3).
     RouteAdvertisement(Vec<RouteRange>),
     /// The resolvers inside the tunnel; replaces the former ones (draft-ietf-masque-connect-ip-dns).
     DnsAssign(DnsAssign),
@@ -67,8 +68,8 @@ impl Capsule {
 
 /// Appends a capsule to `out`.
 ///
-/// The caller keeps the rules for what it sends: routes in order ([`crate::range::from_prefixes`] gives such), requests not
-/// empty, at least one DNS configuration.
+/// The caller keeps the rules for what it sends: routes in order ([`crate::range::from_prefixes`] gives such), requests
+/// not empty, at least one DNS configuration.
 pub fn encode(capsule: &Capsule, out: &mut Vec<u8>) {
     let mut value = Vec::new();
     match capsule {

@@ -1,8 +1,8 @@
 //! CONNECT-IP (RFC 9484): IP packets through an HTTP request, for both ends, without I/O.
 //!
-//! [`request`] tells a gateway what a request wants, [`server::Server`] runs an accepted tunnel, [`client::Client`] asks for
-//! one and runs it. The shell puts what `poll_transmit` gives into DATA frames, and packets into QUIC datagrams
-//! ([`crate::datagram`]).
+//! [`request`] tells a gateway what a request wants, [`server::Server`] runs an accepted tunnel, [`client::Client`]
+//! asks for one and runs it. The shell puts what `poll_transmit` gives into DATA frames, and packets into QUIC
+//! datagrams ([`crate::datagram`]).
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
@@ -49,8 +49,8 @@ fn esp_value(message: &[Field]) -> String {
     lines.collect::<Vec<_>>().join(", ")
 }
 
-/// > The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or Transfer-Encoding header
-/// > fields. (RFC 9297 section 3.2)
+/// > The Capsule Protocol MUST NOT be used with messages that contain Content-Length, Content-Type, or
+/// > Transfer-Encoding header fields. (RFC 9297 section 3.2)
 fn check_capsule_message(message: &[Field]) -> Result<(), Fault> {
     let forbidden = ["content-length", "content-type", "transfer-encoding"];
     match forbidden.into_iter().any(|name| field::value(message, name).is_some()) {

@@ -1,4 +1,5 @@
-//! HTTP datagrams in QUIC DATAGRAM frames (RFC 9297 section 2.1) with the context ID of CONNECT-IP (RFC 9484 section 6).
+//! HTTP datagrams in QUIC DATAGRAM frames (RFC 9297 section 2.1) with the context ID of CONNECT-IP (RFC 9484 section
+//! 6).
 //!
 //! ```text
 //! quarter stream id (varint)  context id (varint, 0 = IP packet)  packet (to the end of the frame)

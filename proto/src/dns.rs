@@ -7,14 +7,15 @@ use std::net::IpAddr;
 pub enum DnsScope {
     /// All names.
     All,
-    /// Names in these domains only. A plain `resolv.conf` cannot express this: there, all names go to the tunnel's servers.
+    /// Names in these domains only. A plain `resolv.conf` cannot express this: there, all names go to the tunnel's
+    /// servers.
     Domains(Vec<String>),
 }
 
 /// DNS settings that come with a tunnel.
 ///
-/// Names that are not domain names (letters, digits, `-`, `_`, and dots between) are left out when the settings are applied:
-/// they come from another host and go into a file of this one.
+/// Names that are not domain names (letters, digits, `-`, `_`, and dots between) are left out when the settings are
+/// applied: they come from another host and go into a file of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsSettings {
     /// The servers, best first.

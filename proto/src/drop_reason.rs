@@ -40,7 +40,8 @@ drop_reasons! {
     BadLength = "bad_length",
     /// IPv4 options or IPv6 extension headers are malformed, cut short or too many.
     BadExtensionHeader = "bad_extension_header",
-    /// The packet carries its own route (IPv4 source route, IPv6 routing header), so its destination field is not final.
+    /// The packet carries its own route (IPv4 source route, IPv6 routing header), so its destination field is not
+    /// final.
     SourceRouted = "source_routed",
     /// The TTL or hop limit is zero.
     HopLimitExceeded = "hop_limit_exceeded",
@@ -76,8 +77,8 @@ drop_reasons! {
     NoRoute = "no_route",
     /// The packet does not fit the path.
     TooBig = "too_big",
-    /// The network, or the receiver for packets that queue up in front of it, marked congestion on a packet whose ends do not
-    /// know ECN.
+    /// The network, or the receiver for packets that queue up in front of it, marked congestion on a packet whose ends
+    /// do not know ECN.
     CongestionExperienced = "congestion_experienced",
     /// A bounded queue was full, or held a packet for too long.
     QueueFull = "queue_full",

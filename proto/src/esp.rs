@@ -11,8 +11,8 @@
 //! | [`probe`], [`path`], [`path_mtu`] | whether, to which address, and in which size ESP passes |
 //! | [`session`] | all of it for one end of a session, which is what the shell drives |
 //!
-//! Sequence numbers are extended ones (RFC 4303 section 2.2.1) throughout, and the explicit IV repeats them, so that a nonce
-//! is unique per key by construction.
+//! Sequence numbers are extended ones (RFC 4303 section 2.2.1) throughout, and the explicit IV repeats them, so that a
+//! nonce is unique per key by construction.
 
 #![cfg_attr(
     not(test),

@@ -1,7 +1,7 @@
 //! Bodies of the fuzz targets: what must hold for any input to a parser.
 //!
-//! They live here so that a test on the stable toolchain replays the committed corpus (`tests/corpus.rs`); the targets in
-//! `fuzz/` only call them. A body panics when something does not hold.
+//! They live here so that a test on the stable toolchain replays the committed corpus (`tests/corpus.rs`); the targets
+//! in `fuzz/` only call them. A body panics when something does not hold.
 
 use std::time::{Duration, Instant};
 
@@ -141,8 +141,8 @@ pub fn huffman(data: &[u8]) {
     }
 }
 
-/// Capsules mean the same however their stream is cut, and survive being encoded. First byte: whether those of ESP are expected, and
-/// size of the pieces.
+/// Capsules mean the same however their stream is cut, and survive being encoded. First byte: whether those of ESP are
+/// expected, and size of the pieces.
 pub fn capsule(data: &[u8]) {
     let Some((role, size, stream)) = split_options(data) else { return };
     let run = |stream: &[u8], size: usize| {
@@ -170,7 +170,8 @@ pub fn datagram(data: &[u8]) {
     assert_eq!(datagram::decode(again.into()).map(|again| again.payload), Ok(decoded.payload));
 }
 
-/// Reading a request never panics; its target survives being expanded. One field per line, name and value apart by a space.
+/// Reading a request never panics; its target survives being expanded. One field per line, name and value apart by a
+/// space.
 pub fn connect_ip_request(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let fields: Vec<Field> =
@@ -189,8 +190,8 @@ pub fn connect_ip_template(data: &[u8]) {
     }
 }
 
-/// Whatever a gateway answers, the client sends only valid capsules and stops after an error. First byte: what both sides named;
-/// then steps as in `steps`.
+/// Whatever a gateway answers, the client sends only valid capsules and stops after an error. First byte: what both
+/// sides named; then steps as in `steps`.
 pub fn connect_ip_client(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let config = ClientConfig {
@@ -272,7 +273,8 @@ pub fn packet(data: &[u8]) {
     }
 }
 
-/// An answer to a packet that is too big is itself a packet, to its source, and short enough for any path. First two bytes: MTU.
+/// An answer to a packet that is too big is itself a packet, to its source, and short enough for any path. First two
+/// bytes: MTU.
 pub fn icmp(data: &[u8]) {
     let Some((mtu, original)) = data.split_first_chunk() else { return };
     let from = GatewayAddresses { v4: Some([10, 64, 0, 1].into()), v6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 1].into()) };
@@ -308,7 +310,8 @@ enum Step<'a> {
     Wait(Duration),
 }
 
-/// Steps, each with a leading byte: below 0x80 that many bytes of data, from there on a pause of 10 ms for each one above.
+/// Steps, each with a leading byte: below 0x80 that many bytes of data, from there on a pause of 10 ms for each one
+/// above.
 fn steps(mut data: &[u8]) -> impl Iterator<Item = Step<'_>> {
     std::iter::from_fn(move || {
         let (&lead, rest) = data.split_first()?;

@@ -1,6 +1,7 @@
 //! HTTP as a CONNECT-IP gateway and client need it.
 //!
-//! [`field`] and [`fault`] hold for every version of HTTP and are all that the rest of this crate knows of it; [`h3`] is HTTP/3.
+//! [`field`] and [`fault`] hold for every version of HTTP and are all that the rest of this crate knows of it; [`h3`]
+//! is HTTP/3.
 
 pub mod fault;
 pub mod field;

@@ -26,8 +26,8 @@ pub const PREFIX: &str = "adit://join/";
 
 /// A one-time enrolment link: where the gateway is, how to know it, and the code that admits one device.
 ///
-/// Written `adit://join/HOST:PORT#SECRET`, where `SECRET` is the unpadded base64url of pin and code. An IPv6 host stands
-/// in brackets in the link, without them in `host`. `Debug` does not show the code.
+/// Written `adit://join/HOST:PORT#SECRET`, where `SECRET` is the unpadded base64url of pin and code. An IPv6 host
+/// stands in brackets in the link, without them in `host`. `Debug` does not show the code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invite {
     /// The gateway's name or address, without brackets.

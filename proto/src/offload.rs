@@ -1,8 +1,8 @@
 //! Superpackets: what lets one system call carry many packets.
 //!
-//! A TUN device with virtio-net headers hands over and takes up to 64 KiB at once: a *superpacket*, one set of headers with
-//! the payload of many TCP or UDP segments behind it. Towards the tunnel it is taken apart, and the packets that come out of
-//! the tunnel are put together again:
+//! A TUN device with virtio-net headers hands over and takes up to 64 KiB at once: a *superpacket*, one set of headers
+//! with the payload of many TCP or UDP segments behind it. Towards the tunnel it is taken apart, and the packets that
+//! come out of the tunnel are put together again:
 //!
 //! ```text
 //! TUN read   [virtio][header][payload 0 | payload 1 | …]   superpacket::Superpacket, split::Split
@@ -10,18 +10,18 @@
 //! TUN write  [virtio][header + payload 0][payload 1]…       coalesce::Coalescer, coalesce::Gather
 //! ```
 //!
-//! Payload bytes are neither moved nor read here: a split writes headers only, and what was coalesced is a list of ranges of
-//! the receive buffer for one gathering write. The exceptions are checksums that nobody vouches for.
+//! Payload bytes are neither moved nor read here: a split writes headers only, and what was coalesced is a list of
+//! ranges of the receive buffer for one gathering write. The exceptions are checksums that nobody vouches for.
 //!
 //! # Vouched packets
 //!
-//! A kernel that hands over a superpacket, or a packet with `NEEDS_CSUM`, has not computed the TCP or UDP checksum: the field
-//! is *partial*, it holds the sum of the pseudo-header alone, folded and not complemented. The tunnel authenticates each
-//! packet, so two ends that agreed on it leave the checksum partial and say so beside the packet (next header 253 or 254
-//! instead of 4 or 41): the sender *vouches* for it. The receiving end hands such a packet to its kernel as it got it, with
-//! `NEEDS_CSUM`; the value of the field is not trusted but computed anew. Without that agreement the sender completes every
-//! checksum ([`superpacket::Partial::complete`], [`split::Checksums::Full`]), and the receiving end merges a packet only after
-//! it verified the checksum.
+//! A kernel that hands over a superpacket, or a packet with `NEEDS_CSUM`, has not computed the TCP or UDP checksum: the
+//! field is *partial*, it holds the sum of the pseudo-header alone, folded and not complemented. The tunnel
+//! authenticates each packet, so two ends that agreed on it leave the checksum partial and say so beside the packet
+//! (next header 253 or 254 instead of 4 or 41): the sender *vouches* for it. The receiving end hands such a packet to
+//! its kernel as it got it, with `NEEDS_CSUM`; the value of the field is not trusted but computed anew. Without that
+//! agreement the sender completes every checksum ([`superpacket::Partial::complete`], [`split::Checksums::Full`]), and
+//! the receiving end merges a packet only after it verified the checksum.
 
 #![cfg_attr(
     not(test),
@@ -38,8 +38,8 @@ pub mod superpacket;
 mod transport;
 pub mod virtio;
 
-/// The longest superpacket in bytes, headers included: what the IPv4 total length (RFC 791 section 3.1) can say, kept for IPv6
-/// too, as a kernel's `gso_max_size` is 65,536 for both.
+/// The longest superpacket in bytes, headers included: what the IPv4 total length (RFC 791 section 3.1) can say, kept
+/// for IPv6 too, as a kernel's `gso_max_size` is 65,536 for both.
 pub const MAX_SUPERPACKET_LEN: usize = 65_535;
 
 /// What kind of packet it is, as far as offloads go.

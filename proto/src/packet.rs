@@ -18,8 +18,8 @@ pub mod icmp;
 mod ipv4;
 mod ipv6;
 
-/// What IPv6 asks of every link, in bytes (RFC 8200 section 5): the smallest MTU a tunnel may have, and so the packet that
-/// every path has to take.
+/// What IPv6 asks of every link, in bytes (RFC 8200 section 5): the smallest MTU a tunnel may have, and so the packet
+/// that every path has to take.
 pub const IPV6_MIN_MTU: u16 = 1280;
 
 /// Protocol numbers (IANA) that the packet modules tell apart.
@@ -75,13 +75,13 @@ pub struct IpPacket {
 impl IpPacket {
     /// Checks one whole IP packet and reads its headers (RFC 791 section 3.1, RFC 8200 sections 3 and 4).
     ///
-    /// `packet` must be exactly as long as its header says. The IPv4 header checksum is left to the host that receives or
-    /// forwards the packet.
+    /// `packet` must be exactly as long as its header says. The IPv4 header checksum is left to the host that receives
+    /// or forwards the packet.
     ///
     /// # Errors
-    /// The reason to drop the packet: a malformed header, a length that does not match, a TTL or hop limit of 0, or a route
-    /// inside the packet (IPv4 source routes, IPv6 routing headers with segments left), which would make the destination
-    /// field meaningless to a policy.
+    /// The reason to drop the packet: a malformed header, a length that does not match, a TTL or hop limit of 0, or a
+    /// route inside the packet (IPv4 source routes, IPv6 routing headers with segments left), which would make the
+    /// destination field meaningless to a policy.
     pub fn parse(packet: &[u8]) -> Result<Self, DropReason> {
         Self::parse_head(packet, packet.len())
     }

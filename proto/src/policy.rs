@@ -35,8 +35,8 @@ impl SourcePolicy {
     /// Checks that the packet comes from exactly a leased address.
     ///
     /// # Errors
-    /// The reason to drop the packet. Unspecified, loopback, multicast, broadcast and link-local sources have reasons of
-    /// their own and are refused whatever the lease says.
+    /// The reason to drop the packet. Unspecified, loopback, multicast, broadcast and link-local sources have reasons
+    /// of their own and are refused whatever the lease says.
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
         let leased = match packet.source {
             IpAddr::V4(source) => {
@@ -91,8 +91,8 @@ impl DestinationPolicy {
     }
 }
 
-/// Tells whether the address is the last of `pool`, or the first, which was once a broadcast address too (RFC 1122 section
-/// 3.3.6). A /31 or /32 has neither.
+/// Tells whether the address is the last of `pool`, or the first, which was once a broadcast address too (RFC 1122
+/// section 3.3.6). A /31 or /32 has neither.
 fn is_directed_broadcast(pool: Ipv4Net, address: Ipv4Addr) -> bool {
     pool.prefix_len() < 31 && (address == pool.broadcast() || address == pool.network())
 }

@@ -88,9 +88,10 @@ impl From<IpNet> for RouteRange {
 /// Checks a route advertisement as its receiver must (RFC 9484 section 4.7.3).
 ///
 /// > 1. The IP Version of A MUST be less than or equal to the IP Version of B.
-/// > 2. If the IP Version of A and B are equal, the IP Protocol of A MUST be less than or equal to the IP Protocol of B.
-/// > 3. If the IP Version and IP Protocol of A and B are both equal, the End IP Address of A MUST be strictly less than the
-/// >    Start IP Address of B.
+/// > 2. If the IP Version of A and B are equal, the IP Protocol of A MUST be less than or equal to the IP Protocol of
+/// > B.
+/// > 3. If the IP Version and IP Protocol of A and B are both equal, the End IP Address of A MUST be strictly less than
+/// > the Start IP Address of B.
 ///
 /// # Errors
 /// The fault of the first range that breaks a rule.
@@ -116,7 +117,8 @@ fn order_key(range: &RouteRange) -> (bool, u8) {
 /// A range needs at most 62 prefixes for IPv4 and 254 for IPv6. `cap` bounds what a peer can make us install.
 ///
 /// # Errors
-/// [`RangeError::MixedFamilies`], [`RangeError::Reversed`], or [`RangeError::TooManyPrefixes`] when `cap` does not suffice.
+/// [`RangeError::MixedFamilies`], [`RangeError::Reversed`], or [`RangeError::TooManyPrefixes`] when `cap` does not
+/// suffice.
 pub fn to_prefixes(start: IpAddr, end: IpAddr, cap: usize) -> Result<Vec<IpNet>, RangeError> {
     RouteRange { start, end, protocol: 0 }.check()?;
     let last = to_bits(end);

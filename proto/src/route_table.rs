@@ -1,7 +1,7 @@
 //! Longest-prefix matching for IPv4 and IPv6.
 //!
-//! Each family keeps one hash map per prefix length in use, longest first. A lookup probes them in turn, so it costs one or
-//! two probes on a gateway whose table is leases and a few networks, and at most one probe per length in use.
+//! Each family keeps one hash map per prefix length in use, longest first. A lookup probes them in turn, so it costs
+//! one or two probes on a gateway whose table is leases and a few networks, and at most one probe per length in use.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -194,8 +194,8 @@ impl<B: Bits, T> Lengths<B, T> {
 
 /// Hashes one address with one multiplication, several times faster than the standard hasher.
 ///
-/// It does not resist chosen keys. The keys of the table are chosen by the gateway's operator and address pool; packets only
-/// look addresses up.
+/// It does not resist chosen keys. The keys of the table are chosen by the gateway's operator and address pool; packets
+/// only look addresses up.
 #[derive(Debug, Clone, Copy, Default)]
 struct AddressHasher(u64);
 

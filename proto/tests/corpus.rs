@@ -1,7 +1,7 @@
 //! Replays the committed fuzzing corpus on the stable toolchain, and writes its seeds.
 //!
-//! `cargo test -p adit-proto --test corpus -- --ignored` writes the seeds of `corpus/seeds.rs` anew. What the fuzzer found
-//! worth keeping lies beside them.
+//! `cargo test -p adit-proto --test corpus -- --ignored` writes the seeds of `corpus/seeds.rs` anew. What the fuzzer
+//! found worth keeping lies beside them.
 
 #[path = "corpus/seeds.rs"]
 mod seeds;

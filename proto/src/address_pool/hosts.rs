@@ -41,8 +41,8 @@ struct Holder {
 impl Hosts {
     /// All hosts of the network at `network` with `host_bits`, at most 128, bits below the prefix.
     ///
-    /// The first host is the gateway's. `last_is_broadcast` keeps the last one of an IPv4 network out. As in RFC 3021 and
-    /// RFC 6164, a network of two addresses uses both, and one of a single address has only the gateway.
+    /// The first host is the gateway's. `last_is_broadcast` keeps the last one of an IPv4 network out. As in RFC 3021
+    /// and RFC 6164, a network of two addresses uses both, and one of a single address has only the gateway.
     pub(super) fn new(network: u128, host_bits: u32, last_is_broadcast: bool, cooldown: Duration) -> Self {
         let size_minus_one = u128::MAX.checked_shr(128 - host_bits).unwrap_or(0);
         let gateway = u128::from(host_bits > 1);
@@ -82,15 +82,16 @@ impl Hosts {
         self.held.get(&host).is_some_and(|holder| holder.pinned)
     }
 
-    /// Tells whether `device` may have `host` at `now`: nobody holds it, `device` does, or its holder's cool-down ended.
+    /// Tells whether `device` may have `host` at `now`: nobody holds it, `device` does, or its holder's cool-down
+    /// ended.
     pub(super) fn is_claimable(&self, host: u128, device: &str, now: Instant) -> bool {
         self.held.get(&host).is_none_or(|holder| {
             holder.device == device || holder.released.is_some_and(|(released, _)| self.has_cooled(released, now))
         })
     }
 
-    /// A number for a new holder: `preferred` if nobody ever held it, else the lowest nobody ever held, else the one released
-    /// longest ago if its cool-down ended.
+    /// A number for a new holder: `preferred` if nobody ever held it, else the lowest nobody ever held, else the one
+    /// released longest ago if its cool-down ended.
     pub(super) fn choose(&mut self, preferred: Option<u128>, now: Instant) -> Option<u128> {
         let last_chosen = self.last.min(LAST_CHOSEN);
         let in_range = self.first..=last_chosen;

@@ -33,7 +33,8 @@ impl CapsuleDecoder {
         Self::default()
     }
 
-    /// Reads the capsules of the ESP carrier from now on, which both ends have agreed on. Until then their types mean nothing.
+    /// Reads the capsules of the ESP carrier from now on, which both ends have agreed on. Until then their types mean
+    /// nothing.
     pub const fn expect_esp(&mut self) {
         self.expects_esp = true;
     }
@@ -41,8 +42,8 @@ impl CapsuleDecoder {
     /// Takes the next bytes of the stream. Capsules before the faulty one can still be polled after an error.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] for a malformed value (RFC 9297 section 3.3, RFC 9484 section 4.7), [`Fault::Excessive`] for one
-    /// that is too long. Further calls return the same error.
+    /// [`Fault::Malformed`] for a malformed value (RFC 9297 section 3.3, RFC 9484 section 4.7), [`Fault::Excessive`]
+    /// for one that is too long. Further calls return the same error.
     pub fn handle(&mut self, mut data: &[u8]) -> Result<(), Fault> {
         if let Some(error) = self.failed {
             return Err(error);

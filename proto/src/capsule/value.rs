@@ -1,4 +1,5 @@
-//! Pieces that the values of capsules are made of. Whatever is cut short makes the message malformed (RFC 9297 section 3.3).
+//! Pieces that the values of capsules are made of. Whatever is cut short makes the message malformed (RFC 9297 section
+//! 3.3).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -8,8 +8,8 @@
 //!     Open --> Closed: end of stream or protocol error
 //! ```
 //!
-//! A gateway may assign addresses unasked, and some close the tunnel when they are asked; so the client asks only when none
-//! came for a while.
+//! A gateway may assign addresses unasked, and some close the tunnel when they are asked; so the client asks only when
+//! none came for a while.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,8 +26,8 @@ use crate::esp::field::{Answer, Offer};
 use crate::http::fault::Fault;
 use crate::http::field::{self, Field};
 
-/// How long to wait for an unasked assignment before asking; several times the pause a gateway makes between its response and
-/// its first capsules, and short beside a person's patience.
+/// How long to wait for an unasked assignment before asking; several times the pause a gateway makes between its
+/// response and its first capsules, and short beside a person's patience.
 pub const ASSIGNMENT_WAIT: Duration = Duration::from_millis(300);
 
 /// Answers to the gateway's own address requests that may wait to be sent.
@@ -135,8 +135,8 @@ impl Client {
     /// Takes the header section of the response.
     ///
     /// # Errors
-    /// [`ResponseError::Refused`] for any status but 2xx (RFC 9484 section 4.5). [`ResponseError::Malformed`] without a valid
-    /// status, for 204, 205 and 206, and for fields that are forbidden with capsules (RFC 9297 section 3.2).
+    /// [`ResponseError::Refused`] for any status but 2xx (RFC 9484 section 4.5). [`ResponseError::Malformed`] without a
+    /// valid status, for 204, 205 and 206, and for fields that are forbidden with capsules (RFC 9297 section 3.2).
     pub fn handle_response(&mut self, response: &[Field], now: Instant) -> Result<(), ResponseError> {
         self.state = State::Closed;
         match field::status(response)? {
@@ -152,14 +152,14 @@ impl Client {
         Ok(())
     }
 
-    /// What the gateway chose for the ESP carrier; `None` before the response, or if the carrier was not offered, not answered,
-    /// or answered beyond the offer.
+    /// What the gateway chose for the ESP carrier; `None` before the response, or if the carrier was not offered, not
+    /// answered, or answered beyond the offer.
     pub const fn esp(&self) -> Option<Answer> {
         self.esp
     }
 
-    /// Queues a capsule of the ESP carrier for [`Self::poll_transmit`]. Without [`Self::esp`], or when the tunnel is closed, it is
-    /// dropped.
+    /// Queues a capsule of the ESP carrier for [`Self::poll_transmit`]. Without [`Self::esp`], or when the tunnel is
+    /// closed, it is dropped.
     pub fn send_esp(&mut self, capsule: EspCapsule) {
         if self.state == State::Open && self.esp.is_some() {
             self.transmits.push_back(Capsule::Esp(capsule));

@@ -59,14 +59,15 @@ pub enum Rejection {
 }
 
 impl Request {
-    /// Parses the header section of a request that a [`MessageDecoder`](crate::http::h3::message::MessageDecoder) let through.
+    /// Parses the header section of a request that a [`MessageDecoder`](crate::http::h3::message::MessageDecoder) let
+    /// through.
     ///
     /// # Errors
     /// - [`Rejection::Malformed`]: pseudo-header fields missing, empty or misplaced (RFC 9114 section 4.3.1, RFC 9484
     ///   section 4.4), variables of the path not valid (RFC 9484 section 4.6), `content-length`, `content-type` or
     ///   `transfer-encoding` with capsules (RFC 9297 section 3.2).
-    /// - [`Rejection::Status`]: 404 for a tunnel at another path; 501 for another `:protocol` (RFC 9220 section 3) or a CONNECT
-    ///   without one.
+    /// - [`Rejection::Status`]: 404 for a tunnel at another path; 501 for another `:protocol` (RFC 9220 section 3) or a
+    ///   CONNECT without one.
     pub fn parse(request: &[Field]) -> Result<Incoming, Rejection> {
         let method = required(request, ":method", "request without :method")?;
         let protocol = field::value(request, ":protocol");
@@ -80,7 +81,8 @@ impl Request {
     }
 }
 
-/// > The ":scheme" and ":path" pseudo-header fields are omitted. (RFC 9114 section 4.4, for CONNECT without `:protocol`)
+/// > The ":scheme" and ":path" pseudo-header fields are omitted. (RFC 9114 section 4.4, for CONNECT without
+/// > `:protocol`)
 fn parse_plain_connect(request: &[Field]) -> Result<Incoming, Rejection> {
     if field::value(request, ":scheme").is_some() || field::value(request, ":path").is_some() {
         return Err(malformed("CONNECT with :scheme or :path but without :protocol"));
@@ -140,9 +142,10 @@ fn common(request: &[Field]) -> Result<(&str, &str), Rejection> {
     Ok((authority(request)?, path))
 }
 
-/// > If the :scheme pseudo-header field identifies a scheme that has a mandatory authority component (including "http" and
-/// > "https"), the request MUST contain either an :authority pseudo-header field or a Host header field. If these fields are
-/// > present, they MUST NOT be empty. If both fields are present, they MUST contain the same value. (RFC 9114 section 4.3.1)
+/// > If the :scheme pseudo-header field identifies a scheme that has a mandatory authority component (including "http"
+/// > and "https"), the request MUST contain either an :authority pseudo-header field or a Host header field. If these
+/// > fields are present, they MUST NOT be empty. If both fields are present, they MUST contain the same value. (RFC
+/// > 9114 section 4.3.1)
 fn authority(request: &[Field]) -> Result<&str, Rejection> {
     let (authority, host) = (field::value(request, ":authority"), field::value(request, "host"));
     let name = match (authority, host) {

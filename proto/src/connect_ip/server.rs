@@ -1,6 +1,7 @@
 //! The gateway's end of an accepted tunnel, and refusals.
 //!
-//! The gateway assigns addresses at once and unasked, then tells its routes and resolvers, and sends anew whatever changes.
+//! The gateway assigns addresses at once and unasked, then tells its routes and resolvers, and sends anew whatever
+//! changes.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -52,8 +53,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Accepts a tunnel; the assignment is to be sent right after the response. `esp` is what to answer to the client's offer of the ESP
-    /// carrier ([`Offer::choose`](crate::esp::field::Offer::choose)); what it did not offer is not answered.
+    /// Accepts a tunnel; the assignment is to be sent right after the response. `esp` is what to answer to the client's
+    /// offer of the ESP carrier ([`Offer::choose`](crate::esp::field::Offer::choose)); what it did not offer is not
+    /// answered.
     pub fn new(request: &ConnectIpRequest, assignment: Assignment, esp: Option<Answer>) -> Self {
         let offer = request.esp.as_ref();
         let esp = esp.filter(|answer| offer.is_some_and(|offer| offer.permits(answer)));
@@ -101,8 +103,8 @@ impl Server {
     /// Takes content of the request. What a client assigns or advertises to the gateway is not used.
     ///
     /// # Errors
-    /// Those of [`CapsuleDecoder::handle`]; [`Fault::Malformed`] for a request ID used again (RFC 9484 section 4.7.2) or a
-    /// datagram without a context ID; [`Fault::Excessive`] for too many address requests.
+    /// Those of [`CapsuleDecoder::handle`]; [`Fault::Malformed`] for a request ID used again (RFC 9484 section 4.7.2)
+    /// or a datagram without a context ID; [`Fault::Excessive`] for too many address requests.
     pub fn handle_data(&mut self, data: &[u8]) -> Result<(), Fault> {
         let decoded = self.capsules.handle(data);
         while let Some(capsule) = self.capsules.poll_event() {
@@ -181,8 +183,8 @@ impl Server {
         Ok(())
     }
 
-    /// Sends the whole list, as an answer to `requested` where an address of the family is there (the very one asked for, if
-    /// possible) and a refusal where none is left (RFC 9484 section 4.7.1).
+    /// Sends the whole list, as an answer to `requested` where an address of the family is there (the very one asked
+    /// for, if possible) and a refusal where none is left (RFC 9484 section 4.7.1).
     fn send_addresses(&mut self, requested: &[RequestedAddress]) {
         let unasked = |prefix: &IpNet| AssignedAddress { request_id: 0, prefix: prefix.trunc() };
         let mut list: Vec<AssignedAddress> = self.assignment.addresses.iter().map(unasked).collect();

@@ -1,7 +1,8 @@
-//! The request path: the expansion of the URI template `/.well-known/masque/ip/{target}/{ipproto}/` (RFC 9484 section 3).
+//! The request path: the expansion of the URI template `/.well-known/masque/ip/{target}/{ipproto}/` (RFC 9484 section
+//! 3).
 //!
-//! `target` is an address, a prefix with its slash as `%2F`, a host name or `*`; `ipproto` a protocol number or `*`. Variables
-//! may be percent-encoded anywhere, and the colons of IPv6 should be.
+//! `target` is an address, a prefix with its slash as `%2F`, a host name or `*`; `ipproto` a protocol number or `*`.
+//! Variables may be percent-encoded anywhere, and the colons of IPv6 should be.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -85,8 +86,8 @@ impl Target {
     /// Parses the path of a request.
     ///
     /// # Errors
-    /// [`TemplateError::OtherPath`] if it does not begin like the template; others if its variables are not valid, which makes
-    /// the request malformed (RFC 9484 section 4.6).
+    /// [`TemplateError::OtherPath`] if it does not begin like the template; others if its variables are not valid,
+    /// which makes the request malformed (RFC 9484 section 4.6).
     pub fn parse(path: &str) -> Result<Self, TemplateError> {
         let variables = path.strip_prefix(PREFIX).ok_or(TemplateError::OtherPath)?;
         let (target, rest) = variables.split_once('/').ok_or(TemplateError::Shape)?;
@@ -162,7 +163,8 @@ fn parse_u8(text: &str) -> Option<u8> {
     text.parse().ok().filter(|number: &u8| number.to_string() == text)
 }
 
-/// Letters, digits, hyphens and underscores in labels of 1 to 63, the last not all digits (so that no address is mistaken).
+/// Letters, digits, hyphens and underscores in labels of 1 to 63, the last not all digits (so that no address is
+/// mistaken).
 fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {

@@ -15,7 +15,8 @@ pub struct CipherRefused;
 #[error("authentication failed")]
 pub struct Forged;
 
-/// A cipher under one key. Both operations work in place and take `&self`, so that several workers may seal with one key.
+/// A cipher under one key. Both operations work in place and take `&self`, so that several workers may seal with one
+/// key.
 pub trait Aead: Sized {
     /// Sets the cipher up; `key` has [`Suite::key_len`] bytes.
     ///

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Both ends send one SA_INIT per epoch, the client first. Group 0 means no key exchange; others are TLS's named groups
-//! (RFC 8446 section 4.2.7). A server that wants new keys sends REKEY_REQUEST, which is only a hint: the client starts every epoch.
+//! (RFC 8446 section 4.2.7). A server that wants new keys sends REKEY_REQUEST, which is only a hint: the client starts
+//! every epoch.
 
 use bytes::Bytes;
 
@@ -124,7 +125,8 @@ impl SaInit {
     }
 }
 
-/// The rest of a value as share: of a length that the group has, itself given in its shortest form, and nothing behind it.
+/// The rest of a value as share: of a length that the group has, itself given in its shortest form, and nothing behind
+/// it.
 fn share(value: &mut &[u8], group: Option<Group>) -> Result<Bytes, Fault> {
     let before = value.len();
     let length = varint::take(value).ok_or(TOO_SHORT)?;

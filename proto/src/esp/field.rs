@@ -5,8 +5,8 @@
 //! answer, on the successful response    adit-esp: v=1, suite=1, group=29, vouched
 //! ```
 //!
-//! Lists are in the order of preference. Members that are not known are ignored; a field that cannot be read, or of another
-//! version, is as good as none, and then no capsule of the carrier may be sent.
+//! Lists are in the order of preference. Members that are not known are ignored; a field that cannot be read, or of
+//! another version, is as good as none, and then no capsule of the carrier may be sent.
 
 mod dictionary;
 
@@ -64,8 +64,8 @@ impl Offer {
         (!suites.is_empty() && !groups.is_empty()).then_some(Self { suites, groups, vouched })
     }
 
-    /// What a server that permits this answers to `client`: its own first choice that the client offers. `None` without a common
-    /// suite and group, and then the field is left out of the response.
+    /// What a server that permits this answers to `client`: its own first choice that the client offers. `None` without
+    /// a common suite and group, and then the field is left out of the response.
     pub fn choose(&self, client: &Self) -> Option<Answer> {
         let suite = *self.suites.iter().find(|suite| client.suites.contains(suite))?;
         let group = *self.groups.iter().find(|group| client.groups.contains(group))?;
@@ -88,7 +88,8 @@ impl std::fmt::Display for Offer {
 }
 
 impl Answer {
-    /// Reads the value of a server's field; `None` if it cannot be read or names what we do not know. See also [`Offer::permits`].
+    /// Reads the value of a server's field; `None` if it cannot be read or names what we do not know. See also
+    /// [`Offer::permits`].
     pub fn parse(value: &str) -> Option<Self> {
         let members = members(value)?;
         let code = |name| match dictionary::find(&members, name) {

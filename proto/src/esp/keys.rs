@@ -9,9 +9,9 @@
 //! S'_n = HKDF-Expand(S_n, "adit esp 1 next", 32)
 //! ```
 //!
-//! HKDF is that of RFC 5869 with SHA-256. S_n is erased as soon as its keys and S'_n are made, so that who seizes a running process
-//! cannot open what earlier epochs carried; the fresh key exchange keeps later epochs from who only knows S'_n. The exporter alone
-//! would give neither: its secret lasts as long as the connection.
+//! HKDF is that of RFC 5869 with SHA-256. S_n is erased as soon as its keys and S'_n are made, so that who seizes a
+//! running process cannot open what earlier epochs carried; the fresh key exchange keeps later epochs from who only
+//! knows S'_n. The exporter alone would give neither: its secret lasts as long as the connection.
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
@@ -133,7 +133,8 @@ impl KeyChain {
         chain
     }
 
-    /// Makes the keys of the next epoch from both ends' SA_INIT and the secret of their key exchange, which is erased by its owner, and forgets how.
+    /// Makes the keys of the next epoch from both ends' SA_INIT and the secret of their key exchange, which is erased
+    /// by its owner, and forgets how.
     ///
     /// # Errors
     /// If the two do not fit each other or the chain; the chain is unchanged then.

@@ -51,8 +51,8 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Sets the limits of an SA made at `now`. Each is cut by up to an eighth, by the random number `jitter`, so that sessions that began together do
-    /// not rekey together.
+    /// Sets the limits of an SA made at `now`. Each is cut by up to an eighth, by the random number `jitter`, so that
+    /// sessions that began together do not rekey together.
     pub fn new(policy: &RekeyPolicy, jitter: u16, now: Instant) -> Self {
         let cut = |limit: u64| {
             let most = limit / JITTER_DIVISOR;

@@ -4,8 +4,8 @@
 //! SPI (4)  sequence low (4)  IV (8)  AEAD( inner  padding 01 02 03 (0–3)  padding length (1)  next header (1) )  ICV (16)
 //! ```
 //!
-//! The IV is the 64-bit extended sequence number. The associated data are SPI and extended sequence number, whose high half
-//! is not in the header (RFC 4106 section 5).
+//! The IV is the 64-bit extended sequence number. The associated data are SPI and extended sequence number, whose high
+//! half is not in the header (RFC 4106 section 5).
 
 use crate::drop_reason::DropReason;
 
@@ -48,7 +48,8 @@ pub enum NextHeader {
     Ipv6,
     /// A dummy packet: a probe or nothing (RFC 4303 section 2.6).
     Nothing,
-    /// An IPv4 packet whose TCP or UDP checksum the sender's kernel vouches for and left partial (RFC 3692 experimental number).
+    /// An IPv4 packet whose TCP or UDP checksum the sender's kernel vouches for and left partial (RFC 3692 experimental
+    /// number).
     VouchedIpv4,
     /// An IPv6 packet of the same kind (RFC 3692 experimental number).
     VouchedIpv6,
@@ -138,8 +139,8 @@ impl Header {
     /// Reads the header of a datagram and checks the datagram's length.
     ///
     /// # Errors
-    /// [`DropReason::Truncated`] below [`MIN_LEN`], [`DropReason::BadLength`] if the ciphertext is not aligned (RFC 4303
-    /// section 2.4).
+    /// [`DropReason::Truncated`] below [`MIN_LEN`], [`DropReason::BadLength`] if the ciphertext is not aligned (RFC
+    /// 4303 section 2.4).
     pub fn parse(datagram: &[u8]) -> Result<Self, DropReason> {
         if datagram.len() < MIN_LEN {
             return Err(DropReason::Truncated);
@@ -162,8 +163,8 @@ impl Header {
     }
 }
 
-/// Writes padding, its length and the next header behind the first `inner` bytes of `body` (RFC 4303 sections 2.4 to 2.6), and
-/// returns the length of all; `None` if `body` is too short.
+/// Writes padding, its length and the next header behind the first `inner` bytes of `body` (RFC 4303 sections 2.4 to
+/// 2.6), and returns the length of all; `None` if `body` is too short.
 pub fn put_trailer(body: &mut [u8], inner: usize, next_header: u8) -> Option<usize> {
     let padding = padding_len(inner);
     let trailer = body.get_mut(inner..)?.get_mut(..padding.checked_add(TRAILER_LEN)?)?;
@@ -179,8 +180,8 @@ pub fn put_trailer(body: &mut [u8], inner: usize, next_header: u8) -> Option<usi
 /// Splits a plaintext into the length of what is inside and the next header (RFC 4303 sections 2.4 to 2.6).
 ///
 /// # Errors
-/// [`DropReason::BadPadding`] if the padding is longer than the plaintext or does not count from 1, as section 2.4 lets a
-/// receiver check.
+/// [`DropReason::BadPadding`] if the padding is longer than the plaintext or does not count from 1, as section 2.4 lets
+/// a receiver check.
 pub fn split_trailer(plaintext: &[u8]) -> Result<(usize, u8), DropReason> {
     let [rest @ .., length, next_header] = plaintext else { return Err(DropReason::BadPadding) };
     let inner = rest.len().checked_sub(usize::from(*length)).ok_or(DropReason::BadPadding)?;

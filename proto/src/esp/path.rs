@@ -11,13 +11,13 @@
 //!     Down --> Up: answered
 //! ```
 //!
-//! Only an answered probe proves both directions. While packets are sent, one is due every [`ACTIVE_INTERVAL`]; without an answer for
-//! [`ANSWER_WITHIN`] the path is down, so the session is back on its other carrier within 3 seconds of a failure.
-//! In `Down`, the client goes on probing, ever more slowly, and the server when it hears the client.
+//! Only an answered probe proves both directions. While packets are sent, one is due every [`ACTIVE_INTERVAL`]; without
+//! an answer for [`ANSWER_WITHIN`] the path is down, so the session is back on its other carrier within 3 seconds of a
+//! failure. In `Down`, the client goes on probing, ever more slowly, and the server when it hears the client.
 //!
-//! An authenticated packet from elsewhere moves nothing. The newest one makes its address the **candidate**; a probe there, answered
-//! from there, moves the session. Until then packets go to the old address, and the candidate gets at most three times the
-//! bytes that came from it (the rule of RFC 9000 section 8.1).
+//! An authenticated packet from elsewhere moves nothing. The newest one makes its address the **candidate**; a probe
+//! there, answered from there, moves the session. Until then packets go to the old address, and the candidate gets at
+//! most three times the bytes that came from it (the rule of RFC 9000 section 8.1).
 
 mod candidate;
 mod series;
@@ -38,8 +38,8 @@ pub use series::{ANSWER_WITHIN, SEED_LEN};
 /// The pause between proofs of a path that packets are sent on.
 pub const ACTIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The client's pause between proofs of an idle path, which also keep NAT bindings alive; most last 30 s or more (RFC 4787 section 4.3
-/// asks for 2 minutes).
+/// The client's pause between proofs of an idle path, which also keep NAT bindings alive; most last 30 s or more (RFC
+/// 4787 section 4.3 asks for 2 minutes).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The first pause before a path that went down is tried again; it doubles each time.
@@ -51,7 +51,8 @@ const MAX_BACK_OFF: u32 = 4;
 /// A path that was up for so long counts as sound: its next failure starts with the first pause again.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
 
-/// Doubt so soon after a proof is not followed: where packets of one direction keep to another carrier, all of them raise it.
+/// Doubt so soon after a proof is not followed: where packets of one direction keep to another carrier, all of them
+/// raise it.
 const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Answers per second, and at once: far more than an honest peer asks for, searching for its path MTU included.
@@ -131,7 +132,8 @@ pub struct Path {
 }
 
 impl Path {
-    /// The client's end: probes `gateway` at once, and `keep_alive` apart when idle ([`KEEP_ALIVE`]). `seed` is secret and random.
+    /// The client's end: probes `gateway` at once, and `keep_alive` apart when idle ([`KEEP_ALIVE`]). `seed` is secret
+    /// and random.
     pub fn client(gateway: SocketAddr, keep_alive: Duration, seed: [u8; SEED_LEN], now: Instant) -> Self {
         let mut path = Self::server(seed, now);
         (path.client, path.keep_alive) = (true, keep_alive);
@@ -184,7 +186,8 @@ impl Path {
             return;
         }
         if self.client {
-            // A gateway does not move (RFC 9000 section 9): who sends its packets from elsewhere is neither followed nor answered.
+            // A gateway does not move (RFC 9000 section 9): who sends its packets from elsewhere is neither followed
+            // nor answered.
             return;
         }
         match &mut self.candidate {
@@ -204,7 +207,8 @@ impl Path {
         self.sent = Some(now);
     }
 
-    /// Something hints that the path is broken: the peer's packets come on another carrier, or the system reports an error.
+    /// Something hints that the path is broken: the peer's packets come on another carrier, or the system reports an
+    /// error.
     pub fn handle_doubt(&mut self, now: Instant) {
         let is_fresh = now.saturating_duration_since(self.proven) < DOUBT_PAUSE;
         if self.state == PathState::Up && self.series.is_none() && !is_fresh {
@@ -244,8 +248,8 @@ impl Path {
         self.transmits.pop_front()
     }
 
-    /// Whether a probe of a path that is up had to be repeated since this was last asked: a gateway that restarted knows none of
-    /// the session's keys and drops them, but tells so on QUIC when it hears from the client there.
+    /// Whether a probe of a path that is up had to be repeated since this was last asked: a gateway that restarted
+    /// knows none of the session's keys and drops them, but tells so on QUIC when it hears from the client there.
     pub const fn take_unanswered(&mut self) -> bool {
         std::mem::replace(&mut self.unanswered, false)
     }

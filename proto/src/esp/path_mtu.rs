@@ -13,12 +13,12 @@
 //!     Confirming --> Settled: not answered, back to the base, and a search 5 s later
 //! ```
 //!
-//! All sizes are bytes of UDP payload, and multiples of [`packet::ALIGNMENT`], as every ESP datagram is. A search tries its largest
-//! size first, which is one round trip on most paths, and then halves what lies between what passed and what did not, down
-//! to [`RESOLUTION`]. ICMP is not needed and not listened to.
+//! All sizes are bytes of UDP payload, and multiples of [`packet::ALIGNMENT`], as every ESP datagram is. A search tries
+//! its largest size first, which is one round trip on most paths, and then halves what lies between what passed and
+//! what did not, down to [`RESOLUTION`]. ICMP is not needed and not listened to.
 //!
-//! That a size which passed before no longer does is believed only while other probes are answered: on a path that is broken altogether, size
-//! is not what is wrong, and [`super::path::Path`] sees to that.
+//! That a size which passed before no longer does is believed only while other probes are answered: on a path that is
+//! broken altogether, size is not what is wrong, and [`super::path::Path`] sees to that.
 
 mod trial;
 
@@ -139,8 +139,8 @@ const fn aligned(size: u16) -> u16 {
 }
 
 impl PathMtu {
-    /// Starts with `base`, which every path has to pass, and never goes beyond `ceiling`; neither does it go below `base`. `seed` is secret
-    /// and random; it may be that of a [`super::path::Path`].
+    /// Starts with `base`, which every path has to pass, and never goes beyond `ceiling`; neither does it go below
+    /// `base`. `seed` is secret and random; it may be that of a [`super::path::Path`].
     pub fn new(base: u16, ceiling: u16, seed: [u8; SEED_LEN]) -> Self {
         let base = aligned(base.min(MAX_DATAGRAM));
         Self {
@@ -171,8 +171,8 @@ impl PathMtu {
         self.narrow
     }
 
-    /// The path came up or moved: everything has to be found out anew. What was known stays in use until it is disproved, so that a session
-    /// that moves between equal paths shows no change to the hosts behind it.
+    /// The path came up or moved: everything has to be found out anew. What was known stays in use until it is
+    /// disproved, so that a session that moves between equal paths shows no change to the hosts behind it.
     pub fn handle_up(&mut self, now: Instant) {
         self.handle_down();
         (self.up, self.checked) = (true, None);

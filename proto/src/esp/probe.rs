@@ -4,8 +4,8 @@
 //! tag "ADIT" (4)  kind (1)  zero (3)  nonce (16)  zeros to any length
 //! ```
 //!
-//! The receiver of a request returns the nonce in an answer, at the address the request came from. Requests may be padded to
-//! try a packet size; answers never are. Any other content of a dummy packet means nothing.
+//! The receiver of a request returns the nonce in an answer, at the address the request came from. Requests may be
+//! padded to try a packet size; answers never are. Any other content of a dummy packet means nothing.
 
 /// Bytes of a probe without padding.
 pub const LEN: usize = 24;

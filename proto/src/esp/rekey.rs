@@ -12,10 +12,10 @@
 //!     Idle --> Closed
 //! ```
 //!
-//! Only the client starts an epoch; a server's wish is a hint, so two ends that want one at the same time do not run apart.
-//! Nothing is lost on the way: the server can open packets of the epoch before the client can know its keys; the client sends with
-//! them first, a probe; the server switches when it opened that, the client when it opened something of the server's. Old inbound SAs stay for
-//! [`RETIRE_AFTER`] more.
+//! Only the client starts an epoch; a server's wish is a hint, so two ends that want one at the same time do not run
+//! apart. Nothing is lost on the way: the server can open packets of the epoch before the client can know its keys; the
+//! client sends with them first, a probe; the server switches when it opened that, the client when it opened something
+//! of the server's. Old inbound SAs stay for [`RETIRE_AFTER`] more.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -32,7 +32,8 @@ use crate::role::Role;
 /// How long an old inbound SA stays after the first authenticated packet of the new one: longer than packets live.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(10);
 
-/// When the old inbound SA goes and the new outbound one is used even if no packet came: the peer has had the keys for long then.
+/// When the old inbound SA goes and the new outbound one is used even if no packet came: the peer has had the keys for
+/// long then.
 pub const RETIRE_ANYWAY_AFTER: Duration = Duration::from_secs(60);
 
 /// The first pause between probes on a new SA; it doubles up to [`MAX_PROBE_PAUSE`].
@@ -69,7 +70,8 @@ pub enum RekeyError {
 /// What the owner of the SAs has to do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RekeyEvent {
-    /// Choose an index and make a share of `group`, for the hybrid from the peer's, then call [`Rekey::handle_prepared`].
+    /// Choose an index and make a share of `group`, for the hybrid from the peer's, then call
+    /// [`Rekey::handle_prepared`].
     Prepare {
         /// The epoch.
         epoch: u32,
@@ -78,8 +80,8 @@ pub enum RekeyEvent {
         /// The client's share, if this end is the server.
         peer_share: Bytes,
     },
-    /// Finish the key exchange, advance the key chain, install the inbound SA and keep the outbound one ready, then call
-    /// [`Rekey::handle_installed`].
+    /// Finish the key exchange, advance the key chain, install the inbound SA and keep the outbound one ready, then
+    /// call [`Rekey::handle_installed`].
     Install {
         /// What the client sent.
         client: SaInit,
@@ -165,8 +167,8 @@ impl Rekey {
         self.active
     }
 
-    /// This end wants an epoch: at the start of the session, or because an SA's lifetime is over. A client starts one unless one is
-    /// under way; a server asks the client, once per epoch.
+    /// This end wants an epoch: at the start of the session, or because an SA's lifetime is over. A client starts one
+    /// unless one is under way; a server asks the client, once per epoch.
     pub fn handle_rekey_wanted(&mut self) {
         // While one is under way it serves this wish, too; one that is being confirmed was begun before it.
         self.wanted |= matches!(self.state, State::Confirming { .. });
@@ -242,8 +244,8 @@ impl Rekey {
         self.handle_timeout(now);
     }
 
-    /// A packet of this epoch was authenticated. To be called before what is in it is handled, so that a probe is answered with the
-    /// same epoch; further calls cost a comparison.
+    /// A packet of this epoch was authenticated. To be called before what is in it is handled, so that a probe is
+    /// answered with the same epoch; further calls cost a comparison.
     pub fn handle_authenticated(&mut self, epoch: u32, now: Instant) {
         if matches!(self.state, State::Confirming { epoch: confirming, .. } if confirming == epoch) {
             self.confirm(epoch, now, RETIRE_AFTER);

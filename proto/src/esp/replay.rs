@@ -1,7 +1,8 @@
 //! Sequence numbers on the receiving side: the window against replay and the high half that the wire leaves out.
 //!
-//! The window is a ring of bits (after RFC 6479): bit `sequence mod width`. When the newest number advances, only the bits between the old and
-//! the new one are cleared, and those are exactly the bits of the numbers that leave the window.
+//! The window is a ring of bits (after RFC 6479): bit `sequence mod width`. When the newest number advances, only the
+//! bits between the old and the new one are cleared, and those are exactly the bits of the numbers that leave the
+//! window.
 
 use crate::drop_reason::DropReason;
 
@@ -23,7 +24,8 @@ pub enum Arrival {
     Late,
 }
 
-/// A window of `WORDS * BITS` numbers. `BITS` of each word are in use: 64, or fewer to prove the arithmetic on all states.
+/// A window of `WORDS * BITS` numbers. `BITS` of each word are in use: 64, or fewer to prove the arithmetic on all
+/// states.
 #[derive(Debug, Clone)]
 pub struct Window<const WORDS: usize, const BITS: u32> {
     newest: u64,
@@ -51,8 +53,8 @@ impl<const WORDS: usize, const BITS: u32> Window<WORDS, BITS> {
     /// Checks whether a packet with this number may be accepted; to be called before opening it, changes nothing.
     ///
     /// # Errors
-    /// [`DropReason::SequenceMismatch`] for 0, which is never sent (RFC 4303 section 3.3.3), [`DropReason::TooOld`] below the window,
-    /// [`DropReason::Replayed`] if it was accepted before (section 3.4.3).
+    /// [`DropReason::SequenceMismatch`] for 0, which is never sent (RFC 4303 section 3.3.3), [`DropReason::TooOld`]
+    /// below the window, [`DropReason::Replayed`] if it was accepted before (section 3.4.3).
     pub fn check(&self, sequence: u64) -> Result<(), DropReason> {
         if sequence == 0 {
             return Err(DropReason::SequenceMismatch);
@@ -125,10 +127,12 @@ impl<const WORDS: usize, const BITS: u32> Window<WORDS, BITS> {
     }
 }
 
-/// Infers the whole number from its low half on the wire (RFC 4303 appendix A2.2): of all numbers with that low half, the one in
-/// the window below `newest` or in the 2^32 - [`WIDTH`] above it. `None` if that would be negative or beyond 64 bits.
+/// Infers the whole number from its low half on the wire (RFC 4303 appendix A2.2): of all numbers with that low half,
+/// the one in the window below `newest` or in the 2^32 - [`WIDTH`] above it. `None` if that would be negative or beyond
+/// 64 bits.
 ///
-/// A peer that is further ahead, after a loss of 2^32 packets, is not searched for: its packets fail, and a rekey mends it.
+/// A peer that is further ahead, after a loss of 2^32 packets, is not searched for: its packets fail, and a rekey mends
+/// it.
 pub const fn infer(low: u32, newest: u64) -> Option<u64> {
     infer_of::<32>(low as u64, newest, WIDTH)
 }

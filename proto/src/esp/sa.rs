@@ -17,7 +17,8 @@ const REKEY_AFTER_REFUSED: u64 = 1 << 20;
 
 /// The sending direction: key, salt and counter.
 ///
-/// It can be shared by the workers of a process, and cannot be copied, stored or restored: whoever starts anew needs new keys.
+/// It can be shared by the workers of a process, and cannot be copied, stored or restored: whoever starts anew needs
+/// new keys.
 ///
 /// ```compile_fail
 /// fn copy<A: Clone>(sa: &adit_proto::esp::sa::Outbound<A>) -> adit_proto::esp::sa::Outbound<A> { sa.clone() }
@@ -56,14 +57,14 @@ impl<A: Aead> Outbound<A> {
         self.counter.usage()
     }
 
-    /// Takes sequence numbers for `packets` inner packets of at most `largest` bytes each. What the reservation does not use is
-    /// skipped: the peer sees a gap, as after loss.
+    /// Takes sequence numbers for `packets` inner packets of at most `largest` bytes each. What the reservation does
+    /// not use is skipped: the peer sees a gap, as after loss.
     ///
     /// Reserve for one batch at a time: numbers that wait fall out of the peer's window.
     ///
     /// # Errors
-    /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the suite. The packets must be dropped, or take
-    /// another carrier.
+    /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the suite. The packets must be dropped, or
+    /// take another carrier.
     pub fn reserve(&self, packets: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
         let blocks = Suite::blocks(packet::sealed_len(largest)).saturating_mul(u64::from(packets));
         let numbers = self.counter.reserve(packets, blocks).ok_or(DropReason::SequenceExhausted)?;
@@ -90,12 +91,13 @@ impl<A: Aead> Reservation<'_, A> {
         self.end.saturating_sub(self.next)
     }
 
-    /// Seals the inner packet of `inner` bytes that stands in `slot` behind [`PREFIX_LEN`] bytes of headroom, in place, and
-    /// returns the length of the datagram, [`packet::sealed_len`], that `slot` then begins with.
+    /// Seals the inner packet of `inner` bytes that stands in `slot` behind [`PREFIX_LEN`] bytes of headroom, in place,
+    /// and returns the length of the datagram, [`packet::sealed_len`], that `slot` then begins with.
     ///
     /// # Errors
-    /// [`DropReason::TooBig`] if `slot` is too short or `inner` larger than was reserved for, [`DropReason::SequenceExhausted`] if all
-    /// numbers are used, [`DropReason::SealFailed`] if the cipher fails. Then `slot` must not be sent.
+    /// [`DropReason::TooBig`] if `slot` is too short or `inner` larger than was reserved for,
+    /// [`DropReason::SequenceExhausted`] if all numbers are used, [`DropReason::SealFailed`] if the cipher fails. Then
+    /// `slot` must not be sent.
     pub fn seal(&mut self, slot: &mut [u8], inner: usize, next_header: NextHeader) -> Result<usize, DropReason> {
         let (prefix, body) = slot.split_first_chunk_mut::<PREFIX_LEN>().ok_or(DropReason::TooBig)?;
         if inner > self.largest {
@@ -211,14 +213,14 @@ impl<A: Aead> Inbound<A> {
         self.counters
     }
 
-    /// Whether so much was refused that new keys are wanted: forgeries, or a peer whose numbers ran away (after the loss of
-    /// some 2^32 packets), which new keys mend and a search would not.
+    /// Whether so much was refused that new keys are wanted: forgeries, or a peer whose numbers ran away (after the
+    /// loss of some 2^32 packets), which new keys mend and a search would not.
     pub const fn wants_rekey(&self) -> bool {
         self.counters.failed.saturating_add(self.counters.mismatched) >= REKEY_AFTER_REFUSED
     }
 
-    /// Opens a datagram in place: infers the sequence number, checks the window, authenticates and decrypts, and only then
-    /// moves the window (RFC 4303 sections 3.4.3 and 3.4.4, appendix A2).
+    /// Opens a datagram in place: infers the sequence number, checks the window, authenticates and decrypts, and only
+    /// then moves the window (RFC 4303 sections 3.4.3 and 3.4.4, appendix A2).
     ///
     /// # Errors
     /// Why it must be dropped, in silence: nothing is ever answered that was not authenticated. After

@@ -1,15 +1,17 @@
 //! The ESP carrier of one session, seen from one end: [`EspSession`].
 //!
-//! It joins [`Rekey`], [`Path`] and [`PathMtu`] and decides what lies between them: which SA a probe is sealed with, when packets
-//! may go by ESP and how large they may be, where they leave, and when keys are replaced. Its owner has what needs a
-//! system or a crypto library: it makes shares, secrets and SAs, sends datagrams, and tells the workers the route.
+//! It joins [`Rekey`], [`Path`] and [`PathMtu`] and decides what lies between them: which SA a probe is sealed with,
+//! when packets may go by ESP and how large they may be, where they leave, and when keys are replaced. Its owner has
+//! what needs a system or a crypto library: it makes shares, secrets and SAs, sends datagrams, and tells the workers
+//! the route.
 //!
 //! ```text
 //! reports and hints of workers, capsules, time ─ handle_… ─▶ EspSession ─ poll_command ─▶ keys, SAs, route, probes
 //!                                                                       └ poll_transmit ─▶ capsules
 //! ```
 //!
-//! After every `handle_…` all commands are to be carried out, in order; those that ask for an answer say with which call.
+//! After every `handle_…` all commands are to be carried out, in order; those that ask for an answer say with which
+//! call.
 
 mod epochs;
 #[cfg(test)]
@@ -133,8 +135,8 @@ pub enum Command<H, O> {
         /// The client's share, if this end is the server.
         peer_share: Option<Bytes>,
     },
-    /// Finish the key exchange, hand its secret to [`EspSession::handle_secret`], make the SAs, give the inbound one to its worker,
-    /// then call [`EspSession::handle_installed`].
+    /// Finish the key exchange, hand its secret to [`EspSession::handle_secret`], make the SAs, give the inbound one to
+    /// its worker, then call [`EspSession::handle_installed`].
     Install {
         /// The share of the peer.
         peer_share: Bytes,
@@ -307,8 +309,8 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         self.settle(now);
     }
 
-    /// The secret of the key exchange that [`Command::Install`] asked for, `None` without an exchange; returns what the SAs of the
-    /// epoch are made from.
+    /// The secret of the key exchange that [`Command::Install`] asked for, `None` without an exchange; returns what the
+    /// SAs of the epoch are made from.
     ///
     /// # Errors
     /// If no keys can be made; the session has to end.
@@ -327,7 +329,8 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         })
     }
 
-    /// Both SAs of the epoch exist, and the inbound one is its worker's. Ignored if no [`Command::Install`] asked for it.
+    /// Both SAs of the epoch exist, and the inbound one is its worker's. Ignored if no [`Command::Install`] asked for
+    /// it.
     pub fn handle_installed(&mut self, outbound: H, now: Instant) {
         let Some(Installing { client, server }) = self.installing.take() else { return };
         let inbound = match self.role {

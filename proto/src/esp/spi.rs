@@ -5,9 +5,9 @@
 //!      1  0   worker    random
 //! ```
 //!
-//! The two class bits put the first byte of a datagram in 0x80–0xBF, which QUIC version 1 never uses as long as neither end
-//! greases the QUIC bit (RFC 9443 section 2, RFC 9287). They also keep clear of the reserved values 0–255 and of the
-//! non-ESP marker (RFC 3948 section 2.2).
+//! The two class bits put the first byte of a datagram in 0x80–0xBF, which QUIC version 1 never uses as long as neither
+//! end greases the QUIC bit (RFC 9443 section 2, RFC 9287). They also keep clear of the reserved values 0–255 and of
+//! the non-ESP marker (RFC 3948 section 2.2).
 
 /// Number of workers an index can name; workers are numbered from 0.
 pub const WORKERS: u8 = 64;
@@ -17,7 +17,8 @@ const CLASS_MASK: u32 = 0xc000_0000;
 const WORKER_SHIFT: u32 = 24;
 const RANDOM_MASK: u32 = 0x00ff_ffff;
 
-/// How often [`Spi::choose`] draws before it gives up. With a quarter of a worker's 2^24 values taken, all draws fail once in 2^128.
+/// How often [`Spi::choose`] draws before it gives up. With a quarter of a worker's 2^24 values taken, all draws fail
+/// once in 2^128.
 const DRAWS: usize = 64;
 
 /// An index with the class bits of ESP.
@@ -25,7 +26,8 @@ const DRAWS: usize = 64;
 pub struct Spi(u32);
 
 impl Spi {
-    /// Makes the index of an SA that `worker` receives; of `random` the low 24 bits count. `None` if there is no such worker.
+    /// Makes the index of an SA that `worker` receives; of `random` the low 24 bits count. `None` if there is no such
+    /// worker.
     pub const fn new(worker: u8, random: u32) -> Option<Self> {
         if worker >= WORKERS {
             return None;
@@ -33,8 +35,8 @@ impl Spi {
         Some(Self(CLASS | (worker as u32) << WORKER_SHIFT | random & RANDOM_MASK))
     }
 
-    /// Draws from `random` until it finds an index of `worker` that is not `taken`; `None` if there is no such worker, or if all
-    /// draws failed, as they do when its range is nearly full.
+    /// Draws from `random` until it finds an index of `worker` that is not `taken`; `None` if there is no such worker,
+    /// or if all draws failed, as they do when its range is nearly full.
     ///
     /// `taken` has to name every SA of the process, old epochs and foreign protocols included.
     pub fn choose(worker: u8, mut random: impl FnMut() -> u32, taken: impl Fn(Self) -> bool) -> Option<Self> {

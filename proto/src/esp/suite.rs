@@ -69,8 +69,8 @@ impl Suite {
         }
     }
 
-    /// The most cipher blocks of 16 bytes that one key may protect: 2^36 for AES, so that an attacker's advantage over a
-    /// random permutation stays below 2^-57 (RFC 9001 appendix B). No bound of its own for ChaCha20.
+    /// The most cipher blocks of 16 bytes that one key may protect: 2^36 for AES, so that an attacker's advantage over
+    /// a random permutation stays below 2^-57 (RFC 9001 appendix B). No bound of its own for ChaCha20.
     pub const fn max_blocks(self) -> u64 {
         match self {
             Self::Aes256Gcm | Self::Aes128Gcm => 1 << 36,

@@ -1,4 +1,5 @@
-//! The trait over aws-lc-rs and a start for virtual time, for tests alone: the shell's own cipher cannot be used below the shell.
+//! The trait over aws-lc-rs and a start for virtual time, for tests alone: the shell's own cipher cannot be used below
+//! the shell.
 
 use std::time::Instant;
 

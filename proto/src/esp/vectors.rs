@@ -1,5 +1,6 @@
-//! Published test vectors: ESP packets under AES-GCM (draft-mcgrew-gcm-test-01 section 4, all with keys of 128 and 256 bits) and under
-//! ChaCha20-Poly1305 (RFC 7634 appendix A). Associated data of 12 bytes mean an extended sequence number.
+//! Published test vectors: ESP packets under AES-GCM (draft-mcgrew-gcm-test-01 section 4, all with keys of 128 and 256
+//! bits) and under ChaCha20-Poly1305 (RFC 7634 appendix A). Associated data of 12 bytes mean an extended sequence
+//! number.
 
 use data_encoding::HEXLOWER;
 

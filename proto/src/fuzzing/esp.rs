@@ -59,8 +59,8 @@ fn inbound(accept: Acceptance) -> Option<Inbound<Credulous>> {
     Inbound::new(spi()?, keys.server_to_client, accept).ok()
 }
 
-/// What is opened lies within its datagram, and no sequence number is accepted twice. First byte: what is accepted; then steps whose data
-/// are datagrams, with the SPI put right.
+/// What is opened lies within its datagram, and no sequence number is accepted twice. First byte: what is accepted;
+/// then steps whose data are datagrams, with the SPI put right.
 pub fn esp_open(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let iv = if options & 1 == 0 { IvRule::IsSequence } else { IvRule::Any };
@@ -84,7 +84,8 @@ pub fn esp_open(data: &[u8]) {
     }
 }
 
-/// The window agrees with a set of all numbers. First eight bytes: where it starts; then distances of two bytes, back and forth.
+/// The window agrees with a set of all numbers. First eight bytes: where it starts; then distances of two bytes, back
+/// and forth.
 pub fn esp_replay(data: &[u8]) {
     let Some((start, data)) = data.split_first_chunk() else { return };
     let mut window = ReplayWindow::default();
@@ -141,8 +142,8 @@ pub fn esp_probe(data: &[u8]) {
     }
 }
 
-/// Only an answer moves a session, and nobody earns more than three times its bytes before. First byte: which end; then steps of
-/// one byte: who (2 bits), what (3 bits), newest (1 bit); or a pause, as in `steps`.
+/// Only an answer moves a session, and nobody earns more than three times its bytes before. First byte: which end; then
+/// steps of one byte: who (2 bits), what (3 bits), newest (1 bit); or a pause, as in `steps`.
 pub fn esp_path(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let mut now = some_instant();
@@ -191,8 +192,9 @@ pub fn esp_path(data: &[u8]) {
     }
 }
 
-/// Only sizes whose probe was answered are used, and each change is reported. First two bytes: how far the ceiling is above the base;
-/// then steps of one byte: what (3 bits), how much (4 bits); or a pause of 100 ms for each one from 0x80 on, the last ones being long.
+/// Only sizes whose probe was answered are used, and each change is reported. First two bytes: how far the ceiling is
+/// above the base; then steps of one byte: what (3 bits), how much (4 bits); or a pause of 100 ms for each one from
+/// 0x80 on, the last ones being long.
 pub fn esp_path_mtu(data: &[u8]) {
     const BASE: u16 = 1316;
     let Some((above, data)) = data.split_first_chunk() else { return };
@@ -252,8 +254,8 @@ fn credit(balance: &mut [i64; 4], who: usize, bytes: i64) {
     }
 }
 
-/// Whatever capsules come, SAs are retired once each, their number is bounded, and each activation is of an installed epoch. First
-/// byte: which end; then steps whose data are: what (1 byte), and a capsule's value for the first two.
+/// Whatever capsules come, SAs are retired once each, their number is bounded, and each activation is of an installed
+/// epoch. First byte: which end; then steps whose data are: what (1 byte), and a capsule's value for the first two.
 pub fn esp_rekey(data: &[u8]) {
     let Some((&options, data)) = data.split_first() else { return };
     let negotiated = Answer { suite: Suite::Aes256Gcm, group: Group::X25519, vouched: false };

@@ -11,8 +11,8 @@ use crate::offload::virtio::{self, VirtioHeader};
 use crate::packet::checksum::Checksum;
 use crate::packet::{IpPacket, protocol};
 
-/// Segments of whatever the kernel hands over are packets with right checksums and the same payload. First ten bytes: the virtio-net
-/// header, little-endian.
+/// Segments of whatever the kernel hands over are packets with right checksums and the same payload. First ten bytes:
+/// the virtio-net header, little-endian.
 pub fn offload_split(data: &[u8]) {
     let Some((header, packet)) = data.split_first_chunk() else { return };
     let Ok(superpacket) = Superpacket::parse(little_endian(header), packet, packet.len()) else { return };
@@ -32,8 +32,8 @@ pub fn offload_split(data: &[u8]) {
     assert_eq!(Some(&payload[..]), packet.get(superpacket.header_len..));
 }
 
-/// Whatever comes out of the tunnel, each write splits into the packets it was made of. First byte: 1 to have every superpacket
-/// refused. Then packets, each after two bytes: length, and 0x8000 if vouched for.
+/// Whatever comes out of the tunnel, each write splits into the packets it was made of. First byte: 1 to have every
+/// superpacket refused. Then packets, each after two bytes: length, and 0x8000 if vouched for.
 pub fn offload_coalesce(data: &[u8]) {
     let Some((&refuses, mut rest)) = data.split_first() else { return };
     let original = data.to_vec();

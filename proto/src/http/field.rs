@@ -1,7 +1,7 @@
 //! Header and trailer fields of a message (RFC 9110 section 5).
 //!
-//! A request's method and target and a response's status are fields, too: HTTP/3's pseudo-header fields (RFC 9114 section 4.3),
-//! whose names begin with a colon.
+//! A request's method and target and a response's status are fields, too: HTTP/3's pseudo-header fields (RFC 9114
+//! section 4.3), whose names begin with a colon.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 

@@ -1,20 +1,22 @@
 //! Putting packets together again.
 //!
-//! The packets of one batch, that is, of what one receive call brought, are handed in one by one where they lie in the receive
-//! buffer. Neighbours in a flow that differ by nothing but what a split writes become one *run*, and each run one write. The
-//! rules are those of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`, `udp_gro_receive`), but stricter where noted:
+//! The packets of one batch, that is, of what one receive call brought, are handed in one by one where they lie in the
+//! receive buffer. Neighbours in a flow that differ by nothing but what a split writes become one *run*, and each run
+//! one write. The rules are those of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`, `udp_gro_receive`), but
+//! stricter where noted:
 //!
 //! - TCP or UDP, no fragment, no IPv4 options, no IPv6 extension headers (stricter), correct IPv4 header checksum;
-//! - same addresses and ports, TOS or traffic class with its ECN bits, TTL or hop limit (stricter for IPv6), flow label, DF;
+//! - same addresses and ports, TOS or traffic class with its ECN bits, TTL or hop limit (stricter for IPv6), flow
+//!   label, DF;
 //! - IPv4 identifications that all grow by one, or all stay equal;
-//! - TCP: no flags but ACK and PSH (stricter: CWR never begins a run), same acknowledgement number, window and options, and
-//!   the sequence number that follows;
+//! - TCP: no flags but ACK and PSH (stricter: CWR never begins a run), same acknowledgement number, window and options,
+//!   and the sequence number that follows;
 //! - each payload as long as the first, only the last may be shorter and only the last may have PSH; none is empty;
 //! - at most [`MAX_SUPERPACKET_LEN`] bytes and as many segments as [`Limits`] says;
 //! - a checksum that is vouched for or was verified.
 //!
-//! A packet that does not join the run of its flow ends that run, so a flow is never reordered. Runs come out in the order of
-//! their first packets, all at the end of the batch: nothing waits for packets that have not arrived.
+//! A packet that does not join the run of its flow ends that run, so a flow is never reordered. Runs come out in the
+//! order of their first packets, all at the end of the batch: nothing waits for packets that have not arrived.
 
 use std::ops::Range;
 
@@ -48,8 +50,8 @@ pub struct Limits {
     pub packets: usize,
     /// Segments in one TCP run; 1 or 0 coalesces none. The default of 64 is what one message with `UDP_GRO` brings.
     pub tcp_segments: usize,
-    /// Segments in one UDP run; 1 or 0 coalesces none, for a kernel before 6.2. The default of 64 is what kernels before 6.9
-    /// take (`UDP_MAX_SEGMENTS`), newer ones take 128.
+    /// Segments in one UDP run; 1 or 0 coalesces none, for a kernel before 6.2. The default of 64 is what kernels
+    /// before 6.9 take (`UDP_MAX_SEGMENTS`), newer ones take 128.
     pub udp_segments: usize,
 }
 
@@ -71,8 +73,8 @@ impl Limits {
 
 /// One batch of packets on its way to the TUN device.
 ///
-/// Call [`Coalescer::handle_packet`] for each packet, then [`Coalescer::poll_write`] until it has no more. All memory is taken
-/// when it is made.
+/// Call [`Coalescer::handle_packet`] for each packet, then [`Coalescer::poll_write`] until it has no more. All memory
+/// is taken when it is made.
 #[derive(Debug)]
 pub struct Coalescer {
     limits: Limits,
@@ -136,8 +138,8 @@ enum Trust {
 
 /// One write to the TUN device: `header`, the bytes at `first`, then those at each of [`Gather::rest`].
 ///
-/// When the ten bytes in front of `first` are free, as they are behind a tunnel header, the header may be put there, and a single
-/// packet is then one piece.
+/// When the ten bytes in front of `first` are free, as they are behind a tunnel header, the header may be put there,
+/// and a single packet is then one piece.
 #[derive(Debug)]
 pub struct Gather<'a> {
     /// The virtio-net header, derived from the packets alone.
@@ -184,12 +186,12 @@ impl Coalescer {
         self.limits.udp_segments = udp;
     }
 
-    /// Takes the packet at `at` of the receive buffer, which was parsed to `ip`. The buffer must not change there until the
-    /// batch is written.
+    /// Takes the packet at `at` of the receive buffer, which was parsed to `ip`. The buffer must not change there until
+    /// the batch is written.
     ///
     /// # Errors
-    /// The packet is not taken: [`DropReason::BadVouched`] if it is `vouched` for and neither TCP nor UDP, a fragment or
-    /// malformed; [`DropReason::BadLength`] if `ip` does not fit; [`DropReason::QueueFull`] if the batch is full.
+    /// The packet is not taken: [`DropReason::BadVouched`] if it is `vouched` for and neither TCP nor UDP, a fragment
+    /// or malformed; [`DropReason::BadLength`] if `ip` does not fit; [`DropReason::QueueFull`] if the batch is full.
     pub fn handle_packet(
         &mut self,
         buffer: &[u8],
@@ -229,8 +231,9 @@ impl Coalescer {
 
     /// The next write in order; `None` if the batch is written, and then empty again.
     ///
-    /// `buffer` is the receive buffer, in which headers are patched: those of the first packet of a run, and the partial
-    /// checksum of a single vouched packet. Packets that nobody vouches for and that stand alone are left as they are.
+    /// `buffer` is the receive buffer, in which headers are patched: those of the first packet of a run, and the
+    /// partial checksum of a single vouched packet. Packets that nobody vouches for and that stand alone are left as
+    /// they are.
     pub fn poll_write(&mut self, buffer: &mut [u8]) -> Option<Gather<'_>> {
         self.open.clear();
         while !self.is_empty() {
@@ -305,7 +308,8 @@ impl Coalescer {
         self.open.push(Open { flow, run });
     }
 
-    /// Adds a packet to the open run at `position`; `None` if it does not fit there, or else whether the run takes no more.
+    /// Adds a packet to the open run at `position`; `None` if it does not fit there, or else whether the run takes no
+    /// more.
     fn join(&mut self, position: usize, buffer: &[u8], candidate: &Candidate, at: &Range<usize>) -> Option<bool> {
         let limit = self.limits.segments(candidate.kind);
         let run = self.runs.get_mut(self.open.get(position)?.run)?;

@@ -24,8 +24,8 @@ use super::{put_u16, put_u32, u16_at, u32_at};
 use crate::drop_reason::DropReason;
 use crate::packet::checksum::Checksum;
 
-/// The longest headers of a superpacket that can be split: both with all options are 120 bytes, which leaves room for IPv6
-/// extension headers.
+/// The longest headers of a superpacket that can be split: both with all options are 120 bytes, which leaves room for
+/// IPv6 extension headers.
 pub const MAX_HEADER_LEN: usize = 256;
 
 /// What becomes of the TCP or UDP checksums.
@@ -85,7 +85,8 @@ impl Split {
     /// Begins to take `superpacket` apart, which was parsed from the same `head`.
     ///
     /// # Errors
-    /// [`DropReason::BadOffload`] if it is plain, does not fit `head`, or has more than [`MAX_HEADER_LEN`] bytes of headers.
+    /// [`DropReason::BadOffload`] if it is plain, does not fit `head`, or has more than [`MAX_HEADER_LEN`] bytes of
+    /// headers.
     pub fn new(superpacket: &Superpacket, head: &[u8]) -> Result<Self, DropReason> {
         Self::read(superpacket, head).ok_or(DropReason::BadOffload)
     }
@@ -148,8 +149,8 @@ impl Split {
         self.patch(segment, slot).ok_or(DropReason::TooBig)
     }
 
-    /// Computes the checksum of `segment`, whose headers were written to the beginning of `slot` and are followed by its
-    /// payload.
+    /// Computes the checksum of `segment`, whose headers were written to the beginning of `slot` and are followed by
+    /// its payload.
     ///
     /// # Errors
     /// [`DropReason::TooBig`] if the slot is too short.
@@ -159,7 +160,8 @@ impl Split {
         Partial { csum_start: self.csum_start, csum_offset }.complete(packet)
     }
 
-    /// Copies `segment` out of its `superpacket`, which was read in one piece, to the beginning of `slot`, as a whole packet.
+    /// Copies `segment` out of its `superpacket`, which was read in one piece, to the beginning of `slot`, as a whole
+    /// packet.
     ///
     /// # Errors
     /// [`DropReason::TooBig`] if the slot is too short, [`DropReason::BadLength`] if the superpacket is.

@@ -7,8 +7,8 @@ use crate::drop_reason::DropReason;
 use crate::packet::IpPacket;
 use crate::packet::checksum::Checksum;
 
-/// A packet or superpacket as the kernel handed it over: what stands in its headers and in the virtio-net header, checked
-/// against each other.
+/// A packet or superpacket as the kernel handed it over: what stands in its headers and in the virtio-net header,
+/// checked against each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superpacket {
     /// The IP packet, as long as the whole superpacket; one lookup serves all segments.
@@ -42,13 +42,13 @@ impl Superpacket {
 
     /// Checks a packet of `len` bytes, which begins with `head`, against the virtio-net header in front of it.
     ///
-    /// `head` is the whole packet, or, when the read scattered it, at least its headers. `hdr_len` is not looked at: the kernel
-    /// gives the length of its linear part there, which for a forwarded packet goes into the payload.
+    /// `head` is the whole packet, or, when the read scattered it, at least its headers. `hdr_len` is not looked at:
+    /// the kernel gives the length of its linear part there, which for a forwarded packet goes into the payload.
     ///
     /// # Errors
-    /// Those of [`IpPacket::parse`], or [`DropReason::BadOffload`] if the virtio-net header does not fit the packet: an unknown
-    /// or obsolete type, segments of another protocol than the packet's, of no size, of a fragment or without a partial
-    /// checksum in the right place, or a checksum outside of what follows the IP headers.
+    /// Those of [`IpPacket::parse`], or [`DropReason::BadOffload`] if the virtio-net header does not fit the packet: an
+    /// unknown or obsolete type, segments of another protocol than the packet's, of no size, of a fragment or without a
+    /// partial checksum in the right place, or a checksum outside of what follows the IP headers.
     pub fn parse(header: VirtioHeader, head: &[u8], len: usize) -> Result<Self, DropReason> {
         let ip = IpPacket::parse_head(head, len)?;
         let partial = Partial::read(header, &ip)?;
@@ -88,8 +88,8 @@ impl Superpacket {
 
     /// True if the checksum may stay partial for a peer that takes vouched packets.
     ///
-    /// That needs it to be the TCP or UDP checksum of a packet that is no fragment and has no IPv6 extension headers. All other
-    /// partial checksums have to be completed, those of a single packet by [`Partial::complete`].
+    /// That needs it to be the TCP or UDP checksum of a packet that is no fragment and has no IPv6 extension headers.
+    /// All other partial checksums have to be completed, those of a single packet by [`Partial::complete`].
     pub fn may_vouch(&self) -> bool {
         self.kind != Kind::Plain
             && self.partial.is_some()
@@ -124,8 +124,8 @@ impl Partial {
 
     /// Completes the checksum of one whole packet in place.
     ///
-    /// A result of 0 is written as 0xffff, which means the same, since 0 would say of UDP that there is no checksum (RFC 768);
-    /// Linux does so for every protocol (`skb_checksum_help`).
+    /// A result of 0 is written as 0xffff, which means the same, since 0 would say of UDP that there is no checksum
+    /// (RFC 768); Linux does so for every protocol (`skb_checksum_help`).
     ///
     /// # Errors
     /// [`DropReason::BadOffload`] if the checksum is outside of the packet, which is then left alone.

@@ -39,8 +39,8 @@ pub(super) const UDP_LEN: usize = 8;
 pub(super) const UDP_LENGTH: usize = 4;
 pub(super) const UDP_CHECKSUM: usize = 6;
 
-/// The offset of what follows the TCP or UDP header that begins at `start` of `head`; `None` if the header is malformed or
-/// goes beyond `head`.
+/// The offset of what follows the TCP or UDP header that begins at `start` of `head`; `None` if the header is malformed
+/// or goes beyond `head`.
 pub(super) fn header_end(kind: Kind, head: &[u8], start: usize) -> Option<usize> {
     let header = head.get(start..)?;
     let len = match kind {

@@ -4,8 +4,8 @@ use std::net::Ipv6Addr;
 
 /// A running ones' complement sum.
 ///
-/// Every piece but the last must have an even length. The sum is kept in the machine's byte order, which commutes with it
-/// (RFC 1071 section 2 B), so that the bytes are summed as they lie in memory.
+/// Every piece but the last must have an even length. The sum is kept in the machine's byte order, which commutes with
+/// it (RFC 1071 section 2 B), so that the bytes are summed as they lie in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checksum(u64);
 
@@ -24,10 +24,11 @@ impl Checksum {
             .with(&u32::from(protocol).to_be_bytes())
     }
 
-    /// Begins with the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) of an upper-layer packet of `len` bytes.
+    /// Begins with the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) of an upper-layer packet of `len`
+    /// bytes.
     ///
-    /// `addresses` are source and destination as they stand in the IP header. The two versions place length and protocol
-    /// differently, which does not change the sum.
+    /// `addresses` are source and destination as they stand in the IP header. The two versions place length and
+    /// protocol differently, which does not change the sum.
     pub fn pseudo_header(addresses: &[u8], len: u32, protocol: u8) -> Self {
         Self::new().with(addresses).with(&len.to_be_bytes()).with_word(u16::from(protocol))
     }
@@ -35,8 +36,8 @@ impl Checksum {
     /// Adds `bytes`; an odd last byte counts as if a zero followed it.
     #[must_use]
     pub fn with(self, bytes: &[u8]) -> Self {
-        // 32-bit words sum to the same value modulo 2^16 - 1 as 16-bit ones; 64 bits hold the carries of 2^32 of them. Plain
-        // additions without end-around carry are what the compiler turns into vector instructions.
+        // 32-bit words sum to the same value modulo 2^16 - 1 as 16-bit ones; 64 bits hold the carries of 2^32 of them.
+        // Plain additions without end-around carry are what the compiler turns into vector instructions.
         let (words, rest) = bytes.as_chunks::<4>();
         let sum = words.iter().fold(self.0, |sum, word| sum.wrapping_add(u64::from(u32::from_ne_bytes(*word))));
         let last = match *rest {

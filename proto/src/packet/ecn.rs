@@ -15,7 +15,8 @@ pub const CE: u8 = 0b11;
 const BITS: u8 = 0b11;
 const V4_HEADER_LEN: usize = 20;
 
-/// The ECN bits of a packet; [`NOT_ECT`] if it is none. The outer header gets the same (RFC 6040 section 4.1, normal mode).
+/// The ECN bits of a packet; [`NOT_ECT`] if it is none. The outer header gets the same (RFC 6040 section 4.1, normal
+/// mode).
 pub fn of_packet(packet: &[u8]) -> u8 {
     match *packet {
         [first, second, ..] if first >> 4 == 4 => second & BITS,
@@ -27,7 +28,8 @@ pub fn of_packet(packet: &[u8]) -> u8 {
 /// Brings the ECN bits of the outer header into the packet that was inside (RFC 6040 section 4.2, figure 4).
 ///
 /// # Errors
-/// [`DropReason::CongestionExperienced`] if the network marked a packet whose ends do not know ECN: they hear of it by the loss.
+/// [`DropReason::CongestionExperienced`] if the network marked a packet whose ends do not know ECN: they hear of it by
+/// the loss.
 pub fn decapsulate(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
     match (of_packet(packet), outer & BITS) {
         (NOT_ECT, CE) => Err(DropReason::CongestionExperienced),
@@ -55,7 +57,8 @@ fn mark(packet: &mut [u8], bits: u8) {
     }
 }
 
-/// Computes the IPv4 header checksum anew. The packet was authenticated, so a checksum that was wrong before is its sender's own.
+/// Computes the IPv4 header checksum anew. The packet was authenticated, so a checksum that was wrong before is its
+/// sender's own.
 fn sum_again(packet: &mut [u8], header_len: usize) {
     let Some(header) = packet.get_mut(..header_len) else { return };
     if let Some(field) = header.get_mut(10..12) {

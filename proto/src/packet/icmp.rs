@@ -16,7 +16,8 @@ const ICMP_HEADER_LEN: usize = 8;
 /// The most of the original an ICMPv4 error quotes: the error stays within 576 bytes (RFC 1812 section 4.3.2.3).
 const MAX_QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - ICMP_HEADER_LEN;
 
-/// The most of the original an ICMPv6 error quotes: the error stays within the IPv6 minimum MTU (RFC 4443 section 2.4 (c)).
+/// The most of the original an ICMPv6 error quotes: the error stays within the IPv6 minimum MTU (RFC 4443 section 2.4
+/// (c)).
 const MAX_QUOTE_V6: usize = IPV6_MIN_MTU as usize - ipv6::HEADER_LEN - ICMP_HEADER_LEN;
 
 /// The TTL and hop limit of our answers: the default of RFC 1700.
@@ -34,14 +35,15 @@ pub struct GatewayAddresses {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// Replaces `out` by the answer to `original`, a packet longer than the path's `mtu` in bytes, and tells whether there is one.
+/// Replaces `out` by the answer to `original`, a packet longer than the path's `mtu` in bytes, and tells whether there
+/// is one.
 ///
-/// The answer is a whole IP packet from the gateway's address of the same family. `out` is left empty, and the result is
-/// false, when `original` is malformed, when the gateway has no address of its family, or when no error may be sent: to an
-/// ICMP error or redirect, to a later fragment, to or from a multicast or broadcast address, or to a source that is no
-/// single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)). An IPv4 packet that allows fragmentation is answered too,
-/// because the tunnel does not fragment. The multicast exception of RFC 4443 for this message is not used: the tunnel
-/// carries no multicast.
+/// The answer is a whole IP packet from the gateway's address of the same family. `out` is left empty, and the result
+/// is false, when `original` is malformed, when the gateway has no address of its family, or when no error may be sent:
+/// to an ICMP error or redirect, to a later fragment, to or from a multicast or broadcast address, or to a source that
+/// is no single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)). An IPv4 packet that allows fragmentation is
+/// answered too, because the tunnel does not fragment. The multicast exception of RFC 4443 for this message is not
+/// used: the tunnel carries no multicast.
 pub fn packet_too_big(original: &[u8], mtu: u16, from: GatewayAddresses, out: &mut Vec<u8>) -> bool {
     out.clear();
     let Some(packet) = IpPacket::parse(original).ok().filter(|packet| may_answer(packet, original)) else {
@@ -133,8 +135,8 @@ const NETWORK_V6: u128 = 0xffff_ffff_ffff_ffff_0000_0000_0000_0000;
 /// Answers packets that do not fit a tunnel, at a bounded rate, of which no source gets more than a part. In IPv6 a
 /// source is a network of 64 bits.
 ///
-/// The answers bear the name of the packet's destination: a kernel drops what comes out of a TUN device and seems to be from an
-/// address of its own.
+/// The answers bear the name of the packet's destination: a kernel drops what comes out of a TUN device and seems to be
+/// from an address of its own.
 ///
 /// RFC 4443 section 2.4 (f) asks a node to limit what it originates. Each worker of a gateway has a limit of its own,
 /// and needs no lock for it: all together they send at most as many times the rate as there are workers, and a source
@@ -197,7 +199,8 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Makes a full bucket of `burst` tokens that earns `per_second` tokens each second. A zero of either allows nothing.
+    /// Makes a full bucket of `burst` tokens that earns `per_second` tokens each second. A zero of either allows
+    /// nothing.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(1).checked_div(per_second);
         let capacity = interval.unwrap_or_default().saturating_mul(burst);

@@ -8,8 +8,8 @@ use crate::drop_reason::DropReason;
 /// The length of the fixed header.
 pub(super) const HEADER_LEN: usize = 40;
 
-/// The extension headers one packet may have. RFC 8200 section 4.1 names six, one of them allowed twice; none is repeated
-/// otherwise in practice.
+/// The extension headers one packet may have. RFC 8200 section 4.1 names six, one of them allowed twice; none is
+/// repeated otherwise in practice.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Checks one IPv6 packet of `len` bytes that begins with `head`, whose version is known to be 6.
@@ -69,7 +69,8 @@ fn upper_layer(first: u8, payload: &[u8]) -> Result<UpperLayer<'_>, DropReason> 
         let [next, len, third, fourth, ..] = *rest else {
             return Err(DropReason::BadExtensionHeader);
         };
-        // The third and fourth byte are, in a fragment header, offset and flags; in a routing header, type and segments left.
+        // The third and fourth byte are, in a fragment header, offset and flags; in a routing header, type and segments
+        // left.
         if current == protocol::ROUTING && fourth != 0 {
             return Err(DropReason::SourceRouted);
         }

@@ -1,22 +1,25 @@
 //! Keeps the queue in front of a worker short, after `CoDel` (RFC 8289).
 //!
-//! A receive buffer that outlasts a pause of the worker holds far more than throughput needs: TCP would fill it, and every
-//! packet would wait behind that. So senders hear of a queue that *stands*, one that for an [`INTERVAL`] was neither empty
-//! nor short: single packets are marked, or dropped if their ends do not know ECN. A burst that is worked off passes whole.
+//! A receive buffer that outlasts a pause of the worker holds far more than throughput needs: TCP would fill it, and
+//! every packet would wait behind that. So senders hear of a queue that *stands*, one that for an [`INTERVAL`] was
+//! neither empty nor short: single packets are marked, or dropped if their ends do not know ECN. A burst that is worked
+//! off passes whole.
 //!
-//! How long packets wait says nothing of who is to blame: a worker that gets no core is late for few packets as well as for
-//! many. So no sender hears anything before much was moved out of such a queue, which only a fast one can fill again.
+//! How long packets wait says nothing of who is to blame: a worker that gets no core is late for few packets as well as
+//! for many. So no sender hears anything before much was moved out of such a queue, which only a fast one can fill
+//! again.
 //!
-//! Signs cost little and relieve little: if nobody follows them, what waited longer than [`LONGEST`] is dropped unread, so
-//! that a worker with too much to do spends its time on what it can still deliver.
+//! Signs cost little and relieve little: if nobody follows them, what waited longer than [`LONGEST`] is dropped unread,
+//! so that a worker with too much to do spends its time on what it can still deliver.
 
 use std::time::{Duration, Instant};
 
 /// A wait that is no sign of a queue. Twice as much lets a ping beside a TCP stream wait noticeably longer.
 const TARGET: Duration = Duration::from_millis(1);
-/// How long a queue may last before its senders hear of it, and the first pause between two signs. That is for hosts of one
-/// site: one 100 ms away loses some dozen packets of one round trip instead of one, which is still one event for its TCP.
-/// Longer, and a ping beside a TCP stream waits longer; shorter, and senders hear of queues that would have gone by themselves.
+/// How long a queue may last before its senders hear of it, and the first pause between two signs. That is for hosts of
+/// one site: one 100 ms away loses some dozen packets of one round trip instead of one, which is still one event for
+/// its TCP. Longer, and a ping beside a TCP stream waits longer; shorter, and senders hear of queues that would have
+/// gone by themselves.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Bytes that were taken from a standing queue for each sign: one packet of some 700, and a millisecond at full speed.
 const BYTES_PER_SIGN: usize = 1 << 20;
@@ -52,7 +55,8 @@ struct Stretch {
 }
 
 impl StandingQueue {
-    /// Judges the next message, which has so many bytes and waited for so long. The clock is read only if that is too long.
+    /// Judges the next message, which has so many bytes and waited for so long. The clock is read only if that is too
+    /// long.
     pub fn judge(&mut self, bytes: usize, waited: Duration, clock: impl FnOnce() -> Instant) -> Verdict {
         if waited < TARGET {
             self.0 = None;

@@ -1,7 +1,8 @@
 //! Elements of a byte stream that begin with their type and length as variable-length integers: HTTP/3 frames (RFC 9114
 //! section 7.1) and capsules (RFC 9297 section 3.2).
 //!
-//! The stream may arrive cut anywhere. An element is collected whole, passed on in pieces, or skipped without being held.
+//! The stream may arrive cut anywhere. An element is collected whole, passed on in pieces, or skipped without being
+//! held.
 
 use super::take;
 

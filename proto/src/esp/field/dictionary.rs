@@ -1,5 +1,5 @@
-//! As much of dictionaries (RFC 9651 section 4.2.2) as the field needs: whole numbers, booleans and inner lists of whole numbers.
-//! Every other value, and every parameter, is skipped.
+//! As much of dictionaries (RFC 9651 section 4.2.2) as the field needs: whole numbers, booleans and inner lists of
+//! whole numbers. Every other value, and every parameter, is skipped.
 
 /// The value of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use crate::esp::probe::{Kind, NONCE_LEN, Probe};
 /// How often a size is tried, so that loss alone rarely rules it out (RFC 8899 section 5.1.2, MAX_PROBES).
 pub(super) const TRIES: u32 = 3;
 
-/// How long an answer to each try may take. All tries together take longer than a path that is up may leave a probe unanswered
-/// ([`crate::esp::path::ANSWER_WITHIN`]), so that a broken path is not taken for a narrow one.
+/// How long an answer to each try may take. All tries together take longer than a path that is up may leave a probe
+/// unanswered ([`crate::esp::path::ANSWER_WITHIN`]), so that a broken path is not taken for a narrow one.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(600);
 
 /// After so long without any answer at all, a size that passed before is given up too.

@@ -8,7 +8,8 @@ use super::*;
 use crate::esp::suite::Suite;
 use world::{LARGEST, World, answer, attacker, gateway, home, ms, policy, roaming, seconds};
 
-/// Networks from none to a bad one: nothing, a home's, a slow one, one that loses much and mixes up what it does not lose.
+/// Networks from none to a bad one: nothing, a home's, a slow one, one that loses much and mixes up what it does not
+/// lose.
 fn networks() -> [Link; 4] {
     let link = |delay_ms, jitter_ms| Link { delay_ms, jitter_ms, ..Link::default() };
     [

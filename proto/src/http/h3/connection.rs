@@ -1,5 +1,5 @@
-//! What concerns a whole HTTP/3 connection: control streams, SETTINGS, and the peer's other unidirectional streams (RFC 9114
-//! sections 6.2 and 7.2).
+//! What concerns a whole HTTP/3 connection: control streams, SETTINGS, and the peer's other unidirectional streams (RFC
+//! 9114 sections 6.2 and 7.2).
 
 use std::collections::BTreeMap;
 
@@ -106,17 +106,20 @@ impl Connection {
         self.peer_settings.as_ref()
     }
 
-    /// The ID of the peer's newest GOAWAY (RFC 9114 section 5.2): from a server, the first request stream it does not take.
+    /// The ID of the peer's newest GOAWAY (RFC 9114 section 5.2): from a server, the first request stream it does not
+    /// take.
     pub(crate) fn goaway(&self) -> Option<u64> {
         self.goaway
     }
 
-    /// Takes data, and perhaps the end, of a unidirectional stream the peer opened; `stream` is any number that names it.
+    /// Takes data, and perhaps the end, of a unidirectional stream the peer opened; `stream` is any number that names
+    /// it.
     ///
     /// # Errors
-    /// All close the connection: H3_STREAM_CREATION_ERROR for a second critical stream or a client's push (RFC 9114 section 6.2),
-    /// H3_CLOSED_CRITICAL_STREAM, H3_MISSING_SETTINGS, H3_SETTINGS_ERROR, H3_FRAME_UNEXPECTED, H3_FRAME_ERROR, H3_ID_ERROR
-    /// (section 7.2), H3_EXCESSIVE_LOAD, and the stream errors of QPACK (RFC 9204 section 6).
+    /// All close the connection: H3_STREAM_CREATION_ERROR for a second critical stream or a client's push (RFC 9114
+    /// section 6.2), H3_CLOSED_CRITICAL_STREAM, H3_MISSING_SETTINGS, H3_SETTINGS_ERROR, H3_FRAME_UNEXPECTED,
+    /// H3_FRAME_ERROR, H3_ID_ERROR (section 7.2), H3_EXCESSIVE_LOAD, and the stream errors of QPACK (RFC 9204 section
+    /// 6).
     pub fn handle_uni(&mut self, stream: u64, mut data: &[u8], fin: bool) -> Result<UniAction, Error> {
         let mut state = match self.streams.remove(&stream) {
             Some(UniStream::Untyped(collected)) => match self.read_type(collected, &mut data)? {
@@ -162,8 +165,8 @@ impl Connection {
         Ok(Typing::Done(UniStream::Untyped(collected)))
     }
 
-    /// > Only one control stream per peer is permitted; receipt of a second stream claiming to be a control stream MUST be
-    /// > treated as a connection error of type H3_STREAM_CREATION_ERROR. (RFC 9114 section 6.2.1)
+    /// > Only one control stream per peer is permitted; receipt of a second stream claiming to be a control stream MUST
+    /// > be treated as a connection error of type H3_STREAM_CREATION_ERROR. (RFC 9114 section 6.2.1)
     fn open(&mut self, kind: u64) -> Result<Typing, Error> {
         let (opened, state) = match (kind, self.role) {
             (CONTROL_STREAM, _) => (&mut self.critical.control, UniStream::Control(ElementReader::default())),
@@ -280,7 +283,8 @@ enum Typing {
 }
 
 impl UniStream {
-    /// Ends the stream; one without a complete type may end (RFC 9114 section 6.2), a critical one may not (section 6.2.1).
+    /// Ends the stream; one without a complete type may end (RFC 9114 section 6.2), a critical one may not (section
+    /// 6.2.1).
     fn close(self) -> Result<UniAction, Error> {
         match self {
             Self::Untyped(_) => Ok(UniAction::Continue),

@@ -151,7 +151,8 @@ impl Error {
     }
 }
 
-/// The codes that RFC 9114 section 8.1, and RFC 9297 section 5.2 for datagrams, have for what is wrong in any version of HTTP.
+/// The codes that RFC 9114 section 8.1, and RFC 9297 section 5.2 for datagrams, have for what is wrong in any version
+/// of HTTP.
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {

@@ -1,8 +1,9 @@
-//! Decoding of Huffman-coded strings (RFC 7541 section 5.2 and appendix B, which QPACK shares by RFC 9204 section 4.1.2).
+//! Decoding of Huffman-coded strings (RFC 7541 section 5.2 and appendix B, which QPACK shares by RFC 9204 section
+//! 4.1.2).
 //!
 //! The code is canonical: codes of one length are consecutive numbers given out in order of the symbols. So it is fully
-//! described by how many codes of each length there are and by the symbols in the order of their codes. Encoding is optional
-//! and left out: our own fields are short.
+//! described by how many codes of each length there are and by the symbols in the order of their codes. Encoding is
+//! optional and left out: our own fields are short.
 
 use super::error::{Code, Error};
 
@@ -44,8 +45,8 @@ struct Partial {
 /// Decodes a Huffman-coded string; at most 8/5 the length of `input` comes out.
 ///
 /// # Errors
-/// Closes the connection with QPACK_DECOMPRESSION_FAILED if the string holds the end-of-string symbol or is padded with more
-/// than 7 bits or with bits that are not its most significant ones (RFC 7541 section 5.2).
+/// Closes the connection with QPACK_DECOMPRESSION_FAILED if the string holds the end-of-string symbol or is padded with
+/// more than 7 bits or with bits that are not its most significant ones (RFC 7541 section 5.2).
 pub fn decode(input: &[u8]) -> Result<Vec<u8>, Error> {
     let mut output = Vec::with_capacity(input.len());
     let mut partial = Partial::default();
@@ -84,8 +85,9 @@ impl Partial {
         }))
     }
 
-    /// > A padding strictly longer than 7 bits MUST be treated as a decoding error. A padding not corresponding to the most
-    /// > significant bits of the code for the EOS symbol MUST be treated as a decoding error. (RFC 7541 section 5.2)
+    /// > A padding strictly longer than 7 bits MUST be treated as a decoding error. A padding not corresponding to the
+    /// > most significant bits of the code for the EOS symbol MUST be treated as a decoding error. (RFC 7541 section
+    /// > 5.2)
     const fn is_padding(self) -> bool {
         self.length < 8 && self.code.count_ones() as usize == self.length
     }

@@ -38,8 +38,8 @@ pub enum MessageEvent {
 
 /// Reads one message: requests in a server, responses in a client.
 ///
-/// Informational responses and trailers are checked and dropped. It holds at most one encoded field section and the events of
-/// the last [`handle`](Self::handle) that were not polled yet.
+/// Informational responses and trailers are checked and dropped. It holds at most one encoded field section and the
+/// events of the last [`handle`](Self::handle) that were not polled yet.
 #[derive(Debug)]
 pub struct MessageDecoder {
     role: Role,
@@ -78,8 +78,9 @@ impl MessageDecoder {
     ///
     /// # Errors
     /// On the connection: H3_FRAME_UNEXPECTED for frames that do not belong here (RFC 9114 sections 4.1, 4.4 and 7.2),
-    /// H3_ID_ERROR for a push nobody permitted (section 7.2.5), QPACK_DECOMPRESSION_FAILED. On the stream: H3_MESSAGE_ERROR for a
-    /// malformed message (section 4.1.2), H3_EXCESSIVE_LOAD for too large a field section. Further calls return the same error.
+    /// H3_ID_ERROR for a push nobody permitted (section 7.2.5), QPACK_DECOMPRESSION_FAILED. On the stream:
+    /// H3_MESSAGE_ERROR for a malformed message (section 4.1.2), H3_EXCESSIVE_LOAD for too large a field section.
+    /// Further calls return the same error.
     pub fn handle(&mut self, mut data: &[u8]) -> Result<(), Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -90,9 +91,9 @@ impl MessageDecoder {
     /// Takes the end of the stream.
     ///
     /// # Errors
-    /// H3_FRAME_ERROR on the connection inside a frame (RFC 9114 section 7.1); on the stream H3_REQUEST_INCOMPLETE before the
-    /// request's header section (section 4.1), and H3_MESSAGE_ERROR before the response's or if the content is shorter than
-    /// `content-length` says (section 4.1.2).
+    /// H3_FRAME_ERROR on the connection inside a frame (RFC 9114 section 7.1); on the stream H3_REQUEST_INCOMPLETE
+    /// before the request's header section (section 4.1), and H3_MESSAGE_ERROR before the response's or if the content
+    /// is shorter than `content-length` says (section 4.1.2).
     pub fn handle_fin(&mut self) -> Result<(), Error> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -209,7 +210,8 @@ impl State {
         }
     }
 
-    /// > Once the CONNECT method has completed, only DATA frames are permitted to be sent on the stream. (RFC 9114 section 4.4)
+    /// > Once the CONNECT method has completed, only DATA frames are permitted to be sent on the stream. (RFC 9114
+    /// > section 4.4)
     fn admit_headers(&self, length: u64, tunnel: bool) -> Result<Treatment, Error> {
         match self {
             Self::Headers => {}

@@ -31,8 +31,8 @@ const fn failed(reason: &'static str) -> Error {
 /// Bytes of a value that are not UTF-8 become U+FFFD; such values are opaque to us anyway (RFC 9110 section 5.5).
 ///
 /// # Errors
-/// Closes the connection with QPACK_DECOMPRESSION_FAILED for whatever cannot be decoded (RFC 9204 section 2.2); ends the stream
-/// with H3_EXCESSIVE_LOAD if the fields exceed `limit`.
+/// Closes the connection with QPACK_DECOMPRESSION_FAILED for whatever cannot be decoded (RFC 9204 section 2.2); ends
+/// the stream with H3_EXCESSIVE_LOAD if the fields exceed `limit`.
 pub fn decode(mut section: &[u8], limit: usize) -> Result<Vec<Field>, Error> {
     decode_prefix(&mut section)?;
     let mut fields = Vec::new();
@@ -46,8 +46,8 @@ pub fn decode(mut section: &[u8], limit: usize) -> Result<Vec<Field>, Error> {
     Ok(fields)
 }
 
-/// > An endpoint MUST treat a field block with a Sign bit of 1 as invalid if the value of Required Insert Count is less than
-/// > or equal to the value of Delta Base. (RFC 9204 section 4.5.1.2)
+/// > An endpoint MUST treat a field block with a Sign bit of 1 as invalid if the value of Required Insert Count is less
+/// > than or equal to the value of Delta Base. (RFC 9204 section 4.5.1.2)
 fn decode_prefix(section: &mut &[u8]) -> Result<(), Error> {
     let required_insert_count = integer::take(section, 8).ok_or(TRUNCATED)?;
     let negative_base = section.first().ok_or(TRUNCATED)? & 0x80 != 0;
@@ -97,7 +97,8 @@ fn decode_string(section: &mut &[u8], bits: u32) -> Result<String, Error> {
     })
 }
 
-/// Appends a field section to `out`: static entries where they fit, no Huffman code; secrets are marked never to be indexed.
+/// Appends a field section to `out`: static entries where they fit, no Huffman code; secrets are marked never to be
+/// indexed.
 pub fn encode(fields: &[Field], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
     for field in fields {
@@ -121,7 +122,8 @@ fn encode_string(text: &str, pattern: u8, bits: u32, out: &mut Vec<u8>) {
 
 /// Checks the peer's encoder stream (RFC 9204 section 4.3).
 ///
-/// With a capacity of 0 nothing can be inserted, so the only instruction left is Set Dynamic Table Capacity 0, one byte.
+/// With a capacity of 0 nothing can be inserted, so the only instruction left is Set Dynamic Table Capacity 0, one
+/// byte.
 ///
 /// # Errors
 /// Closes the connection with QPACK_ENCODER_STREAM_ERROR for any other instruction.

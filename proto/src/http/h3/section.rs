@@ -32,9 +32,9 @@ impl Section {
     /// Checks a section against the rules that hold for every message.
     ///
     /// # Errors
-    /// H3_MESSAGE_ERROR on the stream for names that are empty, in upper case or hold other forbidden characters, values with
-    /// forbidden characters, connection-specific fields (RFC 9114 section 4.2), and pseudo-header fields that are unknown,
-    /// repeated, misplaced or missing (section 4.3).
+    /// H3_MESSAGE_ERROR on the stream for names that are empty, in upper case or hold other forbidden characters,
+    /// values with forbidden characters, connection-specific fields (RFC 9114 section 4.2), and pseudo-header fields
+    /// that are unknown, repeated, misplaced or missing (section 4.3).
     pub fn check(self, fields: &[Field]) -> Result<(), Error> {
         let pseudo_count = fields.iter().take_while(|field| field.name.starts_with(':')).count();
         let (pseudo, regular) = fields.split_at(pseudo_count);

@@ -1,4 +1,5 @@
-//! The payload of a SETTINGS frame (RFC 9114 section 7.2.4): pairs of identifier and value, both variable-length integers.
+//! The payload of a SETTINGS frame (RFC 9114 section 7.2.4): pairs of identifier and value, both variable-length
+//! integers.
 
 use std::collections::BTreeSet;
 
@@ -57,8 +58,8 @@ impl Settings {
     /// Decodes the payload of a SETTINGS frame.
     ///
     /// # Errors
-    /// Closes the connection with H3_SETTINGS_ERROR for a forbidden or repeated identifier or a value out of range (RFC 9114
-    /// section 7.2.4), and with H3_FRAME_ERROR if the payload ends inside a pair (section 7.1).
+    /// Closes the connection with H3_SETTINGS_ERROR for a forbidden or repeated identifier or a value out of range (RFC
+    /// 9114 section 7.2.4), and with H3_FRAME_ERROR if the payload ends inside a pair (section 7.1).
     pub fn decode(mut payload: &[u8]) -> Result<Self, Error> {
         let mut settings = Self::default();
         let mut seen = BTreeSet::new();

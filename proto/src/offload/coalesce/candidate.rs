@@ -109,8 +109,8 @@ impl Candidate {
     }
 }
 
-/// No options or extension headers, and an IPv4 header checksum that is right: a merged header gets a new one, which must not
-/// make a broken header good.
+/// No options or extension headers, and an IPv4 header checksum that is right: a merged header gets a new one, which
+/// must not make a broken header good.
 fn ip_header_joins(kind: Kind, packet: &[u8], header_len: usize) -> bool {
     if kind.is_v6() {
         return header_len == transport::IPV6_LEN;

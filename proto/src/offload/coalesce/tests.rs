@@ -67,7 +67,8 @@ fn written(packets: impl IntoIterator<Item = (Vec<u8>, bool)>) -> Vec<Written> {
     batch.drain()
 }
 
-/// The payloads that come out when the packets go in, first as vouched and then, which must not differ, with full checksums.
+/// The payloads that come out when the packets go in, first as vouched and then, which must not differ, with full
+/// checksums.
 fn payloads(samples: &[Sample]) -> Vec<usize> {
     let lengths = |all: &[Written]| all.iter().map(|one| one.parse().payload_len()).collect::<Vec<_>>();
     let vouched = written(samples.iter().map(|sample| (sample.build_partial(), true)));
@@ -374,8 +375,8 @@ mod kernel_gro_selftest {
         });
     }
 
-    /// Two packets of equal length that follow each other are a run of their own here, while the kernel lets the packet that was
-    /// too much for a run begin none.
+    /// Two packets of equal length that follow each other are a run of their own here, while the kernel lets the packet
+    /// that was too much for a run begin none.
     fn coalesce_tail(expected: Vec<usize>, last: usize) -> Vec<usize> {
         match *expected {
             [rest, one, two] if one == last && two == last => vec![rest, one + two],

@@ -2,8 +2,8 @@
 
 use crate::varint;
 
-/// Takes an integer whose first byte keeps it in its `bits` low bits; `None` if it ends early or exceeds 62 bits, the most
-/// that RFC 9204 section 4.1.1 asks a decoder to take.
+/// Takes an integer whose first byte keeps it in its `bits` low bits; `None` if it ends early or exceeds 62 bits, the
+/// most that RFC 9204 section 4.1.1 asks a decoder to take.
 pub(super) fn take(bytes: &mut &[u8], bits: u32) -> Option<u64> {
     let (&first, mut rest) = bytes.split_first()?;
     let mask = mask(bits);
