@@ -16,11 +16,11 @@ pub use types::{
 
 /// What the core asks of whatever keeps the accounts.
 ///
-/// Every method blocks, perhaps until a disk has written. So none may be called on the runtime's threads, or while a lock
-/// is held that these threads take.
+/// Every method blocks, perhaps until a disk has written. So none may be called on the runtime's threads, or while a
+/// lock is held that these threads take.
 pub trait Accounts: Send + Sync {
-    /// Admits a device whose identity TLS has proved: the certificate must be one that is known, for this device, and neither
-    /// may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
+    /// Admits a device whose identity TLS has proved: the certificate must be one that is known, for this device, and
+    /// neither may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
     ///
     /// # Errors
     /// See [`AuthError`].

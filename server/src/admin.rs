@@ -94,8 +94,8 @@ pub struct RevokeAnswer {
 /// A refusal: an HTTP status and the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminRefusal {
-    /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can answer, 503 when the store
-    /// failed.
+    /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can answer, 503 when the
+    /// store failed.
     pub status: u16,
     /// The reason.
     pub message: String,

@@ -1,4 +1,5 @@
-//! The core: sessions, who may have one and on what terms, and where packets go. Front-ends know it; it knows no front-end.
+//! The core: sessions, who may have one and on what terms, and where packets go. Front-ends know it; it knows no
+//! front-end.
 //!
 //! Three things stand apart, so that several gateways can one day share the first:
 //!
@@ -6,8 +7,8 @@
 //! - what one process moves: its [table of sessions](sessions::SessionTable) and its [`router`];
 //! - what administrators see of it: [`admin::live`](crate::admin), which is not here.
 //!
-//! [`Core`] is all that a front-end asks: who somebody is, and a session for whom it knows. [`local::LocalCore`] answers in
-//! this process.
+//! [`Core`] is all that a front-end asks: who somebody is, and a session for whom it knows. [`local::LocalCore`]
+//! answers in this process.
 
 pub(crate) mod admission;
 pub mod grant;
@@ -33,14 +34,14 @@ use sessions::{Connection, Ending, Session};
 /// An answer of the core, which may have to wait for the accounts.
 pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a front-end asks of the core. Its orders go the other way: to end by [`Connection::close`], which acts at once, and
-/// to change what a client was granted by [`Orders`].
+/// What a front-end asks of the core. Its orders go the other way: to end by [`Connection::close`], which acts at once,
+/// and to change what a client was granted by [`Orders`].
 pub trait Core: Send + Sync {
     /// Decides whose a credential is.
     fn authenticate(self: Arc<Self>, credential: Credential) -> Reply<Result<Identity, LoginError>>;
 
-    /// Opens the session of somebody who has logged in; one that the device already has is replaced. The lease is durable
-    /// when this answers.
+    /// Opens the session of somebody who has logged in; one that the device already has is replaced. The lease is
+    /// durable when this answers.
     fn open(
         self: Arc<Self>,
         identity: Identity,

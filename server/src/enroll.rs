@@ -45,8 +45,8 @@ impl Enrollment {
         done.unwrap_or_else(|_panicked| Err(refusal(500, "internal", "internal error")))
     }
 
-    /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. Whoever has
-    /// no good invite costs the gateway one look-up. Blocks for transactions of the store.
+    /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate.
+    /// Whoever has no good invite costs the gateway one look-up. Blocks for transactions of the store.
     ///
     /// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
     ///
@@ -70,8 +70,8 @@ impl Enrollment {
         })
     }
 
-    /// Issues a fresh certificate to a device that has authenticated with its present one. Blocks for transactions of the
-    /// store.
+    /// Issues a fresh certificate to a device that has authenticated with its present one. Blocks for transactions of
+    /// the store.
     ///
     /// Refusals: 400 `bad_request`, 403 `device_revoked`, 429 `renewed_too_often`, 503 `unavailable`.
     ///

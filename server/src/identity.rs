@@ -1,4 +1,5 @@
-//! Who is who: the embedded certificate authority, the certificates it issues, and the identity a device proves with one.
+//! Who is who: the embedded certificate authority, the certificates it issues, and the identity a device proves with
+//! one.
 
 mod authority;
 mod device;

@@ -57,7 +57,8 @@ impl fmt::Display for UserName {
     }
 }
 
-/// What a device calls itself, made safe to show on a terminal: no control or formatting characters, at most 64 characters.
+/// What a device calls itself, made safe to show on a terminal: no control or formatting characters, at most 64
+/// characters.
 pub(super) fn clean_device_name(text: &str) -> String {
     let invisible = |character: char| {
         character.is_control()

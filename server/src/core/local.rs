@@ -63,7 +63,8 @@ impl LocalCore {
         match order {
             Order::End(ending) => {
                 session.close(ending);
-                // Nothing of it can be found any more when this returns; the front-end's task notices the closed connection.
+                // Nothing of it can be found any more when this returns; the front-end's task notices the closed
+                // connection.
                 self.close(&session);
             }
             Order::Terms(terms) => session.change_terms(terms),
@@ -98,11 +99,13 @@ impl LocalCore {
         }
         self.confirm(&session)?;
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
-        tracing::debug!(session = id, user = session.device.user, device = session.device.id, remote = %session.connection.remote(), "session of");
+        let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());
+        tracing::debug!(session = id, user, device, %remote, "session of");
         Ok(session)
     }
 
-    /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session to end.
+    /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session
+    /// to end.
     fn confirm(&self, session: &Session) -> Result<(), OpenError> {
         let confirmed = match self.accounts.device(&session.device.id) {
             Ok(Some(device)) if device.revoked_at.is_none() => Ok(()),

@@ -42,8 +42,8 @@ impl Policy {
 
 /// The policy of one live session.
 ///
-/// Every packet from a client meets it. Few sessions ever get a second policy, so the first is found without any counting of
-/// references: a session pays for a change only once it had one.
+/// Every packet from a client meets it. Few sessions ever get a second policy, so the first is found without any
+/// counting of references: a session pays for a change only once it had one.
 pub struct SessionPolicy {
     first: Arc<Policy>,
     has_newer: AtomicBool,

@@ -1,4 +1,5 @@
-//! Decides where packets go and which may pass. The workers ask it; what comes by a session's connection goes through it, too.
+//! Decides where packets go and which may pass. The workers ask it; what comes by a session's connection goes through
+//! it, too.
 
 use std::sync::Arc;
 
@@ -35,8 +36,8 @@ impl Router {
         self.tun.queues()
     }
 
-    /// Takes packets that came from a client by its connection, checks each and gives those that may pass to the kernel. Empties
-    /// `packets`.
+    /// Takes packets that came from a client by its connection, checks each and gives those that may pass to the
+    /// kernel. Empties `packets`.
     pub fn from_client(&self, session: &Session, packets: &mut Vec<Bytes>) {
         let counters = session.carriers.counters();
         packets.retain(|packet| match self.admit_bytes(session, packet) {
@@ -68,8 +69,8 @@ impl Routing for Router {
         self.sessions.lookup(packet.destination)
     }
 
-    /// A client's packet must bear the session's own source (RFC 9484 section 4.7.1, BCP 38), and go where the gateway offered to
-    /// take it.
+    /// A client's packet must bear the session's own source (RFC 9484 section 4.7.1, BCP 38), and go where the gateway
+    /// offered to take it.
     fn admit(&self, session: &Session, packet: &IpPacket) -> Result<(), DropReason> {
         session.source.check(packet)?;
         session.policy.check(packet)

@@ -17,8 +17,8 @@ use crate::accounts::Device;
 
 pub use table::SessionTable;
 
-/// What a session was opened on. It carries the session's packets when no faster carrier does, and is the session's life: when it
-/// ends, the session does.
+/// What a session was opened on. It carries the session's packets when no faster carrier does, and is the session's
+/// life: when it ends, the session does.
 pub trait Connection: Carrier {
     /// The client's outer address.
     fn remote(&self) -> SocketAddr;

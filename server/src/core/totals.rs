@@ -7,7 +7,8 @@ use adit_net::carrier::counters::Traffic;
 
 use super::sessions::Ending;
 
-/// The sums over all sessions that have ended in this run of the gateway. They take the same memory however many there were.
+/// The sums over all sessions that have ended in this run of the gateway. They take the same memory however many there
+/// were.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndedSessions {
     /// Ended by the client, or lost.

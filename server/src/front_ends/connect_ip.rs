@@ -1,4 +1,5 @@
-//! The CONNECT-IP front-end: accepts QUIC connections, authenticates them, and turns requests into sessions of the core.
+//! The CONNECT-IP front-end: accepts QUIC connections, authenticates them, and turns requests into sessions of the
+//! core.
 
 mod answer;
 mod connection;

@@ -46,8 +46,8 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes a new authority (ECDSA P-256, 10 years) and writes it to the state directory: the key with mode 0600 and the
-    /// certificate with 0644.
+    /// Makes a new authority (ECDSA P-256, 10 years) and writes it to the state directory: the key with mode 0600 and
+    /// the certificate with 0644.
     ///
     /// # Errors
     /// The files exist already or cannot be written.
@@ -127,7 +127,8 @@ impl Authority {
         })
     }
 
-    /// Issues a device certificate. Its only name is the URI `adit:device/ID`; nothing but the key comes from the request.
+    /// Issues a device certificate. Its only name is the URI `adit:device/ID`; nothing but the key comes from the
+    /// request.
     ///
     /// # Errors
     /// Signing failed or the time is out of range.

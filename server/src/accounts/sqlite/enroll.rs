@@ -12,8 +12,8 @@ use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
 use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError};
 use crate::identity::DeviceCertificate;
 
-/// Most certificates of one device that are good at a time. A client renews when two thirds of the present one's life are
-/// over, so two are usual; the others are for answers that were lost.
+/// Most certificates of one device that are good at a time. A client renews when two thirds of the present one's life
+/// are over, so two are usual; the others are for answers that were lost.
 const MAX_CERTIFICATES: u32 = 4;
 
 impl Store {

@@ -85,7 +85,8 @@ impl Context {
         tunnel::run(self, stream, request, identity).await
     }
 
-    /// Whether the client announced HTTP datagrams (RFC 9297 section 2.1.1) large enough for IPv6 (RFC 9484 section 7.2.1).
+    /// Whether the client announced HTTP datagrams (RFC 9297 section 2.1.1) large enough for IPv6 (RFC 9484 section
+    /// 7.2.1).
     async fn takes_packets(&self) -> bool {
         let settings = timeout(REQUEST_DEADLINE, self.http.peer_settings()).await;
         let announced = settings.is_ok_and(|settings| settings.is_ok_and(|settings| settings.datagrams));
