@@ -10,6 +10,7 @@ pub mod closest;
 pub mod configuration;
 pub mod exit;
 pub mod file_lock;
+pub mod guarded_file;
 #[cfg(feature = "service")]
 pub mod log;
 pub mod output;
