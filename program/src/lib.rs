@@ -8,6 +8,7 @@
 pub mod causes;
 pub mod closest;
 pub mod configuration;
+pub mod durable_file;
 pub mod exit;
 pub mod file_lock;
 pub mod guarded_file;
