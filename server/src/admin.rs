@@ -202,7 +202,7 @@ fn store_refusal(error: StoreError) -> AdminRefusal {
     match error {
         StoreError::NotFound(name) => AdminRefusal { status: 404, message: format!("no such user or device: {name}") },
         other @ (StoreError::Sqlite(_)
-        | StoreError::Secret(_)
+        | StoreError::Unguarded(_)
         | StoreError::Create(_)
         | StoreError::TooNew { .. }
         | StoreError::Randomness(_)) => AdminRefusal { status: 503, message: other.to_string() },

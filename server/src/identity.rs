@@ -15,18 +15,17 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::guarded_file::GuardError;
 use adit_program::random::{NoRandomness, random};
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-use crate::config::SecretError;
-
 /// Why an identity could not be made, read or accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A secret file is missing or not safe to use.
+    /// A file is missing, or somebody else could have read or changed it.
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Unguarded(#[from] GuardError),
     /// A file could not be read or written.
     #[error("{path}: not accessible")]
     File {
@@ -70,7 +69,7 @@ impl IdentityError {
     #[must_use]
     pub fn into_failure(self) -> Failure {
         match self {
-            Self::Secret(SecretError { path, reason, next, .. }) => {
+            Self::Unguarded(GuardError { path, reason, next, .. }) => {
                 Failure::new(Exit::Usage, path.display().to_string(), reason, next)
             }
             Self::File { path, source } => Failure::new(

@@ -115,8 +115,10 @@ fn missing(state_dir: &Path) -> Failure {
 mod tests {
     use std::fs;
 
+    use adit_program::durable_file;
+
     use super::*;
-    use crate::config::{PublicAddress, write_new};
+    use crate::config::PublicAddress;
     use crate::directories::StateDir;
     use crate::init::{Wishes, init};
 
@@ -148,7 +150,7 @@ mod tests {
 
         fn replace(&self, path: &Path, content: &[u8]) {
             fs::remove_file(path).unwrap();
-            write_new(path, content, 0o600).unwrap();
+            durable_file::create(path, content, 0o600).unwrap();
             assert!(path.starts_with(self.state_dir.path()));
         }
     }

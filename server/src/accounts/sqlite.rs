@@ -12,12 +12,14 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use adit_program::durable_file;
 use adit_program::exit::{Exit, Failure};
+use adit_program::guarded_file::GuardError;
 use adit_program::random::NoRandomness;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::{AuthError, EnrollError, RenewError, StoreFault};
-use crate::config::{SecretError, open_secret, write_new};
+use crate::config::open_secret;
 use crate::identity::sha256;
 
 /// The store of one gateway. All methods block for the time of a transaction and may be called from any thread.
@@ -37,9 +39,9 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("store failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// The file is missing or unsafe.
+    /// The file is missing, or somebody else could have read or changed it.
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Unguarded(#[from] GuardError),
     /// The file could not be made.
     #[error("make the store: {0}")]
     Create(std::io::Error),
@@ -68,7 +70,7 @@ impl Store {
     /// # Errors
     /// The file exists already or cannot be written.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        write_new(path, b"", 0o600).map_err(StoreError::Create)?;
+        durable_file::create(path, b"", 0o600).map_err(StoreError::Create)?;
         Self::open(path)
     }
 
@@ -111,7 +113,7 @@ impl Store {
     #[must_use]
     pub fn failure(path: &Path, error: StoreError) -> Failure {
         match error {
-            StoreError::Secret(SecretError { path, reason, next, .. }) => {
+            StoreError::Unguarded(GuardError { path, reason, next, .. }) => {
                 Failure::new(Exit::Usage, path.display().to_string(), reason, next)
             }
             StoreError::NotFound(name) => Failure::new(
@@ -248,19 +250,19 @@ mod tests {
         let Scratch { directory, store } = scratch();
         let path = directory.path().join("store.db");
         assert!(matches!(Store::create(&path), Err(StoreError::Create(_))));
-        assert!(matches!(Store::open(&directory.path().join("none")), Err(StoreError::Secret(_))));
+        assert!(matches!(Store::open(&directory.path().join("none")), Err(StoreError::Unguarded(_))));
         store.lock().pragma_update(None, "user_version", 99).unwrap();
         drop(store);
         assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 99, .. })));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Secret(_))));
+        assert!(matches!(Store::open(&path), Err(StoreError::Unguarded(_))));
     }
 
     #[test]
     fn damaged_store_is_refused_without_panic() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
-        write_new(&path, &[0x5a; 8192], 0o600).unwrap();
+        durable_file::create(&path, &[0x5a; 8192], 0o600).unwrap();
         for opened in [Store::open(&path), Store::open_read_only(&path)] {
             assert_eq!(Store::failure(&path, opened.unwrap_err()).exit, Exit::Usage);
         }

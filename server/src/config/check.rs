@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use adit_host::is_forbidden_destination;
 use adit_net::worker::MAX_SOCKETS;
+use adit_program::guarded_file::GuardError;
 use ipnet::IpNet;
 
 use crate::directories::StateDir;
@@ -98,42 +98,20 @@ fn duplicates<T>(key: &str, items: &[T], form: impl Fn(&T) -> String) -> Vec<Pro
 /// Problems of the files that `init` makes.
 pub(super) fn key_files(state_dir: &StateDir) -> Vec<Problem> {
     let path = state_dir.path();
-    let what = path.display().to_string();
-    let directory = match std::fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return vec![Problem::new(
-                &what,
-                "the state directory does not exist",
-                "run `adit-server init`, or mend state_dir",
-            )];
+    if let Err(error) = secret::guard().check_directory(path) {
+        // One problem, not four: each file would tell of its directory again.
+        if error.is_missing() {
+            let next = "run `adit-server init`, or mend state_dir";
+            return vec![Problem::new(path.display().to_string(), "the state directory does not exist", next)];
         }
-        Err(error) => {
-            return vec![Problem::new(&what, format!("cannot be read: {error}"), "run as root or as its owner")];
-        }
-    };
-    let mut problems = Vec::new();
-    if directory.is_dir() && directory.permissions().mode() & 0o022 != 0 {
-        problems.push(Problem::new(
-            &what,
-            "others may write in the state directory",
-            format!("run `chmod 700 {what}`"),
-        ));
-    }
-    if !secret::owner_is_trusted(directory.uid()) {
-        problems.push(Problem::new(
-            &what,
-            "the state directory belongs to another user",
-            "give it to root or to the gateway's user",
-        ));
+        return vec![refused(error)];
     }
     let files = [state_dir.authority_key(), state_dir.endpoint_keys(), state_dir.store()];
-    for path in files {
-        if let Err(error) = secret::open_secret(&path) {
-            problems.push(Problem::new(error.path.display().to_string(), error.reason, error.next));
-        }
-    }
-    problems
+    files.iter().filter_map(|path| secret::open_secret(path).err()).map(refused).collect()
+}
+
+fn refused(error: GuardError) -> Problem {
+    Problem::new(error.path.display().to_string(), error.reason, error.next)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use adit_program::durable_file;
 use data_encoding::{HEXLOWER, HEXUPPER};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -13,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{DeviceCertificate, DeviceRequest, IdentityError, certificate_time, random_serial, sha256};
-use crate::config::{read_secret, write_new};
+use crate::config::{read_public, read_secret};
 use crate::directories::StateDir;
 
 /// Validity of the authority; it can only be replaced by enrolling every device again.
@@ -56,8 +57,9 @@ impl Authority {
         let certificate = authority_params(&key, now)?.self_signed(&key)?;
         let (key_path, certificate_path) = (directory.authority_key(), directory.authority_certificate());
         let key_pem = zeroize::Zeroizing::new(key.serialize_pem());
-        write_new(&key_path, key_pem.as_bytes(), 0o600).map_err(|error| IdentityError::file(&key_path, error))?;
-        write_new(&certificate_path, certificate.pem().as_bytes(), 0o644)
+        durable_file::create(&key_path, key_pem.as_bytes(), 0o600)
+            .map_err(|error| IdentityError::file(&key_path, error))?;
+        durable_file::create(&certificate_path, certificate.pem().as_bytes(), 0o644)
             .map_err(|error| IdentityError::file(&certificate_path, error))?;
         Self::assemble(key, certificate.der().clone(), certificate.pem())
     }
@@ -74,11 +76,10 @@ impl Authority {
         let key = key.ok_or_else(|| content(&path, "holds no private key"))?;
 
         let path = directory.authority_certificate();
-        let pem = std::fs::read_to_string(&path).map_err(|error| IdentityError::file(&path, error))?;
-        let certificate =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| content(&path, "holds no certificate"))?;
-        let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(|_| content(&path, "holds no certificate"))?;
+        let no_certificate = || content(&path, "holds no certificate");
+        let pem = String::from_utf8(read_public(&path)?.to_vec()).map_err(|_| no_certificate())?;
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| no_certificate())?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| no_certificate())?;
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(content(&path, "does not belong to the key beside it"));
         }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use adit_net::quic::EndpointKeys;
+use adit_program::durable_file;
 use adit_program::random::random;
 use zeroize::Zeroizing;
 
 use super::IdentityError;
-use crate::config::{read_secret, write_new};
+use crate::config::read_secret;
 
 /// Length of the file: two keys of 32 bytes and one of 8.
 const LENGTH: usize = 72;
@@ -19,7 +20,7 @@ const LENGTH: usize = 72;
 /// The file exists already or cannot be written.
 pub fn create_endpoint_keys(path: &Path) -> Result<EndpointKeys, IdentityError> {
     let bytes = Zeroizing::new(random::<LENGTH>()?);
-    write_new(path, bytes.as_slice(), 0o600).map_err(|error| IdentityError::file(path, error))?;
+    durable_file::create(path, bytes.as_slice(), 0o600).map_err(|error| IdentityError::file(path, error))?;
     decode(bytes.as_slice()).ok_or(IdentityError::System("endpoint keys of another length"))
 }
 
@@ -60,7 +61,7 @@ mod tests {
     fn file_of_another_length_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("endpoint.key");
-        write_new(&path, &[0; 71], 0o600).unwrap();
+        durable_file::create(&path, &[0; 71], 0o600).unwrap();
         assert!(load_endpoint_keys(&path).is_err());
     }
 }

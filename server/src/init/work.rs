@@ -6,11 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use adit_program::durable_file;
 use adit_program::exit::{Exit, Failure};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::accounts::sqlite::Store;
-use crate::config::write_new;
 use crate::identity::{Authority, create_endpoint_keys};
 
 use super::Places;
@@ -41,7 +41,8 @@ impl Work {
         create_endpoint_keys(&places.state_dir.endpoint_keys()).map_err(|error| error.into_failure())?;
         let store = places.state_dir.store();
         Store::create(&store).map_err(|error| Store::failure(&store, error))?;
-        write_new(&places.config, text.as_bytes(), 0o644).map_err(|error| cannot_write(&places.config, &error))?;
+        durable_file::create(&places.config, text.as_bytes(), 0o644)
+            .map_err(|error| cannot_write(&places.config, &error))?;
         Ok(authority.pin())
     }
 
