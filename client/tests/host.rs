@@ -133,7 +133,8 @@ fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
         let resolv_conf = run.path().join("resolv.conf");
         // Nothing can be put where a directory is.
         std::fs::create_dir(&resolv_conf).unwrap();
-        let options = HostOptions { resolv_conf: resolv_conf.clone(), bus: SystemBus::Absent };
+        let options =
+            HostOptions { resolv_conf: resolv_conf.clone(), bus: SystemBus::Absent, ..HostOptions::default() };
         let changes = HostChanges::open_with(&run.path().join("journal"), options).await.unwrap();
         let (tun, slot) = open_tun(run.path(), None, true).unwrap();
         let mut host = ManagedHost::new(changes, tun.name(), slot, run.path());

@@ -5,17 +5,16 @@ mod undo;
 
 use std::path::{Path, PathBuf};
 
+use adit_program::guarded_file::Guard;
 use adit_proto::dns::DnsSettings;
 use ipnet::IpNet;
 
-use super::{
-    dns::{self, Resolved, SavedFile, SystemBus},
-    error::HostError,
-    firewall::{self, GatewayRules},
-    journal::{Change, Journal, RecordedLink},
-    netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule},
-    sysctl,
-};
+use crate::dns::{self, Resolved, SavedFile, SystemBus};
+use crate::error::HostError;
+use crate::firewall::{self, GatewayRules};
+use crate::journal::{Change, Journal, RecordedLink};
+use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
+use crate::sysctl;
 
 /// Where the host's resolver is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +23,13 @@ pub struct HostOptions {
     pub resolv_conf: PathBuf,
     /// The bus on which systemd-resolved is looked for. Default: the system bus.
     pub bus: SystemBus,
+    /// Whom the journal may belong to. Default: root and the user of this process.
+    pub guard: Guard,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { resolv_conf: PathBuf::from("/etc/resolv.conf"), bus: SystemBus::default() }
+        Self { resolv_conf: PathBuf::from("/etc/resolv.conf"), bus: SystemBus::default(), guard: Guard::default() }
     }
 }
 
@@ -65,7 +66,7 @@ pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recove
 /// # Errors
 /// As [`recover`].
 pub async fn recover_same_namespace(journal: &Path) -> Result<Recovery, HostError> {
-    if !journal.exists() || Journal::open(journal)?.is_of_another_namespace() {
+    if !journal.exists() || Journal::open(journal, &Guard::default())?.is_of_another_namespace() {
         return Ok(Recovery::default());
     }
     recover(journal).await
@@ -97,7 +98,7 @@ impl HostChanges {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
-        let (journal, netlink) = (Journal::open(journal)?, Netlink::open()?);
+        let (journal, netlink) = (Journal::open(journal, &options.guard)?, Netlink::open()?);
         let undone = journal.live().len();
         let mut changes = Self { journal, netlink, options, recovery: Recovery { undone } };
         changes.undo().await?;

@@ -1,6 +1,9 @@
 //! Why a host change failed.
 
-use std::{io, path::PathBuf};
+use std::io;
+use std::path::PathBuf;
+
+use adit_program::guarded_file::GuardError;
 
 /// Why the host could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +14,9 @@ pub enum HostError {
         /// The journal's path.
         journal: PathBuf,
     },
+    /// Somebody else could have changed the journal.
+    #[error(transparent)]
+    Unguarded(#[from] GuardError),
     /// No link (interface) has this name.
     #[error("no network link is called {name}")]
     NoSuchLink {
@@ -70,6 +76,7 @@ impl HostError {
     pub fn is_permission_denied(&self) -> bool {
         match self {
             Self::System { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Unguarded(error) => error.is_permission_denied(),
             Self::Undo { failures } => failures.iter().any(Self::is_permission_denied),
             Self::Busy { .. } | Self::NoSuchLink { .. } | Self::Bus { .. } | Self::Journal { .. } => false,
         }

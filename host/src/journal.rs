@@ -4,25 +4,20 @@
 //! holder keeps it locked, so a second process can tell a living holder from a dead one. The lines are flushed with blocking
 //! calls: a change must not begin before its line is on disk, and there are a few dozen in a process's life.
 
-use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
+use adit_program::guarded_file::{Access, Guard, GuardError, Readers};
 use ipnet::IpNet;
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    dns::SavedFile,
-    error::HostError,
-    netlink::{LinkSettings, Route, Rule},
-};
+use crate::dns::SavedFile;
+use crate::error::HostError;
+use crate::netlink::{LinkSettings, Route, Rule};
 
 /// The identity of this boot: network state does not outlive it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -95,12 +90,15 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Opens a journal and reads what is not settled in it; creates the file (mode 0600), and its directory (0700), if missing.
-    pub(super) fn open(path: &Path) -> Result<Self, HostError> {
+    ///
+    /// Another user that `guard` trusts may own it, too. Then it must not tell to write files: we may have privileges
+    /// over files that its owner has not.
+    pub(super) fn open(path: &Path, guard: &Guard) -> Result<Self, HostError> {
         let doing = |source| HostError::system(format!("open the journal {}", path.display()), source);
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(doing)?;
         }
-        let file = lock(path)?;
+        let file = lock(path, guard)?;
         let boot = fs::read_to_string(BOOT_ID).map_err(doing)?.trim().to_owned();
         let namespace = fs::metadata(NAMESPACE).map_err(doing)?.ino();
         let mut journal = Self {
@@ -113,6 +111,7 @@ impl Journal {
             next_id: 0,
         };
         journal.load()?;
+        journal.check_reach()?;
         Ok(journal)
     }
 
@@ -152,6 +151,21 @@ impl Journal {
         } else {
             self.append(&Line::Settled(id))
         }
+    }
+
+    fn check_reach(&self) -> Result<(), HostError> {
+        let owner = self.file.metadata().map_err(|source| self.failed(source))?.uid();
+        let writes_files = self.live.iter().any(|(_, change)| matches!(change, Change::ResolverFile(_)));
+        if writes_files && !Guard::default().trusts(owner) {
+            return Err(GuardError {
+                path: self.path.clone(),
+                reason: format!("belongs to user {owner}, and tells to write a file"),
+                next: format!("undo as that user, or look what is in it and run `chown 0 {}`", self.path.display()),
+                source: None,
+            }
+            .into());
+        }
+        Ok(())
     }
 
     fn load(&mut self) -> Result<(), HostError> {
@@ -233,12 +247,10 @@ impl Drop for Journal {
 }
 
 /// Opens and locks the file at `path`; another holder may remove it in between, and then a new one is made.
-fn lock(path: &Path) -> Result<Flock<File>, HostError> {
+fn lock(path: &Path, guard: &Guard) -> Result<Flock<File>, HostError> {
     let doing = |source| HostError::system(format!("open the journal {}", path.display()), source);
     loop {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(path).map_err(doing)?;
+        let file = guard.open(path, Access::AppendOrCreate, Readers::Everybody)?;
         let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => locked,
             Err((_, Errno::EWOULDBLOCK)) => return Err(HostError::Busy { journal: path.to_owned() }),
@@ -256,10 +268,16 @@ fn lock(path: &Path) -> Result<Flock<File>, HostError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
     use super::*;
 
     fn sysctl(key: &str) -> Change {
         Change::Sysctl { key: key.into(), previous: "0".into(), set: "1".into() }
+    }
+
+    fn open(path: &Path) -> Result<Journal, HostError> {
+        Journal::open(path, &Guard::default())
     }
 
     fn changes(journal: &Journal) -> Vec<Change> {
@@ -270,12 +288,12 @@ mod tests {
     fn unsettled_changes_survive_a_crash() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = open(&path).unwrap();
         let ids = ["a", "b", "c"].map(|key| journal.record(sysctl(key)).unwrap());
         journal.settle(ids[1]).unwrap();
         let path_copy = path.with_extension("copy");
         fs::copy(&path, &path_copy).unwrap();
-        let mut after = Journal::open(&path_copy).unwrap();
+        let mut after = open(&path_copy).unwrap();
         assert_eq!(changes(&after), [sysctl("a"), sysctl("c")]);
         let next = after.record(sysctl("d")).unwrap();
         assert!(!ids.contains(&next));
@@ -285,7 +303,7 @@ mod tests {
     fn the_file_is_private_and_vanishes_when_all_is_settled() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = open(&path).unwrap();
         let id = journal.record(sysctl("a")).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         journal.settle(id).unwrap();
@@ -298,26 +316,26 @@ mod tests {
     fn a_living_holder_is_respected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let holder = Journal::open(&path).unwrap();
-        assert!(matches!(Journal::open(&path), Err(HostError::Busy { .. })));
+        let holder = open(&path).unwrap();
+        assert!(matches!(open(&path), Err(HostError::Busy { .. })));
         drop(holder);
-        assert!(Journal::open(&path).is_ok());
+        assert!(open(&path).is_ok());
     }
 
     #[test]
     fn half_a_line_at_the_end_is_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = open(&path).unwrap();
         journal.record(sysctl("a")).unwrap();
         journal.file.write_all(b"{\"change\":{\"id\":1,\"cha").unwrap();
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).unwrap();
-        let mut after = Journal::open(&copy).unwrap();
+        let mut after = open(&copy).unwrap();
         assert_eq!(changes(&after), [sysctl("a")]);
         after.record(sysctl("b")).unwrap();
         fs::copy(&copy, path.with_extension("third")).unwrap();
-        assert_eq!(changes(&Journal::open(&path.with_extension("third")).unwrap()), [sysctl("a"), sysctl("b")]);
+        assert_eq!(changes(&open(&path.with_extension("third")).unwrap()), [sysctl("a"), sysctl("b")]);
     }
 
     #[test]
@@ -325,7 +343,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, "{\"boot\":\"x\"}\nnonsense\n{\"settled\":0}\n").unwrap();
-        assert!(matches!(Journal::open(&path), Err(HostError::Journal { line: 2, .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(matches!(open(&path), Err(HostError::Journal { line: 2, .. })));
         assert!(path.exists());
     }
 
@@ -333,12 +352,12 @@ mod tests {
     fn changes_of_another_network_namespace_are_told_apart() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = open(&path).unwrap();
         journal.namespace += 1;
         journal.record(sysctl("a")).unwrap();
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).unwrap();
-        let mut after = Journal::open(&copy).unwrap();
+        let mut after = open(&copy).unwrap();
         assert!(after.is_of_another_namespace());
         let id = after.live()[0].0;
         after.settle(id).unwrap();
@@ -349,17 +368,62 @@ mod tests {
     fn only_files_are_undone_after_a_reboot() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = open(&path).unwrap();
         journal.boot = "an earlier boot".into();
         let file = Change::ResolverFile(SavedFile::read(&directory.path().join("resolv.conf")).unwrap());
         journal.record(sysctl("a")).unwrap();
         journal.record(file.clone()).unwrap();
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).unwrap();
-        let mut after = Journal::open(&copy).unwrap();
+        let mut after = open(&copy).unwrap();
         assert_eq!(changes(&after), std::slice::from_ref(&file));
         after.record(sysctl("b")).unwrap();
         fs::copy(&copy, path.with_extension("third")).unwrap();
-        assert_eq!(changes(&Journal::open(&path.with_extension("third")).unwrap()), [file, sysctl("b")]);
+        assert_eq!(changes(&open(&path.with_extension("third")).unwrap()), [file, sysctl("b")]);
+    }
+
+    #[test]
+    fn journal_that_others_could_have_written_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = open(&path).unwrap();
+        journal.record(sysctl("a")).unwrap();
+        drop(journal);
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for (culprit, bad, good) in [(path.as_path(), 0o622, 0o600), (directory.path(), 0o777, 0o700)] {
+            set_mode(culprit, bad);
+            let Err(HostError::Unguarded(error)) = open(&path) else { panic!("{bad:o} is not refused") };
+            assert_eq!(error.path, culprit);
+            set_mode(culprit, good);
+        }
+        let target = path.with_extension("target");
+        fs::rename(&path, &target).unwrap();
+        symlink(&target, &path).unwrap();
+        assert!(matches!(open(&path), Err(HostError::Unguarded(_))));
+        assert_eq!(changes(&open(&target).unwrap()), [sysctl("a")], "as it was");
+    }
+
+    #[test]
+    fn journal_of_another_user_needs_trust_and_must_not_write_files() {
+        const GATEWAY: u32 = 4242;
+        if !nix::unistd::geteuid().is_root() {
+            return adit_testing::skip("needs root to give a file away");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let mut journal = open(&path).unwrap();
+        journal.record(sysctl("a")).unwrap();
+        chown(&path, Some(GATEWAY), None).unwrap();
+        drop(journal);
+        let trusting = Guard::default().or_user(Some(GATEWAY));
+        assert!(matches!(open(&path), Err(HostError::Unguarded(_))));
+        let mut journal = Journal::open(&path, &trusting).unwrap();
+        let file = Change::ResolverFile(SavedFile::read(&directory.path().join("resolv.conf")).unwrap());
+        journal.record(file).unwrap();
+        drop(journal);
+        let Err(HostError::Unguarded(error)) = Journal::open(&path, &trusting) else { panic!("it would write a file") };
+        assert!(error.reason.contains("4242"), "{error}");
+        chown(&path, Some(0), None).unwrap();
+        assert!(open(&path).is_ok(), "root's own may");
     }
 }

@@ -5,21 +5,33 @@
 
 use std::path::Path;
 
-use adit_host::HostError;
+use adit_host::{HostError, HostOptions};
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
+
+use crate::config::guard;
 
 /// Undoes the changes in a journal and returns how many there were; none when there is no such file.
 ///
 /// # Errors
 /// A gateway is running, or the host refused.
 pub async fn clean_up(journal: &Path) -> Result<usize, Failure> {
-    let recovery = adit_host::recover(journal).await;
+    let recovery = adit_host::recover_with(journal, host_options()).await;
     recovery.map(|recovery| recovery.undone).map_err(|error| host_failure("clean up", &error))
+}
+
+/// The gateway's journal may belong to the user the service runs as, also when root undoes it.
+pub(crate) fn host_options() -> HostOptions {
+    HostOptions { guard: guard(), ..HostOptions::default() }
 }
 
 /// Puts a refusal of the host into words.
 pub(crate) fn host_failure(doing: &str, error: &HostError) -> Failure {
+    if let HostError::Unguarded(error) = error
+        && error.source.is_none()
+    {
+        return Failure::new(Exit::Usage, error.path.display().to_string(), &error.reason, &error.next);
+    }
     let (exit, next) = if error.is_permission_denied() {
         (Exit::Permission, "run as root, or grant CAP_NET_ADMIN")
     } else if matches!(error, HostError::Busy { .. }) {

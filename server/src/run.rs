@@ -18,7 +18,7 @@ use adit_proto::address_pool::AddressPool;
 use crate::accounts::Accounts;
 use crate::accounts::sqlite::Store;
 use crate::admin::{Admin, GatewayView, LiveGateway};
-use crate::cleanup::host_failure;
+use crate::cleanup::{host_failure, host_options};
 use crate::config::Config;
 use crate::core::Core;
 use crate::core::grant::Terms;
@@ -167,7 +167,7 @@ impl Running {
 }
 
 async fn open_journal(config: &Config) -> Result<HostChanges, Failure> {
-    let changes = HostChanges::open(&config.state_dir.journal())
+    let changes = HostChanges::open_with(&config.state_dir.journal(), host_options())
         .await
         .map_err(|error| host_failure("open the journal of host changes", &error))?;
     let undone = changes.recovered().undone;

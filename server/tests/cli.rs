@@ -219,6 +219,7 @@ fn cleanup_works_with_a_broken_configuration() {
     let change = r#"{"sysctl":{"key":"net.ipv4.ip_forward","previous":"0","set":"1"}}"#;
     let line = format!("{{\"boot\":\"earlier\"}}\n{{\"change\":{{\"id\":0,\"change\":{change}}}}}\n");
     std::fs::write(&journal, line).unwrap();
+    set_mode(&journal, 0o600);
     let cleaned = made.json(&["cleanup"]);
     assert_eq!(cleaned["journal"], journal.to_str().unwrap());
     assert!(!journal.exists());
@@ -254,6 +255,23 @@ fn key_file_open_to_others_is_refused_with_the_command_that_closes_it() {
     assert_eq!(problems(&run).len(), 1, "{}", run.stderr);
     assert!(run.stderr.contains("authority.key") && run.stderr.contains("chmod 600"), "{}", run.stderr);
     assert_eq!(made.run(&["invite", "alice"]).code, 2, "nothing is done with an exposed key");
+}
+
+#[test]
+fn state_directory_that_others_can_write_is_one_problem_and_stops_every_verb() {
+    let made = Made::new();
+    set_mode(&made.state(""), 0o770);
+    let run = made.run(&["check"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(problems(&run).len(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("mode 0770") && run.stderr.contains("chmod go-w"), "{}", run.stderr);
+    std::fs::write(made.state("host.journal"), "").unwrap();
+    for verb in [&["invite", "alice"][..], &["cleanup"]] {
+        assert_eq!(made.run(verb).code, 2, "{verb:?}");
+    }
+    set_mode(&made.state(""), 0o700);
+    set_mode(&made.state("host.journal"), 0o600);
+    assert_eq!(made.run(&["check"]).code, 0);
 }
 
 #[test]

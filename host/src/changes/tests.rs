@@ -26,7 +26,7 @@ impl Host {
     }
 
     fn options(&self) -> HostOptions {
-        HostOptions { resolv_conf: self.resolv_conf(), bus: self.bus.clone() }
+        HostOptions { resolv_conf: self.resolv_conf(), bus: self.bus.clone(), ..HostOptions::default() }
     }
 
     async fn open(&self) -> HostChanges {

@@ -95,6 +95,9 @@ pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
         return Failure::new(Exit::Permission, what, reason, GET_PERMISSION);
     }
     let (exit, next) = match error {
+        HostError::Unguarded(error) => {
+            return Failure::new(Exit::Usage, error.path.display().to_string(), &error.reason, &error.next);
+        }
         HostError::Busy { .. } => {
             return Failure::new(Exit::Usage, what, "a client is running with this profile", "see `adit-client list`");
         }
