@@ -40,7 +40,10 @@ use written::Written;
 
 pub use directories::Directories;
 pub use error::ProfileError;
+#[cfg(feature = "cli")]
 pub(crate) use error::file_failure;
+#[cfg(feature = "host")]
+pub(crate) use error::guard_failure;
 pub use name::ProfileName;
 pub use store::{Entry, ProfileStore};
 pub use tables::{EspTable, WorkersTable};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -23,9 +23,17 @@ impl Home {
 
     /// Writes a profile file with a permission mode.
     fn profile(&self, name: &str, text: &str, mode: u32) {
-        let clients = self.path().join("clients");
-        fs::create_dir_all(&clients).unwrap();
-        let path = clients.join(format!("{name}.toml"));
+        self.file(&format!("clients/{name}.toml"), text, mode);
+    }
+
+    /// Writes a journal as a client does.
+    fn journal(&self, name: &str, text: &str) {
+        self.file(&format!("state/client-{name}.journal"), text, 0o600);
+    }
+
+    fn file(&self, path: &str, text: &str, mode: u32) {
+        let path = self.path().join(path);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -138,7 +146,23 @@ fn profile_that_others_can_read_is_refused() {
     home.profile("home", &token_profile(), 0o644);
     let (code, message) = home.fail(&["up", "home"]);
     assert_eq!(code, 2);
-    assert!(message.contains("mode 644") && message.contains("chmod 600"), "{message}");
+    assert!(message.contains("mode 0644") && message.contains("chmod 600"), "{message}");
+}
+
+#[test]
+fn files_that_others_could_swap_are_refused_with_the_command_that_closes_them() {
+    let home = Home::new();
+    home.profile("home", &token_profile(), 0o600);
+    home.journal("home", "nonsense\n");
+    for (folder, arguments) in [("clients", &["up", "home"][..]), ("state", &["cleanup"])] {
+        let folder = home.path().join(folder);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let (code, message) = home.fail(arguments);
+        assert_eq!(code, 2, "{message}");
+        let command = format!("chmod go-w {}", folder.display());
+        assert!(message.contains("mode 0777") && message.contains(&command), "{message}");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
 }
 
 #[test]
@@ -149,7 +173,7 @@ fn symbolic_link_is_no_profile() {
     symlink(clients.join("home.toml"), clients.join("alias.toml")).unwrap();
     let (code, message) = home.fail(&["up", "alias"]);
     assert_eq!(code, 2);
-    assert!(message.contains("not a regular file"), "{message}");
+    assert!(message.contains("is a symbolic link"), "{message}");
 }
 
 #[test]
@@ -185,8 +209,7 @@ fn status_without_a_client_is_honestly_disconnected() {
 fn status_tells_of_a_crash_that_left_changes() {
     let home = Home::new();
     home.profile("home", &token_profile(), 0o600);
-    fs::create_dir_all(home.path().join("state")).unwrap();
-    fs::write(home.path().join("state/client-home.journal"), "entry\n").unwrap();
+    home.journal("home", "entry\n");
     assert!(text(&home.run(&["status"])).contains("adit-client cleanup"));
 }
 
@@ -287,11 +310,9 @@ fn interrupt_before_the_connection_ends_the_detached_process_too() {
 #[test]
 fn unreadable_journal_does_not_keep_the_others_from_being_cleaned_up() {
     let home = Home::new();
-    let state = home.path().join("state");
-    fs::create_dir_all(&state).unwrap();
-    fs::write(state.join("client-a.journal"), "nonsense\n").unwrap();
-    fs::write(state.join("client-b.journal"), "nonsense\n").unwrap();
-    fs::write(state.join("client-c.journal"), "").unwrap();
+    for (name, text) in [("a", "nonsense\n"), ("b", "nonsense\n"), ("c", "")] {
+        home.journal(name, text);
+    }
     let output = home.run(&["cleanup"]);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{errors}");

@@ -1,7 +1,8 @@
 //! One host of the lab, and the links between hosts.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::DirBuilderExt;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,7 +76,8 @@ pub struct Route {
 impl Host {
     /// Makes the host; its files go to `folder`.
     pub(super) fn new(name: &str, folder: PathBuf) -> Result<Self> {
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        // Whatever the umask is: the programs refuse files below a folder that others may write.
+        DirBuilder::new().mode(0o755).create(&folder).with_context(|| format!("make {}", folder.display()))?;
         let namespace = Namespace::new(name, RESOLV_CONF).with_context(|| format!("make the lab host {name}"))?;
         let (links, processes) = (AtomicU32::new(0), AtomicU32::new(0));
         Ok(Self(Arc::new(Inner { name: name.to_owned(), folder, namespace, links, processes })))

@@ -1,12 +1,13 @@
 //! Locks between processes, on files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::guarded_file::{Access, Guard, GuardError, Readers};
 
 /// A lock on a file, freed on drop, and by the kernel on any death.
 #[derive(Debug)]
@@ -18,9 +19,17 @@ impl FileLock {
     /// Takes the lock on the file at `path`, which is made (mode 0600) if it is missing; `None` if another holder has it.
     ///
     /// # Errors
-    /// The file cannot be made, opened or locked.
-    pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    /// Somebody else could have made or replaced the file; it cannot be opened or locked.
+    pub fn try_acquire(path: &Path) -> Result<Option<Self>, GuardError> {
+        let file = Guard::default().open(path, Access::AppendOrCreate, Readers::Owner)?;
+        Self::try_lock(file).map_err(|error| GuardError::system(path, error))
+    }
+
+    /// Takes the lock on an open file; `None` if another holder has it.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn try_lock(file: File) -> io::Result<Option<Self>> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Some(Self { _file: file })),
             Err((_file, Errno::EWOULDBLOCK)) => Ok(None),

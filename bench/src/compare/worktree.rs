@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -81,7 +81,8 @@ impl Workshop {
     fn lock(&mut self, path: &Path, say: &dyn Fn(&str)) -> Result<FileLock> {
         let mut is_told = false;
         loop {
-            if let Some(lock) = FileLock::try_acquire(path).with_context(|| format!("lock {}", path.display()))? {
+            let file = File::create(path).with_context(|| format!("open {}", path.display()))?;
+            if let Some(lock) = FileLock::try_lock(file).with_context(|| format!("lock {}", path.display()))? {
                 return Ok(lock);
             }
             if !is_told {

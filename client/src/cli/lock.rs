@@ -1,11 +1,10 @@
 //! One running client per profile.
 
-use std::io;
-
 use adit_program::exit::{Exit, Failure};
 use adit_program::file_lock::FileLock;
+use adit_program::guarded_file::GuardError;
 
-use crate::profile::{Directories, ProfileName, file_failure};
+use crate::profile::{Directories, ProfileName, guard_failure};
 
 /// The lock a running client holds on its profile; freed on drop, and by the kernel on any death.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub(super) struct ClientLock {
 
 impl ClientLock {
     /// Takes the lock; `None` if another process holds it.
-    pub(super) fn try_acquire(directories: &Directories, name: &ProfileName) -> io::Result<Option<Self>> {
+    pub(super) fn try_acquire(directories: &Directories, name: &ProfileName) -> Result<Option<Self>, GuardError> {
         Ok(FileLock::try_acquire(&directories.lock(name))?.map(|file| Self { _file: file }))
     }
 
@@ -29,7 +28,7 @@ impl ClientLock {
                 "a client is running with it already",
                 format!("see `adit-client status {name}`, or end it with `adit-client down {name}`"),
             )),
-            Err(error) => Err(file_failure(&directories.lock(name).display().to_string(), &error)),
+            Err(error) => Err(guard_failure(error)),
         }
     }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::guarded_file::GuardError;
 use adit_program::toml_error::TomlFault;
+use nix::errno::Errno;
 
 use super::ProfileName;
 
@@ -31,28 +33,9 @@ pub enum ProfileError {
         /// The name.
         name: String,
     },
-    /// The file is a symbolic link or no regular file.
-    #[error("it is not a regular file")]
-    NotRegular {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Others than the owner may read or write the file.
-    #[error("others than its owner can read or write it (mode {mode:03o})")]
-    TooOpen {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Somebody else owns the file.
-    #[error("it belongs to user id {owner}")]
-    ForeignOwner {
-        /// The file.
-        path: PathBuf,
-        /// The owner's user id.
-        owner: u32,
-    },
+    /// Others than its owner, root and this user can read or change the file.
+    #[error("{}", .0.reason)]
+    Unguarded(#[from] GuardError),
     /// The text is not TOML, or a value has the wrong type.
     #[error("{message}")]
     Syntax {
@@ -122,17 +105,7 @@ impl From<ProfileError> for Failure {
                 format!("profile {name}"),
                 "choose another with `--name`, or overwrite it with `--replace`".to_owned(),
             ),
-            ProfileError::NotRegular { path } => {
-                (Exit::Usage, path.display().to_string(), "put the profile itself there, not a link to it".to_owned())
-            }
-            ProfileError::TooOpen { path, .. } => {
-                (Exit::Usage, path.display().to_string(), format!("chmod 600 {}", path.display()))
-            }
-            ProfileError::ForeignOwner { path, .. } => (
-                Exit::Usage,
-                path.display().to_string(),
-                format!("run as its owner, or: chown root {}", path.display()),
-            ),
+            ProfileError::Unguarded(error) => return guard_failure(error),
             ProfileError::UnknownKey { name, nearest, .. } => {
                 let next = nearest.map_or_else(|| "remove it".to_owned(), |key| format!("did you mean `{key}`?"));
                 (Exit::Usage, format!("profile {name}"), next)
@@ -143,6 +116,16 @@ impl From<ProfileError> for Failure {
             ProfileError::Io { path, source } => return file_failure(&path.display().to_string(), &source),
         };
         Self::new(exit, what, reason, next)
+    }
+}
+
+/// The [`Failure`] of a file that is not used.
+pub(crate) fn guard_failure(error: GuardError) -> Failure {
+    match &error.source {
+        Some(source) if source.raw_os_error() != Some(Errno::ELOOP as i32) => {
+            file_failure(&error.path.display().to_string(), source)
+        }
+        Some(_) | None => error.into(),
     }
 }
 

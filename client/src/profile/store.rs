@@ -1,18 +1,14 @@
 //! Profiles on disk: strict about who can read them, atomic in writing them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
-use nix::libc;
-use zeroize::Zeroizing;
+use adit_program::durable_file;
+use adit_program::guarded_file::{Guard, GuardError, Readers};
 
 use super::directories;
 use super::{Profile, ProfileError, ProfileName};
-
-/// Largest profile that is read, in bytes; a real one has about 3 KiB.
-const LARGEST_FILE: u64 = 64 * 1024;
 
 /// One profile of a listing.
 #[derive(Debug)]
@@ -80,20 +76,13 @@ impl ProfileStore {
     /// Reads a profile.
     ///
     /// # Errors
-    /// `NotFound`; `NotRegular`, `TooOpen` and `ForeignOwner` if somebody else could have read or changed it; the
-    /// errors of [`Profile::parse`].
+    /// `NotFound`; `Unguarded` if somebody else could have read or changed it; the errors of [`Profile::parse`].
     pub fn load(&self, name: &ProfileName) -> Result<Profile, ProfileError> {
         let path = self.path(name);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path)
-            .map_err(|error| self.describe_open(name, &path, error))?;
-        check_guarded(&path, &file)?;
-        let mut text = Zeroizing::new(String::new());
-        let read = Read::by_ref(&mut file).take(LARGEST_FILE).read_to_string(&mut text);
-        read.map_err(|error| ProfileError::io(&path, error))?;
-        Profile::parse(name.clone(), &text)
+        let content = Guard::default().read(&path, Readers::Owner);
+        let content = content.map_err(|error| self.describe_guard(name, error))?;
+        let not_text = |_| ProfileError::io(&path, io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text"));
+        Profile::parse(name.clone(), str::from_utf8(&content).map_err(not_text)?)
     }
 
     /// Makes sure that [`Self::save`] will have a place to write to.
@@ -105,9 +94,8 @@ impl ProfileStore {
             return Err(ProfileError::Exists { name: name.to_string() });
         }
         directories::create(&self.directory, 0o700)?;
-        let draft = self.draft(name);
-        let tried = write_new(&draft, "").and_then(|()| fs::remove_file(&draft));
-        tried.map_err(|error| ProfileError::io(&self.directory, error))
+        Guard::default().check_directory(&self.directory)?;
+        durable_file::try_out(&self.path(name)).map_err(|error| ProfileError::io(&self.directory, error))
     }
 
     /// Writes a profile, mode 0600. Readers see the old file or the new one, never a part.
@@ -118,13 +106,8 @@ impl ProfileStore {
         let path = self.path(&profile.name);
         directories::create(&self.directory, 0o700)?;
         let text = profile.encode()?;
-        let draft = self.draft(&profile.name);
-        let written = write_new(&draft, &text).and_then(|()| publish(&draft, &path, replace));
-        if written.is_err() {
-            // The draft may not exist; the error that matters is the first one.
-            fs::remove_file(&draft).ok();
-        }
-        match written {
+        let write = if replace { durable_file::replace } else { durable_file::create };
+        match write(&path, text.as_bytes(), 0o600) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !replace => {
                 Err(ProfileError::Exists { name: profile.name.to_string() })
             }
@@ -139,68 +122,23 @@ impl ProfileStore {
     /// `NotFound`, `Io`.
     pub fn remove(&self, name: &ProfileName) -> Result<(), ProfileError> {
         let path = self.path(name);
-        fs::remove_file(&path).map_err(|error| self.describe_open(name, &path, error))
+        fs::remove_file(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound { self.not_found(name) } else { ProfileError::io(path, error) }
+        })
     }
 
-    fn draft(&self, name: &ProfileName) -> PathBuf {
-        self.directory.join(format!(".{name}.{}", std::process::id()))
+    fn describe_guard(&self, name: &ProfileName, error: GuardError) -> ProfileError {
+        if error.is_missing() { self.not_found(name) } else { error.into() }
     }
 
-    fn describe_open(&self, name: &ProfileName, path: &Path, error: io::Error) -> ProfileError {
-        if error.raw_os_error() == Some(libc::ELOOP) {
-            return ProfileError::NotRegular { path: path.to_owned() };
-        }
-        if error.kind() == io::ErrorKind::NotFound {
-            return ProfileError::NotFound { name: name.to_string(), directory: self.directory.clone() };
-        }
-        ProfileError::io(path, error)
+    fn not_found(&self, name: &ProfileName) -> ProfileError {
+        ProfileError::NotFound { name: name.to_string(), directory: self.directory.clone() }
     }
-}
-
-/// Refuses a file that somebody else than its owner, and the owner than us or root, could have read or changed.
-fn check_guarded(path: &Path, file: &File) -> Result<(), ProfileError> {
-    let metadata = file.metadata().map_err(|error| ProfileError::io(path, error))?;
-    if !metadata.is_file() {
-        return Err(ProfileError::NotRegular { path: path.to_owned() });
-    }
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(ProfileError::TooOpen { path: path.to_owned(), mode });
-    }
-    let owner = metadata.uid();
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        return Err(ProfileError::ForeignOwner { path: path.to_owned(), owner });
-    }
-    Ok(())
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    // A draft of this name can only be left from a dead process with our process id.
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// Moves a finished draft to its place and makes the directory entry durable.
-fn publish(draft: &Path, path: &Path, replace: bool) -> io::Result<()> {
-    if replace {
-        fs::rename(draft, path)?;
-    } else {
-        // Unlike `rename`, `link` fails if the target exists.
-        fs::hard_link(draft, path)?;
-        fs::remove_file(draft)?;
-    }
-    File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
     use crate::profile::tests::profile;
@@ -243,7 +181,21 @@ mod tests {
         for mode in [0o604, 0o640, 0o620] {
             fs::set_permissions(store.path(&profile.name), fs::Permissions::from_mode(mode)).unwrap();
             let refused = store.load(&profile.name);
-            assert!(matches!(refused, Err(ProfileError::TooOpen { mode: found, .. }) if found == mode));
+            let reason = format!("mode {mode:04o} lets others at a secret");
+            assert!(matches!(refused, Err(ProfileError::Unguarded(error)) if error.reason == reason));
+        }
+    }
+
+    #[test]
+    fn directory_that_others_can_write_is_refused_before_an_invite_is_used_up_for_it() {
+        let (_directory, store) = store();
+        let profile = profile("home");
+        store.save(&profile, false).unwrap();
+        fs::set_permissions(&store.directory, fs::Permissions::from_mode(0o777)).unwrap();
+        let other = "other".parse().unwrap();
+        for refused in [store.prepare(&other, false), store.load(&profile.name).map(drop)] {
+            let Err(ProfileError::Unguarded(error)) = refused else { panic!("the directory is not guarded") };
+            assert!(error.next.contains("chmod go-w"), "{error}");
         }
     }
 
@@ -254,7 +206,8 @@ mod tests {
         store.save(&profile, false).unwrap();
         std::os::unix::fs::symlink(store.path(&profile.name), store.directory.join("alias.toml")).unwrap();
         let alias = "alias".parse().unwrap();
-        assert!(matches!(store.load(&alias), Err(ProfileError::NotRegular { .. })));
+        let refused = store.load(&alias);
+        assert!(matches!(refused, Err(ProfileError::Unguarded(error)) if error.reason == "is a symbolic link"));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Why the host could not be configured or mended.
 
-use std::io;
 use std::path::Path;
 
 use adit_host::HostError;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
+use adit_program::guarded_file::GuardError;
 
 use crate::host_plan::{HostFault, HostPlanError};
 use crate::state::Obstacle;
@@ -28,7 +28,7 @@ pub enum HostSetupError {
     SecondFullTunnel,
     /// A lock file could not be used.
     #[error("lock the default routes")]
-    Lock(#[source] io::Error),
+    Lock(#[source] GuardError),
 }
 
 impl HostSetupError {
@@ -44,7 +44,7 @@ impl HostSetupError {
     fn is_permission_denied(&self) -> bool {
         match self {
             Self::Change(error) => error.is_permission_denied(),
-            Self::Lock(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Self::Lock(error) => error.is_permission_denied(),
             Self::Plan(_) | Self::SecondFullTunnel => false,
         }
     }
@@ -72,6 +72,9 @@ impl HostSetupError {
             }
             Self::Change(_) | Self::Lock(_) if self.is_permission_denied() => {
                 Failure::new(Exit::Permission, "host set-up", reason, GET_PERMISSION)
+            }
+            Self::Lock(GuardError { path, reason, next, source: None }) => {
+                Failure::new(Exit::Usage, path.display().to_string(), reason, next)
             }
             Self::Change(_) | Self::Lock(_) => {
                 let next = "mend that, then connect again; `RUST_LOG=debug` shows each step";
@@ -129,6 +132,8 @@ fn describe(error: &HostError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn system(kind: io::ErrorKind) -> HostError {
@@ -139,7 +144,8 @@ mod tests {
     fn fault_says_how_a_session_goes_on_and_with_which_exit_code_it_ends() {
         let gone = HostSetupError::Change(HostError::NoSuchLink { name: "adit0".into() });
         let denied = HostSetupError::Change(system(io::ErrorKind::PermissionDenied));
-        let locked_out = HostSetupError::Lock(io::ErrorKind::PermissionDenied.into());
+        let locked_out =
+            HostSetupError::Lock(GuardError::system(Path::new("lock"), io::ErrorKind::PermissionDenied.into()));
         for (error, obstacle, exit) in [
             (gone, Obstacle::DeviceGone, Exit::Other),
             (denied, Obstacle::Permission, Exit::Permission),

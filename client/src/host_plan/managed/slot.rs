@@ -1,5 +1,6 @@
 //! Slots: the numbers that keep several running clients apart (TUN name, routing table, rule priority).
 
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -7,11 +8,12 @@ use std::path::Path;
 use adit_net::tun::Tun;
 use adit_program::exit::{Exit, Failure};
 use adit_program::file_lock::FileLock;
+use adit_program::guarded_file::GuardError;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
 use crate::host_plan::MARK;
-use crate::profile::file_failure;
+use crate::profile::guard_failure;
 
 /// Number of clients that can run in one network namespace.
 const SLOTS: u32 = 64;
@@ -58,10 +60,7 @@ pub fn open_tun(run: &Path, name: Option<&str>, offload: bool) -> Result<(Tun, S
         check_name(name)?;
     }
     for number in 0..SLOTS {
-        let Some(lock) = lock_number(run, number).map_err(|error| file_failure(&run.display().to_string(), &error))?
-        else {
-            continue;
-        };
+        let Some(lock) = lock_number(run, number).map_err(guard_failure)? else { continue };
         let wanted = name.map_or_else(|| format!("adit{number}"), str::to_owned);
         if if_nametoindex(wanted.as_str()).is_ok() {
             match name {
@@ -84,13 +83,14 @@ pub fn open_tun(run: &Path, name: Option<&str>, offload: bool) -> Result<(Tun, S
 }
 
 /// Takes the lock called `purpose` for this network namespace; `None` if somebody else holds it.
-pub(super) fn lock(run: &Path, purpose: &str) -> io::Result<Option<FileLock>> {
+pub(super) fn lock(run: &Path, purpose: &str) -> Result<Option<FileLock>, GuardError> {
     // Network namespaces can share a file system, so its inode tells one from another.
-    let namespace = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
+    let namespace = Path::new("/proc/thread-self/ns/net");
+    let namespace = fs::metadata(namespace).map_err(|error| GuardError::system(namespace, error))?.ino();
     FileLock::try_acquire(&run.join(format!("{purpose}-{namespace}.lock")))
 }
 
-fn lock_number(run: &Path, number: u32) -> io::Result<Option<FileLock>> {
+fn lock_number(run: &Path, number: u32) -> Result<Option<FileLock>, GuardError> {
     lock(run, &format!("slot-{number}"))
 }
 
