@@ -3,18 +3,14 @@
 //! The user-space packet path checks sources and destinations too; these rules hold even if it errs. Every drop is counted and
 //! says why: see `nft list table inet adit`.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{
-    error::HostError,
-    nft::{
-        Batch, Chain, ChainKind, ConnectionSet, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, ListedChain, Rule, Socket,
-    },
+use super::error::HostError;
+use super::nft::{
+    Batch, Chain, ChainKind, ConnectionSet, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, ListedChain, Rule, Socket,
 };
 
 /// Name of the table.

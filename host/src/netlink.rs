@@ -3,28 +3,22 @@
 mod route;
 mod rule;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
+use adit_program::task::{self, Task};
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use rtnetlink::{
-    Handle, LinkUnspec,
-    packet_route::{
-        AddressFamily,
-        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-        link::{LinkAttribute, LinkFlags, LinkMessage},
-    },
-};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec};
 use serde::{Deserialize, Serialize};
 
 pub use route::{Route, RouteTarget};
 pub use rule::Rule;
 
 use super::error::HostError;
-use adit_program::task::{self, Task};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,10 +1,8 @@
 //! Kernel settings below `/proc/sys/net`.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::{Component, Path, PathBuf},
-};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
 
 use super::error::HostError;
 

@@ -1,18 +1,16 @@
 //! A private D-Bus daemon with something on it that answers as systemd-resolved.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-};
-
-use futures::StreamExt;
-use zbus::{Connection, MessageStream, conn, message::Message, message::Type};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use adit_program::task::{self, Task};
 use adit_testing::skip;
+use futures::StreamExt;
+use zbus::message::{Message, Type};
+use zbus::{Connection, MessageStream, conn};
 
 /// Enough for a private bus: anyone on it may own and call anything.
 const CONFIGURATION: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

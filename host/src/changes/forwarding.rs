@@ -7,7 +7,8 @@
 use std::io;
 
 use super::{Change, HostChanges, HostError};
-use crate::{netlink::Family, sysctl};
+use crate::netlink::Family;
+use crate::sysctl;
 
 impl HostChanges {
     /// Makes the host forward packets of a family between its links; does nothing if it does already.
@@ -90,15 +91,15 @@ fn unless_link_is_gone<T>(done: Result<T, HostError>) -> Result<Option<T>, HostE
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs};
+    use std::collections::BTreeMap;
+    use std::fs;
 
-    use super::*;
-    use crate::{
-        HostOptions, SystemBus,
-        netlink::{LinkSettings, Netlink},
-    };
     use adit_net::tun::Tun;
     use adit_testing::namespace::in_namespace_async;
+
+    use super::*;
+    use crate::netlink::{LinkSettings, Netlink};
+    use crate::{HostOptions, SystemBus};
 
     /// A link whose name has a dot, as VLANs do.
     const LINK: &str = "eth0.5";

@@ -1,14 +1,14 @@
-use std::{fs, future::Future};
+use std::fs;
+use std::future::Future;
 
-use super::*;
-use crate::{
-    netlink::{Family, RouteTarget},
-    test_bus::FakeResolved,
-};
 use adit_net::tun::Tun;
 use adit_proto::dns::DnsScope;
 use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
+
+use super::*;
+use crate::netlink::{Family, RouteTarget};
+use crate::test_bus::FakeResolved;
 
 /// A directory for journal and resolver file, in a network namespace of its own.
 struct Host {

@@ -3,12 +3,9 @@
 use std::io;
 
 use super::{HostChanges, HostError};
-use crate::{
-    dns::Resolved,
-    firewall,
-    journal::{Change, RecordedLink},
-    sysctl,
-};
+use crate::dns::Resolved;
+use crate::journal::{Change, RecordedLink};
+use crate::{firewall, sysctl};
 
 impl HostChanges {
     /// Undoes the changes that are picked, newest first, going on after a failure.

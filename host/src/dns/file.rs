@@ -1,12 +1,10 @@
 //! The resolver's file, `resolv.conf`.
 
-use std::{
-    fmt::Write as _,
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink},
-    path::{Path, PathBuf},
-};
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 
 use adit_proto::dns::DnsSettings;
 use serde::{Deserialize, Serialize};
@@ -180,10 +178,12 @@ fn flush_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use adit_proto::dns::DnsScope;
-    use nix::{mount::MsFlags, sched::CloneFlags, unistd::Uid};
+    use adit_testing::skip;
+    use nix::mount::MsFlags;
+    use nix::sched::CloneFlags;
+    use nix::unistd::Uid;
 
     use super::*;
-    use adit_testing::skip;
 
     fn settings() -> DnsSettings {
         DnsSettings {

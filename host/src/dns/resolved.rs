@@ -1,10 +1,14 @@
 //! systemd-resolved, over D-Bus (`org.freedesktop.resolve1.Manager`).
 
-use std::{fs, net::IpAddr, path::Path, time::Duration};
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
 
 use adit_proto::dns::{DnsScope, DnsSettings, is_domain};
 use serde::Serialize;
-use zbus::{Connection, DynamicType, conn, message::Message};
+use zbus::message::Message;
+use zbus::{Connection, DynamicType, conn};
 
 use super::SystemBus;
 use crate::error::HostError;

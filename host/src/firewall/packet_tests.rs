@@ -1,16 +1,12 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
-use std::{
-    io::{self, IoSliceMut},
-    time::{Duration, Instant},
-};
+use std::io::{self, IoSliceMut};
+use std::time::{Duration, Instant};
 
 use adit_net::packet_buffer::Arena;
 use adit_net::tun::{LARGEST_PACKET, PacketQueue as _, Tun, take_apart};
-use adit_proto::offload::{
-    MAX_SUPERPACKET_LEN,
-    virtio::{self, VirtioHeader},
-};
+use adit_proto::offload::MAX_SUPERPACKET_LEN;
+use adit_proto::offload::virtio::{self, VirtioHeader};
 use adit_testing::namespace::in_namespace_async;
 use tokio::time::sleep;
 

@@ -1,8 +1,9 @@
 use std::process::Command;
 
-use super::*;
 use adit_testing::namespace::in_namespace;
 use adit_testing::skip;
+
+use super::*;
 
 fn rules() -> GatewayRules {
     GatewayRules {

@@ -4,13 +4,9 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::{
-    RouteMessageBuilder,
-    packet_route::{
-        AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
-    },
-};
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use serde::{Deserialize, Serialize};
 
 use super::{Netlink, refused};

@@ -1,13 +1,9 @@
 //! Policy rules.
 
 use futures::TryStreamExt;
-use rtnetlink::{
-    IpVersion,
-    packet_route::{
-        AddressFamily,
-        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
-    },
-};
+use rtnetlink::IpVersion;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Netlink, refused};

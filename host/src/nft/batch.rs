@@ -1,6 +1,8 @@
 //! A batch: messages the kernel applies all together or not at all.
 
-use super::{FAMILY_INET, SUBSYSTEM, attribute::Attributes, message, rule::Rule};
+use super::attribute::Attributes;
+use super::rule::Rule;
+use super::{FAMILY_INET, SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST | NLM_F_ACK`.
 const REQUEST_ACK: u16 = 1 | 4;

@@ -4,12 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{
-    FAMILY_IPV4, FAMILY_IPV6,
-    attribute::Attributes,
-    batch::ConnectionSet,
-    expression::{Base, Comparison, Expression, Meta, Register, Verdict},
-};
+use super::attribute::Attributes;
+use super::batch::ConnectionSet;
+use super::expression::{Base, Comparison, Expression, Meta, Register, Verdict};
+use super::{FAMILY_IPV4, FAMILY_IPV6};
 
 /// Bytes of a link name in the kernel, `IFNAMSIZ`.
 const LINK_NAME: usize = 16;

@@ -2,15 +2,13 @@
 
 use std::io;
 
-use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr};
 
-use super::{
-    SUBSYSTEM,
-    attribute::Attributes,
-    batch::{Batch, encode},
-    listing::{self, ListedChain, ListedRule},
-    message,
-};
+use super::attribute::Attributes;
+use super::batch::{Batch, encode};
+use super::listing::{self, ListedChain, ListedRule};
+use super::{SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const DUMP: u16 = 1 | 0x300;
