@@ -37,7 +37,7 @@ pub(crate) fn host_failure(doing: &str, error: &HostError) -> Failure {
     } else if matches!(error, HostError::Busy { .. }) {
         (Exit::Other, "stop the gateway that is running")
     } else {
-        (Exit::Other, "")
+        (Exit::Other, "mend that, then try again; `adit-server cleanup` undoes what is left")
     };
     Failure::new(exit, doing, with_causes(error), next)
 }

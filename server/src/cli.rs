@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError, Problem, PublicAddress, Source, parse_public_address};
 use crate::init::Wishes;
+use crate::run::RAISE_LIMITS;
 
 /// Private VPN gateway: CONNECT-IP over HTTP/3 on port 443.
 #[derive(Debug, Parser)]
@@ -200,7 +201,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// A runtime for one short exchange with the admin socket.
 fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), ""))
+    runtime.map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), RAISE_LIMITS))
 }
 
 fn now() -> SystemTime {

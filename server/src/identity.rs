@@ -81,13 +81,15 @@ impl IdentityError {
             Self::Content { path, reason } => {
                 Failure::new(Exit::Usage, path.display().to_string(), reason, "restore the file from a backup")
             }
-            other @ (Self::Request(_)
-            | Self::Certificate(_)
-            | Self::Issue(_)
-            | Self::Randomness(_)
-            | Self::System(_)) => Failure::new(Exit::Other, "identity", other.to_string(), ""),
+            Self::Issue(_) => of_identity(&self, "look at the names in `public`, which the certificate must bear"),
+            Self::System(_) => of_identity(&self, "set the clock of this host"),
+            Self::Request(_) | Self::Certificate(_) | Self::Randomness(_) => of_identity(&self, "try again"),
         }
     }
+}
+
+fn of_identity(error: &IdentityError, next: &str) -> Failure {
+    Failure::new(Exit::Other, "identity", error.to_string(), next)
 }
 
 /// SHA-256 of some bytes.

@@ -96,8 +96,9 @@ struct Places {
 impl Places {
     fn of(wishes: &Wishes) -> Result<Self, Failure> {
         let absolute = |path: &Path| {
-            std::path::absolute(path)
-                .map_err(|error| Failure::new(Exit::Usage, path.display().to_string(), error.to_string(), ""))
+            std::path::absolute(path).map_err(|error| {
+                Failure::new(Exit::Usage, path.display().to_string(), error.to_string(), "name an absolute path")
+            })
         };
         if let Some(directory) = &wishes.directory {
             let directory = absolute(directory)?;

@@ -37,6 +37,10 @@ mod network;
 
 use listen::Sockets;
 
+/// What to do when the system gives no more threads or sockets.
+pub(crate) const RAISE_LIMITS: &str = "raise the limits of threads and open files (`ulimit -u`, `ulimit -n`)";
+/// What to do when the authority's key and certificate are of no use to TLS.
+const RESTORE_KEYS: &str = "restore `authority.key` and `authority.pem` of the state directory from a backup";
 /// How long clients get to hear that the gateway stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often the gateway's own certificate is renewed; it lives longer than that.
@@ -118,15 +122,15 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let sessions = Arc::<SessionTable>::default();
     let router = Arc::new(Router::new(tun, Arc::clone(&sessions)));
     let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings)
-        .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), ""))?;
+        .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), RAISE_LIMITS))?;
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
-        .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), ""))?;
+        .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), RESTORE_KEYS))?;
     let endpoints = sockets
         .quic
         .into_iter()
         .map(|socket| quic::server_endpoint(socket, Arc::clone(&tls), &keys))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), ""))?;
+        .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), RAISE_LIMITS))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
     let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
@@ -181,7 +185,7 @@ fn issue(authority: &Authority, config: &Config) -> Result<ServerIdentity, Failu
     let issued =
         authority.issue_server(&config.certificate_names(), SystemTime::now()).map_err(IdentityError::into_failure)?;
     ServerIdentity::new(issued.chain, issued.key)
-        .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), ""))
+        .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), RESTORE_KEYS))
 }
 
 async fn renew_certificate(identity: Arc<ServerIdentity>, authority: Arc<Authority>, config: Arc<Config>) {

@@ -11,6 +11,7 @@ use super::{InitFlags, Place, Refusal, Wishes, columns, now, small_runtime};
 use crate::cleanup::clean_up;
 use crate::config::state_dir_of;
 use crate::init::{Made, init as make};
+use crate::run::RAISE_LIMITS;
 
 /// Exists while systemd manages this host (sd_booted(3)).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
@@ -82,7 +83,7 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
         .worker_threads(config.workers.quic_threads())
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), ""))?;
+        .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), RAISE_LIMITS))?;
     Ok(runtime.block_on(crate::run::run(config))?)
 }
 

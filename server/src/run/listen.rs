@@ -51,7 +51,7 @@ fn failure(address: SocketAddr, error: &io::Error) -> Failure {
     } else if kind == ErrorKind::AddrNotAvailable {
         (Exit::Other, "choose an address of this host for `listen`, or wait until it has it")
     } else {
-        (Exit::Other, "")
+        (Exit::Other, "look at the address in `listen`")
     };
     Failure::new(exit, format!("listen on {address}/udp"), error.to_string(), next)
 }
