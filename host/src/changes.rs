@@ -172,7 +172,7 @@ impl HostChanges {
             let Change::Address { link: of, address } = change else { return None };
             (of.name == link).then_some(*address)
         };
-        self.journal.live().iter().filter_map(|(_, change)| address(change)).collect()
+        self.journal.live().iter().filter_map(|entry| address(&entry.change)).collect()
     }
 
     /// Changes a link's settings.
@@ -224,7 +224,7 @@ impl HostChanges {
     /// The routes that this process added.
     pub fn routes(&self) -> Vec<Route> {
         let route = |change: &Change| if let Change::Route { route, .. } = change { Some(route.clone()) } else { None };
-        self.journal.live().iter().filter_map(|(_, change)| route(change)).collect()
+        self.journal.live().iter().filter_map(|entry| route(&entry.change)).collect()
     }
 
     /// Adds a policy rule; does nothing if this process has added it before.
@@ -252,7 +252,7 @@ impl HostChanges {
     /// The policy rules that this process added.
     pub fn rules(&self) -> Vec<Rule> {
         let rule = |change: &Change| if let Change::Rule(rule) = change { Some(*rule) } else { None };
-        self.journal.live().iter().filter_map(|(_, change)| rule(change)).collect()
+        self.journal.live().iter().filter_map(|entry| rule(&entry.change)).collect()
     }
 
     /// Loads the gateway's firewall table, replacing an earlier one, in one transaction.
@@ -317,8 +317,8 @@ impl HostChanges {
         }
         let path = &self.options.resolv_conf;
         let doing = |source| HostError::system(format!("write {}", path.display()), source);
-        let known = self.journal.live().iter().find_map(|(_, change)| {
-            let Change::ResolverFile(saved) = change else { return None };
+        let known = self.journal.live().iter().find_map(|entry| {
+            let Change::ResolverFile(saved) = &entry.change else { return None };
             saved.is_at(path).then(|| saved.clone())
         });
         let saved = match known {
@@ -338,7 +338,7 @@ impl HostChanges {
     }
 
     fn is_recorded(&self, change: &Change) -> bool {
-        self.journal.live().iter().any(|(_, live)| live == change)
+        self.journal.live().iter().any(|entry| entry.change == *change)
     }
 
     /// A change that failed was not made: there is nothing to undo.

@@ -4,15 +4,15 @@ use std::io;
 
 use super::{HostChanges, HostError};
 use crate::dns::Resolved;
-use crate::journal::{Change, RecordedLink};
+use crate::journal::{Change, Entry, RecordedLink};
 use crate::{firewall, sysctl};
 
 impl HostChanges {
     /// Undoes the changes that are picked, newest first, going on after a failure.
     pub(super) async fn undo_where(&mut self, pick: impl Fn(&Change) -> bool) -> Result<(), HostError> {
-        let picked: Vec<_> = self.journal.live().iter().filter(|(_, change)| pick(change)).cloned().collect();
+        let picked: Vec<_> = self.journal.live().iter().filter(|entry| pick(&entry.change)).cloned().collect();
         let mut failures = Vec::new();
-        for (id, change) in picked.iter().rev() {
+        for Entry { id, change } in picked.iter().rev() {
             let undone = match self.undo_change(change).await {
                 Ok(()) => self.journal.settle(*id),
                 Err(error) => Err(error),

@@ -1,0 +1,158 @@
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+use super::*;
+
+fn sysctl(key: &str) -> Change {
+    Change::Sysctl { key: key.into(), previous: "0".into(), set: "1".into() }
+}
+
+fn open(path: &Path) -> Result<Journal, HostError> {
+    Journal::open(path, &Guard::default())
+}
+
+fn changes(journal: &Journal) -> Vec<Change> {
+    journal.live().iter().map(|entry| entry.change.clone()).collect()
+}
+
+#[test]
+fn unsettled_changes_survive_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deep/journal");
+    let mut journal = open(&path).unwrap();
+    let ids = ["a", "b", "c"].map(|key| journal.record(sysctl(key)).unwrap());
+    journal.settle(ids[1]).unwrap();
+    let path_copy = path.with_extension("copy");
+    fs::copy(&path, &path_copy).unwrap();
+    let mut after = open(&path_copy).unwrap();
+    assert_eq!(changes(&after), [sysctl("a"), sysctl("c")]);
+    let next = after.record(sysctl("d")).unwrap();
+    assert!(!ids.contains(&next));
+}
+
+#[test]
+fn the_file_is_private_and_vanishes_when_all_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    let id = journal.record(sysctl("a")).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    journal.settle(id).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    drop(journal);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_living_holder_is_respected() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let holder = open(&path).unwrap();
+    assert!(matches!(open(&path), Err(HostError::Busy { .. })));
+    drop(holder);
+    assert!(open(&path).is_ok());
+}
+
+#[test]
+fn half_a_line_at_the_end_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    journal.record(sysctl("a")).unwrap();
+    journal.file.write_all(b"{\"change\":{\"id\":1,\"cha").unwrap();
+    let copy = path.with_extension("copy");
+    fs::copy(&path, &copy).unwrap();
+    let mut after = open(&copy).unwrap();
+    assert_eq!(changes(&after), [sysctl("a")]);
+    after.record(sysctl("b")).unwrap();
+    fs::copy(&copy, path.with_extension("third")).unwrap();
+    assert_eq!(changes(&open(&path.with_extension("third")).unwrap()), [sysctl("a"), sysctl("b")]);
+}
+
+#[test]
+fn a_broken_line_in_the_middle_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    fs::write(&path, "{\"boot\":\"x\"}\nnonsense\n{\"settled\":0}\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(open(&path), Err(HostError::Journal { line: 2, .. })));
+    assert!(path.exists());
+}
+
+#[test]
+fn changes_of_another_network_namespace_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    journal.namespace += 1;
+    journal.record(sysctl("a")).unwrap();
+    let copy = path.with_extension("copy");
+    fs::copy(&path, &copy).unwrap();
+    let mut after = open(&copy).unwrap();
+    assert!(after.is_of_another_namespace());
+    let id = after.live()[0].id;
+    after.settle(id).unwrap();
+    assert!(!after.is_of_another_namespace());
+}
+
+#[test]
+fn only_files_are_undone_after_a_reboot() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    journal.boot = "an earlier boot".into();
+    let file = Change::ResolverFile(SavedFile::read(&directory.path().join("resolv.conf")).unwrap());
+    journal.record(sysctl("a")).unwrap();
+    journal.record(file.clone()).unwrap();
+    let copy = path.with_extension("copy");
+    fs::copy(&path, &copy).unwrap();
+    let mut after = open(&copy).unwrap();
+    assert_eq!(changes(&after), std::slice::from_ref(&file));
+    after.record(sysctl("b")).unwrap();
+    fs::copy(&copy, path.with_extension("third")).unwrap();
+    assert_eq!(changes(&open(&path.with_extension("third")).unwrap()), [file, sysctl("b")]);
+}
+
+#[test]
+fn journal_that_others_could_have_written_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    journal.record(sysctl("a")).unwrap();
+    drop(journal);
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (culprit, bad, good) in [(path.as_path(), 0o622, 0o600), (directory.path(), 0o777, 0o700)] {
+        set_mode(culprit, bad);
+        let Err(HostError::Unguarded(error)) = open(&path) else { panic!("{bad:o} is not refused") };
+        assert_eq!(error.path, culprit);
+        set_mode(culprit, good);
+    }
+    let target = path.with_extension("target");
+    fs::rename(&path, &target).unwrap();
+    symlink(&target, &path).unwrap();
+    assert!(matches!(open(&path), Err(HostError::Unguarded(_))));
+    assert_eq!(changes(&open(&target).unwrap()), [sysctl("a")], "as it was");
+}
+
+#[test]
+fn journal_of_another_user_needs_trust_and_must_not_write_files() {
+    const GATEWAY: u32 = 4242;
+    if !nix::unistd::geteuid().is_root() {
+        return adit_testing::skip("needs root to give a file away");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    journal.record(sysctl("a")).unwrap();
+    chown(&path, Some(GATEWAY), None).unwrap();
+    drop(journal);
+    let trusting = Guard::default().or_user(Some(GATEWAY));
+    assert!(matches!(open(&path), Err(HostError::Unguarded(_))));
+    let mut journal = Journal::open(&path, &trusting).unwrap();
+    let file = Change::ResolverFile(SavedFile::read(&directory.path().join("resolv.conf")).unwrap());
+    journal.record(file).unwrap();
+    drop(journal);
+    let Err(HostError::Unguarded(error)) = Journal::open(&path, &trusting) else { panic!("it would write a file") };
+    assert!(error.reason.contains("4242"), "{error}");
+    chown(&path, Some(0), None).unwrap();
+    assert!(open(&path).is_ok(), "root's own may");
+}
