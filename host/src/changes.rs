@@ -60,8 +60,8 @@ pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recove
     }
 }
 
-/// As [`recover`], but leaves alone what was made in another network namespace: for journals of others, of whom nothing else
-/// is known. A namespace can share its file system with this one.
+/// As [`recover`], but leaves alone what was made in another network namespace: for journals of others, of whom nothing
+/// else is known. A namespace can share its file system with this one.
 ///
 /// # Errors
 /// As [`recover`].
@@ -74,8 +74,8 @@ pub async fn recover_same_namespace(journal: &Path) -> Result<Recovery, HostErro
 
 /// The changes this process made to its host.
 ///
-/// They belong to the network namespace of the thread that opens this. Dropping it undoes nothing: what was not undone stays
-/// in the journal, for the next `open` or `recover`.
+/// They belong to the network namespace of the thread that opens this. Dropping it undoes nothing: what was not undone
+/// stays in the journal, for the next `open` or `recover`.
 #[derive(Debug)]
 pub struct HostChanges {
     journal: Journal,
@@ -123,8 +123,8 @@ impl HostChanges {
         &self.netlink
     }
 
-    /// Sets a sysctl below `net.`, such as `net.ipv4.ip_forward`; does nothing if it has the value. Where a part of the key has
-    /// a dot of its own, the parts are separated by slashes: `net/ipv4/conf/eth0.5/rp_filter`.
+    /// Sets a sysctl below `net.`, such as `net.ipv4.ip_forward`; does nothing if it has the value. Where a part of the
+    /// key has a dot of its own, the parts are separated by slashes: `net/ipv4/conf/eth0.5/rp_filter`.
     ///
     /// It goes back to its earlier value if it still has ours by then.
     ///
@@ -275,7 +275,8 @@ impl HostChanges {
     /// without servers are those of [`Self::clear_dns`].
     ///
     /// # Errors
-    /// `NoSuchLink`, a refusal of systemd-resolved or of the file system; the resolver is then as before the first call.
+    /// `NoSuchLink`, a refusal of systemd-resolved or of the file system; the resolver is then as before the first
+    /// call.
     pub async fn set_dns(&mut self, link: &str, settings: &DnsSettings) -> Result<(), HostError> {
         if settings.servers.is_empty() {
             return self.clear_dns().await;
@@ -295,8 +296,8 @@ impl HostChanges {
         self.undo_where(|change| matches!(change, Change::ResolverFile(_) | Change::ResolverLink(_))).await
     }
 
-    /// Undoes all changes, newest first. Those that cannot be undone stay in the journal; without any, it is removed when this
-    /// is dropped.
+    /// Undoes all changes, newest first. Those that cannot be undone stay in the journal; without any, it is removed
+    /// when this is dropped.
     ///
     /// # Errors
     /// `Undo` with one failure per change that is left.

@@ -1,7 +1,7 @@
 //! The gateway's nftables table `inet adit`: address translation, isolation and protection of the gateway itself.
 //!
-//! The user-space packet path checks sources and destinations too; these rules hold even if it errs. Every drop is counted and
-//! says why: see `nft list table inet adit`.
+//! The user-space packet path checks sources and destinations too; these rules hold even if it errs. Every drop is
+//! counted and says why: see `nft list table inet adit`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -53,7 +53,8 @@ pub struct GatewayRules {
     pub gateway_v4: Option<Ipv4Addr>,
     /// The gateway's own IPv6 address in the tunnel.
     pub gateway_v6: Option<Ipv6Addr>,
-    /// Whether clients' packets leave with the gateway's address. If not, other networks can open connections to clients.
+    /// Whether clients' packets leave with the gateway's address. If not, other networks can open connections to
+    /// clients.
     pub masquerade: bool,
     /// Whether clients reach each other.
     pub client_to_client: bool,
@@ -127,7 +128,8 @@ impl GatewayRules {
         rules
     }
 
-    /// The gateway's own datagrams are not tracked: they cannot exhaust the connection table, nor be taken over through it.
+    /// The gateway's own datagrams are not tracked: they cannot exhaust the connection table, nor be taken over through
+    /// it.
     fn tracking_rules(&self) -> Vec<Rule> {
         let for_port = |port: &u16| {
             let rule = Rule::new(RAW_PREROUTING).input_not(&self.tun).for_this_host().udp();
@@ -216,8 +218,8 @@ impl GatewayRules {
     }
 }
 
-/// Destinations no client reaches through the gateway: loopback, link-local (with most clouds' metadata services), and the
-/// metadata services elsewhere: of Azure, Alibaba, Oracle, and of AWS over IPv6.
+/// Destinations no client reaches through the gateway: loopback, link-local (with most clouds' metadata services), and
+/// the metadata services elsewhere: of Azure, Alibaba, Oracle, and of AWS over IPv6.
 fn forbidden_destinations() -> [IpNet; 8] {
     [
         Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into(),

@@ -1,8 +1,9 @@
 //! The undo journal: what has to be undone, written and flushed to disk before it is done.
 //!
-//! A file of JSON lines that only grows until all of it is settled; then it is emptied, and removed when its holder leaves. The
-//! holder keeps it locked, so a second process can tell a living holder from a dead one. The lines are flushed with blocking
-//! calls: a change must not begin before its line is on disk, and there are a few dozen in a process's life.
+//! A file of JSON lines that only grows until all of it is settled; then it is emptied, and removed when its holder
+//! leaves. The holder keeps it locked, so a second process can tell a living holder from a dead one. The lines are
+//! flushed with blocking calls: a change must not begin before its line is on disk, and there are a few dozen in a
+//! process's life.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -96,7 +97,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens a journal and reads what is not settled in it; creates the file (mode 0600), and its directory (0700), if missing.
+    /// Opens a journal and reads what is not settled in it; creates the file (mode 0600), and its directory (0700), if
+    /// missing.
     ///
     /// Another user that `guard` trusts may own it, too. Then it must not tell to write files: we may have privileges
     /// over files that its owner has not.

@@ -1,4 +1,5 @@
-//! What Adit changes on its host (addresses, routes, rules, sysctls, firewall, resolver), and how each change is undone.
+//! What Adit changes on its host (addresses, routes, rules, sysctls, firewall, resolver), and how each change is
+//! undone.
 //!
 //! [`HostChanges`] writes how to undo a change into a journal before it makes the change. A clean stop calls
 //! [`HostChanges::undo`]; after a crash the next [`HostChanges::open`], or [`recover`], does it from the journal.

@@ -37,8 +37,8 @@ pub struct LinkSettings {
     pub mtu: Option<u32>,
     /// Administrative state.
     pub up: Option<bool>,
-    /// Most segments in one superpacket that the host's own TCP makes for the link. A forwarding host leaves it alone: the kernel
-    /// would cut larger superpackets into packets.
+    /// Most segments in one superpacket that the host's own TCP makes for the link. A forwarding host leaves it alone:
+    /// the kernel would cut larger superpackets into packets.
     #[serde(default)]
     pub gso_max_segs: Option<u32>,
 }
@@ -221,8 +221,8 @@ fn refused(doing: impl Into<String>, error: rtnetlink::Error) -> HostError {
 
 /// The addresses from which this host reaches the internet, one per family it has a route for.
 ///
-/// The kernel is asked which source it would choose towards an address set aside for documentation (RFC 5737, RFC 3849);
-/// nothing is sent.
+/// The kernel is asked which source it would choose towards an address set aside for documentation (RFC 5737, RFC
+/// 3849); nothing is sent.
 #[must_use]
 pub fn default_source_addresses() -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let towards = |from: &str, to: &str| {

@@ -1,7 +1,8 @@
-//! A small encoder for nftables' netlink messages: enough for Adit's own tables, without the `nft` binary or a C library.
+//! A small encoder for nftables' netlink messages: enough for Adit's own tables, without the `nft` binary or a C
+//! library.
 //!
-//! [`Batch`] collects messages into one atomic transaction; [`Rule`] builds one rule from readable matches and a verdict;
-//! [`Socket`] hands a batch to the kernel and lists chains and rules. Constants are those of the kernel's
+//! [`Batch`] collects messages into one atomic transaction; [`Rule`] builds one rule from readable matches and a
+//! verdict; [`Socket`] hands a batch to the kernel and lists chains and rules. Constants are those of the kernel's
 //! `include/uapi/linux/netfilter/nf_tables.h`.
 
 mod attribute;

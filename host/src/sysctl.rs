@@ -10,8 +10,8 @@ const ROOT: &str = "/proc/sys";
 
 /// Reads a setting, such as `net.ipv4.ip_forward`, without the newline at its end.
 ///
-/// As in sysctl(8), a key whose first separator is a slash keeps the dots in its parts: `net/ipv4/conf/eth0.5/rp_filter`.
-/// Settings of a network namespace are those of the calling thread's.
+/// As in sysctl(8), a key whose first separator is a slash keeps the dots in its parts:
+/// `net/ipv4/conf/eth0.5/rp_filter`. Settings of a network namespace are those of the calling thread's.
 pub(super) fn read(key: &str) -> Result<String, HostError> {
     let doing = |source| HostError::system(format!("read sysctl {key}"), source);
     let path = path(key).map_err(doing)?;

@@ -3,10 +3,11 @@
 /// Names less alike than this (Jaro-Winkler, 0 to 1) are not suggested: it would be a guess.
 const ALIKE: f64 = 0.8;
 
-/// How alike a name and a known one are, up to 1 for the same; `None` if not alike enough for one to be meant by the other.
+/// How alike a name and a known one are, up to 1 for the same; `None` if not alike enough for one to be meant by the
+/// other.
 ///
-/// Jaro-Winkler gives weight to a common beginning, where people rarely err, and forgives a missing or swapped letter in
-/// short names as well as in long ones.
+/// Jaro-Winkler gives weight to a common beginning, where people rarely err, and forgives a missing or swapped letter
+/// in short names as well as in long ones.
 #[must_use]
 pub fn likeness(name: &str, known: &str) -> Option<f64> {
     Some(strsim::jaro_winkler(name, known)).filter(|likeness| *likeness >= ALIKE)

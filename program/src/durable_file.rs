@@ -1,6 +1,7 @@
 //! Files that are there completely or not at all, also after a power cut.
 //!
-//! A draft is written beside the file and flushed; then it gets the file's name in one step, and the directory is flushed.
+//! A draft is written beside the file and flushed; then it gets the file's name in one step, and the directory is
+//! flushed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

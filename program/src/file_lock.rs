@@ -16,7 +16,8 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock on the file at `path`, which is made (mode 0600) if it is missing; `None` if another holder has it.
+    /// Takes the lock on the file at `path`, which is made (mode 0600) if it is missing; `None` if another holder has
+    /// it.
     ///
     /// # Errors
     /// Somebody else could have made or replaced the file; it cannot be opened or locked.

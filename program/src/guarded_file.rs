@@ -1,16 +1,16 @@
 //! Files that steer a privileged act: keys, profiles, tokens, journals, locks.
 //!
-//! Whoever can change such a file, or put another one in its place, decides what a program does with its privileges. So it is
-//! used only if nobody but root and the user of this process could have done that:
+//! Whoever can change such a file, or put another one in its place, decides what a program does with its privileges. So
+//! it is used only if nobody but root and the user of this process could have done that:
 //!
-//! - it is a regular file, not a symbolic link, and belongs to root or this user; nobody else may write it, nor read it if it
-//!   holds a secret;
+//! - it is a regular file, not a symbolic link, and belongs to root or this user; nobody else may write it, nor read it
+//!   if it holds a secret;
 //! - its directory belongs to root or this user, and nobody else may write there;
-//! - so do all directories above it, and nobody else may write there either, unless they have the sticky bit as `/tmp` has it:
-//!   there, only its owner can rename or remove an entry. The same goes for symbolic links on the way.
+//! - so do all directories above it, and nobody else may write there either, unless they have the sticky bit as `/tmp`
+//!   has it: there, only its owner can rename or remove an entry. The same goes for symbolic links on the way.
 //!
-//! What is checked is what is used: every directory is opened in the one checked before, and the file in the last one, so that
-//! nothing can be swapped between check and use.
+//! What is checked is what is used: every directory is opened in the one checked before, and the file in the last one,
+//! so that nothing can be swapped between check and use.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -162,9 +162,10 @@ impl Guard {
 
     /// Whether a directory above that of the file may belong to this user.
     ///
-    /// A user namespace of an ordinary user has one user; whatever belongs to others, also to the host's root, seems to belong
-    /// to the overflow user there. So do `/` and `/tmp`, and no owner could be told from another. What is above a directory of
-    /// our own is then left to whoever made the namespace: the privileges inside it do not reach beyond what that user has.
+    /// A user namespace of an ordinary user has one user; whatever belongs to others, also to the host's root, seems to
+    /// belong to the overflow user there. So do `/` and `/tmp`, and no owner could be told from another. What is above
+    /// a directory of our own is then left to whoever made the namespace: the privileges inside it do not reach beyond
+    /// what that user has.
     fn trusts_above(&self, user: u32) -> bool {
         self.trusts(user) || self.overflow == Some(user)
     }
@@ -325,8 +326,8 @@ fn open_root() -> Result<File, GuardError> {
     root.map_err(|error| GuardError::system(Path::new("/"), error))
 }
 
-/// Opens an entry of a directory as a place in the file system: a symbolic link as itself, and a directory without permission to
-/// list it.
+/// Opens an entry of a directory as a place in the file system: a symbolic link as itself, and a directory without
+/// permission to list it.
 fn open_below(directory: &File, name: &OsStr) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     Ok(openat(directory, name, flags, Mode::empty())?.into())

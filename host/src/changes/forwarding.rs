@@ -1,8 +1,9 @@
 //! Forwarding between links, with what the kernel changes along with it.
 //!
-//! The switch of a family sets that of every link and of links to come; the one of IPv4 also turns `all.accept_redirects` the
-//! other way (`inet_forward_change`, `addrconf_forward_change` in the kernel). Turning it off again gives none of them their
-//! earlier values back, so each that would end up different is written to the journal before the switch, to be undone after it.
+//! The switch of a family sets that of every link and of links to come; the one of IPv4 also turns
+//! `all.accept_redirects` the other way (`inet_forward_change`, `addrconf_forward_change` in the kernel). Turning it
+//! off again gives none of them their earlier values back, so each that would end up different is written to the
+//! journal before the switch, to be undone after it.
 
 use std::io;
 
@@ -13,8 +14,8 @@ use crate::sysctl;
 impl HostChanges {
     /// Makes the host forward packets of a family between its links; does nothing if it does already.
     ///
-    /// A link that configures itself by IPv6 router advertisements (`accept_ra` 1) goes on doing so (2): a forwarding host
-    /// otherwise ignores them, and would lose its default route.
+    /// A link that configures itself by IPv6 router advertisements (`accept_ra` 1) goes on doing so (2): a forwarding
+    /// host otherwise ignores them, and would lose its default route.
     ///
     /// # Errors
     /// The kernel's refusal, also when it has no such family.

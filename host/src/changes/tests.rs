@@ -273,8 +273,8 @@ fn new_dns_settings_replace_the_older_and_keep_the_original() {
     });
 }
 
-/// Resolved is used only in its own network namespace, so these run in the one of the whole test process; they change no more
-/// than their own files.
+/// Resolved is used only in its own network namespace, so these run in the one of the whole test process; they change
+/// no more than their own files.
 async fn beside_resolved() -> Option<(Host, FakeResolved)> {
     let directory = tempfile::tempdir().unwrap();
     let resolved = FakeResolved::start(directory.path()).await?;

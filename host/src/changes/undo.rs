@@ -1,4 +1,5 @@
-//! Undoing recorded changes. Each may have been undone already, or never begun, or lost its link: all that counts as done.
+//! Undoing recorded changes. Each may have been undone already, or never begun, or lost its link: all that counts as
+//! done.
 
 use std::io;
 

@@ -26,7 +26,8 @@ const NO_SUCH_LINK: &str = "org.freedesktop.resolve1.NoSuchLink";
 pub(crate) struct Resolved(Connection);
 
 impl Resolved {
-    /// Finds a resolved that runs in this thread's network namespace; one elsewhere would take our link's index for another's.
+    /// Finds a resolved that runs in this thread's network namespace; one elsewhere would take our link's index for
+    /// another's.
     pub(crate) async fn find(bus: &SystemBus) -> Option<Self> {
         let builder = match bus {
             SystemBus::System => conn::Builder::system(),

@@ -25,8 +25,8 @@ const PUBLIC: [u8; 4] = [198, 51, 100, 1];
 const INTERNET: [u8; 4] = [203, 0, 113, 5];
 /// Time for a packet that has to come, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Time for one that must not come. The kernel forwards a packet, or drops it, within the call that writes it; a machine too busy
-/// for that lets a fault pass unseen, and invents none.
+/// Time for one that must not come. The kernel forwards a packet, or drops it, within the call that writes it; a
+/// machine too busy for that lets a fault pass unseen, and invents none.
 const QUIET: Duration = Duration::from_millis(150);
 const CONNECTIONS: u32 = 3;
 

@@ -71,7 +71,8 @@ pub(crate) enum Expression {
         set_id: u32,
         limit: u32,
     },
-    /// Source NAT to the outgoing link's address with a random port; with `ports`, one between the two registers' values.
+    /// Source NAT to the outgoing link's address with a random port; with `ports`, one between the two registers'
+    /// values.
     Masquerade {
         ports: bool,
     },

@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 /// The user that the service runs as, by the name in the package's `sysusers.d`.
 const GATEWAY_USER: &str = "adit";
 
-/// Whose files are trusted: root's, our own, and, when an administrator works on the state of a gateway that runs as a service,
-/// that gateway's.
+/// Whose files are trusted: root's, our own, and, when an administrator works on the state of a gateway that runs as a
+/// service, that gateway's.
 #[must_use]
 pub fn guard() -> Guard {
     let guard = Guard::default();
