@@ -112,7 +112,8 @@ pub fn shipped() -> impl Iterator<Item = &'static str> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{}{reason}", self.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
 pub struct ProfileError {
-    /// The key that is wrong, after its table where it is in one, such as `[up] loss_percent`; `None` for the whole text.
+    /// The key that is wrong, after its table where it is in one, such as `[up] loss_percent`; `None` for the whole
+    /// text.
     pub key: Option<String>,
     /// What is wrong with it.
     pub reason: String,

@@ -1,3 +1,4 @@
-//! The front-ends. Each speaks the protocol of one family of clients, and turns what they ask into sessions of the core.
+//! The front-ends. Each speaks the protocol of one family of clients, and turns what they ask into sessions of the
+//! core.
 
 pub mod connect_ip;

@@ -1,5 +1,5 @@
-//! The life of a running gateway: everything is loaded and checked first, then the host is set up, then it listens; on the way out
-//! the host is left as it was.
+//! The life of a running gateway: everything is loaded and checked first, then the host is set up, then it listens; on
+//! the way out the host is left as it was.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

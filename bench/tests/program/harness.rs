@@ -14,8 +14,8 @@ use tempfile::TempDir;
 /// Variable by which the processes of one test are known.
 const MARK: &str = "ADIT_BENCH_TEST";
 
-/// `adit-bench` with a folder for temporary files of its own, which also marks its processes. It takes gateway and client as
-/// this program found them, and builds nothing.
+/// `adit-bench` with a folder for temporary files of its own, which also marks its processes. It takes gateway and
+/// client as this program found them, and builds nothing.
 pub(crate) fn bench(folder: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit-bench"));
     let programs = adit_lab::binaries().unwrap().server;
@@ -30,8 +30,8 @@ pub(crate) fn terminate(child: &Child) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
 }
 
-/// Starts a run, ends it at the first line of progress that begins with `line`, and checks that it fails, says that it was
-/// interrupted, and leaves nothing. Returns what it printed.
+/// Starts a run, ends it at the first line of progress that begins with `line`, and checks that it fails, says that it
+/// was interrupted, and leaves nothing. Returns what it printed.
 pub(crate) fn interrupt_at(line: &str, mut command: Command, folder: &TempDir) -> Output {
     let mut child = command.spawn().unwrap();
     let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -53,8 +53,8 @@ fn nothing_but_the_delay_happens_to_packets_on_a_clean_way() {
     assert_all_accounted_for(&report, &up);
 }
 
-/// What did not arrive was dropped by the relay, which counts why. Where a busy machine lets it wait for so long that its
-/// socket overflows, it counts that as well.
+/// What did not arrive was dropped by the relay, which counts why. Where a busy machine lets it wait for so long that
+/// its socket overflows, it counts that as well.
 fn assert_all_accounted_for(report: &NumberedReport, up: &Counts) {
     let dropped = up.lost + up.queue_full + up.damaged + up.overrun;
     assert!(report.sent - report.received <= dropped, "{report:?} {up:?}");

@@ -1,5 +1,7 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
+mod v6;
+
 use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
@@ -10,13 +12,9 @@ use adit_proto::offload::virtio::{self, VirtioHeader};
 use adit_testing::namespace::in_namespace_async;
 use tokio::time::sleep;
 
-mod v6;
-
 use super::*;
-use crate::{
-    netlink::{LinkSettings, Netlink, Route, RouteTarget},
-    sysctl,
-};
+use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget};
+use crate::sysctl;
 
 const CLIENT: [u8; 4] = [10, 64, 3, 7];
 const OTHER_CLIENT: [u8; 4] = [10, 64, 3, 8];

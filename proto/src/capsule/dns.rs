@@ -1,8 +1,10 @@
 //! DNS_ASSIGN (draft-ietf-masque-connect-ip-dns, provisional): the resolvers the sender offers inside the tunnel.
 //!
 //! ```text
-//! DNS configuration:  nameserver count, nameservers, internal domain count, domains, search domain count, domains   … repeated
-//! nameserver:         priority (u16)  v4 count, v4 addresses  v6 count, v6 addresses  name length, name  parameters length, parameters
+//! DNS configuration:  nameserver count, nameservers, internal domain count, domains, search domain count, domains
+//!                     … repeated
+//! nameserver:         priority (u16)  v4 count, v4 addresses  v6 count, v6 addresses  name length, name
+//!                     parameters length, parameters
 //! domain:             length, A-label form
 //! ```
 //!

@@ -1,7 +1,8 @@
 //! The private capsules that set up SAs, sent only after both ends named [`super::field::NAME`].
 //!
 //! ```text
-//! SA_INIT        0x2ad17e01   epoch (4)  suite (2)  flags (1)  receive SPI (4)  group (2)  share length (varint)  share
+//! SA_INIT        0x2ad17e01   epoch (4)  suite (2)  flags (1)  receive SPI (4)  group (2)
+//!                             share length (varint)  share
 //! REKEY_REQUEST  0x2ad17e02   epoch (4)
 //! ```
 //!

@@ -3,7 +3,8 @@
 //! ```text
 //! S_0  = TLS exporter (RFC 8446 section 7.5), 32 bytes
 //! S_n  = HKDF-Extract(salt = S'_(n-1), ikm = shared secret of the epoch's key exchange, or 32 zero bytes without one)
-//! keys = HKDF-Expand(S_n, "adit esp 1 keys" ‖ epoch (4) ‖ suite (2) ‖ SPI client to server (4) ‖ SPI server to client (4)
+//! keys = HKDF-Expand(S_n, "adit esp 1 keys" ‖ epoch (4) ‖ suite (2)
+//!                         ‖ SPI client to server (4) ‖ SPI server to client (4)
 //!                         ‖ SHA-256(SA_INIT of the client ‖ SA_INIT of the server))
 //!      = key and salt client to server, key and salt server to client
 //! S'_n = HKDF-Expand(S_n, "adit esp 1 next", 32)

@@ -1,7 +1,8 @@
 //! The layout of an ESP datagram (RFC 4303 section 2, with the IV of RFC 4106 section 3 and RFC 7634 section 2).
 //!
 //! ```text
-//! SPI (4)  sequence low (4)  IV (8)  AEAD( inner  padding 01 02 03 (0–3)  padding length (1)  next header (1) )  ICV (16)
+//! SPI (4)  sequence low (4)  IV (8)
+//!   AEAD( inner  padding 01 02 03 (0–3)  padding length (1)  next header (1) )  ICV (16)
 //! ```
 //!
 //! The IV is the 64-bit extended sequence number. The associated data are SPI and extended sequence number, whose high

@@ -11,8 +11,8 @@ use crate::core::sessions::SessionTable;
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How many sessions are a crowd: each leaves some 70 KB to the allocator, so fewer are not worth a walk over the heap.
 const CROWD: usize = 256;
-/// How long a crowd has to be gone: a closed connection takes its memory with it only after three probe timeouts of QUIC
-/// (RFC 9000 section 10.2).
+/// How long a crowd has to be gone: a closed connection takes its memory with it only after three probe timeouts of
+/// QUIC (RFC 9000 section 10.2).
 const GONE_FOR: Duration = Duration::from_secs(10);
 /// The pause between two walks over the heap.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use crate::cleanup::host_failure;
 use crate::config::Config;
 
-/// Makes the TUN device, with a queue for each worker, and everything around it. The firewall is loaded before the device is up.
+/// Makes the TUN device, with a queue for each worker, and everything around it. The firewall is loaded before the
+/// device is up.
 pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<Tun, Failure> {
     let name = &config.tun.name;
     let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
@@ -38,8 +39,8 @@ async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostCha
             listen_ports: config.listen.iter().map(|address| address.port()).collect(),
         })
         .await?;
-    // With slashes, since the name may have dots. Redirects to clients are the firewall's to stop: the kernel sends them when
-    // either the link's `send_redirects` or that of all links allows it.
+    // With slashes, since the name may have dots. Redirects to clients are the firewall's to stop: the kernel sends
+    // them when either the link's `send_redirects` or that of all links allows it.
     if config.pool.v4.is_some() {
         for (key, value) in [("accept_redirects", "0"), ("rp_filter", "1")] {
             changes.set_sysctl(&format!("net/ipv4/conf/{name}/{key}"), value).await?;

@@ -1,4 +1,5 @@
-//! A device that speaks ESP: a tunnel whose capsules are at hand, and all of a client's data path in a network namespace of its own.
+//! A device that speaks ESP: a tunnel whose capsules are at hand, and all of a client's data path in a network
+//! namespace of its own.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;

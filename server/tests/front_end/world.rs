@@ -54,8 +54,8 @@ pub(crate) const HOST: &str = "gw.example";
 /// Longest wait for what should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a test in a network namespace of its own. Without root it says so past the test runner's capture; where `CI` is set
-/// it fails.
+/// Runs a test in a network namespace of its own. Without root it says so past the test runner's capture; where `CI` is
+/// set it fails.
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if !Uid::effective().is_root() {
         assert!(std::env::var_os("CI").is_none(), "needs root");

@@ -23,8 +23,8 @@ const LINK: &str = "eth0";
 const ONE_BY_ONE: [Feature; 1] = [("tx-udp-segmentation", false)];
 
 impl Meter<'_> {
-    /// The rate of one upload under a flood on the gateway's port, and under the same flood beside it. What the flood costs by
-    /// itself, which is much where the stranger and the gateway share their processors, is in both.
+    /// The rate of one upload under a flood on the gateway's port, and under the same flood beside it. What the flood
+    /// costs by itself, which is much where the stranger and the gateway share their processors, is in both.
     pub(super) fn flooded(&mut self) -> Result<Outcome> {
         // Only Adit tells a carrier, and only Adit is sure to listen there.
         if self.running.carrier().is_none() {

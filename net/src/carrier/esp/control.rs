@@ -1,8 +1,9 @@
 //! What keeps the SAs of a session alive and knows where they lead: [`EspControl`].
 //!
-//! [`EspSession`] decides; this carries its commands out. Capsules come in and go out through the owner of the request stream; SAs
-//! and probes go to the workers by [`DataPlane`], and their [`Report`]s come back; the route stands in the session's
-//! [`Carriers`], where workers read it once per batch. It lives in the task of its session: when that ends, the SAs end.
+//! [`EspSession`] decides; this carries its commands out. Capsules come in and go out through the owner of the request
+//! stream; SAs and probes go to the workers by [`DataPlane`], and their [`Report`]s come back; the route stands in the
+//! session's [`Carriers`], where workers read it once per batch. It lives in the task of its session: when that ends,
+//! the SAs end.
 
 mod setup;
 #[cfg(test)]

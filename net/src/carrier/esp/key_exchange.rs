@@ -6,8 +6,9 @@
 //! X25519MLKEM768   encapsulation key (1184) ‖ X25519  ciphertext (1088) ‖ X25519     ML-KEM (32) ‖ X25519 (32)
 //! ```
 //!
-//! Layouts and order are those of TLS (draft-ietf-tls-ecdhe-mlkem section 4). The client begins with [`ClientExchange::new`], the
-//! server replies with [`answer`], and [`ClientExchange::finish`] ends it. Every key is used once and erased.
+//! Layouts and order are those of TLS (draft-ietf-tls-ecdhe-mlkem section 4). The client begins with
+//! [`ClientExchange::new`], the server replies with [`answer`], and [`ClientExchange::finish`] ends it. Every key is
+//! used once and erased.
 
 use adit_proto::esp::capsule::Group;
 use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
@@ -25,7 +26,8 @@ const MAX_SECRET_LEN: usize = 64;
 /// Why a key exchange failed; the session has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
-    /// The peer's share has the wrong length, is no key or ciphertext, or leads to a secret of zeros (RFC 7748 section 6.1).
+    /// The peer's share has the wrong length, is no key or ciphertext, or leads to a secret of zeros (RFC 7748 section
+    /// 6.1).
     #[error("unusable key share")]
     Share,
     /// The library could not make a key.
@@ -45,8 +47,8 @@ pub(super) enum Exchange {
 }
 
 impl Exchange {
-    /// Makes this end's part and returns its share: the client's, or with `client_share` the server's. Without a group there is
-    /// no exchange, and the share is empty.
+    /// Makes this end's part and returns its share: the client's, or with `client_share` the server's. Without a group
+    /// there is no exchange, and the share is empty.
     pub(super) fn begin(
         group: Option<Group>,
         client_share: Option<&[u8]>,
@@ -119,7 +121,8 @@ impl ClientExchange {
     }
 }
 
-/// The server's whole part: its share, [`Group::server_share_len`] bytes, and the shared secret, from the client's share.
+/// The server's whole part: its share, [`Group::server_share_len`] bytes, and the shared secret, from the client's
+/// share.
 ///
 /// # Errors
 /// [`ExchangeError::Share`] if the client's share is not usable, [`ExchangeError::Generate`] if the library fails.

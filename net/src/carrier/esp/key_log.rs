@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 use adit_proto::esp::keys::DirectionKeys;
 use adit_proto::esp::spi::Spi;
 use adit_proto::esp::suite::Suite;
-use tracing::warn;
 
 /// The environment variable that names the file.
 pub const VARIABLE: &str = "ADIT_ESP_KEYLOG";
@@ -29,13 +28,13 @@ impl KeyLog {
     fn open_loudly(path: &Path) -> Option<Self> {
         match Self::open(path) {
             Ok(log) => {
-                warn!(
+                tracing::warn!(
                     "{VARIABLE} is set: THE KEYS OF EVERY ESP PACKET ARE WRITTEN TO A FILE, and who reads it reads all traffic"
                 );
                 Some(log)
             }
             Err(error) => {
-                warn!(%error, "{VARIABLE} is set, but its file cannot be opened; no keys are written");
+                tracing::warn!(%error, "{VARIABLE} is set, but its file cannot be opened; no keys are written");
                 None
             }
         }
@@ -61,10 +60,11 @@ impl KeyLog {
     }
 }
 
-/// A line of the table: protocol, source, destination, index, cipher, key and salt, authentication and its key, length of sequence
-/// numbers, and their high half, which is 0 for the first 2^32 packets.
+/// A line of the table: protocol, source, destination, index, cipher, key and salt, authentication and its key, length
+/// of sequence numbers, and their high half, which is 0 for the first 2^32 packets.
 ///
-/// Wireshark 4.0 ignores the last two, so it decrypts but calls the ICV incorrect, and refuses ChaCha20-Poly1305; later ones know all.
+/// Wireshark 4.0 ignores the last two, so it decrypts but calls the ICV incorrect, and refuses ChaCha20-Poly1305; later
+/// ones know all.
 fn line(family: &str, spi: Spi, keys: &DirectionKeys) -> String {
     let cipher = match keys.suite() {
         Suite::Aes256Gcm | Suite::Aes128Gcm => "AES-GCM with 16 octet ICV [RFC4106]",
