@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Step N brings a store from version N to N + 1 (`user_version`). Steps are never edited, only added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE users (
         name TEXT NOT NULL PRIMARY KEY,
         created_at INTEGER NOT NULL
@@ -42,9 +43,15 @@ const MIGRATIONS: &[&str] = &["
         device TEXT NOT NULL PRIMARY KEY REFERENCES devices (id),
         v4 TEXT UNIQUE,
         v6 TEXT UNIQUE,
+        is_static INTEGER NOT NULL CHECK (is_static IN (0, 1)),
         CHECK (v4 IS NOT NULL OR v6 IS NOT NULL)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    // Every device keeps its addresses, so none is more static than another.
+    "
+    ALTER TABLE leases DROP COLUMN is_static;
+",
+];
 
 /// How long a transaction waits for that of another process.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -83,4 +90,36 @@ fn version(connection: &Connection) -> Result<usize, StoreError> {
 
 fn known() -> i64 {
     i64::try_from(MIGRATIONS.len()).expect("a few steps")
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::address_pool::Lease;
+
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn store_of_every_former_version_takes_addresses() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in 1..MIGRATIONS.len() {
+            let path = folder.path().join(format!("{version}.db"));
+            let old = Connection::open(&path).unwrap();
+            for step in &MIGRATIONS[..version] {
+                old.execute_batch(step).unwrap();
+            }
+            old.execute_batch(
+                "INSERT INTO users VALUES ('alice', 0);
+                               INSERT INTO devices VALUES ('dev-a', 'alice', 'laptop', 'token', 0, NULL);",
+            )
+            .unwrap();
+            old.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+            drop(old);
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            let store = Store::open(&path).unwrap();
+            let lease = Lease { v4: Some([10, 77, 0, 2].into()), v6: None };
+            store.write_lease("dev-a", lease).unwrap();
+            assert_eq!(store.leases().unwrap()[0].lease, lease, "version {version}");
+        }
+    }
 }
