@@ -70,7 +70,8 @@ pub struct Orders(watch::Receiver<Grant>);
 pub enum Order {
     /// The session has to end.
     End(Ending),
-    /// It goes on, on these terms. Its addresses stay.
+    /// It goes on, on these terms, for as long as it lives: the device's next session begins on those of the gateway.
+    /// Its addresses stay, and so do its limits.
     Terms(Arc<grant::Terms>),
 }
 

@@ -29,7 +29,7 @@ pub struct Terms {
     pub dns: Resolvers,
     /// Where its packets may go.
     pub policy: Arc<Policy>,
-    /// Bounds of what it may do.
+    /// Bounds of what it may do, for the whole of its life.
     pub limits: SessionLimits,
 }
 

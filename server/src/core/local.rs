@@ -62,10 +62,11 @@ impl LocalCore {
         };
         match order {
             Order::End(ending) => {
-                session.close(ending);
-                // Nothing of it can be found any more when this returns; the front-end's task notices the closed
-                // connection.
+                // Nothing of it can be found any more when the client hears of it; the front-end's task notices the
+                // closed connection.
+                session.stop(ending);
                 self.close(&session);
+                session.connection.close(ending);
             }
             Order::Terms(terms) => session.change_terms(terms),
         }
@@ -93,11 +94,15 @@ impl LocalCore {
         let grant = Grant { lease: claim.lease(), terms: Arc::clone(&self.terms) };
         let session = Session::new(id, device, grant, connection, now);
         claim.keep();
-        if let Some(old) = self.sessions.insert(Arc::clone(&session)) {
-            old.close(Ending::Replaced);
-            self.settle(&old, now);
+        let replaced = self.sessions.insert(Arc::clone(&session));
+        let unowned = Unowned { core: self, session: &session };
+        if let Some(old) = replaced {
+            old.stop(Ending::Replaced);
+            self.settle(&old);
+            old.connection.close(Ending::Replaced);
         }
         self.confirm(&session)?;
+        unowned.hand_over();
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
         let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());
         tracing::debug!(session = id, user, device, %remote, "session of");
@@ -107,17 +112,18 @@ impl LocalCore {
     /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session
     /// to end.
     fn confirm(&self, session: &Session) -> Result<(), OpenError> {
-        let confirmed = match self.accounts.device(&session.device.id) {
-            Ok(Some(device)) if device.revoked_at.is_none() => Ok(()),
-            Ok(_) => Err(OpenError::Revoked),
-            Err(error) => Err(error.into()),
-        };
-        confirmed.inspect_err(|_| self.close(session))
+        match self.accounts.device(&session.device.id)? {
+            Some(device) if device.revoked_at.is_none() => Ok(()),
+            _ => {
+                session.stop(Ending::Revoked);
+                Err(OpenError::Revoked)
+            }
+        }
     }
 
     /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
-    fn settle(&self, session: &Session, now: Instant) {
-        self.leases.release(&session.device.id, now);
+    fn settle(&self, session: &Session) {
+        self.leases.release(&session.device.id, Instant::now());
         self.totals.add(session.ending(), &session.carriers.counters().traffic());
     }
 
@@ -129,6 +135,25 @@ impl LocalCore {
             Credential::Token(token) => self.accounts.authenticate_token(token),
         }?;
         Ok(Identity { device })
+    }
+}
+
+/// A session that can be found but that nobody serves yet. Whatever goes wrong until it is handed over, a panic
+/// included, closes it: its addresses and its place would be lost otherwise.
+struct Unowned<'a> {
+    core: &'a LocalCore,
+    session: &'a Session,
+}
+
+impl Unowned<'_> {
+    fn hand_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unowned<'_> {
+    fn drop(&mut self) {
+        self.core.close(self.session);
     }
 }
 
@@ -156,7 +181,7 @@ impl Core for LocalCore {
     fn close(&self, session: &Session) {
         session.carriers.close();
         if self.sessions.remove(session) {
-            self.settle(session, Instant::now());
+            self.settle(session);
             tracing::info!(session = session.id, "session ended");
         }
     }

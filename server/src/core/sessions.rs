@@ -101,8 +101,11 @@ impl Session {
 
     /// Goes on, on other terms: the policy holds for the next packet, and the client hears of the rest.
     pub(super) fn change_terms(&self, terms: Arc<Terms>) {
-        self.policy.replace(Arc::clone(&terms.policy));
-        self.grant.send_modify(|grant| grant.terms = terms);
+        // Under the lock of the grant, so that of two orders at once one is the newest for both.
+        self.grant.send_modify(|grant| {
+            self.policy.replace(Arc::clone(&terms.policy));
+            grant.terms = terms;
+        });
     }
 
     /// Why the gateway ends it, if it does.
@@ -112,9 +115,14 @@ impl Session {
 
     /// Ends its connection and tells the client why; at once nothing passes by any other carrier.
     pub fn close(&self, ending: Ending) {
+        self.stop(ending);
+        self.connection.close(ending);
+    }
+
+    /// Nothing passes by a carrier beside the connection any more, for this reason unless there was one before.
+    pub(super) fn stop(&self, ending: Ending) {
         let _ended_before = self.ending.set(ending);
         self.carriers.close();
-        self.connection.close(ending);
     }
 
     /// Its inner addresses, IPv4 first.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -125,9 +126,15 @@ pub(super) fn device(id: &str) -> Device {
 pub(super) struct Nowhere {
     counters: Arc<Counters>,
     closed: Mutex<Option<Ending>>,
+    broken: AtomicBool,
 }
 
 impl Nowhere {
+    /// From now on closing it panics, as a connection does whose own task has.
+    pub(super) fn break_down(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn closed(&self) -> Option<Ending> {
         *self.closed.lock().unwrap()
     }
@@ -153,6 +160,7 @@ impl Connection for Nowhere {
         (Ipv4Addr::LOCALHOST, 1).into()
     }
     fn close(&self, ending: Ending) {
+        assert!(!self.broken.load(Ordering::Relaxed), "broken down");
         self.closed.lock().unwrap().get_or_insert(ending);
     }
 }

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::thread;
 
 use super::super::tests::{FakeAccounts, Nowhere, POOL, address, apart, at_once, device, pool, result, terms};
 use super::*;
@@ -88,6 +89,20 @@ fn device_revoked_while_it_logs_in_leaves_nothing_behind() {
     accounts.revoke("dev-a");
     assert!(matches!(open(&core, "dev-a"), Err(OpenError::Revoked)));
     assert_eq!((core.sessions().len(), core.leases.devices()), (0, 0));
+    assert_eq!(core.ended_sessions().revoked, 1);
+}
+
+#[test]
+fn login_that_breaks_at_the_session_it_replaces_keeps_no_place() {
+    let (core, _accounts) = core();
+    let (old, connection) = open(&core, "dev-a").unwrap();
+    connection.break_down();
+    let replacing = Arc::clone(&core);
+    let broken = thread::spawn(move || open(&replacing, "dev-a").is_ok()).join();
+    assert!(broken.is_err(), "the positive control: it did not get so far");
+    core.close(&old);
+    assert_eq!((core.sessions().len(), core.leases.devices()), (0, 0));
+    open(&core, "dev-a").unwrap();
 }
 
 #[test]
