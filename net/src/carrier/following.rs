@@ -14,7 +14,7 @@ use adit_proto::connect_ip::server::{Server, ServerEvent};
 use adit_proto::esp::capsule::EspCapsule;
 use adit_proto::http::fault::Fault;
 use adit_proto::http::h3::message::MessageEvent;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep_until, timeout_at};
 
 use super::Carried;
 use super::esp::{EspControl, EspError};
@@ -163,6 +163,8 @@ pub struct Following<M, S: Carried> {
     esp: Option<EspControl<S>>,
     /// How long the peer may take to read what it is told.
     unread_limit: Option<Duration>,
+    /// Since when something waits to be read, whatever step was cancelled meanwhile.
+    unread_since: Option<Instant>,
     /// Something happened that [`Step::Drained`] has not been told of.
     is_stirred: bool,
     has_ended: bool,
@@ -171,7 +173,7 @@ pub struct Following<M, S: Carried> {
 impl<M: Machine, S: Carried> Following<M, S> {
     /// Follows the tunnel on `stream`; `esp` is its ESP carrier, if one was negotiated.
     pub fn new(stream: TunnelStream, machine: M, esp: Option<EspControl<S>>) -> Self {
-        Self { stream, machine, esp, unread_limit: None, is_stirred: false, has_ended: false }
+        Self { stream, machine, esp, unread_limit: None, unread_since: None, is_stirred: false, has_ended: false }
     }
 
     /// Gives up a peer that leaves what it is told unread for so long. Nothing else of the tunnel is looked after
@@ -264,7 +266,11 @@ impl<M: Machine, S: Carried> Following<M, S> {
         }
         let sending = self.stream.flush();
         match self.unread_limit {
-            Some(limit) => timeout(limit, sending).await.map_err(|_elapsed| FollowError::Unread)??,
+            Some(limit) => {
+                let due = *self.unread_since.get_or_insert_with(now) + limit;
+                timeout_at(due.into(), sending).await.map_err(|_elapsed| FollowError::Unread)??;
+                self.unread_since = None;
+            }
             None => sending.await?,
         }
         Ok(())

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::time::timeout;
 
 use super::*;
 use crate::carrier::Origin;
@@ -267,6 +268,17 @@ async fn peer_that_does_not_read_is_given_up_only_if_there_is_a_limit() {
     assert!(timeout(Duration::from_millis(100), world.near.step()).await.is_err(), "it waits for the peer to read");
     world.near = world.near.with_unread_limit(Duration::from_millis(20));
     assert!(matches!(world.step().await, Err(FollowError::Unread)));
+}
+
+#[tokio::test]
+async fn cancelled_steps_give_a_peer_that_does_not_read_no_more_time() {
+    let mut world = World::new(1024).await;
+    world.near.machine.transmits.push_back(vec![1; 64 * 1024]);
+    world.near = world.near.with_unread_limit(Duration::from_millis(50));
+    let given_up = async {
+        while !matches!(timeout(Duration::from_millis(1), world.near.step()).await, Ok(Err(FollowError::Unread))) {}
+    };
+    timeout(PATIENCE, given_up).await.expect("each step begins the limit anew");
 }
 
 #[tokio::test]
