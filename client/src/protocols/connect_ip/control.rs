@@ -138,19 +138,13 @@ async fn follow(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut liveness = Liveness::default();
     let mut news = News::default();
+    let mut is_amid_piece = false;
     loop {
         tokio::select! {
-            // All that came in one piece is told as one change of the network, so nothing may come in between.
+            // All that came in one piece is told as one change of the network, so nothing may come in between. Between
+            // two pieces the look comes first: a gateway that always has something to say must not put it off.
             biased;
-            step = following.step() => match step? {
-                Step::Event(event) => {
-                    news.take(event, data);
-                    continue;
-                }
-                Step::Drained => {}
-                Step::Ended => return Ok(Ended::ByGateway),
-            },
-            _ = looks.tick() => {
+            _ = looks.tick(), if !is_amid_piece => {
                 let by_esp = data.session().carriers().esp().is_some();
                 match liveness.look(data.datagrams_received(), by_esp) {
                     Finding::Alive => {}
@@ -163,6 +157,15 @@ async fn follow(
                     following.ask();
                 }
             }
+            step = following.step() => match step? {
+                Step::Event(event) => {
+                    news.take(event, data);
+                    is_amid_piece = true;
+                    continue;
+                }
+                Step::Drained => is_amid_piece = false,
+                Step::Ended => return Ok(Ended::ByGateway),
+            },
         }
         if following.take_unanswered() {
             following.ask();
