@@ -10,6 +10,7 @@ use adit_net::carrier::following::{FollowError, Following, Step};
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::StreamError;
 use adit_net::http::stream::TunnelStream;
+use adit_program::causes::with_causes;
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::request::ConnectIpRequest;
 use adit_proto::connect_ip::server::{Assignment, Server, ServerEvent};
@@ -48,7 +49,7 @@ pub(super) async fn run(
     let mut opened = match Arc::clone(&front_end.core).open(identity, connection).await {
         Ok(opened) => opened,
         Err(error) => {
-            tracing::warn!(%error, "session refused");
+            tracing::warn!(error = with_causes(&error), "session refused");
             return refuse(&mut stream, request, &refusal(&error)).await;
         }
     };
