@@ -118,6 +118,12 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
         }
     }
 
+    /// Has another clock say how long a full socket was waited for.
+    #[cfg(test)]
+    pub(super) fn set_clock(&mut self, clock: fn() -> Instant) {
+        self.outlet.clock = clock;
+    }
+
     /// The sockets that datagrams leave by.
     pub(super) fn sockets(&self) -> &[Arc<D>] {
         &self.outlet.sockets

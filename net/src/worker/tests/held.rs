@@ -1,6 +1,7 @@
 //! What a full socket refuses stays in hand. Memory is where descriptors would be, so that a test says when there is
 //! room.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::IpAddr;
@@ -21,6 +22,16 @@ const PAYLOAD: u16 = MTU - 28;
 const SEGMENTS: usize = 47;
 /// What one call takes.
 const AT_ONCE: usize = MAX_BYTES / sealed_len(MTU as usize);
+
+thread_local! {
+    /// The time of a test, which runs on one thread.
+    static NOW: Cell<Instant> = Cell::new(Instant::now());
+}
+
+/// So much time passes.
+fn pass(time: Duration) {
+    NOW.set(NOW.get() + time);
+}
 
 /// What this host has to send.
 #[derive(Default)]
@@ -92,8 +103,10 @@ impl Scene {
         session.carriers.set_esp(Some(route(sas.near.0, "192.0.2.9:4500".parse().unwrap(), false)));
         let socket = Arc::new(Narrow::default());
         let sessions = vec![("10.9.0.1".parse().unwrap(), Arc::clone(&session))];
+        let mut transmit = Transmit::new(1, vec![Arc::clone(&socket)]);
+        transmit.set_clock(|| NOW.get());
         Self {
-            transmit: Transmit::new(1, vec![Arc::clone(&socket)]),
+            transmit,
             router: Router { sessions, counters: Counters::default() },
             queue: Packets::default(),
             socket,
@@ -174,7 +187,7 @@ fn superpacket_of_which_a_part_is_sent_is_counted_to_the_packet() {
         let packets = scene.offer(SEGMENTS);
         scene.step(sent);
         scene.check_counters(sent, &[]);
-        thread::sleep(HELD);
+        pass(HELD);
         assert_eq!(scene.step(0), None);
         assert!(!scene.transmit.is_waiting());
         scene.check_taken(&packets[..sent]);

@@ -1,6 +1,7 @@
 //! Where a worker's datagrams leave: its sockets, and how long it waits for one that is full.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_proto::queue::patience::Patience;
 
@@ -10,6 +11,8 @@ use crate::udp::DatagramSocket;
 pub(in crate::worker) struct Outlet<D> {
     pub(in crate::worker) sockets: Vec<Arc<D>>,
     pub(in crate::worker) patience: Patience,
+    /// What says how long a full socket was waited for; read only where one is full.
+    pub(in crate::worker) clock: fn() -> Instant,
 }
 
 /// What became of datagrams, or of a packet, that were to be sent.
@@ -24,6 +27,6 @@ pub(in crate::worker) enum SendOutcome {
 
 impl<D: DatagramSocket> Outlet<D> {
     pub(in crate::worker) fn new(sockets: Vec<Arc<D>>) -> Self {
-        Self { sockets, patience: Patience::default() }
+        Self { sockets, patience: Patience::default(), clock: Instant::now }
     }
 }

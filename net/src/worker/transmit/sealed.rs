@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::time::Instant;
 
 use adit_proto::drop_reason::DropReason;
 
@@ -53,7 +52,7 @@ impl SealedPackets {
         let Some(error) = sent.error else { return SendOutcome::Finished };
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => {
-                if outlet.patience.waits_for(number, Instant::now) {
+                if outlet.patience.waits_for(number, outlet.clock) {
                     return SendOutcome::SocketFull;
                 }
                 self.lose(carriers, DropReason::QueueFull)
