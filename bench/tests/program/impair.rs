@@ -10,7 +10,7 @@ use adit_lab::traffic::{
 };
 use adit_lab::{GATEWAY_V4, GATEWAY_V6, Lab};
 use adit_netem::{Counts, Profile, shipped};
-use adit_testing::{alone, eventually};
+use adit_testing::eventually;
 use tempfile::TempDir;
 
 use crate::harness::{bench, interrupt_at, report};
@@ -46,7 +46,6 @@ fn upload(text: &str) -> Option<(NumberedReport, Counts)> {
 
 #[test]
 fn nothing_but_the_delay_happens_to_packets_on_a_clean_way() {
-    let _alone = alone();
     let Some((report, up)) = upload("delay_ms = 20") else { return };
     assert_eq!((report.reordered, report.duplicated, report.damaged), (0, 0, 0), "{report:?}");
     assert_eq!((up.lost, up.queue_full, up.doubled, up.damaged, up.held_back), (0, 0, 0, 0, 0));
@@ -62,7 +61,6 @@ fn assert_all_accounted_for(report: &NumberedReport, up: &Counts) {
 
 #[test]
 fn answers_take_the_delay_of_both_directions_and_addresses_are_those_of_the_plain_cable() {
-    let _alone = alone();
     let Some(mut lab) = through(&profile("delay_ms = 15\n[down]\ndelay_ms = 25")) else { return };
     let (client, gateway) = (lab.host("client").unwrap(), lab.host("gateway").unwrap());
     for target in [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)] {
@@ -87,7 +85,6 @@ fn answers_take_the_delay_of_both_directions_and_addresses_are_those_of_the_plai
 
 #[test]
 fn packets_of_full_size_pass_whole_in_both_families() {
-    let _alone = alone();
     let Some(mut lab) = through(&profile("")) else { return };
     let (client, gateway) = (lab.host("client").unwrap(), lab.host("gateway").unwrap());
     for (address, size) in [(IpAddr::V4(GATEWAY_V4), 1_472), (IpAddr::V6(GATEWAY_V6), 1_452)] {
@@ -99,7 +96,6 @@ fn packets_of_full_size_pass_whole_in_both_families() {
 
 #[test]
 fn as_many_packets_are_lost_as_the_profile_says() {
-    let _alone = alone();
     let Some((report, up)) = upload("loss_percent = 10\nloss_burst_packets = 4") else { return };
     // 400 of 4,000, with a standard deviation of 47 as they come in bursts: five of them.
     assert!((165..635).contains(&up.lost), "{up:?}");
@@ -110,7 +106,6 @@ fn as_many_packets_are_lost_as_the_profile_says() {
 
 #[test]
 fn as_many_packets_are_held_back_as_the_profile_says_and_overtaken() {
-    let _alone = alone();
     // So long that some packets are overtaken however the machine divides its time; which, the relay cannot choose.
     let Some((report, up)) = upload("reorder_percent = 10\nreorder_ms = 200") else { return };
     assert!((300..500).contains(&up.held_back), "{up:?}");
@@ -121,7 +116,6 @@ fn as_many_packets_are_held_back_as_the_profile_says_and_overtaken() {
 
 #[test]
 fn as_many_packets_arrive_twice_as_the_profile_says() {
-    let _alone = alone();
     let Some((report, up)) = upload("duplicate_percent = 10") else { return };
     assert!((300..500).contains(&report.duplicated), "{report:?}");
     assert_eq!((report.reordered, report.damaged), (0, 0));
@@ -131,7 +125,6 @@ fn as_many_packets_arrive_twice_as_the_profile_says() {
 
 #[test]
 fn damaged_packets_are_found_out_by_their_checksums() {
-    let _alone = alone();
     let Some((report, up)) = upload("corrupt_percent = 10") else { return };
     assert!((300..500).contains(&up.damaged) && report.sent - report.received >= 300, "{report:?} {up:?}");
     assert_eq!((report.damaged, report.duplicated), (0, 0), "what is damaged does not arrive");
@@ -140,7 +133,6 @@ fn damaged_packets_are_found_out_by_their_checksums() {
 
 #[test]
 fn what_finds_the_queue_of_a_slow_way_full_is_dropped() {
-    let _alone = alone();
     // 16 Mbit/s of packets, half of which fit. How many pass in a time, the tests of `netem` ask under virtual time.
     let Some((report, up)) = upload("rate_mbit = 8\nqueue_ms = 50") else { return };
     assert!(report.received > 0 && up.queue_full > 0 && up.lost == 0, "{report:?} {up:?}");
@@ -160,7 +152,6 @@ fn adit_through(name: &str) -> Option<Running> {
 
 /// Lets Adit carry some megabytes each way, and says how fast that was.
 fn carries(name: &str, bytes: u64) {
-    let _alone = alone();
     let Some(running) = adit_through(name) else { return };
     // The gateway may connect to the client; the other way its firewall has one port open, which is no test's.
     let server = TcpServer::start(&running.client.host, running.client.address.into()).unwrap();
@@ -210,7 +201,6 @@ fn faults_of_a_profile_are_usage_errors_that_name_file_key_and_remedy() {
 
 #[test]
 fn shipped_profiles_let_packets_through() {
-    let _alone = alone();
     for name in shipped() {
         let Some(mut lab) = through(&adit_lab::network(name).unwrap()) else { return };
         let client = lab.host("client").unwrap();
@@ -223,7 +213,6 @@ fn interrupted_run_through_a_relay_leaves_nothing() {
     if let Err(failure) = adit_lab::check_permission() {
         return adit_testing::skip(failure);
     }
-    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let task = ["--only", "rtt-idle", "--seconds", "0.5", "--rounds", "1000"];
     let network = ["--profile", "lte", "--seed", "7"];
