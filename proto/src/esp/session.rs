@@ -425,9 +425,10 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         self.settle(now);
     }
 
-    /// The session, its request stream or its connection ended: its SAs end with it, at once.
+    /// The session, its request stream or its connection ended: its SAs end with it, at once. All commands that follow
+    /// are [`Command::SetRoute`] with `None` and [`Command::Retire`], also for what an owner that failed left undone.
     pub fn handle_closed(&mut self) {
-        self.commands.clear();
+        self.commands.retain(|command| matches!(command, Command::Retire(_)));
         self.rekey.handle_closed();
         self.follow_rekey();
     }

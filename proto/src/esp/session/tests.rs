@@ -5,6 +5,7 @@ use std::time::Duration;
 use adit_netem::Link;
 
 use super::*;
+use crate::esp::rekey::RETIRE_AFTER;
 use crate::esp::suite::Suite;
 use world::{LARGEST, World, answer, attacker, gateway, home, ms, policy, roaming, seconds};
 
@@ -231,6 +232,24 @@ fn end_retires_every_index_and_the_route() {
         end.execute(world.now);
         assert!(end.claimed.is_empty() && end.inbound.is_empty() && end.route.is_none());
     }
+}
+
+#[test]
+fn end_after_a_failed_command_retires_what_waited_behind_it() {
+    let often = RekeyPolicy { after: seconds(1), ..policy() };
+    let mut world = World::new(answer(), [often, policy()], &Link::default(), 1);
+    world.run_busy(seconds(5));
+    let (client, late) = (&mut world.client, world.now + RETIRE_AFTER);
+    assert!(client.inbound.len() > 1);
+    client.lacks_indices = true;
+    // After a pause as on a host that slept, new keys are due at the same time as the end of the old ones.
+    client.session.handle_timeout(late);
+    client.execute(late);
+    let mut left = client.session.commands.iter();
+    assert!(left.any(|command| matches!(command, Command::Retire(_))), "the failure left one behind");
+    client.session.handle_closed();
+    client.execute(late);
+    assert!(client.claimed.is_empty() && client.inbound.is_empty() && client.route.is_none());
 }
 
 #[test]

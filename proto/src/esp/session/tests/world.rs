@@ -76,6 +76,8 @@ pub(super) struct End {
     pub(super) claimed: Vec<Spi>,
     pub(super) inbound: BTreeMap<Spi, (u32, Inbound<AwsCipher>)>,
     drawn: u32,
+    /// No index is free, so preparing an epoch fails.
+    pub(super) lacks_indices: bool,
     share: Bytes,
     /// Says whether a packet sent is worth a signal.
     listens: bool,
@@ -108,6 +110,7 @@ impl End {
             claimed: Vec::new(),
             inbound: BTreeMap::new(),
             drawn: 0,
+            lacks_indices: false,
             share: Bytes::new(),
             listens: true,
             opened: 0,
@@ -121,10 +124,11 @@ impl End {
         end
     }
 
-    /// Carries the session's commands out.
+    /// Carries the session's commands out, up to the first that fails.
     pub(super) fn execute(&mut self, now: Instant) {
         while let Some(command) = self.session.poll_command() {
             match command {
+                Command::Prepare { .. } if self.lacks_indices => return,
                 Command::Prepare { group, peer_share: _ } => self.prepare(group, now),
                 Command::Install { peer_share } => self.install(&peer_share, now),
                 Command::Retire(spi) => {
