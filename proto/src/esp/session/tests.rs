@@ -88,6 +88,8 @@ fn probe_that_the_system_refuses_is_not_tried_again() {
     world.run_busy(seconds(20));
     let found = world.client.mtu().unwrap();
     assert!(packet::sealed_len(usize::from(found)) <= 1404 && found > 1350, "{found}");
+    let refused = &world.client.refused;
+    assert!(refused.len() > 1 && refused.is_sorted_by(|before, after| before > after), "only smaller: {refused:?}");
     assert_eq!(world.by_esp(), [true, true]);
 }
 

@@ -361,10 +361,11 @@ async fn refused_datagram_makes_packets_smaller_and_one_refusal_counts_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probe_that_the_system_refuses_makes_no_packet_larger() {
+async fn probe_that_the_system_refuses_is_not_waited_for() {
     let mut world = World::usual();
     world.client.worker.interface.store(1404, Ordering::Relaxed);
-    world.run_busy(seconds(20)).await;
+    // Less than an answer to one probe may take.
+    world.run_busy(Duration::from_millis(500)).await;
     let found = world.client.carriers().mtu();
     assert!(packet::sealed_len(usize::from(found)) <= 1404 && found > 1350, "{found}");
     assert_eq!(world.names(), ["esp", "esp"]);

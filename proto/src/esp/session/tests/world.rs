@@ -67,6 +67,8 @@ pub(super) struct End {
     pub(super) passes: usize,
     /// Larger datagrams are refused by its system.
     pub(super) interface: usize,
+    /// Bytes of the datagrams that its system refused, in order.
+    pub(super) refused: Vec<usize>,
     /// Which of its sockets datagrams arrive at.
     pub(super) origin: u32,
     pub(super) route: Option<Route<Handle, u32>>,
@@ -103,6 +105,7 @@ impl End {
             blocked: false,
             passes: 1472,
             interface: usize::MAX,
+            refused: Vec::new(),
             origin: 3,
             route: None,
             epoch: None,
@@ -141,6 +144,7 @@ impl End {
                     self.route = route;
                 }
                 Command::Send { datagram, .. } if datagram.len() > self.interface => {
+                    self.refused.push(datagram.len());
                     self.session.handle_refused(datagram.len(), now);
                 }
                 Command::Send { to, datagram, .. } => self.put(to, datagram),
