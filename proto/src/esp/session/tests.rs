@@ -102,7 +102,7 @@ fn path_too_narrow_for_the_least_packet_is_not_used() {
 }
 
 #[test]
-fn packets_pass_through_thirty_rekeys_without_a_failed_open() {
+fn packets_pass_through_twenty_rekeys_without_a_failed_open() {
     for (number, link) in networks().into_iter().enumerate() {
         for rekeys_at_server in [false, true] {
             let often = RekeyPolicy { after: seconds(1), ..policy() };
