@@ -595,7 +595,8 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
     }
 }
 
-/// Bytes of the datagram that carries a packet of that size.
+/// Bytes of the datagram that carries a packet of that size, at most [`u16::MAX`]; [`PathMtu::new`] lowers its ceiling
+/// to what UDP can carry.
 fn datagram_len(packet: u16) -> u16 {
     u16::try_from(packet::sealed_len(usize::from(packet))).unwrap_or(u16::MAX)
 }
