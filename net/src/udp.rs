@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_proto::queue::backoff::{BackOff, FIRST_PAUSE};
+use adit_proto::queue::offload_pause::{FIRST_PAUSE, OffloadPause};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
 pub use bind::{Group, bind_any, bind_group};
@@ -56,7 +56,7 @@ pub trait DatagramSocket {
 pub struct EspSocket {
     socket: Socket,
     v6: bool,
-    segmentation: BackOff,
+    segmentation: OffloadPause,
 }
 
 /// What became of the datagrams of one call.

@@ -2,6 +2,6 @@
 //!
 //! The clock is a closure wherever most calls need none: it is read only if the answer depends on it.
 
-pub mod backoff;
+pub mod offload_pause;
 pub mod patience;
 pub mod standing_queue;

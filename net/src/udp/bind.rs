@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use adit_proto::esp::spi::WORKERS;
-use adit_proto::queue::backoff::BackOff;
+use adit_proto::queue::offload_pause::OffloadPause;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -147,5 +147,5 @@ fn prepare(socket: Socket, v6: bool, offload: bool) -> io::Result<EspSocket> {
     if offload && let Err(error) = setsockopt(&socket, sockopt::UdpGroSegment, &true) {
         tracing::debug!(%error, "datagrams come one by one");
     }
-    Ok(EspSocket { socket, v6, segmentation: BackOff::new(offload, Instant::now()) })
+    Ok(EspSocket { socket, v6, segmentation: OffloadPause::new(offload, Instant::now()) })
 }

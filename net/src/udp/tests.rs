@@ -110,9 +110,9 @@ fn without_offloads_the_same_datagrams_go_one_by_one() {
 }
 
 /// A refusal that lies so far back that the kernel may be asked again.
-fn after_a_pause() -> BackOff {
+fn after_a_pause() -> OffloadPause {
     let past = Instant::now() - 2 * FIRST_PAUSE;
-    let segmentation = BackOff::new(true, past);
+    let segmentation = OffloadPause::new(true, past);
     assert_eq!(segmentation.handle_refusal(past), FIRST_PAUSE);
     segmentation
 }

@@ -17,7 +17,7 @@ const UNWANTED: u64 = u64::MAX;
 
 /// Whether an offload is asked for. Any number of threads may use it; the clock is read only while there is a pause.
 #[derive(Debug)]
-pub struct BackOff {
+pub struct OffloadPause {
     start: Instant,
     /// [`WORKS`], [`UNWANTED`], or when to ask again, in milliseconds since `start`.
     again: AtomicU64,
@@ -27,7 +27,7 @@ pub struct BackOff {
     ended: AtomicU64,
 }
 
-impl BackOff {
+impl OffloadPause {
     /// An offload that is asked for until it is refused, or never if it is not `wanted`.
     pub fn new(wanted: bool, now: Instant) -> Self {
         let again = if wanted { WORKS } else { UNWANTED };
@@ -90,24 +90,24 @@ mod tests {
     #[test]
     fn pauses_double_up_to_ten_minutes_and_begin_anew_once_it_worked_for_long() {
         let start = start();
-        let back_off = BackOff::new(true, start);
-        assert!(back_off.is_due(no_clock));
+        let offload = OffloadPause::new(true, start);
+        assert!(offload.is_due(no_clock));
         let mut now = start + Duration::from_millis(5);
         for seconds in [30, 60, 120, 240, 480, 600, 600] {
-            assert_eq!(back_off.handle_refusal(now).as_secs(), seconds);
-            assert!(!back_off.is_due(|| now));
+            assert_eq!(offload.handle_refusal(now).as_secs(), seconds);
+            assert!(!offload.is_due(|| now));
             now += Duration::from_secs(seconds);
-            assert!(!back_off.is_due(|| now - Duration::from_millis(1)) && back_off.is_due(|| now));
+            assert!(!offload.is_due(|| now - Duration::from_millis(1)) && offload.is_due(|| now));
         }
-        assert!(back_off.handle_success(), "it had refused");
-        assert!(back_off.is_due(no_clock) && !back_off.handle_success());
+        assert!(offload.handle_success(), "it had refused");
+        assert!(offload.is_due(no_clock) && !offload.handle_success());
         // As long as the last pause is not long enough.
-        assert_eq!(back_off.handle_refusal(now + Duration::from_secs(600)).as_secs(), 600);
-        assert_eq!(back_off.handle_refusal(now + Duration::from_secs(2000)).as_secs(), 30);
+        assert_eq!(offload.handle_refusal(now + Duration::from_secs(600)).as_secs(), 600);
+        assert_eq!(offload.handle_refusal(now + Duration::from_secs(2000)).as_secs(), 30);
     }
 
     #[test]
     fn where_it_is_not_wanted_it_is_never_due() {
-        assert!(!BackOff::new(false, start()).is_due(no_clock));
+        assert!(!OffloadPause::new(false, start()).is_due(no_clock));
     }
 }
