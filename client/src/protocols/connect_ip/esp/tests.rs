@@ -352,8 +352,8 @@ fn gateway_is_asked_by_quic_as_soon_as_esp_is_in_doubt() {
         exchange(&mut gateway, &connection).await;
         let asked = || connection.quic.stats().frame_tx.stream;
         gateway.orders.send(Order::Forget).await.unwrap();
-        // There is room for an order again once the gateway has obeyed. Keys are agreed on since the exchange, so the
-        // client has nothing else to say.
+        // There is room for an order again once the gateway has received this one. It obeys a moment later; packets are
+        // sent until that shows. Keys are agreed on since the exchange, so the client has nothing else to say.
         drop(gateway.orders.reserve().await.unwrap());
         let before = asked();
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
