@@ -5,6 +5,7 @@ use std::time::Duration;
 use adit_netem::Link;
 
 use super::*;
+use crate::esp::capsule::Group;
 use crate::esp::rekey::RETIRE_AFTER;
 use crate::esp::suite::Suite;
 use world::{LARGEST, World, answer, attacker, gateway, home, ms, policy, roaming, seconds};

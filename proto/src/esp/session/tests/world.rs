@@ -7,6 +7,7 @@ use adit_netem::{Impairment, Link, LinkDirection, Passage, Profile};
 
 use super::super::*;
 use crate::drop_reason::DropReason;
+use crate::esp::capsule::Group;
 use crate::esp::replay::Arrival;
 use crate::esp::sa::Inbound;
 use crate::esp::suite::Suite;
