@@ -81,8 +81,8 @@ fn build(cargo: &OsString, own: &Path) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(failed(format!("{SERVER} and {CLIENT} did not build ({status})"))) }
 }
 
-/// The arguments with which cargo builds both programs from what it has built for this one already; with others it would choose
-/// other features for some dependencies, and compile all that hang on them once more.
+/// The arguments with which cargo builds both programs from what it has built for this one already; with others it
+/// would choose other features for some dependencies, and compile all that hang on them once more.
 ///
 /// `started` is the package of the program that cargo started.
 fn what_to_build(own: &Path, started: &str) -> Vec<String> {

@@ -234,7 +234,8 @@ impl Host {
         self.run(snapshot::take)
     }
 
-    /// A snapshot taken when the kernel has finished with what it does by itself (link-local addresses and their routes).
+    /// A snapshot taken when the kernel has finished with what it does by itself (link-local addresses and their
+    /// routes).
     pub fn settled(&self) -> Result<String> {
         let deadline = Instant::now() + SETTLING;
         let mut last = self.snapshot()?;

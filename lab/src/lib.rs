@@ -1,7 +1,7 @@
 //! Network namespaces joined by cables, for demos, tests and benchmarks on one machine.
 //!
-//! A [`Host`] is a thread that moved into namespaces of its own. Closures and processes run in it; nothing of it is left
-//! when the [`Lab`] is dropped, nor when this program is killed. The standard topology is
+//! A [`Host`] is a thread that moved into namespaces of its own. Closures and processes run in it; nothing of it is
+//! left when the [`Lab`] is dropped, nor when this program is killed. The standard topology is
 //!
 //! ```text
 //! client ── 192.0.2.16/28 ──┐
@@ -95,8 +95,8 @@ impl Lab {
 
     /// Makes a lab with `client` and `gateway` only, joined by a cable of MTU 1,500.
     ///
-    /// With `wire` every packet is alone on the cable: no link segments in the receiver's stead, and the receiver merges
-    /// what arrived as a network card's driver would (GRO).
+    /// With `wire` every packet is alone on the cable: no link segments in the receiver's stead, and the receiver
+    /// merges what arrived as a network card's driver would (GRO).
     pub fn pair(wire: bool) -> Result<Self> {
         let mut lab = Self::new()?;
         let gateway = lab.host("gateway")?;
@@ -125,7 +125,8 @@ impl Lab {
         self.relay.as_ref().map(Relay::counts)
     }
 
-    /// Adds a client (`client`, `client2`, …) with a link to `gateway`, which must exist, and default routes through it.
+    /// Adds a client (`client`, `client2`, …) with a link to `gateway`, which must exist, and default routes through
+    /// it.
     pub fn add_client(&mut self) -> Result<Host> {
         self.join_client(None)
     }

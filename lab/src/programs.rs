@@ -176,7 +176,8 @@ impl Client {
         self.up_with(&[], &[])
     }
 
-    /// `adit-client up` with more arguments and environment variables; returns when the client says that it is connected.
+    /// `adit-client up` with more arguments and environment variables; returns when the client says that it is
+    /// connected.
     pub fn up_with(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         self.process = None;
         let mut command = self.command(&[&["up"], arguments].concat());

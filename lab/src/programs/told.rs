@@ -1,4 +1,5 @@
-//! What the programs tell as JSON, as far as those who run them read it. Nothing of the programs' own code is used for that.
+//! What the programs tell as JSON, as far as those who run them read it. Nothing of the programs' own code is used for
+//! that.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -130,8 +130,8 @@ impl BarrageTarget {
     /// Sends from `host` what `plan` says, and counts.
     ///
     /// # Errors
-    /// Fails where the sender's socket does, and as soon as `check` does, which is asked before each batch; lost packets
-    /// are no error.
+    /// Fails where the sender's socket does, and as soon as `check` does, which is asked before each batch; lost
+    /// packets are no error.
     pub fn send_from(
         &self,
         host: &Host,

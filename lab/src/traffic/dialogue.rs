@@ -43,7 +43,8 @@ pub struct Course {
 }
 
 impl Dialogue {
-    /// Starts to send `rate` packets a second each way. The client opens the flow, so that it passes address translation.
+    /// Starts to send `rate` packets a second each way. The client opens the flow, so that it passes address
+    /// translation.
     ///
     /// # Errors
     /// Fails where a socket does.

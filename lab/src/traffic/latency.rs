@@ -47,8 +47,8 @@ impl Latencies {
         self.microseconds.get(rank as usize - 1).copied()
     }
 
-    /// The share (0 to 1) of all requests that was answered within a time, as pairs of microseconds and share, both rising;
-    /// at most 119 of them, which are dense where the share comes near to 1.
+    /// The share (0 to 1) of all requests that was answered within a time, as pairs of microseconds and share, both
+    /// rising; at most 119 of them, which are dense where the share comes near to 1.
     pub fn distribution(&self) -> Vec<(f64, f64)> {
         let answers = self.microseconds.len();
         #[expect(clippy::cast_precision_loss, reason = "requests are far fewer than 2^52")]

@@ -238,8 +238,8 @@ impl<'a> Tally<'a> {
         self.newest = self.newest.max(Some(index));
     }
 
-    /// The packet's number, where the packet is exactly what was sent under it. One too small for a number is taken for the
-    /// first like it that is missing.
+    /// The packet's number, where the packet is exactly what was sent under it. One too small for a number is taken for
+    /// the first like it that is missing.
     fn identify(&self, packet: &[u8]) -> Option<usize> {
         let fits = |number: u32| size(self.plan, number) == packet.len() && content(number, packet.len()) == packet;
         let number = if packet.len() < NUMBER {

@@ -21,8 +21,8 @@ const BLOCK: usize = 128 * 1024;
 const PACE: Duration = Duration::from_micros(250);
 /// How late the kernel may wake a paced sender, in nanoseconds; the default is 50 µs.
 const TIMER_SLACK_NANOSECONDS: u64 = 1_000;
-/// What a paced sender that had to wait for a processor makes up for. More would leave in one burst at full speed, which fills
-/// queues as no sender of that rate does.
+/// What a paced sender that had to wait for a processor makes up for. More would leave in one burst at full speed,
+/// which fills queues as no sender of that rate does.
 const BACKLOG: Duration = Duration::from_millis(1);
 
 /// Longest wait for a connection.

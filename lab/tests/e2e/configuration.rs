@@ -151,7 +151,8 @@ fn client_without_the_capability_says_so_and_changes_nothing() {
     assert_command_refuses(client.host(), command, PERMISSION, &["CAP_NET_ADMIN"]);
 }
 
-/// The same command for nobody, who gets everything but capabilities: readable files, a low port, a TUN device that opens.
+/// The same command for nobody, who gets everything but capabilities: readable files, a low port, a TUN device that
+/// opens.
 fn without_capabilities(tunnel: &Tunnel, host: &Host, original: &Command, folder: &Path) -> Command {
     hide_tun_device(host);
     host.run(|| {

@@ -1,4 +1,5 @@
-//! The ESP carrier as users meet it: the real programs, what they say of themselves, what the wire shows, and what arrives.
+//! The ESP carrier as users meet it: the real programs, what they say of themselves, what the wire shows, and what
+//! arrives.
 
 mod carrier;
 mod ending;

@@ -1,4 +1,5 @@
-//! What a stranger on the path or elsewhere may send to a gateway's port: nothing of it gets in, gets an answer, or is in the way.
+//! What a stranger on the path or elsewhere may send to a gateway's port: nothing of it gets in, gets an answer, or is
+//! in the way.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,8 +28,8 @@ const LINK: &str = "eth0";
 /// Datagrams leave one by one, as over a network card that cannot segment.
 const ONE_BY_ONE: [Feature; 1] = [("tx-udp-segmentation", false)];
 
-/// Datagrams replayed in each test, and how many are sent before it is waited for that the gateway has counted them, so that no
-/// buffer overflows.
+/// Datagrams replayed in each test, and how many are sent before it is waited for that the gateway has counted them, so
+/// that no buffer overflows.
 const REPLAYS: u64 = 100_000;
 const AT_ONCE: u64 = 2_000;
 /// What the gateway says of them.

@@ -1,4 +1,5 @@
-//! ESP on paths that change: the client moves, a NAT forgets, a firewall drops ESP. Traffic goes on, in the same session.
+//! ESP on paths that change: the client moves, a NAT forgets, a firewall drops ESP. Traffic goes on, in the same
+//! session.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -42,7 +43,8 @@ fn flows(dialogue: &Dialogue, since: Instant) {
     });
 }
 
-/// What drops ESP on its way: at the gateway what the client sends, at the client what the gateway sends. Nobody is told.
+/// What drops ESP on its way: at the gateway what the client sends, at the client what the gateway sends. Nobody is
+/// told.
 fn block(tunnel: &Tunnel, directions: &[Direction]) {
     for direction in directions {
         let (host, end) = end_of(tunnel, *direction);

@@ -145,8 +145,8 @@ impl Drop for Tunnel {
     }
 }
 
-/// Has the host's packet filter apply rules, each with its hook, in the syntax of nft(8); replaces at once what it applied under
-/// this name.
+/// Has the host's packet filter apply rules, each with its hook, in the syntax of nft(8); replaces at once what it
+/// applied under this name.
 pub(crate) fn filter(host: &Host, name: &str, rules: &[(&str, &str)]) {
     let chain = |(number, (hook, rules)): (usize, &(&str, &str))| {
         format!("chain rules{number} {{ type filter hook {hook}; {rules}; }};")

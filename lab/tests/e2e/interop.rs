@@ -1,7 +1,7 @@
 //! An independent HTTP/3 stack, aioquic, as CONNECT-IP client of our gateway and as server of our client.
 //!
-//! Its programs are in `interop/` and were written from the RFCs alone. Python is `ADIT_PYTHON`, else `python3`; where it
-//! has no aioquic these tests skip themselves with a loud word, but fail where `CI` is set.
+//! Its programs are in `interop/` and were written from the RFCs alone. Python is `ADIT_PYTHON`, else `python3`; where
+//! it has no aioquic these tests skip themselves with a loud word, but fail where `CI` is set.
 
 use std::env;
 use std::ffi::OsString;

@@ -50,7 +50,8 @@ impl Watched {
         Self { host, gateway, capture, outer, probes: Cell::new(0) }
     }
 
-    /// Sends what programs on the host would: echo requests, UDP, DNS to the resolver of the moment and to others, and TCP.
+    /// Sends what programs on the host would: echo requests, UDP, DNS to the resolver of the moment and to others, and
+    /// TCP.
     fn probe(&self) {
         for target in INTERNET {
             ping(&self.host, target, Duration::from_millis(20)).unwrap();
@@ -87,7 +88,8 @@ impl Watched {
         assert!(seen.is_some(), "the capture goes on");
     }
 
-    /// What left by the outer link but the tunnel's own datagrams and the neighbours' talk. What the gateway sends came in.
+    /// What left by the outer link but the tunnel's own datagrams and the neighbours' talk. What the gateway sends came
+    /// in.
     fn beside_the_tunnel(&self) -> Vec<Captured> {
         let left = |packet: &Captured| packet.link == self.outer && !GATEWAY.contains(&packet.source);
         self.capture
@@ -145,7 +147,8 @@ fn is_tunnel(packet: &Captured) -> bool {
     GATEWAY.contains(&packet.destination) && port(packet) == Some(PORT)
 }
 
-/// The kernel's word to the gateway that nobody takes its datagrams any more (ICMP 3/3), as after a kill. It quotes only them.
+/// The kernel's word to the gateway that nobody takes its datagrams any more (ICMP 3/3), as after a kill. It quotes
+/// only them.
 fn is_refusal(packet: &Captured) -> bool {
     let quoted = packet.bytes.get(28..).unwrap_or_default();
     let of_gateway =
@@ -153,8 +156,8 @@ fn is_refusal(packet: &Captured) -> bool {
     protocol(packet) == ICMP && packet.bytes.get(20..22) == Some(&[3, 3]) && of_gateway
 }
 
-/// Neighbour discovery (RFC 4861, types 133 to 137) and multicast listening (RFC 3810, type 143), which never leave a link.
-/// ARP is not captured at all.
+/// Neighbour discovery (RFC 4861, types 133 to 137) and multicast listening (RFC 3810, type 143), which never leave a
+/// link. ARP is not captured at all.
 fn is_neighbourly(packet: &Captured) -> bool {
     let hop_by_hop = protocol(packet) == HOP_BY_HOP;
     let kind = packet.bytes.get(if hop_by_hop { 48 } else { 40 });

@@ -1,4 +1,5 @@
-//! The life of a client: in the background and in the foreground, connected, reconnecting, blocked, and gone without a trace.
+//! The life of a client: in the background and in the foreground, connected, reconnecting, blocked, and gone without a
+//! trace.
 
 use adit_lab::Output;
 use adit_lab::programs::{Client, TUN, ToldStatus};

@@ -1,7 +1,8 @@
 //! The end-to-end tests: the real programs in network namespaces, real traffic, and strangers' software.
 //!
-//! They are one program, since linking costs more than most of them take. Tests of it run beside each other; those that move
-//! much hold `adit_testing::alone`. No verdict hangs on a rate: what a figure says about speed, `adit-bench` measures.
+//! They are one program, since linking costs more than most of them take. Tests of it run beside each other; those that
+//! move much hold `adit_testing::alone`. No verdict hangs on a rate: what a figure says about speed, `adit-bench`
+//! measures.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! Packets with sources a client does not own, or to where none may go: over either carrier none passes, and each is counted.
+//! Packets with sources a client does not own, or to where none may go: over either carrier none passes, and each is
+//! counted.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -37,8 +38,8 @@ fn drops(tunnel: &Tunnel, address: IpAddr) -> BTreeMap<String, u64> {
     session.drops.into_iter().filter(|(reason, _)| reason != KERNELS_OWN).collect()
 }
 
-/// Waits until the gateway dropped `sent` more packets of the session of `address` than `before`; panics if it is not exactly
-/// that. Returns the drops.
+/// Waits until the gateway dropped `sent` more packets of the session of `address` than `before`; panics if it is not
+/// exactly that. Returns the drops.
 fn assert_counted(
     tunnel: &Tunnel,
     address: IpAddr,
@@ -189,8 +190,8 @@ fn forbidden(tunnel: &Tunnel) -> Vec<(IpAddr, &'static str)> {
     fixed.into_iter().map(|(text, reason)| (text.parse().unwrap(), reason)).chain(isolated).collect()
 }
 
-/// Has the client's kernel rewrite the destination of packets to [`FIRST_PORT`] and on, one port for each address, when it
-/// has decided already that they go into the tunnel: it would not route them there.
+/// Has the client's kernel rewrite the destination of packets to [`FIRST_PORT`] and on, one port for each address, when
+/// it has decided already that they go into the tunnel: it would not route them there.
 fn redirect(tunnel: &Tunnel, destinations: &[(IpAddr, &str)]) {
     let rule = |(port, (destination, _)): (u16, &(IpAddr, &str))| {
         let (family, field) = if destination.is_ipv4() { ("ipv4", "ip") } else { ("ipv6", "ip6") };

@@ -21,8 +21,8 @@ const MANY_FLOWS: u64 = 400_000;
 const FLOWS: usize = 8;
 const SUITES: [&str; 3] = ["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"];
 
-/// What the ends are told. Order: TUN offload, UDP offload and vouching of the gateway, then of the client; the wider MTU at the
-/// gateway.
+/// What the ends are told. Order: TUN offload, UDP offload and vouching of the gateway, then of the client; the wider
+/// MTU at the gateway.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     switches: [bool; 7],
