@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 
 use adit_client::host_plan::MARK;
 use adit_client::host_plan::managed::{HostSetupError, ManagedHost, Slot, open_tun};
@@ -14,27 +13,9 @@ use adit_client::protocols::NetworkSettings;
 use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;
 use adit_proto::range::RouteRange;
+use adit_testing::namespace::in_namespace_async;
 use ipnet::IpNet;
-use nix::sched::CloneFlags;
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::unistd::Uid;
-
-/// Runs a test in a network namespace of its own, on a thread of its own; without root, says that it is skipped.
-fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !Uid::effective().is_root() || !Path::new("/dev/net/tun").exists() {
-        assert!(std::env::var_os("CI").is_none(), "needs root and /dev/net/tun");
-        // Past the test runner's capture.
-        return io::stderr().write_all(b"*** SKIPPED: needs root and /dev/net/tun ***\n").unwrap();
-    }
-    let body = || {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(test());
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 fn settings(addresses: &[&str], routes: &[&str]) -> NetworkSettings {
     NetworkSettings {
@@ -100,7 +81,7 @@ fn look_up(to: &str, mark: Option<u32>) -> io::Result<()> {
 
 #[test]
 fn full_tunnel_stays_closed_when_its_device_is_deleted() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let _outside = Tun::create("outside0", 1, true).unwrap();
         ip("link set outside0 up");
@@ -128,7 +109,7 @@ fn full_tunnel_stays_closed_when_its_device_is_deleted() {
 
 #[test]
 fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let resolv_conf = run.path().join("resolv.conf");
         // Nothing can be put where a directory is.
@@ -168,7 +149,7 @@ fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
 
 #[test]
 fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let (tun, mut host) = managed(run.path(), "journal").await;
         assert_eq!(tun.name(), "adit0");
@@ -198,7 +179,7 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
 
 #[test]
 fn superpackets_are_limited_only_where_asked() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let limit = async || Netlink::open().unwrap().link_settings("adit0").await.unwrap().gso_max_segs;
         let (_tun, host) = managed(run.path(), "journal").await;
@@ -213,7 +194,7 @@ fn superpackets_are_limited_only_where_asked() {
 
 #[test]
 fn changed_settings_are_applied_by_their_difference() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let (_tun, mut host) = managed(run.path(), "journal").await;
         host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["10.0.0.0/8", "fd00::/8"])).await.unwrap();
@@ -238,7 +219,7 @@ fn changed_settings_are_applied_by_their_difference() {
 
 #[test]
 fn second_client_gets_its_own_table_but_no_second_full_tunnel() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let (_first_tun, mut first) = managed(run.path(), "first").await;
         let (second_tun, mut second) = managed(run.path(), "second").await;
@@ -259,7 +240,7 @@ fn second_client_gets_its_own_table_but_no_second_full_tunnel() {
 
 #[test]
 fn crash_is_undone_by_the_next_start() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let (tun, mut host) = managed(run.path(), "journal").await;
         host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
@@ -273,7 +254,7 @@ fn crash_is_undone_by_the_next_start() {
 
 #[test]
 fn device_name_in_use_is_refused() {
-    in_namespace(|| async {
+    in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
         let (_tun, _slot) = open_tun(run.path(), Some("work0"), true).unwrap();
         let failure = open_tun(run.path(), Some("work0"), true).map(drop).unwrap_err();

@@ -13,9 +13,10 @@ use adit_proto::http::h3::error::Code;
 use adit_server::admin::LiveGateway;
 use adit_server::core::sessions::{Connection, Ending};
 use adit_server::core::{Core as _, OpenError};
+use adit_testing::namespace::in_namespace_async;
 use bytes::Bytes;
 use quinn::ConnectionError;
-use world::{PATIENCE, World, ask, eventually, in_namespace, tunnel, tunnel_at};
+use world::{PATIENCE, World, ask, eventually, tunnel, tunnel_at};
 
 #[path = "front_end/device.rs"]
 mod device;
@@ -35,7 +36,7 @@ async fn closing_code(quic: &quinn::Connection, limit: Duration) -> u64 {
 
 #[test]
 fn device_certificate_or_token_opens_a_session() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let by_certificate = world.connect(Some(world.enroll("alice"))).await;
         let by_token = world.connect(None).await;
@@ -50,7 +51,7 @@ fn device_certificate_or_token_opens_a_session() {
 
 #[test]
 fn stranger_gets_401_and_a_wrong_token_no_more() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(None).await;
         assert_eq!(tunnel(&http, None).await.unwrap().status, 401);
@@ -61,7 +62,7 @@ fn stranger_gets_401_and_a_wrong_token_no_more() {
 
 #[test]
 fn certificate_that_names_no_device_is_refused_even_with_a_good_token() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let (_, token) = world.token("alice");
         let http = world.connect(Some(world.nameless_certificate())).await;
@@ -73,7 +74,7 @@ fn certificate_that_names_no_device_is_refused_even_with_a_good_token() {
 
 #[test]
 fn good_token_does_not_help_a_revoked_device() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let certificate = world.enroll("mallory");
         world.store.revoke("mallory", SystemTime::now()).unwrap();
@@ -86,7 +87,7 @@ fn good_token_does_not_help_a_revoked_device() {
 
 #[test]
 fn second_tunnel_on_a_connection_is_refused_and_the_first_lives_on() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(Some(world.enroll("alice"))).await;
         let _first = tunnel(&http, None).await.unwrap();
@@ -98,7 +99,7 @@ fn second_tunnel_on_a_connection_is_refused_and_the_first_lives_on() {
 
 #[test]
 fn newer_connection_of_a_device_replaces_the_older_and_keeps_its_addresses() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let (certificate, key) = world.enroll("alice");
         let older = world.connect(Some((certificate.clone(), key.clone_key()))).await;
@@ -115,7 +116,7 @@ fn newer_connection_of_a_device_replaces_the_older_and_keeps_its_addresses() {
 
 #[test]
 fn scoped_tunnels_are_not_offered() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(Some(world.enroll("alice"))).await;
         let path = "/.well-known/masque/ip/192.0.2.1/17/";
@@ -126,7 +127,7 @@ fn scoped_tunnels_are_not_offered() {
 
 #[test]
 fn request_whose_answer_is_left_unread_ends() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect_with(Some(world.enroll("alice")), |transport| {
             // Too little for any answer.
@@ -144,7 +145,7 @@ fn request_whose_answer_is_left_unread_ends() {
 
 #[test]
 fn gateway_without_room_says_so() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::with(|config| config.limits.sessions = 1).await;
         let (first, second) =
             (world.connect(Some(world.enroll("alice"))).await, world.connect(Some(world.enroll("bob"))).await);
@@ -158,7 +159,7 @@ fn gateway_without_room_says_so() {
 
 #[test]
 fn client_that_takes_no_datagrams_is_refused() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let deaf = world.connect_with(Some(world.enroll("alice")), |transport| {
             transport.datagram_receive_buffer_size(None);
@@ -175,7 +176,7 @@ fn client_that_takes_no_datagrams_is_refused() {
 
 #[test]
 fn malformed_datagram_before_login_closes_the_connection() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(None).await;
         http.peer_settings().await.unwrap();
@@ -186,7 +187,7 @@ fn malformed_datagram_before_login_closes_the_connection() {
 
 #[test]
 fn stranger_who_does_not_log_in_is_closed_however_busy() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let since = Instant::now();
         let http = world.connect(None).await;
@@ -207,7 +208,7 @@ fn stranger_who_does_not_log_in_is_closed_however_busy() {
 
 #[test]
 fn connection_without_a_tunnel_does_not_stay() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(Some(world.enroll("alice"))).await;
         let mut answer = tunnel(&http, None).await.unwrap();
@@ -220,7 +221,7 @@ fn connection_without_a_tunnel_does_not_stay() {
 
 #[test]
 fn place_of_a_connection_is_free_again_whatever_it_asked() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::with(|config| config.limits.pending_sessions = 1).await;
         let certificate = world.enroll("alice");
         let http = world.connect(Some((certificate.0.clone(), certificate.1.clone_key()))).await;
@@ -265,7 +266,7 @@ impl Connection for Nowhere {
 
 #[test]
 fn device_revoked_between_login_and_session_gets_none() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let (device, _) = world.token("alice");
         world.store.revoke(&device.id, SystemTime::now()).unwrap();
@@ -277,7 +278,7 @@ fn device_revoked_between_login_and_session_gets_none() {
 
 #[test]
 fn address_of_a_device_stays_its_own_over_a_replacement() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::with(|config| {
             config.pool.v4 = "10.77.0.0/29".parse().ok();
             config.pool.v6 = None;

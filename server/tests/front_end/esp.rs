@@ -16,11 +16,12 @@ use adit_proto::http::field::value;
 use adit_proto::http::h3::error::Code;
 use adit_proto::http::h3::message::MessageEvent;
 use adit_server::admin::LiveGateway;
+use adit_testing::namespace::in_namespace_async;
 use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::device::{Device, Tunnel};
-use crate::world::{PATIENCE, World, ask, eventually, in_namespace};
+use crate::world::{PATIENCE, World, ask, eventually};
 
 /// Silence after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
@@ -60,7 +61,7 @@ async fn receive(socket: &UdpSocket) -> (Vec<u8>, std::net::SocketAddr) {
 
 #[test]
 fn packets_travel_by_esp_both_ways() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let netlink = Netlink::open().unwrap();
         netlink.set_link("adit0", LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
@@ -85,7 +86,7 @@ fn packets_travel_by_esp_both_ways() {
 
 #[test]
 fn packet_that_comes_by_quic_passes_while_esp_is_up() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let device = Device::connect(&world, world.enroll("alice")).await;
         up(&world, &device).await;
@@ -104,7 +105,7 @@ fn packet_that_comes_by_quic_passes_while_esp_is_up() {
 
 #[test]
 fn gateway_chooses_as_it_is_configured() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::with(|config| {
             config.esp.permitted.offer.suites = vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
             config.esp.permitted.offer.vouched = false;
@@ -123,7 +124,7 @@ fn gateway_chooses_as_it_is_configured() {
 
 #[test]
 fn gateway_with_esp_off_does_not_answer() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::with(|config| config.esp.enabled = false).await;
         let http = world.connect(Some(world.enroll("alice"))).await;
         let tunnel = Tunnel::open(&http, Some(Offer::default())).await;
@@ -133,7 +134,7 @@ fn gateway_with_esp_off_does_not_answer() {
 
 #[test]
 fn client_that_does_not_offer_esp_sees_nothing_of_it() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(Some(world.enroll("alice"))).await;
         let mut stream = ask(&http, FULL_TUNNEL_PATH, None).await.unwrap();
@@ -165,7 +166,7 @@ fn client_that_does_not_offer_esp_sees_nothing_of_it() {
 
 #[test]
 fn capsule_that_breaks_the_rules_ends_the_session() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         for (user, capsule) in [
             ("alice", EspCapsule::SaInit(SaInit { epoch: 1, ..first_epoch() })),
@@ -194,7 +195,7 @@ fn capsule_that_breaks_the_rules_ends_the_session() {
 
 #[test]
 fn revoked_device_loses_its_sas_at_once() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let device = Device::connect(&world, world.enroll("alice")).await;
         up(&world, &device).await;
@@ -211,7 +212,7 @@ fn revoked_device_loses_its_sas_at_once() {
 
 #[test]
 fn newer_connection_of_a_device_takes_the_sas_of_the_older() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let (certificate, key) = world.enroll("alice");
         let older = Device::connect(&world, (certificate.clone(), key.clone_key())).await;
@@ -229,7 +230,7 @@ fn newer_connection_of_a_device_takes_the_sas_of_the_older() {
 
 #[test]
 fn sas_end_with_their_connection() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let device = Device::connect(&world, world.enroll("alice")).await;
         up(&world, &device).await;
@@ -241,7 +242,7 @@ fn sas_end_with_their_connection() {
 
 #[test]
 fn gateway_has_keys_replaced_as_it_is_configured() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::with(|config| config.esp.permitted.policy.after = Duration::from_secs(1)).await;
         let device = Device::connect(&world, world.enroll("alice")).await;
         up(&world, &device).await;

@@ -11,10 +11,11 @@ use adit_proto::policy::DestinationPolicy;
 use adit_proto::range::{RouteRange, from_prefixes};
 use adit_server::core::Order;
 use adit_server::core::grant::{Resolvers, SessionLimits, Terms};
+use adit_testing::namespace::in_namespace_async;
 use ipnet::IpNet;
 
 use crate::device::Tunnel;
-use crate::world::{World, eventually, in_namespace};
+use crate::world::{World, eventually};
 
 /// The next routes and resolvers that the client is told, as far as the same piece of the stream has them.
 async fn told(tunnel: &mut Tunnel) -> (Vec<RouteRange>, Vec<std::net::IpAddr>) {
@@ -37,7 +38,7 @@ async fn told(tunnel: &mut Tunnel) -> (Vec<RouteRange>, Vec<std::net::IpAddr>) {
 
 #[test]
 fn new_terms_reach_the_client_and_hold_for_its_packets() {
-    in_namespace(async || {
+    in_namespace_async(async || {
         let world = World::new().await;
         let http = world.connect(Some(world.enroll("alice"))).await;
         let mut tunnel = Tunnel::open(&http, None).await;

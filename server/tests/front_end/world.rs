@@ -1,11 +1,9 @@
 //! A gateway's core and front-end on loopback, in a network namespace of the test's own, and clients that talk to it.
 
 use std::collections::HashSet;
-use std::future::Future;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_host::{LinkSettings, Netlink};
@@ -41,8 +39,6 @@ use adit_server::directories::{RuntimeDir, StateDir};
 use adit_server::enroll::Enrollment;
 use adit_server::front_ends::connect_ip::FrontEnd;
 use adit_server::identity::Authority;
-use nix::sched::CloneFlags;
-use nix::unistd::Uid;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -53,23 +49,6 @@ pub(crate) type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'stat
 pub(crate) const HOST: &str = "gw.example";
 /// Longest wait for what should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Runs a test in a network namespace of its own. Without root it says so past the test runner's capture; where `CI` is
-/// set it fails.
-pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !Uid::effective().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "needs root");
-        return io::stderr().write_all(b"*** SKIPPED: needs root to make a network namespace ***\n").unwrap();
-    }
-    let body = || {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(test());
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 pub(crate) struct World {
     pub(crate) core: Arc<LocalCore>,

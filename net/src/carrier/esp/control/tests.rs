@@ -17,10 +17,8 @@ use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::time::Instant as Clock;
 
 use super::*;
-use crate::carrier::Carrier;
-use crate::carrier::counters::Counters;
 use crate::carrier::esp::key_exchange::ExchangeError;
-use crate::packet_buffer::PacketBuffer;
+use crate::testing::Keeper;
 use crate::worker::Installation;
 
 const LARGEST: u16 = 1438;
@@ -39,29 +37,6 @@ fn roaming() -> SocketAddr {
 
 fn attacker() -> SocketAddr {
     "203.0.113.66:6666".parse().unwrap()
-}
-
-#[derive(Default)]
-struct Quic {
-    counters: Arc<Counters>,
-}
-
-impl Carrier for Quic {
-    fn name(&self) -> &'static str {
-        "quic"
-    }
-
-    fn mtu(&self) -> u16 {
-        1280
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
-    fn send(&self, packets: &mut Vec<PacketBuffer>) {
-        packets.clear();
-    }
 }
 
 struct Session(Carriers);
@@ -244,7 +219,7 @@ impl World {
         let [at_client, at_server] = [home(), gateway()].map(Worker::new);
         *at_client.peer.lock().unwrap() = Arc::downgrade(&at_server);
         *at_server.peer.lock().unwrap() = Arc::downgrade(&at_client);
-        let [of_client, of_server] = [(); 2].map(|()| Arc::new(Session(Carriers::new(Arc::new(Quic::default())))));
+        let [of_client, of_server] = [(); 2].map(|()| Arc::new(Session(Carriers::new(Arc::new(Keeper::new(1280))))));
         let mut secrets = [[7; 32]; 2];
         let [client_secret, server_secret] = &mut secrets;
         let now = now();
