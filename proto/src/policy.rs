@@ -37,6 +37,7 @@ impl SourcePolicy {
     /// # Errors
     /// The reason to drop the packet. Unspecified, loopback, multicast, broadcast and link-local sources have reasons
     /// of their own and are refused whatever the lease says.
+    #[inline]
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
         let leased = match packet.source {
             IpAddr::V4(source) => {
@@ -71,6 +72,7 @@ impl DestinationPolicy {
     /// # Errors
     /// The reason to drop the packet: another client while clients are isolated; an unspecified, loopback, multicast,
     /// link-local or broadcast destination, among them the first and last address of the IPv4 pool.
+    #[inline]
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
         let inside = match packet.destination {
             IpAddr::V4(destination) => {
@@ -93,6 +95,7 @@ impl DestinationPolicy {
 
 /// Tells whether the address is the last of `pool`, or the first, which was once a broadcast address too (RFC 1122
 /// section 3.3.6). A /31 or /32 has neither.
+#[inline]
 fn is_directed_broadcast(pool: Ipv4Net, address: Ipv4Addr) -> bool {
     pool.prefix_len() < 31 && (address == pool.broadcast() || address == pool.network())
 }
@@ -123,6 +126,7 @@ const DESTINATION_REASONS: Reasons = Reasons {
 };
 
 /// Refuses what no router forwards (RFC 6890): 0/8, 127/8, 224/4, 255.255.255.255 and 169.254/16.
+#[inline]
 fn check_v4(address: Ipv4Addr, reasons: &Reasons) -> Result<(), DropReason> {
     match address.octets() {
         [0, ..] => Err(reasons.unspecified),
@@ -136,6 +140,7 @@ fn check_v4(address: Ipv4Addr, reasons: &Reasons) -> Result<(), DropReason> {
 
 /// Refuses what no router forwards (RFC 6890): `::`, `::1`, ff00::/8, fe80::/10, and IPv4 addresses in IPv6 form
 /// (::ffff:0:0/96) that would be refused as IPv4.
+#[inline]
 fn check_v6(address: Ipv6Addr, reasons: &Reasons) -> Result<(), DropReason> {
     match address {
         Ipv6Addr::UNSPECIFIED => Err(reasons.unspecified),
