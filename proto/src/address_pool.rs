@@ -41,7 +41,7 @@ pub struct Lease {
 /// Why the pool does not do what it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
-    /// Every address is live, reserved or cooling down.
+    /// Every address is live or cooling down.
     #[error("no address is free in {pool}")]
     Exhausted {
         /// The network without a free address.
@@ -50,37 +50,6 @@ pub enum PoolError {
     /// The pool has neither an IPv4 nor an IPv6 network.
     #[error("the address pool has no network")]
     NoNetwork,
-    /// Clients cannot have the address: it is outside the pool, or the network's, the gateway's or the broadcast
-    /// address.
-    #[error("{address} is not a client address of the pool")]
-    OutsidePool {
-        /// The address asked for.
-        address: IpAddr,
-    },
-    /// Another device holds the address.
-    #[error("{address} belongs to device {device}")]
-    InUse {
-        /// The address asked for.
-        address: IpAddr,
-        /// Its holder.
-        device: String,
-    },
-    /// The device is live with another address, which a reservation cannot take away.
-    #[error("device {device} is connected with another address than {address}")]
-    DeviceConnected {
-        /// The device.
-        device: String,
-        /// The address asked for.
-        address: IpAddr,
-    },
-    /// The device has a reservation of another address.
-    #[error("device {device} has a reservation of another address than {address}")]
-    AlreadyReserved {
-        /// The device.
-        device: String,
-        /// The address asked for.
-        address: IpAddr,
-    },
 }
 
 /// Leases addresses of one IPv4 and one IPv6 network to devices, each address to one device at a time.
@@ -199,29 +168,6 @@ impl AddressPool {
         }
     }
 
-    /// Reserves the addresses of `lease` for `device` for good; a family without an address stays as it is.
-    ///
-    /// # Errors
-    /// [`PoolError::OutsidePool`], [`PoolError::InUse`], [`PoolError::DeviceConnected`] or
-    /// [`PoolError::AlreadyReserved`]; then nothing is reserved.
-    pub fn reserve(&mut self, device: &str, lease: &Lease) -> Result<(), PoolError> {
-        let known = self.devices.get(device).copied().unwrap_or_default();
-        let hosts = self.v4.as_ref().map(|(_, hosts)| hosts);
-        let v4 = lease.v4.map(|address| reservable(hosts, address.into(), device, known, known.v4)).transpose()?;
-        let hosts = self.v6.as_ref().map(|(_, hosts)| hosts);
-        let v6 = lease.v6.map(|address| reservable(hosts, address.into(), device, known, known.v6)).transpose()?;
-
-        if let Some((host, (_, hosts))) = v4.zip(self.v4.as_mut()) {
-            hosts.pin(host, device);
-        }
-        if let Some((host, (_, hosts))) = v6.zip(self.v6.as_mut()) {
-            hosts.pin(host, device);
-        }
-        let entry = Device { v4: v4.or(known.v4), v6: v6.or(known.v6), live: known.live };
-        self.devices.insert(device.to_owned(), entry);
-        Ok(())
-    }
-
     /// Ends the live lease of `device`, if it has one, and begins the cool-down of its addresses.
     pub fn release(&mut self, device: &str, now: Instant) {
         let Some(known) = self.devices.get_mut(device).filter(|known| known.live) else { return };
@@ -276,34 +222,6 @@ fn held<'a>(
     let v4 = device.v4.zip(v4.as_mut().map(|(_, hosts)| hosts));
     let v6 = device.v6.zip(v6.as_mut().map(|(_, hosts)| hosts));
     v4.into_iter().chain(v6)
-}
-
-/// The host number of `address`, if it can be reserved for `device`, whose number in that network is `current`.
-fn reservable(
-    hosts: Option<&Hosts>,
-    address: IpAddr,
-    device: &str,
-    known: Device,
-    current: Option<u128>,
-) -> Result<u128, PoolError> {
-    let bits = match address {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let found = hosts.and_then(|hosts| hosts.host(bits).map(|host| (hosts, host)));
-    let (hosts, host) = found.ok_or(PoolError::OutsidePool { address })?;
-    if let Some(holder) = hosts.holder(host).filter(|holder| *holder != device) {
-        return Err(PoolError::InUse { address, device: holder.to_owned() });
-    }
-    match current {
-        Some(current) if current != host && known.live => {
-            Err(PoolError::DeviceConnected { device: device.to_owned(), address })
-        }
-        Some(current) if current != host && hosts.is_pinned(current) => {
-            Err(PoolError::AlreadyReserved { device: device.to_owned(), address })
-        }
-        _ => Ok(host),
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) struct Hosts {
     last: u128,
     cooldown: Duration,
     held: HashMap<u128, Holder>,
-    /// The numbers neither live nor pinned, oldest release first.
+    /// The numbers that are not live, oldest release first.
     released: BTreeMap<ReleaseOrder, u128>,
     releases: u64,
     /// No number from `first` up to here is unheld.
@@ -32,9 +32,7 @@ pub(super) struct Hosts {
 #[derive(Debug)]
 struct Holder {
     device: String,
-    /// Reserved for the device for good.
-    pinned: bool,
-    /// When the device gave it up; `None` while it is live or pinned.
+    /// When the device gave it up; `None` while it is live.
     released: Option<ReleaseOrder>,
 }
 
@@ -78,10 +76,6 @@ impl Hosts {
         self.held.get(&host).map(|holder| holder.device.as_str())
     }
 
-    pub(super) fn is_pinned(&self, host: u128) -> bool {
-        self.held.get(&host).is_some_and(|holder| holder.pinned)
-    }
-
     /// Tells whether `device` may have `host` at `now`: nobody holds it, `device` does, or its holder's cool-down
     /// ended.
     pub(super) fn is_claimable(&self, host: u128, device: &str, now: Instant) -> bool {
@@ -118,24 +112,15 @@ impl Hosts {
             if holder.device == device {
                 return None;
             }
-            holder.pinned = false;
             return Some(std::mem::replace(&mut holder.device, device.to_owned()));
         }
-        self.held.insert(host, Holder { device: device.to_owned(), pinned: false, released: None });
+        self.held.insert(host, Holder { device: device.to_owned(), released: None });
         None
     }
 
-    /// Makes `device` the holder of `host` for good.
-    pub(super) fn pin(&mut self, host: u128, device: &str) {
-        self.claim(host, device);
-        if let Some(holder) = self.held.get_mut(&host) {
-            holder.pinned = true;
-        }
-    }
-
-    /// Begins the cool-down of `host`, unless it is pinned or cooling already.
+    /// Begins the cool-down of `host`, unless it is cooling already.
     pub(super) fn release(&mut self, host: u128, now: Instant) {
-        if let Some(holder) = self.held.get_mut(&host).filter(|holder| !holder.pinned && holder.released.is_none()) {
+        if let Some(holder) = self.held.get_mut(&host).filter(|holder| holder.released.is_none()) {
             let order = (now, self.releases);
             self.releases += 1;
             holder.released = Some(order);

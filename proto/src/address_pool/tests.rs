@@ -123,47 +123,6 @@ fn exhausted_family_leases_nothing_of_the_other() {
 }
 
 #[test]
-fn reservation_waits_for_its_device() {
-    let now = start();
-    let mut pool = pool("10.64.0.0/29", "fd00::/64");
-    pool.reserve("printer", &lease("10.64.0.3", "fd00::abcd:0:0:1")).unwrap();
-    for device in ["a", "b", "c", "d"] {
-        assert_ne!(pool.lease(device, Some(lease("10.64.0.3", "")), now).unwrap().v4, "10.64.0.3".parse().ok());
-    }
-    assert!(pool.lease("e", None, now + COOLDOWN * 9).is_err());
-    assert_eq!(pool.lease("printer", None, now), Ok(lease("10.64.0.3", "fd00::abcd:0:0:1")));
-    pool.release("printer", now);
-    assert!(pool.lease("e", None, now + COOLDOWN * 9).is_err());
-}
-
-#[test]
-fn reservation_of_one_family_leaves_the_other_to_the_pool() {
-    let mut pool = pool("10.64.0.0/24", "fd00::/64");
-    pool.reserve("a", &lease("10.64.0.50", "")).unwrap();
-    assert_eq!(pool.lease("a", None, start()), Ok(lease("10.64.0.50", "fd00::32")));
-}
-
-#[test]
-fn impossible_reservations_are_refused_by_name() {
-    let now = start();
-    let mut pool = pool("10.64.0.0/24", "");
-    pool.lease("a", None, now).unwrap();
-    let outside = |address: &str| Err(PoolError::OutsidePool { address: address.parse().unwrap() });
-    for address in ["10.64.0.0", "10.64.0.1", "10.64.0.255", "10.64.1.2"] {
-        assert_eq!(pool.reserve("b", &lease(address, "")), outside(address));
-    }
-    assert_eq!(pool.reserve("b", &lease("", "fd00::2")), outside("fd00::2"));
-    let error = pool.reserve("b", &lease("10.64.0.2", "")).unwrap_err();
-    assert_eq!(error.to_string(), "10.64.0.2 belongs to device a");
-    let error = pool.reserve("a", &lease("10.64.0.7", "")).unwrap_err();
-    assert!(matches!(error, PoolError::DeviceConnected { .. }));
-    pool.release("a", now);
-    assert_eq!(pool.reserve("a", &lease("10.64.0.7", "")), Ok(()));
-    let error = pool.reserve("a", &lease("10.64.0.8", "")).unwrap_err();
-    assert!(matches!(error, PoolError::AlreadyReserved { .. }));
-}
-
-#[test]
 fn pool_without_networks_says_so() {
     assert_eq!(pool("", "").lease("a", None, start()), Err(PoolError::NoNetwork));
 }
@@ -197,7 +156,6 @@ fn large_pool_is_leased_without_scanning() {
 enum Op {
     Lease { device: u8, wanted: Option<Lease> },
     Release(u8),
-    Reserve(u8, Lease),
     Wait(u64),
 }
 
@@ -214,7 +172,6 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0..9u8, prop::option::of(small_lease())).prop_map(|(device, wanted)| Op::Lease { device, wanted }),
         4 => (0..9u8).prop_map(Op::Release),
-        1 => (0..9u8, small_lease()).prop_map(|(device, lease)| Op::Reserve(device, lease)),
         3 => (0..100u64).prop_map(Op::Wait),
     ]
 }
@@ -223,7 +180,6 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug, Clone, Default)]
 struct Known {
     live: Option<u8>,
-    reserved: Option<u8>,
     last: Option<(u8, Instant)>,
 }
 
@@ -231,7 +187,7 @@ struct Known {
 struct Model {
     addresses: BTreeMap<IpAddr, Known>,
     live: BTreeMap<u8, Lease>,
-    /// The address of each family (true for IPv4) that a device had or reserved last, and nobody else had since.
+    /// The address of each family (true for IPv4) that a device had last, and nobody else had since.
     kept: BTreeMap<(u8, bool), IpAddr>,
 }
 
@@ -251,7 +207,6 @@ impl Model {
     fn allowed(&self, address: IpAddr, device: u8, now: Instant) -> bool {
         let Some(known) = self.addresses.get(&address) else { return false };
         known.live.is_none_or(|live| live == device)
-            && known.reserved.is_none_or(|reserved| reserved == device)
             && known.last.is_none_or(|(last, released)| last == device || now - released >= COOLDOWN)
     }
 
@@ -284,7 +239,7 @@ impl Model {
         self.live.insert(device, given);
         for address in parts(given) {
             let known = self.addresses.entry(address).or_default();
-            *known = Known { live: Some(device), reserved: known.reserved, last: None };
+            *known = Known { live: Some(device), last: None };
             self.kept.retain(|_, kept| *kept != address);
             self.kept.insert((device, address.is_ipv4()), address);
         }
@@ -293,14 +248,7 @@ impl Model {
     fn release(&mut self, device: u8, now: Instant) {
         for address in self.live.remove(&device).into_iter().flat_map(parts) {
             let known = self.addresses.entry(address).or_default();
-            *known = Known { live: None, reserved: known.reserved, last: Some((device, now)) };
-        }
-    }
-
-    fn reserve(&mut self, device: u8, lease: Lease) {
-        for address in parts(lease) {
-            self.addresses.entry(address).or_default().reserved = Some(device);
-            self.kept.insert((device, address.is_ipv4()), address);
+            *known = Known { live: None, last: Some((device, now)) };
         }
     }
 }
@@ -325,12 +273,6 @@ proptest! {
                 Op::Release(device) => {
                     pool.release(&device.to_string(), now);
                     model.release(device, now);
-                }
-                Op::Reserve(device, lease) => {
-                    if pool.reserve(&device.to_string(), &lease).is_ok() {
-                        prop_assert!(parts(lease).iter().all(|address| model.allowed(*address, device, now)));
-                        model.reserve(device, lease);
-                    }
                 }
                 Op::Wait(seconds) => now += Duration::from_secs(seconds),
             }
