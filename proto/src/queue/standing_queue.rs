@@ -1,7 +1,7 @@
 //! Keeps the queue in front of a worker short, after `CoDel` (RFC 8289).
 //!
 //! A receive buffer that outlasts a pause of the worker holds far more than throughput needs: TCP would fill it, and
-//! every packet would wait behind that. So senders hear of a queue that *stands*, one that for an [`INTERVAL`] was
+//! every packet would wait behind that. So senders hear of a queue that *stands*, one that for an `INTERVAL` was
 //! neither empty nor short: single packets are marked, or dropped if their ends do not know ECN. A burst that is worked
 //! off passes whole.
 //!
@@ -9,7 +9,7 @@
 //! for many. So no sender hears anything before much was moved out of such a queue, which only a fast one can fill
 //! again.
 //!
-//! Signs cost little and relieve little: if nobody follows them, what waited longer than [`LONGEST`] is dropped unread,
+//! Signs cost little and relieve little: if nobody follows them, what waited longer than `LONGEST` is dropped unread,
 //! so that a worker with too much to do spends its time on what it can still deliver.
 
 use std::time::{Duration, Instant};
