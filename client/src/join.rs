@@ -18,7 +18,7 @@ use crate::gateway_addresses;
 use crate::obstacle;
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::protocols::authority;
-use crate::protocols::connect_ip::{self, Answer, Endpoint};
+use crate::protocols::connect_ip::{self, Endpoint, PostReply};
 
 /// How long the whole exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ pub async fn join(
     Ok(profile)
 }
 
-async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Result<Answer, Failure> {
+async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Result<PostReply, Failure> {
     let request = EnrollRequest {
         code: BASE64URL_NOPAD.encode(&invite.code),
         csr: device_key::certificate_request(key).map_err(local)?,
@@ -72,7 +72,7 @@ async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Res
 }
 
 /// The gateway's answer, if it is one of success.
-fn accept(gateway: &str, answer: &Answer) -> Result<EnrollResponse, Failure> {
+fn accept(gateway: &str, answer: &PostReply) -> Result<EnrollResponse, Failure> {
     let reason = |otherwise: &str| {
         let refusal = serde_json::from_slice::<Refusal>(&answer.body);
         refusal.map_or_else(|_| format!("{otherwise} (status {})", answer.status), |refusal| refusal.message)
@@ -148,8 +148,8 @@ fn strange(gateway: &str, reason: &str) -> Failure {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, body: body.as_bytes().to_vec(), remote: "192.0.2.1:443".parse().unwrap() }
+    fn answer(status: u16, body: &str) -> PostReply {
+        PostReply { status, body: body.as_bytes().to_vec(), remote: "192.0.2.1:443".parse().unwrap() }
     }
 
     fn authority() -> rcgen::Certificate {

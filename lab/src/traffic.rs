@@ -34,7 +34,7 @@ pub use flood::{Flood, Volley};
 pub use inject::{inject, udp_packet};
 pub use latency::{Latencies, echoes};
 pub use numbered::{NumberedPlan, NumberedReport, numbered};
-pub use ping::{Answer, ping, ping_with_ttl};
+pub use ping::{PingOutcome, ping, ping_with_ttl};
 pub use search::{Search, highest_rate};
 pub use stream::{StreamPlan, Streams};
 pub use tcp::{Direction, TcpServer, Transfer, transfer};
@@ -153,7 +153,7 @@ mod tests {
             assert!(ping(&client, target, LIMIT).unwrap().rtt().is_some());
         }
         let nobody = IpAddr::from([192, 0, 2, 29]);
-        assert_eq!(ping(&client, nobody, Duration::from_millis(100)).unwrap(), Answer::Silence);
+        assert_eq!(ping(&client, nobody, Duration::from_millis(100)).unwrap(), PingOutcome::Silence);
     }
 
     #[test]

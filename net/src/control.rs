@@ -63,12 +63,12 @@ impl Response {
 }
 
 /// The future of a [`Handler`]'s answer.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
+pub type Handling<'a> = Pin<Box<dyn Future<Output = Response> + Send + 'a>>;
 
 /// Whoever answers the requests of a control socket.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Several requests may be in progress at once; a future is dropped when its caller hangs up.
-    fn handle(&self, request: Request) -> Answer<'_>;
+    fn handle(&self, request: Request) -> Handling<'_>;
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Termination {
 
 /// What a signal asks of a program that runs for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
+pub enum SignalRequest {
     /// INT or TERM: undo everything and leave.
     Stop,
     /// HUP: a gateway is asked to read its configuration again; a client's terminal was closed.
@@ -72,11 +72,11 @@ impl Signals {
     }
 
     /// Waits for the next signal. Cancelling it loses none.
-    pub async fn next(&mut self) -> Request {
+    pub async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            () = self.termination.wanted() => Request::Stop,
-            _ = self.hang_up.recv() => Request::HangUp,
-            _ = self.statistics.recv() => Request::Statistics,
+            () = self.termination.wanted() => SignalRequest::Stop,
+            _ = self.hang_up.recv() => SignalRequest::HangUp,
+            _ = self.statistics.recv() => SignalRequest::Statistics,
         }
     }
 }
@@ -92,10 +92,10 @@ mod tests {
     async fn each_signal_is_one_request() {
         let mut signals = Signals::listen().unwrap();
         for (number, request) in [
-            (Number::SIGHUP, Request::HangUp),
-            (Number::SIGUSR1, Request::Statistics),
-            (Number::SIGINT, Request::Stop),
-            (Number::SIGTERM, Request::Stop),
+            (Number::SIGHUP, SignalRequest::HangUp),
+            (Number::SIGUSR1, SignalRequest::Statistics),
+            (Number::SIGINT, SignalRequest::Stop),
+            (Number::SIGTERM, SignalRequest::Stop),
         ] {
             raise(number).unwrap();
             assert_eq!(signals.next().await, request, "{number}");

@@ -16,7 +16,7 @@ mod live;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_net::control::{Answer, Handler, Request, Response};
+use adit_net::control::{Handler, Handling, Request, Response};
 use adit_proto::invite::Invite;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,7 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    fn handle(&self, request: Request) -> Answer<'_> {
+    fn handle(&self, request: Request) -> Handling<'_> {
         let admin = self.clone();
         Box::pin(async move {
             let perform = move || admin.perform(&request.method, &request.path, &request.body, SystemTime::now());

@@ -11,7 +11,7 @@ use adit_net::tls::{self, ServerIdentity};
 use adit_net::worker::Workers;
 use adit_program::exit::{Exit, Failure};
 use adit_program::service;
-use adit_program::signals::{Request, Signals};
+use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
 
@@ -220,9 +220,11 @@ fn worker_failure(error: &std::io::Error) -> Failure {
 async fn obey(signals: &mut Signals, gateway: &GatewayView) {
     loop {
         match signals.next().await {
-            Request::Stop => return,
-            Request::HangUp => tracing::warn!("the configuration is read at start only; restart to apply changes"),
-            Request::Statistics => log_statistics(gateway),
+            SignalRequest::Stop => return,
+            SignalRequest::HangUp => {
+                tracing::warn!("the configuration is read at start only; restart to apply changes")
+            }
+            SignalRequest::Statistics => log_statistics(gateway),
         }
     }
 }

@@ -10,7 +10,7 @@ use adit_net::control::{ControlServer, serve};
 use adit_net::tun::Tun;
 use adit_program::exit::{Exit, Failure};
 use adit_program::service;
-use adit_program::signals::{Request, Signals};
+use adit_program::signals::{SignalRequest, Signals};
 use tokio::sync::watch;
 
 use super::lock::ClientLock;
@@ -122,8 +122,8 @@ async fn accompany(
             }
             signal = signals.next() => match signal {
                 // A closed terminal must not leave routes behind.
-                Request::Stop | Request::HangUp => handle.stop().await,
-                Request::Statistics => log_statistics(&handle).await,
+                SignalRequest::Stop | SignalRequest::HangUp => handle.stop().await,
+                SignalRequest::Statistics => log_statistics(&handle).await,
             },
             state = next_state(&mut snapshots) => {
                 service::status(state.label());

@@ -22,7 +22,7 @@ use crate::packet_source::Packets;
 use data::DataPath;
 
 pub use dial::Endpoint;
-pub use post::{Answer, post};
+pub use post::{PostReply, post};
 
 /// Events that may wait for their reader; the control task waits when it is full.
 const EVENT_QUEUE: usize = 16;

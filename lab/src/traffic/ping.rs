@@ -26,7 +26,7 @@ const PAYLOAD: [u8; 56] = [0x61; 56];
 
 /// What an echo request brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum PingOutcome {
     /// The target answered.
     Reply {
         /// Time from sending to receiving.
@@ -48,7 +48,7 @@ pub enum Answer {
     Silence,
 }
 
-impl Answer {
+impl PingOutcome {
     /// The round-trip time, where the target answered.
     pub fn rtt(&self) -> Option<Duration> {
         match self {
@@ -59,16 +59,16 @@ impl Answer {
 }
 
 /// Sends one echo request from `host` and waits at most `limit` for the answer.
-pub fn ping(host: &Host, target: IpAddr, limit: Duration) -> Result<Answer> {
+pub fn ping(host: &Host, target: IpAddr, limit: Duration) -> Result<PingOutcome> {
     ping_with_ttl(host, target, 64, limit)
 }
 
 /// Sends one echo request with a TTL (IPv6: hop limit) of its own.
-pub fn ping_with_ttl(host: &Host, target: IpAddr, ttl: u8, limit: Duration) -> Result<Answer> {
+pub fn ping_with_ttl(host: &Host, target: IpAddr, ttl: u8, limit: Duration) -> Result<PingOutcome> {
     host.run(move || exchange(target, ttl, limit)).with_context(|| format!("ping {target}"))
 }
 
-fn exchange(target: IpAddr, ttl: u8, limit: Duration) -> io::Result<Answer> {
+fn exchange(target: IpAddr, ttl: u8, limit: Duration) -> io::Result<PingOutcome> {
     static NUMBER: AtomicU16 = AtomicU16::new(1);
     let id = NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let (domain, protocol) = match target {
@@ -83,7 +83,7 @@ fn exchange(target: IpAddr, ttl: u8, limit: Duration) -> io::Result<Answer> {
     let start = Instant::now();
     if let Err(error) = socket.send_to(&request(target, id), &SocketAddr::new(target, 0).into()) {
         let no_way = matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable);
-        return if no_way { Ok(Answer::Silence) } else { Err(error) };
+        return if no_way { Ok(PingOutcome::Silence) } else { Err(error) };
     }
     let mut buffer = [0; 2048];
     while let Some(left) = limit.checked_sub(start.elapsed()) {
@@ -97,7 +97,7 @@ fn exchange(target: IpAddr, ttl: u8, limit: Duration) -> io::Result<Answer> {
             return Ok(answer);
         }
     }
-    Ok(Answer::Silence)
+    Ok(PingOutcome::Silence)
 }
 
 /// An echo request; the kernel computes the checksum of ICMPv6, which covers addresses.
@@ -115,7 +115,7 @@ fn request(target: IpAddr, id: [u8; 2]) -> Vec<u8> {
 }
 
 /// The answer to the request `id` that `packet` holds; `None` for everybody else's.
-fn answer(target: IpAddr, id: [u8; 2], packet: &[u8], rtt: Duration) -> Option<Answer> {
+fn answer(target: IpAddr, id: [u8; 2], packet: &[u8], rtt: Duration) -> Option<PingOutcome> {
     // A raw IPv4 socket gives the IP header too, a raw IPv6 one does not.
     let icmp = if target.is_ipv4() { after_ipv4_header(packet)? } else { packet };
     let (kind, code) = (*icmp.first()?, *icmp.get(1)?);
@@ -126,10 +126,12 @@ fn answer(target: IpAddr, id: [u8; 2], packet: &[u8], rtt: Duration) -> Option<A
         if target.is_ipv4() { after_ipv4_header(original) } else { original.get(40..) }
     };
     match (target.is_ipv4(), kind) {
-        (true, ECHO_REPLY_V4) | (false, ECHO_REPLY_V6) => mine(icmp).then_some(Answer::Reply { rtt }),
-        (true, TIME_EXCEEDED_V4) | (false, TIME_EXCEEDED_V6) => mine(quoted()?).then_some(Answer::TimeExceeded { rtt }),
+        (true, ECHO_REPLY_V4) | (false, ECHO_REPLY_V6) => mine(icmp).then_some(PingOutcome::Reply { rtt }),
+        (true, TIME_EXCEEDED_V4) | (false, TIME_EXCEEDED_V6) => {
+            mine(quoted()?).then_some(PingOutcome::TimeExceeded { rtt })
+        }
         (true, UNREACHABLE_V4) | (false, UNREACHABLE_V6 | PACKET_TOO_BIG_V6) => {
-            mine(quoted()?).then_some(Answer::Refused { kind, code })
+            mine(quoted()?).then_some(PingOutcome::Refused { kind, code })
         }
         _ => None,
     }
@@ -155,7 +157,7 @@ mod tests {
         let mut reply = vec![0x45; 20];
         reply.extend_from_slice(&[ECHO_REPLY_V4, 0, 0, 0, 1, 2, 0, 1]);
         let rtt = Duration::from_millis(3);
-        assert_eq!(answer(TARGET, [1, 2], &reply, rtt), Some(Answer::Reply { rtt }));
+        assert_eq!(answer(TARGET, [1, 2], &reply, rtt), Some(PingOutcome::Reply { rtt }));
         assert_eq!(answer(TARGET, [1, 3], &reply, rtt), None);
         assert_eq!(answer(TARGET, [1, 2], &reply[..3], rtt), None);
     }
@@ -167,7 +169,7 @@ mod tests {
         error.extend_from_slice(&[0x45; 20]);
         error.extend_from_slice(&[ECHO_REQUEST_V4, 0, 0, 0, 1, 2, 0, 1]);
         let rtt = Duration::from_millis(3);
-        assert_eq!(answer(TARGET, [1, 2], &error, rtt), Some(Answer::TimeExceeded { rtt }));
+        assert_eq!(answer(TARGET, [1, 2], &error, rtt), Some(PingOutcome::TimeExceeded { rtt }));
         assert_eq!(answer(TARGET, [9, 9], &error, rtt), None);
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use adit_lab::programs::Client;
-use adit_lab::traffic::{Answer, ping};
+use adit_lab::traffic::{PingOutcome, ping};
 use adit_testing::eventually;
 
 use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
@@ -31,7 +31,7 @@ fn clients_are_isolated_by_default() {
     for (from, to) in [(first, second), (second, first)] {
         for target in addresses(to) {
             let answer = ping(from.host(), target, Duration::from_millis(500)).unwrap();
-            assert!(matches!(answer, Answer::Silence | Answer::Refused { .. }), "{target}: {answer:?}");
+            assert!(matches!(answer, PingOutcome::Silence | PingOutcome::Refused { .. }), "{target}: {answer:?}");
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use adit_lab::traffic::{Answer, Capture, Direction, EchoReport, TcpServer, UdpEcho, echo, ping_with_ttl, transfer};
+use adit_lab::traffic::{
+    Capture, Direction, EchoReport, PingOutcome, TcpServer, UdpEcho, echo, ping_with_ttl, transfer,
+};
 use adit_lab::{INTERNET_V4, INTERNET_V6, OUTSIDE_V4, OUTSIDE_V6};
 use adit_testing::{PATIENCE, alone, eventually};
 
@@ -63,13 +65,13 @@ fn hop_limit_decreases_by_exactly_one_on_the_way_through_the_gateway() {
         [(IpAddr::V4(INTERNET_V4), IpAddr::V4(OUTSIDE_V4)), (IpAddr::V6(INTERNET_V6), IpAddr::V6(OUTSIDE_V6))]
     {
         reach(client, target);
-        assert!(matches!(ping_with_ttl(client, target, 42, PATIENCE).unwrap(), Answer::Reply { .. }));
+        assert!(matches!(ping_with_ttl(client, target, 42, PATIENCE).unwrap(), PingOutcome::Reply { .. }));
         let seen = capture.wait_for(PATIENCE, |packet| packet.source == source && packet.ttl == 41);
         assert!(seen.is_some(), "42 became {:?}", capture.packets(|packet| packet.source == source));
         assert!(capture.packets(|packet| packet.source == source && packet.ttl == 42).is_empty());
         let expired = ping_with_ttl(client, target, 1, Duration::from_secs(5)).unwrap();
-        assert!(matches!(expired, Answer::TimeExceeded { .. }), "{expired:?}");
-        assert!(matches!(ping_with_ttl(client, target, 2, PATIENCE).unwrap(), Answer::Reply { .. }));
+        assert!(matches!(expired, PingOutcome::TimeExceeded { .. }), "{expired:?}");
+        assert!(matches!(ping_with_ttl(client, target, 2, PATIENCE).unwrap(), PingOutcome::Reply { .. }));
     }
 }
 

@@ -22,7 +22,7 @@ use crate::http::StreamError;
 use crate::http::stream::TunnelStream;
 
 /// One end of a tunnel without I/O: takes the content of the stream, and has capsules to send and events to tell.
-pub trait Machine {
+pub trait TunnelMachine {
     /// What it tells its owner.
     type Event;
 
@@ -60,7 +60,7 @@ pub trait Machine {
     fn esp_capsule(event: Self::Event) -> Result<EspCapsule, Self::Event>;
 }
 
-impl Machine for Client {
+impl TunnelMachine for Client {
     type Event = ClientEvent;
 
     fn handle_data(&mut self, data: &[u8]) -> Result<(), Fault> {
@@ -96,7 +96,7 @@ impl Machine for Client {
     }
 }
 
-impl Machine for Server {
+impl TunnelMachine for Server {
     type Event = ServerEvent;
 
     fn handle_data(&mut self, data: &[u8]) -> Result<(), Fault> {
@@ -170,7 +170,7 @@ pub struct Following<M, S: Carried> {
     has_ended: bool,
 }
 
-impl<M: Machine, S: Carried> Following<M, S> {
+impl<M: TunnelMachine, S: Carried> Following<M, S> {
     /// Follows the tunnel on `stream`; `esp` is its ESP carrier, if one was negotiated.
     pub fn new(stream: TunnelStream, machine: M, esp: Option<EspControl<S>>) -> Self {
         Self { stream, machine, esp, unread_limit: None, unread_since: None, is_stirred: false, has_ended: false }

@@ -12,13 +12,13 @@ use tokio::net::UnixStream;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 
-use super::{Answer, CallError, Handler, MAX_BODY, Request, Response, call, serve};
+use super::{CallError, Handler, Handling, MAX_BODY, Request, Response, call, serve};
 
 /// Answers `/echo` with the request, `/both` when two such requests are there, `/slow` never.
 struct Echo(Barrier);
 
 impl Handler for Echo {
-    fn handle(&self, request: Request) -> Answer<'_> {
+    fn handle(&self, request: Request) -> Handling<'_> {
         Box::pin(async move {
             match request.path.as_str() {
                 "/echo" => Response::ok(json!([request.method, request.body, request.peer_uid])),

@@ -5,7 +5,7 @@
 use adit_program::task::{self, Task};
 use adit_proto::http::fault::Fault;
 use adit_proto::http::field::Field;
-use adit_proto::http::h3::connection::{Connection as Machine, UniAction};
+use adit_proto::http::h3::connection::{Connection, UniAction};
 use adit_proto::http::h3::error::{Code, Error};
 use adit_proto::http::h3::message::{MessageDecoder, MessageEvent, encode_data, encode_headers};
 use adit_proto::http::h3::settings::Settings;
@@ -33,7 +33,7 @@ impl H3Connection {
     /// Opens our control stream and starts reading the peer's.
     pub fn start(quic: quinn::Connection, role: Role) -> Self {
         let (publish, settings) = watch::channel(None);
-        let mut machine = Machine::new(role);
+        let mut machine = Connection::new(role);
         machine.set_datagrams_supported(quic.max_datagram_size().is_some());
         let driver = task::spawn(drive(quic.clone(), machine, publish));
         Self { quic, role, settings, _driver: driver }
@@ -89,7 +89,7 @@ pub fn close(quic: &quinn::Connection, code: Code, reason: &str) {
     quic.close(var_int(code.value()), reason.as_bytes());
 }
 
-async fn drive(quic: quinn::Connection, mut machine: Machine, publish: watch::Sender<Option<Settings>>) {
+async fn drive(quic: quinn::Connection, mut machine: Connection, publish: watch::Sender<Option<Settings>>) {
     let _control = match open_control(&quic, &machine).await {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "control stream could not be opened"),
@@ -117,7 +117,7 @@ async fn drive(quic: quinn::Connection, mut machine: Machine, publish: watch::Se
     }
 }
 
-async fn open_control(quic: &quinn::Connection, machine: &Machine) -> Result<SendStream, WriteError> {
+async fn open_control(quic: &quinn::Connection, machine: &Connection) -> Result<SendStream, WriteError> {
     let mut stream = quic.open_uni().await?;
     stream.write_all(&machine.control_stream()).await?;
     Ok(stream)
@@ -131,7 +131,7 @@ async fn read_some(mut stream: RecvStream) -> (RecvStream, Chunk) {
 }
 
 /// Feeds one read into the machine; `None` when the stream has ended.
-fn handle_chunk(machine: &mut Machine, stream: u64, chunk: Chunk) -> Result<Option<UniAction>, Error> {
+fn handle_chunk(machine: &mut Connection, stream: u64, chunk: Chunk) -> Result<Option<UniAction>, Error> {
     match chunk {
         Ok(Some(bytes)) => machine.handle_uni(stream, &bytes, false).map(Some),
         Ok(None) => machine.handle_uni(stream, &[], true).map(|_| None),
@@ -140,7 +140,7 @@ fn handle_chunk(machine: &mut Machine, stream: u64, chunk: Chunk) -> Result<Opti
     }
 }
 
-fn publish_settings(machine: &Machine, publish: &watch::Sender<Option<Settings>>) {
+fn publish_settings(machine: &Connection, publish: &watch::Sender<Option<Settings>>) {
     if let Some(settings) = machine.peer_settings() {
         publish.send_if_modified(|published| {
             let news = published.is_none();

@@ -1,6 +1,6 @@
 //! Answers the control socket of a running client: `GET /status` and `POST /down`.
 
-use adit_net::control::{Answer, Handler, Request, Response};
+use adit_net::control::{Handler, Handling, Request, Response};
 
 use crate::run::SessionHandle;
 
@@ -26,7 +26,7 @@ impl ControlHandler {
 }
 
 impl Handler for ControlHandler {
-    fn handle(&self, request: Request) -> Answer<'_> {
+    fn handle(&self, request: Request) -> Handling<'_> {
         Box::pin(async move {
             match (request.method.as_str(), request.path.as_str()) {
                 ("GET", "/status") => self.status().await,

@@ -18,7 +18,7 @@ use crate::protocols::authority;
 
 /// What the gateway answered.
 #[derive(Debug)]
-pub struct Answer {
+pub struct PostReply {
     /// HTTP status code.
     pub status: u16,
     /// The body, at most [`MAX_BODY`] bytes.
@@ -31,7 +31,12 @@ pub struct Answer {
 ///
 /// # Errors
 /// Why there is no answer; a refusal is one.
-pub async fn post(gateway: &Endpoint<'_>, path: &str, body: &[u8], timeout: Duration) -> Result<Answer, ConnectError> {
+pub async fn post(
+    gateway: &Endpoint<'_>,
+    path: &str,
+    body: &[u8],
+    timeout: Duration,
+) -> Result<PostReply, ConnectError> {
     let authority = authority(gateway.host, gateway.port);
     let exchange = async {
         let dialled = dial(gateway, timeout).await?;
@@ -40,7 +45,7 @@ pub async fn post(gateway: &Endpoint<'_>, path: &str, body: &[u8], timeout: Dura
         let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
         let answered = exchange(stream.into(), &authority, path, body).await;
         let (status, body) = answered.map_err(|error| stream_error(error, remote))?;
-        Ok(Answer { status, body, remote })
+        Ok(PostReply { status, body, remote })
     };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,

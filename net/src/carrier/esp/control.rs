@@ -34,11 +34,11 @@ const MAX_REPORTS: usize = 64;
 const REPORTS_AT_ONCE: usize = 32;
 
 /// The machine, with the workers' handle on an SA and their name for where a datagram leaves.
-type Machine = EspSession<Arc<Outbound<Cipher>>, Origin>;
+type Esp = EspSession<Arc<Outbound<Cipher>>, Origin>;
 
 /// The ESP carrier of one session, seen from one end. Dropping it ends the carrier.
 pub struct EspControl<S: Carried> {
-    machine: Machine,
+    machine: Esp,
     session: Arc<S>,
     plane: Arc<dyn DataPlane<S>>,
     /// The key exchange under way.
@@ -51,15 +51,15 @@ pub struct EspControl<S: Carried> {
 impl<S: Carried> EspControl<S> {
     /// The client's end: starts the first epoch at once and probes `gateway`, the address of the connection.
     pub fn client(setup: EspSetup<'_, S>, gateway: SocketAddr, now: Instant) -> Self {
-        Self::new(setup, now, |setup| Machine::client(setup, gateway, now))
+        Self::new(setup, now, |setup| Esp::client(setup, gateway, now))
     }
 
     /// The server's end: waits for the client.
     pub fn server(setup: EspSetup<'_, S>, now: Instant) -> Self {
-        Self::new(setup, now, |setup| Machine::server(setup, now))
+        Self::new(setup, now, |setup| Esp::server(setup, now))
     }
 
-    fn new(setup: EspSetup<'_, S>, now: Instant, machine: impl FnOnce(Setup<'_>) -> Machine) -> Self {
+    fn new(setup: EspSetup<'_, S>, now: Instant, machine: impl FnOnce(Setup<'_>) -> Esp) -> Self {
         let EspSetup { negotiated, secret, plane, session, policy, largest_packet } = setup;
         let machine = machine(Setup { negotiated, secret, policy, largest_packet, seed: random() });
         let (report_sender, reports) = mpsc::channel(MAX_REPORTS);

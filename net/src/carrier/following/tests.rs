@@ -50,7 +50,7 @@ const BREACH: &[u8] = b"breach";
 /// What a peer sends to break the rules of ESP.
 const ESP_BREACH: &[u8] = b"esp breach";
 
-impl Machine for Script {
+impl TunnelMachine for Script {
     type Event = Told;
 
     fn handle_data(&mut self, data: &[u8]) -> Result<(), Fault> {
