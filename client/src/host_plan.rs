@@ -1,8 +1,9 @@
 //! What a tunnel changes on its host: the TUN device's address, routes and rules, and the resolver.
 //!
 //! Routes live in a table of their own, which all packets look up before `main`, except those of Adit's own outer
-//! sockets, which bear [`MARK`]. The kernel's `local` table stays first. Nothing depends on the physical network's
-//! routes, so what a hostile DHCP server adds there changes nothing for destinations of the tunnel.
+//! sockets, which bear a mark (by default [`Mark::CLIENT`](adit_proto::mark::Mark::CLIENT)). The kernel's `local` table
+//! stays first. Nothing depends on the physical network's routes, so what a hostile DHCP server adds there changes
+//! nothing for destinations of the tunnel.
 //!
 //! A full tunnel claims both families. Behind its routes into the tunnel stands "unreachable" for everything: it
 //! catches the packets of a family the gateway does not carry, and all packets when the TUN device vanishes with its
@@ -15,6 +16,3 @@ mod plan;
 
 pub use hooks::{HostFault, HostHooks};
 pub use plan::{Claim, HostPlan, HostPlanError};
-
-/// Firewall mark (SO_MARK) of Adit's outer sockets, and the number of the first client's routing table.
-pub const MARK: u32 = 0xAD17;

@@ -7,6 +7,7 @@ use adit_net::tls;
 use adit_program::exit::{Exit, Failure};
 use adit_proto::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
 use adit_proto::invite::Invite;
+use adit_proto::mark::Mark;
 use data_encoding::BASE64URL_NOPAD;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
@@ -122,6 +123,7 @@ fn assemble(
         },
         esp: EspTable::default(),
         workers: WorkersTable::default(),
+        mark: Mark::default(),
     }
 }
 

@@ -200,7 +200,7 @@ mod tests {
             assert!(without.esp().is_none() && without.plane().claim_spi().is_some());
             drop(without);
             let settings = PacketPathSettings { esp: Some(EspSettings::default()), ..PacketPathSettings::default() };
-            let with = path(PacketPathSettings { mark: Some(crate::host_plan::MARK), ..settings });
+            let with = path(PacketPathSettings { mark: Some(adit_proto::mark::Mark::CLIENT.value), ..settings });
             assert_eq!(with.esp(), Some(&EspSettings::default()));
             assert_eq!(with.link(), "adit0");
         });

@@ -32,6 +32,7 @@ mod written;
 use std::fmt;
 use std::net::SocketAddr;
 
+use adit_proto::mark::Mark;
 use zeroize::Zeroizing;
 
 use crate::protocols::{Credentials, GatewayAccess, authority};
@@ -85,6 +86,8 @@ pub struct Profile {
     pub esp: EspTable,
     /// The packet path.
     pub workers: WorkersTable,
+    /// What tells the client's own datagrams from all other packets of this host.
+    pub mark: Mark,
 }
 
 impl Profile {

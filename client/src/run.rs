@@ -63,8 +63,8 @@ pub struct SessionConfig {
     pub host: Option<Box<dyn HostHooks>>,
     /// How long the first connection may take to come about; `None` tries for ever.
     pub patience: Option<Duration>,
-    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use [`crate::host_plan::MARK`] with
-    /// [`ManagedHost`](crate::host_plan::managed::ManagedHost).
+    /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use the value of the mark that
+    /// [`ManagedHost`](crate::host_plan::managed::ManagedHost) knows.
     pub mark: Option<u32>,
     /// Where renewed certificates and working addresses are saved; `None` keeps them in memory.
     pub store: Option<ProfileStore>,

@@ -7,11 +7,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-use adit_client::host_plan::MARK;
-use adit_client::host_plan::managed::{HostSetupError, ManagedHost, Slot, open_tun};
+use adit_client::host_plan::managed::{FIRST_TABLE, HostSetupError, ManagedHost, Slot, open_tun};
 use adit_client::protocols::NetworkSettings;
 use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;
+use adit_proto::mark::Mark;
 use adit_proto::range::RouteRange;
 use adit_testing::namespace::in_namespace_async;
 use ipnet::IpNet;
@@ -96,11 +96,11 @@ fn full_tunnel_stays_closed_when_its_device_is_deleted() {
         host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"])).await.unwrap();
         world.iter().for_each(|to| look_up(to, None).unwrap());
         drop(tun);
-        assert_eq!(table(MARK).await, (vec![], everything()));
+        assert_eq!(table(FIRST_TABLE).await, (vec![], everything()));
         for to in world {
             let kind = look_up(to, None).unwrap_err().kind();
             assert_eq!(kind, io::ErrorKind::HostUnreachable, "{to} leaves the host beside the tunnel");
-            look_up(to, Some(MARK)).unwrap();
+            look_up(to, Some(Mark::CLIENT.value)).unwrap();
         }
         host.undo().await.unwrap();
         world.iter().for_each(|to| look_up(to, None).unwrap());
@@ -129,7 +129,7 @@ fn failed_resolver_leaves_nothing_unknown_and_is_set_the_next_time() {
         std::fs::remove_dir(&resolv_conf).unwrap();
         std::fs::write(&resolv_conf, "nameserver 192.0.2.53\n").unwrap();
         host.apply(&with_dns(&["10.0.0.0/8"])).await.unwrap();
-        assert_eq!(table(MARK).await.0, ["10.0.0.0/8"], "a claim of the failed plan was forgotten");
+        assert_eq!(table(FIRST_TABLE).await.0, ["10.0.0.0/8"], "a claim of the failed plan was forgotten");
         assert!(std::fs::read_to_string(&resolv_conf).unwrap().contains("10.64.3.1"));
 
         // A change that fails takes the resolver away; the same settings must bring it back.
@@ -155,11 +155,11 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
         assert_eq!(tun.name(), "adit0");
         host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
 
-        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], everything()));
+        assert_eq!(table(FIRST_TABLE).await, (vec!["0.0.0.0/0".to_owned()], everything()));
         assert_eq!(arp_ignore(), "1", "neighbours can ask for the tunnel's address");
         let rules_now = rules().await;
         assert_eq!(rules_now.len(), 2);
-        assert!(rules_now.iter().all(|rule| rule.unless_mark == MARK && rule.table == MARK && rule.priority < 32766));
+        assert!(rules_now.iter().all(|rule| rule.unless == Mark::CLIENT && rule.table == FIRST_TABLE));
         let own = Netlink::open().unwrap().addresses("adit0").await.unwrap();
         assert!(own.contains(&"10.64.3.2/32".parse().unwrap()), "{own:?}");
 
@@ -169,7 +169,7 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/adit0/mtu").unwrap().trim(), "1390");
 
         host.undo().await.unwrap();
-        assert_eq!((table(MARK).await, rules().await), ((vec![], vec![]), vec![]));
+        assert_eq!((table(FIRST_TABLE).await, rules().await), ((vec![], vec![]), vec![]));
         assert_eq!(arp_ignore(), "0");
         assert!(
             !run.path().join("journal").exists() || std::fs::metadata(run.path().join("journal")).unwrap().len() == 0
@@ -198,11 +198,11 @@ fn changed_settings_are_applied_by_their_difference() {
         let run = tempfile::tempdir().unwrap();
         let (_tun, mut host) = managed(run.path(), "journal").await;
         host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["10.0.0.0/8", "fd00::/8"])).await.unwrap();
-        assert_eq!(table(MARK).await.0, ["10.0.0.0/8", "fd00::/8"]);
+        assert_eq!(table(FIRST_TABLE).await.0, ["10.0.0.0/8", "fd00::/8"]);
         let split = rules().await;
 
         host.apply(&settings(&["10.64.3.9/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"])).await.unwrap();
-        assert_eq!(table(MARK).await.0, ["0.0.0.0/0", "::/0"]);
+        assert_eq!(table(FIRST_TABLE).await.0, ["0.0.0.0/0", "::/0"]);
         let own = Netlink::open().unwrap().addresses("adit0").await.unwrap();
         assert!(own.contains(&"10.64.3.9/32".parse().unwrap()) && !own.contains(&"10.64.3.2/32".parse().unwrap()));
         let full = rules().await;
@@ -211,7 +211,7 @@ fn changed_settings_are_applied_by_their_difference() {
 
         // The gateway takes IPv6 away: its default must turn from the tunnel to nowhere, never to the open.
         host.apply(&settings(&["10.64.3.9/32"], &["0.0.0.0/0", "::/0"])).await.unwrap();
-        assert_eq!(table(MARK).await, (vec!["0.0.0.0/0".to_owned()], everything()));
+        assert_eq!(table(FIRST_TABLE).await, (vec!["0.0.0.0/0".to_owned()], everything()));
         host.undo().await.unwrap();
         assert!(rules().await.is_empty());
     });
@@ -228,10 +228,10 @@ fn second_client_gets_its_own_table_but_no_second_full_tunnel() {
         let refused = second.apply(&settings(&["10.65.3.2/32"], &["0.0.0.0/0"])).await.unwrap_err();
         assert!(matches!(refused, HostSetupError::SecondFullTunnel));
         second.apply(&settings(&["10.65.3.2/32"], &["10.0.0.0/8"])).await.unwrap();
-        assert_eq!(table(MARK + 1).await.0, ["10.0.0.0/8"]);
+        assert_eq!(table(FIRST_TABLE + 1).await.0, ["10.0.0.0/8"]);
 
         first.undo().await.unwrap();
-        assert_eq!(table(MARK + 1).await.0, ["10.0.0.0/8"], "one client's end undid the other's changes");
+        assert_eq!(table(FIRST_TABLE + 1).await.0, ["10.0.0.0/8"], "one client's end undid the other's changes");
         second.apply(&settings(&["10.65.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
         second.undo().await.unwrap();
         assert!(rules().await.is_empty());
@@ -245,10 +245,10 @@ fn crash_is_undone_by_the_next_start() {
         let (tun, mut host) = managed(run.path(), "journal").await;
         host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
         drop((tun, host));
-        assert_eq!(table(MARK).await.1, everything(), "dropping must not undo: it stands for a crash");
+        assert_eq!(table(FIRST_TABLE).await.1, everything(), "dropping must not undo: it stands for a crash");
         let changes = HostChanges::open(&run.path().join("journal")).await.unwrap();
         assert!(changes.recovered().undone > 0);
-        assert_eq!((table(MARK).await, rules().await), ((vec![], vec![]), vec![]));
+        assert_eq!((table(FIRST_TABLE).await, rules().await), ((vec![], vec![]), vec![]));
     });
 }
 

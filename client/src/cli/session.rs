@@ -14,7 +14,6 @@ use adit_program::signals::{SignalRequest, Signals};
 use tokio::sync::watch;
 
 use super::lock::ClientLock;
-use crate::host_plan::MARK;
 use crate::host_plan::managed::{ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
@@ -66,14 +65,16 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
         }
     };
     // The session changes the host as the gateway says, and undoes it at its end.
-    let host =
-        ManagedHost::new(changes, path.link(), slot, &directories.run).with_gso_max_segs(profile.workers.gso_max_segs);
+    let mark = profile.mark;
+    let host = ManagedHost::new(changes, path.link(), slot, &directories.run)
+        .with_gso_max_segs(profile.workers.gso_max_segs)
+        .with_mark(mark);
     let session = ClientSession::start(SessionConfig {
         profile,
         packets: Packets::Device(Arc::new(path)),
         host: Some(Box::new(host)),
         patience,
-        mark: Some(MARK),
+        mark: Some(mark.value),
         store: Some(ProfileStore::new(&directories.clients)),
     });
     let _control = serve_control(&directories.socket(&name), session.handle());
@@ -86,7 +87,7 @@ fn start_packet_path(device: Tun, profile: &Profile, esp: bool) -> Result<Packet
         mtu: profile.esp.mtu,
         worker: profile.workers.settings,
         udp_offload: profile.workers.udp_offload,
-        mark: Some(MARK),
+        mark: Some(profile.mark.value),
     };
     PacketPath::start(device, settings)
         .map_err(|error| Failure::new(Exit::Other, "start the packet path", error.to_string(), ""))

@@ -12,16 +12,16 @@ use adit_net::tun::LARGEST_PACKET;
 use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
 use adit_program::file_lock::FileLock;
+use adit_proto::mark::Mark;
 use adit_proto::packet::IPV6_MIN_MTU;
 
-use super::MARK;
 use super::hooks::{HostFault, HostHooks};
 use super::plan::{Claim, HostPlan};
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
 
 pub use error::{HostSetupError, journal_failure};
-pub use slot::{Slot, open_tun};
+pub use slot::{FIRST_TABLE, Slot, open_tun};
 
 /// Metric of routes into the tunnel.
 const TUNNEL_METRIC: u32 = 100;
@@ -42,6 +42,7 @@ pub struct ManagedHost {
     link: String,
     slot: Slot,
     run: PathBuf,
+    mark: Mark,
     prepared: bool,
     /// What is in force; `None` while the host stands between two plans. What is on it then, the changes know.
     plan: Option<HostPlan>,
@@ -60,6 +61,7 @@ impl ManagedHost {
             link: link.to_owned(),
             slot,
             run: run.to_owned(),
+            mark: Mark::CLIENT,
             prepared: false,
             plan: None,
             mtu: IPV6_MIN_MTU,
@@ -72,6 +74,13 @@ impl ManagedHost {
     #[must_use]
     pub fn with_gso_max_segs(mut self, segments: u32) -> Self {
         self.gso_max_segs = Some(segments);
+        self
+    }
+
+    /// Takes another mark than [`Mark::CLIENT`] for that of the outer sockets.
+    #[must_use]
+    pub fn with_mark(mut self, mark: Mark) -> Self {
+        self.mark = mark;
         self
     }
 
@@ -183,7 +192,7 @@ impl ManagedHost {
         for claim in plan.claims.iter().rev() {
             self.changes.add_route(&self.route(claim)).await?;
         }
-        for rule in rules(plan, &self.slot) {
+        for rule in rules(plan, &self.slot, self.mark) {
             self.changes.add_rule(&rule).await?;
         }
         Ok(())
@@ -191,7 +200,7 @@ impl ManagedHost {
 
     /// Removes all that the plan does not want, whatever earlier plan it is of.
     async fn remove_others(&mut self, plan: &HostPlan) -> Result<(), HostError> {
-        let rules = rules(plan, &self.slot);
+        let rules = rules(plan, &self.slot, self.mark);
         for rule in self.changes.rules().iter().filter(|rule| !rules.contains(rule)) {
             self.changes.remove_rule(rule).await?;
         }
@@ -242,9 +251,9 @@ impl HostHooks for ManagedHost {
 }
 
 /// The rules that make packets look up the tunnel's table: one for each family in which it claims something.
-fn rules(plan: &HostPlan, slot: &Slot) -> Vec<Rule> {
-    let rule =
-        |family| Rule { family, unless_mark: MARK, table: slot.table(), priority: slot.priority(plan.full_tunnel) };
+fn rules(plan: &HostPlan, slot: &Slot, mark: Mark) -> Vec<Rule> {
+    let priority = slot.priority(plan.full_tunnel);
+    let rule = |family| Rule { family, unless: mark, table: slot.table(), priority };
     let families = [(Family::V4, false), (Family::V6, true)];
     families.into_iter().filter(|(_, ipv6)| plan.claims_family(*ipv6)).map(|(family, _)| rule(family)).collect()
 }
@@ -292,12 +301,11 @@ mod tests {
     fn rules_exist_for_claimed_families_only_and_spare_marked_packets() {
         let run = tempfile::tempdir().unwrap();
         let slot = Slot::for_test(run.path());
-        let split = rules(&plan(&["10.0.0.0/8"]), &slot);
+        let split = rules(&plan(&["10.0.0.0/8"]), &slot, Mark::CLIENT);
         assert_eq!(split.len(), 1);
-        assert!(
-            split.iter().all(|rule| rule.family == Family::V4 && rule.unless_mark == 0xAD17 && rule.table == 44311)
-        );
-        let full = rules(&plan(&["0.0.0.0/0"]), &slot);
+        let rule = split[0];
+        assert_eq!((rule.family, rule.unless, rule.table), (Family::V4, Mark::CLIENT, 44311));
+        let full = rules(&plan(&["0.0.0.0/0"]), &slot, Mark::CLIENT);
         assert_eq!(full.iter().map(|rule| rule.family).collect::<Vec<_>>(), [Family::V4, Family::V6]);
         assert!(full[0].priority > split[0].priority && full[0].priority < 32766);
     }

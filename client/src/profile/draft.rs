@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use adit_program::configuration::{Fault, Finding, Origin, Overrides};
 use adit_program::toml_error::TomlFault;
+use adit_proto::mark::Mark;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
@@ -25,6 +26,7 @@ pub(super) struct Draft {
     pub(super) token: Option<Zeroizing<String>>,
     pub(super) esp: EspTable,
     pub(super) workers: WorkersTable,
+    pub(super) mark: Mark,
 }
 
 /// Reads and checks a profile file's text.
@@ -82,6 +84,7 @@ impl Draft {
             identity,
             esp: self.esp,
             workers: self.workers,
+            mark: self.mark,
         })
     }
 }
@@ -155,5 +158,6 @@ mod tests {
         let mut draft = Draft::default();
         KEYS.read("", &Overrides::default(), &mut draft).unwrap();
         assert_eq!((draft.esp, draft.workers), (EspTable::default(), WorkersTable::default()));
+        assert_eq!(draft.mark, Mark::CLIENT);
     }
 }

@@ -93,6 +93,15 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             read: |given, draft| put(&mut draft.token, value::secret(given).map(Some)),
         },
         Key {
+            name: "mark",
+            kind: Kind::Text,
+            absent: Absent::Default(r#""0x16/0x10fe""#),
+            example: r#""0x200/0x200""#,
+            meaning: "Firewall mark of the client's own datagrams, and the bits of it that count. Another one is needed only where a firewall or routing rule of this host means something else by these bits.",
+            applies: Applies::Restart,
+            read: |given, draft| put(&mut draft.mark, value::mark(given)),
+        },
+        Key {
             name: "esp.enabled",
             kind: Kind::Boolean,
             absent: Absent::Default("true"),

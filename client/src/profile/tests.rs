@@ -19,6 +19,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         identity: Identity::Certificate { chain_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) },
         esp: EspTable::default(),
         workers: WorkersTable::default(),
+        mark: Mark::default(),
     }
 }
 
@@ -103,6 +104,16 @@ fn tables_survive_encode_and_parse() {
     let again = Profile::parse(name(), &read.encode().unwrap()).unwrap();
     assert_eq!((again.esp, again.workers), (read.esp, read.workers));
     assert!(with("[esp]\nenabled = false\n").unwrap().esp.settings().is_none());
+}
+
+#[test]
+fn mark_is_written_only_where_it_is_another() {
+    assert!(!profile("home").encode().unwrap().contains("mark"));
+    let read = with("mark = \"0x200/0x300\"\n").unwrap();
+    assert_eq!(read.mark, Mark { value: 0x200, mask: 0x300 });
+    assert_eq!(Profile::parse(name(), &read.encode().unwrap()).unwrap().mark, read.mark);
+    let error = with("mark = \"0x10/0x1\"\n").unwrap_err().to_string();
+    assert!(error.contains("bits outside its mask"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use adit_program::configuration::{Complaint, Given, Kind};
 use adit_program::toml_error::TomlFault;
 use adit_proto::esp::suite::Suite;
+use adit_proto::mark::Mark;
 use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 use zeroize::Zeroizing;
@@ -37,6 +38,12 @@ pub(super) fn duration(given: &Given<'_>) -> Result<Duration, Complaint> {
         .map_err(|error| Complaint::malformed(format!("`{text}` is no duration: {error}"), ""))?;
     let (least, most) = given.kind().durations().expect("the row says which lengths of time the key takes");
     if (least..=most).contains(&duration) { Ok(duration) } else { Err(out_of_bounds(given)) }
+}
+
+/// A firewall mark.
+pub(super) fn mark(given: &Given<'_>) -> Result<Mark, Complaint> {
+    let text = plain::<String>(given)?;
+    text.parse().map_err(|error| Complaint::malformed(format!("`{text}` is no mark: {error}"), ""))
 }
 
 /// Cipher suites, at least one.

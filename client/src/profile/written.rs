@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
+use adit_proto::mark::Mark;
 use serde::Serialize;
 
 use super::{EspTable, Identity, Profile, WorkersTable};
@@ -23,6 +24,8 @@ pub(super) struct Written<'a> {
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     esp: Option<WrittenEsp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,7 @@ impl<'a> Written<'a> {
             certificate,
             key,
             token,
+            mark: (profile.mark != Mark::default()).then(|| profile.mark.to_string()),
             esp: (profile.esp != EspTable::default()).then(|| WrittenEsp::of(&profile.esp)),
             workers: (profile.workers != WorkersTable::default()).then(|| WrittenWorkers::of(&profile.workers)),
         }

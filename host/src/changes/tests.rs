@@ -95,7 +95,7 @@ async fn change_everything(changes: &mut HostChanges) {
     let target = RouteTarget::Link("lo".into());
     changes.add_route(&Route { target, ..unreachable_route("0.0.0.0/0") }).await.unwrap();
     for family in [Family::V4, Family::V6] {
-        changes.add_rule(&Rule { family, unless_mark: 7, table: 51_820, priority: 5000 }).await.unwrap();
+        changes.add_rule(&Rule { family, unless: "7".parse().unwrap(), table: 51_820, priority: 5000 }).await.unwrap();
     }
     changes.load_firewall(&firewall_rules()).await.unwrap();
     changes.set_dns("lo", &dns()).await.unwrap();

@@ -1,5 +1,6 @@
 //! Policy rules.
 
+use adit_proto::mark::Mark;
 use futures::TryStreamExt;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
@@ -9,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::{Family, Netlink, refused};
 use crate::error::HostError;
 
-/// A policy rule: packets *without* a firewall mark look up a table (`not fwmark M lookup T pref P`).
+/// A policy rule: packets *without* a firewall mark look up a table (`not fwmark V/M lookup T pref P`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// The address family the rule is for.
     pub family: Family,
     /// Packets with this mark pass the rule by.
-    pub unless_mark: u32,
+    #[serde(flatten)]
+    pub unless: Mark,
     /// The table to look up.
     pub table: u32,
     /// Place among the rules, lower first; `main` is at 32766.
@@ -78,7 +80,8 @@ fn message(rule: &Rule) -> RuleMessage {
     message.attributes = vec![
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(rule.priority),
-        RuleAttribute::FwMark(rule.unless_mark),
+        RuleAttribute::FwMark(rule.unless.value),
+        RuleAttribute::FwMask(rule.unless.mask),
     ];
     message
 }
@@ -89,9 +92,11 @@ fn rule_of(message: &RuleMessage, family: Family) -> Option<Rule> {
     }
     let find = |read: fn(&RuleAttribute) -> Option<u32>| message.attributes.iter().find_map(read);
     let table = find(|attribute| if let RuleAttribute::Table(table) = attribute { Some(*table) } else { None });
+    let value = find(|attribute| if let RuleAttribute::FwMark(mark) = attribute { Some(*mark) } else { None })?;
+    let mask = find(|attribute| if let RuleAttribute::FwMask(mask) = attribute { Some(*mask) } else { None })?;
     Some(Rule {
         family,
-        unless_mark: find(|attribute| if let RuleAttribute::FwMark(mark) = attribute { Some(*mark) } else { None })?,
+        unless: Mark { value, mask },
         table: table.unwrap_or_else(|| u32::from(message.header.table)),
         priority: find(|attribute| if let RuleAttribute::Priority(place) = attribute { Some(*place) } else { None })?,
     })
@@ -103,11 +108,19 @@ mod tests {
     use adit_testing::namespace::in_namespace_async;
 
     #[test]
+    fn rule_of_an_older_journal_is_read() {
+        let older = r#"{"family":"v4","unless_mark":44311,"table":44311,"priority":5300}"#;
+        let rule: Rule = serde_json::from_str(older).unwrap();
+        assert_eq!((rule.unless, rule.priority), ("44311".parse().unwrap(), 5300));
+        assert_eq!(serde_json::from_str::<Rule>(&serde_json::to_string(&rule).unwrap()).unwrap(), rule);
+    }
+
+    #[test]
     fn rules_of_both_families_come_and_go() {
         in_namespace_async(|| async {
             let netlink = Netlink::open().unwrap();
             for family in [Family::V4, Family::V6] {
-                let rule = Rule { family, unless_mark: 0xad17, table: 51_820, priority: 5_000 };
+                let rule = Rule { family, unless: Mark::CLIENT, table: 51_820, priority: 5_000 };
                 netlink.add_rule(&rule).await.unwrap();
                 assert_eq!(netlink.rules(family).await.unwrap(), [rule]);
                 assert!(netlink.add_rule(&rule).await.is_err());

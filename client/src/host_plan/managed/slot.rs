@@ -12,9 +12,10 @@ use adit_program::guarded_file::GuardError;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use crate::host_plan::MARK;
 use crate::profile::guard_failure;
 
+/// Routing table of the first client.
+pub const FIRST_TABLE: u32 = 44_311;
 /// Number of clients that can run in one network namespace.
 const SLOTS: u32 = 64;
 /// Priority of the first split tunnel's rules. They stand before those of a full tunnel, which would leave them
@@ -40,7 +41,7 @@ impl Slot {
 
     /// Routing table of this client.
     pub fn table(&self) -> u32 {
-        MARK + self.number
+        FIRST_TABLE + self.number
     }
 
     /// Priority of this client's rules.
