@@ -169,12 +169,40 @@ install_all() {
     for licence in LICENSE-MIT LICENSE-APACHE; do
         put 644 "$repository/$licence" "$prefix/share/doc/adit/$licence"
     done
+    put_neighbours
     if live; then
         [ "$server" = no ] || systemd-sysusers adit.conf
         [ "$server" = no ] || systemd-tmpfiles --create adit.conf
         systemctl daemon-reload
+        tell_neighbours
     fi
     next_steps
+}
+
+# Other programs that configure networks, and what tells them to leave Adit's devices, rules and routes alone:
+# SOURCE TARGET, one a line. They go to directories that need not exist, and are read when such a program starts.
+neighbours() {
+    say networkd/10-adit.network /usr/lib/systemd/network/10-adit.network
+    say networkd/adit.conf /usr/lib/systemd/networkd.conf.d/adit.conf
+    say NetworkManager/10-adit.conf /usr/lib/NetworkManager/conf.d/10-adit.conf
+}
+
+put_neighbours() {
+    neighbours | while read -r source target; do
+        put 644 "$deploy/$source" "$target"
+    done
+}
+
+# Has those programs read what was installed or removed, if they run. Neither takes a link down for that.
+tell_neighbours() {
+    ! running systemd-networkd.service || systemctl restart systemd-networkd.service || say "  restart systemd-networkd yourself"
+    ! running NetworkManager.service || systemctl reload NetworkManager.service || say "  reload NetworkManager yourself"
+}
+
+drop_neighbours() {
+    neighbours | while read -r _ target; do
+        drop "$target"
+    done
 }
 
 running() { live && systemctl --quiet is-active "$1"; }
@@ -290,17 +318,20 @@ remove_all() {
     if [ ! -e "$root$prefix/bin/adit-server" ] && [ ! -e "$root$prefix/bin/adit-client" ]; then
         drop "$prefix/share/doc/adit/LICENSE-MIT"
         drop "$prefix/share/doc/adit/LICENSE-APACHE"
+        drop_neighbours
     fi
     [ "$purge" = no ] || purge_all
     prune "$prefix/share/doc/adit"
     prune /etc/adit
     if ! live; then
-        for directory in "$prefix/bin" /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /var/lib; do
+        for directory in "$prefix/bin" /etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /var/lib \
+            /usr/lib/systemd/network /usr/lib/systemd/networkd.conf.d /usr/lib/NetworkManager/conf.d; do
             prune "$directory"
         done
         return 0
     fi
     systemctl daemon-reload
+    tell_neighbours
 }
 
 # wipe PATH: deletes a directory with all it holds.

@@ -58,6 +58,8 @@ make_programs() {
 
 SERVER_FILES=(etc/systemd/system/adit-server.service etc/sysusers.d/adit.conf etc/tmpfiles.d/adit.conf)
 CLIENT_FILES=(etc/systemd/system/adit-client@.service)
+# What tells other programs to leave ours alone comes with either part.
+NEIGHBOUR_FILES=(usr/lib/systemd/network/10-adit.network usr/lib/systemd/networkd.conf.d/adit.conf usr/lib/NetworkManager/conf.d/10-adit.conf)
 
 prefixed() {
     local prefix=$1 name
@@ -73,13 +75,13 @@ install_and_check() {
     grep -q 'adit-server init' "$scratch/said" || fail "the next command is not named"
     local shared
     mapfile -t shared < <(prefixed usr/local bin/adit-server bin/adit-client share/doc/adit/{server.toml,LICENSE-MIT,LICENSE-APACHE})
-    expect_files "${SERVER_FILES[@]}" "${CLIENT_FILES[@]}" "${shared[@]}"
+    expect_files "${SERVER_FILES[@]}" "${CLIENT_FILES[@]}" "${NEIGHBOUR_FILES[@]}" "${shared[@]}"
     local file
     for file in bin/adit-server bin/adit-client; do
         expect_mode 755 "usr/local/$file"
         cmp "$programs/${file##*/}" "$root/usr/local/$file"
     done
-    for file in "${SERVER_FILES[@]}" "${CLIENT_FILES[@]}" usr/local/share/doc/adit/server.toml; do
+    for file in "${SERVER_FILES[@]}" "${CLIENT_FILES[@]}" "${NEIGHBOUR_FILES[@]}" usr/local/share/doc/adit/server.toml; do
         expect_mode 644 "$file"
     done
     for file in systemd/system/adit-server.service systemd/system/adit-client@.service sysusers.d/adit.conf tmpfiles.d/adit.conf; do
@@ -152,12 +154,12 @@ remove_and_check() {
 parts_and_prefix() {
     echo "One part, another prefix"
     "$here/install.sh" --root "$root" --from "$programs" --client --prefix /opt/adit >/dev/null
-    expect_files "${CLIENT_FILES[@]}" opt/adit/bin/adit-client opt/adit/share/doc/adit/LICENSE-{MIT,APACHE}
+    expect_files "${CLIENT_FILES[@]}" "${NEIGHBOUR_FILES[@]}" opt/adit/bin/adit-client opt/adit/share/doc/adit/LICENSE-{MIT,APACHE}
     grep -q '^ExecStart=/opt/adit/bin/adit-client ' "$root/${CLIENT_FILES[0]}" || fail "the unit does not follow the prefix"
     ! grep -q /usr/local "$root/${CLIENT_FILES[0]}" || fail "the unit still names /usr/local"
     "$here/install.sh" --root "$root" --from "$programs" --server --prefix /opt/adit >/dev/null
     "$here/install.sh" --root "$root" --remove --client --prefix /opt/adit >/dev/null
-    expect_files "${SERVER_FILES[@]}" opt/adit/bin/adit-server opt/adit/share/doc/adit/{server.toml,LICENSE-MIT,LICENSE-APACHE}
+    expect_files "${SERVER_FILES[@]}" "${NEIGHBOUR_FILES[@]}" opt/adit/bin/adit-server opt/adit/share/doc/adit/{server.toml,LICENSE-MIT,LICENSE-APACHE}
     "$here/install.sh" --root "$root" --remove --prefix /opt/adit >/dev/null
     [[ ! -e $root || -z $(ls -A "$root") ]] || fail "left behind: $(find "$root")"
 }
