@@ -4,6 +4,7 @@ use adit_proto::mark::Mark;
 use futures::TryStreamExt;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,9 @@ use super::{Family, Netlink, refused};
 use crate::error::HostError;
 
 /// A policy rule: packets *without* a firewall mark look up a table (`not fwmark V/M lookup T pref P`).
+///
+/// It bears the protocol `kernel`: systemd-networkd removes all rules but its own and the kernel's whenever it
+/// configures a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// The address family the rule is for.
@@ -78,6 +82,7 @@ fn message(rule: &Rule) -> RuleMessage {
     message.header.action = RuleAction::ToTable;
     message.header.flags = RuleFlags::Invert;
     message.attributes = vec![
+        RuleAttribute::Protocol(RouteProtocol::Kernel),
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(rule.priority),
         RuleAttribute::FwMark(rule.unless.value),
@@ -87,7 +92,12 @@ fn message(rule: &Rule) -> RuleMessage {
 }
 
 fn rule_of(message: &RuleMessage, family: Family) -> Option<Rule> {
-    if !message.header.flags.contains(RuleFlags::Invert) || message.header.action != RuleAction::ToTable {
+    let header = &message.header;
+    let narrower = header.dst_len != 0 || header.src_len != 0 || header.tos != 0;
+    if narrower || !header.flags.contains(RuleFlags::Invert) || header.action != RuleAction::ToTable {
+        return None;
+    }
+    if message.attributes.iter().any(says_more_than_a_rule) {
         return None;
     }
     let find = |read: fn(&RuleAttribute) -> Option<u32>| message.attributes.iter().find_map(read);
@@ -102,10 +112,25 @@ fn rule_of(message: &RuleMessage, family: Family) -> Option<Rule> {
     })
 }
 
+/// Whether a [`Rule`] cannot express an attribute: the rule then applies to other packets than it seems.
+fn says_more_than_a_rule(attribute: &RuleAttribute) -> bool {
+    // The kernel lists the suppressors of every rule; all ones switch them off.
+    !matches!(
+        attribute,
+        RuleAttribute::Table(_)
+            | RuleAttribute::Priority(_)
+            | RuleAttribute::FwMark(_)
+            | RuleAttribute::FwMask(_)
+            | RuleAttribute::Protocol(_)
+            | RuleAttribute::SuppressPrefixLen(u32::MAX)
+            | RuleAttribute::SuppressIfGroup(u32::MAX)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_testing::namespace::in_namespace_async;
+    use adit_testing::namespace::{in_namespace_async, ip};
 
     #[test]
     fn rule_of_an_older_journal_is_read() {
@@ -127,6 +152,32 @@ mod tests {
                 netlink.remove_rule(&rule).await.unwrap();
                 assert_eq!(netlink.rules(family).await.unwrap(), []);
             }
+        });
+    }
+
+    #[test]
+    fn a_rule_for_fewer_packets_is_another_rule() {
+        in_namespace_async(|| async {
+            let netlink = Netlink::open().unwrap();
+            let rules = "rule add not fwmark 0xad17 lookup 51820 pref";
+            for narrower in ["5001 from 10.0.0.0/8", "5002 iif lo", "5003 uidrange 7-7", "5004 suppress_prefixlength 0"]
+            {
+                ip(&format!("{rules} {narrower}"));
+            }
+            assert_eq!(netlink.rules(Family::V4).await.unwrap(), []);
+            ip(&format!("{rules} 5005"));
+            assert_eq!(netlink.rules(Family::V4).await.unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn the_same_rule_of_somebody_else_is_not_removed() {
+        in_namespace_async(|| async {
+            let netlink = Netlink::open().unwrap();
+            ip("rule add not fwmark 0xad17 lookup 51820 pref 5000 protocol static");
+            let rule = Rule { family: Family::V4, unless: "0xad17".parse().unwrap(), table: 51_820, priority: 5_000 };
+            assert_eq!(netlink.remove_rule(&rule).await.unwrap_err().errno(), Some(libc::ENOENT));
+            assert_eq!(netlink.rules(Family::V4).await.unwrap(), [rule]);
         });
     }
 }
