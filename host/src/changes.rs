@@ -3,6 +3,7 @@
 mod forwarding;
 mod undo;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use adit_program::guarded_file::Guard;
@@ -12,9 +13,10 @@ use ipnet::IpNet;
 use crate::dns::{self, Resolved, SavedFile, SystemBus};
 use crate::error::HostError;
 use crate::firewall::{self, GatewayRules};
+use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink};
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
-use crate::sysctl;
+use crate::{guard, sysctl};
 
 /// Where the host's resolver is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,16 +74,22 @@ pub async fn recover_same_namespace(journal: &Path) -> Result<Recovery, HostErro
     recover(journal).await
 }
 
-/// The changes this process made to its host.
+/// The changes this process made to its host. They hold until they are undone, as long as somebody calls
+/// [`Self::hold`] when [`Self::changed`] says so.
 ///
 /// They belong to the network namespace of the thread that opens this. Dropping it undoes nothing: what was not undone
 /// stays in the journal, for the next `open` or `recover`.
 #[derive(Debug)]
 pub struct HostChanges {
-    journal: Journal,
-    netlink: Netlink,
-    options: HostOptions,
+    pub(crate) journal: Journal,
+    pub(crate) netlink: Netlink,
+    pub(crate) options: HostOptions,
     recovery: Recovery,
+    /// Sysctls that had the wanted value from the beginning, by key.
+    pub(crate) found_right: BTreeMap<String, String>,
+    pub(crate) loose_reverse_paths: bool,
+    pub(crate) history: History,
+    pub(crate) watch: HostWatch,
 }
 
 impl HostChanges {
@@ -100,7 +108,17 @@ impl HostChanges {
     pub async fn open_with(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
         let (journal, netlink) = (Journal::open(journal, &options.guard)?, Netlink::open()?);
         let undone = journal.live().len();
-        let mut changes = Self { journal, netlink, options, recovery: Recovery { undone } };
+        let recovery = Recovery { undone };
+        let mut changes = Self {
+            journal,
+            netlink,
+            options,
+            recovery,
+            found_right: BTreeMap::new(),
+            loose_reverse_paths: false,
+            history: History::default(),
+            watch: HostWatch::open(),
+        };
         changes.undo().await?;
         Ok(changes)
     }
@@ -134,9 +152,12 @@ impl HostChanges {
     pub async fn set_sysctl(&mut self, key: &str, value: &str) -> Result<(), HostError> {
         let previous = sysctl::read(key)?;
         if previous == value {
+            self.found_right.insert(key.to_owned(), previous);
             return Ok(());
         }
-        let id = self.journal.record(Change::Sysctl { key: key.into(), previous, set: value.into() })?;
+        self.found_right.remove(key);
+        let id =
+            self.journal.record(Change::Sysctl { key: key.into(), previous, set: value.into(), side_effect: false })?;
         let done = sysctl::write(key, value);
         self.settle_if_failed(id, done)
     }
@@ -186,11 +207,12 @@ impl HostChanges {
             up: settings.up.and(now.up),
             gso_max_segs: settings.gso_max_segs.and(now.gso_max_segs),
         };
-        if previous == settings {
+        let link = self.recorded_link(link).await?;
+        if previous == settings && guard::wanted_settings(self.journal.live(), &link).covers(&settings) {
             return Ok(());
         }
-        let id = self.journal.record(Change::Link { link: self.recorded_link(link).await?, previous })?;
-        let done = self.netlink.set_link(link, settings).await;
+        let id = self.journal.record(Change::Link { link: link.clone(), previous, set: settings })?;
+        let done = self.netlink.set_recorded_link(&link, settings).await;
         self.settle_if_failed(id, done)
     }
 
@@ -302,6 +324,8 @@ impl HostChanges {
     /// # Errors
     /// `Undo` with one failure per change that is left.
     pub async fn undo(&mut self) -> Result<(), HostError> {
+        self.found_right.clear();
+        self.loose_reverse_paths = false;
         self.undo_where(|_| true).await
     }
 

@@ -29,10 +29,28 @@ const NAMESPACE: &str = "/proc/thread-self/ns/net";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Change {
-    Sysctl { key: String, previous: String, set: String },
-    Address { link: RecordedLink, address: IpNet },
-    Link { link: RecordedLink, previous: LinkSettings },
-    Route { route: Route, link: Option<RecordedLink> },
+    Sysctl {
+        key: String,
+        previous: String,
+        set: String,
+        /// Whether the kernel sets it along with something else: then it is only undone, and nothing keeps it.
+        #[serde(default)]
+        side_effect: bool,
+    },
+    Address {
+        link: RecordedLink,
+        address: IpNet,
+    },
+    Link {
+        link: RecordedLink,
+        previous: LinkSettings,
+        #[serde(default)]
+        set: LinkSettings,
+    },
+    Route {
+        route: Route,
+        link: Option<RecordedLink>,
+    },
     Rule(Rule),
     Firewall,
     ResolverFile(SavedFile),
@@ -40,13 +58,22 @@ pub(super) enum Change {
 }
 
 /// A link as it was when a change to it began: another link may bear its name later, but not its index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct RecordedLink {
     pub(super) name: String,
     pub(super) index: u32,
 }
 
 impl Change {
+    /// The link that the change is about; it takes the change along when it is deleted.
+    pub(super) fn link(&self) -> Option<&RecordedLink> {
+        match self {
+            Self::Address { link, .. } | Self::Link { link, .. } | Self::ResolverLink(link) => Some(link),
+            Self::Route { link, .. } => link.as_ref(),
+            Self::Sysctl { .. } | Self::Rule(_) | Self::Firewall | Self::ResolverFile(_) => None,
+        }
+    }
+
     /// Whether the change is still there after the host has started anew.
     fn outlives_boot(&self) -> bool {
         match self {

@@ -3,11 +3,15 @@
 //!
 //! [`HostChanges`] writes how to undo a change into a journal before it makes the change. A clean stop calls
 //! [`HostChanges::undo`]; after a crash the next [`HostChanges::open`], or [`recover`], does it from the journal.
+//!
+//! What is set is guarded meanwhile: [`HostChanges::changed`] says when something changed on the host, and
+//! [`HostChanges::hold`] looks whether everything is still as set, and puts back what is not.
 
 mod changes;
 mod dns;
 mod error;
 mod firewall;
+mod guard;
 mod journal;
 mod netlink;
 mod nft;
@@ -19,4 +23,5 @@ pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_name
 pub use dns::SystemBus;
 pub use error::HostError;
 pub use firewall::{GatewayRules, foreign_forward_policies, is_forbidden_destination};
+pub use guard::{GuardReport, GuardState};
 pub use netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule, default_source_addresses};

@@ -1,33 +1,49 @@
 //! Links, addresses, routes and policy rules, over route netlink.
 
+mod address;
+mod link;
 mod route;
 mod rule;
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use adit_program::task::{self, Task};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use ipnet::IpNet;
+use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec};
+use rtnetlink::packet_route::link::LinkMessage;
 use serde::{Deserialize, Serialize};
 
 pub use route::{Route, RouteTarget};
 pub use rule::Rule;
 
+pub(crate) use address::ListedAddress;
+pub(crate) use link::ListedLink;
+pub(crate) use route::ListedRoute;
+
 use super::error::HostError;
+use super::journal::RecordedLink;
 
 /// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// Settings of a link; `None` leaves a setting alone.
@@ -74,17 +90,7 @@ impl Netlink {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
     pub async fn link_settings(&self, name: &str) -> Result<LinkSettings, HostError> {
-        let link = self.link(name).await?;
-        let mut settings =
-            LinkSettings { up: Some(link.header.flags.contains(LinkFlags::Up)), ..LinkSettings::default() };
-        for attribute in &link.attributes {
-            if let LinkAttribute::Mtu(mtu) = attribute {
-                settings.mtu = Some(*mtu);
-            } else if let LinkAttribute::GsoMaxSegs(segments) = attribute {
-                settings.gso_max_segs = Some(*segments);
-            }
-        }
-        Ok(settings)
+        Ok(link::settings_of(&self.link(name).await?))
     }
 
     /// Changes a link's settings.
@@ -92,20 +98,8 @@ impl Netlink {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
     pub async fn set_link(&self, name: &str, settings: LinkSettings) -> Result<(), HostError> {
-        let mut change = LinkUnspec::new_with_index(self.link_index(name).await?);
-        if let Some(mtu) = settings.mtu {
-            change = change.mtu(mtu);
-        }
-        if let Some(segments) = settings.gso_max_segs {
-            change = change.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments));
-        }
-        change = match settings.up {
-            Some(true) => change.up(),
-            Some(false) => change.down(),
-            None => change,
-        };
-        let changed = self.handle.link().change(change.build()).execute().await;
-        changed.map_err(|error| refused(format!("set link {name} to {settings:?}"), error))
+        let link = RecordedLink { name: name.to_owned(), index: self.link_index(name).await? };
+        self.set_recorded_link(&link, settings).await
     }
 
     /// Lists the addresses of a link, without IPv6 link-local ones.
@@ -113,11 +107,9 @@ impl Netlink {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal.
     pub async fn addresses(&self, link: &str) -> Result<Vec<IpNet>, HostError> {
-        let index = self.link_index(link).await?;
-        let listed = self.handle.address().get().set_link_index_filter(index).execute();
-        let messages: Vec<AddressMessage> =
-            listed.try_collect().await.map_err(|error| refused(format!("list addresses of {link}"), error))?;
-        Ok(messages.iter().filter_map(address_of).filter(|address| !is_link_local(address.addr())).collect())
+        let link = RecordedLink { name: link.to_owned(), index: self.link_index(link).await? };
+        let listed = self.listed_addresses(&link).await?.into_iter().map(|listed| listed.address);
+        Ok(listed.filter(|address| !is_link_local(address.addr())).collect())
     }
 
     /// Adds an address to a link. The kernel adds a route to its prefix, unless the prefix is the address alone.
@@ -125,22 +117,9 @@ impl Netlink {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal (`AlreadyExists` when the link has it).
     pub async fn add_address(&self, link: &str, address: IpNet) -> Result<(), HostError> {
-        let index = self.link_index(link).await?;
-        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
-        let mut flags = AddressFlags::empty();
-        if address.prefix_len() == address.max_prefix_len() {
-            flags |= AddressFlags::Noprefixroute;
-        }
-        let message = request.message_mut();
-        if address.addr().is_ipv6() {
-            // Nobody on a tunnel could hold the same address: usable at once, without duplicate detection.
-            message.header.flags |= AddressHeaderFlags::Nodad;
-            flags |= AddressFlags::Nodad;
-        }
-        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
-        message.attributes.push(AddressAttribute::Flags(flags));
-        let added = request.execute().await;
-        added.map_err(|error| refused(format!("add address {address} to {link}"), error))
+        let link = RecordedLink { name: link.to_owned(), index: self.link_index(link).await? };
+        let added = self.address_request(&link, address).execute().await;
+        added.map_err(|error| refused(format!("add address {address} to {}", link.name), error))
     }
 
     /// Removes an address from a link.
@@ -148,22 +127,8 @@ impl Netlink {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal (`AddrNotAvailable` when the link does not have it).
     pub async fn remove_address(&self, link: &str, address: IpNet) -> Result<(), HostError> {
-        let mut message = AddressMessage::default();
-        message.header.index = self.link_index(link).await?;
-        message.header.prefix_len = address.prefix_len();
-        message.header.family = family_of(address.addr());
-        message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
-        let removed = self.handle.address().del(message).execute().await;
-        removed.map_err(|error| refused(format!("remove address {address} from {link}"), error))
-    }
-
-    /// Finds a link's name by its index.
-    async fn link_name(&self, index: u32) -> Option<String> {
-        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
-        let link = links.next().await?.ok()?;
-        link.attributes
-            .into_iter()
-            .find_map(|attribute| if let LinkAttribute::IfName(name) = attribute { Some(name) } else { None })
+        let link = RecordedLink { name: link.to_owned(), index: self.link_index(link).await? };
+        self.remove_recorded_address(&link, address).await
     }
 
     async fn link(&self, name: &str) -> Result<LinkMessage, HostError> {
@@ -183,19 +148,6 @@ impl Netlink {
             None => Err(missing()),
         }
     }
-}
-
-fn address_of(message: &AddressMessage) -> Option<IpNet> {
-    let pick = |local: bool| {
-        message.attributes.iter().find_map(|attribute| {
-            let wanted = matches!(attribute, AddressAttribute::Local(_)) == local;
-            let (AddressAttribute::Local(address) | AddressAttribute::Address(address)) = attribute else {
-                return None;
-            };
-            wanted.then_some(*address)
-        })
-    };
-    IpNet::new(pick(true).or_else(|| pick(false))?, message.header.prefix_len).ok()
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -39,7 +39,8 @@ impl HostChanges {
     fn record_side_effect(&mut self, key: &str, left: &str) -> Result<(), HostError> {
         let Some(previous) = unless_link_is_gone(sysctl::read(key))? else { return Ok(()) };
         if previous != left {
-            self.journal.record(Change::Sysctl { key: key.to_owned(), previous, set: left.to_owned() })?;
+            let (key, set) = (key.to_owned(), left.to_owned());
+            self.journal.record(Change::Sysctl { key, previous, set, side_effect: true })?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{HostChanges, HostError};
 use crate::dns::Resolved;
-use crate::journal::{Change, Entry, RecordedLink};
+use crate::journal::{Change, Entry};
 use crate::{firewall, sysctl};
 
 impl HostChanges {
@@ -27,17 +27,23 @@ impl HostChanges {
     }
 
     async fn undo_change(&self, change: &Change) -> Result<(), HostError> {
+        if let Some(link) = change.link()
+            && self.netlink.link_at(link.index).await?.is_none()
+        {
+            // The link is gone and has taken its settings along.
+            return Ok(());
+        }
         match change {
-            Change::Sysctl { key, previous, set } => undo_sysctl(key, previous, set),
-            Change::Address { link, address } if self.is_still(link).await? => {
-                unless_gone(self.netlink.remove_address(&link.name, *address).await, &[libc::EADDRNOTAVAIL])
+            Change::Sysctl { key, previous, set, .. } => undo_sysctl(key, previous, set),
+            Change::Address { link, address } => {
+                unless_gone(self.netlink.remove_recorded_address(link, *address).await, &[libc::EADDRNOTAVAIL])
             }
-            Change::Link { link, previous } if self.is_still(link).await? => {
-                unless_gone(self.netlink.set_link(&link.name, *previous).await, &[])
+            Change::Link { link, previous, .. } => {
+                unless_gone(self.netlink.set_recorded_link(link, *previous).await, &[])
             }
-            Change::Route { link: Some(link), .. } if !self.is_still(link).await? => Ok(()),
-            Change::Route { route, .. } => {
-                unless_gone(self.netlink.remove_route(route).await, &[libc::ESRCH, libc::ENOENT])
+            Change::Route { route, link } => {
+                let index = link.as_ref().map(|link| link.index);
+                unless_gone(self.netlink.remove_recorded_route(route, index).await, &[libc::ESRCH, libc::ENOENT])
             }
             Change::Rule(rule) => {
                 // An absent rule is ENOENT; without IPv6 in the kernel, the family itself is absent.
@@ -47,21 +53,10 @@ impl HostChanges {
             Change::ResolverFile(saved) => {
                 saved.restore().map_err(|source| HostError::system("restore the resolver's file", source))
             }
-            Change::ResolverLink(link) if self.is_still(link).await? => match Resolved::find(&self.options.bus).await {
+            Change::ResolverLink(link) => match Resolved::find(&self.options.bus).await {
                 Some(resolved) => resolved.revert(link.index).await,
                 None => Ok(()),
             },
-            // The link is gone and has taken its settings along.
-            Change::Address { .. } | Change::Link { .. } | Change::ResolverLink(_) => Ok(()),
-        }
-    }
-
-    /// Whether a link is the one that was changed: another may bear its name by now, or its index another name.
-    async fn is_still(&self, link: &RecordedLink) -> Result<bool, HostError> {
-        match self.netlink.link_index(&link.name).await {
-            Ok(now) => Ok(now == link.index),
-            Err(HostError::NoSuchLink { .. }) => Ok(false),
-            Err(error) => Err(error),
         }
     }
 }

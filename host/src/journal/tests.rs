@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use super::*;
 
 fn sysctl(key: &str) -> Change {
-    Change::Sysctl { key: key.into(), previous: "0".into(), set: "1".into() }
+    Change::Sysctl { key: key.into(), previous: "0".into(), set: "1".into(), side_effect: false }
 }
 
 fn open(path: &Path) -> Result<Journal, HostError> {

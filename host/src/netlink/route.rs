@@ -1,16 +1,21 @@
 //! Routes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use serde::{Deserialize, Serialize};
 
-use super::{Netlink, refused};
+use super::{Family, Netlink, refused};
 use crate::error::HostError;
+
+/// Metric that the kernel gives an IPv6 route without one (`IP6_RT_PRIO_USER`).
+const DEFAULT_METRIC_V6: u32 = 1024;
 
 /// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,7 +27,7 @@ pub enum RouteTarget {
     Unreachable,
 }
 
-/// A route in a table.
+/// A route in a table. It bears the protocol `kernel`, which systemd-networkd leaves alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Route {
     /// The routing table; 254 is `main`.
@@ -35,15 +40,38 @@ pub struct Route {
     pub metric: Option<u32>,
 }
 
+/// A route as the kernel lists it: by the index of its link, which no renaming changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ListedRoute {
+    pub(crate) prefix: IpNet,
+    /// Index of the link; `None` is "unreachable".
+    pub(crate) link: Option<u32>,
+    pub(crate) metric: Option<u32>,
+}
+
+impl ListedRoute {
+    /// How the kernel lists a route that leads out of the link with this index.
+    pub(crate) fn expected(route: &Route, link: Option<u32>) -> Self {
+        let default = route.prefix.addr().is_ipv6().then_some(DEFAULT_METRIC_V6);
+        Self { prefix: route.prefix.trunc(), link, metric: route.metric.or(default) }
+    }
+}
+
 impl Netlink {
     /// Adds a route.
     ///
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal (`AlreadyExists` when the table has it).
     pub async fn add_route(&self, route: &Route) -> Result<(), HostError> {
-        let message = self.route_message(route).await?;
+        let message = route_message(route, self.link_of(route).await?);
         let added = self.handle.route().add(message).execute().await;
         added.map_err(|error| refused(format!("add route {} to table {}", route.prefix, route.table), error))
+    }
+
+    /// Adds a route by its link's index; takes the place of what leads elsewhere with the same prefix and metric.
+    pub(crate) async fn put_back_route(&self, route: &Route, link: Option<u32>) -> Result<(), HostError> {
+        let put = self.handle.route().add(route_message(route, link)).replace().execute().await;
+        put.map_err(|error| refused(format!("add route {} to table {}", route.prefix, route.table), error))
     }
 
     /// Removes a route.
@@ -51,8 +79,12 @@ impl Netlink {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal (`ESRCH` when the table does not have it).
     pub async fn remove_route(&self, route: &Route) -> Result<(), HostError> {
-        let message = self.route_message(route).await?;
-        let removed = self.handle.route().del(message).execute().await;
+        self.remove_recorded_route(route, self.link_of(route).await?).await
+    }
+
+    /// Removes a route by its link's index.
+    pub(crate) async fn remove_recorded_route(&self, route: &Route, link: Option<u32>) -> Result<(), HostError> {
+        let removed = self.handle.route().del(route_message(route, link)).execute().await;
         removed.map_err(|error| refused(format!("remove route {} from table {}", route.prefix, route.table), error))
     }
 
@@ -61,47 +93,72 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn routes(&self, table: u32) -> Result<Vec<Route>, HostError> {
+        let mut names = HashMap::new();
         let mut found = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut query = RouteMessage::default();
-            query.header.address_family = family;
-            let listed = self.handle.route().get(query).execute();
-            let messages: Vec<RouteMessage> =
-                listed.try_collect().await.map_err(|error| refused("list routes", error))?;
-            for message in messages.iter().filter(|message| table_of(message) == table) {
-                found.extend(self.route_of(message, table).await);
+        for family in [Family::V4, Family::V6] {
+            for ListedRoute { prefix, link, metric } in self.listed_routes(family, table).await? {
+                if let Some(index) = link
+                    && let Entry::Vacant(place) = names.entry(index)
+                {
+                    place.insert(self.link_at(index).await?.map(|link| link.name));
+                }
+                let target = match link {
+                    None => RouteTarget::Unreachable,
+                    Some(index) => match names.get(&index).cloned().flatten() {
+                        Some(name) => RouteTarget::Link(name),
+                        // Deleted since, and the route with it.
+                        None => continue,
+                    },
+                };
+                found.push(Route { table, prefix, target, metric });
             }
         }
         Ok(found)
     }
 
-    async fn route_message(&self, route: &Route) -> Result<RouteMessage, HostError> {
-        let mut builder = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(route.prefix.network(), route.prefix.prefix_len())
-            .expect("an IpNet's length fits its family")
-            .table_id(route.table);
-        builder = match &route.target {
-            RouteTarget::Link(name) => builder.output_interface(self.link_index(name).await?),
-            RouteTarget::Unreachable => builder.kind(RouteType::Unreachable),
+    /// Lists the routes of a family in a table that lead out of a link or are unreachable.
+    pub(crate) async fn listed_routes(&self, family: Family, table: u32) -> Result<Vec<ListedRoute>, HostError> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = match family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
         };
-        if let Some(metric) = route.metric {
-            builder = builder.priority(metric);
-        }
-        Ok(builder.build())
+        let listed = self.handle.route().get(query).execute();
+        let messages: Vec<RouteMessage> = listed.try_collect().await.map_err(|error| refused("list routes", error))?;
+        Ok(messages.iter().filter(|message| table_of(message) == table).filter_map(listed_route).collect())
     }
 
-    async fn route_of(&self, message: &RouteMessage, table: u32) -> Option<Route> {
-        let find = |read: fn(&RouteAttribute) -> Option<u32>| message.attributes.iter().find_map(read);
-        let link = find(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None });
-        let metric =
-            find(|attribute| if let RouteAttribute::Priority(metric) = attribute { Some(*metric) } else { None });
-        let target = if message.header.kind == RouteType::Unreachable {
-            RouteTarget::Unreachable
-        } else {
-            RouteTarget::Link(self.link_name(link?).await?)
-        };
-        Some(Route { table, prefix: destination_of(message)?, target, metric })
+    /// The index of a route's link.
+    async fn link_of(&self, route: &Route) -> Result<Option<u32>, HostError> {
+        match &route.target {
+            RouteTarget::Link(name) => Ok(Some(self.link_index(name).await?)),
+            RouteTarget::Unreachable => Ok(None),
+        }
     }
+}
+
+fn route_message(route: &Route, link: Option<u32>) -> RouteMessage {
+    let mut builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(route.prefix.network(), route.prefix.prefix_len())
+        .expect("an IpNet's length fits its family")
+        .table_id(route.table)
+        .protocol(RouteProtocol::Kernel);
+    builder = match link {
+        Some(index) => builder.output_interface(index),
+        None => builder.kind(RouteType::Unreachable),
+    };
+    if let Some(metric) = route.metric {
+        builder = builder.priority(metric);
+    }
+    builder.build()
+}
+
+fn listed_route(message: &RouteMessage) -> Option<ListedRoute> {
+    let find = |read: fn(&RouteAttribute) -> Option<u32>| message.attributes.iter().find_map(read);
+    let link = find(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None });
+    let metric = find(|attribute| if let RouteAttribute::Priority(metric) = attribute { Some(*metric) } else { None });
+    let link = if message.header.kind == RouteType::Unreachable { None } else { Some(link?) };
+    Some(ListedRoute { prefix: destination_of(message)?, link, metric })
 }
 
 fn table_of(message: &RouteMessage) -> u32 {

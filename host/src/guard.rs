@@ -1,0 +1,62 @@
+//! Guards: what this process set on its host, and has not undone, is looked at again and put back where another
+//! program took it away.
+//!
+//! [`HostChanges::changed`] says when to look. [`HostChanges::hold`] then looks at all that must hold, which is what
+//! the journal lists: what the kernel has is listed and compared with what was set. There is one file for each kind of
+//! setting; a further kind is a further file, and a line in `hold`.
+//!
+//! A guard whose setting is taken away again and again goes on putting it back, with growing pauses, and says that it
+//! is fought over.
+
+mod address;
+mod history;
+mod link;
+mod reverse_path;
+mod route;
+mod rule;
+mod sysctl;
+mod watch;
+
+use std::time::{Duration, Instant};
+
+pub use history::{GuardReport, GuardState};
+
+pub(crate) use history::{Found, History};
+pub(crate) use link::wanted_settings;
+pub(crate) use watch::HostWatch;
+
+use crate::changes::HostChanges;
+
+/// How often everything is looked at without any event: not every setting has one.
+const POLL: Duration = Duration::from_secs(5);
+/// The same while something does not hold.
+const RESTLESS_POLL: Duration = Duration::from_millis(500);
+
+impl HostChanges {
+    /// Waits until something changed on the host, or nobody has looked for a while. After an event it returns at once,
+    /// but a storm of them makes it return four times a second at most. Cancel-safe.
+    pub async fn changed(&mut self) {
+        let poll = if self.history.is_restless() { RESTLESS_POLL } else { POLL };
+        self.watch.changed(poll).await;
+    }
+
+    /// Looks at everything that this process set, puts back what is not as it was set, and reports each guard that had
+    /// to do so in the last ten minutes or cannot: none means that all holds, as far as it is known.
+    ///
+    /// Call it whenever [`Self::changed`] returns, and never beside another change.
+    pub async fn hold(&mut self) -> Vec<GuardReport> {
+        let now = Instant::now();
+        self.history.begin();
+        // Links first: what leads through them needs them up.
+        let gone = self.hold_links(now).await;
+        self.hold_addresses(&gone, now).await;
+        self.hold_routes(&gone, now).await;
+        self.hold_rules(now).await;
+        self.hold_sysctls(now);
+        self.hold_reverse_paths(now).await;
+        self.history.reports(now)
+    }
+}
+
+#[cfg(test)]
+mod tests;
