@@ -54,7 +54,10 @@ fn next_step(obstacle: Obstacle) -> &'static str {
         Obstacle::Permission => {
             "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`"
         }
-        Obstacle::DeviceGone => "connect again with `adit-client up`; nothing goes through a device that was deleted",
+        Obstacle::DeviceGone => {
+            "connect again with `adit-client up`; this host stays closed until then if everything went through the \
+             tunnel, or until `adit-client cleanup`"
+        }
         Obstacle::Local => "mend the profile, or join again with a new invite",
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::lock::ClientLock;
 use super::tunnel::call_failure;
 use super::{ClientFiles, cleanup};
+use crate::host_plan::GuardStatus;
 use crate::profile::ProfileName;
 use crate::run::Status;
 
@@ -72,6 +73,10 @@ fn describe(status: &Status) -> String {
     for warning in &status.warnings {
         row("warning", warning.clone());
     }
+    for GuardStatus { guard, reason, times, .. } in &status.guards {
+        let times = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+        row("warning", format!("{guard} {reason}{times}"));
+    }
     // Where the tunnel leads to, and what this host has of it.
     row("gateway", status.gateway.clone());
     row("addresses", joined(&status.addresses));
@@ -118,6 +123,7 @@ fn joined<T: ToString>(items: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host_plan::GuardState;
     use crate::run::StatusCounters;
 
     #[test]
@@ -133,6 +139,12 @@ mod tests {
             name: "home".into(),
             state: "connected".into(),
             warnings: vec!["mind the gap".into()],
+            guards: vec![GuardStatus {
+                guard: "IPv4 rule 5300".into(),
+                state: GuardState::Broken,
+                reason: "was removed".into(),
+                times: 3,
+            }],
             since_seconds: Some(61),
             addresses: vec!["10.64.3.2/32".parse().unwrap()],
             routes: vec!["0.0.0.0/0".parse().unwrap()],
@@ -147,6 +159,7 @@ mod tests {
         for part in [
             "connected for 1m 1s",
             "warning    mind the gap",
+            "warning    IPv4 rule 5300 was removed (3 times)",
             "10.64.3.2/32",
             "0.0.0.0/0 and 2 more",
             "quic, round trip 1.2 ms",

@@ -1,6 +1,9 @@
 //! The seam between a session and the host it configures.
 
+use std::future::{pending, ready};
+
 use adit_program::exit::Failure;
+use serde::{Deserialize, Serialize};
 
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
@@ -24,6 +27,18 @@ pub trait HostHooks: Send + 'static {
     /// They are logged, and the session goes on: a packet that is too large is answered with "too big".
     fn set_mtu(&mut self, mtu: u16) -> BoxFuture<'_, Result<(), HostFault>>;
 
+    /// Waits until something on the host changed, so that [`Self::hold`] should look; never, for an embedder whose
+    /// system keeps what it was given. Cancel-safe.
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(pending())
+    }
+
+    /// Puts back what other programs changed of what was set, and reports each setting that had to be put back
+    /// lately, or is not as it should be.
+    fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
+        Box::pin(ready(Vec::new()))
+    }
+
     /// Undoes everything; called once, at the session's end.
     ///
     /// # Errors
@@ -32,6 +47,29 @@ pub trait HostHooks: Send + 'static {
 
     /// Name of the device that packets come from, for the session's status.
     fn device(&self) -> Option<&str>;
+}
+
+/// A setting of the host that another program changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardStatus {
+    /// The setting: `IPv4 rule 5300`.
+    pub guard: String,
+    /// `mended`, or `broken` if it is not as it should be.
+    pub state: GuardState,
+    /// What happened to it, in words.
+    pub reason: String,
+    /// How often it was put back.
+    pub times: u32,
+}
+
+/// Whether a guarded setting holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardState {
+    /// It was put back.
+    Mended,
+    /// It is not as it should be, or does not stay so.
+    Broken,
 }
 
 /// Why a host could not be configured.

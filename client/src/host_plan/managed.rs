@@ -4,10 +4,9 @@ mod error;
 mod slot;
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit_host::{Family, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
+use adit_host::{Family, GuardReport, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
 use adit_net::tun::LARGEST_PACKET;
 use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
@@ -15,7 +14,7 @@ use adit_program::file_lock::FileLock;
 use adit_proto::mark::Mark;
 use adit_proto::packet::IPV6_MIN_MTU;
 
-use super::hooks::{HostFault, HostHooks};
+use super::hooks::{GuardState, GuardStatus, HostFault, HostHooks};
 use super::plan::{Claim, HostPlan};
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
@@ -27,8 +26,6 @@ pub use slot::{FIRST_TABLE, Slot, open_tun};
 const TUNNEL_METRIC: u32 = 100;
 /// Metric of "unreachable" routes: behind the tunnel's, so that one can be added before the other is removed.
 const NOWHERE_METRIC: u32 = 200;
-/// Value of `rp_filter` that checks sources against any route, not only against the one back (kernel's ip-sysctl).
-const LOOSE: &str = "2";
 /// Sysctl that says to which ARP requests this host answers.
 const ARP_IGNORE: &str = "net.ipv4.conf.all.arp_ignore";
 /// Value of it that answers only for addresses of the link a request came in by (kernel's ip-sysctl). The stricter 2
@@ -99,6 +96,8 @@ impl ManagedHost {
             let lock = slot::lock(&self.run, "full-tunnel").map_err(HostSetupError::Lock)?;
             self.full_tunnel = Some(lock.ok_or(HostSetupError::SecondFullTunnel)?);
         }
+        // Another program may have renamed the device or set it down just now.
+        self.changes.hold().await;
         let old = self.plan.take();
         if !self.prepared {
             self.prepare(&plan).await?;
@@ -152,9 +151,7 @@ impl ManagedHost {
         }
         // A strict reverse-path check looks routes up without our mark, finds the tunnel, and drops the gateway's
         // answers.
-        if has_strict_reverse_path() {
-            self.changes.set_sysctl("net.ipv4.conf.all.rp_filter", LOOSE).await?;
-        }
+        self.changes.loosen_reverse_paths().await?;
         self.hide_from_neighbours().await;
         self.limit_superpackets().await;
         let settings = LinkSettings { mtu: Some(self.mtu.into()), up: Some(true), ..LinkSettings::default() };
@@ -241,6 +238,14 @@ impl HostHooks for ManagedHost {
         Box::pin(async move { Self::set_mtu(self, mtu).await.map_err(HostFault::from) })
     }
 
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.changes.changed())
+    }
+
+    fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
+        Box::pin(async move { self.changes.hold().await.into_iter().map(guard_status).collect() })
+    }
+
     fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move { Self::undo(self).await.map_err(|error| journal_failure(self.changes.journal(), &error)) })
     }
@@ -248,6 +253,15 @@ impl HostHooks for ManagedHost {
     fn device(&self) -> Option<&str> {
         Some(&self.link)
     }
+}
+
+fn guard_status(report: GuardReport) -> GuardStatus {
+    let GuardReport { guard, state, reason, times } = report;
+    let state = match state {
+        adit_host::GuardState::Mended => GuardState::Mended,
+        adit_host::GuardState::Broken => GuardState::Broken,
+    };
+    GuardStatus { guard, state, reason, times }
 }
 
 /// The rules that make packets look up the tunnel's table: one for each family in which it claims something.
@@ -262,23 +276,10 @@ fn host_has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6/conf/all").exists()
 }
 
-/// Whether any interface checks that answers would leave by the way a packet came in.
-fn has_strict_reverse_path() -> bool {
-    if read_sysctl("net.ipv4.conf.all.rp_filter").as_deref() == Some(LOOSE) {
-        return false;
-    }
-    let Ok(interfaces) = fs::read_dir("/proc/sys/net/ipv4/conf") else { return false };
-    // `default` counts too: interfaces to come inherit it.
-    interfaces.flatten().any(|interface| {
-        let value = fs::read_to_string(interface.path().join("rp_filter"));
-        value.is_ok_and(|value| value.trim() == "1")
-    })
-}
-
 /// Reads a sysctl whose interface name holds no dot.
 fn read_sysctl(key: &str) -> Option<String> {
     let path = Path::new("/proc/sys").join(key.replace('.', "/"));
-    fs::read_to_string(path).ok().map(|value| value.trim().to_owned())
+    std::fs::read_to_string(path).ok().map(|value| value.trim().to_owned())
 }
 
 #[cfg(test)]

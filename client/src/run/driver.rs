@@ -21,7 +21,7 @@ use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot};
 use crate::gateway_addresses;
-use crate::host_plan::{HostFault, HostPlan};
+use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan};
 use crate::obstacle;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
@@ -61,6 +61,7 @@ pub(super) struct Driver<P: Protocol> {
     mtu: u16,
     plan: HostPlan,
     host_failure: Option<Failure>,
+    guards: Vec<GuardStatus>,
 }
 
 /// What happened to a session.
@@ -71,6 +72,7 @@ enum Input<C> {
     Command(Command),
     RenewalCheck,
     Renewed(Result<String, RenewalError>),
+    HostChanged,
 }
 
 impl<P: Protocol> Driver<P> {
@@ -95,6 +97,7 @@ impl<P: Protocol> Driver<P> {
             mtu: IPV6_MIN_MTU,
             plan: HostPlan::default(),
             host_failure: None,
+            guards: Vec::new(),
         }
     }
 
@@ -127,6 +130,7 @@ impl<P: Protocol> Driver<P> {
             Some(command) = self.commands.recv() => Input::Command(command),
             () = until(renewal_check) => Input::RenewalCheck,
             result = renewed(&mut self.renewal) => Input::Renewed(result),
+            () = host_changed(&mut self.config.host) => Input::HostChanged,
         }
     }
 
@@ -151,6 +155,7 @@ impl<P: Protocol> Driver<P> {
             Input::Command(Command::Stop) => self.life.handle_stop(now()),
             Input::RenewalCheck => self.check_renewal(),
             Input::Renewed(result) => self.handle_renewed(result),
+            Input::HostChanged => self.hold_host().await,
         }
     }
 
@@ -271,9 +276,11 @@ impl<P: Protocol> Driver<P> {
     async fn finish(mut self, obstacle: Option<Obstacle>) -> Result<(), Failure> {
         self.attempt = None;
         self.connection = None;
+        // Everything was to go through a device that somebody deleted; nobody has asked to open the host.
+        let stays_closed = obstacle == Some(Obstacle::DeviceGone) && self.plan.full_tunnel;
         let undone = match &mut self.config.host {
-            Some(host) => host.undo().await,
-            None => Ok(()),
+            Some(host) if !stays_closed => host.undo().await,
+            Some(_) | None => Ok(()),
         };
         self.publish();
         let Some(obstacle) = obstacle else { return undone };
@@ -303,6 +310,7 @@ impl<P: Protocol> Driver<P> {
             since_seconds: Some(now().saturating_duration_since(self.life.since()).as_secs()),
             gateway: self.config.profile.gateway(),
             tun: self.config.host.as_ref().and_then(|host| host.device()).map(str::to_owned),
+            guards: self.guards.clone(),
             ..Status::default()
         };
         if let Some(network) = &self.network {
@@ -358,6 +366,13 @@ async fn attempted<C>(attempt: &mut Option<Task<Attempted<C>>>) -> Attempted<C> 
 async fn connection_event<C: OpenConnection>(connection: &mut Option<C>) -> ConnectionEvent {
     match connection {
         Some(connection) => connection.next_event().await,
+        None => pending().await,
+    }
+}
+
+async fn host_changed(host: &mut Option<Box<dyn HostHooks>>) {
+    match host {
+        Some(host) => host.changed().await,
         None => pending().await,
     }
 }

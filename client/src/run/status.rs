@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::host_plan::HostPlan;
+use crate::host_plan::{GuardStatus, HostPlan};
 use crate::protocols::{ConnectionStats, NetworkSettings};
 
 /// Most routes a status lists: enough for a person to read.
@@ -29,6 +29,9 @@ pub struct Status {
     /// What the user should know about a session that runs.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Settings of this host that another program changed; none if all hold.
+    #[serde(default)]
+    pub guards: Vec<GuardStatus>,
     /// Seconds since the state was entered; `None` when no client is running.
     pub since_seconds: Option<u64>,
     /// The gateway, as `HOST:PORT`.
@@ -178,6 +181,7 @@ mod tests {
             "state",
             "reason",
             "warnings",
+            "guards",
             "since_seconds",
             "gateway",
             "addresses",

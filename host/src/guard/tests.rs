@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use adit_net::tun::Tun;
+use adit_proto::mark::Mark;
 use adit_testing::namespace::{in_namespace_async, ip};
 
 use super::*;
@@ -57,7 +58,7 @@ impl Host {
             }
         }
         for family in [Family::V4, Family::V6] {
-            let rule = Rule { family, unless_mark: 7, table: TABLE, priority: 5300 };
+            let rule = Rule { family, unless: Mark::CLIENT, table: TABLE, priority: 5300 };
             changes.add_rule(&rule).await.unwrap();
         }
     }
@@ -205,7 +206,7 @@ fn a_deleted_link_is_told_and_what_leads_nowhere_stays() {
 #[test]
 fn what_was_undone_is_not_put_back() {
     on_host(async |host: &mut Host| {
-        let rule = Rule { family: Family::V4, unless_mark: 7, table: TABLE, priority: 5300 };
+        let rule = Rule { family: Family::V4, unless: Mark::CLIENT, table: TABLE, priority: 5300 };
         host.changes.remove_rule(&rule).await.unwrap();
         let before = picture();
         assert_eq!(host.changes.hold().await, []);

@@ -18,6 +18,13 @@ impl<P: Protocol> Driver<P> {
         applied
     }
 
+    /// Puts back what another program changed. It never runs beside a change of our own.
+    pub(super) async fn hold_host(&mut self) {
+        if let Some(host) = &mut self.config.host {
+            self.guards = host.hold().await;
+        }
+    }
+
     pub(super) async fn handle_mtu(&mut self, mtu: u16) {
         self.mtu = mtu.max(IPV6_MIN_MTU);
         if let Some(host) = &mut self.config.host

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tokio::sync::Mutex;
 
 use super::*;
+use crate::host_plan::GuardState;
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
@@ -37,7 +38,7 @@ impl Prepared {
         let config = SessionConfig {
             profile: self.profile,
             packets: Packets::Embedder(Arc::new(NoPackets)),
-            host: None,
+            host: self.host,
             patience: Some(self.patience),
             mark: None,
             store: self.store,
@@ -98,6 +99,54 @@ struct Prepared {
     profile: Profile,
     patience: Duration,
     store: Option<ProfileStore>,
+    host: Option<Box<dyn HostHooks>>,
+}
+
+/// A host on which other programs do what the test says.
+struct ScriptedHost {
+    events: mpsc::Receiver<Vec<GuardStatus>>,
+    guards: Vec<GuardStatus>,
+    undone: Arc<AtomicUsize>,
+}
+
+impl ScriptedHost {
+    fn new() -> (Box<Self>, mpsc::Sender<Vec<GuardStatus>>, Arc<AtomicUsize>) {
+        let (interfere, events) = mpsc::channel(8);
+        let undone = Arc::new(AtomicUsize::new(0));
+        (Box::new(Self { events, guards: Vec::new(), undone: Arc::clone(&undone) }), interfere, undone)
+    }
+}
+
+impl HostHooks for ScriptedHost {
+    fn apply<'a>(&'a mut self, _settings: &'a NetworkSettings) -> BoxFuture<'a, Result<(), HostFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_mtu(&mut self, _mtu: u16) -> BoxFuture<'_, Result<(), HostFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            match self.events.recv().await {
+                Some(guards) => self.guards = guards,
+                None => pending().await,
+            }
+        })
+    }
+
+    fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
+        Box::pin(async { self.guards.clone() })
+    }
+
+    fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.undone.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn device(&self) -> Option<&str> {
+        Some("adit0")
+    }
 }
 
 struct World {
@@ -114,7 +163,7 @@ impl World {
     fn prepare(patience: Duration, store: Option<ProfileStore>) -> Prepared {
         let mut profile = profile("home");
         profile.host = "192.0.2.1".to_owned();
-        Prepared { profile, patience, store }
+        Prepared { profile, patience, store, host: None }
     }
 
     /// Lets the next attempt succeed; returns the gateway's end of the connection.
@@ -299,4 +348,45 @@ async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
     assert_eq!((connected.network, connected.mtu), (Some(settings("10.64.3.2/32")), 1400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_other_programs_change_on_the_host_is_in_the_status() {
+    let (host, interfere, undone) = ScriptedHost::new();
+    let world = Prepared { host: Some(host), ..World::prepare(PATIENCE, None) }.begin();
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let handle = world.session.handle();
+    assert_eq!(handle.status().await.unwrap().guards, []);
+    let (guard, reason) = ("IPv4 rule 5300".to_owned(), "was removed".to_owned());
+    let mended = vec![GuardStatus { guard, state: GuardState::Mended, reason, times: 1 }];
+    interfere.send(mended.clone()).await.unwrap();
+    while handle.status().await.unwrap().guards != mended {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    handle.stop().await;
+    world.session.wait().await.unwrap();
+    assert_eq!(undone.load(Ordering::Relaxed), 1);
+}
+
+/// How often the host is undone when the device of a session with these routes is deleted.
+async fn undone_without_device(routes: &str) -> usize {
+    let (host, _interfere, undone) = ScriptedHost::new();
+    let world = Prepared { host: Some(host), ..World::prepare(PATIENCE, None) }.begin();
+    let (events, received) = mpsc::channel(8);
+    let routes = vec![RouteRange::from(routes.parse::<IpNet>().unwrap())];
+    events.send(ConnectionEvent::Network(NetworkSettings { routes, ..settings("10.64.3.2/32") })).await.unwrap();
+    let connection = ScriptedConnection { events: received, closed: Arc::clone(&world.closed) };
+    world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
+    world.reach(State::Connected).await;
+    let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");
+    events.send(ConnectionEvent::Closed(ConnectError::Source(deleted))).await.unwrap();
+    world.session.wait().await.unwrap_err();
+    undone.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_tunnel_without_its_device_stays_closed_and_a_split_one_is_undone() {
+    assert_eq!(undone_without_device("0.0.0.0/0").await, 0);
+    assert_eq!(undone_without_device("10.0.0.0/8").await, 1);
 }
