@@ -4,7 +4,7 @@
 //! flushed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,9 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// `AlreadyExists` if there is a file of this name, which is left as it is; another refusal of the file system.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let draft = Draft::write(path, content, mode)?;
-    // Unlike `rename`, `link` fails if the name is taken.
-    fs::hard_link(&draft.path, path)?;
-    draft.remove()?;
-    flush_directory(path)
+    let mut draft = Draft::begin(path, mode)?;
+    draft.fill(content)?;
+    draft.take_free_name(path)
 }
 
 /// Writes a file in place of the one of this name, if there is one. Readers see the old one or the new one.
@@ -25,26 +23,57 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// A refusal of the file system.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let draft = Draft::write(path, content, mode)?;
-    fs::rename(&draft.path, path)?;
-    flush_directory(path)
+    let mut draft = Draft::begin(path, mode)?;
+    draft.fill(content)?;
+    draft.take_name(path)
 }
 
-/// Finds out whether a file of this name could be written; leaves nothing behind.
-///
-/// # Errors
-/// A refusal of the file system.
-pub fn try_out(path: &Path) -> io::Result<()> {
-    Draft::write(path, b"", 0o600)?.remove()
+/// Room on the file system for a file whose content is not known yet; given back on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    path: PathBuf,
+    draft: Draft,
+}
+
+impl Reservation {
+    /// Takes room for `size` bytes beside `path`.
+    ///
+    /// # Errors
+    /// A refusal of the file system: the directory cannot be written, or the disk is full.
+    pub fn new(path: &Path, size: usize, mode: u32) -> io::Result<Self> {
+        let mut draft = Draft::begin(path, mode)?;
+        draft.fill(&vec![0; size])?;
+        Ok(Self { path: path.to_owned(), draft })
+    }
+
+    /// As [`create`], in the room that was taken.
+    ///
+    /// # Errors
+    /// As [`create`].
+    pub fn create(mut self, content: &[u8]) -> io::Result<()> {
+        self.draft.fill(content)?;
+        self.draft.take_free_name(&self.path)
+    }
+
+    /// As [`replace`], in the room that was taken.
+    ///
+    /// # Errors
+    /// As [`replace`].
+    pub fn replace(mut self, content: &[u8]) -> io::Result<()> {
+        self.draft.fill(content)?;
+        self.draft.take_name(&self.path)
+    }
 }
 
 /// What will become a file; removed on drop.
+#[derive(Debug)]
 struct Draft {
     path: PathBuf,
+    file: File,
 }
 
 impl Draft {
-    fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
+    fn begin(target: &Path, mode: u32) -> io::Result<Self> {
         let name = target.file_name().ok_or_else(|| io::Error::other("the path has no file name"))?;
         let path = target.with_file_name(format!(".{}.{}.new", name.display(), std::process::id()));
         // A draft of this name can only be left from a dead process with our process id.
@@ -53,15 +82,43 @@ impl Draft {
         {
             return Err(error);
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
-        let draft = Self { path };
-        file.write_all(content)?;
-        file.sync_all()?;
-        Ok(draft)
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        Ok(Self { path, file })
     }
 
-    fn remove(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+    /// Makes `content` all that is in the draft. What was in it before leaves its room to it.
+    fn fill(&mut self, content: &[u8]) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.write_all(content)?;
+        let length = u64::try_from(content.len()).expect("a length fits 64 bits");
+        self.file.set_len(length)?;
+        self.file.sync_all()
+    }
+
+    fn take_name(self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        flush_directory(path)
+    }
+
+    fn take_free_name(self, path: &Path) -> io::Result<()> {
+        // Unlike `rename`, `link` fails if the name is taken.
+        match fs::hard_link(&self.path, path) {
+            Ok(()) => fs::remove_file(&self.path)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+            // exFAT, SMB, 9p and others have no links, each with a refusal of its own.
+            Err(_) => self.claim_name(path)?,
+        }
+        flush_directory(path)
+    }
+
+    /// Takes a free name without a link: an empty file claims it, and the draft replaces that. A crash in between
+    /// leaves the empty file.
+    fn claim_name(&self, path: &Path) -> io::Result<()> {
+        drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
+        fs::rename(&self.path, path).inspect_err(|_| {
+            // The refusal of the rename is what matters.
+            fs::remove_file(path).ok();
+        })
     }
 }
 
@@ -110,11 +167,36 @@ mod tests {
     }
 
     #[test]
-    fn trying_out_leaves_nothing_and_finds_a_missing_directory() {
+    fn name_is_taken_without_links_too_but_only_a_free_one() {
         let directory = tempfile::tempdir().unwrap();
-        try_out(&directory.path().join("a.toml")).unwrap();
+        let path = directory.path().join("a.key");
+        let claim = |content: &[u8]| {
+            let mut draft = Draft::begin(&path, 0o600).unwrap();
+            draft.fill(content).unwrap();
+            draft.claim_name(&path)
+        };
+        claim(b"first").unwrap();
+        assert_eq!(claim(b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(entries(directory.path()), 1, "no draft is left");
+    }
+
+    #[test]
+    fn reservation_takes_room_and_gives_it_back_or_becomes_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.toml");
+        let reserve = || Reservation::new(&path, 4096, 0o600).unwrap();
+        let unused = reserve();
+        assert_eq!(unused.draft.file.metadata().unwrap().len(), 4096);
+        drop(unused);
         assert_eq!(entries(directory.path()), 0);
-        assert!(try_out(&directory.path().join("none/a.toml")).is_err());
+        reserve().create(b"first").unwrap();
+        assert_eq!(reserve().create(b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        reserve().replace(b"third").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(entries(directory.path()), 1, "no draft is left");
+        assert!(Reservation::new(&directory.path().join("none/a.toml"), 1, 0o600).is_err());
     }
 
     #[test]

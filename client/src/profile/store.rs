@@ -4,11 +4,14 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use adit_program::durable_file;
+use adit_program::durable_file::{self, Reservation};
 use adit_program::guarded_file::{Guard, GuardError, Readers};
 
 use super::directories;
 use super::{Profile, ProfileError, ProfileName};
+
+/// Room for a new profile, in bytes: two certificates and a key, and some more.
+const ROOM: usize = 4096;
 
 /// One profile of a listing.
 #[derive(Debug)]
@@ -95,7 +98,9 @@ impl ProfileStore {
         }
         directories::create(&self.directory, 0o700)?;
         Guard::default().check_directory(&self.directory)?;
-        durable_file::try_out(&self.path(name)).map_err(|error| ProfileError::io(&self.directory, error))
+        Reservation::new(&self.path(name), ROOM, 0o600)
+            .map(drop)
+            .map_err(|error| ProfileError::io(&self.directory, error))
     }
 
     /// Writes a profile, mode 0600. Readers see the old file or the new one, never a part.
