@@ -3,7 +3,7 @@
 mod forwarding;
 mod undo;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use adit_program::guarded_file::Guard;
@@ -221,17 +221,33 @@ impl HostChanges {
     /// # Errors
     /// `NoSuchLink`, or the kernel's refusal (`AlreadyExists` for a route that is not ours).
     pub async fn add_route(&mut self, route: &Route) -> Result<(), HostError> {
-        let link = match &route.target {
-            RouteTarget::Link(name) => Some(self.recorded_link(name).await?),
-            RouteTarget::Unreachable => None,
-        };
-        let change = Change::Route { route: without_host_bits(route), link };
-        if self.is_recorded(&change) {
-            return Ok(());
+        self.add_routes(std::slice::from_ref(route)).await
+    }
+
+    /// Adds routes, in their order, leaving out those that this process has added before.
+    ///
+    /// # Errors
+    /// As [`Self::add_route`], for the first that is refused; those before it stay.
+    pub async fn add_routes(&mut self, routes: &[Route]) -> Result<(), HostError> {
+        let known: HashSet<Route> = self.routes().into_iter().collect();
+        let new: Vec<&Route> = routes.iter().filter(|route| !known.contains(&without_host_bits(route))).collect();
+        let mut changes = Vec::new();
+        for route in &new {
+            let link = match &route.target {
+                RouteTarget::Link(name) => Some(self.recorded_link(name).await?),
+                RouteTarget::Unreachable => None,
+            };
+            changes.push(Change::Route { route: without_host_bits(route), link });
         }
-        let id = self.journal.record(change)?;
-        let done = self.netlink.add_route(route).await;
-        self.settle_if_failed(id, done)
+        let ids = self.journal.record_all(changes)?;
+        for (place, route) in new.into_iter().enumerate() {
+            if let Err(error) = self.netlink.add_route(route).await {
+                // Neither this one nor those after it were made.
+                self.journal.settle_all(ids.get(place..).unwrap_or_default())?;
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Removes a route that this process added; does nothing if it did not.
@@ -240,7 +256,15 @@ impl HostChanges {
     /// `Undo` with the kernel's refusal.
     pub async fn remove_route(&mut self, route: &Route) -> Result<(), HostError> {
         let route = without_host_bits(route);
-        self.undo_where(|change| matches!(change, Change::Route { route: recorded, .. } if *recorded == route)).await
+        self.remove_routes(|recorded| *recorded == route).await
+    }
+
+    /// Removes those routes that this process added and that are picked.
+    ///
+    /// # Errors
+    /// `Undo` with the kernel's refusals.
+    pub async fn remove_routes(&mut self, pick: impl Fn(&Route) -> bool) -> Result<(), HostError> {
+        self.undo_where(|change| matches!(change, Change::Route { route, .. } if pick(route))).await
     }
 
     /// The routes that this process added.

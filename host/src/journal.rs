@@ -1,13 +1,14 @@
 //! The undo journal: what has to be undone, written and flushed to disk before it is done.
 //!
-//! A file of JSON lines that only grows until all of it is settled; then it is emptied, and removed when its holder
-//! leaves. The holder keeps it locked, so a second process can tell a living holder from a dead one. The lines are
-//! flushed with blocking calls: a change must not begin before its line is on disk, and there are a few dozen in a
-//! process's life.
+//! A file of JSON lines that grows until all of it is settled; then it is emptied, and removed when its holder leaves.
+//! Where changes come and go without end, it is written anew with what is not settled. The holder keeps it locked, so a
+//! second process can tell a living holder from a dead one. The lines are flushed with blocking calls, since a change
+//! must not begin before its line is on disk; changes that are made together are flushed together.
 
-use std::fs::{self, DirBuilder, File};
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use adit_program::guarded_file::{Access, Guard, GuardError, Readers};
@@ -24,6 +25,11 @@ use crate::netlink::{LinkSettings, Route, Rule};
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The network namespace of the calling thread; its inode tells one from another.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+/// Lines of a journal that is never written anew: some 100 KiB, which is read in no time.
+const FEW_LINES: usize = 1024;
+/// How many times as many lines as there are unsettled changes a longer journal may have.
+const SLACK: usize = 4;
 
 /// One change to the host, with what is needed to undo it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +102,12 @@ pub(super) struct Entry {
     pub(super) change: Change,
 }
 
+impl Entry {
+    fn line(&self) -> Line {
+        Line::Change { id: self.id, change: self.change.clone() }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
@@ -121,6 +133,8 @@ pub(super) struct Journal {
     recorded_namespace: Option<u64>,
     live: Vec<Entry>,
     next_id: u64,
+    /// Lines in the file.
+    lines: usize,
 }
 
 impl Journal {
@@ -145,6 +159,7 @@ impl Journal {
             recorded_namespace: None,
             live: Vec::new(),
             next_id: 0,
+            lines: 0,
         };
         journal.load()?;
         journal.check_reach()?;
@@ -168,25 +183,81 @@ impl Journal {
     /// Writes a change to disk; it may begin when this returns.
     pub(super) fn record(&mut self, change: Change) -> Result<u64, HostError> {
         let id = self.next_id;
-        if self.length()? == 0 {
-            self.append(&Line::Boot(self.boot.clone()))?;
-            self.append(&Line::Namespace(self.namespace))?;
+        self.record_all(vec![change])?;
+        Ok(id)
+    }
+
+    /// Writes changes to disk, all at once; they may begin when this returns. Returns their ids, in their order.
+    pub(super) fn record_all(&mut self, changes: Vec<Change>) -> Result<Vec<u64>, HostError> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_new = self.length()? == 0;
+        let ids = (self.next_id..).take(changes.len());
+        let entries: Vec<Entry> = ids.zip(changes).map(|(id, change)| Entry { id, change }).collect();
+        let mut lines = if is_new { self.heading() } else { Vec::new() };
+        lines.extend(entries.iter().map(Entry::line));
+        self.append(&lines)?;
+        if is_new {
             self.flush_directory()?;
         }
-        self.append(&Line::Change { id, change: change.clone() })?;
-        self.next_id += 1;
-        self.live.push(Entry { id, change });
-        Ok(id)
+        self.next_id = self.next_id.saturating_add(u64::try_from(entries.len()).expect("a length fits 64 bits"));
+        let ids = entries.iter().map(|entry| entry.id).collect();
+        self.live.extend(entries);
+        Ok(ids)
     }
 
     /// Strikes out a change that is undone, or that was never made.
     pub(super) fn settle(&mut self, id: u64) -> Result<(), HostError> {
-        self.live.retain(|entry| entry.id != id);
-        if self.live.is_empty() {
-            self.file.set_len(0).and_then(|()| self.file.sync_data()).map_err(|source| self.failed(source))
-        } else {
-            self.append(&Line::Settled(id))
+        self.settle_all(&[id])
+    }
+
+    /// As [`Self::settle`], for several at once.
+    pub(super) fn settle_all(&mut self, ids: &[u64]) -> Result<(), HostError> {
+        if ids.is_empty() {
+            return Ok(());
         }
+        let settled: HashSet<u64> = ids.iter().copied().collect();
+        self.live.retain(|entry| !settled.contains(&entry.id));
+        if self.live.is_empty() {
+            self.lines = 0;
+            return self.file.set_len(0).and_then(|()| self.file.sync_data()).map_err(|source| self.failed(source));
+        }
+        self.append(&ids.iter().map(|id| Line::Settled(*id)).collect::<Vec<_>>())?;
+        if self.lines > FEW_LINES.max(self.live.len().saturating_mul(SLACK))
+            && let Err(error) = self.write_anew()
+        {
+            // It stays longer than it need be.
+            tracing::debug!(%error, "the journal was not written anew");
+        }
+        Ok(())
+    }
+
+    /// Puts a journal with only the unsettled changes in the place of this one. A crash leaves the one or the other.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let path = self.path.with_added_extension("new");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file = OpenOptions::new().append(true).read(true).create_new(true).mode(0o600).open(&path)?;
+        // Locked before it has the journal's name, so that nobody takes it for one that is left.
+        let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+        let owner = self.file.metadata()?;
+        fchown(&*file, Some(owner.uid()), Some(owner.gid()))?;
+        let mut lines = self.heading();
+        lines.extend(self.live.iter().map(Entry::line));
+        file.write_all(&encode(&lines)?)?;
+        file.sync_all()?;
+        fs::rename(&path, &self.path)?;
+        self.file = file;
+        self.lines = lines.len();
+        sync_directory(&self.path)
+    }
+
+    /// What the changes that follow were made in.
+    fn heading(&self) -> Vec<Line> {
+        vec![Line::Boot(self.boot.clone()), Line::Namespace(self.namespace)]
     }
 
     fn check_reach(&self) -> Result<(), HostError> {
@@ -216,6 +287,7 @@ impl Journal {
         }
         let mut same_boot = true;
         for (place, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+            self.lines = place + 1;
             match serde_json::from_slice(line) {
                 Ok(Line::Boot(boot)) => {
                     same_boot = boot == self.boot;
@@ -233,27 +305,28 @@ impl Journal {
             }
         }
         if self.live.is_empty() {
+            self.lines = 0;
             self.file.set_len(0).map_err(|source| self.failed(source))
         } else if same_boot {
             Ok(())
         } else {
-            self.append(&Line::Boot(self.boot.clone()))?;
-            self.append(&Line::Namespace(self.namespace))
+            self.append(&self.heading())
         }
     }
 
-    fn append(&mut self, line: &Line) -> Result<(), HostError> {
-        let mut bytes = serde_json::to_vec(line).map_err(|error| self.failed(error.into()))?;
-        bytes.push(b'\n');
+    fn append(&mut self, lines: &[Line]) -> Result<(), HostError> {
+        let bytes = encode(lines).map_err(|source| self.failed(source))?;
         let before = self.length()?;
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         written.map_err(|source| {
-            // A full disk may have taken half the line; what follows must not be glued to it.
+            // A full disk may have taken half of it; what follows must not be glued to that.
             if let Err(error) = self.file.set_len(before) {
                 tracing::warn!(%error, "the journal may end with half a line");
             }
             self.failed(source)
-        })
+        })?;
+        self.lines = self.lines.saturating_add(lines.len());
+        Ok(())
     }
 
     fn length(&self) -> Result<u64, HostError> {
@@ -261,9 +334,7 @@ impl Journal {
     }
 
     fn flush_directory(&self) -> Result<(), HostError> {
-        let directory =
-            self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|source| self.failed(source))
+        sync_directory(&self.path).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: io::Error) -> HostError {
@@ -281,6 +352,20 @@ impl Drop for Journal {
             tracing::debug!(%error, "an empty journal stays behind");
         }
     }
+}
+
+fn encode(lines: &[Line]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut bytes, line)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    File::open(directory)?.sync_all()
 }
 
 /// Opens and locks the file at `path`; another holder may remove it in between, and then a new one is made.

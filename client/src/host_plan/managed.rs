@@ -186,9 +186,8 @@ impl ManagedHost {
             self.changes.add_address(&self.link, *address).await?;
         }
         // What leads nowhere is there first, so that what leads into the tunnel never stands alone.
-        for claim in plan.claims.iter().rev() {
-            self.changes.add_route(&self.route(claim)).await?;
-        }
+        let routes: Vec<Route> = plan.claims.iter().rev().map(|claim| self.route(claim)).collect();
+        self.changes.add_routes(&routes).await?;
         for rule in rules(plan, &self.slot, self.mark) {
             self.changes.add_rule(&rule).await?;
         }
@@ -202,9 +201,7 @@ impl ManagedHost {
             self.changes.remove_rule(rule).await?;
         }
         let routes: HashSet<Route> = plan.claims.iter().map(|claim| self.route(claim)).collect();
-        for route in self.changes.routes().iter().filter(|route| !routes.contains(route)) {
-            self.changes.remove_route(route).await?;
-        }
+        self.changes.remove_routes(|route| !routes.contains(route)).await?;
         for address in self.changes.addresses(&self.link) {
             if !plan.addresses.contains(&address) {
                 self.changes.remove_address(&self.link, address).await?;

@@ -13,16 +13,21 @@ impl HostChanges {
     pub(super) async fn undo_where(&mut self, pick: impl Fn(&Change) -> bool) -> Result<(), HostError> {
         let picked: Vec<_> = self.journal.live().iter().filter(|entry| pick(&entry.change)).cloned().collect();
         let mut failures = Vec::new();
+        let mut undone = Vec::new();
         for Entry { id, change } in picked.iter().rev() {
-            let undone = match self.undo_change(change).await {
-                Ok(()) => self.journal.settle(*id),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = undone {
-                tracing::debug!(%error, ?change, "change not undone");
-                failures.push(error);
+            match self.undo_change(change).await {
+                Ok(()) => undone.push(*id),
+                Err(error) => {
+                    tracing::debug!(%error, ?change, "change not undone");
+                    failures.push(error);
+                }
+            }
+            // To restore a file twice could take back what somebody wrote in between; all else may be undone again.
+            if matches!(change, Change::ResolverFile(_)) {
+                failures.extend(self.journal.settle_all(&std::mem::take(&mut undone)).err());
             }
         }
+        failures.extend(self.journal.settle_all(&undone).err());
         if failures.is_empty() { Ok(()) } else { Err(HostError::Undo { failures }) }
     }
 

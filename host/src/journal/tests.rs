@@ -43,6 +43,33 @@ fn the_file_is_private_and_vanishes_when_all_is_settled() {
 }
 
 #[test]
+fn journal_of_changes_without_end_stays_short_and_locked_and_tells_what_is_not_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path).unwrap();
+    journal.record(sysctl("first")).unwrap();
+    let batch = || (0..FEW_LINES / 4).map(|n| sysctl(&n.to_string())).collect::<Vec<_>>();
+    for _ in 0..20 {
+        let ids = journal.record_all(batch()).unwrap();
+        assert_eq!(changes(&journal)[1..], batch());
+        journal.settle_all(&ids).unwrap();
+    }
+    journal.record(sysctl("last")).unwrap();
+    let lines = fs::read_to_string(&path).unwrap().lines().count();
+    assert!(lines <= FEW_LINES + 1, "{lines} lines for 2 changes");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a draft is left");
+    assert!(matches!(open(&path), Err(HostError::Busy { .. })), "the lock went with the old file");
+    drop(journal);
+    let mut after = open(&path).unwrap();
+    assert_eq!(changes(&after), [sysctl("first"), sysctl("last")]);
+    let ids: Vec<u64> = after.live().iter().map(|entry| entry.id).collect();
+    after.settle_all(&ids).unwrap();
+    drop(after);
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_living_holder_is_respected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
