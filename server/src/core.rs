@@ -11,6 +11,7 @@
 //! answers in this process.
 
 pub(crate) mod admission;
+pub mod callers;
 pub mod grant;
 pub mod leases;
 pub mod local;

@@ -11,7 +11,7 @@ use adit_net::http::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::http::h3::error::Code;
 use adit_server::admin::LiveGateway;
-use adit_server::core::sessions::{Connection, Ending};
+use adit_server::core::sessions::{Closing, Connection, Ending};
 use adit_server::core::{Core as _, OpenError};
 use adit_testing::namespace::in_namespace_async;
 use bytes::Bytes;
@@ -261,6 +261,9 @@ impl Connection for Nowhere {
     fn remote(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, 1).into()
     }
+}
+
+impl Closing for Nowhere {
     fn close(&self, _ending: Ending) {}
 }
 

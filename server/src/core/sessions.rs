@@ -17,13 +17,17 @@ use crate::accounts::Device;
 
 pub use table::SessionTable;
 
+/// What can be closed, and tells the client why.
+pub trait Closing: Send + Sync {
+    /// Closes it.
+    fn close(&self, ending: Ending);
+}
+
 /// What a session was opened on. It carries the session's packets when no faster carrier does, and is the session's
 /// life: when it ends, the session does.
-pub trait Connection: Carrier {
+pub trait Connection: Carrier + Closing {
     /// The client's outer address.
     fn remote(&self) -> SocketAddr;
-    /// Ends the connection and tells the client why.
-    fn close(&self, ending: Ending);
 }
 
 /// Why the gateway ends a session.

@@ -15,7 +15,7 @@ use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
 use adit_proto::policy::DestinationPolicy;
 
 use super::grant::{Grant, Resolvers, SessionLimits, Terms};
-use super::sessions::{Connection, Ending, Session};
+use super::sessions::{Closing, Connection, Ending, Session};
 use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault};
 
 /// Longest wait for what only a lock held too long can keep from happening.
@@ -159,6 +159,9 @@ impl Connection for Nowhere {
     fn remote(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, 1).into()
     }
+}
+
+impl Closing for Nowhere {
     fn close(&self, ending: Ending) {
         assert!(!self.broken.load(Ordering::Relaxed), "broken down");
         self.closed.lock().unwrap().get_or_insert(ending);

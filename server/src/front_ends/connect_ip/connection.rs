@@ -18,7 +18,7 @@ use super::inbound::Inbound;
 use super::peer::Peer;
 use super::request::Context;
 use crate::core::admission::Place;
-use crate::core::sessions::{Connection, Ending};
+use crate::core::sessions::{Closing, Connection, Ending};
 
 /// A connection must have finished its handshake after this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -89,7 +89,9 @@ impl Connection for Datagrams {
         let remote = self.quic().remote_address();
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
     }
+}
 
+impl Closing for Datagrams {
     fn close(&self, ending: Ending) {
         let code = match ending {
             // Tells the client that trying again is useless.
