@@ -117,7 +117,7 @@ pub struct DnsConfig {
 pub struct Limits {
     /// Live sessions.
     pub sessions: usize,
-    /// Handshakes and requests not yet authenticated.
+    /// Connections without a tunnel.
     pub pending_sessions: usize,
     /// Tracked connections through the gateway for each device.
     pub connections_per_client: u32,

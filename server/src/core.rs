@@ -28,6 +28,7 @@ use adit_proto::address_pool::PoolError;
 use tokio::sync::watch;
 
 use crate::accounts::StoreFault;
+use callers::Caller;
 use grant::Grant;
 use login::{Credential, Identity, LoginError};
 use sessions::{Connection, Ending, Session};
@@ -38,8 +39,16 @@ pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// What a front-end asks of the core. Its orders go the other way: to end by [`Connection::close`], which acts at once,
 /// and to change what a client was granted by [`Orders`].
 pub trait Core: Send + Sync {
-    /// Decides whose a credential is.
-    fn authenticate(self: Arc<Self>, credential: Credential) -> Reply<Result<Identity, LoginError>>;
+    /// Decides whose a credential is that came on a connection. From now on the connection is one of that device, and
+    /// closed when the device is revoked.
+    fn authenticate(
+        self: Arc<Self>,
+        credential: Credential,
+        caller: Arc<Caller>,
+    ) -> Reply<Result<Identity, LoginError>>;
+
+    /// Says that a device has just enrolled on a connection, which is one of that device from now on.
+    fn enrolled(&self, device: &str, caller: &Caller);
 
     /// Opens the session of somebody who has logged in; one that the device already has is replaced. The lease is
     /// durable when this answers.
@@ -61,6 +70,8 @@ pub struct OpenSession {
     pub session: Arc<Session>,
     /// New grants for it.
     pub orders: Orders,
+    /// Whether it replaced a session of the same device.
+    pub replaces: bool,
 }
 
 /// Changes of what a client was granted. The newest counts; one that another has overtaken is never seen.
@@ -94,9 +105,9 @@ pub enum OpenError {
 }
 
 impl OpenSession {
-    fn new(core: Arc<dyn Core>, session: Arc<Session>) -> Self {
+    fn new(core: Arc<dyn Core>, session: Arc<Session>, replaces: bool) -> Self {
         let orders = Orders(session.grants());
-        Self { core, session, orders }
+        Self { core, session, orders, replaces }
     }
 }
 

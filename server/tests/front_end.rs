@@ -16,8 +16,10 @@ use adit_server::core::{Core as _, OpenError};
 use adit_testing::namespace::in_namespace_async;
 use bytes::Bytes;
 use quinn::ConnectionError;
-use world::{PATIENCE, World, ask, eventually, tunnel, tunnel_at};
+use world::{Certificate, PATIENCE, World, ask, eventually, tunnel, tunnel_at};
 
+#[path = "front_end/connections.rs"]
+mod connections;
 #[path = "front_end/device.rs"]
 mod device;
 #[path = "front_end/esp.rs"]
@@ -26,6 +28,11 @@ mod esp;
 mod terms;
 #[path = "front_end/world.rs"]
 mod world;
+
+/// The same certificate and key once more.
+fn copy((chain, key): &Certificate) -> Certificate {
+    (chain.clone(), key.clone_key())
+}
 
 /// The code with which the peer closed a connection.
 async fn closing_code(quic: &quinn::Connection, limit: Duration) -> u64 {

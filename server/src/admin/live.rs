@@ -9,10 +9,9 @@ use adit_net::worker::Routing as _;
 use adit_proto::esp::suite::Suite;
 use serde::{Deserialize, Serialize};
 
-use crate::core::Order;
 use crate::core::local::LocalCore;
 use crate::core::router::Router;
-use crate::core::sessions::{Ending, Session};
+use crate::core::sessions::Session;
 
 /// One live session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -78,7 +77,7 @@ pub trait LiveGateway: Send + Sync {
     fn sessions(&self) -> Vec<SessionInfo>;
     /// The gateway at a glance.
     fn status(&self) -> GatewayStatus;
-    /// Ends the sessions of a device; returns how many there were.
+    /// Ends the sessions of a device and closes its connections; returns how many sessions there were.
     fn close_device(&self, device: &str) -> usize;
 }
 
@@ -116,7 +115,7 @@ impl LiveGateway for GatewayView {
     }
 
     fn close_device(&self, device: &str) -> usize {
-        usize::from(self.core.order(device, Order::End(Ending::Revoked)))
+        usize::from(self.core.shut_out(device))
     }
 }
 

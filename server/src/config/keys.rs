@@ -187,7 +187,8 @@ pub static KEYS: Keys<Config> = Keys {
             kind: Kind::Integer { least: 1, most: 65_535 },
             absent: Absent::Default("1024"),
             example: "64",
-            meaning: "Connections that have not authenticated yet; {least} to {most}. Further ones are ignored.",
+            meaning: "Connections without a tunnel: on their way in, or for a renewal; {least} to {most}. One network may take a part of them.\n\
+         Where they or its part are taken, the one that has been idle for longest gives way.",
             applies: Applies::Restart,
             read: |given, config| put(&mut config.limits.pending_sessions, given.integer()),
         },

@@ -1,29 +1,53 @@
-//! Connections that have not logged in yet: how many there may be, in all and from one network.
+//! The connections without a tunnel: how many there may be, in all and from one network, and which of them gives way
+//! when there are too many.
+//!
+//! A connection has a place here from its first datagram until a tunnel exists on it; then `limits.sessions` counts it.
+//! When the tunnel ends and the connection does not, it needs a place again. So every connection is counted to its end.
+
+mod networks;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use tokio::sync::Notify;
 
-/// Connections above which clients must first prove their address (QUIC Retry, RFC 9000 section 8.1.2).
-const RETRY_ABOVE: usize = 50;
-/// Connections from one network: enough for an office that reconnects at once, and a small part of the whole.
-const LIMIT_PER_NETWORK: usize = 64;
-/// What counts as one network: the usual least assignment to one site, in prefix bits.
-const NETWORK_V4: u8 = 24;
-const NETWORK_V6: u8 = 56;
+use networks::{Networks, Shares};
 
-/// The connections on their way in.
+/// Connections of clients that have not proved their address, above which others must first (QUIC Retry, RFC 9000
+/// section 8.1.2): as many forged addresses can take.
+const UNPROVEN: usize = 50;
+/// The part of all places that forged addresses can take at most, where there are few.
+const UNPROVEN_PART: usize = 4;
+/// Nobody gives way who has done something within this time: long enough for a handshake over a slow network.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The places of connections without a tunnel.
 pub(crate) struct Pending {
     limit: usize,
-    counts: Mutex<Counts>,
+    shares: Shares,
+    book: Mutex<Book>,
 }
 
 #[derive(Default)]
-struct Counts {
-    total: usize,
-    by_network: HashMap<IpNet, usize>,
+struct Book {
+    last: u64,
+    entries: HashMap<u64, Entry>,
+    networks: Networks,
+    unproven: usize,
+}
+
+/// What is known of a connection that has a place.
+struct Entry {
+    client: IpAddr,
+    proven: bool,
+    /// Whether a device has logged in on it.
+    known: bool,
+    /// Whether a login of its device is being served.
+    busy: bool,
+    active: Instant,
+    given_way: Arc<Notify>,
 }
 
 /// Whether there is room for one more connection.
@@ -36,120 +60,131 @@ pub(crate) enum Admission {
     Full,
 }
 
-/// The place of one connection on its way in.
+/// The place of one connection.
 pub(crate) struct Place {
     pending: Arc<Pending>,
-    network: IpNet,
+    number: u64,
+    given_way: Arc<Notify>,
 }
 
 impl Pending {
     /// Makes room for `limit` connections in all.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, counts: Mutex::default() })
+        Arc::new(Self { limit, shares: Shares::of(limit), book: Mutex::default() })
     }
 
-    /// Asks for a place for a client; `proven` says that its address is no forgery.
-    pub(crate) fn admit(self: &Arc<Self>, client: IpAddr, proven: bool) -> Admission {
-        let network = network(client);
-        let mut counts = self.counts();
-        let from_network = counts.by_network.get(&network).copied().unwrap_or(0);
-        // Only proven addresses fill the account of their network, or forged ones would shut others out.
-        if counts.total >= self.limit || (proven && from_network >= LIMIT_PER_NETWORK) {
-            return Admission::Full;
-        }
-        if !proven && (counts.total >= RETRY_ABOVE || from_network >= LIMIT_PER_NETWORK) {
+    /// Asks for a place for a client; `proven` says that its address is no forgery. Where a share is full, the
+    /// connection in it that has been idle for longest gives way to a client that has proved its address.
+    pub(crate) fn admit(self: &Arc<Self>, client: IpAddr, proven: bool, now: Instant) -> Admission {
+        let client = client.to_canonical();
+        let mut book = self.book();
+        if !proven && (book.unproven >= self.unproven_limit() || book.entries.len() >= self.limit) {
             return Admission::ProveAddress;
         }
-        counts.total += 1;
-        counts.by_network.insert(network, from_network + 1);
-        Admission::Place(Place { pending: Arc::clone(self), network })
+        if proven && !self.make_room(&mut book, client, now) {
+            return Admission::Full;
+        }
+        let given_way = Arc::<Notify>::default();
+        let (known, busy) = (false, false);
+        let entry = Entry { client, proven, known, busy, active: now, given_way: Arc::clone(&given_way) };
+        book.last += 1;
+        let number = book.last;
+        book.enter(number, entry);
+        Admission::Place(Place { pending: Arc::clone(self), number, given_way })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sees to it that one more connection of a client fits, if need be by evicting one. False if none may go.
+    fn make_room(&self, book: &mut Book, client: IpAddr, now: Instant) -> bool {
+        // Whoever leaves the narrowest full network leaves all wider ones.
+        let full = book.networks.narrowest_full(client, &self.shares);
+        if full.is_none() && book.entries.len() < self.limit {
+            return true;
+        }
+        let victim = book
+            .entries
+            .iter()
+            .filter(|(_, entry)| full.is_none_or(|network| entry.proven && network.contains(&entry.client)))
+            .filter(|(_, entry)| !entry.busy && now.saturating_duration_since(entry.active) >= GRACE)
+            .min_by_key(|(_, entry)| (entry.known, entry.active))
+            .map(|(number, _)| *number);
+        let Some(entry) = victim.and_then(|number| book.leave(number)) else { return false };
+        entry.given_way.notify_one();
+        true
+    }
+
+    fn unproven_limit(&self) -> usize {
+        UNPROVEN.min(self.limit / UNPROVEN_PART)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn enter(&mut self, number: u64, entry: Entry) {
+        // Only proven addresses fill the share of their network, or forged ones would shut others out.
+        if entry.proven {
+            self.networks.add(entry.client);
+        } else {
+            self.unproven += 1;
+        }
+        self.entries.insert(number, entry);
+    }
+
+    fn leave(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&number)?;
+        if entry.proven {
+            self.networks.remove(entry.client);
+        } else {
+            self.unproven -= 1;
+        }
+        Some(entry)
+    }
+}
+
+impl Place {
+    /// The handshake is complete, which proves the client's address. False if its network's share is full; then the
+    /// connection has to end.
+    pub(crate) fn prove(&self, now: Instant) -> bool {
+        let mut book = self.pending.book();
+        let Some(mut entry) = book.leave(self.number) else { return false };
+        if !entry.proven && !self.pending.make_room(&mut book, entry.client, now) {
+            return false;
+        }
+        (entry.proven, entry.active) = (true, now);
+        book.enter(self.number, entry);
+        true
+    }
+
+    /// A device has logged in: strangers give way before it.
+    pub(crate) fn know(&self, now: Instant) {
+        self.change(|entry| (entry.known, entry.active) = (true, now));
+    }
+
+    /// Says whether a login of the device is being served; nobody gives way meanwhile.
+    pub(crate) fn set_busy(&self, busy: bool, now: Instant) {
+        self.change(|entry| (entry.busy, entry.active) = (busy, now));
+    }
+
+    /// Waits until the connection has to give way to another. Cancel-safe.
+    pub(crate) async fn given_way(&self) {
+        self.given_way.notified().await;
+    }
+
+    /// Does nothing to one that has given way.
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.pending.book().entries.get_mut(&self.number) {
+            change(entry);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.pending.counts();
-        counts.total = counts.total.saturating_sub(1);
-        if let Some(count) = counts.by_network.get_mut(&self.network) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.by_network.remove(&self.network);
-            }
-        }
+        self.pending.book().leave(self.number);
     }
-}
-
-fn network(client: IpAddr) -> IpNet {
-    let client = client.to_canonical();
-    let bits = if client.is_ipv4() { NETWORK_V4 } else { NETWORK_V6 };
-    IpNet::new(client, bits).map_or_else(|_| IpNet::from(client), |network| network.trunc())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    /// Takes places until there is none; gives them and what was said last.
-    fn fill(pending: &Arc<Pending>, client: &str, proven: bool) -> (Vec<Place>, Admission) {
-        let mut places = Vec::new();
-        loop {
-            match pending.admit(address(client), proven) {
-                Admission::Place(place) => places.push(place),
-                full @ (Admission::ProveAddress | Admission::Full) => return (places, full),
-            }
-        }
-    }
-
-    #[test]
-    fn unproven_clients_must_prove_their_address_when_many_are_pending() {
-        let pending = Pending::new(1000);
-        let (places, full) = fill(&pending, "192.0.2.1", false);
-        assert_eq!(places.len(), RETRY_ABOVE);
-        assert!(matches!(full, Admission::ProveAddress));
-        assert!(matches!(pending.admit(address("198.51.100.1"), false), Admission::ProveAddress));
-        assert!(matches!(pending.admit(address("198.51.100.1"), true), Admission::Place(_)));
-    }
-
-    #[test]
-    fn one_network_cannot_take_all_places() {
-        let pending = Pending::new(1000);
-        let (places, full) = fill(&pending, "2001:db8:0:1::1", true);
-        assert_eq!(places.len(), LIMIT_PER_NETWORK);
-        assert!(matches!(full, Admission::Full));
-        assert!(matches!(pending.admit(address("2001:db8:0:ff::2"), true), Admission::Full), "same /56");
-        assert!(matches!(pending.admit(address("2001:db8:0:100::1"), true), Admission::Place(_)), "another /56");
-    }
-
-    #[test]
-    fn mapped_and_plain_ipv4_are_one_network() {
-        let pending = Pending::new(1000);
-        let (_places, _) = fill(&pending, "::ffff:192.0.2.1", true);
-        assert!(matches!(pending.admit(address("192.0.2.200"), true), Admission::Full));
-    }
-
-    #[test]
-    fn all_places_taken_means_no_room_for_anyone() {
-        let pending = Pending::new(10);
-        let (places, full) = fill(&pending, "192.0.2.1", true);
-        assert_eq!(places.len(), 10);
-        assert!(matches!(full, Admission::Full));
-        assert!(matches!(pending.admit(address("198.51.100.1"), true), Admission::Full));
-    }
-
-    #[test]
-    fn place_is_free_again_after_its_connection() {
-        let pending = Pending::new(1);
-        let (places, _) = fill(&pending, "192.0.2.1", true);
-        drop(places);
-        assert!(matches!(pending.admit(address("192.0.2.1"), true), Admission::Place(_)));
-        assert!(pending.counts().by_network.is_empty());
-    }
-}
+mod tests;

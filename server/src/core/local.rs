@@ -7,13 +7,14 @@ use std::time::{Instant, SystemTime};
 use adit_proto::address_pool::AddressPool;
 use tokio::task::spawn_blocking;
 
+use super::callers::{Caller, Callers};
 use super::grant::{Grant, Terms};
 use super::leases::Leases;
 use super::login::{Credential, Identity, LoginError};
 use super::sessions::{Connection, Ending, Session, SessionTable};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
-use crate::accounts::{Accounts, AuthError, Device};
+use crate::accounts::{Accounts, AuthError, Device, StoreFault};
 
 /// Opens and ends sessions.
 pub struct LocalCore {
@@ -22,6 +23,7 @@ pub struct LocalCore {
     /// On which every session begins.
     terms: Arc<Terms>,
     sessions: Arc<SessionTable>,
+    callers: Arc<Callers>,
     totals: Totals,
     last_session: AtomicU64,
 }
@@ -40,6 +42,7 @@ impl LocalCore {
             accounts,
             terms: Arc::new(terms),
             sessions,
+            callers: Arc::default(),
             totals: Totals::default(),
             last_session: AtomicU64::new(0),
         }
@@ -53,6 +56,13 @@ impl LocalCore {
     /// What the sessions that have ended add up to.
     pub fn ended_sessions(&self) -> EndedSessions {
         self.totals.so_far()
+    }
+
+    /// Shuts a device out: ends its session and closes all its connections. False if it had no session.
+    pub fn shut_out(&self, device: &str) -> bool {
+        let had_session = self.order(device, Order::End(Ending::Revoked));
+        self.callers.close(device, Ending::Revoked);
+        had_session
     }
 
     /// Gives an order to whoever serves the session of a device; `false` if it has none.
@@ -85,6 +95,15 @@ impl LocalCore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
+        self.replace_session(device, connection).map(|(session, _)| session)
+    }
+
+    /// As [`Self::open_session`]; says also whether the device had one before.
+    fn replace_session(
+        &self,
+        device: Device,
+        connection: Arc<dyn Connection>,
+    ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         // The lease is durable before anybody hears of the session; a return before `keep` gives it back.
@@ -96,6 +115,7 @@ impl LocalCore {
         claim.keep();
         let replaced = self.sessions.insert(Arc::clone(&session));
         let unowned = Unowned { core: self, session: &session };
+        let replaces = replaced.is_some();
         if let Some(old) = replaced {
             old.stop(Ending::Replaced);
             self.settle(&old);
@@ -106,25 +126,38 @@ impl LocalCore {
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
         let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());
         tracing::debug!(session = id, user, device, %remote, "session of");
-        Ok(session)
+        Ok((session, replaces))
     }
 
     /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session
     /// to end.
     fn confirm(&self, session: &Session) -> Result<(), OpenError> {
-        match self.accounts.device(&session.device.id)? {
-            Some(device) if device.revoked_at.is_none() => Ok(()),
-            _ => {
-                session.stop(Ending::Revoked);
-                Err(OpenError::Revoked)
-            }
+        if self.is_revoked(&session.device.id)? {
+            session.stop(Ending::Revoked);
+            return Err(OpenError::Revoked);
         }
+        Ok(())
+    }
+
+    fn is_revoked(&self, device: &str) -> Result<bool, StoreFault> {
+        Ok(self.accounts.device(device)?.is_none_or(|device| device.revoked_at.is_some()))
     }
 
     /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
     fn settle(&self, session: &Session) {
         self.leases.release(&session.device.id, Instant::now());
         self.totals.add(session.ending(), &session.carriers.counters().traffic());
+    }
+
+    /// Checks a credential and enters the connection it came on under its device.
+    fn log_in(&self, credential: &Credential, caller: &Caller) -> Result<Identity, AuthError> {
+        let identity = self.check(credential)?;
+        let device = &identity.device.id;
+        // A revocation between check and entry did not find the connection.
+        if caller.enter(&self.callers, device) && self.is_revoked(device).map_err(AuthError::Store)? {
+            return Err(AuthError::Revoked);
+        }
+        Ok(identity)
     }
 
     fn check(&self, credential: &Credential) -> Result<Identity, AuthError> {
@@ -158,11 +191,19 @@ impl Drop for Unowned<'_> {
 }
 
 impl Core for LocalCore {
-    fn authenticate(self: Arc<Self>, credential: Credential) -> Reply<Result<Identity, LoginError>> {
+    fn authenticate(
+        self: Arc<Self>,
+        credential: Credential,
+        caller: Arc<Caller>,
+    ) -> Reply<Result<Identity, LoginError>> {
         Box::pin(async move {
-            let checked = spawn_blocking(move || self.check(&credential)).await;
+            let checked = spawn_blocking(move || self.log_in(&credential, &caller)).await;
             Ok(checked.map_err(|_panicked| LoginError::Internal)??)
         })
+    }
+
+    fn enrolled(&self, device: &str, caller: &Caller) {
+        caller.enter(&self.callers, device);
     }
 
     fn open(
@@ -172,8 +213,8 @@ impl Core for LocalCore {
     ) -> Reply<Result<OpenSession, OpenError>> {
         // Made where the session is: should nobody wait for the answer any more, it is closed with it.
         let open = move || {
-            let session = self.open_session(identity.device, connection)?;
-            Ok(OpenSession::new(self, session))
+            let (session, replaces) = self.replace_session(identity.device, connection)?;
+            Ok(OpenSession::new(self, session, replaces))
         };
         Box::pin(async move { spawn_blocking(open).await.unwrap_or(Err(OpenError::Full)) })
     }

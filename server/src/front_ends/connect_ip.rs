@@ -6,9 +6,11 @@ mod connection;
 mod inbound;
 mod peer;
 mod request;
+mod stage;
 mod tunnel;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker::DataPlane;
@@ -61,7 +63,8 @@ impl FrontEnd {
     }
 
     fn admit(self: &Arc<Self>, incoming: quinn::Incoming, connections: &mut JoinSet<()>) {
-        match self.pending.admit(incoming.remote_address().ip(), incoming.remote_address_validated()) {
+        let (client, proven) = (incoming.remote_address().ip(), incoming.remote_address_validated());
+        match self.pending.admit(client, proven, Instant::now()) {
             Admission::Place(place) => {
                 connections.spawn(connection::serve(Arc::clone(self), incoming, place));
             }

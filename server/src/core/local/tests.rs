@@ -128,7 +128,8 @@ fn ended_sessions_are_added_up_by_why_they_ended() {
 #[tokio::test]
 async fn session_that_is_served_no_more_is_closed_and_new_terms_reach_who_serves_one() {
     let (core, _accounts) = core();
-    let identity = Arc::clone(&core).authenticate(Credential::Token("dev-a".to_owned())).await.unwrap();
+    let caller = Arc::new(Caller::new(Arc::<Nowhere>::default()));
+    let identity = Arc::clone(&core).authenticate(Credential::Token("dev-a".to_owned()), caller).await.unwrap();
     let mut opened = Arc::clone(&core).open(identity, Arc::<Nowhere>::default()).await.ok().unwrap();
     assert_eq!(opened.session.grant().terms.routes, ["0.0.0.0/0".parse().unwrap()]);
     assert!(core.order("dev-a", Order::Terms(Arc::new(terms("10.0.0.0/8")))));
@@ -139,4 +140,25 @@ async fn session_that_is_served_no_more_is_closed_and_new_terms_reach_who_serves
     assert!(core.sessions().lookup(address).is_some());
     drop(opened);
     assert!(core.sessions().lookup(address).is_none());
+}
+
+#[tokio::test]
+async fn device_that_is_shut_out_loses_every_connection() {
+    let (core, accounts) = core();
+    let log_in = async |of: &str| {
+        let connection = Arc::<Nowhere>::default();
+        let caller = Arc::new(Caller::new(Arc::<Nowhere>::clone(&connection)));
+        let login = Arc::clone(&core).authenticate(Credential::Token(of.to_owned()), Arc::clone(&caller)).await;
+        (login, caller, connection)
+    };
+    let (with_session, without, other) = (log_in("dev-a").await, log_in("dev-a").await, log_in("dev-b").await);
+    let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&with_session.2);
+    core.open_session(device("dev-a"), kept).unwrap();
+    accounts.revoke("dev-a");
+    assert!(core.shut_out("dev-a"));
+    let ends = [&with_session, &without, &other].map(|(_, _, connection)| connection.closed());
+    assert_eq!(ends, [Some(Ending::Revoked), Some(Ending::Revoked), None]);
+    // The double lets its credential pass, as a check that was made before the revocation.
+    let (late, _, _) = log_in("dev-a").await;
+    assert!(matches!(late, Err(LoginError::Refused(AuthError::Revoked))), "{late:?}");
 }

@@ -2,43 +2,51 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::{H3Connection, close};
 use adit_program::task;
 use adit_proto::http::h3::error::Code;
 use adit_proto::role::Role;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::FrontEnd;
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::request::Context;
+use super::stage::{Stage, Stay};
 use crate::core::admission::Place;
+use crate::core::callers::Caller;
 use crate::core::sessions::{Closing, Connection, Ending};
 
 /// A connection must have finished its handshake after this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// A connection must have logged in or enrolled after this time, and must not be without a request for longer.
-const IDLE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Serves a connection; `place` is given back once it has logged in or enrolled.
+/// Serves a connection; `place` is given back while it carries a tunnel.
 pub(super) async fn serve(front_end: Arc<FrontEnd>, incoming: quinn::Incoming, place: Place) {
     let remote = incoming.remote_address();
-    let Some(quic) = shake_hands(incoming, remote).await else { return };
+    let shaken = tokio::select! {
+        shaken = shake_hands(incoming, remote) => shaken,
+        () = place.given_way() => return tracing::debug!(%remote, "handshake gave way to another"),
+    };
+    let Some(quic) = shaken else { return };
+    if !place.prove(Instant::now()) {
+        return close(&quic, Code::EXCESSIVE_LOAD, "too many connections come from this network");
+    }
     let peer = Arc::new(Peer::of(&quic));
+    let caller = Arc::new(Caller::new(Arc::new(quic.clone())));
     let http = Arc::new(H3Connection::start(quic, Role::Server));
     let inbound = Arc::new(Inbound::default());
     // Reads from the start, so that nothing a stranger sends piles up.
     let router = Arc::clone(&front_end.router);
     let _receiving = task::spawn(Arc::clone(&inbound).receive(http.quic().clone(), router));
-    let (logged_in, login) = mpsc::channel(1);
-    let context = Context { front_end, peer, http: Arc::clone(&http), inbound, logged_in };
+    let (stage, changes) = watch::channel(Stage::default());
+    let stay = Stay::new(Arc::clone(&front_end.pending), remote.ip(), place, changes);
+    let context = Context { front_end, peer, caller, http: Arc::clone(&http), inbound, stage: Arc::new(stage) };
     let mut requests = JoinSet::new();
-    take_requests(&http, &context, place, login, &mut requests).await;
+    take_requests(&http, &context, stay, &mut requests).await;
     // Sessions end with their connection: let their tasks see it and give back their addresses.
     while requests.join_next().await.is_some() {}
 }
@@ -53,32 +61,16 @@ async fn shake_hands(incoming: quinn::Incoming, remote: SocketAddr) -> Option<qu
     None
 }
 
-/// Takes requests until the connection ends, or for too long nobody logs in or nothing is asked.
-async fn take_requests(
-    http: &H3Connection,
-    context: &Context,
-    place: Place,
-    mut login: mpsc::Receiver<()>,
-    requests: &mut JoinSet<()>,
-) {
-    let mut place = Some(place);
-    let deadline = tokio::time::sleep(IDLE_DEADLINE);
-    tokio::pin!(deadline);
+/// Takes requests until the connection ends, or may stay no longer.
+async fn take_requests(http: &H3Connection, context: &Context, mut stay: Stay, requests: &mut JoinSet<()>) {
     loop {
         tokio::select! {
             accepted = http.accept_request() => match accepted {
                 Ok(stream) => { requests.spawn(Context::clone(context).handle(stream.into())); }
                 Err(_connection_ended) => return,
             },
-            Some(()) = login.recv(), if place.is_some() => place = None,
-            // A stranger's deadline stays, whatever it asks.
-            Some(_) = requests.join_next() => if place.is_none() {
-                deadline.as_mut().reset(Instant::now() + IDLE_DEADLINE);
-            },
-            () = &mut deadline, if place.is_some() || requests.is_empty() => {
-                let code = if place.is_some() { Code::EXCESSIVE_LOAD } else { Code::NO_ERROR };
-                return close(http.quic(), code, "nothing was asked for too long");
-            }
+            Some(_) = requests.join_next() => {}
+            over = stay.over() => return close(http.quic(), over.code(), over.reason()),
         }
     }
 }
@@ -93,11 +85,22 @@ impl Connection for Datagrams {
 
 impl Closing for Datagrams {
     fn close(&self, ending: Ending) {
-        let code = match ending {
-            // Tells the client that trying again is useless.
-            Ending::Revoked => Code::REQUEST_REJECTED,
-            Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
-        };
-        close(self.quic(), code, ending.reason());
+        end(self.quic(), ending);
     }
+}
+
+impl Closing for quinn::Connection {
+    fn close(&self, ending: Ending) {
+        end(self, ending);
+    }
+}
+
+/// Ends a QUIC connection for a reason of the core.
+fn end(quic: &quinn::Connection, ending: Ending) {
+    let code = match ending {
+        // Tells the client that trying again is useless.
+        Ending::Revoked => Code::REQUEST_REJECTED,
+        Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
+    };
+    close(quic, code, ending.reason());
 }

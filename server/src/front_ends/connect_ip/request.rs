@@ -14,15 +14,17 @@ use adit_proto::http::field::Field;
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::packet::IPV6_MIN_MTU;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::FrontEnd;
 use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, refuse};
 use super::inbound::Inbound;
 use super::peer::Peer;
+use super::stage::{self, Served, Stage};
 use super::tunnel;
 use crate::accounts::AuthError;
+use crate::core::callers::Caller;
 use crate::core::login::{Identity, LoginError};
 use crate::enroll::Enrollment;
 
@@ -34,10 +36,11 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Context {
     pub(super) front_end: Arc<FrontEnd>,
     pub(super) peer: Arc<Peer>,
+    pub(super) caller: Arc<Caller>,
     pub(super) http: Arc<H3Connection>,
     pub(super) inbound: Arc<Inbound>,
-    /// Told once somebody has logged in.
-    pub(super) logged_in: mpsc::Sender<()>,
+    /// Told what the requests bring about.
+    pub(super) stage: Arc<watch::Sender<Stage>>,
 }
 
 impl Context {
@@ -69,7 +72,7 @@ impl Context {
             Ok(identity) => identity,
             Err(refused) => return refuse(&mut stream, request, &refused).await,
         };
-        self.arrived();
+        let served = self.logged_in();
         let Some(_claim) = self.inbound.claim() else {
             return refuse(
                 &mut stream,
@@ -82,7 +85,7 @@ impl Context {
             let reason = "the client takes no QUIC datagrams with packets of 1280 bytes";
             return refuse(&mut stream, request, &HttpRefusal { status: 400, reason }).await;
         }
-        tunnel::run(self, stream, request, identity).await
+        tunnel::run(self, stream, request, identity, served).await
     }
 
     /// Whether the client announced HTTP datagrams (RFC 9297 section 2.1.1) large enough for IPv6 (RFC 9484 section
@@ -95,9 +98,9 @@ impl Context {
         announced && largest >= usize::from(IPV6_MIN_MTU)
     }
 
-    /// Says that this connection is no stranger's any more. Once is enough.
-    fn arrived(&self) {
-        let _said_already = self.logged_in.try_send(());
+    /// Says that this connection is no stranger's any more, and stays while its request is served.
+    fn logged_in(&self) -> Served {
+        stage::serve(&self.stage)
     }
 
     /// Decides who the device is: its certificate, if it showed one, else its bearer token.
@@ -105,7 +108,8 @@ impl Context {
         let Some(credential) = self.peer.credential(authorization.and_then(bearer_token)) else {
             return Err(self.refusal(&AuthError::Unknown));
         };
-        match Arc::clone(&self.front_end.core).authenticate(credential).await {
+        let caller = Arc::clone(&self.caller);
+        match Arc::clone(&self.front_end.core).authenticate(credential, caller).await {
             Ok(identity) => Ok(identity),
             Err(LoginError::Refused(error)) => Err(self.refusal(&error)),
             Err(LoginError::Internal) => Err(HttpRefusal { status: 500, reason: "internal error" }),
@@ -143,9 +147,10 @@ impl Context {
         };
         let enroll = move |enrollment: &Enrollment| enrollment.enroll(&request, SystemTime::now());
         let enrolled = self.front_end.enrollment.off_runtime(enroll).await;
-        if enrolled.is_ok() {
-            self.arrived();
-        }
+        let _served = enrolled.as_ref().ok().map(|enrolled| {
+            self.front_end.core.enrolled(&enrolled.device, &self.caller);
+            self.logged_in()
+        });
         answer_json(stream, enrolled).await
     }
 
@@ -157,7 +162,7 @@ impl Context {
             Ok(Identity { device }) => device,
             Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
         };
-        self.arrived();
+        let _served = self.logged_in();
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no renewal request").await;
         };

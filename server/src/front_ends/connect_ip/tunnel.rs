@@ -29,6 +29,8 @@ use super::FrontEnd;
 use super::answer::{FLUSH_DEADLINE, HttpRefusal, refuse, unread};
 use super::inbound::hand_over;
 use super::request::Context;
+use super::stage::Served;
+use crate::core::callers::Caller;
 use crate::core::grant::Grant;
 use crate::core::login::Identity;
 use crate::core::router::Router;
@@ -41,6 +43,7 @@ pub(super) async fn run(
     mut stream: TunnelStream,
     request: &ConnectIpRequest,
     identity: Identity,
+    served: Served,
 ) -> Result<(), StreamError> {
     let front_end = &*context.front_end;
     let datagrams = Arc::new(Datagrams::new(context.http.quic().clone(), stream.id()));
@@ -54,6 +57,9 @@ pub(super) async fn run(
         }
     };
     let session = Arc::clone(&opened.session);
+    let _tunnel = served.open_tunnel();
+    drop(served);
+    let _session = CallerSession::begin(&context.caller, &session, opened.replaces);
     let mut negotiated = negotiate(front_end, request, &stream);
     let machine =
         Server::new(request, assignment(&session.grant()), negotiated.as_ref().map(|negotiated| negotiated.answer));
@@ -64,6 +70,29 @@ pub(super) async fn run(
     let following = Following::new(stream, machine, esp).with_unread_limit(FLUSH_DEADLINE);
     let span = tracing::info_span!("session", session = session.id);
     follow(following, &mut opened.orders, &session, &front_end.router).instrument(span).await
+}
+
+/// Marks a connection as the one that carries its device's session.
+struct CallerSession<'a> {
+    caller: &'a Caller,
+    session: &'a Session,
+}
+
+impl<'a> CallerSession<'a> {
+    /// A session that `replaces` another ends all that is left of the device's earlier connections.
+    fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
+        caller.begin_session(&session.device.id);
+        if replaces {
+            caller.close_others(&session.device.id);
+        }
+        Self { caller, session }
+    }
+}
+
+impl Drop for CallerSession<'_> {
+    fn drop(&mut self) {
+        self.caller.end_session(&self.session.device.id);
+    }
 }
 
 /// What a session that may use ESP begins with.
