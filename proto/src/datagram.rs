@@ -80,6 +80,7 @@ pub fn decode(mut payload: Bytes) -> Result<Datagram, Fault> {
 }
 
 /// Splits the payload of an HTTP datagram into context ID and packet; `None` if it ends inside the ID.
+#[inline]
 pub(crate) fn split_context(mut payload: Bytes) -> Option<(u64, Bytes)> {
     let (context_id, length) = varint::decode(&payload)?;
     payload.advance(length);

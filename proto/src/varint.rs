@@ -23,7 +23,17 @@ const MAX_4: u64 = (1 << 30) - 1;
 /// Decodes the integer at the start of `bytes` and says how many bytes it took; `None` if `bytes` ends before it does.
 ///
 /// Longer encodings than needed are accepted, as RFC 9000 section 16 asks.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Option<(u64, usize)> {
+    match bytes {
+        // The identifiers in front of every packet are that small.
+        [first @ ..=0x3f, ..] => Some((u64::from(*first), 1)),
+        _ => decode_longer(bytes),
+    }
+}
+
+/// As [`decode`], for integers of several bytes.
+fn decode_longer(bytes: &[u8]) -> Option<(u64, usize)> {
     let (&first, rest) = bytes.split_first()?;
     let following = (1_usize << (first >> 6)).checked_sub(1)?;
     let mut value = u64::from(first & 0x3f);
