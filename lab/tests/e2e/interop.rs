@@ -200,8 +200,10 @@ fn our_client_closes_over_each_breach_of_a_foreign_server_and_comes_back() {
         let committed = server.events("breach");
         (committed.len() == BREACHES.len()).then_some(committed)
     });
-    for (breach, name) in committed.iter().zip(BREACHES) {
-        assert_eq!((&breach["name"], &breach["code"]), (&json!(name), &breach["expected"]));
+    // A connection may end later than the one after it.
+    for name in BREACHES {
+        let breach = committed.iter().find(|breach| breach["name"] == name).expect("each is committed once");
+        assert_eq!(breach["code"], breach["expected"], "{name}");
     }
     reach(client.host(), INNER[0]);
 }
