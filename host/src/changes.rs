@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::dns::{self, Resolved, SavedFile, SystemBus};
 use crate::error::HostError;
-use crate::firewall::{self, GatewayRules};
+use crate::firewall::{GatewayRules, Table, TableRecord};
 use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink};
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
@@ -90,6 +90,8 @@ pub struct HostChanges {
     pub(crate) loose_reverse_paths: bool,
     pub(crate) history: History,
     pub(crate) watch: HostWatch,
+    /// The gateway's firewall, once it is loaded.
+    table: Option<Table>,
 }
 
 impl HostChanges {
@@ -118,6 +120,7 @@ impl HostChanges {
             loose_reverse_paths: false,
             history: History::default(),
             watch: HostWatch::open(),
+            table: None,
         };
         changes.undo().await?;
         Ok(changes)
@@ -301,17 +304,19 @@ impl HostChanges {
         self.journal.live().iter().filter_map(|entry| rule(&entry.change)).collect()
     }
 
-    /// Loads the gateway's firewall table, replacing an earlier one, in one transaction.
+    /// Loads the gateway's firewall table, replacing this process's earlier one, in one transaction.
     ///
     /// # Errors
-    /// The kernel's refusal, naming the rule; the earlier table is then still in force.
+    /// `ForeignTable`, or the kernel's refusal, naming the rule; the earlier table is then still in force.
     #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
     pub async fn load_firewall(&mut self, rules: &GatewayRules) -> Result<(), HostError> {
-        if self.is_recorded(&Change::Firewall) {
-            return firewall::load(rules);
+        let recorded = self.journal.live().iter().any(|entry| matches!(entry.change, Change::GatewayTable(_)));
+        if let Some(table) = self.table.as_mut().filter(|_| recorded) {
+            return table.replace(rules);
         }
-        let id = self.journal.record(Change::Firewall)?;
-        let done = firewall::load(rules);
+        let record = TableRecord::new(&rules.tun)?;
+        let id = self.journal.record(Change::GatewayTable(record.clone()))?;
+        let done = Table::load(record, rules).map(|table| self.table = Some(table));
         self.settle_if_failed(id, done)
     }
 

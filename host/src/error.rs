@@ -23,6 +23,14 @@ pub enum HostError {
         /// The name that was looked for.
         name: String,
     },
+    /// An nftables table has the name that the gateway's should have, and is another program's.
+    #[error("the nftables table inet {table} {reason}")]
+    ForeignTable {
+        /// The table's name.
+        table: String,
+        /// What it is instead, such as `belongs to process 12`.
+        reason: String,
+    },
     /// The kernel or the file system refused.
     #[error("{doing}")]
     System {
@@ -71,6 +79,20 @@ impl HostError {
         if let Self::System { source, .. } = self { source.raw_os_error() } else { None }
     }
 
+    /// Whether the kernel lacks nftables or a part of it: it then knows no such socket, family, message or expression.
+    #[must_use]
+    pub fn is_missing_firewall(&self) -> bool {
+        let Self::System { doing, source } = self else { return false };
+        let missing = [libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::ENOENT];
+        doing.contains("nftables") && source.raw_os_error().is_some_and(|code| missing.contains(&code))
+    }
+
+    /// The kind of the kernel's or the file system's refusal, if it was one of them that refused.
+    #[must_use]
+    pub fn kind(&self) -> Option<io::ErrorKind> {
+        if let Self::System { source, .. } = self { Some(source.kind()) } else { None }
+    }
+
     /// Whether the reason is a missing permission or capability (`EPERM`, `EACCES`).
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
@@ -78,7 +100,11 @@ impl HostError {
             Self::System { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             Self::Unguarded(error) => error.is_permission_denied(),
             Self::Undo { failures } => failures.iter().any(Self::is_permission_denied),
-            Self::Busy { .. } | Self::NoSuchLink { .. } | Self::Bus { .. } | Self::Journal { .. } => false,
+            Self::Busy { .. }
+            | Self::NoSuchLink { .. }
+            | Self::ForeignTable { .. }
+            | Self::Bus { .. }
+            | Self::Journal { .. } => false,
         }
     }
 }

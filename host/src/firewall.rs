@@ -1,7 +1,10 @@
-//! The gateway's nftables table `inet adit`: address translation, isolation and protection of the gateway itself.
+//! The gateway's nftables table, `inet adit` for the link `adit0`: address translation, isolation and protection of the
+//! gateway itself.
 //!
 //! The user-space packet path checks sources and destinations too; these rules hold even if it errs. Every drop is
 //! counted and says why: see `nft list table inet adit`.
+
+mod table;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,9 +15,8 @@ use super::error::HostError;
 use super::nft::{
     Batch, Chain, ChainKind, ConnectionSet, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, ListedChain, Rule, Socket,
 };
+pub(crate) use table::{Table, TableRecord, remove, remove_nameless};
 
-/// Name of the table.
-const TABLE: &str = "adit";
 const RAW_PREROUTING: &str = "raw_prerouting";
 const RAW_OUTPUT: &str = "raw_output";
 const INPUT: &str = "input";
@@ -65,11 +67,8 @@ pub struct GatewayRules {
 }
 
 impl GatewayRules {
-    /// The batch that replaces the table by one with these rules.
-    fn batch(&self) -> Batch {
-        let mut batch = Batch::new(TABLE);
-        batch.delete_table();
-        batch.create_table();
+    /// Fills a table that the batch has just made.
+    fn fill(&self, batch: &mut Batch) {
         batch.create_set(ConnectionSet::V4);
         batch.create_set(ConnectionSet::V6);
         for (name, kind, hook, priority) in [
@@ -84,7 +83,6 @@ impl GatewayRules {
         for rule in self.rules() {
             batch.append_rule(&rule);
         }
-        batch
     }
 
     fn rules(&self) -> Vec<Rule> {
@@ -239,23 +237,6 @@ pub fn is_forbidden_destination(address: IpAddr) -> bool {
     forbidden_destinations().iter().any(|prefix| prefix.contains(&address))
 }
 
-/// Loads the table, replacing an earlier one, in one transaction.
-pub(super) fn load(rules: &GatewayRules) -> Result<(), HostError> {
-    apply(rules.batch(), "load the nftables table inet adit")
-}
-
-/// Removes the table if it is there.
-pub(super) fn unload() -> Result<(), HostError> {
-    let mut batch = Batch::new(TABLE);
-    batch.delete_table();
-    apply(batch, "remove the nftables table inet adit")
-}
-
-fn apply(batch: Batch, doing: &str) -> Result<(), HostError> {
-    let socket = Socket::open().map_err(|source| HostError::system(doing, source))?;
-    socket.apply(batch).map_err(|refusal| HostError::system(format!("{doing}: {}", refusal.step), refusal.source))
-}
-
 /// Names base chains of other tables that refuse forwarded packets, such as Docker's, ufw's or firewalld's:
 /// `"ip filter FORWARD"`.
 ///
@@ -283,7 +264,7 @@ pub fn foreign_forward_policies() -> Result<Vec<String>, HostError> {
 
 fn is_foreign_forward(chain: &ListedChain) -> bool {
     let sees_ip = [FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6].contains(&chain.family);
-    let ours = chain.family == FAMILY_INET && chain.table == TABLE;
+    let ours = chain.family == FAMILY_INET && table::is_of_a_gateway(&chain.table);
     sees_ip && !ours && chain.hook == Some(Hook::Forward as u32)
 }
 
@@ -293,6 +274,12 @@ fn family_name(family: u8) -> &'static str {
         FAMILY_IPV6 => "ip6",
         _ => "inet",
     }
+}
+
+/// Loads a table of whatever instance; it stays loaded when the value is dropped, or, before Linux 6.9, as long as not.
+#[cfg(test)]
+fn load(rules: &GatewayRules) -> Result<Table, HostError> {
+    Table::load(TableRecord::new(&rules.tun)?, rules)
 }
 
 #[cfg(test)]

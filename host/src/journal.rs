@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dns::SavedFile;
 use crate::error::HostError;
+use crate::firewall::TableRecord;
 use crate::netlink::{LinkSettings, Route, Rule};
 
 /// The identity of this boot: network state does not outlive it.
@@ -31,7 +32,7 @@ const FEW_LINES: usize = 1024;
 /// How many times as many lines as there are unsettled changes a longer journal may have.
 const SLACK: usize = 4;
 
-/// One change to the host, with what is needed to undo it.
+/// One change to the host, with what is needed to undo it. `Firewall` is the table `inet adit` of earlier versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Change {
@@ -59,6 +60,7 @@ pub(super) enum Change {
     },
     Rule(Rule),
     Firewall,
+    GatewayTable(TableRecord),
     ResolverFile(SavedFile),
     ResolverLink(RecordedLink),
 }
@@ -76,7 +78,9 @@ impl Change {
         match self {
             Self::Address { link, .. } | Self::Link { link, .. } | Self::ResolverLink(link) => Some(link),
             Self::Route { link, .. } => link.as_ref(),
-            Self::Sysctl { .. } | Self::Rule(_) | Self::Firewall | Self::ResolverFile(_) => None,
+            Self::Sysctl { .. } | Self::Rule(_) | Self::Firewall | Self::GatewayTable(_) | Self::ResolverFile(_) => {
+                None
+            }
         }
     }
 
@@ -90,6 +94,7 @@ impl Change {
             | Self::Route { .. }
             | Self::Rule(_)
             | Self::Firewall
+            | Self::GatewayTable(_)
             | Self::ResolverLink(_) => false,
         }
     }

@@ -12,11 +12,14 @@ mod listing;
 mod rule;
 mod socket;
 
-pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook};
-pub(super) use listing::ListedChain;
+pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook, Protection};
+pub(super) use listing::{ListedChain, ListedTable};
 pub(super) use rule::Rule;
-pub(super) use socket::Socket;
+pub(super) use socket::{Refusal, Socket};
 
+/// Record type of a comment in the user data of a table or rule (libnftnl's `NFTNL_UDATA_TABLE_COMMENT` and
+/// `NFTNL_UDATA_RULE_COMMENT`).
+const COMMENT: u8 = 0;
 /// Subsystem number of nftables within nfnetlink.
 const SUBSYSTEM: u16 = 10;
 /// Address family of tables that see both IPv4 and IPv6.
@@ -29,6 +32,7 @@ pub(super) const FAMILY_IPV6: u8 = 10;
 /// nftables message types, below [`SUBSYSTEM`].
 mod message {
     pub(super) const NEW_TABLE: u16 = 0;
+    pub(super) const LIST_TABLES: u16 = 1;
     pub(super) const DELETE_TABLE: u16 = 2;
     pub(super) const NEW_CHAIN: u16 = 3;
     pub(super) const LIST_CHAINS: u16 = 4;

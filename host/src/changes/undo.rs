@@ -54,7 +54,11 @@ impl HostChanges {
                 // An absent rule is ENOENT; without IPv6 in the kernel, the family itself is absent.
                 unless_gone(self.netlink.remove_rule(rule).await, &[libc::ENOENT, libc::EAFNOSUPPORT])
             }
-            Change::Firewall => firewall::unload(),
+            Change::Firewall => firewall::remove_nameless(),
+            Change::GatewayTable(record) => match &self.table {
+                Some(table) => table.unload(),
+                None => firewall::remove(record),
+            },
             Change::ResolverFile(saved) => {
                 saved.restore().map_err(|source| HostError::system("restore the resolver's file", source))
             }

@@ -31,12 +31,13 @@ const CONNECTIONS: u32 = 3;
 struct Router {
     tunnel: Tun,
     internet: Tun,
+    _table: Table,
 }
 
 impl Router {
     async fn new(change: impl FnOnce(GatewayRules) -> GatewayRules) -> Self {
-        let router =
-            Self { tunnel: Tun::create("adit0", 1, true).unwrap(), internet: Tun::create("out0", 1, true).unwrap() };
+        let tunnel = Tun::create("adit0", 1, true).unwrap();
+        let internet = Tun::create("out0", 1, true).unwrap();
         let netlink = Netlink::open().unwrap();
         for (link, v4, v6, mtu) in [
             ("adit0", "10.64.3.1/24", "fd12:3456:789a::1/64", 1500),
@@ -53,7 +54,7 @@ impl Router {
         }
         sysctl::write("net.ipv4.ip_forward", "1").unwrap();
         sysctl::write("net.ipv6.conf.all.forwarding", "1").unwrap();
-        load(&change(GatewayRules {
+        let table = load(&change(GatewayRules {
             tun: "adit0".into(),
             pool_v4: Some("10.64.3.0/24".parse().unwrap()),
             pool_v6: Some("fd12:3456:789a::/64".parse().unwrap()),
@@ -65,7 +66,7 @@ impl Router {
             listen_ports: vec![443],
         }))
         .unwrap();
-        router
+        Self { tunnel, internet, _table: table }
     }
 }
 

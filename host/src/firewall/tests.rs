@@ -5,7 +5,10 @@ use adit_testing::skip;
 
 use super::*;
 
-fn rules() -> GatewayRules {
+/// The table of the link `adit0`.
+const TABLE: &str = "adit";
+
+pub(super) fn rules() -> GatewayRules {
     GatewayRules {
         tun: "adit0".into(),
         pool_v4: Some("10.64.3.0/24".parse().unwrap()),
@@ -35,7 +38,7 @@ fn the_kernel_takes_every_rule_as_it_was_built() {
             GatewayRules { pool_v4: None, gateway_v4: None, listen_ports: Vec::new(), ..rules() },
             GatewayRules { pool_v6: None, gateway_v6: None, ..rules() },
         ] {
-            load(&variant).unwrap();
+            let table = load(&variant).unwrap();
             let mut built = variant.rules();
             let mut expected = Vec::new();
             for chain in [RAW_PREROUTING, RAW_OUTPUT, INPUT, FORWARD, POSTROUTING] {
@@ -47,17 +50,17 @@ fn the_kernel_takes_every_rule_as_it_was_built() {
             }
             assert!(built.is_empty());
             assert_eq!(loaded_rules(), expected);
+            table.unload().unwrap();
+            assert_eq!(Socket::open().unwrap().chains().unwrap(), []);
+            table.unload().unwrap();
         }
-        unload().unwrap();
-        assert_eq!(Socket::open().unwrap().chains().unwrap(), []);
-        unload().unwrap();
     });
 }
 
 #[test]
 fn the_loaded_table_reads_as_intended() {
     in_namespace(|| {
-        load(&rules()).unwrap();
+        let _table = load(&rules()).unwrap();
         let Ok(output) = Command::new("nft").args(["list", "ruleset"]).output() else {
             return skip("needs the program nft");
         };
@@ -93,14 +96,15 @@ fn the_loaded_table_reads_as_intended() {
 #[test]
 fn a_refused_batch_leaves_the_earlier_table() {
     in_namespace(|| {
-        load(&rules()).unwrap();
+        let table = load(&rules()).unwrap();
         let before = loaded_rules();
-        let mut batch = Batch::new(TABLE);
-        batch.delete_table();
+        let mut batch = Batch::new("other");
         batch.create_table();
         batch.append_rule(&Rule::new("no_such_chain").accept());
         let refusal = Socket::open().unwrap().apply(batch).unwrap_err();
-        assert_eq!(refusal.step, "append rule 4 to chain no_such_chain");
+        assert_eq!(refusal.step, "append rule 2 to chain no_such_chain");
+        assert_eq!(Socket::open().unwrap().table("other").unwrap(), None, "nothing of the batch was done");
+        assert_eq!(table.fault().unwrap(), None);
         assert_eq!(refusal.source.kind(), io::ErrorKind::NotFound);
         assert_eq!(loaded_rules(), before);
     });
@@ -109,7 +113,7 @@ fn a_refused_batch_leaves_the_earlier_table() {
 #[test]
 fn foreign_chains_that_refuse_forwarding_are_named() {
     in_namespace(|| {
-        load(&rules()).unwrap();
+        let _table = load(&rules()).unwrap();
         assert_eq!(foreign_forward_policies().unwrap(), Vec::<String>::new());
         let mut batch = Batch::new("stranger");
         batch.create_table();

@@ -163,7 +163,6 @@ mod tests {
                 assert!(timeout(PATIENCE, watch.changed(NEVER)).await.is_ok(), "{key}");
             }
             let mut watch = settled().await;
-            crate::firewall::unload().unwrap();
             let made = std::process::Command::new("nft").args(["add", "table", "inet", "other"]).status().unwrap();
             assert!(made.success());
             assert!(timeout(PATIENCE, watch.changed(NEVER)).await.is_ok(), "nftables");

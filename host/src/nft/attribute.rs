@@ -1,5 +1,7 @@
 //! Netlink attributes: type-length-value records, padded to four bytes, which nest.
 
+use super::COMMENT;
+
 /// Flag in an attribute's type: its value is a list of attributes.
 const NESTED: u16 = 1 << 15;
 /// Bits of the type field that hold the type.
@@ -43,6 +45,12 @@ impl Attributes {
         self.bytes(kind, &bytes)
     }
 
+    /// Appends user data that holds a comment, as nft(8) lists it.
+    pub(super) fn comment(self, kind: u16, comment: &str) -> Self {
+        let length = u8::try_from(comment.len() + 1).expect("comments are short");
+        self.bytes(kind, &[&[COMMENT, length], comment.as_bytes(), &[0]].concat())
+    }
+
     /// Appends a list of attributes as one attribute.
     pub(super) fn nested(self, kind: u16, list: &Self) -> Self {
         self.bytes(kind | NESTED, &list.0)
@@ -69,6 +77,17 @@ pub(super) fn find(list: &[u8], kind: u16) -> Option<&[u8]> {
 /// Reads a value as a number in network byte order.
 pub(super) fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.try_into().ok()?))
+}
+
+/// Reads a value as a long number in network byte order.
+pub(super) fn long(value: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(value.try_into().ok()?))
+}
+
+/// Reads the comment of user data.
+pub(super) fn comment(user_data: &[u8]) -> Option<String> {
+    let (&[kind, length], rest) = user_data.split_first_chunk()?;
+    (kind == COMMENT).then(|| rest.get(..usize::from(length)).map(text))?
 }
 
 /// Reads a value as a string, with or without a terminating zero.

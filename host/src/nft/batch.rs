@@ -23,6 +23,9 @@ const SET_SIZE: u32 = 65_535;
 /// `NFT_SET_EVAL`: packets add elements.
 const SET_DYNAMIC: u32 = 0x20;
 
+/// The step in which an older kernel refuses a [`Protection`] it does not know.
+pub(super) const CREATE_PROTECTED: &str = "create the protected table";
+
 /// Where a base chain hooks into the packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
@@ -31,6 +34,19 @@ pub(crate) enum Hook {
     Forward = 2,
     Output = 3,
     Postrouting = 4,
+}
+
+/// From whom the kernel keeps a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Only the socket that made the table changes or removes it, and after the end of its process it stays, for
+    /// anybody to remove (`NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`, since Linux 6.9).
+    OwnerAndPersistent = 6,
+    /// Only the socket that made the table changes or removes it, and with its process it goes (`NFT_TABLE_F_OWNER`,
+    /// since Linux 5.12).
+    Owner = 2,
+    /// Every privileged program changes and removes it.
+    None = 0,
 }
 
 /// What a base chain is for.
@@ -92,7 +108,7 @@ impl ConnectionSet {
 /// Messages for one table of family `inet`, applied atomically.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
-    table: &'static str,
+    table: String,
     bytes: Vec<u8>,
     /// What each message does; a message's sequence number is its place here.
     steps: Vec<String>,
@@ -100,23 +116,36 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Starts a batch about a table.
-    pub(crate) fn new(table: &'static str) -> Self {
-        let mut batch = Self { table, bytes: Vec::new(), steps: Vec::new() };
+    pub(crate) fn new(table: &str) -> Self {
+        let mut batch = Self { table: table.to_owned(), bytes: Vec::new(), steps: Vec::new() };
         batch.push_bare(BATCH_BEGIN, "begin the batch");
         batch
     }
 
     /// Deletes the table with all that is in it, whether or not it is there.
+    #[allow(dead_code, reason = "for tables that belong to no process")]
     pub(crate) fn delete_table(&mut self) {
         self.create_table();
-        let table = Attributes::new().text(1, self.table);
+        self.delete_existing_table();
+    }
+
+    /// Deletes the table with all that is in it; the batch is refused if it is not there.
+    pub(crate) fn delete_existing_table(&mut self) {
+        let table = Attributes::new().text(1, &self.table);
         self.push(message::DELETE_TABLE, 0, &table, format!("delete table {}", self.table));
     }
 
     /// Creates the table if it is not there.
+    #[allow(dead_code, reason = "for tables that belong to no process")]
     pub(crate) fn create_table(&mut self) {
-        let table = Attributes::new().text(1, self.table);
+        let table = Attributes::new().text(1, &self.table);
         self.push(message::NEW_TABLE, CREATE, &table, format!("create table {}", self.table));
+    }
+
+    /// Creates the table with a comment that says whose it is (kept since Linux 5.10).
+    pub(crate) fn create_table_of(&mut self, comment: &str, protection: Protection) {
+        let table = Attributes::new().text(1, &self.table).number(2, protection as u32).comment(6, comment);
+        self.push(message::NEW_TABLE, CREATE, &table, format!("{CREATE_PROTECTED} {}", self.table));
     }
 
     /// Creates a base chain.
@@ -137,19 +166,19 @@ impl Batch {
             ChainKind::Nat => "nat",
         };
         let attributes =
-            Attributes::new().text(1, self.table).text(3, chain.name).nested(4, &hook).number(5, policy).text(7, kind);
+            Attributes::new().text(1, &self.table).text(3, chain.name).nested(4, &hook).number(5, policy).text(7, kind);
         self.push(message::NEW_CHAIN, CREATE, &attributes, format!("create chain {}", chain.name));
     }
 
     /// Creates a set that counts connections per source.
     pub(crate) fn create_set(&mut self, set: ConnectionSet) {
-        self.push(message::NEW_SET, CREATE, &set.encode(self.table), format!("create set {}", set.name()));
+        self.push(message::NEW_SET, CREATE, &set.encode(&self.table), format!("create set {}", set.name()));
     }
 
     /// Appends a rule to its chain.
     pub(crate) fn append_rule(&mut self, rule: &Rule) {
         let step = format!("append rule {} to chain {}", self.steps.len(), rule.chain);
-        self.push(message::NEW_RULE, CREATE | APPEND, &rule.encode(self.table), step);
+        self.push(message::NEW_RULE, CREATE | APPEND, &rule.encode(&self.table), step);
     }
 
     /// Ends the batch; gives its bytes and what each message, by sequence number, does.

@@ -1,6 +1,18 @@
 //! What the kernel lists: chains and rules of all tables, ours and others'.
 
-use super::attribute::{find, number, split, text};
+use super::attribute::{comment, find, long, number, split, text};
+
+/// A table as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedTable {
+    pub(crate) name: String,
+    pub(crate) flags: u32,
+    /// The kernel's number for it; a table made anew has another.
+    pub(crate) handle: u64,
+    pub(crate) comment: Option<String>,
+    /// The port of the netlink socket it belongs to, which is as a rule the number of a process.
+    pub(crate) owner: Option<u32>,
+}
 
 /// A chain as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +21,8 @@ pub(crate) struct ListedChain {
     pub(crate) family: u8,
     pub(crate) table: String,
     pub(crate) name: String,
+    /// The kernel's number for it within its table; a chain made anew has another.
+    pub(crate) handle: u64,
     /// The hook's number, for a base chain.
     pub(crate) hook: Option<u32>,
     /// Whether its policy is to drop.
@@ -20,10 +34,23 @@ pub(crate) struct ListedChain {
 pub(crate) struct ListedRule {
     pub(crate) table: String,
     pub(crate) chain: String,
+    /// The kernel's number for it within its table; a rule that is changed gets another.
+    pub(crate) handle: u64,
     /// Names of its expressions, in order.
     pub(crate) expressions: Vec<String>,
     /// Whether one of its expressions is an unconditional "drop" or "reject".
     pub(crate) refuses: bool,
+}
+
+/// Reads a table's attributes.
+pub(super) fn table(_family: u8, attributes: &[u8]) -> Option<ListedTable> {
+    Some(ListedTable {
+        name: text(find(attributes, 1)?),
+        flags: find(attributes, 2).and_then(number).unwrap_or_default(),
+        handle: find(attributes, 4).and_then(long).unwrap_or_default(),
+        comment: find(attributes, 6).and_then(comment),
+        owner: find(attributes, 7).and_then(number),
+    })
 }
 
 /// Reads a chain's attributes.
@@ -32,6 +59,7 @@ pub(super) fn chain(family: u8, attributes: &[u8]) -> Option<ListedChain> {
         family,
         table: text(find(attributes, 1)?),
         name: text(find(attributes, 3)?),
+        handle: find(attributes, 2).and_then(long).unwrap_or_default(),
         hook: find(attributes, 4).and_then(|hook| find(hook, 1)).and_then(number),
         drops: find(attributes, 5).and_then(number) == Some(0),
     })
@@ -46,6 +74,7 @@ pub(super) fn rule(_family: u8, attributes: &[u8]) -> Option<ListedRule> {
     Some(ListedRule {
         table: text(find(attributes, 1)?),
         chain: text(find(attributes, 2)?),
+        handle: find(attributes, 3).and_then(long).unwrap_or_default(),
         refuses: expressions
             .iter()
             .any(|(name, operands)| name == "reject" || (name == "immediate" && drops(operands))),

@@ -22,8 +22,6 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SYN: u8 = 2;
 const SYN_RST: u8 = 6;
-/// Record type of a rule's comment in its user data (libnftnl's `NFTNL_UDATA_RULE_COMMENT`).
-const COMMENT: u8 = 0;
 
 /// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,15 +244,10 @@ impl Rule {
             self.expressions.iter().fold(Attributes::new(), |list, expression| list.nested(1, &expression.encode()));
         let list = Attributes::new().text(1, table).text(2, self.chain).nested(4, &expressions);
         match self.comment {
-            Some(comment) => list.bytes(7, &comment_record(comment)),
+            Some(comment) => list.comment(7, comment),
             None => list,
         }
     }
-}
-
-fn comment_record(comment: &str) -> Vec<u8> {
-    let length = u8::try_from(comment.len() + 1).expect("comments are short literals");
-    [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
 }
 
 fn link_name(name: &str) -> Vec<u8> {

@@ -6,9 +6,9 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr};
 
 use super::attribute::Attributes;
-use super::batch::{Batch, encode};
-use super::listing::{self, ListedChain, ListedRule};
-use super::{SUBSYSTEM, message};
+use super::batch::{Batch, CREATE_PROTECTED, encode};
+use super::listing::{self, ListedChain, ListedRule, ListedTable};
+use super::{FAMILY_INET, SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const DUMP: u16 = 1 | 0x300;
@@ -30,8 +30,20 @@ pub(crate) struct Refusal {
     pub(crate) source: io::Error,
 }
 
+impl Refusal {
+    /// Whether the kernel is too old for the protection of a table.
+    pub(crate) fn is_of_protection(&self) -> bool {
+        let unknown = matches!(self.source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL));
+        unknown && self.step.starts_with(CREATE_PROTECTED)
+    }
+}
+
 /// A socket to nftables, in the network namespace of the thread that opened it.
-pub(crate) struct Socket(NetlinkSocket);
+#[derive(Debug)]
+pub(crate) struct Socket {
+    netlink: NetlinkSocket,
+    port: u32,
+}
 
 /// One netlink message received.
 struct Received<'a> {
@@ -44,10 +56,15 @@ impl Socket {
     /// Opens a socket.
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = NetlinkSocket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
-        Ok(Self(socket))
+        Ok(Self { netlink: socket, port })
+    }
+
+    /// The port that tables which belong to this socket name as their owner.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Applies a batch; when anything in it is refused, nothing of it is applied.
@@ -58,7 +75,7 @@ impl Socket {
                 usize::try_from(sequence).ok().and_then(|place| steps.get(place)).map_or("apply the batch", |s| s);
             Refusal { step: step.to_owned(), source }
         };
-        self.0.send(&bytes, 0).map_err(|source| refuse(u32::MAX, source))?;
+        self.netlink.send(&bytes, 0).map_err(|source| refuse(u32::MAX, source))?;
         // Between begin and commit, each message has its acknowledgement.
         let mut acknowledged = 0;
         while acknowledged + 2 < steps.len() {
@@ -71,6 +88,24 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Finds a table of family `inet`.
+    pub(crate) fn table(&self, name: &str) -> io::Result<Option<ListedTable>> {
+        let tables = self.dump(message::LIST_TABLES, FAMILY_INET, &Attributes::new(), listing::table)?;
+        Ok(tables.into_iter().find(|table| table.name == name))
+    }
+
+    /// Lists the rules of all chains of a table of family `inet`, in order.
+    pub(crate) fn rules_of_table(&self, table: &str) -> io::Result<Vec<ListedRule>> {
+        let rules = self.dump(message::LIST_RULES, FAMILY_INET, &Attributes::new().text(1, table), listing::rule)?;
+        Ok(rules.into_iter().filter(|rule| rule.table == table).collect())
+    }
+
+    /// Lists the chains of a table of family `inet`.
+    pub(crate) fn chains_of_table(&self, table: &str) -> io::Result<Vec<ListedChain>> {
+        let chains = self.dump(message::LIST_CHAINS, FAMILY_INET, &Attributes::new(), listing::chain)?;
+        Ok(chains.into_iter().filter(|chain| chain.table == table).collect())
     }
 
     /// Lists the chains of all tables.
@@ -93,7 +128,7 @@ impl Socket {
         filter: &Attributes,
         parse: impl Fn(u8, &[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.0.send(&encode((SUBSYSTEM << 8) | kind, DUMP, 0, family, 0, filter), 0)?;
+        self.netlink.send(&encode((SUBSYSTEM << 8) | kind, DUMP, 0, family, 0, filter), 0)?;
         let mut listed = Vec::new();
         loop {
             let answer = self.receive()?;
@@ -112,7 +147,7 @@ impl Socket {
     }
 
     fn receive(&self) -> io::Result<Vec<u8>> {
-        self.0.recv_from_full().map(|(bytes, _)| bytes)
+        self.netlink.recv_from_full().map(|(bytes, _)| bytes)
     }
 }
 

@@ -116,9 +116,10 @@ pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
              /etc/resolv.conf"
                 .to_owned(),
         ),
-        HostError::NoSuchLink { .. } | HostError::System { .. } | HostError::Bus { .. } => {
-            (Exit::Other, "mend that, then run `adit-client cleanup`".to_owned())
-        }
+        HostError::NoSuchLink { .. }
+        | HostError::ForeignTable { .. }
+        | HostError::System { .. }
+        | HostError::Bus { .. } => (Exit::Other, "mend that, then run `adit-client cleanup`".to_owned()),
     };
     Failure::new(exit, what, reason, next)
 }
