@@ -25,6 +25,7 @@ use nix::sys::stat::Mode;
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure};
+use crate::rights::to_reach_files_of;
 
 /// Largest file that is read, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
@@ -77,15 +78,15 @@ impl GuardError {
     #[must_use]
     pub fn system(path: &Path, error: io::Error) -> Self {
         let (reason, next) = if error.kind() == io::ErrorKind::NotFound {
-            ("does not exist".to_owned(), "mend the path, or make it")
+            ("does not exist".to_owned(), "mend the path, or make it".to_owned())
         } else if error.kind() == io::ErrorKind::PermissionDenied {
-            ("cannot be read: permission denied".to_owned(), "run as root or as its owner")
+            ("cannot be read: permission denied".to_owned(), to_reach_files_of("root or as its owner"))
         } else if error.raw_os_error() == Some(Errno::ELOOP as i32) {
-            ("is a symbolic link".to_owned(), "put the file itself there")
+            ("is a symbolic link".to_owned(), "put the file itself there".to_owned())
         } else {
-            (format!("cannot be read: {error}"), "mend the file or its file system")
+            (format!("cannot be read: {error}"), "mend the file or its file system".to_owned())
         };
-        Self { path: path.to_owned(), reason, next: next.to_owned(), source: Some(error) }
+        Self { path: path.to_owned(), reason, next, source: Some(error) }
     }
 
     fn refusal(path: &Path, reason: String, next: String) -> Self {

@@ -16,6 +16,7 @@ pub mod guarded_file;
 pub mod log;
 pub mod output;
 pub mod random;
+pub mod rights;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod signals;

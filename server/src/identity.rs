@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use adit_program::exit::{Exit, Failure};
 use adit_program::guarded_file::GuardError;
 use adit_program::random::{NoRandomness, random};
+use adit_program::rights::to_reach_files_of;
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
@@ -76,7 +77,11 @@ impl IdentityError {
                 Exit::Usage,
                 path.display().to_string(),
                 source.to_string(),
-                "run as root, or restore the file from a backup",
+                if source.kind() == std::io::ErrorKind::PermissionDenied {
+                    to_reach_files_of("root or as the gateway's user")
+                } else {
+                    "restore the file from a backup".to_owned()
+                },
             ),
             Self::Content { path, reason } => {
                 Failure::new(Exit::Usage, path.display().to_string(), reason, "restore the file from a backup")

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use adit_net::control::{CallError, call};
 use adit_program::exit::{Exit, Failure};
+use adit_program::rights::to_reach_files_of;
 use serde_json::Value;
 
 use super::{now, small_runtime};
@@ -31,11 +32,11 @@ pub(super) fn ask_running(config: &Config, method: &str, path: &str, body: &Valu
         Err(CallError::Io { source: error, .. }) => {
             let what = socket.display().to_string();
             let (exit, next) = if error.kind() == ErrorKind::PermissionDenied {
-                (Exit::Permission, "run as root or as the gateway's user")
+                (Exit::Permission, to_reach_files_of("root or as the gateway's user"))
             } else if error.kind() == ErrorKind::TimedOut {
-                (Exit::TimedOut, "look at the gateway's log")
+                (Exit::TimedOut, "look at the gateway's log".to_owned())
             } else {
-                (Exit::Other, "look at the gateway's log")
+                (Exit::Other, "look at the gateway's log".to_owned())
             };
             Err(Failure::new(exit, what, error.to_string(), next))
         }

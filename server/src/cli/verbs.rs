@@ -4,6 +4,7 @@ use std::path::Path;
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
+use adit_program::rights::to_reach_files_of;
 use serde_json::json;
 
 use super::log::LogFlags;
@@ -75,9 +76,13 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
     flags.start().map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
     config.runtime_dir.create().map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        let exit = if denied { Exit::Permission } else { Exit::Other };
+        let (exit, next) = if denied {
+            (Exit::Permission, format!("{}; or set runtime_dir", to_reach_files_of("root or as the gateway's user")))
+        } else {
+            (Exit::Other, "mend that, or set runtime_dir".to_owned())
+        };
         let what = config.runtime_dir.path().display().to_string();
-        Failure::new(exit, what, format!("cannot be made: {error}"), "run as root, or set runtime_dir")
+        Failure::new(exit, what, format!("cannot be made: {error}"), next)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers.quic_threads())

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use adit_program::configuration::{Finding, Overrides};
 use adit_program::exit::Exit;
+use adit_program::rights::to_reach_files_of;
 use toml::Table;
 
 use crate::directories::{RuntimeDir, StateDir};
@@ -95,22 +96,24 @@ fn state_dir_in(text: &str) -> Option<String> {
 
 fn read_text(path: &Path) -> Result<String, Problem> {
     let problem = |reason: String, next: &str| Problem::new(path.display().to_string(), reason, next);
-    let found = std::fs::metadata(path).map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         let next = if error.kind() == std::io::ErrorKind::NotFound {
-            "run `adit-server init`, or name the file with --config or ADIT_CONFIG"
+            "run `adit-server init`, or name the file with --config or ADIT_CONFIG".to_owned()
+        } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+            to_reach_files_of("root or as the owner of the file")
         } else {
-            "run as root or as the owner of the file"
+            "mend the file or its file system".to_owned()
         };
-        problem(format!("cannot be read: {error}"), next)
-    })?;
+        problem(format!("cannot be read: {error}"), &next)
+    };
+    let found = std::fs::metadata(path).map_err(unreadable)?;
     if !found.is_file() || found.len() > MAX_FILE {
         return Err(problem(
             "is not a configuration file".to_owned(),
             "name the TOML file with --config or ADIT_CONFIG",
         ));
     }
-    std::fs::read_to_string(path)
-        .map_err(|error| problem(format!("cannot be read: {error}"), "run as root or as the owner of the file"))
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 /// Turns the text of a file and the overrides into a configuration. The problems are complete; there is a configuration

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use adit_program::durable_file;
 use adit_program::exit::{Exit, Failure};
+use adit_program::rights::to_reach_files_of;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::accounts::sqlite::Store;
@@ -91,9 +92,10 @@ fn refuse_existing(path: &Path) -> Result<(), Failure> {
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let (exit, next) = if error.kind() == io::ErrorKind::PermissionDenied {
-        (Exit::Permission, "run as root, or choose a directory of yours with --dir DIR")
+        let next = format!("{}; or choose a directory of yours with --dir DIR", to_reach_files_of("root"));
+        (Exit::Permission, next)
     } else {
-        (Exit::Other, "choose another place with --dir DIR")
+        (Exit::Other, "choose another place with --dir DIR".to_owned())
     };
     Failure::new(exit, path.display().to_string(), format!("cannot be written: {error}"), next)
 }
