@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_host::why_no_ipv6;
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -168,6 +169,20 @@ impl Config {
     /// All conflicts found.
     pub fn check_host(&self) -> Result<(), ConfigError> {
         host::check(self)
+    }
+
+    /// What this host does not permit, in words: the gateway starts without it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        host::without_ipv6(self, why_no_ipv6()).into_iter().collect()
+    }
+
+    /// Takes IPv6 out where this host has none, and says so: a gateway with pools of both families then serves IPv4.
+    pub fn leave_out_ipv6(&mut self) -> Option<String> {
+        let warning = host::without_ipv6(self, why_no_ipv6())?;
+        self.pool.v6 = None;
+        self.dns.servers.retain(IpAddr::is_ipv4);
+        Some(warning)
     }
 
     /// Names for the server certificate: the public hosts without ports or duplicates.

@@ -52,7 +52,10 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 ///
 /// # Errors
 /// What could not be loaded, bound or set up; the host is then as it was before.
-pub async fn run(config: Config) -> Result<(), Failure> {
+pub async fn run(mut config: Config) -> Result<(), Failure> {
+    if let Some(warning) = config.leave_out_ipv6() {
+        tracing::warn!("{warning}");
+    }
     let loaded = Loaded::load(config)?;
     let mut changes = open_journal(&loaded.config).await?;
     let outcome = serve(loaded, &mut changes).await;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, thread};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
 
@@ -39,6 +40,28 @@ pub fn in_namespace_async<F: Future<Output = ()>>(test: impl FnOnce() -> F + Sen
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime needs only descriptors").block_on(test());
     });
+}
+
+/// Makes `/proc/sys` read-only for the calling thread and its children, as container runtimes do.
+///
+/// # Panics
+/// Without root.
+pub fn make_settings_read_only() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may make a mount namespace");
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .expect("root may change its own mounts");
+    mount_settings_read_only();
+}
+
+/// Makes `/proc/sys` read-only in the mount namespace of the calling thread, whose mounts are its own.
+///
+/// # Panics
+/// Without root.
+pub fn mount_settings_read_only() {
+    const SETTINGS: &str = "/proc/sys";
+    for flags in [MsFlags::MS_BIND, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY] {
+        mount(Some(SETTINGS), SETTINGS, None::<&str>, flags, None::<&str>).expect("root may mount");
+    }
 }
 
 /// Runs `ip` with arguments separated by single spaces.

@@ -23,6 +23,7 @@ mod interop;
 mod leaks;
 mod lifecycle;
 mod onboarding;
+mod poor_hosts;
 mod recovery;
 mod spoofing;
 mod traffic;

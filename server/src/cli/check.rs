@@ -14,7 +14,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     let config = state_files::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
     if place.json {
-        output::json(&json!({ "ok": true, "config": config.path, "status": status }));
+        output::json(&json!({ "ok": true, "config": config.path, "warnings": config.warnings(), "status": status }));
         return Ok(());
     }
     let mut lines = vec![("configuration", format!("{} is good", config.path.display()))];
@@ -28,6 +28,9 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
         lines.push(("gateway", format!("running, sessions: {}", status["sessions"])));
     }
     output::line(&columns::aligned(&lines));
+    for warning in config.warnings() {
+        output::line(&format!("warning: {warning}"));
+    }
     Ok(())
 }
 

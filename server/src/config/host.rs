@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use adit_host::why_no_ipv6;
 use adit_program::exit::Exit;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
@@ -35,7 +36,8 @@ fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
 }
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
-    let problems = conflicts(config, &host_addresses());
+    let mut problems = conflicts(config, &host_addresses());
+    problems.extend(ipv6_alone(config, why_no_ipv6()));
     if problems.is_empty() {
         return Ok(());
     }
@@ -59,6 +61,19 @@ fn conflicts(config: &Config, addresses: &[HostAddress]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// The warning about a host without IPv6, for the reason `why`, where the gateway has an IPv4 pool to serve.
+pub(super) fn without_ipv6(config: &Config, why: Option<String>) -> Option<String> {
+    let pools = config.pool.v4.zip(config.pool.v6);
+    why.filter(|_| pools.is_some()).map(|why| format!("IPv6 is off on this host: {why}. Clients get IPv4 only"))
+}
+
+/// A gateway that has no IPv4 pool, on a host without IPv6.
+fn ipv6_alone(config: &Config, why: Option<String>) -> Option<Problem> {
+    let alone = config.pool.v4.is_none() && config.pool.v6.is_some();
+    let why = why.filter(|_| alone)?;
+    Some(Problem::new("pool.v6", format!("IPv6 is off on this host: {why}"), "switch it on, or set pool.v4"))
 }
 
 /// Whether two networks have an address in common.
@@ -90,5 +105,20 @@ mod tests {
             let address = HostAddress { device: device.into(), net: net.parse().unwrap() };
             assert_eq!(conflicts(&config, &[address]).len(), usize::from(conflicting), "{net} on {device}");
         }
+    }
+
+    #[test]
+    fn gateway_without_ipv6_serves_ipv4_and_says_so_but_not_without_a_pool_for_it() {
+        let mut config = config_for_tests(Path::new("/nowhere"));
+        config.pool.v6 = Some("fd00:77::/64".parse().unwrap());
+        let off = || Some("net.ipv6.conf.all.disable_ipv6 is 1".to_owned());
+        assert_eq!(without_ipv6(&config, None), None);
+        let warning = without_ipv6(&config, off()).unwrap();
+        assert!(warning.contains("disable_ipv6") && warning.contains("IPv4 only"), "{warning}");
+        assert_eq!(ipv6_alone(&config, off()), None);
+        config.pool.v4 = None;
+        assert_eq!(without_ipv6(&config, off()), None);
+        assert_eq!(ipv6_alone(&config, None), None);
+        assert_eq!(ipv6_alone(&config, off()).unwrap().what, "pool.v6");
     }
 }

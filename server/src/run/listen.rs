@@ -1,12 +1,14 @@
 //! Binds the sockets a gateway listens on.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use adit_net::quic;
 use adit_net::udp::{EspSocket, Group, bind_group};
 use adit_program::exit::{Exit, Failure};
+use adit_program::rights::Capability;
+use nix::errno::Errno;
 
 use crate::config::Config;
 
@@ -24,14 +26,25 @@ impl Sockets {
         let workers = config.workers.threads();
         let mut sockets = Self { quic: Vec::new(), esp: vec![Vec::new(); workers] };
         for &address in &config.listen {
-            if config.esp.enabled {
-                let group = bind_group(address, workers, config.workers.udp_offload);
-                sockets.add(group.map_err(|error| failure(address, &error))?);
-            } else {
-                sockets.quic.push(quic::bind(address, None).map_err(|error| failure(address, &error))?);
+            match sockets.bind_one(config, address) {
+                Err(error) if lacks_ipv6(&error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+                    tracing::warn!("this kernel runs without IPv6; listening on all IPv4 addresses instead");
+                    let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+                    sockets.bind_one(config, address).map_err(|error| failure(address, &error))?;
+                }
+                done => done.map_err(|error| failure(address, &error))?,
             }
         }
         Ok(sockets)
+    }
+
+    fn bind_one(&mut self, config: &Config, address: SocketAddr) -> io::Result<()> {
+        if config.esp.enabled {
+            self.add(bind_group(address, config.workers.threads(), config.workers.udp_offload)?);
+        } else {
+            self.quic.push(quic::bind(address, None)?);
+        }
+        Ok(())
     }
 
     fn add(&mut self, group: Group) {
@@ -42,23 +55,30 @@ impl Sockets {
     }
 }
 
+/// Whether the kernel knows no IPv6 sockets at all.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+}
+
 fn failure(address: SocketAddr, error: &io::Error) -> Failure {
     let kind = error.kind();
     let (exit, next) = if kind == ErrorKind::AddrInUse {
-        (Exit::Other, "stop what listens there (`ss -lunp`), or change `listen` in the configuration")
+        (Exit::Other, "stop what listens there (`ss -lunp`), or change `listen` in the configuration".to_owned())
     } else if kind == ErrorKind::PermissionDenied {
-        (Exit::Permission, "run as root, or grant CAP_NET_BIND_SERVICE, or choose a port above 1023")
+        let next = format!("{}; or choose a port above 1023", Capability::NetBindService.next_step());
+        (Exit::Permission, next)
     } else if kind == ErrorKind::AddrNotAvailable {
-        (Exit::Other, "choose an address of this host for `listen`, or wait until it has it")
+        (Exit::Other, "choose an address of this host for `listen`, or wait until it has it".to_owned())
+    } else if lacks_ipv6(error) {
+        (Exit::Other, "this kernel runs without IPv6: name an IPv4 address in `listen`".to_owned())
     } else {
-        (Exit::Other, "look at the address in `listen`")
+        (Exit::Other, "look at the address in `listen`".to_owned())
     };
     Failure::new(exit, format!("listen on {address}/udp"), error.to_string(), next)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::path::Path;
 
     use adit_net::udp::DatagramSocket as _;

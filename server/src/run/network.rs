@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use adit_host::{Family, GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
 use adit_net::tun::Tun;
+use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
+use adit_program::rights::Capability;
 use adit_proto::packet::icmp::GatewayAddresses;
 use ipnet::IpNet;
 
@@ -18,52 +20,104 @@ pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut
     let name = &config.tun.name;
     let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
         .map_err(|error| tun_failure(name, &error))?;
-    let set_up = configure(config, own, changes).await;
-    set_up.map_err(|error| host_failure(&format!("set up {name}"), &error))?;
+    configure(config, own, changes).await?;
     warn_of_foreign_policies();
     Ok(tun)
 }
 
-async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<(), HostError> {
+async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<(), Failure> {
     let name = &config.tun.name;
-    changes
-        .load_firewall(&GatewayRules {
-            tun: name.clone(),
-            pool_v4: config.pool.v4,
-            pool_v6: config.pool.v6,
-            gateway_v4: own.v4,
-            gateway_v6: own.v6,
-            masquerade: config.masquerade,
-            client_to_client: config.client_to_client,
-            connections_per_client: config.limits.connections_per_client,
-            listen_ports: config.listen.iter().map(|address| address.port()).collect(),
-        })
-        .await?;
-    // With slashes, since the name may have dots. Redirects to clients are the firewall's to stop: the kernel sends
-    // them when either the link's `send_redirects` or that of all links allows it.
-    if config.pool.v4.is_some() {
-        for (key, value) in [("accept_redirects", "0"), ("rp_filter", "1")] {
-            changes.set_sysctl(&format!("net/ipv4/conf/{name}/{key}"), value).await?;
-        }
-    }
+    let failed = |error: HostError| host_failure(&format!("set up {name}"), &error);
+    changes.load_firewall(&firewall_rules(config, own)).await.map_err(failed)?;
     if config.pool.v6.is_some() {
-        changes.set_sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0").await?;
+        // Where IPv6 is off for new links only.
+        require_setting(changes, &format!("net/ipv6/conf/{name}/disable_ipv6"), "0").await?;
     }
+    harden(config, changes).await.map_err(failed)?;
     let link = LinkSettings { mtu: Some(u32::from(config.tun.mtu)), up: Some(true), ..LinkSettings::default() };
-    changes.set_link(name, link).await?;
+    changes.set_link(name, link).await.map_err(failed)?;
     if let (Some(v4), Some(pool)) = (own.v4, config.pool.v4) {
-        changes.add_address(name, net(v4.into(), pool.prefix_len())).await?;
+        changes.add_address(name, net(v4.into(), pool.prefix_len())).await.map_err(failed)?;
     }
     if let (Some(v6), Some(pool)) = (own.v6, config.pool.v6) {
-        changes.add_address(name, net(v6.into(), pool.prefix_len())).await?;
+        changes.add_address(name, net(v6.into(), pool.prefix_len())).await.map_err(failed)?;
     }
-    if config.pool.v4.is_some() {
-        changes.enable_forwarding(Family::V4).await?;
+    forward(config, changes).await
+}
+
+fn firewall_rules(config: &Config, own: GatewayAddresses) -> GatewayRules {
+    GatewayRules {
+        tun: config.tun.name.clone(),
+        pool_v4: config.pool.v4,
+        pool_v6: config.pool.v6,
+        gateway_v4: own.v4,
+        gateway_v6: own.v6,
+        masquerade: config.masquerade,
+        client_to_client: config.client_to_client,
+        connections_per_client: config.limits.connections_per_client,
+        listen_ports: config.listen.iter().map(|address| address.port()).collect(),
     }
-    if config.pool.v6.is_some() {
-        changes.enable_forwarding(Family::V6).await?;
+}
+
+/// Sets what protects beyond the firewall, which a gateway can do without. Redirects to clients are the firewall's to
+/// stop: the kernel sends them when either the link's `send_redirects` or that of all links allows it.
+async fn harden(config: &Config, changes: &mut HostChanges) -> Result<(), HostError> {
+    let name = &config.tun.name;
+    let v4 = ["accept_redirects", "rp_filter"].into_iter().zip(["0", "1"]).filter(|_| config.pool.v4.is_some());
+    let v6 = config.pool.v6.map(|_| ("accept_ra", "0"));
+    let v4 = v4.map(|(key, value)| (format!("net/ipv4/conf/{name}/{key}"), value));
+    let v6 = v6.map(|(key, value)| (format!("net/ipv6/conf/{name}/{key}"), value));
+    for (key, value) in v4.chain(v6) {
+        match changes.set_sysctl(&key, value).await {
+            Err(error) if is_forbidden(&error) => {
+                tracing::warn!(key, value, error = with_causes(&error), "a setting that only hardens cannot be made");
+            }
+            done => done?,
+        }
     }
     Ok(())
+}
+
+/// Makes the host forward.
+async fn forward(config: &Config, changes: &mut HostChanges) -> Result<(), Failure> {
+    if config.pool.v4.is_some() {
+        let switched = changes.enable_forwarding(Family::V4).await;
+        switched.map_err(|error| setting_failure("net.ipv4.ip_forward", "1", &error))?;
+        // New links may have it switched off, and it is the link a packet comes in by that decides. IPv6 asks the
+        // switch of all links only.
+        require_setting(changes, &format!("net/ipv4/conf/{}/forwarding", config.tun.name), "1").await?;
+    }
+    if config.pool.v6.is_some() {
+        let switched = changes.enable_forwarding(Family::V6).await;
+        switched.map_err(|error| setting_failure("net.ipv6.conf.all.forwarding", "1", &error))?;
+    }
+    Ok(())
+}
+
+/// Makes a setting that the gateway cannot do without. The key has slashes, since the name of a link may have dots.
+async fn require_setting(changes: &mut HostChanges, key: &str, value: &str) -> Result<(), Failure> {
+    changes.set_sysctl(key, value).await.map_err(|error| setting_failure(key, value, &error))
+}
+
+fn setting_failure(key: &str, value: &str, error: &HostError) -> Failure {
+    if !is_forbidden(error) {
+        return host_failure(&format!("set {key} to {value}"), error);
+    }
+    // A container that is made has no TUN device yet, whose settings are those for new links.
+    let for_container = match key.split('/').collect::<Vec<_>>()[..] {
+        ["net", family, "conf", _, name] => format!("net.{family}.conf.default.{name}"),
+        _ => key.to_owned(),
+    };
+    let next = format!(
+        "set it before the gateway starts: `sysctl -w {for_container}={value}` on a host, `--sysctl {for_container}={value}` \
+         when a container is made"
+    );
+    Failure::new(Exit::Permission, format!("setting {key}"), format!("must be {value}: {}", with_causes(error)), next)
+}
+
+/// Whether settings may not be changed here, as in most containers.
+fn is_forbidden(error: &HostError) -> bool {
+    matches!(error.kind(), Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied))
 }
 
 fn net(address: IpAddr, prefix_len: u8) -> IpNet {
@@ -84,13 +138,15 @@ fn warn_of_foreign_policies() {
 fn tun_failure(name: &str, error: &io::Error) -> Failure {
     let kind = error.kind();
     let (exit, next) = if kind == io::ErrorKind::NotFound {
-        (Exit::Permission, "load the tun module (`modprobe tun`), or give the container the device /dev/net/tun")
+        let next = "load the tun module (`modprobe tun`); in a container, add `--device /dev/net/tun`";
+        (Exit::Permission, next.to_owned())
     } else if kind == io::ErrorKind::PermissionDenied {
-        (Exit::Permission, "run as root, or grant CAP_NET_ADMIN and access to /dev/net/tun")
+        let next = format!("{}; /dev/net/tun must be open to it as well", Capability::NetAdmin.next_step());
+        (Exit::Permission, next)
     } else if kind == io::ErrorKind::ResourceBusy {
-        (Exit::Other, "stop the process that holds it, or change `tun.name`")
+        (Exit::Other, "stop the process that holds it, or change `tun.name`".to_owned())
     } else {
-        (Exit::Other, "see docs/operations.md, \"TUN device\"")
+        (Exit::Other, "see docs/operations.md, \"TUN device\"".to_owned())
     };
     Failure::new(exit, format!("TUN device {name}"), error.to_string(), next)
 }
