@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::dns::{self, Resolved, SavedFile, SystemBus};
 use crate::error::HostError;
-use crate::firewall::{GatewayRules, Table, TableRecord};
+use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord};
 use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink};
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
@@ -91,7 +91,12 @@ pub struct HostChanges {
     pub(crate) history: History,
     pub(crate) watch: HostWatch,
     /// The gateway's firewall, once it is loaded.
-    table: Option<Table>,
+    pub(crate) table: Option<Table>,
+    /// Whether the gateway's link is down because the firewall does not hold.
+    pub(crate) tunnel_closed: bool,
+    /// Whether the host has to forward IPv4.
+    pub(crate) forwards_ipv4: bool,
+    pub(crate) foreign_chains: ForeignChains,
 }
 
 impl HostChanges {
@@ -121,6 +126,9 @@ impl HostChanges {
             history: History::default(),
             watch: HostWatch::open(),
             table: None,
+            tunnel_closed: false,
+            forwards_ipv4: false,
+            foreign_chains: ForeignChains::default(),
         };
         changes.undo().await?;
         Ok(changes)
@@ -312,11 +320,11 @@ impl HostChanges {
     pub async fn load_firewall(&mut self, rules: &GatewayRules) -> Result<(), HostError> {
         let recorded = self.journal.live().iter().any(|entry| matches!(entry.change, Change::GatewayTable(_)));
         if let Some(table) = self.table.as_mut().filter(|_| recorded) {
-            return table.replace(rules);
+            return table.replace(rules.clone());
         }
         let record = TableRecord::new(&rules.tun)?;
         let id = self.journal.record(Change::GatewayTable(record.clone()))?;
-        let done = Table::load(record, rules).map(|table| self.table = Some(table));
+        let done = Table::load(record, rules.clone()).map(|table| self.table = Some(table));
         self.settle_if_failed(id, done)
     }
 
@@ -355,6 +363,7 @@ impl HostChanges {
     pub async fn undo(&mut self) -> Result<(), HostError> {
         self.found_right.clear();
         self.loose_reverse_paths = false;
+        self.forwards_ipv4 = false;
         self.undo_where(|_| true).await
     }
 

@@ -4,17 +4,15 @@
 //! The user-space packet path checks sources and destinations too; these rules hold even if it errs. Every drop is
 //! counted and says why: see `nft list table inet adit`.
 
+mod foreign;
 mod table;
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::error::HostError;
-use super::nft::{
-    Batch, Chain, ChainKind, ConnectionSet, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, ListedChain, Rule, Socket,
-};
+use super::nft::{Batch, Chain, ChainKind, ConnectionSet, Hook, Rule};
+pub(crate) use foreign::ForeignChains;
 pub(crate) use table::{Table, TableRecord, remove, remove_nameless};
 
 const RAW_PREROUTING: &str = "raw_prerouting";
@@ -235,51 +233,6 @@ fn forbidden_destinations() -> [IpNet; 8] {
 #[must_use]
 pub fn is_forbidden_destination(address: IpAddr) -> bool {
     forbidden_destinations().iter().any(|prefix| prefix.contains(&address))
-}
-
-/// Names base chains of other tables that refuse forwarded packets, such as Docker's, ufw's or firewalld's:
-/// `"ip filter FORWARD"`.
-///
-/// Found are policies "drop" and chains that end with an unconditional "drop" or "reject". Rules of the older iptables
-/// interface are not visible to nftables.
-///
-/// # Errors
-/// Fails without `CAP_NET_ADMIN`, or when the kernel has no nftables.
-pub fn foreign_forward_policies() -> Result<Vec<String>, HostError> {
-    let doing = |source: io::Error| HostError::system("list the firewall's chains", source);
-    let socket = Socket::open().map_err(doing)?;
-    let mut found = Vec::new();
-    for chain in socket.chains().map_err(doing)?.iter().filter(|chain| is_foreign_forward(chain)) {
-        let rules = if chain.drops {
-            Vec::new()
-        } else {
-            socket.rules(chain.family, &chain.table, &chain.name).map_err(doing)?
-        };
-        if chain.drops || rules.last().is_some_and(|rule| rule.refuses_everything()) {
-            found.push(format!("{} {} {}", family_name(chain.family), chain.table, chain.name));
-        }
-    }
-    Ok(found)
-}
-
-fn is_foreign_forward(chain: &ListedChain) -> bool {
-    let sees_ip = [FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6].contains(&chain.family);
-    let ours = chain.family == FAMILY_INET && table::is_of_a_gateway(&chain.table);
-    sees_ip && !ours && chain.hook == Some(Hook::Forward as u32)
-}
-
-fn family_name(family: u8) -> &'static str {
-    match family {
-        FAMILY_IPV4 => "ip",
-        FAMILY_IPV6 => "ip6",
-        _ => "inet",
-    }
-}
-
-/// Loads a table of whatever instance; it stays loaded when the value is dropped, or, before Linux 6.9, as long as not.
-#[cfg(test)]
-fn load(rules: &GatewayRules) -> Result<Table, HostError> {
-    Table::load(TableRecord::new(&rules.tun)?, rules)
 }
 
 #[cfg(test)]

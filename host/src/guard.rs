@@ -9,6 +9,9 @@
 //! is fought over.
 
 mod address;
+mod firewall;
+mod foreign_chains;
+mod forwarding;
 mod history;
 mod link;
 mod reverse_path;
@@ -47,13 +50,17 @@ impl HostChanges {
     pub async fn hold(&mut self) -> Vec<GuardReport> {
         let now = Instant::now();
         self.history.begin();
-        // Links first: what leads through them needs them up.
+        // The firewall before all: while it does not hold, the gateway's link is down.
+        self.hold_firewall(now).await;
+        // Then links: what leads through them needs them up.
         let gone = self.hold_links(now).await;
         self.hold_addresses(&gone, now).await;
         self.hold_routes(&gone, now).await;
         self.hold_rules(now).await;
         self.hold_sysctls(now);
         self.hold_reverse_paths(now).await;
+        self.hold_forwarding(now).await;
+        self.look_at_foreign_chains(now);
         self.history.reports(now)
     }
 }

@@ -23,7 +23,7 @@ mod test_bus;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
 pub use dns::SystemBus;
 pub use error::HostError;
-pub use firewall::{GatewayRules, foreign_forward_policies, is_forbidden_destination};
+pub use firewall::{GatewayRules, is_forbidden_destination};
 pub use guard::{GuardReport, GuardState};
 pub use ipv6::why_no_ipv6;
 pub use netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule, default_source_addresses};

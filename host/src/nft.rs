@@ -39,4 +39,6 @@ mod message {
     pub(super) const NEW_RULE: u16 = 6;
     pub(super) const LIST_RULES: u16 = 7;
     pub(super) const NEW_SET: u16 = 9;
+    pub(super) const GENERATION: u16 = 15;
+    pub(super) const GET_GENERATION: u16 = 16;
 }

@@ -21,8 +21,10 @@ impl HostChanges {
     /// The kernel's refusal, also when it has no such family.
     pub async fn enable_forwarding(&mut self, family: Family) -> Result<(), HostError> {
         let switch = switch(family);
+        self.forwards_ipv4 |= family == Family::V4;
         if sysctl::read(switch)? != "0" {
-            return Ok(());
+            // Nothing to change; but from now on it is to stay so.
+            return self.set_sysctl(switch, "1").await;
         }
         let links = links(family)?;
         for link in &links {

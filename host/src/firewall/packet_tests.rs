@@ -12,6 +12,7 @@ use adit_proto::offload::virtio::{self, VirtioHeader};
 use adit_testing::namespace::in_namespace_async;
 use tokio::time::sleep;
 
+use super::tests::load;
 use super::*;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget};
 use crate::sysctl;

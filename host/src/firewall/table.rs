@@ -63,6 +63,7 @@ pub(super) fn is_of_a_gateway(table: &str) -> bool {
 #[must_use]
 pub(crate) struct Table {
     record: TableRecord,
+    rules: GatewayRules,
     socket: Socket,
     protections: &'static [Protection],
     as_loaded: State,
@@ -81,27 +82,28 @@ impl Table {
     ///
     /// # Errors
     /// `ForeignTable` if there is one of this name that no dead gateway left behind, or the kernel's refusal.
-    pub(crate) fn load(record: TableRecord, rules: &GatewayRules) -> Result<Self, HostError> {
+    pub(crate) fn load(record: TableRecord, rules: GatewayRules) -> Result<Self, HostError> {
         Self::load_with(record, rules, &[Protection::OwnerAndPersistent, Protection::Owner, Protection::None])
     }
 
     /// Loads the table with the first protection that the kernel knows.
-    fn load_with(
+    pub(crate) fn load_with(
         record: TableRecord,
-        rules: &GatewayRules,
+        rules: GatewayRules,
         protections: &'static [Protection],
     ) -> Result<Self, HostError> {
         let socket = open()?;
-        let as_loaded = place(&socket, &record, rules, protections)?;
-        Ok(Self { record, socket, protections, as_loaded })
+        let as_loaded = place(&socket, &record, &rules, protections)?;
+        Ok(Self { record, rules, socket, protections, as_loaded })
     }
 
-    /// Replaces the table by one with other rules, or puts it back as it was.
+    /// Replaces the table by one with other rules.
     ///
     /// # Errors
     /// As [`Self::load`]; what is in the kernel is then unchanged.
-    pub(crate) fn replace(&mut self, rules: &GatewayRules) -> Result<(), HostError> {
-        self.as_loaded = place(&self.socket, &self.record, rules, self.protections)?;
+    pub(crate) fn replace(&mut self, rules: GatewayRules) -> Result<(), HostError> {
+        self.as_loaded = place(&self.socket, &self.record, &rules, self.protections)?;
+        self.rules = rules;
         Ok(())
     }
 
@@ -109,16 +111,37 @@ impl Table {
     ///
     /// # Errors
     /// The kernel does not list it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the guard of the table asks it"))]
-    pub(crate) fn fault(&self) -> Result<Option<String>, HostError> {
+    pub(crate) fn fault(&self) -> Result<Option<&'static str>, HostError> {
         Ok(match state(&self.socket, &self.record)? {
-            None => Some("another program removed it".to_owned()),
+            None => Some("was removed"),
             Some(state) if state == self.as_loaded => None,
-            Some(state) if state.table.handle == self.as_loaded.table.handle => {
-                Some("another program changed it".to_owned())
-            }
-            Some(_) => Some("another program replaced it".to_owned()),
+            Some(state) if state.table.handle == self.as_loaded.table.handle => Some("was changed"),
+            Some(_) => Some("was replaced"),
         })
+    }
+
+    /// Loads it again as it was.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn put_back(&mut self) -> Result<(), HostError> {
+        self.as_loaded = place(&self.socket, &self.record, &self.rules, self.protections)?;
+        Ok(())
+    }
+
+    /// Its name, `adit` or `adit_NAME`.
+    pub(crate) fn name(&self) -> String {
+        self.record.table()
+    }
+
+    /// The TUN link it is for.
+    pub(crate) fn tun(&self) -> &str {
+        &self.record.tun
+    }
+
+    /// Its rules.
+    pub(crate) fn rules(&self) -> &GatewayRules {
+        &self.rules
     }
 
     /// Removes the table; leaves one that is not of this gateway.

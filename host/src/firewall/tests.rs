@@ -1,12 +1,20 @@
+use std::io;
 use std::process::Command;
 
 use adit_testing::namespace::in_namespace;
 use adit_testing::skip;
 
 use super::*;
+use crate::error::HostError;
+use crate::nft::{FAMILY_INET, Socket};
 
 /// The table of the link `adit0`.
 const TABLE: &str = "adit";
+
+/// Loads a table of whatever instance; it stays loaded when the value is dropped, or, before Linux 6.9, as long as not.
+pub(super) fn load(rules: &GatewayRules) -> Result<Table, HostError> {
+    Table::load(TableRecord::new(&rules.tun)?, rules.clone())
+}
 
 pub(super) fn rules() -> GatewayRules {
     GatewayRules {
@@ -107,32 +115,5 @@ fn a_refused_batch_leaves_the_earlier_table() {
         assert_eq!(table.fault().unwrap(), None);
         assert_eq!(refusal.source.kind(), io::ErrorKind::NotFound);
         assert_eq!(loaded_rules(), before);
-    });
-}
-
-#[test]
-fn foreign_chains_that_refuse_forwarding_are_named() {
-    in_namespace(|| {
-        let _table = load(&rules()).unwrap();
-        assert_eq!(foreign_forward_policies().unwrap(), Vec::<String>::new());
-        let mut batch = Batch::new("stranger");
-        batch.create_table();
-        for (name, hook) in [("fine", Hook::Forward), ("ending", Hook::Forward), ("elsewhere", Hook::Input)] {
-            batch.create_chain(Chain { name, kind: ChainKind::Filter, hook, priority: 10 });
-        }
-        batch.create_dropping_chain(Chain {
-            name: "strict",
-            kind: ChainKind::Filter,
-            hook: Hook::Forward,
-            priority: 20,
-        });
-        batch.append_rule(&Rule::new("fine").input("eth0").drop("some packets only"));
-        batch.append_rule(&Rule::new("ending").established().accept());
-        batch.append_rule(&Rule::new("ending").drop("all the rest"));
-        batch.append_rule(&Rule::new("elsewhere").drop("not forwarding"));
-        Socket::open().unwrap().apply(batch).unwrap();
-        let mut found = foreign_forward_policies().unwrap();
-        found.sort();
-        assert_eq!(found, ["inet stranger ending", "inet stranger strict"]);
     });
 }

@@ -14,7 +14,8 @@ use crate::netlink::ListedAddress;
 impl HostChanges {
     pub(super) async fn hold_addresses(&mut self, gone: &HashSet<u32>, now: Instant) {
         for (link, wanted) in self.recorded_addresses() {
-            if gone.contains(&link.index) {
+            // The kernel takes IPv6 addresses from a link that is set down.
+            if self.tunnel_closed || gone.contains(&link.index) {
                 continue;
             }
             let guard = format!("addresses of {}", link.name);
@@ -27,6 +28,13 @@ impl HostChanges {
                 self.history.mended(&guard, done, now);
             }
         }
+    }
+
+    /// Gives a link those of its addresses that it lost when it was set down.
+    pub(super) async fn put_back_addresses_of(&self, link: &RecordedLink) {
+        let wanted = self.recorded_addresses().remove(link).unwrap_or_default();
+        // What is there already is refused, and what stays missing is found by the guard.
+        drop(self.put_back_addresses(link, &wanted).await);
     }
 
     async fn put_back_addresses(&self, link: &RecordedLink, missing: &[IpNet]) -> Result<(), HostError> {

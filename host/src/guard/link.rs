@@ -32,7 +32,10 @@ impl HostChanges {
     }
 
     async fn hold_link(&mut self, link: &RecordedLink, guard: &str, listed: ListedLink, now: Instant) {
-        let wanted = wanted_settings(self.journal.live(), link);
+        let mut wanted = wanted_settings(self.journal.live(), link);
+        if self.tunnel_closed {
+            wanted.up = None;
+        }
         // A link that we only hang something on may have any name.
         let is_renamed = wanted != LinkSettings::default() && listed.name != link.name;
         let differences = differences(&wanted, &listed.settings, is_renamed);

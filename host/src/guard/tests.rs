@@ -1,5 +1,6 @@
 //! A stranger interferes by ip(8) and sysctls, in a network namespace of its own.
 
+mod gateway;
 mod world;
 
 use std::fs;

@@ -150,23 +150,13 @@ impl Batch {
 
     /// Creates a base chain.
     pub(crate) fn create_chain(&mut self, chain: Chain) {
-        self.push_chain(chain, ACCEPT);
-    }
-
-    /// Creates a base chain whose policy is to drop, as other firewalls have.
-    #[cfg(test)]
-    pub(crate) fn create_dropping_chain(&mut self, chain: Chain) {
-        self.push_chain(chain, 0);
-    }
-
-    fn push_chain(&mut self, chain: Chain, policy: u32) {
         let hook = Attributes::new().number(1, chain.hook as u32).number(2, chain.priority.cast_unsigned());
         let kind = match chain.kind {
             ChainKind::Filter => "filter",
             ChainKind::Nat => "nat",
         };
         let attributes =
-            Attributes::new().text(1, &self.table).text(3, chain.name).nested(4, &hook).number(5, policy).text(7, kind);
+            Attributes::new().text(1, &self.table).text(3, chain.name).nested(4, &hook).number(5, ACCEPT).text(7, kind);
         self.push(message::NEW_CHAIN, CREATE, &attributes, format!("create chain {}", chain.name));
     }
 

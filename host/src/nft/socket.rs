@@ -5,7 +5,7 @@ use std::io;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr};
 
-use super::attribute::Attributes;
+use super::attribute::{Attributes, find, number, text};
 use super::batch::{Batch, CREATE_PROTECTED, encode};
 use super::listing::{self, ListedChain, ListedRule, ListedTable};
 use super::{FAMILY_INET, SUBSYSTEM, message};
@@ -88,6 +88,33 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// The number of the ruleset's present state; it changes with every change of it.
+    pub(crate) fn generation(&self) -> io::Result<u32> {
+        let request = encode((SUBSYSTEM << 8) | message::GET_GENERATION, 1, 0, 0, 0, &Attributes::new());
+        self.netlink.send(&request, 0)?;
+        let answer = self.receive()?;
+        for message in messages(&answer) {
+            if message.kind == ERROR {
+                error_code(message.payload)?;
+            } else if message.kind == (SUBSYSTEM << 8) | message::GENERATION {
+                let number = message.payload.get(4..).and_then(|list| find(list, 1)).and_then(number);
+                return number.ok_or_else(|| io::ErrorKind::InvalidData.into());
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    /// Whether some rule of a table contains one of these byte sequences.
+    pub(crate) fn some_rule_contains(&self, family: u8, table: &str, wanted: &[Vec<u8>]) -> io::Result<bool> {
+        let contains = |rule: &[u8], wanted: &[u8]| rule.windows(wanted.len().max(1)).any(|window| window == wanted);
+        let look = |_family, attributes: &[u8]| {
+            let is_of_table = find(attributes, 1).map(text).as_deref() == Some(table);
+            (is_of_table && wanted.iter().any(|wanted| contains(attributes, wanted))).then_some(())
+        };
+        let found = self.dump(message::LIST_RULES, family, &Attributes::new().text(1, table), look)?;
+        Ok(!found.is_empty())
     }
 
     /// Finds a table of family `inet`.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use adit_host::{Family, GatewayRules, HostChanges, HostError, LinkSettings, foreign_forward_policies};
+use adit_host::{Family, GatewayRules, HostChanges, HostError, LinkSettings};
 use adit_net::tun::Tun;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
@@ -21,7 +21,6 @@ pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut
     let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
         .map_err(|error| tun_failure(name, &error))?;
     configure(config, own, changes).await?;
-    warn_of_foreign_policies();
     Ok(tun)
 }
 
@@ -122,17 +121,6 @@ fn is_forbidden(error: &HostError) -> bool {
 
 fn net(address: IpAddr, prefix_len: u8) -> IpNet {
     IpNet::new(address, prefix_len).unwrap_or_else(|_| IpNet::from(address))
-}
-
-fn warn_of_foreign_policies() {
-    match foreign_forward_policies() {
-        Ok(chains) => {
-            for chain in chains {
-                tracing::warn!(chain, "another firewall drops forwarded packets; allow the TUN device there");
-            }
-        }
-        Err(error) => tracing::debug!(%error, "other firewalls could not be looked at"),
-    }
 }
 
 fn tun_failure(name: &str, error: &io::Error) -> Failure {

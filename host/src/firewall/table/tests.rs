@@ -26,7 +26,7 @@ fn is_there() -> bool {
 }
 
 fn unprotected() -> Table {
-    Table::load_with(record("a"), &rules(), &[Protection::None]).unwrap()
+    Table::load_with(record("a"), rules(), &[Protection::None]).unwrap()
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn each_link_has_a_table_of_its_own() {
 #[test]
 fn protected_table_outlives_what_others_do_to_the_firewall() {
     in_namespace(|| {
-        let table = Table::load(record("a"), &rules()).unwrap();
+        let table = Table::load(record("a"), rules()).unwrap();
         if table.as_loaded.table.owner.is_none() {
             return skip("needs Linux 5.12, whose tables have owners");
         }
@@ -61,19 +61,19 @@ fn whatever_is_done_to_an_unprotected_table_is_seen_and_mended() {
         let mut table = unprotected();
         assert_eq!(table.fault().unwrap(), None);
         for (hostile, fault) in [
-            ("flush ruleset", "another program removed it"),
-            ("delete table inet adit", "another program removed it"),
-            ("flush chain inet adit input", "another program changed it"),
-            ("insert rule inet adit input accept", "another program changed it"),
-            ("add chain inet adit forward { policy drop; }", "another program changed it"),
-            ("add table inet adit { flags dormant; }", "another program changed it"),
+            ("flush ruleset", "was removed"),
+            ("delete table inet adit", "was removed"),
+            ("flush chain inet adit input", "was changed"),
+            ("insert rule inet adit input accept", "was changed"),
+            ("add chain inet adit forward { policy drop; }", "was changed"),
+            ("add table inet adit { flags dormant; }", "was changed"),
         ] {
             match nft(hostile) {
                 None => return,
                 Some(done) => assert!(done, "{hostile}"),
             }
-            assert_eq!(table.fault().unwrap().as_deref(), Some(fault), "{hostile}");
-            table.replace(&rules()).unwrap();
+            assert_eq!(table.fault().unwrap(), Some(fault), "{hostile}");
+            table.put_back().unwrap();
             assert_eq!(table.fault().unwrap(), None, "{hostile}");
         }
     });
@@ -88,8 +88,8 @@ fn table_that_a_saved_ruleset_brings_back_is_replaced() {
         };
         let reload = format!("flush ruleset; {}", String::from_utf8(saved.stdout).unwrap());
         assert_eq!(nft(&reload), Some(true));
-        assert_eq!(table.fault().unwrap().as_deref(), Some("another program replaced it"));
-        table.replace(&rules()).unwrap();
+        assert_eq!(table.fault().unwrap(), Some("was replaced"));
+        table.put_back().unwrap();
         assert_eq!(table.fault().unwrap(), None);
     });
 }
@@ -97,13 +97,13 @@ fn table_that_a_saved_ruleset_brings_back_is_replaced() {
 #[test]
 fn table_of_a_living_gateway_is_neither_removed_nor_replaced() {
     in_namespace(|| {
-        let living = Table::load(record("a"), &rules()).unwrap();
+        let living = Table::load(record("a"), rules()).unwrap();
         if living.as_loaded.table.owner.is_none() {
             return skip("needs Linux 5.12, whose tables have owners");
         }
         for other in [record("b"), record("a")] {
             remove(&other).unwrap();
-            let refused = Table::load(other, &rules()).unwrap_err().to_string();
+            let refused = Table::load(other, rules()).unwrap_err().to_string();
             assert!(refused.starts_with("the nftables table inet adit belongs to process "), "{refused}");
         }
         assert_eq!(living.fault().unwrap(), None);
@@ -123,8 +123,8 @@ fn table_of_a_dead_gateway_is_removed_by_its_own_journal_and_replaced_by_the_nex
         remove(&record("a")).unwrap();
         assert!(!is_there());
 
-        drop(Table::load(record("a"), &rules()).unwrap());
-        let next = Table::load(record("b"), &rules()).unwrap();
+        drop(Table::load(record("a"), rules()).unwrap());
+        let next = Table::load(record("b"), rules()).unwrap();
         assert_eq!(next.fault().unwrap(), None);
         assert_eq!(next.as_loaded.table.comment.as_deref(), Some("Adit gateway, instance b"));
     });
@@ -134,7 +134,7 @@ fn table_of_a_dead_gateway_is_removed_by_its_own_journal_and_replaced_by_the_nex
 fn table_that_adit_did_not_make_is_named_and_stays() {
     in_namespace(|| {
         let Some(true) = nft("add table inet adit { comment \"of somebody\"; }") else { return };
-        let refused = Table::load(record("a"), &rules()).unwrap_err();
+        let refused = Table::load(record("a"), rules()).unwrap_err();
         assert_eq!(refused.to_string(), "the nftables table inet adit was not made by Adit");
         remove(&record("a")).unwrap();
         remove_nameless().unwrap();

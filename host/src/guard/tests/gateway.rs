@@ -1,0 +1,187 @@
+//! What a stranger does to a gateway's host: its firewall, its forwarding, chains of others.
+
+use std::process::Command;
+
+use adit_testing::skip;
+
+use super::*;
+use crate::GatewayRules;
+use crate::firewall::Table;
+use crate::journal::Change;
+use crate::nft::Protection;
+
+const FIREWALL: &str = "firewall table adit";
+
+struct Gateway {
+    _device: Tun,
+    changes: HostChanges,
+    _directory: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// A gateway's host as it is set up, with an uplink `up0`.
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = HostOptions { bus: SystemBus::Absent, ..HostOptions::default() };
+        let mut changes = HostChanges::open_with(&directory.path().join("journal"), options).await.unwrap();
+        let device = Tun::create("adit0", 1, true).unwrap();
+        ip("link add up0 type veth peer name up1");
+        ip("link set up0 up");
+        changes.load_firewall(&rules()).await.unwrap();
+        changes.set_link("adit0", LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
+        for address in ["10.64.3.1/24", "fd12:3456:789a::1/64"] {
+            changes.add_address("adit0", address.parse().unwrap()).await.unwrap();
+        }
+        Self { _device: device, changes, _directory: directory }
+    }
+
+    /// As [`Self::new`], with a table that the kernel keeps from nobody, as before Linux 5.12.
+    async fn unprotected() -> Self {
+        let mut gateway = Self::new().await;
+        let record = gateway.changes.journal.live().iter().find_map(|entry| {
+            let Change::GatewayTable(record) = &entry.change else { return None };
+            Some(record.clone())
+        });
+        gateway.changes.table.take().unwrap().unload().unwrap();
+        let table = Table::load_with(record.unwrap(), rules(), &[Protection::None]).unwrap();
+        gateway.changes.table = Some(table);
+        gateway
+    }
+
+    /// The state in which a guard is reported after a look.
+    async fn state_of(&mut self, guard: &str) -> Option<GuardState> {
+        let reports = self.changes.hold().await;
+        reports.iter().find(|report| report.guard == guard).map(|report| report.state)
+    }
+
+    async fn is_up(&self) -> bool {
+        self.changes.netlink().link_settings("adit0").await.unwrap().up == Some(true)
+    }
+}
+
+fn rules() -> GatewayRules {
+    GatewayRules {
+        tun: "adit0".into(),
+        pool_v4: Some("10.64.3.0/24".parse().unwrap()),
+        pool_v6: Some("fd12:3456:789a::/64".parse().unwrap()),
+        gateway_v4: Some("10.64.3.1".parse().unwrap()),
+        gateway_v6: Some("fd12:3456:789a::1".parse().unwrap()),
+        masquerade: true,
+        client_to_client: false,
+        connections_per_client: 100,
+        listen_ports: vec![443],
+    }
+}
+
+fn nft(commands: &str) {
+    let status = Command::new("nft").arg(commands).status().unwrap();
+    assert!(status.success(), "nft {commands}");
+}
+
+/// Runs a test on a gateway's host, where nft(8) is.
+fn on_gateway(test: impl AsyncFnOnce() + Send + 'static) {
+    if Command::new("nft").arg("--version").output().is_err() {
+        return skip("needs the program nft");
+    }
+    in_namespace_async(|| async { test().await });
+}
+
+#[test]
+fn a_firewall_that_was_taken_away_is_loaded_again() {
+    on_gateway(async || {
+        let mut gateway = Gateway::unprotected().await;
+        assert_eq!(gateway.changes.hold().await, []);
+        for done in ["flush ruleset", "delete table inet adit", "insert rule inet adit forward accept"] {
+            nft(done);
+            assert_eq!(gateway.state_of(FIREWALL).await, Some(GuardState::Mended), "{done}");
+            assert_eq!(gateway.changes.table.as_ref().unwrap().fault().unwrap(), None, "{done}");
+            assert!(gateway.is_up().await);
+        }
+    });
+}
+
+#[test]
+fn the_device_is_down_while_the_firewall_does_not_hold() {
+    on_gateway(async || {
+        let mut gateway = Gateway::unprotected().await;
+        let before = picture();
+        // A table that Adit did not make is not Adit's to replace.
+        nft("flush ruleset; add table inet adit");
+        for _ in 0..2 {
+            assert_eq!(gateway.state_of(FIREWALL).await, Some(GuardState::Broken));
+            assert!(!gateway.is_up().await);
+            ip("link set adit0 up");
+        }
+        nft("delete table inet adit");
+        assert_eq!(gateway.state_of(FIREWALL).await, Some(GuardState::Mended));
+        assert!(gateway.is_up().await);
+        assert_eq!(picture(), before, "with its addresses");
+        let others: Vec<_> =
+            gateway.changes.hold().await.into_iter().filter(|report| report.guard != FIREWALL).collect();
+        assert_eq!(others, [], "nobody else is blamed");
+    });
+}
+
+#[test]
+fn forwarding_that_was_switched_on_stays_on() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        assert_eq!(gateway.changes.hold().await, []);
+        sysctl::write("net.ipv4.conf.up0.forwarding", "0").unwrap();
+        assert_eq!(gateway.state_of("forwarding from up0").await, Some(GuardState::Mended));
+        sysctl::write("net.ipv4.ip_forward", "0").unwrap();
+        assert_eq!(gateway.state_of("sysctl net/ipv4/ip_forward").await, Some(GuardState::Mended));
+        for key in ["net.ipv4.ip_forward", "net.ipv4.conf.up0.forwarding", "net.ipv4.conf.adit0.forwarding"] {
+            assert_eq!(sysctl::read(key).unwrap(), "1", "{key}");
+        }
+    });
+}
+
+#[test]
+fn a_link_that_the_host_itself_keeps_from_forwarding_is_named_where_it_matters() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+        sysctl::write("net.ipv4.conf.up0.forwarding", "0").unwrap();
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        assert_eq!(gateway.state_of("forwarding from up0").await, Some(GuardState::Broken));
+        assert_eq!(sysctl::read("net.ipv4.conf.up0.forwarding").unwrap(), "0", "it is not ours to change");
+
+        ip("address add 198.51.100.1/24 dev up0");
+        ip("route add default via 198.51.100.2 dev up0");
+        assert_eq!(gateway.state_of("forwarding from up0").await, Some(GuardState::Broken), "the uplink matters");
+        ip("route del default");
+        ip("link set up1 up");
+        ip("route add default dev up1");
+        assert_ne!(gateway.state_of("forwarding from up0").await, Some(GuardState::Broken), "another link does not");
+        sysctl::write("net.ipv4.ip_forward", "0").unwrap();
+        assert_eq!(gateway.state_of("sysctl net/ipv4/ip_forward").await, Some(GuardState::Mended));
+    });
+}
+
+#[test]
+fn a_chain_that_comes_later_and_drops_what_is_forwarded_is_named_until_it_goes() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        let guard = "forwarding past chain ip filter FORWARD";
+        assert_eq!(gateway.changes.hold().await, []);
+        nft("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }");
+        assert_eq!(gateway.state_of(guard).await, Some(GuardState::Broken));
+        nft("add rule ip filter FORWARD iifname adit0 accept");
+        assert_ne!(gateway.state_of(guard).await, Some(GuardState::Broken));
+    });
+}
+
+#[test]
+fn what_was_undone_is_not_put_back() {
+    on_gateway(async || {
+        let mut gateway = Gateway::unprotected().await;
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        gateway.changes.undo().await.unwrap();
+        let before = picture();
+        assert_eq!(gateway.changes.hold().await, []);
+        assert_eq!(picture(), before);
+        assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "0");
+    });
+}
