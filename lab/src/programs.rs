@@ -40,7 +40,12 @@ pub struct Gateway {
 impl Gateway {
     /// Prepares a gateway in `host` whose files will be in `host`'s folder.
     pub fn new(host: &Host, binaries: &Binaries) -> Self {
-        let folder = host.folder().join("adit");
+        Self::in_folder(host, binaries, "adit")
+    }
+
+    /// Prepares a gateway whose files will be in a folder of that name in `host`'s folder, beside those of others.
+    pub fn in_folder(host: &Host, binaries: &Binaries, folder: &str) -> Self {
+        let folder = host.folder().join(folder);
         Self { host: host.clone(), program: binaries.server.clone(), folder, settings: Vec::new(), process: None }
     }
 

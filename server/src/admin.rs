@@ -245,6 +245,7 @@ mod tests {
                 workers: 1,
                 sessions: 0,
                 drops: std::collections::BTreeMap::default(),
+                guards: Vec::new(),
             }
         }
 

@@ -106,12 +106,10 @@ struct Running {
 async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let mut running = start(loaded, changes).await?;
+    running.view.tell_guards(changes.hold().await);
     service::ready();
     tracing::info!("ready");
-    let outcome = tokio::select! {
-        () = obey(&mut signals, &running.view) => Ok(()),
-        error = running.workers.failed() => Err(worker_failure(&error)),
-    };
+    let outcome = run_until_stopped(&mut signals, &mut running, changes).await;
     service::stopping();
     tracing::info!("stopping");
     running.stop().await;
@@ -219,15 +217,23 @@ fn worker_failure(error: &std::io::Error) -> Failure {
     Failure::new(Exit::Other, "TUN device", error.to_string(), "was it deleted? start the gateway again")
 }
 
-/// Does what signals ask for, until one asks the gateway to stop.
-async fn obey(signals: &mut Signals, gateway: &GatewayView) {
+/// Does what signals ask for, and holds what was set on the host, until a signal asks the gateway to stop.
+async fn run_until_stopped(
+    signals: &mut Signals,
+    running: &mut Running,
+    changes: &mut HostChanges,
+) -> Result<(), Failure> {
     loop {
-        match signals.next().await {
-            SignalRequest::Stop => return,
-            SignalRequest::HangUp => {
-                tracing::warn!("the configuration is read at start only; restart to apply changes")
-            }
-            SignalRequest::Statistics => log_statistics(gateway),
+        tokio::select! {
+            request = signals.next() => match request {
+                SignalRequest::Stop => return Ok(()),
+                SignalRequest::HangUp => {
+                    tracing::warn!("the configuration is read at start only; restart to apply changes");
+                }
+                SignalRequest::Statistics => log_statistics(&running.view),
+            },
+            error = running.workers.failed() => return Err(worker_failure(&error)),
+            () = changes.changed() => running.view.tell_guards(changes.hold().await),
         }
     }
 }

@@ -17,6 +17,7 @@ mod configuration;
 mod esp;
 mod esp_hostile;
 mod esp_paths;
+mod gateway_guards;
 mod generator;
 mod harness;
 mod interop;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use adit_host::GuardReport;
 use adit_net::worker::Routing as _;
 use adit_proto::esp::suite::Suite;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct GatewayStatus {
     pub sessions: usize,
     /// Packets dropped before a session was known, by reason (non-zero only).
     pub drops: BTreeMap<String, u64>,
+    /// Settings of the host that do not hold, or had to be put back within the last ten minutes.
+    #[serde(default)]
+    pub guards: Vec<GuardReport>,
 }
 
 /// What the administration may ask of a running gateway.
@@ -87,12 +91,18 @@ pub struct GatewayView {
     router: Arc<Router>,
     listen: Vec<SocketAddr>,
     since: Instant,
+    guards: Mutex<Vec<GuardReport>>,
 }
 
 impl GatewayView {
     /// The view of a gateway that listens on `listen` and is ready now.
     pub fn new(core: Arc<LocalCore>, router: Arc<Router>, listen: Vec<SocketAddr>) -> Self {
-        Self { core, router, listen, since: Instant::now() }
+        Self { core, router, listen, since: Instant::now(), guards: Mutex::default() }
+    }
+
+    /// Notes what the guards of the host found last.
+    pub fn tell_guards(&self, guards: Vec<GuardReport>) {
+        *self.guards.lock().unwrap_or_else(PoisonError::into_inner) = guards;
     }
 }
 
@@ -111,6 +121,7 @@ impl LiveGateway for GatewayView {
             workers: self.router.queues().len(),
             sessions: self.core.sessions().len(),
             drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
+            guards: self.guards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! `adit-server check`.
 
-use adit_program::exit::Failure;
+use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use serde_json::{Value, json};
 
-use super::{Place, Refusal, ask, columns};
+use super::{Place, Refusal, ask, columns, list};
 use crate::config::Config;
 use crate::state_files;
 
@@ -13,6 +13,10 @@ use crate::state_files;
 pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     let config = state_files::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
+    if let Some(broken) = status.as_ref().and_then(|status| list::guards(status).find(list::Guard::is_broken)) {
+        let next = "mend that on this host; the gateway goes on by itself";
+        return Err(Failure::new(Exit::Other, broken.name(), broken.reason(), next).into());
+    }
     if place.json {
         output::json(&json!({ "ok": true, "config": config.path, "warnings": config.warnings(), "status": status }));
         return Ok(());
@@ -24,12 +28,15 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
         "pools",
         join(config.pool.v4.iter().map(ToString::to_string).chain(config.pool.v6.iter().map(ToString::to_string))),
     ));
-    if let Some(status) = status {
+    if let Some(status) = &status {
         lines.push(("gateway", format!("running, sessions: {}", status["sessions"])));
     }
     output::line(&columns::aligned(&lines));
     for warning in config.warnings() {
         output::line(&format!("warning: {warning}"));
+    }
+    for guard in status.iter().flat_map(list::guards) {
+        output::line(&guard.warning());
     }
     Ok(())
 }

@@ -97,7 +97,38 @@ fn glance(status: &Value) -> String {
     let drops = status["drops"].as_object();
     let drops: Vec<String> = drops.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}")).collect();
     lines.push(("dropped", if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") }));
-    columns::aligned(&lines)
+    let warnings = guards(status).map(|guard| format!("\n{}", guard.warning()));
+    columns::aligned(&lines) + &warnings.collect::<String>()
+}
+
+/// A guard of the host that had something to do, as the gateway tells it.
+pub(super) struct Guard<'a>(&'a Value);
+
+/// The guards in a gateway's status.
+pub(super) fn guards(status: &Value) -> impl Iterator<Item = Guard<'_>> {
+    status["guards"].as_array().into_iter().flatten().map(Guard)
+}
+
+impl Guard<'_> {
+    /// Whether its setting does not hold.
+    pub(super) fn is_broken(&self) -> bool {
+        self.0["state"] == "broken"
+    }
+
+    /// The setting.
+    pub(super) fn name(&self) -> String {
+        word(&self.0["guard"])
+    }
+
+    /// What happened to it.
+    pub(super) fn reason(&self) -> String {
+        word(&self.0["reason"])
+    }
+
+    /// Both, as people read it.
+    pub(super) fn warning(&self) -> String {
+        format!("warning: {} {}", self.name(), self.reason())
+    }
 }
 
 /// Shuts out a user or device.
@@ -143,6 +174,8 @@ fn lasting(seconds: &Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use adit_host::{GuardReport, GuardState};
+
     use super::*;
     use crate::admin::{GatewayStatus, SessionInfo};
 
@@ -182,7 +215,7 @@ mod tests {
 
     #[test]
     fn status_names_the_workers() {
-        let status = GatewayStatus {
+        let mut status = GatewayStatus {
             version: "1".to_owned(),
             uptime_seconds: 1,
             listen: vec!["[::]:443".parse().unwrap()],
@@ -190,9 +223,18 @@ mod tests {
             workers: 4,
             sessions: 0,
             drops: BTreeMap::from([("no_route".to_owned(), 2)]),
+            guards: Vec::new(),
         };
-        let text = glance(&serde_json::to_value(status).unwrap());
+        let text = glance(&serde_json::to_value(&status).unwrap());
         assert!(text.lines().any(|line| line.split_whitespace().eq(["workers", "4"])), "{text}");
         assert!(text.ends_with("no_route 2"), "{text}");
+        status.guards.push(GuardReport {
+            guard: "firewall table adit".to_owned(),
+            state: GuardState::Mended,
+            reason: "was removed by another program, and put back".to_owned(),
+            times: 1,
+        });
+        let text = glance(&serde_json::to_value(&status).unwrap());
+        assert!(text.ends_with("warning: firewall table adit was removed by another program, and put back"), "{text}");
     }
 }
