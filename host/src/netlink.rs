@@ -4,6 +4,7 @@ mod address;
 mod link;
 mod route;
 mod rule;
+mod survey;
 
 use std::fmt;
 use std::io;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use route::{Route, RouteTarget};
 pub use rule::Rule;
+pub use survey::{LinkKind, MAIN_TABLE, SeenAddress, SeenLink, SeenRoute, Survey};
 
 pub(crate) use address::ListedAddress;
 pub(crate) use link::ListedLink;

@@ -61,7 +61,7 @@ impl Netlink {
     }
 }
 
-fn listed_address(message: &AddressMessage) -> Option<ListedAddress> {
+pub(super) fn listed_address(message: &AddressMessage) -> Option<ListedAddress> {
     let pick = |local: bool| {
         message.attributes.iter().find_map(|attribute| {
             let wanted = matches!(attribute, AddressAttribute::Local(_)) == local;

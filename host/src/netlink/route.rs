@@ -161,7 +161,7 @@ fn listed_route(message: &RouteMessage) -> Option<ListedRoute> {
     Some(ListedRoute { prefix: destination_of(message)?, link, metric })
 }
 
-fn table_of(message: &RouteMessage) -> u32 {
+pub(super) fn table_of(message: &RouteMessage) -> u32 {
     let wide = message
         .attributes
         .iter()
@@ -169,7 +169,7 @@ fn table_of(message: &RouteMessage) -> u32 {
     wide.unwrap_or_else(|| u32::from(message.header.table))
 }
 
-fn destination_of(message: &RouteMessage) -> Option<IpNet> {
+pub(super) fn destination_of(message: &RouteMessage) -> Option<IpNet> {
     let named = message.attributes.iter().find_map(|attribute| {
         let RouteAttribute::Destination(destination) = attribute else { return None };
         if let RouteAddress::Inet(v4) = destination {
