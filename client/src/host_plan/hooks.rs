@@ -47,6 +47,11 @@ pub trait HostHooks: Send + 'static {
 
     /// Name of the device that packets come from, for the session's status.
     fn device(&self) -> Option<&str>;
+
+    /// What the user should know about the host as it is configured, for the session's status.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A setting of the host that another program changed.

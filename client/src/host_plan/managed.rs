@@ -1,6 +1,7 @@
 //! Applies plans to the host, and later plans by their difference.
 
 mod error;
+mod settings;
 mod slot;
 
 use std::collections::HashSet;
@@ -27,7 +28,7 @@ const TUNNEL_METRIC: u32 = 100;
 /// Metric of "unreachable" routes: behind the tunnel's, so that one can be added before the other is removed.
 const NOWHERE_METRIC: u32 = 200;
 /// Sysctl that says to which ARP requests this host answers.
-const ARP_IGNORE: &str = "net.ipv4.conf.all.arp_ignore";
+const ARP_IGNORE: &str = "net/ipv4/conf/all/arp_ignore";
 /// Value of it that answers only for addresses of the link a request came in by (kernel's ip-sysctl). The stricter 2
 /// would cut off hosts whose own address is a /32, as many clouds have it.
 const OWN_LINK_ONLY: &str = "1";
@@ -43,6 +44,8 @@ pub struct ManagedHost {
     prepared: bool,
     /// What is in force; `None` while the host stands between two plans. What is on it then, the changes know.
     plan: Option<HostPlan>,
+    /// Why the device has no IPv6, where it should.
+    without_ipv6: Option<String>,
     mtu: u16,
     gso_max_segs: Option<u32>,
     full_tunnel: Option<FileLock>,
@@ -61,6 +64,7 @@ impl ManagedHost {
             mark: Mark::CLIENT,
             prepared: false,
             plan: None,
+            without_ipv6: None,
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
             full_tunnel: None,
@@ -88,7 +92,7 @@ impl ManagedHost {
     /// # Errors
     /// See [`HostSetupError`]. What was done up to then is in the journal and undone by [`Self::undo`].
     pub async fn apply(&mut self, settings: &NetworkSettings) -> Result<(), HostSetupError> {
-        let plan = HostPlan::new(settings, host_has_ipv6())?;
+        let plan = HostPlan::new(&self.within_reach(settings).await, host_has_ipv6())?;
         if self.plan.as_ref() == Some(&plan) {
             return Ok(());
         }
@@ -100,7 +104,7 @@ impl ManagedHost {
         self.changes.hold().await;
         let old = self.plan.take();
         if !self.prepared {
-            self.prepare(&plan).await?;
+            self.prepare().await?;
             self.prepared = true;
         }
         self.add(&plan).await?;
@@ -131,6 +135,11 @@ impl ManagedHost {
         Ok(())
     }
 
+    /// What the user should know about the host as it is configured.
+    pub fn warnings(&self) -> Vec<String> {
+        self.without_ipv6.iter().cloned().collect()
+    }
+
     /// Undoes everything.
     ///
     /// # Errors
@@ -143,19 +152,12 @@ impl ManagedHost {
     }
 
     /// Makes the link ready for its first addresses.
-    async fn prepare(&mut self, plan: &HostPlan) -> Result<(), HostError> {
-        let wants_ipv6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
-        let disabled = format!("net.ipv6.conf.{}.disable_ipv6", self.link);
-        if wants_ipv6 && read_sysctl(&disabled).as_deref() == Some("1") {
-            self.changes.set_sysctl(&disabled, "0").await?;
-        }
-        // A strict reverse-path check looks routes up without our mark, finds the tunnel, and drops the gateway's
-        // answers.
-        self.changes.loosen_reverse_paths().await?;
+    async fn prepare(&mut self) -> Result<(), HostSetupError> {
+        self.loosen_reverse_path().await?;
         self.hide_from_neighbours().await;
         self.limit_superpackets().await;
         let settings = LinkSettings { mtu: Some(self.mtu.into()), up: Some(true), ..LinkSettings::default() };
-        self.changes.set_link(&self.link, settings).await
+        Ok(self.changes.set_link(&self.link, settings).await?)
     }
 
     /// Makes the kernel's superpackets fit one UDP send, which costs nothing but speed where it cannot be done.
@@ -172,7 +174,7 @@ impl ManagedHost {
     /// Stops telling neighbours on other links by ARP that this host has the tunnel's addresses. A tunnel without this
     /// is better than none, so a container whose settings are read-only goes without.
     async fn hide_from_neighbours(&mut self) {
-        if read_sysctl(ARP_IGNORE).as_deref() == Some("0")
+        if settings::read(ARP_IGNORE).as_deref() == Some("0")
             && let Err(error) = self.changes.set_sysctl(ARP_IGNORE, OWN_LINK_ONLY).await
         {
             tracing::warn!("{ARP_IGNORE} cannot be set: the local network can find out the tunnel's IPv4 address");
@@ -250,6 +252,10 @@ impl HostHooks for ManagedHost {
     fn device(&self) -> Option<&str> {
         Some(&self.link)
     }
+
+    fn warnings(&self) -> Vec<String> {
+        Self::warnings(self)
+    }
 }
 
 fn guard_status(report: GuardReport) -> GuardStatus {
@@ -271,12 +277,6 @@ fn rules(plan: &HostPlan, slot: &Slot, mark: Mark) -> Vec<Rule> {
 
 fn host_has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6/conf/all").exists()
-}
-
-/// Reads a sysctl whose interface name holds no dot.
-fn read_sysctl(key: &str) -> Option<String> {
-    let path = Path::new("/proc/sys").join(key.replace('.', "/"));
-    std::fs::read_to_string(path).ok().map(|value| value.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -313,6 +313,7 @@ impl<P: Protocol> Driver<P> {
             guards: self.guards.clone(),
             ..Status::default()
         };
+        status.warnings.extend(self.config.host.iter().flat_map(|host| host.warnings()));
         if let Some(network) = &self.network {
             status.add_network(network);
             status.mtu = Some(self.mtu);

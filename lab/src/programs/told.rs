@@ -38,6 +38,8 @@ pub struct ToldStatus {
     pub state: String,
     /// Why it is not connected, where there is something to say.
     pub reason: Option<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// Seconds since the state was entered; `None` while no client runs.
     pub since_seconds: Option<u64>,
     /// The gateway, as `HOST:PORT`.

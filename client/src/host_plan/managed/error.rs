@@ -23,6 +23,9 @@ pub enum HostSetupError {
     /// The host refused a change.
     #[error(transparent)]
     Change(#[from] HostError),
+    /// Answers of the gateway would be dropped.
+    #[error("reverse paths are checked strictly on this host, so that it would drop the gateway's answers")]
+    StrictReversePath(#[source] HostError),
     /// Another client holds the default routes.
     #[error("another client on this host has a full tunnel")]
     SecondFullTunnel,
@@ -36,14 +39,14 @@ impl HostSetupError {
     fn describe(&self) -> String {
         match self {
             Self::Change(error) => describe(error),
-            Self::Plan(_) | Self::SecondFullTunnel | Self::Lock(_) => with_causes(self),
+            Self::Plan(_) | Self::StrictReversePath(_) | Self::SecondFullTunnel | Self::Lock(_) => with_causes(self),
         }
     }
 
     /// Whether a permission or capability is missing.
     fn is_permission_denied(&self) -> bool {
         match self {
-            Self::Change(error) => error.is_permission_denied(),
+            Self::Change(error) | Self::StrictReversePath(error) => error.is_permission_denied(),
             Self::Lock(error) => error.is_permission_denied(),
             Self::Plan(_) | Self::SecondFullTunnel => false,
         }
@@ -53,8 +56,14 @@ impl HostSetupError {
     fn obstacle(&self) -> Obstacle {
         match self {
             Self::Change(HostError::NoSuchLink { .. }) => Obstacle::DeviceGone,
-            Self::Change(_) | Self::Lock(_) if self.is_permission_denied() => Obstacle::Permission,
-            Self::Change(_) | Self::Lock(_) | Self::Plan(_) | Self::SecondFullTunnel => Obstacle::Local,
+            Self::Change(_) | Self::StrictReversePath(_) | Self::Lock(_) if self.is_permission_denied() => {
+                Obstacle::Permission
+            }
+            Self::Change(_)
+            | Self::Lock(_)
+            | Self::Plan(_)
+            | Self::StrictReversePath(_)
+            | Self::SecondFullTunnel => Obstacle::Local,
         }
     }
 
@@ -70,8 +79,13 @@ impl HostSetupError {
                 let next = "ask the gateway's administrator to look at the pools, routes and DNS it gives";
                 Failure::new(Exit::Other, "network settings", reason, next)
             }
-            Self::Change(_) | Self::Lock(_) if self.is_permission_denied() => {
+            Self::Change(_) | Self::StrictReversePath(_) | Self::Lock(_) if self.is_permission_denied() => {
                 Failure::new(Exit::Permission, "host set-up", reason, GET_PERMISSION)
+            }
+            Self::StrictReversePath(_) => {
+                let next = "set net.ipv4.conf.all.rp_filter to 2; for a container, \
+                    `--sysctl net.ipv4.conf.all.rp_filter=2`";
+                Failure::new(Exit::Other, "host set-up", reason, next)
             }
             Self::Lock(GuardError { path, reason, next, source: None }) => {
                 Failure::new(Exit::Usage, path.display().to_string(), reason, next)
