@@ -15,4 +15,4 @@ pub mod managed;
 mod plan;
 
 pub use hooks::{GuardState, GuardStatus, HostFault, HostHooks};
-pub use plan::{Claim, HostPlan, HostPlanError};
+pub use plan::{Claim, HostPlan, HostPlanError, own_hosts};

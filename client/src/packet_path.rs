@@ -163,7 +163,7 @@ mod tests {
 
     fn session(carrier: &Arc<Keeper>) -> Arc<TunnelSession> {
         let session = TunnelSession::new(Arc::<Keeper>::clone(carrier));
-        session.set_addresses(&["10.64.3.2/32".parse().unwrap()]);
+        session.set_addresses(vec!["10.64.3.2".parse().unwrap()]);
         Arc::new(session)
     }
 

@@ -129,7 +129,7 @@ fn addresses(assigned: &[IpNet], host_has_ipv6: bool) -> Result<BTreeSet<IpNet>,
     let mut own = BTreeSet::new();
     for prefix in assigned.iter().filter(|prefix| host_has_ipv6 || prefix.addr().is_ipv4()) {
         let address = first_host(*prefix);
-        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        if is_special(address) {
             return Err(HostPlanError::Addresses(format!("{address}, which no host can have")));
         }
         own.insert(IpNet::from(address));
@@ -138,6 +138,24 @@ fn addresses(assigned: &[IpNet], host_has_ipv6: bool) -> Result<BTreeSet<IpNet>,
         return Err(HostPlanError::Addresses("no address that this host can use".to_owned()));
     }
     Ok(own)
+}
+
+/// The addresses that a host takes of those a gateway assigned: one of each prefix.
+#[must_use]
+pub fn own_hosts(settings: &NetworkSettings) -> Vec<IpAddr> {
+    settings.addresses.iter().copied().map(first_host).collect()
+}
+
+/// Whether an address has a meaning of its own, so that no gateway can give it: loopback, link-local, multicast and
+/// broadcast, and what is set aside for "this network" or for good (RFC 6890).
+fn is_special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => matches!(v4.octets(), [0 | 127 | 224..=255, ..] | [169, 254, ..]),
+        IpAddr::V6(v6) => {
+            let mapped = v6.to_ipv4_mapped().is_some();
+            mapped || v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local()
+        }
+    }
 }
 
 /// The address itself, or the one after it if a wider prefix names only its network.
@@ -283,8 +301,15 @@ mod tests {
 
     #[test]
     fn impossible_addresses_are_refused() {
-        for bad in ["127.0.0.1/32", "224.0.0.1/32", "::1/128", "ff02::1/128"] {
-            assert!(matches!(HostPlan::new(&settings(&[bad], &[]), true), Err(HostPlanError::Addresses(_))), "{bad}");
+        let v4 = ["0.0.0.0/0", "0.1.2.3/32", "127.0.0.1/32", "169.254.9.9/32", "224.0.0.1/32", "240.0.0.1/32"];
+        let v6 = ["::/0", "::1/128", "ff02::1/128", "fe80::9/128", "::ffff:10.9.0.2/128"];
+        for bad in v4.into_iter().chain(v6).chain(["255.255.255.255/32"]) {
+            let beside_a_good_one = settings(&["10.64.3.2/32", bad], &[]);
+            let refused = HostPlan::new(&beside_a_good_one, true);
+            assert!(matches!(refused, Err(HostPlanError::Addresses(_))), "{bad}");
+        }
+        for good in ["10.64.3.2/32", "100.64.0.1/32", "192.0.2.1/32", "223.255.255.1/32", "fd00::2/128"] {
+            HostPlan::new(&settings(&[good], &[]), true).unwrap();
         }
         assert!(matches!(HostPlan::new(&settings(&[], &[]), true), Err(HostPlanError::Addresses(_))));
         assert!(matches!(HostPlan::new(&settings(&["fd00::2/128"], &[]), false), Err(HostPlanError::Addresses(_))));

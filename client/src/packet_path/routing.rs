@@ -63,7 +63,7 @@ mod tests {
 
     fn session(addresses: &[&str]) -> Arc<TunnelSession> {
         let session = TunnelSession::new(Arc::new(Keeper::new(1400)));
-        session.set_addresses(&addresses.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>());
+        session.set_addresses(addresses.iter().map(|text| text.parse().unwrap()).collect());
         Arc::new(session)
     }
 
@@ -78,24 +78,24 @@ mod tests {
 
     #[test]
     fn only_packets_to_our_addresses_are_admitted() {
-        let (routing, session) = (ClientRouting::default(), session(&["10.64.3.2/32", "10.64.8.0/30"]));
+        let (routing, session) = (ClientRouting::default(), session(&["10.64.3.2", "10.64.8.1"]));
         routing.begin(&session);
         let admit = |destination| routing.admit(&session, &packet_to(destination));
-        for ours in [[10, 64, 3, 2], [10, 64, 8, 3]] {
+        for ours in [[10, 64, 3, 2], [10, 64, 8, 1]] {
             assert_eq!(admit(ours), Ok(()));
         }
-        for others in [[10, 64, 3, 3], [10, 64, 8, 4], [127, 0, 0, 1], [255; 4], [224, 0, 0, 1], [0; 4]] {
+        for others in [[10, 64, 3, 3], [10, 64, 8, 2], [127, 0, 0, 1], [255; 4], [224, 0, 0, 1], [0; 4]] {
             assert_eq!(admit(others), Err(DropReason::DestinationNotLeased), "{others:?}");
         }
-        session.set_addresses(&["10.64.3.9/32".parse().unwrap()]);
+        session.set_addresses(vec!["10.64.3.9".parse().unwrap()]);
         assert_eq!(admit([10, 64, 3, 2]), Err(DropReason::DestinationNotLeased), "an address was taken away");
-        session.set_addresses(&[]);
+        session.set_addresses(Vec::new());
         assert_eq!(admit([10, 64, 3, 9]), Err(DropReason::DestinationNotLeased));
     }
 
     #[test]
     fn nothing_is_admitted_before_the_host_is_ready_nor_after_the_end() {
-        let (routing, session) = (ClientRouting::default(), session(&["10.64.3.2/32"]));
+        let (routing, session) = (ClientRouting::default(), session(&["10.64.3.2"]));
         let admit = || routing.admit(&session, &packet_to([10, 64, 3, 2]));
         assert_eq!(admit(), Err(DropReason::NotConnected));
         routing.begin(&session);

@@ -1,5 +1,6 @@
 //! One connection as those see it who move its packets.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,12 +8,11 @@ use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 
 /// How packets of one connection travel, and to which addresses of this host.
 pub struct TunnelSession {
     carriers: Carriers,
-    addresses: ArcSwap<Vec<IpNet>>,
+    addresses: ArcSwap<Vec<IpAddr>>,
     /// The host is configured for it.
     begun: AtomicBool,
 }
@@ -24,9 +24,9 @@ impl TunnelSession {
         Self { carriers, addresses: ArcSwap::default(), begun: AtomicBool::new(false) }
     }
 
-    /// Packets to other addresses than these are dropped from now on.
-    pub(crate) fn set_addresses(&self, addresses: &[IpNet]) {
-        self.addresses.store(Arc::new(addresses.to_vec()));
+    /// Packets to other addresses than these, which this host has set up, are dropped from now on.
+    pub(crate) fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        self.addresses.store(Arc::new(addresses));
     }
 
     /// The host is configured: what comes by ESP is admitted from now on.
@@ -41,7 +41,7 @@ impl TunnelSession {
 
     /// Whether a packet from the gateway is for this device.
     pub(crate) fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
-        let addressed = self.addresses.load().iter().any(|prefix| prefix.contains(&packet.destination));
+        let addressed = self.addresses.load().contains(&packet.destination);
         if addressed { Ok(()) } else { Err(DropReason::DestinationNotLeased) }
     }
 

@@ -9,6 +9,7 @@ mod liveness;
 mod post;
 mod roaming;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ impl Connection {
             None => return Err(ConnectError::Protocol("the gateway gave no address".to_owned())),
         };
         Ok(Self { endpoint, quic, data, first, publish, events, _control: control, pumps: Vec::new() })
+    }
+
+    /// Packets from the gateway to other addresses than these are dropped from now on. At first there are none.
+    pub fn admit(&mut self, addresses: Vec<IpAddr>) {
+        self.data.set_addresses(addresses);
     }
 
     /// Starts moving packets between their source and the gateway. If the source fails, the connection ends.

@@ -21,7 +21,7 @@ use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot};
 use crate::gateway_addresses;
-use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan};
+use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan, own_hosts};
 use crate::obstacle;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
@@ -188,6 +188,7 @@ impl<P: Protocol> Driver<P> {
             self.host_failure = Some(failure);
             return;
         }
+        connection.admit(own_hosts(&network));
         connection.attach();
         self.adopt(network);
         self.learn_addresses(&connection, &resolved);
@@ -207,6 +208,9 @@ impl<P: Protocol> Driver<P> {
         match self.configure_host(&network).await {
             Ok(()) => {
                 tracing::info!("the gateway changed the network settings");
+                if let Some(connection) = &mut self.connection {
+                    connection.admit(own_hosts(&network));
+                }
                 self.adopt(network);
             }
             Err(HostFault { obstacle, failure }) => {

@@ -2,6 +2,7 @@
 //! bring their own.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::packet_source::Packets;
@@ -24,6 +25,8 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
 
 /// A connection that has network settings, and moves packets once it is attached.
 pub(super) trait OpenConnection: Send + 'static {
+    /// See [`Connection::admit`].
+    fn admit(&mut self, addresses: Vec<IpAddr>);
     /// See [`Connection::attach`].
     fn attach(&mut self);
     /// See [`Connection::next_event`]; safe to drop and call again.
@@ -52,6 +55,10 @@ impl Protocol for ConnectIp {
 }
 
 impl OpenConnection for Connection {
+    fn admit(&mut self, addresses: Vec<IpAddr>) {
+        Self::admit(self, addresses);
+    }
+
     fn attach(&mut self) {
         Self::attach(self);
     }

@@ -184,13 +184,10 @@ struct News {
 }
 
 impl News {
-    /// Takes what the gateway said; packets and addresses go to the packet side at once.
+    /// Takes what the gateway said; packets go to the packet side at once.
     fn take(&mut self, event: ClientEvent, data: &DataPath) {
         match event {
-            ClientEvent::Addresses(addresses) => {
-                data.set_addresses(&addresses);
-                self.settings.addresses = addresses;
-            }
+            ClientEvent::Addresses(addresses) => self.settings.addresses = addresses,
             ClientEvent::Routes(routes) => self.settings.routes = routes,
             ClientEvent::Dns(dns) => set_dns(&mut self.settings, &dns),
             ClientEvent::Packet(packet) => data.deliver_capsule(packet),

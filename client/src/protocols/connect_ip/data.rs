@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,6 @@ use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
 use adit_proto::packet::icmp::TooBigAnswers;
 use bytes::Bytes;
-use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::ConnectionStats;
@@ -80,7 +80,7 @@ impl DataPath {
     }
 
     /// Packets to other addresses than these are dropped.
-    pub(super) fn set_addresses(&self, addresses: &[IpNet]) {
+    pub(super) fn set_addresses(&self, addresses: Vec<IpAddr>) {
         self.session.set_addresses(addresses);
     }
 

@@ -1,6 +1,7 @@
 //! Sessions over in-memory connections, under a clock that stands still while anything is to be done.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,17 +45,22 @@ impl Prepared {
             store: self.store,
         };
         let session = ClientSession::start_with(config, ScriptedProtocol(Arc::new(Mutex::new(received))));
-        World { session, outcomes, closed: Arc::default() }
+        World { session, outcomes, admitted: Arc::default(), closed: Arc::default() }
     }
 }
 
 /// A connection whose events the test sends.
 struct ScriptedConnection {
     events: mpsc::Receiver<ConnectionEvent>,
+    admitted: Arc<Mutex<Vec<IpAddr>>>,
     closed: Arc<AtomicUsize>,
 }
 
 impl OpenConnection for ScriptedConnection {
+    fn admit(&mut self, addresses: Vec<IpAddr>) {
+        *self.admitted.try_lock().unwrap() = addresses;
+    }
+
     fn attach(&mut self) {}
 
     async fn next_event(&mut self) -> ConnectionEvent {
@@ -152,6 +158,7 @@ impl HostHooks for ScriptedHost {
 struct World {
     session: ClientSession,
     outcomes: mpsc::Sender<Result<ScriptedConnection, ConnectError>>,
+    admitted: Arc<Mutex<Vec<IpAddr>>>,
     closed: Arc<AtomicUsize>,
 }
 
@@ -170,7 +177,8 @@ impl World {
     async fn accept(&self, address: &str) -> mpsc::Sender<ConnectionEvent> {
         let (events, received) = mpsc::channel(8);
         events.send(ConnectionEvent::Network(settings(address))).await.unwrap();
-        let connection = ScriptedConnection { events: received, closed: Arc::clone(&self.closed) };
+        let admitted = Arc::clone(&self.admitted);
+        let connection = ScriptedConnection { events: received, admitted, closed: Arc::clone(&self.closed) };
         self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
         events
     }
@@ -249,6 +257,18 @@ async fn settings_changed_by_the_gateway_reach_the_embedder() {
     gateway.send(ConnectionEvent::Network(settings("10.64.3.3/32"))).await.unwrap();
     let mut snapshots = world.session.snapshots();
     snapshots.wait_for(|snapshot| snapshot.network == Some(settings("10.64.3.3/32"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_host_of_each_assigned_prefix_is_admitted() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.0/24").await;
+    world.reach(State::Connected).await;
+    assert_eq!(*world.admitted.lock().await, ["10.64.3.1".parse::<IpAddr>().unwrap()]);
+    gateway.send(ConnectionEvent::Network(settings("10.64.3.9/16"))).await.unwrap();
+    let mut snapshots = world.session.snapshots();
+    snapshots.wait_for(|snapshot| snapshot.network == Some(settings("10.64.3.9/16"))).await.unwrap();
+    assert_eq!(*world.admitted.lock().await, ["10.64.3.9".parse::<IpAddr>().unwrap()]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,7 +363,8 @@ async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     events.send(ConnectionEvent::Network(bare)).await.unwrap();
     events.send(ConnectionEvent::Mtu(1400)).await.unwrap();
     events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
-    let connection = ScriptedConnection { events: received, closed: Arc::clone(&world.closed) };
+    let admitted = Arc::clone(&world.admitted);
+    let connection = ScriptedConnection { events: received, admitted, closed: Arc::clone(&world.closed) };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
@@ -376,7 +397,8 @@ async fn undone_without_device(routes: &str) -> usize {
     let (events, received) = mpsc::channel(8);
     let routes = vec![RouteRange::from(routes.parse::<IpNet>().unwrap())];
     events.send(ConnectionEvent::Network(NetworkSettings { routes, ..settings("10.64.3.2/32") })).await.unwrap();
-    let connection = ScriptedConnection { events: received, closed: Arc::clone(&world.closed) };
+    let admitted = Arc::clone(&world.admitted);
+    let connection = ScriptedConnection { events: received, admitted, closed: Arc::clone(&world.closed) };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     world.reach(State::Connected).await;
     let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");
