@@ -7,6 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
+use adit_client::host_plan::HostHooks as _;
 use adit_client::host_plan::managed::{FIRST_TABLE, HostSetupError, ManagedHost, Slot, open_tun};
 use adit_client::protocols::NetworkSettings;
 use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
@@ -174,6 +175,46 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
         assert!(
             !run.path().join("journal").exists() || std::fs::metadata(run.path().join("journal")).unwrap().len() == 0
         );
+    });
+}
+
+#[test]
+fn networks_of_containers_stay_out_of_the_tunnel_and_undo_leaves_nothing() {
+    in_namespace_async(|| async {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        for setup in [
+            "link add docker0 type bridge",
+            "link add veth7 type veth peer name inside7",
+            "link set veth7 master docker0",
+            "address add 172.17.0.1/16 dev docker0",
+            "link set docker0 up",
+            "link add eth0 type veth peer name router0",
+            "address add 192.168.7.9/24 dev eth0",
+            "link set eth0 up",
+            "route add default via 192.168.7.1",
+        ] {
+            ip(setup);
+        }
+        let (_tun, mut host) = managed(run.path(), "journal").await;
+        let own = async || table(FIRST_TABLE).await.0;
+        host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
+        assert_eq!(own().await, ["0.0.0.0/0", "172.17.0.0/16"], "and not the network of the router");
+        // Containers come and go while the tunnel is up.
+        ip("link delete docker0");
+        let broken = host.hold().await;
+        assert_eq!((own().await, broken), (vec!["0.0.0.0/0".to_owned()], vec![]));
+        for setup in ["link add docker0 type bridge", "address add 172.17.0.1/16 dev docker0", "link set docker0 up"] {
+            ip(setup);
+        }
+        assert_eq!(host.hold().await, []);
+        assert_eq!(own().await, ["0.0.0.0/0", "172.17.0.0/16"]);
+        host.apply(&settings(&["10.64.3.2/32"], &["10.0.0.0/8"])).await.unwrap();
+        assert_eq!(own().await, ["10.0.0.0/8"], "a tunnel that does not claim it needs no exception");
+        host.apply(&settings(&["10.64.3.2/32"], &["172.16.0.0/12", "192.168.0.0/16"])).await.unwrap();
+        assert_eq!(own().await, ["172.16.0.0/12", "172.17.0.0/16", "192.168.0.0/16"]);
+        host.undo().await.unwrap();
+        assert_eq!(table(FIRST_TABLE).await, (vec![], vec![]));
     });
 }
 

@@ -1,13 +1,14 @@
 //! Applies plans to the host, and later plans by their difference.
 
 mod error;
+mod own_networks;
 mod settings;
 mod slot;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use adit_host::{Family, GuardReport, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule};
+use adit_host::{Family, GuardReport, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule, Survey};
 use adit_net::tun::LARGEST_PACKET;
 use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
@@ -20,11 +21,15 @@ use super::plan::{Claim, HostPlan};
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
 
+use own_networks::OwnNetwork;
+
 pub use error::{HostSetupError, journal_failure};
 pub use slot::{FIRST_TABLE, Slot, open_tun};
 
 /// Metric of routes into the tunnel.
 const TUNNEL_METRIC: u32 = 100;
+/// Metric of routes to the host's own networks: a tunnel's route to the same addresses comes first.
+const OWN_METRIC: u32 = 150;
 /// Metric of "unreachable" routes: behind the tunnel's, so that one can be added before the other is removed.
 const NOWHERE_METRIC: u32 = 200;
 /// Sysctl that says to which ARP requests this host answers.
@@ -44,6 +49,8 @@ pub struct ManagedHost {
     prepared: bool,
     /// What is in force; `None` while the host stands between two plans. What is on it then, the changes know.
     plan: Option<HostPlan>,
+    /// The host's own networks among what the plan claims.
+    own: BTreeSet<OwnNetwork>,
     /// Why the device has no IPv6, where it should.
     without_ipv6: Option<String>,
     mtu: u16,
@@ -64,6 +71,7 @@ impl ManagedHost {
             mark: Mark::CLIENT,
             prepared: false,
             plan: None,
+            own: BTreeSet::new(),
             without_ipv6: None,
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
@@ -96,6 +104,7 @@ impl ManagedHost {
         if self.plan.as_ref() == Some(&plan) {
             return Ok(());
         }
+        let survey = self.changes.netlink().survey().await?;
         if plan.full_tunnel && self.full_tunnel.is_none() {
             let lock = slot::lock(&self.run, "full-tunnel").map_err(HostSetupError::Lock)?;
             self.full_tunnel = Some(lock.ok_or(HostSetupError::SecondFullTunnel)?);
@@ -107,7 +116,9 @@ impl ManagedHost {
             self.prepare().await?;
             self.prepared = true;
         }
+        self.look_around(&plan, &survey);
         self.add(&plan).await?;
+        self.add_own_networks().await;
         if old.is_none_or(|old| old.dns != plan.dns) {
             self.set_dns(&plan).await?;
         }
@@ -202,7 +213,8 @@ impl ManagedHost {
         for rule in self.changes.rules().iter().filter(|rule| !rules.contains(rule)) {
             self.changes.remove_rule(rule).await?;
         }
-        let routes: HashSet<Route> = plan.claims.iter().map(|claim| self.route(claim)).collect();
+        let claims = plan.claims.iter().map(|claim| self.route(claim));
+        let routes: HashSet<Route> = claims.chain(self.own.iter().map(|own| self.own_route(own))).collect();
         self.changes.remove_routes(|route| !routes.contains(route)).await?;
         for address in self.changes.addresses(&self.link) {
             if !plan.addresses.contains(&address) {
@@ -210,6 +222,44 @@ impl ManagedHost {
             }
         }
         Ok(())
+    }
+
+    /// Finds what else this host is connected to.
+    fn look_around(&mut self, plan: &HostPlan, survey: &Survey) {
+        let mut own = own_networks::own_networks(survey, own_networks::forwards);
+        own.retain(|own| plan.claims.iter().any(|claim| claim.prefix().contains(&own.prefix)));
+        self.own = own;
+    }
+
+    /// Takes in which networks of this host's own have come and gone.
+    async fn follow_links(&mut self) {
+        let Some(plan) = self.plan.clone() else { return };
+        let survey = match self.changes.netlink().survey().await {
+            Ok(survey) => survey,
+            Err(error) => return tracing::debug!(error = with_causes(&error), "links not looked at"),
+        };
+        let before = self.own.clone();
+        self.look_around(&plan, &survey);
+        for gone in before.difference(&self.own) {
+            if let Err(error) = self.changes.remove_route(&self.own_route(gone)).await {
+                tracing::debug!(error = with_causes(&error), link = gone.link, "route not removed");
+            }
+        }
+        self.add_own_networks().await;
+    }
+
+    /// Keeps the host's own networks out of the tunnel. One whose link is gone meanwhile needs no route.
+    async fn add_own_networks(&mut self) {
+        for own in self.own.clone() {
+            if let Err(error) = self.changes.add_route(&self.own_route(&own)).await {
+                tracing::warn!("a network of this host's own goes through the tunnel: it gets no route");
+                tracing::debug!(
+                    error = with_causes(&error),
+                    link = own.link,
+                    "no route to a network of the host's own"
+                );
+            }
+        }
     }
 
     async fn set_dns(&mut self, plan: &HostPlan) -> Result<(), HostError> {
@@ -225,6 +275,11 @@ impl ManagedHost {
             Claim::Nowhere(_) => (RouteTarget::Unreachable, NOWHERE_METRIC),
         };
         Route { table: self.slot.table(), prefix: claim.prefix(), target, metric: Some(metric) }
+    }
+
+    fn own_route(&self, own: &OwnNetwork) -> Route {
+        let target = RouteTarget::Link(own.link.clone());
+        Route { table: self.slot.table(), prefix: own.prefix, target, metric: Some(OWN_METRIC) }
     }
 }
 
@@ -242,7 +297,10 @@ impl HostHooks for ManagedHost {
     }
 
     fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
-        Box::pin(async move { self.changes.hold().await.into_iter().map(guard_status).collect() })
+        Box::pin(async move {
+            self.follow_links().await;
+            self.changes.hold().await.into_iter().map(guard_status).collect()
+        })
     }
 
     fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
