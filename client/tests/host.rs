@@ -179,6 +179,23 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
 }
 
 #[test]
+fn address_that_another_link_has_is_refused() {
+    in_namespace_async(|| async {
+        let run = tempfile::tempdir().unwrap();
+        let _outside = Tun::create("outside0", 1, true).unwrap();
+        ip("address add 192.0.2.20/24 dev outside0");
+        let (_tun, mut host) = managed(run.path(), "journal").await;
+        let refused = host.apply(&settings(&["10.64.3.2/32", "192.0.2.20/32"], &["10.0.0.0/8"])).await.unwrap_err();
+        assert!(refused.to_string().contains("192.0.2.20, which outside0"), "{refused}");
+        assert!(rules().await.is_empty(), "nothing was changed yet");
+        for _again in 0..2 {
+            host.apply(&settings(&["10.64.3.2/32", "192.0.2.21/32"], &["10.0.0.0/8"])).await.unwrap();
+        }
+        host.undo().await.unwrap();
+    });
+}
+
+#[test]
 fn networks_of_containers_stay_out_of_the_tunnel_and_undo_leaves_nothing() {
     in_namespace_async(|| async {
         let run = tempfile::tempdir().unwrap();
@@ -213,6 +230,7 @@ fn networks_of_containers_stay_out_of_the_tunnel_and_undo_leaves_nothing() {
         assert_eq!(own().await, ["10.0.0.0/8"], "a tunnel that does not claim it needs no exception");
         host.apply(&settings(&["10.64.3.2/32"], &["172.16.0.0/12", "192.168.0.0/16"])).await.unwrap();
         assert_eq!(own().await, ["172.16.0.0/12", "172.17.0.0/16", "192.168.0.0/16"]);
+        assert_eq!(host.warnings().len(), 1, "{:?}", host.warnings());
         host.undo().await.unwrap();
         assert_eq!(table(FIRST_TABLE).await, (vec![], vec![]));
     });

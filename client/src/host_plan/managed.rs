@@ -1,6 +1,7 @@
 //! Applies plans to the host, and later plans by their difference.
 
 mod error;
+mod overlaps;
 mod own_networks;
 mod settings;
 mod slot;
@@ -51,6 +52,8 @@ pub struct ManagedHost {
     plan: Option<HostPlan>,
     /// The host's own networks among what the plan claims.
     own: BTreeSet<OwnNetwork>,
+    /// What the plan takes away from the host's networks.
+    overlaps: Vec<String>,
     /// Why the device has no IPv6, where it should.
     without_ipv6: Option<String>,
     mtu: u16,
@@ -72,6 +75,7 @@ impl ManagedHost {
             prepared: false,
             plan: None,
             own: BTreeSet::new(),
+            overlaps: Vec::new(),
             without_ipv6: None,
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
@@ -105,6 +109,9 @@ impl ManagedHost {
             return Ok(());
         }
         let survey = self.changes.netlink().survey().await?;
+        if let Some((address, link)) = overlaps::taken_address(&survey, &plan, &self.link) {
+            return Err(HostSetupError::AddressTaken { address, link: link.to_owned() });
+        }
         if plan.full_tunnel && self.full_tunnel.is_none() {
             let lock = slot::lock(&self.run, "full-tunnel").map_err(HostSetupError::Lock)?;
             self.full_tunnel = Some(lock.ok_or(HostSetupError::SecondFullTunnel)?);
@@ -148,7 +155,7 @@ impl ManagedHost {
 
     /// What the user should know about the host as it is configured.
     pub fn warnings(&self) -> Vec<String> {
-        self.without_ipv6.iter().cloned().collect()
+        self.without_ipv6.iter().chain(&self.overlaps).cloned().collect()
     }
 
     /// Undoes everything.
@@ -228,7 +235,11 @@ impl ManagedHost {
     fn look_around(&mut self, plan: &HostPlan, survey: &Survey) {
         let mut own = own_networks::own_networks(survey, own_networks::forwards);
         own.retain(|own| plan.claims.iter().any(|claim| claim.prefix().contains(&own.prefix)));
-        self.own = own;
+        let overlaps = overlaps::overlaps(survey, plan, &self.link, &own);
+        if overlaps.iter().any(|overlap| !self.overlaps.contains(overlap)) {
+            tracing::warn!("a network of this host and the tunnel's overlap; see `adit-client status`");
+        }
+        (self.own, self.overlaps) = (own, overlaps);
     }
 
     /// Takes in which networks of this host's own have come and gone.

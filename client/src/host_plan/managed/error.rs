@@ -1,5 +1,6 @@
 //! Why the host could not be configured or mended.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use adit_host::HostError;
@@ -23,6 +24,14 @@ pub enum HostSetupError {
     /// The host refused a change.
     #[error(transparent)]
     Change(#[from] HostError),
+    /// The gateway assigned an address that this host has elsewhere.
+    #[error("the gateway gave this device {address}, which {link} of this host has already")]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The link that has it.
+        link: String,
+    },
     /// Answers of the gateway would be dropped.
     #[error("reverse paths are checked strictly on this host, so that it would drop the gateway's answers")]
     StrictReversePath(#[source] HostError),
@@ -39,7 +48,11 @@ impl HostSetupError {
     fn describe(&self) -> String {
         match self {
             Self::Change(error) => describe(error),
-            Self::Plan(_) | Self::StrictReversePath(_) | Self::SecondFullTunnel | Self::Lock(_) => with_causes(self),
+            Self::Plan(_)
+            | Self::AddressTaken { .. }
+            | Self::StrictReversePath(_)
+            | Self::SecondFullTunnel
+            | Self::Lock(_) => with_causes(self),
         }
     }
 
@@ -48,7 +61,7 @@ impl HostSetupError {
         match self {
             Self::Change(error) | Self::StrictReversePath(error) => error.is_permission_denied(),
             Self::Lock(error) => error.is_permission_denied(),
-            Self::Plan(_) | Self::SecondFullTunnel => false,
+            Self::Plan(_) | Self::AddressTaken { .. } | Self::SecondFullTunnel => false,
         }
     }
 
@@ -62,6 +75,7 @@ impl HostSetupError {
             Self::Change(_)
             | Self::Lock(_)
             | Self::Plan(_)
+            | Self::AddressTaken { .. }
             | Self::StrictReversePath(_)
             | Self::SecondFullTunnel => Obstacle::Local,
         }
@@ -77,6 +91,10 @@ impl HostSetupError {
             }
             Self::Plan(_) => {
                 let next = "ask the gateway's administrator to look at the pools, routes and DNS it gives";
+                Failure::new(Exit::Other, "network settings", reason, next)
+            }
+            Self::AddressTaken { .. } => {
+                let next = "take that address off the link, or ask the gateway's administrator for another one";
                 Failure::new(Exit::Other, "network settings", reason, next)
             }
             Self::Change(_) | Self::StrictReversePath(_) | Self::Lock(_) if self.is_permission_denied() => {
