@@ -13,6 +13,7 @@ pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
         ConnectError::IdentityMismatch(_) => Obstacle::IdentityMismatch,
         ConnectError::Refused(_) => Obstacle::Refused,
         ConnectError::Unreachable(_) | ConnectError::Closed(_) => Obstacle::NoAnswer,
+        ConnectError::Firewall(_) => Obstacle::Firewall,
         ConnectError::Protocol(_) => Obstacle::Protocol,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::PermissionDenied => Obstacle::Permission,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::InvalidInput => Obstacle::Local,
@@ -36,9 +37,12 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
             "do not go on: this is not the gateway of the invite; ask its administrator for a new one"
         }
         Obstacle::Refused => "ask the gateway's administrator for a new invite",
-        Obstacle::NoAnswer | Obstacle::Protocol | Obstacle::Permission | Obstacle::Local | Obstacle::DeviceGone => {
-            next_step(obstacle)
-        }
+        Obstacle::NoAnswer
+        | Obstacle::Firewall
+        | Obstacle::Protocol
+        | Obstacle::Permission
+        | Obstacle::Local
+        | Obstacle::DeviceGone => next_step(obstacle),
     };
     Failure { exit: obstacle.exit(), what: gateway.to_owned(), reason: error.to_string(), next: next.to_owned() }
 }
@@ -46,6 +50,10 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
 fn next_step(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::NoAnswer => "check this host's network, that the gateway runs, and that its UDP port is open",
+        Obstacle::Firewall => {
+            "find the rule with `nft list ruleset` or `iptables-save` and let the datagrams pass; if it is about the \
+             mark, set another `mark` in the profile"
+        }
         Obstacle::Protocol => "check that an Adit gateway of a matching version listens there",
         Obstacle::Refused => "ask the gateway's administrator for a new invite, then `adit-client join URL --replace`",
         Obstacle::IdentityMismatch => {
@@ -79,6 +87,7 @@ mod tests {
         assert_eq!(exit(&ConnectError::IdentityMismatch(text())), Exit::IdentityMismatch);
         assert_eq!(exit(&ConnectError::Unreachable(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Closed(text())), Exit::Unreachable);
+        assert_eq!(exit(&ConnectError::Firewall(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Protocol(text())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::PermissionDenied.into())), Exit::Permission);
         assert_eq!(exit(&ConnectError::Source(io::ErrorKind::NotFound.into())), Exit::Other);

@@ -75,6 +75,9 @@ pub enum ConnectError {
     /// Nothing answered at any address.
     #[error("no answer from {0}")]
     Unreachable(String),
+    /// This host's own firewall drops what is sent to the gateway.
+    #[error("{0}")]
+    Firewall(String),
     /// The gateway answered, but not as its protocol says.
     #[error("protocol error: {0}")]
     Protocol(String),

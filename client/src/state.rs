@@ -92,6 +92,8 @@ impl fmt::Display for State {
 pub enum Obstacle {
     /// Nothing answered, or the connection broke off.
     NoAnswer,
+    /// This host's own firewall drops what is sent to the gateway.
+    Firewall,
     /// The gateway answered nonsense.
     Protocol,
     /// The gateway refused this device.
@@ -111,7 +113,7 @@ impl Obstacle {
     fn is_final(self) -> bool {
         match self {
             Self::Refused | Self::IdentityMismatch | Self::Permission | Self::Local | Self::DeviceGone => true,
-            Self::NoAnswer | Self::Protocol => false,
+            Self::NoAnswer | Self::Firewall | Self::Protocol => false,
         }
     }
 
@@ -119,14 +121,16 @@ impl Obstacle {
     fn blocks(self) -> bool {
         match self {
             Self::Refused | Self::IdentityMismatch => true,
-            Self::NoAnswer | Self::Protocol | Self::Permission | Self::Local | Self::DeviceGone => false,
+            Self::NoAnswer | Self::Firewall | Self::Protocol | Self::Permission | Self::Local | Self::DeviceGone => {
+                false
+            }
         }
     }
 
     /// The exit code of a program that ends for this reason.
     pub fn exit(self) -> Exit {
         match self {
-            Self::NoAnswer => Exit::Unreachable,
+            Self::NoAnswer | Self::Firewall => Exit::Unreachable,
             Self::Refused => Exit::AuthRefused,
             Self::IdentityMismatch => Exit::IdentityMismatch,
             Self::Permission => Exit::Permission,

@@ -6,6 +6,7 @@ mod data;
 mod dial;
 mod esp;
 mod liveness;
+mod obstruction;
 mod post;
 mod roaming;
 
@@ -55,7 +56,9 @@ impl Connection {
     }
 
     async fn open_unbounded(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
-        let dial::Dialled { endpoint, quic } = dial::dial(&target.endpoint()?, timeout).await?;
+        let gateway = target.endpoint()?;
+        let dialling = dial::dial(&gateway, timeout);
+        let dial::Dialled { endpoint, quic } = obstruction::watch(dialling, &target.addresses, target.mark).await?;
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&quic, target, esp).await?;
         let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id(), packets));

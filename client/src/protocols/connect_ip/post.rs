@@ -14,6 +14,7 @@ use adit_proto::role::Role;
 use super::ConnectError;
 use super::control::stream_error;
 use super::dial::{Endpoint, dial, explain};
+use super::obstruction;
 use crate::protocols::authority;
 
 /// What the gateway answered.
@@ -39,7 +40,7 @@ pub async fn post(
 ) -> Result<PostReply, ConnectError> {
     let authority = authority(gateway.host, gateway.port);
     let exchange = async {
-        let dialled = dial(gateway, timeout).await?;
+        let dialled = obstruction::watch(dial(gateway, timeout), gateway.addresses, gateway.mark).await?;
         let remote = dialled.quic.remote_address();
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
         let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
