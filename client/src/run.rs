@@ -32,6 +32,7 @@ mod driver;
 mod protocol;
 mod renewal;
 mod status;
+mod way_out;
 
 use std::time::Duration;
 

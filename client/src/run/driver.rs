@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::protocol::{OpenConnection, Protocol};
 use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
-use super::{Command, SessionConfig, Snapshot};
+use super::{Command, SessionConfig, Snapshot, way_out};
 use crate::gateway_addresses;
 use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan, own_hosts};
 use crate::obstacle;
@@ -199,6 +199,10 @@ impl<P: Protocol> Driver<P> {
         self.life.handle_connected(now());
         self.next_renewal_check = Some(now());
         tracing::info!("connected");
+        if let Some(fault) = self.way_out_fault() {
+            tracing::warn!("the client's own datagrams go through a tunnel; see `adit-client status`");
+            tracing::debug!(fault, "the client's own datagrams go through a tunnel");
+        }
     }
 
     async fn handle_network(&mut self, network: NetworkSettings) {
@@ -237,6 +241,9 @@ impl<P: Protocol> Driver<P> {
         self.life.handle_lost(obstacle, reason, random_number(), now());
         let state = self.life.state();
         if matches!(state, State::Reconnecting | State::Blocked) {
+            if self.way_out_fault().is_some() {
+                tracing::warn!("the client's own datagrams go through a tunnel; see `adit-client status`");
+            }
             tracing::warn!(%state, "the connection was lost");
             tracing::debug!(reason, "the connection was lost");
         }
@@ -305,6 +312,14 @@ impl<P: Protocol> Driver<P> {
         });
     }
 
+    /// What is wrong with the way of our own datagrams, if this session configures the host.
+    fn way_out_fault(&self) -> Option<String> {
+        let device = self.config.host.as_ref()?.device();
+        let connected = self.connection.as_ref().and_then(|connection| connection.stats().remote);
+        let gateway = connected.or_else(|| self.config.profile.addresses.first().copied())?;
+        way_out::fault(gateway, self.config.mark, device)
+    }
+
     fn status(&self) -> Status {
         let reason = self.life.reason();
         let mut status = Status {
@@ -318,6 +333,7 @@ impl<P: Protocol> Driver<P> {
             ..Status::default()
         };
         status.warnings.extend(self.config.host.iter().flat_map(|host| host.warnings()));
+        status.warnings.extend(self.way_out_fault());
         if let Some(network) = &self.network {
             status.add_network(network);
             status.mtu = Some(self.mtu);
