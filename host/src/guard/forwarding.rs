@@ -26,6 +26,9 @@ impl HostChanges {
         let Ok(links) = sysctl::names("net/ipv4/conf") else { return };
         let off: Vec<String> =
             links.into_iter().filter(|link| !NO_LINKS.contains(&link.as_str()) && is_off(link)).collect();
+        if off.is_empty() {
+            return;
+        }
         let (ours, uplinks) = (self.switched_forwarding_on(), self.uplinks().await);
         for link in off {
             let (guard, key) = (format!("forwarding from {link}"), key(&link));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
@@ -126,6 +126,25 @@ impl Netlink {
         let listed = self.handle.route().get(query).execute();
         let messages: Vec<RouteMessage> = listed.try_collect().await.map_err(|error| refused("list routes", error))?;
         Ok(messages.iter().filter(|message| table_of(message) == table).filter_map(listed_route).collect())
+    }
+
+    /// The index of the link that this host sends packets for `destination` out of; `None` if it has no route there.
+    pub(crate) async fn link_towards(&self, destination: IpAddr) -> Result<Option<u32>, HostError> {
+        let whole = if destination.is_ipv4() { 32 } else { 128 };
+        let query = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination, whole)
+            .expect("a whole address is a prefix")
+            .build();
+        let mut routes = std::pin::pin!(self.handle.route().get(query).execute());
+        match routes.next().await {
+            Some(Ok(route)) => Ok(listed_route(&route).and_then(|route| route.link)),
+            Some(Err(error)) => {
+                let error = refused("look up a route", error);
+                let none = matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES));
+                if none { Ok(None) } else { Err(error) }
+            }
+            None => Ok(None),
+        }
     }
 
     /// The index of a route's link.

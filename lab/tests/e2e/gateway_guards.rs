@@ -221,6 +221,7 @@ fn device_is_put_back_as_it_was() {
     for (done, guard) in [
         ("link set adit0 down", "link adit0".to_owned()),
         ("address flush dev adit0 scope global", "addresses of adit0".to_owned()),
+        ("route flush dev adit0", "IPv4 prefix route of adit0".to_owned()),
         ("link set adit0 mtu 1280", "link adit0".to_owned()),
         ("link set adit0 name stolen0", "link adit0".to_owned()),
     ] {

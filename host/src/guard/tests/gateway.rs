@@ -123,6 +123,23 @@ fn the_device_is_down_while_the_firewall_does_not_hold() {
 }
 
 #[test]
+fn routes_to_the_pools_are_put_back() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        let before = picture();
+        for (done, guard) in [
+            ("route del 10.64.3.0/24 dev adit0", "IPv4 prefix route of adit0"),
+            ("-6 route del fd12:3456:789a::/64 dev adit0", "IPv6 prefix route of adit0"),
+        ] {
+            ip(done);
+            assert_ne!(picture(), before);
+            assert_eq!(gateway.state_of(guard).await, Some(GuardState::Mended), "ip {done}");
+            assert_eq!(picture(), before, "ip {done}");
+        }
+    });
+}
+
+#[test]
 fn forwarding_that_was_switched_on_stays_on() {
     on_gateway(async || {
         let mut gateway = Gateway::new().await;
