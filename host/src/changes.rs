@@ -14,7 +14,7 @@ use crate::dns::{self, Resolved, SavedFile, SystemBus};
 use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord};
 use crate::guard::{History, HostWatch};
-use crate::journal::{Change, Journal, RecordedLink};
+use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
 use crate::{guard, sysctl};
 
@@ -27,11 +27,18 @@ pub struct HostOptions {
     pub bus: SystemBus,
     /// Whom the journal may belong to. Default: root and the user of this process.
     pub guard: Guard,
+    /// What happens when the disk is full or read-only. Default: nothing is changed that cannot be written down.
+    pub without_disk: WithoutDisk,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { resolv_conf: PathBuf::from("/etc/resolv.conf"), bus: SystemBus::default(), guard: Guard::default() }
+        Self {
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            bus: SystemBus::default(),
+            guard: Guard::default(),
+            without_disk: WithoutDisk::Refuse,
+        }
     }
 }
 
@@ -68,7 +75,7 @@ pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recove
 /// # Errors
 /// As [`recover`].
 pub async fn recover_same_namespace(journal: &Path) -> Result<Recovery, HostError> {
-    if !journal.exists() || Journal::open(journal, &Guard::default())?.is_of_another_namespace() {
+    if !journal.exists() || Journal::open(journal, &Guard::default(), WithoutDisk::Refuse)?.is_of_another_namespace() {
         return Ok(Recovery::default());
     }
     recover(journal).await
@@ -113,7 +120,7 @@ impl HostChanges {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
-        let (journal, netlink) = (Journal::open(journal, &options.guard)?, Netlink::open()?);
+        let (journal, netlink) = (Journal::open(journal, &options.guard, options.without_disk)?, Netlink::open()?);
         let undone = journal.live().len();
         let recovery = Recovery { undone };
         let mut changes = Self {

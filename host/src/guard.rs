@@ -14,6 +14,7 @@ mod foreign_chains;
 mod forwarding;
 mod history;
 mod link;
+mod prefix_route;
 mod reverse_path;
 mod route;
 mod rule;
@@ -55,6 +56,7 @@ impl HostChanges {
         // Then links: what leads through them needs them up.
         let gone = self.hold_links(now).await;
         self.hold_addresses(&gone, now).await;
+        self.hold_prefix_routes(&gone, now).await;
         self.hold_routes(&gone, now).await;
         self.hold_rules(now).await;
         self.hold_sysctls(now);

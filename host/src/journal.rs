@@ -15,6 +15,7 @@ use adit_program::guarded_file::{Access, Guard, GuardError, Readers};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::dns::SavedFile;
@@ -128,6 +129,15 @@ enum Line {
     Settled(u64),
 }
 
+/// What to do about a change that cannot be written down, since the disk is full or read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutDisk {
+    /// It is not made.
+    Refuse,
+    /// It is made, and undone by this process; a crash leaves it. For changes that end with the host's boot anyway.
+    Continue,
+}
+
 /// An open journal, locked for this process.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -140,6 +150,9 @@ pub(super) struct Journal {
     next_id: u64,
     /// Lines in the file.
     lines: usize,
+    without_disk: WithoutDisk,
+    /// Whether it was said that changes are not written down.
+    warned: bool,
 }
 
 impl Journal {
@@ -148,12 +161,20 @@ impl Journal {
     ///
     /// Another user that `guard` trusts may own it, too. Then it must not tell to write files: we may have privileges
     /// over files that its owner has not.
-    pub(super) fn open(path: &Path, guard: &Guard) -> Result<Self, HostError> {
+    pub(super) fn open(path: &Path, guard: &Guard, without_disk: WithoutDisk) -> Result<Self, HostError> {
         let doing = |source| HostError::system(format!("open the journal {}", path.display()), source);
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(doing)?;
         }
-        let file = lock(path, guard)?;
+        let (file, warned) = match lock(path, guard) {
+            Err(HostError::Unguarded(error))
+                if error.source.as_ref().is_some_and(|cause| continues(without_disk, cause)) =>
+            {
+                warn_of_crash(path);
+                (in_memory().map_err(doing)?, true)
+            }
+            locked => (locked?, false),
+        };
         let boot = fs::read_to_string(BOOT_ID).map_err(doing)?.trim().to_owned();
         let namespace = fs::metadata(NAMESPACE).map_err(doing)?.ino();
         let mut journal = Self {
@@ -165,6 +186,8 @@ impl Journal {
             live: Vec::new(),
             next_id: 0,
             lines: 0,
+            without_disk,
+            warned,
         };
         journal.load()?;
         journal.check_reach()?;
@@ -323,12 +346,19 @@ impl Journal {
         let bytes = encode(lines).map_err(|source| self.failed(source))?;
         let before = self.length()?;
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        written.map_err(|source| {
+        written.or_else(|source| {
             // A full disk may have taken half of it; what follows must not be glued to that.
             if let Err(error) = self.file.set_len(before) {
                 tracing::warn!(%error, "the journal may end with half a line");
             }
-            self.failed(source)
+            if !continues(self.without_disk, &source) {
+                return Err(self.failed(source));
+            }
+            if !self.warned {
+                self.warned = true;
+                warn_of_crash(&self.path);
+            }
+            Ok(())
         })?;
         self.lines = self.lines.saturating_add(lines.len());
         Ok(())
@@ -371,6 +401,25 @@ fn encode(lines: &[Line]) -> io::Result<Vec<u8>> {
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// Whether a change is made in spite of this error in writing it down.
+fn continues(without_disk: WithoutDisk, error: &io::Error) -> bool {
+    let lasting = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+    without_disk == WithoutDisk::Continue && lasting.contains(&error.kind())
+}
+
+fn warn_of_crash(journal: &Path) {
+    tracing::warn!(
+        journal = %journal.display(),
+        "the disk is full or read-only: after a crash, what was changed on this host stays until it starts anew"
+    );
+}
+
+/// A journal that ends with the process.
+fn in_memory() -> io::Result<Flock<File>> {
+    let file = File::from(memfd_create("adit-journal", MFdFlags::MFD_CLOEXEC)?);
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
 }
 
 /// Opens and locks the file at `path`; another holder may remove it in between, and then a new one is made.

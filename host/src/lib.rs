@@ -26,6 +26,7 @@ pub use error::HostError;
 pub use firewall::{GatewayRules, is_forbidden_destination};
 pub use guard::{GuardReport, GuardState};
 pub use ipv6::why_no_ipv6;
+pub use journal::WithoutDisk;
 pub use netlink::{
     Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenRoute,
     Survey, default_source_addresses,

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use adit_host::{HostError, HostOptions};
+use adit_host::{HostError, HostOptions, WithoutDisk};
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 use adit_program::rights::Capability;
@@ -27,7 +27,7 @@ pub async fn clean_up(journal: &Path) -> Result<usize, Failure> {
 
 /// The gateway's journal may belong to the user the service runs as, also when root undoes it.
 pub(crate) fn host_options() -> HostOptions {
-    HostOptions { guard: guard(), ..HostOptions::default() }
+    HostOptions { guard: guard(), without_disk: WithoutDisk::Continue, ..HostOptions::default() }
 }
 
 /// Puts a refusal of the host into words.
@@ -53,4 +53,40 @@ pub(crate) fn host_failure(doing: &str, error: &HostError) -> Failure {
         (Exit::Other, "mend that, then try again; `adit-server cleanup` undoes what is left".to_owned())
     };
     Failure::new(exit, doing, with_causes(error), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn refused(doing: &str, code: i32) -> Failure {
+        let error = HostError::System { doing: doing.to_owned(), source: io::Error::from_raw_os_error(code) };
+        host_failure("set up adit0", &error)
+    }
+
+    #[test]
+    fn kernel_without_nftables_is_told_with_the_modules_to_load() {
+        const NO_SUCH_FILE: i32 = 2;
+        const NOT_SUPPORTED: i32 = 95;
+        for code in [NO_SUCH_FILE, NOT_SUPPORTED] {
+            let failure = refused("load the nftables table inet adit: append rule 9 to chain forward", code);
+            assert_eq!(failure.exit, Exit::Unsupported);
+            assert!(failure.next.contains("modprobe"), "{failure}");
+        }
+        let other = refused("set link adit0 up", NO_SUCH_FILE);
+        assert!(other.exit == Exit::Other && !other.next.contains("modprobe"), "{other}");
+    }
+
+    #[test]
+    fn table_of_somebody_else_is_named_with_both_ways_out() {
+        let error = HostError::ForeignTable { table: "adit".into(), reason: "belongs to process 7".into() };
+        let failure = host_failure("set up adit0", &error);
+        assert_eq!(
+            (failure.what.as_str(), failure.reason.as_str()),
+            ("nftables table inet adit", "belongs to process 7")
+        );
+        assert!(failure.next.contains("tun.name") && failure.next.contains("nft delete table inet adit"), "{failure}");
+    }
 }

@@ -7,7 +7,7 @@ fn sysctl(key: &str) -> Change {
 }
 
 fn open(path: &Path) -> Result<Journal, HostError> {
-    Journal::open(path, &Guard::default())
+    Journal::open(path, &Guard::default(), WithoutDisk::Refuse)
 }
 
 fn changes(journal: &Journal) -> Vec<Change> {
@@ -174,12 +174,32 @@ fn journal_of_another_user_needs_trust_and_must_not_write_files() {
     drop(journal);
     let trusting = Guard::default().or_user(Some(GATEWAY));
     assert!(matches!(open(&path), Err(HostError::Unguarded(_))));
-    let mut journal = Journal::open(&path, &trusting).unwrap();
+    let mut journal = Journal::open(&path, &trusting, WithoutDisk::Refuse).unwrap();
     let file = Change::ResolverFile(SavedFile::read(&directory.path().join("resolv.conf")).unwrap());
     journal.record(file).unwrap();
     drop(journal);
-    let Err(HostError::Unguarded(error)) = Journal::open(&path, &trusting) else { panic!("it would write a file") };
+    let Err(HostError::Unguarded(error)) = Journal::open(&path, &trusting, WithoutDisk::Refuse) else {
+        panic!("it would write a file")
+    };
     assert!(error.reason.contains("4242"), "{error}");
     chown(&path, Some(0), None).unwrap();
     assert!(open(&path).is_ok(), "root's own may");
+}
+
+#[test]
+fn a_journal_without_a_disk_goes_on_only_where_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let change = || Change::Sysctl { key: "net.x".into(), previous: "0".into(), set: "1".into(), side_effect: false };
+    for without_disk in [WithoutDisk::Refuse, WithoutDisk::Continue] {
+        let mut journal = Journal::open(&path, &Guard::default(), without_disk).unwrap();
+        // Writing to it says that the disk is full.
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        journal.file = Flock::lock(full, FlockArg::LockExclusiveNonblock).unwrap();
+        let recorded = journal.record(change());
+        assert_eq!(recorded.is_ok(), without_disk == WithoutDisk::Continue, "{recorded:?}");
+        assert_eq!(journal.live().len(), usize::from(recorded.is_ok()), "what is made will be undone");
+    }
+    assert!(continues(WithoutDisk::Continue, &io::ErrorKind::ReadOnlyFilesystem.into()));
+    assert!(!continues(WithoutDisk::Continue, &io::ErrorKind::PermissionDenied.into()));
 }

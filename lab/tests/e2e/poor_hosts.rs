@@ -8,7 +8,7 @@ use adit_testing::PATIENCE;
 use adit_testing::namespace::mount_settings_read_only;
 use nix::mount::{MsFlags, mount};
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
+use crate::harness::{INTERNET, Options, Tunnel, answers, assert_as_before, reach};
 
 /// Writes settings below `/proc/sys/net`.
 fn set(host: &Host, settings: &'static [(&'static str, &'static str)]) {
@@ -104,4 +104,59 @@ fn root_without_a_capability_is_told_which_one() {
     let (code, said) = refused(&tunnel, poor);
     assert_eq!(code, 6, "{said}");
     assert!(said.contains("--cap-add NET_ADMIN") && !said.contains("run as root"), "{said}");
+}
+
+/// Runs shell commands in the gateway's host, with its folder as `$1`.
+fn shell(tunnel: &Tunnel, commands: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-ec", commands, "sh"]).arg(tunnel.gateway.folder());
+    tunnel.gateway.host().output(command, PATIENCE).unwrap().success().unwrap();
+}
+
+/// A gateway that is stopped, with a device that was connected once; `disk` prepared what the gateway's folder is on.
+fn known_device(disk: &str) -> Option<Tunnel> {
+    let mut tunnel = Tunnel::prepare(Options::default())?;
+    shell(&tunnel, disk);
+    tunnel.gateway.start().unwrap();
+    connects_and_reaches_ipv4(&mut tunnel);
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    assert_eq!(tunnel.gateway.stop().unwrap(), 0);
+    Some(tunnel)
+}
+
+/// Starts the gateway again and expects it to serve the device, to store nothing, and to leave its host as it was.
+fn serves_without_a_disk(tunnel: &mut Tunnel) {
+    let before = tunnel.gateway.host().settled().unwrap();
+    tunnel.gateway.start().unwrap();
+    tunnel.clients[0].up().unwrap();
+    reach(tunnel.client().host(), INTERNET[0]);
+    let Output { code, stdout, stderr } = tunnel.gateway.admin(&["invite", "bob"]).unwrap();
+    assert_ne!(code, 0, "nothing can be stored: {stdout}{stderr}");
+    let said = tunnel.gateway.process().unwrap().stderr();
+    assert!(said.contains("the disk is full or read-only"), "{said}");
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    assert_eq!(tunnel.gateway.stop().unwrap(), 0);
+    assert_as_before(tunnel.gateway.host(), &before);
+}
+
+#[test]
+fn gateway_on_a_full_disk_serves_the_devices_it_knows() {
+    let small = "mkdir $1.disk; mount -t tmpfs -o size=1m,mode=755 none $1.disk; cp -a $1/. $1.disk; \
+                 mount --bind $1.disk $1";
+    let Some(mut tunnel) = known_device(small) else { return };
+    shell(&tunnel, "head -c 4m /dev/zero >$1/fill || true");
+    serves_without_a_disk(&mut tunnel);
+    shell(&tunnel, "rm $1/fill");
+    tunnel.gateway.start().unwrap();
+    tunnel.gateway.invite("bob", &[]).unwrap();
+}
+
+#[test]
+fn gateway_with_a_read_only_state_directory_serves_the_devices_it_knows() {
+    let Some(mut tunnel) = known_device("mount --bind $1/state $1/state") else { return };
+    shell(&tunnel, "mount -o remount,bind,ro $1/state");
+    serves_without_a_disk(&mut tunnel);
+    shell(&tunnel, "mount -o remount,bind,rw $1/state");
+    tunnel.gateway.start().unwrap();
+    tunnel.gateway.invite("bob", &[]).unwrap();
 }

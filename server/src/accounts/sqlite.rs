@@ -8,7 +8,7 @@ mod invite;
 mod lease;
 mod schema;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::{AuthError, EnrollError, RenewError, StoreFault};
 use crate::config::open_secret;
+use crate::directories::StateDir;
 use crate::identity::sha256;
 
 /// The store of one gateway. All methods block for the time of a transaction and may be called from any thread.
@@ -79,8 +80,18 @@ impl Store {
     /// # Errors
     /// The file is missing, unsafe, damaged, or of a newer program.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut connection = connect(path)?;
-        schema::prepare(&mut connection)?;
+        let connection = open_shared(path).or_else(|error| {
+            if !error.is_of_disk() {
+                return Err(error);
+            }
+            // The reason to refuse stays the first one.
+            let connection = open_alone(path).or_else(|_| open_unchanging(path)).map_err(|_| error)?;
+            tracing::warn!(
+                store = %path.display(),
+                "the disk is full or read-only: devices that are known are served, and nothing new can be stored"
+            );
+            Ok(connection)
+        })?;
         Ok(Self { connection: Mutex::new(connection) })
     }
 
@@ -180,6 +191,13 @@ impl From<StoreError> for RenewError {
 }
 
 impl StoreError {
+    /// Whether the disk is to blame: it is full, read-only or broken.
+    fn is_of_disk(&self) -> bool {
+        let Self::Sqlite(error) = self else { return false };
+        let codes = [ErrorCode::DiskFull, ErrorCode::ReadOnly, ErrorCode::CannotOpen, ErrorCode::SystemIoFailure];
+        error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
+    }
+
     /// Whether the file is no store, and trying again mends nothing.
     fn is_wrong_file(&self) -> bool {
         let Self::Sqlite(error) = self else { return false };
@@ -187,13 +205,48 @@ impl StoreError {
     }
 }
 
+/// Opens the store beside other processes that have it open.
+fn open_shared(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = connect(path)?;
+    schema::prepare(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens the store for this process alone, which needs no file for the memory that processes share: a full disk has no
+/// room for that.
+fn open_alone(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = connect(path)?;
+    connection.pragma_update(None, "locking_mode", "exclusive")?;
+    schema::prepare(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens a store on a read-only disk, which nobody changes. A write-ahead log with something in it would be left out,
+/// and with it perhaps that a device was revoked: that is refused.
+fn open_unchanging(path: &Path) -> Result<Connection, StoreError> {
+    let [log, _] = StateDir::new(path.parent().unwrap_or_else(|| Path::new(""))).beside_store();
+    if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        return Err(StoreError::Create(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+    }
+    drop(open_secret(path)?);
+    let escaped = resolved(path)?.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let address = format!("file:{escaped}?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(address, flags)?;
+    schema::require(&connection)?;
+    Ok(connection)
+}
+
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     drop(open_secret(path)?);
-    // SQLite refuses a path with a symbolic link anywhere in it, so the directory is resolved first.
-    let directory = path.parent().map(std::fs::canonicalize).transpose().map_err(StoreError::Create)?;
-    let resolved = directory.unwrap_or_default().join(path.file_name().unwrap_or_default());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    Ok(Connection::open_with_flags(resolved, flags)?)
+    Ok(Connection::open_with_flags(resolved(path)?, flags)?)
+}
+
+/// SQLite refuses a path with a symbolic link anywhere in it, so the directory is resolved first.
+fn resolved(path: &Path) -> Result<PathBuf, StoreError> {
+    let directory = path.parent().map(std::fs::canonicalize).transpose().map_err(StoreError::Create)?;
+    Ok(directory.unwrap_or_default().join(path.file_name().unwrap_or_default()))
 }
 
 fn unix(time: SystemTime) -> i64 {

@@ -63,6 +63,15 @@ pub(super) fn inspect(connection: &Connection) -> Result<(), StoreError> {
     version(connection).map(drop)
 }
 
+/// As [`inspect`], for a store that cannot be brought up to date: an older one is refused.
+pub(super) fn require(connection: &Connection) -> Result<(), StoreError> {
+    inspect(connection)?;
+    if version(connection)? < MIGRATIONS.len() {
+        return Err(StoreError::Create(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+    }
+    Ok(())
+}
+
 /// Sets what every connection needs and brings the tables up to date.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     inspect(connection)?;
