@@ -53,13 +53,13 @@ impl HostChanges {
         self.history.begin();
         // The firewall before all: while it does not hold, the gateway's link is down.
         self.hold_firewall(now).await;
-        // Then links: what leads through them needs them up.
+        // Then links: what leads through them needs them up. Then sysctls, one of which forbids addresses.
         let gone = self.hold_links(now).await;
+        self.hold_sysctls(now);
         self.hold_addresses(&gone, now).await;
         self.hold_prefix_routes(&gone, now).await;
         self.hold_routes(&gone, now).await;
         self.hold_rules(now).await;
-        self.hold_sysctls(now);
         self.hold_reverse_paths(now).await;
         self.hold_forwarding(now).await;
         self.look_at_foreign_chains(now);

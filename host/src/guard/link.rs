@@ -92,16 +92,15 @@ impl LinkSettings {
     }
 }
 
-/// What was done to a link, in words that go on after "was".
+/// What was done to a link, in words that go on after "was". The size of superpackets matters for speed alone, and some
+/// kernels keep their own.
 fn differences(wanted: &LinkSettings, now: &LinkSettings, is_renamed: bool) -> Vec<&'static str> {
-    let differs = |wanted: Option<u32>, now: Option<u32>| wanted.is_some() && wanted != now;
     let up = match (wanted.up, now.up) {
         (Some(true), Some(false)) => Some("set down"),
         (Some(false), Some(true)) => Some("set up"),
         _ => None,
     };
-    let mtu = differs(wanted.mtu, now.mtu).then_some("given another MTU");
-    let segments = differs(wanted.gso_max_segs, now.gso_max_segs).then_some("given another size of superpackets");
+    let mtu = (wanted.mtu.is_some() && wanted.mtu != now.mtu).then_some("given another MTU");
     let renamed = is_renamed.then_some("renamed");
-    [renamed, up, mtu, segments].into_iter().flatten().collect()
+    [renamed, up, mtu].into_iter().flatten().collect()
 }

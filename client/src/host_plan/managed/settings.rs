@@ -31,11 +31,11 @@ impl ManagedHost {
         settings
     }
 
-    /// Switches IPv6 on for the tunnel's device where new links are without.
+    /// Switches IPv6 on for the tunnel's device where new links are without, and keeps it on.
     async fn allow_ipv6(&mut self) -> Result<(), HostError> {
         // With slashes, since a device's name may have dots.
         let disabled = format!("net/ipv6/conf/{}/disable_ipv6", self.link);
-        if read(&disabled).as_deref() == Some("1") { self.changes.set_sysctl(&disabled, "0").await } else { Ok(()) }
+        if read(&disabled).is_some() { self.changes.set_sysctl(&disabled, "0").await } else { Ok(()) }
     }
 
     /// A strict reverse-path check looks routes up without our mark, finds the tunnel, and drops the gateway's answers.
