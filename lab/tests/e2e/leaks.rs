@@ -35,7 +35,7 @@ const HOP_BY_HOP: u8 = 0;
 const ICMPV6: u8 = 58;
 
 /// A client's host with a look at what leaves it.
-struct Watched {
+pub(crate) struct Watched {
     host: Host,
     gateway: Host,
     capture: Capture,
@@ -44,7 +44,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(tunnel: &Tunnel) -> Self {
+    pub(crate) fn new(tunnel: &Tunnel) -> Self {
         let (host, gateway) = (tunnel.client().host().clone(), tunnel.gateway.host().clone());
         let (capture, outer) = (Capture::start(&host).unwrap(), host.link_index(OUTER_LINK).unwrap());
         Self { host, gateway, capture, outer, probes: Cell::new(0) }
@@ -97,7 +97,7 @@ impl Watched {
     }
 
     /// Probes, and expects nothing beside the tunnel up to now.
-    fn assert_tight(&self, when: &str) {
+    pub(crate) fn assert_tight(&self, when: &str) {
         self.probe();
         let seen = self.beside_the_tunnel();
         let lines =
@@ -106,7 +106,7 @@ impl Watched {
     }
 
     /// Probes, and expects every kind of them in clear: nothing else would show that the capture sees what it should.
-    fn assert_open(&self, when: &str) {
+    pub(crate) fn assert_open(&self, when: &str) {
         self.probe();
         let seen = self.beside_the_tunnel();
         let has = |what: &str, filter: &dyn Fn(&Captured) -> bool| {
@@ -167,7 +167,7 @@ fn is_neighbourly(packet: &Captured) -> bool {
 }
 
 /// Everything set up to the client's start, and the look at its host; shown to see what leaves it.
-fn watched(carrier: Carrier) -> Option<(Tunnel, Watched)> {
+pub(crate) fn watched(carrier: Carrier) -> Option<(Tunnel, Watched)> {
     let settings: &[(&str, &str)] = &[("dns.servers", &format!(r#"["{RESOLVER}"]"#))];
     let mut tunnel = Tunnel::prepare_over(carrier, Options { clients: 1, settings })?;
     tunnel.gateway.start().unwrap();

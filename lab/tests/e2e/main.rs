@@ -19,6 +19,7 @@ mod esp_hostile;
 mod esp_paths;
 mod gateway_guards;
 mod generator;
+mod guards;
 mod harness;
 mod interop;
 mod leaks;
