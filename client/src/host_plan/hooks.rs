@@ -48,6 +48,11 @@ pub trait HostHooks: Send + 'static {
     /// Name of the device that packets come from, for the session's status.
     fn device(&self) -> Option<&str>;
 
+    /// Whether a link is a tunnel itself, as far as it is known.
+    fn is_tunnel(&self, _link: &str) -> bool {
+        false
+    }
+
     /// What the user should know about the host as it is configured, for the session's status.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -52,6 +52,8 @@ pub struct ManagedHost {
     plan: Option<HostPlan>,
     /// The host's own networks among what the plan claims.
     own: BTreeSet<OwnNetwork>,
+    /// Links that are tunnels of others.
+    tunnels: BTreeSet<String>,
     /// What the plan takes away from the host's networks.
     overlaps: Vec<String>,
     /// Why the device has no IPv6, where it should.
@@ -75,6 +77,7 @@ impl ManagedHost {
             prepared: false,
             plan: None,
             own: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
             overlaps: Vec::new(),
             without_ipv6: None,
             mtu: IPV6_MIN_MTU,
@@ -239,7 +242,7 @@ impl ManagedHost {
         if overlaps.iter().any(|overlap| !self.overlaps.contains(overlap)) {
             tracing::warn!("a network of this host and the tunnel's overlap; see `adit-client status`");
         }
-        (self.own, self.overlaps) = (own, overlaps);
+        (self.own, self.overlaps, self.tunnels) = (own, overlaps, overlaps::tunnels(survey));
     }
 
     /// Takes in which networks of this host's own have come and gone.
@@ -320,6 +323,10 @@ impl HostHooks for ManagedHost {
 
     fn device(&self) -> Option<&str> {
         Some(&self.link)
+    }
+
+    fn is_tunnel(&self, link: &str) -> bool {
+        self.tunnels.contains(link)
     }
 
     fn warnings(&self) -> Vec<String> {

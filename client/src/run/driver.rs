@@ -314,10 +314,10 @@ impl<P: Protocol> Driver<P> {
 
     /// What is wrong with the way of our own datagrams, if this session configures the host.
     fn way_out_fault(&self) -> Option<String> {
-        let device = self.config.host.as_ref()?.device();
+        let host = self.config.host.as_ref()?;
         let connected = self.connection.as_ref().and_then(|connection| connection.stats().remote);
         let gateway = connected.or_else(|| self.config.profile.addresses.first().copied())?;
-        way_out::fault(gateway, self.config.mark, device)
+        way_out::fault(gateway, self.config.mark, host.as_ref())
     }
 
     fn status(&self) -> Status {

@@ -1,37 +1,33 @@
 //! By which link the client's own datagrams leave this host. One that is a tunnel itself, and above all the client's
 //! own, may carry them round in a circle: what each tunnel takes in, the other takes out.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use adit_net::quic;
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
-/// The kind of links that carry packets without a header of their own (`ARPHRD_NONE`): TUN devices and WireGuard.
-const BARE: u16 = 0xfffe;
+use crate::host_plan::HostHooks;
 
 /// What is wrong with the way of datagrams with `mark` to a gateway, in words for the user; `None` if nothing is, or if
-/// there is no way at all. `device` is the session's own.
-pub(super) fn fault(gateway: SocketAddr, mark: Option<u32>, device: Option<&str>) -> Option<String> {
-    let link = Links::look().ok()?.of(source_address(gateway, mark).ok()?)?;
+/// there is no way at all. `host` knows the session's own device and which other links are tunnels.
+pub(super) fn fault(gateway: SocketAddr, mark: Option<u32>, host: &dyn HostHooks) -> Option<String> {
+    let link = link_with(source_address(gateway, mark).ok()?)?;
     let gateway = gateway.ip().to_canonical();
     let look = match mark {
         Some(mark) => format!("`ip route get {gateway} mark {mark:#x}` shows the way"),
         None => format!("`ip route get {gateway}` shows the way"),
     };
-    if Some(link.name.as_str()) == device {
-        let name = link.name;
+    if Some(link.as_str()) == host.device() {
         return Some(format!(
-            "the client's own datagrams to {gateway} are routed into its tunnel ({name}), so that none leaves this host; \
+            "the client's own datagrams to {gateway} are routed into its tunnel ({link}), so that none leaves this host; \
              take away the route or rule that leads them there: {look}"
         ));
     }
-    link.is_tunnel.then(|| {
+    host.is_tunnel(&link).then(|| {
         format!(
-            "the client's own datagrams to {gateway} go through {}, which is a tunnel itself; if that one's go through \
-             this one, none leaves this host: {look}",
-            link.name
+            "the client's own datagrams to {gateway} go through {link}, which is a tunnel itself; if that one's go \
+             through this one, none leaves this host: {look}"
         )
     })
 }
@@ -44,40 +40,15 @@ fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip().to_canonical())
 }
 
-/// A link of this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Link {
-    name: String,
-    is_tunnel: bool,
-}
-
-/// The links of this host that have addresses.
-struct Links {
-    addresses: Vec<(IpAddr, String)>,
-    kinds: HashMap<String, u16>,
-}
-
-impl Links {
-    fn look() -> io::Result<Self> {
-        let mut links = Self { addresses: Vec::new(), kinds: HashMap::new() };
-        for found in getifaddrs()? {
-            let Some(address) = found.address else { continue };
-            if let Some(v4) = address.as_sockaddr_in() {
-                links.addresses.push((v4.ip().into(), found.interface_name));
-            } else if let Some(v6) = address.as_sockaddr_in6() {
-                links.addresses.push((v6.ip().into(), found.interface_name));
-            } else if let Some(link) = address.as_link_addr() {
-                links.kinds.insert(found.interface_name, link.hatype());
-            }
-        }
-        Ok(links)
-    }
-
-    /// The link that has an address.
-    fn of(&self, address: IpAddr) -> Option<Link> {
-        let (_, name) = self.addresses.iter().find(|(held, _)| *held == address)?;
-        Some(Link { name: name.clone(), is_tunnel: self.kinds.get(name) == Some(&BARE) })
-    }
+/// The link that has an address.
+fn link_with(address: IpAddr) -> Option<String> {
+    let holds = |found: &InterfaceAddress| {
+        let held = found.address.as_ref();
+        let v4 = held.and_then(|held| held.as_sockaddr_in()).map(|v4| IpAddr::from(v4.ip()));
+        let v6 = held.and_then(|held| held.as_sockaddr_in6()).map(|v6| IpAddr::from(v6.ip()));
+        v4.or(v6) == Some(address)
+    };
+    getifaddrs().ok()?.find(holds).map(|found| found.interface_name)
 }
 
 #[cfg(test)]
@@ -85,13 +56,43 @@ mod tests {
     use adit_net::tun::Tun;
     use adit_testing::namespace::{in_namespace_async, ip};
 
+    use adit_program::exit::Failure;
+
     use super::*;
+    use crate::host_plan::HostFault;
+    use crate::packet_source::BoxFuture;
+    use crate::protocols::NetworkSettings;
+
+    /// A host whose tunnels have the names `adit0`, the session's own, and `wg0`.
+    struct TwoTunnels;
+
+    impl HostHooks for TwoTunnels {
+        fn apply<'a>(&'a mut self, _settings: &'a NetworkSettings) -> BoxFuture<'a, Result<(), HostFault>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn set_mtu(&mut self, _mtu: u16) -> BoxFuture<'_, Result<(), HostFault>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn device(&self) -> Option<&str> {
+            Some("adit0")
+        }
+
+        fn is_tunnel(&self, link: &str) -> bool {
+            link == "wg0"
+        }
+    }
 
     #[test]
     fn way_through_a_tunnel_is_told_and_one_through_a_cable_is_not() {
         in_namespace_async(|| async {
             let gateway = "203.0.113.1:443".parse().unwrap();
-            let way = || fault(gateway, Some(0x16), Some("adit0"));
+            let way = || fault(gateway, Some(0x16), &TwoTunnels);
             ip("link add eth0 type veth peer name router0");
             ip("address add 192.0.2.9/24 dev eth0");
             ip("link set eth0 up");

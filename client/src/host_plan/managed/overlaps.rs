@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use adit_host::{LinkKind, MAIN_TABLE, Survey};
+use adit_host::{LinkKind, MAIN_TABLE, SeenLink, SeenRoute, Survey};
 use ipnet::IpNet;
 
 use super::own_networks::OwnNetwork;
@@ -44,13 +44,22 @@ fn takes(claim: IpNet, network: IpNet, is_own: bool) -> bool {
 
 /// The networks that this host reaches without a router, with their links. Other tunnels are not among them.
 fn connected<'a>(survey: &'a Survey, device: &str) -> Vec<(IpNet, &'a str)> {
-    let network = |route: &adit_host::SeenRoute| {
+    let network = |route: &SeenRoute| {
         let link = survey.links.get(&route.link)?;
-        let is_tunnel = matches!(link.kind, LinkKind::Tun | LinkKind::KernelTunnel) || link.name == device;
+        let is_tunnel = is_tunnel(link) || link.name == device;
         let is_connected = route.table == MAIN_TABLE && !route.by_router && route.prefix.prefix_len() > 0;
         (is_connected && !is_tunnel && link.name != "lo").then_some((route.prefix, link.name.as_str()))
     };
     survey.routes.iter().filter_map(network).collect()
+}
+
+/// Names of the links that are tunnels.
+pub(super) fn tunnels(survey: &Survey) -> BTreeSet<String> {
+    survey.links.values().filter(|link| is_tunnel(link)).map(|link| link.name.clone()).collect()
+}
+
+fn is_tunnel(link: &SeenLink) -> bool {
+    matches!(link.kind, LinkKind::Tun | LinkKind::KernelTunnel)
 }
 
 /// The link on which this host has one of the plan's addresses already.
@@ -65,7 +74,7 @@ pub(super) fn taken_address<'a>(survey: &'a Survey, plan: &HostPlan, device: &st
 
 #[cfg(test)]
 mod tests {
-    use adit_host::{SeenAddress, SeenLink, SeenRoute};
+    use adit_host::SeenAddress;
     use adit_proto::range::RouteRange;
 
     use super::*;
@@ -138,5 +147,6 @@ mod tests {
         assert_eq!(taken("10.8.0.2/32").as_deref(), Some("wg0"));
         assert_eq!(taken("10.64.3.2/32"), None);
         assert_eq!(taken("192.168.7.10/32"), None);
+        assert_eq!(tunnels(&host()), ["adit0".to_owned(), "wg0".to_owned()].into());
     }
 }

@@ -29,6 +29,7 @@ use data_encoding::BASE64;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::host_plan::own_hosts;
 use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::{PacketWorkers, Packets};
 use crate::protocols::connect_ip::Connection;
@@ -233,7 +234,8 @@ async fn connect(gateway: &Gateway, path: &Arc<PacketPath>) -> Connection {
     let opening =
         Connection::open(&gateway.target, Packets::Device(Arc::clone(path) as Arc<dyn PacketWorkers>), PATIENCE);
     let mut connection = opening.await.unwrap_or_else(|error| panic!("{error}"));
-    assert!(matches!(connection.next_event().await, ConnectionEvent::Network(_)));
+    let ConnectionEvent::Network(network) = connection.next_event().await else { panic!("no settings come first") };
+    connection.admit(own_hosts(&network));
     connection.attach();
     connection
 }
