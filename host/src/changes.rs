@@ -407,12 +407,12 @@ impl HostChanges {
         Ok(RecordedLink { name: name.to_owned(), index: self.netlink.link_index(name).await? })
     }
 
-    fn is_recorded(&self, change: &Change) -> bool {
+    pub(crate) fn is_recorded(&self, change: &Change) -> bool {
         self.journal.live().iter().any(|entry| entry.change == *change)
     }
 
     /// A change that failed was not made: there is nothing to undo.
-    fn settle_if_failed(&mut self, id: u64, done: Result<(), HostError>) -> Result<(), HostError> {
+    pub(crate) fn settle_if_failed(&mut self, id: u64, done: Result<(), HostError>) -> Result<(), HostError> {
         if done.is_err() {
             self.journal.settle(id)?;
         }

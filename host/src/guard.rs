@@ -9,6 +9,7 @@
 //! is fought over.
 
 mod address;
+mod answers;
 mod firewall;
 mod foreign_chains;
 mod forwarding;
@@ -63,6 +64,7 @@ impl HostChanges {
         self.hold_reverse_paths(now).await;
         self.hold_forwarding(now).await;
         self.look_at_foreign_chains(now);
+        self.hold_answers(now);
         self.history.reports(now)
     }
 }

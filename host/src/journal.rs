@@ -18,6 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use crate::answers::AnswerRules;
 use crate::dns::SavedFile;
 use crate::error::HostError;
 use crate::firewall::TableRecord;
@@ -60,6 +61,7 @@ pub(super) enum Change {
         link: Option<RecordedLink>,
     },
     Rule(Rule),
+    Answers(AnswerRules),
     Firewall,
     GatewayTable(TableRecord),
     ResolverFile(SavedFile),
@@ -79,9 +81,12 @@ impl Change {
         match self {
             Self::Address { link, .. } | Self::Link { link, .. } | Self::ResolverLink(link) => Some(link),
             Self::Route { link, .. } => link.as_ref(),
-            Self::Sysctl { .. } | Self::Rule(_) | Self::Firewall | Self::GatewayTable(_) | Self::ResolverFile(_) => {
-                None
-            }
+            Self::Sysctl { .. }
+            | Self::Rule(_)
+            | Self::Answers(_)
+            | Self::Firewall
+            | Self::GatewayTable(_)
+            | Self::ResolverFile(_) => None,
         }
     }
 
@@ -94,6 +99,7 @@ impl Change {
             | Self::Link { .. }
             | Self::Route { .. }
             | Self::Rule(_)
+            | Self::Answers(_)
             | Self::Firewall
             | Self::GatewayTable(_)
             | Self::ResolverLink(_) => false,

@@ -7,6 +7,7 @@
 //! What is set is guarded meanwhile: [`HostChanges::changed`] says when something changed on the host, and
 //! [`HostChanges::hold`] looks whether everything is still as set, and puts back what is not.
 
+mod answers;
 mod changes;
 mod dns;
 mod error;
@@ -20,6 +21,7 @@ mod sysctl;
 #[cfg(test)]
 mod test_bus;
 
+pub use answers::AnswerRules;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
 pub use dns::SystemBus;
 pub use error::HostError;

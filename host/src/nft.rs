@@ -24,6 +24,8 @@ const COMMENT: u8 = 0;
 const SUBSYSTEM: u16 = 10;
 /// Address family of tables that see both IPv4 and IPv6.
 pub(super) const FAMILY_INET: u8 = 1;
+/// Address family of tables that see ARP.
+pub(super) const FAMILY_ARP: u8 = 3;
 /// Address family of IPv4-only tables, and the value of `meta nfproto` for IPv4.
 pub(super) const FAMILY_IPV4: u8 = 2;
 /// Address family of IPv6-only tables, and the value of `meta nfproto` for IPv6.

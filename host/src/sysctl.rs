@@ -36,6 +36,18 @@ pub(super) fn names(group: &str) -> Result<Vec<String>, HostError> {
     names.collect::<io::Result<_>>().map_err(doing)
 }
 
+/// The kernel's own default of `net.ipv4.ip_local_port_range`.
+const PORTS_OF_PROGRAMS: (u16, u16) = (32_768, 60_999);
+
+/// The lowest and the highest port that the kernel gives to programs that open connections.
+pub(super) fn ports_of_programs() -> (u16, u16) {
+    let range = read("net.ipv4.ip_local_port_range").ok().and_then(|text| {
+        let mut ports = text.split_whitespace().map(str::parse);
+        Some((ports.next()?.ok()?, ports.next()?.ok()?))
+    });
+    range.unwrap_or(PORTS_OF_PROGRAMS)
+}
+
 fn path(key: &str) -> io::Result<PathBuf> {
     let swap = |c| match c {
         '.' => '/',

@@ -6,7 +6,7 @@ use std::io;
 use super::{HostChanges, HostError};
 use crate::dns::Resolved;
 use crate::journal::{Change, Entry};
-use crate::{firewall, sysctl};
+use crate::{answers, firewall, sysctl};
 
 impl HostChanges {
     /// Undoes the changes that are picked, newest first, going on after a failure.
@@ -59,6 +59,7 @@ impl HostChanges {
                 Some(table) => table.unload(),
                 None => firewall::remove(record),
             },
+            Change::Answers(rules) => answers::unload(&rules.tun),
             Change::ResolverFile(saved) => {
                 saved.restore().map_err(|source| HostError::system("restore the resolver's file", source))
             }

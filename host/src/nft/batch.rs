@@ -2,7 +2,7 @@
 
 use super::attribute::Attributes;
 use super::rule::Rule;
-use super::{FAMILY_INET, SUBSYSTEM, message};
+use super::{FAMILY_ARP, FAMILY_INET, SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST | NLM_F_ACK`.
 const REQUEST_ACK: u16 = 1 | 4;
@@ -36,6 +36,13 @@ pub(crate) enum Hook {
     Postrouting = 4,
 }
 
+impl Hook {
+    /// What a host receives by ARP (`NF_ARP_IN`).
+    pub(crate) const ARP_INPUT: Self = Self::Prerouting;
+    /// What it says by ARP (`NF_ARP_OUT`).
+    pub(crate) const ARP_OUTPUT: Self = Self::Input;
+}
+
 /// From whom the kernel keeps a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protection {
@@ -54,6 +61,8 @@ pub(crate) enum Protection {
 pub(crate) enum ChainKind {
     Filter,
     Nat,
+    /// Packets are routed anew whose mark a rule changed.
+    Route,
 }
 
 /// A base chain whose policy is to accept.
@@ -105,9 +114,10 @@ impl ConnectionSet {
     }
 }
 
-/// Messages for one table of family `inet`, applied atomically.
+/// Messages for one table, applied atomically.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
+    family: u8,
     table: String,
     bytes: Vec<u8>,
     /// What each message does; a message's sequence number is its place here.
@@ -115,15 +125,23 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Starts a batch about a table.
+    /// Starts a batch about a table that sees IPv4 and IPv6.
     pub(crate) fn new(table: &str) -> Self {
-        let mut batch = Self { table: table.to_owned(), bytes: Vec::new(), steps: Vec::new() };
+        Self::of_family(FAMILY_INET, table)
+    }
+
+    /// Starts a batch about a table that sees ARP.
+    pub(crate) fn new_arp(table: &str) -> Self {
+        Self::of_family(FAMILY_ARP, table)
+    }
+
+    fn of_family(family: u8, table: &str) -> Self {
+        let mut batch = Self { family, table: table.to_owned(), bytes: Vec::new(), steps: Vec::new() };
         batch.push_bare(BATCH_BEGIN, "begin the batch");
         batch
     }
 
     /// Deletes the table with all that is in it, whether or not it is there.
-    #[allow(dead_code, reason = "for tables that belong to no process")]
     pub(crate) fn delete_table(&mut self) {
         self.create_table();
         self.delete_existing_table();
@@ -136,7 +154,6 @@ impl Batch {
     }
 
     /// Creates the table if it is not there.
-    #[allow(dead_code, reason = "for tables that belong to no process")]
     pub(crate) fn create_table(&mut self) {
         let table = Attributes::new().text(1, &self.table);
         self.push(message::NEW_TABLE, CREATE, &table, format!("create table {}", self.table));
@@ -154,6 +171,7 @@ impl Batch {
         let kind = match chain.kind {
             ChainKind::Filter => "filter",
             ChainKind::Nat => "nat",
+            ChainKind::Route => "route",
         };
         let attributes =
             Attributes::new().text(1, &self.table).text(3, chain.name).nested(4, &hook).number(5, ACCEPT).text(7, kind);
@@ -180,7 +198,7 @@ impl Batch {
     fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes, step: String) {
         let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
         let kind = (SUBSYSTEM << 8) | kind;
-        self.bytes.extend(encode(kind, REQUEST_ACK | flags, sequence, FAMILY_INET, 0, attributes));
+        self.bytes.extend(encode(kind, REQUEST_ACK | flags, sequence, self.family, 0, attributes));
         self.steps.push(step);
     }
 

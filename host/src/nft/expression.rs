@@ -12,6 +12,8 @@ pub(crate) enum Register {
 /// What `meta` loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meta {
+    /// The packet's mark.
+    Mark = 3,
     /// Name of the link the packet came in by, padded to 16 bytes.
     InputName = 6,
     /// Name of the link the packet leaves by, padded to 16 bytes.
@@ -34,6 +36,9 @@ pub(crate) enum Base {
 pub(crate) enum Comparison {
     Equal = 0,
     NotEqual = 1,
+    /// Byte by byte from the first, so for numbers in network byte order.
+    AtMost = 3,
+    AtLeast = 5,
 }
 
 /// What ends the walk through a chain.
@@ -54,9 +59,22 @@ pub(crate) enum Expression {
     },
     /// Keeps the bits that are set in the mask.
     Mask(Vec<u8>),
+    /// Keeps the bits of the first and turns those of the second.
+    Change {
+        keep: Vec<u8>,
+        turn: Vec<u8>,
+    },
     Compare(Comparison, Vec<u8>),
     Load(Register, Vec<u8>),
     ConnectionState,
+    /// Loads 0 for a packet of the side that opened its connection, 1 for one of the other side.
+    ConnectionDirection,
+    /// Loads the connection's mark.
+    ConnectionMark,
+    /// Makes the first register the connection's mark.
+    WriteConnectionMark,
+    /// Makes the first register the packet's mark.
+    WriteMark,
     /// Loads the kind (`RTN_…`) of the destination address.
     DestinationKind,
     /// Loads the largest TCP segment that fits the route in both directions.
@@ -85,6 +103,10 @@ pub(crate) enum Expression {
 const PORTS_SPECIFIED: u32 = 1 << 1;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const RANDOM_FULLY: u32 = 1 << 4;
+/// `NFT_CT_DIRECTION`.
+const CONNECTION_DIRECTION: u32 = 1;
+/// `NFT_CT_MARK`.
+const CONNECTION_MARK: u32 = 3;
 /// `NFTA_FIB_F_DADDR`.
 const FIB_DESTINATION: u32 = 1 << 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`.
@@ -102,12 +124,14 @@ impl Expression {
     /// The expression's name in the kernel.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Meta(_) => "meta",
+            Self::Meta(_) | Self::WriteMark => "meta",
             Self::Payload { .. } => "payload",
-            Self::Mask(_) => "bitwise",
+            Self::Mask(_) | Self::Change { .. } => "bitwise",
             Self::Compare(..) => "cmp",
             Self::Load(..) | Self::Verdict(_) => "immediate",
-            Self::ConnectionState => "ct",
+            Self::ConnectionState | Self::ConnectionDirection | Self::ConnectionMark | Self::WriteConnectionMark => {
+                "ct"
+            }
             Self::DestinationKind => "fib",
             Self::RouteSegmentSize => "rt",
             Self::ToNetworkOrder => "byteorder",
@@ -131,12 +155,17 @@ impl Expression {
             Self::Payload { base, offset, length } => {
                 list.number(1, register(Register::First)).number(2, *base as u32).number(3, *offset).number(4, *length)
             }
-            Self::Mask(mask) => mask_operands(mask),
+            Self::Mask(mask) => bitwise_operands(mask, &vec![0; mask.len()]),
+            Self::Change { keep, turn } => bitwise_operands(keep, turn),
             Self::Compare(comparison, value) => {
                 list.number(1, register(Register::First)).number(2, *comparison as u32).nested(3, &data(value))
             }
             Self::Load(target, value) => list.number(1, register(*target)).nested(2, &data(value)),
             Self::ConnectionState => list.number(1, register(Register::First)).number(2, 0),
+            Self::ConnectionDirection => list.number(1, register(Register::First)).number(2, CONNECTION_DIRECTION),
+            Self::ConnectionMark => list.number(1, register(Register::First)).number(2, CONNECTION_MARK),
+            Self::WriteConnectionMark => list.number(2, CONNECTION_MARK).number(4, register(Register::First)),
+            Self::WriteMark => list.number(2, Meta::Mark as u32).number(3, register(Register::First)),
             Self::DestinationKind => {
                 list.number(1, register(Register::First)).number(2, FIB_ADDRESS_TYPE).number(3, FIB_DESTINATION)
             }
@@ -174,15 +203,10 @@ fn data(value: &[u8]) -> Attributes {
     Attributes::new().bytes(1, value)
 }
 
-fn mask_operands(mask: &[u8]) -> Attributes {
+fn bitwise_operands(keep: &[u8], turn: &[u8]) -> Attributes {
     let first = register(Register::First);
-    let length = u32::try_from(mask.len()).expect("a mask fits a register");
-    Attributes::new()
-        .number(1, first)
-        .number(2, first)
-        .number(3, length)
-        .nested(4, &data(mask))
-        .nested(5, &data(&vec![0; mask.len()]))
+    let length = u32::try_from(keep.len()).expect("a mask fits a register");
+    Attributes::new().number(1, first).number(2, first).number(3, length).nested(4, &data(keep)).nested(5, &data(turn))
 }
 
 fn connections_operands(set: &str, set_id: u32, limit: u32) -> Attributes {

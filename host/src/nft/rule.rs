@@ -1,7 +1,8 @@
 //! One rule, built from matches in reading order and ended by what is done with the packet.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use adit_proto::mark::Mark;
 use ipnet::IpNet;
 
 use super::attribute::Attributes;
@@ -22,6 +23,12 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SYN: u8 = 2;
 const SYN_RST: u8 = 6;
+/// FIN, SYN, RST and ACK.
+const OPENING: u8 = 0x17;
+/// `IP_CT_DIR_ORIGINAL`.
+const ORIGINAL: u8 = 0;
+/// `IP_CT_DIR_REPLY`.
+const REPLY: u8 = 1;
 
 /// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +83,37 @@ impl Rule {
     /// Matches packets that do not leave by a link.
     pub(crate) fn output_not(self, link: &str) -> Self {
         self.then(Expression::Meta(Meta::OutputName)).not_equal(link_name(link))
+    }
+
+    /// Matches packets of connections whose mark is this one.
+    pub(crate) fn connection_mark(self, mark: Mark) -> Self {
+        let rule = self.then(Expression::ConnectionMark).then(Expression::Mask(mark.mask.to_ne_bytes().to_vec()));
+        rule.equal(mark.value.to_ne_bytes())
+    }
+
+    /// Marks the packet, leaving alone the bits that do not count.
+    pub(crate) fn put_mark(self, mark: Mark) -> Self {
+        self.then(Expression::Meta(Meta::Mark)).with_bits_of(mark).then(Expression::WriteMark)
+    }
+
+    /// Marks the packet's connection, leaving alone the bits that do not count.
+    pub(crate) fn put_connection_mark(self, mark: Mark) -> Self {
+        self.then(Expression::ConnectionMark).with_bits_of(mark).then(Expression::WriteConnectionMark)
+    }
+
+    fn with_bits_of(self, mark: Mark) -> Self {
+        let (keep, turn) = ((!mark.mask).to_ne_bytes().to_vec(), mark.value.to_ne_bytes().to_vec());
+        self.then(Expression::Change { keep, turn })
+    }
+
+    /// Matches what is asked for in an ARP packet for Ethernet and IPv4 (RFC 826).
+    pub(crate) fn arp_target(self, address: Ipv4Addr) -> Self {
+        self.then(Expression::Payload { base: Base::Network, offset: 24, length: 4 }).equal(address.octets())
+    }
+
+    /// Matches whose ARP packet for Ethernet and IPv4 it is.
+    pub(crate) fn arp_sender(self, address: Ipv4Addr) -> Self {
+        self.then(Expression::Payload { base: Base::Network, offset: 14, length: 4 }).equal(address.octets())
     }
 
     /// Matches IPv4 packets.
@@ -152,6 +190,16 @@ impl Rule {
         self.transport(2, 2).equal(port.to_be_bytes())
     }
 
+    /// Matches TCP or UDP to a port up to this one.
+    pub(crate) fn destination_port_at_most(self, port: u16) -> Self {
+        self.transport(2, 2).then(Expression::Compare(Comparison::AtMost, port.to_be_bytes().to_vec()))
+    }
+
+    /// Matches TCP or UDP to this port or a higher one.
+    pub(crate) fn destination_port_at_least(self, port: u16) -> Self {
+        self.transport(2, 2).then(Expression::Compare(Comparison::AtLeast, port.to_be_bytes().to_vec()))
+    }
+
     /// Matches packets to an address of this host.
     pub(crate) fn for_this_host(self) -> Self {
         self.then(Expression::DestinationKind).equal(LOCAL.to_ne_bytes())
@@ -166,6 +214,32 @@ impl Rule {
     /// Matches packets of known connections, and errors about them.
     pub(crate) fn established(self) -> Self {
         self.state(ESTABLISHED | RELATED)
+    }
+
+    /// Matches packets of no connection known before.
+    pub(crate) fn unknown(self) -> Self {
+        self.state(INVALID | NEW)
+    }
+
+    /// Matches TCP that is of no connection known before and does not open one.
+    pub(crate) fn amid_tcp(self) -> Self {
+        let rule = self.tcp().unknown().transport(13, 1).then(Expression::Mask(vec![OPENING]));
+        rule.not_equal([SYN])
+    }
+
+    /// Matches the packet that opens a TCP connection.
+    pub(crate) fn opening_tcp(self) -> Self {
+        self.tcp().transport(13, 1).then(Expression::Mask(vec![OPENING])).equal([SYN])
+    }
+
+    /// Matches packets of the side that opened their connection.
+    pub(crate) fn by_opener(self) -> Self {
+        self.then(Expression::ConnectionDirection).equal([ORIGINAL])
+    }
+
+    /// Matches packets of the side that did not open their connection.
+    pub(crate) fn by_answerer(self) -> Self {
+        self.then(Expression::ConnectionDirection).equal([REPLY])
     }
 
     /// Matches packets that no connection can be tracked for, which NAT therefore passes by.
@@ -227,7 +301,6 @@ impl Rule {
     }
 
     /// The chain the rule is for.
-    #[cfg(test)]
     pub(crate) fn chain(&self) -> &'static str {
         self.chain
     }

@@ -1,0 +1,227 @@
+//! A client's nftables tables `inet adit_answers_TUN` and `arp adit_answers_TUN`: what is opened from elsewhere is
+//! answered there, and not into the tunnel.
+//!
+//! Whoever opens a connection to this host by another link than the tunnel's gets its answers by that link, whatever
+//! the tunnel claims: such connections are marked where they come in, and their answers bear the mark of the client's
+//! own datagrams, which the rules of the tunnel pass by. What the tunnel's other end opens reaches this host alone, not
+//! the networks behind it. And nobody beside the tunnel gets an answer from the tunnel's address, be it by ARP.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use adit_proto::mark::Mark;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::changes::HostChanges;
+use crate::error::HostError;
+use crate::journal::Change;
+use crate::nft::{Batch, Chain, ChainKind, Hook, Rule, Socket};
+use crate::sysctl::ports_of_programs;
+
+/// What the names of these tables begin with; the TUN device's name follows.
+const TABLE: &str = "adit_answers_";
+const PREROUTING: &str = "prerouting";
+const FORWARD: &str = "forward";
+const OUTPUT: &str = "output";
+/// After connection tracking and before destinations are translated (`NF_IP_PRI_MANGLE`).
+const TRACKED_PRIORITY: i32 = -150;
+/// `NF_IP_PRI_FILTER`.
+const FILTER_PRIORITY: i32 = 0;
+const ECHO_REQUEST_V4: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+
+/// What the tables of one tunnel are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRules {
+    /// Name of the TUN link.
+    pub tun: String,
+    /// This host's addresses in the tunnel.
+    pub addresses: Vec<IpAddr>,
+    /// Links that lead to containers and virtual machines of this host.
+    pub inner_links: Vec<String>,
+    /// The mark of packets that pass the tunnel's rules by.
+    pub mark: Mark,
+}
+
+impl AnswerRules {
+    /// The batch that replaces the table by one with these rules.
+    fn batch(&self) -> Batch {
+        let mut batch = Batch::new(&table_of(&self.tun));
+        batch.delete_table();
+        batch.create_table();
+        for (name, kind, hook, priority) in [
+            (PREROUTING, ChainKind::Filter, Hook::Prerouting, TRACKED_PRIORITY),
+            (FORWARD, ChainKind::Filter, Hook::Forward, FILTER_PRIORITY),
+            (OUTPUT, ChainKind::Route, Hook::Output, TRACKED_PRIORITY),
+        ] {
+            batch.create_chain(Chain { name, kind, hook, priority });
+        }
+        for rule in self.rules() {
+            batch.append_rule(&rule);
+        }
+        batch
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let mut rules = self.arrival_rules();
+        rules.extend(self.inner_rules());
+        rules.extend(self.departure_rules());
+        rules
+    }
+
+    /// Starts a rule for packets that other hosts send beside the tunnel.
+    fn elsewhere(&self) -> Rule {
+        let rule = Rule::new(PREROUTING).input_not("lo").input_not(&self.tun);
+        self.inner_links.iter().fold(rule, |rule, link| rule.input_not(link))
+    }
+
+    /// Marks the connections that others open to this host.
+    ///
+    /// TCP says which packet opens one. For the rest, and for TCP from before the tunnel, what others send to a port of
+    /// programs may be an answer to what this host sent before it had the tunnel, which must not go on beside it.
+    fn arrival_rules(&self) -> Vec<Rule> {
+        let (low, high) = ports_of_programs();
+        let to = |address| self.elsewhere().destination_in(address).drop("to the tunnel's address from another link");
+        // The tunnel's packets, and the client's own datagrams, are nearly all there is: they are done with first.
+        let mut rules = vec![Rule::new(PREROUTING).input(&self.tun).accept()];
+        rules.extend(self.addresses.iter().copied().map(IpNet::from).map(to));
+        rules.push(self.elsewhere().by_answerer().accept());
+        let opened = || self.elsewhere().by_opener().for_this_host();
+        rules.push(opened().opening_tcp().put_connection_mark(self.mark));
+        for protocol in [Rule::tcp, Rule::udp] {
+            let below = low.checked_sub(1).map(|port| protocol(opened()).destination_port_at_most(port));
+            let above = high.checked_add(1).map(|port| protocol(opened()).destination_port_at_least(port));
+            rules.extend([below, above].into_iter().flatten().map(|rule| rule.put_connection_mark(self.mark)));
+        }
+        rules.push(opened().ipv4().icmp(ECHO_REQUEST_V4).put_connection_mark(self.mark));
+        rules.push(opened().ipv6().icmpv6(ECHO_REQUEST_V6).put_connection_mark(self.mark));
+        rules
+    }
+
+    /// Ports of containers that are published beside the tunnel are answered beside it; through the tunnel nobody opens
+    /// a connection to what is behind this host.
+    fn inner_rules(&self) -> Vec<Rule> {
+        let answer = |link: &String| {
+            Rule::new(PREROUTING).input(link).by_answerer().connection_mark(self.mark).put_mark(self.mark)
+        };
+        let mut rules: Vec<Rule> = self.inner_links.iter().map(answer).collect();
+        let through = Rule::new(FORWARD).input(&self.tun).output_not(&self.tun).by_opener();
+        rules.push(through.drop("opened through the tunnel to a network behind this host"));
+        rules
+    }
+
+    fn departure_rules(&self) -> Vec<Rule> {
+        let mut rules = vec![Rule::new(OUTPUT).by_answerer().connection_mark(self.mark).put_mark(self.mark)];
+        // A packet of an older connection that took this host for its opener would make it so: the tunnel's other end
+        // throws it away in any case. The next packet of the real opener sets it right.
+        for everything in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
+            let of_family = |address: &&IpAddr| address.is_ipv4() == everything.addr().is_ipv4();
+            let rule = Rule::new(OUTPUT).output(&self.tun).source_in(everything).amid_tcp();
+            let own = self.addresses.iter().filter(of_family).copied().map(IpNet::from);
+            let rule = own.fold(rule, Rule::source_not_in);
+            rules.push(rule.drop("of a connection from before the tunnel"));
+        }
+        rules
+    }
+
+    fn addresses_v4(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Neighbours on other links neither hear by ARP that this host has the tunnel's addresses, nor are they asked in
+    /// the name of one.
+    fn arp_batch(&self) -> Batch {
+        /// What both rules are for.
+        const SILENT: &str = "the tunnel's address on another link";
+        let mut batch = Batch::new_arp(&table_of(&self.tun));
+        batch.delete_table();
+        batch.create_table();
+        for (name, hook) in [("input", Hook::ARP_INPUT), ("output", Hook::ARP_OUTPUT)] {
+            batch.create_chain(Chain { name, kind: ChainKind::Filter, hook, priority: FILTER_PRIORITY });
+        }
+        for address in self.addresses_v4() {
+            batch.append_rule(&Rule::new("input").input_not(&self.tun).arp_target(address).drop(SILENT));
+            batch.append_rule(&Rule::new("output").output_not(&self.tun).arp_sender(address).drop(SILENT));
+        }
+        batch
+    }
+}
+
+impl HostChanges {
+    /// Has connections that others open to this host beside a tunnel answered beside it, and what the tunnel's other
+    /// end opens reach this host alone; called again, it replaces the earlier rules.
+    ///
+    /// # Errors
+    /// The kernel's refusal, naming the rule; the earlier rules are then still in force.
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn load_answers(&mut self, rules: &AnswerRules) -> Result<(), HostError> {
+        let change = Change::Answers(rules.clone());
+        if self.is_recorded(&change) {
+            return Ok(());
+        }
+        let earlier = self.journal.live().iter().filter(|entry| matches!(entry.change, Change::Answers(_)));
+        let earlier: Vec<u64> = earlier.map(|entry| entry.id).collect();
+        let id = self.journal.record(change)?;
+        let done = load(rules);
+        self.settle_if_failed(id, done)?;
+        earlier.into_iter().try_for_each(|id| self.journal.settle(id))
+    }
+}
+
+fn table_of(tun: &str) -> String {
+    format!("{TABLE}{tun}")
+}
+
+/// Loads both tables, replacing earlier ones, each in one transaction. A kernel that has no tables for ARP goes
+/// without: neighbours can find out the tunnel's address then.
+pub(super) fn load(rules: &AnswerRules) -> Result<(), HostError> {
+    let table = table_of(&rules.tun);
+    apply(rules.batch(), &format!("load the nftables table inet {table}"))?;
+    match apply(rules.arp_batch(), &format!("load the nftables table arp {table}")) {
+        Err(error) if lacks_family(&error) => {
+            tracing::warn!("this kernel filters no ARP: the local network can find out the tunnel's IPv4 address");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Removes the tables of a TUN device if they are there.
+pub(super) fn unload(tun: &str) -> Result<(), HostError> {
+    let table = table_of(tun);
+    for (mut batch, family) in [(Batch::new(&table), "inet"), (Batch::new_arp(&table), "arp")] {
+        batch.delete_table();
+        match apply(batch, &format!("remove the nftables table {family} {table}")) {
+            Err(error) if !lacks_family(&error) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a refusal means that the kernel has no tables of this family.
+fn lacks_family(error: &HostError) -> bool {
+    matches!(error.errno(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+}
+
+/// Whether the table stands with as many rules in each chain as were loaded.
+pub(super) fn stands(rules: &AnswerRules) -> Result<bool, HostError> {
+    let doing = |source| HostError::system("list the firewall's rules", source);
+    let listed = Socket::open().and_then(|socket| socket.rules_of_table(&table_of(&rules.tun))).map_err(doing)?;
+    let wanted = rules.rules();
+    Ok([PREROUTING, FORWARD, OUTPUT].iter().all(|chain| {
+        let has = listed.iter().filter(|rule| rule.chain == *chain).count();
+        has == wanted.iter().filter(|rule| rule.chain() == *chain).count()
+    }))
+}
+
+fn apply(batch: Batch, doing: &str) -> Result<(), HostError> {
+    let socket = Socket::open().map_err(|source| HostError::system(doing, source))?;
+    socket.apply(batch).map_err(|refusal| HostError::system(format!("{doing}: {}", refusal.step), refusal.source))
+}
+
+#[cfg(test)]
+mod tests;
