@@ -61,8 +61,10 @@ fn everything() -> Vec<String> {
     vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()]
 }
 
-fn arp_ignore() -> String {
-    std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/arp_ignore").unwrap().trim().to_owned()
+/// The tables of nftables.
+fn firewall() -> String {
+    let listed = Command::new("nft").args(["list", "tables"]).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap()
 }
 
 fn ip(arguments: &str) {
@@ -157,7 +159,7 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
         host.apply(&settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap();
 
         assert_eq!(table(FIRST_TABLE).await, (vec!["0.0.0.0/0".to_owned()], everything()));
-        assert_eq!(arp_ignore(), "1", "neighbours can ask for the tunnel's address");
+        assert_eq!(firewall(), "table inet adit_answers_adit0\ntable arp adit_answers_adit0\n");
         let rules_now = rules().await;
         assert_eq!(rules_now.len(), 2);
         assert!(rules_now.iter().all(|rule| rule.unless == Mark::CLIENT && rule.table == FIRST_TABLE));
@@ -171,7 +173,7 @@ fn full_tunnel_without_ipv6_blocks_ipv6_and_undo_leaves_nothing() {
 
         host.undo().await.unwrap();
         assert_eq!((table(FIRST_TABLE).await, rules().await), ((vec![], vec![]), vec![]));
-        assert_eq!(arp_ignore(), "0");
+        assert_eq!(firewall(), "");
         assert!(
             !run.path().join("journal").exists() || std::fs::metadata(run.path().join("journal")).unwrap().len() == 0
         );

@@ -2,6 +2,7 @@
 
 mod control;
 mod recovery;
+mod started_from;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,8 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     let mark = profile.mark;
     let host = ManagedHost::new(changes, path.link(), slot, &directories.run)
         .with_gso_max_segs(profile.workers.gso_max_segs)
-        .with_mark(mark);
+        .with_mark(mark)
+        .with_started_from(started_from::started_from());
     let session = ClientSession::start(SessionConfig {
         profile,
         packets: Packets::Device(Arc::new(path)),

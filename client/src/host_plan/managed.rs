@@ -1,5 +1,6 @@
 //! Applies plans to the host, and later plans by their difference.
 
+mod answers;
 mod error;
 mod overlaps;
 mod own_networks;
@@ -7,6 +8,7 @@ mod settings;
 mod slot;
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use adit_host::{Family, GuardReport, HostChanges, HostError, LinkSettings, Route, RouteTarget, Rule, Survey};
@@ -33,12 +35,6 @@ const TUNNEL_METRIC: u32 = 100;
 const OWN_METRIC: u32 = 150;
 /// Metric of "unreachable" routes: behind the tunnel's, so that one can be added before the other is removed.
 const NOWHERE_METRIC: u32 = 200;
-/// Sysctl that says to which ARP requests this host answers.
-const ARP_IGNORE: &str = "net/ipv4/conf/all/arp_ignore";
-/// Value of it that answers only for addresses of the link a request came in by (kernel's ip-sysctl). The stricter 2
-/// would cut off hosts whose own address is a /32, as many clouds have it.
-const OWN_LINK_ONLY: &str = "1";
-
 /// The host as one session configures it.
 #[derive(Debug)]
 pub struct ManagedHost {
@@ -58,6 +54,10 @@ pub struct ManagedHost {
     overlaps: Vec<String>,
     /// Why the device has no IPv6, where it should.
     without_ipv6: Option<String>,
+    /// Why others get no answers beside the tunnel, where they should.
+    unanswered: Option<String>,
+    /// Where the session comes from in which this client was started, if over the network.
+    started_from: Option<IpAddr>,
     mtu: u16,
     gso_max_segs: Option<u32>,
     full_tunnel: Option<FileLock>,
@@ -80,6 +80,8 @@ impl ManagedHost {
             tunnels: BTreeSet::new(),
             overlaps: Vec::new(),
             without_ipv6: None,
+            unanswered: None,
+            started_from: None,
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
             full_tunnel: None,
@@ -97,6 +99,13 @@ impl ManagedHost {
     #[must_use]
     pub fn with_mark(mut self, mark: Mark) -> Self {
         self.mark = mark;
+        self
+    }
+
+    /// Takes note of where the session comes from in which this client was started, to warn before it is cut.
+    #[must_use]
+    pub fn with_started_from(mut self, peer: Option<IpAddr>) -> Self {
+        self.started_from = peer;
         self
     }
 
@@ -127,6 +136,8 @@ impl ManagedHost {
             self.prepared = true;
         }
         self.look_around(&plan, &survey);
+        // First, so that what is open goes on when the rules come.
+        self.let_answers_out(&plan).await;
         self.add(&plan).await?;
         self.add_own_networks().await;
         if old.is_none_or(|old| old.dns != plan.dns) {
@@ -158,7 +169,7 @@ impl ManagedHost {
 
     /// What the user should know about the host as it is configured.
     pub fn warnings(&self) -> Vec<String> {
-        self.without_ipv6.iter().chain(&self.overlaps).cloned().collect()
+        self.without_ipv6.iter().chain(&self.unanswered).chain(&self.overlaps).cloned().collect()
     }
 
     /// Undoes everything.
@@ -175,7 +186,6 @@ impl ManagedHost {
     /// Makes the link ready for its first addresses.
     async fn prepare(&mut self) -> Result<(), HostSetupError> {
         self.loosen_reverse_path().await?;
-        self.hide_from_neighbours().await;
         self.limit_superpackets().await;
         let settings = LinkSettings { mtu: Some(self.mtu.into()), up: Some(true), ..LinkSettings::default() };
         Ok(self.changes.set_link(&self.link, settings).await?)
@@ -189,17 +199,6 @@ impl ManagedHost {
         let settings = LinkSettings { gso_max_segs: self.gso_max_segs, ..LinkSettings::default() };
         if let Err(error) = self.changes.set_link(&self.link, settings).await {
             tracing::debug!(error = with_causes(&error), "the device's largest superpacket cannot be set");
-        }
-    }
-
-    /// Stops telling neighbours on other links by ARP that this host has the tunnel's addresses. A tunnel without this
-    /// is better than none, so a container whose settings are read-only goes without.
-    async fn hide_from_neighbours(&mut self) {
-        if settings::read(ARP_IGNORE).as_deref() == Some("0")
-            && let Err(error) = self.changes.set_sysctl(ARP_IGNORE, OWN_LINK_ONLY).await
-        {
-            tracing::warn!("{ARP_IGNORE} cannot be set: the local network can find out the tunnel's IPv4 address");
-            tracing::debug!(error = with_causes(&error), "setting not changed");
         }
     }
 
@@ -260,6 +259,7 @@ impl ManagedHost {
             }
         }
         self.add_own_networks().await;
+        self.let_answers_out(&plan).await;
     }
 
     /// Keeps the host's own networks out of the tunnel. One whose link is gone meanwhile needs no route.
