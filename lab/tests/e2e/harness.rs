@@ -160,7 +160,8 @@ pub(crate) fn unfilter(host: &Host, name: &str) {
     nft(host, &format!("delete table inet {name}"));
 }
 
-fn nft(host: &Host, commands: &str) {
+/// Runs nft(8) on a host.
+pub(crate) fn nft(host: &Host, commands: &str) {
     let mut command = Command::new("nft");
     command.arg(commands);
     host.output(command, PATIENCE).unwrap().success().unwrap();

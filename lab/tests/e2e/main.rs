@@ -13,6 +13,7 @@
 
 mod admission;
 mod clients;
+mod coexistence;
 mod configuration;
 mod esp;
 mod esp_hostile;
