@@ -386,7 +386,6 @@ impl HostChanges {
             resolved.set(index, settings).await?;
         }
         let path = &self.options.resolv_conf;
-        let doing = |source| HostError::system(format!("write {}", path.display()), source);
         let known = self.journal.live().iter().find_map(|entry| {
             let Change::ResolverFile(saved) = &entry.change else { return None };
             saved.is_at(path).then(|| saved.clone())
@@ -395,12 +394,12 @@ impl HostChanges {
             Some(saved) => saved,
             None if resolved.is_some() && dns::is_behind(path) => return Ok(()),
             None => {
-                let saved = SavedFile::read(path).map_err(doing)?;
+                let saved = SavedFile::read(path)?;
                 self.journal.record(Change::ResolverFile(saved.clone()))?;
                 saved
             }
         };
-        saved.replace(settings).map_err(doing)
+        saved.replace(settings)
     }
 
     async fn recorded_link(&self, name: &str) -> Result<RecordedLink, HostError> {

@@ -40,6 +40,17 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// The resolver's file could not be read or written.
+    #[error("{doing}: {reason}")]
+    ResolverFile {
+        /// What was being done: `write /etc/resolv.conf`.
+        doing: String,
+        /// Why it cannot be done, and what helps.
+        reason: String,
+        /// The refusal.
+        #[source]
+        source: io::Error,
+    },
     /// The D-Bus call failed.
     #[error("{doing}")]
     Bus {
@@ -100,7 +111,9 @@ impl HostError {
             Self::System { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             Self::Unguarded(error) => error.is_permission_denied(),
             Self::Undo { failures } => failures.iter().any(Self::is_permission_denied),
-            Self::Busy { .. }
+            // Its reason says what helps, which may be anything but more rights.
+            Self::ResolverFile { .. }
+            | Self::Busy { .. }
             | Self::NoSuchLink { .. }
             | Self::ForeignTable { .. }
             | Self::Bus { .. }

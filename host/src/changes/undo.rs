@@ -60,9 +60,7 @@ impl HostChanges {
                 None => firewall::remove(record),
             },
             Change::Answers(rules) => answers::unload(&rules.tun),
-            Change::ResolverFile(saved) => {
-                saved.restore().map_err(|source| HostError::system("restore the resolver's file", source))
-            }
+            Change::ResolverFile(saved) => saved.restore(),
             Change::ResolverLink(link) => match Resolved::find(&self.options.bus).await {
                 Some(resolved) => resolved.revert(link.index).await,
                 None => Ok(()),

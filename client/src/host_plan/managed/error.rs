@@ -151,6 +151,7 @@ pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
         HostError::NoSuchLink { .. }
         | HostError::ForeignTable { .. }
         | HostError::System { .. }
+        | HostError::ResolverFile { .. }
         | HostError::Bus { .. } => (Exit::Other, "mend that, then run `adit-client cleanup`".to_owned()),
     };
     Failure::new(exit, what, reason, next)
