@@ -2,7 +2,7 @@ use std::fs;
 use std::future::Future;
 
 use adit_net::tun::Tun;
-use adit_proto::dns::DnsScope;
+use adit_proto::dns::{DnsScope, DnsSettings};
 use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
 
@@ -83,7 +83,8 @@ fn unreachable_route(prefix: &str) -> Route {
 }
 
 fn dns() -> DnsSettings {
-    DnsSettings { servers: vec!["10.64.3.1".parse().unwrap()], search: Vec::new(), scope: DnsScope::All }
+    let servers = vec!["10.64.3.1".parse().unwrap()];
+    DnsSettings { servers, search: Vec::new(), scope: DnsScope::All }
 }
 
 async fn change_everything(changes: &mut HostChanges) {
@@ -294,6 +295,8 @@ async fn resolved_gets_servers_and_domains_and_a_revert() {
         format!("SetLinkDNS (1, [(2, [10, 64, 3, 1]), (10, {v6:?})])"),
         "SetLinkDomains (1, [(\"corp.example\", false), (\".\", true)])".into(),
         "SetLinkDefaultRoute (1, true)".into(),
+        "SetLinkDNSOverTLS (1, \"no\")".into(),
+        "SetLinkDNSSEC (1, \"no\")".into(),
         "FlushCaches".into(),
     ];
     assert_eq!(resolved.calls(), expected);
@@ -308,10 +311,10 @@ async fn a_resolver_file_that_bypasses_resolved_is_rewritten_too() {
     let mut changes = host.open().await;
     changes.set_dns("lo", &dns()).await.unwrap();
     assert!(fs::read_to_string(host.resolv_conf()).unwrap().contains("10.64.3.1"));
-    assert_eq!(resolved.calls().len(), 4);
+    assert_eq!(resolved.calls().len(), 6);
     changes.undo().await.unwrap();
     assert_eq!(fs::read_to_string(host.resolv_conf()).unwrap(), "nameserver 192.0.2.53\n");
-    assert_eq!(resolved.calls().len(), 5);
+    assert_eq!(resolved.calls().len(), 7);
 }
 
 #[test]

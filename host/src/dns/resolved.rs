@@ -7,17 +7,25 @@ use std::time::Duration;
 
 use adit_proto::dns::{DnsScope, DnsSettings, is_domain};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use zbus::message::Message;
-use zbus::{Connection, DynamicType, conn};
+use zbus::{Connection, DynamicType, OwnedObjectPath, Type, as_variant, conn};
 
 use super::SystemBus;
 use crate::error::HostError;
 
 const SERVICE: &str = "org.freedesktop.resolve1";
 const OBJECT: &str = "/org/freedesktop/resolve1";
-const INTERFACE: &str = "org.freedesktop.resolve1.Manager";
-/// A local service that has not answered by then does not run properly.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const MANAGER: &str = "org.freedesktop.resolve1.Manager";
+const LINK: &str = "org.freedesktop.resolve1.Link";
+/// The domain that all names are in.
+const ROOT: &str = ".";
+/// Switches TLS, or the check of signatures, off for a link. The tunnel protects the way to its servers, which may be
+/// plain ones: many a forwarder passes no signatures on, and nobody outside can sign for the gateway's own domains.
+const OFF: &str = "no";
+/// A local service that has not answered by then does not run properly. `down` waits that long, and not much longer.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// What resolved says of a link that is gone, and whose settings went with it.
 const NO_SUCH_LINK: &str = "org.freedesktop.resolve1.NoSuchLink";
 
@@ -29,38 +37,21 @@ impl Resolved {
     /// Finds a resolved that runs in this thread's network namespace; one elsewhere would take our link's index for
     /// another's.
     pub(crate) async fn find(bus: &SystemBus) -> Option<Self> {
-        let builder = match bus {
-            SystemBus::System => conn::Builder::system(),
-            SystemBus::Address(address) => conn::Builder::address(address.as_str()),
-            SystemBus::Absent => return None,
-        };
-        let connecting = builder.method_timeout(TIMEOUT).build();
-        let connection = match tokio::time::timeout(TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "no system bus");
-                return None;
-            }
-            Err(_) => {
-                tracing::debug!("the system bus does not answer");
-                return None;
-            }
-        };
-        let owned: bool = ask_bus(&connection, "NameHasOwner").await?.body().deserialize().ok()?;
-        let process: u32 = match owned {
-            true => ask_bus(&connection, "GetConnectionUnixProcessID").await?.body().deserialize().ok()?,
-            false => return None,
-        };
+        let connection = connect(bus).await?;
+        if !is_running(&connection).await? {
+            return None;
+        }
+        let process: u32 = ask_bus(&connection, "GetConnectionUnixProcessID").await?.body().deserialize().ok()?;
         in_this_network_namespace(process).then_some(Self(connection))
     }
 
-    /// Sets a link's servers and domains.
+    /// Sets a link's servers and domains, and has its plain servers asked whatever the host's settings want of others.
     pub(crate) async fn set(&self, index: u32, settings: &DnsSettings) -> Result<(), HostError> {
         let index = link_number(index);
-        let servers: Vec<(i32, Vec<u8>)> = settings.servers.iter().map(server).collect();
-        self.call("SetLinkDNS", &(index, servers)).await?;
+        self.call("SetLinkDNS", &(index, servers(settings))).await?;
         self.call("SetLinkDomains", &(index, domains(settings))).await?;
         self.call("SetLinkDefaultRoute", &(index, settings.scope == DnsScope::All)).await?;
+        self.accept_plain_answers(index).await?;
         if let Err(error) = self.call("FlushCaches", &()).await {
             tracing::debug!(%error, "answers from before the tunnel stay cached");
         }
@@ -75,9 +66,44 @@ impl Resolved {
         }
     }
 
+    async fn accept_plain_answers(&self, index: i32) -> Result<(), HostError> {
+        let link = self.link(index).await?;
+        for (setting, method) in [("DNSOverTLS", "SetLinkDNSOverTLS"), ("DNSSEC", "SetLinkDNSSEC")] {
+            if self.text(&link, setting).await? != OFF {
+                self.call(method, &(index, OFF)).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn call<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<(), HostError> {
-        let called = self.0.call_method(Some(SERVICE), OBJECT, Some(INTERFACE), method, body).await;
+        let called = self.0.call_method(Some(SERVICE), OBJECT, Some(MANAGER), method, body).await;
         called.map(drop).map_err(|source| HostError::bus(format!("call systemd-resolved's {method}"), source))
+    }
+
+    /// The object of a link.
+    async fn link(&self, index: i32) -> Result<OwnedObjectPath, HostError> {
+        let doing = |source| HostError::bus("call systemd-resolved's GetLink", source);
+        let answer =
+            self.0.call_method(Some(SERVICE), OBJECT, Some(MANAGER), "GetLink", &index).await.map_err(doing)?;
+        answer.body().deserialize().map_err(doing)
+    }
+
+    async fn text(&self, link: &OwnedObjectPath, name: &str) -> Result<String, HostError> {
+        self.property(link.as_str(), LINK, name).await
+    }
+
+    async fn property<T: Type + DeserializeOwned>(
+        &self,
+        object: &str,
+        interface: &str,
+        name: &str,
+    ) -> Result<T, HostError> {
+        let doing = |source| HostError::bus(format!("read systemd-resolved's {name}"), source);
+        let asked = self.0.call_method(Some(SERVICE), object, Some(PROPERTIES), "Get", &(interface, name)).await;
+        let body = asked.map_err(doing)?.body();
+        let value: as_variant::Deserialize<'_, T> = body.deserialize().map_err(doing)?;
+        Ok(value.0)
     }
 }
 
@@ -89,6 +115,32 @@ pub(crate) fn is_behind(resolver_file: &Path) -> bool {
         matches!(server, Some("127.0.0.53" | "127.0.0.54"))
     };
     linked || fs::read_to_string(resolver_file).is_ok_and(|text| text.lines().any(stub))
+}
+
+/// Connects to a bus; `None` if there is none, or it does not answer.
+async fn connect(bus: &SystemBus) -> Option<Connection> {
+    let builder = match bus {
+        SystemBus::System => conn::Builder::system(),
+        SystemBus::Address(address) => conn::Builder::address(address.as_str()),
+        SystemBus::Absent => return None,
+    };
+    let connecting = builder.method_timeout(TIMEOUT).build();
+    match tokio::time::timeout(TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => Some(connection),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "no system bus");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("the system bus does not answer");
+            None
+        }
+    }
+}
+
+/// Whether resolved is on the bus. A call to it would start it.
+async fn is_running(connection: &Connection) -> Option<bool> {
+    ask_bus(connection, "NameHasOwner").await?.body().deserialize().ok()
 }
 
 async fn ask_bus(connection: &Connection, question: &str) -> Option<Message> {
@@ -113,23 +165,34 @@ fn link_number(index: u32) -> i32 {
     index.cast_signed()
 }
 
-fn server(address: &IpAddr) -> (i32, Vec<u8>) {
-    match address {
-        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
-        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+/// The servers, each once, as D-Bus carries them.
+fn servers(settings: &DnsSettings) -> Vec<(i32, Vec<u8>)> {
+    let mut servers = Vec::new();
+    for address in &settings.servers {
+        let server = match address {
+            IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+        };
+        if !servers.contains(&server) {
+            servers.push(server);
+        }
     }
+    servers
 }
 
-/// Domains with whether they only route queries, and are not appended to short names. The root routes all names.
+/// Domains, each once, with whether they only route queries, and are not appended to short names. The root routes all
+/// names.
 fn domains(settings: &DnsSettings) -> Vec<(String, bool)> {
-    let mut domains: Vec<_> = settings.search_domains().map(|domain| (domain.to_owned(), false)).collect();
+    let searched = settings.search_domains().map(|domain| (domain, false));
     let routed = match &settings.scope {
-        DnsScope::All => &[".".to_owned()][..],
-        DnsScope::Domains(routed) => routed,
+        DnsScope::All => vec![(ROOT, true)],
+        DnsScope::Domains(routed) => routed.iter().map(|domain| (domain.as_str(), true)).collect(),
     };
-    for domain in routed.iter().filter(|domain| *domain == "." || is_domain(domain)) {
-        if !settings.search.contains(domain) {
-            domains.push((domain.clone(), true));
+    let mut domains: Vec<(String, bool)> = Vec::new();
+    for (domain, only_routes) in searched.chain(routed).filter(|(domain, _)| *domain == ROOT || is_domain(domain)) {
+        let without_end = domain.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(domain);
+        if !domains.iter().any(|(known, _)| known.eq_ignore_ascii_case(without_end)) {
+            domains.push((without_end.to_owned(), only_routes));
         }
     }
     domains
@@ -141,14 +204,24 @@ mod tests {
 
     #[test]
     fn all_names_are_routed_by_the_root_domain() {
-        let settings = DnsSettings { servers: Vec::new(), search: vec!["corp.example".into()], scope: DnsScope::All };
+        let search = vec!["corp.example".into()];
+        let settings = DnsSettings { servers: Vec::new(), search, scope: DnsScope::All };
+        assert_eq!(domains(&settings), [("corp.example".into(), false), (".".into(), true)]);
+    }
+
+    #[test]
+    fn domains_are_told_as_resolved_tells_them() {
+        let search = vec!["corp.example.".into(), "Corp.Example".into()];
+        let scope = DnsScope::Domains(vec![".".into(), "corp.example".into()]);
+        let settings = DnsSettings { servers: Vec::new(), search, scope };
         assert_eq!(domains(&settings), [("corp.example".into(), false), (".".into(), true)]);
     }
 
     #[test]
     fn searched_domains_need_no_route_of_their_own() {
         let scope = DnsScope::Domains(vec!["corp.example".into(), "lab.example".into(), "bad name".into()]);
-        let settings = DnsSettings { servers: Vec::new(), search: vec!["corp.example".into()], scope };
+        let search = vec!["corp.example".into()];
+        let settings = DnsSettings { servers: Vec::new(), search, scope };
         assert_eq!(domains(&settings), [("corp.example".into(), false), ("lab.example".into(), true)]);
     }
 
