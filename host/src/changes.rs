@@ -1,22 +1,29 @@
 //! Host changes, each written to the undo journal before it is made.
 
 mod forwarding;
+mod resolver;
 mod undo;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use adit_program::causes::with_causes;
 use adit_program::guarded_file::Guard;
-use adit_proto::dns::DnsSettings;
 use ipnet::IpNet;
 
-use crate::dns::{self, Resolved, SavedFile, SystemBus};
+use crate::dns::SystemBus;
 use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord};
 use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
 use crate::{guard, sysctl};
+
+use resolver::ResolverGuard;
+pub(crate) use resolver::{PartFound, ResolverPart, Wanted};
+
+/// The file in which the C library looks for resolvers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Where the host's resolver is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +41,7 @@ pub struct HostOptions {
 impl Default for HostOptions {
     fn default() -> Self {
         Self {
-            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            resolv_conf: PathBuf::from(RESOLV_CONF),
             bus: SystemBus::default(),
             guard: Guard::default(),
             without_disk: WithoutDisk::Refuse,
@@ -63,7 +70,9 @@ pub async fn recover(journal: &Path) -> Result<Recovery, HostError> {
 /// As [`recover`].
 pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recovery, HostError> {
     if journal.exists() {
-        Ok(HostChanges::open_with(journal, options).await?.recovered())
+        let mut changes = HostChanges::open_with(journal, options).await?;
+        changes.undo().await?;
+        Ok(changes.recovered())
     } else {
         Ok(Recovery::default())
     }
@@ -104,6 +113,7 @@ pub struct HostChanges {
     /// Whether the host has to forward IPv4.
     pub(crate) forwards_ipv4: bool,
     pub(crate) foreign_chains: ForeignChains,
+    resolver: ResolverGuard,
 }
 
 impl HostChanges {
@@ -136,8 +146,9 @@ impl HostChanges {
             tunnel_closed: false,
             forwards_ipv4: false,
             foreign_chains: ForeignChains::default(),
+            resolver: ResolverGuard::default(),
         };
-        changes.undo().await?;
+        changes.undo_what_can_be().await?;
         Ok(changes)
     }
 
@@ -335,33 +346,6 @@ impl HostChanges {
         self.settle_if_failed(id, done)
     }
 
-    /// Points the host's resolver at the tunnel's servers; called again, it replaces the earlier settings.
-    ///
-    /// Uses systemd-resolved if it runs, and the resolver's file where that does not lead to systemd-resolved. Settings
-    /// without servers are those of [`Self::clear_dns`].
-    ///
-    /// # Errors
-    /// `NoSuchLink`, a refusal of systemd-resolved or of the file system; the resolver is then as before the first
-    /// call.
-    pub async fn set_dns(&mut self, link: &str, settings: &DnsSettings) -> Result<(), HostError> {
-        if settings.servers.is_empty() {
-            return self.clear_dns().await;
-        }
-        let done = self.apply_dns(link, settings).await;
-        if done.is_err() {
-            self.clear_dns().await?;
-        }
-        done
-    }
-
-    /// Takes back what [`Self::set_dns`] did, if anything.
-    ///
-    /// # Errors
-    /// A refusal of systemd-resolved or of the file system.
-    pub async fn clear_dns(&mut self) -> Result<(), HostError> {
-        self.undo_where(|change| matches!(change, Change::ResolverFile(_) | Change::ResolverLink(_))).await
-    }
-
     /// Undoes all changes, newest first. Those that cannot be undone stay in the journal; without any, it is removed
     /// when this is dropped.
     ///
@@ -371,35 +355,24 @@ impl HostChanges {
         self.found_right.clear();
         self.loose_reverse_paths = false;
         self.forwards_ipv4 = false;
+        self.resolver = ResolverGuard::default();
         self.undo_where(|_| true).await
     }
 
-    async fn apply_dns(&mut self, link: &str, settings: &DnsSettings) -> Result<(), HostError> {
-        let resolved = Resolved::find(&self.options.bus).await;
-        if let Some(resolved) = &resolved {
-            let link = self.recorded_link(link).await?;
-            let index = link.index;
-            let change = Change::ResolverLink(link);
-            if !self.is_recorded(&change) {
-                self.journal.record(change)?;
+    /// Undoes all changes but to a resolver's file that cannot be written: that one stays in the journal, and keeps
+    /// nobody from connecting.
+    async fn undo_what_can_be(&mut self) -> Result<(), HostError> {
+        match self.undo().await {
+            Err(HostError::Undo { failures })
+                if failures.iter().all(|failure| matches!(failure, HostError::ResolverFile { .. })) =>
+            {
+                for failure in failures {
+                    tracing::warn!(why = with_causes(&failure), "the resolver of a crashed client stays behind");
+                }
+                Ok(())
             }
-            resolved.set(index, settings).await?;
+            other => other,
         }
-        let path = &self.options.resolv_conf;
-        let known = self.journal.live().iter().find_map(|entry| {
-            let Change::ResolverFile(saved) = &entry.change else { return None };
-            saved.is_at(path).then(|| saved.clone())
-        });
-        let saved = match known {
-            Some(saved) => saved,
-            None if resolved.is_some() && dns::is_behind(path) => return Ok(()),
-            None => {
-                let saved = SavedFile::read(path)?;
-                self.journal.record(Change::ResolverFile(saved.clone()))?;
-                saved
-            }
-        };
-        saved.replace(settings)
     }
 
     async fn recorded_link(&self, name: &str) -> Result<RecordedLink, HostError> {

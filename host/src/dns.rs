@@ -2,9 +2,11 @@
 
 mod file;
 mod resolved;
+mod watch;
 
-pub(super) use file::SavedFile;
+pub(super) use file::{SavedFile, Standing};
 pub(super) use resolved::{Resolved, is_behind};
+pub(super) use watch::{follow_file, follow_resolved};
 
 /// The bus on which systemd-resolved is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -16,6 +16,7 @@ mod forwarding;
 mod history;
 mod link;
 mod prefix_route;
+mod resolver;
 mod reverse_path;
 mod route;
 mod rule;
@@ -28,7 +29,7 @@ pub use history::{GuardReport, GuardState};
 
 pub(crate) use history::{Found, History};
 pub(crate) use link::wanted_settings;
-pub(crate) use watch::HostWatch;
+pub(crate) use watch::{HostWatch, Signal};
 
 use crate::changes::HostChanges;
 
@@ -65,6 +66,7 @@ impl HostChanges {
         self.hold_forwarding(now).await;
         self.look_at_foreign_chains(now);
         self.hold_answers(now);
+        self.hold_resolver(now).await;
         self.history.reports(now)
     }
 }

@@ -13,6 +13,7 @@ use adit_program::random::random;
 use adit_proto::dns::DnsSettings;
 use serde::{Deserialize, Serialize};
 
+use super::resolved::{is_resolveds, names_stub};
 use crate::error::HostError;
 use put::{put, put_link, remove};
 
@@ -39,6 +40,21 @@ enum Was {
     Regular { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
 }
 
+/// What stands in the place of our file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Our file, as it should be.
+    Right,
+    /// Our file with other settings.
+    Outdated,
+    /// Nothing, the original, or the beginning of it or of ours.
+    Gone,
+    /// The file of another client of ours.
+    OtherClients,
+    /// What another program wrote.
+    Foreign,
+}
+
 impl SavedFile {
     /// Reads what is at a path now.
     pub(crate) fn read(path: &Path) -> Result<Self, HostError> {
@@ -51,6 +67,36 @@ impl SavedFile {
     /// Whether this is the file at a path.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         self.path == path
+    }
+
+    /// Whether the original leads to systemd-resolved.
+    pub(crate) fn leads_to_resolved(&self) -> bool {
+        match &self.was {
+            Was::Missing => false,
+            Was::Symlink { target } => is_resolveds(target),
+            Was::Regular { content, .. } => names_stub(&String::from_utf8_lossy(content)),
+        }
+    }
+
+    /// What stands in our file's place, compared with what [`Self::replace`] would write.
+    pub(crate) fn standing(&self, settings: &DnsSettings) -> Result<Standing, HostError> {
+        let content = match self.content() {
+            Ok(Some(content)) => content,
+            Ok(None) => return Ok(Standing::Foreign),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Standing::Gone),
+            Err(error) => return Err(refusal::explain("read", &self.path, error)),
+        };
+        Ok(if content == self.render(settings).as_bytes() {
+            Standing::Right
+        } else if content.starts_with(self.header().as_bytes()) {
+            Standing::Outdated
+        } else if self.is_ours(&content) {
+            Standing::Gone
+        } else if content.starts_with(MARKER.as_bytes()) {
+            Standing::OtherClients
+        } else {
+            Standing::Foreign
+        })
     }
 
     /// Writes the file that points the resolver at the tunnel's servers; the saved file's options are kept.

@@ -14,10 +14,10 @@ use zbus::{Connection, DynamicType, OwnedObjectPath, Type, as_variant, conn};
 use super::SystemBus;
 use crate::error::HostError;
 
-const SERVICE: &str = "org.freedesktop.resolve1";
-const OBJECT: &str = "/org/freedesktop/resolve1";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-const MANAGER: &str = "org.freedesktop.resolve1.Manager";
+pub(super) const SERVICE: &str = "org.freedesktop.resolve1";
+pub(super) const OBJECT: &str = "/org/freedesktop/resolve1";
+pub(super) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub(super) const MANAGER: &str = "org.freedesktop.resolve1.Manager";
 const LINK: &str = "org.freedesktop.resolve1.Link";
 /// The domain that all names are in.
 const ROOT: &str = ".";
@@ -56,6 +56,19 @@ impl Resolved {
             tracing::debug!(%error, "answers from before the tunnel stay cached");
         }
         Ok(())
+    }
+
+    /// Whether a link has the settings that [`Self::set`] would give it.
+    pub(crate) async fn has(&self, index: u32, settings: &DnsSettings) -> Result<bool, HostError> {
+        let link = self.link(link_number(index)).await?;
+        let asked: Vec<(i32, Vec<u8>)> = self.property(link.as_str(), LINK, "DNS").await?;
+        let named: Vec<(String, bool)> = self.property(link.as_str(), LINK, "Domains").await?;
+        let takes_all: bool = self.property(link.as_str(), LINK, "DefaultRoute").await?;
+        Ok(asked == servers(settings)
+            && are_same(&named, &domains(settings))
+            && takes_all == (settings.scope == DnsScope::All)
+            && self.text(&link, "DNSOverTLS").await? == OFF
+            && self.text(&link, "DNSSEC").await? == OFF)
     }
 
     /// Takes a link's settings back; a link that is gone has none.
@@ -109,16 +122,23 @@ impl Resolved {
 
 /// Whether the resolver's file leads to resolved: by its stub's address, or as a link into its directory.
 pub(crate) fn is_behind(resolver_file: &Path) -> bool {
-    let linked = fs::read_link(resolver_file).is_ok_and(|target| target.to_string_lossy().contains("systemd/resolve/"));
-    let stub = |line: &str| {
-        let server = line.strip_prefix("nameserver").map(str::trim);
-        matches!(server, Some("127.0.0.53" | "127.0.0.54"))
-    };
-    linked || fs::read_to_string(resolver_file).is_ok_and(|text| text.lines().any(stub))
+    fs::read_link(resolver_file).is_ok_and(|target| is_resolveds(&target))
+        || fs::read_to_string(resolver_file).is_ok_and(|text| names_stub(&text))
+}
+
+/// Whether a link leads to a file of resolved's.
+pub(super) fn is_resolveds(target: &Path) -> bool {
+    target.to_string_lossy().contains("systemd/resolve/")
+}
+
+/// Whether a resolver's file names the addresses at which resolved answers.
+pub(super) fn names_stub(text: &str) -> bool {
+    let server = |line: &str| line.strip_prefix("nameserver").map(str::trim).map(str::to_owned);
+    text.lines().filter_map(server).any(|server| server == "127.0.0.53" || server == "127.0.0.54")
 }
 
 /// Connects to a bus; `None` if there is none, or it does not answer.
-async fn connect(bus: &SystemBus) -> Option<Connection> {
+pub(super) async fn connect(bus: &SystemBus) -> Option<Connection> {
     let builder = match bus {
         SystemBus::System => conn::Builder::system(),
         SystemBus::Address(address) => conn::Builder::address(address.as_str()),
@@ -139,7 +159,7 @@ async fn connect(bus: &SystemBus) -> Option<Connection> {
 }
 
 /// Whether resolved is on the bus. A call to it would start it.
-async fn is_running(connection: &Connection) -> Option<bool> {
+pub(super) async fn is_running(connection: &Connection) -> Option<bool> {
     ask_bus(connection, "NameHasOwner").await?.body().deserialize().ok()
 }
 
@@ -198,6 +218,13 @@ fn domains(settings: &DnsSettings) -> Vec<(String, bool)> {
     domains
 }
 
+fn are_same(ours: &[(String, bool)], theirs: &[(String, bool)]) -> bool {
+    let same = |((ours, routes), (theirs, route)): (&(String, bool), &(String, bool))| {
+        ours.eq_ignore_ascii_case(theirs) && routes == route
+    };
+    ours.len() == theirs.len() && ours.iter().zip(theirs).all(same)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +242,8 @@ mod tests {
         let scope = DnsScope::Domains(vec![".".into(), "corp.example".into()]);
         let settings = DnsSettings { servers: Vec::new(), search, scope };
         assert_eq!(domains(&settings), [("corp.example".into(), false), (".".into(), true)]);
+        assert!(are_same(&domains(&settings), &[("CORP.example".into(), false), (".".into(), true)]));
+        assert!(!are_same(&domains(&settings), &[("corp.example".into(), false)]));
     }
 
     #[test]

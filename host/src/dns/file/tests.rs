@@ -109,6 +109,35 @@ fn a_file_that_is_a_mount_point_is_written_in_place() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_our_file_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("resolv.conf");
+    let original = "nameserver 192.0.2.53\n";
+    fs::write(&path, original).unwrap();
+    let saved = SavedFile::read(&path).unwrap();
+    saved.replace(&settings()).unwrap();
+    let standing = || saved.standing(&settings()).unwrap();
+    assert_eq!(standing(), Standing::Right);
+    let other = DnsSettings { servers: vec!["10.64.3.9".parse().unwrap()], ..settings() };
+    assert_eq!(saved.standing(&other).unwrap(), Standing::Outdated);
+    for (content, expected) in [
+        (original, Standing::Gone),
+        ("", Standing::Gone),
+        (&MARKER[..20], Standing::Gone),
+        ("nameserver 192.0.2.99\n", Standing::Foreign),
+    ] {
+        fs::write(&path, content).unwrap();
+        assert_eq!(standing(), expected, "{content:?}");
+    }
+    SavedFile::read(&path).unwrap().replace(&settings()).unwrap();
+    assert_eq!(standing(), Standing::OtherClients);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(standing(), Standing::Gone);
+    symlink("elsewhere.conf", &path).unwrap();
+    assert_eq!(standing(), Standing::Foreign);
+}
+
+#[test]
 fn the_file_of_another_client_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("resolv.conf");
