@@ -11,7 +11,7 @@ use adit_program::causes::with_causes;
 use adit_program::guarded_file::Guard;
 use ipnet::IpNet;
 
-use crate::dns::SystemBus;
+use crate::dns::{Reach, SystemBus};
 use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord};
 use crate::guard::{History, HostWatch};
@@ -114,6 +114,7 @@ pub struct HostChanges {
     pub(crate) forwards_ipv4: bool,
     pub(crate) foreign_chains: ForeignChains,
     resolver: ResolverGuard,
+    reach: Reach,
 }
 
 impl HostChanges {
@@ -133,6 +134,11 @@ impl HostChanges {
         let (journal, netlink) = (Journal::open(journal, &options.guard, options.without_disk)?, Netlink::open()?);
         let undone = journal.live().len();
         let recovery = Recovery { undone };
+        // Whose the host's own file is has to be found out; another one is the caller's, who names it.
+        let reach = match options.resolv_conf == Path::new(RESOLV_CONF) {
+            true => Reach::of(&options.resolv_conf),
+            false => Reach::Path,
+        };
         let mut changes = Self {
             journal,
             netlink,
@@ -147,6 +153,7 @@ impl HostChanges {
             forwards_ipv4: false,
             foreign_chains: ForeignChains::default(),
             resolver: ResolverGuard::default(),
+            reach,
         };
         changes.undo_what_can_be().await?;
         Ok(changes)

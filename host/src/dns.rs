@@ -1,10 +1,12 @@
 //! The host's resolver: systemd-resolved over D-Bus if it runs, else `resolv.conf`.
 
 mod file;
+mod reach;
 mod resolved;
 mod watch;
 
 pub(super) use file::{SavedFile, Standing};
+pub(super) use reach::Reach;
 pub(super) use resolved::{Resolved, is_behind};
 pub(super) use watch::{follow_file, follow_resolved};
 

@@ -4,7 +4,7 @@
 //! resolver's file is written where it does not lead to systemd-resolved. Each part can be looked at and mended at any
 //! time, as other programs come, go, and change what they think is theirs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use adit_program::causes::with_causes;
@@ -12,7 +12,7 @@ use adit_program::task::{self, Task};
 use adit_proto::dns::DnsSettings;
 
 use super::HostChanges;
-use crate::dns::{self, Resolved, SavedFile, Standing};
+use crate::dns::{self, Reach, Resolved, SavedFile, Standing};
 use crate::error::HostError;
 use crate::guard::Signal;
 use crate::journal::{Change, RecordedLink};
@@ -165,7 +165,12 @@ impl HostChanges {
     fn watch_resolver(&self) -> Vec<Task> {
         let signal: Signal = self.watch.signal();
         let bus = task::spawn(dns::follow_resolved(self.options.bus.clone(), signal.clone()));
-        vec![bus, task::spawn(dns::follow_file(self.options.resolv_conf.clone(), signal))]
+        match self.reach {
+            Reach::Foreign(_) => vec![bus],
+            Reach::Path | Reach::Target(_) => {
+                vec![bus, task::spawn(dns::follow_file(self.options.resolv_conf.clone(), signal))]
+            }
+        }
     }
 
     async fn look_at_link(&self, wanted: &Wanted, resolved: &Resolved) -> Result<PartFound, HostError> {
@@ -179,6 +184,9 @@ impl HostChanges {
         let path = &self.options.resolv_conf;
         if has_resolved && dns::is_behind(path) {
             return Ok(PartFound::Right);
+        }
+        if let Reach::Foreign(namespace) = &self.reach {
+            return Ok(PartFound::Lost(foreign(path, namespace.as_deref())));
         }
         let Some(saved) = self.saved_file() else {
             return Ok(PartFound::Wrong("was changed"));
@@ -231,8 +239,14 @@ impl HostChanges {
     /// Where the file can be written: at its path, or, in a directory that is read-only, where the link there leads.
     fn places(&self) -> Vec<PathBuf> {
         let path = &self.options.resolv_conf;
-        let target = path.canonicalize().ok().filter(|target| target != path && path.is_symlink());
-        [Some(path.clone()), target].into_iter().flatten().collect()
+        match &self.reach {
+            Reach::Path => {
+                let target = path.canonicalize().ok().filter(|target| target != path && path.is_symlink());
+                [Some(path.clone()), target].into_iter().flatten().collect()
+            }
+            Reach::Target(target) => vec![target.clone()],
+            Reach::Foreign(_) => Vec::new(),
+        }
     }
 
     /// What the file was that we replaced.
@@ -254,6 +268,19 @@ impl HostChanges {
     fn entries(&self, pick: impl Fn(&Change) -> bool) -> Vec<u64> {
         self.journal.live().iter().filter(|entry| pick(&entry.change)).map(|entry| entry.id).collect()
     }
+}
+
+/// Why a file of the host stays as it is, and how a namespace gets its own.
+fn foreign(path: &Path, namespace: Option<&str>) -> String {
+    let path = path.display();
+    let cure = match namespace {
+        Some(name) => format!("`mkdir -p /etc/netns/{name} && cp {path} /etc/netns/{name}/` gives this one its own"),
+        None => format!("give this one its own by a mount over {path}"),
+    };
+    format!(
+        "{path} belongs to another network namespace, which shares its files with this one, and stays as it is; {cure}, \
+         then connect again"
+    )
 }
 
 #[cfg(test)]
