@@ -19,7 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::answers::AnswerRules;
-use crate::dns::SavedFile;
+use crate::dns::{LinkServers, SavedFile};
 use crate::error::HostError;
 use crate::firewall::TableRecord;
 use crate::netlink::{LinkSettings, Route, Rule};
@@ -66,6 +66,11 @@ pub(super) enum Change {
     GatewayTable(TableRecord),
     ResolverFile(SavedFile),
     ResolverLink(RecordedLink),
+    /// The name servers of a link that is not ours.
+    ResolverServers {
+        link: RecordedLink,
+        was: LinkServers,
+    },
 }
 
 /// A link as it was when a change to it began: another link may bear its name later, but not its index.
@@ -79,7 +84,10 @@ impl Change {
     /// The link that the change is about; it takes the change along when it is deleted.
     pub(super) fn link(&self) -> Option<&RecordedLink> {
         match self {
-            Self::Address { link, .. } | Self::Link { link, .. } | Self::ResolverLink(link) => Some(link),
+            Self::Address { link, .. }
+            | Self::Link { link, .. }
+            | Self::ResolverLink(link)
+            | Self::ResolverServers { link, .. } => Some(link),
             Self::Route { link, .. } => link.as_ref(),
             Self::Sysctl { .. }
             | Self::Rule(_)
@@ -102,7 +110,8 @@ impl Change {
             | Self::Answers(_)
             | Self::Firewall
             | Self::GatewayTable(_)
-            | Self::ResolverLink(_) => false,
+            | Self::ResolverLink(_)
+            | Self::ResolverServers { .. } => false,
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct DnsSettings {
     pub search: Vec<String>,
     /// Which names the servers answer for.
     pub scope: DnsScope,
+    /// Whether no name may be asked anywhere else, whatever servers other links have: so it is in a full tunnel.
+    pub exclusive: bool,
 }
 
 impl DnsSettings {

@@ -212,7 +212,7 @@ fn dns(
     let search = settings.dns_domains.clone();
     let all = full_tunnel || search.is_empty();
     let scope = if all { DnsScope::All } else { DnsScope::Domains(search.clone()) };
-    Ok(Some(DnsSettings { servers, search, scope }))
+    Ok(Some(DnsSettings { servers, search, scope, exclusive: full_tunnel }))
 }
 
 #[cfg(test)]

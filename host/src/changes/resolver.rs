@@ -1,6 +1,7 @@
 //! The host's resolver: what the tunnel wants of it, and how it gets there.
 //!
-//! Two parts hold together. Systemd-resolved, where it runs, gets the tunnel's servers for the tunnel's link. And the
+//! Three parts hold together. Systemd-resolved, where it runs, gets the tunnel's servers for the tunnel's link. In a
+//! full tunnel it loses those of other links, which it would ask through these links whatever the routes say. And the
 //! resolver's file is written where it does not lead to systemd-resolved. Each part can be looked at and mended at any
 //! time, as other programs come, go, and change what they think is theirs.
 
@@ -12,7 +13,7 @@ use adit_program::task::{self, Task};
 use adit_proto::dns::DnsSettings;
 
 use super::HostChanges;
-use crate::dns::{self, Reach, Resolved, SavedFile, Standing};
+use crate::dns::{self, LinkServers, Reach, Resolved, SavedFile, Standing};
 use crate::error::HostError;
 use crate::guard::Signal;
 use crate::journal::{Change, RecordedLink};
@@ -35,6 +36,8 @@ pub(crate) struct Wanted {
 pub(crate) enum ResolverPart {
     /// The settings of the tunnel's link in systemd-resolved.
     Link,
+    /// The servers of other links in systemd-resolved.
+    OtherLinks,
     /// The resolver's file.
     File,
 }
@@ -56,12 +59,13 @@ pub(crate) enum PartFound {
 
 impl ResolverPart {
     /// In the order in which they are set.
-    pub(crate) const ALL: [Self; 2] = [Self::Link, Self::File];
+    pub(crate) const ALL: [Self; 3] = [Self::Link, Self::OtherLinks, Self::File];
 
     /// As reports call it.
     pub(crate) fn guard(self) -> &'static str {
         match self {
             Self::Link => "resolver of the tunnel",
+            Self::OtherLinks => "resolvers of other links",
             Self::File => "resolver file",
         }
     }
@@ -98,7 +102,10 @@ impl HostChanges {
     /// A refusal of systemd-resolved or of the file system.
     pub async fn clear_dns(&mut self) -> Result<(), HostError> {
         self.resolver = ResolverGuard::default();
-        self.undo_where(|change| matches!(change, Change::ResolverFile(_) | Change::ResolverLink(_))).await
+        self.undo_where(|change| {
+            matches!(change, Change::ResolverFile(_) | Change::ResolverLink(_) | Change::ResolverServers { .. })
+        })
+        .await
     }
 
     /// What is wanted of the resolver now.
@@ -115,7 +122,8 @@ impl HostChanges {
     ) -> PartFound {
         let found = match (part, resolved) {
             (ResolverPart::Link, Some(resolved)) => self.look_at_link(wanted, resolved).await,
-            (ResolverPart::Link, None) => Ok(PartFound::Right),
+            (ResolverPart::OtherLinks, Some(resolved)) => self.look_at_other_links(wanted, resolved).await,
+            (ResolverPart::Link | ResolverPart::OtherLinks, None) => Ok(PartFound::Right),
             (ResolverPart::File, resolved) => self.look_at_file(wanted, resolved.is_some()),
         };
         found.unwrap_or_else(PartFound::Unknown)
@@ -133,7 +141,8 @@ impl HostChanges {
                 self.record_once(Change::ResolverLink(wanted.link.clone()))?;
                 resolved.set(wanted.link.index, &wanted.settings).await
             }
-            (ResolverPart::Link, None) => Ok(()),
+            (ResolverPart::OtherLinks, Some(resolved)) => self.take_other_links(wanted, resolved).await,
+            (ResolverPart::Link | ResolverPart::OtherLinks, None) => Ok(()),
             (ResolverPart::File, resolved) => self.mend_file(wanted, resolved.is_some()).await,
         }
     }
@@ -178,6 +187,51 @@ impl HostChanges {
             true => PartFound::Right,
             false => PartFound::Wrong("was changed in systemd-resolved"),
         })
+    }
+
+    async fn look_at_other_links(&self, wanted: &Wanted, resolved: &Resolved) -> Result<PartFound, HostError> {
+        Ok(if wanted.settings.exclusive && !self.other_links(wanted, resolved).await?.is_empty() {
+            PartFound::Wrong("were set")
+        } else if !wanted.settings.exclusive && self.journal.live().iter().any(|entry| is_of_other_link(&entry.change))
+        {
+            PartFound::Outdated
+        } else {
+            PartFound::Right
+        })
+    }
+
+    /// The links that have servers beside the tunnel's. Those of other tunnels were set up by this host's owner, and
+    /// lead to no local network.
+    async fn other_links(
+        &self,
+        wanted: &Wanted,
+        resolved: &Resolved,
+    ) -> Result<Vec<(RecordedLink, LinkServers)>, HostError> {
+        let mut others = Vec::new();
+        for servers in resolved.servers().await? {
+            let index = servers.index;
+            if index != wanted.link.index
+                && let Some((name, false)) = self.netlink.name_and_whether_tunnel(index).await?
+            {
+                others.push((RecordedLink { name, index }, servers));
+            }
+        }
+        Ok(others)
+    }
+
+    async fn take_other_links(&mut self, wanted: &Wanted, resolved: &Resolved) -> Result<(), HostError> {
+        if !wanted.settings.exclusive {
+            return self.undo_where(is_of_other_link).await;
+        }
+        for (link, was) in self.other_links(wanted, resolved).await? {
+            // What came in between is what the link gets back.
+            let older =
+                self.entries(|change| matches!(change, Change::ResolverServers { link: of, .. } if *of == link));
+            self.journal.record(Change::ResolverServers { link: link.clone(), was })?;
+            self.journal.settle_all(&older)?;
+            resolved.take_servers(link.index).await?;
+        }
+        Ok(())
     }
 
     fn look_at_file(&self, wanted: &Wanted, has_resolved: bool) -> Result<PartFound, HostError> {
@@ -268,6 +322,10 @@ impl HostChanges {
     fn entries(&self, pick: impl Fn(&Change) -> bool) -> Vec<u64> {
         self.journal.live().iter().filter(|entry| pick(&entry.change)).map(|entry| entry.id).collect()
     }
+}
+
+fn is_of_other_link(change: &Change) -> bool {
+    matches!(change, Change::ResolverServers { .. })
 }
 
 /// Why a file of the host stays as it is, and how a namespace gets its own.

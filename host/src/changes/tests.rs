@@ -84,7 +84,7 @@ fn unreachable_route(prefix: &str) -> Route {
 
 fn dns() -> DnsSettings {
     let servers = vec!["10.64.3.1".parse().unwrap()];
-    DnsSettings { servers, search: Vec::new(), scope: DnsScope::All }
+    DnsSettings { servers, search: Vec::new(), scope: DnsScope::All, exclusive: false }
 }
 
 async fn change_everything(changes: &mut HostChanges) {

@@ -65,6 +65,10 @@ impl HostChanges {
                 Some(resolved) => resolved.revert(link.index).await,
                 None => Ok(()),
             },
+            Change::ResolverServers { was, .. } => match Resolved::find(&self.options.bus).await {
+                Some(resolved) => resolved.give_back(was).await,
+                None => Ok(()),
+            },
         }
     }
 }

@@ -1,5 +1,7 @@
 //! systemd-resolved, over D-Bus (`org.freedesktop.resolve1.Manager`).
 
+mod servers;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,6 +15,8 @@ use zbus::{Connection, DynamicType, OwnedObjectPath, Type, as_variant, conn};
 
 use super::SystemBus;
 use crate::error::HostError;
+
+pub(crate) use servers::LinkServers;
 
 pub(super) const SERVICE: &str = "org.freedesktop.resolve1";
 pub(super) const OBJECT: &str = "/org/freedesktop/resolve1";
@@ -232,7 +236,7 @@ mod tests {
     #[test]
     fn all_names_are_routed_by_the_root_domain() {
         let search = vec!["corp.example".into()];
-        let settings = DnsSettings { servers: Vec::new(), search, scope: DnsScope::All };
+        let settings = DnsSettings { servers: Vec::new(), search, scope: DnsScope::All, exclusive: true };
         assert_eq!(domains(&settings), [("corp.example".into(), false), (".".into(), true)]);
     }
 
@@ -240,7 +244,7 @@ mod tests {
     fn domains_are_told_as_resolved_tells_them() {
         let search = vec!["corp.example.".into(), "Corp.Example".into()];
         let scope = DnsScope::Domains(vec![".".into(), "corp.example".into()]);
-        let settings = DnsSettings { servers: Vec::new(), search, scope };
+        let settings = DnsSettings { servers: Vec::new(), search, scope, exclusive: false };
         assert_eq!(domains(&settings), [("corp.example".into(), false), (".".into(), true)]);
         assert!(are_same(&domains(&settings), &[("CORP.example".into(), false), (".".into(), true)]));
         assert!(!are_same(&domains(&settings), &[("corp.example".into(), false)]));
@@ -250,7 +254,7 @@ mod tests {
     fn searched_domains_need_no_route_of_their_own() {
         let scope = DnsScope::Domains(vec!["corp.example".into(), "lab.example".into(), "bad name".into()]);
         let search = vec!["corp.example".into()];
-        let settings = DnsSettings { servers: Vec::new(), search, scope };
+        let settings = DnsSettings { servers: Vec::new(), search, scope, exclusive: false };
         assert_eq!(domains(&settings), [("corp.example".into(), false), ("lab.example".into(), true)]);
     }
 

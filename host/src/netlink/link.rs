@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use rtnetlink::LinkUnspec;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use super::{LinkSettings, Netlink, refused};
 use crate::error::HostError;
@@ -18,15 +18,27 @@ pub(crate) struct ListedLink {
 impl Netlink {
     /// Finds a link by its index; `None` if it was deleted.
     pub(crate) async fn link_at(&self, index: u32) -> Result<Option<ListedLink>, HostError> {
+        let link = self.message_at(index).await?;
+        Ok(link.and_then(|link| name_of(&link).map(|name| ListedLink { name, settings: settings_of(&link) })))
+    }
+
+    async fn message_at(&self, index: u32) -> Result<Option<LinkMessage>, HostError> {
         let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
         match links.next().await {
-            Some(Ok(link)) => Ok(name_of(&link).map(|name| ListedLink { name, settings: settings_of(&link) })),
+            Some(Ok(link)) => Ok(Some(link)),
             Some(Err(error)) => {
                 let error = refused(format!("look up link {index}"), error);
                 if error.errno() == Some(libc::ENODEV) { Ok(None) } else { Err(error) }
             }
             None => Ok(None),
         }
+    }
+
+    /// The name of a link, and whether it is the device of a tunnel in user space or of WireGuard; `None` if it was
+    /// deleted.
+    pub(crate) async fn name_and_whether_tunnel(&self, index: u32) -> Result<Option<(String, bool)>, HostError> {
+        let link = self.message_at(index).await?;
+        Ok(link.and_then(|link| name_of(&link).map(|name| (name, is_tunnel(&link)))))
     }
 
     /// Changes the settings of a link, whatever its name is by now.
@@ -72,4 +84,11 @@ fn name_of(link: &LinkMessage) -> Option<String> {
         if let LinkAttribute::IfName(name) = attribute { Some(name.clone()) } else { None }
     };
     link.attributes.iter().find_map(name)
+}
+
+fn is_tunnel(link: &LinkMessage) -> bool {
+    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Tun | InfoKind::Wireguard));
+    link.attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(kind)))
 }

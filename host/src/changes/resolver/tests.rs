@@ -39,7 +39,7 @@ impl Host {
 
     async fn set_dns(&mut self) {
         let servers = vec!["10.64.3.1".parse().unwrap()];
-        let settings = DnsSettings { servers, search: Vec::new(), scope: DnsScope::All };
+        let settings = DnsSettings { servers, search: Vec::new(), scope: DnsScope::All, exclusive: true };
         self.changes.set_dns("lo", &settings).await.unwrap();
     }
 
@@ -135,7 +135,7 @@ async fn the_file_of_a_later_client_is_left_to_it() {
     let later_journal = host.directory.path().join("later-journal");
     let mut later = HostChanges::open_with(&later_journal, options(host.directory.path())).await.unwrap();
     let servers = vec!["10.65.0.1".parse().unwrap()];
-    let settings = DnsSettings { servers, search: Vec::new(), scope: DnsScope::All };
+    let settings = DnsSettings { servers, search: Vec::new(), scope: DnsScope::All, exclusive: false };
     later.set_dns("lo", &settings).await.unwrap();
     let [report] = host.changes.hold().await.try_into().unwrap();
     assert_eq!(report.state, GuardState::Broken);

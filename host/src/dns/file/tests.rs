@@ -14,6 +14,7 @@ fn settings() -> DnsSettings {
         servers: ["10.64.3.1", "fd12::1", "10.64.3.2", "10.64.3.3"].map(|server| server.parse().unwrap()).to_vec(),
         search: vec!["corp.example".into(), "x\nnameserver 198.51.100.1".into()],
         scope: DnsScope::All,
+        exclusive: true,
     }
 }
 
