@@ -28,5 +28,6 @@ mod lifecycle;
 mod onboarding;
 mod poor_hosts;
 mod recovery;
+mod resolver;
 mod spoofing;
 mod traffic;

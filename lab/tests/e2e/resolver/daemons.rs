@@ -1,0 +1,237 @@
+//! Strangers that have to do with names: systemd-resolved and NetworkManager with a bus of their own, and dnsmasq as
+//! somebody's name server.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use adit_lab::{Host, Process};
+use adit_testing::{PATIENCE, eventually, skip};
+
+/// Where programs are that are unpacked rather than installed, because they would take over the machine that has them.
+const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ci/strangers");
+pub(super) const RESOLVED: &str = "systemd-resolved";
+pub(super) const NETWORK_MANAGER: &str = "NetworkManager";
+/// The user of systemd-resolved, where the machine has none, and its number.
+const USER: &str = "systemd-resolve";
+const NUMBER: u32 = 64_998;
+
+/// Shell command that makes `/proc` that of the host's own processes.
+const OWN_PROC: &str = "mount -t proc proc /proc";
+
+/// Anyone on the bus may own and call anything.
+const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>session</type><listen>unix:path=@SOCKET@</listen><auth>EXTERNAL</auth><policy context="default">
+<allow user="*"/><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
+</busconfig>"#;
+
+/// A command that sees the processes of its own host in `/proc`, as programs on a real one do.
+pub(super) fn with_own_proc(command: &Command) -> Command {
+    with_own_mounts(OWN_PROC, command)
+}
+
+/// A command with mounts of its own, which a shell makes.
+fn with_own_mounts(mounts: &str, command: &Command) -> Command {
+    let mut wrapped = Command::new("unshare");
+    wrapped.args(["--mount", "sh", "-c", &format!(r#"{mounts} && exec "$@""#), "sh"]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    wrapped
+}
+
+/// Runs a command in a host to its end and returns what it printed.
+pub(super) fn run(host: &Host, command: &[&str]) -> String {
+    let mut process = Command::new(command[0]);
+    process.args(&command[1..]);
+    host.output(process, PATIENCE).unwrap().success().unwrap()
+}
+
+/// A bus, on which services come and go.
+pub(super) struct Bus {
+    host: Host,
+    socket: PathBuf,
+    _daemon: Process,
+}
+
+impl Bus {
+    /// Starts a bus in a host for these services; where a program is missing, says that the test is skipped.
+    pub(super) fn start_for(host: &Host, services: &[&str]) -> Option<Self> {
+        if !is_installed("dbus-daemon") || services.iter().any(|service| find(service).is_none()) {
+            skip(format!("needs dbus-daemon and {services:?}; `.ci/run tools` gets these without installing them"));
+            return None;
+        }
+        let (socket, configuration) = (host.folder().join("bus"), host.folder().join("bus.conf"));
+        fs::write(&configuration, BUS.replace("@SOCKET@", &socket.to_string_lossy())).unwrap();
+        let mut command = Command::new("dbus-daemon");
+        command.args(["--nofork", "--nopidfile", "--config-file"]).arg(&configuration);
+        let daemon = host.spawn(command).unwrap();
+        eventually("the bus is there", || socket.exists().then_some(()));
+        run(host, &["chmod", "777", &socket.to_string_lossy()]);
+        host.run(make_user);
+        Some(Self { host: host.clone(), socket, _daemon: daemon })
+    }
+
+    /// The variable by which programs find the bus.
+    pub(super) fn environment(&self) -> (&'static str, String) {
+        ("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.socket.display()))
+    }
+
+    /// Starts systemd-resolved, which remembers nothing of an earlier run, with the lines of `[Resolve]` in its
+    /// configuration.
+    pub(super) fn start_resolved(&self, settings: &str) -> Process {
+        let settings = format!("[Resolve]\n{settings}\n");
+        self.host.run(move || {
+            // The real folder is the machine's.
+            if Path::new("/etc/systemd").is_symlink() {
+                fs::remove_file("/etc/systemd").unwrap();
+            }
+            fs::create_dir_all("/etc/systemd").unwrap();
+            fs::write("/etc/systemd/resolved.conf", settings).unwrap();
+        });
+        let prepare = format!(
+            "rm -rf /run/systemd/resolve && mkdir -p /run/systemd/resolve && chown {NUMBER}:{NUMBER} \
+             /run/systemd/resolve && exec {}",
+            program(RESOLVED).get_program().to_string_lossy()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &prepare]).envs([self.environment()]);
+        let process = self.host.spawn(command).unwrap();
+        eventually("systemd-resolved answers", || (self.resolvectl(&["status"]).0 == 0).then_some(()));
+        process
+    }
+
+    /// Runs `resolvectl`; its exit code and what it printed.
+    pub(super) fn resolvectl(&self, arguments: &[&str]) -> (i32, String) {
+        let mut command = program("resolvectl");
+        command.args(arguments).envs([self.environment()]);
+        let output = self.host.output(command, PATIENCE).unwrap();
+        (output.code, output.stdout + &output.stderr)
+    }
+
+    /// Has systemd-resolved look a name or address up.
+    pub(super) fn query(&self, name: &str) -> (i32, String) {
+        self.resolvectl(&["query", "--legend=no", "--cache=no", name])
+    }
+}
+
+/// A NetworkManager that manages one link, made for it, and writes the resolver's file.
+pub(super) struct NetworkManager<'a> {
+    bus: &'a Bus,
+    _daemon: Process,
+}
+
+impl<'a> NetworkManager<'a> {
+    /// Starts it and has it set its link up, with a name server.
+    pub(super) fn start(bus: &'a Bus, server: &str) -> Self {
+        const CONFIGURATION: &str = "[main]\nplugins=keyfile\nauth-polkit=false\ndns=default\nrc-manager=file\n\
+            no-auto-default=*\nsystemd-resolved=false\n[keyfile]\npath=/run/nm/connections\n\
+            unmanaged-devices=*,except:interface-name:up0\n";
+        // A /sys that is read-only says that there is no udev to wait for.
+        const MOUNTS: &str = "mount -o remount,bind,ro /sys && mount -t tmpfs tmpfs /var/lib && \
+            mkdir -p /var/lib/NetworkManager /run/nm/none";
+        bus.host.run(|| {
+            fs::create_dir_all("/run/nm").unwrap();
+            fs::write("/run/nm/NetworkManager.conf", CONFIGURATION).unwrap();
+        });
+        run(&bus.host, &["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1"]);
+        run(&bus.host, &["ip", "link", "set", "up1", "up"]);
+        let mut command = program(NETWORK_MANAGER);
+        command.args(["--debug", "--log-level=INFO", "--config=/run/nm/NetworkManager.conf"]);
+        command.args([
+            "--config-dir=/run/nm/none",
+            "--system-config-dir=/run/nm/none",
+            "--intern-config=/run/nm/intern",
+        ]);
+        command.args(["--state-file=/run/nm/state", "--pid-file=/run/nm/pid"]).envs([bus.environment()]);
+        let daemon = bus.host.spawn(with_own_mounts(&format!("{OWN_PROC} && {MOUNTS}"), &command)).unwrap();
+        let manager = Self { bus, _daemon: daemon };
+        eventually("NetworkManager runs", || {
+            manager.nmcli(&["-t", "-f", "RUNNING", "general"]).is_some_and(|text| text == "running\n").then_some(())
+        });
+        let link = ["type", "ethernet", "con-name", "uplink", "ifname", "up0", "ipv6.method", "disabled"];
+        let addresses = ["ipv4.method", "manual", "ipv4.addresses", "198.18.0.2/24", "ipv4.dns", server];
+        manager.nmcli(&[&["connection", "add"][..], &link, &addresses].concat()).unwrap();
+        manager.nmcli(&["-w", "10", "connection", "up", "uplink"]).unwrap();
+        manager
+    }
+
+    /// Gives its link another name server.
+    pub(super) fn set_server(&self, server: &str) {
+        self.nmcli(&["connection", "modify", "uplink", "ipv4.dns", server]).unwrap();
+        self.nmcli(&["-w", "10", "device", "reapply", "up0"]).unwrap();
+    }
+
+    fn nmcli(&self, arguments: &[&str]) -> Option<String> {
+        let mut command = program("nmcli");
+        command.args(arguments).envs([self.bus.environment()]);
+        self.bus.host.output(command, PATIENCE).unwrap().success().ok()
+    }
+}
+
+/// Gives systemd-resolved the user that it becomes.
+fn make_user() {
+    for (file, line) in [
+        ("/etc/passwd", format!("{USER}:x:{NUMBER}:{NUMBER}::/:/bin/false\n")),
+        ("/etc/group", format!("{USER}:x:{NUMBER}:\n")),
+    ] {
+        let text = fs::read_to_string(file).unwrap();
+        let others = text.lines().filter(|line| !line.starts_with(USER)).map(|line| format!("{line}\n"));
+        let text = others.collect::<String>() + &line;
+        fs::remove_file(file).unwrap();
+        fs::write(file, text).unwrap();
+    }
+}
+
+/// A dnsmasq that gives every name one address.
+pub(super) struct NameServer(Process);
+
+impl NameServer {
+    /// Starts it at an address of a host; without the program, says that the test is skipped.
+    pub(super) fn start(host: &Host, address: Ipv4Addr, answer: &str) -> Option<Self> {
+        if !is_installed("dnsmasq") {
+            skip("needs the program dnsmasq");
+            return None;
+        }
+        let mut command = Command::new("dnsmasq");
+        command.args(["--keep-in-foreground", "--no-hosts", "--no-resolv", "--conf-file=/dev/null", "--user=root"]);
+        command.args(["--bind-interfaces", "--log-queries", "--log-facility=-"]);
+        command.arg(format!("--pid-file={}", host.folder().join("dnsmasq.pid").display()));
+        command.arg(format!("--listen-address={address}")).arg(format!("--address=/#/{answer}"));
+        let process = host.spawn(command).unwrap();
+        process.wait_for_line("started", PATIENCE).unwrap();
+        Some(Self(process))
+    }
+
+    /// Whether it was asked about a name.
+    pub(super) fn was_asked(&self, name: &str) -> bool {
+        self.0.stderr().lines().any(|line| line.contains("query[") && line.contains(&format!(" {name} ")))
+    }
+}
+
+/// A program of the machine, or one that is unpacked.
+fn find(name: &str) -> Option<PathBuf> {
+    let folders = ["usr/bin", "usr/sbin", "usr/lib/systemd", "lib/systemd"];
+    let roots = [Path::new("/"), Path::new(UNPACKED)];
+    let places = roots.iter().flat_map(|root| folders.iter().map(move |folder| root.join(folder).join(name)));
+    places.into_iter().find(|place| place.exists())
+}
+
+/// A command of [`find`], which finds the libraries that are unpacked with it.
+fn program(name: &str) -> Command {
+    let path = find(name).unwrap();
+    let mut command = Command::new(&path);
+    if path.starts_with(UNPACKED) {
+        let folders = fs::read_dir(Path::new(UNPACKED).join("usr/lib")).unwrap();
+        let libraries = folders
+            .map(|folder| folder.unwrap().path())
+            .find(|folder| folder.to_string_lossy().ends_with("-linux-gnu"));
+        command.envs(libraries.map(|folder| ("LD_LIBRARY_PATH", folder)));
+    }
+    command
+}
+
+fn is_installed(program: &str) -> bool {
+    find(program).is_some()
+}
