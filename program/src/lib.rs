@@ -11,6 +11,7 @@ pub mod configuration;
 pub mod durable_file;
 pub mod exit;
 pub mod file_lock;
+pub mod foreign_text;
 pub mod guarded_file;
 #[cfg(feature = "service")]
 pub mod log;
