@@ -1,5 +1,7 @@
 //! QUIC endpoints for both sides, with the limits of a gateway that faces strangers.
 
+mod initial;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use zeroize::ZeroizeOnDrop;
 
 use crate::udp;
+use initial::DeafToInitials;
 
 /// The only QUIC version we speak: 1 (RFC 9000).
 const VERSIONS: [u32; 1] = [1];
@@ -100,7 +103,7 @@ pub fn client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
 /// `InvalidInput` if `tls` has no TLS 1.3 suite QUIC can use.
 pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig> {
     let crypto = QuicClientConfig::try_from(tls).map_err(no_suite)?;
-    let mut client = ClientConfig::new(Arc::new(crypto));
+    let mut client = ClientConfig::new(Arc::new(DeafToInitials(Arc::new(crypto))));
     let mut transport = transport();
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     client.transport_config(Arc::new(transport));

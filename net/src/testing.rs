@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "these are tests: names say what things are, and docs say what names do not")]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test whose set-up fails has failed")]
 
+pub mod forgery;
 pub mod world;
 
 use std::sync::atomic::{AtomicU16, Ordering};

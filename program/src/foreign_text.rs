@@ -30,10 +30,10 @@ pub fn printable_bytes(bytes: &[u8]) -> String {
 }
 
 fn escaped(character: char) -> impl Iterator<Item = char> {
-    // Quotes do no harm, and stand in many an honest sentence.
-    let is_quote = matches!(character, '\'' | '"');
-    let plain = is_quote.then_some(character);
-    let escape = (!is_quote).then(|| character.escape_debug());
+    // These do no harm: quotes stand in many an honest sentence, and backslashes in what was escaped before.
+    let is_harmless = matches!(character, '\'' | '"' | '\\');
+    let plain = is_harmless.then_some(character);
+    let escape = (!is_harmless).then(|| character.escape_debug());
     plain.into_iter().chain(escape.into_iter().flatten())
 }
 
