@@ -1,10 +1,11 @@
 //! Enrolment: turns an invite into a profile. The device's key is made here and never leaves this host.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_net::tls;
 use adit_program::exit::{Exit, Failure};
+use adit_program::foreign_text::printable;
 use adit_proto::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
 use adit_proto::invite::Invite;
 use adit_proto::mark::Mark;
@@ -14,15 +15,20 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
+use crate::clock;
 use crate::device_key;
 use crate::gateway_addresses;
 use crate::obstacle;
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
-use crate::protocols::authority;
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
+use crate::protocols::{ConnectError, authority};
 
 /// How long the whole exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a gateway is tried again after somebody who is not the gateway has answered.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait before the gateway is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// How long the gateway's name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -66,17 +72,46 @@ async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Res
     };
     let body = Zeroizing::new(serde_json::to_vec(&request).map_err(local)?);
     let tls = tls::pinned_client_config(invite.pin).map_err(local)?;
-    let gateway = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls };
-    connect_ip::post(&gateway, ENROLL_PATH, &body, TIMEOUT)
-        .await
-        .map_err(|error| obstacle::join_failure(&authority(&invite.host, invite.port), &error))
+    let known_past = clock::known_past(std::iter::empty());
+    let gateway = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls, known_past };
+    ask(&gateway, &body).await.map_err(|error| obstacle::join_failure(&authority(&invite.host, invite.port), &error))
+}
+
+/// Asks until the gateway itself answers, or its time is up. A stranger's answer shortens the time, so that whoever
+/// waits learns of it, but does not end it.
+async fn ask(gateway: &Endpoint<'_>, body: &[u8]) -> Result<PostReply, ConnectError> {
+    let mut deadline = Instant::now() + TIMEOUT;
+    let mut worst: Option<ConnectError> = None;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match connect_ip::post(gateway, ENROLL_PATH, body, left).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        let is_first = worst.is_none();
+        // What came after the handshake is the gateway's own word, and the request may have reached it.
+        let is_unproven = error.is_unproven();
+        let error = match worst.take() {
+            Some(earlier) => connect_ip::more_telling(earlier, error),
+            None => error,
+        };
+        if is_first {
+            deadline = deadline.min(Instant::now() + STRANGER_PATIENCE);
+        }
+        if !is_unproven || Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(error);
+        }
+        worst = Some(error);
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
 }
 
 /// The gateway's answer, if it is one of success.
 fn accept(gateway: &str, answer: &PostReply) -> Result<EnrollResponse, Failure> {
     let reason = |otherwise: &str| {
         let refusal = serde_json::from_slice::<Refusal>(&answer.body);
-        refusal.map_or_else(|_| format!("{otherwise} (status {})", answer.status), |refusal| refusal.message)
+        refusal
+            .map_or_else(|_| format!("{otherwise} (status {})", answer.status), |refusal| printable(&refusal.message))
     };
     match answer.status {
         200..=299 => serde_json::from_slice(&answer.body).map_err(|_| strange(gateway, "its answer cannot be read")),
@@ -113,8 +148,8 @@ fn assemble(
         name,
         host: invite.host.clone(),
         port: invite.port,
-        user: response.user,
-        device: response.device,
+        user: printable(&response.user),
+        device: printable(&response.device),
         addresses: vec![remote],
         authority_pem: response.authority,
         identity: Identity::Certificate {

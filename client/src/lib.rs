@@ -5,6 +5,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 mod device_key;
 mod gateway_addresses;
 pub mod host_plan;

@@ -11,7 +11,9 @@ use crate::state::Obstacle;
 pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
     match error {
         ConnectError::IdentityMismatch(_) => Obstacle::IdentityMismatch,
-        ConnectError::Refused(_) => Obstacle::Refused,
+        ConnectError::Clock(_) => Obstacle::Clock,
+        ConnectError::BrokenOff(_) => Obstacle::BrokenOff,
+        ConnectError::Refused(_) | ConnectError::OutOfDate => Obstacle::Refused,
         ConnectError::Unreachable(_) | ConnectError::Closed(_) => Obstacle::NoAnswer,
         ConnectError::Firewall(_) => Obstacle::Firewall,
         ConnectError::Protocol(_) => Obstacle::Protocol,
@@ -39,6 +41,8 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
         Obstacle::Refused => "ask the gateway's administrator for a new invite",
         Obstacle::NoAnswer
         | Obstacle::Firewall
+        | Obstacle::BrokenOff
+        | Obstacle::Clock
         | Obstacle::Protocol
         | Obstacle::Permission
         | Obstacle::Local
@@ -53,6 +57,13 @@ fn next_step(obstacle: Obstacle) -> &'static str {
         Obstacle::Firewall => {
             "find the rule with `nft list ruleset` or `iptables-save` and let the datagrams pass; if it is about the \
              mark, set another `mark` in the profile"
+        }
+        Obstacle::BrokenOff => {
+            "try again; if it stays so, somebody between this host and the gateway breaks connections off, or another \
+             program listens at its UDP port"
+        }
+        Obstacle::Clock => {
+            "compare this host's clock with the time (`timedatectl` shows and sets it), and the gateway's"
         }
         Obstacle::Protocol => "check that an Adit gateway of a matching version listens there",
         Obstacle::Refused => "ask the gateway's administrator for a new invite, then `adit-client join URL --replace`",
@@ -86,6 +97,8 @@ mod tests {
         assert_eq!(exit(&ConnectError::Refused(text())), Exit::AuthRefused);
         assert_eq!(exit(&ConnectError::IdentityMismatch(text())), Exit::IdentityMismatch);
         assert_eq!(exit(&ConnectError::Unreachable(text())), Exit::Unreachable);
+        assert_eq!(exit(&ConnectError::Clock(text())), Exit::Unreachable);
+        assert_eq!(exit(&ConnectError::BrokenOff(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Closed(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Firewall(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Protocol(text())), Exit::Other);
@@ -93,6 +106,22 @@ mod tests {
         assert_eq!(exit(&ConnectError::Source(io::ErrorKind::NotFound.into())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::InvalidInput.into())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::NetworkUnreachable.into())), Exit::Unreachable);
+    }
+
+    #[test]
+    fn nothing_that_is_unproven_ends_a_client() {
+        let text = || "forged".to_owned();
+        let unproven = [
+            ConnectError::IdentityMismatch(text()),
+            ConnectError::Clock(text()),
+            ConnectError::BrokenOff(text()),
+            ConnectError::Unreachable(text()),
+        ];
+        for error in unproven {
+            assert!(error.is_unproven() && !obstacle(&error).is_final(), "{error}");
+        }
+        let refused = ConnectError::Refused(text());
+        assert!(!refused.is_unproven() && obstacle(&refused).is_final());
     }
 
     #[test]

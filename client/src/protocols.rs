@@ -64,14 +64,27 @@ pub struct NetworkSettings {
 }
 
 /// Why a connection could not be made or ended.
+///
+/// Until the gateway has shown its certificate and proven its key, anybody on the way can cause what is told here:
+/// `IdentityMismatch`, `Clock`, `BrokenOff` and `Unreachable` say what this host met, not what the gateway wants. All
+/// else comes from the gateway itself, or from this host.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The certificate is not of this gateway.
+    /// Somebody showed a certificate that is not this gateway's.
     #[error("the gateway's identity does not match: {0}")]
     IdentityMismatch(String),
+    /// The dates in a certificate do not fit a clock.
+    #[error("{0}")]
+    Clock(String),
+    /// The handshake was broken off, by the gateway or by somebody else.
+    #[error("the handshake was broken off before the gateway had proven who it is: {0}")]
+    BrokenOff(String),
     /// The gateway refused the certificate or token.
     #[error("the gateway refused this device: {0}")]
     Refused(String),
+    /// The gateway takes the device's certificate for expired, or for not valid yet.
+    #[error("the gateway refused this device: its certificate is out of date")]
+    OutOfDate,
     /// Nothing answered at any address.
     #[error("no answer from {0}")]
     Unreachable(String),
@@ -90,6 +103,22 @@ pub enum ConnectError {
     /// The gateway ended the session (shutting down, replaced, revoked …).
     #[error("the connection was closed: {0}")]
     Closed(String),
+}
+
+impl ConnectError {
+    /// Whether anybody on the way could have caused this.
+    pub(crate) fn is_unproven(&self) -> bool {
+        match self {
+            Self::IdentityMismatch(_) | Self::Clock(_) | Self::BrokenOff(_) | Self::Unreachable(_) => true,
+            Self::Refused(_)
+            | Self::OutOfDate
+            | Self::Firewall(_)
+            | Self::Protocol(_)
+            | Self::Local(_)
+            | Self::Source(_)
+            | Self::Closed(_) => false,
+        }
+    }
 }
 
 /// What happens on an open connection.

@@ -10,14 +10,14 @@
 //!     Disconnected --> Connecting: handle_start
 //!     Connecting --> Connected: handle_connected
 //!     Connecting --> Connecting: handle_attempt_failed, no answer
-//!     Connecting --> Disconnected: refused, wrong identity, no permission, or no answer in time
+//!     Connecting --> Disconnected: refused, no permission, or no answer in time
 //!     Connected --> Reconnecting: handle_lost
-//!     Connected --> Blocked: handle_lost, refused or wrong identity
+//!     Connected --> Blocked: handle_lost, refused
 //!     Connected --> Disconnected: handle_lost, the device is gone
 //!     Reconnecting --> Disconnected: handle_attempt_failed, the device is gone
 //!     Reconnecting --> Connected: handle_connected
 //!     Reconnecting --> Reconnecting: handle_attempt_failed, no answer
-//!     Reconnecting --> Blocked: handle_attempt_failed, refused or wrong identity
+//!     Reconnecting --> Blocked: handle_attempt_failed, refused
 //!     Blocked --> Connected: handle_connected
 //!     Blocked --> Reconnecting: handle_attempt_failed, no answer
 //!     Connecting --> Disconnected: handle_stop
@@ -26,6 +26,9 @@
 //!     Connected --> Disconnecting: handle_stop
 //!     Disconnecting --> Disconnected: handle_closed, or 2 s
 //! ```
+//!
+//! What a client meets before the gateway has proven who it is, a stranger may have caused: it counts as no answer. A
+//! client that gives up for want of time tells the most telling of it.
 //!
 //! Once connected, the host stays configured until `Disconnected`: while `Reconnecting` and `Blocked` nothing that
 //! belongs in the tunnel leaves the host another way.
@@ -63,7 +66,7 @@ pub enum State {
     Reconnecting,
     /// Saying goodbye.
     Disconnecting,
-    /// The gateway answers but refuses this device, or is not the right one; retried slowly.
+    /// The gateway refuses this device; retried slowly.
     Blocked,
 }
 
@@ -94,11 +97,15 @@ pub enum Obstacle {
     NoAnswer,
     /// This host's own firewall drops what is sent to the gateway.
     Firewall,
+    /// The handshake was broken off, by whomever.
+    BrokenOff,
+    /// The dates in a certificate do not fit a clock.
+    Clock,
     /// The gateway answered nonsense.
     Protocol,
     /// The gateway refused this device.
     Refused,
-    /// The gateway is not the one of the profile.
+    /// Who answers is not the gateway of the profile.
     IdentityMismatch,
     /// A permission or capability is missing on this host.
     Permission,
@@ -110,27 +117,34 @@ pub enum Obstacle {
 
 impl Obstacle {
     /// Whether more attempts of the same kind are pointless for a first connection.
-    fn is_final(self) -> bool {
+    pub(crate) fn is_final(self) -> bool {
         match self {
-            Self::Refused | Self::IdentityMismatch | Self::Permission | Self::Local | Self::DeviceGone => true,
-            Self::NoAnswer | Self::Firewall | Self::Protocol => false,
+            Self::Refused | Self::Permission | Self::Local | Self::DeviceGone => true,
+            Self::NoAnswer
+            | Self::BrokenOff
+            | Self::Clock
+            | Self::Firewall
+            | Self::Protocol
+            | Self::IdentityMismatch => false,
         }
     }
 
-    /// Whether the gateway answers but will not have us, so that a running client stands blocked.
-    fn blocks(self) -> bool {
+    /// How much it tells whoever waits for a connection; silence tells least.
+    pub(crate) fn weight(self) -> u8 {
         match self {
-            Self::Refused | Self::IdentityMismatch => true,
-            Self::NoAnswer | Self::Firewall | Self::Protocol | Self::Permission | Self::Local | Self::DeviceGone => {
-                false
-            }
+            Self::NoAnswer => 0,
+            Self::BrokenOff => 1,
+            Self::IdentityMismatch => 2,
+            Self::Clock => 3,
+            Self::Firewall | Self::Protocol => 4,
+            Self::Refused | Self::Permission | Self::Local | Self::DeviceGone => 5,
         }
     }
 
     /// The exit code of a program that ends for this reason.
     pub fn exit(self) -> Exit {
         match self {
-            Self::NoAnswer | Self::Firewall => Exit::Unreachable,
+            Self::NoAnswer | Self::BrokenOff | Self::Clock | Self::Firewall => Exit::Unreachable,
             Self::Refused => Exit::AuthRefused,
             Self::IdentityMismatch => Exit::IdentityMismatch,
             Self::Permission => Exit::Permission,
@@ -161,7 +175,8 @@ pub struct LifeCycle {
     state: State,
     since: Instant,
     reason: String,
-    last_obstacle: Obstacle,
+    /// What to tell if patience ends.
+    most_telling: (Obstacle, String),
     patience: Option<Duration>,
     give_up: Option<Instant>,
     waiting: Waiting,
@@ -185,7 +200,7 @@ impl LifeCycle {
             state: State::Disconnected,
             since: now,
             reason: String::new(),
-            last_obstacle: Obstacle::NoAnswer,
+            most_telling: (Obstacle::NoAnswer, String::new()),
             patience,
             give_up: None,
             waiting: Waiting::Nothing,
@@ -213,6 +228,7 @@ impl LifeCycle {
     pub fn handle_start(&mut self, now: Instant) {
         if self.state == State::Disconnected {
             self.give_up = self.patience.map(|patience| now + patience);
+            self.most_telling = (Obstacle::NoAnswer, String::new());
             self.back_off = BackOff::new(now);
             self.enter(State::Connecting, now);
             self.attempt(now);
@@ -286,7 +302,9 @@ impl LifeCycle {
     pub fn handle_timeout(&mut self, random: u32, now: Instant) {
         if self.give_up.is_some_and(|at| now >= at) {
             self.abandon();
-            self.finish(Some(self.last_obstacle), now);
+            let (obstacle, reason) = self.most_telling.clone();
+            self.reason = reason;
+            self.finish(Some(obstacle), now);
             return;
         }
         match self.waiting {
@@ -324,15 +342,17 @@ impl LifeCycle {
     }
 
     fn note(&mut self, obstacle: Obstacle, reason: &str) {
-        self.last_obstacle = obstacle;
         reason.clone_into(&mut self.reason);
+        if obstacle.weight() >= self.most_telling.0.weight() {
+            self.most_telling = (obstacle, reason.to_owned());
+        }
     }
 
     /// Goes on after a failure of a client that was connected once. `began` is when the attempt that failed did.
     fn reconsider(&mut self, obstacle: Obstacle, began: Instant, random: u32, now: Instant) {
         if obstacle == Obstacle::DeviceGone {
             self.finish(Some(obstacle), now);
-        } else if obstacle.blocks() {
+        } else if obstacle == Obstacle::Refused {
             self.enter(State::Blocked, now);
             self.waiting = Waiting::Retry { at: now + jitter(BLOCKED_RETRY, random) };
         } else {

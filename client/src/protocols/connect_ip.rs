@@ -24,6 +24,7 @@ use crate::packet_source::Packets;
 use data::DataPath;
 
 pub use dial::Endpoint;
+pub(crate) use dial::more_telling;
 pub use post::{PostReply, post};
 
 /// Events that may wait for their reader; the control task waits when it is full.
@@ -56,6 +57,11 @@ impl Connection {
     }
 
     async fn open_unbounded(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+        let opened = Self::open_tunnel(target, packets, timeout).await;
+        opened.map_err(|error| target.explain_dates(error))
+    }
+
+    async fn open_tunnel(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
         let gateway = target.endpoint()?;
         let dialling = dial::dial(&gateway, timeout);
         let dial::Dialled { endpoint, quic } = obstruction::watch(dialling, &target.addresses, target.mark).await?;

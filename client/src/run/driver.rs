@@ -62,6 +62,8 @@ pub(super) struct Driver<P: Protocol> {
     plan: HostPlan,
     host_failure: Option<Failure>,
     guards: Vec<GuardStatus>,
+    /// What stands in the way of a connection and was told already.
+    told_obstacles: Vec<Obstacle>,
 }
 
 /// What happened to a session.
@@ -98,6 +100,7 @@ impl<P: Protocol> Driver<P> {
             plan: HostPlan::default(),
             host_failure: None,
             guards: Vec::new(),
+            told_obstacles: Vec::new(),
         }
     }
 
@@ -197,6 +200,7 @@ impl<P: Protocol> Driver<P> {
             self.handle_mtu(mtu).await;
         }
         self.life.handle_connected(now());
+        self.told_obstacles.clear();
         self.next_renewal_check = Some(now());
         tracing::info!("connected");
         if let Some(fault) = self.way_out_fault() {
@@ -253,8 +257,31 @@ impl<P: Protocol> Driver<P> {
         let before = self.life.state();
         self.life.handle_attempt_failed(obstacle, reason, random_number(), now());
         if self.life.state() == State::Blocked && before != State::Blocked {
-            tracing::warn!("the gateway answers but refuses this device, or is not the right one; trying on slowly");
+            tracing::warn!("the gateway refuses this device; trying on slowly");
         }
+        self.tell_obstacle(obstacle, reason);
+    }
+
+    /// Says, once until there is a connection, what a client meets instead of the gateway and goes on trying against.
+    fn tell_obstacle(&mut self, obstacle: Obstacle, reason: &str) {
+        if self.told_obstacles.contains(&obstacle) {
+            return;
+        }
+        match obstacle {
+            Obstacle::Clock => tracing::warn!("no connection yet, trying on: {reason}"),
+            Obstacle::IdentityMismatch => {
+                tracing::warn!("no connection yet, trying on: another certificate than the gateway's was shown");
+            }
+            Obstacle::BrokenOff => tracing::warn!("no connection yet, trying on: the handshake was broken off"),
+            Obstacle::NoAnswer
+            | Obstacle::Firewall
+            | Obstacle::Protocol
+            | Obstacle::Refused
+            | Obstacle::Permission
+            | Obstacle::Local
+            | Obstacle::DeviceGone => return,
+        }
+        self.told_obstacles.push(obstacle);
     }
 
     /// Remembers the addresses that worked or might: once the tunnel has taken the resolver, nothing else leads back.

@@ -3,16 +3,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adit_program::foreign_text::printable;
 use adit_proto::enrollment::{RENEW_PATH, Refusal, RenewRequest, RenewResponse};
 use rcgen::KeyPair;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::clock::Validity;
 use crate::device_key;
 use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
 use crate::protocols::ConnectError;
-use crate::protocols::connect_ip::{self, Endpoint};
+use crate::protocols::connect_ip;
 
 /// Longest time between two looks at the certificate.
 const CHECK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -60,26 +59,19 @@ impl RenewalPlan {
 
 /// Decides by the dates in a certificate: renewal is due after two thirds of its life.
 pub(super) fn plan(chain_pem: &str, now: SystemTime) -> RenewalPlan {
-    let Some((begins, ends)) = validity(chain_pem) else { return RenewalPlan::Wait(CHECK_EVERY) };
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let Some(Validity { begins, ends }) = Validity::of(chain_pem) else { return RenewalPlan::Wait(CHECK_EVERY) };
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let [now, begins, ends] = [now, begins, ends].map(seconds);
     let life = ends.saturating_sub(begins);
     let due = begins.saturating_add(life / 3 * 2);
-    if now >= due {
+    // One that is not valid yet was made while a clock was wrong, and may not be accepted everywhere.
+    if now >= due || now < begins {
         // A certificate dated back against wrong clocks can be due when it is new, so what is left counts too.
         let wait = (life / 12).min(ends.saturating_sub(now) / 3);
         RenewalPlan::Renew(Duration::from_secs(wait).clamp(SHORTEST_RETRY, CHECK_EVERY))
     } else {
         RenewalPlan::Wait(Duration::from_secs(due - now).min(CHECK_EVERY))
     }
-}
-
-/// Begin and end of a certificate's life, in seconds since 1970.
-fn validity(chain_pem: &str) -> Option<(u64, u64)> {
-    let certificate = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
-    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
-    let validity = parsed.validity();
-    let seconds = |time: i64| u64::try_from(time).ok();
-    Some((seconds(validity.not_before.timestamp())?, seconds(validity.not_after.timestamp())?))
 }
 
 /// Asks the gateway for a fresh certificate for the same key; returns the certificate, PEM.
@@ -92,12 +84,13 @@ pub(super) async fn renew(
     let key = KeyPair::from_pem(key_pem).map_err(RenewalError::Key)?;
     let csr = device_key::certificate_request(&key).map_err(RenewalError::Key)?;
     let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;
-    let tls = profile.target(Vec::new(), mark).tls()?;
-    let gateway = Endpoint { host: &profile.host, port: profile.port, addresses: &addresses, mark, tls };
+    let target = profile.target(addresses, mark);
+    let gateway = target.endpoint()?;
     let answer = connect_ip::post(&gateway, RENEW_PATH, &body, TIMEOUT).await?;
     if !(200..300).contains(&answer.status) {
         let refusal = serde_json::from_slice::<Refusal>(&answer.body);
-        let reason = refusal.map_or_else(|_| format!("status {}", answer.status), |refusal| refusal.message);
+        let reason =
+            refusal.map_or_else(|_| format!("status {}", answer.status), |refusal| printable(&refusal.message));
         return Err(RenewalError::Refused(reason));
     }
     let response: RenewResponse = serde_json::from_slice(&answer.body).map_err(|_| RenewalError::Answer)?;
@@ -148,6 +141,12 @@ mod tests {
         assert_eq!(plan(&pem, begins + DAY * 60), RenewalPlan::Renew(DAY));
         assert_eq!(plan(&pem, begins + DAY * 1000), RenewalPlan::Renew(SHORTEST_RETRY));
         assert_eq!(plan("no certificate", begins), RenewalPlan::Wait(DAY));
+    }
+
+    #[test]
+    fn certificate_that_is_not_valid_yet_is_renewed_now_and_then() {
+        let (pem, begins) = certificate(90);
+        assert_eq!(plan(&pem, begins - DAY), RenewalPlan::Renew(DAY));
     }
 
     #[test]

@@ -126,8 +126,40 @@ fn first_connection_is_given_up_when_patience_ends() {
 }
 
 #[test]
-fn refusal_mismatch_and_local_errors_are_final_on_the_first_connection() {
-    for obstacle in [Obstacle::Refused, Obstacle::IdentityMismatch, Obstacle::Permission, Obstacle::Local] {
+fn what_a_stranger_can_cause_is_tried_again_for_ever() {
+    for obstacle in [Obstacle::IdentityMismatch, Obstacle::Clock, Obstacle::BrokenOff, Obstacle::NoAnswer] {
+        let now = Instant::now();
+        let mut life = LifeCycle::new(None, now);
+        life.handle_start(now);
+        let mut clock = now;
+        for _ in 0..1000 {
+            life.handle_attempt_failed(obstacle, "forged", LONG, clock);
+            clock = wake(&mut life);
+        }
+        assert!(drain(&mut life).iter().all(|event| *event == attempt()), "{obstacle:?}");
+        assert_eq!((life.state(), life.reason()), (State::Connecting, "forged"));
+        life.handle_connected(clock);
+        assert_eq!(life.state(), State::Connected);
+        life.handle_lost(obstacle, "forged", LONG, clock);
+        assert_eq!(life.state(), State::Reconnecting, "a stranger's word does not slow it down");
+    }
+}
+
+#[test]
+fn most_telling_obstacle_is_told_when_patience_ends() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    life.handle_attempt_failed(Obstacle::IdentityMismatch, "another certificate", 0, now);
+    while life.state() == State::Connecting {
+        wake(&mut life);
+    }
+    assert_eq!(drain(&mut life).last(), Some(&Event::Finished(Some(Obstacle::IdentityMismatch))));
+    assert_eq!(life.reason(), "another certificate", "the silence after it tells less");
+}
+
+#[test]
+fn refusal_and_local_errors_are_final_on_the_first_connection() {
+    for obstacle in [Obstacle::Refused, Obstacle::Permission, Obstacle::Local] {
         let now = Instant::now();
         let mut life = connecting(now);
         life.handle_attempt_failed(obstacle, "why", 0, now);
@@ -161,16 +193,14 @@ fn reconnecting_never_gives_up() {
 
 #[test]
 fn refusal_after_a_connection_blocks_and_is_retried_slowly() {
-    for obstacle in [Obstacle::Refused, Obstacle::IdentityMismatch] {
-        let now = Instant::now();
-        let mut life = reconnecting(now);
-        let at = wake(&mut life);
-        drain(&mut life);
-        life.handle_attempt_failed(obstacle, "device revoked", LONG, at);
-        assert_eq!((life.state(), life.reason()), (State::Blocked, "device revoked"));
-        assert_eq!(wake(&mut life) - at, BLOCKED_RETRY);
-        assert_eq!(drain(&mut life), [attempt()]);
-    }
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    let at = wake(&mut life);
+    drain(&mut life);
+    life.handle_attempt_failed(Obstacle::Refused, "device revoked", LONG, at);
+    assert_eq!((life.state(), life.reason()), (State::Blocked, "device revoked"));
+    assert_eq!(wake(&mut life) - at, BLOCKED_RETRY);
+    assert_eq!(drain(&mut life), [attempt()]);
 }
 
 #[test]

@@ -105,7 +105,11 @@ fn another_gateway_at_the_same_address_is_an_identity_mismatch() {
     let unused = tunnel.gateway.invite("bob", &[]).unwrap();
     replace_gateway(&mut tunnel);
     assert_refused(&tunnel.clients[1].join(&unused).unwrap(), IDENTITY_MISMATCH, &["identity", "next:"]);
-    assert_refused(&tunnel.clients[0].run(&["up"]).unwrap(), IDENTITY_MISMATCH, &["identity", "next:"]);
+    assert_refused(
+        &tunnel.clients[0].run(&["up", "--timeout", "3s"]).unwrap(),
+        IDENTITY_MISMATCH,
+        &["identity", "next:"],
+    );
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn gateway_without_the_expected_name_is_an_identity_mismatch() {
     let text = lines.collect::<Vec<_>>().join("\n");
     assert!(text.contains(&GATEWAY_V6.to_string()), "{text}");
     fs::write(&file, text).unwrap();
-    assert_refused(&tunnel.client().run(&["up"]).unwrap(), IDENTITY_MISMATCH, &["next:"]);
+    assert_refused(&tunnel.client().run(&["up", "--timeout", "3s"]).unwrap(), IDENTITY_MISMATCH, &["next:"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use adit_net::carrier::following::{FollowError, Following, Step};
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
 use adit_net::http::stream::TunnelStream;
+use adit_program::foreign_text::printable;
 use adit_proto::capsule::dns::DnsAssign;
 use adit_proto::connect_ip::client::{Client, ClientConfig, ClientEvent, ResponseError};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
@@ -222,14 +223,14 @@ fn set_dns(settings: &mut NetworkSettings, dns: &DnsAssign) {
 }
 
 fn refusal(error: ResponseError, fields: &[Field]) -> ConnectError {
-    let reason = value(fields, REASON_FIELD);
+    let reason = value(fields, REASON_FIELD).map(printable);
     match error {
         ResponseError::Refused { status: 401 | 403 } => {
-            ConnectError::Refused(reason.unwrap_or("it does not know this certificate or token").to_owned())
+            ConnectError::Refused(reason.unwrap_or_else(|| "it does not know this certificate or token".to_owned()))
         }
         ResponseError::Refused { status } => ConnectError::Closed(format!(
             "HTTP status {status}{}",
-            reason.map(|r| format!(", {r}")).unwrap_or_default()
+            reason.map(|reason| format!(", {reason}")).unwrap_or_default()
         )),
         ResponseError::Malformed(fault) => ConnectError::Protocol(fault.reason().to_owned()),
     }

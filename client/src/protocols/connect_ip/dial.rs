@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use adit_net::quic;
 use adit_net::tls;
+use adit_program::foreign_text::{printable, printable_bytes};
 use adit_proto::http::h3::error::Code;
 use quinn::{ConnectionError, TransportErrorCode};
 use rustls::pki_types::pem::PemObject;
@@ -14,16 +15,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{ConnectError, Credentials, GatewayAccess};
+use crate::clock::{self, Misfit, Validity};
+use crate::obstacle::obstacle;
 
 /// Alerts by which a gateway refuses a client certificate (RFC 8446 section 6.2), from bad_certificate to unknown_ca,
 /// access_denied, decrypt_error (a signature of another authority of the same name) and certificate_required.
-const REFUSED_CERTIFICATE: [u8; 10] = [42, 43, 44, 45, 46, 48, 49, 51, 113, 116];
+const REFUSED_CERTIFICATE: [u8; 10] = [42, 43, 44, CERTIFICATE_EXPIRED, 46, 48, 49, 51, 113, 116];
+
+/// The alert for a certificate that has expired or is not valid yet.
+const CERTIFICATE_EXPIRED: u8 = 45;
 
 /// How long an address is tried alone before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long the other addresses get once one has shown another gateway's identity.
-const LAST_CHANCE: Duration = Duration::from_secs(1);
-
 /// A gateway, and how it is reached and recognised.
 pub struct Endpoint<'a> {
     /// Host name or address; also the name its certificate must bear.
@@ -36,6 +39,8 @@ pub struct Endpoint<'a> {
     pub mark: Option<u32>,
     /// Whom this client trusts, and what it shows.
     pub tls: Arc<rustls::ClientConfig>,
+    /// A time that has passed whatever this host's clock says, if one is known.
+    pub known_past: Option<SystemTime>,
 }
 
 /// An open QUIC connection and the endpoint it lives on.
@@ -46,9 +51,30 @@ pub(super) struct Dialled {
 
 impl GatewayAccess {
     /// The gateway as it is dialled.
-    pub(super) fn endpoint(&self) -> Result<Endpoint<'_>, ConnectError> {
+    pub(crate) fn endpoint(&self) -> Result<Endpoint<'_>, ConnectError> {
         let Self { host, port, addresses, mark, .. } = self;
-        Ok(Endpoint { host, port: *port, addresses, mark: *mark, tls: self.tls()? })
+        let known_past = clock::known_past(self.certificates());
+        Ok(Endpoint { host, port: *port, addresses, mark: *mark, tls: self.tls()?, known_past })
+    }
+
+    /// Says of a certificate that the gateway takes for out of date whether it is, or a clock is wrong.
+    pub(super) fn explain_dates(&self, error: ConnectError) -> ConnectError {
+        let Credentials::Certificate { chain_pem, .. } = &self.credentials else { return error };
+        if !matches!(error, ConnectError::OutOfDate) {
+            return error;
+        }
+        let disagreement =
+            Validity::of(chain_pem).and_then(|validity| clock::disagreement(validity, SystemTime::now()));
+        disagreement.map_or(error, ConnectError::Clock)
+    }
+
+    /// The certificates that this host was given when it joined, PEM.
+    fn certificates(&self) -> impl Iterator<Item = &str> {
+        let own = match &self.credentials {
+            Credentials::Certificate { chain_pem, .. } => Some(chain_pem.as_str()),
+            Credentials::Token(_) => None,
+        };
+        own.into_iter().chain([self.authority_pem.as_str()])
     }
 
     /// The TLS settings for this gateway and these credentials.
@@ -72,57 +98,49 @@ impl GatewayAccess {
 }
 
 /// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before
-/// it, or as soon as that has failed (RFC 8305). All of it takes at most `timeout`.
+/// it, or as soon as that has failed (RFC 8305). All of it takes at most `timeout`. The error is the most telling one.
 pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Dialled, ConnectError> {
-    let &Endpoint { host, addresses, mark, ref tls, .. } = gateway;
+    let &Endpoint { host, addresses, mark, ref tls, known_past, .. } = gateway;
     let config = quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?;
-    let mut deadline = Instant::now() + timeout;
-    let mut last = ConnectError::Unreachable(format!("{host} (no address known)"));
+    let deadline = Instant::now() + timeout;
+    let mut worst = ConnectError::Unreachable(format!("{host} (no address known)"));
     let mut waiting = addresses.iter().copied();
     let mut dialling = JoinSet::new();
     let mut next_start = Instant::now();
     loop {
         let all_started = waiting.len() == 0;
         if all_started && dialling.is_empty() {
-            return Err(last);
+            return Err(worst);
         }
         tokio::select! {
             biased;
-            Some(joined) = dialling.join_next() => match joined {
-                Ok(Ok(dialled)) => return Ok(dialled),
-                Ok(Err(error)) => {
-                    let mismatch = matches!(error, ConnectError::IdentityMismatch(_));
-                    if mismatch {
-                        // An old address may be somebody else's by now: the others still get their chance, but a short
-                        // one.
-                        deadline = deadline.min(Instant::now() + LAST_CHANCE);
-                    }
-                    if mismatch || !matches!(last, ConnectError::IdentityMismatch(_)) {
-                        last = error;
-                    }
-                    next_start = Instant::now();
-                }
-                Err(error) => last = ConnectError::Protocol(error.to_string()),
-            },
+            Some(joined) = dialling.join_next() => {
+                let error = match joined {
+                    Ok(Ok(dialled)) => return Ok(dialled),
+                    Ok(Err(error)) => error,
+                    Err(error) => ConnectError::Protocol(error.to_string()),
+                };
+                worst = more_telling(worst, error);
+                next_start = Instant::now();
+            }
             () = sleep_until(next_start), if !all_started => {
                 next_start = Instant::now() + HEAD_START;
                 if let Some(address) = waiting.next() {
                     let (host, config) = (host.to_owned(), config.clone());
-                    dialling.spawn(async move { dial_one(&host, address, config, mark).await });
+                    dialling.spawn(async move { dial_one(&host, address, config, mark, known_past).await });
                 }
             }
-            () = sleep_until(deadline) => return Err(silent(last, addresses)),
+            () = sleep_until(deadline) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                return Err(more_telling(worst, ConnectError::Unreachable(addresses.join(", "))));
+            }
         }
     }
 }
 
-/// The error when time is up: nobody answered, unless somebody answered wrongly.
-fn silent(last: ConnectError, addresses: &[SocketAddr]) -> ConnectError {
-    if matches!(last, ConnectError::IdentityMismatch(_)) {
-        return last;
-    }
-    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    ConnectError::Unreachable(addresses.join(", "))
+/// Which of two errors tells more; the later one of two that tell as much.
+pub(crate) fn more_telling(earlier: ConnectError, later: ConnectError) -> ConnectError {
+    if obstacle(&later).weight() >= obstacle(&earlier).weight() { later } else { earlier }
 }
 
 async fn dial_one(
@@ -130,6 +148,7 @@ async fn dial_one(
     address: SocketAddr,
     config: quinn::ClientConfig,
     mark: Option<u32>,
+    known_past: Option<SystemTime>,
 ) -> Result<Dialled, ConnectError> {
     let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = quic::bind(SocketAddr::new(any, 0), mark).map_err(ConnectError::Local)?;
@@ -137,25 +156,57 @@ async fn dial_one(
     let connecting = endpoint
         .connect_with(config, address, host)
         .map_err(|error| ConnectError::Unreachable(format!("{address} ({error})")))?;
-    let quic = connecting.await.map_err(|error| explain(&error, address))?;
+    let quic = connecting.await.map_err(|error| explain_unproven(&error, address, known_past))?;
     Ok(Dialled { endpoint, quic })
 }
 
-/// Puts the end of a QUIC connection into the client's words.
+/// Puts the end of a handshake into the client's words. Nothing proves that the gateway had a part in it.
+fn explain_unproven(error: &ConnectionError, address: SocketAddr, known_past: Option<SystemTime>) -> ConnectError {
+    match error {
+        // Our own TLS refused what it was shown.
+        ConnectionError::TransportError(error) => refused_here(&error.reason, known_past)
+            .unwrap_or_else(|| ConnectError::BrokenOff(printable(&error.to_string()))),
+        ConnectionError::ApplicationClosed(close) => ConnectError::BrokenOff(printable_bytes(&close.reason)),
+        ConnectionError::TimedOut => ConnectError::Unreachable(address.to_string()),
+        ConnectionError::ConnectionClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::LocallyClosed
+        | ConnectionError::VersionMismatch
+        | ConnectionError::CidsExhausted => ConnectError::BrokenOff(printable(&error.to_string())),
+    }
+}
+
+/// What our TLS found wrong with a certificate, by the text that is all that comes through QUIC; `None` if it was
+/// something else that it did not like.
+fn refused_here(reason: &str, known_past: Option<SystemTime>) -> Option<ConnectError> {
+    let mismatch = |reason: &str| Some(ConnectError::IdentityMismatch(printable(reason)));
+    let misfit = |misfit| Some(ConnectError::Clock(clock::complaint(misfit, SystemTime::now(), known_past)));
+    let Some(fault) = reason.strip_prefix("invalid peer certificate: ") else {
+        // What the check of a pinned authority says.
+        return mismatch(reason.strip_prefix("unexpected error: ")?);
+    };
+    match fault {
+        "UnknownIssuer" | "BadSignature" => {
+            mismatch("somebody answers with a certificate that is not of the certificate authority in the profile")
+        }
+        fault if fault.starts_with("certificate expired") => misfit(Misfit::TooLate),
+        fault if fault.starts_with("certificate not valid yet") => misfit(Misfit::TooEarly),
+        fault => mismatch(fault),
+    }
+}
+
+/// Puts the end of a QUIC connection into the client's words, once the gateway has proven who it is.
 pub(super) fn explain(error: &ConnectionError, remote: SocketAddr) -> ConnectError {
     match error {
-        // Our own TLS refused what the gateway showed.
-        ConnectionError::TransportError(error) if alert(error.code).is_some() => {
-            ConnectError::IdentityMismatch(mismatch(&error.reason))
-        }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
+            Some(CERTIFICATE_EXPIRED) => ConnectError::OutOfDate,
             Some(alert) if REFUSED_CERTIFICATE.contains(&alert) => {
                 ConnectError::Refused("it does not accept this device's certificate".to_owned())
             }
-            _ => ConnectError::Closed(close.to_string()),
+            _ => ConnectError::Closed(printable(&close.to_string())),
         },
         ConnectionError::ApplicationClosed(close) => {
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            let reason = printable_bytes(&close.reason);
             if u64::from(close.error_code) == Code::REQUEST_REJECTED.value() {
                 ConnectError::Refused(reason)
             } else {
@@ -166,19 +217,8 @@ pub(super) fn explain(error: &ConnectionError, remote: SocketAddr) -> ConnectErr
         ConnectionError::Reset => ConnectError::Closed("the gateway restarted".to_owned()),
         ConnectionError::LocallyClosed => ConnectError::Closed("closed by this client".to_owned()),
         ConnectionError::VersionMismatch | ConnectionError::TransportError(_) | ConnectionError::CidsExhausted => {
-            ConnectError::Protocol(error.to_string())
+            ConnectError::Protocol(printable(&error.to_string()))
         }
-    }
-}
-
-/// What our TLS found wrong with the gateway's certificate, in words for its user.
-fn mismatch(reason: &str) -> String {
-    let reason = reason.strip_prefix("unexpected error: ").unwrap_or(reason);
-    match reason.strip_prefix("invalid peer certificate: ").unwrap_or(reason) {
-        "UnknownIssuer" | "BadSignature" => {
-            "its certificate is not of the certificate authority in the profile".to_owned()
-        }
-        other => other.to_owned(),
     }
 }
 
@@ -196,6 +236,8 @@ fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use adit_net::testing::forgery::{Forger, Forgery};
+
     use super::*;
 
     /// A gateway's endpoint on the loopback, and its authority.
@@ -205,13 +247,24 @@ pub(super) mod tests {
 
     /// A gateway's endpoint on a socket, and its authority.
     pub(crate) fn gateway_on(socket: std::net::UdpSocket) -> (quinn::Endpoint, CertificateDer<'static>) {
+        gateway_valid_in(socket, 2000..4000)
+    }
+
+    /// As [`gateway_on`], with a certificate that is valid in these years.
+    fn gateway_valid_in(
+        socket: std::net::UdpSocket,
+        years: std::ops::Range<i32>,
+    ) -> (quinn::Endpoint, CertificateDer<'static>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
         let authority: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
         let issuer = rcgen::Issuer::new(params, key);
         let leaf_key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec!["gw.example".into()]).unwrap().signed_by(&leaf_key, &issuer);
+        let mut params = rcgen::CertificateParams::new(vec!["gw.example".into()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+        let leaf = params.signed_by(&leaf_key, &issuer);
         let leaf_key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
         let identity = tls::ServerIdentity::new(vec![leaf.unwrap().into(), authority.clone()], leaf_key).unwrap();
         let tls = tls::server_config(Arc::new(identity), &authority).unwrap();
@@ -240,7 +293,7 @@ pub(super) mod tests {
 
     /// The gateway of these tests, at some addresses.
     pub(crate) fn endpoint(addresses: &[SocketAddr], tls: Arc<rustls::ClientConfig>) -> Endpoint<'_> {
-        Endpoint { host: "gw.example", port: 443, addresses, mark: None, tls }
+        Endpoint { host: "gw.example", port: 443, addresses, mark: None, tls, known_past: None }
     }
 
     #[tokio::test]
@@ -266,9 +319,46 @@ pub(super) mod tests {
         for (tls, words) in
             [(profiles, "authority in the profile"), (invites, "does not match the fingerprint in the invite")]
         {
-            let refused = served(&[&stranger], dial(&endpoint(&addresses, tls), TIMEOUT)).await.err();
+            let timeout = Duration::from_secs(2);
+            let refused = served(&[&stranger], dial(&endpoint(&addresses, tls), timeout)).await.err();
             let Some(ConnectError::IdentityMismatch(reason)) = refused else { panic!("{refused:?}") };
             assert!(reason.contains(words) && !reason.contains("error:"), "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn forged_packets_prove_nothing_and_their_text_is_harmless() {
+        let (forger, (_, authority)) = (Arc::new(Forger::default()), gateway());
+        for forgery in Forgery::ALL {
+            let stranger = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let address = [stranger.local_addr().unwrap()];
+            let forger = Arc::clone(&forger);
+            let _answering = adit_program::task::spawn(async move {
+                let mut datagram = [0; 2048];
+                loop {
+                    let (length, client) = stranger.recv_from(&mut datagram).await.unwrap();
+                    if let Some(forged) = forger.answer(&datagram[..length], forgery) {
+                        stranger.send_to(&forged, client).await.unwrap();
+                    }
+                }
+            });
+            let error = dial(&endpoint(&address, tls::client_config(&authority, None).unwrap()), TIMEOUT).await.err();
+            let Some(ConnectError::BrokenOff(reason)) = error else { panic!("{forgery:?}: {error:?}") };
+            assert!(!reason.contains(char::is_control) && !reason.contains('\u{202e}'), "{reason:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn dates_that_do_not_fit_are_told_as_a_matter_of_clocks() {
+        for (years, words) in [(2000..2001, "has expired"), (3000..3001, "this host's clock is wrong")] {
+            let socket = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
+            let (gateway, authority) = gateway_valid_in(socket, years);
+            let addresses = [gateway.local_addr().unwrap()];
+            let mut endpoint = endpoint(&addresses, tls::client_config(&authority, None).unwrap());
+            endpoint.known_past = Some(SystemTime::now() + Duration::from_secs(1_000_000));
+            let error = served(&[&gateway], dial(&endpoint, TIMEOUT)).await.err();
+            let Some(ConnectError::Clock(reason)) = error else { panic!("{error:?}") };
+            assert!(reason.contains(words), "{reason}");
         }
     }
 

@@ -40,7 +40,7 @@ impl Prepared {
             profile: self.profile,
             packets: Packets::Embedder(Arc::new(NoPackets)),
             host: self.host,
-            patience: Some(self.patience),
+            patience: self.patience,
             mark: None,
             store: self.store,
         };
@@ -103,7 +103,7 @@ impl Protocol for ScriptedProtocol {
 /// What a session is started with.
 struct Prepared {
     profile: Profile,
-    patience: Duration,
+    patience: Option<Duration>,
     store: Option<ProfileStore>,
     host: Option<Box<dyn HostHooks>>,
 }
@@ -163,11 +163,12 @@ struct World {
 }
 
 impl World {
-    fn start(patience: Duration) -> Self {
+    fn start(patience: impl Into<Option<Duration>>) -> Self {
         Self::prepare(patience, None).begin()
     }
 
-    fn prepare(patience: Duration, store: Option<ProfileStore>) -> Prepared {
+    fn prepare(patience: impl Into<Option<Duration>>, store: Option<ProfileStore>) -> Prepared {
+        let patience = patience.into();
         let mut profile = profile("home");
         profile.host = "192.0.2.1".to_owned();
         Prepared { profile, patience, store, host: None }
@@ -272,16 +273,18 @@ async fn one_host_of_each_assigned_prefix_is_admitted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusal_and_mismatch_end_the_first_connection_with_their_exit_codes() {
+async fn refusal_ends_the_first_connection_at_once_and_a_mismatch_when_patience_ends() {
     let refused = World::start(PATIENCE);
     refused.refuse(ConnectError::Refused("revoked".to_owned())).await;
     let failure = refused.session.wait().await.unwrap_err();
     assert_eq!(failure.exit, Exit::AuthRefused);
     assert!(failure.reason.contains("revoked") && failure.next.contains("join"));
 
-    let mismatch = World::start(PATIENCE);
+    let (began, mismatch) = (tokio::time::Instant::now(), World::start(PATIENCE));
     mismatch.refuse(ConnectError::IdentityMismatch("other authority".to_owned())).await;
-    assert_eq!(mismatch.session.wait().await.unwrap_err().exit, Exit::IdentityMismatch);
+    let failure = mismatch.session.wait().await.unwrap_err();
+    assert_eq!((failure.exit, began.elapsed().as_secs()), (Exit::IdentityMismatch, PATIENCE.as_secs()));
+    assert!(failure.reason.contains("other authority"), "{failure}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,6 +299,22 @@ async fn silent_gateway_ends_the_first_connection_when_patience_ends() {
 async fn first_connection_is_tried_again_after_no_answer() {
     let world = World::start(PATIENCE);
     world.refuse(ConnectError::Unreachable("192.0.2.1:4443".to_owned())).await;
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_without_patience_connects_after_whatever_strangers_did() {
+    let world = World::start(None);
+    let text = || "forged".to_owned();
+    for error in [
+        ConnectError::BrokenOff(text()),
+        ConnectError::IdentityMismatch(text()),
+        ConnectError::Clock(text()),
+        ConnectError::Unreachable(text()),
+    ] {
+        world.refuse(error).await;
+    }
     let _gateway = world.accept("10.64.3.2/32").await;
     world.reach(State::Connected).await;
 }
