@@ -9,6 +9,7 @@ pub mod http;
 pub mod memory;
 pub mod packet_buffer;
 pub mod quic;
+pub mod resolve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tls;
