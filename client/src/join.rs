@@ -205,7 +205,7 @@ mod tests {
 
     fn invite(authority: &rcgen::Certificate) -> Invite {
         let pin = tls::spki_sha256(authority.der()).unwrap();
-        Invite { host: "vpn.example.org".into(), port: 443, pin, code: [7; 16] }
+        Invite { host: "vpn.example.org".into(), port: 443, others: Vec::new(), pin, code: [7; 16] }
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn token_profile() -> String {
 
 /// An invite to a port of this host on which nothing listens.
 fn invite() -> String {
-    Invite { host: "127.0.0.1".into(), port: 9, pin: [1; 32], code: [2; 16] }.to_string()
+    Invite { host: "127.0.0.1".into(), port: 9, others: Vec::new(), pin: [1; 32], code: [2; 16] }.to_string()
 }
 
 #[test]

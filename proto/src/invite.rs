@@ -24,16 +24,31 @@ const MAX_LABEL_LEN: usize = 63;
 /// What every invite starts with.
 pub const PREFIX: &str = "adit://join/";
 
+/// The most places an invite names: one for each address family, and as many again. A link must fit a QR code.
+pub const MOST_PLACES: usize = 4;
+
+/// Where a gateway is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// A name or address, without brackets.
+    pub host: String,
+    /// The UDP port.
+    pub port: u16,
+}
+
 /// A one-time enrolment link: where the gateway is, how to know it, and the code that admits one device.
 ///
-/// Written `adit://join/HOST:PORT#SECRET`, where `SECRET` is the unpadded base64url of pin and code. An IPv6 host
-/// stands in brackets in the link, without them in `host`. `Debug` does not show the code.
+/// Written `adit://join/HOST:PORT#SECRET`, where `SECRET` is the unpadded base64url of pin and code. Further places of
+/// the gateway follow the first behind commas. An IPv6 host stands in brackets in the link, without them in `host`.
+/// `Debug` does not show the code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invite {
-    /// The gateway's name or address, without brackets.
+    /// The gateway's name or address, without brackets; its certificate bears it.
     pub host: String,
     /// The gateway's UDP port.
     pub port: u16,
+    /// Where else the same gateway is reached, at most [`MOST_PLACES`] with the first.
+    pub others: Vec<Place>,
     /// The SHA-256 of the SPKI of the gateway's certificate authority.
     pub pin: [u8; PIN_LEN],
     /// The single-use enrolment code.
@@ -58,6 +73,9 @@ pub enum InviteError {
     /// The host is neither a name nor an address.
     #[error("the host {0:?} is neither a host name, an IPv4 address, nor an IPv6 address in brackets")]
     Host(String),
+    /// There are more places than an invite may name.
+    #[error("it names {0} places of the gateway, more than {MOST_PLACES}")]
+    Places(usize),
     /// The part after `#` is not unpadded base64url.
     #[error("the part after # holds a character that does not belong there; copy the link again")]
     Encoding,
@@ -74,12 +92,18 @@ pub enum InviteError {
 impl fmt::Display for Invite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secret = BASE64URL_NOPAD.encode(&[&self.pin[..], &self.code[..]].concat());
-        if self.host.contains(':') {
-            write!(f, "{PREFIX}[{}]:{}#{secret}", self.host, self.port)
-        } else {
-            write!(f, "{PREFIX}{}:{}#{secret}", self.host, self.port)
+        f.write_str(PREFIX)?;
+        write_place(f, &self.host, self.port)?;
+        for Place { host, port } in &self.others {
+            f.write_str(",")?;
+            write_place(f, host, *port)?;
         }
+        write!(f, "#{secret}")
     }
+}
+
+fn write_place(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
 }
 
 impl fmt::Debug for Invite {
@@ -87,6 +111,7 @@ impl fmt::Debug for Invite {
         f.debug_struct("Invite")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("others", &self.others)
             .field("pin", &BASE64URL_NOPAD.encode(&self.pin))
             .finish_non_exhaustive()
     }
@@ -99,9 +124,18 @@ impl FromStr for Invite {
     fn from_str(text: &str) -> Result<Self, InviteError> {
         let rest = text.trim().strip_prefix(PREFIX).ok_or(InviteError::Scheme)?;
         let (authority, secret) = rest.split_once('#').unwrap_or((rest, ""));
-        let (host, port) = parse_authority(authority)?;
+        let (first, others) = match authority.split_once(',') {
+            Some((first, others)) => (first, others.split(',').collect()),
+            None => (authority, Vec::new()),
+        };
+        if others.len() >= MOST_PLACES {
+            return Err(InviteError::Places(others.len().saturating_add(1)));
+        }
+        let (host, port) = parse_authority(first)?;
+        let place = |text| parse_authority(text).map(|(host, port)| Place { host, port });
+        let others = others.into_iter().map(place).collect::<Result<_, _>>()?;
         let (pin, code) = parse_secret(secret)?;
-        Ok(Self { host, port, pin, code })
+        Ok(Self { host, port, others, pin, code })
     }
 }
 
@@ -161,7 +195,7 @@ mod tests {
     use super::*;
 
     fn invite(host: &str) -> Invite {
-        Invite { host: host.into(), port: 443, pin: [0xab; PIN_LEN], code: [0xcd; CODE_LEN] }
+        Invite { host: host.into(), port: 443, others: Vec::new(), pin: [0xab; PIN_LEN], code: [0xcd; CODE_LEN] }
     }
 
     fn parse(authority: &str) -> Result<Invite, InviteError> {
@@ -181,6 +215,23 @@ mod tests {
         let link = invite("2001:db8::1").to_string();
         assert!(link.starts_with("adit://join/[2001:db8::1]:443#"), "{link}");
         assert_eq!(link.parse(), Ok(invite("2001:db8::1")));
+    }
+
+    #[test]
+    fn further_places_stand_behind_commas() {
+        let others = [("2001:db8::1", 443), ("gw.example", 8443)];
+        let others = others.map(|(host, port)| Place { host: host.to_owned(), port }).to_vec();
+        let link = Invite { others, ..invite("192.0.2.1") }.to_string();
+        assert!(link.starts_with("adit://join/192.0.2.1:443,[2001:db8::1]:443,gw.example:8443#"), "{link}");
+        assert_eq!(link.parse::<Invite>().unwrap().to_string(), link);
+    }
+
+    #[test]
+    fn bad_or_too_many_places_are_refused() {
+        assert_eq!(parse("gw:443,"), Err(InviteError::Host(String::new())));
+        assert_eq!(parse("gw:443,a b:443"), Err(InviteError::Host("a b".into())));
+        assert_eq!(parse(&["gw:443"; MOST_PLACES + 1].join(",")), Err(InviteError::Places(MOST_PLACES + 1)));
+        assert_eq!(parse(&["gw:443"; MOST_PLACES].join(",")).unwrap().others.len(), MOST_PLACES - 1);
     }
 
     #[test]
@@ -260,8 +311,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn display_and_parse_are_inverse(host in host(), port in 1..=u16::MAX, pin: [u8; PIN_LEN], code: [u8; CODE_LEN]) {
-            let invite = Invite { host, port, pin, code };
+        fn display_and_parse_are_inverse(
+            host in host(),
+            port in 1..=u16::MAX,
+            others in proptest::collection::vec((host(), 1..=u16::MAX), 0..MOST_PLACES),
+            pin: [u8; PIN_LEN],
+            code: [u8; CODE_LEN],
+        ) {
+            let others = others.into_iter().map(|(host, port)| Place { host, port }).collect();
+            let invite = Invite { host, port, others, pin, code };
             prop_assert_eq!(invite.to_string().parse(), Ok(invite));
         }
 

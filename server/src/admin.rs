@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_net::control::{Handler, Handling, Request, Response};
-use adit_proto::invite::Invite;
+use adit_proto::invite::{Invite, MOST_PLACES, Place};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::accounts::UserName;
 use crate::accounts::sqlite::{Store, StoreError};
-use crate::config::Config;
+use crate::config::{Config, PublicAddress};
 use crate::identity::Authority;
 
 pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
@@ -151,11 +151,14 @@ impl Admin {
         if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
             return Err(bad_request("an invite lives from 1s to 30d"));
         }
-        let Some(public) = self.config.public.first() else {
+        let Some((public, others)) = self.config.public.split_first() else {
             return Err(bad_request("the configuration names no public address"));
         };
+        let place = |other: &PublicAddress| Place { host: other.host.clone(), port: other.port };
+        let others = others.iter().take(MOST_PLACES - 1).map(place).collect();
         let code = self.store.invite(&user, lifetime, now).map_err(store_refusal)?;
-        let invite = Invite { host: public.host.clone(), port: public.port, pin: self.authority.pin(), code };
+        let (host, port, pin) = (public.host.clone(), public.port, self.authority.pin());
+        let invite = Invite { host, port, others, pin, code };
         let expires = humantime::format_rfc3339_seconds(now + lifetime).to_string();
         Ok(InviteAnswer { user: user.to_string(), link: invite.to_string(), expires })
     }

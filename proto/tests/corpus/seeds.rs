@@ -368,8 +368,9 @@ fn packets() -> Vec<Seed> {
 }
 
 fn invites() -> Vec<Seed> {
-    let link =
-        |host: &str| Invite { host: host.into(), port: 443, pin: [7; 32], code: [9; 16] }.to_string().into_bytes();
+    let link = |host: &str| {
+        Invite { host: host.into(), port: 443, others: vec![], pin: [7; 32], code: [9; 16] }.to_string().into_bytes()
+    };
     seeds(
         "invite",
         [

@@ -32,7 +32,7 @@ pub static KEYS: Keys<Config> = Keys {
             absent: Absent::Refused,
             example: r#"["vpn.example.org"]"#,
             meaning: "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
-         Invites carry the first; the gateway's certificate carries all.",
+         Invites carry the first four; the gateway's certificate carries all.",
             applies: Applies::Restart,
             read: |given, config| put(&mut config.public, given.items(value::public_address)),
         },
