@@ -1,42 +1,179 @@
-//! Finds the gateway's addresses.
+//! Finds the gateway's addresses, beside the attempts to reach it.
+//!
+//! What is known is tried at once. Each name is asked for once in each address family, and an answer is tried as soon
+//! as it comes: a resolver that is slow, or that never answers for one family, holds nothing up.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-/// Most addresses remembered, and tried in one attempt: more would not all be begun in its time.
-const MOST_ADDRESSES: usize = 8;
-/// Most addresses taken of a name, so that a resolver that lies cannot crowd out all that are known to work.
+use adit_net::resolve::{AddressFamily, resolve};
+use adit_program::task::{self, Task};
+use adit_proto::invite::Place;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Most addresses remembered: more would not all be begun in an attempt's time.
+const MOST_REMEMBERED: usize = 8;
+/// Most addresses taken of the names, so that a resolver that lies cannot crowd out all that are known to work.
 const MOST_RESOLVED: usize = 6;
 
-/// Resolves a host name, or takes an address as it is. Empty if the name does not resolve in time.
-pub(crate) async fn resolve(host: &str, port: u16, timeout: Duration) -> Vec<SocketAddr> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return vec![SocketAddr::new(address, port)];
+/// What the gateway's names resolved to so far.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    addresses: Vec<SocketAddr>,
+    is_complete: bool,
+}
+
+/// Looks up where a gateway is.
+#[derive(Debug)]
+pub(crate) struct Lookups {
+    places: Vec<Place>,
+    found: watch::Receiver<Found>,
+    _running: Option<Task>,
+}
+
+impl Lookups {
+    /// Of a gateway at these places. Nothing is asked yet; addresses among them need no question.
+    pub(crate) fn new(places: Vec<Place>) -> Self {
+        let (_, found) = watch::channel(Found { addresses: literals(&places), is_complete: true });
+        Self { places, found, _running: None }
     }
-    match tokio::time::timeout(timeout, tokio::net::lookup_host((host, port))).await {
-        Ok(Ok(found)) => remember(found, &[]).into_iter().take(MOST_RESOLVED).collect(),
-        Ok(Err(_)) | Err(_) => Vec::new(),
+
+    /// The addresses to try now, those `known` first. If names `may_be_asked`, what they resolve to follows; questions
+    /// that are still open from an earlier call are not asked twice.
+    pub(crate) fn candidates(&mut self, known: &[SocketAddr], may_be_asked: bool) -> Candidates {
+        if may_be_asked && self.found.borrow().is_complete {
+            self.ask();
+        }
+        Candidates { waiting: known.iter().copied().collect(), given: Vec::new(), found: Some(self.found.clone()) }
+    }
+
+    /// What the places resolved to so far, the newest answers.
+    pub(crate) fn resolved(&self) -> Vec<SocketAddr> {
+        self.found.borrow().addresses.clone()
+    }
+
+    fn ask(&mut self) {
+        let names: Vec<Place> = self.places.iter().filter(|place| literal(place).is_none()).cloned().collect();
+        if names.is_empty() {
+            return;
+        }
+        let (tell, found) = watch::channel(Found { addresses: literals(&self.places), is_complete: false });
+        self.found = found;
+        self._running = Some(task::spawn(look_up(names, tell)));
     }
 }
 
-/// The addresses to try: those last known to work and still named by the resolver first, then the resolver's, then the
-/// rest.
-pub(crate) fn merge(resolved: impl IntoIterator<Item = SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
-    let resolved: Vec<SocketAddr> = resolved.into_iter().collect();
-    let confirmed = known.iter().filter(|address| resolved.contains(address));
-    remember(confirmed.copied().chain(resolved.iter().copied()), known)
+/// Asks for all names in both families at once, and tells each answer as it comes.
+async fn look_up(names: Vec<Place>, tell: watch::Sender<Found>) {
+    let mut questions = JoinSet::new();
+    for Place { host, port } in names {
+        for family in [AddressFamily::V6, AddressFamily::V4] {
+            let host = host.clone();
+            questions.spawn_blocking(move || resolve(&host, family).map(|addresses| (addresses, port)));
+        }
+    }
+    while let Some(answered) = questions.join_next().await {
+        // A name may well have no address of one family.
+        if let Ok(Ok((addresses, port))) = answered {
+            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port));
+            tell.send_modify(|found| {
+                found.addresses = distinct(found.addresses.drain(..).chain(addresses), MOST_RESOLVED);
+            });
+        }
+    }
+    tell.send_modify(|found| found.is_complete = true);
+}
+
+/// Addresses to try, one after the other, as they become known.
+#[derive(Debug, Clone, Default)]
+pub struct Candidates {
+    waiting: VecDeque<SocketAddr>,
+    given: Vec<SocketAddr>,
+    /// What is still to come.
+    found: Option<watch::Receiver<Found>>,
+}
+
+impl Candidates {
+    /// The next address; `None` if there is none, and none will come. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<SocketAddr> {
+        loop {
+            let is_complete = self.take_found();
+            if let Some(address) = self.waiting.pop_front() {
+                self.given.push(address);
+                return Some(address);
+            }
+            if is_complete {
+                return None;
+            }
+            let found = self.found.as_mut()?;
+            if found.changed().await.is_err() {
+                self.found = None;
+            }
+        }
+    }
+
+    /// Waits until there is an address to try; false if there will be none. Cancel-safe.
+    pub(crate) async fn is_ready(&mut self) -> bool {
+        let Some(first) = self.next().await else { return false };
+        self.given.pop();
+        self.waiting.push_front(first);
+        true
+    }
+
+    /// All addresses that are known by now.
+    pub(crate) fn known(&self) -> Vec<SocketAddr> {
+        let found = self.found.as_ref().map(|found| found.borrow().addresses.clone());
+        let known = self.given.iter().chain(&self.waiting).copied();
+        distinct(known.chain(found.unwrap_or_default()), MOST_REMEMBERED + MOST_RESOLVED)
+    }
+
+    /// The addresses that were given out.
+    pub(crate) fn given(&self) -> &[SocketAddr] {
+        &self.given
+    }
+
+    /// Puts what was found meanwhile before what is only remembered; says whether nothing more will come.
+    fn take_found(&mut self) -> bool {
+        let Some(found) = &mut self.found else { return true };
+        let Found { addresses, is_complete } = found.borrow_and_update().clone();
+        let news: Vec<SocketAddr> = addresses.into_iter().filter(|address| !self.given.contains(address)).collect();
+        // The first one remembered is the one that worked last: it keeps its place until it was tried.
+        let last_working = if self.given.is_empty() { self.waiting.pop_front() } else { None };
+        self.waiting.retain(|address| !news.contains(address));
+        news.into_iter().rev().filter(|new| Some(*new) != last_working).for_each(|new| self.waiting.push_front(new));
+        last_working.into_iter().for_each(|first| self.waiting.push_front(first));
+        is_complete
+    }
+}
+
+impl From<Vec<SocketAddr>> for Candidates {
+    fn from(addresses: Vec<SocketAddr>) -> Self {
+        Self { waiting: addresses.into(), ..Self::default() }
+    }
 }
 
 /// What to remember: the newest addresses first, then those known before, none twice.
 pub(crate) fn remember(newest: impl IntoIterator<Item = SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut remembered: Vec<SocketAddr> = Vec::new();
-    for address in newest.into_iter().chain(known.iter().copied()) {
-        if !remembered.contains(&address) {
-            remembered.push(address);
+    distinct(newest.into_iter().chain(known.iter().copied()), MOST_REMEMBERED)
+}
+
+fn distinct(addresses: impl IntoIterator<Item = SocketAddr>, most: usize) -> Vec<SocketAddr> {
+    let mut distinct: Vec<SocketAddr> = Vec::new();
+    for address in addresses {
+        if distinct.len() < most && !distinct.contains(&address) {
+            distinct.push(address);
         }
     }
-    remembered.truncate(MOST_ADDRESSES);
-    remembered
+    distinct
+}
+
+fn literals(places: &[Place]) -> Vec<SocketAddr> {
+    distinct(places.iter().filter_map(literal), MOST_RESOLVED)
+}
+
+fn literal(place: &Place) -> Option<SocketAddr> {
+    place.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, place.port))
 }
 
 #[cfg(test)]
@@ -47,24 +184,69 @@ mod tests {
         SocketAddr::from(([192, 0, 2, last], 443))
     }
 
-    #[test]
-    fn known_and_confirmed_comes_first_and_nothing_twice() {
-        let merged = merge([address(1), address(2)], &[address(9), address(2)]);
-        assert_eq!(merged, [address(2), address(1), address(9)]);
+    fn place(host: &str) -> Place {
+        Place { host: host.to_owned(), port: 443 }
     }
 
-    #[test]
-    fn known_addresses_serve_when_nothing_resolves() {
-        assert_eq!(merge([], &[address(9)]), [address(9)]);
+    /// Candidates of a gateway whose names are being asked for, and the answering end.
+    fn asked(known: &[SocketAddr]) -> (Candidates, watch::Sender<Found>) {
+        let (tell, found) = watch::channel(Found::default());
+        (Candidates { waiting: known.iter().copied().collect(), given: Vec::new(), found: Some(found) }, tell)
+    }
+
+    async fn drain(candidates: &mut Candidates) -> Vec<SocketAddr> {
+        let mut all = Vec::new();
+        while let Some(address) = candidates.next().await {
+            all.push(address);
+        }
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_does_not_wait_for_a_slow_resolver() {
+        let (mut candidates, tell) = asked(&[address(9), address(8)]);
+        assert!(candidates.is_ready().await);
+        assert_eq!(candidates.next().await, Some(address(9)));
+        tell.send_modify(|found| found.addresses = vec![address(1), address(9)]);
+        assert_eq!(candidates.next().await, Some(address(1)), "what a name has now comes before what it had");
+        assert_eq!(candidates.next().await, Some(address(8)));
+        let late = task::spawn(async move { candidates.next().await });
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        tell.send_modify(|found| found.addresses.push(address(2)));
+        assert_eq!(late.await.unwrap(), Some(address(2)), "an answer that is late is still tried");
+    }
+
+    #[tokio::test]
+    async fn last_working_address_stays_first_and_nothing_comes_twice() {
+        let (mut candidates, tell) = asked(&[address(9), address(2)]);
+        tell.send_modify(|found| {
+            *found = Found { addresses: vec![address(1), address(2), address(9)], is_complete: true };
+        });
+        assert_eq!(candidates.known(), [address(9), address(2), address(1)]);
+        assert_eq!(drain(&mut candidates).await, [address(9), address(1), address(2)]);
+        assert_eq!(candidates.given().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn addresses_among_the_places_need_no_resolver() {
+        let mut lookups = Lookups::new(vec![place("::1"), place("192.0.2.1")]);
+        let six = SocketAddr::new("::1".parse().unwrap(), 443);
+        let mut candidates = lookups.candidates(&[], true);
+        assert_eq!(drain(&mut candidates).await, [six, address(1)]);
+        assert_eq!(lookups.resolved(), [six, address(1)]);
+    }
+
+    #[tokio::test]
+    async fn names_are_asked_for_only_where_they_may_be() {
+        let mut lookups = Lookups::new(vec![place("localhost")]);
+        assert!(!lookups.candidates(&[], false).is_ready().await);
+        let home = SocketAddr::from(([127, 0, 0, 1], 443));
+        assert!(drain(&mut lookups.candidates(&[], true)).await.contains(&home));
+        assert!(lookups.resolved().contains(&home));
     }
 
     #[test]
     fn number_of_addresses_is_bounded() {
-        assert_eq!(merge((0..100).map(address), &[]).len(), MOST_ADDRESSES);
-    }
-
-    #[tokio::test]
-    async fn literal_addresses_need_no_resolver() {
-        assert_eq!(resolve("::1", 443, Duration::ZERO).await, [SocketAddr::new("::1".parse().unwrap(), 443)]);
+        assert_eq!(remember((0..100).map(address), &[]).len(), MOST_REMEMBERED);
     }
 }

@@ -7,21 +7,22 @@ use adit_net::tls;
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
 use adit_proto::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
-use adit_proto::invite::Invite;
+use adit_proto::invite::{Invite, Place};
 use adit_proto::mark::Mark;
 use data_encoding::BASE64URL_NOPAD;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::device_key;
-use crate::gateway_addresses;
+use crate::gateway_addresses::{self, Lookups};
 use crate::obstacle;
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
-use crate::protocols::{ConnectError, authority};
+use crate::protocols::{Candidates, ConnectError, authority};
 
 /// How long the whole exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,8 +30,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const STRANGER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait before the gateway is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// How long the gateway's name may take to resolve.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the gateway's name may take to resolve: the C library asks the second of two resolvers after 5 s, and gives
+/// up a question after 10 to 20.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Enrols this device with an invite and saves the profile, under `name` or the gateway's host name.
 ///
@@ -51,20 +53,30 @@ pub async fn join(
     store.prepare(&name, replace)?;
     let key = device_key::new_key().map_err(local)?;
     let gateway = authority(&invite.host, invite.port);
-    let addresses = gateway_addresses::resolve(&invite.host, invite.port, RESOLVE_TIMEOUT).await;
-    if addresses.is_empty() {
-        let next = "check the name in the invite and this host's network";
-        return Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next));
-    }
-    let answer = enroll(invite, &addresses, &key).await?;
+    let mut places = vec![Place { host: invite.host.clone(), port: invite.port }];
+    places.extend(invite.others.iter().cloned());
+    let mut lookups = Lookups::new(places);
+    let addresses = resolve(&mut lookups, &gateway).await?;
+    let answer = enroll(invite, addresses, &key).await?;
     let response = accept(&gateway, &answer)?;
     check(&gateway, invite, &response, &key)?;
-    let profile = assemble(name, invite, response, &key, answer.remote);
+    let addresses = gateway_addresses::remember([answer.remote].into_iter().chain(lookups.resolved()), &[]);
+    let profile = assemble(name, invite, response, &key, addresses);
     store.save(&profile, replace)?;
     Ok(profile)
 }
 
-async fn enroll(invite: &Invite, addresses: &[SocketAddr], key: &KeyPair) -> Result<PostReply, Failure> {
+/// Waits for the first address of the gateway.
+async fn resolve(lookups: &mut Lookups, gateway: &str) -> Result<Candidates, Failure> {
+    let mut addresses = lookups.candidates(&[], true);
+    if timeout(RESOLVE_TIMEOUT, addresses.is_ready()).await.unwrap_or_default() {
+        return Ok(addresses);
+    }
+    let next = "check the name in the invite and this host's network";
+    Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next))
+}
+
+async fn enroll(invite: &Invite, addresses: Candidates, key: &KeyPair) -> Result<PostReply, Failure> {
     let request = EnrollRequest {
         code: BASE64URL_NOPAD.encode(&invite.code),
         csr: device_key::certificate_request(key).map_err(local)?,
@@ -142,7 +154,7 @@ fn assemble(
     invite: &Invite,
     response: EnrollResponse,
     key: &KeyPair,
-    remote: SocketAddr,
+    addresses: Vec<SocketAddr>,
 ) -> Profile {
     Profile {
         name,
@@ -150,7 +162,7 @@ fn assemble(
         port: invite.port,
         user: printable(&response.user),
         device: printable(&response.device),
-        addresses: vec![remote],
+        addresses,
         authority_pem: response.authority,
         identity: Identity::Certificate {
             chain_pem: response.certificate,
@@ -244,7 +256,7 @@ mod tests {
     fn profile_has_the_name_of_the_host_and_the_key_made_here() {
         let (key, authority) = (KeyPair::generate().unwrap(), authority());
         let name = ProfileName::from_host("vpn.example.org").unwrap();
-        let remote = "192.0.2.1:443".parse().unwrap();
+        let remote = vec!["192.0.2.1:443".parse().unwrap()];
         let profile = assemble(name, &invite(&authority), response(&authority, &authority), &key, remote);
         assert_eq!(profile.name.as_str(), "vpn.example.org");
         assert!(matches!(profile.identity, Identity::Certificate { key_pem, .. } if *key_pem == key.serialize_pem()));

@@ -14,7 +14,7 @@ pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
         ConnectError::Clock(_) => Obstacle::Clock,
         ConnectError::BrokenOff(_) => Obstacle::BrokenOff,
         ConnectError::Refused(_) | ConnectError::OutOfDate => Obstacle::Refused,
-        ConnectError::Unreachable(_) | ConnectError::Closed(_) => Obstacle::NoAnswer,
+        ConnectError::Unreachable(_) | ConnectError::NoRoute { .. } | ConnectError::Closed(_) => Obstacle::NoAnswer,
         ConnectError::Firewall(_) => Obstacle::Firewall,
         ConnectError::Protocol(_) => Obstacle::Protocol,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::PermissionDenied => Obstacle::Permission,

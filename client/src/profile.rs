@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use adit_proto::mark::Mark;
 use zeroize::Zeroizing;
 
-use crate::protocols::{Credentials, GatewayAccess, authority};
+use crate::protocols::{Candidates, Credentials, GatewayAccess, authority};
 
 use written::Written;
 
@@ -111,7 +111,7 @@ impl Profile {
 
     /// The profile as [`crate::protocols::connect_ip::Connection::open`] wants it, to be tried at `addresses`.
     #[must_use]
-    pub fn target(&self, addresses: Vec<SocketAddr>, mark: Option<u32>) -> GatewayAccess {
+    pub fn target(&self, addresses: Candidates, mark: Option<u32>) -> GatewayAccess {
         let credentials = match &self.identity {
             Identity::Certificate { chain_pem, key_pem } => {
                 Credentials::Certificate { chain_pem: chain_pem.clone(), key_pem: key_pem.to_string() }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;
 
+pub use crate::gateway_addresses::Candidates;
+
 /// How a client proves who it is.
 pub enum Credentials {
     /// A device certificate chain and its key, both PEM.
@@ -29,7 +31,7 @@ pub struct GatewayAccess {
     /// UDP port.
     pub port: u16,
     /// Addresses to try, best first.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Candidates,
     /// The gateway's certificate authority, PEM.
     pub authority_pem: String,
     /// The device's proof.
@@ -85,6 +87,14 @@ pub enum ConnectError {
     /// The gateway takes the device's certificate for expired, or for not valid yet.
     #[error("the gateway refused this device: its certificate is out of date")]
     OutOfDate,
+    /// This host's network leads to no address of the gateway.
+    #[error("no way to {address}: this host's network has no {family}, or no route there")]
+    NoRoute {
+        /// The address that was tried last.
+        address: SocketAddr,
+        /// Its address family.
+        family: &'static str,
+    },
     /// Nothing answered at any address.
     #[error("no answer from {0}")]
     Unreachable(String),
@@ -111,6 +121,7 @@ impl ConnectError {
         match self {
             Self::IdentityMismatch(_) | Self::Clock(_) | Self::BrokenOff(_) | Self::Unreachable(_) => true,
             Self::Refused(_)
+            | Self::NoRoute { .. }
             | Self::OutOfDate
             | Self::Firewall(_)
             | Self::Protocol(_)

@@ -7,12 +7,12 @@ mod certificate;
 mod host;
 
 use std::future::pending;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use adit_program::exit::Failure;
 use adit_program::random::random;
 use adit_program::task::{self, Task};
+use adit_proto::invite::Place;
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, watch};
 
@@ -20,9 +20,10 @@ use super::protocol::{OpenConnection, Protocol};
 use super::renewal::{self, RenewalError};
 use super::status::{NO_RESOLVER, Status};
 use super::{Command, SessionConfig, Snapshot, way_out};
-use crate::gateway_addresses;
+use crate::gateway_addresses::{self, Lookups};
 use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan, own_hosts};
 use crate::obstacle;
+use crate::profile::Profile;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 
@@ -32,11 +33,10 @@ const ROUTES_TIMEOUT: Duration = Duration::from_millis(500);
 /// What an attempt brings.
 type Attempted<C> = Result<Success<C>, ConnectError>;
 
-/// A connection, its first settings, and what the gateway's name resolved to before it.
+/// A connection and its first settings.
 struct Success<C> {
     connection: C,
     first: FirstSettings,
-    resolved: Vec<SocketAddr>,
 }
 
 /// What a new connection says before packets flow.
@@ -53,6 +53,7 @@ pub(super) struct Driver<P: Protocol> {
     commands: mpsc::Receiver<Command>,
     publish: watch::Sender<Snapshot>,
     life: LifeCycle,
+    lookups: Lookups,
     attempt: Option<Task<Attempted<P::Connection>>>,
     connection: Option<P::Connection>,
     renewal: Option<Task<Result<String, RenewalError>>>,
@@ -85,12 +86,15 @@ impl<P: Protocol> Driver<P> {
         publish: watch::Sender<Snapshot>,
     ) -> Self {
         let life = LifeCycle::new(config.patience, now());
+        let Profile { host, port, .. } = &config.profile;
+        let lookups = Lookups::new(vec![Place { host: host.clone(), port: *port }]);
         Self {
             config,
             protocol,
             commands,
             publish,
             life,
+            lookups,
             attempt: None,
             connection: None,
             renewal: None,
@@ -162,29 +166,25 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    fn begin_attempt(&self, timeout: Duration) -> Task<Attempted<P::Connection>> {
+    fn begin_attempt(&mut self, timeout: Duration) -> Task<Attempted<P::Connection>> {
         let profile = self.config.profile.clone();
         let (protocol, packets, mark) = (self.protocol.clone(), self.config.packets.clone(), self.config.mark);
         // A resolver that is asked through the tunnel cannot answer while it is down.
         let may_resolve = self.config.host.is_none() || !self.plan.takes_resolver();
+        let mut addresses = self.lookups.candidates(&profile.addresses, may_resolve);
         task::spawn(async move {
-            let resolved = match may_resolve {
-                true => gateway_addresses::resolve(&profile.host, profile.port, RESOLVE_TIMEOUT).await,
-                false => Vec::new(),
-            };
-            let addresses = gateway_addresses::merge(resolved.iter().copied(), &profile.addresses);
-            if addresses.is_empty() {
+            if !tokio::time::timeout(RESOLVE_TIMEOUT, addresses.is_ready()).await.unwrap_or_default() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
             }
             let mut connection = protocol.connect(profile.target(addresses, mark), packets, timeout).await?;
             let first = first_settings(&mut connection).await?;
-            Ok(Success { connection, first, resolved })
+            Ok(Success { connection, first })
         })
     }
 
     async fn handle_attempt_succeeded(&mut self, success: Success<P::Connection>) {
         self.attempt = None;
-        let Success { mut connection, first: FirstSettings { network, mtu }, resolved } = success;
+        let Success { mut connection, first: FirstSettings { network, mtu } } = success;
         if let Err(HostFault { obstacle, failure }) = self.configure_host(&network).await {
             connection.close().await;
             self.fail_attempt(obstacle, &failure.reason);
@@ -194,7 +194,7 @@ impl<P: Protocol> Driver<P> {
         connection.admit(own_hosts(&network));
         connection.attach();
         self.adopt(network);
-        self.learn_addresses(&connection, &resolved);
+        self.learn_addresses(&connection);
         self.connection = Some(connection);
         if let Some(mtu) = mtu {
             self.handle_mtu(mtu).await;
@@ -285,10 +285,10 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// Remembers the addresses that worked or might: once the tunnel has taken the resolver, nothing else leads back.
-    fn learn_addresses(&mut self, connection: &P::Connection, resolved: &[SocketAddr]) {
+    fn learn_addresses(&mut self, connection: &P::Connection) {
         let profile = &mut self.config.profile;
         let working = connection.stats().remote.into_iter();
-        let learned = gateway_addresses::remember(working.chain(resolved.iter().copied()), &profile.addresses);
+        let learned = gateway_addresses::remember(working.chain(self.lookups.resolved()), &profile.addresses);
         if profile.addresses != learned {
             profile.addresses = learned;
             self.save_profile();

@@ -84,7 +84,7 @@ pub(super) async fn renew(
     let key = KeyPair::from_pem(key_pem).map_err(RenewalError::Key)?;
     let csr = device_key::certificate_request(&key).map_err(RenewalError::Key)?;
     let body = serde_json::to_vec(&RenewRequest { csr }).map_err(RenewalError::Encode)?;
-    let target = profile.target(addresses, mark);
+    let target = profile.target(addresses.into(), mark);
     let gateway = target.endpoint()?;
     let answer = connect_ip::post(&gateway, RENEW_PATH, &body, TIMEOUT).await?;
     if !(200..300).contains(&answer.status) {

@@ -1,5 +1,6 @@
 //! Reaches a gateway over QUIC, and says in the client's words why it could not.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,14 +9,17 @@ use adit_net::quic;
 use adit_net::tls;
 use adit_program::foreign_text::{printable, printable_bytes};
 use adit_proto::http::h3::error::Code;
+use nix::errno::Errno;
 use quinn::{ConnectionError, TransportErrorCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::roaming::source_address;
 use super::{ConnectError, Credentials, GatewayAccess};
 use crate::clock::{self, Misfit, Validity};
+use crate::gateway_addresses::Candidates;
 use crate::obstacle::obstacle;
 
 /// Alerts by which a gateway refuses a client certificate (RFC 8446 section 6.2), from bad_certificate to unknown_ca,
@@ -34,7 +38,7 @@ pub struct Endpoint<'a> {
     /// UDP port, for its name in a request.
     pub port: u16,
     /// Addresses to try, best first.
-    pub addresses: &'a [SocketAddr],
+    pub addresses: Candidates,
     /// Mark of the outer socket (SO_MARK); `None` leaves it unmarked.
     pub mark: Option<u32>,
     /// Whom this client trusts, and what it shows.
@@ -54,7 +58,7 @@ impl GatewayAccess {
     pub(crate) fn endpoint(&self) -> Result<Endpoint<'_>, ConnectError> {
         let Self { host, port, addresses, mark, .. } = self;
         let known_past = clock::known_past(self.certificates());
-        Ok(Endpoint { host, port: *port, addresses, mark: *mark, tls: self.tls()?, known_past })
+        Ok(Endpoint { host, port: *port, addresses: addresses.clone(), mark: *mark, tls: self.tls()?, known_past })
     }
 
     /// Says of a certificate that the gateway takes for out of date whether it is, or a clock is wrong.
@@ -98,17 +102,18 @@ impl GatewayAccess {
 }
 
 /// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before
-/// it, or as soon as that has failed (RFC 8305). All of it takes at most `timeout`. The error is the most telling one.
+/// it, or as soon as that has failed (RFC 8305), and those that become known meanwhile join in. All of it takes at most
+/// `timeout`. The error is the most telling one.
 pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Dialled, ConnectError> {
-    let &Endpoint { host, addresses, mark, ref tls, known_past, .. } = gateway;
+    let &Endpoint { host, mark, ref tls, known_past, .. } = gateway;
+    let mut addresses = gateway.addresses.clone();
     let config = quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?;
     let deadline = Instant::now() + timeout;
     let mut worst = ConnectError::Unreachable(format!("{host} (no address known)"));
-    let mut waiting = addresses.iter().copied();
     let mut dialling = JoinSet::new();
     let mut next_start = Instant::now();
+    let mut all_started = false;
     loop {
-        let all_started = waiting.len() == 0;
         if all_started && dialling.is_empty() {
             return Err(worst);
         }
@@ -123,19 +128,26 @@ pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Di
                 worst = more_telling(worst, error);
                 next_start = Instant::now();
             }
-            () = sleep_until(next_start), if !all_started => {
-                next_start = Instant::now() + HEAD_START;
-                if let Some(address) = waiting.next() {
+            next = next_address(&mut addresses, next_start), if !all_started => match next {
+                Some(address) => {
+                    next_start = Instant::now() + HEAD_START;
                     let (host, config) = (host.to_owned(), config.clone());
                     dialling.spawn(async move { dial_one(&host, address, config, mark, known_past).await });
                 }
-            }
+                None => all_started = true,
+            },
             () = sleep_until(deadline) => {
-                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                let addresses: Vec<String> = addresses.given().iter().map(ToString::to_string).collect();
                 return Err(more_telling(worst, ConnectError::Unreachable(addresses.join(", "))));
             }
         }
     }
+}
+
+/// The next address to try, not before its time. Cancel-safe.
+async fn next_address(addresses: &mut Candidates, not_before: Instant) -> Option<SocketAddr> {
+    sleep_until(not_before).await;
+    addresses.next().await
 }
 
 /// Which of two errors tells more; the later one of two that tell as much.
@@ -150,6 +162,10 @@ async fn dial_one(
     mark: Option<u32>,
     known_past: Option<SystemTime>,
 ) -> Result<Dialled, ConnectError> {
+    if source_address(address, mark).is_err_and(|error| leads_nowhere(&error)) {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        return Err(ConnectError::NoRoute { address, family });
+    }
     let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = quic::bind(SocketAddr::new(any, 0), mark).map_err(ConnectError::Local)?;
     let endpoint = quic::client_endpoint(socket).map_err(ConnectError::Local)?;
@@ -158,6 +174,12 @@ async fn dial_one(
         .map_err(|error| ConnectError::Unreachable(format!("{address} ({error})")))?;
     let quic = connecting.await.map_err(|error| explain_unproven(&error, address, known_past))?;
     Ok(Dialled { endpoint, quic })
+}
+
+/// Whether an error says that this host has no way to an address. QUIC would wait for an answer that cannot come.
+fn leads_nowhere(error: &io::Error) -> bool {
+    const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
+    error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
 }
 
 /// Puts the end of a handshake into the client's words. Nothing proves that the gateway had a part in it.
@@ -228,15 +250,13 @@ fn alert(code: TransportErrorCode) -> Option<u8> {
 }
 
 fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {
-    ConnectError::Local(std::io::Error::new(
-        std::io::ErrorKind::InvalidInput,
-        format!("{what} cannot be used: {error}"),
-    ))
+    ConnectError::Local(io::Error::new(io::ErrorKind::InvalidInput, format!("{what} cannot be used: {error}")))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use adit_net::testing::forgery::{Forger, Forgery};
+    use adit_testing::namespace::in_namespace_async;
 
     use super::*;
 
@@ -292,7 +312,8 @@ pub(super) mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// The gateway of these tests, at some addresses.
-    pub(crate) fn endpoint(addresses: &[SocketAddr], tls: Arc<rustls::ClientConfig>) -> Endpoint<'_> {
+    pub(crate) fn endpoint(addresses: &[SocketAddr], tls: Arc<rustls::ClientConfig>) -> Endpoint<'static> {
+        let addresses = addresses.to_vec().into();
         Endpoint { host: "gw.example", port: 443, addresses, mark: None, tls, known_past: None }
     }
 
@@ -360,6 +381,18 @@ pub(super) mod tests {
             let Some(ConnectError::Clock(reason)) = error else { panic!("{error:?}") };
             assert!(reason.contains(words), "{reason}");
         }
+    }
+
+    #[test]
+    fn network_without_an_address_family_is_told_as_such() {
+        in_namespace_async(|| async {
+            let tls = tls::pinned_client_config([0; 32]).unwrap();
+            for (address, family) in [("192.0.2.1:443", "IPv4"), ("[2001:db8::1]:443", "IPv6")] {
+                let error = dial(&endpoint(&[address.parse().unwrap()], tls.clone()), TIMEOUT).await.err();
+                let told = error.unwrap().to_string();
+                assert!(told.contains(&format!("no {family}")) && told.contains(address), "{told}");
+            }
+        });
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use adit_net::quic;
 use tokio::time::{Instant, sleep_until};
 
 use super::{ConnectError, dial};
+use crate::gateway_addresses::Candidates;
 
 /// How long a gateway may be silent before this host is looked at: more than a slow path takes to answer.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ const NOTHING: [u8; 1] = [0];
 /// go: the error names its firewall then.
 pub(super) async fn watch(
     dialling: impl Future<Output = Result<dial::Dialled, ConnectError>>,
-    addresses: &[SocketAddr],
+    addresses: &Candidates,
     mark: Option<u32>,
 ) -> Result<dial::Dialled, ConnectError> {
     let look_at = Instant::now() + SILENCE;
@@ -28,7 +29,7 @@ pub(super) async fn watch(
         dialled = &mut dialling => return dialled,
         () = sleep_until(look_at) => {}
     }
-    match obstruction(addresses, mark) {
+    match obstruction(&addresses.known(), mark) {
         Some(reason) => Err(ConnectError::Firewall(reason)),
         None => dialling.await,
     }

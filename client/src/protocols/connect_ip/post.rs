@@ -40,7 +40,7 @@ pub async fn post(
 ) -> Result<PostReply, ConnectError> {
     let authority = authority(gateway.host, gateway.port);
     let exchange = async {
-        let dialled = obstruction::watch(dial(gateway, timeout), gateway.addresses, gateway.mark).await?;
+        let dialled = obstruction::watch(dial(gateway, timeout), &gateway.addresses, gateway.mark).await?;
         let remote = dialled.quic.remote_address();
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
         let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;

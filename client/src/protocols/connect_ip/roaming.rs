@@ -31,7 +31,7 @@ impl Roaming {
 }
 
 /// The address the routes give to datagrams to `to`. Sends nothing.
-fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
+pub(super) fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
     let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = quic::bind(SocketAddr::new(any, 0), mark)?;
     socket.connect(to)?;

@@ -1,7 +1,7 @@
 //! Sessions over in-memory connections, under a clock that stands still while anything is to be done.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -139,7 +139,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
     let target = GatewayAccess {
         host: "gw.example".to_owned(),
         port: address.port(),
-        addresses: vec![address],
+        addresses: vec![address].into(),
         authority_pem,
         credentials: Credentials::Token("t".to_owned()),
         mark: None,
