@@ -1,5 +1,7 @@
 //! Enrolment: turns an invite into a profile. The device's key is made here and never leaves this host.
 
+mod kept_key;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ use crate::obstacle;
 use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
 use crate::protocols::{Candidates, ConnectError, authority};
+use kept_key::KeptKey;
 
 /// How long the whole exchange with the gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +39,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Enrols this device with an invite and saves the profile, under `name` or the gateway's host name.
 ///
-/// Nothing is asked of the gateway, so that the invite stays unused, if the profile could not be saved afterwards.
+/// Nothing is asked of the gateway, so that the invite stays unused, before there is room for the profile. The key is
+/// kept until the profile is saved, so that the same invite works again if something fails in between.
 ///
 /// # Errors
 /// A [`Failure`] with the exit code and next step of the design: wrong pin 4, refused code 3, no answer 5.
@@ -50,19 +54,23 @@ pub async fn join(
         Some(name) => name,
         None => ProfileName::from_host(&invite.host)?,
     };
-    store.prepare(&name, replace)?;
-    let key = device_key::new_key().map_err(local)?;
-    let gateway = authority(&invite.host, invite.port);
+    let room = store.prepare(&name, replace)?;
     let mut places = vec![Place { host: invite.host.clone(), port: invite.port }];
     places.extend(invite.others.iter().cloned());
     let mut lookups = Lookups::new(places);
-    let addresses = resolve(&mut lookups, &gateway).await?;
-    let answer = enroll(invite, addresses, &key).await?;
-    let response = accept(&gateway, &answer)?;
-    check(&gateway, invite, &response, &key)?;
-    let addresses = gateway_addresses::remember([answer.remote].into_iter().chain(lookups.resolved()), &[]);
-    let profile = assemble(name, invite, response, &key, addresses);
-    store.save(&profile, replace)?;
+    let addresses = resolve(&mut lookups, &authority(&invite.host, invite.port)).await?;
+    let key = KeptKey::of(store, invite)?;
+    let profile = match enroll(invite, name, addresses, &lookups, key.key()).await {
+        Ok(profile) => profile,
+        Err(Unenrolled { failure, is_key_of_use }) => {
+            if !is_key_of_use {
+                key.forget();
+            }
+            return Err(failure);
+        }
+    };
+    room.save(&profile)?;
+    key.forget();
     Ok(profile)
 }
 
@@ -76,17 +84,43 @@ async fn resolve(lookups: &mut Lookups, gateway: &str) -> Result<Candidates, Fai
     Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next))
 }
 
-async fn enroll(invite: &Invite, addresses: Candidates, key: &KeyPair) -> Result<PostReply, Failure> {
+/// Why there is no profile.
+struct Unenrolled {
+    failure: Failure,
+    /// Whether the gateway may have certified the key, so that the same invite works with this key alone.
+    is_key_of_use: bool,
+}
+
+async fn enroll(
+    invite: &Invite,
+    name: ProfileName,
+    addresses: Candidates,
+    lookups: &Lookups,
+    key: &KeyPair,
+) -> Result<Profile, Unenrolled> {
+    let unasked = |failure| Unenrolled { failure, is_key_of_use: false };
+    let gateway = authority(&invite.host, invite.port);
     let request = EnrollRequest {
         code: BASE64URL_NOPAD.encode(&invite.code),
-        csr: device_key::certificate_request(key).map_err(local)?,
+        csr: device_key::certificate_request(key).map_err(|error| unasked(local(error)))?,
         device_name: device_name(),
     };
-    let body = Zeroizing::new(serde_json::to_vec(&request).map_err(local)?);
-    let tls = tls::pinned_client_config(invite.pin).map_err(local)?;
+    let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| unasked(local(error)))?);
+    let tls = tls::pinned_client_config(invite.pin).map_err(|error| unasked(local(error)))?;
     let known_past = clock::known_past(std::iter::empty());
-    let gateway = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls, known_past };
-    ask(&gateway, &body).await.map_err(|error| obstacle::join_failure(&authority(&invite.host, invite.port), &error))
+    let endpoint = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls, known_past };
+    let answer = ask(&endpoint, &body).await.map_err(|error| {
+        let is_key_of_use = matches!(error, ConnectError::Closed(_) | ConnectError::Protocol(_));
+        Unenrolled { failure: obstacle::join_failure(&gateway, &error), is_key_of_use }
+    })?;
+    let answered = |failure: Failure| {
+        let is_key_of_use = failure.exit != Exit::AuthRefused;
+        Unenrolled { failure, is_key_of_use }
+    };
+    let response = accept(&gateway, &answer).map_err(answered)?;
+    check(&gateway, invite, &response, key).map_err(answered)?;
+    let addresses = gateway_addresses::remember([answer.remote].into_iter().chain(lookups.resolved()), &[]);
+    Ok(assemble(name, invite, response, key, addresses))
 }
 
 /// Asks until the gateway itself answers, or its time is up. A stranger's answer shortens the time, so that whoever

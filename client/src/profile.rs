@@ -41,12 +41,11 @@ use written::Written;
 
 pub use directories::Directories;
 pub use error::ProfileError;
-#[cfg(feature = "cli")]
 pub(crate) use error::file_failure;
 #[cfg(feature = "host")]
 pub(crate) use error::guard_failure;
 pub use name::ProfileName;
-pub use store::{Entry, ProfileStore};
+pub use store::{Entry, ProfileRoom, ProfileStore};
 pub use tables::{EspTable, WorkersTable};
 
 /// How a profile proves who its device is. The secrets are wiped from memory on drop.

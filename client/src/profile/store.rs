@@ -22,6 +22,35 @@ pub struct Entry {
     pub profile: Result<Profile, ProfileError>,
 }
 
+/// Room for a profile, taken before its content is known; given back on drop.
+#[derive(Debug)]
+pub struct ProfileRoom {
+    path: PathBuf,
+    replace: bool,
+    reservation: Reservation,
+}
+
+impl ProfileRoom {
+    /// As [`ProfileStore::save`], in the room that was taken.
+    ///
+    /// # Errors
+    /// As [`ProfileStore::save`].
+    pub fn save(self, profile: &Profile) -> Result<(), ProfileError> {
+        let Self { path, replace, reservation } = self;
+        let text = profile.encode()?;
+        let saved = if replace { reservation.replace(text.as_bytes()) } else { reservation.create(text.as_bytes()) };
+        saved.map_err(|error| unsaved(profile, path, replace, error))
+    }
+}
+
+fn unsaved(profile: &Profile, path: PathBuf, replace: bool, error: io::Error) -> ProfileError {
+    if error.kind() == io::ErrorKind::AlreadyExists && !replace {
+        ProfileError::Exists { name: profile.name.to_string() }
+    } else {
+        ProfileError::io(path, error)
+    }
+}
+
 /// The directory of profiles.
 #[derive(Debug, Clone)]
 pub struct ProfileStore {
@@ -88,19 +117,28 @@ impl ProfileStore {
         Profile::parse(name.clone(), str::from_utf8(&content).map_err(not_text)?)
     }
 
-    /// Makes sure that [`Self::save`] will have a place to write to.
+    /// A file of the directory that is no profile.
+    pub(crate) fn hidden(&self, name: &str) -> PathBuf {
+        self.directory.join(format!(".{name}"))
+    }
+
+    /// Takes room for a profile, so that saving it fails for no reason that could be known before.
     ///
     /// # Errors
     /// As [`Self::save`].
-    pub fn prepare(&self, name: &ProfileName, replace: bool) -> Result<(), ProfileError> {
+    pub fn prepare(&self, name: &ProfileName, replace: bool) -> Result<ProfileRoom, ProfileError> {
         if !replace && self.contains(name) {
             return Err(ProfileError::Exists { name: name.to_string() });
         }
         directories::create(&self.directory, 0o700)?;
         Guard::default().check_directory(&self.directory)?;
-        Reservation::new(&self.path(name), ROOM, 0o600)
-            .map(drop)
-            .map_err(|error| ProfileError::io(&self.directory, error))
+        let path = self.path(name);
+        if path.is_dir() {
+            return Err(ProfileError::io(path, io::ErrorKind::IsADirectory.into()));
+        }
+        let reservation = Reservation::new(&path, ROOM, 0o600);
+        let reservation = reservation.map_err(|error| ProfileError::io(&self.directory, error))?;
+        Ok(ProfileRoom { path, replace, reservation })
     }
 
     /// Writes a profile, mode 0600. Readers see the old file or the new one, never a part.
@@ -113,10 +151,7 @@ impl ProfileStore {
         let text = profile.encode()?;
         let write = if replace { durable_file::replace } else { durable_file::create };
         match write(&path, text.as_bytes(), 0o600) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !replace => {
-                Err(ProfileError::Exists { name: profile.name.to_string() })
-            }
-            Err(error) => Err(ProfileError::io(path, error)),
+            Err(error) => Err(unsaved(profile, path, replace, error)),
             Ok(()) => Ok(()),
         }
     }
@@ -198,7 +233,7 @@ mod tests {
         store.save(&profile, false).unwrap();
         fs::set_permissions(&store.directory, fs::Permissions::from_mode(0o777)).unwrap();
         let other = "other".parse().unwrap();
-        for refused in [store.prepare(&other, false), store.load(&profile.name).map(drop)] {
+        for refused in [store.prepare(&other, false).map(drop), store.load(&profile.name).map(drop)] {
             let Err(ProfileError::Unguarded(error)) = refused else { panic!("the directory is not guarded") };
             assert!(error.next.contains("chmod go-w"), "{error}");
         }

@@ -1,7 +1,7 @@
 //! One HTTP/3 POST on a connection of its own: enrolment and renewal.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
@@ -38,19 +38,24 @@ pub async fn post(
     body: &[u8],
     timeout: Duration,
 ) -> Result<PostReply, ConnectError> {
-    let authority = authority(gateway.host, gateway.port);
-    let exchange = async {
-        let dialled = obstruction::watch(dial(gateway, timeout), &gateway.addresses, gateway.mark).await?;
-        let remote = dialled.quic.remote_address();
+    let began = Instant::now();
+    let dialled = obstruction::watch(dial(gateway, timeout), &gateway.addresses, gateway.mark).await?;
+    let remote = dialled.quic.remote_address();
+    let asked = async {
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
         let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
+        let authority = authority(gateway.host, gateway.port);
         let answered = exchange(stream.into(), &authority, path, body).await;
         let (status, body) = answered.map_err(|error| stream_error(error, remote))?;
         Ok(PostReply { status, body, remote })
     };
-    match tokio::time::timeout(timeout, exchange).await {
+    let left = timeout.saturating_sub(began.elapsed());
+    match tokio::time::timeout(left, asked).await {
+        // The gateway may have the request.
+        Ok(Err(ConnectError::Unreachable(_))) | Err(_) => {
+            Err(ConnectError::Closed(format!("{remote} did not answer the request")))
+        }
         Ok(answer) => answer,
-        Err(_elapsed) => Err(ConnectError::Unreachable(authority)),
     }
 }
 
