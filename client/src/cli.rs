@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
+use adit_program::foreign_text::printable;
 use adit_program::log::{self, Form};
 use adit_program::output;
 use adit_proto::invite::Invite;
@@ -245,7 +246,7 @@ async fn enrol(files: &ClientFiles, args: JoinArgs) -> Result<Done, Failure> {
     let url = if args.url == "-" { read_invite()? } else { Zeroizing::new(args.url) };
     let invite: Invite = url.trim().parse().map_err(|error: adit_proto::invite::InviteError| {
         let next = "copy the whole link, in quotes, as `adit-server invite` printed it";
-        Failure::new(Exit::Usage, "invite", error.to_string(), next)
+        Failure::new(Exit::Usage, "invite", printable(&error.to_string()), next)
     })?;
     let profile = join(&invite, args.name, args.replace, &files.store).await?;
     output::line(&format!("joined {} as {}'s device {}", profile.gateway(), profile.user, profile.device));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
+use adit_program::foreign_text::printable;
 use adit_proto::dns::{DnsScope, DnsSettings, is_domain};
 use adit_proto::range::{self, RangeError, RouteRange};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -200,7 +201,7 @@ fn dns(
         return Err(HostPlanError::Dns(format!("more than {MOST_DNS} servers or domains")));
     }
     if let Some(domain) = settings.dns_domains.iter().find(|domain| !is_domain(domain)) {
-        return Err(HostPlanError::Dns(format!("`{}` is not a domain", domain.escape_debug())));
+        return Err(HostPlanError::Dns(format!("`{}` is not a domain", printable(domain))));
     }
     let usable = |server: &IpAddr| {
         inside(*server) && !(server.is_loopback() || server.is_multicast() || server.is_unspecified())

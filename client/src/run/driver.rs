@@ -4,6 +4,7 @@
 //! so that nothing leaves outside the tunnel.
 
 mod certificate;
+mod changes;
 mod host;
 
 use std::future::pending;
@@ -26,9 +27,13 @@ use crate::obstacle;
 use crate::profile::Profile;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
+use changes::Changes;
 
 /// How long to wait for routes once there are addresses; a gateway need not advertise any.
 const ROUTES_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a connection may take to say goodbye: a gateway that does not answer must not hold up the end.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an attempt brings.
 type Attempted<C> = Result<Success<C>, ConnectError>;
@@ -59,6 +64,7 @@ pub(super) struct Driver<P: Protocol> {
     renewal: Option<Task<Result<String, RenewalError>>>,
     next_renewal_check: Option<Instant>,
     network: Option<NetworkSettings>,
+    changes: Changes,
     mtu: u16,
     plan: HostPlan,
     host_failure: Option<Failure>,
@@ -76,6 +82,7 @@ enum Input<C> {
     RenewalCheck,
     Renewed(Result<String, RenewalError>),
     HostChanged,
+    ChangesDue,
 }
 
 impl<P: Protocol> Driver<P> {
@@ -100,6 +107,7 @@ impl<P: Protocol> Driver<P> {
             renewal: None,
             next_renewal_check: None,
             network: None,
+            changes: Changes::default(),
             mtu: IPV6_MIN_MTU,
             plan: HostPlan::default(),
             host_failure: None,
@@ -128,16 +136,20 @@ impl<P: Protocol> Driver<P> {
 
     async fn next_input(&mut self) -> Input<P::Connection> {
         let (timeout, renewal_check) = (self.life.poll_timeout(), self.next_renewal_check);
+        let changes_due = self.changes.due();
         tokio::select! {
-            () = until(timeout) => Input::Timeout,
-            result = attempted(&mut self.attempt) => Input::Attempted(result),
-            event = connection_event(&mut self.connection) => Input::Connection(event),
+            // What the user wants, and what protects the host, comes before whatever a gateway sends.
+            biased;
             // Without any handle left nobody can stop us, which is what the owner asked for by keeping only the
             // session.
             Some(command) = self.commands.recv() => Input::Command(command),
+            () = until(timeout) => Input::Timeout,
+            () = until(changes_due) => Input::ChangesDue,
+            () = host_changed(&mut self.config.host) => Input::HostChanged,
             () = until(renewal_check) => Input::RenewalCheck,
             result = renewed(&mut self.renewal) => Input::Renewed(result),
-            () = host_changed(&mut self.config.host) => Input::HostChanged,
+            result = attempted(&mut self.attempt) => Input::Attempted(result),
+            event = connection_event(&mut self.connection) => Input::Connection(event),
         }
     }
 
@@ -150,8 +162,8 @@ impl<P: Protocol> Driver<P> {
                 tracing::debug!(%error, "attempt failed");
                 self.fail_attempt(obstacle::obstacle(&error), &error.to_string());
             }
-            Input::Connection(ConnectionEvent::Network(network)) => self.handle_network(network).await,
-            Input::Connection(ConnectionEvent::Mtu(mtu)) => self.handle_mtu(mtu).await,
+            Input::Connection(ConnectionEvent::Network(network)) => self.changes.take_network(network, now()),
+            Input::Connection(ConnectionEvent::Mtu(mtu)) => self.changes.take_mtu(mtu, now()),
             Input::Connection(ConnectionEvent::Closed(error)) => {
                 self.handle_lost(obstacle::obstacle(&error), &error.to_string());
             }
@@ -163,6 +175,7 @@ impl<P: Protocol> Driver<P> {
             Input::RenewalCheck => self.check_renewal(),
             Input::Renewed(result) => self.handle_renewed(result),
             Input::HostChanged => self.hold_host().await,
+            Input::ChangesDue => self.apply_changes().await,
         }
     }
 
@@ -209,6 +222,17 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
+    /// Applies what the gateway changed lately.
+    async fn apply_changes(&mut self) {
+        let (network, mtu) = self.changes.apply(now());
+        if let Some(network) = network {
+            self.handle_network(network).await;
+        }
+        if let Some(mtu) = mtu {
+            self.handle_mtu(mtu).await;
+        }
+    }
+
     async fn handle_network(&mut self, network: NetworkSettings) {
         if self.network.as_ref() == Some(&network) {
             return;
@@ -241,6 +265,7 @@ impl<P: Protocol> Driver<P> {
 
     fn handle_lost(&mut self, obstacle: Obstacle, reason: &str) {
         self.connection = None;
+        self.changes = Changes::default();
         self.next_renewal_check = None;
         self.life.handle_lost(obstacle, reason, random_number(), now());
         let state = self.life.state();
@@ -305,8 +330,10 @@ impl<P: Protocol> Driver<P> {
 
     async fn close(&mut self) {
         self.publish();
-        if let Some(connection) = self.connection.take() {
-            connection.close().await;
+        if let Some(connection) = self.connection.take()
+            && tokio::time::timeout(GOODBYE_TIMEOUT, connection.close()).await.is_err()
+        {
+            tracing::debug!("the gateway does not answer the goodbye");
         }
         self.life.handle_closed(now());
     }

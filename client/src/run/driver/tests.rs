@@ -45,7 +45,7 @@ impl Prepared {
             store: self.store,
         };
         let session = ClientSession::start_with(config, ScriptedProtocol(Arc::new(Mutex::new(received))));
-        World { session, outcomes, admitted: Arc::default(), closed: Arc::default() }
+        World { session, outcomes, admitted: Arc::default(), closed: Arc::default(), close_hangs: false }
     }
 }
 
@@ -54,6 +54,7 @@ struct ScriptedConnection {
     events: mpsc::Receiver<ConnectionEvent>,
     admitted: Arc<Mutex<Vec<IpAddr>>>,
     closed: Arc<AtomicUsize>,
+    close_hangs: bool,
 }
 
 impl OpenConnection for ScriptedConnection {
@@ -77,6 +78,9 @@ impl OpenConnection for ScriptedConnection {
 
     async fn close(self) {
         self.closed.fetch_add(1, Ordering::Relaxed);
+        if self.close_hangs {
+            pending::<()>().await;
+        }
     }
 }
 
@@ -97,6 +101,35 @@ impl Protocol for ScriptedProtocol {
             Some(outcome) => outcome,
             None => pending().await,
         }
+    }
+}
+
+/// A host that counts how often it is configured.
+struct CountingHost(Arc<AtomicUsize>);
+
+impl CountingHost {
+    fn new() -> (Box<Self>, Arc<AtomicUsize>) {
+        let applied = Arc::new(AtomicUsize::new(0));
+        (Box::new(Self(Arc::clone(&applied))), applied)
+    }
+}
+
+impl HostHooks for CountingHost {
+    fn apply<'a>(&'a mut self, _settings: &'a NetworkSettings) -> BoxFuture<'a, Result<(), HostFault>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_mtu(&mut self, _mtu: u16) -> BoxFuture<'_, Result<(), HostFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn device(&self) -> Option<&str> {
+        None
     }
 }
 
@@ -160,6 +193,7 @@ struct World {
     outcomes: mpsc::Sender<Result<ScriptedConnection, ConnectError>>,
     admitted: Arc<Mutex<Vec<IpAddr>>>,
     closed: Arc<AtomicUsize>,
+    close_hangs: bool,
 }
 
 impl World {
@@ -178,8 +212,8 @@ impl World {
     async fn accept(&self, address: &str) -> mpsc::Sender<ConnectionEvent> {
         let (events, received) = mpsc::channel(8);
         events.send(ConnectionEvent::Network(settings(address))).await.unwrap();
-        let admitted = Arc::clone(&self.admitted);
-        let connection = ScriptedConnection { events: received, admitted, closed: Arc::clone(&self.closed) };
+        let (admitted, closed) = (Arc::clone(&self.admitted), Arc::clone(&self.closed));
+        let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: self.close_hangs };
         self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
         events
     }
@@ -320,6 +354,36 @@ async fn client_without_patience_connects_after_whatever_strangers_did() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn gateway_that_floods_and_never_says_goodbye_neither_tires_the_host_nor_holds_up_the_end() {
+    let (host, applied) = CountingHost::new();
+    let mut prepared = World::prepare(PATIENCE, None);
+    prepared.host = Some(host);
+    let mut world = prepared.begin();
+    world.close_hangs = true;
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let flooding = task::spawn(async move {
+        for number in 0_u16..60_000 {
+            let changed = settings(&format!("10.64.3.{}/32", number % 197 + 3));
+            for event in [ConnectionEvent::Network(changed), ConnectionEvent::Mtu(1300 + number % 100)] {
+                if gateway.send(event).await.is_err() {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let times = applied.load(Ordering::Relaxed);
+    assert!((5..=12).contains(&times), "applied {times} times in 10 s");
+    let asked = tokio::time::Instant::now();
+    world.session.handle().stop().await;
+    world.session.wait().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    drop(flooding);
+}
+
+#[tokio::test(start_paused = true)]
 async fn device_revoked_while_connected_is_blocked_with_the_reason() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -382,8 +446,8 @@ async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     events.send(ConnectionEvent::Network(bare)).await.unwrap();
     events.send(ConnectionEvent::Mtu(1400)).await.unwrap();
     events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
-    let admitted = Arc::clone(&world.admitted);
-    let connection = ScriptedConnection { events: received, admitted, closed: Arc::clone(&world.closed) };
+    let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
+    let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: false };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
@@ -416,8 +480,8 @@ async fn undone_without_device(routes: &str) -> usize {
     let (events, received) = mpsc::channel(8);
     let routes = vec![RouteRange::from(routes.parse::<IpNet>().unwrap())];
     events.send(ConnectionEvent::Network(NetworkSettings { routes, ..settings("10.64.3.2/32") })).await.unwrap();
-    let admitted = Arc::clone(&world.admitted);
-    let connection = ScriptedConnection { events: received, admitted, closed: Arc::clone(&world.closed) };
+    let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
+    let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: false };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     world.reach(State::Connected).await;
     let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");
