@@ -31,3 +31,4 @@ mod recovery;
 mod resolver;
 mod spoofing;
 mod traffic;
+mod unproven;
