@@ -7,14 +7,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-use adit_client::host_plan::HostHooks as _;
+use adit_client::host_plan::HostHooks;
 use adit_client::host_plan::managed::{FIRST_TABLE, HostSetupError, ManagedHost, Slot, open_tun};
 use adit_client::protocols::NetworkSettings;
 use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, Rule, SystemBus};
 use adit_net::tun::Tun;
 use adit_proto::mark::Mark;
 use adit_proto::range::RouteRange;
-use adit_testing::namespace::in_namespace_async;
+use adit_testing::namespace::{in_namespace_async, make_settings_read_only};
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -235,6 +235,35 @@ fn networks_of_containers_stay_out_of_the_tunnel_and_undo_leaves_nothing() {
         assert_eq!(host.warnings().len(), 1, "{:?}", host.warnings());
         host.undo().await.unwrap();
         assert_eq!(table(FIRST_TABLE).await, (vec![], vec![]));
+    });
+}
+
+#[test]
+fn ipv6_that_is_out_of_reach_is_blocked_and_told() {
+    in_namespace_async(|| async {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let (_tun, mut host) = managed(run.path(), "journal").await;
+        make_settings_read_only();
+        host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"])).await.unwrap();
+        assert_eq!(table(FIRST_TABLE).await, (vec!["0.0.0.0/0".to_owned()], everything()));
+        let warnings = host.warnings();
+        assert!(warnings[0].contains("IPv4 only") && warnings[0].contains("adit0"), "{warnings:?}");
+        host.undo().await.unwrap();
+    });
+}
+
+#[test]
+fn strict_reverse_paths_that_cannot_be_loosened_are_an_error_with_a_cure() {
+    in_namespace_async(|| async {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+        let (_tun, mut host) = managed(run.path(), "journal").await;
+        make_settings_read_only();
+        let refused = HostHooks::apply(&mut host, &settings(&["10.64.3.2/32"], &["0.0.0.0/0"])).await.unwrap_err();
+        let failure = refused.failure;
+        assert!(failure.next.contains("--sysctl net.ipv4.conf.all.rp_filter=2"), "{failure}");
+        assert!(failure.reason.contains("Read-only file system"), "{failure}");
     });
 }
 

@@ -21,10 +21,13 @@ use crate::sysctl::ports_of_programs;
 /// What the names of these tables begin with; the TUN device's name follows.
 const TABLE: &str = "adit_answers_";
 const PREROUTING: &str = "prerouting";
+const TUNNELLED: &str = "tunnelled";
 const FORWARD: &str = "forward";
 const OUTPUT: &str = "output";
 /// After connection tracking and before destinations are translated (`NF_IP_PRI_MANGLE`).
 const TRACKED_PRIORITY: i32 = -150;
+/// After the chains at [`TRACKED_PRIORITY`] of all tables of this kind: for another tunnel this one is elsewhere.
+const LATER_PRIORITY: i32 = TRACKED_PRIORITY + 1;
 /// `NF_IP_PRI_FILTER`.
 const FILTER_PRIORITY: i32 = 0;
 const ECHO_REQUEST_V4: u8 = 8;
@@ -51,6 +54,7 @@ impl AnswerRules {
         batch.create_table();
         for (name, kind, hook, priority) in [
             (PREROUTING, ChainKind::Filter, Hook::Prerouting, TRACKED_PRIORITY),
+            (TUNNELLED, ChainKind::Filter, Hook::Prerouting, LATER_PRIORITY),
             (FORWARD, ChainKind::Filter, Hook::Forward, FILTER_PRIORITY),
             (OUTPUT, ChainKind::Route, Hook::Output, TRACKED_PRIORITY),
         ] {
@@ -64,6 +68,8 @@ impl AnswerRules {
 
     fn rules(&self) -> Vec<Rule> {
         let mut rules = self.arrival_rules();
+        // What is opened through this tunnel is answered through it, whatever another client on this host thinks.
+        rules.push(Rule::new(TUNNELLED).input(&self.tun).by_opener().clear_connection_mark(self.mark));
         rules.extend(self.inner_rules());
         rules.extend(self.departure_rules());
         rules
@@ -212,7 +218,7 @@ pub(super) fn stands(rules: &AnswerRules) -> Result<bool, HostError> {
     let doing = |source| HostError::system("list the firewall's rules", source);
     let listed = Socket::open().and_then(|socket| socket.rules_of_table(&table_of(&rules.tun))).map_err(doing)?;
     let wanted = rules.rules();
-    Ok([PREROUTING, FORWARD, OUTPUT].iter().all(|chain| {
+    Ok([PREROUTING, TUNNELLED, FORWARD, OUTPUT].iter().all(|chain| {
         let has = listed.iter().filter(|rule| rule.chain == *chain).count();
         has == wanted.iter().filter(|rule| rule.chain() == *chain).count()
     }))

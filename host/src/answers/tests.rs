@@ -197,6 +197,38 @@ fn who_asks_beside_the_tunnel_is_answered_beside_it() {
 }
 
 #[test]
+fn what_is_opened_through_a_second_tunnel_is_answered_through_it() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        // The second tunnel's device is the one that leads to a container otherwise.
+        let second = AnswerRules {
+            tun: "inner0".into(),
+            addresses: vec!["172.17.0.1".parse().unwrap()],
+            inner_links: Vec::new(),
+            mark: Mark::CLIENT,
+        };
+        let netlink = Netlink::open().unwrap();
+        let target = RouteTarget::Link("inner0".into());
+        let prefix = "203.0.113.0/24".parse().unwrap();
+        netlink.add_route(&Route { table: TABLE_NUMBER + 1, prefix, target, metric: None }).await.unwrap();
+        let rule = PolicyRule { family: Family::V4, unless: Mark::CLIENT, table: TABLE_NUMBER + 1, priority: 5200 };
+        netlink.add_rule(&rule).await.unwrap();
+        let service = UdpSocket::bind("172.17.0.1:53").unwrap();
+        service.set_read_timeout(Some(adit_testing::PATIENCE)).unwrap();
+        for later in [&second, &AnswerRules { inner_links: Vec::new(), ..rules() }] {
+            // Whichever tunnel came first.
+            load(&AnswerRules { inner_links: Vec::new(), ..rules() }).unwrap();
+            load(&second).unwrap();
+            unload(&later.tun).unwrap();
+            load(later).unwrap();
+            give(&host.container, &udp((OUTSIDE, 5_000), (Ipv4Addr::new(172, 17, 0, 1), 53)));
+            answer(&service);
+            assert_eq!(host.leaves_by(), "container", "{} came last", later.tun);
+        }
+    });
+}
+
+#[test]
 fn connection_of_this_host_from_before_the_tunnel_is_not_answered_beside_it() {
     in_namespace_async(|| async {
         let host = Host::new().await;

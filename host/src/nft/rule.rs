@@ -101,6 +101,11 @@ impl Rule {
         self.then(Expression::ConnectionMark).with_bits_of(mark).then(Expression::WriteConnectionMark)
     }
 
+    /// Takes the mark off the packet's connection, leaving alone the bits that do not count.
+    pub(crate) fn clear_connection_mark(self, mark: Mark) -> Self {
+        self.put_connection_mark(Mark { value: 0, ..mark })
+    }
+
     fn with_bits_of(self, mark: Mark) -> Self {
         let (keep, turn) = ((!mark.mask).to_ne_bytes().to_vec(), mark.value.to_ne_bytes().to_vec());
         self.then(Expression::Change { keep, turn })
