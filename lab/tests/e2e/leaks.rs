@@ -92,8 +92,9 @@ impl Watched {
     /// in.
     fn beside_the_tunnel(&self) -> Vec<Captured> {
         let left = |packet: &Captured| packet.link == self.outer && !GATEWAY.contains(&packet.source);
-        self.capture
-            .packets(|packet| left(packet) && !is_tunnel(packet) && !is_refusal(packet) && !is_neighbourly(packet))
+        self.capture.packets(|packet| {
+            left(packet) && !is_tunnel(packet) && !is_refusal(packet) && !is_answer(packet) && !is_neighbourly(packet)
+        })
     }
 
     /// Probes, and expects nothing beside the tunnel up to now.
@@ -154,6 +155,12 @@ fn is_refusal(packet: &Captured) -> bool {
     let of_gateway =
         quoted.get(12..16) == Some(&GATEWAY_V4.octets()) && quoted.get(20..22) == Some(&PORT.to_be_bytes());
     protocol(packet) == ICMP && packet.bytes.get(20..22) == Some(&[3, 3]) && of_gateway
+}
+
+/// The kernel's word to the gateway's host that nobody listens where that sent [`AFTERWARDS`]: a closed host answers who
+/// asks from outside.
+fn is_answer(packet: &Captured) -> bool {
+    protocol(packet) == ICMP && packet.bytes.get(20..22) == Some(&[3, 3]) && packet.contains(AFTERWARDS.as_bytes())
 }
 
 /// Neighbour discovery (RFC 4861, types 133 to 137) and multicast listening (RFC 3810, type 143), which never leave a
