@@ -5,6 +5,7 @@
 //! counted and says why: see `nft list table inet adit`.
 
 mod foreign;
+mod other_links;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,6 +14,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::nft::{Batch, Chain, ChainKind, ConnectionSet, Hook, Rule};
 pub(crate) use foreign::ForeignChains;
+pub use other_links::ForwardedBefore;
+pub(crate) use other_links::GATEWAY_LINKS;
 pub(crate) use table::{Table, TableRecord, remove, remove_nameless};
 
 const RAW_PREROUTING: &str = "raw_prerouting";
@@ -62,6 +65,10 @@ pub struct GatewayRules {
     pub connections_per_client: u32,
     /// UDP ports the gateway listens on, exempt from connection tracking.
     pub listen_ports: Vec<u16>,
+    /// From which other links IPv4 packets were forwarded before.
+    pub forwarded_before_v4: ForwardedBefore,
+    /// From which other links IPv6 packets were forwarded before.
+    pub forwarded_before_v6: ForwardedBefore,
 }
 
 impl GatewayRules {
@@ -88,6 +95,7 @@ impl GatewayRules {
         rules.extend(self.tracking_rules());
         rules.extend(self.redirect_rules());
         rules.extend(self.input_rules());
+        rules.extend(self.other_links_rules());
         rules.extend(self.forward_rules());
         rules.extend(self.masquerade_rules());
         rules

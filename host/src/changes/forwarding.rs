@@ -8,10 +8,64 @@
 use std::io;
 
 use super::{Change, HostChanges, HostError};
+use crate::firewall::{ForwardedBefore, GATEWAY_LINKS};
 use crate::netlink::Family;
 use crate::sysctl;
 
 impl HostChanges {
+    /// From which links the host forwarded packets of a family before this process made it forward, if it did.
+    ///
+    /// # Errors
+    /// The kernel's refusal, also when it has no such family.
+    pub fn forwarded_before(&self, family: Family) -> Result<ForwardedBefore, HostError> {
+        let switch = switch(family);
+        let switched_on = self.recorded_setting(switch).is_some();
+        if !switched_on && sysctl::read(switch)? != "0" {
+            return Ok(ForwardedBefore::FromAll);
+        }
+        let (mut open, mut closed, mut later_ones_are_open) = (Vec::new(), Vec::new(), false);
+        for link in links(family)? {
+            let forwards = self.forwarded_from(family, &link, switched_on)?;
+            match (link.as_str(), forwards) {
+                ("default", forwards) => later_ones_are_open = forwards,
+                (_, true) => open.push(link),
+                (_, false) => closed.push(link),
+            }
+        }
+        Ok(if later_ones_are_open { ForwardedBefore::FromAllBut(closed) } else { ForwardedBefore::FromOnly(open) })
+    }
+
+    /// Whether the link's own setting lets its packets be forwarded while the family's switch is off.
+    fn forwarded_from(&self, family: Family, link: &str, switched_on: bool) -> Result<bool, HostError> {
+        let key = match family {
+            Family::V4 => setting(family, link, "forwarding"),
+            // Since Linux 6.17; before, nothing is forwarded while the switch is off.
+            Family::V6 => setting(family, link, "force_forwarding"),
+        };
+        match (family, self.recorded_setting(&key)) {
+            (_, Some(previous)) => Ok(previous != "0"),
+            // The switch would have changed it, and only what is 0 needs no record.
+            (Family::V4, None) if switched_on => Ok(false),
+            (_, None) => Ok(unless_link_is_gone(sysctl::read(&key))?.is_some_and(|value| value != "0")),
+        }
+    }
+
+    /// What a setting was before this process first changed it.
+    fn recorded_setting(&self, key: &str) -> Option<&str> {
+        self.journal.live().iter().find_map(|entry| {
+            let Change::Sysctl { key: changed, previous, .. } = &entry.change else { return None };
+            (changed == key).then_some(previous.as_str())
+        })
+    }
+
+    /// Tells the firewalls of other gateways on this host that a link is a gateway's tunnel, too.
+    ///
+    /// # Errors
+    /// `NoSuchLink`, or the kernel's refusal.
+    pub async fn join_gateway_links(&self, link: &str) -> Result<(), HostError> {
+        self.netlink.set_group(link, GATEWAY_LINKS).await
+    }
+
     /// Makes the host forward packets of a family between its links; does nothing if it does already.
     ///
     /// A link that configures itself by IPv6 router advertisements (`accept_ra` 1) goes on doing so (2): a forwarding

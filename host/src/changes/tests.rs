@@ -7,6 +7,7 @@ use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
 
 use super::*;
+use crate::firewall::ForwardedBefore;
 use crate::netlink::{Family, RouteTarget};
 use crate::test_bus::FakeResolved;
 
@@ -113,6 +114,8 @@ fn firewall_rules() -> GatewayRules {
         client_to_client: false,
         connections_per_client: 100,
         listen_ports: vec![443],
+        forwarded_before_v4: ForwardedBefore::FromAll,
+        forwarded_before_v6: ForwardedBefore::FromAll,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
+mod other_links;
 mod v6;
 
 use std::io::{self, IoSliceMut};
@@ -65,6 +66,8 @@ impl Router {
             client_to_client: false,
             connections_per_client: CONNECTIONS,
             listen_ports: vec![443],
+            forwarded_before_v4: ForwardedBefore::FromAll,
+            forwarded_before_v6: ForwardedBefore::FromAll,
         }))
         .unwrap();
         Self { tunnel, internet, _table: table }

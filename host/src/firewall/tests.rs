@@ -27,6 +27,8 @@ pub(super) fn rules() -> GatewayRules {
         client_to_client: false,
         connections_per_client: 2000,
         listen_ports: vec![443, 8443],
+        forwarded_before_v4: ForwardedBefore::FromOnly(vec!["lan0".into()]),
+        forwarded_before_v6: ForwardedBefore::FromAllBut(vec!["wan0".into()]),
     }
 }
 
@@ -45,6 +47,11 @@ fn the_kernel_takes_every_rule_as_it_was_built() {
             GatewayRules { masquerade: false, client_to_client: true, connections_per_client: 0, ..rules() },
             GatewayRules { pool_v4: None, gateway_v4: None, listen_ports: Vec::new(), ..rules() },
             GatewayRules { pool_v6: None, gateway_v6: None, ..rules() },
+            GatewayRules {
+                forwarded_before_v4: ForwardedBefore::FromAll,
+                forwarded_before_v6: ForwardedBefore::FromAll,
+                ..rules()
+            },
         ] {
             let table = load(&variant).unwrap();
             let mut built = variant.rules();
@@ -91,6 +98,9 @@ fn the_loaded_table_reads_as_intended() {
             "oifname \"adit0\" icmpv6 type nd-redirect counter packets 0 bytes 0 drop",
             "iifname \"adit0\" ct state new add @connections_v4 { ip saddr ct count over 2000 } counter",
             "iifname \"adit0\" ct state new add @connections_v6 { ip6 saddr ct count over 2000 } counter",
+            "iifname \"lan0\" iifname != \"adit0\" oifname != \"adit0\" meta nfproto ipv4 accept",
+            "iifname != \"adit0\" oifname != \"adit0\" meta nfproto ipv4 iifgroup != 44311 oifgroup != 44311 counter",
+            "iifname \"wan0\" iifname != \"adit0\" oifname != \"adit0\" meta nfproto ipv6 iifgroup != 44311 oifgroup",
             "ip saddr 10.64.3.0/24 oifname != \"adit0\" meta l4proto tcp masquerade to :1024-65535 fully-random",
             "ip6 saddr fd12:3456:789a::/64 oifname != \"adit0\" masquerade fully-random",
         ] {

@@ -59,6 +59,14 @@ impl Netlink {
         changed.map_err(|error| refused(format!("set link {} to {settings:?}", link.name), error))
     }
 
+    /// Puts a link into a group, by which firewalls tell it from others.
+    pub(crate) async fn set_group(&self, name: &str, group: u32) -> Result<(), HostError> {
+        let change = LinkUnspec::new_with_index(self.link_index(name).await?);
+        let change = change.append_extra_attribute(LinkAttribute::Group(group)).build();
+        let changed = self.handle.link().change(change).execute().await;
+        changed.map_err(|error| refused(format!("put link {name} into group {group}"), error))
+    }
+
     /// Gives a link its recorded name back. Kernels before 6.2 refuse that while the link is up (`EBUSY`).
     pub(crate) async fn rename_recorded_link(&self, link: &RecordedLink) -> Result<(), HostError> {
         let change = LinkUnspec::new_with_index(link.index).name(&link.name);

@@ -18,6 +18,10 @@ pub(crate) enum Meta {
     InputName = 6,
     /// Name of the link the packet leaves by, padded to 16 bytes.
     OutputName = 7,
+    /// Group of the link the packet came in by.
+    InputGroup = 21,
+    /// Group of the link the packet leaves by.
+    OutputGroup = 22,
     /// `FAMILY_IPV4` or `FAMILY_IPV6`.
     Family = 15,
     /// Transport protocol number.

@@ -85,6 +85,16 @@ impl Rule {
         self.then(Expression::Meta(Meta::OutputName)).not_equal(link_name(link))
     }
 
+    /// Matches packets that came in by a link outside a group.
+    pub(crate) fn input_not_in_group(self, group: u32) -> Self {
+        self.then(Expression::Meta(Meta::InputGroup)).not_equal(group.to_ne_bytes())
+    }
+
+    /// Matches packets that leave by a link outside a group.
+    pub(crate) fn output_not_in_group(self, group: u32) -> Self {
+        self.then(Expression::Meta(Meta::OutputGroup)).not_equal(group.to_ne_bytes())
+    }
+
     /// Matches packets of connections whose mark is this one.
     pub(crate) fn connection_mark(self, mark: Mark) -> Self {
         let rule = self.then(Expression::ConnectionMark).then(Expression::Mask(mark.mask.to_ne_bytes().to_vec()));

@@ -100,7 +100,8 @@ impl Tunnel {
         Some(tunnel)
     }
 
-    fn run(&mut self) {
+    /// Starts everything, each client joined as `user1`, `user2` ….
+    pub(crate) fn run(&mut self) {
         self.gateway.start().unwrap();
         for number in 0..self.clients.len() {
             self.join(number);
@@ -165,6 +166,12 @@ pub(crate) fn nft(host: &Host, commands: &str) {
     let mut command = Command::new("nft");
     command.arg(commands);
     host.output(command, PATIENCE).unwrap().success().unwrap();
+}
+
+/// Sets a sysctl of the host, such as `net/ipv4/ip_forward`.
+pub(crate) fn sysctl(host: &Host, key: &str, value: &str) {
+    let (path, value) = (format!("/proc/sys/{key}"), value.to_owned());
+    host.run(move || std::fs::write(path, value).unwrap());
 }
 
 /// The standard lab; `None`, loudly, where this user may not make one. In CI that is a failure.

@@ -19,6 +19,7 @@ mod esp;
 mod esp_hostile;
 mod esp_paths;
 mod gateway_guards;
+mod gateway_rules;
 mod generator;
 mod guards;
 mod harness;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use adit_host::{Family, GatewayRules, HostChanges, HostError, LinkSettings};
+use adit_host::{Family, ForwardedBefore, GatewayRules, HostChanges, HostError, LinkSettings};
 use adit_net::tun::Tun;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
@@ -27,7 +27,9 @@ pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut
 async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<(), Failure> {
     let name = &config.tun.name;
     let failed = |error: HostError| host_failure(&format!("set up {name}"), &error);
-    changes.load_firewall(&firewall_rules(config, own)).await.map_err(failed)?;
+    changes.join_gateway_links(name).await.map_err(failed)?;
+    let rules = firewall_rules(config, own, changes).map_err(failed)?;
+    changes.load_firewall(&rules).await.map_err(failed)?;
     if config.pool.v6.is_some() {
         // Where IPv6 is off for new links only.
         require_setting(changes, &format!("net/ipv6/conf/{name}/disable_ipv6"), "0").await?;
@@ -44,8 +46,9 @@ async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostCha
     forward(config, changes).await
 }
 
-fn firewall_rules(config: &Config, own: GatewayAddresses) -> GatewayRules {
-    GatewayRules {
+fn firewall_rules(config: &Config, own: GatewayAddresses, changes: &HostChanges) -> Result<GatewayRules, HostError> {
+    let listen_ports: Vec<u16> = config.listen.iter().map(|address| address.port()).collect();
+    Ok(GatewayRules {
         tun: config.tun.name.clone(),
         pool_v4: config.pool.v4,
         pool_v6: config.pool.v6,
@@ -54,8 +57,20 @@ fn firewall_rules(config: &Config, own: GatewayAddresses) -> GatewayRules {
         masquerade: config.masquerade,
         client_to_client: config.client_to_client,
         connections_per_client: config.limits.connections_per_client,
-        listen_ports: config.listen.iter().map(|address| address.port()).collect(),
+        listen_ports,
+        forwarded_before_v4: forwarded_before(Family::V4, config.pool.v4.is_some(), changes)?,
+        forwarded_before_v6: forwarded_before(Family::V6, config.pool.v6.is_some(), changes)?,
+    })
+}
+
+/// From which links the host forwards a family anyway. Where no client has an address of it, nothing changes.
+fn forwarded_before(family: Family, used: bool, changes: &HostChanges) -> Result<ForwardedBefore, HostError> {
+    let before = if used { changes.forwarded_before(family)? } else { ForwardedBefore::FromAll };
+    if before != ForwardedBefore::FromAll {
+        let next = "to make this host a router, switch it on in /etc/sysctl.d";
+        tracing::info!(?family, next, "forwarding is switched on for the tunnel alone");
     }
+    Ok(before)
 }
 
 /// Sets what protects beyond the firewall, which a gateway can do without. Redirects to clients are the firewall's to

@@ -31,7 +31,7 @@ fn packet(source: &str, destination: &str, protocol: u8, mut payload: Vec<u8>, c
     [&[0x60, 0, 0, 0][..], &length, &[protocol, 64], &source, &destination, &payload].concat()
 }
 
-fn udp(source: (&str, u16), destination: (&str, u16)) -> Vec<u8> {
+pub(super) fn udp(source: (&str, u16), destination: (&str, u16)) -> Vec<u8> {
     let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
     let payload = [&ports[..], &[0, 12, 0, 0], b"adit"].concat();
     packet(source.0, destination.0, UDP, payload, 6)
@@ -47,12 +47,12 @@ fn is_ipv6_but_about_neighbours(packet: &[u8]) -> bool {
 }
 
 /// The next IPv6 packet that is not about neighbours, which has to come.
-async fn next(tun: &Tun) -> Option<Vec<u8>> {
+pub(super) async fn next(tun: &Tun) -> Option<Vec<u8>> {
     next_where(tun, PATIENCE, is_ipv6_but_about_neighbours).await
 }
 
 /// Such a packet that the kernel sends although it should not.
-async fn unwanted(tun: &Tun) -> Option<Vec<u8>> {
+pub(super) async fn unwanted(tun: &Tun) -> Option<Vec<u8>> {
     next_where(tun, QUIET, is_ipv6_but_about_neighbours).await
 }
 

@@ -6,7 +6,7 @@ use adit_testing::skip;
 
 use super::*;
 use crate::GatewayRules;
-use crate::firewall::Table;
+use crate::firewall::{ForwardedBefore, Table};
 use crate::journal::Change;
 use crate::nft::Protection;
 
@@ -70,6 +70,8 @@ fn rules() -> GatewayRules {
         client_to_client: false,
         connections_per_client: 100,
         listen_ports: vec![443],
+        forwarded_before_v4: ForwardedBefore::FromAll,
+        forwarded_before_v6: ForwardedBefore::FromAll,
     }
 }
 
