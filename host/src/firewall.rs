@@ -6,6 +6,7 @@
 
 mod foreign;
 mod other_links;
+mod reach;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,15 +17,22 @@ use super::nft::{Batch, Chain, ChainKind, ConnectionSet, Hook, Rule};
 pub(crate) use foreign::ForeignChains;
 pub use other_links::ForwardedBefore;
 pub(crate) use other_links::GATEWAY_LINKS;
+pub use reach::LocalService;
+use reach::{CLIENT_TO_CLIENT, FORBIDDEN};
 pub(crate) use table::{Table, TableRecord, remove, remove_nameless};
 
 const RAW_PREROUTING: &str = "raw_prerouting";
 const RAW_OUTPUT: &str = "raw_output";
+const BEFORE_NAT: &str = "before_nat";
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
 const POSTROUTING: &str = "postrouting";
+/// Packets come here from the chains of hooks, never to return.
+const REFUSED: &str = "refused";
 /// Before connection tracking (`NF_IP_PRI_RAW`).
 const RAW_PRIORITY: i32 = -300;
+/// Right after connection tracking (`NF_IP_PRI_CONNTRACK`), so before whatever may change a destination.
+const BEFORE_NAT_PRIORITY: i32 = -199;
 /// `NF_IP_PRI_FILTER`.
 const FILTER_PRIORITY: i32 = 0;
 /// `NF_IP_PRI_NAT_SRC`.
@@ -33,15 +41,9 @@ const SOURCE_NAT_PRIORITY: i32 = 100;
 /// Lowest port masqueraded TCP and UDP leave from: never the gateway's own below it, so that a client cannot occupy or
 /// shadow one (CVE-2021-3773).
 const LOWEST_MASQUERADE_PORT: u16 = 1024;
-const ECHO_REQUEST_V4: u8 = 8;
-const ECHO_REQUEST_V6: u8 = 128;
 /// ICMP redirect (RFC 792) and its IPv6 twin (RFC 4861 section 4.5).
 const REDIRECT_V4: u8 = 5;
 const REDIRECT_V6: u8 = 137;
-/// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 section 3), without which IPv6
-/// breaks.
-const ERRORS_V6: [u8; 4] = [1, 2, 3, 4];
-const DNS_PORT: u16 = 53;
 
 /// What the gateway's firewall table is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,10 @@ pub struct GatewayRules {
     pub client_to_client: bool,
     /// Most tracked connections of one inner source address; further ones are dropped. 0 means no limit.
     pub connections_per_client: u32,
+    /// Resolvers that clients are told of; those on the gateway's own host are let in.
+    pub resolvers: Vec<IpAddr>,
+    /// Services on the gateway's own host that clients reach, at all its addresses.
+    pub local_services: Vec<LocalService>,
     /// UDP ports the gateway listens on, exempt from connection tracking.
     pub listen_ports: Vec<u16>,
     /// From which other links IPv4 packets were forwarded before.
@@ -79,12 +85,14 @@ impl GatewayRules {
         for (name, kind, hook, priority) in [
             (RAW_PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW_PRIORITY),
             (RAW_OUTPUT, ChainKind::Filter, Hook::Output, RAW_PRIORITY),
+            (BEFORE_NAT, ChainKind::Filter, Hook::Prerouting, BEFORE_NAT_PRIORITY),
             (INPUT, ChainKind::Filter, Hook::Input, FILTER_PRIORITY),
             (FORWARD, ChainKind::Filter, Hook::Forward, FILTER_PRIORITY),
             (POSTROUTING, ChainKind::Nat, Hook::Postrouting, SOURCE_NAT_PRIORITY),
         ] {
             batch.create_chain(Chain { name, kind, hook, priority });
         }
+        batch.create_inner_chain(REFUSED);
         for rule in self.rules() {
             batch.append_rule(&rule);
         }
@@ -94,10 +102,12 @@ impl GatewayRules {
         let mut rules = self.spoofing_rules();
         rules.extend(self.tracking_rules());
         rules.extend(self.redirect_rules());
+        rules.extend(self.before_nat_rules());
         rules.extend(self.input_rules());
         rules.extend(self.other_links_rules());
         rules.extend(self.forward_rules());
         rules.extend(self.masquerade_rules());
+        rules.extend(Self::refusal_rules());
         rules
     }
 
@@ -163,37 +173,16 @@ impl GatewayRules {
         [ConnectionSet::V4, ConnectionSet::V6].map(over).to_vec()
     }
 
-    /// Clients may ping the gateway and ask it for names, at its tunnel addresses; nothing else on it is theirs.
-    fn input_rules(&self) -> Vec<Rule> {
-        let rule = || Rule::new(INPUT).input(&self.tun);
-        let mut rules = vec![Rule::new(INPUT).input_not(&self.tun).accept(), rule().established().accept()];
-        rules.extend(self.limit_rules(rule));
-        for address in self.gateway_addresses() {
-            let to = || rule().destination_in(address);
-            match address {
-                IpNet::V4(_) => rules.push(to().icmp(ECHO_REQUEST_V4).accept()),
-                IpNet::V6(_) => {
-                    rules.push(to().icmpv6(ECHO_REQUEST_V6).accept());
-                    rules.extend(ERRORS_V6.map(|kind| to().icmpv6(kind).accept()));
-                }
-            }
-            rules.push(to().udp().destination_port(DNS_PORT).accept());
-            rules.push(to().tcp().destination_port(DNS_PORT).accept());
-        }
-        rules.push(rule().drop("not for clients"));
-        rules
-    }
-
     fn forward_rules(&self) -> Vec<Rule> {
         let rule = || Rule::new(FORWARD);
         let from_tun = || rule().input(&self.tun);
         let mut rules =
             vec![from_tun().clamp_segment_size(), rule().input_not(&self.tun).output(&self.tun).clamp_segment_size()];
         if !self.client_to_client {
-            rules.push(from_tun().output(&self.tun).drop("client to client"));
+            rules.push(from_tun().output(&self.tun).go_to(REFUSED, CLIENT_TO_CLIENT));
         }
         for prefix in forbidden_destinations() {
-            rules.push(from_tun().destination_in(prefix).drop("link-local, loopback or cloud metadata"));
+            rules.push(from_tun().destination_in(prefix).go_to(REFUSED, FORBIDDEN));
         }
         if self.masquerade {
             rules.push(from_tun().output_not(&self.tun).invalid().drop("packet of no connection"));

@@ -25,7 +25,7 @@ pub use answers::AnswerRules;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
 pub use dns::SystemBus;
 pub use error::HostError;
-pub use firewall::{ForwardedBefore, GatewayRules, is_forbidden_destination};
+pub use firewall::{ForwardedBefore, GatewayRules, LocalService, is_forbidden_destination};
 pub use guard::{GuardReport, GuardState};
 pub use ipv6::why_no_ipv6;
 pub use journal::WithoutDisk;

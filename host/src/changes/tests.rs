@@ -113,6 +113,8 @@ fn firewall_rules() -> GatewayRules {
         masquerade: true,
         client_to_client: false,
         connections_per_client: 100,
+        resolvers: Vec::new(),
+        local_services: Vec::new(),
         listen_ports: vec![443],
         forwarded_before_v4: ForwardedBefore::FromAll,
         forwarded_before_v6: ForwardedBefore::FromAll,

@@ -8,6 +8,8 @@ use super::*;
 use crate::error::HostError;
 use crate::nft::{FAMILY_INET, Socket};
 
+const CHAINS: [&str; 7] = [RAW_PREROUTING, RAW_OUTPUT, BEFORE_NAT, INPUT, FORWARD, POSTROUTING, REFUSED];
+
 /// The table of the link `adit0`.
 const TABLE: &str = "adit";
 
@@ -26,6 +28,8 @@ pub(super) fn rules() -> GatewayRules {
         masquerade: true,
         client_to_client: false,
         connections_per_client: 2000,
+        resolvers: vec!["198.51.100.53".parse().unwrap(), "2001:db8::53".parse().unwrap()],
+        local_services: vec![LocalService::Tcp(22), LocalService::Udp(123)],
         listen_ports: vec![443, 8443],
         forwarded_before_v4: ForwardedBefore::FromOnly(vec!["lan0".into()]),
         forwarded_before_v6: ForwardedBefore::FromAllBut(vec!["wan0".into()]),
@@ -34,8 +38,7 @@ pub(super) fn rules() -> GatewayRules {
 
 fn loaded_rules() -> Vec<(String, Vec<String>)> {
     let socket = Socket::open().unwrap();
-    let chains = [RAW_PREROUTING, RAW_OUTPUT, INPUT, FORWARD, POSTROUTING];
-    let listed = chains.iter().flat_map(|chain| socket.rules(FAMILY_INET, TABLE, chain).unwrap());
+    let listed = CHAINS.iter().flat_map(|chain| socket.rules(FAMILY_INET, TABLE, chain).unwrap());
     listed.map(|rule| (rule.chain, rule.expressions)).collect()
 }
 
@@ -56,7 +59,7 @@ fn the_kernel_takes_every_rule_as_it_was_built() {
             let table = load(&variant).unwrap();
             let mut built = variant.rules();
             let mut expected = Vec::new();
-            for chain in [RAW_PREROUTING, RAW_OUTPUT, INPUT, FORWARD, POSTROUTING] {
+            for chain in CHAINS {
                 let (here, rest): (Vec<_>, Vec<_>) = built.into_iter().partition(|rule| rule.chain() == chain);
                 built = rest;
                 expected.extend(here.iter().map(|rule| {
@@ -89,12 +92,23 @@ fn the_loaded_table_reads_as_intended() {
             "iifname \"adit0\" ip6 daddr fd12:3456:789a::1 icmpv6 type packet-too-big accept",
             "iifname \"adit0\" ip6 daddr fd12:3456:789a::1 tcp dport 53 accept",
             "iifname \"adit0\" tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
-            "iifname \"adit0\" oifname \"adit0\" counter packets 0 bytes 0 drop comment \"client to client\"",
-            "iifname \"adit0\" ip daddr 169.254.0.0/16 counter packets 0 bytes 0 drop",
+            "type filter hook prerouting priority -199; policy accept;",
+            "iifname \"adit0\" oifname \"adit0\" counter packets 0 bytes 0 goto refused comment \"client to client\"",
+            "iifname \"adit0\" ip daddr 169.254.0.0/16 counter packets 0 bytes 0 goto refused",
+            "\t\tip daddr 169.254.0.0/16 counter packets 0 bytes 0 goto refused",
+            "\t\tip daddr 198.51.100.53 udp dport 53 accept",
+            "iifname \"adit0\" ip6 daddr 2001:db8::53 tcp dport 53 accept",
+            "\t\tfib daddr type local tcp dport 22 accept",
+            "iifname \"adit0\" fib daddr type local udp dport 123 accept",
+            "\t\tfib daddr type local counter packets 0 bytes 0 goto refused comment \"not for clients\"",
+            "\t\tip6 daddr fd12:3456:789a::/64 counter packets 0 bytes 0 goto refused comment \"client to client\"",
+            "limit rate over 200/second burst 200 packets counter packets 0 bytes 0 drop",
+            "meta l4proto tcp reject with tcp reset",
+            "reject with icmpx admin-prohibited",
             "iifname \"adit0\" oifname != \"adit0\" ct state invalid counter",
             "ct state established,related accept",
-            "iifname \"adit0\" ip daddr 168.63.129.16 counter packets 0 bytes 0 drop",
-            "iifname \"adit0\" ip6 daddr fd00:ec2::254 counter packets 0 bytes 0 drop",
+            "iifname \"adit0\" ip daddr 168.63.129.16 counter packets 0 bytes 0 goto refused",
+            "iifname \"adit0\" ip6 daddr fd00:ec2::254 counter packets 0 bytes 0 goto refused",
             "oifname \"adit0\" icmpv6 type nd-redirect counter packets 0 bytes 0 drop",
             "iifname \"adit0\" ct state new add @connections_v4 { ip saddr ct count over 2000 } counter",
             "iifname \"adit0\" ct state new add @connections_v6 { ip6 saddr ct count over 2000 } counter",

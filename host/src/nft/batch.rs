@@ -178,6 +178,12 @@ impl Batch {
         self.push(message::NEW_CHAIN, CREATE, &attributes, format!("create chain {}", chain.name));
     }
 
+    /// Creates a chain that packets come to from other chains only.
+    pub(crate) fn create_inner_chain(&mut self, name: &'static str) {
+        let attributes = Attributes::new().text(1, &self.table).text(3, name);
+        self.push(message::NEW_CHAIN, CREATE, &attributes, format!("create chain {name}"));
+    }
+
     /// Creates a set that counts connections per source.
     pub(crate) fn create_set(&mut self, set: ConnectionSet) {
         self.push(message::NEW_SET, CREATE, &set.encode(&self.table), format!("create set {}", set.name()));

@@ -48,8 +48,19 @@ pub(crate) enum Comparison {
 /// What ends the walk through a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Drop = 0,
-    Accept = 1,
+    Drop,
+    Accept,
+    /// Goes on in another chain, and does not come back.
+    GoTo(&'static str),
+}
+
+/// How a refused packet is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A TCP segment with RST.
+    Reset,
+    /// ICMP or ICMPv6 "administratively prohibited".
+    Prohibited,
 }
 
 /// One expression. Those that load or compare use the first register unless they name one.
@@ -100,6 +111,11 @@ pub(crate) enum Expression {
     },
     NoTrack,
     Counter,
+    /// Matches packets beyond so many in a second.
+    Above {
+        per_second: u32,
+    },
+    Reject(Answer),
     Verdict(Verdict),
 }
 
@@ -123,6 +139,20 @@ const TCP_OPTION: u32 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 /// `NFT_CONNLIMIT_F_INV`: match above the limit.
 const ABOVE: u32 = 1;
+/// `NFT_LIMIT_F_INV`: match above the rate.
+const LIMIT_ABOVE: u32 = 1;
+/// `NF_DROP`.
+const DROP: u32 = 0;
+/// `NF_ACCEPT`.
+const ACCEPT: u32 = 1;
+/// `NFT_GOTO`.
+const GOTO: u32 = (-4i32).cast_unsigned();
+/// `NFT_REJECT_TCP_RST`.
+const REJECT_TCP_RESET: u32 = 1;
+/// `NFT_REJECT_ICMPX_UNREACH`: by ICMP or ICMPv6, as the packet is.
+const REJECT_ICMP: u32 = 2;
+/// `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
+const ADMIN_PROHIBITED: u8 = 3;
 
 impl Expression {
     /// The expression's name in the kernel.
@@ -144,6 +174,8 @@ impl Expression {
             Self::Masquerade { .. } => "masq",
             Self::NoTrack => "notrack",
             Self::Counter => "counter",
+            Self::Above { .. } => "limit",
+            Self::Reject(_) => "reject",
         }
     }
 
@@ -191,10 +223,24 @@ impl Expression {
                 .number(2, register(Register::First))
                 .number(3, register(Register::Second)),
             Self::NoTrack | Self::Counter => list,
-            Self::Verdict(verdict) => {
-                let code = Attributes::new().number(1, *verdict as u32);
-                list.number(1, 0).nested(2, &Attributes::new().nested(2, &code))
+            Self::Above { per_second } => {
+                let (rate, second) = (u64::from(*per_second).to_be_bytes(), 1u64.to_be_bytes());
+                list.bytes(1, &rate).bytes(2, &second).number(3, *per_second).number(5, LIMIT_ABOVE)
             }
+            Self::Reject(Answer::Reset) => list.number(1, REJECT_TCP_RESET),
+            Self::Reject(Answer::Prohibited) => list.number(1, REJECT_ICMP).bytes(2, &[ADMIN_PROHIBITED]),
+            Self::Verdict(verdict) => list.number(1, 0).nested(2, &Attributes::new().nested(2, &verdict.encode())),
+        }
+    }
+}
+
+impl Verdict {
+    fn encode(self) -> Attributes {
+        let list = Attributes::new();
+        match self {
+            Self::Drop => list.number(1, DROP),
+            Self::Accept => list.number(1, ACCEPT),
+            Self::GoTo(chain) => list.number(1, GOTO).text(2, chain),
         }
     }
 }

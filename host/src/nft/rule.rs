@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::attribute::Attributes;
 use super::batch::ConnectionSet;
-use super::expression::{Base, Comparison, Expression, Meta, Register, Verdict};
+use super::expression::{Answer, Base, Comparison, Expression, Meta, Register, Verdict};
 use super::{FAMILY_IPV4, FAMILY_IPV6};
 
 /// Bytes of a link name in the kernel, `IFNAMSIZ`.
@@ -311,8 +311,32 @@ impl Rule {
 
     /// Counts and drops; the comment says why, in `nft list table`.
     pub(crate) fn drop(self, comment: &'static str) -> Self {
-        let rule = self.then(Expression::Counter).then(Expression::Verdict(Verdict::Drop));
+        self.counted(Verdict::Drop, comment)
+    }
+
+    /// Counts and goes on in a chain made by [`super::Batch::create_inner_chain`]; the comment says why.
+    pub(crate) fn go_to(self, chain: &'static str, comment: &'static str) -> Self {
+        self.counted(Verdict::GoTo(chain), comment)
+    }
+
+    fn counted(self, verdict: Verdict, comment: &'static str) -> Self {
+        let rule = self.then(Expression::Counter).then(Expression::Verdict(verdict));
         Self { comment: Some(comment), ..rule }
+    }
+
+    /// Matches packets beyond so many in a second.
+    pub(crate) fn more_than(self, per_second: u32) -> Self {
+        self.then(Expression::Above { per_second })
+    }
+
+    /// Drops, and answers TCP (matched before) with a reset.
+    pub(crate) fn reset(self) -> Self {
+        self.then(Expression::Reject(Answer::Reset))
+    }
+
+    /// Drops, and answers that this is administratively prohibited.
+    pub(crate) fn prohibit(self) -> Self {
+        self.then(Expression::Reject(Answer::Prohibited))
     }
 
     /// The chain the rule is for.
