@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_host::why_no_ipv6;
+use adit_host::{LocalService, why_no_ipv6};
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -57,6 +57,8 @@ pub struct Config {
     pub dns: DnsConfig,
     /// Whether devices may reach each other through the gateway.
     pub client_to_client: bool,
+    /// Services on the gateway's host that devices reach.
+    pub local_services: Vec<LocalService>,
     /// Whether packets leave with the gateway's own address.
     pub masquerade: bool,
     /// Bounds on what clients may use up.
@@ -136,6 +138,7 @@ impl Config {
             routes: Vec::new(),
             dns: DnsConfig { servers: Vec::new(), domains: Vec::new() },
             client_to_client: false,
+            local_services: Vec::new(),
             masquerade: false,
             limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
             esp: EspConfig { enabled: false, permitted: EspSettings::default() },

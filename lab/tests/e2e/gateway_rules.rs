@@ -1,15 +1,22 @@
-//! What the gateway's firewall lets through beside the tunnel.
+//! What the gateway's firewall lets through beside the tunnel, and what clients reach of the gateway's own host.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
-use adit_lab::{Host, LinkAddresses, OUTSIDE_V4, OUTSIDE_V6};
+use adit_lab::{GATEWAY_V4, Host, INTERNET_V4, INTERNET_V6, LinkAddresses, OUTSIDE_V4, OUTSIDE_V6};
+use adit_testing::eventually;
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, reach, sysctl};
+use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
 
 /// A host in a network behind the gateway, which the gateway itself reaches.
 const BEHIND_V4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const BEHIND_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 const BEHIND: [IpAddr; 2] = [IpAddr::V4(BEHIND_V4), IpAddr::V6(BEHIND_V6)];
+/// Longest wait for what must answer at once; what is dropped silently takes longer.
+const AT_ONCE: Duration = Duration::from_secs(20);
+/// Where another program on the gateway's host publishes a port.
+const PUBLISHED: u16 = 8080;
 
 /// Adds a network behind the gateway, to which the host `internet` finds the way.
 fn network_behind(tunnel: &mut Tunnel) -> Host {
@@ -67,4 +74,62 @@ fn gateway_makes_no_router_of_its_host_but_leaves_one_that_is() {
     tunnel.gateway.kill();
     tunnel.gateway.start().unwrap();
     assert_routes_between_others(&tunnel, true);
+}
+
+/// What a program that connects sees: what the service says, or how it was refused.
+fn connect(from: &Host, to: SocketAddr) -> Result<String, ErrorKind> {
+    from.run(move || {
+        let mut stream = TcpStream::connect_timeout(&to, AT_ONCE).map_err(|error| error.kind())?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).map_err(|error| error.kind())?;
+        Ok(said)
+    })
+}
+
+/// A service that says `word` to whoever connects, and closes.
+fn serve(host: &Host, port: u16, word: &'static str) {
+    let listener = host.run(move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+    drop(host.start(move || {
+        for stream in listener.incoming() {
+            let _gone = stream.and_then(|mut stream| stream.write_all(word.as_bytes()));
+        }
+    }));
+}
+
+#[test]
+fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
+    let Some(mut tunnel) = Tunnel::prepare(Options { settings: &[("local_services", "[\"tcp/22\"]")], clients: 1 })
+    else {
+        return;
+    };
+    let gateway = tunnel.gateway.host().clone();
+    serve(&gateway, 22, "shell");
+    serve(&gateway, 80, "local");
+    serve(&tunnel.internet, 80, "container");
+    let rule = format!("fib daddr type local tcp dport {PUBLISHED} dnat ip to {INTERNET_V4}:80");
+    nft(&gateway, &format!("table inet docker {{ chain p {{ type nat hook prerouting priority dstnat; {rule}; }}; }}"));
+    tunnel.run();
+    let client = tunnel.client().host();
+    let inner = tunnel.gateway.inner_addresses().unwrap();
+    for address in inner.iter().copied().chain([IpAddr::V4(GATEWAY_V4), IpAddr::V4(OUTSIDE_V4)]) {
+        reach(client, inner[0]);
+        assert_eq!(connect(client, SocketAddr::new(address, 22)).as_deref(), Ok("shell"), "{address}");
+        for port in [80, PUBLISHED] {
+            let refused = connect(client, SocketAddr::new(address, port));
+            assert_eq!(refused, Err(ErrorKind::ConnectionRefused), "{address} port {port}");
+        }
+    }
+    // The positive controls: the services are there, and so is what the port is published for.
+    let outside = IpAddr::V4(OUTSIDE_V4);
+    assert_eq!(connect(&tunnel.internet, SocketAddr::new(outside, 80)).as_deref(), Ok("local"));
+    assert_eq!(connect(client, SocketAddr::new(INTERNET[0], 80)).as_deref(), Ok("container"));
+    assert_eq!(connect(client, SocketAddr::new(INTERNET_V6.into(), 80)).as_deref(), Ok("container"));
+    assert_eq!(tunnel.gateway.stop().unwrap(), 0);
+    tunnel.gateway.set("local_services", &format!("[\"tcp/{PUBLISHED}\"]"));
+    tunnel.gateway.start().unwrap();
+    let client = tunnel.client().host().clone();
+    let published = SocketAddr::new(GATEWAY_V4.into(), PUBLISHED);
+    eventually("the published port is reached once it is named", || {
+        (connect(&client, published).as_deref() == Ok("container")).then_some(())
+    });
 }

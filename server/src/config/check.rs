@@ -35,6 +35,7 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
         ));
     }
     problems.extend(duplicates("public", &config.public, |public| format!("{}:{}", public.host, public.port)));
+    problems.extend(duplicates("local_services", &config.local_services, ToString::to_string));
     problems.extend(duplicates("routes", &config.routes, ToString::to_string));
     problems.extend(duplicates("esp.suites", &config.esp.permitted.offer.suites, ToString::to_string));
     problems.extend(duplicates("dns.servers", &config.dns.servers, ToString::to_string));

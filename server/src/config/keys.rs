@@ -64,6 +64,16 @@ pub static KEYS: Keys<Config> = Keys {
             read: |given, config| put(&mut config.client_to_client, given.boolean()),
         },
         Key {
+            name: "local_services",
+            kind: Kind::List,
+            absent: Absent::Default("[]"),
+            example: r#"["tcp/22", "udp/123"]"#,
+            meaning: "Services on the gateway's own host that devices reach through the tunnel, as PROTOCOL/PORT, at all its\n\
+         addresses. Without it they reach ping and DNS there, and nothing else.",
+            applies: Applies::Restart,
+            read: |given, config| put(&mut config.local_services, given.list(value::local_service)),
+        },
+        Key {
             name: "masquerade",
             kind: Kind::Boolean,
             absent: Absent::Default("true"),
@@ -160,6 +170,7 @@ pub static KEYS: Keys<Config> = Keys {
             absent: Absent::Default("[]"),
             example: r#"["10.1.0.53"]"#,
             meaning: "Resolvers for clients. The gateway runs none itself; `init` takes those of its host.\n\
+         One that runs on this host must answer the addresses of the pools.\n\
          With an empty list clients keep their own, which may be out of reach while everything goes through the tunnel.",
             applies: Applies::Restart,
             read: |given, config| put(&mut config.dns.servers, given.list(value::ip)),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use adit_host::LocalService;
 use adit_program::configuration::{Complaint, Given, Kind};
 use adit_proto::esp::suite::Suite;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -110,6 +111,24 @@ pub(super) fn ip(given: &Given<'_>) -> Parsed<IpAddr> {
         Ok(_) => refuse(format!("\"{text}\" is no address a client can reach"), "write a unicast address"),
         Err(_) => refuse(format!("\"{text}\" is not an IP address"), "write one such as \"10.1.0.53\""),
     }
+}
+
+/// A service of the gateway's host: `tcp/PORT` or `udp/PORT`.
+pub(super) fn local_service(given: &Given<'_>) -> Parsed<LocalService> {
+    let text = given.text()?;
+    let port = |digits: &str| digits.parse::<u16>().ok().filter(|port| *port != 0);
+    let service = match text.split_once('/') {
+        Some(("tcp", digits)) => port(digits).map(LocalService::Tcp),
+        Some(("udp", digits)) => port(digits).map(LocalService::Udp),
+        Some(_) | None => None,
+    };
+    service.map_or_else(
+        || {
+            let next = "write tcp/PORT or udp/PORT, such as \"tcp/22\"";
+            refuse(format!("\"{text}\" is not a protocol with a port"), next)
+        },
+        Ok,
+    )
 }
 
 /// A prefix without host bits.
@@ -272,6 +291,18 @@ mod tests {
     #[test]
     fn host_bits_are_answered_with_the_network() {
         assert_eq!(complaints("routes = [\"10.77.0.9/24\"]")[0].1, "write \"10.77.0.0/24\"");
+    }
+
+    #[test]
+    fn service_is_a_protocol_with_a_port() {
+        assert_eq!(complaints("local_services = [\"tcp/22\", \"udp/123\", \"tcp/65535\"]"), []);
+        for bad in ["22", "ssh", "tcp/0", "tcp/65536", "sctp/22", "tcp/ssh", "TCP/22", "tcp/22/udp", "tcp/", ""] {
+            let found = complaints(&format!("local_services = [{bad:?}]"));
+            assert_eq!(found.len(), 1, "{bad}");
+            assert!(found[0].1.contains("tcp/PORT"), "{found:?}");
+        }
+        let twice = complaints("local_services = [\"tcp/22\", \"tcp/022\"]");
+        assert_eq!(twice, [("tcp/22 is named twice".to_owned(), "remove one of them".to_owned())]);
     }
 
     #[test]

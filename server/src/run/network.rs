@@ -58,7 +58,7 @@ fn firewall_rules(config: &Config, own: GatewayAddresses, changes: &HostChanges)
         client_to_client: config.client_to_client,
         connections_per_client: config.limits.connections_per_client,
         resolvers: config.dns.servers.clone(),
-        local_services: Vec::new(),
+        local_services: config.local_services.clone(),
         listen_ports,
         forwarded_before_v4: forwarded_before(Family::V4, config.pool.v4.is_some(), changes)?,
         forwarded_before_v6: forwarded_before(Family::V6, config.pool.v6.is_some(), changes)?,

@@ -110,6 +110,7 @@ fn config(directory: &std::path::Path) -> Config {
         routes: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         dns: DnsConfig { servers: Vec::new(), domains: Vec::new() },
         client_to_client: false,
+        local_services: Vec::new(),
         masquerade: true,
         limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100 },
         esp: EspConfig { enabled: true, permitted: EspSettings::default() },
