@@ -9,6 +9,7 @@
 
 mod answers;
 mod changes;
+mod conntrack;
 mod dns;
 mod error;
 mod firewall;
@@ -23,6 +24,7 @@ mod test_bus;
 
 pub use answers::AnswerRules;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
+pub use conntrack::forget_connections;
 pub use dns::SystemBus;
 pub use error::HostError;
 pub use firewall::{ForwardedBefore, GatewayRules, LocalService, is_forbidden_destination};

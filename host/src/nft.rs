@@ -12,6 +12,7 @@ mod listing;
 mod rule;
 mod socket;
 
+pub(super) use attribute::{Attributes, find};
 pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook, Protection};
 pub(super) use listing::{ListedChain, ListedTable};
 pub(super) use rule::Rule;

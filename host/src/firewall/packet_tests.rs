@@ -1,5 +1,6 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
+mod flows;
 mod other_links;
 mod reach;
 mod v6;

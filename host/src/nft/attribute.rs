@@ -11,10 +11,10 @@ const HEADER: usize = 4;
 
 /// A list of attributes being written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Attributes(Vec<u8>);
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -24,7 +24,7 @@ impl Attributes {
     }
 
     /// Appends an attribute with these value bytes.
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(HEADER + value.len()).expect("attributes here are far below 64 KiB");
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -52,8 +52,13 @@ impl Attributes {
     }
 
     /// Appends a list of attributes as one attribute.
-    pub(super) fn nested(self, kind: u16, list: &Self) -> Self {
-        self.bytes(kind | NESTED, &list.0)
+    pub(crate) fn nested(self, kind: u16, list: &Self) -> Self {
+        self.list(kind, &list.0)
+    }
+
+    /// Appends an encoded list of attributes as one attribute.
+    pub(crate) fn list(self, kind: u16, list: &[u8]) -> Self {
+        self.bytes(kind | NESTED, list)
     }
 }
 
@@ -70,7 +75,7 @@ pub(super) fn split(mut list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// Finds the first attribute of a type in a list.
-pub(super) fn find(list: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn find(list: &[u8], kind: u16) -> Option<&[u8]> {
     split(list).find_map(|(found, value)| (found == kind).then_some(value))
 }
 

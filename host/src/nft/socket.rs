@@ -1,4 +1,5 @@
-//! The netlink socket to nftables. The kernel answers within the system call, so nothing here waits.
+//! The netlink socket to nftables, and to what else speaks nfnetlink. The kernel answers within the system call, so
+//! nothing here waits.
 
 use std::io;
 
@@ -10,6 +11,8 @@ use super::batch::{Batch, CREATE_PROTECTED, encode};
 use super::listing::{self, ListedChain, ListedRule, ListedTable};
 use super::{FAMILY_INET, SUBSYSTEM, message};
 
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+const REQUEST_ACK: u16 = 1 | 4;
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const DUMP: u16 = 1 | 0x300;
 /// `NLMSG_ERROR`.
@@ -148,14 +151,37 @@ impl Socket {
         Ok(rules.into_iter().filter(|rule| rule.table == table && rule.chain == chain).collect())
     }
 
+    /// Lists what a message of nftables asks for.
     fn dump<T>(
+        &self,
+        message: u16,
+        family: u8,
+        filter: &Attributes,
+        parse: impl Fn(u8, &[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        self.list((SUBSYSTEM << 8) | message, family, filter, parse)
+    }
+
+    /// Gives one order of any subsystem, and waits until it is obeyed or refused.
+    pub(crate) fn order(&self, kind: u16, family: u8, attributes: &Attributes) -> io::Result<()> {
+        self.netlink.send(&encode(kind, REQUEST_ACK, 0, family, 0, attributes), 0)?;
+        loop {
+            let answer = self.receive()?;
+            if let Some(told) = messages(&answer).find(|message| message.kind == ERROR) {
+                return error_code(told.payload);
+            }
+        }
+    }
+
+    /// Lists what a message of any subsystem asks for: of each answer what `parse` makes of its family and attributes.
+    pub(crate) fn list<T>(
         &self,
         kind: u16,
         family: u8,
         filter: &Attributes,
         parse: impl Fn(u8, &[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.netlink.send(&encode((SUBSYSTEM << 8) | kind, DUMP, 0, family, 0, filter), 0)?;
+        self.netlink.send(&encode(kind, DUMP, 0, family, 0, filter), 0)?;
         let mut listed = Vec::new();
         loop {
             let answer = self.receive()?;

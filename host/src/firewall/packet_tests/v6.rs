@@ -12,7 +12,7 @@ pub(super) const CLIENT: &str = "fd12:3456:789a::7";
 const OTHER_CLIENT: &str = "fd12:3456:789a::8";
 pub(super) const GATEWAY: &str = "fd12:3456:789a::1";
 pub(super) const PUBLIC: &str = "2001:db8::1";
-const INTERNET: &str = "2001:db8:1::5";
+pub(super) const INTERNET: &str = "2001:db8:1::5";
 const UDP: u8 = 17;
 const ICMP: u8 = 58;
 const ECHO_REQUEST: u8 = 128;
@@ -86,7 +86,7 @@ fn destination(packet: &[u8]) -> Ipv6Addr {
     <[u8; 16]>::try_from(&packet[24..40]).unwrap().into()
 }
 
-fn port(packet: &[u8], offset: usize) -> u16 {
+pub(super) fn port(packet: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([packet[40 + offset], packet[41 + offset]])
 }
 
