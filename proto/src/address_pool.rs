@@ -187,6 +187,11 @@ impl AddressPool {
         holder.filter(|device| self.devices.get(*device).is_some_and(|known| known.live))
     }
 
+    /// What `device` gets when it asks: its addresses, whether it holds them now or they were kept for its return.
+    pub fn kept_for(&self, device: &str) -> Option<Lease> {
+        self.devices.get(device).map(|known| self.addresses(*known))
+    }
+
     /// The live lease of `device`.
     pub fn lease_of(&self, device: &str) -> Option<Lease> {
         self.devices.get(device).filter(|known| known.live).map(|known| self.addresses(*known))

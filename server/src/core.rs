@@ -24,6 +24,7 @@ pub mod totals;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use adit_host::HostError;
 use adit_proto::address_pool::PoolError;
 use tokio::sync::watch;
 
@@ -99,6 +100,9 @@ pub enum OpenError {
     /// No address is free.
     #[error("no address is free")]
     NoAddress(#[from] PoolError),
+    /// Connections of the address's former holder could not be ended.
+    #[error("the address is not free of its former holder's connections")]
+    OldFlows(#[from] HostError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreFault),

@@ -31,10 +31,12 @@ use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
 use crate::state_files::StateFiles;
 
+mod flows;
 mod listen;
 mod memory;
 mod network;
 
+use flows::HostFlows;
 use listen::Sockets;
 
 /// What to do when the system gives no more threads or sockets.
@@ -136,7 +138,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
     let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
     let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
-    let core = Arc::new(LocalCore::new(accounts, pool, terms, limit, sessions));
+    let core = Arc::new(LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions));
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen));
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
     let admin = Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), live);

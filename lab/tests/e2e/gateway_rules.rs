@@ -1,11 +1,15 @@
 //! What the gateway's firewall lets through beside the tunnel, and what clients reach of the gateway's own host.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use adit_lab::traffic::Capture;
 use adit_lab::{GATEWAY_V4, Host, INTERNET_V4, INTERNET_V6, LinkAddresses, OUTSIDE_V4, OUTSIDE_V6};
-use adit_testing::eventually;
+use adit_testing::{PATIENCE, eventually};
 
 use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
 
@@ -132,4 +136,47 @@ fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
     eventually("the published port is reached once it is named", || {
         (connect(&client, published).as_deref() == Ok("container")).then_some(())
     });
+}
+
+#[test]
+fn next_holder_of_an_address_gets_nothing_of_the_former_ones_flows() {
+    const SECRET: &[u8] = b"adit-secret-of-the-first";
+    let settings = [("pool.v4", "10.77.0.0/29"), ("lease_cooldown", "0s")];
+    let Some(mut tunnel) = Tunnel::prepare(Options { settings: &settings, clients: 1 }) else { return };
+    tunnel.gateway.start().unwrap();
+    let v4_of = |tunnel: &Tunnel| tunnel.client().inner_addresses().unwrap().into_iter().find(IpAddr::is_ipv4).unwrap();
+    let up = |tunnel: &mut Tunnel, device: &str| {
+        let link = tunnel.gateway.invite("alice", &[]).unwrap();
+        tunnel.client().run(&["join", "--name", device, &link]).unwrap().success().unwrap();
+        tunnel.clients[0].up_with(&[device], &[]).unwrap();
+        v4_of(tunnel)
+    };
+    let first = up(&mut tunnel, "first");
+    // A service that goes on talking to whoever spoke to it once.
+    let socket = tunnel.internet.run(|| UdpSocket::bind((INTERNET_V4, 7000)).unwrap());
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    drop(tunnel.internet.start(move || {
+        let (_, peer) = socket.recv_from(&mut [0; 64]).unwrap();
+        while socket.send_to(SECRET, peer).is_ok() || counted.load(Ordering::Relaxed) > 0 {
+            counted.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }));
+    let client = tunnel.client().host().clone();
+    client.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().send_to(b"hello", (INTERNET_V4, 7000)).unwrap());
+    let capture = Capture::start(&client).unwrap();
+    assert!(capture.wait_for(PATIENCE, |packet| packet.contains(SECRET)).is_some(), "the first gets its packets");
+    // Five addresses: the sixth device gets that of the first.
+    let mut last = first;
+    for device in ["second", "third", "fourth", "fifth", "sixth"] {
+        assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+        last = up(&mut tunnel, device);
+    }
+    assert_eq!(last, first, "the pool has no other address left");
+    let capture = Capture::start(&client).unwrap();
+    let before = sent.load(Ordering::Relaxed);
+    eventually("the service goes on", || (sent.load(Ordering::Relaxed) > before + 50).then_some(()));
+    reach(&client, INTERNET[0]);
+    assert_eq!(capture.packets(|packet| packet.contains(SECRET)).len(), 0);
 }

@@ -2,12 +2,14 @@
 //!
 //! The book of it is in memory, behind a lock that is held for a look-up only, never while the accounts are written: a
 //! session that ends on a thread of the runtime waits for no disk. An address is taken in the book first, which decides
-//! whether there is room, then written, and given back if it could not be written.
+//! whether there is room; then, if another device may have had it, its old flows are ended; then it is written. It is
+//! given back if any of that fails.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use adit_host::HostError;
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
 
 use super::OpenError;
@@ -27,9 +29,19 @@ pub fn restore_pool(config: &Config, remembered: Vec<StoredLease>, now: Instant)
     pool
 }
 
+/// The connections that the gateway's host tracks for inner addresses.
+pub trait Flows: Send + Sync {
+    /// Ends those of both addresses, so that nothing of them reaches who gets the addresses next. Blocks.
+    ///
+    /// # Errors
+    /// The host's refusal; some may go on.
+    fn end(&self, addresses: Lease) -> Result<(), HostError>;
+}
+
 /// The leases of all devices.
 pub struct Leases {
     accounts: Arc<dyn Accounts>,
+    flows: Arc<dyn Flows>,
     book: Mutex<Book>,
     /// Most devices that may hold addresses at a time.
     limit: usize,
@@ -39,6 +51,8 @@ struct Book {
     pool: AddressPool,
     /// By device, how many sessions hold its addresses: two while one session replaces another, or two log in at once.
     holders: HashMap<String, usize>,
+    /// Devices with an address whose flows may still be those of another.
+    inherited: HashSet<String>,
 }
 
 /// Addresses that a session on its way holds. They are given back when this is dropped, unless they were kept.
@@ -46,13 +60,16 @@ pub struct Claim<'a> {
     leases: &'a Leases,
     device: &'a str,
     lease: Lease,
+    /// Flows of another device may go on under these addresses.
+    inherited: bool,
     kept: bool,
 }
 
 impl Leases {
     /// Leases addresses of `pool`, which knows what `accounts` remember, to `limit` devices at most.
-    pub fn new(accounts: Arc<dyn Accounts>, pool: AddressPool, limit: usize) -> Self {
-        Self { accounts, book: Mutex::new(Book { pool, holders: HashMap::new() }), limit }
+    pub fn new(accounts: Arc<dyn Accounts>, flows: Arc<dyn Flows>, pool: AddressPool, limit: usize) -> Self {
+        let book = Book { pool, holders: HashMap::new(), inherited: HashSet::new() };
+        Self { accounts, flows, book: Mutex::new(book), limit }
     }
 
     /// Takes the addresses of a device for one more session.
@@ -64,9 +81,15 @@ impl Leases {
         if !book.holders.contains_key(device) && book.holders.len() >= self.limit {
             return Err(OpenError::Full);
         }
+        let former = book.pool.kept_for(device);
         let lease = book.pool.lease(device, None, now)?;
         *book.holders.entry(device.to_owned()).or_default() += 1;
-        Ok(Claim { leases: self, device, lease, kept: false })
+        // Also an address that nobody had since the gateway started: the host remembers longer.
+        if former != Some(lease) {
+            book.inherited.insert(device.to_owned());
+        }
+        let inherited = book.inherited.contains(device);
+        Ok(Claim { leases: self, device, lease, inherited, kept: false })
     }
 
     /// One session of a device has ended. With its last one the addresses rest, before another device gets them.
@@ -95,6 +118,18 @@ impl Claim<'_> {
     /// The addresses.
     pub fn lease(&self) -> Lease {
         self.lease
+    }
+
+    /// Ends what flows the addresses had with another device. Blocks until nothing is left of them.
+    ///
+    /// # Errors
+    /// Some may go on; the addresses must not be given out.
+    pub fn end_old_flows(&self) -> Result<(), HostError> {
+        if self.inherited {
+            self.leases.flows.end(self.lease)?;
+            self.leases.book().inherited.remove(self.device);
+        }
+        Ok(())
     }
 
     /// Remembers the addresses for the device beyond a restart. Blocks until they are written.

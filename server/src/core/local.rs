@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use adit_program::causes::with_causes;
 use adit_proto::address_pool::AddressPool;
 use tokio::task::spawn_blocking;
 
 use super::callers::{Caller, Callers};
 use super::grant::{Grant, Terms};
-use super::leases::Leases;
+use super::leases::{Flows, Leases};
 use super::login::{Credential, Identity, LoginError};
 use super::sessions::{Connection, Ending, Session, SessionTable};
 use super::totals::{EndedSessions, Totals};
@@ -29,16 +30,18 @@ pub struct LocalCore {
 }
 
 impl LocalCore {
-    /// Makes a core without sessions. Each begins on `terms`, with addresses of `pool`; `limit` is the most at a time.
+    /// Makes a core without sessions. Each begins on `terms`, with addresses of `pool`, of which `flows` are those that
+    /// the host tracks; `limit` is the most at a time.
     pub fn new(
         accounts: Arc<dyn Accounts>,
+        flows: Arc<dyn Flows>,
         pool: AddressPool,
         terms: Terms,
         limit: usize,
         sessions: Arc<SessionTable>,
     ) -> Self {
         Self {
-            leases: Leases::new(Arc::clone(&accounts), pool, limit),
+            leases: Leases::new(Arc::clone(&accounts), flows, pool, limit),
             accounts,
             terms: Arc::new(terms),
             sessions,
@@ -109,6 +112,10 @@ impl LocalCore {
         // The lease is durable before anybody hears of the session; a return before `keep` gives it back.
         let claimant = device.id.clone();
         let claim = self.leases.claim(&claimant, now)?;
+        claim.end_old_flows().inspect_err(|error| {
+            let error = with_causes(error);
+            tracing::warn!(error, "an address is not given out: connections of its former holder may go on");
+        })?;
         claim.make_durable()?;
         let grant = Grant { lease: claim.lease(), terms: Arc::clone(&self.terms) };
         let session = Session::new(id, device, grant, connection, now);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_host::HostError;
 use adit_net::carrier::Carrier;
 use adit_net::carrier::counters::Counters;
 use adit_net::packet_buffer::PacketBuffer;
@@ -15,6 +16,7 @@ use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
 use adit_proto::policy::DestinationPolicy;
 
 use super::grant::{Grant, Resolvers, SessionLimits, Terms};
+use super::leases::Flows;
 use super::sessions::{Closing, Connection, Ending, Session};
 use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault};
 
@@ -105,6 +107,40 @@ impl Accounts for FakeAccounts {
             return Err(StoreFault::new(std::io::Error::other("no space left on device")));
         }
         state.leases.insert(device.to_owned(), lease);
+        Ok(())
+    }
+}
+
+/// The flows of a host, of which is remembered whose were ended.
+#[derive(Default)]
+pub(super) struct FakeFlows {
+    ended: Mutex<Vec<Lease>>,
+    broken: AtomicBool,
+}
+
+impl FakeFlows {
+    /// Whose were ended, in turn.
+    pub(super) fn ended(&self) -> Vec<Lease> {
+        self.ended.lock().unwrap().clone()
+    }
+
+    /// From now on none can be ended.
+    pub(super) fn break_down(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Mends what [`Self::break_down`] broke.
+    pub(super) fn mend(&self) {
+        self.broken.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Flows for FakeFlows {
+    fn end(&self, addresses: Lease) -> Result<(), HostError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(HostError::NoSuchLink { name: "adit0".to_owned() });
+        }
+        self.ended.lock().unwrap().push(addresses);
         Ok(())
     }
 }

@@ -14,6 +14,8 @@ use ipnet::IpNet;
 use crate::cleanup::host_failure;
 use crate::config::Config;
 
+use super::flows;
+
 /// Makes the TUN device, with a queue for each worker, and everything around it. The firewall is loaded before the
 /// device is up.
 pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<Tun, Failure> {
@@ -21,6 +23,7 @@ pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut
     let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
         .map_err(|error| tun_failure(name, &error))?;
     configure(config, own, changes).await?;
+    flows::warn_if_they_last(own);
     Ok(tun)
 }
 

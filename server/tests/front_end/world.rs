@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_host::{LinkSettings, Netlink};
+use adit_host::{HostError, LinkSettings, Netlink};
 use adit_net::carrier::Origin;
 use adit_net::carrier::esp::EspSettings;
 use adit_net::http::StreamError;
@@ -18,6 +18,7 @@ use adit_net::tun::Tun;
 use adit_net::udp::bind_group;
 use adit_net::worker::{self, DataPlane, Installation, Workers, WorkersHandle};
 use adit_program::task::{self, Task};
+use adit_proto::address_pool::Lease;
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::enrollment::EnrollRequest;
@@ -31,7 +32,7 @@ use adit_server::admin::GatewayView;
 use adit_server::config::{Config, DnsConfig, EspConfig, Limits, Pools, PublicAddress, TunConfig, WorkersConfig};
 use adit_server::core::Core;
 use adit_server::core::grant::Terms;
-use adit_server::core::leases::restore_pool;
+use adit_server::core::leases::{Flows, restore_pool};
 use adit_server::core::local::LocalCore;
 use adit_server::core::router::Router;
 use adit_server::core::sessions::{Session, SessionTable};
@@ -129,6 +130,15 @@ fn config(directory: &std::path::Path) -> Config {
     }
 }
 
+/// A host that tracks no connection.
+struct NoFlows;
+
+impl Flows for NoFlows {
+    fn end(&self, _addresses: Lease) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
@@ -165,7 +175,7 @@ impl World {
         let listen = vec![address];
         let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
         let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
-        let core = Arc::new(LocalCore::new(accounts, pool, terms, limit, Arc::clone(&sessions)));
+        let core = Arc::new(LocalCore::new(accounts, Arc::new(NoFlows), pool, terms, limit, Arc::clone(&sessions)));
         let gateway = GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen);
         let enrollment =
             Arc::new(Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime));

@@ -1,19 +1,27 @@
 use std::sync::mpsc;
 use std::thread;
 
-use super::super::tests::{FakeAccounts, POOL, apart, at_once, pool, result};
+use super::super::tests::{FakeAccounts, FakeFlows, POOL, apart, at_once, pool, result};
 use super::*;
 
 /// Leases for `limit` devices, and the accounts behind them.
 fn leases(limit: usize) -> (Arc<Leases>, Arc<FakeAccounts>) {
-    let accounts = Arc::<FakeAccounts>::default();
+    let (leases, accounts, _flows) = leases_with_flows(limit);
+    (leases, accounts)
+}
+
+/// The same, and the flows of their addresses.
+fn leases_with_flows(limit: usize) -> (Arc<Leases>, Arc<FakeAccounts>, Arc<FakeFlows>) {
+    let (accounts, flows) = (Arc::<FakeAccounts>::default(), Arc::<FakeFlows>::default());
     let kept: Arc<dyn Accounts> = Arc::<FakeAccounts>::clone(&accounts);
-    (Arc::new(Leases::new(kept, pool(), limit)), accounts)
+    let tracked: Arc<dyn Flows> = Arc::<FakeFlows>::clone(&flows);
+    (Arc::new(Leases::new(kept, tracked, pool(), limit)), accounts, flows)
 }
 
 /// One login: the addresses it got.
 fn log_in(leases: &Leases, device: &str) -> Result<Lease, OpenError> {
     let claim = leases.claim(device, Instant::now())?;
+    claim.end_old_flows()?;
     claim.make_durable()?;
     let lease = claim.lease();
     claim.keep();
@@ -72,6 +80,45 @@ fn accounts_that_write_hold_up_no_end_and_no_other_login_s_place() {
     accounts.go_on();
     let lease = result(&slow).unwrap();
     assert_eq!(accounts.remembered("dev-b"), Some(lease), "durable before the login has ended");
+}
+
+#[test]
+fn flows_end_before_an_address_gets_another_holder_and_go_on_with_the_same() {
+    let (leases, _accounts, flows) = leases_with_flows(POOL);
+    let lease = log_in(&leases, "dev-0").unwrap();
+    assert_eq!(flows.ended(), [lease], "nobody knows who had it before the gateway started");
+    leases.release("dev-0", Instant::now());
+    assert_eq!(log_in(&leases, "dev-0").unwrap(), lease);
+    assert_eq!(flows.ended().len(), 1, "its own flows go on");
+    leases.release("dev-0", Instant::now());
+    for number in 1..POOL {
+        log_in(&leases, &format!("dev-{number}")).unwrap();
+    }
+    assert_eq!(log_in(&leases, "dev-new").unwrap(), lease);
+    assert_eq!(flows.ended().last(), Some(&lease));
+    assert_eq!(flows.ended().len(), POOL + 1);
+}
+
+#[test]
+fn address_whose_flows_go_on_is_given_to_nobody_until_they_end() {
+    let (leases, accounts, flows) = leases_with_flows(POOL);
+    flows.break_down();
+    for _ in 0..2 {
+        assert!(matches!(log_in(&leases, "dev-a"), Err(OpenError::OldFlows(_))));
+    }
+    assert_eq!((leases.devices(), accounts.remembered("dev-a")), (0, None));
+    flows.mend();
+    let lease = log_in(&leases, "dev-a").unwrap();
+    assert_eq!(flows.ended(), [lease], "the device that failed before gets it no other way");
+}
+
+#[test]
+fn second_login_at_once_does_not_overtake_the_end_of_old_flows() {
+    let (leases, _accounts, flows) = leases_with_flows(POOL);
+    let first = leases.claim("dev-a", Instant::now()).unwrap();
+    let second = leases.claim("dev-a", Instant::now()).unwrap();
+    second.end_old_flows().unwrap();
+    assert_eq!(flows.ended(), [first.lease()]);
 }
 
 #[test]

@@ -1,14 +1,23 @@
 use std::net::IpAddr;
 use std::thread;
 
-use super::super::tests::{FakeAccounts, Nowhere, POOL, address, apart, at_once, device, pool, result, terms};
+use super::super::tests::{
+    FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
+};
 use super::*;
 
 /// A core with room for the whole pool, and the accounts behind it.
 fn core() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
     let accounts = Arc::<FakeAccounts>::default();
     let kept: Arc<dyn Accounts> = Arc::<FakeAccounts>::clone(&accounts);
-    let core = LocalCore::new(kept, pool(), terms("0.0.0.0/0"), POOL, Arc::<SessionTable>::default());
+    let core = LocalCore::new(
+        kept,
+        Arc::<FakeFlows>::default(),
+        pool(),
+        terms("0.0.0.0/0"),
+        POOL,
+        Arc::<SessionTable>::default(),
+    );
     (Arc::new(core), accounts)
 }
 

@@ -130,6 +130,7 @@ fn refusal(error: &OpenError) -> HttpRefusal {
         OpenError::Full => HttpRefusal { status: 503, reason: "the gateway has no room for another session" },
         OpenError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
         OpenError::NoAddress(_) => HttpRefusal { status: 503, reason: "the gateway has no free address" },
+        OpenError::OldFlows(_) => HttpRefusal { status: 503, reason: "the gateway's address is not free yet" },
         OpenError::Store(_) => HttpRefusal { status: 503, reason: "the gateway's store failed" },
     }
 }
