@@ -35,6 +35,7 @@ mod flows;
 mod listen;
 mod memory;
 mod network;
+mod resolver;
 
 use flows::HostFlows;
 use listen::Sockets;
@@ -150,8 +151,10 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
+    let asked = Arc::clone(&config);
     let mut tasks =
         vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store)), memory];
+    tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
     Ok(Running { core, view, endpoints, _admin: admin, workers, _tasks: tasks })
 }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use adit_lab::traffic::Capture;
 use adit_lab::{GATEWAY_V4, Host, INTERNET_V4, INTERNET_V6, LinkAddresses, OUTSIDE_V4, OUTSIDE_V6};
-use adit_testing::{PATIENCE, eventually};
+use adit_testing::{PATIENCE, eventually, skip};
 
 use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
 
@@ -136,6 +137,69 @@ fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
     eventually("the published port is reached once it is named", || {
         (connect(&client, published).as_deref() == Ok("container")).then_some(())
     });
+}
+
+/// A resolver's answer to a question for the address of a name; `None` where there is none within a second.
+fn resolve(from: &Host, server: IpAddr, name: &'static str) -> Option<Ipv4Addr> {
+    from.run(move || {
+        let local: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((local, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let labels =
+            name.split('.').flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
+        // One question: A, IN (RFC 1035 section 4.1).
+        let question = [7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0].into_iter().chain(labels).chain([0, 0, 1, 0, 1]);
+        socket.send_to(&question.collect::<Vec<u8>>(), (server, 53)).ok()?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer).ok()?;
+        // The address ends the answer's only record.
+        let address = answer[..length].last_chunk::<4>()?;
+        (answer[7] == 1).then(|| Ipv4Addr::from(*address))
+    })
+}
+
+#[test]
+fn resolver_on_the_gateways_host_serves_clients() {
+    let servers = format!("[\"{OUTSIDE_V4}\", \"{OUTSIDE_V6}\"]");
+    let Some(mut tunnel) = Tunnel::prepare(Options { settings: &[("dns.servers", &servers)], clients: 1 }) else {
+        return;
+    };
+    let mut dnsmasq = Command::new("dnsmasq");
+    dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--no-resolv"]);
+    dnsmasq.args(["--no-hosts", "--bind-interfaces", "--address=/www.example/203.0.113.9"]);
+    dnsmasq.args([format!("--listen-address={OUTSIDE_V4}"), format!("--listen-address={OUTSIDE_V6}")]);
+    let Ok(_dnsmasq) = tunnel.gateway.host().spawn(dnsmasq) else { return skip("needs the program dnsmasq") };
+    tunnel.run();
+    let expected = Some(Ipv4Addr::new(203, 0, 113, 9));
+    for server in [OUTSIDE_V4.into(), OUTSIDE_V6.into()] {
+        let client = tunnel.client().host();
+        eventually(&format!("a name is found at {server}"), || {
+            (resolve(client, server, "www.example") == expected).then_some(())
+        });
+        let other = connect(client, SocketAddr::new(server, 54));
+        assert_eq!(other, Err(ErrorKind::ConnectionRefused), "the rest of the host is no resolver");
+    }
+}
+
+#[test]
+fn resolver_that_does_not_serve_clients_is_told_in_the_log() {
+    let servers = format!("[\"{OUTSIDE_V4}\"]");
+    let Some(mut tunnel) = Tunnel::prepare(Options { settings: &[("dns.servers", &servers)], clients: 0 }) else {
+        return;
+    };
+    // It answers everybody that it will not.
+    let socket = tunnel.gateway.host().run(|| UdpSocket::bind((OUTSIDE_V4, 53)).unwrap());
+    drop(tunnel.gateway.host().start(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            question[2] |= 0x80;
+            question[3] = 5;
+            let _gone = socket.send_to(&question[..length], from);
+        }
+    }));
+    tunnel.gateway.start().unwrap();
+    let process = tunnel.gateway.process().unwrap();
+    process.wait_for_line("it refuses clients' addresses", Duration::from_secs(90)).unwrap();
 }
 
 #[test]
