@@ -7,6 +7,7 @@
 mod foreign;
 mod other_links;
 mod reach;
+mod stateful;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +20,7 @@ pub use other_links::ForwardedBefore;
 pub(crate) use other_links::GATEWAY_LINKS;
 pub use reach::LocalService;
 use reach::{CLIENT_TO_CLIENT, FORBIDDEN};
+pub use stateful::{TrackedPort, tracked_ports};
 pub(crate) use table::{Table, TableRecord, remove, remove_nameless};
 
 const RAW_PREROUTING: &str = "raw_prerouting";
@@ -37,6 +39,10 @@ const BEFORE_NAT_PRIORITY: i32 = -199;
 const FILTER_PRIORITY: i32 = 0;
 /// `NF_IP_PRI_NAT_SRC`.
 const SOURCE_NAT_PRIORITY: i32 = 100;
+
+/// Connections that strangers may open at a tracked port in a second. Each leaves its entry in the kernel's table for
+/// half a minute, so these are a quarter of what the table holds on a small host.
+const NEWCOMERS: u32 = 500;
 
 /// Lowest port masqueraded TCP and UDP leave from: never the gateway's own below it, so that a client cannot occupy or
 /// shadow one (CVE-2021-3773).
@@ -69,8 +75,10 @@ pub struct GatewayRules {
     pub resolvers: Vec<IpAddr>,
     /// Services on the gateway's own host that clients reach, at all its addresses.
     pub local_services: Vec<LocalService>,
-    /// UDP ports the gateway listens on, exempt from connection tracking.
+    /// UDP ports the gateway listens on, exempt from connection tracking but for those in `tracked_ports`.
     pub listen_ports: Vec<u16>,
+    /// Those of them that another firewall of the host admits only if they are tracked.
+    pub tracked_ports: Vec<u16>,
     /// From which other links IPv4 packets were forwarded before.
     pub forwarded_before_v4: ForwardedBefore,
     /// From which other links IPv6 packets were forwarded before.
@@ -102,6 +110,7 @@ impl GatewayRules {
         let mut rules = self.spoofing_rules();
         rules.extend(self.tracking_rules());
         rules.extend(self.redirect_rules());
+        rules.extend(self.tracked_port_rules());
         rules.extend(self.before_nat_rules());
         rules.extend(self.input_rules());
         rules.extend(self.other_links_rules());
@@ -151,7 +160,34 @@ impl GatewayRules {
             let output = Rule::new(RAW_OUTPUT).output_not(&self.tun).udp().source_port(*port).no_track();
             [input, output]
         };
-        self.listen_ports.iter().flat_map(for_port).collect()
+        self.listen_ports.iter().filter(|port| !self.tracked_ports.contains(port)).flat_map(for_port).collect()
+    }
+
+    /// Where they have to be tracked, strangers fill the table no faster than this.
+    fn tracked_port_rules(&self) -> Vec<Rule> {
+        let for_port = |port: &u16| {
+            let rule = Rule::new(BEFORE_NAT).input_not(&self.tun).for_this_host().udp().destination_port(*port);
+            rule.opens().more_than(NEWCOMERS).drop("too many newcomers at the gateway's port")
+        };
+        self.tracked_ports.iter().map(for_port).collect()
+    }
+
+    /// The most ports in a row that are not the gateway's own: what leaves by one of those could be taken for the
+    /// gateway's.
+    fn masquerade_ports(&self) -> (u16, u16) {
+        let mut taken = self.listen_ports.clone();
+        taken.retain(|port| *port >= LOWEST_MASQUERADE_PORT);
+        taken.sort_unstable();
+        let bounds: Vec<u32> = [u32::from(LOWEST_MASQUERADE_PORT) - 1]
+            .into_iter()
+            .chain(taken.into_iter().map(u32::from))
+            .chain([u32::from(u16::MAX) + 1])
+            .collect();
+        let between = bounds.windows(2).map(|edges| (edges[0] + 1, edges[1].saturating_sub(1)));
+        let widest = between.max_by_key(|(lowest, highest)| highest.saturating_sub(*lowest));
+        let (lowest, highest) = widest.expect("there are two bounds at least");
+        let port = |number| u16::try_from(number).expect("it lies between two ports");
+        (port(lowest), port(highest))
     }
 
     /// Clients that reach each other through the gateway are not told to go another way: there is none.
@@ -199,11 +235,12 @@ impl GatewayRules {
         if !self.masquerade {
             return Vec::new();
         }
+        let (lowest, highest) = self.masquerade_ports();
         let for_pool = |pool: IpNet| {
             let rule = || Rule::new(POSTROUTING).source_in(pool).output_not(&self.tun);
             [
-                rule().tcp().masquerade_ports(LOWEST_MASQUERADE_PORT, u16::MAX),
-                rule().udp().masquerade_ports(LOWEST_MASQUERADE_PORT, u16::MAX),
+                rule().tcp().masquerade_ports(lowest, highest),
+                rule().udp().masquerade_ports(lowest, highest),
                 rule().masquerade(),
             ]
         };

@@ -27,7 +27,7 @@ pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_name
 pub use conntrack::forget_connections;
 pub use dns::SystemBus;
 pub use error::HostError;
-pub use firewall::{ForwardedBefore, GatewayRules, LocalService, is_forbidden_destination};
+pub use firewall::{ForwardedBefore, GatewayRules, LocalService, TrackedPort, is_forbidden_destination, tracked_ports};
 pub use guard::{GuardReport, GuardState};
 pub use ipv6::why_no_ipv6;
 pub use journal::WithoutDisk;

@@ -14,7 +14,7 @@ mod socket;
 
 pub(super) use attribute::{Attributes, find};
 pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook, Protection};
-pub(super) use listing::{ListedChain, ListedTable};
+pub(super) use listing::{ListedChain, ListedElement, ListedExpression, ListedRule, ListedTable, ListedVerdict};
 pub(super) use rule::Rule;
 pub(super) use socket::{Refusal, Socket};
 
@@ -42,6 +42,7 @@ mod message {
     pub(super) const NEW_RULE: u16 = 6;
     pub(super) const LIST_RULES: u16 = 7;
     pub(super) const NEW_SET: u16 = 9;
+    pub(super) const LIST_ELEMENTS: u16 = 13;
     pub(super) const GENERATION: u16 = 15;
     pub(super) const GET_GENERATION: u16 = 16;
 }

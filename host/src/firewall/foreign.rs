@@ -78,7 +78,7 @@ fn is_foreign_forward(chain: &ListedChain) -> bool {
     sees_ip && !ours && chain.hook == Some(Hook::Forward as u32)
 }
 
-fn family_name(family: u8) -> &'static str {
+pub(super) fn family_name(family: u8) -> &'static str {
     match family {
         FAMILY_IPV4 => "ip",
         FAMILY_IPV6 => "ip6",

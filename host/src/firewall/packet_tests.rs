@@ -73,6 +73,7 @@ impl Router {
             resolvers: Vec::new(),
             local_services: Vec::new(),
             listen_ports: vec![443],
+            tracked_ports: Vec::new(),
             forwarded_before_v4: ForwardedBefore::FromAll,
             forwarded_before_v6: ForwardedBefore::FromAll,
         }))

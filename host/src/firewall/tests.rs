@@ -6,7 +6,7 @@ use adit_testing::skip;
 
 use super::*;
 use crate::error::HostError;
-use crate::nft::{FAMILY_INET, Socket};
+use crate::nft::{FAMILY_INET, ListedRule, Socket};
 
 const CHAINS: [&str; 7] = [RAW_PREROUTING, RAW_OUTPUT, BEFORE_NAT, INPUT, FORWARD, POSTROUTING, REFUSED];
 
@@ -31,6 +31,7 @@ pub(super) fn rules() -> GatewayRules {
         resolvers: vec!["198.51.100.53".parse().unwrap(), "2001:db8::53".parse().unwrap()],
         local_services: vec![LocalService::Tcp(22), LocalService::Udp(123)],
         listen_ports: vec![443, 8443],
+        tracked_ports: vec![8443],
         forwarded_before_v4: ForwardedBefore::FromOnly(vec!["lan0".into()]),
         forwarded_before_v6: ForwardedBefore::FromAllBut(vec!["wan0".into()]),
     }
@@ -39,7 +40,8 @@ pub(super) fn rules() -> GatewayRules {
 fn loaded_rules() -> Vec<(String, Vec<String>)> {
     let socket = Socket::open().unwrap();
     let listed = CHAINS.iter().flat_map(|chain| socket.rules(FAMILY_INET, TABLE, chain).unwrap());
-    listed.map(|rule| (rule.chain, rule.expressions)).collect()
+    let names = |rule: ListedRule| rule.expressions.into_iter().map(|expression| expression.name).collect();
+    listed.map(|rule| (rule.chain.clone(), names(rule))).collect()
 }
 
 #[test]
@@ -87,7 +89,8 @@ fn the_loaded_table_reads_as_intended() {
             "iifname \"adit0\" ip saddr != 10.64.3.0/24 counter packets 0 bytes 0 drop comment \"source outside the IPv4 pool\"",
             "iifname != \"adit0\" iifname != \"lo\" ip6 saddr fd12:3456:789a::/64 counter",
             "iifname != \"adit0\" fib daddr type local udp dport 443 notrack",
-            "oifname != \"adit0\" udp sport 8443 notrack",
+            "oifname != \"adit0\" udp sport 443 notrack",
+            "iifname != \"adit0\" fib daddr type local udp dport 8443 ct state new limit rate over 500/second burst 500",
             "iifname \"adit0\" ip daddr 10.64.3.1 icmp type echo-request accept",
             "iifname \"adit0\" ip6 daddr fd12:3456:789a::1 icmpv6 type packet-too-big accept",
             "iifname \"adit0\" ip6 daddr fd12:3456:789a::1 tcp dport 53 accept",
@@ -115,7 +118,7 @@ fn the_loaded_table_reads_as_intended() {
             "iifname \"lan0\" iifname != \"adit0\" oifname != \"adit0\" meta nfproto ipv4 accept",
             "iifname != \"adit0\" oifname != \"adit0\" meta nfproto ipv4 iifgroup != 44311 oifgroup != 44311 counter",
             "iifname \"wan0\" iifname != \"adit0\" oifname != \"adit0\" meta nfproto ipv6 iifgroup != 44311 oifgroup",
-            "ip saddr 10.64.3.0/24 oifname != \"adit0\" meta l4proto tcp masquerade to :1024-65535 fully-random",
+            "ip saddr 10.64.3.0/24 oifname != \"adit0\" meta l4proto tcp masquerade to :8444-65535 fully-random",
             "ip6 saddr fd12:3456:789a::/64 oifname != \"adit0\" masquerade fully-random",
         ] {
             assert!(listing.contains(line), "{line}\nis not in\n{listing}");

@@ -231,6 +231,11 @@ impl Rule {
         self.state(ESTABLISHED | RELATED)
     }
 
+    /// Matches packets that open a connection.
+    pub(crate) fn opens(self) -> Self {
+        self.state(NEW)
+    }
+
     /// Matches packets of no connection known before.
     pub(crate) fn unknown(self) -> Self {
         self.state(INVALID | NEW)
@@ -264,7 +269,7 @@ impl Rule {
 
     /// Matches packets that open a connection while their source (of the set's family) has more than `limit` open.
     pub(crate) fn connections_over(self, set: ConnectionSet, limit: u32) -> Self {
-        let rule = self.state(NEW);
+        let rule = self.opens();
         let (rule, any) = match set {
             ConnectionSet::V4 => (rule.ipv4(), IpNet::V4(ipnet::Ipv4Net::default())),
             ConnectionSet::V6 => (rule.ipv6(), IpNet::V6(ipnet::Ipv6Net::default())),

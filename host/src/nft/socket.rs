@@ -8,7 +8,7 @@ use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr};
 
 use super::attribute::{Attributes, find, number, text};
 use super::batch::{Batch, CREATE_PROTECTED, encode};
-use super::listing::{self, ListedChain, ListedRule, ListedTable};
+use super::listing::{self, ListedChain, ListedElement, ListedRule, ListedTable};
 use super::{FAMILY_INET, SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST | NLM_F_ACK`.
@@ -149,6 +149,13 @@ impl Socket {
         let rules = self.dump(message::LIST_RULES, family, &filter, listing::rule)?;
         // Kernels before 3.17 ignore the filter's chain; this costs nothing.
         Ok(rules.into_iter().filter(|rule| rule.table == table && rule.chain == chain).collect())
+    }
+
+    /// Lists the elements of a set or map.
+    pub(crate) fn elements(&self, family: u8, table: &str, set: &str) -> io::Result<Vec<ListedElement>> {
+        let filter = Attributes::new().text(1, table).text(2, set);
+        let listed = self.dump(message::LIST_ELEMENTS, family, &filter, |_, found| Some(listing::elements(found)))?;
+        Ok(listed.concat())
     }
 
     /// Lists what a message of nftables asks for.

@@ -202,6 +202,37 @@ fn resolver_that_does_not_serve_clients_is_told_in_the_log() {
     process.wait_for_line("it refuses clients' addresses", Duration::from_secs(90)).unwrap();
 }
 
+/// Firewalls as people write them: what is not accepted by a rule is dropped.
+const STATEFUL: &str = "iif lo accept; ct state established,related accept; ct state new udp dport 443 accept; \
+                        meta l4proto { icmp, ipv6-icmp } accept;";
+
+/// Loads such a firewall for what comes in and, with `rules` of its own, for what leaves.
+fn strict_host(host: &Host, input: &str, output: &str) {
+    let chain =
+        |name, hook, rules| format!("chain {name} {{ type filter hook {hook} priority 10; policy drop; {rules} }};");
+    let chains = [chain("i", "input", input), chain("o", "output", output)].concat();
+    nft(host, &format!("table inet h; delete table inet h; table inet h {{ {chains} }};"));
+}
+
+#[test]
+fn devices_get_in_through_a_firewall_that_knows_tracked_datagrams_only() {
+    let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
+    let everything = "accept;";
+    let answers_only = "oif lo accept; ct state established,related accept; meta l4proto { icmp, ipv6-icmp } accept;";
+    strict_host(tunnel.gateway.host(), STATEFUL, answers_only);
+    tunnel.run();
+    reach(tunnel.client().host(), INTERNET[0]);
+    // The positive control: without a rule for the port nobody gets in.
+    strict_host(tunnel.gateway.host(), &STATEFUL.replace("443", "444"), everything);
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    nft(tunnel.gateway.host(), "delete table inet h");
+    assert_eq!(tunnel.gateway.stop().unwrap(), 0);
+    strict_host(tunnel.gateway.host(), &STATEFUL.replace("443", "444"), everything);
+    tunnel.gateway.start().unwrap();
+    let refused = tunnel.client().run(&["up", "--timeout", "3s"]).unwrap();
+    assert_ne!(refused.code, 0, "{refused:?}");
+}
+
 #[test]
 fn next_holder_of_an_address_gets_nothing_of_the_former_ones_flows() {
     const SECRET: &[u8] = b"adit-secret-of-the-first";

@@ -3,7 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use adit_host::{Family, ForwardedBefore, GatewayRules, HostChanges, HostError, LinkSettings};
+use adit_host::{
+    Family, ForwardedBefore, GatewayRules, HostChanges, HostError, LinkSettings, TrackedPort, tracked_ports,
+};
 use adit_net::tun::Tun;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
@@ -62,10 +64,24 @@ fn firewall_rules(config: &Config, own: GatewayAddresses, changes: &HostChanges)
         connections_per_client: config.limits.connections_per_client,
         resolvers: config.dns.servers.clone(),
         local_services: config.local_services.clone(),
+        tracked_ports: tracked(&listen_ports),
         listen_ports,
         forwarded_before_v4: forwarded_before(Family::V4, config.pool.v4.is_some(), changes)?,
         forwarded_before_v6: forwarded_before(Family::V6, config.pool.v6.is_some(), changes)?,
     })
+}
+
+/// Those ports whose datagrams another firewall of this host admits only if they are tracked.
+fn tracked(ports: &[u16]) -> Vec<u16> {
+    let found = tracked_ports(ports).unwrap_or_else(|error| {
+        tracing::warn!(error = with_causes(&error), "other firewalls could not be looked at");
+        Vec::new()
+    });
+    for TrackedPort { port, chain } in &found {
+        let next = "accept the port there without a state, or `ct state new,untracked`, to spare the cost";
+        tracing::info!(port, chain, next, "another firewall admits tracked datagrams only, so they are tracked");
+    }
+    found.into_iter().map(|found| found.port).collect()
 }
 
 /// From which links the host forwards a family anyway. Where no client has an address of it, nothing changes.

@@ -71,6 +71,7 @@ fn rules() -> GatewayRules {
         connections_per_client: 100,
         resolvers: Vec::new(),
         local_services: Vec::new(),
+        tracked_ports: Vec::new(),
         listen_ports: vec![443],
         forwarded_before_v4: ForwardedBefore::FromAll,
         forwarded_before_v6: ForwardedBefore::FromAll,
