@@ -62,6 +62,9 @@ pub trait Routing: Send + Sync + 'static {
     /// Why it must be dropped.
     fn admit(&self, session: &Self::Session, packet: &IpPacket) -> Result<(), DropReason>;
 
+    /// Hears of a packet that [`Self::admit`] refused, and may tell its sender, at a bounded rate.
+    fn refused(&self, _session: &Self::Session, _packet: &[u8], _reason: DropReason) {}
+
     /// Drops of packets that belong to no session.
     fn counters(&self) -> &Counters;
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use adit_lab::programs::TUN;
 use adit_lab::traffic::Capture;
 use adit_lab::{GATEWAY_V4, Host, INTERNET_V4, INTERNET_V6, LinkAddresses, OUTSIDE_V4, OUTSIDE_V6};
 use adit_testing::{PATIENCE, eventually, skip};
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
 
 /// A host in a network behind the gateway, which the gateway itself reaches.
 const BEHIND_V4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -137,6 +138,34 @@ fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
     eventually("the published port is reached once it is named", || {
         (connect(&client, published).as_deref() == Ok("container")).then_some(())
     });
+}
+
+#[test]
+fn programs_that_go_where_they_may_not_hear_so_at_once() {
+    for carrier in [Carrier::Esp, Carrier::Quic] {
+        let routes = format!("[\"{INTERNET_V4}/32\", \"{INTERNET_V6}/128\"]");
+        let Some(tunnel) = Tunnel::start_over(carrier, Options { clients: 2, settings: &[("routes", &routes)] }) else {
+            return;
+        };
+        let client = tunnel.client().host();
+        reach(client, INTERNET[0]);
+        let others = tunnel.clients[1].inner_addresses().unwrap();
+        // Whatever its routes say, the client sends packets for these through the tunnel.
+        let beyond: IpAddr = Ipv4Addr::new(203, 0, 113, 7).into();
+        for target in others.into_iter().chain([beyond]) {
+            ip(client, &format!("route replace {target} dev {TUN}"));
+            let refused = connect(client, SocketAddr::new(target, 80));
+            let prohibited = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
+            assert!(refused.as_ref().is_err_and(|kind| prohibited.contains(kind)), "{target}: {refused:?}");
+        }
+    }
+}
+
+/// Runs ip(8) in a host.
+fn ip(host: &Host, arguments: &str) {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' '));
+    host.output(command, PATIENCE).unwrap().success().unwrap();
 }
 
 /// A resolver's answer to a question for the address of a name; `None` where there is none within a second.

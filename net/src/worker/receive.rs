@@ -229,7 +229,10 @@ impl<S: Carried> Receive<S> {
         let congested = std::mem::take(&mut self.sign_due);
         ecn::decapsulate(packet, if congested { ecn::CE } else { run.source.ecn })?;
         let ip = IpPacket::parse(packet)?;
-        routing.admit(&entry.session, &ip)?;
+        if let Err(reason) = routing.admit(&entry.session, &ip) {
+            routing.refused(&entry.session, packet, reason);
+            return Err(reason);
+        }
         self.coalescer.handle_packet(&self.buffer, inside, &ip, opened.next_header.is_vouched())?;
         run.packets += 1;
         run.bytes += ip.len as u64;

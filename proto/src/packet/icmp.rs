@@ -1,7 +1,9 @@
-//! The ICMP error that tells a sender its packet does not fit the tunnel, and the limit on how many are sent.
+//! The ICMP errors that tell a sender its packet does not fit the tunnel, or may not go where it is meant to, and the
+//! limit on how many are sent.
 //!
-//! IPv4: destination unreachable, fragmentation needed (RFC 792, next-hop MTU of RFC 1191 section 4).
-//! IPv6: packet too big (RFC 4443 section 3.2).
+//! IPv4: destination unreachable, fragmentation needed (RFC 792, next-hop MTU of RFC 1191 section 4), or communication
+//! administratively prohibited (RFC 1812 section 5.2.7.1).
+//! IPv6: packet too big (RFC 4443 section 3.2), or destination unreachable, administratively prohibited (section 3.1).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -45,13 +47,30 @@ pub struct GatewayAddresses {
 /// answered too, because the tunnel does not fragment. The multicast exception of RFC 4443 for this message is not
 /// used: the tunnel carries no multicast.
 pub fn packet_too_big(original: &[u8], mtu: u16, from: GatewayAddresses, out: &mut Vec<u8>) -> bool {
+    let [mtu0, mtu1] = mtu.to_be_bytes();
+    write_error(original, &Message { v4: [3, 4], v6: [2, 0], rest: [0, 0, mtu0, mtu1] }, from, out)
+}
+
+/// As [`packet_too_big`], the answer to a packet that may not go where it is meant to.
+pub fn packet_prohibited(original: &[u8], from: GatewayAddresses, out: &mut Vec<u8>) -> bool {
+    write_error(original, &Message { v4: [3, 13], v6: [1, 1], rest: [0; 4] }, from, out)
+}
+
+/// What an ICMP error says: type and code in each family, and the last four bytes of its header.
+struct Message {
+    v4: [u8; 2],
+    v6: [u8; 2],
+    rest: [u8; 4],
+}
+
+fn write_error(original: &[u8], message: &Message, from: GatewayAddresses, out: &mut Vec<u8>) -> bool {
     out.clear();
     let Some(packet) = IpPacket::parse(original).ok().filter(|packet| may_answer(packet, original)) else {
         return false;
     };
     match (packet.source, from) {
-        (IpAddr::V4(to), GatewayAddresses { v4: Some(from), .. }) => write_v4(original, mtu, from, to, out),
-        (IpAddr::V6(to), GatewayAddresses { v6: Some(from), .. }) => write_v6(original, mtu, from, to, out),
+        (IpAddr::V4(to), GatewayAddresses { v4: Some(from), .. }) => write_v4(original, message, from, to, out),
+        (IpAddr::V6(to), GatewayAddresses { v6: Some(from), .. }) => write_v6(original, message, from, to, out),
         (IpAddr::V4(_) | IpAddr::V6(_), _) => return false,
     }
     true
@@ -84,10 +103,10 @@ fn is_icmp_error(packet: &IpPacket, original: &[u8]) -> bool {
     }
 }
 
-fn write_v4(original: &[u8], mtu: u16, from: Ipv4Addr, to: Ipv4Addr, out: &mut Vec<u8>) {
+fn write_v4(original: &[u8], message: &Message, from: Ipv4Addr, to: Ipv4Addr, out: &mut Vec<u8>) {
     let quote = original.get(..MAX_QUOTE_V4).unwrap_or(original);
-    let [mtu0, mtu1] = mtu.to_be_bytes();
-    let icmp = |[sum0, sum1]: [u8; 2]| [3, 4, sum0, sum1, 0, 0, mtu0, mtu1];
+    let Message { v4: [kind, code], rest: [rest0, rest1, rest2, rest3], .. } = *message;
+    let icmp = |[sum0, sum1]: [u8; 2]| [kind, code, sum0, sum1, rest0, rest1, rest2, rest3];
     let icmp_checksum = Checksum::new().with(&icmp([0; 2])).with(quote).finish();
 
     let [len0, len1] = length([ipv4::HEADER_LEN, ICMP_HEADER_LEN, quote.len()]).to_be_bytes();
@@ -103,11 +122,11 @@ fn write_v4(original: &[u8], mtu: u16, from: Ipv4Addr, to: Ipv4Addr, out: &mut V
     out.extend_from_slice(quote);
 }
 
-fn write_v6(original: &[u8], mtu: u16, from: Ipv6Addr, to: Ipv6Addr, out: &mut Vec<u8>) {
+fn write_v6(original: &[u8], message: &Message, from: Ipv6Addr, to: Ipv6Addr, out: &mut Vec<u8>) {
     let quote = original.get(..MAX_QUOTE_V6).unwrap_or(original);
-    let [mtu0, mtu1] = mtu.to_be_bytes();
     let len = length([ICMP_HEADER_LEN, quote.len(), 0]);
-    let icmp = |[sum0, sum1]: [u8; 2]| [2, 0, sum0, sum1, 0, 0, mtu0, mtu1];
+    let Message { v6: [kind, code], rest: [rest0, rest1, rest2, rest3], .. } = *message;
+    let icmp = |[sum0, sum1]: [u8; 2]| [kind, code, sum0, sum1, rest0, rest1, rest2, rest3];
     let checksum = Checksum::ipv6_pseudo_header(from, to, u32::from(len), protocol::ICMPV6)
         .with(&icmp([0; 2]))
         .with(quote)
@@ -331,6 +350,20 @@ mod tests {
             answers.answer(&ipv6(source, REMOTE_V6, 17, &[0; 8]), 1380, now).is_some()
         });
         assert_eq!(told.count(), 10);
+    }
+
+    #[test]
+    fn prohibited_packet_is_answered_as_that_and_an_error_is_not() {
+        let originals = [ipv4(CLIENT_V4, REMOTE_V4, 17, &[], &[7; 8]), ipv6(CLIENT_V6, REMOTE_V6, 17, &[7; 8])];
+        for (original, header_len, kind_and_code) in [(&originals[0], 20, [3, 13]), (&originals[1], 40, [1, 1])] {
+            let mut answer = Vec::new();
+            assert!(packet_prohibited(original, GATEWAY, &mut answer));
+            let message = &answer[header_len..];
+            assert_eq!((&message[..2], &message[4..8]), (kind_and_code.as_slice(), [0; 4].as_slice()));
+            assert_eq!(&message[8..], original);
+            let mut again = Vec::new();
+            assert!(!packet_prohibited(&answer, GATEWAY, &mut again) && again.is_empty());
+        }
     }
 
     #[test]

@@ -1,16 +1,23 @@
 //! Decides where packets go and which may pass. The workers ask it; what comes by a session's connection goes through
 //! it, too.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use adit_net::carrier::counters::Counters;
+use adit_net::packet_buffer::PacketBuffer;
 use adit_net::tun::{Queue, Tun};
 use adit_net::worker::Routing;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::packet::IpPacket;
+use adit_proto::packet::icmp::{GatewayAddresses, RateLimit, packet_prohibited};
 use bytes::Bytes;
 
 use crate::core::sessions::{Session, SessionTable};
+
+/// Refused packets that are told to their senders in a second, of all clients together.
+const REFUSALS: u32 = 100;
 
 /// What may go where.
 pub struct Router {
@@ -18,12 +25,14 @@ pub struct Router {
     sessions: Arc<SessionTable>,
     /// Drops of packets that belong to no session.
     counters: Counters,
+    refusals: Mutex<RateLimit>,
 }
 
 impl Router {
     /// Routes between `tun` and `sessions`.
     pub fn new(tun: Tun, sessions: Arc<SessionTable>) -> Self {
-        Self { tun, sessions, counters: Counters::default() }
+        let refusals = Mutex::new(RateLimit::new(REFUSALS, REFUSALS));
+        Self { tun, sessions, counters: Counters::default(), refusals }
     }
 
     /// The TUN device's name.
@@ -44,6 +53,7 @@ impl Router {
             Ok(()) => true,
             Err(reason) => {
                 counters.count_drop(reason);
+                self.refused(session, packet, reason);
                 false
             }
         });
@@ -74,6 +84,24 @@ impl Routing for Router {
     fn admit(&self, session: &Session, packet: &IpPacket) -> Result<(), DropReason> {
         session.source.check(packet)?;
         session.policy.check(packet)
+    }
+
+    /// A program that goes where it may not hears so at once, as it does of what the firewall refuses. The answer bears
+    /// the name of the destination, and never waits: of two at once, one is dropped.
+    fn refused(&self, session: &Session, packet: &[u8], reason: DropReason) {
+        if !matches!(reason, DropReason::DestinationIsolated | DropReason::NoRoute) {
+            return;
+        }
+        let allowed = self.refusals.try_lock().is_ok_and(|mut limit| limit.allow(Instant::now()));
+        let Ok(IpPacket { destination, .. }) = IpPacket::parse(packet) else { return };
+        let from = match destination {
+            IpAddr::V4(v4) => GatewayAddresses { v4: Some(v4), v6: None },
+            IpAddr::V6(v6) => GatewayAddresses { v4: None, v6: Some(v6) },
+        };
+        let mut answer = Vec::new();
+        if allowed && packet_prohibited(packet, from, &mut answer) {
+            session.carriers.connection().send(&mut vec![PacketBuffer::copy_from(&answer)]);
+        }
     }
 
     fn counters(&self) -> &Counters {
