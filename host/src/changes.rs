@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::dns::{Reach, SystemBus};
 use crate::error::HostError;
-use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord};
+use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord, Tracking};
 use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
@@ -113,6 +113,7 @@ pub struct HostChanges {
     /// Whether the host has to forward IPv4.
     pub(crate) forwards_ipv4: bool,
     pub(crate) foreign_chains: ForeignChains,
+    pub(crate) tracking: Tracking,
     resolver: ResolverGuard,
     reach: Reach,
 }
@@ -152,6 +153,7 @@ impl HostChanges {
             tunnel_closed: false,
             forwards_ipv4: false,
             foreign_chains: ForeignChains::default(),
+            tracking: Tracking::default(),
             resolver: ResolverGuard::default(),
             reach,
         };

@@ -20,6 +20,7 @@ pub use other_links::ForwardedBefore;
 pub(crate) use other_links::GATEWAY_LINKS;
 pub use reach::LocalService;
 use reach::{CLIENT_TO_CLIENT, FORBIDDEN};
+pub(crate) use stateful::Tracking;
 pub use stateful::{TrackedPort, tracked_ports};
 pub(crate) use table::{Table, TableRecord, remove, remove_nameless};
 

@@ -11,6 +11,7 @@
 mod address;
 mod answers;
 mod firewall;
+mod firewall_rules;
 mod foreign_chains;
 mod forwarding;
 mod history;
@@ -58,6 +59,7 @@ impl HostChanges {
         // Then links: what leads through them needs them up. Then sysctls, one of which forbids addresses.
         let gone = self.hold_links(now).await;
         self.hold_sysctls(now);
+        self.follow_host();
         self.hold_addresses(&gone, now).await;
         self.hold_prefix_routes(&gone, now).await;
         self.hold_routes(&gone, now).await;

@@ -19,7 +19,7 @@ impl HostChanges {
     /// The kernel's refusal, also when it has no such family.
     pub fn forwarded_before(&self, family: Family) -> Result<ForwardedBefore, HostError> {
         let switch = switch(family);
-        let switched_on = self.recorded_setting(switch).is_some();
+        let switched_on = self.has_switched_forwarding_on(family);
         if !switched_on && sysctl::read(switch)? != "0" {
             return Ok(ForwardedBefore::FromAll);
         }
@@ -33,6 +33,11 @@ impl HostChanges {
             }
         }
         Ok(if later_ones_are_open { ForwardedBefore::FromAllBut(closed) } else { ForwardedBefore::FromOnly(open) })
+    }
+
+    /// Whether this process made the host forward packets of a family.
+    pub(crate) fn has_switched_forwarding_on(&self, family: Family) -> bool {
+        self.recorded_setting(switch(family)).is_some()
     }
 
     /// Whether the link's own setting lets its packets be forwarded while the family's switch is off.

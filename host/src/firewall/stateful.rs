@@ -40,6 +40,29 @@ pub struct TrackedPort {
     pub chain: String,
 }
 
+/// What was found when the ruleset was last looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Tracking {
+    generation: Option<u32>,
+    wanted: Vec<TrackedPort>,
+}
+
+impl Tracking {
+    /// As [`tracked_ports`]. The ruleset is read only if it changed.
+    ///
+    /// # Errors
+    /// As [`tracked_ports`].
+    pub(crate) fn wanted(&mut self, ports: &[u16]) -> Result<&[TrackedPort], HostError> {
+        let failed = |source| HostError::system("read the firewall's chains", source);
+        let generation = Socket::open().and_then(|socket| socket.generation()).map_err(failed)?;
+        if self.generation != Some(generation) {
+            self.wanted = tracked_ports(ports)?;
+            self.generation = Some(generation);
+        }
+        Ok(&self.wanted)
+    }
+}
+
 /// Finds chains that pass the gateway's datagrams only if they are tracked: for each of its ports the first one.
 ///
 /// # Errors

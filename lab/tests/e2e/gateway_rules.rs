@@ -251,6 +251,15 @@ fn devices_get_in_through_a_firewall_that_knows_tracked_datagrams_only() {
     strict_host(tunnel.gateway.host(), STATEFUL, answers_only);
     tunnel.run();
     reach(tunnel.client().host(), INTERNET[0]);
+    // Also through one that comes while the gateway runs.
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    nft(tunnel.gateway.host(), "delete table inet h");
+    tunnel.clients[0].up().unwrap();
+    reach(tunnel.client().host(), INTERNET[0]);
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    strict_host(tunnel.gateway.host(), STATEFUL, answers_only);
+    tunnel.clients[0].up().unwrap();
+    reach(tunnel.client().host(), INTERNET[0]);
     // The positive control: without a rule for the port nobody gets in.
     strict_host(tunnel.gateway.host(), &STATEFUL.replace("443", "444"), everything);
     assert_eq!(tunnel.clients[0].stop().unwrap(), 0);

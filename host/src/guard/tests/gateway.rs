@@ -145,6 +145,40 @@ fn routes_to_the_pools_are_put_back() {
 }
 
 #[test]
+fn the_firewall_follows_others_that_want_tracked_datagrams() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        let tracked = |gateway: &Gateway| gateway.changes.table.as_ref().unwrap().rules().tracked_ports.clone();
+        let rules =
+            "policy drop; iif lo accept; ct state established,related accept; ct state new udp dport 443 accept;";
+        nft(&format!("table inet h {{ chain i {{ type filter hook input priority 10; {rules} }}; }}"));
+        for _ in 0..2 {
+            assert_eq!(gateway.changes.hold().await, [], "its own change is no stranger's");
+            assert_eq!(tracked(&gateway), [443]);
+        }
+        nft("delete table inet h");
+        assert_eq!(gateway.changes.hold().await, []);
+        assert_eq!(tracked(&gateway), Vec::<u16>::new());
+    });
+}
+
+#[test]
+fn a_host_that_stopped_to_route_is_no_router_when_it_is_made_to_forward_again() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        let before = |gateway: &Gateway| gateway.changes.table.as_ref().unwrap().rules().forwarded_before_v4.clone();
+        sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        gateway.changes.hold().await;
+        assert_eq!(before(&gateway), ForwardedBefore::FromAll);
+        sysctl::write("net.ipv4.ip_forward", "0").unwrap();
+        gateway.changes.hold().await;
+        assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "1");
+        assert_eq!(before(&gateway), ForwardedBefore::FromOnly(Vec::new()));
+    });
+}
+
+#[test]
 fn forwarding_that_was_switched_on_stays_on() {
     on_gateway(async || {
         let mut gateway = Gateway::new().await;
