@@ -82,6 +82,25 @@ fn whatever_a_stranger_takes_away(carrier: Carrier) {
 }
 
 #[test]
+fn a_stranger_that_does_not_give_up_is_named_and_the_tunnel_goes_on() {
+    let Some((mut tunnel, _watched)) = watched(Carrier::Esp) else { return };
+    let mut command = Command::new("bash");
+    command.args(["-c", "while :; do ip rule del pref 5300; ip -6 rule del pref 5300; sleep .1; done 2>/dev/null"]);
+    let stranger = tunnel.client().host().spawn(command).unwrap();
+    let fought_over = |report: &Value| {
+        report["state"] == "broken"
+            && report["reason"].as_str().is_some_and(|reason| reason.contains("again and again"))
+    };
+    eventually("the fight is told", || guards(&tunnel).iter().any(fought_over).then_some(()));
+    drop(stranger);
+    let rules = || tunnel.client().host().snapshot().unwrap().matches("Priority(5300)").count();
+    eventually("both rules are back", || (rules() == 2).then_some(()));
+    assert_tunnelled(&tunnel, &Watched::new(&tunnel), "after the fight");
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    Watched::new(&tunnel).assert_open("ended");
+}
+
+#[test]
 fn nothing_leaves_a_client_whose_device_was_deleted_until_it_is_up_or_cleaned_up() {
     let Some((mut tunnel, watched)) = watched(Carrier::Esp) else { return };
     ip(tunnel.client().host(), "link del adit0");
