@@ -312,8 +312,10 @@ impl HostHooks for ManagedHost {
 
     fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
         Box::pin(async move {
+            // What is missing now matters more than what is new.
+            let reports = self.changes.hold().await;
             self.follow_links().await;
-            self.changes.hold().await.into_iter().map(guard_status).collect()
+            reports.into_iter().map(guard_status).collect()
         })
     }
 
