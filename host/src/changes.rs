@@ -16,6 +16,7 @@ use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord, Tracking};
 use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
+use crate::namespace;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
 use crate::{guard, sysctl};
 
@@ -84,7 +85,8 @@ pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recove
 /// # Errors
 /// As [`recover`].
 pub async fn recover_same_namespace(journal: &Path) -> Result<Recovery, HostError> {
-    if !journal.exists() || Journal::open(journal, &Guard::default(), WithoutDisk::Refuse)?.is_of_another_namespace() {
+    if !journal.exists() || Journal::open(journal, &Guard::default(), WithoutDisk::Refuse)?.other_namespace().is_some()
+    {
         return Ok(Recovery::default());
     }
     recover(journal).await
@@ -122,7 +124,8 @@ impl HostChanges {
     /// Opens the journal, undoing first what a dead process left in it.
     ///
     /// # Errors
-    /// `Busy` if another living process holds the journal, `Undo` for what cannot be undone (it stays in the journal).
+    /// `Busy` if another living process holds the journal, `OtherNamespace` if what it tells of is not to be undone
+    /// here, `Undo` for what cannot be undone. It all stays in the journal.
     pub async fn open(journal: &Path) -> Result<Self, HostError> {
         Self::open_with(journal, HostOptions::default()).await
     }
@@ -132,7 +135,14 @@ impl HostChanges {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
-        let (journal, netlink) = (Journal::open(journal, &options.guard, options.without_disk)?, Netlink::open()?);
+        let netlink = Netlink::open()?;
+        let mut journal = Journal::open(journal, &options.guard, options.without_disk)?;
+        if let Some(namespace) = journal.other_namespace() {
+            match namespace::way_into(namespace) {
+                Some(enter) => return Err(HostError::OtherNamespace { journal: journal.path().to_owned(), enter }),
+                None => journal.forget_namespace()?,
+            }
+        }
         let undone = journal.live().len();
         let recovery = Recovery { undone };
         // Whose the host's own file is has to be found out; another one is the caller's, who names it.

@@ -14,6 +14,14 @@ pub enum HostError {
         /// The journal's path.
         journal: PathBuf,
     },
+    /// What the journal tells of is in another network namespace, and can be undone only there.
+    #[error("the changes in the journal {} are in another network namespace", journal.display())]
+    OtherNamespace {
+        /// The journal's path.
+        journal: PathBuf,
+        /// The command that runs another one in that namespace.
+        enter: String,
+    },
     /// Somebody else could have changed the journal.
     #[error(transparent)]
     Unguarded(#[from] GuardError),
@@ -114,6 +122,7 @@ impl HostError {
             // Its reason says what helps, which may be anything but more rights.
             Self::ResolverFile { .. }
             | Self::Busy { .. }
+            | Self::OtherNamespace { .. }
             | Self::NoSuchLink { .. }
             | Self::ForeignTable { .. }
             | Self::Bus { .. }

@@ -22,12 +22,11 @@ use crate::answers::AnswerRules;
 use crate::dns::{LinkServers, SavedFile};
 use crate::error::HostError;
 use crate::firewall::TableRecord;
+use crate::namespace;
 use crate::netlink::{LinkSettings, Route, Rule};
 
 /// The identity of this boot: network state does not outlive it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// The network namespace of the calling thread; its inode tells one from another.
-const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// Lines of a journal that is never written anew: some 100 KiB, which is read in no time.
 const FEW_LINES: usize = 1024;
@@ -191,7 +190,7 @@ impl Journal {
             locked => (locked?, false),
         };
         let boot = fs::read_to_string(BOOT_ID).map_err(doing)?.trim().to_owned();
-        let namespace = fs::metadata(NAMESPACE).map_err(doing)?.ino();
+        let namespace = fs::metadata(namespace::OWN).map_err(doing)?.ino();
         let mut journal = Self {
             path: path.to_owned(),
             file,
@@ -209,9 +208,21 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Whether changes that are not settled were made in another network namespace than this thread's, in this boot.
-    pub(super) fn is_of_another_namespace(&self) -> bool {
-        !self.live.is_empty() && self.recorded_namespace.is_some_and(|recorded| recorded != self.namespace)
+    /// The network namespace, if it is not this thread's, that changes which are not settled were made in, in this
+    /// boot.
+    pub(super) fn other_namespace(&self) -> Option<u64> {
+        self.recorded_namespace.filter(|recorded| !self.live.is_empty() && *recorded != self.namespace)
+    }
+
+    /// Strikes out what went with a network namespace that is gone. What is left, this thread's namespace shares.
+    pub(super) fn forget_namespace(&mut self) -> Result<(), HostError> {
+        let gone = self.live.iter().filter(|entry| !entry.change.outlives_boot()).map(|entry| entry.id);
+        self.settle_all(&gone.collect::<Vec<_>>())?;
+        if !self.live.is_empty() {
+            self.append(&[Line::Namespace(self.namespace)])?;
+        }
+        self.recorded_namespace = Some(self.namespace);
+        Ok(())
     }
 
     pub(super) fn path(&self) -> &Path {

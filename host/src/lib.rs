@@ -16,6 +16,7 @@ mod firewall;
 mod guard;
 mod ipv6;
 mod journal;
+mod namespace;
 mod netlink;
 mod nft;
 mod sysctl;

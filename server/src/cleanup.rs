@@ -47,6 +47,8 @@ pub(crate) fn host_failure(doing: &str, error: &HostError) -> Failure {
         (Exit::Permission, Capability::NetAdmin.next_step())
     } else if matches!(error, HostError::Busy { .. }) {
         (Exit::Other, "stop the gateway that is running".to_owned())
+    } else if let HostError::OtherNamespace { enter, .. } = error {
+        (Exit::Other, format!("undo them there: `{enter} adit-server cleanup`"))
     } else if error.is_missing_firewall() {
         (Exit::Unsupported, LOAD_MODULES.to_owned())
     } else {

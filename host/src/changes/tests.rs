@@ -195,6 +195,51 @@ fn changes_of_another_network_namespace_are_not_recovered_by_the_way() {
 }
 
 #[test]
+fn what_was_made_in_a_namespace_that_is_gone_is_undone_in_no_other() {
+    on_host(|host| async move {
+        let ours = LinkSettings { mtu: Some(1400), up: Some(true), ..LinkSettings::default() };
+        let mut changes = host.open().await;
+        changes.set_link("lo", ours).await.unwrap();
+        changes.set_dns("lo", &dns()).await.unwrap();
+        let (copy, options) = (host.directory.path().join("copy"), host.options());
+        fs::copy(host.journal(), &copy).unwrap();
+        in_namespace_async(move || async move {
+            // A link of that index and name is here, too, and has the same settings.
+            let netlink = Netlink::open().unwrap();
+            netlink.set_link("lo", ours).await.unwrap();
+            let before = netlink.link_settings("lo").await.unwrap();
+            assert_eq!(recover_with(&copy, options).await.unwrap(), Recovery { undone: 1 });
+            assert_eq!(netlink.link_settings("lo").await.unwrap(), before);
+            assert!(!copy.exists());
+        });
+        assert_eq!(fs::read_to_string(host.resolv_conf()).unwrap(), "nameserver 192.0.2.53\n", "files are shared");
+    });
+}
+
+#[test]
+fn what_was_made_in_another_namespace_is_undone_only_there() {
+    on_host(|host| async move {
+        let mut changes = host.open().await;
+        changes.set_sysctl("net.ipv4.ip_forward", "1").await.unwrap();
+        let mut inhabitant = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (copy, options) = (host.directory.path().join("copy"), host.options());
+        fs::copy(host.journal(), &copy).unwrap();
+        let elsewhere = copy.clone();
+        in_namespace_async(move || async move {
+            sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+            let refused = recover_with(&elsewhere, options).await.unwrap_err();
+            let HostError::OtherNamespace { enter, .. } = refused else { panic!("{refused:?}") };
+            assert!(enter.starts_with("nsenter --net=/proc/"), "{enter}");
+            assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "1");
+        });
+        inhabitant.kill().unwrap();
+        inhabitant.wait().unwrap();
+        assert_eq!(recover_with(&copy, host.options()).await.unwrap(), Recovery { undone: 1 });
+        assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "0");
+    });
+}
+
+#[test]
 fn recovery_without_a_journal_makes_none() {
     on_host(|host| async move {
         assert_eq!(recover_with(&host.journal(), host.options()).await.unwrap(), Recovery::default());

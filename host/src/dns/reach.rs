@@ -8,12 +8,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::namespace;
+
 /// A setting that the kernel has in the first network namespace alone. Where it stands, we are the host.
 const FIRST_NAMESPACE_ONLY: &str = "/proc/sys/net/core/netdev_max_backlog";
-/// The network namespace of the calling thread.
-const NAMESPACE: &str = "/proc/thread-self/ns/net";
-/// Where `ip netns` keeps network namespaces by name.
-const NAMED: &str = "/run/netns";
 /// Most links that lead from one to the next; the kernel's limit is 40.
 const MOST_LINKS: usize = 40;
 
@@ -44,8 +42,9 @@ impl Reach {
         if Path::new(FIRST_NAMESPACE_ONLY).exists() {
             return Self::Path;
         }
-        let name = own_name();
-        match (shared(path, name.is_some()), follow(Path::new("/"), path)) {
+        let ours = namespace::inode(Path::new(namespace::OWN));
+        let name = ours.and_then(namespace::name);
+        match (shared(path, ours, name.is_some()), follow(Path::new("/"), path)) {
             (Shared { path: false, .. }, _) => Self::Path,
             (Shared { target: false, .. }, target) if target != path => Self::Target(target),
             _ => Self::Foreign(name),
@@ -55,9 +54,9 @@ impl Reach {
 
 /// Who else, in another network, has our files. Process 1 knows best; where we may not look at it, our ancestors do.
 /// A service manager's child with few rights can look at neither: then the name of a namespace and a mount tell.
-fn shared(path: &Path, is_named: bool) -> Shared {
+fn shared(path: &Path, ours: Option<u64>, is_named: bool) -> Shared {
     let none = Shared { path: false, target: false };
-    let Some(ours) = namespace(Path::new(NAMESPACE)) else { return none };
+    let Some(ours) = ours else { return none };
     let first = compare(1, path);
     match first {
         Some((namespace, _)) if namespace == ours => return none,
@@ -73,9 +72,9 @@ fn shared(path: &Path, is_named: bool) -> Shared {
 }
 
 /// The network namespace of a process, and what of our files it has; `None` where we may not look.
-fn compare(process: u32, path: &Path) -> Option<(Identity, Shared)> {
+fn compare(process: u32, path: &Path) -> Option<(u64, Shared)> {
     let process = PathBuf::from(format!("/proc/{process}"));
-    let namespace = namespace(&process.join("ns/net"))?;
+    let namespace = namespace::inode(&process.join("ns/net"))?;
     let root = process.join("root");
     fs::metadata(&root).ok()?;
     let same = |theirs: &Path, ours: &Path| identity(theirs) == identity(ours);
@@ -88,11 +87,6 @@ fn compare(process: u32, path: &Path) -> Option<(Identity, Shared)> {
 fn identity(path: &Path) -> Option<Identity> {
     let found = fs::symlink_metadata(path).or_else(|error| path.parent().map_or(Err(error), fs::metadata));
     found.ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// A network namespace's identity, by a file that stands for it.
-fn namespace(path: &Path) -> Option<Identity> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Follows the links at a path to their end, as a process with another root sees it.
@@ -120,14 +114,6 @@ fn ancestors() -> impl Iterator<Item = u32> {
         parent.trim().parse().ok().filter(|parent| *parent > 1)
     };
     std::iter::successors(parent("self"), move |process: &u32| parent(&process.to_string()))
-}
-
-/// The name of our network namespace, if `ip netns` gave it one.
-fn own_name() -> Option<String> {
-    let ours = namespace(Path::new(NAMESPACE))?;
-    let mut named = fs::read_dir(NAMED).ok()?.flatten();
-    let own = named.find(|entry| namespace(&entry.path()) == Some(ours))?;
-    Some(own.file_name().to_string_lossy().into_owned())
 }
 
 fn is_mount_point(path: &Path) -> bool {

@@ -110,6 +110,11 @@ impl History {
         }
     }
 
+    /// Whether a guard could not do its work when it last tried.
+    pub(crate) fn is_failing(&self, guard: &str) -> bool {
+        self.records.get(guard).is_some_and(|record| record.failure.is_some())
+    }
+
     /// Notes how mending went.
     pub(crate) fn mended(&mut self, guard: &str, done: Result<(), HostError>, now: Instant) {
         let record = self.record(guard, now);

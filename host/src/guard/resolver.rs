@@ -26,8 +26,8 @@ impl HostChanges {
         for part in ResolverPart::ALL {
             let guard = part.guard();
             let found = self.look_at_resolver(part, wanted, resolved.as_ref()).await;
-            // What is ours already is brought up to date without a word.
-            let quietly = matches!(found, PartFound::Outdated);
+            // Nobody is to blame for what is ours, only not the newest, nor for what could not be set up to now.
+            let quietly = matches!(found, PartFound::Outdated) || self.history.is_failing(guard);
             let is_due = match found {
                 PartFound::Right => self.history.must_mend(guard, Found::Right, now),
                 PartFound::Outdated => true,
@@ -40,7 +40,7 @@ impl HostChanges {
             };
             if is_due {
                 match self.mend_resolver(part, wanted, resolved.as_ref()).await {
-                    Ok(()) if quietly => {}
+                    Ok(()) if quietly => drop(self.history.must_mend(guard, Found::Right, now)),
                     Ok(()) => self.history.mended(guard, Ok(()), now),
                     Err(error) => self.history.lost(guard, &with_causes(&error), now),
                 }

@@ -115,10 +115,10 @@ fn changes_of_another_network_namespace_are_told_apart() {
     let copy = path.with_extension("copy");
     fs::copy(&path, &copy).unwrap();
     let mut after = open(&copy).unwrap();
-    assert!(after.is_of_another_namespace());
+    assert_eq!(after.other_namespace(), Some(journal.namespace));
     let id = after.live()[0].id;
     after.settle(id).unwrap();
-    assert!(!after.is_of_another_namespace());
+    assert_eq!(after.other_namespace(), None);
 }
 
 #[test]

@@ -225,6 +225,8 @@ fn a_namespace_that_shares_the_hosts_files_leaves_its_resolver_alone() {
     assert_eq!(names.file(), ORIGINAL);
     names.client = None;
     assert_eq!(names.file(), ORIGINAL, "after the client was killed");
+    let cleanup = names.tunnel.client().run(&["cleanup"]).unwrap();
+    assert!(cleanup.code == 1 && cleanup.stderr.contains("`ip netns exec inner adit-client cleanup`"), "{cleanup:?}");
 
     // With a file of its own, the namespace gets the tunnel's resolver, and the host still does not.
     let own = "/etc/netns/inner/resolv.conf";

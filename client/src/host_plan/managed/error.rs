@@ -136,6 +136,9 @@ pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
         HostError::Busy { .. } => {
             return Failure::new(Exit::Usage, what, "a client is running with this profile", "see `adit-client list`");
         }
+        HostError::OtherNamespace { enter, .. } => {
+            (Exit::Other, format!("undo them there: `{enter} adit-client cleanup`"))
+        }
         HostError::Journal { .. } => (
             Exit::Other,
             "run `cleanup` of the version that wrote it; or remove the file and restart this host, \
