@@ -8,6 +8,7 @@ mod changes;
 mod host;
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use adit_program::exit::Failure;
@@ -369,9 +370,13 @@ impl<P: Protocol> Driver<P> {
     /// What is wrong with the way of our own datagrams, if this session configures the host.
     fn way_out_fault(&self) -> Option<String> {
         let host = self.config.host.as_ref()?;
+        way_out::fault(self.gateway_in_use()?, self.config.mark, host.as_ref())
+    }
+
+    /// The address of the gateway that is or was last connected to.
+    fn gateway_in_use(&self) -> Option<SocketAddr> {
         let connected = self.connection.as_ref().and_then(|connection| connection.stats().remote);
-        let gateway = connected.or_else(|| self.config.profile.addresses.first().copied())?;
-        way_out::fault(gateway, self.config.mark, host.as_ref())
+        connected.or_else(|| self.config.profile.addresses.first().copied())
     }
 
     fn status(&self) -> Status {
@@ -388,6 +393,8 @@ impl<P: Protocol> Driver<P> {
         };
         status.warnings.extend(self.config.host.iter().flat_map(|host| host.warnings()));
         status.warnings.extend(self.way_out_fault());
+        let covered = self.gateway_in_use().and_then(|gateway| way_out::covered(gateway, &self.plan));
+        status.warnings.extend(covered);
         if let Some(network) = &self.network {
             status.add_network(network);
             status.mtu = Some(self.mtu);

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use adit_net::quic;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
-use crate::host_plan::HostHooks;
+use crate::host_plan::{HostHooks, HostPlan};
 
 /// What is wrong with the way of datagrams with `mark` to a gateway, in words for the user; `None` if nothing is, or if
 /// there is no way at all. `host` knows the session's own device and which other links are tunnels.
@@ -30,6 +30,16 @@ pub(super) fn fault(gateway: SocketAddr, mark: Option<u32>, host: &dyn HostHooks
              through this one, none leaves this host: {look}"
         )
     })
+}
+
+/// What a route of a gateway to its own address means, in words for the user; `None` if it has none. That a full tunnel
+/// takes that address, too, needs no word.
+pub(super) fn covered(gateway: SocketAddr, plan: &HostPlan) -> Option<String> {
+    let address = gateway.ip().to_canonical();
+    let route = plan.tunnelled().find(|route| route.prefix_len() > 0 && route.contains(&address))?;
+    Some(format!(
+        "the gateway's own address {address} lies in its route {route}: other programs reach it through the tunnel only"
+    ))
 }
 
 /// The address the routes give to datagrams to `to`. Sends nothing.
@@ -59,6 +69,9 @@ mod tests {
     use adit_program::exit::Failure;
 
     use super::*;
+    use adit_proto::range::RouteRange;
+    use ipnet::IpNet;
+
     use crate::host_plan::HostFault;
     use crate::packet_source::BoxFuture;
     use crate::protocols::NetworkSettings;
@@ -86,6 +99,20 @@ mod tests {
         fn is_tunnel(&self, link: &str) -> bool {
             link == "wg0"
         }
+    }
+
+    #[test]
+    fn route_to_the_gateways_own_address_is_told_unless_it_is_to_everything() {
+        let told = |route: &str| {
+            let settings = NetworkSettings {
+                addresses: vec!["10.64.3.2/32".parse().unwrap()],
+                routes: vec![RouteRange::from(route.parse::<IpNet>().unwrap())],
+                ..NetworkSettings::default()
+            };
+            covered("203.0.113.1:443".parse().unwrap(), &HostPlan::new(&settings, true).unwrap())
+        };
+        assert!(told("203.0.113.0/24").unwrap().contains("203.0.113.1 lies in its route 203.0.113.0/24"));
+        assert_eq!((told("203.0.114.0/24"), told("0.0.0.0/0")), (None, None));
     }
 
     #[test]

@@ -77,6 +77,27 @@ fn container_goes_through_the_tunnel_and_its_host_and_it_reach_each_other() {
     assert_as_before(&host, &before);
 }
 
+#[test]
+fn networks_that_overlap_are_named_and_those_of_later_containers_go_on() {
+    let routes = ("routes", r#"["192.0.2.16/28", "172.16.0.0/12", "198.51.100.0/24"]"#);
+    let Some(mut tunnel) = Tunnel::prepare(Options { settings: &[routes], ..Options::default() }) else { return };
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    tunnel.clients[0].up().unwrap();
+    reach(tunnel.client().host(), IpAddr::V4(INTERNET_V4));
+    let says = |tunnel: &Tunnel, words: &str| {
+        eventually(&format!("the status says: {words}"), || {
+            tunnel.client().status().unwrap().warnings.iter().any(|warning| warning.contains(words)).then_some(())
+        });
+    };
+    says(&tunnel, "192.0.2.16/28 of eth0 goes through the tunnel");
+    says(&tunnel, "the gateway's own address 192.0.2.17 lies in its route");
+    let container = with_container(&mut tunnel);
+    says(&tunnel, "172.17.0.0/16 of eth1 stays on this host");
+    reach(tunnel.client().host(), CONTAINER[0]);
+    reach(&container, IpAddr::V4(INTERNET_V4));
+}
+
 /// Sends back what comes, on one connection after another.
 fn echo(host: &Host, address: SocketAddr) {
     let listener = host.run(move || TcpListener::bind(address).unwrap());

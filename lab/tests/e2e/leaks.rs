@@ -157,8 +157,8 @@ fn is_refusal(packet: &Captured) -> bool {
     protocol(packet) == ICMP && packet.bytes.get(20..22) == Some(&[3, 3]) && of_gateway
 }
 
-/// The kernel's word to the gateway's host that nobody listens where that sent [`AFTERWARDS`]: a closed host answers who
-/// asks from outside.
+/// The kernel's word to the gateway's host that nobody listens where that sent [`AFTERWARDS`]: a closed host answers
+/// who asks from outside.
 fn is_answer(packet: &Captured) -> bool {
     protocol(packet) == ICMP && packet.bytes.get(20..22) == Some(&[3, 3]) && packet.contains(AFTERWARDS.as_bytes())
 }

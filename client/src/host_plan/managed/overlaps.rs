@@ -18,12 +18,9 @@ pub(super) fn overlaps(survey: &Survey, plan: &HostPlan, device: &str, own: &BTr
     let mut told = Vec::new();
     for (network, link) in connected(survey, device) {
         let is_own = own.iter().any(|own| own.link == link && own.prefix == network);
-        let named = plan.tunnelled().find(|claim| takes(*claim, network, is_own));
-        if let Some(claim) = named {
-            let part = if claim.contains(&network) { "" } else { "part of " };
-            told.push(format!(
-                "{part}the network {network} of {link} goes through the tunnel: the gateway has a route to {claim}"
-            ));
+        let overlapping = plan.tunnelled().filter(|claim| claim.prefix_len() > 0 && overlap(*claim, network));
+        if let Some(claim) = overlapping.max_by_key(IpNet::prefix_len) {
+            told.push(what_becomes_of(network, link, claim, is_own));
         }
         let inside = plan.addresses.iter().map(IpNet::addr).find(|address| network.contains(address));
         if let Some(address) = inside {
@@ -34,12 +31,21 @@ pub(super) fn overlaps(survey: &Survey, plan: &HostPlan, device: &str, own: &BTr
     told
 }
 
-/// Whether a route of the gateway takes packets that would go to a connected network. This host's own networks give way
+fn overlap(claim: IpNet, network: IpNet) -> bool {
+    claim.contains(&network) || network.contains(&claim)
+}
+
+/// Who gets the packets for a connected network that a route of the gateway overlaps. This host's own networks give way
 /// only to a route that is as narrow as they are.
-fn takes(claim: IpNet, network: IpNet, is_own: bool) -> bool {
-    let is_everything = claim.prefix_len() == 0;
-    let overlap = claim.contains(&network) || network.contains(&claim);
-    !is_everything && overlap && (!is_own || claim.prefix_len() >= network.prefix_len())
+fn what_becomes_of(network: IpNet, link: &str, claim: IpNet, is_own: bool) -> String {
+    if is_own && claim.prefix_len() < network.prefix_len() {
+        return format!(
+            "the network {network} of {link} stays on this host, although the gateway has a route to {claim}: hosts \
+             behind the gateway that have its addresses are out of reach"
+        );
+    }
+    let part = if claim.contains(&network) { "" } else { "part of " };
+    format!("{part}the network {network} of {link} goes through the tunnel: the gateway has a route to {claim}")
 }
 
 /// The networks that this host reaches without a router, with their links. Other tunnels are not among them.
@@ -126,11 +132,17 @@ mod tests {
 
     #[test]
     fn what_every_tunnel_does_is_not_told() {
-        for routes in [&["0.0.0.0/0", "::/0"][..], &["10.0.0.0/8"], &["172.16.0.0/12"]] {
+        for routes in [&["0.0.0.0/0", "::/0"][..], &["10.0.0.0/8"]] {
             assert_eq!(told(&plan(&["10.64.3.2/32"], routes)), Vec::<String>::new(), "{routes:?}");
         }
+    }
+
+    #[test]
+    fn networks_of_containers_stay_unless_a_route_is_as_narrow() {
+        let wider = told(&plan(&["10.64.3.2/32"], &["172.16.0.0/12"]));
+        assert!(wider[0].contains("172.17.0.0/16 of docker0 stays on this host"), "{wider:?}");
         let as_narrow = told(&plan(&["10.64.3.2/32"], &["172.17.0.0/16"]));
-        assert!(as_narrow[0].contains("docker0"), "{as_narrow:?}");
+        assert!(as_narrow[0].contains("172.17.0.0/16 of docker0 goes through the tunnel"), "{as_narrow:?}");
     }
 
     #[test]
