@@ -5,6 +5,7 @@ mod control;
 mod data;
 mod dial;
 mod esp;
+mod explain;
 mod liveness;
 mod obstruction;
 mod post;

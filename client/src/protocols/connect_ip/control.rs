@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::data::DataPath;
-use super::dial::explain;
 use super::esp::Esp;
+use super::explain::explain;
 use super::liveness::{Finding, Liveness};
 use super::roaming::Roaming;
 use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};

@@ -1,4 +1,4 @@
-//! Reaches a gateway over QUIC, and says in the client's words why it could not.
+//! Reaches a gateway over QUIC, at whichever of its addresses answers first.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,27 +7,18 @@ use std::time::{Duration, SystemTime};
 
 use adit_net::quic;
 use adit_net::tls;
-use adit_program::foreign_text::{printable, printable_bytes};
-use adit_proto::http::h3::error::Code;
 use nix::errno::Errno;
-use quinn::{ConnectionError, TransportErrorCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::explain::explain_unproven;
 use super::roaming::source_address;
 use super::{ConnectError, Credentials, GatewayAccess};
-use crate::clock::{self, Misfit, Validity};
+use crate::clock::{self, Validity};
 use crate::gateway_addresses::Candidates;
 use crate::obstacle::obstacle;
-
-/// Alerts by which a gateway refuses a client certificate (RFC 8446 section 6.2), from bad_certificate to unknown_ca,
-/// access_denied, decrypt_error (a signature of another authority of the same name) and certificate_required.
-const REFUSED_CERTIFICATE: [u8; 10] = [42, 43, 44, CERTIFICATE_EXPIRED, 46, 48, 49, 51, 113, 116];
-
-/// The alert for a certificate that has expired or is not valid yet.
-const CERTIFICATE_EXPIRED: u8 = 45;
 
 /// How long an address is tried alone before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -180,73 +171,6 @@ async fn dial_one(
 fn leads_nowhere(error: &io::Error) -> bool {
     const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
     error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
-}
-
-/// Puts the end of a handshake into the client's words. Nothing proves that the gateway had a part in it.
-fn explain_unproven(error: &ConnectionError, address: SocketAddr, known_past: Option<SystemTime>) -> ConnectError {
-    match error {
-        // Our own TLS refused what it was shown.
-        ConnectionError::TransportError(error) => refused_here(&error.reason, known_past)
-            .unwrap_or_else(|| ConnectError::BrokenOff(printable(&error.to_string()))),
-        ConnectionError::ApplicationClosed(close) => ConnectError::BrokenOff(printable_bytes(&close.reason)),
-        ConnectionError::TimedOut => ConnectError::Unreachable(address.to_string()),
-        ConnectionError::ConnectionClosed(_)
-        | ConnectionError::Reset
-        | ConnectionError::LocallyClosed
-        | ConnectionError::VersionMismatch
-        | ConnectionError::CidsExhausted => ConnectError::BrokenOff(printable(&error.to_string())),
-    }
-}
-
-/// What our TLS found wrong with a certificate, by the text that is all that comes through QUIC; `None` if it was
-/// something else that it did not like.
-fn refused_here(reason: &str, known_past: Option<SystemTime>) -> Option<ConnectError> {
-    let mismatch = |reason: &str| Some(ConnectError::IdentityMismatch(printable(reason)));
-    let misfit = |misfit| Some(ConnectError::Clock(clock::complaint(misfit, SystemTime::now(), known_past)));
-    let Some(fault) = reason.strip_prefix("invalid peer certificate: ") else {
-        // What the check of a pinned authority says.
-        return mismatch(reason.strip_prefix("unexpected error: ")?);
-    };
-    match fault {
-        "UnknownIssuer" | "BadSignature" => {
-            mismatch("somebody answers with a certificate that is not of the certificate authority in the profile")
-        }
-        fault if fault.starts_with("certificate expired") => misfit(Misfit::TooLate),
-        fault if fault.starts_with("certificate not valid yet") => misfit(Misfit::TooEarly),
-        fault => mismatch(fault),
-    }
-}
-
-/// Puts the end of a QUIC connection into the client's words, once the gateway has proven who it is.
-pub(super) fn explain(error: &ConnectionError, remote: SocketAddr) -> ConnectError {
-    match error {
-        ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
-            Some(CERTIFICATE_EXPIRED) => ConnectError::OutOfDate,
-            Some(alert) if REFUSED_CERTIFICATE.contains(&alert) => {
-                ConnectError::Refused("it does not accept this device's certificate".to_owned())
-            }
-            _ => ConnectError::Closed(printable(&close.to_string())),
-        },
-        ConnectionError::ApplicationClosed(close) => {
-            let reason = printable_bytes(&close.reason);
-            if u64::from(close.error_code) == Code::REQUEST_REJECTED.value() {
-                ConnectError::Refused(reason)
-            } else {
-                ConnectError::Closed(reason)
-            }
-        }
-        ConnectionError::TimedOut => ConnectError::Unreachable(remote.to_string()),
-        ConnectionError::Reset => ConnectError::Closed("the gateway restarted".to_owned()),
-        ConnectionError::LocallyClosed => ConnectError::Closed("closed by this client".to_owned()),
-        ConnectionError::VersionMismatch | ConnectionError::TransportError(_) | ConnectionError::CidsExhausted => {
-            ConnectError::Protocol(printable(&error.to_string()))
-        }
-    }
-}
-
-/// The TLS alert in a QUIC error code (RFC 9001 section 4.8: 0x0100 + alert).
-fn alert(code: TransportErrorCode) -> Option<u8> {
-    u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
 }
 
 fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {

@@ -13,7 +13,8 @@ use adit_proto::role::Role;
 
 use super::ConnectError;
 use super::control::stream_error;
-use super::dial::{Endpoint, dial, explain};
+use super::dial::{Endpoint, dial};
+use super::explain::explain;
 use super::obstruction;
 use crate::protocols::authority;
 
