@@ -62,14 +62,16 @@ pub async fn join(
     let key = KeptKey::of(store, invite)?;
     let profile = match enroll(invite, name, addresses, &lookups, key.key()).await {
         Ok(profile) => profile,
-        Err(Unenrolled { failure, is_key_of_use }) => {
-            if !is_key_of_use {
-                key.forget();
+        Err(Unenrolled { failure, certified }) => {
+            match certified {
+                Certified::Unasked => key.forget_if_new(),
+                Certified::Perhaps => {}
+                Certified::No => key.forget(),
             }
             return Err(failure);
         }
     };
-    room.save(&profile)?;
+    room.save(&profile).map_err(|error| again(error.into()))?;
     key.forget();
     Ok(profile)
 }
@@ -84,11 +86,42 @@ async fn resolve(lookups: &mut Lookups, gateway: &str) -> Result<Candidates, Fai
     Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next))
 }
 
+/// A failure after which the gateway may have used up the invite, for this device alone.
+fn again(failure: Failure) -> Failure {
+    let next =
+        "once that is mended, run the same `join` again on this device: the invite stays good for it for ten minutes";
+    Failure { next: next.to_owned(), ..failure }
+}
+
 /// Why there is no profile.
 struct Unenrolled {
     failure: Failure,
-    /// Whether the gateway may have certified the key, so that the same invite works with this key alone.
-    is_key_of_use: bool,
+    certified: Certified,
+}
+
+/// Whether the gateway has certified the key, so that the invite works with this key alone.
+enum Certified {
+    /// It was not asked, this time.
+    Unasked,
+    /// It may have done so.
+    Perhaps,
+    /// It refuses to.
+    No,
+}
+
+impl Unenrolled {
+    fn unasked(failure: Failure) -> Self {
+        Self { failure, certified: Certified::Unasked }
+    }
+
+    fn unanswered(failure: Failure) -> Self {
+        Self { failure, certified: Certified::Perhaps }
+    }
+
+    fn answered(failure: Failure) -> Self {
+        let certified = if failure.exit == Exit::AuthRefused { Certified::No } else { Certified::Perhaps };
+        Self { failure, certified }
+    }
 }
 
 async fn enroll(
@@ -98,27 +131,23 @@ async fn enroll(
     lookups: &Lookups,
     key: &KeyPair,
 ) -> Result<Profile, Unenrolled> {
-    let unasked = |failure| Unenrolled { failure, is_key_of_use: false };
     let gateway = authority(&invite.host, invite.port);
     let request = EnrollRequest {
         code: BASE64URL_NOPAD.encode(&invite.code),
-        csr: device_key::certificate_request(key).map_err(|error| unasked(local(error)))?,
+        csr: device_key::certificate_request(key).map_err(|error| Unenrolled::unasked(local(error)))?,
         device_name: device_name(),
     };
-    let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| unasked(local(error)))?);
-    let tls = tls::pinned_client_config(invite.pin).map_err(|error| unasked(local(error)))?;
+    let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| Unenrolled::unasked(local(error)))?);
+    let tls = tls::pinned_client_config(invite.pin).map_err(|error| Unenrolled::unasked(local(error)))?;
     let known_past = clock::known_past(std::iter::empty());
     let endpoint = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls, known_past };
     let answer = ask(&endpoint, &body).await.map_err(|error| {
-        let is_key_of_use = matches!(error, ConnectError::Closed(_) | ConnectError::Protocol(_));
-        Unenrolled { failure: obstacle::join_failure(&gateway, &error), is_key_of_use }
+        let failure = obstacle::join_failure(&gateway, &error);
+        let was_asked = matches!(error, ConnectError::Closed(_) | ConnectError::Protocol(_));
+        if was_asked { Unenrolled::unanswered(again(failure)) } else { Unenrolled::unasked(failure) }
     })?;
-    let answered = |failure: Failure| {
-        let is_key_of_use = failure.exit != Exit::AuthRefused;
-        Unenrolled { failure, is_key_of_use }
-    };
-    let response = accept(&gateway, &answer).map_err(answered)?;
-    check(&gateway, invite, &response, key).map_err(answered)?;
+    let response = accept(&gateway, &answer).map_err(Unenrolled::answered)?;
+    check(&gateway, invite, &response, key).map_err(Unenrolled::answered)?;
     let addresses = gateway_addresses::remember([answer.remote].into_iter().chain(lookups.resolved()), &[]);
     Ok(assemble(name, invite, response, key, addresses))
 }
@@ -134,17 +163,18 @@ async fn ask(gateway: &Endpoint<'_>, body: &[u8]) -> Result<PostReply, ConnectEr
             Ok(reply) => return Ok(reply),
             Err(error) => error,
         };
-        let is_first = worst.is_none();
         // What came after the handshake is the gateway's own word, and the request may have reached it.
-        let is_unproven = error.is_unproven();
+        if !error.is_unproven() {
+            return Err(error);
+        }
         let error = match worst.take() {
             Some(earlier) => connect_ip::more_telling(earlier, error),
-            None => error,
+            None => {
+                deadline = deadline.min(Instant::now() + STRANGER_PATIENCE);
+                error
+            }
         };
-        if is_first {
-            deadline = deadline.min(Instant::now() + STRANGER_PATIENCE);
-        }
-        if !is_unproven || Instant::now() + RETRY_PAUSE >= deadline {
+        if Instant::now() + RETRY_PAUSE >= deadline {
             return Err(error);
         }
         worst = Some(error);

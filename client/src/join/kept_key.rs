@@ -24,6 +24,7 @@ const NAME_LEN: usize = 8;
 pub(super) struct KeptKey {
     path: PathBuf,
     key: KeyPair,
+    is_new: bool,
 }
 
 impl KeptKey {
@@ -32,17 +33,24 @@ impl KeptKey {
         let hash = Sha256::digest(invite.code);
         let path = store.hidden(&format!("join-{}.key", HEXLOWER.encode(&hash[..NAME_LEN])));
         if let Some(key) = read(&path) {
-            return Ok(Self { path, key });
+            return Ok(Self { path, key, is_new: false });
         }
         let key = device_key::new_key().map_err(local)?;
         let pem = Zeroizing::new(key.serialize_pem());
         durable_file::replace(&path, pem.as_bytes(), 0o600)
             .map_err(|error| file_failure(&path.display().to_string(), &error))?;
-        Ok(Self { path, key })
+        Ok(Self { path, key, is_new: true })
     }
 
     pub(super) fn key(&self) -> &KeyPair {
         &self.key
+    }
+
+    /// Removes the file of a key that nobody was asked to certify; an older one may be certified already.
+    pub(super) fn forget_if_new(self) {
+        if self.is_new {
+            self.forget();
+        }
     }
 
     /// Removes the file: the key is in a profile, or will never be of use.
@@ -85,6 +93,8 @@ mod tests {
         assert_eq!(fs::metadata(&first.path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(store.names().unwrap(), [], "it is no profile");
         let before = pem(&first);
+        KeptKey::of(&store, &invite(1)).unwrap().forget_if_new();
+        assert_eq!(pem(&KeptKey::of(&store, &invite(1)).unwrap()), before, "it may be certified already");
         first.forget();
         assert_ne!(pem(&KeptKey::of(&store, &invite(1)).unwrap()), before);
     }
