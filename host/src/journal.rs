@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use adit_program::durable_file::flush_directory;
 use adit_program::guarded_file::{Access, Guard, GuardError, Readers};
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -306,7 +307,7 @@ impl Journal {
         fs::rename(&path, &self.path)?;
         self.file = file;
         self.lines = lines.len();
-        sync_directory(&self.path)
+        flush_directory(&self.path)
     }
 
     /// What the changes that follow were made in.
@@ -395,7 +396,7 @@ impl Journal {
     }
 
     fn flush_directory(&self) -> Result<(), HostError> {
-        sync_directory(&self.path).map_err(|source| self.failed(source))
+        flush_directory(&self.path).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: io::Error) -> HostError {
@@ -422,11 +423,6 @@ fn encode(lines: &[Line]) -> io::Result<Vec<u8>> {
         bytes.push(b'\n');
     }
     Ok(bytes)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(directory)?.sync_all()
 }
 
 /// Whether a change is made in spite of this error in writing it down.

@@ -129,7 +129,11 @@ impl Drop for Draft {
     }
 }
 
-fn flush_directory(path: &Path) -> io::Result<()> {
+/// Flushes the directory of `path` to disk, and with it that there is a file of this name, or none.
+///
+/// # Errors
+/// A refusal of the file system.
+pub fn flush_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(directory)?.sync_all()
 }
