@@ -21,6 +21,9 @@ const USUAL_TABLE: &str = "adit";
 /// How the comment of every gateway's table begins.
 const COMMENT: &str = "Adit gateway, instance ";
 
+/// How often a table is listed until nothing changes meanwhile.
+const MOST_LISTINGS: usize = 5;
+
 /// Which table it is, and of which gateway: what has to be known to remove it later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableRecord {
@@ -240,12 +243,25 @@ fn why_foreign(table: &ListedTable, socket: &Socket) -> Option<String> {
     }
 }
 
+/// The table as it is. While other programs change their tables, a listing may leave something out, so it counts only
+/// if nothing changed meanwhile; on a host without a quiet moment the last one has to do.
 fn state(socket: &Socket, record: &TableRecord) -> Result<Option<State>, HostError> {
     let name = record.table();
-    let Some(table) = find(socket, &name)? else { return Ok(None) };
     let listing = |source| HostError::system(format!("list the nftables table inet {name}"), source);
-    let chains = socket.chains_of_table(&name).map_err(listing)?;
-    let rules = socket.rules_of_table(&name).map_err(listing)?;
+    for _ in 1..MOST_LISTINGS {
+        let before = socket.generation().map_err(listing)?;
+        let state = listed(socket, &name).map_err(listing)?;
+        if socket.generation().map_err(listing)? == before {
+            return Ok(state);
+        }
+    }
+    listed(socket, &name).map_err(listing)
+}
+
+fn listed(socket: &Socket, name: &str) -> io::Result<Option<State>> {
+    let Some(table) = socket.table(name)? else { return Ok(None) };
+    let chains = socket.chains_of_table(name)?;
+    let rules = socket.rules_of_table(name)?;
     Ok(Some(State {
         table,
         chains: chains.into_iter().map(|chain| (chain.name, chain.handle, chain.drops)).collect(),

@@ -28,7 +28,8 @@ impl Gateway {
         ip("link add up0 type veth peer name up1");
         ip("link set up0 up");
         changes.load_firewall(&rules()).await.unwrap();
-        changes.set_link("adit0", LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
+        let link = LinkSettings { mtu: Some(1420), up: Some(true), ..LinkSettings::default() };
+        changes.set_link("adit0", link).await.unwrap();
         for address in ["10.64.3.1/24", "fd12:3456:789a::1/64"] {
             changes.add_address("adit0", address.parse().unwrap()).await.unwrap();
         }
@@ -240,4 +241,77 @@ fn what_was_undone_is_not_put_back() {
         assert_eq!(picture(), before);
         assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "0");
     });
+}
+
+/// What a stranger may do: programs with their arguments, and settings.
+const INTERFERENCE: [&str; 13] = [
+    "nft flush ruleset",
+    "nft flush chain inet adit input",
+    "nft insert rule inet adit forward accept",
+    "nft add table inet stranger",
+    "ip link set adit0 down",
+    "ip link set adit0 mtu 1300",
+    "ip link set adit0 name other0",
+    "ip address flush dev adit0 scope global",
+    "ip route flush dev adit0",
+    "ip -6 route flush dev adit0",
+    "set net.ipv4.ip_forward 0",
+    "set net.ipv4.conf.up0.forwarding 0",
+    "set net.ipv6.conf.all.forwarding 0",
+];
+
+#[test]
+fn random_interference_with_a_gateway_is_mended_and_leaves_no_trace() {
+    on_gateway(async || {
+        let host = || (picture(), sysctls());
+        let mut gateway = Gateway::unprotected().await;
+        for family in [Family::V4, Family::V6] {
+            gateway.changes.enable_forwarding(family).await.unwrap();
+        }
+        let before = host();
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        for burst in 0..20 {
+            let mut done = Vec::new();
+            for _ in 0..3 {
+                // Marsaglia's xorshift.
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                let place = usize::try_from(seed >> 8).unwrap() % INTERFERENCE.len();
+                interfere(INTERFERENCE[place]);
+                done.push(INTERFERENCE[place]);
+            }
+            // A fight is mended with pauses, so one look may not do.
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                gateway.changes.hold().await;
+                let firewall = gateway.changes.table.as_ref().unwrap().fault().unwrap();
+                if firewall.is_none() && host() == before {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "burst {burst}, {done:?}: {firewall:?}, {:#?}", host());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        gateway.changes.undo().await.unwrap();
+        assert_eq!((before.1.as_str(), sysctls().as_str()), ("111", "000"), "forwarding is off again");
+        let left = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
+        assert!(!String::from_utf8(left).unwrap().contains("adit"), "the table is gone");
+    });
+}
+
+/// Does one thing. What an earlier one took away cannot be changed, and that is no failure.
+fn interfere(what: &str) {
+    let words: Vec<&str> = what.split(' ').collect();
+    if let ["set", key, value] = words[..] {
+        sysctl::write(key, value).unwrap();
+    } else {
+        drop(Command::new(words[0]).args(&words[1..]).output().unwrap());
+    }
+}
+
+/// The switches of forwarding.
+fn sysctls() -> String {
+    let keys = ["net.ipv4.ip_forward", "net.ipv4.conf.up0.forwarding", "net.ipv6.conf.all.forwarding"];
+    keys.map(|key| sysctl::read(key).unwrap()).concat()
 }
