@@ -27,12 +27,12 @@ impl Sockets {
         let mut sockets = Self { quic: Vec::new(), esp: vec![Vec::new(); workers] };
         for &address in &config.listen {
             match sockets.bind_one(config, address) {
-                Err(error) if lacks_ipv6(&error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+                Ok(()) => {}
+                Err(error) => {
+                    let instead = instead_of(address, &error).ok_or_else(|| failure(address, &error))?;
                     tracing::warn!("this kernel runs without IPv6; listening on all IPv4 addresses instead");
-                    let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
-                    sockets.bind_one(config, address).map_err(|error| failure(address, &error))?;
+                    sockets.bind_one(config, instead).map_err(|error| failure(instead, &error))?;
                 }
-                done => done.map_err(|error| failure(address, &error))?,
             }
         }
         Ok(sockets)
@@ -58,6 +58,12 @@ impl Sockets {
 /// Whether the kernel knows no IPv6 sockets at all.
 fn lacks_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+}
+
+/// All IPv4 addresses, for all addresses on a kernel that refused those for want of IPv6.
+fn instead_of(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let all = address.ip() == Ipv6Addr::UNSPECIFIED;
+    (all && lacks_ipv6(error)).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 fn failure(address: SocketAddr, error: &io::Error) -> Failure {
@@ -120,5 +126,17 @@ mod tests {
             let failure = Sockets::bind(&config).err().unwrap();
             assert!(failure.next.contains("ss -lunp"), "{failure}");
         }
+    }
+
+    #[test]
+    fn all_addresses_are_those_of_ipv4_on_a_kernel_without_ipv6() {
+        let (without, in_use) =
+            (io::Error::from_raw_os_error(Errno::EAFNOSUPPORT as i32), io::Error::from(ErrorKind::AddrInUse));
+        let all: SocketAddr = "[::]:443".parse().unwrap();
+        assert_eq!(instead_of(all, &without), Some("0.0.0.0:443".parse().unwrap()));
+        assert_eq!(instead_of(all, &in_use), None);
+        let one: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
+        assert_eq!(instead_of(one, &without), None);
+        assert!(failure(one, &without).next.contains("IPv4 address"), "it is told what to do");
     }
 }
