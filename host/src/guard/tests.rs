@@ -63,6 +63,7 @@ impl Host {
             let rule = Rule { family, unless: Mark::CLIENT, table: TABLE, priority: 5300 };
             changes.add_rule(&rule).await.unwrap();
         }
+        appears("local fd00::2 dev adit0").await;
     }
 
     /// Lets a stranger do one thing; expects it to be found and mended in one look, and all to be well in the next.
@@ -269,6 +270,15 @@ async fn hold_beside(changes: &mut HostChanges, other: impl Future<Output = ()>)
             () = &mut other => return,
             () = changes.changed() => drop(changes.hold().await),
         }
+    }
+}
+
+/// Waits until the host shows `text`, such as a route that comes a moment after its address.
+async fn appears(text: &str) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !picture().contains(text) {
+        assert!(tokio::time::Instant::now() < deadline, "{text} does not appear in:\n{}", picture());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
