@@ -16,6 +16,7 @@ use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord, Tracking};
 use crate::guard::{History, HostWatch};
 use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
+use crate::kill_switch::{self, KillSwitch};
 use crate::namespace;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
 use crate::{guard, sysctl};
@@ -50,7 +51,7 @@ impl Default for HostOptions {
     }
 }
 
-/// What was found of a dead process, and undone.
+/// What was found of a dead process, and undone. A kill switch is not: it stays closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovery {
     /// Number of changes that were undone.
@@ -72,11 +73,25 @@ pub async fn recover(journal: &Path) -> Result<Recovery, HostError> {
 pub async fn recover_with(journal: &Path, options: HostOptions) -> Result<Recovery, HostError> {
     if journal.exists() {
         let mut changes = HostChanges::open_with(journal, options).await?;
-        changes.undo().await?;
+        changes.undo_but_kill_switch().await?;
         Ok(changes.recovered())
     } else {
         Ok(Recovery::default())
     }
+}
+
+/// As [`recover`], and opens the kill switch, too.
+///
+/// # Errors
+/// As [`recover`].
+pub async fn release(journal: &Path) -> Result<Recovery, HostError> {
+    if !journal.exists() {
+        return Ok(Recovery::default());
+    }
+    let mut changes = HostChanges::load(journal, HostOptions::default())?;
+    let undone = changes.journal.live().len();
+    changes.undo().await?;
+    Ok(Recovery { undone })
 }
 
 /// As [`recover`], but leaves alone what was made in another network namespace: for journals of others, of whom nothing
@@ -106,6 +121,8 @@ pub struct HostChanges {
     /// Sysctls that had the wanted value from the beginning, by key.
     pub(crate) found_right: BTreeMap<String, String>,
     pub(crate) loose_reverse_paths: bool,
+    /// What the kill switch lets through, if this process has closed it.
+    pub(crate) kill_switch: Option<KillSwitch>,
     pub(crate) history: History,
     pub(crate) watch: HostWatch,
     /// The gateway's firewall, once it is loaded.
@@ -121,7 +138,7 @@ pub struct HostChanges {
 }
 
 impl HostChanges {
-    /// Opens the journal, undoing first what a dead process left in it.
+    /// Opens the journal, undoing first what a dead process left in it, but for a kill switch that it closed.
     ///
     /// # Errors
     /// `Busy` if another living process holds the journal, `OtherNamespace` if what it tells of is not to be undone
@@ -135,6 +152,14 @@ impl HostChanges {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
+        let mut changes = Self::load(journal, options)?;
+        let left = changes.journal.live().len();
+        changes.undo_what_can_be().await?;
+        changes.recovery.undone = left - changes.journal.live().len();
+        Ok(changes)
+    }
+
+    fn load(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
         let netlink = Netlink::open()?;
         let mut journal = Journal::open(journal, &options.guard, options.without_disk)?;
         if let Some(namespace) = journal.other_namespace() {
@@ -143,20 +168,19 @@ impl HostChanges {
                 None => journal.forget_namespace()?,
             }
         }
-        let undone = journal.live().len();
-        let recovery = Recovery { undone };
         // Whose the host's own file is has to be found out; another one is the caller's, who names it.
         let reach = match options.resolv_conf == Path::new(RESOLV_CONF) {
             true => Reach::of(&options.resolv_conf),
             false => Reach::Path,
         };
-        let mut changes = Self {
+        Ok(Self {
             journal,
             netlink,
             options,
-            recovery,
+            recovery: Recovery::default(),
             found_right: BTreeMap::new(),
             loose_reverse_paths: false,
+            kill_switch: None,
             history: History::default(),
             watch: HostWatch::open(),
             table: None,
@@ -166,9 +190,7 @@ impl HostChanges {
             tracking: Tracking::default(),
             resolver: ResolverGuard::default(),
             reach,
-        };
-        changes.undo_what_can_be().await?;
-        Ok(changes)
+        })
     }
 
     /// What `open` undid.
@@ -365,23 +387,70 @@ impl HostChanges {
         self.settle_if_failed(id, done)
     }
 
+    /// Closes the kill switch, replacing its earlier rules, in one transaction.
+    ///
+    /// # Errors
+    /// The kernel's refusal, naming the rule; the earlier rules are then still in force.
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn close_kill_switch(&mut self, switch: &KillSwitch) -> Result<(), HostError> {
+        let change = Change::KillSwitch(switch.profile.clone());
+        if self.is_recorded(&change) {
+            kill_switch::load(switch)?;
+        } else {
+            let id = self.journal.record(change)?;
+            let done = kill_switch::load(switch);
+            self.settle_if_failed(id, done)?;
+        }
+        self.kill_switch = Some(switch.clone());
+        Ok(())
+    }
+
+    /// Opens the kill switch if it is closed.
+    ///
+    /// # Errors
+    /// `Undo` with the kernel's refusal.
+    pub async fn open_kill_switch(&mut self) -> Result<(), HostError> {
+        self.kill_switch = None;
+        self.undo_where(is_kill_switch).await
+    }
+
+    /// Whether the kill switch is closed, by this process or by one before it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.journal.live().iter().any(|entry| is_kill_switch(&entry.change))
+    }
+
     /// Undoes all changes, newest first. Those that cannot be undone stay in the journal; without any, it is removed
     /// when this is dropped.
     ///
     /// # Errors
     /// `Undo` with one failure per change that is left.
     pub async fn undo(&mut self) -> Result<(), HostError> {
+        self.kill_switch = None;
+        self.stop_guarding();
+        self.undo_where(|_| true).await
+    }
+
+    fn stop_guarding(&mut self) {
         self.found_right.clear();
         self.loose_reverse_paths = false;
         self.forwards_ipv4 = false;
         self.resolver = ResolverGuard::default();
-        self.undo_where(|_| true).await
     }
 
-    /// Undoes all changes but to a resolver's file that cannot be written: that one stays in the journal, and keeps
-    /// nobody from connecting.
+    /// As [`Self::undo`], but leaves the kill switch closed if it is.
+    ///
+    /// # Errors
+    /// As [`Self::undo`].
+    pub async fn undo_but_kill_switch(&mut self) -> Result<(), HostError> {
+        self.stop_guarding();
+        self.undo_where(|change| !is_kill_switch(change)).await
+    }
+
+    /// As [`Self::undo_but_kill_switch`], but a resolver's file that cannot be written stays in the journal, too, and
+    /// keeps nobody from connecting.
     async fn undo_what_can_be(&mut self) -> Result<(), HostError> {
-        match self.undo().await {
+        match self.undo_but_kill_switch().await {
             Err(HostError::Undo { failures })
                 if failures.iter().all(|failure| matches!(failure, HostError::ResolverFile { .. })) =>
             {
@@ -409,6 +478,10 @@ impl HostChanges {
         }
         done
     }
+}
+
+fn is_kill_switch(change: &Change) -> bool {
+    matches!(change, Change::KillSwitch(_))
 }
 
 fn without_host_bits(route: &Route) -> Route {

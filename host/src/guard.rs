@@ -15,6 +15,7 @@ mod firewall_rules;
 mod foreign_chains;
 mod forwarding;
 mod history;
+mod kill_switch;
 mod link;
 mod prefix_route;
 mod resolver;
@@ -54,7 +55,9 @@ impl HostChanges {
     pub async fn hold(&mut self) -> Vec<GuardReport> {
         let now = Instant::now();
         self.history.begin();
-        // The firewall before all: while it does not hold, the gateway's link is down.
+        // What keeps a client's host closed, and the gateway's firewall, before all: while that does not hold, the
+        // gateway's link is down.
+        self.hold_kill_switch(now);
         self.hold_firewall(now).await;
         // Then links: what leads through them needs them up. Then sysctls, one of which forbids addresses.
         let gone = self.hold_links(now).await;

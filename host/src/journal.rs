@@ -64,6 +64,8 @@ pub(super) enum Change {
     Answers(AnswerRules),
     Firewall,
     GatewayTable(TableRecord),
+    /// The kill switch of a profile, by the profile's name.
+    KillSwitch(String),
     ResolverFile(SavedFile),
     ResolverLink(RecordedLink),
     /// The name servers of a link that is not ours.
@@ -94,6 +96,7 @@ impl Change {
             | Self::Answers(_)
             | Self::Firewall
             | Self::GatewayTable(_)
+            | Self::KillSwitch(_)
             | Self::ResolverFile(_) => None,
         }
     }
@@ -110,6 +113,7 @@ impl Change {
             | Self::Answers(_)
             | Self::Firewall
             | Self::GatewayTable(_)
+            | Self::KillSwitch(_)
             | Self::ResolverLink(_)
             | Self::ResolverServers { .. } => false,
         }

@@ -16,6 +16,7 @@ mod firewall;
 mod guard;
 mod ipv6;
 mod journal;
+mod kill_switch;
 mod namespace;
 mod netlink;
 mod nft;
@@ -24,7 +25,7 @@ mod sysctl;
 mod test_bus;
 
 pub use answers::AnswerRules;
-pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with};
+pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with, release};
 pub use conntrack::forget_connections;
 pub use dns::SystemBus;
 pub use error::HostError;
@@ -32,6 +33,7 @@ pub use firewall::{ForwardedBefore, GatewayRules, LocalService, TrackedPort, is_
 pub use guard::{GuardReport, GuardState};
 pub use ipv6::why_no_ipv6;
 pub use journal::WithoutDisk;
+pub use kill_switch::{KillSwitch, LanNetwork, ProtectedTunnel, closed_kill_switches, open_kill_switch};
 pub use netlink::{
     Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenRoute,
     Survey, default_source_addresses,

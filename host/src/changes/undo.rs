@@ -6,7 +6,7 @@ use std::io;
 use super::{HostChanges, HostError};
 use crate::dns::Resolved;
 use crate::journal::{Change, Entry};
-use crate::{answers, firewall, sysctl};
+use crate::{answers, firewall, kill_switch, sysctl};
 
 impl HostChanges {
     /// Undoes the changes that are picked, newest first, going on after a failure.
@@ -59,6 +59,7 @@ impl HostChanges {
                 Some(table) => table.unload(),
                 None => firewall::remove(record),
             },
+            Change::KillSwitch(profile) => kill_switch::unload(profile),
             Change::Answers(rules) => answers::unload(&rules.tun),
             Change::ResolverFile(saved) => saved.restore(),
             Change::ResolverLink(link) => match Resolved::find(&self.options.bus).await {

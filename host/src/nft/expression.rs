@@ -18,6 +18,8 @@ pub(crate) enum Meta {
     InputName = 6,
     /// Name of the link the packet leaves by, padded to 16 bytes.
     OutputName = 7,
+    /// User of the socket a packet comes from; nothing for one that comes from no program's socket.
+    SocketUser = 10,
     /// Group of the link the packet came in by.
     InputGroup = 21,
     /// Group of the link the packet leaves by.
@@ -127,6 +129,10 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const CONNECTION_DIRECTION: u32 = 1;
 /// `NFT_CT_MARK`.
 const CONNECTION_MARK: u32 = 3;
+/// `NFT_REJECT_ICMPX_UNREACH`: for tables that see both IPv4 and IPv6.
+const REJECT_BOTH: u32 = 2;
+/// `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
+const ADMIN_PROHIBITED: u8 = 3;
 /// `NFTA_FIB_F_DADDR`.
 const FIB_DESTINATION: u32 = 1 << 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`.

@@ -19,6 +19,7 @@ const INVALID: u32 = 1;
 const ESTABLISHED: u32 = 2;
 const RELATED: u32 = 4;
 const NEW: u32 = 8;
+const IGMP: u8 = 2;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SYN: u8 = 2;
@@ -131,6 +132,22 @@ impl Rule {
         self.then(Expression::Payload { base: Base::Network, offset: 14, length: 4 }).equal(address.octets())
     }
 
+    /// Matches packets that leave by a link whose name begins so.
+    pub(crate) fn output_named(self, beginning: &str) -> Self {
+        self.then(Expression::Meta(Meta::OutputName)).equal(beginning.as_bytes())
+    }
+
+    /// Matches packets with a mark.
+    pub(crate) fn mark(self, mark: Mark) -> Self {
+        let rule = self.then(Expression::Meta(Meta::Mark)).then(Expression::Mask(mark.mask.to_ne_bytes().to_vec()));
+        rule.equal(mark.value.to_ne_bytes())
+    }
+
+    /// Matches packets of programs that run as a user.
+    pub(crate) fn sent_by(self, user: u32) -> Self {
+        self.then(Expression::Meta(Meta::SocketUser)).equal(user.to_ne_bytes())
+    }
+
     /// Matches IPv4 packets.
     pub(crate) fn ipv4(self) -> Self {
         self.then(Expression::Meta(Meta::Family)).equal([FAMILY_IPV4])
@@ -215,6 +232,26 @@ impl Rule {
         self.transport(2, 2).then(Expression::Compare(Comparison::AtLeast, port.to_be_bytes().to_vec()))
     }
 
+    /// Matches TCP or UDP from a port up to this one.
+    pub(crate) fn source_port_at_most(self, port: u16) -> Self {
+        self.transport(0, 2).then(Expression::Compare(Comparison::AtMost, port.to_be_bytes().to_vec()))
+    }
+
+    /// Matches TCP or UDP from this port or a higher one.
+    pub(crate) fn source_port_at_least(self, port: u16) -> Self {
+        self.transport(0, 2).then(Expression::Compare(Comparison::AtLeast, port.to_be_bytes().to_vec()))
+    }
+
+    /// Matches everything but UDP.
+    pub(crate) fn not_udp(self) -> Self {
+        self.then(Expression::Meta(Meta::Protocol)).not_equal([UDP])
+    }
+
+    /// Matches IGMP (RFC 3376), by which a host tells its link which groups it listens to.
+    pub(crate) fn igmp(self) -> Self {
+        self.protocol(IGMP)
+    }
+
     /// Matches packets to an address of this host.
     pub(crate) fn for_this_host(self) -> Self {
         self.then(Expression::DestinationKind).equal(LOCAL.to_ne_bytes())
@@ -260,6 +297,11 @@ impl Rule {
     /// Matches packets of the side that did not open their connection.
     pub(crate) fn by_answerer(self) -> Self {
         self.then(Expression::ConnectionDirection).equal([REPLY])
+    }
+
+    /// Matches answers: packets of a connection that the other side opened, and errors about its packets.
+    pub(crate) fn answer(self) -> Self {
+        self.established().by_answerer()
     }
 
     /// Matches packets that no connection can be tracked for, which NAT therefore passes by.
@@ -344,13 +386,18 @@ impl Rule {
         self.then(Expression::Reject(Answer::Prohibited))
     }
 
+    /// Counts and drops, and tells the sender; the comment says why, in `nft list table`.
+    pub(crate) fn reject(self, comment: &'static str) -> Self {
+        let rule = self.then(Expression::Counter).then(Expression::Reject(Answer::Prohibited));
+        Self { comment: Some(comment), ..rule }
+    }
+
     /// The chain the rule is for.
     pub(crate) fn chain(&self) -> &'static str {
         self.chain
     }
 
     /// Names of the expressions, as the kernel lists them.
-    #[cfg(test)]
     pub(crate) fn expression_names(&self) -> Vec<&'static str> {
         self.expressions.iter().map(Expression::name).collect()
     }

@@ -1,0 +1,462 @@
+//! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
+
+use std::ffi::OsString;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
+
+use adit_net::quic;
+use adit_net::tun::{PacketQueue as _, Tun};
+use adit_proto::offload::virtio;
+use adit_testing::namespace::{in_namespace, in_namespace_async};
+use adit_testing::{eventually, skip};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{BindToDevice, Broadcast};
+use nix::unistd::{Uid, setfsuid};
+
+use super::*;
+use crate::changes::{HostChanges, recover, release};
+use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
+use crate::sysctl;
+
+const MARK: u32 = Mark::CLIENT.value;
+const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
+const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 5);
+/// Whoever is not root.
+const STRANGER: u32 = 12_345;
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+fn switch() -> KillSwitch {
+    KillSwitch {
+        profile: "home".into(),
+        user: 0,
+        mark: Mark::CLIENT,
+        tunnel: Some(ProtectedTunnel {
+            link: "tunnel0".into(),
+            addresses: vec![TUNNEL_ADDRESS.into(), "fd00::2".parse().unwrap()],
+        }),
+        lan: Vec::new(),
+        inner_links: Vec::new(),
+    }
+}
+
+fn connecting() -> KillSwitch {
+    KillSwitch { tunnel: None, ..switch() }
+}
+
+fn lan() -> Vec<LanNetwork> {
+    vec![LanNetwork { link: "out0".into(), prefix: "192.168.7.0/24".parse().unwrap() }]
+}
+
+/// A host with a tunnel, a way to the internet, and a link to a container.
+struct Host {
+    tunnel: Tun,
+    internet: Tun,
+    container: Tun,
+}
+
+impl Host {
+    async fn new() -> Self {
+        let device = |name| Tun::create(name, 1, false).unwrap();
+        let host = Self { tunnel: device("tunnel0"), internet: device("out0"), container: device("inner0") };
+        let netlink = Netlink::open().unwrap();
+        for (link, addresses) in [
+            ("lo", &[][..]),
+            ("tunnel0", &["10.64.3.2/32", "fd00::2/128"]),
+            ("out0", &["192.168.7.20/24", "2001:db8::20/64"]),
+            ("inner0", &["172.17.0.1/16"]),
+        ] {
+            netlink.set_link(link, LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
+            for address in addresses {
+                netlink.add_address(link, address.parse().unwrap()).await.unwrap();
+            }
+        }
+        for prefix in ["0.0.0.0/0", "::/0"] {
+            let target = RouteTarget::Link("out0".into());
+            let default = Route { table: 254, prefix: prefix.parse().unwrap(), target, metric: None };
+            netlink.add_route(&default).await.unwrap();
+        }
+        sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+        sysctl::write("net.ipv4.conf.all.rp_filter", "0").unwrap();
+        host
+    }
+
+    /// Packets that leave beside the tunnel because of what `probe` does. The client's own datagram comes last.
+    fn leaving(&self, probe: impl FnOnce()) -> Vec<Vec<u8>> {
+        probe();
+        let last = b"the last of all";
+        let client = quic::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Some(MARK)).unwrap();
+        client.send_to(last, (INTERNET, 4433)).unwrap();
+        let mut left = Vec::new();
+        loop {
+            let packet = eventually("the client's own datagram leaves", || read(&self.internet));
+            if packet.ends_with(last) {
+                return left;
+            }
+            left.push(packet);
+        }
+    }
+
+    fn leaves(&self, probe: impl FnOnce()) -> bool {
+        !self.leaving(probe).iter().all(|packet| is_neighbourly(packet))
+    }
+}
+
+/// What the kernel says by itself now and then.
+fn is_neighbourly(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 6 && (packet[6] == 58 || packet[6] == 0)
+}
+
+fn read(tun: &Tun) -> Option<Vec<u8>> {
+    let (mut header, mut packet) = ([0; virtio::LEN], vec![0; 65_536]);
+    match tun.queues()[0].read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut packet)]) {
+        Ok(length) => Some(packet[..length - virtio::LEN].to_vec()),
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            None
+        }
+    }
+}
+
+fn socket(to: IpAddr, source_port: u16) -> UdpSocket {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, source_port)).unwrap();
+    setsockopt(&socket, Broadcast, &true).unwrap();
+    socket
+}
+
+/// Sends a datagram as any program does; whether the kernel lets it is what the other end shows.
+fn send(to: impl Into<IpAddr>, port: u16) {
+    let to = to.into();
+    drop(socket(to, 0).send_to(b"in clear", (to, port)));
+}
+
+/// As [`send`], by a link.
+fn send_by(link: &str, to: impl Into<IpAddr>, port: u16) {
+    let to = to.into();
+    let socket = socket(to, 0);
+    setsockopt(&socket, BindToDevice, &OsString::from(link)).unwrap();
+    drop(socket.send_to(b"in clear", (to, port)));
+}
+
+/// As [`send`], with a mark, by somebody.
+fn send_marked(mark: u32, user: u32) {
+    setfsuid(Uid::from_raw(user));
+    let socket = quic::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Some(mark)).unwrap();
+    setfsuid(Uid::from_raw(0));
+    drop(socket.send_to(b"in clear", (INTERNET, 4433)));
+}
+
+fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
+}
+
+fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let addresses = [source.octets(), destination.octets()].concat();
+    let mut packet = [&[0x45, 0][..], &length, &[0, 0, 0x40, 0, 64, protocol, 0, 0], &addresses].concat();
+    let sum = checksum(&[&packet]);
+    packet[10..12].copy_from_slice(&sum);
+    packet.extend(payload);
+    packet
+}
+
+fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
+    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
+    // A checksum of zero is none (RFC 768).
+    ipv4(source.0, destination.0, UDP, &[&ports[..], &[0, 12, 0, 0], b"adit"].concat())
+}
+
+fn tcp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16), flags: u8) -> Vec<u8> {
+    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
+    let mut header = [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x40, 0, 0, 0, 0, 0]].concat();
+    let sum = checksum(&[&source.0.octets(), &destination.0.octets(), &[0, TCP, 0, 20], &header]);
+    header[16..18].copy_from_slice(&sum);
+    ipv4(source.0, destination.0, TCP, &header)
+}
+
+fn give(tun: &Tun, packet: &[u8]) {
+    assert_eq!(tun.queues()[0].send(&[packet]), 1);
+}
+
+#[test]
+fn the_kernel_takes_every_rule_as_it_was_built() {
+    in_namespace(|| {
+        for variant in [switch(), connecting(), KillSwitch { lan: lan(), inner_links: vec!["br0".into()], ..switch() }]
+        {
+            load(&variant).unwrap();
+            let names = |chain: &str| {
+                let rules = variant.rules();
+                let here = rules.iter().filter(|rule| rule.chain() == chain);
+                here.map(|rule| rule.expression_names().iter().map(|name| (*name).to_owned()).collect()).collect()
+            };
+            for chain in [RAW_PREROUTING, PREROUTING, OUTPUT, FORWARD] {
+                let listed = Socket::open().unwrap().rules(FAMILY_INET, "adit_client_home", chain).unwrap();
+                let listed: Vec<Vec<String>> = listed.into_iter().map(|rule| rule.expressions).collect();
+                let expected: Vec<Vec<String>> = names(chain);
+                assert_eq!(listed, expected, "{chain}");
+            }
+        }
+        assert_eq!(closed_kill_switches().unwrap(), ["home"]);
+        unload("home").unwrap();
+        assert_eq!(closed_kill_switches().unwrap(), Vec::<String>::new());
+        unload("home").unwrap();
+    });
+}
+
+#[test]
+fn the_loaded_table_reads_as_intended() {
+    in_namespace(|| {
+        load(&KillSwitch { lan: lan(), ..switch() }).unwrap();
+        let Ok(output) = Command::new("nft").args(["list", "ruleset"]).output() else {
+            return skip("needs the program nft");
+        };
+        let listing = String::from_utf8(output.stdout).unwrap();
+        for line in [
+            "table inet adit_client_home {",
+            "iifname != \"lo\" iifname != \"tunnel0\" ip daddr 10.64.3.2 counter packets 0 bytes 0 drop",
+            "meta mark & 0x000010fe == 0x00000016 meta skuid 0 accept",
+            "oifname \"adit*\" accept",
+            "oifname != \"tunnel0\" ip6 saddr fd00::2 counter",
+            "udp sport 68 udp dport 67 accept",
+            "ip6 daddr ff02::/16 udp sport 546 udp dport 547 accept",
+            "icmpv6 type nd-neighbor-solicit accept",
+            "meta l4proto != udp ct state established,related ct direction reply accept",
+            "ct state established,related ct direction reply udp sport <= 32767 accept",
+            "tcp dport 853 counter packets 0 bytes 0 reject with icmpx admin-prohibited",
+            "oifname \"out0\" ip daddr 192.168.7.0/24 accept",
+            "reject with icmpx admin-prohibited comment \"beside the tunnel\"",
+        ] {
+            assert!(listing.contains(line), "{line}\nis not in\n{listing}");
+        }
+    });
+}
+
+#[test]
+fn nothing_but_the_clients_own_datagrams_leaves_a_closed_host() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        let probes: [(&str, fn()); 9] = [
+            ("a datagram", || send(INTERNET, 9)),
+            ("one of IPv6", || send(INTERNET_V6, 9)),
+            ("a question for a name", || send(NEIGHBOUR, 53)),
+            ("one of the local network", || send(NEIGHBOUR, 9)),
+            ("one by a link", || send_by("out0", INTERNET, 9)),
+            ("one of IPv6 by a link", || send_by("out0", INTERNET_V6, 9)),
+            ("multicast", || send_by("out0", Ipv4Addr::new(224, 0, 0, 251), 5353)),
+            ("broadcast", || send_by("out0", Ipv4Addr::BROADCAST, 9)),
+            ("multicast of IPv6", || send_by("out0", Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb), 5353)),
+        ];
+        for (what, probe) in probes {
+            assert!(host.leaves(probe), "{what} is not seen on an open host");
+        }
+        for closed in [connecting(), switch()] {
+            load(&closed).unwrap();
+            for (what, probe) in probes {
+                assert!(!host.leaves(probe), "{what} leaves in spite of {closed:?}");
+            }
+        }
+        unload("home").unwrap();
+        assert!(host.leaves(|| send(INTERNET, 9)), "an opened host is not open");
+    });
+}
+
+#[test]
+fn the_mark_alone_opens_nothing() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        load(&switch()).unwrap();
+        assert!(host.leaves(|| send_marked(MARK, 0)));
+        assert!(!host.leaves(|| send_marked(MARK, STRANGER)), "another user's socket");
+        assert!(!host.leaves(|| send_marked(MARK + 2, 0)), "another mark");
+        load(&KillSwitch { user: STRANGER, ..switch() }).unwrap();
+        send_marked(MARK, 0);
+        send_marked(MARK, STRANGER);
+        let of_us = |packet: &Vec<u8>| packet.ends_with(b"in clear");
+        eventually("the client's own user", || read(&host.internet).filter(of_us));
+        assert_eq!(read(&host.internet).filter(of_us), None, "root is another user then");
+    });
+}
+
+#[test]
+fn addresses_are_still_asked_for_and_kept() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        load(&connecting()).unwrap();
+        let ask = |from: u16, port: u16| {
+            drop(socket(NEIGHBOUR.into(), from).send_to(b"DHCP", (NEIGHBOUR, port)));
+        };
+        assert!(host.leaves(|| ask(68, 67)));
+        assert!(!host.leaves(|| ask(0, 67)), "from another port");
+    });
+}
+
+#[test]
+fn what_is_forwarded_is_as_closed_as_what_the_host_sends() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        let container = Ipv4Addr::new(172, 17, 0, 9);
+        let out = || give(&host.container, &udp((container, 5000), (INTERNET, 5000)));
+        assert!(host.leaves(out), "an open host forwards");
+        load(&switch()).unwrap();
+        assert!(!host.leaves(out));
+        // The host and its containers reach each other if the link is known to be theirs.
+        while read(&host.container).is_some() {}
+        send(container, 9);
+        load(&KillSwitch { inner_links: vec!["inner0".into()], ..switch() }).unwrap();
+        send(container, 10);
+        let first = eventually("a datagram reaches the container", || {
+            read(&host.container).filter(|packet| packet[0] >> 4 == 4 && packet[9] == UDP)
+        });
+        assert_eq!(&first[22..24], 10u16.to_be_bytes(), "the first one was let through");
+        assert!(!host.leaves(out), "with the link known");
+    });
+}
+
+#[test]
+fn the_tunnels_address_is_for_the_tunnel() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        let mut echo = vec![8, 0, 0, 0, 0, 1, 0, 1];
+        let sum = checksum(&[&echo]);
+        echo[2..4].copy_from_slice(&sum);
+        let knock = || give(&host.internet, &ipv4(NEIGHBOUR, TUNNEL_ADDRESS, 1, &echo));
+        let from_it = || {
+            let socket = UdpSocket::bind((TUNNEL_ADDRESS, 0)).unwrap();
+            setsockopt(&socket, BindToDevice, &OsString::from("out0")).unwrap();
+            drop(socket.send_to(b"in clear", (INTERNET, 9)));
+        };
+        assert!(host.leaves(knock), "an open host answers for every address it has");
+        assert!(host.leaves(from_it));
+        // Even to a network that may be used.
+        load(&KillSwitch { lan: lan(), ..switch() }).unwrap();
+        assert!(!host.leaves(knock));
+        assert!(!host.leaves(from_it));
+        assert!(host.leaves(|| give(&host.internet, &ipv4(NEIGHBOUR, OWN_ADDRESS, 1, &echo))), "its own address");
+        send_by("tunnel0", INTERNET, 9);
+        eventually("the tunnel is open", || read(&host.tunnel).filter(|packet| packet.ends_with(b"in clear")));
+    });
+}
+
+#[test]
+fn services_answer_but_old_connections_do_not_go_on() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        load(&switch()).unwrap();
+        let _service = TcpListener::bind((OWN_ADDRESS, 22)).unwrap();
+        let opened = host.leaving(|| give(&host.internet, &tcp((INTERNET, 4000), (OWN_ADDRESS, 22), SYN)));
+        let answer = opened.iter().find(|packet| !is_neighbourly(packet));
+        assert_eq!(answer.map(|answer| answer[33]), Some(SYN | ACK), "a service answers");
+        // A packet amid a connection that this host had opened, as far as ports tell: its answer would be a reset.
+        let amid = |port| give(&host.internet, &tcp((INTERNET, 443), (OWN_ADDRESS, port), ACK));
+        assert!(!host.leaves(|| amid(40_000)));
+        assert!(host.leaves(|| amid(8080)), "one of a service");
+        let heard = |port| {
+            let program = UdpSocket::bind((OWN_ADDRESS, port)).unwrap();
+            give(&host.internet, &udp((INTERNET, 443), (OWN_ADDRESS, port)));
+            drop(program.send_to(b"in clear", (INTERNET, 443)));
+        };
+        assert!(!host.leaves(|| heard(40_001)), "a program's datagram goes on");
+        assert!(host.leaves(|| heard(8081)), "a service's datagram");
+    });
+}
+
+#[test]
+fn nobody_else_answers_for_a_resolver() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        let program = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5300)).unwrap();
+        program.set_nonblocking(true).unwrap();
+        let spoof = |from| give(&host.internet, &udp((INTERNET, from), (OWN_ADDRESS, 5300)));
+        let heard = || {
+            let mut text = [0; 16];
+            program.recv(&mut text).ok()
+        };
+        spoof(53);
+        eventually("an open host hears anybody", heard);
+        load(&switch()).unwrap();
+        spoof(53);
+        spoof(54);
+        eventually("other datagrams arrive", heard);
+        assert_eq!(heard(), None, "and the forged answer, before it, did not");
+    });
+}
+
+#[test]
+fn allowed_networks_are_used_but_not_asked_for_names() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        load(&KillSwitch { lan: lan(), ..switch() }).unwrap();
+        assert!(host.leaves(|| send(NEIGHBOUR, 9)));
+        assert!(host.leaves(|| send_by("out0", Ipv4Addr::new(224, 0, 0, 251), 5353)));
+        for (to, port) in [(NEIGHBOUR, 53), (NEIGHBOUR, 853), (INTERNET, 9)] {
+            assert!(!host.leaves(|| send_by("out0", to, port)), "{to} port {port}");
+        }
+    });
+}
+
+#[test]
+fn a_table_that_others_change_is_put_back() {
+    in_namespace_async(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut changes = HostChanges::open(&directory.path().join("client-home.journal")).await.unwrap();
+        changes.close_kill_switch(&switch()).await.unwrap();
+        assert_eq!(changes.hold().await, []);
+        let mut additional = Batch::new("adit_client_home");
+        additional.append_rule(&Rule::new(OUTPUT).output("out0").accept());
+        let interferences: [Batch; 2] = [additional, {
+            let mut flush = Batch::new("adit_client_home");
+            flush.delete_table();
+            flush
+        }];
+        for (times, interference) in (1..).zip(interferences) {
+            Socket::open().unwrap().apply(interference).unwrap();
+            assert!(!is_intact(&switch()).unwrap());
+            let reports = changes.hold().await;
+            assert!(is_intact(&switch()).unwrap());
+            assert!(matches!(reports.as_slice(), [only] if only.guard == "kill switch" && only.times == times));
+        }
+        changes.open_kill_switch().await.unwrap();
+        changes.hold().await;
+        assert_eq!(closed_kill_switches().unwrap(), Vec::<String>::new(), "what is opened stays open");
+    });
+}
+
+#[test]
+fn a_kill_switch_outlives_its_client_until_it_is_released() {
+    in_namespace_async(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = directory.path().join("client-home.journal");
+        let mut changes = HostChanges::open(&journal).await.unwrap();
+        changes.close_kill_switch(&connecting()).await.unwrap();
+        changes.close_kill_switch(&switch()).await.unwrap();
+        changes.add_rule(&rule()).await.unwrap();
+        drop(changes);
+        // What a crash leaves is undone but for the kill switch, again and again.
+        assert_eq!(recover(&journal).await.unwrap().undone, 1);
+        assert_eq!(closed_kill_switches().unwrap(), ["home"]);
+        let mut changes = HostChanges::open(&journal).await.unwrap();
+        assert_eq!((changes.recovered().undone, changes.is_closed()), (0, true));
+        changes.close_kill_switch(&connecting()).await.unwrap();
+        changes.add_rule(&rule()).await.unwrap();
+        changes.undo_but_kill_switch().await.unwrap();
+        assert!(changes.is_closed());
+        drop(changes);
+        assert_eq!(release(&journal).await.unwrap().undone, 1);
+        assert_eq!(closed_kill_switches().unwrap(), Vec::<String>::new());
+        assert!(!journal.exists());
+    });
+}
+
+fn rule() -> PolicyRule {
+    PolicyRule { family: Family::V4, unless: Mark::CLIENT, table: 51_820, priority: 5_000 }
+}
