@@ -22,7 +22,7 @@ use crate::clock;
 use crate::device_key;
 use crate::gateway_addresses::{self, Lookups};
 use crate::obstacle;
-use crate::profile::{EspTable, Identity, Profile, ProfileName, ProfileStore, WorkersTable};
+use crate::profile::{EspTable, Identity, LanAccess, Profile, ProfileName, ProfileStore, WorkersTable};
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
 use crate::protocols::{Candidates, ConnectError, authority};
 use kept_key::KeptKey;
@@ -227,6 +227,9 @@ fn assemble(
         user: printable(&response.user),
         device: printable(&response.device),
         addresses,
+        kill_switch: None,
+        lan: LanAccess::default(),
+        full_tunnel: false,
         authority_pem: response.authority,
         identity: Identity::Certificate {
             chain_pem: response.certificate,

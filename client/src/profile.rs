@@ -33,6 +33,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use adit_proto::mark::Mark;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::protocols::{Candidates, Credentials, GatewayAccess, authority};
@@ -62,6 +63,17 @@ pub enum Identity {
     Token(Zeroizing<String>),
 }
 
+/// Whether a host with a full tunnel may use its local networks beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LanAccess {
+    /// Everything goes into the tunnel.
+    #[default]
+    Block,
+    /// The networks of this host's links, as far as they are private, are used directly; names are not asked for there.
+    Allow,
+}
+
 /// What a client knows about one gateway.
 #[derive(Clone)]
 pub struct Profile {
@@ -77,6 +89,12 @@ pub struct Profile {
     pub device: String,
     /// Addresses of the gateway: the one last reached first, then those its name had then.
     pub addresses: Vec<SocketAddr>,
+    /// Whether this host is closed for what belongs in a full tunnel; `None` closes it for every full tunnel.
+    pub kill_switch: Option<bool>,
+    /// Whether a closed host may use its local networks.
+    pub lan: LanAccess,
+    /// Whether all traffic went into the tunnel when it was last connected.
+    pub full_tunnel: bool,
     /// The gateway's certificate authority, PEM.
     pub authority_pem: String,
     /// The device's proof.

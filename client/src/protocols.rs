@@ -59,10 +59,20 @@ pub struct NetworkSettings {
     pub addresses: Vec<IpNet>,
     /// Ranges reachable through the gateway, as advertised.
     pub routes: Vec<RouteRange>,
+    /// Whether it said that no range is. Without ranges, and without this, it has not said yet.
+    pub has_no_routes: bool,
     /// Resolvers inside the tunnel.
     pub dns_servers: Vec<IpAddr>,
     /// Domains to ask them for; empty means all.
     pub dns_domains: Vec<String>,
+}
+
+impl NetworkSettings {
+    /// Whether the gateway has said which ranges are reachable.
+    #[must_use]
+    pub fn tells_routes(&self) -> bool {
+        self.has_no_routes || !self.routes.is_empty()
+    }
 }
 
 /// Why a connection could not be made or ended.

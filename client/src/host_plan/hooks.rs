@@ -39,11 +39,20 @@ pub trait HostHooks: Send + 'static {
         Box::pin(ready(Vec::new()))
     }
 
-    /// Undoes everything; called once, at the session's end.
+    /// Undoes everything; called once, at the end of a session that was asked to end.
     ///
     /// # Errors
     /// What stays behind, in words for the user.
     fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// As [`Self::undo`], of a session that nobody ended: what belongs in a full tunnel must still not leave another
+    /// way, if the host can see to that.
+    ///
+    /// # Errors
+    /// As [`Self::undo`].
+    fn undo_but_stay_closed(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.undo()
+    }
 
     /// Name of the device that packets come from, for the session's status.
     fn device(&self) -> Option<&str>;

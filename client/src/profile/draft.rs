@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::keys::KEYS;
-use super::{EspTable, Identity, Profile, ProfileError, ProfileName, WorkersTable};
+use super::{EspTable, Identity, LanAccess, Profile, ProfileError, ProfileName, WorkersTable};
 
 /// What stands in the file of a profile.
 #[derive(Default, PartialEq)]
@@ -20,6 +20,9 @@ pub(super) struct Draft {
     pub(super) user: String,
     pub(super) device: String,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) kill_switch: Option<bool>,
+    pub(super) lan: LanAccess,
+    pub(super) full_tunnel: bool,
     pub(super) authority: String,
     pub(super) certificate: Option<String>,
     pub(super) key: Option<Zeroizing<String>>,
@@ -80,6 +83,9 @@ impl Draft {
             user: self.user,
             device: self.device,
             addresses: self.addresses,
+            kill_switch: self.kill_switch,
+            lan: self.lan,
+            full_tunnel: self.full_tunnel,
             authority_pem: self.authority,
             identity,
             esp: self.esp,

@@ -15,6 +15,9 @@ pub(crate) fn profile(name: &str) -> Profile {
         user: "alice".into(),
         device: "d1".into(),
         addresses: vec!["192.0.2.1:4443".parse().unwrap(), "[2001:db8::1]:4443".parse().unwrap()],
+        kill_switch: None,
+        lan: LanAccess::Block,
+        full_tunnel: false,
         authority_pem: authority_pem(),
         identity: Identity::Certificate { chain_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) },
         esp: EspTable::default(),
@@ -81,6 +84,17 @@ fn tables_that_say_nothing_new_are_not_written() {
         let read = with(defaults).unwrap();
         assert_eq!((&read.esp, &read.workers), (&original.esp, &original.workers), "{defaults}");
     }
+}
+
+#[test]
+fn what_closes_a_host_survives_encode_and_parse() {
+    let silent = profile("home").encode().unwrap();
+    assert!(["kill_switch", "lan", "full_tunnel"].iter().all(|key| !silent.contains(key)), "{}", silent.as_str());
+    let original = Profile { kill_switch: Some(false), lan: LanAccess::Allow, full_tunnel: true, ..profile("home") };
+    let read = Profile::parse(name(), &original.encode().unwrap()).unwrap();
+    assert_eq!((read.kill_switch, read.lan, read.full_tunnel), (Some(false), LanAccess::Allow, true));
+    let error = with("lan = \"perhaps\"\n").unwrap_err().to_string();
+    assert!(error.contains("`perhaps`"), "{error}");
 }
 
 #[test]

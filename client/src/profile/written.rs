@@ -7,7 +7,7 @@ use adit_net::worker;
 use adit_proto::mark::Mark;
 use serde::Serialize;
 
-use super::{EspTable, Identity, Profile, WorkersTable};
+use super::{EspTable, Identity, LanAccess, Profile, WorkersTable};
 
 /// The keys of a file, in the order they are written. Optional tables that say nothing new are left out.
 #[derive(Serialize)]
@@ -17,6 +17,12 @@ pub(super) struct Written<'a> {
     user: &'a str,
     device: &'a str,
     addresses: &'a [SocketAddr],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kill_switch: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lan: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_tunnel: Option<bool>,
     authority: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<&'a str>,
@@ -63,6 +69,9 @@ impl<'a> Written<'a> {
             user: &profile.user,
             device: &profile.device,
             addresses: &profile.addresses,
+            kill_switch: profile.kill_switch,
+            lan: (profile.lan == LanAccess::Allow).then_some("allow"),
+            full_tunnel: profile.full_tunnel.then_some(true),
             authority: &profile.authority_pem,
             certificate,
             key,

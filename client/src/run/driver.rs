@@ -16,6 +16,8 @@ use adit_program::random::random;
 use adit_program::task::{self, Task};
 use adit_proto::invite::Place;
 use adit_proto::packet::IPV6_MIN_MTU;
+use adit_proto::range::RouteRange;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::{mpsc, watch};
 
 use super::protocol::{OpenConnection, Protocol};
@@ -199,6 +201,7 @@ impl<P: Protocol> Driver<P> {
     async fn handle_attempt_succeeded(&mut self, success: Success<P::Connection>) {
         self.attempt = None;
         let Success { mut connection, first: FirstSettings { network, mtu } } = success;
+        let network = self.with_known_routes(network);
         if let Err(HostFault { obstacle, failure }) = self.configure_host(&network).await {
             connection.close().await;
             self.fail_attempt(obstacle, &failure.reason);
@@ -235,6 +238,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     async fn handle_network(&mut self, network: NetworkSettings) {
+        let network = self.with_known_routes(network);
         if self.network.as_ref() == Some(&network) {
             return;
         }
@@ -253,15 +257,40 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Takes settings as those in force.
+    /// Settings in which the routes known before stand in for those that the gateway has not told yet: a tunnel that
+    /// was full stays full until the gateway says otherwise.
+    fn with_known_routes(&self, network: NetworkSettings) -> NetworkSettings {
+        if network.tells_routes() {
+            return network;
+        }
+        match &self.network {
+            Some(known) => {
+                let (dns_servers, dns_domains) = match network.dns_servers.is_empty() {
+                    true => (known.dns_servers.clone(), known.dns_domains.clone()),
+                    false => (network.dns_servers, network.dns_domains),
+                };
+                let (routes, has_no_routes) = (known.routes.clone(), known.has_no_routes);
+                NetworkSettings { addresses: network.addresses, routes, has_no_routes, dns_servers, dns_domains }
+            }
+            None if self.config.profile.full_tunnel => NetworkSettings { routes: everything(), ..network },
+            None => network,
+        }
+    }
+
+    /// Takes settings as those in force, and remembers whether all traffic goes into the tunnel.
     fn adopt(&mut self, network: NetworkSettings) {
         // An embedder's host may accept what ours would refuse; the status lists no route of it then.
         let plan = HostPlan::new(&network, true).unwrap_or_default();
         if plan.lacks_resolver() && !self.plan.lacks_resolver() {
             tracing::warn!("{NO_RESOLVER}");
         }
+        let remembers = self.config.profile.full_tunnel;
+        self.config.profile.full_tunnel = plan.full_tunnel;
         self.plan = plan;
         self.network = Some(network);
+        if remembers != self.plan.full_tunnel {
+            self.save_profile();
+        }
     }
 
     fn handle_lost(&mut self, obstacle: Obstacle, reason: &str) {
@@ -345,8 +374,11 @@ impl<P: Protocol> Driver<P> {
         // Everything was to go through a device that somebody deleted; nobody has asked to open the host.
         let stays_closed = obstacle == Some(Obstacle::DeviceGone) && self.plan.full_tunnel;
         let undone = match &mut self.config.host {
-            Some(host) if !stays_closed => host.undo().await,
-            Some(_) | None => Ok(()),
+            Some(host) if obstacle.is_none() => host.undo().await,
+            Some(_) if stays_closed => Ok(()),
+            // Nobody asked for the end, so nobody asked for traffic in clear.
+            Some(host) => host.undo_but_stay_closed().await,
+            None => Ok(()),
         };
         self.publish();
         let Some(obstacle) = obstacle else { return undone };
@@ -414,7 +446,7 @@ impl<P: Protocol> Driver<P> {
 async fn first_settings<C: OpenConnection>(connection: &mut C) -> Result<FirstSettings, ConnectError> {
     let mut first = FirstSettings::default();
     let mut routes_due = None;
-    while first.network.addresses.is_empty() || first.network.routes.is_empty() {
+    while first.network.addresses.is_empty() || !first.network.tells_routes() {
         let event = tokio::select! {
             event = connection.next_event() => event,
             () = until(routes_due) => break,
@@ -429,6 +461,11 @@ async fn first_settings<C: OpenConnection>(connection: &mut C) -> Result<FirstSe
         }
     }
     Ok(first)
+}
+
+/// All destinations of both families.
+fn everything() -> Vec<RouteRange> {
+    [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())].map(RouteRange::from).to_vec()
 }
 
 async fn until(at: Option<Instant>) {

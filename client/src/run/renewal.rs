@@ -104,7 +104,12 @@ pub(super) async fn renew(
 /// Saves what a session learned, unless the profile on disk was replaced by another enrolment meanwhile.
 pub(super) fn save(store: &ProfileStore, learned: &Profile) -> Result<(), ProfileError> {
     let on_disk = store.load(&learned.name)?;
-    if is_same_device(&on_disk, learned) { store.save(learned, true) } else { Ok(()) }
+    if !is_same_device(&on_disk, learned) {
+        return Ok(());
+    }
+    let Profile { identity, addresses, full_tunnel, .. } = learned.clone();
+    // Whatever else stands there may have been edited meanwhile.
+    store.save(&Profile { identity, addresses, full_tunnel, ..on_disk }, true)
 }
 
 fn is_same_device(one: &Profile, other: &Profile) -> bool {
@@ -166,6 +171,12 @@ mod tests {
         learned.addresses.clear();
         save(&store, &learned).unwrap();
         assert!(store.load(&learned.name).unwrap().addresses.is_empty());
+        let edited = Profile { kill_switch: Some(false), ..store.load(&learned.name).unwrap() };
+        store.save(&edited, true).unwrap();
+        learned.full_tunnel = true;
+        save(&store, &learned).unwrap();
+        let kept = store.load(&learned.name).unwrap();
+        assert_eq!((kept.kill_switch, kept.full_tunnel), (Some(false), true), "an edit is lost");
 
         let mut other = profile("home");
         other.user = "bob".into();

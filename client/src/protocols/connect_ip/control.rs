@@ -189,7 +189,10 @@ impl News {
     fn take(&mut self, event: ClientEvent, data: &DataPath) {
         match event {
             ClientEvent::Addresses(addresses) => self.settings.addresses = addresses,
-            ClientEvent::Routes(routes) => self.settings.routes = routes,
+            ClientEvent::Routes(routes) => {
+                self.settings.has_no_routes = routes.is_empty();
+                self.settings.routes = routes;
+            }
             ClientEvent::Dns(dns) => set_dns(&mut self.settings, &dns),
             ClientEvent::Packet(packet) => data.deliver_capsule(packet),
             // There is no ESP carrier that it could be for.

@@ -210,8 +210,12 @@ impl World {
 
     /// Lets the next attempt succeed; returns the gateway's end of the connection.
     async fn accept(&self, address: &str) -> mpsc::Sender<ConnectionEvent> {
+        self.accept_with(settings(address)).await
+    }
+
+    async fn accept_with(&self, network: NetworkSettings) -> mpsc::Sender<ConnectionEvent> {
         let (events, received) = mpsc::channel(8);
-        events.send(ConnectionEvent::Network(settings(address))).await.unwrap();
+        events.send(ConnectionEvent::Network(network)).await.unwrap();
         let (admitted, closed) = (Arc::clone(&self.admitted), Arc::clone(&self.closed));
         let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: self.close_hangs };
         self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
@@ -494,4 +498,49 @@ async fn undone_without_device(routes: &str) -> usize {
 async fn full_tunnel_without_its_device_stays_closed_and_a_split_one_is_undone() {
     assert_eq!(undone_without_device("0.0.0.0/0").await, 0);
     assert_eq!(undone_without_device("10.0.0.0/8").await, 1);
+}
+
+fn without_routes(address: &str) -> NetworkSettings {
+    NetworkSettings { routes: Vec::new(), ..settings(address) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_tunnel_stays_full_through_a_reconnect_until_the_gateway_says_otherwise() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    gateway.send(lost()).await.unwrap();
+    world.reach(State::Reconnecting).await;
+    let gateway = world.accept_with(without_routes("10.64.3.9/32")).await;
+    world.reach(State::Connected).await;
+    let mut snapshots = world.session.snapshots();
+    assert_eq!(snapshots.borrow().network, Some(settings("10.64.3.9/32")));
+
+    let none = NetworkSettings { has_no_routes: true, ..without_routes("10.64.3.9/32") };
+    gateway.send(ConnectionEvent::Network(none.clone())).await.unwrap();
+    drop(snapshots.wait_for(|snapshot| snapshot.network.as_ref() == Some(&none)).await.unwrap());
+    assert!(world.session.handle().status().await.unwrap().routes.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn profile_remembers_that_its_tunnel_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ProfileStore::new(directory.path());
+    let prepare = || World::prepare(PATIENCE, Some(store.clone()));
+    store.save(&prepare().profile, false).unwrap();
+    let profile = || store.load(&"home".parse().unwrap()).unwrap();
+    let mut first = prepare();
+    first.profile = profile();
+    let world = first.begin();
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    assert!(profile().full_tunnel);
+    world.session.handle().stop().await;
+    world.session.wait().await.unwrap();
+
+    let world = Prepared { profile: profile(), ..prepare() }.begin();
+    let _gateway = world.accept_with(without_routes("10.64.3.2/32")).await;
+    world.reach(State::Connected).await;
+    let routes = world.session.handle().status().await.unwrap().routes;
+    assert_eq!(routes, ["0.0.0.0/0".parse::<IpNet>().unwrap()], "before the gateway told any");
 }

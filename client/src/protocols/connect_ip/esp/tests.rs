@@ -242,9 +242,14 @@ async fn connect(gateway: &Gateway, path: &Arc<PacketPath>) -> Connection {
 
 /// Waits for the next MTU.
 async fn next_mtu(connection: &mut Connection) -> u16 {
-    let event = tokio::time::timeout(PATIENCE, connection.next_event()).await.unwrap();
-    let ConnectionEvent::Mtu(mtu) = event else { panic!("{event:?}") };
-    mtu
+    loop {
+        match tokio::time::timeout(PATIENCE, connection.next_event()).await.unwrap() {
+            ConnectionEvent::Mtu(mtu) => return mtu,
+            // The gateway tells that it has no routes, maybe after the addresses.
+            ConnectionEvent::Network(_) => {}
+            event @ ConnectionEvent::Closed(_) => panic!("{event:?}"),
+        }
+    }
 }
 
 /// Sends packets to the client until one arrived, by whatever carrier.
