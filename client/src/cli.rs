@@ -1,5 +1,6 @@
 //! The command line of `adit-client`.
 
+mod block;
 mod cleanup;
 mod detach;
 mod list;
@@ -56,8 +57,10 @@ enum Verb {
         /// The profile
         name: ProfileName,
     },
-    /// Undo what crashed clients left on this host
-    Cleanup,
+    /// Close this host for what belongs in a full tunnel, until `up` or `down`
+    Block(NameArgs),
+    /// Undo what crashed clients left on this host, and open it if they left it closed
+    Cleanup(CleanupArgs),
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +107,9 @@ struct ConnectionArgs {
     /// How packets travel this time
     #[arg(long, value_enum, default_value_t, env = "ADIT_CARRIER")]
     carrier: Carrier,
+    /// Whether this host is closed for what belongs in a full tunnel, this time [default: as the profile says]
+    #[arg(long, value_name = "BOOL", env = "ADIT_KILL_SWITCH")]
+    kill_switch: Option<bool>,
 }
 
 /// Which carriers a client may use.
@@ -114,6 +120,13 @@ enum Carrier {
     Auto,
     /// By QUIC datagrams only
     Quic,
+}
+
+#[derive(Debug, Args)]
+struct CleanupArgs {
+    /// Leave a host closed that a crashed client left so
+    #[arg(long)]
+    keep_closed: bool,
 }
 
 #[derive(Debug, Args)]
@@ -230,7 +243,8 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
         Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,
         Verb::List(args) => list::list(files, args.json).await?,
         Verb::Forget { name } => cleanup::forget(files, &name).await?,
-        Verb::Cleanup => cleanup::cleanup(files).await?,
+        Verb::Block(args) => block::block(files, &files.choose(&args)?).await?,
+        Verb::Cleanup(args) => cleanup::cleanup(files, args.keep_closed).await?,
     }
     Ok(Done::Ended)
 }

@@ -5,8 +5,8 @@ use std::fs;
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 
-use super::ClientFiles;
 use super::lock::ClientLock;
+use super::{ClientFiles, block};
 use crate::host_plan::managed::journal_failure;
 use crate::profile::{ProfileName, file_failure};
 
@@ -18,9 +18,15 @@ pub(super) fn left_behind(files: &ClientFiles, name: &ProfileName) -> bool {
 
 /// Undoes what crashed clients left; running ones keep their changes. One that cannot be mended does not stop the
 /// others.
-pub(super) async fn cleanup(files: &ClientFiles) -> Result<(), Failure> {
+///
+/// With `keep_closed` a kill switch stays closed.
+pub(super) async fn cleanup(files: &ClientFiles, keep_closed: bool) -> Result<(), Failure> {
     let directory = &files.directories.state;
-    let names = files.directories.journals().map_err(|error| file_failure(&directory.display().to_string(), &error))?;
+    let mut names =
+        files.directories.journals().map_err(|error| file_failure(&directory.display().to_string(), &error))?;
+    if !keep_closed {
+        names.extend(closed_without_journal(&names));
+    }
     if names.is_empty() {
         output::line("nothing to clean up");
     }
@@ -30,7 +36,7 @@ pub(super) async fn cleanup(files: &ClientFiles) -> Result<(), Failure> {
             output::line(&format!("{name}: running; nothing touched"));
             continue;
         }
-        match recover(files, &name).await {
+        match recover(files, &name, keep_closed).await {
             Ok(undone) => {
                 remove_socket(files, &name);
                 output::line(&format!("{name}: {undone} changes of a crashed client undone"));
@@ -47,8 +53,8 @@ pub(super) async fn forget(files: &ClientFiles, name: &ProfileName) -> Result<()
         let next = format!("end it first with `adit-client down {name}`");
         return Err(Failure::new(Exit::Usage, format!("profile {name}"), "a client is running with it", next));
     }
-    if left_behind(files, name) {
-        recover(files, name).await?;
+    if left_behind(files, name) || block::is_closed(name) {
+        recover(files, name, false).await?;
     }
     files.store.remove(name)?;
     remove_socket(files, name);
@@ -61,9 +67,22 @@ pub(super) async fn forget(files: &ClientFiles, name: &ProfileName) -> Result<()
     Ok(())
 }
 
-async fn recover(files: &ClientFiles, name: &ProfileName) -> Result<usize, Failure> {
+/// Profiles whose kill switch is closed although nothing else is known of them.
+fn closed_without_journal(known: &[ProfileName]) -> Vec<ProfileName> {
+    let closed = adit_host::closed_kill_switches().unwrap_or_else(|error| {
+        tracing::debug!(%error, "closed kill switches cannot be listed");
+        Vec::new()
+    });
+    let names = closed.iter().filter_map(|name| name.parse().ok());
+    names.filter(|name| !known.contains(name)).collect()
+}
+
+async fn recover(files: &ClientFiles, name: &ProfileName, keep_closed: bool) -> Result<usize, Failure> {
     let journal = files.directories.journal(name);
-    let recovery = adit_host::recover(&journal).await;
+    let recovery = if keep_closed { adit_host::recover(&journal).await } else { adit_host::release(&journal).await };
+    if !keep_closed {
+        block::open(files, name).await?;
+    }
     recovery.map(|recovery| recovery.undone).map_err(|error| journal_failure(&journal, &error))
 }
 

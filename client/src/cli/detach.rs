@@ -65,6 +65,9 @@ fn start(files: &ClientFiles, args: &UpArgs, dir: Option<&Path>, name: &ProfileN
     if args.connection.carrier == Carrier::Quic {
         command.args(["--carrier", "quic"]);
     }
+    if let Some(wanted) = args.connection.kill_switch {
+        command.args(["--kill-switch", if wanted { "true" } else { "false" }]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     command.spawn().map_err(|error| start_failure(&error))
 }

@@ -4,8 +4,9 @@ use adit_program::exit::Failure;
 use adit_program::output;
 use serde::Serialize;
 
-use super::{ClientFiles, dir_flag, status};
+use super::{ClientFiles, block, dir_flag, status};
 use crate::profile::Entry;
+use crate::state::State;
 
 /// One line of the listing.
 #[derive(Debug, Serialize)]
@@ -38,7 +39,8 @@ pub(super) async fn list(files: &ClientFiles, json: bool) -> Result<(), Failure>
 async fn row(files: &ClientFiles, entry: Entry) -> Row {
     let state = match status::ask(files, &entry.name).await {
         Ok(Some(status)) => status.state,
-        Ok(None) => "disconnected".to_owned(),
+        Ok(None) if block::is_closed(&entry.name) => State::Blocked.label().to_owned(),
+        Ok(None) => State::Disconnected.label().to_owned(),
         Err(_) => "unknown".to_owned(),
     };
     let name = entry.name.to_string();

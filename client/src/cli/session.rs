@@ -15,7 +15,7 @@ use adit_program::signals::{SignalRequest, Signals};
 use tokio::sync::watch;
 
 use super::lock::ClientLock;
-use crate::host_plan::managed::{ManagedHost, journal_failure, open_tun};
+use crate::host_plan::managed::{Closing, ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
 use crate::packet_source::Packets;
 use crate::profile::{Directories, Profile, ProfileStore};
@@ -34,6 +34,8 @@ pub(super) struct UpOptions {
     pub(super) tun: Option<String>,
     /// Whether ESP may be used, if the profile has it enabled.
     pub(super) esp: bool,
+    /// Whether the host is closed in a full tunnel this time; `None` leaves it to the profile.
+    pub(super) kill_switch: Option<bool>,
     /// How long the first connection may take to come about; `None` tries for ever.
     pub(super) patience: Option<Duration>,
     /// Called once, after the first connection.
@@ -43,9 +45,9 @@ pub(super) struct UpOptions {
 /// Connects, stays connected until a signal or `down`, and leaves the host as it was.
 ///
 /// # Errors
-/// A [`Failure`] with its exit code; nothing is left on the host then.
+/// A [`Failure`] with its exit code; nothing is left on the host then but a closed kill switch.
 pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
-    let UpOptions { profile, directories, tun, esp, patience, on_connected } = options;
+    let UpOptions { profile, directories, tun, esp, kill_switch, patience, on_connected } = options;
     let name = profile.name.clone();
     directories.create_for_running()?;
     // Whoever holds the lock may touch this profile's journal, socket and changes.
@@ -55,13 +57,15 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     // Leftovers are undone before the device is made: they may bear its name.
     recover_others(&directories, &name).await;
     let mut changes = open_journal(&journal).await?;
+    let closing = Closing::of(&profile, kill_switch);
+    closing.begin(&mut changes).await.map_err(|error| journal_failure(&journal, &error))?;
     // The device and its worker. Without them nothing is begun, and the journal goes again.
     let opened = open_tun(&directories.run, tun.as_deref(), profile.workers.tun_offload);
     let started = opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, esp)?, slot)));
     let (path, slot) = match started {
         Ok(started) => started,
         Err(failure) => {
-            changes.undo().await.map_err(|error| journal_failure(&journal, &error))?;
+            changes.undo_but_kill_switch().await.map_err(|error| journal_failure(&journal, &error))?;
             return Err(failure);
         }
     };
@@ -70,7 +74,8 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     let host = ManagedHost::new(changes, path.link(), slot, &directories.run)
         .with_gso_max_segs(profile.workers.gso_max_segs)
         .with_mark(mark)
-        .with_started_from(started_from::started_from());
+        .with_started_from(started_from::started_from())
+        .with_kill_switch(closing);
     let session = ClientSession::start(SessionConfig {
         profile,
         packets: Packets::Device(Arc::new(path)),

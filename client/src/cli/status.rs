@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::tunnel::call_failure;
-use super::{ClientFiles, cleanup};
+use super::{ClientFiles, block, cleanup, dir_flag};
 use crate::host_plan::GuardStatus;
 use crate::profile::ProfileName;
 use crate::run::Status;
+use crate::state::State;
 
-/// Prints how a client stands. One that is not running is disconnected, which is no failure.
+/// Prints how a client stands. One that is not running is disconnected, or blocked, which is no failure.
 pub(super) async fn status(files: &ClientFiles, name: &ProfileName, json: bool) -> Result<(), Failure> {
     let status = match ask(files, name).await? {
         Some(status) => status,
@@ -42,17 +43,25 @@ pub(super) async fn ask(files: &ClientFiles, name: &ProfileName) -> Result<Optio
 
 fn disconnected(files: &ClientFiles, name: &ProfileName) -> Result<Status, Failure> {
     let profile = files.store.load(name)?;
-    let reason = if ClientLock::is_held(&files.directories, name) {
-        Some("a client is starting or ending")
+    let running = ClientLock::is_held(&files.directories, name);
+    let closed = !running && block::is_closed(name);
+    let reason = if running {
+        Some("a client is starting or ending".to_owned())
+    } else if closed {
+        let flag = dir_flag(files);
+        Some(format!(
+            "the kill switch is closed; connect with `adit-client{flag} up {name}`, \
+             or open it with `adit-client{flag} down {name}`"
+        ))
     } else if cleanup::left_behind(files, name) {
-        Some("a client crashed and left changes on this host; undo them with `adit-client cleanup`")
+        Some("a client crashed and left changes on this host; undo them with `adit-client cleanup`".to_owned())
     } else {
         None
     };
     Ok(Status {
         name: name.to_string(),
-        state: "disconnected".to_owned(),
-        reason: reason.map(str::to_owned),
+        state: if closed { State::Blocked } else { State::Disconnected }.label().to_owned(),
+        reason,
         gateway: profile.gateway(),
         ..Status::default()
     })

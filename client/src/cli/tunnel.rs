@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::session::{self, UpOptions};
-use super::{Carrier, ClientFiles, UpArgs, detach};
+use super::{Carrier, ClientFiles, UpArgs, block, detach};
 use crate::profile::ProfileName;
 use crate::run::Status;
 
@@ -44,10 +44,12 @@ pub(super) async fn up(files: &ClientFiles, args: UpArgs) -> Result<(), Failure>
         directories: files.directories.clone(),
         tun: args.connection.tun,
         esp: args.connection.carrier == Carrier::Auto,
+        kill_switch: args.connection.kill_switch,
         patience: (!args.connection.timeout.is_zero()).then_some(args.connection.timeout),
         on_connected: Box::new(on_connected),
     })
     .await
+    .map_err(|failure| block::staying_closed(files, &name, failure))
 }
 
 fn connected_line(status: &Status) -> String {
@@ -66,6 +68,10 @@ pub(super) async fn down(files: &ClientFiles, name: &ProfileName) -> Result<(), 
             return Err(Failure::new(Exit::Other, format!("client {name}"), "it runs but does not listen", next));
         }
         Err(CallError::NotRunning { .. }) => {
+            if block::open(files, name).await? {
+                output::line(&format!("{name}: not running; this host was closed, and is open now"));
+                return Ok(());
+            }
             output::line(&format!("{name}: not running"));
             if super::cleanup::left_behind(files, name) {
                 output::line("a crashed client left changes on this host; undo them with `adit-client cleanup`");

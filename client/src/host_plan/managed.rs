@@ -1,7 +1,9 @@
 //! Applies plans to the host, and later plans by their difference.
 
 mod answers;
+mod closing;
 mod error;
+mod local_networks;
 mod overlaps;
 mod own_networks;
 mod settings;
@@ -24,8 +26,10 @@ use super::plan::{Claim, HostPlan};
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
 
+use closing::Beside;
 use own_networks::OwnNetwork;
 
+pub use closing::Closing;
 pub use error::{HostSetupError, journal_failure};
 pub use slot::{FIRST_TABLE, Slot, open_tun};
 
@@ -50,6 +54,7 @@ pub struct ManagedHost {
     own: BTreeSet<OwnNetwork>,
     /// Links that are tunnels of others.
     tunnels: BTreeSet<String>,
+    beside: Beside,
     /// What the plan takes away from the host's networks.
     overlaps: Vec<String>,
     /// Why the device has no IPv6, where it should.
@@ -61,6 +66,7 @@ pub struct ManagedHost {
     mtu: u16,
     gso_max_segs: Option<u32>,
     full_tunnel: Option<FileLock>,
+    closing: Option<Closing>,
 }
 
 impl ManagedHost {
@@ -78,6 +84,7 @@ impl ManagedHost {
             plan: None,
             own: BTreeSet::new(),
             tunnels: BTreeSet::new(),
+            beside: Beside::default(),
             overlaps: Vec::new(),
             without_ipv6: None,
             unanswered: None,
@@ -85,6 +92,7 @@ impl ManagedHost {
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
             full_tunnel: None,
+            closing: None,
         }
     }
 
@@ -106,6 +114,13 @@ impl ManagedHost {
     #[must_use]
     pub fn with_started_from(mut self, peer: Option<IpAddr>) -> Self {
         self.started_from = peer;
+        self
+    }
+
+    /// Closes the host for what belongs in a full tunnel; see [`Closing::begin`] for what to do before.
+    #[must_use]
+    pub fn with_kill_switch(mut self, closing: Closing) -> Self {
+        self.closing = Some(closing);
         self
     }
 
@@ -131,11 +146,12 @@ impl ManagedHost {
         // Another program may have renamed the device or set it down just now.
         self.changes.hold().await;
         let old = self.plan.take();
+        self.look_around(&plan, &survey);
+        let closed = self.close_around(&plan).await?;
         if !self.prepared {
             self.prepare().await?;
             self.prepared = true;
         }
-        self.look_around(&plan, &survey);
         // First, so that what is open goes on when the rules come.
         self.let_answers_out(&plan).await;
         self.add(&plan).await?;
@@ -144,6 +160,9 @@ impl ManagedHost {
             self.set_dns(&plan).await?;
         }
         self.remove_others(&plan).await?;
+        if !closed {
+            self.changes.open_kill_switch().await?;
+        }
         if !plan.full_tunnel {
             self.full_tunnel = None;
         }
@@ -181,6 +200,20 @@ impl ManagedHost {
         self.prepared = false;
         self.full_tunnel = None;
         self.changes.undo().await
+    }
+
+    /// Undoes everything, but leaves the host closed if it is.
+    ///
+    /// # Errors
+    /// As [`Self::undo`].
+    pub async fn undo_but_stay_closed(&mut self) -> Result<(), HostError> {
+        self.plan = None;
+        self.prepared = false;
+        self.full_tunnel = None;
+        if let Some(closing) = &self.closing {
+            closing.leave(&mut self.changes).await?;
+        }
+        self.changes.undo_but_kill_switch().await
     }
 
     /// Makes the link ready for its first addresses.
@@ -237,11 +270,24 @@ impl ManagedHost {
     fn look_around(&mut self, plan: &HostPlan, survey: &Survey) {
         let mut own = own_networks::own_networks(survey, own_networks::forwards);
         own.retain(|own| plan.claims.iter().any(|claim| claim.prefix().contains(&own.prefix)));
+        self.beside = Beside::inner(own.iter().map(|own| own.link.as_str()));
+        if plan.full_tunnel && self.closing.as_ref().is_some_and(Closing::allows_lan) {
+            let local = local_networks::local_networks(survey, &self.link);
+            self.beside.allow(&local);
+            own.extend(local.into_iter().filter(local_networks::needs_route));
+        }
         let overlaps = overlaps::overlaps(survey, plan, &self.link, &own);
         if overlaps.iter().any(|overlap| !self.overlaps.contains(overlap)) {
             tracing::warn!("a network of this host and the tunnel's overlap; see `adit-client status`");
         }
         (self.own, self.overlaps, self.tunnels) = (own, overlaps, overlaps::tunnels(survey));
+    }
+
+    /// Closes the host for everything but a full tunnel, and what may be used beside it; returns whether it is closed.
+    async fn close_around(&mut self, plan: &HostPlan) -> Result<bool, HostError> {
+        let Some(closing) = self.closing.as_ref().filter(|closing| closing.closes(plan)) else { return Ok(false) };
+        closing.close_around(&mut self.changes, &self.link, plan, &self.beside).await?;
+        Ok(true)
     }
 
     /// Takes in which networks of this host's own have come and gone.
@@ -251,8 +297,14 @@ impl ManagedHost {
             Ok(survey) => survey,
             Err(error) => return tracing::debug!(error = with_causes(&error), "links not looked at"),
         };
-        let before = self.own.clone();
+        let (before, beside) = (self.own.clone(), self.beside.clone());
         self.look_around(&plan, &survey);
+        if self.beside != beside
+            && let Err(error) = self.close_around(&plan).await
+        {
+            tracing::warn!("the kill switch does not follow the networks of this host");
+            tracing::debug!(error = with_causes(&error), "the kill switch is as it was before");
+        }
         for gone in before.difference(&self.own) {
             if let Err(error) = self.changes.remove_route(&self.own_route(gone)).await {
                 tracing::debug!(error = with_causes(&error), link = gone.link, "route not removed");
@@ -321,6 +373,13 @@ impl HostHooks for ManagedHost {
 
     fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move { Self::undo(self).await.map_err(|error| journal_failure(self.changes.journal(), &error)) })
+    }
+
+    fn undo_but_stay_closed(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let undone = Self::undo_but_stay_closed(self).await;
+            undone.map_err(|error| journal_failure(self.changes.journal(), &error))
+        })
     }
 
     fn device(&self) -> Option<&str> {

@@ -10,8 +10,7 @@ use crate::host_plan::{Claim, HostPlan};
 impl ManagedHost {
     /// Keeps the answers to what others open out of the tunnel. A tunnel without this is better than none.
     pub(super) async fn let_answers_out(&mut self, plan: &HostPlan) {
-        let mut inner_links: Vec<String> = self.own.iter().map(|own| own.link.clone()).collect();
-        inner_links.dedup();
+        let inner_links = self.beside.inner_links();
         let rules = AnswerRules {
             tun: self.link.clone(),
             addresses: plan.addresses.iter().map(IpNet::addr).collect(),
