@@ -166,6 +166,7 @@ install_all() {
         put 644 "$deploy/server.toml" "$prefix/share/doc/adit/server.toml"
     fi
     [ "$client" = no ] || put_unit adit-client@.service
+    [ "$client" = no ] || put_unit adit-killswitch@.service
     for licence in LICENSE-MIT LICENSE-APACHE; do
         put 644 "$repository/$licence" "$prefix/share/doc/adit/$licence"
     done
@@ -246,7 +247,7 @@ stop_services() {
     [ "$server" = no ] || [ ! -e /etc/systemd/system/adit-server.service ] || systemctl --quiet disable --now adit-server.service
     if [ "$client" = yes ]; then
         systemctl stop 'adit-client@*.service'
-        systemctl --quiet disable adit-client@.service 2>/dev/null || true
+        systemctl --quiet disable adit-client@.service adit-killswitch@.service 2>/dev/null || true
     fi
 }
 
@@ -315,6 +316,7 @@ remove_all() {
         drop "$prefix/share/doc/adit/server.toml"
     fi
     [ "$client" = no ] || drop /etc/systemd/system/adit-client@.service
+    [ "$client" = no ] || drop /etc/systemd/system/adit-killswitch@.service
     if [ ! -e "$root$prefix/bin/adit-server" ] && [ ! -e "$root$prefix/bin/adit-client" ]; then
         drop "$prefix/share/doc/adit/LICENSE-MIT"
         drop "$prefix/share/doc/adit/LICENSE-APACHE"

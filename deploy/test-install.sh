@@ -9,7 +9,7 @@ root=$scratch/root
 programs=$scratch/programs
 
 # Highest exposure that `systemd-analyze security` may find, times ten (0 is a closed box, 100 an open door).
-declare -A most_exposed=([adit-server.service]=18 [adit-client@.service]=20)
+declare -A most_exposed=([adit-server.service]=18 [adit-client@.service]=20 [adit-killswitch@.service]=20)
 
 fail() {
     printf 'test-install: %s\n' "$*" >&2
@@ -57,7 +57,7 @@ make_programs() {
 }
 
 SERVER_FILES=(etc/systemd/system/adit-server.service etc/sysusers.d/adit.conf etc/tmpfiles.d/adit.conf)
-CLIENT_FILES=(etc/systemd/system/adit-client@.service)
+CLIENT_FILES=(etc/systemd/system/adit-client@.service etc/systemd/system/adit-killswitch@.service)
 # What tells other programs to leave ours alone comes with either part.
 NEIGHBOUR_FILES=(usr/lib/systemd/network/10-adit.network usr/lib/systemd/networkd.conf.d/adit.conf usr/lib/NetworkManager/conf.d/10-adit.conf)
 
@@ -84,7 +84,7 @@ install_and_check() {
     for file in "${SERVER_FILES[@]}" "${CLIENT_FILES[@]}" "${NEIGHBOUR_FILES[@]}" usr/local/share/doc/adit/server.toml; do
         expect_mode 644 "$file"
     done
-    for file in systemd/system/adit-server.service systemd/system/adit-client@.service sysusers.d/adit.conf tmpfiles.d/adit.conf; do
+    for file in systemd/system/adit-server.service systemd/system/adit-{client,killswitch}@.service sysusers.d/adit.conf tmpfiles.d/adit.conf; do
         cmp "$here/${file/systemd\/system/systemd}" "$root/etc/$file"
     done
     local first
@@ -99,12 +99,12 @@ judge_units() {
     local system=$scratch/system unit target
     cp -a "$root" "$system"
     mkdir -p "$system/usr/lib/systemd/system" "$system/usr/bin"
-    for target in basic sysinit shutdown multi-user network-online nss-lookup; do
+    for target in basic sysinit shutdown multi-user network-online network-pre local-fs nss-lookup; do
         printf '[Unit]\nDescription=Stand-in\nDefaultDependencies=no\n' >"$system/usr/lib/systemd/system/$target.target"
     done
     printf '#!/bin/sh\n' >"$system/usr/bin/systemd-tmpfiles"
     chmod 755 "$system/usr/bin/systemd-tmpfiles"
-    for unit in adit-server.service adit-client@.service; do
+    for unit in adit-server.service adit-client@.service adit-killswitch@.service; do
         # systemd exits 0 for an unknown directive too, so silence is asked for.
         systemd-analyze --root="$system" --man=no verify "$unit" >"$scratch/verdict" 2>&1 ||
             fail "$unit is refused: $(<"$scratch/verdict")"
