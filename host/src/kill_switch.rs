@@ -11,7 +11,7 @@ use adit_proto::mark::Mark;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::HostError;
-use crate::nft::{Batch, Chain, ChainKind, FAMILY_INET, Hook, Rule, Socket};
+use crate::nft::{Batch, Chain, ChainKind, FAMILY_INET, Hook, ListedRule, Rule, Socket};
 use crate::sysctl::ports_of_programs;
 
 /// What the names of all these tables begin with; the profile's name follows.
@@ -247,11 +247,16 @@ pub(crate) fn is_intact(switch: &KillSwitch) -> Result<bool, HostError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(doing(error)),
         };
-        if !listed.iter().map(|rule| &rule.expressions).eq(&expected) {
+        if !listed.iter().map(names_of).eq(expected) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Names of a rule's expressions, in order.
+fn names_of(rule: &ListedRule) -> Vec<String> {
+    rule.expressions.iter().map(|expression| expression.name.clone()).collect()
 }
 
 /// Removes a profile's table if it is there.

@@ -201,7 +201,7 @@ fn the_kernel_takes_every_rule_as_it_was_built() {
             };
             for chain in [RAW_PREROUTING, PREROUTING, OUTPUT, FORWARD] {
                 let listed = Socket::open().unwrap().rules(FAMILY_INET, "adit_client_home", chain).unwrap();
-                let listed: Vec<Vec<String>> = listed.into_iter().map(|rule| rule.expressions).collect();
+                let listed: Vec<Vec<String>> = listed.iter().map(names_of).collect();
                 let expected: Vec<Vec<String>> = names(chain);
                 assert_eq!(listed, expected, "{chain}");
             }

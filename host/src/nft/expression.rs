@@ -129,10 +129,6 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const CONNECTION_DIRECTION: u32 = 1;
 /// `NFT_CT_MARK`.
 const CONNECTION_MARK: u32 = 3;
-/// `NFT_REJECT_ICMPX_UNREACH`: for tables that see both IPv4 and IPv6.
-const REJECT_BOTH: u32 = 2;
-/// `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
-const ADMIN_PROHIBITED: u8 = 3;
 /// `NFTA_FIB_F_DADDR`.
 const FIB_DESTINATION: u32 = 1 << 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`.

@@ -82,7 +82,11 @@ fn exchange(target: IpAddr, ttl: u8, limit: Duration) -> io::Result<PingOutcome>
     }
     let start = Instant::now();
     if let Err(error) = socket.send_to(&request(target, id), &SocketAddr::new(target, 0).into()) {
-        let no_way = matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable);
+        // The last is what a host's own packet filter says.
+        let no_way = matches!(
+            error.kind(),
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::PermissionDenied
+        );
         return if no_way { Ok(PingOutcome::Silence) } else { Err(error) };
     }
     let mut buffer = [0; 2048];

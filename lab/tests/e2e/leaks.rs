@@ -90,7 +90,7 @@ impl Watched {
 
     /// What left by the outer link but the tunnel's own datagrams and the neighbours' talk. What the gateway sends came
     /// in.
-    fn beside_the_tunnel(&self) -> Vec<Captured> {
+    pub(crate) fn beside_the_tunnel(&self) -> Vec<Captured> {
         let left = |packet: &Captured| packet.link == self.outer && !GATEWAY.contains(&packet.source);
         self.capture.packets(|packet| {
             left(packet) && !is_tunnel(packet) && !is_refusal(packet) && !is_answer(packet) && !is_neighbourly(packet)
@@ -189,7 +189,7 @@ pub(crate) fn watched(carrier: Carrier) -> Option<(Tunnel, Watched)> {
     Some((tunnel, watched))
 }
 
-fn wait_for_state(tunnel: &Tunnel, state: &str) {
+pub(crate) fn wait_for_state(tunnel: &Tunnel, state: &str) {
     let what = format!("the client is {state}");
     eventually(&what, || (tunnel.client().status().unwrap().state == state).then_some(()));
 }

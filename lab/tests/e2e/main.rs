@@ -24,6 +24,7 @@ mod generator;
 mod guards;
 mod harness;
 mod interop;
+mod kill_switch;
 mod leaks;
 mod lifecycle;
 mod onboarding;
