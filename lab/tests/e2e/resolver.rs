@@ -12,7 +12,7 @@ use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
 use crate::harness::{Options, Tunnel};
-use daemons::{Bus, NETWORK_MANAGER, NameServer, NetworkManager, RESOLVED, run, with_own_proc};
+use daemons::{Bus, NETWORK_MANAGER, NETWORKD, NameServer, NetworkManager, RESOLVED, own_folder, run, with_own_proc};
 
 /// The resolver of the client's local network, and what it answers.
 const LOCAL: (Ipv4Addr, &str) = (GATEWAY_V4, "203.0.113.66");
@@ -189,6 +189,23 @@ fn systemd_resolved_may_come_and_go_and_want_signatures_and_tls() {
 }
 
 #[test]
+fn servers_that_networkd_gives_a_link_are_taken_and_come_back() {
+    const LINK: &str = "[Match]\nName=eth0\n[Network]\nAddress=192.0.2.18/28\nGateway=192.0.2.17\n\
+        DNS=192.0.2.17\nDomains=~lan.example\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nKeepConfiguration=yes\n";
+    let Some(mut names) = Names::prepare() else { return };
+    let Some(bus) = Bus::start_for(names.host(), &[RESOLVED, NETWORKD]) else { return };
+    names.write_file(STUB);
+    let _networkd = bus.start_networkd(LINK);
+    let _resolved = bus.start_resolved("");
+    eventually("the link's server is asked", || bus.query("a.lan.example").1.contains(LOCAL.1).then_some(()));
+    names.up(&[], Some(bus.environment()));
+    eventually("the tunnel's server is asked", || bus.query("b.lan.example").1.contains(INSIDE.1).then_some(()));
+    names.assert_only_inside("b.lan.example");
+    names.down();
+    eventually("the link's server is asked again", || bus.query("c.lan.example").1.contains(LOCAL.1).then_some(()));
+}
+
+#[test]
 fn what_networkmanager_writes_is_put_back_and_comes_back_afterwards() {
     let Some(mut names) = Names::prepare() else { return };
     let Some(bus) = Bus::start_for(names.host(), &[NETWORK_MANAGER]) else { return };
@@ -231,8 +248,7 @@ fn a_namespace_that_shares_the_hosts_files_leaves_its_resolver_alone() {
     // With a file of its own, the namespace gets the tunnel's resolver, and the host still does not.
     let own = "/etc/netns/inner/resolv.conf";
     host.run(move || {
-        // The real folder, if there is one, is the machine's.
-        drop(fs::remove_file("/etc/netns"));
+        own_folder("/etc/netns");
         fs::create_dir_all("/etc/netns/inner").unwrap();
         fs::write(own, OWN).unwrap();
     });

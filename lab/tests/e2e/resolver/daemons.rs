@@ -12,6 +12,7 @@ use adit_testing::{PATIENCE, eventually, skip};
 /// Where programs are that are unpacked rather than installed, because they would take over the machine that has them.
 const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ci/strangers");
 pub(super) const RESOLVED: &str = "systemd-resolved";
+pub(super) const NETWORKD: &str = "systemd-networkd";
 pub(super) const NETWORK_MANAGER: &str = "NetworkManager";
 /// The user of systemd-resolved, where the machine has none, and its number.
 const USER: &str = "systemd-resolve";
@@ -83,11 +84,7 @@ impl Bus {
     pub(super) fn start_resolved(&self, settings: &str) -> Process {
         let settings = format!("[Resolve]\n{settings}\n");
         self.host.run(move || {
-            // The real folder is the machine's.
-            if Path::new("/etc/systemd").is_symlink() {
-                fs::remove_file("/etc/systemd").unwrap();
-            }
-            fs::create_dir_all("/etc/systemd").unwrap();
+            own_folder("/etc/systemd");
             fs::write("/etc/systemd/resolved.conf", settings).unwrap();
         });
         let prepare = format!(
@@ -100,6 +97,21 @@ impl Bus {
         let process = self.host.spawn(command).unwrap();
         eventually("systemd-resolved answers", || (self.resolvectl(&["status"]).0 == 0).then_some(()));
         process
+    }
+
+    /// Starts systemd-networkd, which configures one link as the file says.
+    pub(super) fn start_networkd(&self, file: &'static str) -> Process {
+        const MOUNTS: &str = "mount -o remount,bind,ro /sys && \
+            mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp && \
+            chown -R systemd-network /run/systemd/netif";
+        self.host.run(move || {
+            own_folder("/etc/systemd");
+            fs::create_dir_all("/etc/systemd/network").unwrap();
+            fs::write("/etc/systemd/network/10-link.network", file).unwrap();
+        });
+        let mut command = program(NETWORKD);
+        command.envs([self.environment()]);
+        self.host.spawn(with_own_mounts(&format!("{OWN_PROC} && {MOUNTS}"), &command)).unwrap()
     }
 
     /// Runs `resolvectl`; its exit code and what it printed.
@@ -208,6 +220,14 @@ impl NameServer {
     pub(super) fn was_asked(&self, name: &str) -> bool {
         self.0.stderr().lines().any(|line| line.contains("query[") && line.contains(&format!(" {name} ")))
     }
+}
+
+/// Makes a folder of the host's own in the place of the machine's.
+pub(super) fn own_folder(path: &str) {
+    if Path::new(path).is_symlink() {
+        fs::remove_file(path).unwrap();
+    }
+    fs::create_dir_all(path).unwrap();
 }
 
 /// A program of the machine, or one that is unpacked.
