@@ -16,8 +16,8 @@ pub use types::{
 
 /// What the core asks of whatever keeps the accounts.
 ///
-/// Every method blocks, perhaps until a disk has written. So none may be called on the runtime's threads, or while a
-/// lock is held that these threads take.
+/// Every method blocks, those that write perhaps until a disk has written. So none may be called on the runtime's
+/// threads, or while a lock is held that these threads take.
 pub trait Accounts: Send + Sync {
     /// Admits a device whose identity TLS has proved: the certificate must be one that is known, for this device, and
     /// neither may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
@@ -37,6 +37,13 @@ pub trait Accounts: Send + Sync {
     /// # Errors
     /// The accounts could not be read.
     fn device(&self, id: &str) -> Result<Option<Device>, StoreFault>;
+
+    /// Whether these addresses are remembered for a device, so that remembering them once more writes nothing. Waits
+    /// for nobody who writes.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault>;
 
     /// Remembers the addresses of a device, durably. Whoever else had one of them forgets it. Where they are remembered
     /// already, nothing is written.

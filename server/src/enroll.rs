@@ -5,13 +5,18 @@ use std::time::{Duration, SystemTime};
 
 use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
 use data_encoding::BASE64URL_NOPAD;
+use tokio::sync::Semaphore;
 
 use crate::accounts::sqlite::Store;
 use crate::accounts::{EnrollError, RenewError};
 use crate::identity::{Authority, DeviceRequest, IdentityError};
 
+/// Requests that may wait for a disk at a time. Each keeps a thread; logins that read alone must find one meanwhile.
+const WRITERS: usize = 64;
+
 /// Who enrols devices and renews their certificates.
 pub struct Enrollment {
+    writers: Semaphore,
     store: Arc<Store>,
     authority: Arc<Authority>,
     certificate_lifetime: Duration,
@@ -29,7 +34,7 @@ pub struct EnrollRefusal {
 impl Enrollment {
     /// Enrols into `store` the devices that `authority` certifies for `certificate_lifetime`.
     pub fn new(store: Arc<Store>, authority: Arc<Authority>, certificate_lifetime: Duration) -> Self {
-        Self { store, authority, certificate_lifetime }
+        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime }
     }
 
     /// Does the work, which blocks, where it keeps no thread of the runtime waiting.
@@ -40,6 +45,7 @@ impl Enrollment {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, EnrollRefusal> + Send + 'static,
     ) -> Result<T, EnrollRefusal> {
+        let _turn = self.writers.acquire().await.expect("it is never closed");
         let enrollment = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || work(&enrollment)).await;
         done.unwrap_or_else(|_panicked| Err(refusal(500, "internal", "internal error")))

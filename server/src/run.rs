@@ -16,7 +16,7 @@ use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
 
 use crate::accounts::Accounts;
-use crate::accounts::sqlite::Store;
+use crate::accounts::sqlite::{Store, Written};
 use crate::admin::{Admin, GatewayView, LiveGateway};
 use crate::cleanup::{host_failure, host_options};
 use crate::config::Config;
@@ -50,6 +50,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often the store forgets what is over.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// How often it is tried to write revocations that the disk has not taken.
+const WRITE_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until TERM or INT.
 ///
@@ -152,8 +154,12 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let asked = Arc::clone(&config);
-    let mut tasks =
-        vec![task::spawn(renew_certificate(identity, authority, config)), task::spawn(prune(store)), memory];
+    let mut tasks = vec![
+        task::spawn(renew_certificate(identity, authority, config)),
+        task::spawn(prune(Arc::clone(&store))),
+        memory,
+    ];
+    tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
     Ok(Running { core, view, endpoints, _admin: admin, workers, _tasks: tasks })
@@ -214,6 +220,37 @@ async fn prune(store: Arc<Store>) {
         let store = Arc::clone(&store);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.prune(SystemTime::now())).await {
             tracing::warn!(%error, "store not pruned");
+        }
+    }
+}
+
+/// Writes revocations, which hold already, as soon as the disk takes them.
+async fn write_revocations(store: Arc<Store>, core: Arc<LocalCore>) {
+    let mut told = None;
+    loop {
+        match store.revocations() {
+            Written::All => store.revocations_added().await,
+            Written::NotYet { .. } => {
+                let _added_or_time_to_retry = tokio::time::timeout(WRITE_RETRY, store.revocations_added()).await;
+            }
+        }
+        let writing = Arc::clone(&store);
+        match tokio::task::spawn_blocking(move || writing.write_revocations()).await {
+            Ok(Ok(devices)) => {
+                told = None;
+                // One of them may have come in since the revocation was asked for.
+                for device in &devices {
+                    core.shut_out(device);
+                }
+            }
+            Ok(Err(error)) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(error, "revocations hold, but are not written; a restart would forget them");
+                }
+                told = Some(error);
+            }
+            Err(_panicked) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ mod enroll;
 mod invite;
 mod lease;
 mod schema;
+mod unwritten;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,9 +24,18 @@ use crate::config::open_secret;
 use crate::directories::StateDir;
 use crate::identity::sha256;
 
+use unwritten::Unwritten;
+pub use unwritten::Written;
+
 /// The store of one gateway. All methods block for the time of a transaction and may be called from any thread.
+///
+/// Whoever only reads waits for no disk and for nobody who writes: reading has a connection of its own, and in WAL mode
+/// a writer keeps no reader out.
 pub struct Store {
-    connection: Mutex<Connection>,
+    /// None where only one connection can be had.
+    reader: Option<Mutex<Connection>>,
+    writer: Mutex<Connection>,
+    unwritten: Unwritten,
 }
 
 impl std::fmt::Debug for Store {
@@ -80,7 +90,8 @@ impl Store {
     /// # Errors
     /// The file is missing, unsafe, damaged, or of a newer program.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = open_shared(path).or_else(|error| {
+        let shared = open_shared(path).and_then(|writer| Ok((writer, Some(look(path)?))));
+        let (writer, reader) = shared.or_else(|error| {
             if !error.is_of_disk() {
                 return Err(error);
             }
@@ -90,9 +101,9 @@ impl Store {
                 store = %path.display(),
                 "the disk is full or read-only: devices that are known are served, and nothing new can be stored"
             );
-            Ok(connection)
+            Ok((connection, None))
         })?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self::of(reader, writer))
     }
 
     /// Opens the store for a look: it is neither changed nor brought up to date.
@@ -100,11 +111,11 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        let connection = connect(path)?;
-        schema::inspect(&connection)?;
-        // Not SQLITE_OPEN_READ_ONLY: that leaves the files of a write-ahead log behind.
-        connection.pragma_update(None, "query_only", true)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self::of(None, look(path)?))
+    }
+
+    fn of(reader: Option<Connection>, writer: Connection) -> Self {
+        Self { reader: reader.map(Mutex::new), writer: Mutex::new(writer), unwritten: Unwritten::default() }
     }
 
     /// Forgets invites and certificates whose time has been over for 30 days.
@@ -150,18 +161,34 @@ impl Store {
         }
     }
 
-    /// The connection. A panic of another holder leaves no half transaction behind: dropping one rolls it back.
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The connection that reads. It sees what was committed last.
+    fn read(&self) -> MutexGuard<'_, Connection> {
+        self.reader.as_ref().unwrap_or(&self.writer).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection that writes, perhaps held for as long as a disk takes. A panic of another holder leaves no half
+    /// transaction behind: dropping one rolls it back.
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs one write transaction; it is durable when this returns `Ok`, and had no effect when it returns `Err`.
     fn write<T, E: From<StoreError>>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
-        let mut connection = self.lock();
+        self.write_with(|_revoked, transaction| work(transaction))
+    }
+
+    /// As [`Self::write`]; `work` gets the devices that revocations, written first, have shut out.
+    fn write_with<T, E: From<StoreError>>(
+        &self,
+        work: impl FnOnce(Vec<String>, &Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut connection = self.writer();
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
-        let value = work(&transaction)?;
+        let (revoked, last) = self.unwritten.write(&transaction)?;
+        let value = work(revoked, &transaction)?;
         transaction.commit().map_err(StoreError::from)?;
+        self.unwritten.settle(last);
         Ok(value)
     }
 }
@@ -249,6 +276,15 @@ fn resolved(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(directory.unwrap_or_default().join(path.file_name().unwrap_or_default()))
 }
 
+/// Connects for a look: nothing can be changed by this connection.
+fn look(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path)?;
+    schema::inspect(&connection)?;
+    // Not SQLITE_OPEN_READ_ONLY: that leaves the files of a write-ahead log behind.
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
 fn unix(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
@@ -257,7 +293,7 @@ fn unix(time: SystemTime) -> i64 {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::UserName;
+    use super::super::{Accounts as _, UserName};
     use super::*;
 
     /// A store in a directory that lives as long as it.
@@ -274,6 +310,29 @@ mod tests {
 
     pub(super) fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    #[test]
+    fn who_reads_waits_for_nobody_who_writes() {
+        let Scratch { store, directory } = scratch();
+        let (device, token) = store.token(&UserName::parse("alice").unwrap(), at(0)).unwrap();
+        let other = Store::open(&directory.path().join("store.db")).unwrap();
+        let mut holder = other.writer();
+        let held = holder.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| store.invite(&UserName::parse("bob").unwrap(), KEEP, at(0)));
+            // It has the connection that writes, and waits for the other process.
+            while store.writer.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            assert_eq!(store.authenticate_token(&token).unwrap(), device);
+            assert_eq!(store.shut_out(&device.id, at(1)).unwrap().devices, [device.id]);
+            assert!(matches!(store.authenticate_token(&token), Err(AuthError::Revoked)));
+            assert!(!writing.is_finished(), "the positive control");
+            drop(held);
+            writing.join().unwrap().unwrap();
+        });
+        assert_eq!(store.revocations(), Written::All, "it was written along");
     }
 
     #[test]
@@ -304,7 +363,7 @@ mod tests {
         let path = directory.path().join("store.db");
         assert!(matches!(Store::create(&path), Err(StoreError::Create(_))));
         assert!(matches!(Store::open(&directory.path().join("none")), Err(StoreError::Unguarded(_))));
-        store.lock().pragma_update(None, "user_version", 99).unwrap();
+        store.writer().pragma_update(None, "user_version", 99).unwrap();
         drop(store);
         assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 99, .. })));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -327,8 +386,8 @@ mod tests {
         let path = directory.path().join("store.db");
         let locked = {
             let other = Store::open(&path).unwrap();
-            other.lock().busy_timeout(Duration::ZERO).unwrap();
-            let mut holder = store.lock();
+            other.writer().busy_timeout(Duration::ZERO).unwrap();
+            let mut holder = store.writer();
             let _writing = holder.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
             other.prune(at(0)).unwrap_err()
         };
@@ -342,11 +401,11 @@ mod tests {
         let look = Store::open_read_only(&path).unwrap();
         assert_eq!(look.users(at(0)).unwrap(), []);
         assert!(look.prune(at(0)).is_err());
-        store.lock().pragma_update(None, "user_version", 99).unwrap();
+        store.writer().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(Store::open_read_only(&path), Err(StoreError::TooNew { found: 99, .. })));
-        store.lock().pragma_update(None, "user_version", 0).unwrap();
+        store.writer().pragma_update(None, "user_version", 0).unwrap();
         drop(Store::open_read_only(&path).unwrap());
-        let version: i64 = store.lock().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        let version: i64 = store.writer().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(version, 0, "not brought up to date");
     }
 
@@ -355,7 +414,7 @@ mod tests {
         let Scratch { store, directory: _directory } = scratch();
         store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap();
         let count = |store: &Store| -> i64 {
-            store.lock().query_row("SELECT count(*) FROM invites", [], |row| row.get(0)).unwrap()
+            store.read().query_row("SELECT count(*) FROM invites", [], |row| row.get(0)).unwrap()
         };
         store.prune(at(3600)).unwrap();
         assert_eq!(count(&store), 1);

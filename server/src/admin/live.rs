@@ -73,6 +73,9 @@ pub struct GatewayStatus {
     /// Settings of the host that do not hold, or had to be put back within the last ten minutes.
     #[serde(default)]
     pub guards: Vec<GuardReport>,
+    /// What an administrator should look after; none when all is well.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What the administration may ask of a running gateway.
@@ -122,6 +125,7 @@ impl LiveGateway for GatewayView {
             sessions: self.core.sessions().len(),
             drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
             guards: self.guards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings: Vec::new(),
         }
     }
 

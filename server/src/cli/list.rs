@@ -97,8 +97,10 @@ fn glance(status: &Value) -> String {
     let drops = status["drops"].as_object();
     let drops: Vec<String> = drops.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}")).collect();
     lines.push(("dropped", if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") }));
-    let warnings = guards(status).map(|guard| format!("\n{}", guard.warning()));
-    columns::aligned(&lines) + &warnings.collect::<String>()
+    let of_guards = guards(status).map(|guard| guard.warning());
+    let others = status["warnings"].as_array().into_iter().flatten();
+    let warnings = of_guards.chain(others.map(|warning| format!("warning: {}", word(warning))));
+    columns::aligned(&lines) + &warnings.map(|warning| format!("\n{warning}")).collect::<String>()
 }
 
 /// A guard of the host that had something to do, as the gateway tells it.
@@ -144,6 +146,12 @@ pub(super) fn revoke(place: &Place, name: &str) -> Result<(), Refusal> {
         "Revoked {name}: devices {devices}, open invites {}, sessions ended {}.",
         answer["invites"], answer["sessions"]
     ));
+    if let Some(reason) = answer["unwritten"].as_str() {
+        output::line(&format!(
+            "warning: that holds, but is not written yet: {reason}. The gateway goes on trying; until it succeeds, a restart \
+             would let them in again. `adit-server status` tells."
+        ));
+    }
     Ok(())
 }
 
@@ -224,6 +232,7 @@ mod tests {
             sessions: 0,
             drops: BTreeMap::from([("no_route".to_owned(), 2)]),
             guards: Vec::new(),
+            warnings: Vec::new(),
         };
         let text = glance(&serde_json::to_value(&status).unwrap());
         assert!(text.lines().any(|line| line.split_whitespace().eq(["workers", "4"])), "{text}");
@@ -236,5 +245,8 @@ mod tests {
         });
         let text = glance(&serde_json::to_value(&status).unwrap());
         assert!(text.ends_with("warning: firewall table adit was removed by another program, and put back"), "{text}");
+        status.warnings.push("the disk is full".to_owned());
+        let text = glance(&serde_json::to_value(&status).unwrap());
+        assert!(text.ends_with("and put back\nwarning: the disk is full"), "{text}");
     }
 }

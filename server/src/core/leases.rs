@@ -56,9 +56,9 @@ struct Book {
 }
 
 /// Addresses that a session on its way holds. They are given back when this is dropped, unless they were kept.
-pub struct Claim<'a> {
-    leases: &'a Leases,
-    device: &'a str,
+pub struct Claim {
+    leases: Arc<Leases>,
+    device: String,
     lease: Lease,
     /// Flows of another device may go on under these addresses.
     inherited: bool,
@@ -76,7 +76,7 @@ impl Leases {
     ///
     /// # Errors
     /// [`OpenError::Full`] or [`OpenError::NoAddress`]; then nothing is taken.
-    pub fn claim<'a>(&'a self, device: &'a str, now: Instant) -> Result<Claim<'a>, OpenError> {
+    pub fn claim(self: &Arc<Self>, device: &str, now: Instant) -> Result<Claim, OpenError> {
         let mut book = self.book();
         if !book.holders.contains_key(device) && book.holders.len() >= self.limit {
             return Err(OpenError::Full);
@@ -89,7 +89,7 @@ impl Leases {
             book.inherited.insert(device.to_owned());
         }
         let inherited = book.inherited.contains(device);
-        Ok(Claim { leases: self, device, lease, inherited, kept: false })
+        Ok(Claim { leases: Arc::clone(self), device: device.to_owned(), lease, inherited, kept: false })
     }
 
     /// One session of a device has ended. With its last one the addresses rest, before another device gets them.
@@ -114,7 +114,7 @@ impl Leases {
     }
 }
 
-impl Claim<'_> {
+impl Claim {
     /// The addresses.
     pub fn lease(&self) -> Lease {
         self.lease
@@ -127,9 +127,17 @@ impl Claim<'_> {
     pub fn end_old_flows(&self) -> Result<(), HostError> {
         if self.inherited {
             self.leases.flows.end(self.lease)?;
-            self.leases.book().inherited.remove(self.device);
+            self.leases.book().inherited.remove(&self.device);
         }
         Ok(())
+    }
+
+    /// Whether the device has these addresses from an earlier session, so that nothing is to be written.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    pub fn is_durable(&self) -> Result<bool, StoreFault> {
+        self.leases.accounts.has_lease(&self.device, self.lease)
     }
 
     /// Remembers the addresses for the device beyond a restart. Blocks until they are written.
@@ -137,7 +145,7 @@ impl Claim<'_> {
     /// # Errors
     /// They could not be written.
     pub fn make_durable(&self) -> Result<(), StoreFault> {
-        self.leases.accounts.save_lease(self.device, self.lease)
+        self.leases.accounts.save_lease(&self.device, self.lease)
     }
 
     /// From now on a session holds the addresses, whose end must [release](Leases::release) them.
@@ -146,10 +154,10 @@ impl Claim<'_> {
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
         if !self.kept {
-            self.leases.release(self.device, Instant::now());
+            self.leases.release(&self.device, Instant::now());
         }
     }
 }

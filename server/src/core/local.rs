@@ -6,21 +6,26 @@ use std::time::{Instant, SystemTime};
 
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::AddressPool;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::callers::{Caller, Callers};
 use super::grant::{Grant, Terms};
-use super::leases::{Flows, Leases};
+use super::leases::{Claim, Flows, Leases};
 use super::login::{Credential, Identity, LoginError};
 use super::sessions::{Connection, Ending, Session, SessionTable};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
 use crate::accounts::{Accounts, AuthError, Device, StoreFault};
 
+/// Logins that may wait for a disk at a time. Each keeps a thread; those that read alone must find one meanwhile.
+const WRITERS: usize = 64;
+
 /// Opens and ends sessions.
 pub struct LocalCore {
     accounts: Arc<dyn Accounts>,
-    leases: Leases,
+    leases: Arc<Leases>,
+    writers: Semaphore,
     /// On which every session begins.
     terms: Arc<Terms>,
     sessions: Arc<SessionTable>,
@@ -41,7 +46,8 @@ impl LocalCore {
         sessions: Arc<SessionTable>,
     ) -> Self {
         Self {
-            leases: Leases::new(Arc::clone(&accounts), flows, pool, limit),
+            leases: Arc::new(Leases::new(Arc::clone(&accounts), flows, pool, limit)),
+            writers: Semaphore::new(WRITERS),
             accounts,
             terms: Arc::new(terms),
             sessions,
@@ -98,25 +104,31 @@ impl LocalCore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
-        self.replace_session(device, connection).map(|(session, _)| session)
+        let claim = self.claim(&device.id)?;
+        claim.make_durable()?;
+        self.replace_session(device, claim, connection).map(|(session, _)| session)
     }
 
-    /// As [`Self::open_session`]; says also whether the device had one before.
-    fn replace_session(
-        &self,
-        device: Device,
-        connection: Arc<dyn Connection>,
-    ) -> Result<(Arc<Session>, bool), OpenError> {
-        let now = Instant::now();
-        let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
-        // The lease is durable before anybody hears of the session; a return before `keep` gives it back.
-        let claimant = device.id.clone();
-        let claim = self.leases.claim(&claimant, now)?;
+    /// Takes the addresses of a device for one more session, once nothing is left of their former holder.
+    fn claim(&self, device: &str) -> Result<Claim, OpenError> {
+        let claim = self.leases.claim(device, Instant::now())?;
         claim.end_old_flows().inspect_err(|error| {
             let error = with_causes(error);
             tracing::warn!(error, "an address is not given out: connections of its former holder may go on");
         })?;
-        claim.make_durable()?;
+        Ok(claim)
+    }
+
+    /// Opens the session of a device that has addresses, durably: nobody hears of a session before. Says also whether
+    /// the device had one. A return before `keep` gives the addresses back.
+    fn replace_session(
+        &self,
+        device: Device,
+        claim: Claim,
+        connection: Arc<dyn Connection>,
+    ) -> Result<(Arc<Session>, bool), OpenError> {
+        let now = Instant::now();
+        let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: Arc::clone(&self.terms) };
         let session = Session::new(id, device, grant, connection, now);
         claim.keep();
@@ -178,6 +190,13 @@ impl LocalCore {
     }
 }
 
+/// Does work that may block where it keeps no thread of the runtime waiting.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    spawn_blocking(work).await.unwrap_or(Err(OpenError::Full))
+}
+
 /// A session that can be found but that nobody serves yet. Whatever goes wrong until it is handed over, a panic
 /// included, closes it: its addresses and its place would be lost otherwise.
 struct Unowned<'a> {
@@ -218,12 +237,25 @@ impl Core for LocalCore {
         identity: Identity,
         connection: Arc<dyn Connection>,
     ) -> Reply<Result<OpenSession, OpenError>> {
-        // Made where the session is: should nobody wait for the answer any more, it is closed with it.
-        let open = move || {
-            let (session, replaces) = self.replace_session(identity.device, connection)?;
-            Ok(OpenSession::new(self, session, replaces))
-        };
-        Box::pin(async move { spawn_blocking(open).await.unwrap_or(Err(OpenError::Full)) })
+        let device = identity.device;
+        Box::pin(async move {
+            let (core, of) = (Arc::clone(&self), device.id.clone());
+            let claim = blocking(move || {
+                let claim = core.claim(&of)?;
+                Ok((claim.is_durable()?, claim))
+            });
+            let (durable, mut claim) = claim.await?;
+            if !durable {
+                let _turn = self.writers.acquire().await.expect("it is never closed");
+                claim = blocking(move || claim.make_durable().map(|()| claim).map_err(OpenError::from)).await?;
+            }
+            // Made where the session is: should nobody wait for the answer any more, it is closed with it.
+            blocking(move || {
+                let (session, replaces) = self.replace_session(device, claim, connection)?;
+                Ok(OpenSession::new(self, session, replaces))
+            })
+            .await
+        })
     }
 
     fn close(&self, session: &Session) {

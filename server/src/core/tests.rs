@@ -97,6 +97,10 @@ impl Accounts for FakeAccounts {
         Ok(Some(Device { revoked_at: revoked.then_some(1), ..device(id) }))
     }
 
+    fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault> {
+        Ok(self.remembered(device) == Some(lease))
+    }
+
     fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreFault> {
         let mut state = self.state.lock().unwrap();
         state.waiting += 1;

@@ -12,8 +12,7 @@ use subtle::ConstantTimeEq;
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
 use super::{Store, StoreError, sha256, unix};
-use crate::accounts::name::DEVICE_PREFIX;
-use crate::accounts::{Accounts, AuthError, Device, DeviceKind, Revoked, StoreFault, User, UserName};
+use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault, User, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
 const TOKEN_PREFIX: &str = "adit_";
@@ -21,7 +20,7 @@ const TOKEN_PREFIX: &str = "adit_";
 impl Accounts for Store {
     fn authenticate_certificate(&self, device: &str, serial: &str, now: SystemTime) -> Result<Device, AuthError> {
         let found: Option<(Device, i64, Option<i64>)> = self
-            .lock()
+            .read()
             .prepare_cached(
                 "SELECT devices.id, user, name, kind, created_at, devices.revoked_at, not_after, certificates.revoked_at
                  FROM certificates JOIN devices ON devices.id = certificates.device
@@ -32,6 +31,7 @@ impl Accounts for Store {
             })
             .map_err(StoreError::from)?;
         let (device, not_after, certificate_revoked) = found.ok_or(AuthError::Unknown)?;
+        let device = self.unwritten.shown(device);
         if device.revoked_at.is_some() || certificate_revoked.is_some() {
             return Err(AuthError::Revoked);
         }
@@ -44,7 +44,7 @@ impl Accounts for Store {
     fn authenticate_token(&self, token: &str) -> Result<Device, AuthError> {
         let hash = sha256(token.as_bytes());
         let found: Option<(Device, [u8; 32])> = self
-            .lock()
+            .read()
             .prepare_cached(
                 "SELECT devices.id, user, name, kind, created_at, revoked_at, token_hash
                  FROM tokens JOIN devices ON devices.id = tokens.device
@@ -56,12 +56,18 @@ impl Accounts for Store {
         if !bool::from(stored.ct_eq(&hash)) {
             return Err(AuthError::Unknown);
         }
+        let device = self.unwritten.shown(device);
         if device.revoked_at.is_some() { Err(AuthError::Revoked) } else { Ok(device) }
     }
 
     fn device(&self, id: &str) -> Result<Option<Device>, StoreFault> {
         let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
-        Ok(self.lock().query_row(sql, [id], device_of).optional().map_err(StoreError::from)?)
+        let found = self.read().query_row(sql, [id], device_of).optional().map_err(StoreError::from)?;
+        Ok(found.map(|device| self.unwritten.shown(device)))
+    }
+
+    fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault> {
+        Ok(self.has_lease(device, lease)?)
     }
 
     fn save_lease(&self, device: &str, lease: Lease) -> Result<(), StoreFault> {
@@ -101,10 +107,10 @@ impl Store {
     /// The store failed.
     pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
         let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices ORDER BY user, created_at, id";
-        let connection = self.lock();
+        let connection = self.read();
         let mut query = connection.prepare(sql)?;
-        let devices = query.query_map([], device_of)?.collect::<Result<_, _>>()?;
-        Ok(devices)
+        let devices = query.query_map([], device_of)?;
+        Ok(devices.map(|device| device.map(|device| self.unwritten.shown(device))).collect::<Result<_, _>>()?)
     }
 
     /// All users, by name.
@@ -116,54 +122,20 @@ impl Store {
                 (SELECT count(*) FROM devices WHERE user = users.name AND revoked_at IS NULL),
                 (SELECT count(*) FROM invites WHERE user = users.name AND used_at IS NULL AND expires_at > ?1)
              FROM users ORDER BY name";
-        let connection = self.lock();
+        let connection = self.read();
         let mut query = connection.prepare(sql)?;
         let users = query.query_map([unix(now)], |row| {
             Ok(User { name: row.get(0)?, created_at: row.get(1)?, devices: row.get(2)?, invites: row.get(3)? })
         })?;
         Ok(users.collect::<Result<_, _>>()?)
     }
-
-    /// Revokes one device, or all devices and unused invites of a user. What is revoked stays so; a user may be invited
-    /// again and then gets new devices.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], or the store failed.
-    pub fn revoke(&self, name: &str, now: SystemTime) -> Result<Revoked, StoreError> {
-        let not_found = || StoreError::NotFound(name.to_owned());
-        if name.starts_with(DEVICE_PREFIX) {
-            return self.write(|transaction| {
-                let sql = "SELECT id FROM devices WHERE id = ?1";
-                let devices = ids(transaction, sql, name)?;
-                if devices.is_empty() {
-                    return Err(not_found());
-                }
-                revoke_devices(transaction, &devices, now)?;
-                Ok(Revoked { devices, invites: 0 })
-            });
-        }
-        let user = UserName::parse(name).map_err(|_| not_found())?;
-        self.write(|transaction| {
-            if ids(transaction, "SELECT name FROM users WHERE name = ?1", user.as_str())?.is_empty() {
-                return Err(not_found());
-            }
-            let sql = "SELECT id FROM devices WHERE user = ?1 AND revoked_at IS NULL ORDER BY id";
-            let devices = ids(transaction, sql, user.as_str())?;
-            revoke_devices(transaction, &devices, now)?;
-            let sql = "DELETE FROM invites WHERE user = ?1 AND used_at IS NULL";
-            let invites = transaction.execute(sql, [user.as_str()])?;
-            Ok(Revoked { devices, invites: u32::try_from(invites).expect("nobody makes four billion invites") })
-        })
-    }
 }
 
-fn ids(transaction: &Transaction<'_>, sql: &str, name: &str) -> Result<Vec<String>, StoreError> {
-    let mut query = transaction.prepare(sql)?;
-    let ids = query.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(ids)
-}
-
-fn revoke_devices(transaction: &Transaction<'_>, devices: &[String], now: SystemTime) -> Result<(), StoreError> {
+pub(super) fn revoke_devices(
+    transaction: &Transaction<'_>,
+    devices: &[String],
+    now: SystemTime,
+) -> Result<(), StoreError> {
     for device in devices {
         let values = params![device, unix(now)];
         transaction.execute("UPDATE devices SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL", values)?;
@@ -200,6 +172,7 @@ mod tests {
 
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
+    use crate::accounts::Revoked;
 
     fn user(name: &str) -> UserName {
         UserName::parse(name).unwrap()
@@ -265,8 +238,8 @@ mod tests {
     fn device_of_an_unknown_kind_is_not_taken_for_another() {
         let Scratch { store, directory: _directory } = scratch();
         let (device, _) = store.token(&user("alice"), at(0)).unwrap();
-        store.lock().pragma_update(None, "ignore_check_constraints", true).unwrap();
-        store.lock().execute("UPDATE devices SET kind = 'tpm' WHERE id = ?1", [&device.id]).unwrap();
+        store.writer().pragma_update(None, "ignore_check_constraints", true).unwrap();
+        store.writer().execute("UPDATE devices SET kind = 'tpm' WHERE id = ?1", [&device.id]).unwrap();
         assert!(store.device(&device.id).is_err());
     }
 }

@@ -26,7 +26,8 @@ impl Store {
         code: &[u8; 16],
         now: SystemTime,
     ) -> Result<(), EnrollError<E>> {
-        usable(&self.lock(), code, now).map(drop)
+        let user = usable(&self.read(), code, now)?;
+        if self.unwritten.holds_user(&user) { Err(EnrollError::UnknownCode) } else { Ok(()) }
     }
 
     /// Consumes an invite and creates its device with the certificate that `sign` makes for (device id, user), all in
@@ -59,7 +60,8 @@ impl Store {
     /// # Errors
     /// What [`Self::renew`] would refuse it for.
     pub fn check_renewal(&self, device: &str, now: SystemTime) -> Result<String, RenewError> {
-        renewable(&self.lock(), device, now)
+        let user = renewable(&self.read(), device, now)?;
+        if self.unwritten.holds_device(device, &user) { Err(RenewError::Revoked) } else { Ok(user) }
     }
 
     /// Records a further certificate of a device that is not revoked. Older ones stay good until they expire, since the

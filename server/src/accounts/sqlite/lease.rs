@@ -7,9 +7,14 @@ use super::{Store, StoreError};
 use crate::accounts::StoredLease;
 
 impl Store {
+    /// Whether a device has these addresses. Waits for no disk.
+    pub(super) fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreError> {
+        Ok(self.lease(device)? == Some(lease))
+    }
+
     /// Writes the addresses of a device, unless they are there, and takes them from whoever else had them.
     pub(super) fn write_lease(&self, device: &str, lease: Lease) -> Result<(), StoreError> {
-        if self.lease(device)? == Some(lease) {
+        if self.has_lease(device, lease)? {
             return Ok(());
         }
         let v4 = lease.v4.map(|address| address.to_string());
@@ -28,7 +33,7 @@ impl Store {
 
     fn lease(&self, device: &str) -> Result<Option<Lease>, StoreError> {
         let sql = "SELECT device, v4, v6 FROM leases WHERE device = ?1";
-        Ok(self.lock().query_row(sql, [device], lease_of).optional()?.map(|stored| stored.lease))
+        Ok(self.read().query_row(sql, [device], lease_of).optional()?.map(|stored| stored.lease))
     }
 
     /// All remembered addresses.
@@ -36,7 +41,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub fn leases(&self) -> Result<Vec<StoredLease>, StoreError> {
-        let connection = self.lock();
+        let connection = self.read();
         let mut query = connection.prepare("SELECT device, v4, v6 FROM leases ORDER BY device")?;
         let leases = query.query_map([], lease_of)?.collect::<Result<_, _>>()?;
         Ok(leases)
@@ -91,11 +96,11 @@ mod tests {
         let Scratch { store, directory: _directory } = scratch();
         let (a, _) = two_devices(&store);
         store.write_lease(&a, lease(2)).unwrap();
-        let changes = store.lock().total_changes();
+        let changes = store.writer().total_changes();
         store.write_lease(&a, lease(2)).unwrap();
-        assert_eq!(store.lock().total_changes(), changes);
+        assert_eq!(store.writer().total_changes(), changes);
         store.write_lease(&a, lease(3)).unwrap();
-        assert!(store.lock().total_changes() > changes);
+        assert!(store.writer().total_changes() > changes);
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn leases_with_flows(limit: usize) -> (Arc<Leases>, Arc<FakeAccounts>, Arc<FakeF
 }
 
 /// One login: the addresses it got.
-fn log_in(leases: &Leases, device: &str) -> Result<Lease, OpenError> {
+fn log_in(leases: &Arc<Leases>, device: &str) -> Result<Lease, OpenError> {
     let claim = leases.claim(device, Instant::now())?;
     claim.end_old_flows()?;
     claim.make_durable()?;

@@ -1,8 +1,8 @@
 //! How long a connection may stay, and what it holds meanwhile.
 //!
 //! A stranger has ten seconds to log in or to enrol, whatever it asks. A device that has done so has ten seconds more
-//! for a tunnel or a renewal, and again after each. A tunnel may stay for ever. Requests that nobody logged in for count
-//! for nothing: else a connection without a tunnel could stay for ever, too.
+//! for a tunnel or a renewal, and again after each. A tunnel may stay for ever. Requests that nobody logged in for
+//! count for nothing, or a connection without a tunnel could stay for ever, too.
 
 use std::net::IpAddr;
 use std::pin::Pin;
