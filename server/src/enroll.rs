@@ -51,7 +51,8 @@ impl Enrollment {
         done.unwrap_or_else(|_panicked| Err(refusal(500, "internal", "internal error")))
     }
 
-    /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate.
+    /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. For
+    /// ten minutes the same code and key get a certificate again.
     /// Whoever has no good invite costs the gateway one look-up. Blocks for transactions of the store.
     ///
     /// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
@@ -64,8 +65,10 @@ impl Enrollment {
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
         let sign =
             |device: &str, user: &str| self.authority.issue_device(&csr, device, user, self.certificate_lifetime, now);
-        let enrolled =
-            self.store.enroll(&code, &request.device_name, now, sign).map_err(|error| refuse_invite(&error))?;
+        let enrolled = self
+            .store
+            .enroll(&code, &csr.key_hash(), &request.device_name, now, sign)
+            .map_err(|error| refuse_invite(&error))?;
         tracing::info!("device enrolled");
         tracing::debug!(device = enrolled.device.id, "device enrolled as");
         Ok(EnrollResponse {
@@ -220,11 +223,22 @@ mod tests {
         let code = gateway.invite();
         gateway.enroll(&code, &csr(), now()).unwrap();
         let refused = |code: &str, now| gateway.enroll(code, &csr(), now).unwrap_err();
-        assert_eq!(refused(&code, now()), "410 invite_used");
+        assert_eq!(refused(&code, now()), "410 invite_used", "with another key");
         assert_eq!(refused(&gateway.invite(), now() + Duration::from_secs(60)), "410 invite_expired");
         for code in ["AAAAAAAAAAAAAAAAAAAAAA", "", "short", "!!!!", &"A".repeat(1000)] {
             assert_eq!(refused(code, now()), "403 invite_unknown", "{code:?}");
         }
+    }
+
+    #[test]
+    fn answer_that_was_lost_is_given_again_for_the_same_key() {
+        let gateway = gateway();
+        let (code, csr) = (gateway.invite(), csr());
+        let first = gateway.enroll(&code, &csr, now()).unwrap();
+        let again = gateway.enroll(&code, &csr, now() + Duration::from_secs(599)).unwrap();
+        assert_eq!(first.device, again.device);
+        assert_eq!(admitted(&gateway, &again.certificate).unwrap(), "alice");
+        assert_eq!(gateway.enroll(&code, &csr, now() + Duration::from_secs(600)).unwrap_err(), "410 invite_used");
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn certificate(authority: &Authority, store: &Store, number: u32) -> Result<Pass
     let request = DeviceRequest::parse(&request)?;
     let code = store.invite(&UserName::parse(&user(number))?, LIFETIME, now)?;
     let sign = |device: &str, user: &str| authority.issue_device(&request, device, user, LIFETIME, now);
-    let enrolled = store.enroll(&code, "load", now, sign)?;
+    let enrolled = store.enroll(&code, &request.key_hash(), "load", now, sign)?;
     let certificate =
         CertificateDer::from_pem_slice(enrolled.certificate.pem.as_bytes()).context("read a certificate")?;
     Ok(Pass::Certificate {

@@ -6,7 +6,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use super::IdentityError;
+use super::{IdentityError, sha256};
 
 /// A PKCS#10 certificate request whose signature and key type were checked.
 #[derive(Debug, Clone)]
@@ -15,6 +15,11 @@ pub struct DeviceRequest {
 }
 
 impl DeviceRequest {
+    /// SHA-256 of its key's SubjectPublicKeyInfo.
+    pub fn key_hash(&self) -> [u8; 32] {
+        sha256(&self.key.subject_public_key_info())
+    }
+
     /// Checks a certificate request in PEM: it must be signed by its own key, which must be ECDSA P-256.
     ///
     /// Names and extensions it asks for are ignored: the gateway alone decides what it certifies.

@@ -147,7 +147,7 @@ pub(super) fn revoke_devices(
 }
 
 /// Reads a device from the first six columns of a row.
-fn device_of(row: &Row<'_>) -> rusqlite::Result<Device> {
+pub(super) fn device_of(row: &Row<'_>) -> rusqlite::Result<Device> {
     let kind = match row.get_ref(3)?.as_str()? {
         "certificate" => DeviceKind::Certificate,
         "token" => DeviceKind::Token,

@@ -1,5 +1,6 @@
 //! Turning an invite into a device, and renewing the device's certificate.
 
+use std::error::Error;
 use std::time::SystemTime;
 
 use adit_program::random::random;
@@ -7,6 +8,7 @@ use data_encoding::Specification;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
+use super::device::device_of;
 use super::{Store, StoreError, sha256, unix};
 use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
 use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError};
@@ -16,28 +18,33 @@ use crate::identity::DeviceCertificate;
 /// are over, so two are usual; the others are for answers that were lost.
 const MAX_CERTIFICATES: u32 = 4;
 
+/// How long after its use an invite gives the same device its certificate again: for an answer that was lost, or that
+/// the device could not save.
+const AGAIN: u64 = 10 * 60;
+
 impl Store {
-    /// Looks whether an invite can be used, without using it.
+    /// Looks whether an invite can be used, without using it. One that was used may still be good for its own device,
+    /// which [`Self::enroll`] tells by the key.
     ///
     /// # Errors
     /// What [`Self::enroll`] would refuse it for.
-    pub fn check_invite<E: std::error::Error + 'static>(
-        &self,
-        code: &[u8; 16],
-        now: SystemTime,
-    ) -> Result<(), EnrollError<E>> {
-        let user = usable(&self.read(), code, now)?;
+    pub fn check_invite<E: Error + 'static>(&self, code: &[u8; 16], now: SystemTime) -> Result<(), EnrollError<E>> {
+        let user = match usable(&self.read(), code, now)? {
+            Invite::Unused { user } | Invite::Used { user, .. } => user,
+        };
         if self.unwritten.holds_user(&user) { Err(EnrollError::UnknownCode) } else { Ok(()) }
     }
 
     /// Consumes an invite and creates its device with the certificate that `sign` makes for (device id, user), all in
-    /// one transaction: the code is spent exactly when the device exists.
+    /// one transaction: the code is spent exactly when the device exists. For ten minutes the same code gives the same
+    /// device a certificate again if it comes with the same key, of which `key` is the hash.
     ///
     /// # Errors
     /// See [`EnrollError`]; after each of them the store is as it was.
-    pub fn enroll<E: std::error::Error + 'static>(
+    pub fn enroll<E: Error + 'static>(
         &self,
         code: &[u8; 16],
+        key: &[u8; 32],
         device_name: &str,
         now: SystemTime,
         sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
@@ -45,11 +52,20 @@ impl Store {
         let id = new_device_id()?;
         let name = clean_device_name(device_name);
         self.write(|transaction| {
-            let user = consume(transaction, code, now)?;
-            let certificate = sign(&id, &user).map_err(EnrollError::Sign)?;
-            let created_at = unix(now);
-            let device = Device { id, user, name, kind: DeviceKind::Certificate, created_at, revoked_at: None };
-            insert_device(transaction, &device)?;
+            let device = match usable(transaction, code, now)? {
+                Invite::Unused { user } => {
+                    let (kind, created_at) = (DeviceKind::Certificate, unix(now));
+                    let device = Device { id, user, name, kind, created_at, revoked_at: None };
+                    insert_device(transaction, &device)?;
+                    consume(transaction, code, key, &device.id, now)?;
+                    device
+                }
+                Invite::Used { device, key_hash, .. } if bool::from(key_hash.ct_eq(key)) => {
+                    again(transaction, &device, now)?
+                }
+                Invite::Used { .. } => return Err(EnrollError::UsedCode),
+            };
+            let certificate = sign(&device.id, &device.user).map_err(EnrollError::Sign)?;
             insert_certificate(transaction, &device.id, &certificate)?;
             Ok(Enrolled { device, certificate })
         })
@@ -93,43 +109,78 @@ fn renewable(connection: &Connection, device: &str, now: SystemTime) -> Result<S
     }
 }
 
-/// Marks the invite as used and returns its user.
-fn consume<E: std::error::Error + 'static>(
+/// The device that an invite has become, which wants its certificate once more. One certificate less than a device may
+/// have is given so: the last is for its renewal.
+fn again<E: Error + 'static>(
     transaction: &Transaction<'_>,
-    code: &[u8; 16],
+    device: &str,
     now: SystemTime,
-) -> Result<String, EnrollError<E>> {
-    let user = usable(transaction, code, now)?;
-    transaction
-        .execute("UPDATE invites SET used_at = ?2 WHERE code_hash = ?1", params![sha256(code), unix(now)])
+) -> Result<Device, EnrollError<E>> {
+    let sql = "SELECT id, user, name, kind, created_at, revoked_at,
+                (SELECT count(*) FROM certificates WHERE device = devices.id AND not_after > ?2)
+         FROM devices WHERE id = ?1";
+    let (device, good): (Device, u32) = transaction
+        .query_row(sql, params![device, unix(now)], |row| Ok((device_of(row)?, row.get(6)?)))
         .map_err(StoreError::from)?;
-    Ok(user)
+    if device.revoked_at.is_some() || good >= MAX_CERTIFICATES - 1 {
+        return Err(EnrollError::UsedCode);
+    }
+    Ok(device)
 }
 
-/// The user of an invite that can be used. Every outcome takes the same one look-up by hash.
-fn usable<E: std::error::Error + 'static>(
+/// Marks the invite as used by a device with this key.
+fn consume(
+    transaction: &Transaction<'_>,
+    code: &[u8; 16],
+    key: &[u8; 32],
+    device: &str,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "UPDATE invites SET used_at = ?2, device = ?3, key_hash = ?4 WHERE code_hash = ?1",
+        params![sha256(code), unix(now), device, key],
+    )?;
+    Ok(())
+}
+
+/// An invite that is good for something.
+enum Invite {
+    /// For a new device.
+    Unused { user: String },
+    /// For the device that it has become, a little longer.
+    Used { user: String, device: String, key_hash: [u8; 32] },
+}
+
+/// The invite of a code. Every outcome takes the same one look-up by hash.
+fn usable<E: Error + 'static>(
     connection: &Connection,
     code: &[u8; 16],
     now: SystemTime,
-) -> Result<String, EnrollError<E>> {
+) -> Result<Invite, EnrollError<E>> {
+    type Row = ([u8; 32], String, i64, Option<i64>, Option<String>, Option<[u8; 32]>);
     let hash = sha256(code);
-    let found: Option<([u8; 32], String, i64, Option<i64>)> = connection
-        .query_row("SELECT code_hash, user, expires_at, used_at FROM invites WHERE code_hash = ?1", [hash], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    let sql = "SELECT code_hash, user, expires_at, used_at, device, key_hash FROM invites WHERE code_hash = ?1";
+    let found: Option<Row> = connection
+        .query_row(sql, [hash], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
         })
         .optional()
         .map_err(StoreError::from)?;
-    let (stored, user, expires_at, used_at) = found.ok_or(EnrollError::UnknownCode)?;
+    let (stored, user, expires_at, used_at, device, key_hash) = found.ok_or(EnrollError::UnknownCode)?;
     if !bool::from(stored.ct_eq(&hash)) {
         return Err(EnrollError::UnknownCode);
     }
-    if used_at.is_some() {
-        return Err(EnrollError::UsedCode);
+    if let Some(used_at) = used_at {
+        let lately = unix(now).abs_diff(used_at) < AGAIN;
+        return match (device, key_hash) {
+            (Some(device), Some(key_hash)) if lately => Ok(Invite::Used { user, device, key_hash }),
+            _ => Err(EnrollError::UsedCode),
+        };
     }
     if unix(now) >= expires_at {
         return Err(EnrollError::ExpiredCode);
     }
-    Ok(user)
+    Ok(Invite::Unused { user })
 }
 
 pub(super) fn insert_device(transaction: &Transaction<'_>, device: &Device) -> Result<(), StoreError> {
@@ -170,6 +221,9 @@ mod tests {
     use super::*;
     use crate::accounts::{Accounts as _, AuthError, UserName};
 
+    /// The hash of a device's key.
+    const KEY: [u8; 32] = [1; 32];
+
     static SERIAL: AtomicU64 = AtomicU64::new(0);
 
     fn certificate() -> DeviceCertificate {
@@ -188,7 +242,7 @@ mod tests {
     #[test]
     fn invite_makes_one_device_of_its_user() {
         let Scratch { store, directory: _directory } = scratch();
-        let enrolled = store.enroll(&invite(&store), "lap\u{1b}top", at(59), sign).unwrap();
+        let enrolled = store.enroll(&invite(&store), &KEY, "lap\u{1b}top", at(59), sign).unwrap();
         assert_eq!((enrolled.device.user.as_str(), enrolled.device.name.as_str()), ("alice", "laptop"));
         assert_eq!(enrolled.device.id.len(), 20);
         let found = store.authenticate_certificate(&enrolled.device.id, &enrolled.certificate.serial, at(60)).unwrap();
@@ -199,20 +253,20 @@ mod tests {
     fn used_expired_and_unknown_codes_are_told_apart() {
         let Scratch { store, directory: _directory } = scratch();
         let code = invite(&store);
-        store.enroll(&code, "a", at(1), sign).unwrap();
-        assert!(matches!(store.enroll(&code, "a", at(1), sign), Err(EnrollError::UsedCode)));
-        assert!(matches!(store.enroll(&invite(&store), "a", at(60), sign), Err(EnrollError::ExpiredCode)));
-        assert!(matches!(store.enroll(&[7; 16], "a", at(1), sign), Err(EnrollError::UnknownCode)));
+        store.enroll(&code, &KEY, "a", at(1), sign).unwrap();
+        assert!(matches!(store.enroll(&code, &[2; 32], "a", at(1), sign), Err(EnrollError::UsedCode)));
+        assert!(matches!(store.enroll(&invite(&store), &KEY, "a", at(60), sign), Err(EnrollError::ExpiredCode)));
+        assert!(matches!(store.enroll(&[7; 16], &KEY, "a", at(1), sign), Err(EnrollError::UnknownCode)));
     }
 
     #[test]
     fn failed_signing_leaves_the_invite_good() {
         let Scratch { store, directory: _directory } = scratch();
         let code = invite(&store);
-        let failed = store.enroll(&code, "a", at(1), |_, _| Err(std::io::Error::other("no")));
+        let failed = store.enroll(&code, &KEY, "a", at(1), |_, _| Err(std::io::Error::other("no")));
         assert!(matches!(failed, Err(EnrollError::Sign(_))));
         assert_eq!(store.devices().unwrap(), []);
-        assert!(store.enroll(&code, "a", at(1), sign).is_ok());
+        assert!(store.enroll(&code, &KEY, "a", at(1), sign).is_ok());
     }
 
     #[test]
@@ -224,16 +278,18 @@ mod tests {
             let code = invite(&scratch.store);
             let barrier = std::sync::Barrier::new(4);
             let outcomes: Vec<bool> = std::thread::scope(|scope| {
-                let racers = [&scratch.store, &scratch.store, &other, &other].map(|store| {
-                    scope.spawn(|| {
-                        barrier.wait();
-                        match store.enroll(&code, "a", at(1), sign) {
-                            Ok(_) => true,
-                            Err(EnrollError::UsedCode) => false,
-                            Err(other) => panic!("{other}"),
-                        }
-                    })
-                });
+                let racers =
+                    [(&scratch.store, 1), (&scratch.store, 2), (&other, 3), (&other, 4)].map(|(store, key)| {
+                        let (barrier, code) = (&barrier, &code);
+                        scope.spawn(move || {
+                            barrier.wait();
+                            match store.enroll(code, &[key; 32], "a", at(1), sign) {
+                                Ok(_) => true,
+                                Err(EnrollError::UsedCode) => false,
+                                Err(other) => panic!("{other}"),
+                            }
+                        })
+                    });
                 racers.into_iter().map(|racer| racer.join().unwrap()).collect()
             });
             assert_eq!(outcomes.iter().filter(|won| **won).count(), 1);
@@ -244,7 +300,7 @@ mod tests {
     #[test]
     fn renewal_adds_a_certificate_unless_the_device_is_revoked() {
         let Scratch { store, directory: _directory } = scratch();
-        let enrolled = store.enroll(&invite(&store), "a", at(1), sign).unwrap();
+        let enrolled = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap();
         let id = &enrolled.device.id;
         let fresh = certificate();
         store.renew(id, &fresh, at(1)).unwrap();
@@ -259,7 +315,7 @@ mod tests {
     #[test]
     fn device_has_few_good_certificates_at_a_time() {
         let Scratch { store, directory: _directory } = scratch();
-        let id = store.enroll(&invite(&store), "a", at(1), sign).unwrap().device.id;
+        let id = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap().device.id;
         for _ in 1..MAX_CERTIFICATES {
             assert_eq!(store.check_renewal(&id, at(2)).unwrap(), "alice");
             store.renew(&id, &certificate(), at(2)).unwrap();
@@ -279,15 +335,45 @@ mod tests {
         }
         assert!(matches!(look(&code, at(60)), Err(EnrollError::ExpiredCode)));
         assert!(matches!(look(&[7; 16], at(1)), Err(EnrollError::UnknownCode)));
-        store.enroll(&code, "a", at(1), sign).unwrap();
-        assert!(matches!(look(&code, at(1)), Err(EnrollError::UsedCode)));
+        store.enroll(&code, &KEY, "a", at(1), sign).unwrap();
+        assert!(look(&code, at(1)).is_ok(), "its device may want it again");
+        assert!(matches!(look(&code, at(601)), Err(EnrollError::UsedCode)));
+    }
+
+    #[test]
+    fn device_gets_its_certificate_again_for_ten_minutes_with_the_same_key() {
+        let Scratch { store, directory: _directory } = scratch();
+        let code = invite(&store);
+        let first = store.enroll(&code, &KEY, "a", at(1), sign).unwrap();
+        let again = store.enroll(&code, &KEY, "other name", at(600), sign).unwrap();
+        assert_eq!(again.device, first.device, "no second device");
+        assert_eq!(store.devices().unwrap(), std::slice::from_ref(&first.device));
+        for certificate in [&first.certificate, &again.certificate] {
+            let found = store.authenticate_certificate(&first.device.id, &certificate.serial, at(600)).unwrap();
+            assert_eq!(found, first.device);
+        }
+        let refused = |key: &[u8; 32], now| store.enroll(&code, key, "a", now, sign).map(|_| ()).unwrap_err();
+        assert!(matches!(refused(&[2; 32], at(2)), EnrollError::UsedCode), "another key");
+        assert!(matches!(refused(&KEY, at(601)), EnrollError::UsedCode), "too late");
+        store.enroll(&code, &KEY, "a", at(600), sign).unwrap();
+        assert!(matches!(refused(&KEY, at(600)), EnrollError::UsedCode), "and not without end");
+        assert!(store.check_renewal(&first.device.id, at(600)).is_ok(), "one is left for its renewal");
+    }
+
+    #[test]
+    fn revoked_device_does_not_get_its_certificate_again() {
+        let Scratch { store, directory: _directory } = scratch();
+        let code = invite(&store);
+        let device = store.enroll(&code, &KEY, "a", at(1), sign).unwrap().device;
+        store.revoke(&device.id, at(2)).unwrap();
+        assert!(matches!(store.enroll(&code, &KEY, "a", at(3), sign), Err(EnrollError::UsedCode)));
     }
 
     #[test]
     fn certificate_is_good_only_for_its_device_and_time() {
         let Scratch { store, directory: _directory } = scratch();
-        let a = store.enroll(&invite(&store), "a", at(1), sign).unwrap();
-        let b = store.enroll(&invite(&store), "b", at(1), sign).unwrap();
+        let a = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap();
+        let b = store.enroll(&invite(&store), &KEY, "b", at(1), sign).unwrap();
         let check = |device: &str, serial: &str, now| store.authenticate_certificate(device, serial, now);
         assert!(matches!(check(&a.device.id, &b.certificate.serial, at(2)), Err(AuthError::Unknown)));
         assert!(matches!(check(&a.device.id, "00", at(2)), Err(AuthError::Unknown)));

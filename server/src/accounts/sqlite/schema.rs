@@ -51,6 +51,11 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE leases DROP COLUMN is_static;
 ",
+    // What an invite has become, so that the same device can ask for its certificate again.
+    "
+    ALTER TABLE invites ADD COLUMN device TEXT REFERENCES devices (id);
+    ALTER TABLE invites ADD COLUMN key_hash BLOB;
+",
 ];
 
 /// How long a transaction waits for that of another process.
