@@ -232,6 +232,7 @@ fn store_refusal(error: StoreError) -> AdminRefusal {
         other @ (StoreError::Sqlite(_)
         | StoreError::Unguarded(_)
         | StoreError::Create(_)
+        | StoreError::Clock(_)
         | StoreError::TooNew { .. }
         | StoreError::Randomness(_)) => AdminRefusal { status: 503, message: other.to_string() },
     }

@@ -31,6 +31,7 @@ use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
 use crate::state_files::StateFiles;
 
+mod clock;
 mod flows;
 mod listen;
 mod memory;
@@ -46,8 +47,6 @@ pub(crate) const RAISE_LIMITS: &str = "raise the limits of threads and open file
 const RESTORE_KEYS: &str = "restore `authority.key` and `authority.pem` of the state directory from a backup";
 /// How long clients get to hear that the gateway stops.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How often the gateway's own certificate is renewed; it lives longer than that.
-const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often the store forgets what is over.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// How often it is tried to write revocations that the disk has not taken.
@@ -155,7 +154,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let asked = Arc::clone(&config);
     let mut tasks = vec![
-        task::spawn(renew_certificate(identity, authority, config)),
+        task::spawn(clock::look_after(identity, authority, config, Arc::clone(&store))),
         task::spawn(prune(Arc::clone(&store))),
         memory,
     ];
@@ -200,25 +199,16 @@ fn issue(authority: &Authority, config: &Config) -> Result<ServerIdentity, Failu
         .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), RESTORE_KEYS))
 }
 
-async fn renew_certificate(identity: Arc<ServerIdentity>, authority: Arc<Authority>, config: Arc<Config>) {
-    loop {
-        tokio::time::sleep(CERTIFICATE_RENEWAL).await;
-        match authority.issue_server(&config.certificate_names(), SystemTime::now()) {
-            Ok(issued) => {
-                if let Err(error) = identity.renew(issued.chain, issued.key) {
-                    tracing::error!(%error, "the gateway's renewed certificate cannot be used");
-                }
-            }
-            Err(error) => tracing::error!(%error, "the gateway's certificate could not be renewed"),
-        }
-    }
-}
-
 async fn prune(store: Arc<Store>) {
     loop {
         tokio::time::sleep(PRUNE_INTERVAL).await;
         let store = Arc::clone(&store);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.prune(SystemTime::now())).await {
+        let prune = move || {
+            // First, or what a wrong clock has given would seem to be long over.
+            let now = SystemTime::now();
+            store.follow_clock(now).and_then(|_set_by| store.prune(now))
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(prune).await {
             tracing::warn!(%error, "store not pruned");
         }
     }

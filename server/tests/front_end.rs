@@ -18,6 +18,8 @@ use bytes::Bytes;
 use quinn::ConnectionError;
 use world::{Certificate, PATIENCE, World, ask, eventually, tunnel, tunnel_at};
 
+#[path = "front_end/clock.rs"]
+mod clock;
 #[path = "front_end/connections.rs"]
 mod connections;
 #[path = "front_end/device.rs"]

@@ -2,6 +2,7 @@
 //!
 //! Every write is one transaction, durable (WAL, `synchronous=FULL`) before the method returns.
 
+mod clock;
 mod device;
 mod enroll;
 mod invite;
@@ -24,6 +25,7 @@ use crate::config::open_secret;
 use crate::directories::StateDir;
 use crate::identity::sha256;
 
+pub use clock::{boot_began_at, was_set};
 use unwritten::Unwritten;
 pub use unwritten::Written;
 
@@ -56,6 +58,9 @@ pub enum StoreError {
     /// The file could not be made.
     #[error("make the store: {0}")]
     Create(std::io::Error),
+    /// The kernel does not tell the time since its boot.
+    #[error("the clock of the kernel: {0}")]
+    Clock(std::io::Error),
     /// A newer program wrote the file.
     #[error("store has schema {found}, this program knows {known}")]
     TooNew {
@@ -150,7 +155,10 @@ impl Store {
                 error.to_string(),
                 "install the newer adit-server",
             ),
-            other @ (StoreError::Sqlite(_) | StoreError::Create(_) | StoreError::Randomness(_)) => {
+            other @ (StoreError::Sqlite(_)
+            | StoreError::Create(_)
+            | StoreError::Clock(_)
+            | StoreError::Randomness(_)) => {
                 let (exit, next) = if other.is_wrong_file() {
                     (Exit::Usage, "restore the file from a backup")
                 } else {

@@ -4,7 +4,8 @@ use crate::accounts::{AuthError, Device};
 
 /// What somebody proves who they are with. A secret may be in it, so it has no `Debug`.
 pub enum Credential {
-    /// A device certificate of this gateway's authority, whose signature and validity TLS has checked.
+    /// A device certificate of this gateway's authority, whose signature TLS has checked; its dates are for the
+    /// accounts.
     Certificate {
         /// The device it names.
         device: String,

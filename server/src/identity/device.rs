@@ -33,7 +33,7 @@ pub struct DeviceIdentity {
     pub serial: String,
 }
 
-/// Reads the identity out of a device certificate (DER) whose signature and validity TLS has checked.
+/// Reads the identity out of a device certificate (DER) whose signature TLS has checked.
 ///
 /// # Errors
 /// The certificate has no subject alternative name, several, or one of another form than `adit:device/ID`.

@@ -204,7 +204,11 @@ impl World {
 
     /// Enrols a device of a user.
     pub(crate) fn enroll(&self, user: &str) -> Certificate {
-        let now = SystemTime::now();
+        self.enroll_at(user, SystemTime::now())
+    }
+
+    /// Enrols a device when the clock says so.
+    pub(crate) fn enroll_at(&self, user: &str, now: SystemTime) -> Certificate {
         let code = self.store.invite(&UserName::parse(user).unwrap(), Duration::from_secs(60), now).unwrap();
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();

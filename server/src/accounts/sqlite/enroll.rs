@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
 use super::device::device_of;
-use super::{Store, StoreError, sha256, unix};
+use super::{Store, StoreError, clock, sha256, unix};
 use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
 use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError};
 use crate::identity::DeviceCertificate;
@@ -52,6 +52,7 @@ impl Store {
         let id = new_device_id()?;
         let name = clean_device_name(device_name);
         self.write(|transaction| {
+            clock::follow(transaction, now)?;
             let device = match usable(transaction, code, now)? {
                 Invite::Unused { user } => {
                     let (kind, created_at) = (DeviceKind::Certificate, unix(now));
@@ -87,6 +88,7 @@ impl Store {
     /// See [`RenewError`].
     pub fn renew(&self, device: &str, certificate: &DeviceCertificate, now: SystemTime) -> Result<(), RenewError> {
         self.write(|transaction| {
+            clock::follow(transaction, now)?;
             renewable(transaction, device, now)?;
             Ok(insert_certificate(transaction, device, certificate)?)
         })
@@ -197,8 +199,8 @@ fn insert_certificate(
     certificate: &DeviceCertificate,
 ) -> Result<(), StoreError> {
     transaction.execute(
-        "INSERT INTO certificates (serial, device, not_after) VALUES (?1, ?2, ?3)",
-        params![certificate.serial, device, unix(certificate.not_after)],
+        "INSERT INTO certificates (serial, device, not_after, boot) VALUES (?1, ?2, ?3, ?4)",
+        params![certificate.serial, device, unix(certificate.not_after), clock::boot()?],
     )?;
     Ok(())
 }

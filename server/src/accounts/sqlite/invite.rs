@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use adit_program::random::random;
 use rusqlite::{Transaction, params};
 
-use super::{Store, StoreError, sha256, unix};
+use super::{Store, StoreError, clock, sha256, unix};
 use crate::accounts::UserName;
 
 impl Store {
@@ -17,10 +17,11 @@ impl Store {
         let code = random::<16>()?;
         let expires = unix(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
         self.write(|transaction| {
+            clock::follow(transaction, now)?;
             ensure_user(transaction, user, now)?;
             transaction.execute(
-                "INSERT INTO invites (code_hash, user, expires_at) VALUES (?1, ?2, ?3)",
-                params![sha256(&code), user.as_str(), expires],
+                "INSERT INTO invites (code_hash, user, expires_at, boot) VALUES (?1, ?2, ?3, ?4)",
+                params![sha256(&code), user.as_str(), expires, clock::boot()?],
             )?;
             Ok(code)
         })

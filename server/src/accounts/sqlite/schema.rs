@@ -56,6 +56,16 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE invites ADD COLUMN device TEXT REFERENCES devices (id);
     ALTER TABLE invites ADD COLUMN key_hash BLOB;
 ",
+    // In which boot of the host something that ends was given, and when that boot began by the clock: both are moved
+    // when the clock is set.
+    "
+    ALTER TABLE certificates ADD COLUMN boot TEXT;
+    ALTER TABLE invites ADD COLUMN boot TEXT;
+    CREATE TABLE clock (
+        boot TEXT NOT NULL PRIMARY KEY,
+        boot_began_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// How long a transaction waits for that of another process.

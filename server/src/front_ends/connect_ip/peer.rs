@@ -9,7 +9,7 @@ use crate::identity::device_identity;
 pub(super) enum Peer {
     /// No certificate; may enrol or log in with a token.
     Anonymous,
-    /// A device certificate of our authority: its device id and serial number.
+    /// A device certificate of our authority, whatever its dates: its device id and serial number.
     Certificate { device: String, serial: String },
     /// A certificate of our authority that names no device.
     Nameless,

@@ -123,7 +123,13 @@ impl Context {
             }
             AuthError::Unknown => (403, "this device is not known here"),
             AuthError::Revoked => (403, "this device was revoked"),
-            AuthError::Expired => (403, "this device's certificate has expired"),
+            AuthError::Expired => {
+                tracing::info!(
+                    "a device was refused since its certificate is over by this host's clock; if the clock was wrong when it \
+                     was issued, and the host has started since, the device needs a new invite"
+                );
+                (403, "this device's certificate has expired")
+            }
             AuthError::Store(error) => {
                 tracing::error!(%error, "a device could not be checked");
                 (503, "the gateway's store failed")

@@ -1,0 +1,150 @@
+//! Certificates and invites that were given while the host's clock was wrong.
+//!
+//! A host without a battery for its clock begins at some time in the past, until somebody tells it the time. What the
+//! gateway gives meanwhile seems to be over, or not to have begun, once the clock is right. The kernel's time since the
+//! boot is not set, so it shows by how much the clock was: the ends of what was given in this boot are moved with it,
+//! and each is good for as long as it was meant to be. Of earlier boots nothing is known; they are left alone.
+
+use std::fs;
+use std::io;
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{Store, StoreError, unix};
+
+/// Tells one boot from another.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Seconds since the boot, with those asleep.
+const UPTIME: &str = "/proc/uptime";
+/// What a clock may be set by without notice, in seconds; certificates begin as long before they are issued.
+const TOLERANCE: u64 = 60 * 60;
+
+impl Store {
+    /// Moves the ends of certificates and invites along with a clock that was set; gives the seconds it was set by, if
+    /// it was.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn follow_clock(&self, now: SystemTime) -> Result<Option<i64>, StoreError> {
+        self.write(|transaction| follow(transaction, now))
+    }
+}
+
+/// As [`Store::follow_clock`], before something in the same transaction depends on it.
+pub(super) fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<Option<i64>, StoreError> {
+    let (boot, began) = (boot()?, boot_began_at(now)?);
+    let sql = "SELECT boot_began_at FROM clock WHERE boot = ?1";
+    let known: Option<i64> = transaction.query_row(sql, [&boot], |row| row.get(0)).optional()?;
+    if known.is_some_and(|known| known.abs_diff(began) < TOLERANCE) {
+        return Ok(None);
+    }
+    transaction.execute("DELETE FROM clock WHERE boot <> ?1", [&boot])?;
+    let sql =
+        "INSERT INTO clock (boot, boot_began_at) VALUES (?1, ?2) ON CONFLICT (boot) DO UPDATE SET boot_began_at = ?2";
+    transaction.execute(sql, params![boot, began])?;
+    let Some(known) = known else { return Ok(None) };
+    let by = began.saturating_sub(known);
+    transaction.execute("UPDATE certificates SET not_after = not_after + ?2 WHERE boot = ?1", params![boot, by])?;
+    let sql = "UPDATE invites SET expires_at = expires_at + ?2, used_at = used_at + ?2 WHERE boot = ?1";
+    transaction.execute(sql, params![boot, by])?;
+    Ok(Some(by))
+}
+
+/// The name of this boot.
+pub(super) fn boot() -> Result<String, StoreError> {
+    Ok(fs::read_to_string(BOOT_ID).map_err(StoreError::Clock)?.trim().to_owned())
+}
+
+/// When this boot began, by what the clock says now, in seconds of Unix time.
+pub fn boot_began_at(now: SystemTime) -> Result<i64, StoreError> {
+    let text = fs::read_to_string(UPTIME).map_err(StoreError::Clock)?;
+    let seconds = text.split(['.', ' ']).next().and_then(|whole| whole.parse::<i64>().ok());
+    let seconds = seconds.ok_or_else(|| StoreError::Clock(io::ErrorKind::InvalidData.into()))?;
+    Ok(unix(now).saturating_sub(seconds))
+}
+
+/// Whether the clock was set between two answers of [`boot_began_at`].
+pub fn was_set(before: i64, now: i64) -> bool {
+    before.abs_diff(now) >= TOLERANCE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use super::super::tests::{Scratch, scratch};
+    use super::*;
+    use crate::accounts::{Accounts as _, AuthError, UserName};
+    use crate::identity::DeviceCertificate;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Enrols a device for ten days; gives its id and the serial number of its certificate.
+    fn enroll(store: &Store, serial: &str, now: SystemTime) -> (String, String) {
+        let code = store.invite(&UserName::parse("alice").unwrap(), DAY, now).unwrap();
+        let sign = |_: &str, _: &str| {
+            Ok::<_, Infallible>(DeviceCertificate {
+                pem: String::new(),
+                serial: serial.to_owned(),
+                not_after: now + 10 * DAY,
+            })
+        };
+        (store.enroll(&code, &[1; 32], "a", now, sign).unwrap().device.id, serial.to_owned())
+    }
+
+    #[test]
+    fn certificate_of_a_wrong_clock_lives_as_long_as_it_was_meant_to() {
+        let right = SystemTime::now();
+        for wrong in [right - 400 * DAY, right + 400 * DAY] {
+            let Scratch { store, directory: _directory } = scratch();
+            let (device, serial) = enroll(&store, "01", wrong);
+            let admitted = |now| store.authenticate_certificate(&device, &serial, now);
+            if wrong < right {
+                assert!(matches!(admitted(right), Err(AuthError::Expired)), "the positive control");
+            }
+            let by = store.follow_clock(right).unwrap().unwrap();
+            assert!(by.unsigned_abs().abs_diff(400 * DAY.as_secs()) < 10, "{by}");
+            assert!(admitted(right).is_ok() && admitted(right + 9 * DAY).is_ok());
+            assert!(matches!(admitted(right + 11 * DAY), Err(AuthError::Expired)), "and no longer");
+            assert_eq!(store.follow_clock(right).unwrap(), None, "once is enough");
+        }
+    }
+
+    #[test]
+    fn invite_of_a_wrong_clock_can_be_used_for_as_long_as_it_was_meant_to() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (wrong, right) = (SystemTime::now() - 400 * DAY, SystemTime::now());
+        let code = store.invite(&UserName::parse("alice").unwrap(), DAY, wrong).unwrap();
+        let look = |now| store.check_invite::<Infallible>(&code, now);
+        assert!(look(right).is_err(), "the positive control");
+        store.follow_clock(right).unwrap();
+        assert!(look(right).is_ok());
+        assert!(look(right + 2 * DAY).is_err());
+    }
+
+    #[test]
+    fn clock_that_is_right_moves_nothing_and_a_boot_before_is_left_alone() {
+        let Scratch { store, directory: _directory } = scratch();
+        let now = SystemTime::now();
+        let (device, serial) = enroll(&store, "01", now - 20 * DAY);
+        store.writer().execute("UPDATE certificates SET boot = 'another'", []).unwrap();
+        store.follow_clock(now).unwrap();
+        assert!(matches!(store.authenticate_certificate(&device, &serial, now), Err(AuthError::Expired)));
+        let (device, serial) = enroll(&store, "02", now);
+        assert_eq!(store.follow_clock(now + Duration::from_secs(60)).unwrap(), None);
+        assert!(matches!(store.authenticate_certificate(&device, &serial, now + 11 * DAY), Err(AuthError::Expired)));
+    }
+
+    #[test]
+    fn revoked_or_unknown_device_is_not_let_in_by_a_clock_that_was_set() {
+        let Scratch { store, directory: _directory } = scratch();
+        let now = SystemTime::now();
+        let (device, serial) = enroll(&store, "01", now - 400 * DAY);
+        store.revoke(&device, now - 400 * DAY).unwrap();
+        store.follow_clock(now).unwrap();
+        assert!(matches!(store.authenticate_certificate(&device, &serial, now), Err(AuthError::Revoked)));
+        assert!(matches!(store.authenticate_certificate(&device, "02", now), Err(AuthError::Unknown)));
+    }
+}

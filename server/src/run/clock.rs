@@ -1,0 +1,99 @@
+//! What depends on the host's clock, which may be set at any time: the gateway's own certificate, and the ends of those
+//! it has issued.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_net::tls::ServerIdentity;
+
+use crate::accounts::sqlite::{Store, boot_began_at, was_set};
+use crate::config::Config;
+use crate::identity::Authority;
+
+/// How often the clock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How old the gateway's own certificate may become; it lives for longer than that.
+const RENEW_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How far the clock may lie before the certificate's issue; it begins as long before.
+const BEFORE_ISSUE: Duration = Duration::from_secs(30 * 60);
+
+/// Issues the gateway's certificate anew when it is old or the clock has left its life, and moves the ends of devices'
+/// certificates along with a clock that was set.
+pub(super) async fn look_after(
+    identity: Arc<ServerIdentity>,
+    authority: Arc<Authority>,
+    config: Arc<Config>,
+    store: Arc<Store>,
+) {
+    let mut issued = SystemTime::now();
+    let mut began = None;
+    loop {
+        let now = SystemTime::now();
+        if is_due(issued, now) && renew(&identity, &authority, &config, now) {
+            issued = now;
+        }
+        let begins = boot_began_at(now).ok();
+        if let Some(begins) = begins
+            && began.is_none_or(|began| was_set(began, begins))
+            && follow(&store, now).await
+        {
+            began = Some(begins);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether a certificate issued at one time is to be replaced at another.
+fn is_due(issued: SystemTime, now: SystemTime) -> bool {
+    match now.duration_since(issued) {
+        Ok(age) => age >= RENEW_AFTER,
+        Err(early) => early.duration() >= BEFORE_ISSUE,
+    }
+}
+
+fn renew(identity: &ServerIdentity, authority: &Authority, config: &Config, now: SystemTime) -> bool {
+    let issued = match authority.issue_server(&config.certificate_names(), now) {
+        Ok(issued) => issued,
+        Err(error) => {
+            tracing::error!(%error, "the gateway's certificate could not be renewed");
+            return false;
+        }
+    };
+    match identity.renew(issued.chain, issued.key) {
+        Ok(()) => tracing::info!("the gateway's certificate was renewed"),
+        Err(error) => tracing::error!(%error, "the gateway's renewed certificate cannot be used"),
+    }
+    true
+}
+
+/// False if it is to be tried again.
+async fn follow(store: &Arc<Store>, now: SystemTime) -> bool {
+    let following = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || following.follow_clock(now)).await {
+        Ok(Ok(None)) => true,
+        Ok(Ok(Some(seconds))) => {
+            tracing::warn!(seconds, "the clock was set; certificates and invites of this boot end that much later");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the store cannot take note of the clock");
+            false
+        }
+        Err(_panicked) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_is_due_when_it_is_old_and_when_the_clock_has_left_its_life() {
+        let (issued, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
+        assert!(!is_due(issued, issued) && !is_due(issued, issued + 29 * day));
+        assert!(!is_due(issued, issued - Duration::from_secs(60)), "it is dated back");
+        for set in [issued + 30 * day, issued + 4000 * day, issued - day, SystemTime::UNIX_EPOCH] {
+            assert!(is_due(issued, set));
+        }
+    }
+}
