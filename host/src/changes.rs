@@ -1,5 +1,6 @@
 //! Host changes, each written to the undo journal before it is made.
 
+mod bounds;
 mod forwarding;
 mod resolver;
 mod undo;
@@ -34,6 +35,8 @@ pub struct HostOptions {
     pub resolv_conf: PathBuf,
     /// The bus on which systemd-resolved is looked for. Default: the system bus.
     pub bus: SystemBus,
+    /// Whether the resolver may be changed at all; a journal that says it was is refused otherwise. Default: true.
+    pub resolver: bool,
     /// Whom the journal may belong to. Default: root and the user of this process.
     pub guard: Guard,
     /// What happens when the disk is full or read-only. Default: nothing is changed that cannot be written down.
@@ -45,6 +48,7 @@ impl Default for HostOptions {
         Self {
             resolv_conf: PathBuf::from(RESOLV_CONF),
             bus: SystemBus::default(),
+            resolver: true,
             guard: Guard::default(),
             without_disk: WithoutDisk::Refuse,
         }
@@ -162,6 +166,7 @@ impl HostChanges {
     fn load(journal: &Path, options: HostOptions) -> Result<Self, HostError> {
         let netlink = Netlink::open()?;
         let mut journal = Journal::open(journal, &options.guard, options.without_disk)?;
+        bounds::check(&journal, &options)?;
         if let Some(namespace) = journal.other_namespace() {
             match namespace::way_into(namespace) {
                 Some(enter) => return Err(HostError::OtherNamespace { journal: journal.path().to_owned(), enter }),

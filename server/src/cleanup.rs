@@ -25,9 +25,9 @@ pub async fn clean_up(journal: &Path) -> Result<usize, Failure> {
     recovery.map(|recovery| recovery.undone).map_err(|error| host_failure("clean up", &error))
 }
 
-/// The gateway's journal may belong to the user the service runs as, also when root undoes it.
+/// The gateway's journal may belong to the user the service runs as, and never names the resolver.
 pub(crate) fn host_options() -> HostOptions {
-    HostOptions { guard: guard(), without_disk: WithoutDisk::Continue, ..HostOptions::default() }
+    HostOptions { guard: guard(), resolver: false, without_disk: WithoutDisk::Continue, ..HostOptions::default() }
 }
 
 /// Puts a refusal of the host into words.

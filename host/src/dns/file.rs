@@ -64,6 +64,11 @@ impl SavedFile {
         Ok(Self { path: path.to_owned(), token, was })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether this is the file at a path.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         self.path == path
