@@ -20,6 +20,7 @@ mod kill_switch;
 mod namespace;
 mod netlink;
 mod nft;
+mod privileges;
 mod sysctl;
 #[cfg(test)]
 mod test_bus;
@@ -38,3 +39,4 @@ pub use netlink::{
     Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenRoute,
     Survey, default_source_addresses,
 };
+pub use privileges::become_user;

@@ -6,6 +6,7 @@ mod columns;
 mod invite;
 mod list;
 mod log;
+mod owner;
 mod verbs;
 
 use std::net::SocketAddr;
@@ -156,6 +157,9 @@ impl From<ConfigError> for Refusal {
 
 fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
     let Arguments { place, verb } = arguments;
+    if !matches!(verb, Verb::Init(_)) {
+        owner::step_down(&verb, &crate::config::state_dir_of(&place.source()))?;
+    }
     match verb {
         Verb::Init(flags) => verbs::init(&place, flags),
         Verb::Run(flags) => verbs::run(&place, &flags),

@@ -29,8 +29,8 @@ pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
 pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::ConfigError;
+pub(crate) use secret::{GATEWAY_USER, gateway_user, open_secret, read_public};
 pub use secret::{guard, read_secret};
-pub(crate) use secret::{open_secret, read_public};
 pub use value::parse_public_address;
 
 /// Where the configuration lies when neither `--config` nor `ADIT_CONFIG` names another place.

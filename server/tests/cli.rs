@@ -377,3 +377,81 @@ fn verbs_of_a_running_gateway_say_that_none_runs() {
     let error: Value = serde_json::from_str(&failed.stdout).unwrap();
     assert_eq!(error["error"]["exit"], 5);
 }
+
+/// The user of the service in a test's own /etc/passwd.
+const SERVICE: u32 = 64_998;
+
+impl Made {
+    /// Gives everything in the state directory to the service's user.
+    fn give_to_service(&self) {
+        let state = self.state("");
+        for entry in std::fs::read_dir(&state).unwrap() {
+            std::os::unix::fs::chown(entry.unwrap().path(), Some(SERVICE), Some(SERVICE)).unwrap();
+        }
+        for directory in [state, self.directory.path().join("run")] {
+            std::os::unix::fs::chown(directory, Some(SERVICE), Some(SERVICE)).unwrap();
+        }
+        // The service's user has to get there.
+        set_mode(self.directory.path(), 0o755);
+        set_mode(&self.file(), 0o644);
+    }
+
+    /// Runs a verb as root of a host that has the service's user.
+    fn run_beside_service(&self, arguments: &[&str]) -> Run {
+        let passwd = self.directory.path().join("passwd");
+        std::fs::write(&passwd, format!("root:x:0:0::/root:/bin/sh\nadit:x:{SERVICE}:{SERVICE}::/:/bin/false\n"))
+            .unwrap();
+        let script = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "-"]).arg(passwd).arg(env!("CARGO_BIN_EXE_adit-server"));
+        command.args(arguments).args(["--config", self.file().to_str().unwrap()]).output().unwrap().into()
+    }
+}
+
+#[test]
+fn root_works_on_the_state_of_the_service_as_its_user() {
+    use std::os::unix::fs::MetadataExt;
+    if !nix::unistd::geteuid().is_root() {
+        return adit_testing::skip("needs root to give files away");
+    }
+    let made = Made::new();
+    made.give_to_service();
+    let invited = made.run_beside_service(&["invite", "alice"]);
+    assert_eq!(invited.code, 0, "{}", invited.stderr);
+    std::fs::write(made.state("../root"), "").unwrap();
+    assert_eq!(std::fs::metadata(made.state("../root")).unwrap().uid(), 0, "the positive control: this is root");
+    for entry in std::fs::read_dir(made.state("")).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().uid(), SERVICE, "{:?}", entry.path());
+    }
+    let run = made.run_beside_service(&["run"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("belongs to the user adit") && run.stderr.contains("systemctl start"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn cleanup_by_root_does_nothing_to_files_that_the_service_s_journal_names() {
+    if !nix::unistd::geteuid().is_root() {
+        return adit_testing::skip("needs root to give files away");
+    }
+    let made = Made::new();
+    let target = made.directory.path().join("target");
+    let was = serde_json::json!({ "regular": { "content": b"x".to_vec(), "mode": 0o4755, "uid": 0, "gid": 0 } });
+    let change = serde_json::json!({ "resolver_file": { "path": target, "was": was } });
+    let line = serde_json::json!({ "change": { "id": 0, "change": change } });
+    std::fs::write(made.state("host.journal"), format!("{line}\n")).unwrap();
+    set_mode(&made.state("host.journal"), 0o600);
+    for beside_service in [false, true] {
+        if beside_service {
+            made.give_to_service();
+        }
+        let run = if beside_service { made.run_beside_service(&["cleanup"]) } else { made.run(&["cleanup"]) };
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        assert!(run.stderr.contains("resolver"), "{}", run.stderr);
+        assert!(!target.exists());
+    }
+}

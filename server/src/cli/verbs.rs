@@ -10,7 +10,7 @@ use serde_json::json;
 use super::log::LogFlags;
 use super::{InitFlags, Place, Refusal, Wishes, columns, now, small_runtime};
 use crate::cleanup::clean_up;
-use crate::config::state_dir_of;
+use crate::config::{guard, state_dir_of};
 use crate::init::{Made, init as make};
 use crate::run::RAISE_LIMITS;
 
@@ -84,6 +84,8 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
         let what = config.runtime_dir.path().display().to_string();
         Failure::new(exit, what, format!("cannot be made: {error}"), next)
     })?;
+    // Whoever could write there could answer in the gateway's place.
+    guard().check_directory(config.runtime_dir.path()).map_err(Failure::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers.quic_threads())
         .enable_all()

@@ -7,19 +7,20 @@ use adit_program::guarded_file::{Access, Guard, GuardError, Readers};
 use zeroize::Zeroizing;
 
 /// The user that the service runs as, by the name in the package's `sysusers.d`.
-const GATEWAY_USER: &str = "adit";
+pub(crate) const GATEWAY_USER: &str = "adit";
 
 /// Whose files are trusted: root's, our own, and, when an administrator works on the state of a gateway that runs as a
 /// service, that gateway's.
 #[must_use]
 pub fn guard() -> Guard {
     let guard = Guard::default();
-    if nix::unistd::geteuid().is_root() { guard.or_user(gateway_user()) } else { guard }
+    let user = gateway_user().map(|user| user.uid.as_raw());
+    if nix::unistd::geteuid().is_root() { guard.or_user(user) } else { guard }
 }
 
-fn gateway_user() -> Option<u32> {
-    let user = nix::unistd::User::from_name(GATEWAY_USER).ok()?;
-    user.map(|user| user.uid.as_raw())
+/// The user of the service, if this host has it.
+pub(crate) fn gateway_user() -> Option<nix::unistd::User> {
+    nix::unistd::User::from_name(GATEWAY_USER).ok()?
 }
 
 /// Reads a secret file, which must be closed to everyone but its owner.
