@@ -13,7 +13,8 @@ use super::offload;
 const PATH: &str = "/dev/net/tun";
 
 mod ioctl {
-    nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+    // It reads the request and writes the name of the device back, so it is given what it may write to.
+    nix::ioctl_readwrite_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
     nix::ioctl_read_bad!(tun_get_iff, libc::TUNGETIFF, libc::ifreq);
 }
 
@@ -57,11 +58,12 @@ pub(super) fn adopt(descriptor: OwnedFd) -> io::Result<(String, tun::Device)> {
 
 /// Opens the clone device and makes it a queue of the device called `name`.
 fn attach(name: &str, flags: libc::c_int) -> io::Result<OwnedFd> {
-    let request = request(name, flags)?;
+    let mut request = request(name, flags)?;
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(PATH)?;
-    // SAFETY: the descriptor is open, and the kernel reads and writes one `ifreq`, which outlives the call.
+    // SAFETY: the descriptor is open, and the kernel reads and writes one `ifreq`, which is ours to write and outlives
+    // the call.
     #[expect(unsafe_code, reason = "an ioctl no crate wraps")]
-    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw const request) }?;
+    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw mut request) }?;
     Ok(file.into())
 }
 

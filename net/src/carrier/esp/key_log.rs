@@ -40,12 +40,13 @@ impl KeyLog {
         }
     }
 
-    /// Opens the file to append to it, for nobody but its owner.
+    /// Opens the file to append to it, for nobody but its owner. A symbolic link is not followed.
     ///
     /// # Errors
     /// If it cannot be created, opened, or closed to others.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
         if file.metadata()?.is_file() {
             file.set_permissions(Permissions::from_mode(0o600))?;
         }
