@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use adit_host::is_forbidden_destination;
 use adit_net::worker::MAX_SOCKETS;
 use adit_program::guarded_file::GuardError;
+use adit_proto::address_pool::{AddressPool, PoolConfig};
 use ipnet::IpNet;
 
 use crate::directories::StateDir;
@@ -44,6 +46,12 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
         let reason = format!("{server} is out of the clients' reach: it is link-local, or a cloud's metadata service");
         Problem::new("dns.servers", reason, "name a resolver that clients reach through the gateway")
     }));
+    if !config.client_to_client {
+        problems.extend(config.dns.servers.iter().filter(|server| is_of_a_client(config, **server)).map(|server| {
+            let reason = format!("{server} is an address for clients, and these do not reach each other");
+            Problem::new("dns.servers", reason, "name another resolver, or set client_to_client = true")
+        }));
+    }
     if !config.dns.domains.is_empty() && config.dns.servers.is_empty() {
         problems.push(Problem::new(
             "dns.domains",
@@ -62,6 +70,14 @@ pub(super) fn pools(config: &Config) -> impl Iterator<Item = (&'static str, IpNe
     let v4 = config.pool.v4.map(|net| ("pool.v4", IpNet::V4(net)));
     let v6 = config.pool.v6.map(|net| ("pool.v6", IpNet::V6(net)));
     v4.into_iter().chain(v6)
+}
+
+/// Whether an address is in a pool and not the gateway's own there.
+fn is_of_a_client(config: &Config, address: IpAddr) -> bool {
+    let pool = AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: Duration::ZERO });
+    let own = pool.gateway();
+    let is_own = own.v4.map(IpAddr::V4) == Some(address) || own.v6.map(IpAddr::V6) == Some(address);
+    !is_own && pools(config).any(|(_, pool)| pool.contains(&address))
 }
 
 /// A pool must not hold an address that is reached outside the tunnel.
@@ -170,6 +186,19 @@ mod tests {
         for (server, refused) in [("169.254.169.253", 1), ("168.63.129.16", 1), ("fe80::1", 1), ("10.1.0.53", 0)] {
             let text =
                 format!("public = [\"a.example\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n[dns]\nservers = [{server:?}]\n");
+            assert_eq!(reasons(&text).len(), refused, "{server}");
+        }
+    }
+
+    #[test]
+    fn resolver_that_is_a_client_is_refused_unless_clients_reach_each_other() {
+        for (server, client_to_client, refused) in
+            [("10.77.0.9", false, 1), ("10.77.0.9", true, 0), ("10.77.0.1", false, 0), ("10.77.1.9", false, 0)]
+        {
+            let text = format!(
+                "public = [\"a.example\"]\nclient_to_client = {client_to_client}\n[pool]\nv4 = \"10.77.0.0/24\"\n\
+                 [dns]\nservers = [{server:?}]\n"
+            );
             assert_eq!(reasons(&text).len(), refused, "{server}");
         }
     }
