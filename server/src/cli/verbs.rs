@@ -50,10 +50,12 @@ fn report(place: &Place, made: &Made) -> String {
         );
     }
     if made.dns_servers.is_empty() {
-        text.push_str(
+        text.push_str(&format!(
             "\nNo resolver of this host can serve clients, so they keep their own. A client whose resolver is in its local network \
-             will not reach it through the tunnel: set `dns.servers` in the configuration.\n",
-        );
+             will not reach it through the tunnel: set `dns.servers` in the configuration. A resolver that runs on this host \
+             serves clients if it listens at the gateway's address in the pool ({}), too.\n",
+            made.pool_v4.hosts().next().unwrap_or_else(|| made.pool_v4.addr())
+        ));
     }
     let flag = place.flag_for(&made.config);
     let managed = flag.is_empty() && Path::new(SYSTEMD_RUNS).is_dir();
