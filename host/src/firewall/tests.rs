@@ -144,3 +144,19 @@ fn a_refused_batch_leaves_the_earlier_table() {
         assert_eq!(loaded_rules(), before);
     });
 }
+
+#[test]
+fn masquerade_has_the_most_ports_in_a_row_without_the_gateways_own() {
+    for (listen_ports, expected) in [
+        (vec![], (1024, 65_535)),
+        (vec![443, 53], (1024, 65_535)),
+        (vec![8443], (8444, 65_535)),
+        (vec![51_820, 443], (1024, 51_819)),
+        (vec![1024], (1025, 65_535)),
+        (vec![65_535], (1024, 65_534)),
+        (vec![60_000, 1024, 20_000, 20_001], (20_002, 59_999)),
+    ] {
+        let rules = GatewayRules { listen_ports: listen_ports.clone(), ..rules() };
+        assert_eq!(rules.masquerade_ports(), expected, "{listen_ports:?}");
+    }
+}
