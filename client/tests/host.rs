@@ -224,6 +224,10 @@ fn networks_of_containers_stay_out_of_the_tunnel_and_undo_leaves_nothing() {
         }
         assert_eq!(host.hold().await, []);
         assert_eq!(own().await, ["0.0.0.0/0", "172.17.0.0/16"]);
+        for (setup, left) in [("link set docker0 down", 1), ("link set docker0 up", 2)] {
+            ip(setup);
+            assert_eq!((host.hold().await, own().await.len()), (vec![], left), "{setup}");
+        }
         host.apply(&settings(&["10.64.3.2/32"], &["10.0.0.0/8"])).await.unwrap();
         assert_eq!(own().await, ["10.0.0.0/8"], "a tunnel that does not claim it needs no exception");
         host.apply(&settings(&["10.64.3.2/32"], &["172.16.0.0/12", "192.168.0.0/16"])).await.unwrap();

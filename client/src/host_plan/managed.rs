@@ -290,6 +290,20 @@ impl ManagedHost {
         Ok(true)
     }
 
+    /// Forgets the host's own networks whose links are gone or down: nobody took their routes away from us.
+    async fn forget_own_networks(&mut self) {
+        if self.own.is_empty() {
+            return;
+        }
+        let (standing, gone): (BTreeSet<_>, BTreeSet<_>) = self.own.iter().cloned().partition(own_networks::stands);
+        self.own = standing;
+        for own in gone {
+            if let Err(error) = self.changes.remove_route(&self.own_route(&own)).await {
+                tracing::debug!(error = with_causes(&error), link = own.link, "route not removed");
+            }
+        }
+    }
+
     /// Takes in which networks of this host's own have come and gone.
     async fn follow_links(&mut self) {
         let Some(plan) = self.plan.clone() else { return };
@@ -364,6 +378,7 @@ impl HostHooks for ManagedHost {
 
     fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
         Box::pin(async move {
+            self.forget_own_networks().await;
             // What is missing now matters more than what is new.
             let reports = self.changes.hold().await;
             self.follow_links().await;

@@ -16,6 +16,8 @@ use std::path::Path;
 
 use adit_host::{Family, LinkKind, MAIN_TABLE, SeenLink, Survey};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
 /// A network of this host's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +41,14 @@ pub(super) fn own_networks(survey: &Survey, forwards: impl Fn(&str, Family) -> b
         }
     }
     found
+}
+
+/// Whether the link to a network is still the same one, and up.
+pub(super) fn stands(own: &OwnNetwork) -> bool {
+    let is_same = if_nametoindex(own.link.as_str()) == Ok(own.index);
+    let is_up =
+        |found: &InterfaceAddress| found.interface_name == own.link && found.flags.contains(InterfaceFlags::IFF_UP);
+    is_same && getifaddrs().is_ok_and(|mut found| found.any(|found| is_up(&found)))
 }
 
 /// Whether this host forwards the packets that come by a link.
