@@ -1,5 +1,7 @@
 //! DNS settings that come with a tunnel, and what a domain name is.
 
+pub mod question;
+
 use std::net::IpAddr;
 
 /// Which names the tunnel's DNS servers answer for.
