@@ -12,6 +12,8 @@ use adit_proto::invite::Place;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::own_question::LocalResolvers;
+
 /// Most addresses remembered: more would not all be begun in an attempt's time.
 const MOST_REMEMBERED: usize = 8;
 /// Most addresses taken of the names, so that a resolver that lies cannot crowd out all that are known to work.
@@ -29,6 +31,8 @@ struct Found {
 pub(crate) struct Lookups {
     places: Vec<Place>,
     found: watch::Receiver<Found>,
+    /// Whom the client asks itself, and the mark of its questions.
+    own_way: Option<(LocalResolvers, u32)>,
     _running: Option<Task>,
 }
 
@@ -36,14 +40,19 @@ impl Lookups {
     /// Of a gateway at these places. Nothing is asked yet; addresses among them need no question.
     pub(crate) fn new(places: Vec<Place>) -> Self {
         let (_, found) = watch::channel(Found { addresses: literals(&places), is_complete: true });
-        Self { places, found, _running: None }
+        Self { places, found, own_way: None, _running: None }
+    }
+
+    /// Has names asked for by the client itself as well, or no more: past a host that is closed.
+    pub(crate) fn ask_alone(&mut self, own_way: Option<(LocalResolvers, u32)>) {
+        self.own_way = own_way;
     }
 
     /// The addresses to try now, those `known` first. If names `may_be_asked`, what they resolve to follows; questions
     /// that are still open from an earlier call are not asked twice.
     pub(crate) fn candidates(&mut self, known: &[SocketAddr], may_be_asked: bool) -> Candidates {
-        if may_be_asked && self.found.borrow().is_complete {
-            self.ask();
+        if (may_be_asked || self.own_way.is_some()) && self.found.borrow().is_complete {
+            self.ask(may_be_asked);
         }
         Candidates { waiting: known.iter().copied().collect(), given: Vec::new(), found: Some(self.found.clone()) }
     }
@@ -53,22 +62,31 @@ impl Lookups {
         self.found.borrow().addresses.clone()
     }
 
-    fn ask(&mut self) {
+    fn ask(&mut self, may_be_asked: bool) {
         let names: Vec<Place> = self.places.iter().filter(|place| literal(place).is_none()).cloned().collect();
         if names.is_empty() {
             return;
         }
         let (tell, found) = watch::channel(Found { addresses: literals(&self.places), is_complete: false });
         self.found = found;
-        self._running = Some(task::spawn(look_up(names, tell)));
+        self._running = Some(task::spawn(look_up(names, may_be_asked, self.own_way.clone(), tell)));
     }
 }
 
 /// Asks for all names in both families at once, and tells each answer as it comes.
-async fn look_up(names: Vec<Place>, tell: watch::Sender<Found>) {
+async fn look_up(
+    names: Vec<Place>,
+    may_be_asked: bool,
+    own_way: Option<(LocalResolvers, u32)>,
+    tell: watch::Sender<Found>,
+) {
     let mut questions = JoinSet::new();
     for Place { host, port } in names {
-        for family in [AddressFamily::V6, AddressFamily::V4] {
+        if let Some((resolvers, mark)) = own_way.clone() {
+            let host = host.clone();
+            questions.spawn(async move { Ok((resolvers.ask(&host, mark).await, port)) });
+        }
+        for family in [AddressFamily::V6, AddressFamily::V4].into_iter().filter(|_| may_be_asked) {
             let host = host.clone();
             questions.spawn_blocking(move || resolve(&host, family).map(|addresses| (addresses, port)));
         }

@@ -11,6 +11,7 @@ mod gateway_addresses;
 pub mod host_plan;
 pub mod join;
 mod obstacle;
+mod own_question;
 pub mod packet_path;
 pub mod packet_source;
 pub mod profile;

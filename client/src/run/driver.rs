@@ -27,6 +27,7 @@ use super::{Command, SessionConfig, Snapshot, way_out};
 use crate::gateway_addresses::{self, Lookups};
 use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan, own_hosts};
 use crate::obstacle;
+use crate::own_question::LocalResolvers;
 use crate::profile::Profile;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
@@ -62,6 +63,7 @@ pub(super) struct Driver<P: Protocol> {
     publish: watch::Sender<Snapshot>,
     life: LifeCycle,
     lookups: Lookups,
+    local_resolvers: LocalResolvers,
     attempt: Option<Task<Attempted<P::Connection>>>,
     connection: Option<P::Connection>,
     renewal: Option<Task<Result<String, RenewalError>>>,
@@ -105,6 +107,7 @@ impl<P: Protocol> Driver<P> {
             publish,
             life,
             lookups,
+            local_resolvers: LocalResolvers::default(),
             attempt: None,
             connection: None,
             renewal: None,
@@ -187,6 +190,8 @@ impl<P: Protocol> Driver<P> {
         let (protocol, packets, mark) = (self.protocol.clone(), self.config.packets.clone(), self.config.mark);
         // A resolver that is asked through the tunnel cannot answer while it is down.
         let may_resolve = self.config.host.is_none() || !self.plan.takes_resolver();
+        let own_way = self.own_way();
+        self.lookups.ask_alone(own_way);
         let mut addresses = self.lookups.candidates(&profile.addresses, may_resolve);
         task::spawn(async move {
             if !tokio::time::timeout(RESOLVE_TIMEOUT, addresses.is_ready()).await.unwrap_or_default() {
@@ -196,6 +201,16 @@ impl<P: Protocol> Driver<P> {
             let first = first_settings(&mut connection).await?;
             Ok(Success { connection, first })
         })
+    }
+
+    /// Whom to ask for the gateway's name where the host's own resolver may not get out: the resolvers of the local
+    /// network, but for the tunnel's.
+    fn own_way(&mut self) -> Option<(LocalResolvers, u32)> {
+        let is_shut_in = self.config.profile.full_tunnel || self.plan.takes_resolver();
+        let mark = self.config.mark.filter(|_| self.config.host.is_some() && is_shut_in)?;
+        let tunnels = self.network.as_ref().map_or(&[][..], |network| network.dns_servers.as_slice());
+        self.local_resolvers.refresh(tunnels);
+        Some((self.local_resolvers.clone(), mark))
     }
 
     async fn handle_attempt_succeeded(&mut self, success: Success<P::Connection>) {

@@ -1,0 +1,137 @@
+//! Asks the local network for the gateway's name, and for no other, while this host's own resolver cannot: it is
+//! closed, or its resolver is asked through the tunnel. The socket bears the mark of the client's outer sockets.
+//!
+//! An answer is only where to try: whether the gateway is there, its certificate shows.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use adit_net::quic;
+use adit_program::random::random;
+use adit_proto::dns::question::{AddressKind, Question};
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+
+/// Files that name resolvers; the later ones do where the first names only one on this host, which asks others itself.
+const FILES: [&str; 3] =
+    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+/// Most resolvers that are asked: as many as the C library asks (`MAXNS`).
+const MOST_RESOLVERS: usize = 3;
+const DNS_PORT: u16 = 53;
+/// How long answers are waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest answer read, in bytes: more than any without an extension (RFC 1035 section 2.3.4).
+const LONGEST_ANSWER: usize = 1232;
+
+/// The resolvers of the networks this host is in, best first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LocalResolvers(Vec<IpAddr>);
+
+impl LocalResolvers {
+    /// Takes those that the host has now in the place of those known, unless they are the tunnel's or none.
+    pub(crate) fn refresh(&mut self, tunnels: &[IpAddr]) {
+        let texts = FILES.iter().filter_map(|path| fs::read_to_string(path).ok());
+        let found = texts.map(|text| resolvers(&text, tunnels)).find(|found| !found.is_empty());
+        if let Some(found) = found {
+            self.0 = found;
+        }
+    }
+
+    /// Asks all of them for the addresses of `name`; empty where none answers in time, or the mark may not be set.
+    pub(crate) async fn ask(&self, name: &str, mark: u32) -> Vec<IpAddr> {
+        let mut asking = JoinSet::new();
+        for server in &self.0 {
+            for kind in [AddressKind::V4, AddressKind::V6] {
+                let Ok(id) = random().map(u16::from_ne_bytes) else { return Vec::new() };
+                let question = Question { id, name: name.to_owned(), kind };
+                asking.spawn(ask_one(SocketAddr::new(*server, DNS_PORT), question, mark));
+            }
+        }
+        let mut found: Vec<IpAddr> = Vec::new();
+        let gathered = async {
+            while let Some(asked) = asking.join_next().await {
+                let addresses = asked.unwrap_or_else(|error| Err(io::Error::other(error))).unwrap_or_default();
+                found.extend(addresses);
+            }
+        };
+        let _some_were_silent = tokio::time::timeout(PATIENCE, gathered).await;
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+async fn ask_one(server: SocketAddr, question: Question, mark: u32) -> io::Result<Vec<IpAddr>> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = quic::bind(SocketAddr::new(any, 0), Some(mark))?;
+    socket.set_nonblocking(true)?;
+    let socket = UdpSocket::from_std(socket)?;
+    socket.connect(server).await?;
+    let message = question.encode().ok_or(io::ErrorKind::InvalidInput)?;
+    socket.send(&message).await?;
+    let mut answer = [0; LONGEST_ANSWER];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if let Some(addresses) = question.addresses(answer.get(..length).unwrap_or_default()) {
+            return Ok(addresses);
+        }
+    }
+}
+
+/// The resolvers that a file names, but those on this host and those in the tunnel.
+fn resolvers(text: &str, tunnels: &[IpAddr]) -> Vec<IpAddr> {
+    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+    named.filter(|server| !server.is_loopback() && !tunnels.contains(server)).take(MOST_RESOLVERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket as Server;
+    use std::thread;
+
+    use adit_testing::namespace::{in_namespace_async, ip};
+
+    use super::*;
+
+    #[test]
+    fn resolvers_of_this_host_and_of_the_tunnel_are_not_asked() {
+        let text = "# by hand\nnameserver 127.0.0.53\n nameserver 192.0.2.53\nnameserver 10.64.3.1\nnameserver fd00::1\n\
+            search example.net\nnameserver fe80::1%eth0\n";
+        let expected: Vec<IpAddr> = vec!["192.0.2.53".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(resolvers(text, &["10.64.3.1".parse().unwrap()]), expected);
+    }
+
+    /// Answers questions for `gw.example`: first to another number, then as asked.
+    fn answer(server: &Server) {
+        let mut question = [0; 512];
+        for _ in 0..2 {
+            let (length, asker) = server.recv_from(&mut question).unwrap();
+            let mut answer = question[..length].to_vec();
+            answer[2] |= 0x80;
+            if answer[length - 3] == 1 {
+                answer[7] = 1;
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 17]);
+            }
+            let mut forged = answer.clone();
+            forged[0] ^= 1;
+            for message in [forged, answer] {
+                server.send_to(&message, asker).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn gateways_name_is_asked_for_and_forged_answers_are_passed_by() {
+        in_namespace_async(|| async {
+            ip("link set lo up");
+            let server = Server::bind("127.0.0.9:53").unwrap();
+            let answering = thread::spawn(move || answer(&server));
+            let resolvers = LocalResolvers(vec!["127.0.0.9".parse().unwrap()]);
+            let found = resolvers.ask("gw.example", 22).await;
+            assert_eq!(found, ["192.0.2.17".parse::<IpAddr>().unwrap()]);
+            answering.join().unwrap();
+        });
+    }
+}
