@@ -16,6 +16,7 @@ use adit_proto::esp::packet;
 use adit_proto::esp::sa::Outbound;
 use adit_proto::esp::session::Hints;
 use adit_proto::esp::suite::Suite;
+use adit_proto::packet::ecn;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
@@ -66,9 +67,17 @@ pub struct EspRoute {
     pub mtu: u16,
     /// Whether the peer takes packets with partial checksums.
     pub vouched: bool,
+    /// Whether datagrams bear the ECN marks of their packets.
+    pub marked: bool,
 }
 
 impl EspRoute {
+    /// Returns the ECN bits of the datagram that carries a packet.
+    #[inline]
+    pub fn ecn_of(&self, packet: &[u8]) -> u8 {
+        if self.marked { ecn::of_packet(packet) } else { ecn::NOT_ECT }
+    }
+
     /// Returns how many bytes stand in front of a packet in its datagram.
     #[inline]
     pub const fn prefix_len(&self) -> usize {

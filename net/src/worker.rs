@@ -117,11 +117,11 @@ pub trait DataPlane<S>: Send + Sync {
     /// with `NotConnected`.
     fn origin(&self, to: SocketAddr) -> Origin;
 
-    /// Sends one datagram. Never waits.
+    /// Sends one datagram, with these ECN bits. Never waits.
     ///
     /// # Errors
     /// What the system says; `EMSGSIZE` if it is larger than the path takes.
-    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()>;
+    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8], ecn: u8) -> io::Result<()>;
 }
 
 /// The running workers; dropping them stops and joins their threads.

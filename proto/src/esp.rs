@@ -24,6 +24,7 @@ pub mod capsule;
 pub mod field;
 pub mod keys;
 pub mod lifetime;
+pub mod marking;
 pub mod packet;
 pub mod path;
 pub mod path_mtu;

@@ -215,7 +215,7 @@ impl<S: Receive> DataPlane<S> for LoadPath<S> {
         Origin::default()
     }
 
-    fn send(&self, _origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    fn send(&self, _origin: Origin, to: SocketAddr, datagram: &[u8], _ecn: u8) -> io::Result<()> {
         self.send_sealed(to, datagram)
     }
 }

@@ -236,7 +236,7 @@ impl Pipeline {
         let mut worker = worker.expect("a process may have one event descriptor more");
         let ((near, _), (sealing, opening)) = (sas(SUITE), sas(SUITE));
         let mtu = u16::try_from(FULL).unwrap_or(u16::MAX);
-        let route = EspRoute { sa: Arc::new(near), to: PEER, origin: Origin::default(), mtu, vouched };
+        let route = EspRoute { sa: Arc::new(near), to: PEER, origin: Origin::default(), mtu, vouched, marked: true };
         session.carriers.set_esp(Some(route));
         let (reports, kept) = mpsc::channel(1);
         worker.install(Installation { sa: opening, epoch: 0, session: Arc::clone(&session), reports });

@@ -176,7 +176,7 @@ pub fn outer() -> (EspSocket, SocketAddr) {
 
 /// How to send to a peer.
 pub fn route(sa: Outbound<Cipher>, to: SocketAddr, vouched: bool) -> EspRoute {
-    EspRoute { sa: Arc::new(sa), to, origin: Origin::default(), mtu: MTU, vouched }
+    EspRoute { sa: Arc::new(sa), to, origin: Origin::default(), mtu: MTU, vouched, marked: true }
 }
 
 /// The other end of a session.

@@ -85,8 +85,8 @@ impl<S: Carried, D: DatagramSocket + Send + Sync> DataPlane<S> for WorkersHandle
         Origin { socket: socket.unwrap_or(self.sockets.len()), local: None }
     }
 
-    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8], ecn: u8) -> io::Result<()> {
         let socket = self.sockets.get(origin.socket).ok_or(io::ErrorKind::NotConnected)?;
-        socket.send(to, origin.local, datagram, datagram.len(), 0).error.map_or(Ok(()), Err)
+        socket.send(to, origin.local, datagram, datagram.len(), ecn).error.map_or(Ok(()), Err)
     }
 }

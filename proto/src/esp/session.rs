@@ -1,9 +1,9 @@
 //! The ESP carrier of one session, seen from one end: [`EspSession`].
 //!
-//! It joins [`Rekey`], [`Path`] and [`PathMtu`] and decides what lies between them: which SA a probe is sealed with,
-//! when packets may go by ESP and how large they may be, where they leave, and when keys are replaced. Its owner has
-//! what needs a system or a crypto library: it makes shares, secrets and SAs, sends datagrams, and tells the workers
-//! the route.
+//! It joins [`Rekey`], [`Path`], [`PathMtu`] and [`Marking`] and decides what lies between them: which SA a probe is
+//! sealed with, when packets may go by ESP and how large they may be, where they leave, and when keys are replaced. Its
+//! owner has what needs a system or a crypto library: it makes shares, secrets and SAs, sends datagrams, and tells the
+//! workers the route.
 //!
 //! ```text
 //! reports and hints of workers, capsules, time ─ handle_… ─▶ EspSession ─ poll_command ─▶ keys, SAs, route, probes
@@ -30,6 +30,7 @@ use super::capsule::{EspCapsule, SaInit};
 use super::field::Answer;
 use super::keys::{EpochKeys, KeyChain, KeyError};
 use super::lifetime::{Lifetime, RekeyPolicy, Usage};
+use super::marking::{Marking, MarkingTransmit};
 use super::packet::{self, NextHeader, PREFIX_LEN};
 use super::path::{KEEP_ALIVE, Nonces, Path, PathEvent, PathState, Received};
 use super::path_mtu::{PathMtu, PathMtuEvent};
@@ -37,7 +38,7 @@ use super::probe::{self, Kind, Probe};
 use super::rekey::{Rekey, RekeyError, RekeyEvent};
 use super::sa::{Acceptance, IvRule, Outbound};
 use super::spi::Spi;
-use crate::packet::IPV6_MIN_MTU;
+use crate::packet::{IPV6_MIN_MTU, ecn};
 use crate::role::Role;
 use epochs::Epochs;
 
@@ -86,6 +87,9 @@ pub struct EspSession<H, O> {
     rekey: Rekey,
     path: Path,
     path_mtu: PathMtu,
+    marking: Marking,
+    /// Whether the workers were told that marks pass.
+    marked: bool,
     epochs: Epochs<H>,
     installing: Option<Installing>,
     /// The index of the epoch under way, which no SA has yet.
@@ -129,6 +133,8 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
             rekey: Rekey::new(role, &negotiated),
             path,
             path_mtu: PathMtu::new(datagram_len(IPV6_MIN_MTU), datagram_len(largest_packet), seed),
+            marking: Marking::new(seed),
+            marked: false,
             epochs: Epochs::default(),
             installing: None,
             claimed: None,
@@ -222,6 +228,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         self.path.handle_rebind(now);
         if self.path.state() == PathState::Up {
             self.path_mtu.handle_up(now);
+            self.marking.handle_up(now);
             self.update_route();
         }
         self.settle(now);
@@ -239,6 +246,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
             self.commands.push_back(Command::ListenForSent);
             if self.path.address() == Some(from) {
                 self.path_mtu.handle_probe(&probe, now);
+                self.marking.handle_probe(&probe, now);
             }
         }
         self.path.handle_received(&Received { from, len, newest, probe }, now);
@@ -253,6 +261,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         if hints.sent {
             self.path.handle_sent(now);
             self.path_mtu.handle_sent(now);
+            self.marking.handle_sent();
         }
         if hints.doubt {
             self.path.handle_doubt(now);
@@ -277,6 +286,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         self.rekey.handle_timeout(now);
         self.path.handle_timeout(now);
         self.path_mtu.handle_timeout(now);
+        self.marking.handle_timeout(now);
         if self.size_due.take_if(|due| now >= *due).is_some() {
             self.update_route();
         }
@@ -293,9 +303,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// When [`Self::handle_timeout`] is due; at once if the keys in use have sealed enough.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let machines =
-            [self.rekey.poll_timeout(), self.path.poll_timeout(), self.path_mtu.poll_timeout(), self.size_due];
-        machines.into_iter().chain([self.lifetime_ends(now)]).flatten().min()
+        let path = [self.path.poll_timeout(), self.path_mtu.poll_timeout(), self.marking.poll_timeout(), self.size_due];
+        let keys = [self.rekey.poll_timeout(), self.lifetime_ends(now)];
+        path.into_iter().chain(keys).flatten().min()
     }
 
     /// The next capsule to send on the request stream; to be asked for at the start and after every other call.
@@ -318,8 +328,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         self.follow_rekey();
         self.follow_path(now);
         self.follow_path_mtu();
+        self.follow_marking();
         while let Some(transmit) = self.path.poll_transmit() {
-            self.send_probe(transmit.to, &transmit.probe, probe::LEN);
+            self.send_probe(transmit.to, &transmit.probe, probe::LEN, ecn::NOT_ECT);
         }
     }
 
@@ -360,16 +371,19 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
                 PathEvent::Up(to) => {
                     self.commands.push_back(Command::Tell(Change::Up(to)));
                     self.path_mtu.handle_up(now);
+                    self.marking.handle_up(now);
                     let is_least = self.path_mtu.current() == datagram_len(IPV6_MIN_MTU);
                     self.size_due = now.checked_add(SIZE_WITHIN).filter(|_| is_least);
                 }
                 PathEvent::Moved(to) => {
                     self.commands.push_back(Command::Tell(Change::Moved(to)));
                     self.path_mtu.handle_up(now);
+                    self.marking.handle_up(now);
                 }
                 PathEvent::Down => {
                     self.commands.push_back(Command::Tell(Change::Down));
                     self.path_mtu.handle_down();
+                    self.marking.handle_down();
                     self.size_due = None;
                 }
             }
@@ -380,7 +394,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
     fn follow_path_mtu(&mut self) {
         while let Some(transmit) = self.path_mtu.poll_transmit() {
             let Some(to) = self.path.address() else { break };
-            self.send_probe(to, &transmit.probe, transmit.content_len());
+            self.send_probe(to, &transmit.probe, transmit.content_len(), ecn::NOT_ECT);
         }
         while let Some(event) = self.path_mtu.poll_event() {
             let change = match event {
@@ -389,6 +403,18 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
             };
             self.commands.push_back(Command::Tell(change));
             self.size_due = None;
+            self.update_route();
+        }
+    }
+
+    fn follow_marking(&mut self) {
+        while let Some(MarkingTransmit { probe, marked }) = self.marking.poll_transmit() {
+            let Some(to) = self.path.address() else { break };
+            self.send_probe(to, &probe, probe::LEN, if marked { ecn::ECT_0 } else { ecn::NOT_ECT });
+        }
+        if self.marked != self.marking.passes() {
+            self.marked = self.marking.passes();
+            self.commands.push_back(Command::Tell(Change::Marks(self.marked)));
             self.update_route();
         }
     }
@@ -403,6 +429,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
             origin: self.origin(to),
             mtu: self.mtu(),
             vouched: self.negotiated.vouched,
+            marked: self.marking.passes(),
         });
         self.commands.push_back(Command::SetRoute(route));
     }
@@ -417,20 +444,20 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         let to = self.path.address().or_else(|| self.path.candidate());
         let probe = Probe { kind: Kind::Request, nonce: self.nonces.draw() };
         if let Some((sa, to)) = self.epochs.outbound(epoch).cloned().zip(to) {
-            self.send(&sa, to, &probe, probe::LEN);
+            self.send(&sa, to, &probe, probe::LEN, ecn::NOT_ECT);
         }
     }
 
     /// Sends a dummy packet of `len` bytes with the SA in use, before the first is in use with the newest.
-    fn send_probe(&mut self, to: SocketAddr, probe: &Probe, len: usize) {
+    fn send_probe(&mut self, to: SocketAddr, probe: &Probe, len: usize, ecn: u8) {
         if let Some(sa) = self.epochs.for_probes().cloned() {
-            self.send(&sa, to, probe, len);
+            self.send(&sa, to, probe, len, ecn);
         }
     }
 
-    fn send(&mut self, sa: &H, to: SocketAddr, probe: &Probe, len: usize) {
+    fn send(&mut self, sa: &H, to: SocketAddr, probe: &Probe, len: usize, ecn: u8) {
         if let Some(datagram) = sa.seal_probe(probe, len) {
-            self.commands.push_back(Command::Send { to, origin: self.origin(to), datagram });
+            self.commands.push_back(Command::Send { to, origin: self.origin(to), datagram, ecn });
         }
     }
 

@@ -96,8 +96,8 @@ impl DataPlane<Session> for Watched {
         self.workers.origin(to)
     }
 
-    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.workers.send(origin, to, datagram)
+    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8], ecn: u8) -> io::Result<()> {
+        self.workers.send(origin, to, datagram, ecn)
     }
 }
 

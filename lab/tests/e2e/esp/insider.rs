@@ -80,7 +80,7 @@ impl DataPlane<Own> for Plane {
         Origin::default()
     }
 
-    fn send(&self, _origin: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    fn send(&self, _origin: Origin, to: SocketAddr, datagram: &[u8], _ecn: u8) -> io::Result<()> {
         self.socket.send(to, None, datagram, datagram.len(), 0).error.map_or(Ok(()), Err)
     }
 }
@@ -131,7 +131,7 @@ impl Plane {
             datagram[PREFIX_LEN..][..probe::LEN].copy_from_slice(&Probe { kind: Kind::Request, nonce }.encode());
             let mut numbers = route.sa.reserve(1, probe::LEN).unwrap();
             numbers.seal(&mut datagram, probe::LEN, NextHeader::Nothing).unwrap();
-            self.send(route.origin, route.to, &datagram).ok();
+            self.send(route.origin, route.to, &datagram, 0).ok();
             self.sent_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
         }
     }

@@ -9,6 +9,7 @@ mod setup;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -140,7 +141,13 @@ impl<S: Carried> EspControl<S> {
                 Command::Install { peer_share } => self.install(&peer_share, now)?,
                 Command::Retire(spi) => self.plane.retire(spi),
                 Command::SetRoute(route) => self.set_route(route),
-                Command::Send { to, origin, datagram } => self.send(to, origin, &datagram, now),
+                Command::Send { to, origin, datagram, ecn } => {
+                    let sent = self.send(to, origin, &datagram, ecn);
+                    // Whatever else the system says, an unanswered probe says as much.
+                    if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
+                        self.machine.handle_refused(datagram.len(), now);
+                    }
+                }
                 Command::ListenForSent => self.carriers().forget_sent(),
                 Command::Tell(change) => self.tell(change),
             }
@@ -177,19 +184,15 @@ impl<S: Carried> EspControl<S> {
     }
 
     fn set_route(&self, route: Option<Route<Arc<Outbound<Cipher>>, Origin>>) {
-        self.carriers().set_esp(route.map(|Route { sa, to, origin, mtu, vouched }| {
+        self.carriers().set_esp(route.map(|Route { sa, to, origin, mtu, vouched, marked }| {
             let origin = origin.unwrap_or_else(|| self.plane.origin(to));
-            EspRoute { sa, to, origin, mtu, vouched }
+            EspRoute { sa, to, origin, mtu, vouched, marked }
         }));
     }
 
-    fn send(&mut self, to: SocketAddr, origin: Option<Origin>, datagram: &[u8], now: Instant) {
+    fn send(&self, to: SocketAddr, origin: Option<Origin>, datagram: &[u8], ecn: u8) -> io::Result<()> {
         let origin = origin.unwrap_or_else(|| self.plane.origin(to));
-        let sent = self.plane.send(origin, to, datagram);
-        // Whatever else the system says, an unanswered probe says as much.
-        if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
-            self.machine.handle_refused(datagram.len(), now);
-        }
+        self.plane.send(origin, to, datagram, ecn)
     }
 
     fn tell(&self, change: Change) {
@@ -203,6 +206,7 @@ impl<S: Carried> EspControl<S> {
             Change::Down => tracing::debug!("esp is down"),
             Change::Size(datagram) => tracing::debug!(datagram, "esp path takes datagrams of this size"),
             Change::TooNarrow => tracing::debug!("esp path is too narrow"),
+            Change::Marks(pass) => tracing::debug!(pass, "esp path and ECN marks"),
         }
     }
 

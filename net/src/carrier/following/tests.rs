@@ -117,7 +117,7 @@ impl DataPlane<Session> for NoWorkers {
         Origin::default()
     }
 
-    fn send(&self, _origin: Origin, _to: SocketAddr, _datagram: &[u8]) -> io::Result<()> {
+    fn send(&self, _origin: Origin, _to: SocketAddr, _datagram: &[u8], _ecn: u8) -> io::Result<()> {
         Ok(())
     }
 }

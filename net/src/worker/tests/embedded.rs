@@ -108,10 +108,10 @@ fn packets_pass_both_ways_between_ends_of_an_embedder() {
 
     // What the control side sends goes out by the same socket.
     let origin = handle.origin(PEER.parse().unwrap());
-    handle.send(origin, PEER.parse().unwrap(), b"probe").unwrap();
+    handle.send(origin, PEER.parse().unwrap(), b"probe", 0).unwrap();
     assert_eq!(peer.recv(&mut buffer).unwrap(), 5);
     let nowhere = handle.origin("[2001:db8::9]:4500".parse().unwrap());
-    let refused = handle.send(nowhere, PEER.parse().unwrap(), b"probe").unwrap_err();
+    let refused = handle.send(nowhere, PEER.parse().unwrap(), b"probe", 0).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::NotConnected, "no socket has an IPv6 address");
 
     drop(workers);

@@ -158,12 +158,12 @@ fn datagrams_of_the_control_side_reach_the_peer() {
         let handle = world.workers.handle();
         let to: SocketAddr = world.peer.address();
         assert_eq!(handle.origin(to), Origin::default());
-        handle.send(handle.origin(to), to, b"\x80 probe").unwrap();
+        handle.send(handle.origin(to), to, b"\x80 probe", 0).unwrap();
         assert_eq!(datagrams(&world.peer.socket, 1).0, [b"\x80 probe"]);
         let elsewhere = Origin { socket: 7, local: None };
-        assert_eq!(handle.send(elsewhere, to, b"probe").unwrap_err().kind(), io::ErrorKind::NotConnected);
+        assert_eq!(handle.send(elsewhere, to, b"probe", 0).unwrap_err().kind(), io::ErrorKind::NotConnected);
         ip("link set lo mtu 1500");
-        let error = handle.send(Origin::default(), to, &[0x80; 1473]).unwrap_err();
+        let error = handle.send(Origin::default(), to, &[0x80; 1473], 0).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     });
 }

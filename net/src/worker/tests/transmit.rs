@@ -245,20 +245,30 @@ fn flows_of_many_sockets_stay_in_order_over_two_workers() {
 }
 
 #[test]
-fn congestion_bits_go_into_the_outer_header() {
-    in_namespace(|| {
-        let mut world = World::new(1, true);
-        let socket = local_v4();
-        for bits in [2, 0, 1, 3, 0] {
-            SockRef::from(&socket).set_tos_v4(bits).unwrap();
-            for len in [100, 5000] {
-                let payload = content(len, 3);
-                send(&socket, "10.9.0.2:53", &payload, 1000);
-                let arrived = expect(&mut world.peer, &payload, 1000, NextHeader::VouchedIpv4);
-                assert!(arrived.iter().all(|arrived| u32::from(arrived.ecn) == bits), "{bits}: {}", arrived[0].ecn);
+fn congestion_bits_go_into_the_outer_header_of_a_path_that_passes_them() {
+    for marked in [true, false] {
+        in_namespace(move || {
+            let mut world = World::new(1, true);
+            let near = sas(world.near, Spi::new(0, 1).unwrap(), true).near.0;
+            let route = EspRoute { marked, ..route(near, world.peer.address(), true) };
+            world.session.carriers.set_esp(Some(route));
+            let socket = local_v4();
+            for bits in [2, 0, 1, 3, 0] {
+                SockRef::from(&socket).set_tos_v4(bits).unwrap();
+                for len in [100, 5000] {
+                    let payload = content(len, 3);
+                    send(&socket, "10.9.0.2:53", &payload, 1000);
+                    let arrived = expect(&mut world.peer, &payload, 1000, NextHeader::VouchedIpv4);
+                    let outer = if marked { bits } else { 0 };
+                    assert!(
+                        arrived.iter().all(|arrived| u32::from(arrived.ecn) == outer),
+                        "{bits}: {}",
+                        arrived[0].ecn
+                    );
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
-use adit_proto::packet::ecn;
 
 use super::outlet::{Outlet, SendOutcome};
 use super::sealed::SealedPackets;
@@ -146,7 +145,7 @@ impl<S: Carried> Batch<S> {
                     && Arc::ptr_eq(&to.route, route)
                     && sealed <= self.unsent.segment
                     && self.datagrams.len() + sealed <= MAX_BYTES
-                    && ecn::of_packet(packet) == self.unsent.ecn
+                    && route.ecn_of(packet) == self.unsent.ecn
             }
         }
     }
@@ -172,7 +171,7 @@ impl<S: Carried> Batch<S> {
         if self.to.is_none() {
             self.to = Some(Recipient { session: Arc::clone(session), route: Arc::clone(route) });
             self.unsent.segment = sealed;
-            self.unsent.ecn = ecn::of_packet(packet);
+            self.unsent.ecn = route.ecn_of(packet);
         }
         self.unsent.packets += 1;
         self.unsent.inner_bytes += packet.len();

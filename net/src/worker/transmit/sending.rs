@@ -7,7 +7,6 @@ use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
-use adit_proto::packet::ecn;
 
 use super::last_read::LastRead;
 use super::outlet::{Outlet, SendOutcome};
@@ -49,7 +48,6 @@ impl<S: Carried> Sending<S> {
         let vouched = route.vouched && superpacket.may_vouch();
         Ok(Self {
             session,
-            route,
             split: Split::new(superpacket, packet)?,
             checksums: if vouched { Checksums::Partial } else { Checksums::Full },
             next_header: NextHeader::of_packet(packet, vouched).ok_or(DropReason::BadVersion)?,
@@ -57,8 +55,9 @@ impl<S: Carried> Sending<S> {
             largest: superpacket.largest_packet(),
             segments: superpacket.segments,
             next: 0,
-            ecn: ecn::of_packet(packet),
+            ecn: route.ecn_of(packet),
             unsent: SealedPackets::default(),
+            route,
         })
     }
 

@@ -71,6 +71,8 @@ pub struct Route<H, O> {
     pub mtu: u16,
     /// Whether the peer takes packets with partial checksums.
     pub vouched: bool,
+    /// Whether datagrams bear the ECN marks of their packets.
+    pub marked: bool,
 }
 
 /// What the owner has to do. `H` is its handle on an outbound SA, `O` its name for where a datagram leaves.
@@ -102,6 +104,8 @@ pub enum Command<H, O> {
         origin: Option<O>,
         /// The datagram.
         datagram: Vec<u8>,
+        /// The ECN bits of its IP header.
+        ecn: u8,
     },
     /// The path was proven: the next packet sent is worth a signal again.
     ListenForSent,
@@ -127,6 +131,8 @@ pub enum Change {
     Size(u16),
     /// The path takes no datagrams that are large enough.
     TooNarrow,
+    /// The path passes ECN marks, or drops what bears them.
+    Marks(bool),
 }
 
 /// What the SA of one direction is made from.

@@ -103,6 +103,20 @@ fn path_too_narrow_for_the_least_packet_is_not_used() {
 }
 
 #[test]
+fn packets_are_marked_once_marks_have_passed_and_while_they_do() {
+    let marked = |world: &World| [&world.client, &world.server].map(|end| end.route.as_ref().map(|route| route.marked));
+    let mut world = World::usual();
+    world.client.drops_marks = true;
+    world.run_busy(seconds(5));
+    assert_eq!(marked(&world), [Some(false), Some(true)], "each direction for itself");
+    world.client.drops_marks = false;
+    world.server.drops_marks = true;
+    world.run_busy(seconds(65));
+    assert_eq!(marked(&world), [Some(true), Some(false)]);
+    assert_eq!(world.by_esp(), [true, true]);
+}
+
+#[test]
 fn packets_pass_through_thirty_rekeys_without_a_failed_open() {
     for (number, link) in networks().into_iter().enumerate() {
         for rekeys_at_server in [false, true] {

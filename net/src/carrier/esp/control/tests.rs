@@ -143,7 +143,7 @@ impl DataPlane<Session> for Worker {
         Origin::default()
     }
 
-    fn send(&self, _: Origin, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    fn send(&self, _: Origin, to: SocketAddr, datagram: &[u8], _ecn: u8) -> io::Result<()> {
         if datagram.len() as u64 > self.interface.load(Ordering::Relaxed) {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
@@ -177,7 +177,7 @@ impl End {
         let mut datagram = vec![0; packet::sealed_len(60)];
         datagram[PREFIX_LEN] = 0x45;
         let len = route.sa.reserve(1, 60).unwrap().seal(&mut datagram, 60, NextHeader::Ipv4).unwrap();
-        self.worker.send(route.origin, route.to, &datagram[..len]).unwrap();
+        self.worker.send(route.origin, route.to, &datagram[..len], 0).unwrap();
         self.carriers().note_sent();
         true
     }
@@ -468,7 +468,7 @@ async fn negotiated_suite_and_vouching_hold_on_both_ends() {
             datagram[PREFIX_LEN] = 0x45;
             route.sa.reserve(1, 40).unwrap().seal(&mut datagram, 40, NextHeader::VouchedIpv4).unwrap();
             let before = world.server.worker.opened.load(Ordering::Relaxed);
-            world.client.worker.send(route.origin, route.to, &datagram).unwrap();
+            world.client.worker.send(route.origin, route.to, &datagram, 0).unwrap();
             let opened = world.server.worker.opened.load(Ordering::Relaxed) - before;
             assert_eq!(opened, u64::from(vouched));
         }

@@ -68,6 +68,8 @@ pub(super) struct End {
     pub(super) passes: usize,
     /// Larger datagrams are refused by its system.
     pub(super) interface: usize,
+    /// Datagrams with an ECN mark get lost.
+    pub(super) drops_marks: bool,
     /// Bytes of the datagrams that its system refused, in order.
     pub(super) refused: Vec<usize>,
     /// Which of its sockets datagrams arrive at.
@@ -106,6 +108,7 @@ impl End {
             blocked: false,
             passes: 1472,
             interface: usize::MAX,
+            drops_marks: false,
             refused: Vec::new(),
             origin: 3,
             route: None,
@@ -148,6 +151,7 @@ impl End {
                     self.refused.push(datagram.len());
                     self.session.handle_refused(datagram.len(), now);
                 }
+                Command::Send { ecn, .. } if ecn != ecn::NOT_ECT && self.drops_marks => {}
                 Command::Send { to, datagram, .. } => self.put(to, datagram),
                 Command::ListenForSent => self.listens = true,
                 Command::Tell(Change::NewKeys { epoch }) => {
