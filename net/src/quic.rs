@@ -1,6 +1,7 @@
 //! QUIC endpoints for both sides, with the limits of a gateway that faces strangers.
 
 mod initial;
+mod unmarked;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,23 +11,26 @@ use std::time::Duration;
 use aws_lc_rs::{hkdf, hmac};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime as _,
+    ServerConfig, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use zeroize::ZeroizeOnDrop;
 
 use crate::udp;
 use initial::DeafToInitials;
+use unmarked::Unmarked;
 
 /// The only QUIC version we speak: 1 (RFC 9000).
 const VERSIONS: [u32; 1] = [1];
 
 /// Smallest UDP payload a path must carry, so that packets of 1280 bytes fit a datagram frame (RFC 9484 section 7.2.1:
 /// 1331 bytes).
-const MIN_UDP_PAYLOAD: u16 = 1331;
+pub const MIN_UDP_PAYLOAD: u16 = 1331;
 /// UDP payload that is tried at once; discovery raises it.
 const INITIAL_UDP_PAYLOAD: u16 = 1350;
+/// UDP payload that every path of QUIC carries (RFC 9000 section 14).
+const LEAST_UDP_PAYLOAD: u16 = 1200;
 /// Largest UDP payload discovery looks for: an IPv4 path of 1500 bytes.
 const LARGEST_UDP_PAYLOAD: u16 = 1472;
 
@@ -83,7 +87,7 @@ pub fn server_endpoint(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, keys: 
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
         .transport_config(Arc::new(transport()));
-    Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))
+    open(config, Some(server), socket)
 }
 
 /// Opens a client's endpoint on a bound socket; [`client_config`] makes what it connects with.
@@ -91,10 +95,17 @@ pub fn server_endpoint(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, keys: 
 /// # Errors
 /// What the socket refuses, or a system without randomness.
 pub fn client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
-    let mut reset_key = [0; 32];
-    aws_lc_rs::rand::fill(&mut reset_key).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-    let config = endpoint_config(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
-    Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))
+    open(client_endpoint_config()?, None, socket)
+}
+
+/// As [`client_endpoint`], for a path that may be too narrow for a tunnel: gateways send it the least datagrams.
+///
+/// # Errors
+/// As [`client_endpoint`].
+pub fn narrow_client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
+    let mut config = client_endpoint_config()?;
+    config.max_udp_payload_size(LEAST_UDP_PAYLOAD).expect("it is what QUIC allows");
+    open(config, None, socket)
 }
 
 /// Makes the QUIC settings of a client from its TLS settings.
@@ -102,9 +113,22 @@ pub fn client_endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
 /// # Errors
 /// `InvalidInput` if `tls` has no TLS 1.3 suite QUIC can use.
 pub fn client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig> {
+    client_config_with(tls, transport())
+}
+
+/// As [`client_config`], for a [`narrow_client_endpoint`]: begins with the least datagrams.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn narrow_client_config(tls: Arc<rustls::ClientConfig>) -> io::Result<ClientConfig> {
+    let mut transport = transport();
+    transport.min_mtu(LEAST_UDP_PAYLOAD).initial_mtu(LEAST_UDP_PAYLOAD);
+    client_config_with(tls, transport)
+}
+
+fn client_config_with(tls: Arc<rustls::ClientConfig>, mut transport: TransportConfig) -> io::Result<ClientConfig> {
     let crypto = QuicClientConfig::try_from(tls).map_err(no_suite)?;
     let mut client = ClientConfig::new(Arc::new(DeafToInitials(Arc::new(crypto))));
-    let mut transport = transport();
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     client.transport_config(Arc::new(transport));
     Ok(client)
@@ -121,6 +145,18 @@ pub fn bind(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     udp::size_buffers(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+fn open(config: EndpointConfig, server: Option<ServerConfig>, socket: UdpSocket) -> io::Result<Endpoint> {
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let socket = Arc::new(Unmarked(runtime.wrap_udp_socket(socket)?));
+    Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+}
+
+fn client_endpoint_config() -> io::Result<EndpointConfig> {
+    let mut reset_key = [0; 32];
+    aws_lc_rs::rand::fill(&mut reset_key).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    Ok(endpoint_config(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key))))
 }
 
 fn endpoint_config(reset_key: Arc<hmac::Key>) -> EndpointConfig {
