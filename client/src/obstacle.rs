@@ -16,6 +16,7 @@ pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
         ConnectError::Refused(_) | ConnectError::OutOfDate => Obstacle::Refused,
         ConnectError::Unreachable(_) | ConnectError::NoRoute { .. } | ConnectError::Closed(_) => Obstacle::NoAnswer,
         ConnectError::Firewall(_) => Obstacle::Firewall,
+        ConnectError::NarrowPath { .. } => Obstacle::NarrowPath,
         ConnectError::Protocol(_) => Obstacle::Protocol,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::PermissionDenied => Obstacle::Permission,
         ConnectError::Local(error) if error.kind() == io::ErrorKind::InvalidInput => Obstacle::Local,
@@ -41,6 +42,7 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
         Obstacle::Refused => "ask the gateway's administrator for a new invite",
         Obstacle::NoAnswer
         | Obstacle::Firewall
+        | Obstacle::NarrowPath
         | Obstacle::BrokenOff
         | Obstacle::Clock
         | Obstacle::Protocol
@@ -54,6 +56,10 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
 fn next_step(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::NoAnswer => "check this host's network, that the gateway runs, and that its UDP port is open",
+        Obstacle::NarrowPath => {
+            "use another network, or raise the MTU of the link on the way that is too narrow, which `tracepath` shows; a \
+             tunnel or PPPoE around this one takes bytes, too"
+        }
         Obstacle::Firewall => {
             "find the rule with `nft list ruleset` or `iptables-save` and let the datagrams pass; if it is about the \
              mark, set another `mark` in the profile"

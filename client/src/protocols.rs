@@ -6,6 +6,7 @@ pub mod connect_ip;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use adit_net::quic;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;
 
@@ -111,6 +112,17 @@ pub enum ConnectError {
     /// This host's own firewall drops what is sent to the gateway.
     #[error("{0}")]
     Firewall(String),
+    /// The way to the gateway takes too small packets for a tunnel.
+    #[error(
+        "the path to {address} is too narrow: it takes IP packets of {carries} bytes, and a tunnel needs {}",
+        least_path_mtu(*address)
+    )]
+    NarrowPath {
+        /// The address.
+        address: SocketAddr,
+        /// Bytes that passed.
+        carries: u16,
+    },
     /// The gateway answered, but not as its protocol says.
     #[error("protocol error: {0}")]
     Protocol(String),
@@ -125,11 +137,25 @@ pub enum ConnectError {
     Closed(String),
 }
 
+/// Bytes of the IP packets that a path must take for a tunnel.
+fn least_path_mtu(address: SocketAddr) -> u16 {
+    quic::MIN_UDP_PAYLOAD + udp_overhead(address)
+}
+
+/// Bytes of the IP and UDP headers of a datagram to an address.
+pub(crate) const fn udp_overhead(address: SocketAddr) -> u16 {
+    if address.is_ipv4() { 20 + 8 } else { 40 + 8 }
+}
+
 impl ConnectError {
     /// Whether anybody on the way could have caused this.
     pub(crate) fn is_unproven(&self) -> bool {
         match self {
-            Self::IdentityMismatch(_) | Self::Clock(_) | Self::BrokenOff(_) | Self::Unreachable(_) => true,
+            Self::IdentityMismatch(_)
+            | Self::Clock(_)
+            | Self::BrokenOff(_)
+            | Self::Unreachable(_)
+            | Self::NarrowPath { .. } => true,
             Self::Refused(_)
             | Self::NoRoute { .. }
             | Self::OutOfDate

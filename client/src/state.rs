@@ -97,6 +97,8 @@ pub enum Obstacle {
     NoAnswer,
     /// This host's own firewall drops what is sent to the gateway.
     Firewall,
+    /// The path to the gateway is too narrow for a tunnel.
+    NarrowPath,
     /// The handshake was broken off, by whomever.
     BrokenOff,
     /// The dates in a certificate do not fit a clock.
@@ -124,6 +126,7 @@ impl Obstacle {
             | Self::BrokenOff
             | Self::Clock
             | Self::Firewall
+            | Self::NarrowPath
             | Self::Protocol
             | Self::IdentityMismatch => false,
         }
@@ -136,7 +139,7 @@ impl Obstacle {
             Self::BrokenOff => 1,
             Self::IdentityMismatch => 2,
             Self::Clock => 3,
-            Self::Firewall | Self::Protocol => 4,
+            Self::Firewall | Self::NarrowPath | Self::Protocol => 4,
             Self::Refused | Self::Permission | Self::Local | Self::DeviceGone => 5,
         }
     }
@@ -144,7 +147,7 @@ impl Obstacle {
     /// The exit code of a program that ends for this reason.
     pub fn exit(self) -> Exit {
         match self {
-            Self::NoAnswer | Self::BrokenOff | Self::Clock | Self::Firewall => Exit::Unreachable,
+            Self::NoAnswer | Self::BrokenOff | Self::Clock | Self::Firewall | Self::NarrowPath => Exit::Unreachable,
             Self::Refused => Exit::AuthRefused,
             Self::IdentityMismatch => Exit::IdentityMismatch,
             Self::Permission => Exit::Permission,

@@ -64,7 +64,7 @@ impl Connection {
 
     async fn open_tunnel(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
         let gateway = target.endpoint()?;
-        let dialling = dial::dial(&gateway, timeout);
+        let dialling = dial::dial(&gateway, dial::Needs::Packets, timeout);
         let dial::Dialled { endpoint, quic } = obstruction::watch(dialling, &target.addresses, target.mark).await?;
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&quic, target, esp).await?;
@@ -168,7 +168,7 @@ mod tests {
         let tls = adit_net::tls::client_config(&authority, None).unwrap();
         let address = [gateway.local_addr().unwrap()];
         let endpoint = dial::tests::endpoint(&address, tls);
-        let dialling = dial::dial(&endpoint, Duration::from_secs(10));
+        let dialling = dial::dial(&endpoint, dial::Needs::Packets, Duration::from_secs(10));
         let dialled = dial::tests::served(&[&gateway], dialling).await;
         let dial::Dialled { endpoint, quic } = dialled.unwrap_or_else(|error| panic!("{error}"));
         let (publish, events) = mpsc::channel(EVENT_QUEUE);

@@ -343,6 +343,9 @@ impl<P: Protocol> Driver<P> {
                 tracing::warn!("no connection yet, trying on: another certificate than the gateway's was shown");
             }
             Obstacle::BrokenOff => tracing::warn!("no connection yet, trying on: the handshake was broken off"),
+            Obstacle::NarrowPath => {
+                tracing::warn!("no connection yet, trying on: the path to the gateway is too narrow for a tunnel");
+            }
             Obstacle::NoAnswer
             | Obstacle::Firewall
             | Obstacle::Protocol

@@ -29,6 +29,7 @@ mod leaks;
 mod lifecycle;
 mod onboarding;
 mod poor_hosts;
+mod poor_paths;
 mod recovery;
 mod resolver;
 mod spoofing;

@@ -1,7 +1,8 @@
 //! Reaches a gateway over QUIC, at whichever of its addresses answers first.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use nix::errno::Errno;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::explain::explain_unproven;
 use super::roaming::source_address;
@@ -19,9 +20,24 @@ use super::{ConnectError, Credentials, GatewayAccess};
 use crate::clock::{self, Validity};
 use crate::gateway_addresses::Candidates;
 use crate::obstacle::obstacle;
+use crate::protocols::udp_overhead;
 
 /// How long an address is tried alone before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
+/// How long an address may be silent before it is tried with the smallest datagrams, too.
+const NARROW_AFTER: Duration = Duration::from_secs(1);
+/// How long a handshake of usual size may come after one of the smallest, before the path counts as narrow.
+const WIDER_WITHIN: Duration = Duration::from_millis(500);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Requests, which pass every path.
+    Requests,
+    /// Packets, which need a path that takes those of 1280 bytes and what is around them.
+    Packets,
+}
+
 /// A gateway, and how it is reached and recognised.
 pub struct Endpoint<'a> {
     /// Host name or address; also the name its certificate must bear.
@@ -92,13 +108,30 @@ impl GatewayAccess {
     }
 }
 
+/// How each address is dialled.
+struct Dialler {
+    host: String,
+    usual: quinn::ClientConfig,
+    narrow: quinn::ClientConfig,
+    mark: Option<u32>,
+    known_past: Option<SystemTime>,
+    needs: Needs,
+}
+
 /// Tries the addresses, best first, until one answers as the gateway: each starts [`HEAD_START`] after the one before
 /// it, or as soon as that has failed (RFC 8305), and those that become known meanwhile join in. All of it takes at most
 /// `timeout`. The error is the most telling one.
-pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Dialled, ConnectError> {
+pub(super) async fn dial(gateway: &Endpoint<'_>, needs: Needs, timeout: Duration) -> Result<Dialled, ConnectError> {
     let &Endpoint { host, mark, ref tls, known_past, .. } = gateway;
     let mut addresses = gateway.addresses.clone();
-    let config = quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?;
+    let dialler = Arc::new(Dialler {
+        host: host.to_owned(),
+        usual: quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?,
+        narrow: quic::narrow_client_config(Arc::clone(tls)).map_err(ConnectError::Local)?,
+        mark,
+        known_past,
+        needs,
+    });
     let deadline = Instant::now() + timeout;
     let mut worst = ConnectError::Unreachable(format!("{host} (no address known)"));
     let mut dialling = JoinSet::new();
@@ -122,8 +155,8 @@ pub(super) async fn dial(gateway: &Endpoint<'_>, timeout: Duration) -> Result<Di
             next = next_address(&mut addresses, next_start), if !all_started => match next {
                 Some(address) => {
                     next_start = Instant::now() + HEAD_START;
-                    let (host, config) = (host.to_owned(), config.clone());
-                    dialling.spawn(async move { dial_one(&host, address, config, mark, known_past).await });
+                    let dialler = Arc::clone(&dialler);
+                    dialling.spawn(async move { dialler.dial(address).await });
                 }
                 None => all_started = true,
             },
@@ -146,25 +179,48 @@ pub(crate) fn more_telling(earlier: ConnectError, later: ConnectError) -> Connec
     if obstacle(&later).weight() >= obstacle(&earlier).weight() { later } else { earlier }
 }
 
-async fn dial_one(
-    host: &str,
-    address: SocketAddr,
-    config: quinn::ClientConfig,
-    mark: Option<u32>,
-    known_past: Option<SystemTime>,
-) -> Result<Dialled, ConnectError> {
-    if source_address(address, mark).is_err_and(|error| leads_nowhere(&error)) {
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        return Err(ConnectError::NoRoute { address, family });
+impl Dialler {
+    /// Dials one address: with datagrams as a tunnel needs them, and after a silence with the smallest as well.
+    async fn dial(&self, address: SocketAddr) -> Result<Dialled, ConnectError> {
+        if source_address(address, self.mark).is_err_and(|error| leads_nowhere(&error)) {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            return Err(ConnectError::NoRoute { address, family });
+        }
+        let mut usual = pin!(self.handshake(address, quic::client_endpoint, &self.usual));
+        let narrow = async {
+            sleep(NARROW_AFTER).await;
+            self.handshake(address, quic::narrow_client_endpoint, &self.narrow).await
+        };
+        let narrow = tokio::select! {
+            biased;
+            dialled = &mut usual => return dialled,
+            Ok(dialled) = narrow => dialled,
+        };
+        match self.needs {
+            Needs::Requests => Ok(narrow),
+            // An answer of usual size may just be late. Meanwhile QUIC finds out what the path takes.
+            Needs::Packets => tokio::time::timeout(WIDER_WITHIN, usual).await.unwrap_or_else(|_| {
+                let carries = narrow.quic.stats().path.current_mtu + udp_overhead(address);
+                Err(ConnectError::NarrowPath { address, carries })
+            }),
+        }
     }
-    let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = quic::bind(SocketAddr::new(any, 0), mark).map_err(ConnectError::Local)?;
-    let endpoint = quic::client_endpoint(socket).map_err(ConnectError::Local)?;
-    let connecting = endpoint
-        .connect_with(config, address, host)
-        .map_err(|error| ConnectError::Unreachable(format!("{address} ({error})")))?;
-    let quic = connecting.await.map_err(|error| explain_unproven(&error, address, known_past))?;
-    Ok(Dialled { endpoint, quic })
+
+    async fn handshake(
+        &self,
+        address: SocketAddr,
+        open: fn(UdpSocket) -> io::Result<quinn::Endpoint>,
+        config: &quinn::ClientConfig,
+    ) -> Result<Dialled, ConnectError> {
+        let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = quic::bind(SocketAddr::new(any, 0), self.mark).map_err(ConnectError::Local)?;
+        let endpoint = open(socket).map_err(ConnectError::Local)?;
+        let connecting = endpoint
+            .connect_with(config.clone(), address, &self.host)
+            .map_err(|error| ConnectError::Unreachable(format!("{address} ({error})")))?;
+        let quic = connecting.await.map_err(|error| explain_unproven(&error, address, self.known_past))?;
+        Ok(Dialled { endpoint, quic })
+    }
 }
 
 /// Whether an error says that this host has no way to an address. QUIC would wait for an answer that cannot come.
@@ -190,15 +246,12 @@ pub(super) mod tests {
     }
 
     /// A gateway's endpoint on a socket, and its authority.
-    pub(crate) fn gateway_on(socket: std::net::UdpSocket) -> (quinn::Endpoint, CertificateDer<'static>) {
+    pub(crate) fn gateway_on(socket: UdpSocket) -> (quinn::Endpoint, CertificateDer<'static>) {
         gateway_valid_in(socket, 2000..4000)
     }
 
     /// As [`gateway_on`], with a certificate that is valid in these years.
-    fn gateway_valid_in(
-        socket: std::net::UdpSocket,
-        years: std::ops::Range<i32>,
-    ) -> (quinn::Endpoint, CertificateDer<'static>) {
+    fn gateway_valid_in(socket: UdpSocket, years: std::ops::Range<i32>) -> (quinn::Endpoint, CertificateDer<'static>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -249,7 +302,7 @@ pub(super) mod tests {
         let addresses = [silent.local_addr().unwrap(), stranger.local_addr().unwrap(), address];
         let tls = tls::client_config(&authority, None).unwrap();
         let (began, timeout) = (Instant::now(), TIMEOUT * 6);
-        let dialled = served(&[&right, &stranger], dial(&endpoint(&addresses, tls), timeout)).await;
+        let dialled = served(&[&right, &stranger], dial(&endpoint(&addresses, tls), Needs::Packets, timeout)).await;
         assert_eq!(dialled.unwrap_or_else(|error| panic!("{error}")).quic.remote_address(), address);
         assert!(began.elapsed() < timeout / 2, "the silent address held it up");
     }
@@ -265,7 +318,7 @@ pub(super) mod tests {
             [(profiles, "authority in the profile"), (invites, "does not match the fingerprint in the invite")]
         {
             let timeout = Duration::from_secs(2);
-            let refused = served(&[&stranger], dial(&endpoint(&addresses, tls), timeout)).await.err();
+            let refused = served(&[&stranger], dial(&endpoint(&addresses, tls), Needs::Packets, timeout)).await.err();
             let Some(ConnectError::IdentityMismatch(reason)) = refused else { panic!("{refused:?}") };
             assert!(reason.contains(words) && !reason.contains("error:"), "{reason}");
         }
@@ -287,7 +340,10 @@ pub(super) mod tests {
                     }
                 }
             });
-            let error = dial(&endpoint(&address, tls::client_config(&authority, None).unwrap()), TIMEOUT).await.err();
+            let error =
+                dial(&endpoint(&address, tls::client_config(&authority, None).unwrap()), Needs::Packets, TIMEOUT)
+                    .await
+                    .err();
             let Some(ConnectError::BrokenOff(reason)) = error else { panic!("{forgery:?}: {error:?}") };
             assert!(!reason.contains(char::is_control) && !reason.contains('\u{202e}'), "{reason:?}");
         }
@@ -301,7 +357,7 @@ pub(super) mod tests {
             let addresses = [gateway.local_addr().unwrap()];
             let mut endpoint = endpoint(&addresses, tls::client_config(&authority, None).unwrap());
             endpoint.known_past = Some(SystemTime::now() + Duration::from_secs(1_000_000));
-            let error = served(&[&gateway], dial(&endpoint, TIMEOUT)).await.err();
+            let error = served(&[&gateway], dial(&endpoint, Needs::Packets, TIMEOUT)).await.err();
             let Some(ConnectError::Clock(reason)) = error else { panic!("{error:?}") };
             assert!(reason.contains(words), "{reason}");
         }
@@ -312,7 +368,8 @@ pub(super) mod tests {
         in_namespace_async(|| async {
             let tls = tls::pinned_client_config([0; 32]).unwrap();
             for (address, family) in [("192.0.2.1:443", "IPv4"), ("[2001:db8::1]:443", "IPv6")] {
-                let error = dial(&endpoint(&[address.parse().unwrap()], tls.clone()), TIMEOUT).await.err();
+                let error =
+                    dial(&endpoint(&[address.parse().unwrap()], tls.clone()), Needs::Packets, TIMEOUT).await.err();
                 let told = error.unwrap().to_string();
                 assert!(told.contains(&format!("no {family}")) && told.contains(address), "{told}");
             }
@@ -322,7 +379,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn without_an_address_nothing_is_reachable() {
         let tls = tls::pinned_client_config([0; 32]).unwrap();
-        let error = dial(&endpoint(&[], tls), Duration::from_secs(1)).await.err();
+        let error = dial(&endpoint(&[], tls), Needs::Packets, Duration::from_secs(1)).await.err();
         assert!(matches!(error, Some(ConnectError::Unreachable(_))), "{error:?}");
     }
 }

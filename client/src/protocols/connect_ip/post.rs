@@ -13,7 +13,7 @@ use adit_proto::role::Role;
 
 use super::ConnectError;
 use super::control::stream_error;
-use super::dial::{Endpoint, dial};
+use super::dial::{Endpoint, Needs, dial};
 use super::explain::explain;
 use super::obstruction;
 use crate::protocols::authority;
@@ -40,7 +40,7 @@ pub async fn post(
     timeout: Duration,
 ) -> Result<PostReply, ConnectError> {
     let began = Instant::now();
-    let dialled = obstruction::watch(dial(gateway, timeout), &gateway.addresses, gateway.mark).await?;
+    let dialled = obstruction::watch(dial(gateway, Needs::Requests, timeout), &gateway.addresses, gateway.mark).await?;
     let remote = dialled.quic.remote_address();
     let asked = async {
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
