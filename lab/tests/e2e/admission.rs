@@ -8,13 +8,28 @@ use adit_lab::programs::{Client, Gateway};
 use adit_lab::traffic::{Heartbeat, UdpEcho};
 use adit_lab::{GATEWAY_V6, Output};
 use adit_proto::invite::Invite;
-use adit_testing::eventually;
+use adit_testing::{PATIENCE, eventually};
 
-use crate::harness::{Carrier, INTERNET, Options, Tunnel};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, preloaded};
 
 const AUTHENTICATION_REFUSED: i32 = 3;
 const IDENTITY_MISMATCH: i32 = 4;
 const UNREACHABLE: i32 = 5;
+
+/// A library for a disk on which no file gets a profile's name.
+const BROKEN_DISK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+int linkat(int a, const char *from, int b, const char *to, int flags) { errno = EIO; return -1; }
+int rename(const char *from, const char *to) {
+  static int (*real)(const char *, const char *);
+  if (!real) real = dlsym(RTLD_NEXT, "rename");
+  if (strstr(to, ".toml")) { errno = EIO; return -1; }
+  return real(from, to);
+}
+"#;
 
 /// Replies that another user gets while it is looked whether a revoked one gets any.
 const REPLIES: usize = 20;
@@ -65,6 +80,25 @@ fn invite_admits_one_device() {
     tunnel.clients[0].join(&link).unwrap().success().unwrap();
     assert_refused(&tunnel.clients[1].join(&link).unwrap(), AUTHENTICATION_REFUSED, &["used", "next:"]);
     assert!(!tunnel.clients[1].folder().join("clients").read_dir().is_ok_and(|mut files| files.next().is_some()));
+}
+
+#[test]
+fn invite_works_again_for_the_device_whose_profile_could_not_be_saved() {
+    let Some(tunnel) = prepared(2) else { return };
+    let [client, other] = &tunnel.clients[..] else { panic!("two clients") };
+    let Some(broken_disk) = preloaded(client.host().folder(), "disk", BROKEN_DISK) else { return };
+    let link = tunnel.gateway.invite("alice", &[]).unwrap();
+    let mut command = client.command(&["join", &link]);
+    command.env("LD_PRELOAD", broken_disk);
+    let failed = client.host().output(command, PATIENCE).unwrap();
+    assert_refused(&failed, 1, &["run the same `join` again"]);
+    // For nobody else, who has another key.
+    assert_refused(&other.join(&link).unwrap(), AUTHENTICATION_REFUSED, &["used", "next:"]);
+    client.join(&link).unwrap().success().unwrap();
+    let devices = tunnel.gateway.admin_json(&["devices"]).unwrap();
+    assert_eq!(devices["devices"].as_array().map(Vec::len), Some(1), "{devices}");
+    let files = client.folder().join("clients").read_dir().unwrap().count();
+    assert_eq!(files, 1, "the key is in the profile, and nowhere else");
 }
 
 #[test]

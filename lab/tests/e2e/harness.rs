@@ -1,6 +1,7 @@
 //! What all end-to-end tests begin with: a lab, the real programs in it, and bounded waits.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -144,6 +145,18 @@ impl Drop for Tunnel {
             eprintln!("what the programs said last:\n{}", processes.map(Process::tail).collect::<String>());
         }
     }
+}
+
+/// Compiles C source to a library for `LD_PRELOAD`; `None`, loudly, where that cannot be done.
+pub(crate) fn preloaded(folder: &Path, name: &str, source: &str) -> Option<PathBuf> {
+    let (text, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+    std::fs::write(&text, source).unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&text).arg("-ldl").status();
+    if compiled.is_ok_and(|status| status.success()) {
+        return Some(library);
+    }
+    adit_testing::skip("needs cc to compile a library that stands between a program and its system");
+    None
 }
 
 /// Has the host's packet filter apply rules, each with its hook, in the syntax of nft(8); replaces at once what it

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,9 +13,9 @@ use adit_lab::programs::{Client, ToldStatus};
 use adit_lab::{GATEWAY_V6, Host};
 use adit_net::testing::forgery::{Forger, Forgery};
 use adit_proto::invite::{Invite, Place};
-use adit_testing::{PATIENCE, eventually, skip};
+use adit_testing::{PATIENCE, eventually};
 
-use crate::harness::{Options, Tunnel};
+use crate::harness::{Options, Tunnel, preloaded};
 
 /// The gateway's port.
 const PORT: u16 = 443;
@@ -121,23 +120,11 @@ fn forged_packets_do_not_end_a_client_that_tries_for_ever() {
     }
 }
 
-/// Compiles the library that moves clocks; `None`, loudly, where that cannot be done.
-fn clock_shim(folder: &Path) -> Option<PathBuf> {
-    let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
-    fs::write(&source, CLOCK_SHIM).unwrap();
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
-    if compiled.is_ok_and(|status| status.success()) {
-        return Some(library);
-    }
-    skip("needs cc to compile a library that moves clocks");
-    None
-}
-
 #[test]
 fn client_whose_clock_is_years_behind_says_so_and_connects_once_it_is_right() {
     let Some(tunnel) = joined() else { return };
     let client = tunnel.client();
-    let Some(shim) = clock_shim(client.host().folder()) else { return };
+    let Some(shim) = preloaded(client.host().folder(), "clock", CLOCK_SHIM) else { return };
     let clock = client.host().folder().join("clock");
     let up = |timeout: &str| {
         let mut command = client.command(&["up", "--timeout", timeout]);
