@@ -92,15 +92,17 @@ impl AnswerRules {
         let mut rules = vec![Rule::new(PREROUTING).input(&self.tun).accept()];
         rules.extend(self.addresses.iter().copied().map(IpNet::from).map(to));
         rules.push(self.elsewhere().by_answerer().accept());
-        let opened = || self.elsewhere().by_opener().for_this_host();
-        rules.push(opened().opening_tcp().put_connection_mark(self.mark));
+        // Whether a packet is for this host takes a look at the routes, so it is asked last.
+        let opened = || self.elsewhere().by_opener();
+        let mark = |rule: Rule| rule.for_this_host().put_connection_mark(self.mark);
+        rules.push(mark(opened().opening_tcp()));
         for protocol in [Rule::tcp, Rule::udp] {
             let below = low.checked_sub(1).map(|port| protocol(opened()).destination_port_at_most(port));
             let above = high.checked_add(1).map(|port| protocol(opened()).destination_port_at_least(port));
-            rules.extend([below, above].into_iter().flatten().map(|rule| rule.put_connection_mark(self.mark)));
+            rules.extend([below, above].into_iter().flatten().map(mark));
         }
-        rules.push(opened().ipv4().icmp(ECHO_REQUEST_V4).put_connection_mark(self.mark));
-        rules.push(opened().ipv6().icmpv6(ECHO_REQUEST_V6).put_connection_mark(self.mark));
+        rules.push(mark(opened().ipv4().icmp(ECHO_REQUEST_V4)));
+        rules.push(mark(opened().ipv6().icmpv6(ECHO_REQUEST_V6)));
         rules
     }
 

@@ -153,8 +153,8 @@ fn the_loaded_tables_read_as_intended_and_stand_until_somebody_changes_them() {
         let listing = String::from_utf8(listed.stdout).unwrap();
         for line in [
             "iifname != \"lo\" iifname != \"adit0\" iifname != \"inner0\" ip daddr 10.64.3.2 counter",
-            "tcp flags syn / fin,syn,rst,ack ct mark set ct mark & 0xffffef17 | 0x00000016",
-            "udp dport <= 32767 ct mark set",
+            "tcp flags syn / fin,syn,rst,ack fib daddr type local ct mark set ct mark & 0xffffef17 | 0x00000016",
+            "udp dport <= 32767 fib daddr type local ct mark set",
             "iifname \"inner0\" ct direction reply ct mark & 0x000010fe == 0x00000016 meta mark set",
             "iifname \"adit0\" oifname != \"adit0\" ct direction original counter",
             "type route hook output priority mangle",
