@@ -1,7 +1,7 @@
 //! Host changes, each written to the undo journal before it is made.
 
 mod bounds;
-mod forwarding;
+pub(crate) mod forwarding;
 mod resolver;
 mod undo;
 
@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::dns::{Reach, SystemBus};
 use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord, Tracking};
-use crate::guard::{History, HostWatch};
+use crate::guard::{History, HostWatch, SwitchWatch};
 use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
 use crate::kill_switch::{self, KillSwitch};
 use crate::namespace;
@@ -135,6 +135,8 @@ pub struct HostChanges {
     pub(crate) tunnel_closed: bool,
     /// Whether the host has to forward IPv4.
     pub(crate) forwards_ipv4: bool,
+    /// The switches of forwarding that this process may have switched on.
+    pub(crate) switches: Vec<SwitchWatch>,
     pub(crate) foreign_chains: ForeignChains,
     pub(crate) tracking: Tracking,
     resolver: ResolverGuard,
@@ -191,6 +193,7 @@ impl HostChanges {
             table: None,
             tunnel_closed: false,
             forwards_ipv4: false,
+            switches: Vec::new(),
             foreign_chains: ForeignChains::default(),
             tracking: Tracking::default(),
             resolver: ResolverGuard::default(),

@@ -21,6 +21,7 @@ mod prefix_route;
 mod resolver;
 mod reverse_path;
 mod route;
+mod router;
 mod rule;
 mod sysctl;
 mod watch;
@@ -31,6 +32,7 @@ pub use history::{GuardReport, GuardState};
 
 pub(crate) use history::{Found, History};
 pub(crate) use link::wanted_settings;
+pub(crate) use router::SwitchWatch;
 pub(crate) use watch::{HostWatch, Signal};
 
 use crate::changes::HostChanges;
@@ -61,7 +63,9 @@ impl HostChanges {
         self.hold_firewall(now).await;
         // Then links: what leads through them needs them up. Then sysctls, one of which forbids addresses.
         let gone = self.hold_links(now).await;
+        self.leave_forwarding_to_routers();
         self.hold_sysctls(now);
+        self.forget_own_writes();
         self.follow_host();
         self.hold_addresses(&gone, now).await;
         self.hold_prefix_routes(&gone, now).await;

@@ -83,7 +83,9 @@ impl HostChanges {
         self.forwards_ipv4 |= family == Family::V4;
         if sysctl::read(switch)? != "0" {
             // Nothing to change; but from now on it is to stay so.
-            return self.set_sysctl(switch, "1").await;
+            self.set_sysctl(switch, "1").await?;
+            self.watch_switch(family);
+            return Ok(());
         }
         let links = links(family)?;
         for link in &links {
@@ -93,7 +95,9 @@ impl HostChanges {
             Family::V4 => self.record_side_effect(&setting(family, "all", "accept_redirects"), "1")?,
             Family::V6 => self.keep_advertisements(&links).await?,
         }
-        self.set_sysctl(switch, "1").await
+        self.set_sysctl(switch, "1").await?;
+        self.watch_switch(family);
+        Ok(())
     }
 
     /// Records a setting that the kernel will leave at `left` when the switch goes back, unless it is that already.
@@ -117,7 +121,7 @@ impl HostChanges {
     }
 }
 
-fn switch(family: Family) -> &'static str {
+pub(crate) fn switch(family: Family) -> &'static str {
     match family {
         Family::V4 => "net/ipv4/ip_forward",
         Family::V6 => "net/ipv6/conf/all/forwarding",
@@ -129,7 +133,7 @@ fn setting(family: Family, link: &str, name: &str) -> String {
     format!("{}/{link}/{name}", directory(family))
 }
 
-fn directory(family: Family) -> &'static str {
+pub(crate) fn directory(family: Family) -> &'static str {
     match family {
         Family::V4 => "net/ipv4/conf",
         Family::V6 => "net/ipv6/conf",

@@ -4,8 +4,10 @@
 use adit_program::causes::with_causes;
 
 use crate::changes::HostChanges;
+use crate::changes::forwarding::switch;
 use crate::firewall::{ForwardedBefore, GatewayRules};
 use crate::netlink::Family;
+use crate::sysctl;
 
 impl HostChanges {
     /// Loads the firewall with other rules where the host has changed in what they are made from.
@@ -40,11 +42,17 @@ impl HostChanges {
         }
     }
 
-    /// A host that forwarded by itself, stopped, and was made to forward again by a guard, is no router any more.
+    /// A host that forwarded by itself, stopped, and was made to forward again by a guard, is no router any more; one
+    /// that somebody else made a router is one.
     fn forwarding_to_leave(&self, family: Family, loaded: &ForwardedBefore) -> ForwardedBefore {
-        if *loaded != ForwardedBefore::FromAll || !self.has_switched_forwarding_on(family) {
-            return loaded.clone();
+        let switched_on = self.has_switched_forwarding_on(family);
+        let is_router = !switched_on && sysctl::read(switch(family)).is_ok_and(|value| value != "0");
+        if is_router {
+            ForwardedBefore::FromAll
+        } else if switched_on && *loaded == ForwardedBefore::FromAll {
+            self.forwarded_before(family).unwrap_or_else(|_| ForwardedBefore::FromOnly(Vec::new()))
+        } else {
+            loaded.clone()
         }
-        self.forwarded_before(family).unwrap_or_else(|_| ForwardedBefore::FromOnly(Vec::new()))
     }
 }

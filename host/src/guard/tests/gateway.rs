@@ -181,6 +181,27 @@ fn a_host_that_stopped_to_route_is_no_router_when_it_is_made_to_forward_again() 
 }
 
 #[test]
+fn a_host_that_somebody_makes_a_router_is_one_and_stays_one() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        let before = |gateway: &Gateway| gateway.changes.table.as_ref().unwrap().rules().forwarded_before_v4.clone();
+        let closed = ForwardedBefore::FromOnly(Vec::new());
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        gateway.changes.hold().await;
+        assert_eq!(before(&gateway), closed, "what this process wrote makes no router");
+        sysctl::write("net.ipv4.ip_forward", "0").unwrap();
+        gateway.changes.hold().await;
+        gateway.changes.hold().await;
+        assert_eq!(before(&gateway), closed, "nor does what a guard wrote");
+        sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+        gateway.changes.hold().await;
+        assert_eq!(before(&gateway), ForwardedBefore::FromAll);
+        gateway.changes.undo().await.unwrap();
+        assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "1");
+    });
+}
+
+#[test]
 fn forwarding_that_was_switched_on_stays_on() {
     on_gateway(async || {
         let mut gateway = Gateway::new().await;
