@@ -5,6 +5,7 @@ mod other_links;
 mod reach;
 mod v6;
 
+use std::fs;
 use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use adit_net::packet_buffer::Arena;
 use adit_net::tun::{LARGEST_PACKET, PacketQueue as _, Tun, take_apart};
 use adit_proto::offload::MAX_SUPERPACKET_LEN;
 use adit_proto::offload::virtio::{self, VirtioHeader};
+use adit_testing::eventually;
 use adit_testing::namespace::in_namespace_async;
 use tokio::time::sleep;
 
@@ -51,6 +53,7 @@ impl Router {
             netlink.add_address(link, v4.parse().unwrap()).await.unwrap();
             netlink.add_address(link, v6.parse().unwrap()).await.unwrap();
         }
+        eventually("the IPv6 addresses take packets", || has_no_tentative_address().then_some(()));
         for prefix in ["0.0.0.0/0", "::/0"] {
             let target = RouteTarget::Link("out0".into());
             let default = Route { table: 254, prefix: prefix.parse().unwrap(), target, metric: None };
@@ -80,6 +83,14 @@ impl Router {
         .unwrap();
         Self { tunnel, internet, _table: table }
     }
+}
+
+/// Whether the kernel has found that every IPv6 address is this host's, which it does beside whoever adds it (the fifth
+/// column of if_inet6 are its flags, `IFA_F_TENTATIVE` is 0x40).
+fn has_no_tentative_address() -> bool {
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+    let flags = addresses.lines().filter_map(|line| line.split_whitespace().nth(4));
+    flags.map(|flags| u32::from_str_radix(flags, 16).unwrap()).all(|flags| flags & 0x40 == 0)
 }
 
 /// Has a packet come out of a device.
