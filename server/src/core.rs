@@ -37,8 +37,8 @@ use sessions::{Connection, Ending, Session};
 /// An answer of the core, which may have to wait for the accounts.
 pub type Reply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a front-end asks of the core. Its orders go the other way: to end by [`Connection::close`], which acts at once,
-/// and to change what a client was granted by [`Orders`].
+/// What a front-end asks of the core. Its orders go the other way: to end by [`sessions::Closing::close`], which acts
+/// at once, and to change what a client was granted by [`Orders`].
 pub trait Core: Send + Sync {
     /// Decides whose a credential is that came on a connection. From now on the connection is one of that device, and
     /// closed when the device is revoked.
