@@ -17,7 +17,7 @@ use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord, Tracking};
 use crate::guard::{History, HostWatch, SwitchWatch};
 use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
-use crate::kill_switch::{self, KillSwitch};
+use crate::kill_switch::{self, ClosedKillSwitch, KillSwitch};
 use crate::namespace;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
 use crate::{guard, sysctl};
@@ -126,7 +126,7 @@ pub struct HostChanges {
     pub(crate) found_right: BTreeMap<String, String>,
     pub(crate) loose_reverse_paths: bool,
     /// What the kill switch lets through, if this process has closed it.
-    pub(crate) kill_switch: Option<KillSwitch>,
+    pub(crate) kill_switch: Option<ClosedKillSwitch>,
     pub(crate) history: History,
     pub(crate) watch: HostWatch,
     /// The gateway's firewall, once it is loaded.
@@ -403,13 +403,15 @@ impl HostChanges {
     pub async fn close_kill_switch(&mut self, switch: &KillSwitch) -> Result<(), HostError> {
         let change = Change::KillSwitch(switch.profile.clone());
         if self.is_recorded(&change) {
-            kill_switch::load(switch)?;
-        } else {
-            let id = self.journal.record(change)?;
-            let done = kill_switch::load(switch);
-            self.settle_if_failed(id, done)?;
+            self.kill_switch = Some(kill_switch::load(switch)?);
+            return Ok(());
         }
-        self.kill_switch = Some(switch.clone());
+        let id = self.journal.record(change)?;
+        let loaded = kill_switch::load(switch);
+        if loaded.is_err() {
+            self.journal.settle(id)?;
+        }
+        self.kill_switch = Some(loaded?);
         Ok(())
     }
 

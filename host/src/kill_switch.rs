@@ -11,7 +11,7 @@ use adit_proto::mark::Mark;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::HostError;
-use crate::nft::{Batch, Chain, ChainKind, FAMILY_INET, Hook, ListedRule, Rule, Socket};
+use crate::nft::{Batch, Chain, ChainKind, FAMILY_INET, Hook, Rule, Socket, TableState};
 use crate::sysctl::ports_of_programs;
 
 /// What the names of all these tables begin with; the profile's name follows.
@@ -230,33 +230,39 @@ fn table_of(profile: &str) -> String {
     format!("{TABLE}{profile}")
 }
 
-/// Loads the table, replacing an earlier one, in one transaction.
-pub(crate) fn load(switch: &KillSwitch) -> Result<(), HostError> {
-    apply(switch.batch(), &format!("load the nftables table inet {}", switch.table()))
+/// A kill switch that is closed.
+#[derive(Debug)]
+pub(crate) struct ClosedKillSwitch {
+    switch: KillSwitch,
+    as_loaded: Option<TableState>,
 }
 
-/// Whether the table is as it was loaded, as far as the kinds and the order of its rules show.
-pub(crate) fn is_intact(switch: &KillSwitch) -> Result<bool, HostError> {
-    let doing = |source: io::Error| HostError::system("list the rules of the kill switch", source);
-    let (table, rules) = (switch.table(), switch.rules());
-    let socket = Socket::open().map_err(doing)?;
-    for chain in [RAW_PREROUTING, PREROUTING, OUTPUT, FORWARD] {
-        let expected: Vec<_> = rules.iter().filter(|rule| rule.chain() == chain).map(Rule::expression_names).collect();
-        let listed = match socket.rules(FAMILY_INET, &table, chain) {
-            Ok(listed) => listed,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(doing(error)),
-        };
-        if !listed.iter().map(names_of).eq(expected) {
-            return Ok(false);
-        }
+impl ClosedKillSwitch {
+    /// Whether nobody has touched the table since it was loaded.
+    pub(crate) fn is_intact(&self) -> Result<bool, HostError> {
+        let now = state(&self.switch)?;
+        Ok(now.is_some() && now == self.as_loaded)
     }
-    Ok(true)
+
+    /// Loads the table again as it was.
+    pub(crate) fn put_back(&mut self) -> Result<(), HostError> {
+        self.as_loaded = load(&self.switch)?.as_loaded;
+        Ok(())
+    }
 }
 
-/// Names of a rule's expressions, in order.
-fn names_of(rule: &ListedRule) -> Vec<String> {
-    rule.expressions.iter().map(|expression| expression.name.clone()).collect()
+/// Loads the table, replacing an earlier one, in one transaction.
+pub(crate) fn load(switch: &KillSwitch) -> Result<ClosedKillSwitch, HostError> {
+    apply(switch.batch(), &format!("load the nftables table inet {}", switch.table()))?;
+    // The host is closed by now, whatever the kernel lists; what it does not is found changed.
+    let as_loaded = state(switch).ok().flatten();
+    Ok(ClosedKillSwitch { switch: switch.clone(), as_loaded })
+}
+
+fn state(switch: &KillSwitch) -> Result<Option<TableState>, HostError> {
+    Socket::open()
+        .and_then(|socket| TableState::read(&socket, &switch.table()))
+        .map_err(|source| HostError::system("list the rules of the kill switch", source))
 }
 
 /// Removes a profile's table if it is there.

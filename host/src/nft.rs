@@ -11,12 +11,14 @@ mod expression;
 mod listing;
 mod rule;
 mod socket;
+mod state;
 
 pub(super) use attribute::{Attributes, find};
 pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook, Protection};
 pub(super) use listing::{ListedChain, ListedElement, ListedExpression, ListedRule, ListedTable, ListedVerdict};
 pub(super) use rule::Rule;
 pub(super) use socket::{Refusal, Socket};
+pub(super) use state::TableState;
 
 /// Record type of a comment in the user data of a table or rule (libnftnl's `NFTNL_UDATA_TABLE_COMMENT` and
 /// `NFTNL_UDATA_RULE_COMMENT`).

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GatewayRules;
 use crate::error::HostError;
-use crate::nft::{Batch, ListedTable, Protection, Refusal, Socket};
+use crate::nft::{Batch, ListedTable, Protection, Refusal, Socket, TableState};
 
 /// The link whose table has the short name, which administrators know.
 const USUAL_LINK: &str = "adit0";
@@ -20,9 +20,6 @@ const USUAL_LINK: &str = "adit0";
 const USUAL_TABLE: &str = "adit";
 /// How the comment of every gateway's table begins.
 const COMMENT: &str = "Adit gateway, instance ";
-
-/// How often a table is listed until nothing changes meanwhile.
-const MOST_LISTINGS: usize = 5;
 
 /// Which table it is, and of which gateway: what has to be known to remove it later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,15 +66,7 @@ pub(crate) struct Table {
     rules: GatewayRules,
     socket: Socket,
     protections: &'static [Protection],
-    as_loaded: State,
-}
-
-/// What of a table changes when anybody changes it: the kernel never gives a number twice.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
-    table: ListedTable,
-    chains: Vec<(String, u64, bool)>,
-    rules: Vec<u64>,
+    as_loaded: TableState,
 }
 
 impl Table {
@@ -208,7 +197,7 @@ fn place(
     record: &TableRecord,
     rules: &GatewayRules,
     protections: &[Protection],
-) -> Result<State, HostError> {
+) -> Result<TableState, HostError> {
     let name = record.table();
     let existing = find(socket, &name)?;
     if let Some(reason) = existing.as_ref().and_then(|table| why_foreign(table, socket)) {
@@ -243,30 +232,10 @@ fn why_foreign(table: &ListedTable, socket: &Socket) -> Option<String> {
     }
 }
 
-/// The table as it is. While other programs change their tables, a listing may leave something out, so it counts only
-/// if nothing changed meanwhile; on a host without a quiet moment the last one has to do.
-fn state(socket: &Socket, record: &TableRecord) -> Result<Option<State>, HostError> {
+fn state(socket: &Socket, record: &TableRecord) -> Result<Option<TableState>, HostError> {
     let name = record.table();
-    let listing = |source| HostError::system(format!("list the nftables table inet {name}"), source);
-    for _ in 1..MOST_LISTINGS {
-        let before = socket.generation().map_err(listing)?;
-        let state = listed(socket, &name).map_err(listing)?;
-        if socket.generation().map_err(listing)? == before {
-            return Ok(state);
-        }
-    }
-    listed(socket, &name).map_err(listing)
-}
-
-fn listed(socket: &Socket, name: &str) -> io::Result<Option<State>> {
-    let Some(table) = socket.table(name)? else { return Ok(None) };
-    let chains = socket.chains_of_table(name)?;
-    let rules = socket.rules_of_table(name)?;
-    Ok(Some(State {
-        table,
-        chains: chains.into_iter().map(|chain| (chain.name, chain.handle, chain.drops)).collect(),
-        rules: rules.into_iter().map(|rule| rule.handle).collect(),
-    }))
+    TableState::read(socket, &name)
+        .map_err(|source| HostError::system(format!("list the nftables table inet {name}"), source))
 }
 
 fn open() -> Result<Socket, HostError> {

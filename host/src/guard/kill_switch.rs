@@ -4,21 +4,20 @@ use std::time::Instant;
 
 use super::Found;
 use crate::changes::HostChanges;
-use crate::kill_switch;
 
 /// What its guard is called.
 const GUARD: &str = "kill switch";
 
 impl HostChanges {
     pub(super) fn hold_kill_switch(&mut self, now: Instant) {
-        let Some(switch) = &self.kill_switch else { return };
-        let found = match kill_switch::is_intact(switch) {
+        let Some(switch) = &mut self.kill_switch else { return };
+        let found = match switch.is_intact() {
             Ok(true) => Found::Right,
             Ok(false) => Found::Wrong("its firewall table was changed or removed".to_owned()),
             Err(error) => Found::unknown(&error),
         };
         if self.history.must_mend(GUARD, found, now) {
-            let done = kill_switch::load(switch);
+            let done = switch.put_back();
             self.history.mended(GUARD, done, now);
         }
     }

@@ -17,6 +17,7 @@ use nix::unistd::{Uid, setfsuid};
 use super::*;
 use crate::changes::{HostChanges, recover, release};
 use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
+use crate::nft::ListedRule;
 use crate::sysctl;
 
 const MARK: u32 = Mark::CLIENT.value;
@@ -201,6 +202,7 @@ fn the_kernel_takes_every_rule_as_it_was_built() {
             };
             for chain in [RAW_PREROUTING, PREROUTING, OUTPUT, FORWARD] {
                 let listed = Socket::open().unwrap().rules(FAMILY_INET, "adit_client_home", chain).unwrap();
+                let names_of = |rule: &ListedRule| rule.expressions.iter().map(|one| one.name.clone()).collect();
                 let listed: Vec<Vec<String>> = listed.iter().map(names_of).collect();
                 let expected: Vec<Vec<String>> = names(chain);
                 assert_eq!(listed, expected, "{chain}");
@@ -413,16 +415,21 @@ fn a_table_that_others_change_is_put_back() {
         assert_eq!(changes.hold().await, []);
         let mut additional = Batch::new("adit_client_home");
         additional.append_rule(&Rule::new(OUTPUT).output("out0").accept());
-        let interferences: [Batch; 2] = [additional, {
-            let mut flush = Batch::new("adit_client_home");
-            flush.delete_table();
-            flush
-        }];
-        for (times, interference) in (1..).zip(interferences) {
-            Socket::open().unwrap().apply(interference).unwrap();
-            assert!(!is_intact(&switch()).unwrap());
+        let mut removed = Batch::new("adit_client_home");
+        removed.delete_table();
+        let apply = |batch: Batch| Socket::open().unwrap().apply(batch).unwrap();
+        // Without a rule more or less, a table does nothing while it is dormant.
+        let sleep = || {
+            let arguments = ["add", "table", "inet", "adit_client_home", "{", "flags", "dormant", ";", "}"];
+            assert!(Command::new("nft").args(arguments).status().unwrap().success());
+        };
+        let interferences: [&dyn Fn(); 3] = [&|| apply(additional.clone()), &|| apply(removed.clone()), &sleep];
+        for (times, interfere) in (1..).zip(interferences) {
+            interfere();
+            let is_intact = |changes: &HostChanges| changes.kill_switch.as_ref().unwrap().is_intact().unwrap();
+            assert!(!is_intact(&changes));
             let reports = changes.hold().await;
-            assert!(is_intact(&switch()).unwrap());
+            assert!(is_intact(&changes));
             assert!(matches!(reports.as_slice(), [only] if only.guard == "kill switch" && only.times == times));
         }
         changes.open_kill_switch().await.unwrap();

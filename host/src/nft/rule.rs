@@ -398,6 +398,7 @@ impl Rule {
     }
 
     /// Names of the expressions, as the kernel lists them.
+    #[cfg(test)]
     pub(crate) fn expression_names(&self) -> Vec<&'static str> {
         self.expressions.iter().map(Expression::name).collect()
     }
