@@ -135,7 +135,7 @@ impl Closing {
             inner_links: beside.inner_links.iter().cloned().collect(),
         };
         match changes.close_kill_switch(&switch).await {
-            Err(error) if self.wanted != Some(true) && !changes.is_closed() => {
+            Err(error) if error.is_missing_firewall() && self.wanted != Some(true) && !changes.is_closed() => {
                 tracing::warn!("{NOT_CLOSED}");
                 tracing::debug!(error = with_causes(&error), "the kill switch cannot be closed");
                 Ok(())
