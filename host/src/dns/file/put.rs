@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 /// Puts a file in place in one step; where that is not possible, because the path is a mount point or its directory is
@@ -46,7 +46,7 @@ fn write_new(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) 
     if let Some((uid, gid)) = owner {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (uid, gid) {
-            chown(path, Some(uid), Some(gid))?;
+            fchown(&file, Some(uid), Some(gid))?;
         }
     }
     file.set_permissions(Permissions::from_mode(mode))?;
