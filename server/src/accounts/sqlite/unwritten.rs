@@ -183,9 +183,10 @@ impl Store {
     /// [`StoreError::NotFound`], or the store could not be read.
     pub fn shut_out(&self, name: &str, now: SystemTime) -> Result<Revoked, StoreError> {
         let whom = Whom::parse(name)?;
-        let revoked = whom.found(&self.read())?;
-        self.unwritten.add(whom, now);
-        Ok(revoked)
+        let before = whom.found(&self.read())?;
+        self.unwritten.add(whom.clone(), now);
+        // A device that was enrolled in between is shut out, too, and nobody else would name it.
+        Ok(whom.found(&self.read()).unwrap_or(before))
     }
 
     /// Writes what [`Self::shut_out`] took note of; returns the devices it shuts out. Blocks for as long as the disk
