@@ -6,17 +6,15 @@
 //! and each is good for as long as it was meant to be. Of earlier boots nothing is known; they are left alone.
 
 use std::fs;
-use std::io;
 use std::time::SystemTime;
 
+use nix::time::{ClockId, clock_gettime};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, unix};
 
 /// Tells one boot from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Seconds since the boot, with those asleep.
-const UPTIME: &str = "/proc/uptime";
 /// What a clock may be set by without notice, in seconds; certificates begin as long before they are issued.
 const TOLERANCE: u64 = 60 * 60;
 
@@ -58,10 +56,9 @@ pub(super) fn boot() -> Result<String, StoreError> {
 
 /// When this boot began, by what the clock says now, in seconds of Unix time.
 pub fn boot_began_at(now: SystemTime) -> Result<i64, StoreError> {
-    let text = fs::read_to_string(UPTIME).map_err(StoreError::Clock)?;
-    let seconds = text.split(['.', ' ']).next().and_then(|whole| whole.parse::<i64>().ok());
-    let seconds = seconds.ok_or_else(|| StoreError::Clock(io::ErrorKind::InvalidData.into()))?;
-    Ok(unix(now).saturating_sub(seconds))
+    // The seconds since the boot, with those asleep. /proc/uptime may be a container's own.
+    let since = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|error| StoreError::Clock(error.into()))?;
+    Ok(unix(now).saturating_sub(since.tv_sec()))
 }
 
 /// Whether the clock was set between two answers of [`boot_began_at`].
