@@ -2,7 +2,7 @@
 //! it has issued.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::tls::ServerIdentity;
 
@@ -14,7 +14,9 @@ use crate::identity::Authority;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How old the gateway's own certificate may become; it lives for longer than that.
 const RENEW_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How far the clock may lie before the certificate's issue; it begins as long before.
+/// The pause after a certificate that could not be issued.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// How far the clock may lie before the certificate's issue, which is less than it begins before that.
 const BEFORE_ISSUE: Duration = Duration::from_secs(30 * 60);
 
 /// Issues the gateway's certificate anew when it is old or the clock has left its life, and moves the ends of devices'
@@ -27,10 +29,14 @@ pub(super) async fn look_after(
 ) {
     let mut issued = SystemTime::now();
     let mut began = None;
+    let mut next_try = Instant::now();
     loop {
         let now = SystemTime::now();
-        if is_due(issued, now) && renew(&identity, &authority, &config, now) {
-            issued = now;
+        if is_due(issued, now) && Instant::now() >= next_try {
+            next_try = Instant::now() + RETRY_AFTER;
+            if renew(&identity, &authority, &config, now) {
+                issued = now;
+            }
         }
         let begins = boot_began_at(now).ok();
         if let Some(begins) = begins
@@ -55,15 +61,16 @@ fn renew(identity: &ServerIdentity, authority: &Authority, config: &Config, now:
     let issued = match authority.issue_server(&config.certificate_names(), now) {
         Ok(issued) => issued,
         Err(error) => {
-            tracing::error!(%error, "the gateway's certificate could not be renewed");
+            tracing::warn!(%error, "the gateway's certificate could not be renewed; trying again");
             return false;
         }
     };
-    match identity.renew(issued.chain, issued.key) {
+    let done = identity.renew(issued.chain, issued.key);
+    match &done {
         Ok(()) => tracing::info!("the gateway's certificate was renewed"),
-        Err(error) => tracing::error!(%error, "the gateway's renewed certificate cannot be used"),
+        Err(error) => tracing::warn!(%error, "the gateway's renewed certificate cannot be used; trying again"),
     }
-    true
+    done.is_ok()
 }
 
 /// False if it is to be tried again.
