@@ -3,6 +3,7 @@
 use std::io;
 
 use adit_program::exit::Failure;
+use adit_program::rights::Capability;
 
 use crate::protocols::ConnectError;
 use crate::state::Obstacle;
@@ -37,9 +38,9 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
     let obstacle = obstacle(error);
     let next = match obstacle {
         Obstacle::IdentityMismatch => {
-            "do not go on: this is not the gateway of the invite; ask its administrator for a new one"
+            "do not go on: this is not the gateway of the invite; ask its administrator for a new one".to_owned()
         }
-        Obstacle::Refused => "ask the gateway's administrator for a new invite",
+        Obstacle::Refused => "ask the gateway's administrator for a new invite".to_owned(),
         Obstacle::NoAnswer
         | Obstacle::Firewall
         | Obstacle::NarrowPath
@@ -50,11 +51,11 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
         | Obstacle::Local
         | Obstacle::DeviceGone => next_step(obstacle),
     };
-    Failure { exit: obstacle.exit(), what: gateway.to_owned(), reason: error.to_string(), next: next.to_owned() }
+    Failure { exit: obstacle.exit(), what: gateway.to_owned(), reason: error.to_string(), next }
 }
 
-fn next_step(obstacle: Obstacle) -> &'static str {
-    match obstacle {
+fn next_step(obstacle: Obstacle) -> String {
+    let fixed = match obstacle {
         Obstacle::NoAnswer => "check this host's network, that the gateway runs, and that its UDP port is open",
         Obstacle::NarrowPath => {
             "use another network, or raise the MTU of the link on the way that is too narrow, which `tracepath` shows; a \
@@ -76,15 +77,14 @@ fn next_step(obstacle: Obstacle) -> &'static str {
         Obstacle::IdentityMismatch => {
             "do not go on: somebody else answers for the gateway, or it was set up anew; ask its administrator"
         }
-        Obstacle::Permission => {
-            "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`"
-        }
+        Obstacle::Permission => return Capability::NetAdmin.next_step(),
         Obstacle::DeviceGone => {
             "connect again with `adit-client up`; this host stays closed until then if everything went through the \
              tunnel, or until `adit-client cleanup`"
         }
         Obstacle::Local => "mend the profile, or join again with a new invite",
-    }
+    };
+    fixed.to_owned()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::guarded_file::GuardError;
+use adit_program::rights::to_reach_files_of;
 use adit_program::toml_error::TomlFault;
 use nix::errno::Errno;
 
@@ -132,7 +133,7 @@ pub(crate) fn guard_failure(error: GuardError) -> Failure {
 /// The [`Failure`] of a refused file operation on `what`.
 pub(crate) fn file_failure(what: &str, error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::PermissionDenied {
-        let next = "run as root, or name another directory with `--dir`";
+        let next = format!("{}; or name another directory with `--dir`", to_reach_files_of("root"));
         return Failure::new(Exit::Permission, what, "permission denied", next);
     }
     Failure::new(Exit::Other, what, error.to_string(), "")

@@ -7,13 +7,10 @@ use adit_host::HostError;
 use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 use adit_program::guarded_file::GuardError;
+use adit_program::rights::Capability;
 
 use crate::host_plan::{HostFault, HostPlanError};
 use crate::state::Obstacle;
-
-/// What to do about a missing permission.
-const GET_PERMISSION: &str =
-    "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`";
 
 /// Why the host could not be configured.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +95,7 @@ impl HostSetupError {
                 Failure::new(Exit::Other, "network settings", reason, next)
             }
             Self::Change(_) | Self::StrictReversePath(_) | Self::Lock(_) if self.is_permission_denied() => {
-                Failure::new(Exit::Permission, "host set-up", reason, GET_PERMISSION)
+                Failure::new(Exit::Permission, "host set-up", reason, Capability::NetAdmin.next_step())
             }
             Self::StrictReversePath(_) => {
                 let next = "set net.ipv4.conf.all.rp_filter to 2; for a container, \
@@ -127,7 +124,7 @@ pub fn journal_failure(journal: &Path, error: &HostError) -> Failure {
     let what = format!("journal {}", journal.display());
     let reason = describe(error);
     if error.is_permission_denied() {
-        return Failure::new(Exit::Permission, what, reason, GET_PERMISSION);
+        return Failure::new(Exit::Permission, what, reason, Capability::NetAdmin.next_step());
     }
     let (exit, next) = match error {
         HostError::Unguarded(error) => {

@@ -9,6 +9,7 @@ use adit_net::tun::Tun;
 use adit_program::exit::{Exit, Failure};
 use adit_program::file_lock::FileLock;
 use adit_program::guarded_file::GuardError;
+use adit_program::rights::Capability;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
@@ -118,7 +119,7 @@ fn tun_failure(name: &str, error: &io::Error) -> Failure {
         let next = "load the kernel module with `modprobe tun`; in a container, pass `--device /dev/net/tun`";
         Failure::new(Exit::Permission, what, "there is no /dev/net/tun, or no driver behind it", next)
     } else if kind == io::ErrorKind::PermissionDenied {
-        let next = "run as root, or give the program CAP_NET_ADMIN; in a container, add `--cap-add NET_ADMIN`";
+        let next = Capability::NetAdmin.next_step();
         Failure::new(Exit::Permission, what, "CAP_NET_ADMIN or access to /dev/net/tun is missing", next)
     } else if kind == io::ErrorKind::ResourceBusy {
         taken(name)
