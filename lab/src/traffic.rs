@@ -31,7 +31,7 @@ pub use beacon::Beacon;
 pub use capture::{Capture, Captured};
 pub use dialogue::{Course, Dialogue};
 pub use flood::{Flood, Volley};
-pub use inject::{inject, udp_packet};
+pub use inject::{inject, inject_marked, udp_packet};
 pub use latency::{Latencies, echoes};
 pub use numbered::{NumberedPlan, NumberedReport, numbered};
 pub use ping::{PingOutcome, ping, ping_with_ttl};

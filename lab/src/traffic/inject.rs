@@ -17,31 +17,44 @@ const UDP: u8 = 17;
 /// # Errors
 /// Fails where the kernel refuses one.
 pub fn inject(host: &Host, link: &str, packets: Vec<Vec<u8>>) -> Result<()> {
-    let link = link.to_owned();
+    inject_marked(host, link, 0, packets)
+}
+
+/// As [`inject`], with a mark (SO_MARK): the kill switch of a client lets nothing out but what bears the client's.
+pub fn inject_marked(host: &Host, link: &str, mark: u32, packets: Vec<Vec<u8>>) -> Result<()> {
+    let way = Way { link: link.to_owned(), mark };
     host.run(move || {
         let mut sockets: [Option<Socket>; 2] = [None, None];
-        packets.iter().try_for_each(|packet| send(&mut sockets, &link, packet))
+        packets.iter().try_for_each(|packet| send(&mut sockets, &way, packet))
     })
 }
 
+/// How packets leave.
+struct Way {
+    link: String,
+    mark: u32,
+}
+
 /// Sends by the socket of the packet's family, which is made at the first one.
-fn send([v4, v6]: &mut [Option<Socket>; 2], link: &str, packet: &[u8]) -> Result<()> {
+fn send([v4, v6]: &mut [Option<Socket>; 2], way: &Way, packet: &[u8]) -> Result<()> {
     let Some((target, domain)) = destination(packet) else { bail!("a packet to inject has an IP header") };
     let slot = if domain == Domain::IPV4 { v4 } else { v6 };
     let socket = match slot {
         Some(socket) => socket,
-        None => slot.insert(open(link, domain)?),
+        None => slot.insert(open(way, domain)?),
     };
     socket.send_to(packet, &SocketAddr::new(target, 0).into()).with_context(|| format!("send a packet to {target}"))?;
     Ok(())
 }
 
-fn open(link: &str, domain: Domain) -> Result<Socket> {
+fn open(way: &Way, domain: Domain) -> Result<Socket> {
+    let Way { link, mark } = way;
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW))).context("open a raw socket")?;
     let included =
         if domain == Domain::IPV4 { socket.set_header_included_v4(true) } else { socket.set_header_included_v6(true) };
     included.context("bring the IP header")?;
     socket.bind_device(Some(link.as_bytes())).with_context(|| format!("use the link {link}"))?;
+    socket.set_mark(*mark).context("mark a socket")?;
     Ok(socket)
 }
 

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use adit_lab::programs::ToldSession;
 use adit_lab::traffic::{
-    Capture, Captured, Dialogue, Direction, Flood, TcpServer, UdpEcho, Volley, echo, inject, transfer, udp_packet,
+    Capture, Captured, Dialogue, Direction, Flood, TcpServer, UdpEcho, Volley, echo, inject, inject_marked, transfer,
+    udp_packet,
 };
 use adit_lab::{Feature, GATEWAY_V4, Host, INTERNET_V4};
 use adit_testing::{PATIENCE, alone, eventually};
 
-use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, reach, unfilter};
+use crate::harness::{CLIENT_MARK, Carrier, INTERNET, Options, Tunnel, filter, reach, unfilter};
 
 /// The gateway's port.
 const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(GATEWAY_V4), 443);
@@ -125,7 +126,8 @@ fn replay(tunnel: &Tunnel, host: &Host, packets: &[Vec<u8>]) {
     let mut rounds = packets.iter().cycle();
     let mut sent = 0;
     while sent < REPLAYS {
-        inject(host, LINK, rounds.by_ref().take(AT_ONCE.try_into().unwrap()).cloned().collect()).unwrap();
+        inject_marked(host, LINK, CLIENT_MARK, rounds.by_ref().take(AT_ONCE.try_into().unwrap()).cloned().collect())
+            .unwrap();
         sent += AT_ONCE;
         eventually("replays are counted", || (refused() - before >= sent).then_some(()));
     }

@@ -14,6 +14,9 @@ use adit_testing::{PATIENCE, eventually};
 /// Both addresses of the host behind the gateway.
 pub(crate) const INTERNET: [IpAddr; 2] = [IpAddr::V4(INTERNET_V4), IpAddr::V6(INTERNET_V6)];
 
+/// The mark of clients' own datagrams, which alone leave a host with a full tunnel beside it.
+pub(crate) const CLIENT_MARK: u32 = 0x16;
+
 /// What a test wants to begin with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options<'a> {

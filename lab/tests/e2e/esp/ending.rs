@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adit_lab::GATEWAY_V4;
-use adit_lab::traffic::{Dialogue, Direction, StreamPlan, Streams, TcpServer, inject, transfer, udp_packet};
+use adit_lab::traffic::{Dialogue, Direction, StreamPlan, Streams, TcpServer, inject_marked, transfer, udp_packet};
 use adit_testing::{alone, eventually};
 
 use super::observe::{CABLE, PORT, Wire, stands};
-use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
+use crate::harness::{CLIENT_MARK, INTERNET, Options, Tunnel, answers, reach};
 
 /// The gateway gives up a silent connection after 30 s.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(40);
@@ -54,7 +54,7 @@ fn gateway_forgets_the_keys_of_a_killed_client() {
         assert!(Instant::now() < deadline, "the session is still there");
         thread::sleep(Duration::from_millis(200));
     }
-    inject(tunnel.client().host(), CABLE, vec![again]).unwrap();
+    inject_marked(tunnel.client().host(), CABLE, CLIENT_MARK, vec![again]).unwrap();
     eventually("a datagram of the old session names no SA", || (drops("unknown_spi") > 0).then_some(()));
 }
 
@@ -70,7 +70,7 @@ fn keys_of_a_session_that_another_of_the_same_device_replaces_are_dead_at_once()
     let again = udp_packet(sent.source, (GATEWAY_V4, PORT).into(), 64, &sent.payload);
     // Without a farewell, so that the gateway still has the session.
     tunnel.clients[0].kill();
-    inject(tunnel.client().host(), CABLE, vec![again.clone()]).unwrap();
+    inject_marked(tunnel.client().host(), CABLE, CLIENT_MARK, vec![again.clone()]).unwrap();
     eventually("its keys are still known", || {
         (tunnel.session_of(address)?.drops.get("replayed").copied()? > 0).then_some(())
     });
@@ -80,7 +80,7 @@ fn keys_of_a_session_that_another_of_the_same_device_replaces_are_dead_at_once()
     let new = tunnel.session_of(status.addresses[0].addr()).unwrap();
     assert_ne!(new.session, old.session);
     assert_eq!(tunnel.gateway.sessions().unwrap().len(), 1, "there is one session of the device");
-    inject(tunnel.client().host(), CABLE, vec![again]).unwrap();
+    inject_marked(tunnel.client().host(), CABLE, CLIENT_MARK, vec![again]).unwrap();
     eventually("a datagram of the old session names no SA", || {
         let status = tunnel.gateway.admin_json(&["status"]).unwrap();
         (status["drops"]["unknown_spi"].as_u64()? > 0).then_some(())
