@@ -52,6 +52,8 @@ fn narrow_path_is_named_and_passes_a_join() {
         assert_eq!(refused.code, UNREACHABLE, "{}{}", refused.stdout, refused.stderr);
         let said = format!("the path to {GATEWAY_V4}:443 is too narrow");
         assert!(refused.stderr.contains(&said) && refused.stderr.contains("a tunnel needs 1359"), "{}", refused.stderr);
+        // The host is closed, as its tunnel is known to be full.
+        assert_eq!(tunnel.client().run(&["down", &name]).unwrap().code, 0);
         joins(tunnel.client(), &tunnel, if on_own_link { "own" } else { "far" });
     }
 }
