@@ -29,7 +29,7 @@ impl From<Output> for Run {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit-server"));
-    command.env_clear().args(arguments);
+    command.env_clear().env("LANG", "C.UTF-8").args(arguments);
     command
 }
 
