@@ -152,7 +152,7 @@ mod tests {
             draft
         };
         let mut drafts = vec![read("")];
-        for key in KEYS.rows {
+        for key in KEYS.rows() {
             let draft = read(&format!("{} = {}\n", key.name, key.example));
             assert!(!drafts.contains(&draft), "{} changes nothing, or what another key changes", key.name);
             drafts.push(draft);

@@ -10,7 +10,7 @@ use super::value;
 /// All keys: what `join` writes, then how packets travel. A client reads its profile when it starts.
 pub(super) static KEYS: Keys<Draft> = Keys {
     listed: "`docs/configuration.md` lists every key",
-    rows: &[
+    tables: &[&[
         Key {
             name: "host",
             kind: Kind::Text,
@@ -210,7 +210,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             applies: Applies::Restart,
             read: |given, draft| put(&mut draft.workers.gso_max_segs, value::number(given)),
         },
-    ],
+    ]],
 };
 
 #[cfg(test)]

@@ -144,31 +144,35 @@ impl<D> Key<D> {
 
 /// All keys of a configuration that is read into a `D`: top level first, then table by table.
 pub struct Keys<D: 'static> {
-    /// The rows.
-    pub rows: &'static [Key<D>],
+    /// The rows, those of each table together.
+    pub tables: &'static [&'static [Key<D>]],
     /// Where people find all keys: the end of a sentence that begins with "remove it; ".
     pub listed: &'static str,
 }
 
 impl<D> Keys<D> {
+    /// All rows, in their order.
+    pub fn rows(&self) -> impl Iterator<Item = &'static Key<D>> + use<D> {
+        self.tables.iter().copied().flatten()
+    }
+
     /// The key of a name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&'static Key<D>> {
-        self.rows.iter().find(|key| key.name == name)
+        self.rows().find(|key| key.name == name)
     }
 
     /// Whether a name is a table of keys.
     #[must_use]
     pub fn is_table(&self, name: &str) -> bool {
-        !name.is_empty() && self.rows.iter().any(|key| key.table() == name)
+        !name.is_empty() && self.rows().any(|key| key.table() == name)
     }
 
     /// The known key or table most like an unknown name, if any is like it enough to be meant.
     #[must_use]
     pub fn closest(&self, name: &str) -> Option<&'static str> {
         let leaf = name.rsplit('.').next().unwrap_or(name);
-        self.rows
-            .iter()
+        self.rows()
             .flat_map(|key| {
                 let whole = (likeness(name, key.name), key.name);
                 let inner = (likeness(leaf, key.leaf()), key.name);
@@ -185,8 +189,8 @@ impl<D> Keys<D> {
     #[must_use]
     pub fn closest_in_table(&self, name: &str) -> Option<&'static str> {
         let (table, leaf) = name.split_once('.').unwrap_or(("", name));
-        let keys = self.rows.iter().filter(|key| key.table() == table).map(Key::leaf);
-        let tables = self.rows.iter().map(Key::table).filter(|known| table.is_empty() && !known.is_empty());
+        let keys = self.rows().filter(|key| key.table() == table).map(Key::leaf);
+        let tables = self.rows().map(Key::table).filter(|known| table.is_empty() && !known.is_empty());
         closest(leaf, keys.chain(tables))
     }
 }

@@ -24,6 +24,6 @@ impl<D> Keys<D> {
     /// The variables of the present environment that override a key, as (key, text).
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        self.rows.iter().filter_map(|key| Some((key.name, std::env::var(key.variable()).ok()?))).collect()
+        self.rows().filter_map(|key| Some((key.name, std::env::var(key.variable()).ok()?))).collect()
     }
 }

@@ -36,7 +36,7 @@ impl<D> Keys<D> {
         for (name, text) in &overrides.flags {
             reader.set(name, text, Origin::Flag);
         }
-        for key in self.rows {
+        for key in self.rows() {
             reader.read(key, draft);
         }
         Ok(reader.findings)

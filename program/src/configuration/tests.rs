@@ -14,7 +14,7 @@ struct Garden {
 
 static KEYS: Keys<Garden> = Keys {
     listed: "the sign at the gate lists every key",
-    rows: &[
+    tables: &[&[
         Key {
             name: "name",
             kind: Kind::Text,
@@ -60,7 +60,7 @@ static KEYS: Keys<Garden> = Keys {
             applies: Applies::Live,
             read: |given, garden| put(&mut garden.water_every, given.duration()),
         },
-    ],
+    ]],
 };
 
 fn read(text: &str, overrides: &Overrides) -> (Garden, Vec<Finding>) {
@@ -193,7 +193,7 @@ fn reference_has_a_row_for_each_key() {
         text.contains("| `plan.beds` | number, 1 to 300 | `4` | restart | Beds; 1 to 300. More are weeds. |\n"),
         "{text}"
     );
-    assert_eq!(text.lines().count(), 2 + KEYS.rows.len());
+    assert_eq!(text.lines().count(), 2 + KEYS.rows().count());
 }
 
 #[test]

@@ -9,7 +9,7 @@ impl<D> Keys<D> {
     pub fn sample(&self, heading: &str, values: &[(&str, String)]) -> String {
         let mut text = format!("# {heading}\n");
         let mut table = "";
-        for key in self.rows {
+        for key in self.rows() {
             if key.table() != table {
                 table = key.table();
                 text.push_str(&format!("\n[{table}]\n"));
@@ -33,7 +33,7 @@ impl<D> Keys<D> {
     pub fn reference(&self) -> String {
         let mut text =
             String::from("| key | values | default | applies | meaning |\n| --- | --- | --- | --- | --- |\n");
-        for key in self.rows {
+        for key in self.rows() {
             let default = match key.absent {
                 Absent::Default(literal) => format!("`{literal}`"),
                 Absent::Optional => "none".to_owned(),

@@ -191,7 +191,7 @@ mod tests {
         let (plain, problems) = with(base(), vec![]);
         assert_eq!(problems, []);
         let mut configurations = vec![plain.unwrap()];
-        for key in KEYS.rows {
+        for key in KEYS.rows() {
             let (config, problems) = with(base(), vec![(key.name.to_owned(), key.example.to_owned())]);
             assert_eq!(problems, [], "example of {}", key.name);
             let config = config.unwrap();
