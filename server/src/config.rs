@@ -7,6 +7,7 @@ mod check;
 mod file;
 mod host;
 pub mod keys;
+mod login;
 mod packet_path;
 mod problem;
 mod secret;
@@ -27,6 +28,7 @@ pub use adit_program::configuration::Problem;
 pub use file::Source;
 pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
+pub use login::{LoginConfig, SecondFactor, SourceName};
 pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::ConfigError;
 pub(crate) use secret::{GATEWAY_USER, gateway_user, open_secret, read_public};
@@ -63,6 +65,8 @@ pub struct Config {
     pub masquerade: bool,
     /// Bounds on what clients may use up.
     pub limits: Limits,
+    /// How users log in.
+    pub login: LoginConfig,
     /// The `esp` carrier.
     pub esp: EspConfig,
     /// The threads that move packets.
@@ -141,6 +145,12 @@ impl Config {
             local_services: Vec::new(),
             masquerade: false,
             limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
+            login: LoginConfig {
+                sources: Vec::new(),
+                session_lifetime: Duration::ZERO,
+                recheck: Duration::ZERO,
+                second_factor: SecondFactor::Device,
+            },
             esp: EspConfig { enabled: false, permitted: EspSettings::default() },
             workers: WorkersConfig {
                 count: 0,

@@ -4,6 +4,7 @@ mod dns;
 mod esp;
 mod general;
 mod limits;
+mod login;
 mod pool;
 mod tun;
 mod workers;
@@ -23,7 +24,10 @@ pub fn sample(values: &[(&str, String)]) -> String {
 }
 
 /// All keys, top level first, then table by table.
-pub static KEYS: Keys<Config> = Keys { listed: "the commented file that `adit-server init` writes lists every key" };
+pub static KEYS: Keys<Config> = Keys {
+    listed: "the commented file that `adit-server init` writes lists every key",
+    tables: &[general::ROWS, tun::ROWS, pool::ROWS, dns::ROWS, limits::ROWS, login::ROWS, esp::ROWS, workers::ROWS],
+};
 
 #[cfg(test)]
 mod tests {

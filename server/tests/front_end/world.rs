@@ -29,7 +29,10 @@ use adit_proto::role::Role;
 use adit_server::accounts::sqlite::Store;
 use adit_server::accounts::{Accounts, Device, UserName};
 use adit_server::admin::GatewayView;
-use adit_server::config::{Config, DnsConfig, EspConfig, Limits, Pools, PublicAddress, TunConfig, WorkersConfig};
+use adit_server::config::{
+    Config, DnsConfig, EspConfig, Limits, LoginConfig, Pools, PublicAddress, SecondFactor, SourceName, TunConfig,
+    WorkersConfig,
+};
 use adit_server::core::Core;
 use adit_server::core::grant::Terms;
 use adit_server::core::leases::{Flows, restore_pool};
@@ -114,6 +117,12 @@ fn config(directory: &std::path::Path) -> Config {
         local_services: Vec::new(),
         masquerade: true,
         limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100 },
+        login: LoginConfig {
+            sources: vec![SourceName::Local],
+            session_lifetime: Duration::from_secs(3600),
+            recheck: Duration::from_secs(3600),
+            second_factor: SecondFactor::Device,
+        },
         esp: EspConfig { enabled: true, permitted: EspSettings::default() },
         workers: WorkersConfig {
             count: 2,
