@@ -20,6 +20,7 @@ pub mod esp;
 pub mod fuzzing;
 pub mod http;
 pub mod invite;
+pub mod login;
 pub mod mark;
 pub mod offload;
 pub mod packet;

@@ -12,4 +12,5 @@ pub mod front_ends;
 pub mod identity;
 pub mod init;
 pub mod run;
+pub mod sources;
 pub mod state_files;

@@ -1,0 +1,104 @@
+//! The sources of users: each says who somebody is that gives a name and password, answers a question of it, or logs in
+//! in a browser. The login asks them in the order of `login.sources`.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use adit_proto::login::{Cause, Person, Verdict};
+use zeroize::Zeroizing;
+
+/// An answer of a source that is on its way.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// Where a login comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's outer address.
+    pub address: IpAddr,
+    /// The device whose certificate the gateway has checked on this connection, if there is one.
+    pub device: Option<String>,
+}
+
+/// Who knows users. Each answers, or gives up, within 60 seconds.
+pub trait Source: Send + Sync {
+    /// The word in `login.sources`, in policies (`radius:staff`) and in the store.
+    fn name(&self) -> &'static str;
+
+    /// Checks a name and a password. It is never called with an empty password.
+    fn check<'a>(&'a self, name: &'a str, password: &'a Zeroizing<String>, origin: &'a Origin) -> Answering<'a>;
+
+    /// Checks the answer to a question that this source asked with this state.
+    fn answer<'a>(&'a self, state: &'a [u8], answer: &'a Zeroizing<String>, origin: &'a Origin) -> Answering<'a>;
+
+    /// Says whether somebody who logged in before still may.
+    fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>>;
+
+    /// Logins in a browser, where the source has them.
+    fn links(&self) -> Option<&dyn LinkSource> {
+        None
+    }
+}
+
+/// Whether somebody who logged in before still may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recheck {
+    /// They may, and these are their groups now.
+    Allowed(Vec<String>),
+    /// They may not any longer.
+    Ended(Cause),
+    /// The source cannot tell now, for this reason: the session goes on.
+    Unknown(String),
+}
+
+/// A source whose users log in in a browser, at a link that the client opens or shows. Meanwhile the client waits, and
+/// the login polls.
+pub trait LinkSource: Send + Sync {
+    /// Begins a login.
+    fn begin(&self, wish: LinkWish) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + '_>>;
+
+    /// Asks how far a login is, by the state it began with. For a login that comes back to the gateway, too: whoever
+    /// serves the way back keeps what it brought until it is asked for here.
+    fn poll<'a>(&'a self, state: &'a [u8]) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>>;
+}
+
+/// Which kind of link is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkWish {
+    /// One for a browser on the client's own host, which comes back to the gateway.
+    Redirect,
+    /// One for a browser anywhere, where a code is typed (RFC 8628).
+    DeviceCode,
+}
+
+/// A login in a browser that has begun.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StartedLink {
+    /// The link.
+    pub url: String,
+    /// The code to type there, if one is wanted.
+    pub user_code: Option<String>,
+    /// How long it may take.
+    pub lifetime: Duration,
+    /// How long to wait between two polls.
+    pub interval: Duration,
+    /// What the source needs to go on; at most [`MAX_STATE`](adit_proto::login::MAX_STATE) bytes.
+    pub state: Vec<u8>,
+}
+
+/// How far a login in a browser is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkAnswer {
+    /// Not yet; ask again after this time.
+    Pending {
+        /// How long to wait before the next poll.
+        interval: Duration,
+    },
+    /// It is over.
+    Settled(Verdict),
+}
+
+/// A source cannot be asked now. The text names source and reason, for the log and the administrator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
