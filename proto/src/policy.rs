@@ -2,9 +2,17 @@
 //!
 //! Both checks read a parsed header only, and hold whatever the host's firewall says.
 
+pub mod attempt;
 mod destination;
+pub mod flow;
+pub mod form;
+pub mod ports;
 mod scope;
 mod source;
 
+pub use attempt::{Attempt, Place};
 pub use destination::DestinationPolicy;
+pub use flow::{Action, Flow};
+pub use form::FormError;
+pub use ports::{PortMatch, Transport};
 pub use source::SourcePolicy;
