@@ -8,8 +8,10 @@ pub mod flow;
 pub mod form;
 pub mod hours;
 pub mod limit;
+pub mod model;
 pub mod ports;
 mod scope;
+pub mod settings;
 mod source;
 
 pub use attempt::{Attempt, Place};
@@ -18,5 +20,7 @@ pub use flow::{Action, Flow};
 pub use form::FormError;
 pub use hours::Hours;
 pub use limit::{Period, Quota, QuotaAction, Rate};
+pub use model::{Destinations, Group, Member, PolicyDocument, PolicyTest, Rule, TooLarge, Who};
 pub use ports::{PortMatch, Transport};
+pub use settings::{Chosen, SecondFactor, Settings, SettingsOf, WhenFull, Written};
 pub use source::SourcePolicy;
