@@ -26,6 +26,7 @@ pub mod offload;
 pub mod packet;
 pub mod policy;
 pub mod queue;
+pub mod radius;
 pub mod range;
 pub mod role;
 pub mod route_table;
