@@ -28,9 +28,11 @@ use crate::{datagram, varint};
 
 mod esp;
 mod offload;
+mod radius;
 
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use offload::{offload_coalesce, offload_split};
+pub use radius::radius_reply;
 
 /// What gateways of the targets choose for the ESP carrier.
 const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X25519, vouched: true };
@@ -39,7 +41,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 25] = [
+pub const BODIES: [(&str, Body); 26] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -65,6 +67,7 @@ pub const BODIES: [(&str, Body); 25] = [
     ("esp_path_mtu", esp_path_mtu),
     ("esp_rekey", esp_rekey),
     ("invite", invite),
+    ("radius_reply", radius_reply),
 ];
 
 /// A decoded integer is in range and its shortest encoding is not longer than what was read.

@@ -20,6 +20,7 @@
 )]
 
 pub mod attribute;
+pub(crate) mod double;
 pub mod reply;
 pub mod request;
 

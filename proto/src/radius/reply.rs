@@ -140,3 +140,6 @@ impl<'a> Packet<'a> {
         hmac_md5(secret, &pieces).verify_slice(value).map_err(|_differs| ReplyFault::WrongMessageAuthenticator)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ pub(crate) fn all() -> Vec<Seed> {
         offload::superpackets(),
         esp::carrier(),
         invites(),
+        radius(),
     ]
     .into_iter()
     .flatten()
@@ -380,6 +381,26 @@ fn invites() -> Vec<Seed> {
             ("cut_at_hash", b"adit://join/vpn.example.org:443".to_vec()),
             ("without_port", b"adit://join/vpn.example.org#AAAA".to_vec()),
             ("short_secret", b"adit://join/vpn.example.org:443#AAAA".to_vec()),
+        ],
+    )
+}
+
+fn radius() -> Vec<Seed> {
+    let attribute = |kind: u8, value: &[u8]| {
+        let length = u8::try_from(value.len() + 2).expect("values of seeds are short");
+        [&[kind, length][..], value].concat()
+    };
+    seeds(
+        "radius_reply",
+        [
+            ("class", attribute(25, b"OU=staff;ops")),
+            ("challenge", [attribute(18, b"Enter the code"), attribute(24, &[7; 16])].concat()),
+            ("timeout", attribute(27, &3600_u32.to_be_bytes())),
+            ("second_authenticator", attribute(80, &[0; 16])),
+            ("not_whole", vec![25, 9, 1]),
+            ("without_length", vec![25]),
+            ("length_0", vec![25, 0]),
+            ("packet", [&[2, 7, 0, 20][..], &[0; 16]].concat()),
         ],
     )
 }
