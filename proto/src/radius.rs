@@ -1,4 +1,4 @@
-//! RADIUS, the client's side: packets, and what makes them trustworthy.
+//! RADIUS, the client's side: packets, what makes them trustworthy, and how long a server is waited for.
 //!
 //! ```text
 //! code (1)  identifier (1)  length (2)  authenticator (16)  attributes: { type (1)  length (1)  value (0..=253) } …
@@ -9,6 +9,8 @@
 //! | [`attribute`] | the types of attributes that are used here, and reading a packet's attributes |
 //! | [`request`] | making requests (RFC 2865, 2866, 5997) and hiding passwords in them |
 //! | [`reply`] | reading replies, and what must hold before one is believed (RFC 2865, 2869) |
+//! | [`patience`] | when a request is sent again, and when a server counts as silent |
+//! | [`servers`] | which of several servers is asked, and which rests since it was silent |
 //!
 //! The protocol has no encryption but for passwords, and MD5 is all that protects a reply. Without a
 //! Message-Authenticator somebody between client and server can turn a refusal into an acceptance (CVE-2024-3596), so
@@ -21,8 +23,10 @@
 
 pub mod attribute;
 pub(crate) mod double;
+pub mod patience;
 pub mod reply;
 pub mod request;
+pub mod servers;
 
 #[cfg(test)]
 mod vectors;
