@@ -1,11 +1,15 @@
-//! TLS 1.3 settings of both sides: post-quantum key exchange first, private certificate authority only, no resumption.
+//! TLS 1.3 settings of both sides: post-quantum key exchange first, no resumption.
+//!
+//! A gateway has its own certificate authority, and devices that have joined trust no other. It may have a second
+//! certificate that the public trusts, for whoever knows only its name. Which of the two it shows is decided in the
+//! handshake: a client that knows the authority says so by offering the application protocol `adit`.
 
 mod pinned;
 mod undated;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::digest;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +20,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Application protocol of HTTP/3 (RFC 9114 section 3.1).
 const ALPN: &[u8] = b"h3";
+/// What a client offers beside [`ALPN`] if it knows the gateway's own authority. It is never chosen (RFC 7301 section
+/// 3.2 lets a server pass over what it does not speak), so it says nothing to servers of others.
+const KNOWS_AUTHORITY: &[u8] = b"adit";
 
 /// The cryptography both sides use: TLS 1.3 suites with AES-256-GCM first, X25519MLKEM768 before X25519.
 pub fn crypto_provider() -> Arc<CryptoProvider> {
@@ -37,10 +44,13 @@ pub fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     hash.as_ref().try_into().ok()
 }
 
-/// The gateway's certificate, which can be renewed while it serves.
+/// The gateway's certificates, which can be renewed while it serves.
 #[derive(Debug)]
 pub struct ServerIdentity {
+    /// Of the gateway's own authority.
     current: ArcSwap<CertifiedKey>,
+    /// Of an authority that others trust; shown to clients that do not know ours.
+    public: ArcSwapOption<CertifiedKey>,
 }
 
 impl ServerIdentity {
@@ -49,7 +59,21 @@ impl ServerIdentity {
     /// # Errors
     /// If they do not belong together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
-        Ok(Self { current: ArcSwap::from_pointee(CertifiedKey::from_der(chain, key, &crypto_provider())?) })
+        let current = ArcSwap::from_pointee(CertifiedKey::from_der(chain, key, &crypto_provider())?);
+        Ok(Self { current, public: ArcSwapOption::empty() })
+    }
+
+    /// Shows another certificate from now on to clients that do not know the gateway's own authority.
+    ///
+    /// # Errors
+    /// If chain and key do not belong together; what was shown before stays.
+    pub fn show_to_public(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), rustls::Error> {
+        self.public.store(Some(Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider())?)));
+        Ok(())
     }
 
     /// Replaces the certificate for handshakes to come.
@@ -63,8 +87,10 @@ impl ServerIdentity {
 }
 
 impl ResolvesServerCert for ServerIdentity {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let knows_authority = hello.alpn().is_some_and(|mut offered| offered.any(|name| name == KNOWS_AUTHORITY));
+        let public = if knows_authority { None } else { self.public.load_full() };
+        Some(public.unwrap_or_else(|| self.current.load_full()))
     }
 }
 
@@ -105,10 +131,22 @@ pub fn client_config(
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
     };
-    Ok(finish_client(config))
+    Ok(finish_client(config, &[ALPN, KNOWS_AUTHORITY]))
 }
 
-/// TLS of a client that knows only the hash of its gateway's authority, from an invite.
+/// TLS of a client that knows only its gateway's name, and believes a certificate of one of these authorities for it.
+///
+/// # Errors
+/// If the library takes none of the protocol versions.
+pub fn rooted_client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(crypto_provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(finish_client(config, &[ALPN]))
+}
+
+/// TLS of a client that knows only the hash of its gateway's authority, from an invite or a person.
 ///
 /// The authority itself must be in the chain the gateway shows; the rest is verified as usual with it as the only root.
 ///
@@ -120,11 +158,11 @@ pub fn pinned_client_config(pin: [u8; 32]) -> Result<Arc<ClientConfig>, rustls::
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned::PinnedAuthority::new(pin, crypto_provider())))
         .with_no_client_auth();
-    Ok(finish_client(config))
+    Ok(finish_client(config, &[ALPN, KNOWS_AUTHORITY]))
 }
 
-fn finish_client(mut config: ClientConfig) -> Arc<ClientConfig> {
-    config.alpn_protocols = vec![ALPN.to_vec()];
+fn finish_client(mut config: ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
 }
@@ -134,3 +172,6 @@ fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, rustls::E
     roots.add(authority.clone())?;
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests;

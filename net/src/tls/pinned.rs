@@ -1,4 +1,4 @@
-//! Verifies a gateway by the hash of its certificate authority, for the one connection that enrols a device.
+//! Verifies a gateway by the hash of its certificate authority, for the connections by which a device joins.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use super::{roots, spki_sha256};
 
 /// What a refused gateway's user is told.
-const PIN_MISMATCH: &str = "the gateway's certificate authority does not match the fingerprint in the invite";
+const PIN_MISMATCH: &str = "the gateway's certificate authority does not match the fingerprint that was given";
 
 /// Accepts a chain only if it holds a certificate with the pinned key and is valid under that certificate as root.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ mod tests {
         let (ours, theirs) = (gateway("gw.example"), gateway("gw.example"));
         let pin = spki_sha256(&ours.authority).unwrap();
         let refused = verify(pin, &theirs.leaf, &[theirs.authority], "gw.example").unwrap_err();
-        assert!(refused.to_string().contains("does not match the fingerprint in the invite"), "{refused}");
+        assert!(refused.to_string().contains("does not match the fingerprint that was given"), "{refused}");
     }
 
     #[test]

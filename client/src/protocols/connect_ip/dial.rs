@@ -315,7 +315,7 @@ pub(super) mod tests {
         let profiles = tls::client_config(&authority, None).unwrap();
         let invites = tls::pinned_client_config([0; 32]).unwrap();
         for (tls, words) in
-            [(profiles, "authority in the profile"), (invites, "does not match the fingerprint in the invite")]
+            [(profiles, "authority in the profile"), (invites, "does not match the fingerprint that was given")]
         {
             let timeout = Duration::from_secs(2);
             let refused = served(&[&stranger], dial(&endpoint(&addresses, tls), Needs::Packets, timeout)).await.err();
