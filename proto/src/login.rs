@@ -3,6 +3,8 @@
 //! A *source* knows users: the gateway's own store, RADIUS servers, a directory, an OpenID Connect provider. It answers
 //! a name and password, or the answer to a question of its own, with a [`Verdict`].
 
+pub mod message;
+
 use std::time::Duration;
 
 /// A person as a source knows them. `source` and `subject` together are who they are for ever; `name` is what the
