@@ -13,18 +13,19 @@ use crate::harness::{INTERNET, Options, Tunnel};
 /// Who sent which kind of datagram: the gateway's side of the tunnel, and whether it is ESP.
 type Seen = BTreeSet<(IpAddr, bool)>;
 
-/// The datagrams from the gateway's port on the client's cable.
-fn answers(capture: &Capture, link: usize) -> Seen {
-    let from_gateway = |packet: &Captured| {
-        let ours = [IpAddr::V4(GATEWAY_V4), IpAddr::V4(OUTSIDE_V4)].contains(&packet.source);
-        packet.link == link && ours && packet.udp().is_some_and(|(from, ..)| from == PORT)
-    };
-    let seen = capture.packets(from_gateway);
+/// The datagrams from the gateway's port on the client's cable that answer what was sent to `asked`. Others may be late
+/// ones of the connection by which the client joined.
+fn answers(capture: &Capture, link: usize, asked: IpAddr) -> Seen {
+    let datagrams = capture.packets(|packet| packet.link == link && packet.udp().is_some());
+    let udp = |packet: &Captured| packet.udp().map(|(from, to, payload)| (from, to, payload.first().copied()));
+    let asking = datagrams.iter().filter(|packet| packet.destination == asked).filter_map(udp);
+    let ports: BTreeSet<u16> = asking.filter(|(_, to, _)| *to == PORT).map(|(from, ..)| from).collect();
     let kind = |packet: &Captured| {
-        let (.., payload) = packet.udp()?;
-        Some((packet.source, payload.first()? >> 6 == 0b10))
+        let (from, to, first) = udp(packet)?;
+        let ours = [IpAddr::V4(GATEWAY_V4), IpAddr::V4(OUTSIDE_V4)].contains(&packet.source);
+        (ours && from == PORT && ports.contains(&to)).then_some((packet.source, first? >> 6 == 0b10))
     };
-    seen.iter().filter_map(kind).collect()
+    datagrams.iter().filter_map(kind).collect()
 }
 
 /// Has the client speak to `address`, and looks who answers.
@@ -50,7 +51,7 @@ fn assert_answers_from(listen: &str, address: IpAddr) {
         }
     }
     stands(&tunnel, 0, "esp");
-    assert_eq!(answers(&capture, link), Seen::from([(address, false), (address, true)]), "{listen} {address}");
+    assert_eq!(answers(&capture, link, address), Seen::from([(address, false), (address, true)]), "{listen} {address}");
 }
 
 #[test]
