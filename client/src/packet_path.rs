@@ -197,7 +197,7 @@ mod tests {
     fn esp_needs_settings_and_sockets() {
         in_namespace_async(|| async {
             let without = path(PacketPathSettings::default());
-            assert!(without.esp().is_none() && without.plane().claim_spi().is_some());
+            assert!(without.esp().is_none() && without.plane().claim_spi(None).is_some());
             drop(without);
             let settings = PacketPathSettings { esp: Some(EspSettings::default()), ..PacketPathSettings::default() };
             let with = path(PacketPathSettings { mark: Some(adit_proto::mark::Mark::CLIENT.value), ..settings });

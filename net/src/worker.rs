@@ -104,8 +104,9 @@ pub struct Installation<S> {
 
 /// What the control side of a session needs of the packet path.
 pub trait DataPlane<S>: Send + Sync {
-    /// Chooses an SPI for an inbound SA, on the worker that has the fewest. It stays taken until [`Self::retire`].
-    fn claim_spi(&self) -> Option<Spi>;
+    /// Chooses an SPI for an inbound SA: on the worker of `beside`, so that a session's packets stay in order when its
+    /// keys are replaced, or on the one that has the fewest. It stays taken until [`Self::retire`].
+    fn claim_spi(&self, beside: Option<Spi>) -> Option<Spi>;
 
     /// Gives an inbound SA to its worker, which opens its packets from now on.
     fn install(&self, installation: Installation<S>);

@@ -190,7 +190,7 @@ impl<S: Receive> Entry<S> {
 }
 
 impl<S: Receive> DataPlane<S> for LoadPath<S> {
-    fn claim_spi(&self) -> Option<Spi> {
+    fn claim_spi(&self, _beside: Option<Spi>) -> Option<Spi> {
         let worker = u8::try_from(self.home()).ok()?;
         let mut table = self.sockets.socket(self.home()).table();
         let spi = Spi::choose(worker, random_number, |spi| table.contains_key(&spi))?;
@@ -259,7 +259,7 @@ mod tests {
     fn claimed_indexes_are_distinct_until_they_are_retired() {
         let sockets = sockets();
         let path = path(&sockets, 5);
-        let claimed: Vec<Spi> = (0..100).map(|_| path.claim_spi().unwrap()).collect();
+        let claimed: Vec<Spi> = (0..100).map(|_| path.claim_spi(None).unwrap()).collect();
         assert!(claimed.iter().all(|spi| spi.worker() == 1));
         assert_eq!(sockets.socket(1).table().len(), claimed.len());
         claimed.into_iter().for_each(|spi| path.retire(spi));

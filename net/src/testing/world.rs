@@ -151,7 +151,7 @@ impl World {
         let sessions = addresses.map(|(address, session)| (address.parse().unwrap(), Arc::clone(session))).into();
         let router = Arc::new(Router { sessions, counters: Counters::default() });
         let workers = Workers::start(&router, tun.queues(), sockets, Settings::default()).unwrap();
-        let near = workers.handle().claim_spi().unwrap();
+        let near = workers.handle().claim_spi(None).unwrap();
         let sas = sas(near, Spi::new(0, 1).unwrap(), vouched);
         let (sender, reports) = mpsc::channel(16);
         let peer = Peer::new(to, sas.far);

@@ -50,14 +50,17 @@ impl<S, D> WorkersHandle<S, D> {
 }
 
 impl<S: Carried, D: DatagramSocket + Send + Sync> DataPlane<S> for WorkersHandle<S, D> {
-    fn claim_spi(&self) -> Option<Spi> {
+    fn claim_spi(&self, beside: Option<Spi>) -> Option<Spi> {
         let mut indexes = self.indexes();
-        let (worker, _fewest) = indexes.per_worker.iter().enumerate().min_by_key(|(_, count)| **count)?;
-        let worker = u8::try_from(worker).ok()?;
+        let fewest = || indexes.per_worker.iter().enumerate().min_by_key(|(_, count)| **count);
+        let worker = match beside {
+            Some(spi) => spi.worker(),
+            None => fewest().and_then(|(worker, _)| u8::try_from(worker).ok())?,
+        };
         let number = || u32::from_ne_bytes(random().expect("the system has randomness: TLS came before"));
         let spi = Spi::choose(worker, number, |spi| indexes.taken.contains(&spi))?;
+        *indexes.per_worker.get_mut(usize::from(worker))? += 1;
         indexes.taken.insert(spi);
-        indexes.per_worker[usize::from(worker)] += 1;
         Some(spi)
     }
 

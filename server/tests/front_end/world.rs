@@ -81,8 +81,8 @@ impl Watched {
 }
 
 impl DataPlane<Session> for Watched {
-    fn claim_spi(&self) -> Option<Spi> {
-        self.workers.claim_spi()
+    fn claim_spi(&self, beside: Option<Spi>) -> Option<Spi> {
+        self.workers.claim_spi(beside)
     }
 
     fn install(&self, installation: Installation<Session>) {

@@ -64,7 +64,7 @@ struct Plane {
 }
 
 impl DataPlane<Own> for Plane {
-    fn claim_spi(&self) -> Option<Spi> {
+    fn claim_spi(&self, _beside: Option<Spi>) -> Option<Spi> {
         Spi::new(0, self.claimed.fetch_add(1, Ordering::Relaxed))
     }
 

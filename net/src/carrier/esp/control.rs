@@ -18,6 +18,7 @@ use adit_proto::esp::capsule::{EspCapsule, Group};
 use adit_proto::esp::path::PathState;
 use adit_proto::esp::sa::{Inbound, Outbound};
 use adit_proto::esp::session::{Change, Command, EspSession, Route, Setup};
+use adit_proto::esp::spi::Spi;
 use tokio::sync::mpsc;
 
 use super::key_exchange::Exchange;
@@ -44,6 +45,8 @@ pub struct EspControl<S: Carried> {
     plane: Arc<dyn DataPlane<S>>,
     /// The key exchange under way.
     exchange: Option<Exchange>,
+    /// The newest index of an inbound SA.
+    last_spi: Option<Spi>,
     report_sender: mpsc::Sender<Report>,
     reports: mpsc::Receiver<Report>,
     failed: Option<EspError>,
@@ -64,7 +67,8 @@ impl<S: Carried> EspControl<S> {
         let EspSetup { negotiated, secret, plane, session, policy, largest_packet } = setup;
         let machine = machine(Setup { negotiated, secret, policy, largest_packet, seed: random() });
         let (report_sender, reports) = mpsc::channel(MAX_REPORTS);
-        let mut control = Self { machine, session, plane, exchange: None, report_sender, reports, failed: None };
+        let mut control =
+            Self { machine, session, plane, exchange: None, last_spi: None, report_sender, reports, failed: None };
         control.failed = control.execute(now).err();
         control
     }
@@ -158,7 +162,8 @@ impl<S: Carried> EspControl<S> {
     /// Makes this end's share and chooses an index.
     fn prepare(&mut self, group: Option<Group>, peer_share: Option<&[u8]>, now: Instant) -> Result<(), EspError> {
         let (exchange, share) = Exchange::begin(group, peer_share)?;
-        let spi = self.plane.claim_spi().ok_or(EspError::NoSpi)?;
+        let spi = self.plane.claim_spi(self.last_spi).ok_or(EspError::NoSpi)?;
+        self.last_spi = Some(spi);
         self.exchange = exchange;
         self.machine.handle_prepared(spi, share, now);
         Ok(())

@@ -105,7 +105,7 @@ fn strange_capsule() -> EspCapsule {
 struct NoWorkers;
 
 impl DataPlane<Session> for NoWorkers {
-    fn claim_spi(&self) -> Option<Spi> {
+    fn claim_spi(&self, _beside: Option<Spi>) -> Option<Spi> {
         Spi::choose(0, || 0x4321, |_| false)
     }
 

@@ -84,7 +84,7 @@ fn packets_pass_both_ways_between_ends_of_an_embedder() {
     let router = Arc::new(Router { sessions, counters: Counters::default() });
     let workers = Workers::start(&router, &[queue], vec![vec![socket]], Settings::default()).unwrap();
     let handle = workers.handle();
-    let near = handle.claim_spi().unwrap();
+    let near = handle.claim_spi(None).unwrap();
     let Sas { near: (sealing, opening), far: (peer_sealing, mut peer_opening) } =
         sas(near, Spi::new(0, 1).unwrap(), false);
     session.carriers.set_esp(Some(route(sealing, PEER.parse().unwrap(), false)));

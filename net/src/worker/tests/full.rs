@@ -67,7 +67,7 @@ fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_no
         let to = wide.main.local_addr().unwrap();
         let sockets = [wide.esp, narrow.esp].into_iter().flatten().map(Arc::new).collect();
         let workers = Workers::start(&router, tun.queues(), vec![sockets], Settings::default()).unwrap();
-        let near = workers.handle().claim_spi().unwrap();
+        let near = workers.handle().claim_spi(None).unwrap();
         let sas = sas(near, Spi::new(0, 1).unwrap(), true);
         let mut peer = Peer::new(to, sas.far);
         other.carriers.set_esp(Some(route(sas.near.0, peer.address(), true)));

@@ -85,7 +85,7 @@ fn flows_that_take_turns_stay_in_order() {
 fn one_message_may_hold_packets_of_two_sessions() {
     in_namespace(|| {
         let world = World::new(1, true);
-        let (spi, mut reports) = (world.workers.handle().claim_spi().unwrap(), mpsc::channel(8));
+        let (spi, mut reports) = (world.workers.handle().claim_spi(None).unwrap(), mpsc::channel(8));
         let others = sas(spi, Spi::new(0, 2).unwrap(), true);
         let session = Arc::clone(&world.other);
         world.workers.handle().install(Installation { sa: others.near.1, epoch: 3, session, reports: reports.0 });
@@ -271,13 +271,15 @@ fn indexes_are_spread_over_the_workers() {
         let world = World::new(3, true);
         let handle = world.workers.handle();
         // The world has one on the first.
-        let claimed: Vec<_> = (0..8).map(|_| handle.claim_spi().unwrap()).collect();
+        let claimed: Vec<_> = (0..8).map(|_| handle.claim_spi(None).unwrap()).collect();
         let of = |worker| claimed.iter().filter(|spi| spi.worker() == worker).count();
         assert_eq!([0, 1, 2].map(of), [2, 3, 3]);
         for spi in claimed.iter().filter(|spi| spi.worker() == 1) {
             handle.retire(*spi);
         }
-        assert_eq!([(); 3].map(|()| handle.claim_spi().unwrap().worker()), [1; 3]);
+        assert_eq!([(); 3].map(|()| handle.claim_spi(None).unwrap().worker()), [1; 3]);
+        // New keys of a session stay with its worker, however many that has.
+        assert_eq!([(); 3].map(|()| handle.claim_spi(Some(claimed[2])).unwrap().worker()), [claimed[2].worker(); 3]);
     });
 }
 
@@ -287,7 +289,7 @@ fn each_worker_opens_what_names_it() {
         let world = World::new(3, true);
         let (socket, port) = joined();
         for random in 0..6 {
-            let spi = world.workers.handle().claim_spi().unwrap();
+            let spi = world.workers.handle().claim_spi(None).unwrap();
             let sas = sas(spi, Spi::new(0, 10 + random).unwrap(), true);
             let (reports, _) = mpsc::channel(1);
             let session = Arc::clone(&world.session);
@@ -310,7 +312,7 @@ fn first_packets_of_new_keys_are_never_lost() {
         for number in 0..300_u32 {
             let noise = flow(Udp::to(9, Checksums::Full), &payloads(10, 900));
             world.peer.send_packets(&noise, false);
-            let spi = world.workers.handle().claim_spi().unwrap();
+            let spi = world.workers.handle().claim_spi(None).unwrap();
             let sas = sas(spi, Spi::new(0, 10).unwrap(), true);
             let (reports, _) = mpsc::channel(1);
             let session = Arc::clone(&world.session);
@@ -384,7 +386,7 @@ fn congestion_of_the_outer_path_comes_in() {
 fn packets_that_the_device_refuses_are_counted_at_the_sessions_they_came_from() {
     in_namespace(|| {
         let world = World::new(1, true);
-        let (spi, reports) = (world.workers.handle().claim_spi().unwrap(), mpsc::channel(8).0);
+        let (spi, reports) = (world.workers.handle().claim_spi(None).unwrap(), mpsc::channel(8).0);
         let others = sas(spi, Spi::new(0, 2).unwrap(), true);
         let session = Arc::clone(&world.other);
         world.workers.handle().install(Installation { sa: others.near.1, epoch: 0, session, reports });

@@ -180,7 +180,7 @@ fn reports_nobody_takes_hold_up_no_packet() {
 fn first_packet_is_reported_again_if_the_channel_was_full() {
     in_namespace(|| {
         let mut world = World::new(1, true);
-        let spi = world.workers.handle().claim_spi().unwrap();
+        let spi = world.workers.handle().claim_spi(None).unwrap();
         let sas = sas(spi, Spi::new(0, 10).unwrap(), true);
         let (reports, mut heard) = mpsc::channel(1);
         let other = Report {

@@ -293,7 +293,7 @@ fn packets_go_by_esp_once_it_is_up_and_the_mtu_follows() {
         assert!(stats.tx_packets > 0 && stats.drops.is_empty(), "{stats:?}");
         assert!(gateway.heard.offered() && gateway.heard.content() > 0, "what others must not say is heard");
         drop(connection);
-        assert_eq!(path.plane().claim_spi().map(|spi| spi.worker()), Some(0), "the path outlives the connection");
+        assert_eq!(path.plane().claim_spi(None).map(|spi| spi.worker()), Some(0), "the path outlives the connection");
     });
 }
 

@@ -123,7 +123,7 @@ impl Worker {
 }
 
 impl DataPlane<Session> for Worker {
-    fn claim_spi(&self) -> Option<Spi> {
+    fn claim_spi(&self, _beside: Option<Spi>) -> Option<Spi> {
         let spi = Spi::new(0, self.drawn.fetch_add(1, Ordering::Relaxed))?;
         self.claimed.lock().unwrap().push(spi);
         Some(spi)
