@@ -15,8 +15,8 @@ use adit_host::{Family, HostChanges, HostOptions, Netlink, Route, RouteTarget, R
 use adit_net::tun::Tun;
 use adit_proto::mark::Mark;
 use adit_proto::range::RouteRange;
-use adit_testing::PATIENCE;
 use adit_testing::namespace::{in_namespace_async, make_settings_read_only};
+use adit_testing::{PATIENCE, eventually};
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -100,7 +100,11 @@ fn full_tunnel_stays_closed_when_its_device_is_deleted() {
         let (tun, mut host) = managed(run.path(), "journal").await;
         host.apply(&settings(&["10.64.3.2/32", "fd00::2/128"], &["0.0.0.0/0", "::/0"])).await.unwrap();
         world.iter().for_each(|to| look_up(to, None).unwrap());
+        let name = tun.name().to_owned();
         drop(tun);
+        // A program that another test just starts may have the device for a moment longer.
+        let shown = || Command::new("ip").args(["link", "show", "dev", &name]).output().unwrap();
+        eventually("the device is gone", || (!shown().status.success()).then_some(()));
         assert_eq!(table(FIRST_TABLE).await, (vec![], everything()));
         for to in world {
             let kind = look_up(to, None).unwrap_err().kind();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use adit_net::tun::Tun;
 use adit_proto::mark::Mark;
-use adit_testing::PATIENCE;
 use adit_testing::namespace::{in_namespace_async, ip};
+use adit_testing::{PATIENCE, eventually};
 
 use super::*;
 use crate::error::HostError;
@@ -208,6 +208,9 @@ fn reverse_paths_stay_loose_whoever_makes_them_strict() {
 fn a_deleted_link_is_told_and_what_leads_nowhere_stays() {
     on_host(async |host: &mut Host| {
         drop(host.device.take());
+        // A program that another test just starts may have the device for a moment longer.
+        let shown = || std::process::Command::new("ip").args(["link", "show", "dev", "adit0"]).output().unwrap();
+        eventually("the device is gone", || (!shown().status.success()).then_some(()));
         ip("route flush table 44311");
         let reports = host.changes.hold().await;
         let told = |guard: &str| reports.iter().find(|report| report.guard == guard).map(|report| report.state);
