@@ -5,7 +5,13 @@
 //! the tunnel claims: such connections are marked where they come in, and their answers bear the mark of the client's
 //! own datagrams, which the rules of the tunnel pass by. What the tunnel's other end opens reaches this host alone, not
 //! the networks behind it. And nobody beside the tunnel gets an answer from the tunnel's address, be it by ARP.
+//!
+//! These tables make the kernel track connections. The packets of the tunnel itself are exempt where no other firewall
+//! of the host asks for them.
 
+mod exemption;
+
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use adit_proto::mark::Mark;
@@ -15,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::changes::HostChanges;
 use crate::error::HostError;
 use crate::journal::Change;
-use crate::nft::{Batch, Chain, ChainKind, Hook, Rule, Socket};
+use crate::nft::{Batch, Chain, ChainKind, FAMILY_ARP, FAMILY_INET, Hook, Rule, Socket, TableState};
 use crate::sysctl::ports_of_programs;
+
+use exemption::{RAW_OUTPUT, RAW_PREROUTING, RAW_PRIORITY};
 
 /// What the names of these tables begin with; the TUN device's name follows.
 const TABLE: &str = "adit_answers_";
@@ -48,17 +56,24 @@ pub struct AnswerRules {
 
 impl AnswerRules {
     /// The batch that replaces the table by one with these rules.
-    fn batch(&self) -> Batch {
+    fn batch(&self, tracking: Tracking) -> Batch {
         let mut batch = Batch::new(&table_of(&self.tun));
         batch.delete_table();
         batch.create_table();
         for (name, kind, hook, priority) in [
+            (RAW_PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW_PRIORITY),
+            (RAW_OUTPUT, ChainKind::Filter, Hook::Output, RAW_PRIORITY),
             (PREROUTING, ChainKind::Filter, Hook::Prerouting, TRACKED_PRIORITY),
             (TUNNELLED, ChainKind::Filter, Hook::Prerouting, LATER_PRIORITY),
             (FORWARD, ChainKind::Filter, Hook::Forward, FILTER_PRIORITY),
             (OUTPUT, ChainKind::Route, Hook::Output, TRACKED_PRIORITY),
         ] {
             batch.create_chain(Chain { name, kind, hook, priority });
+        }
+        if tracking == Tracking::OfOthers {
+            for rule in exemption::rules(self) {
+                batch.append_rule(&rule);
+            }
         }
         for rule in self.rules() {
             batch.append_rule(&rule);
@@ -91,6 +106,7 @@ impl AnswerRules {
         // The tunnel's packets, and the client's own datagrams, are nearly all there is: they are done with first.
         let mut rules = vec![Rule::new(PREROUTING).input(&self.tun).accept()];
         rules.extend(self.addresses.iter().copied().map(IpNet::from).map(to));
+        rules.push(Rule::new(PREROUTING).untracked().accept());
         rules.push(self.elsewhere().by_answerer().accept());
         // Whether a packet is for this host takes a look at the routes, so it is asked last.
         let opened = || self.elsewhere().by_opener();
@@ -119,7 +135,8 @@ impl AnswerRules {
     }
 
     fn departure_rules(&self) -> Vec<Rule> {
-        let mut rules = vec![Rule::new(OUTPUT).by_answerer().connection_mark(self.mark).put_mark(self.mark)];
+        let mut rules = vec![Rule::new(OUTPUT).untracked().accept()];
+        rules.push(Rule::new(OUTPUT).by_answerer().connection_mark(self.mark).put_mark(self.mark));
         // A packet of an older connection that took this host for its opener would make it so: the tunnel's other end
         // throws it away in any case. The next packet of the real opener sets it right.
         for everything in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
@@ -173,8 +190,10 @@ impl HostChanges {
         let earlier = self.journal.live().iter().filter(|entry| matches!(entry.change, Change::Answers(_)));
         let earlier: Vec<u64> = earlier.map(|entry| entry.id).collect();
         let id = self.journal.record(change)?;
-        let done = load(rules);
-        self.settle_if_failed(id, done)?;
+        match load(rules) {
+            Ok(loaded) => self.answers = Some(loaded),
+            Err(error) => return self.settle_if_failed(id, Err(error)),
+        }
         earlier.into_iter().try_for_each(|id| self.journal.settle(id))
     }
 }
@@ -183,18 +202,92 @@ fn table_of(tun: &str) -> String {
     format!("{TABLE}{tun}")
 }
 
+/// Which connections are tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tracking {
+    /// Those of the tunnel, too.
+    OfAll,
+    /// All others.
+    OfOthers,
+}
+
+/// The tables of one tunnel, as they were loaded.
+#[derive(Debug)]
+pub(crate) struct LoadedAnswers {
+    rules: AnswerRules,
+    tracking: Tracking,
+    /// Whether the kernel can tell the client's datagrams from others, so that they can be exempt from tracking.
+    can_exempt: bool,
+    /// The ruleset's state in which other firewalls were looked at.
+    generation: Option<u32>,
+    as_loaded: Option<[Option<TableState>; 2]>,
+}
+
+impl LoadedAnswers {
+    /// Whether nobody has touched the tables since they were loaded.
+    pub(crate) fn are_intact(&self) -> Result<bool, HostError> {
+        let now = states(&self.rules.tun)?;
+        Ok(now[0].is_some() && Some(now) == self.as_loaded)
+    }
+
+    /// Loads the tables again.
+    pub(crate) fn put_back(&mut self) -> Result<(), HostError> {
+        *self = load(&self.rules)?;
+        Ok(())
+    }
+
+    /// Whether other firewalls have begun, or ceased, to ask for connections, so that the tables must be other ones.
+    pub(crate) fn are_outdated(&mut self) -> bool {
+        let Ok(socket) = Socket::open() else { return false };
+        let generation = socket.generation().ok();
+        if !self.can_exempt || (generation.is_some() && generation == self.generation) {
+            return false;
+        }
+        self.generation = generation;
+        self.tracking != wanted_tracking(&socket)
+    }
+}
+
+fn wanted_tracking(socket: &Socket) -> Tracking {
+    if exemption::others_ask_for_connections(socket) { Tracking::OfAll } else { Tracking::OfOthers }
+}
+
 /// Loads both tables, replacing earlier ones, each in one transaction. A kernel that has no tables for ARP goes
 /// without: neighbours can find out the tunnel's address then.
-pub(super) fn load(rules: &AnswerRules) -> Result<(), HostError> {
+pub(crate) fn load(rules: &AnswerRules) -> Result<LoadedAnswers, HostError> {
     let table = table_of(&rules.tun);
-    apply(rules.batch(), &format!("load the nftables table inet {table}"))?;
+    let doing = format!("load the nftables table inet {table}");
+    let socket = Socket::open().map_err(|source| HostError::system(&doing, source))?;
+    let generation = socket.generation().ok();
+    let mut tracking = wanted_tracking(&socket);
+    let mut can_exempt = true;
+    if tracking == Tracking::OfOthers && apply(rules.batch(tracking), &doing).is_err() {
+        tracing::debug!("this kernel cannot exempt the tunnel's packets from connection tracking");
+        (tracking, can_exempt) = (Tracking::OfAll, false);
+    }
+    if tracking == Tracking::OfAll {
+        apply(rules.batch(tracking), &doing)?;
+    }
     match apply(rules.arp_batch(), &format!("load the nftables table arp {table}")) {
         Err(error) if lacks_family(&error) => {
             tracing::warn!("this kernel filters no ARP: the local network can find out the tunnel's IPv4 address");
-            Ok(())
         }
-        done => done,
+        done => done?,
     }
+    // They hold by now, whatever the kernel lists; what it does not is found changed.
+    let as_loaded = states(&rules.tun).ok();
+    Ok(LoadedAnswers { rules: rules.clone(), tracking, can_exempt, generation, as_loaded })
+}
+
+/// Both tables as they are.
+fn states(tun: &str) -> Result<[Option<TableState>; 2], HostError> {
+    let table = table_of(tun);
+    let failed = |source| HostError::system("list the firewall's rules", source);
+    let socket = Socket::open().map_err(failed)?;
+    let inet = TableState::read(&socket, FAMILY_INET, &table).map_err(failed)?;
+    let arp = TableState::read(&socket, FAMILY_ARP, &table);
+    // A kernel without tables for ARP lists none.
+    Ok([inet, arp.or_else(|error| if is_missing_family(&error) { Ok(None) } else { Err(failed(error)) })?])
 }
 
 /// Removes the tables of a TUN device if they are there.
@@ -212,18 +305,11 @@ pub(super) fn unload(tun: &str) -> Result<(), HostError> {
 
 /// Whether a refusal means that the kernel has no tables of this family.
 fn lacks_family(error: &HostError) -> bool {
-    matches!(error.errno(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+    matches!(error, HostError::System { source, .. } if is_missing_family(source))
 }
 
-/// Whether the table stands with as many rules in each chain as were loaded.
-pub(super) fn stands(rules: &AnswerRules) -> Result<bool, HostError> {
-    let doing = |source| HostError::system("list the firewall's rules", source);
-    let listed = Socket::open().and_then(|socket| socket.rules_of_table(&table_of(&rules.tun))).map_err(doing)?;
-    let wanted = rules.rules();
-    Ok([PREROUTING, TUNNELLED, FORWARD, OUTPUT].iter().all(|chain| {
-        let has = listed.iter().filter(|rule| rule.chain == *chain).count();
-        has == wanted.iter().filter(|rule| rule.chain() == *chain).count()
-    }))
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 fn apply(batch: Batch, doing: &str) -> Result<(), HostError> {

@@ -12,6 +12,7 @@ use adit_program::causes::with_causes;
 use adit_program::guarded_file::Guard;
 use ipnet::IpNet;
 
+use crate::answers::LoadedAnswers;
 use crate::dns::{Reach, SystemBus};
 use crate::error::HostError;
 use crate::firewall::{ForeignChains, GatewayRules, Table, TableRecord, Tracking};
@@ -127,6 +128,8 @@ pub struct HostChanges {
     pub(crate) loose_reverse_paths: bool,
     /// What the kill switch lets through, if this process has closed it.
     pub(crate) kill_switch: Option<ClosedKillSwitch>,
+    /// The tables for answers beside the tunnel, once they are loaded.
+    pub(crate) answers: Option<LoadedAnswers>,
     pub(crate) history: History,
     pub(crate) watch: HostWatch,
     /// The gateway's firewall, once it is loaded.
@@ -188,6 +191,7 @@ impl HostChanges {
             found_right: BTreeMap::new(),
             loose_reverse_paths: false,
             kill_switch: None,
+            answers: None,
             history: History::default(),
             watch: HostWatch::open(),
             table: None,
@@ -442,6 +446,7 @@ impl HostChanges {
     }
 
     fn stop_guarding(&mut self) {
+        self.answers = None;
         self.found_right.clear();
         self.loose_reverse_paths = false;
         self.forwards_ipv4 = false;

@@ -15,7 +15,7 @@ use crate::nft::{Batch, Chain, ChainKind, FAMILY_INET, Hook, Rule, Socket, Table
 use crate::sysctl::ports_of_programs;
 
 /// What the names of all these tables begin with; the profile's name follows.
-const TABLE: &str = "adit_client_";
+pub(crate) const TABLE: &str = "adit_client_";
 const RAW_PREROUTING: &str = "raw_prerouting";
 const PREROUTING: &str = "prerouting";
 const OUTPUT: &str = "output";
@@ -147,14 +147,12 @@ impl KillSwitch {
 
     /// What stays on this host, and what goes into a tunnel.
     fn passage_rules(&self, chain: &'static str) -> Vec<Rule> {
-        let mut rules = vec![Rule::new(chain).output("lo").accept()];
-        if let Some(tunnel) = &self.tunnel {
-            for address in self.addresses() {
-                let beside = Rule::new(chain).output_not(&tunnel.link).source_in(address);
-                rules.push(beside.drop("from the tunnel's address by another link"));
-            }
-            rules.push(Rule::new(chain).output(&tunnel.link).accept());
-        }
+        // Nearly everything goes into the tunnel, so it is done with first.
+        let mut rules: Vec<Rule> =
+            self.tunnel.iter().map(|tunnel| Rule::new(chain).output(&tunnel.link).accept()).collect();
+        rules.push(Rule::new(chain).output("lo").accept());
+        let beside = |address| Rule::new(chain).source_in(address).drop("from the tunnel's address by another link");
+        rules.extend(self.addresses().map(beside));
         rules.push(Rule::new(chain).output_named(DEVICES).accept());
         rules
     }
@@ -261,7 +259,7 @@ pub(crate) fn load(switch: &KillSwitch) -> Result<ClosedKillSwitch, HostError> {
 
 fn state(switch: &KillSwitch) -> Result<Option<TableState>, HostError> {
     Socket::open()
-        .and_then(|socket| TableState::read(&socket, &switch.table()))
+        .and_then(|socket| TableState::read(&socket, FAMILY_INET, &switch.table()))
         .map_err(|source| HostError::system("list the rules of the kill switch", source))
 }
 

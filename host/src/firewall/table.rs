@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GatewayRules;
 use crate::error::HostError;
-use crate::nft::{Batch, ListedTable, Protection, Refusal, Socket, TableState};
+use crate::nft::{Batch, FAMILY_INET, ListedTable, Protection, Refusal, Socket, TableState};
 
 /// The link whose table has the short name, which administrators know.
 const USUAL_LINK: &str = "adit0";
@@ -234,7 +234,7 @@ fn why_foreign(table: &ListedTable, socket: &Socket) -> Option<String> {
 
 fn state(socket: &Socket, record: &TableRecord) -> Result<Option<TableState>, HostError> {
     let name = record.table();
-    TableState::read(socket, &name)
+    TableState::read(socket, FAMILY_INET, &name)
         .map_err(|source| HostError::system(format!("list the nftables table inet {name}"), source))
 }
 
@@ -243,7 +243,7 @@ fn open() -> Result<Socket, HostError> {
 }
 
 fn find(socket: &Socket, name: &str) -> Result<Option<ListedTable>, HostError> {
-    socket.table(name).map_err(|source| HostError::system("list the nftables tables", source))
+    socket.table(FAMILY_INET, name).map_err(|source| HostError::system("list the nftables tables", source))
 }
 
 fn refused(verb: &str, name: &str, refusal: Refusal) -> HostError {

@@ -138,7 +138,7 @@ fn a_refused_batch_leaves_the_earlier_table() {
         batch.append_rule(&Rule::new("no_such_chain").accept());
         let refusal = Socket::open().unwrap().apply(batch).unwrap_err();
         assert_eq!(refusal.step, "append rule 2 to chain no_such_chain");
-        assert_eq!(Socket::open().unwrap().table("other").unwrap(), None, "nothing of the batch was done");
+        assert_eq!(Socket::open().unwrap().table(FAMILY_INET, "other").unwrap(), None, "nothing of the batch was done");
         assert_eq!(table.fault().unwrap(), None);
         assert_eq!(refusal.source.kind(), io::ErrorKind::NotFound);
         assert_eq!(loaded_rules(), before);

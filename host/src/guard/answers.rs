@@ -2,24 +2,29 @@
 
 use std::time::Instant;
 
+use adit_program::causes::with_causes;
+
 use super::Found;
-use crate::answers;
 use crate::changes::HostChanges;
-use crate::journal::Change;
+
+/// What their guard is called.
+const GUARD: &str = "firewall table adit_answers";
 
 impl HostChanges {
     pub(super) fn hold_answers(&mut self, now: Instant) {
-        let recorded = |change: &Change| if let Change::Answers(rules) = change { Some(rules.clone()) } else { None };
-        let Some(rules) = self.journal.live().iter().find_map(|entry| recorded(&entry.change)) else { return };
-        let guard = "firewall table adit_answers";
-        let found = match answers::stands(&rules) {
+        let Some(answers) = &mut self.answers else { return };
+        let found = match answers.are_intact() {
             Ok(true) => Found::Right,
             Ok(false) => Found::Wrong("was removed or changed".to_owned()),
             Err(error) => Found::unknown(&error),
         };
-        if self.history.must_mend(guard, found, now) {
-            let done = answers::load(&rules);
-            self.history.mended(guard, done, now);
+        if self.history.must_mend(GUARD, found, now) {
+            let done = answers.put_back();
+            self.history.mended(GUARD, done, now);
+        } else if answers.are_outdated()
+            && let Err(error) = answers.put_back()
+        {
+            tracing::warn!(error = with_causes(&error), "the rules for answers cannot be replaced");
         }
     }
 }

@@ -228,7 +228,7 @@ fn the_loaded_table_reads_as_intended() {
             "iifname != \"lo\" iifname != \"tunnel0\" ip daddr 10.64.3.2 counter packets 0 bytes 0 drop",
             "meta mark & 0x000010fe == 0x00000016 meta skuid 0 accept",
             "oifname \"adit*\" accept",
-            "oifname != \"tunnel0\" ip6 saddr fd00::2 counter",
+            "ip6 saddr fd00::2 counter packets 0 bytes 0 drop",
             "udp sport 68 udp dport 67 accept",
             "ip6 daddr ff02::/16 udp sport 546 udp dport 547 accept",
             "icmpv6 type nd-neighbor-solicit accept",

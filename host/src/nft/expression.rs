@@ -92,6 +92,8 @@ pub(crate) enum Expression {
     WriteConnectionMark,
     /// Makes the first register the packet's mark.
     WriteMark,
+    /// Loads the mark of the socket that a packet is for; nothing for one that no program waits for.
+    SocketMark,
     /// Loads the kind (`RTN_…`) of the destination address.
     DestinationKind,
     /// Loads the largest TCP segment that fits the route in both directions.
@@ -129,6 +131,8 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const CONNECTION_DIRECTION: u32 = 1;
 /// `NFT_CT_MARK`.
 const CONNECTION_MARK: u32 = 3;
+/// `NFT_SOCKET_MARK`.
+const SOCKET_MARK: u32 = 1;
 /// `NFTA_FIB_F_DADDR`.
 const FIB_DESTINATION: u32 = 1 << 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`.
@@ -168,6 +172,7 @@ impl Expression {
             Self::ConnectionState | Self::ConnectionDirection | Self::ConnectionMark | Self::WriteConnectionMark => {
                 "ct"
             }
+            Self::SocketMark => "socket",
             Self::DestinationKind => "fib",
             Self::RouteSegmentSize => "rt",
             Self::ToNetworkOrder => "byteorder",
@@ -204,6 +209,7 @@ impl Expression {
             Self::ConnectionMark => list.number(1, register(Register::First)).number(2, CONNECTION_MARK),
             Self::WriteConnectionMark => list.number(2, CONNECTION_MARK).number(4, register(Register::First)),
             Self::WriteMark => list.number(2, Meta::Mark as u32).number(3, register(Register::First)),
+            Self::SocketMark => list.number(1, SOCKET_MARK).number(2, register(Register::First)),
             Self::DestinationKind => {
                 list.number(1, register(Register::First)).number(2, FIB_ADDRESS_TYPE).number(3, FIB_DESTINATION)
             }

@@ -19,6 +19,7 @@ const INVALID: u32 = 1;
 const ESTABLISHED: u32 = 2;
 const RELATED: u32 = 4;
 const NEW: u32 = 8;
+const UNTRACKED: u32 = 64;
 const IGMP: u8 = 2;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -140,6 +141,12 @@ impl Rule {
     /// Matches packets with a mark.
     pub(crate) fn mark(self, mark: Mark) -> Self {
         let rule = self.then(Expression::Meta(Meta::Mark)).then(Expression::Mask(mark.mask.to_ne_bytes().to_vec()));
+        rule.equal(mark.value.to_ne_bytes())
+    }
+
+    /// Matches packets for a socket that bears a mark.
+    pub(crate) fn for_socket_with(self, mark: Mark) -> Self {
+        let rule = self.then(Expression::SocketMark).then(Expression::Mask(mark.mask.to_ne_bytes().to_vec()));
         rule.equal(mark.value.to_ne_bytes())
     }
 
@@ -278,6 +285,11 @@ impl Rule {
         self.state(INVALID | NEW)
     }
 
+    /// Matches packets that are exempt from connection tracking.
+    pub(crate) fn untracked(self) -> Self {
+        self.state(UNTRACKED)
+    }
+
     /// Matches TCP that is of no connection known before and does not open one.
     pub(crate) fn amid_tcp(self) -> Self {
         let rule = self.tcp().unknown().transport(13, 1).then(Expression::Mask(vec![OPENING]));
@@ -393,6 +405,7 @@ impl Rule {
     }
 
     /// The chain the rule is for.
+    #[cfg(test)]
     pub(crate) fn chain(&self) -> &'static str {
         self.chain
     }

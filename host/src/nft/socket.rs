@@ -9,7 +9,7 @@ use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr};
 use super::attribute::{Attributes, find, number, text};
 use super::batch::{Batch, CREATE_PROTECTED, encode};
 use super::listing::{self, ListedChain, ListedElement, ListedRule, ListedTable};
-use super::{FAMILY_INET, SUBSYSTEM, message};
+use super::{SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST | NLM_F_ACK`.
 const REQUEST_ACK: u16 = 1 | 4;
@@ -120,21 +120,21 @@ impl Socket {
         Ok(!found.is_empty())
     }
 
-    /// Finds a table of family `inet`.
-    pub(crate) fn table(&self, name: &str) -> io::Result<Option<ListedTable>> {
-        let tables = self.dump(message::LIST_TABLES, FAMILY_INET, &Attributes::new(), listing::table)?;
+    /// Finds a table.
+    pub(crate) fn table(&self, family: u8, name: &str) -> io::Result<Option<ListedTable>> {
+        let tables = self.dump(message::LIST_TABLES, family, &Attributes::new(), listing::table)?;
         Ok(tables.into_iter().find(|table| table.name == name))
     }
 
-    /// Lists the rules of all chains of a table of family `inet`, in order.
-    pub(crate) fn rules_of_table(&self, table: &str) -> io::Result<Vec<ListedRule>> {
-        let rules = self.dump(message::LIST_RULES, FAMILY_INET, &Attributes::new().text(1, table), listing::rule)?;
+    /// Lists the rules of all chains of a table, in order.
+    pub(crate) fn rules_of_table(&self, family: u8, table: &str) -> io::Result<Vec<ListedRule>> {
+        let rules = self.dump(message::LIST_RULES, family, &Attributes::new().text(1, table), listing::rule)?;
         Ok(rules.into_iter().filter(|rule| rule.table == table).collect())
     }
 
-    /// Lists the chains of a table of family `inet`.
-    pub(crate) fn chains_of_table(&self, table: &str) -> io::Result<Vec<ListedChain>> {
-        let chains = self.dump(message::LIST_CHAINS, FAMILY_INET, &Attributes::new(), listing::chain)?;
+    /// Lists the chains of a table.
+    pub(crate) fn chains_of_table(&self, family: u8, table: &str) -> io::Result<Vec<ListedChain>> {
+        let chains = self.dump(message::LIST_CHAINS, family, &Attributes::new(), listing::chain)?;
         Ok(chains.into_iter().filter(|chain| chain.table == table).collect())
     }
 

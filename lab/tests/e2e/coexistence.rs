@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use adit_lab::traffic::Capture;
+use adit_lab::traffic::{Capture, Direction, TcpServer, transfer};
 use adit_lab::{GATEWAY_V4, GATEWAY_V6, Host, INTERNET_V4, LinkAddresses};
 use adit_testing::{PATIENCE, eventually};
 
@@ -239,4 +239,34 @@ fn mark_of_others_and_the_firewall_of_this_host_are_told_apart_from_the_gateways
     nft(&host, "delete table ip kube; delete table ip6 kube");
     tunnel.clients[0].up().unwrap();
     assert!(answers(&host, IpAddr::V4(INTERNET_V4)));
+}
+
+#[test]
+fn firewall_that_lets_in_answers_alone_gets_along_with_the_tunnel_whenever_it_comes() {
+    /// Usual on a laptop; what its own programs ask for is all that comes in.
+    const ANSWERS_ALONE: &str = "table inet own { chain in { type filter hook input priority 0; policy drop; \
+        iifname lo accept; ct state established,related accept; meta l4proto ipv6-icmp accept; }; }";
+    let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    let host = tunnel.client().host().clone();
+    for comes_first in [true, false] {
+        if comes_first {
+            nft(&host, ANSWERS_ALONE);
+        }
+        tunnel.clients[0].up().unwrap();
+        INTERNET.iter().for_each(|target| reach(&host, *target));
+        let server = TcpServer::start(&tunnel.internet, INTERNET[0]).unwrap();
+        if !comes_first {
+            nft(&host, ANSWERS_ALONE);
+        }
+        INTERNET.iter().for_each(|target| reach(&host, *target));
+        for direction in [Direction::Upload, Direction::Download] {
+            assert!(transfer(&host, server.address(), direction, 2 << 20).unwrap().is_intact());
+        }
+        nft(&host, "delete table inet own");
+        INTERNET.iter().for_each(|target| reach(&host, *target));
+        assert_eq!(tunnel.client().status().unwrap().warnings, Vec::<String>::new());
+        assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    }
 }

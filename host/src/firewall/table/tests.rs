@@ -22,7 +22,7 @@ fn record(instance: &str) -> TableRecord {
 }
 
 fn is_there() -> bool {
-    open().unwrap().table("adit").unwrap().is_some()
+    open().unwrap().table(FAMILY_INET, "adit").unwrap().is_some()
 }
 
 fn unprotected() -> Table {
@@ -45,7 +45,7 @@ fn protected_table_outlives_what_others_do_to_the_firewall() {
         }
         assert_eq!(nft("add table inet stranger"), Some(true));
         assert_eq!(nft("flush ruleset"), Some(true));
-        assert!(open().unwrap().table("stranger").unwrap().is_none(), "others' tables are flushed");
+        assert!(open().unwrap().table(FAMILY_INET, "stranger").unwrap().is_none(), "others' tables are flushed");
         for hostile in ["delete table inet adit", "flush table inet adit", "add chain inet adit more"] {
             assert_eq!(nft(hostile), Some(false), "{hostile}");
         }
