@@ -45,10 +45,10 @@ def is_good(version, good):
 
 
 def faults(packages, advisories):
-    """`packages`: [(name, version)] of the lock file."""
+    """`packages`: [(name, version)] of the lock file. A row that is `accepted`, with the reason, is no fault."""
     for name, version in packages:
         for advisory, entry in advisories.get(name, {}).items():
-            if not is_good(version, entry["good"]):
+            if not entry.get("accepted") and not is_good(version, entry["good"]):
                 good = " or ".join(entry["good"])
                 yield f"{name} {version}: {advisory}, {entry['what']}; run `cargo update -p {name}` for {good}"
 
@@ -70,9 +70,15 @@ def self_test(advisories, packages):
     for version in ("0.3.0", "0.9.4", "0.10.0", "1.1.9", "1.3.0", "1.4.0", "1.4.1-alpha.1"):
         assert list(faults([("a", version)], sample)), f"{version} must be refused"
     assert not list(faults([("b", "0.3.0")], sample)), "another crate has nothing to do with it"
+    weak = {"what": "w", "good": []}
+    assert list(faults([("a", "0.3.0")], {"a": {"X-1": weak}})), "no version is good"
+    assert not list(faults([("a", "0.3.0")], {"a": {"X-1": weak | {"accepted": "does not touch us"}}})), "it is accepted"
     # Each row must be able to refuse: the version just below a floor of it is bad.
     for name, rows in advisories.items():
         for advisory, entry in rows.items():
+            if entry.get("accepted"):
+                assert not entry["good"], f"{advisory}: there are good versions; run `cargo update -p {name}` instead"
+                continue
             floor = number(entry["good"][-1].removeprefix(">="))
             below = floor[:-1] + (floor[-1] - 1,) if floor[-1] else floor[:-2] + (floor[-2] - 1, 99)
             assert list(faults([(name, ".".join(map(str, below)))], {name: {advisory: entry}})), f"{advisory} refuses nothing"
@@ -87,7 +93,11 @@ def main():
     found = sorted(set(faults(packages, advisories)))
     if found:
         sys.exit("\n".join(found))
-    print(f"no crate has one of the {sum(map(len, advisories.values()))} known weaknesses")
+    for name, rows in advisories.items():
+        for advisory, entry in rows.items():
+            if entry.get("accepted"):
+                print(f"accepted: {name}: {advisory}, {entry['what']}: {entry['accepted']}")
+    print(f"no crate has one of the {sum(map(len, advisories.values()))} known weaknesses, but for those that were accepted")
 
 
 main()
