@@ -8,6 +8,7 @@ mod file;
 mod host;
 pub mod keys;
 mod login;
+mod oidc;
 mod packet_path;
 mod problem;
 mod secret;
@@ -29,6 +30,7 @@ pub use file::Source;
 pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
 pub use login::{LoginConfig, SecondFactor, SourceName};
+pub use oidc::OidcConfig;
 pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::ConfigError;
 pub(crate) use secret::{GATEWAY_USER, gateway_user, open_secret, read_public};
@@ -67,6 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// How users log in.
     pub login: LoginConfig,
+    /// An OpenID Connect provider.
+    pub oidc: OidcConfig,
     /// The `esp` carrier.
     pub esp: EspConfig,
     /// The threads that move packets.
@@ -151,6 +155,7 @@ impl Config {
                 recheck: Duration::ZERO,
                 second_factor: SecondFactor::Device,
             },
+            oidc: OidcConfig::default(),
             esp: EspConfig { enabled: false, permitted: EspSettings::default() },
             workers: WorkersConfig {
                 count: 0,

@@ -5,6 +5,7 @@ mod esp;
 mod general;
 mod limits;
 mod login;
+mod oidc;
 mod pool;
 mod tun;
 mod workers;
@@ -26,7 +27,17 @@ pub fn sample(values: &[(&str, String)]) -> String {
 /// All keys, top level first, then table by table.
 pub static KEYS: Keys<Config> = Keys {
     listed: "the commented file that `adit-server init` writes lists every key",
-    tables: &[general::ROWS, tun::ROWS, pool::ROWS, dns::ROWS, limits::ROWS, login::ROWS, esp::ROWS, workers::ROWS],
+    tables: &[
+        general::ROWS,
+        tun::ROWS,
+        pool::ROWS,
+        dns::ROWS,
+        limits::ROWS,
+        login::ROWS,
+        oidc::ROWS,
+        esp::ROWS,
+        workers::ROWS,
+    ],
 };
 
 #[cfg(test)]
