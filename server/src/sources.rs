@@ -1,6 +1,9 @@
 //! The sources of users: each says who somebody is that gives a name and password, answers a question of it, or logs in
 //! in a browser. The login asks them in the order of `login.sources`.
 
+#[cfg(feature = "oidc")]
+pub mod oidc;
+
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;

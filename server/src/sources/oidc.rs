@@ -1,0 +1,257 @@
+//! Logins at an OpenID Connect provider, in a browser: by redirect, with a way back to the gateway, or by a code that
+//! the user types at the provider (RFC 8628).
+//!
+//! Somebody is who the provider's issuer and subject say, for ever. Name and groups come from claims; the name is taken
+//! at the first login alone.
+
+mod browser;
+mod claims;
+mod device;
+mod flows;
+mod http;
+mod kept;
+mod pages;
+mod pause;
+mod provider;
+mod recheck;
+mod roots;
+mod token;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adit_program::configuration::Problem;
+use adit_program::guarded_file::Readers;
+use adit_program::random::{NoRandomness, random};
+use adit_proto::login::{Cause, Method, Person, Verdict};
+use data_encoding::BASE64URL_NOPAD;
+use openidconnect::{ClientId, IssuerUrl, Nonce};
+use zeroize::Zeroizing;
+
+use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable};
+use crate::config::{OidcConfig, guard};
+
+use browser::WayBack;
+use claims::Claims;
+use flows::{Flows, Progress};
+use http::HttpClient;
+use kept::Kept;
+use provider::{Fault, Provider, Published, Registration};
+use recheck::Turns;
+use token::Tokens;
+
+pub use browser::Visit;
+pub use kept::RefreshTokens;
+pub use pages::Page;
+
+/// The source's word.
+const NAME: &str = "oidc";
+
+/// The provider as a source of users.
+pub struct Oidc {
+    settings: OidcConfig,
+    provider: Provider,
+    /// Where browsers come back to, if they can.
+    way_back: Option<WayBack>,
+    flows: Mutex<Flows>,
+    kept: Kept,
+    turns: Turns,
+}
+
+impl Oidc {
+    /// Reads the files that the settings name. The provider is not asked before somebody logs in. `public` is the host
+    /// that browsers find the gateway under unless the settings name another.
+    ///
+    /// # Errors
+    /// A key that is missing, or a file that is.
+    pub fn new(settings: OidcConfig, public: &str, tokens: Arc<dyn RefreshTokens>) -> Result<Self, Problem> {
+        let missing = |key: &str, next: &str| Problem::new(key, "is not set, and login.sources names oidc", next);
+        let issuer = settings.issuer.clone();
+        let issuer = issuer.ok_or_else(|| missing("oidc.issuer", "name the provider's issuer"))?;
+        let issuer = IssuerUrl::new(issuer)
+            .map_err(|error| Problem::new("oidc.issuer", error.to_string(), "write the provider's issuer"))?;
+        let client = settings.client_id.clone();
+        let client = client.ok_or_else(|| missing("oidc.client_id", "register the gateway with the provider"))?;
+        let secret = settings.client_secret_file.as_deref().map(read_client_secret).transpose()?;
+        let http = HttpClient::new(settings.authority.as_deref())
+            .map_err(|error| Problem::new("oidc.authority", error.reason, error.next))?;
+        let registration = Registration { issuer, client: ClientId::new(client), secret };
+        Ok(Self {
+            provider: Provider::new(registration, http),
+            way_back: (!settings.listen.is_empty()).then(|| WayBack::new(&settings, public)),
+            flows: Mutex::default(),
+            kept: Kept::new(tokens),
+            turns: Turns::default(),
+            settings,
+        })
+    }
+
+    /// Whom tokens speak of: the person with name and groups. A refresh token is kept.
+    async fn person(&self, published: &Arc<Published>, tokens: Tokens, nonce: Option<&Nonce>) -> Result<Person, Fault> {
+        let id_token = tokens.id_token.as_deref().ok_or_else(|| {
+            Fault::Unbelieved("the provider gave no ID token; is `openid` in oidc.scopes?".to_owned())
+        })?;
+        let claims = self.provider.believe(published, id_token, nonce).await?;
+        let claims = self.completed(published, claims, &tokens.access_token).await?;
+        let person = Person {
+            source: NAME.to_owned(),
+            subject: self.subject(&claims)?,
+            name: self.name_of(&claims)?,
+            groups: self.groups(&claims)?.unwrap_or_default(),
+            methods: vec![Method::Browser],
+            session_lifetime: None,
+        };
+        match tokens.refresh_token {
+            Some(token) => self.kept.keep(&person.subject, token).await,
+            None => tracing::warn!(
+                "the OpenID Connect provider gives no refresh token, so it cannot be asked again whether its users still \
+                 may; see oidc.scopes and oidc.parameters"
+            ),
+        }
+        Ok(person)
+    }
+
+    /// Asks for what an ID token lacks.
+    async fn completed(&self, published: &Published, claims: Claims, access_token: &str) -> Result<Claims, Fault> {
+        let lacks_name = claims.text(&self.settings.name_claim).is_none();
+        if !lacks_name && self.groups(&claims)?.is_some() {
+            return Ok(claims);
+        }
+        let subject = claims.text("sub").unwrap_or_default();
+        let further = self.provider.userinfo(published, access_token, subject).await?;
+        Ok(claims.or(further))
+    }
+
+    /// Issuer and subject in one: another provider's user of the same number is somebody else.
+    fn subject(&self, claims: &Claims) -> Result<String, Fault> {
+        let subject = claims.text("sub").ok_or_else(|| Fault::Unbelieved("the ID token has no subject".to_owned()))?;
+        Ok(format!("{} {subject}", self.provider.registration.issuer.as_str()))
+    }
+
+    fn name_of(&self, claims: &Claims) -> Result<String, Fault> {
+        let claim = &self.settings.name_claim;
+        if claim == "email" && !claims.is_true("email_verified") {
+            let reason = "the provider has not verified the e-mail address, which anybody could have written";
+            return Err(Fault::Unbelieved(reason.to_owned()));
+        }
+        claims.text(claim).map(ToOwned::to_owned).ok_or_else(|| {
+            Fault::Unbelieved(format!(
+                "the provider sends no claim {claim:?}, which is to be the user's name; name another in \
+                 oidc.name_claim, or ask for it by oidc.scopes"
+            ))
+        })
+    }
+
+    fn groups(&self, claims: &Claims) -> Result<Option<Vec<String>>, Fault> {
+        claims.groups(&self.settings.groups_claim).map_err(Fault::Unbelieved)
+    }
+
+    fn flows(&self) -> MutexGuard<'_, Flows> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The gateway's secret at the provider, without the end of its line.
+fn read_client_secret(path: &Path) -> Result<Zeroizing<String>, Problem> {
+    let problem = |reason: String, next: String| Problem::new("oidc.client_secret_file", reason, next);
+    let bytes = guard()
+        .read(path, Readers::Owner)
+        .map_err(|error| problem(format!("{}: {}", error.path.display(), error.reason), error.next))?;
+    let next = || "write the secret that the provider shows for this client into it".to_owned();
+    let text = std::str::from_utf8(&bytes).map_err(|_| problem("the secret is no text".to_owned(), next()))?;
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.is_empty() {
+        return Err(problem("the secret is empty".to_owned(), next()));
+    }
+    Ok(Zeroizing::new(secret.to_owned()))
+}
+
+/// A name that nobody can guess, for tickets, links and cookies.
+fn unguessable() -> Result<String, NoRandomness> {
+    Ok(BASE64URL_NOPAD.encode(&random::<32>()?))
+}
+
+fn unavailable(reason: impl std::fmt::Display) -> Unavailable {
+    Unavailable(format!("{NAME}: {reason}"))
+}
+
+impl From<NoRandomness> for Unavailable {
+    fn from(error: NoRandomness) -> Self {
+        unavailable(error)
+    }
+}
+
+impl From<Fault> for Unavailable {
+    fn from(fault: Fault) -> Self {
+        unavailable(fault)
+    }
+}
+
+/// What a login brought, in the words of the gateway.
+fn verdict_of(outcome: Result<Person, Fault>) -> Verdict {
+    match outcome {
+        Ok(person) => Verdict::Accepted(person),
+        Err(Fault::Away(reason)) => Verdict::Unavailable(format!("{NAME}: {reason}")),
+        Err(fault @ (Fault::Denied { .. } | Fault::Unbelieved(_))) => {
+            Verdict::Refused(Cause::NotPermitted(fault.to_string()))
+        }
+    }
+}
+
+impl Source for Oidc {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// Passwords are for the provider's own pages.
+    fn check<'a>(&'a self, _name: &'a str, _password: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+        Box::pin(async { Verdict::Unknown })
+    }
+
+    fn answer<'a>(&'a self, _state: &'a [u8], _answer: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+        Box::pin(async { Verdict::Unknown })
+    }
+
+    fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
+        Box::pin(self.ask_again(person))
+    }
+
+    fn links(&self) -> Option<&dyn LinkSource> {
+        Some(self)
+    }
+}
+
+impl LinkSource for Oidc {
+    fn begin(&self, wish: LinkWish) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + '_>> {
+        Box::pin(async move {
+            let published = self.provider.published().await?;
+            // Either kind of link does in any browser, so one stands in for the other.
+            match (wish, &self.way_back, &published.device) {
+                (LinkWish::Redirect, Some(way_back), _) | (_, Some(way_back), None) => {
+                    self.begin_redirect(way_back, &published)
+                }
+                (_, _, Some(endpoint)) => self.begin_device(&published, endpoint).await,
+                (_, None, None) => Err(unavailable(format!(
+                    "{} gives out no device codes, so browsers need a way back: set oidc.listen",
+                    self.provider.registration.issuer.as_str()
+                ))),
+            }
+        })
+    }
+
+    fn poll<'a>(&'a self, state: &'a [u8]) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
+        Box::pin(async move {
+            let ticket = String::from_utf8_lossy(state);
+            let progress = self.flows().poll(&ticket, tokio::time::Instant::now());
+            match progress {
+                Progress::Pending(interval) => LinkAnswer::Pending { interval },
+                Progress::AskProvider(code) => self.poll_device(&ticket, &code).await,
+                Progress::Over(verdict) => LinkAnswer::Settled(verdict),
+                Progress::Gone => LinkAnswer::Settled(Verdict::Refused(Cause::NotPermitted(
+                    "the link was not used in time".to_owned(),
+                ))),
+            }
+        })
+    }
+}
