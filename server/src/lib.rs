@@ -14,3 +14,5 @@ pub mod init;
 pub mod run;
 pub mod sources;
 pub mod state_files;
+#[cfg(feature = "oidc")]
+pub mod web;
