@@ -3,7 +3,9 @@
 //! A *source* knows users: the gateway's own store, RADIUS servers, a directory, an OpenID Connect provider. It answers
 //! a name and password, or the answer to a question of its own, with a [`Verdict`].
 
+mod encoding;
 pub mod message;
+pub mod token;
 
 use std::time::Duration;
 
