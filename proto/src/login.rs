@@ -4,6 +4,7 @@
 //! a name and password, or the answer to a question of its own, with a [`Verdict`].
 
 mod encoding;
+pub mod limits;
 pub mod message;
 pub mod token;
 
