@@ -27,10 +27,12 @@ use crate::role::Role;
 use crate::{datagram, varint};
 
 mod esp;
+mod login;
 mod offload;
 mod radius;
 
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
+pub use login::{login_handle, login_token};
 pub use offload::{offload_coalesce, offload_split};
 pub use radius::radius_reply;
 
@@ -41,7 +43,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 26] = [
+pub const BODIES: [(&str, Body); 28] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -68,6 +70,8 @@ pub const BODIES: [(&str, Body); 26] = [
     ("esp_rekey", esp_rekey),
     ("invite", invite),
     ("radius_reply", radius_reply),
+    ("login_handle", login_handle),
+    ("login_token", login_token),
 ];
 
 /// A decoded integer is in range and its shortest encoding is not longer than what was read.

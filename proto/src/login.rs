@@ -1,9 +1,11 @@
 //! Logging in: who somebody is, as one of several sources says.
 //!
 //! A *source* knows users: the gateway's own store, RADIUS servers, a directory, an OpenID Connect provider. It answers
-//! a name and password, or the answer to a question of its own, with a [`Verdict`].
+//! a name and password, or the answer to a question of its own, with a [`Verdict`]. [`flow`] leads a client through the
+//! sources, [`limits`] says how often one may try, and a [`token`] is what a login is worth.
 
 mod encoding;
+pub mod flow;
 pub mod limits;
 pub mod message;
 pub mod token;
@@ -117,6 +119,21 @@ pub enum Kind {
     Choice(Vec<String>),
     /// Anything else.
     Text,
+}
+
+/// A login in a browser that has begun. Its state may let others take it over, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StartedLink {
+    /// The link.
+    pub url: String,
+    /// The code to type there, if one is wanted.
+    pub user_code: Option<String>,
+    /// How long it may take.
+    pub lifetime: Duration,
+    /// How long to wait between two looks at how far it is.
+    pub interval: Duration,
+    /// What the source needs to go on; at most [`MAX_STATE`] bytes.
+    pub state: Vec<u8>,
 }
 
 /// Why a source refuses somebody. Strangers do not learn it.

@@ -11,6 +11,8 @@ use std::time::Duration;
 use adit_proto::login::{Cause, Person, Verdict};
 use zeroize::Zeroizing;
 
+pub use adit_proto::login::StartedLink;
+
 /// An answer of a source that is on its way.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -72,21 +74,6 @@ pub enum LinkWish {
     Redirect,
     /// One for a browser anywhere, where a code is typed (RFC 8628).
     DeviceCode,
-}
-
-/// A login in a browser that has begun.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StartedLink {
-    /// The link.
-    pub url: String,
-    /// The code to type there, if one is wanted.
-    pub user_code: Option<String>,
-    /// How long it may take.
-    pub lifetime: Duration,
-    /// How long to wait between two polls.
-    pub interval: Duration,
-    /// What the source needs to go on; at most [`MAX_STATE`](adit_proto::login::MAX_STATE) bytes.
-    pub state: Vec<u8>,
 }
 
 /// How far a login in a browser is.

@@ -13,6 +13,7 @@ use adit_proto::role::Role;
 use adit_proto::varint;
 
 mod esp;
+mod login;
 mod offload;
 
 /// An input and where it belongs.
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Seed> {
         esp::carrier(),
         invites(),
         radius(),
+        login::logins(),
     ]
     .into_iter()
     .flatten()
