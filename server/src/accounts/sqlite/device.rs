@@ -22,7 +22,7 @@ impl Accounts for Store {
         let found: Option<(Device, i64, Option<i64>)> = self
             .read()
             .prepare_cached(
-                "SELECT devices.id, user, name, kind, created_at, devices.revoked_at, not_after, certificates.revoked_at
+                "SELECT devices.id, owner, name, kind, created_at, devices.revoked_at, not_after, certificates.revoked_at
                  FROM certificates JOIN devices ON devices.id = certificates.device
                  WHERE serial = ?1 AND devices.id = ?2 AND kind = 'certificate'",
             )
@@ -46,7 +46,7 @@ impl Accounts for Store {
         let found: Option<(Device, [u8; 32])> = self
             .read()
             .prepare_cached(
-                "SELECT devices.id, user, name, kind, created_at, revoked_at, token_hash
+                "SELECT devices.id, owner, name, kind, created_at, revoked_at, token_hash
                  FROM tokens JOIN devices ON devices.id = tokens.device
                  WHERE token_hash = ?1 AND kind = 'token'",
             )
@@ -61,7 +61,7 @@ impl Accounts for Store {
     }
 
     fn device(&self, id: &str) -> Result<Option<Device>, StoreFault> {
-        let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
+        let sql = "SELECT id, owner, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
         let found = self.read().query_row(sql, [id], device_of).optional().map_err(StoreError::from)?;
         Ok(found.map(|device| self.unwritten.shown(device)))
     }
@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        let sql = "SELECT id, user, name, kind, created_at, revoked_at FROM devices ORDER BY user, created_at, id";
+        let sql = "SELECT id, owner, name, kind, created_at, revoked_at FROM devices ORDER BY owner, created_at, id";
         let connection = self.read();
         let mut query = connection.prepare(sql)?;
         let devices = query.query_map([], device_of)?;
@@ -119,8 +119,8 @@ impl Store {
     /// The store failed.
     pub fn users(&self, now: SystemTime) -> Result<Vec<User>, StoreError> {
         let sql = "SELECT name, created_at,
-                (SELECT count(*) FROM devices WHERE user = users.name AND revoked_at IS NULL),
-                (SELECT count(*) FROM invites WHERE user = users.name AND used_at IS NULL AND expires_at > ?1)
+                (SELECT count(*) FROM devices WHERE owner = users.name AND revoked_at IS NULL),
+                (SELECT count(*) FROM invites WHERE owner = users.name AND used_at IS NULL AND expires_at > ?1)
              FROM users ORDER BY name";
         let connection = self.read();
         let mut query = connection.prepare(sql)?;

@@ -97,7 +97,7 @@ impl Store {
 
 fn renewable(connection: &Connection, device: &str, now: SystemTime) -> Result<String, RenewError> {
     let sql =
-        "SELECT user, revoked_at, (SELECT count(*) FROM certificates WHERE device = devices.id AND not_after > ?2)
+        "SELECT owner, revoked_at, (SELECT count(*) FROM certificates WHERE device = devices.id AND not_after > ?2)
          FROM devices WHERE id = ?1 AND kind = 'certificate'";
     let found: Option<(String, Option<i64>, u32)> = connection
         .query_row(sql, params![device, unix(now)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -118,7 +118,7 @@ fn again<E: Error + 'static>(
     device: &str,
     now: SystemTime,
 ) -> Result<Device, EnrollError<E>> {
-    let sql = "SELECT id, user, name, kind, created_at, revoked_at,
+    let sql = "SELECT id, owner, name, kind, created_at, revoked_at,
                 (SELECT count(*) FROM certificates WHERE device = devices.id AND not_after > ?2)
          FROM devices WHERE id = ?1";
     let (device, good): (Device, u32) = transaction
@@ -161,7 +161,7 @@ fn usable<E: Error + 'static>(
 ) -> Result<Invite, EnrollError<E>> {
     type Row = ([u8; 32], String, i64, Option<i64>, Option<String>, Option<[u8; 32]>);
     let hash = sha256(code);
-    let sql = "SELECT code_hash, user, expires_at, used_at, device, key_hash FROM invites WHERE code_hash = ?1";
+    let sql = "SELECT code_hash, owner, expires_at, used_at, device, key_hash FROM invites WHERE code_hash = ?1";
     let found: Option<Row> = connection
         .query_row(sql, [hash], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
@@ -187,7 +187,7 @@ fn usable<E: Error + 'static>(
 
 pub(super) fn insert_device(transaction: &Transaction<'_>, device: &Device) -> Result<(), StoreError> {
     transaction.execute(
-        "INSERT INTO devices (id, user, name, kind, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO devices (id, owner, name, kind, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![device.id, device.user, device.name, device.kind.word(), device.created_at],
     )?;
     Ok(())

@@ -20,7 +20,7 @@ impl Store {
             clock::follow(transaction, now)?;
             ensure_user(transaction, user, now)?;
             transaction.execute(
-                "INSERT INTO invites (code_hash, user, expires_at, boot) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO invites (code_hash, owner, expires_at, boot) VALUES (?1, ?2, ?3, ?4)",
                 params![sha256(&code), user.as_str(), expires, clock::boot()?],
             )?;
             Ok(code)

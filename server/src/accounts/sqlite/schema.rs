@@ -66,6 +66,13 @@ const MIGRATIONS: &[&str] = &[
         boot_began_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    // `user` is a word of SQL itself: other data bases take it for the role that is connected, without an error.
+    "
+    ALTER TABLE devices RENAME COLUMN user TO owner;
+    ALTER TABLE invites RENAME COLUMN user TO owner;
+    DROP INDEX devices_by_user;
+    CREATE INDEX devices_by_owner ON devices (owner);
+",
 ];
 
 /// How long a transaction waits for that of another process.
@@ -118,32 +125,89 @@ fn known() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::path::Path;
+
     use adit_proto::address_pool::Lease;
 
-    use super::super::Store;
+    use super::super::tests::{Scratch, at, scratch};
+    use super::super::{Store, sha256};
     use super::*;
+    use crate::accounts::Accounts as _;
+    use crate::identity::DeviceCertificate;
+
+    /// The version from which on the column is named `owner`.
+    const OWNER: usize = 5;
+
+    /// What every version had: a user with a device, its certificate, its token, and an invite for another.
+    const OLD_ROWS: &str = "
+        INSERT INTO users (name, created_at) VALUES ('alice', 7);
+        INSERT INTO devices (id, user, name, kind, created_at) VALUES ('dev-a', 'alice', 'laptop', 'certificate', 8);
+        INSERT INTO devices (id, user, name, kind, created_at) VALUES ('dev-b', 'alice', 'token', 'token', 9);
+        INSERT INTO certificates (serial, device, not_after) VALUES ('01', 'dev-a', 2000000000);
+    ";
+
+    /// A store as the program of that version left it, with an invite of this code and a token.
+    fn old_store(path: &Path, version: usize, code: &[u8; 16], token: &str) {
+        let old = Connection::open(path).unwrap();
+        for step in &MIGRATIONS[..version] {
+            old.execute_batch(step).unwrap();
+        }
+        let rows = if version < OWNER { OLD_ROWS.to_owned() } else { OLD_ROWS.replace("user,", "owner,") };
+        old.execute_batch(&rows).unwrap();
+        let owner = if version < OWNER { "user" } else { "owner" };
+        let sql = format!("INSERT INTO invites (code_hash, {owner}, expires_at) VALUES (?1, 'alice', 2000000000)");
+        old.execute(&sql, [sha256(code)]).unwrap();
+        old.execute("INSERT INTO tokens VALUES (?1, 'dev-b')", [sha256(token.as_bytes())]).unwrap();
+        old.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+        drop(old);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
 
     #[test]
-    fn store_of_every_former_version_takes_addresses() {
+    fn store_of_every_former_version_is_brought_up_to_date_and_works() {
         let folder = tempfile::tempdir().unwrap();
+        let (code, token, now) = ([3; 16], "adit_old", at(0));
         for version in 1..MIGRATIONS.len() {
             let path = folder.path().join(format!("{version}.db"));
-            let old = Connection::open(&path).unwrap();
-            for step in &MIGRATIONS[..version] {
-                old.execute_batch(step).unwrap();
-            }
-            old.execute_batch(
-                "INSERT INTO users VALUES ('alice', 0);
-                               INSERT INTO devices VALUES ('dev-a', 'alice', 'laptop', 'token', 0, NULL);",
-            )
-            .unwrap();
-            old.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
-            drop(old);
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            old_store(&path, version, &code, token);
             let store = Store::open(&path).unwrap();
+
             let lease = Lease { v4: Some([10, 77, 0, 2].into()), v6: None };
             store.write_lease("dev-a", lease).unwrap();
             assert_eq!(store.leases().unwrap()[0].lease, lease, "version {version}");
+
+            assert_eq!(store.authenticate_certificate("dev-a", "01", now).unwrap().user, "alice", "version {version}");
+            assert_eq!(store.authenticate_token(token).unwrap().id, "dev-b", "version {version}");
+            assert_eq!(store.check_renewal("dev-a", now).unwrap(), "alice", "version {version}");
+            let sign = |_: &str, user: &str| {
+                assert_eq!(user, "alice");
+                let (pem, serial) = (String::new(), "02".to_owned());
+                Ok::<_, Infallible>(DeviceCertificate { pem, serial, not_after: at(60) })
+            };
+            store.enroll(&code, &[1; 32], "phone", now, sign).unwrap();
+            let alice = &store.users(now).unwrap()[0];
+            assert_eq!((alice.devices, alice.invites, alice.created_at), (3, 0, 7), "version {version}");
+            assert_eq!(store.revoke("alice", now).unwrap().devices.len(), 3, "version {version}");
+
+            let indexes = names_in(&store, "SELECT name FROM sqlite_schema WHERE type = 'index'");
+            assert!(indexes.contains(&"devices_by_owner".to_owned()), "version {version}: {indexes:?}");
         }
+    }
+
+    #[test]
+    fn no_column_is_named_as_a_word_of_sql() {
+        let Scratch { store, directory: _directory } = scratch();
+        let columns = names_in(
+            &store,
+            "SELECT columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns",
+        );
+        assert!(columns.contains(&"owner".to_owned()) && !columns.contains(&"user".to_owned()), "{columns:?}");
+    }
+
+    fn names_in(store: &Store, sql: &str) -> Vec<String> {
+        let connection = store.read();
+        let mut query = connection.prepare(sql).unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     }
 }

@@ -79,9 +79,9 @@ impl Whom {
                 if names(connection, "SELECT name FROM users WHERE name = ?1", user)?.is_empty() {
                     return Err(StoreError::NotFound(user.to_owned()));
                 }
-                let sql = "SELECT id FROM devices WHERE user = ?1 AND revoked_at IS NULL ORDER BY id";
+                let sql = "SELECT id FROM devices WHERE owner = ?1 AND revoked_at IS NULL ORDER BY id";
                 let devices = names(connection, sql, user)?;
-                let sql = "SELECT count(*) FROM invites WHERE user = ?1 AND used_at IS NULL";
+                let sql = "SELECT count(*) FROM invites WHERE owner = ?1 AND used_at IS NULL";
                 let invites = connection.query_row(sql, [user], |row| row.get(0))?;
                 Ok(Revoked { devices, invites })
             }
@@ -94,7 +94,7 @@ impl Revocation {
         let revoked = self.whom.found(transaction)?;
         revoke_devices(transaction, &revoked.devices, self.at)?;
         if let Whom::User(user) = &self.whom {
-            let sql = "DELETE FROM invites WHERE user = ?1 AND used_at IS NULL";
+            let sql = "DELETE FROM invites WHERE owner = ?1 AND used_at IS NULL";
             transaction.execute(sql, params![user.as_str()])?;
         }
         Ok(revoked)
