@@ -16,6 +16,9 @@ pub mod guarded_file;
 #[cfg(feature = "service")]
 pub mod log;
 pub mod output;
+pub mod prompt;
+#[cfg(feature = "terminal")]
+pub mod qr_code;
 pub mod random;
 pub mod rights;
 #[cfg(feature = "service")]
