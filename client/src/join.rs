@@ -133,7 +133,8 @@ async fn enroll(
 ) -> Result<Profile, Unenrolled> {
     let gateway = authority(&invite.host, invite.port);
     let request = EnrollRequest {
-        code: BASE64URL_NOPAD.encode(&invite.code),
+        code: Some(BASE64URL_NOPAD.encode(&invite.code)),
+        login: None,
         csr: device_key::certificate_request(key).map_err(|error| Unenrolled::unasked(local(error)))?,
         device_name: device_name(),
     };
@@ -279,6 +280,7 @@ mod tests {
             device: "d1".into(),
             certificate: certificate.pem(),
             authority: authority.pem(),
+            session: None,
         }
     }
 

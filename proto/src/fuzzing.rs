@@ -206,6 +206,7 @@ pub fn connect_ip_client(data: &[u8]) {
         path: FULL_TUNNEL_PATH.to_owned(),
         bearer: None,
         wants_dns: options & 1 != 0,
+        login: None,
         esp: (options & 8 != 0).then(Offer::default),
     };
     let mut client = Client::new(config);

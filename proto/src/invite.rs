@@ -36,6 +36,20 @@ pub struct Place {
     pub port: u16,
 }
 
+impl Place {
+    /// Reads `HOST` or `HOST:PORT`, an IPv6 address in brackets; without a port it is `usual_port`.
+    ///
+    /// # Errors
+    /// [`InviteError::Host`] or [`InviteError::Port`].
+    pub fn parse(text: &str, usual_port: u16) -> Result<Self, InviteError> {
+        let parsed = match parse_authority(text) {
+            Err(InviteError::MissingPort) => parse_authority(&format!("{text}:{usual_port}")),
+            other => other,
+        };
+        parsed.map(|(host, port)| Self { host, port })
+    }
+}
+
 /// A one-time enrolment link: where the gateway is, how to know it, and the code that admits one device.
 ///
 /// Written `adit://join/HOST:PORT#SECRET`, where `SECRET` is the unpadded base64url of pin and code. Further places of
@@ -232,6 +246,16 @@ mod tests {
         assert_eq!(parse("gw:443,a b:443"), Err(InviteError::Host("a b".into())));
         assert_eq!(parse(&["gw:443"; MOST_PLACES + 1].join(",")), Err(InviteError::Places(MOST_PLACES + 1)));
         assert_eq!(parse(&["gw:443"; MOST_PLACES].join(",")).unwrap().others.len(), MOST_PLACES - 1);
+    }
+
+    #[test]
+    fn place_may_leave_out_the_usual_port() {
+        let place = |text| Place::parse(text, 443).map(|place| (place.host, place.port));
+        assert_eq!(place("vpn.example.org"), Ok(("vpn.example.org".into(), 443)));
+        assert_eq!(place("vpn.example.org:8443"), Ok(("vpn.example.org".into(), 8443)));
+        assert_eq!(place("[2001:db8::1]"), Ok(("2001:db8::1".into(), 443)));
+        assert_eq!(place("[2001:db8::1]:8443"), Ok(("2001:db8::1".into(), 8443)));
+        assert!(place("a b").is_err() && place("gw:0").is_err() && place("2001:db8::1").is_err());
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Enrollment {
     /// # Errors
     /// The refusal to answer with.
     pub fn enroll(&self, request: &EnrollRequest, now: SystemTime) -> Result<EnrollResponse, EnrollRefusal> {
-        let code = decode_code(&request.code).ok_or_else(unknown_invite)?;
+        let code = request.code.as_deref().and_then(decode_code).ok_or_else(unknown_invite)?;
         self.store.check_invite(&code, now).map_err(|error| refuse_invite(&error))?;
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
         let sign =
@@ -76,6 +76,7 @@ impl Enrollment {
             device: enrolled.device.id,
             certificate: enrolled.certificate.pem,
             authority: self.authority.certificate_pem().to_owned(),
+            session: None,
         })
     }
 
@@ -185,7 +186,8 @@ mod tests {
         }
 
         fn enroll(&self, code: &str, csr: &str, now: SystemTime) -> Result<EnrollResponse, String> {
-            let request = EnrollRequest { code: code.into(), csr: csr.into(), device_name: "laptop".into() };
+            let request =
+                EnrollRequest { code: Some(code.into()), login: None, csr: csr.into(), device_name: "laptop".into() };
             self.enrollment.enroll(&request, now).map_err(|refusal| format!("{} {}", refusal.status, refusal.body.code))
         }
 

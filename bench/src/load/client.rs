@@ -133,6 +133,7 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
         path: FULL_TUNNEL_PATH.to_owned(),
         bearer,
         wants_dns: true,
+        login: None,
         esp: plan.esp.then(Offer::default),
     });
     let mut stream = TunnelStream::from(http.open_request().await?);

@@ -25,6 +25,7 @@ use crate::esp::capsule::EspCapsule;
 use crate::esp::field::{Answer, Offer};
 use crate::http::fault::Fault;
 use crate::http::field::{self, Field};
+use crate::login::message::LOGIN_FIELD;
 
 /// How long to wait for an unasked assignment before asking; several times the pause a gateway makes between its
 /// response and its first capsules, and short beside a person's patience.
@@ -44,6 +45,8 @@ pub struct ClientConfig {
     pub bearer: Option<String>,
     /// Offer to take DNS_ASSIGN capsules.
     pub wants_dns: bool,
+    /// The session token of the user's last login. It is private to Adit: only for the gateway that gave it.
+    pub login: Option<String>,
     /// Offer the ESP carrier so; `None` does not name it.
     pub esp: Option<Offer>,
 }
@@ -128,6 +131,7 @@ impl Client {
         let bearer = self.config.bearer.as_ref().map(|token| Field::new("authorization", format!("Bearer {token}")));
         request.extend(bearer);
         request.extend(self.config.wants_dns.then(dns_capability));
+        request.extend(self.config.login.as_ref().map(|token| Field::new(LOGIN_FIELD, token)));
         request.extend(self.config.esp.as_ref().map(esp_field));
         request
     }
@@ -281,6 +285,7 @@ impl fmt::Debug for ClientConfig {
             .field("path", &self.path)
             .field("bearer", &self.bearer.as_ref().map(|_| "…"))
             .field("wants_dns", &self.wants_dns)
+            .field("login", &self.login.as_ref().map(|_| "…"))
             .field("esp", &self.esp)
             .finish()
     }
@@ -292,7 +297,14 @@ mod tests {
 
     fn config() -> ClientConfig {
         let path = super::super::template::FULL_TUNNEL_PATH.to_owned();
-        ClientConfig { authority: "vpn.example:443".into(), path, bearer: None, wants_dns: true, esp: None }
+        ClientConfig {
+            authority: "vpn.example:443".into(),
+            path,
+            bearer: None,
+            wants_dns: true,
+            login: None,
+            esp: None,
+        }
     }
 
     fn response(pairs: &[(&str, &str)]) -> Vec<Field> {

@@ -7,6 +7,7 @@ use super::{PROTOCOL, check_capsule_message, esp_value, names_dns};
 use crate::esp::field::Offer;
 use crate::http::fault::Fault;
 use crate::http::field::{self, Field};
+use crate::login::message::LOGIN_FIELD;
 
 /// Reads requests. It is a name for [`Request::parse`] only.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct ConnectIpRequest {
     pub authorization: Option<String>,
     /// The client takes DNS_ASSIGN capsules.
     pub wants_dns: bool,
+    /// The session token of the user's last login, from a client of ours.
+    pub login: Option<String>,
     /// What the client can do by ESP; `None` if it does not offer that carrier, or nothing we know.
     pub esp: Option<Offer>,
 }
@@ -103,6 +106,7 @@ fn parse_connect_ip(request: &[Field]) -> Result<ConnectIpRequest, Rejection> {
         target,
         authorization: field::value(request, "authorization").map(str::to_owned),
         wants_dns: names_dns(request),
+        login: field::value(request, LOGIN_FIELD).map(str::to_owned),
         esp: Offer::parse(&esp_value(request)),
     })
 }
@@ -174,6 +178,7 @@ impl fmt::Debug for ConnectIpRequest {
             .field("target", &self.target)
             .field("authorization", &self.authorization.as_ref().map(|_| "…"))
             .field("wants_dns", &self.wants_dns)
+            .field("login", &self.login.as_ref().map(|_| "…"))
             .field("esp", &self.esp)
             .finish()
     }
@@ -233,6 +238,7 @@ mod tests {
             target: Target::ANY,
             authorization: None,
             wants_dns: false,
+            login: None,
             esp: None,
         };
         assert_eq!(tunnel(&section(&TUNNEL)), expected);

@@ -234,7 +234,7 @@ mod tests {
 
     fn request(wants_dns: bool) -> ConnectIpRequest {
         let authority = "vpn.example".into();
-        ConnectIpRequest { authority, target: Target::ANY, authorization: None, wants_dns, esp: None }
+        ConnectIpRequest { authority, target: Target::ANY, authorization: None, wants_dns, login: None, esp: None }
     }
 
     /// A server that chose from the offer of a client.

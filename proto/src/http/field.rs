@@ -8,10 +8,11 @@
 use std::fmt;
 
 use super::fault::Fault;
+use crate::login::message::LOGIN_FIELD;
 
 /// One header or trailer field. Names are lower case; those that begin with a colon are pseudo-header fields.
 ///
-/// `Debug` does not show the value of `authorization`.
+/// `Debug` does not show the value of `authorization` and of other secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Field {
     /// The name, such as `:status` or `content-type`.
@@ -28,7 +29,7 @@ impl Field {
 
     /// Says whether the value is a secret.
     pub(crate) fn is_secret(&self) -> bool {
-        matches!(self.name.as_str(), "authorization" | "proxy-authorization" | "cookie")
+        matches!(self.name.as_str(), "authorization" | "proxy-authorization" | "cookie" | LOGIN_FIELD)
     }
 }
 

@@ -132,6 +132,7 @@ fn tunnel_request() -> Vec<Field> {
         path: "/.well-known/masque/ip/*/*/".into(),
         bearer: Some("token".into()),
         wants_dns: true,
+        login: None,
         esp: None,
     };
     Client::new(config).request()

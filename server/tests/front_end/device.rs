@@ -43,7 +43,8 @@ impl Tunnel {
     /// Opens a tunnel and offers ESP so.
     pub(crate) async fn open(http: &H3Connection, esp: Option<Offer>) -> Self {
         let (authority, path) = (HOST.to_owned(), FULL_TUNNEL_PATH.to_owned());
-        let mut machine = Client::new(ClientConfig { authority, path, bearer: None, wants_dns: true, esp });
+        let mut machine =
+            Client::new(ClientConfig { authority, path, bearer: None, wants_dns: true, login: None, esp });
         http.peer_settings().await.unwrap();
         let mut stream = http.open_request().await.unwrap();
         stream.expect_tunnel();

@@ -221,8 +221,12 @@ impl World {
         let code = self.store.invite(&UserName::parse(user).unwrap(), Duration::from_secs(60), now).unwrap();
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let request =
-            EnrollRequest { code: data_encoding::BASE64URL_NOPAD.encode(&code), csr, device_name: "laptop".to_owned() };
+        let request = EnrollRequest {
+            code: Some(data_encoding::BASE64URL_NOPAD.encode(&code)),
+            login: None,
+            csr,
+            device_name: "laptop".to_owned(),
+        };
         let enrolled = self.enrollment.enroll(&request, now);
         let certificate = CertificateDer::from_pem_slice(enrolled.unwrap().certificate.as_bytes()).unwrap();
         (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
@@ -309,6 +313,7 @@ fn request(path: &str, bearer: Option<&str>) -> Vec<Field> {
         path: path.to_owned(),
         bearer: bearer.map(str::to_owned),
         wants_dns: true,
+        login: None,
         esp: None,
     };
     Client::new(config).request()

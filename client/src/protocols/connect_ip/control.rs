@@ -69,6 +69,7 @@ pub(super) async fn request(
             Credentials::Certificate { .. } => None,
         },
         wants_dns: true,
+        login: None,
         esp,
     });
     let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| explain(&error, remote))?);

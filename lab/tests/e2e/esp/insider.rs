@@ -171,6 +171,7 @@ impl Insider {
             path: FULL_TUNNEL_PATH.to_owned(),
             bearer: None,
             wants_dns: true,
+            login: None,
             esp: Some(Offer::default()),
         });
         let mut stream = http.open_request().await.unwrap();
