@@ -15,6 +15,7 @@ pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
         ConnectError::Clock(_) => Obstacle::Clock,
         ConnectError::BrokenOff(_) => Obstacle::BrokenOff,
         ConnectError::Refused(_) | ConnectError::OutOfDate => Obstacle::Refused,
+        ConnectError::LoginNeeded(_) => Obstacle::LoginNeeded,
         ConnectError::Unreachable(_) | ConnectError::NoRoute { .. } | ConnectError::Closed(_) => Obstacle::NoAnswer,
         ConnectError::Firewall(_) => Obstacle::Firewall,
         ConnectError::NarrowPath { .. } => Obstacle::NarrowPath,
@@ -33,12 +34,14 @@ pub(crate) fn failure(gateway: &str, obstacle: Obstacle, reason: &str) -> Failur
     Failure::new(obstacle.exit(), gateway, reason, next_step(obstacle))
 }
 
-/// The failure of an enrolment.
+/// The failure of a login or an enrolment.
 pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
     let obstacle = obstacle(error);
     let next = match obstacle {
         Obstacle::IdentityMismatch => {
-            "do not go on: this is not the gateway of the invite; ask its administrator for a new one".to_owned()
+            "do not go on: nothing proves that this is the gateway you mean; ask its administrator for an invite, or for \
+             its authority's certificate or fingerprint (`--authority`, `--pin`)"
+                .to_owned()
         }
         Obstacle::Refused => "ask the gateway's administrator for a new invite".to_owned(),
         Obstacle::NoAnswer
@@ -47,6 +50,7 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
         | Obstacle::BrokenOff
         | Obstacle::Clock
         | Obstacle::Protocol
+        | Obstacle::LoginNeeded
         | Obstacle::Permission
         | Obstacle::Local
         | Obstacle::DeviceGone => next_step(obstacle),
@@ -74,6 +78,7 @@ fn next_step(obstacle: Obstacle) -> String {
         }
         Obstacle::Protocol => "check that an Adit gateway of a matching version listens there",
         Obstacle::Refused => "ask the gateway's administrator for a new invite, then `adit-client join URL --replace`",
+        Obstacle::LoginNeeded => "log in with `adit-client login NAME`, then connect again",
         Obstacle::IdentityMismatch => {
             "do not go on: somebody else answers for the gateway, or it was set up anew; ask its administrator"
         }
@@ -101,6 +106,7 @@ mod tests {
     fn each_error_ends_with_its_exit_code() {
         let text = String::new;
         assert_eq!(exit(&ConnectError::Refused(text())), Exit::AuthRefused);
+        assert_eq!(exit(&ConnectError::LoginNeeded(text())), Exit::AuthRefused);
         assert_eq!(exit(&ConnectError::IdentityMismatch(text())), Exit::IdentityMismatch);
         assert_eq!(exit(&ConnectError::Unreachable(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Clock(text())), Exit::Unreachable);

@@ -21,6 +21,7 @@ mod directories;
 mod draft;
 mod error;
 mod keys;
+mod login;
 mod name;
 mod store;
 mod tables;
@@ -45,6 +46,7 @@ pub use error::ProfileError;
 pub(crate) use error::file_failure;
 #[cfg(feature = "host")]
 pub(crate) use error::guard_failure;
+pub use login::KeptLogin;
 pub use name::ProfileName;
 pub use store::{Entry, ProfileRoom, ProfileStore};
 pub use tables::{EspTable, WorkersTable};
@@ -136,7 +138,8 @@ impl Profile {
             Identity::Token(token) => Credentials::Token(token.to_string()),
         };
         let authority_pem = self.authority_pem.clone();
-        GatewayAccess { host: self.host.clone(), port: self.port, addresses, authority_pem, credentials, mark }
+        let (host, port) = (self.host.clone(), self.port);
+        GatewayAccess { host, port, addresses, authority_pem, credentials, login: None, mark }
     }
 
     /// The gateway as `HOST:PORT`, with brackets around an IPv6 address.

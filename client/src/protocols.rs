@@ -9,6 +9,7 @@ use std::time::Duration;
 use adit_net::quic;
 use adit_proto::range::RouteRange;
 use ipnet::IpNet;
+use zeroize::Zeroizing;
 
 pub use crate::gateway_addresses::Candidates;
 
@@ -37,6 +38,8 @@ pub struct GatewayAccess {
     pub authority_pem: String,
     /// The device's proof.
     pub credentials: Credentials,
+    /// The session token of the user's last login, which this gateway gave.
+    pub login: Option<Zeroizing<String>>,
     /// Mark of the outer socket (SO_MARK), so that policy routing exempts it; `None` leaves it unmarked.
     pub mark: Option<u32>,
 }
@@ -95,6 +98,9 @@ pub enum ConnectError {
     /// The gateway refused the certificate or token.
     #[error("the gateway refused this device: {0}")]
     Refused(String),
+    /// The gateway wants the user to log in, for the first time or again.
+    #[error("the gateway wants a login: {0}")]
+    LoginNeeded(String),
     /// The gateway takes the device's certificate for expired, or for not valid yet.
     #[error("the gateway refused this device: its certificate is out of date")]
     OutOfDate,
@@ -157,6 +163,7 @@ impl ConnectError {
             | Self::Unreachable(_)
             | Self::NarrowPath { .. } => true,
             Self::Refused(_)
+            | Self::LoginNeeded(_)
             | Self::NoRoute { .. }
             | Self::OutOfDate
             | Self::Firewall(_)

@@ -67,7 +67,8 @@ pub struct SessionConfig {
     /// Mark (SO_MARK) of the outer sockets; needs CAP_NET_ADMIN. Use the value of the mark that
     /// [`ManagedHost`](crate::host_plan::managed::ManagedHost) knows.
     pub mark: Option<u32>,
-    /// Where renewed certificates and working addresses are saved; `None` keeps them in memory.
+    /// Where renewed certificates and working addresses are saved, and where the user's login is; `None` keeps them in
+    /// memory, and does without a login.
     pub store: Option<ProfileStore>,
 }
 
@@ -140,6 +141,12 @@ impl SessionHandle {
         answered.await.ok()
     }
 
+    /// Says that a user has logged in, and that the store has the new login.
+    pub async fn logged_in(&self) {
+        // A session that has ended reads it when it starts again.
+        self.commands.send(Command::LoggedIn).await.ok();
+    }
+
     /// Says goodbye to the gateway and undoes host changes; [`ClientSession::wait`] returns when that is done.
     pub async fn stop(&self) {
         // A session that has ended needs no stop.
@@ -151,5 +158,6 @@ impl SessionHandle {
 #[derive(Debug)]
 enum Command {
     Status(oneshot::Sender<Status>),
+    LoggedIn,
     Stop,
 }

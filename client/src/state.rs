@@ -10,9 +10,16 @@
 //!     Disconnected --> Connecting: handle_start
 //!     Connecting --> Connected: handle_connected
 //!     Connecting --> Connecting: handle_attempt_failed, no answer
-//!     Connecting --> Disconnected: refused, no permission, or no answer in time
+//!     Connecting --> Disconnected: refused, a login is needed, no permission, or no answer in time
 //!     Connected --> Reconnecting: handle_lost
 //!     Connected --> Blocked: handle_lost, refused
+//!     Connected --> LoginNeeded: handle_lost, a login is needed
+//!     Reconnecting --> LoginNeeded: handle_attempt_failed, a login is needed
+//!     Blocked --> LoginNeeded: handle_attempt_failed, a login is needed
+//!     LoginNeeded --> Connected: handle_connected
+//!     LoginNeeded --> Reconnecting: handle_attempt_failed, no answer
+//!     LoginNeeded --> Blocked: handle_attempt_failed, refused
+//!     LoginNeeded --> Disconnected: handle_stop
 //!     Connected --> Disconnected: handle_lost, the device is gone
 //!     Reconnecting --> Disconnected: handle_attempt_failed, the device is gone
 //!     Reconnecting --> Connected: handle_connected
@@ -30,8 +37,8 @@
 //! What a client meets before the gateway has proven who it is, a stranger may have caused: it counts as no answer. A
 //! client that gives up for want of time tells the most telling of it.
 //!
-//! Once connected, the host stays configured until `Disconnected`: while `Reconnecting` and `Blocked` nothing that
-//! belongs in the tunnel leaves the host another way.
+//! Once connected, the host stays configured until `Disconnected`: while `Reconnecting`, `Blocked` and `LoginNeeded`
+//! nothing that belongs in the tunnel leaves the host another way.
 
 mod back_off;
 
@@ -47,6 +54,9 @@ use back_off::{BackOff, jitter};
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait between retries while blocked.
 const BLOCKED_RETRY: Duration = Duration::from_secs(30);
+/// Wait between retries while a login is needed: it may be that the gateway does without one from some time on. Whoever
+/// logs in on this host ends the wait.
+const LOGIN_RETRY: Duration = Duration::from_secs(300);
 /// A connection that lasted less than this does not reset the back-off, so that a gateway that drops us at once is not
 /// hammered.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
@@ -68,6 +78,8 @@ pub enum State {
     Disconnecting,
     /// The gateway refuses this device; retried slowly.
     Blocked,
+    /// The user's login is over; waits for another one.
+    LoginNeeded,
 }
 
 impl State {
@@ -80,6 +92,7 @@ impl State {
             Self::Reconnecting => "reconnecting",
             Self::Disconnecting => "disconnecting",
             Self::Blocked => "blocked",
+            Self::LoginNeeded => "login needed",
         }
     }
 }
@@ -107,6 +120,8 @@ pub enum Obstacle {
     Protocol,
     /// The gateway refused this device.
     Refused,
+    /// The gateway wants the user to log in.
+    LoginNeeded,
     /// Who answers is not the gateway of the profile.
     IdentityMismatch,
     /// A permission or capability is missing on this host.
@@ -121,7 +136,7 @@ impl Obstacle {
     /// Whether more attempts of the same kind are pointless for a first connection.
     pub(crate) fn is_final(self) -> bool {
         match self {
-            Self::Refused | Self::Permission | Self::Local | Self::DeviceGone => true,
+            Self::Refused | Self::LoginNeeded | Self::Permission | Self::Local | Self::DeviceGone => true,
             Self::NoAnswer
             | Self::BrokenOff
             | Self::Clock
@@ -140,7 +155,7 @@ impl Obstacle {
             Self::IdentityMismatch => 2,
             Self::Clock => 3,
             Self::Firewall | Self::NarrowPath | Self::Protocol => 4,
-            Self::Refused | Self::Permission | Self::Local | Self::DeviceGone => 5,
+            Self::Refused | Self::LoginNeeded | Self::Permission | Self::Local | Self::DeviceGone => 5,
         }
     }
 
@@ -148,7 +163,7 @@ impl Obstacle {
     pub fn exit(self) -> Exit {
         match self {
             Self::NoAnswer | Self::BrokenOff | Self::Clock | Self::Firewall | Self::NarrowPath => Exit::Unreachable,
-            Self::Refused => Exit::AuthRefused,
+            Self::Refused | Self::LoginNeeded => Exit::AuthRefused,
             Self::IdentityMismatch => Exit::IdentityMismatch,
             Self::Permission => Exit::Permission,
             Self::Protocol | Self::Local | Self::DeviceGone => Exit::Other,
@@ -258,7 +273,9 @@ impl LifeCycle {
         match self.state {
             State::Connecting if obstacle.is_final() => self.finish(Some(obstacle), now),
             State::Connecting => self.retry(began, random, now),
-            State::Reconnecting | State::Blocked => self.reconsider(obstacle, began, random, now),
+            State::Reconnecting | State::Blocked | State::LoginNeeded => {
+                self.reconsider(obstacle, began, random, now);
+            }
             State::Disconnected | State::Connected | State::Disconnecting => {}
         }
     }
@@ -274,7 +291,14 @@ impl LifeCycle {
                 self.reconsider(obstacle, now, random, now);
             }
             State::Disconnecting => self.handle_closed(now),
-            State::Disconnected | State::Connecting | State::Reconnecting | State::Blocked => {}
+            State::Disconnected | State::Connecting | State::Reconnecting | State::Blocked | State::LoginNeeded => {}
+        }
+    }
+
+    /// Somebody has logged in on this host: what waits for that tries at once.
+    pub fn handle_login(&mut self, now: Instant) {
+        if self.state == State::LoginNeeded && matches!(self.waiting, Waiting::Retry { .. }) {
+            self.attempt(now);
         }
     }
 
@@ -286,7 +310,7 @@ impl LifeCycle {
                 self.enter(State::Disconnecting, now);
                 self.events.push_back(Event::Close);
             }
-            State::Connecting | State::Reconnecting | State::Blocked => {
+            State::Connecting | State::Reconnecting | State::Blocked | State::LoginNeeded => {
                 self.abandon();
                 self.finish(None, now);
             }
@@ -358,6 +382,9 @@ impl LifeCycle {
         } else if obstacle == Obstacle::Refused {
             self.enter(State::Blocked, now);
             self.waiting = Waiting::Retry { at: now + jitter(BLOCKED_RETRY, random) };
+        } else if obstacle == Obstacle::LoginNeeded {
+            self.enter(State::LoginNeeded, now);
+            self.waiting = Waiting::Retry { at: now + jitter(LOGIN_RETRY, random) };
         } else {
             self.enter(State::Reconnecting, now);
             self.retry(began, random, now);

@@ -94,6 +94,7 @@ fn describe(status: &Status) -> String {
     row("routes", joined(&status.routes) + &more);
     row("dns", joined(&status.dns));
     row("device", device(status));
+    row("login", login(status));
     row("carrier", carrier(status));
     // Counters belong to a connection; without one there is nothing to count.
     if status.carrier.is_some() {
@@ -114,6 +115,17 @@ fn describe(status: &Status) -> String {
 fn device(status: &Status) -> String {
     let mtu = status.mtu.map_or_else(String::new, |mtu| format!(", mtu {mtu}"));
     status.tun.as_ref().map_or_else(String::new, |tun| format!("{tun}{mtu}"))
+}
+
+fn login(status: &Status) -> String {
+    let Some(seconds) = status.login_seconds else { return String::new() };
+    let left = humantime::format_duration(Duration::from_secs(seconds));
+    let renew = if status.login_past_half {
+        format!("; renew it with `adit-client login {}`", status.name)
+    } else {
+        String::new()
+    };
+    format!("ends in {left}{renew}")
 }
 
 fn carrier(status: &Status) -> String {

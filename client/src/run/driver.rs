@@ -6,6 +6,7 @@
 mod certificate;
 mod changes;
 mod host;
+mod login;
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -29,9 +30,10 @@ use crate::host_plan::{GuardStatus, HostFault, HostHooks, HostPlan, own_hosts};
 use crate::obstacle;
 use crate::own_question::LocalResolvers;
 use crate::profile::Profile;
-use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
+use crate::protocols::{ConnectError, ConnectionEvent, GatewayAccess, NetworkSettings};
 use crate::state::{Event, LifeCycle, Obstacle, RESOLVE_TIMEOUT, State};
 use changes::Changes;
+use login::LoginWatch;
 
 /// How long to wait for routes once there are addresses; a gateway need not advertise any.
 const ROUTES_TIMEOUT: Duration = Duration::from_millis(500);
@@ -68,6 +70,8 @@ pub(super) struct Driver<P: Protocol> {
     connection: Option<P::Connection>,
     renewal: Option<Task<Result<String, RenewalError>>>,
     next_renewal_check: Option<Instant>,
+    login: LoginWatch,
+    next_login_look: Option<Instant>,
     network: Option<NetworkSettings>,
     changes: Changes,
     mtu: u16,
@@ -85,6 +89,7 @@ enum Input<C> {
     Connection(ConnectionEvent),
     Command(Command),
     RenewalCheck,
+    LoginLook,
     Renewed(Result<String, RenewalError>),
     HostChanged,
     ChangesDue,
@@ -112,6 +117,8 @@ impl<P: Protocol> Driver<P> {
             connection: None,
             renewal: None,
             next_renewal_check: None,
+            login: LoginWatch::default(),
+            next_login_look: None,
             network: None,
             changes: Changes::default(),
             mtu: IPV6_MIN_MTU,
@@ -142,7 +149,7 @@ impl<P: Protocol> Driver<P> {
 
     async fn next_input(&mut self) -> Input<P::Connection> {
         let (timeout, renewal_check) = (self.life.poll_timeout(), self.next_renewal_check);
-        let changes_due = self.changes.due();
+        let (changes_due, login_look) = (self.changes.due(), self.next_login_look);
         tokio::select! {
             // What the user wants, and what protects the host, comes before whatever a gateway sends.
             biased;
@@ -153,6 +160,7 @@ impl<P: Protocol> Driver<P> {
             () = until(changes_due) => Input::ChangesDue,
             () = host_changed(&mut self.config.host) => Input::HostChanged,
             () = until(renewal_check) => Input::RenewalCheck,
+            () = until(login_look) => Input::LoginLook,
             result = renewed(&mut self.renewal) => Input::Renewed(result),
             result = attempted(&mut self.attempt) => Input::Attempted(result),
             event = connection_event(&mut self.connection) => Input::Connection(event),
@@ -178,6 +186,8 @@ impl<P: Protocol> Driver<P> {
                 answer.send(self.status()).ok();
             }
             Input::Command(Command::Stop) => self.life.handle_stop(now()),
+            Input::Command(Command::LoggedIn) => self.handle_login(),
+            Input::LoginLook => self.look_at_login(),
             Input::RenewalCheck => self.check_renewal(),
             Input::Renewed(result) => self.handle_renewed(result),
             Input::HostChanged => self.hold_host().await,
@@ -193,11 +203,14 @@ impl<P: Protocol> Driver<P> {
         let own_way = self.own_way();
         self.lookups.ask_alone(own_way);
         let mut addresses = self.lookups.candidates(&profile.addresses, may_resolve);
+        self.refresh_login();
+        let login = self.login_token();
         task::spawn(async move {
             if !tokio::time::timeout(RESOLVE_TIMEOUT, addresses.is_ready()).await.unwrap_or_default() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
             }
-            let mut connection = protocol.connect(profile.target(addresses, mark), packets, timeout).await?;
+            let target = GatewayAccess { login, ..profile.target(addresses, mark) };
+            let mut connection = protocol.connect(target, packets, timeout).await?;
             let first = first_settings(&mut connection).await?;
             Ok(Success { connection, first })
         })
@@ -314,7 +327,7 @@ impl<P: Protocol> Driver<P> {
         self.next_renewal_check = None;
         self.life.handle_lost(obstacle, reason, random_number(), now());
         let state = self.life.state();
-        if matches!(state, State::Reconnecting | State::Blocked) {
+        if matches!(state, State::Reconnecting | State::Blocked | State::LoginNeeded) {
             if self.way_out_fault().is_some() {
                 tracing::warn!("the client's own datagrams go through a tunnel; see `adit-client status`");
             }
@@ -328,6 +341,15 @@ impl<P: Protocol> Driver<P> {
         self.life.handle_attempt_failed(obstacle, reason, random_number(), now());
         if self.life.state() == State::Blocked && before != State::Blocked {
             tracing::warn!("the gateway refuses this device; trying on slowly");
+        }
+        if self.life.state() == State::LoginNeeded {
+            if before != State::LoginNeeded {
+                tracing::warn!("the login is over; log in again with `adit-client login`");
+            }
+            // Somebody may have logged in while the attempt was under way.
+            if self.refresh_login() {
+                self.life.handle_login(now());
+            }
         }
         self.tell_obstacle(obstacle, reason);
     }
@@ -350,6 +372,7 @@ impl<P: Protocol> Driver<P> {
             | Obstacle::Firewall
             | Obstacle::Protocol
             | Obstacle::Refused
+            | Obstacle::LoginNeeded
             | Obstacle::Permission
             | Obstacle::Local
             | Obstacle::DeviceGone => return,
@@ -441,6 +464,7 @@ impl<P: Protocol> Driver<P> {
             guards: self.guards.clone(),
             ..Status::default()
         };
+        self.describe_login(&mut status);
         status.warnings.extend(self.config.host.iter().flat_map(|host| host.warnings()));
         status.warnings.extend(self.way_out_fault());
         let covered = self.gateway_in_use().and_then(|gateway| way_out::covered(gateway, &self.plan));

@@ -21,8 +21,8 @@ pub(super) const NO_RESOLVER: &str = "the gateway gives no DNS servers: this hos
 pub struct Status {
     /// Name of the profile.
     pub name: String,
-    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `disconnecting` or
-    /// `blocked`.
+    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `disconnecting`, `blocked`
+    /// or `login needed`.
     pub state: String,
     /// Why it is not connected, if there is something to say.
     pub reason: Option<String>,
@@ -34,6 +34,12 @@ pub struct Status {
     pub guards: Vec<GuardStatus>,
     /// Seconds since the state was entered; `None` when no client is running.
     pub since_seconds: Option<u64>,
+    /// Seconds until the user's login ends by this host's clock; `None` if it does not, or there was none.
+    #[serde(default)]
+    pub login_seconds: Option<u64>,
+    /// Whether half of the login's life is over, so that it is worth while to renew it.
+    #[serde(default)]
+    pub login_past_half: bool,
     /// The gateway, as `HOST:PORT`.
     pub gateway: String,
     /// The address of the gateway in use.
@@ -169,6 +175,8 @@ mod tests {
         let status = value.as_object_mut().unwrap();
         status.remove("suite");
         status.remove("rekeys");
+        status.remove("login_seconds");
+        status.remove("login_past_half");
         status["counters"].as_object_mut().unwrap().remove("rx_reordered");
         assert_eq!(serde_json::from_value::<Status>(value).unwrap(), Status::default());
     }
@@ -183,6 +191,7 @@ mod tests {
             "warnings",
             "guards",
             "since_seconds",
+            "login_seconds",
             "gateway",
             "addresses",
             "routes",

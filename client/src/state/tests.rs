@@ -229,6 +229,44 @@ fn blocked_leads_to_connected_or_reconnecting() {
 }
 
 #[test]
+fn login_that_is_over_is_waited_for_and_tried_at_once_when_somebody_has_logged_in() {
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    let at = wake(&mut life);
+    drain(&mut life);
+    life.handle_attempt_failed(Obstacle::LoginNeeded, "over", LONG, at);
+    assert_eq!((life.state(), life.reason()), (State::LoginNeeded, "over"));
+    assert_eq!(life.poll_timeout(), Some(at + LOGIN_RETRY), "nobody is asked again and again");
+    life.handle_login(at);
+    assert_eq!(drain(&mut life), [attempt()]);
+    life.handle_login(at);
+    assert_eq!(drain(&mut life), [], "the attempt goes on");
+    life.handle_connected(at);
+    assert_eq!(life.state(), State::Connected);
+    life.handle_login(at);
+    assert_eq!((life.state(), drain(&mut life).len()), (State::Connected, 0), "nothing is dropped");
+}
+
+#[test]
+fn first_connection_without_a_login_is_given_up_with_exit_3() {
+    let now = Instant::now();
+    let mut life = connecting(now);
+    drain(&mut life);
+    life.handle_attempt_failed(Obstacle::LoginNeeded, "over", 0, now);
+    assert_eq!(drain(&mut life), [Event::Finished(Some(Obstacle::LoginNeeded))]);
+    assert_eq!(Obstacle::LoginNeeded.exit(), Exit::AuthRefused);
+}
+
+#[test]
+fn stop_ends_the_wait_for_a_login() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_lost(Obstacle::LoginNeeded, "over", 0, now);
+    life.handle_stop(now);
+    assert_eq!((life.state(), drain(&mut life)), (State::Disconnected, vec![Event::Finished(None)]));
+}
+
+#[test]
 fn flapping_connection_does_not_reset_the_back_off() {
     let now = Instant::now();
     let mut life = connected(now);

@@ -1,4 +1,4 @@
-//! Answers the control socket of a running client: `GET /status` and `POST /down`.
+//! Answers the control socket of a running client: `GET /status`, `POST /login` and `POST /down`.
 
 use adit_net::control::{Handler, Handling, Request, Response};
 
@@ -32,6 +32,10 @@ impl Handler for ControlHandler {
                 ("GET", "/status") => self.status().await,
                 ("POST", "/down") => {
                     self.session.stop().await;
+                    Response::ok(serde_json::Value::Null)
+                }
+                ("POST", "/login") => {
+                    self.session.logged_in().await;
                     Response::ok(serde_json::Value::Null)
                 }
                 _ => Response::refused(404, format!("there is no {} {}", request.method, request.path)),

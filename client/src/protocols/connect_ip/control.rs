@@ -16,6 +16,7 @@ use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::esp::field::Offer;
 use adit_proto::http::field::{Field, value};
 use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::login::message::{LOGIN_FIELD, LOGIN_NEEDED};
 use adit_proto::role::Role;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -69,7 +70,7 @@ pub(super) async fn request(
             Credentials::Certificate { .. } => None,
         },
         wants_dns: true,
-        login: None,
+        login: target.login.as_ref().map(|token| token.to_string()),
         esp,
     });
     let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| explain(&error, remote))?);
@@ -229,6 +230,9 @@ fn set_dns(settings: &mut NetworkSettings, dns: &DnsAssign) {
 fn refusal(error: ResponseError, fields: &[Field]) -> ConnectError {
     let reason = value(fields, REASON_FIELD).map(printable);
     match error {
+        ResponseError::Refused { status: 401 } if value(fields, LOGIN_FIELD) == Some(LOGIN_NEEDED) => {
+            ConnectError::LoginNeeded(reason.unwrap_or_else(|| "the last one is over".to_owned()))
+        }
         ResponseError::Refused { status: 401 | 403 } => {
             ConnectError::Refused(reason.unwrap_or_else(|| "it does not know this certificate or token".to_owned()))
         }

@@ -16,7 +16,7 @@ use super::*;
 use crate::host_plan::GuardState;
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
-use crate::profile::{Profile, ProfileStore};
+use crate::profile::{KeptLogin, Profile, ProfileStore};
 use crate::protocols::{ConnectionStats, GatewayAccess};
 use crate::run::ClientSession;
 
@@ -397,6 +397,36 @@ async fn device_revoked_while_connected_is_blocked_with_the_reason() {
     let status = world.session.handle().status().await.unwrap();
     assert_eq!(status.state, "blocked");
     assert!(status.reason.unwrap().contains("this device was revoked"));
+    world.session.handle().stop().await;
+    world.session.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn login_that_ends_is_never_called_connected_and_a_new_one_connects_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ProfileStore::new(directory.path());
+    let prepared = World::prepare(PATIENCE, Some(store.clone()));
+    let name = prepared.profile.name.clone();
+    let now = std::time::SystemTime::now();
+    let soon = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 7 * 60;
+    let login = |token| KeptLogin::new(token, Some(soon), now);
+    store.save_login(&name, &login("old")).unwrap();
+    let world = prepared.begin();
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let status = world.session.handle().status().await.unwrap();
+    assert!(status.warnings.iter().any(|warning| warning.contains("adit-client login")), "{:?}", status.warnings);
+
+    gateway.send(ConnectionEvent::Closed(ConnectError::LoginNeeded("it is over".to_owned()))).await.unwrap();
+    world.reach(State::LoginNeeded).await;
+    let status = world.session.handle().status().await.unwrap();
+    assert_eq!(status.state, "login needed");
+    assert!(status.reason.unwrap().contains("it is over"));
+
+    store.save_login(&name, &login("new")).unwrap();
+    world.session.handle().logged_in().await;
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
     world.session.handle().stop().await;
     world.session.wait().await.unwrap();
 }

@@ -142,6 +142,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
         addresses: vec![address].into(),
         authority_pem,
         credentials: Credentials::Token("t".to_owned()),
+        login: None,
         mark: None,
     };
     Gateway { target, heard, arrived: arriving, orders: ordering, _serving: task::spawn(serving) }
