@@ -3,30 +3,27 @@
 mod block;
 mod cleanup;
 mod detach;
+mod join;
 mod list;
 mod lock;
+mod login;
 mod session;
 mod status;
 mod tunnel;
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
-use adit_program::foreign_text::printable;
 use adit_program::log::{self, Form};
 use adit_program::output;
-use adit_proto::invite::Invite;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use zeroize::Zeroizing;
 
-use crate::join::join;
+use join::JoinArgs;
+
 use crate::profile::{Directories, ProfileName, ProfileStore};
-
-/// Longest invite read from standard input, in bytes.
-const LONGEST_INVITE: u64 = 4096;
 
 /// Connects this host to Adit gateways.
 #[derive(Debug, Parser)]
@@ -42,8 +39,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Enrol this device with an invite and save a profile
+    /// Enrol this device, with an invite or by a login, and save a profile
     Join(JoinArgs),
+    /// Log in again: before the login of a profile ends, or after it
+    Login(LoginArgs),
     /// Connect, and stay connected until Ctrl-C or `down`
     Up(UpArgs),
     /// End a running client and undo its changes to this host
@@ -64,20 +63,11 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct JoinArgs {
-    /// The invite, adit://join/HOST:PORT#…, or `-` to read it from standard input
-    url: String,
-    /// Name of the new profile [default: the gateway's host name]
-    #[arg(long)]
-    name: Option<ProfileName>,
-    /// Overwrite a profile of this name
-    #[arg(long)]
-    replace: bool,
-    /// Connect at once, as `up` does
-    #[arg(long)]
-    up: bool,
+struct LoginArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
+    profile: NameArgs,
+    #[command(flatten)]
+    flags: login::LoginFlags,
 }
 
 #[derive(Debug, Args)]
@@ -237,7 +227,8 @@ fn on_runtime<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 
 async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
     match verb {
-        Verb::Join(args) => return enrol(files, args).await,
+        Verb::Join(args) => return join::join(files, args).await,
+        Verb::Login(args) => login::login(files, &args.profile, &args.flags).await?,
         Verb::Up(args) => return connect(files, args).await,
         Verb::Down(args) => tunnel::down(files, &files.choose(&args)?).await?,
         Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,
@@ -256,24 +247,6 @@ async fn connect(files: &ClientFiles, args: UpArgs) -> Result<Done, Failure> {
     tunnel::up(files, args).await.map(|()| Done::Ended)
 }
 
-async fn enrol(files: &ClientFiles, args: JoinArgs) -> Result<Done, Failure> {
-    let url = if args.url == "-" { read_invite()? } else { Zeroizing::new(args.url) };
-    let invite: Invite = url.trim().parse().map_err(|error: adit_proto::invite::InviteError| {
-        let next = "copy the whole link, in quotes, as `adit-server invite` printed it";
-        Failure::new(Exit::Usage, "invite", printable(&error.to_string()), next)
-    })?;
-    let profile = join(&invite, args.name, args.replace, &files.store).await?;
-    output::line(&format!("joined {} as {}'s device {}", profile.gateway(), profile.user, profile.device));
-    output::line(&format!("profile {} saved in {}", profile.name, files.store.path(&profile.name).display()));
-    if args.up {
-        let profile = NameArgs { name: Some(profile.name) };
-        return connect(files, UpArgs { profile, connection: args.connection, detached: false }).await;
-    }
-    let flag = dir_flag(files);
-    output::line(&format!("next: adit-client{flag} up {}", profile.name));
-    Ok(Done::Ended)
-}
-
 /// The `--dir` flag for a suggested command, if it is needed.
 fn dir_flag(files: &ClientFiles) -> String {
     if files.directories == Directories::system() {
@@ -281,15 +254,6 @@ fn dir_flag(files: &ClientFiles) -> String {
     }
     let dir = files.directories.clients.parent().map(|dir| dir.display().to_string());
     dir.map_or_else(String::new, |dir| format!(" --dir {dir}"))
-}
-
-fn read_invite() -> Result<Zeroizing<String>, Failure> {
-    let mut text = Zeroizing::new(String::new());
-    let read = io::stdin().take(LONGEST_INVITE).read_to_string(&mut text);
-    read.map_err(|error| {
-        Failure::new(Exit::Usage, "standard input", error.to_string(), "give the invite as argument")
-    })?;
-    Ok(text)
 }
 
 #[cfg(test)]

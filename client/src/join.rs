@@ -1,41 +1,31 @@
-//! Enrolment: turns an invite into a profile. The device's key is made here and never leaves this host.
+//! Enrolment: turns an invite, or a login, into a profile. The device's key is made here and never leaves this host.
 
+mod by_login;
 mod kept_key;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use adit_net::tls;
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
-use adit_proto::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal};
+use adit_proto::enrollment::{ENROLL_PATH, EnrollRequest, EnrollResponse, Refusal, SessionGrant};
 use adit_proto::invite::{Invite, Place};
 use adit_proto::mark::Mark;
 use data_encoding::BASE64URL_NOPAD;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::clock;
 use crate::device_key;
-use crate::gateway_addresses::{self, Lookups};
+use crate::gateway_contact::{GatewayContact, PROMPTLY, Trust};
 use crate::obstacle;
 use crate::profile::{EspTable, Identity, LanAccess, Profile, ProfileName, ProfileStore, WorkersTable};
-use crate::protocols::connect_ip::{self, Endpoint, PostReply};
-use crate::protocols::{Candidates, ConnectError, authority};
+use crate::protocols::ConnectError;
+use crate::protocols::connect_ip::PostReply;
 use kept_key::KeptKey;
 
-/// How long the whole exchange with the gateway may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a gateway is tried again after somebody who is not the gateway has answered.
-const STRANGER_PATIENCE: Duration = Duration::from_secs(3);
-/// How long to wait before the gateway is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// How long the gateway's name may take to resolve: the C library asks the second of two resolvers after 5 s, and gives
-/// up a question after 10 to 20.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
+pub use by_login::join_by_login;
 
 /// Enrols this device with an invite and saves the profile, under `name` or the gateway's host name.
 ///
@@ -57,33 +47,31 @@ pub async fn join(
     let room = store.prepare(&name, replace)?;
     let mut places = vec![Place { host: invite.host.clone(), port: invite.port }];
     places.extend(invite.others.iter().cloned());
-    let mut lookups = Lookups::new(places);
-    let addresses = resolve(&mut lookups, &authority(&invite.host, invite.port)).await?;
+    let mut gateway = GatewayContact::find(places, &Trust::Pin(invite.pin)).await?;
     let key = KeptKey::of(store, invite)?;
-    let profile = match enroll(invite, name, addresses, &lookups, key.key()).await {
-        Ok(profile) => profile,
+    let proof = Proof { code: Some(BASE64URL_NOPAD.encode(&invite.code)), pin: Some(invite.pin), ..Proof::default() };
+    let profile = match enroll(&mut gateway, &proof, name, key.key()).await {
+        Ok(enrolled) => enrolled.profile,
         Err(Unenrolled { failure, certified }) => {
-            match certified {
-                Certified::Unasked => key.forget_if_new(),
-                Certified::Perhaps => {}
-                Certified::No => key.forget(),
-            }
-            return Err(failure);
+            return Err(match certified {
+                Certified::Unasked => {
+                    key.forget_if_new();
+                    failure
+                }
+                Certified::Unanswered => again(failure),
+                Certified::Perhaps => failure,
+                Certified::No => {
+                    key.forget();
+                    failure
+                }
+            });
         }
     };
     room.save(&profile).map_err(|error| again(error.into()))?;
     key.forget();
+    // It was of the device that had this name before.
+    store.forget_login(&profile.name)?;
     Ok(profile)
-}
-
-/// Waits for the first address of the gateway.
-async fn resolve(lookups: &mut Lookups, gateway: &str) -> Result<Candidates, Failure> {
-    let mut addresses = lookups.candidates(&[], true);
-    if timeout(RESOLVE_TIMEOUT, addresses.is_ready()).await.unwrap_or_default() {
-        return Ok(addresses);
-    }
-    let next = "check the name in the invite and this host's network";
-    Err(Failure::new(Exit::Unreachable, gateway, "its name cannot be resolved", next))
 }
 
 /// A failure after which the gateway may have used up the invite, for this device alone.
@@ -103,6 +91,8 @@ struct Unenrolled {
 enum Certified {
     /// It was not asked, this time.
     Unasked,
+    /// It was asked and has not answered.
+    Unanswered,
     /// It may have done so.
     Perhaps,
     /// It refuses to.
@@ -115,7 +105,7 @@ impl Unenrolled {
     }
 
     fn unanswered(failure: Failure) -> Self {
-        Self { failure, certified: Certified::Perhaps }
+        Self { failure, certified: Certified::Unanswered }
     }
 
     fn answered(failure: Failure) -> Self {
@@ -124,63 +114,48 @@ impl Unenrolled {
     }
 }
 
+/// What lets a device in.
+#[derive(Default)]
+struct Proof {
+    /// The code of an invite.
+    code: Option<String>,
+    /// The ticket of a login.
+    ticket: Option<Zeroizing<String>>,
+    /// The authority that the gateway must have, if that is known.
+    pin: Option<[u8; 32]>,
+}
+
+/// A device that the gateway knows from now on.
+struct Enrolled {
+    profile: Profile,
+    /// What the login was worth, if it was by one.
+    session: Option<SessionGrant>,
+}
+
 async fn enroll(
-    invite: &Invite,
+    gateway: &mut GatewayContact,
+    proof: &Proof,
     name: ProfileName,
-    addresses: Candidates,
-    lookups: &Lookups,
     key: &KeyPair,
-) -> Result<Profile, Unenrolled> {
-    let gateway = authority(&invite.host, invite.port);
+) -> Result<Enrolled, Unenrolled> {
+    let gateway_name = gateway.name();
     let request = EnrollRequest {
-        code: Some(BASE64URL_NOPAD.encode(&invite.code)),
-        login: None,
+        code: proof.code.clone(),
+        login: proof.ticket.as_ref().map(|ticket| ticket.to_string()),
         csr: device_key::certificate_request(key).map_err(|error| Unenrolled::unasked(local(error)))?,
         device_name: device_name(),
     };
     let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| Unenrolled::unasked(local(error)))?);
-    let tls = tls::pinned_client_config(invite.pin).map_err(|error| Unenrolled::unasked(local(error)))?;
-    let known_past = clock::known_past(std::iter::empty());
-    let endpoint = Endpoint { host: &invite.host, port: invite.port, addresses, mark: None, tls, known_past };
-    let answer = ask(&endpoint, &body).await.map_err(|error| {
-        let failure = obstacle::join_failure(&gateway, &error);
+    let answer = gateway.post(ENROLL_PATH, &body, PROMPTLY).await.map_err(|error| {
+        let failure = obstacle::join_failure(&gateway_name, &error);
         let was_asked = matches!(error, ConnectError::Closed(_) | ConnectError::Protocol(_));
-        if was_asked { Unenrolled::unanswered(again(failure)) } else { Unenrolled::unasked(failure) }
+        if was_asked { Unenrolled::unanswered(failure) } else { Unenrolled::unasked(failure) }
     })?;
-    let response = accept(&gateway, &answer).map_err(Unenrolled::answered)?;
-    check(&gateway, invite, &response, key).map_err(Unenrolled::answered)?;
-    let addresses = gateway_addresses::remember([answer.remote].into_iter().chain(lookups.resolved()), &[]);
-    Ok(assemble(name, invite, response, key, addresses))
-}
-
-/// Asks until the gateway itself answers, or its time is up. A stranger's answer shortens the time, so that whoever
-/// waits learns of it, but does not end it.
-async fn ask(gateway: &Endpoint<'_>, body: &[u8]) -> Result<PostReply, ConnectError> {
-    let mut deadline = Instant::now() + TIMEOUT;
-    let mut worst: Option<ConnectError> = None;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let error = match connect_ip::post(gateway, ENROLL_PATH, body, left).await {
-            Ok(reply) => return Ok(reply),
-            Err(error) => error,
-        };
-        // What came after the handshake is the gateway's own word, and the request may have reached it.
-        if !error.is_unproven() {
-            return Err(error);
-        }
-        let error = match worst.take() {
-            Some(earlier) => connect_ip::more_telling(earlier, error),
-            None => {
-                deadline = deadline.min(Instant::now() + STRANGER_PATIENCE);
-                error
-            }
-        };
-        if Instant::now() + RETRY_PAUSE >= deadline {
-            return Err(error);
-        }
-        worst = Some(error);
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
+    let response = accept(&gateway_name, &answer).map_err(Unenrolled::answered)?;
+    check(&gateway_name, proof.pin, &response, key).map_err(Unenrolled::answered)?;
+    let session = response.session.clone();
+    let profile = assemble(name, gateway.place(), response, key, gateway.addresses(answer.remote));
+    Ok(Enrolled { profile, session })
 }
 
 /// The gateway's answer, if it is one of success.
@@ -194,18 +169,19 @@ fn accept(gateway: &str, answer: &PostReply) -> Result<EnrollResponse, Failure> 
         200..=299 => serde_json::from_slice(&answer.body).map_err(|_| strange(gateway, "its answer cannot be read")),
         400..=499 => {
             let next = "ask the gateway's administrator for a new invite";
-            Err(Failure::new(Exit::AuthRefused, gateway, reason("it refused the invite"), next))
+            Err(Failure::new(Exit::AuthRefused, gateway, reason("it refused to enrol this device"), next))
         }
         _ => Err(Failure::new(Exit::Other, gateway, reason("it failed to enrol this device"), "try again later")),
     }
 }
 
-/// Checks that the certificate is for our key, and that the authority is the one the invite pins.
-fn check(gateway: &str, invite: &Invite, response: &EnrollResponse, key: &KeyPair) -> Result<(), Failure> {
+/// Checks that the certificate is for our key, and that the authority is the pinned one, if one is.
+fn check(gateway: &str, pin: Option<[u8; 32]>, response: &EnrollResponse, key: &KeyPair) -> Result<(), Failure> {
     let authority = CertificateDer::from_pem_slice(response.authority.as_bytes()).ok();
-    if authority.and_then(|authority| tls::spki_sha256(&authority)) != Some(invite.pin) {
+    let given = authority.and_then(|authority| tls::spki_sha256(&authority));
+    if given.is_none() || pin.is_some_and(|pin| given != Some(pin)) {
         let next = "do not go on; ask the gateway's administrator for a new invite";
-        let reason = "the certificate authority it gave is not the one of the invite";
+        let reason = "the certificate authority it gave is none, or not the one that was named before";
         return Err(Failure::new(Exit::IdentityMismatch, gateway, reason, next));
     }
     if !device_key::carries_key(&response.certificate, key) {
@@ -216,15 +192,15 @@ fn check(gateway: &str, invite: &Invite, response: &EnrollResponse, key: &KeyPai
 
 fn assemble(
     name: ProfileName,
-    invite: &Invite,
+    place: &Place,
     response: EnrollResponse,
     key: &KeyPair,
     addresses: Vec<SocketAddr>,
 ) -> Profile {
     Profile {
         name,
-        host: invite.host.clone(),
-        port: invite.port,
+        host: place.host.clone(),
+        port: place.port,
         user: printable(&response.user),
         device: printable(&response.device),
         addresses,
@@ -308,16 +284,18 @@ mod tests {
     fn certificate_for_our_key_from_the_pinned_authority_is_accepted() {
         let (key, authority) = (KeyPair::generate().unwrap(), authority());
         let own = rcgen::CertificateParams::new(vec!["d1".into()]).unwrap().self_signed(&key).unwrap();
-        check("gw:443", &invite(&authority), &response(&own, &authority), &key).unwrap();
+        let pin = Some(invite(&authority).pin);
+        check("gw:443", pin, &response(&own, &authority), &key).unwrap();
+        check("gw:443", None, &response(&own, &authority), &key).unwrap();
     }
 
     #[test]
     fn other_authority_or_other_key_is_refused() {
         let (key, right) = (KeyPair::generate().unwrap(), authority());
         let own = rcgen::CertificateParams::new(vec!["d1".into()]).unwrap().self_signed(&key).unwrap();
-        let wrong_authority = check("gw:443", &invite(&right), &response(&own, &authority()), &key);
+        let wrong_authority = check("gw:443", Some(invite(&right).pin), &response(&own, &authority()), &key);
         assert_eq!(wrong_authority.err().unwrap().exit, Exit::IdentityMismatch);
-        let wrong_key = check("gw:443", &invite(&right), &response(&authority(), &right), &key);
+        let wrong_key = check("gw:443", None, &response(&authority(), &right), &key);
         assert!(wrong_key.err().unwrap().reason.contains("not for this device's key"));
     }
 
@@ -326,7 +304,8 @@ mod tests {
         let (key, authority) = (KeyPair::generate().unwrap(), authority());
         let name = ProfileName::from_host("vpn.example.org").unwrap();
         let remote = vec!["192.0.2.1:443".parse().unwrap()];
-        let profile = assemble(name, &invite(&authority), response(&authority, &authority), &key, remote);
+        let place = Place { host: "vpn.example.org".into(), port: 443 };
+        let profile = assemble(name, &place, response(&authority, &authority), &key, remote);
         assert_eq!(profile.name.as_str(), "vpn.example.org");
         assert!(matches!(profile.identity, Identity::Certificate { key_pem, .. } if *key_pem == key.serialize_pem()));
     }

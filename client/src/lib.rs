@@ -8,8 +8,12 @@ pub mod cli;
 mod clock;
 mod device_key;
 mod gateway_addresses;
+pub mod gateway_contact;
+#[cfg(test)]
+mod gateway_double;
 pub mod host_plan;
 pub mod join;
+pub mod login;
 mod obstacle;
 mod own_question;
 pub mod packet_path;

@@ -29,6 +29,9 @@ const NARROW_AFTER: Duration = Duration::from_secs(1);
 /// How long a handshake of usual size may come after one of the smallest, before the path counts as narrow.
 const WIDER_WITHIN: Duration = Duration::from_millis(500);
 
+/// What a client trusts that has joined.
+const PROFILES_AUTHORITY: &str = "the certificate authority in the profile";
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
@@ -50,6 +53,8 @@ pub struct Endpoint<'a> {
     pub mark: Option<u32>,
     /// Whom this client trusts, and what it shows.
     pub tls: Arc<rustls::ClientConfig>,
+    /// What `tls` trusts, in words, as in "not of …".
+    pub trusts: &'static str,
     /// A time that has passed whatever this host's clock says, if one is known.
     pub known_past: Option<SystemTime>,
 }
@@ -65,7 +70,8 @@ impl GatewayAccess {
     pub(crate) fn endpoint(&self) -> Result<Endpoint<'_>, ConnectError> {
         let Self { host, port, addresses, mark, .. } = self;
         let known_past = clock::known_past(self.certificates());
-        Ok(Endpoint { host, port: *port, addresses: addresses.clone(), mark: *mark, tls: self.tls()?, known_past })
+        let (addresses, tls) = (addresses.clone(), self.tls()?);
+        Ok(Endpoint { host, port: *port, addresses, mark: *mark, tls, trusts: PROFILES_AUTHORITY, known_past })
     }
 
     /// Says of a certificate that the gateway takes for out of date whether it is, or a clock is wrong.
@@ -114,6 +120,7 @@ struct Dialler {
     usual: quinn::ClientConfig,
     narrow: quinn::ClientConfig,
     mark: Option<u32>,
+    trusts: &'static str,
     known_past: Option<SystemTime>,
     needs: Needs,
 }
@@ -122,13 +129,14 @@ struct Dialler {
 /// it, or as soon as that has failed (RFC 8305), and those that become known meanwhile join in. All of it takes at most
 /// `timeout`. The error is the most telling one.
 pub(super) async fn dial(gateway: &Endpoint<'_>, needs: Needs, timeout: Duration) -> Result<Dialled, ConnectError> {
-    let &Endpoint { host, mark, ref tls, known_past, .. } = gateway;
+    let &Endpoint { host, mark, ref tls, trusts, known_past, .. } = gateway;
     let mut addresses = gateway.addresses.clone();
     let dialler = Arc::new(Dialler {
         host: host.to_owned(),
         usual: quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?,
         narrow: quic::narrow_client_config(Arc::clone(tls)).map_err(ConnectError::Local)?,
         mark,
+        trusts,
         known_past,
         needs,
     });
@@ -218,7 +226,7 @@ impl Dialler {
         let connecting = endpoint
             .connect_with(config.clone(), address, &self.host)
             .map_err(|error| ConnectError::Unreachable(format!("{address} ({error})")))?;
-        let quic = connecting.await.map_err(|error| explain_unproven(&error, address, self.known_past))?;
+        let quic = connecting.await.map_err(|error| explain_unproven(&error, address, self.trusts, self.known_past))?;
         Ok(Dialled { endpoint, quic })
     }
 }
@@ -291,7 +299,8 @@ pub(super) mod tests {
     /// The gateway of these tests, at some addresses.
     pub(crate) fn endpoint(addresses: &[SocketAddr], tls: Arc<rustls::ClientConfig>) -> Endpoint<'static> {
         let addresses = addresses.to_vec().into();
-        Endpoint { host: "gw.example", port: 443, addresses, mark: None, tls, known_past: None }
+        let trusts = PROFILES_AUTHORITY;
+        Endpoint { host: "gw.example", port: 443, addresses, mark: None, tls, trusts, known_past: None }
     }
 
     #[tokio::test]

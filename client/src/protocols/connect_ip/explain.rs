@@ -21,11 +21,12 @@ const CERTIFICATE_EXPIRED: u8 = 45;
 pub(super) fn explain_unproven(
     error: &ConnectionError,
     address: SocketAddr,
+    trusts: &str,
     known_past: Option<SystemTime>,
 ) -> ConnectError {
     match error {
         // Our own TLS refused what it was shown.
-        ConnectionError::TransportError(error) => refused_here(&error.reason, known_past)
+        ConnectionError::TransportError(error) => refused_here(&error.reason, trusts, known_past)
             .unwrap_or_else(|| ConnectError::BrokenOff(printable(&error.to_string()))),
         ConnectionError::ApplicationClosed(close) => ConnectError::BrokenOff(printable_bytes(&close.reason)),
         ConnectionError::TimedOut => ConnectError::Unreachable(address.to_string()),
@@ -38,8 +39,8 @@ pub(super) fn explain_unproven(
 }
 
 /// What our TLS found wrong with a certificate, by the text that is all that comes through QUIC; `None` if it was
-/// something else that it did not like.
-fn refused_here(reason: &str, known_past: Option<SystemTime>) -> Option<ConnectError> {
+/// something else that it did not like. `trusts` is what it believes, in words.
+fn refused_here(reason: &str, trusts: &str, known_past: Option<SystemTime>) -> Option<ConnectError> {
     let mismatch = |reason: &str| Some(ConnectError::IdentityMismatch(printable(reason)));
     let misfit = |misfit| Some(ConnectError::Clock(clock::complaint(misfit, SystemTime::now(), known_past)));
     let Some(fault) = reason.strip_prefix("invalid peer certificate: ") else {
@@ -48,7 +49,7 @@ fn refused_here(reason: &str, known_past: Option<SystemTime>) -> Option<ConnectE
     };
     match fault {
         "UnknownIssuer" | "BadSignature" => {
-            mismatch("somebody answers with a certificate that is not of the certificate authority in the profile")
+            mismatch(&format!("somebody answers with a certificate that is not of {trusts}"))
         }
         fault if fault.starts_with("certificate expired") => misfit(Misfit::TooLate),
         fault if fault.starts_with("certificate not valid yet") => misfit(Misfit::TooEarly),

@@ -1,0 +1,194 @@
+//! `join`: by an invite, or by a login at a gateway of which only the name is known.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use adit_program::exit::{Exit, Failure};
+use adit_program::foreign_text::printable;
+use adit_program::guarded_file::{Guard, Readers};
+use adit_program::output;
+use adit_proto::invite::{Invite, InviteError, PIN_LEN, PREFIX, Place};
+use clap::Args;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use zeroize::Zeroizing;
+
+use super::login::{AtTerminal, LoginFlags, lasts};
+use super::{ClientFiles, ConnectionArgs, Done, NameArgs, UpArgs, connect, dir_flag};
+use crate::gateway_contact::Trust;
+use crate::join;
+use crate::profile::{Profile, ProfileName, guard_failure};
+
+/// Longest invite read from standard input, in bytes.
+const LONGEST_INVITE: u64 = 4096;
+/// UDP port of a gateway, unless another is named.
+const USUAL_PORT: u16 = 443;
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    /// The invite, adit://join/HOST:PORT#…, or `-` to read it from standard input; or HOST or HOST:PORT of a gateway to
+    /// log in at
+    #[arg(value_name = "INVITE|HOST")]
+    gateway: String,
+    /// Name of the new profile [default: the gateway's host name]
+    #[arg(long)]
+    name: Option<ProfileName>,
+    /// Overwrite a profile of this name
+    #[arg(long)]
+    replace: bool,
+    /// Connect at once, as `up` does
+    #[arg(long)]
+    up: bool,
+    #[command(flatten)]
+    known_by: KnownBy,
+    #[command(flatten)]
+    login: LoginFlags,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// By what a gateway is known that is joined without an invite.
+#[derive(Debug, Args)]
+struct KnownBy {
+    /// Trust the certificate authorities in this PEM file, not those of the system
+    #[arg(long, value_name = "FILE", conflicts_with = "pin")]
+    authority: Option<PathBuf>,
+    /// Trust the gateway's own authority with this fingerprint, as `adit-server check` prints it
+    #[arg(long, value_name = "FINGERPRINT", value_parser = parse_pin)]
+    pin: Option<[u8; PIN_LEN]>,
+}
+
+/// Enrols this device, and connects if that is wanted.
+pub(super) async fn join(files: &ClientFiles, args: JoinArgs) -> Result<Done, Failure> {
+    let given = if args.gateway == "-" { read_invite()? } else { Zeroizing::new(args.gateway) };
+    let (name, replace) = (args.name, args.replace);
+    let profile = if given.trim().starts_with(PREFIX) {
+        let invite = parse_invite(given.trim())?;
+        if args.known_by.authority.is_some() || args.known_by.pin.is_some() {
+            let reason = "the invite says by what the gateway is known";
+            return Err(Failure::new(Exit::Usage, "--authority, --pin", reason, "leave the flag out"));
+        }
+        join::join(&invite, name, replace, &files.store).await?
+    } else {
+        let place = Place::parse(given.trim(), USUAL_PORT).map_err(|error| {
+            let next = "give an invite, in quotes, or the gateway's host name, with :PORT if it is not 443";
+            Failure::new(Exit::Usage, "gateway", printable(&error.to_string()), next)
+        })?;
+        let mut person = AtTerminal::new(&args.login, "");
+        join::join_by_login(place, &args.known_by.trust()?, &mut person, name, replace, &files.store).await?
+    };
+    tell(files, &profile);
+    if args.up {
+        let profile = NameArgs { name: Some(profile.name) };
+        return connect(files, UpArgs { profile, connection: args.connection, detached: false }).await;
+    }
+    let flag = dir_flag(files);
+    output::line(&format!("next: adit-client{flag} up {}", profile.name));
+    Ok(Done::Ended)
+}
+
+fn tell(files: &ClientFiles, profile: &Profile) {
+    let login = files.store.login(&profile.name);
+    let lasts = login.map_or_else(String::new, |login| lasts(login.ends_at));
+    output::line(&format!("joined {} as {}'s device {}{lasts}", profile.gateway(), profile.user, profile.device));
+    output::line(&format!("profile {} saved in {}", profile.name, files.store.path(&profile.name).display()));
+}
+
+impl KnownBy {
+    fn trust(&self) -> Result<Trust, Failure> {
+        if let Some(pin) = self.pin {
+            return Ok(Trust::Pin(pin));
+        }
+        let (roots, called) = match &self.authority {
+            Some(file) => (roots_of(file)?, "an authority in the file of `--authority`"),
+            None => (roots_of_the_system()?, "an authority that this host trusts"),
+        };
+        Ok(Trust::Roots { roots: Arc::new(roots), called })
+    }
+}
+
+fn roots_of(file: &Path) -> Result<RootCertStore, Failure> {
+    let what = || file.display().to_string();
+    let content = Guard::default().read(file, Readers::Everybody).map_err(guard_failure)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&content) {
+        let added = certificate
+            .map_err(|error| error.to_string())
+            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        added.map_err(|reason| Failure::new(Exit::Usage, what(), reason, "give certificates in PEM"))?;
+    }
+    if roots.is_empty() {
+        return Err(Failure::new(Exit::Usage, what(), "there is no certificate in it", "give certificates in PEM"));
+    }
+    Ok(roots)
+}
+
+fn roots_of_the_system() -> Result<RootCertStore, Failure> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some systems keep old ones that no library takes any more.
+    let (added, _ignored) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let reason = "this host has no certificate authorities";
+        let next = "install the package ca-certificates, or name the gateway's authority with `--authority` or `--pin`";
+        return Err(Failure::new(Exit::Other, "certificates", reason, next));
+    }
+    Ok(roots)
+}
+
+/// A fingerprint, 64 hexadecimal digits or 43 characters of base64url.
+fn parse_pin(text: &str) -> Result<[u8; PIN_LEN], String> {
+    let text = text.strip_prefix("sha256:").unwrap_or(text);
+    let hex = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+    let bytes = hex.or_else(|| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
+    let pin = bytes.and_then(|bytes| bytes.try_into().ok());
+    pin.ok_or_else(|| "a fingerprint is 64 hexadecimal digits, or 43 characters of base64url".to_owned())
+}
+
+fn parse_invite(text: &str) -> Result<Invite, Failure> {
+    text.parse().map_err(|error: InviteError| {
+        let next = "copy the whole link, in quotes, as `adit-server invite` printed it";
+        Failure::new(Exit::Usage, "invite", printable(&error.to_string()), next)
+    })
+}
+
+fn read_invite() -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = io::stdin().take(LONGEST_INVITE).read_to_string(&mut text);
+    read.map_err(|error| {
+        Failure::new(Exit::Usage, "standard input", error.to_string(), "give the invite as argument")
+    })?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprint_is_taken_in_either_form_and_nothing_shorter() {
+        let (hex, base64) = ("ab".repeat(32), BASE64URL_NOPAD.encode(&[0xab; 32]));
+        for text in [hex.clone(), hex.to_uppercase(), format!("sha256:{hex}"), base64] {
+            assert_eq!(parse_pin(&text), Ok([0xab; 32]), "{text}");
+        }
+        for text in ["", "abcd", &hex[1..], "nonsense"] {
+            assert!(parse_pin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn file_without_a_certificate_vouches_for_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("authority.pem");
+        std::fs::write(&file, "nonsense").unwrap();
+        let known_by = KnownBy { authority: Some(file.clone()), pin: None };
+        assert_eq!(known_by.trust().err().unwrap().exit, Exit::Usage);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        std::fs::write(&file, authority.pem()).unwrap();
+        assert!(matches!(known_by.trust(), Ok(Trust::Roots { .. })));
+    }
+}

@@ -1,0 +1,166 @@
+//! A gateway that is asked for something by single requests: to log a user in, to enrol a device.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_net::tls;
+use adit_program::exit::{Exit, Failure};
+use adit_proto::invite::Place;
+use tokio::time::timeout;
+
+use crate::clock;
+use crate::gateway_addresses::{self, Lookups};
+use crate::profile::Profile;
+use crate::protocols::connect_ip::{self, Endpoint, PostReply};
+use crate::protocols::{Candidates, ConnectError, authority};
+
+/// How long a gateway may take to answer a request for which it has to ask nobody else.
+pub(crate) const PROMPTLY: Duration = Duration::from_secs(10);
+/// How long a gateway is tried again after somebody who is not the gateway has answered.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait before the gateway is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+/// How long the gateway's name may take to resolve: the C library asks the second of two resolvers after 5 s, and gives
+/// up a question after 10 to 20.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// By what a gateway is known that no device of this host has joined yet.
+#[derive(Clone)]
+pub enum Trust {
+    /// The SHA-256 of the SPKI of its certificate authority.
+    Pin([u8; 32]),
+    /// Certificate authorities that may vouch for its name.
+    Roots {
+        /// The authorities.
+        roots: Arc<rustls::RootCertStore>,
+        /// What they are called in messages, as in "not of …".
+        called: &'static str,
+    },
+}
+
+/// A gateway, how it is reached, and by what it is known.
+pub struct GatewayContact {
+    place: Place,
+    lookups: Lookups,
+    addresses: Candidates,
+    tls: Arc<rustls::ClientConfig>,
+    trusts: &'static str,
+    known_past: Option<SystemTime>,
+    mark: Option<u32>,
+}
+
+impl GatewayContact {
+    /// A gateway at these places, the first of which its certificate bears; waits for the first address.
+    ///
+    /// # Errors
+    /// If none of the names can be resolved, or TLS does not take what the gateway is known by.
+    pub async fn find(places: Vec<Place>, trust: &Trust) -> Result<Self, Failure> {
+        let Some(place) = places.first().cloned() else { return Err(local("no place of the gateway is known")) };
+        let mut lookups = Lookups::new(places);
+        let addresses = lookups.candidates(&[], true);
+        let (tls, trusts) = match trust {
+            Trust::Pin(pin) => (tls::pinned_client_config(*pin), "the certificate authority of that fingerprint"),
+            Trust::Roots { roots, called } => (tls::rooted_client_config((**roots).clone()), *called),
+        };
+        let tls = tls.map_err(|error| local(&error.to_string()))?;
+        let known_past = clock::known_past(std::iter::empty());
+        let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark: None };
+        found.resolve().await?;
+        Ok(found)
+    }
+
+    /// The gateway that a profile is for, which is shown the device's certificate. `mark` is that of the outer socket.
+    ///
+    /// # Errors
+    /// As [`Self::find`], and if the profile's certificates or key cannot be used.
+    pub async fn of(profile: &Profile, mark: Option<u32>) -> Result<Self, Failure> {
+        let place = Place { host: profile.host.clone(), port: profile.port };
+        let mut lookups = Lookups::new(vec![place.clone()]);
+        let addresses = lookups.candidates(&profile.addresses, true);
+        let target = profile.target(Candidates::default(), mark);
+        let endpoint = target.endpoint().map_err(|error| local(&error.to_string()))?;
+        let (tls, trusts, known_past) = (endpoint.tls, endpoint.trusts, endpoint.known_past);
+        let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark };
+        found.resolve().await?;
+        Ok(found)
+    }
+
+    async fn resolve(&mut self) -> Result<(), Failure> {
+        if timeout(RESOLVE_TIMEOUT, self.addresses.is_ready()).await.unwrap_or_default() {
+            return Ok(());
+        }
+        let next = "check the gateway's name and this host's network";
+        Err(Failure::new(Exit::Unreachable, self.name(), "its name cannot be resolved", next))
+    }
+
+    /// Host and port as in a URL.
+    #[must_use]
+    pub fn name(&self) -> String {
+        authority(&self.place.host, self.place.port)
+    }
+
+    /// The gateway as its certificate and requests name it.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Addresses to remember: the one that answered, then those of its names.
+    pub(crate) fn addresses(&self, answered: SocketAddr) -> Vec<SocketAddr> {
+        gateway_addresses::remember([answered].into_iter().chain(self.lookups.resolved()), &[])
+    }
+
+    /// Posts until the gateway itself answers, or `within` is over. A stranger's answer shortens the time, so that
+    /// whoever waits learns of it, but does not end it.
+    ///
+    /// # Errors
+    /// Why there is no answer; the most telling of several reasons.
+    pub async fn post(&mut self, path: &str, body: &[u8], within: Duration) -> Result<PostReply, ConnectError> {
+        let mut deadline = Instant::now() + within;
+        let mut worst: Option<ConnectError> = None;
+        loop {
+            let endpoint = Endpoint {
+                host: &self.place.host,
+                port: self.place.port,
+                addresses: self.addresses.clone(),
+                mark: self.mark,
+                tls: Arc::clone(&self.tls),
+                trusts: self.trusts,
+                known_past: self.known_past,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match connect_ip::post(&endpoint, path, body, left).await {
+                Ok(reply) => {
+                    self.prefer(reply.remote);
+                    return Ok(reply);
+                }
+                Err(error) => error,
+            };
+            // What came after the handshake is the gateway's own word, and the request may have reached it.
+            if !error.is_unproven() {
+                return Err(error);
+            }
+            let error = match worst.take() {
+                Some(earlier) => connect_ip::more_telling(earlier, error),
+                None => {
+                    deadline = deadline.min(Instant::now() + STRANGER_PATIENCE);
+                    error
+                }
+            };
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(error);
+            }
+            worst = Some(error);
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Tries the address that has answered before all others from now on.
+    fn prefer(&mut self, answered: SocketAddr) {
+        self.addresses = self.lookups.candidates(&[answered], false);
+    }
+}
+
+fn local(reason: &str) -> Failure {
+    Failure::new(Exit::Other, "the gateway's identity", reason, "")
+}
