@@ -190,3 +190,6 @@ fn encode(page: Page) -> hyper::Response<Full<Bytes>> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;
