@@ -3,8 +3,11 @@
 //! One `unsafe` block is here beside those of `net` and `host`: an allocator that counts can only be made with it.
 
 pub mod counting_allocator;
+pub mod free_radius;
 pub mod namespace;
+mod server_process;
 mod skip;
+pub mod slapd;
 mod wait;
 
 pub use skip::skip;
