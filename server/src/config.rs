@@ -12,6 +12,7 @@ mod oidc;
 mod packet_path;
 mod problem;
 mod secret;
+mod secret_place;
 mod value;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ use adit_net::worker;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::directories::{RuntimeDir, StateDir};
+use crate::sources::radius::settings::RadiusSettings;
 
 pub use adit_program::configuration::Problem;
 pub use file::Source;
@@ -35,6 +37,7 @@ pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::ConfigError;
 pub(crate) use secret::{GATEWAY_USER, gateway_user, open_secret, read_public};
 pub use secret::{guard, read_secret};
+pub use secret_place::SecretPlace;
 pub use value::parse_public_address;
 
 /// Where the configuration lies when neither `--config` nor `ADIT_CONFIG` names another place.
@@ -71,6 +74,8 @@ pub struct Config {
     pub login: LoginConfig,
     /// An OpenID Connect provider.
     pub oidc: OidcConfig,
+    /// RADIUS servers as a source of users.
+    pub radius: RadiusSettings,
     /// The `esp` carrier.
     pub esp: EspConfig,
     /// The threads that move packets.
@@ -149,6 +154,7 @@ impl Config {
             local_services: Vec::new(),
             masquerade: false,
             limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
+            radius: RadiusSettings::default(),
             login: LoginConfig {
                 sources: Vec::new(),
                 session_lifetime: Duration::ZERO,

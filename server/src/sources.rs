@@ -3,6 +3,7 @@
 
 #[cfg(feature = "oidc")]
 pub mod oidc;
+pub mod radius;
 
 use std::net::IpAddr;
 use std::pin::Pin;

@@ -7,6 +7,7 @@ mod limits;
 mod login;
 mod oidc;
 mod pool;
+mod radius;
 mod tun;
 mod workers;
 
@@ -35,6 +36,7 @@ pub static KEYS: Keys<Config> = Keys {
         limits::ROWS,
         login::ROWS,
         oidc::ROWS,
+        radius::ROWS,
         esp::ROWS,
         workers::ROWS,
     ],

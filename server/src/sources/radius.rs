@@ -1,0 +1,3 @@
+//! Users that RADIUS servers know.
+
+pub mod settings;
