@@ -12,7 +12,24 @@ use std::time::Duration;
 use adit_proto::login::{Cause, Person, Verdict};
 use zeroize::Zeroizing;
 
+use crate::config::{Config, Problem, SourceName};
 pub use adit_proto::login::StartedLink;
+
+/// What keeps the sources of `login.sources` from being used; none of their servers is asked.
+pub(crate) fn problems(config: &Config) -> Vec<Problem> {
+    let problem = |source: &SourceName| match source {
+        SourceName::Radius => radius::source(config).err(),
+        SourceName::Ldap | SourceName::Local | SourceName::Oidc => None,
+    };
+    config.login.sources.iter().filter_map(problem).collect()
+}
+
+/// What is wrong with a source that this program was built without.
+#[cfg(not(feature = "radius"))]
+fn not_built_with(source: &str) -> Problem {
+    let next = format!("take the package, or build it with the feature `{source}`, or do without {source}");
+    Problem::new(source, "this gateway was built without it", next)
+}
 
 /// An answer of a source that is on its way.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;

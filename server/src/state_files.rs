@@ -9,6 +9,7 @@ use adit_program::exit::{Exit, Failure};
 use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::{Config, ConfigError, Problem, Source, read};
 use crate::identity::{Authority, IdentityError, load_endpoint_keys};
+use crate::sources;
 
 /// The files of a state directory, opened.
 pub struct StateFiles {
@@ -63,6 +64,11 @@ impl Findings {
         if let Err(error) = config.check_host() {
             self.exit = Some(Exit::Usage);
             self.problems.extend(error.problems);
+        }
+        let problems = sources::problems(config);
+        if !problems.is_empty() {
+            self.exit = Some(Exit::Usage);
+            self.problems.extend(problems);
         }
         if !config.state_dir.path().exists() {
             // One problem, not four.
@@ -204,6 +210,17 @@ mod tests {
         let text = fs::read_to_string(&gateway.source.path).unwrap();
         fs::write(&gateway.source.path, format!("nonsense = 1\n{text}")).unwrap();
         assert_eq!(check(&gateway.source).unwrap_err().problems.len(), 2);
+    }
+
+    #[test]
+    fn source_that_cannot_be_used_is_named() {
+        let gateway = Gateway::new();
+        let text = fs::read_to_string(&gateway.source.path).unwrap();
+        fs::write(&gateway.source.path, text.replace("[login]\n", "[login]\nsources = [\"radius\"]\n"))
+            .unwrap();
+        let (exit, problems) = gateway.problems();
+        assert_eq!((exit, problems.len()), (Exit::Usage, 1), "{problems:?}");
+        assert!(problems[0].starts_with("radius"), "{problems:?}");
     }
 
     #[test]

@@ -1,3 +1,35 @@
-//! Users that RADIUS servers know.
+//! Users that RADIUS servers know: the password goes to them hidden, and they accept, refuse, or ask one more question.
+//!
+//! What a packet looks like and which reply is believed is in [`adit_proto::radius`]; here are the sockets.
 
+#[cfg(feature = "radius")]
+mod challenge;
+#[cfg(feature = "radius")]
+mod client;
+#[cfg(feature = "radius")]
+mod groups;
 pub mod settings;
+#[cfg(feature = "radius")]
+mod source;
+
+use std::sync::Arc;
+
+use crate::config::{Config, Problem};
+use crate::sources::Source;
+
+#[cfg(feature = "radius")]
+pub use source::Radius;
+
+/// The source as it is configured; none of its servers is asked.
+///
+/// # Errors
+/// What is missing or wrong in the settings.
+pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
+    #[cfg(feature = "radius")]
+    return Ok(Arc::new(Radius::new(&config.radius)?));
+    #[cfg(not(feature = "radius"))]
+    return Err(super::not_built_with("radius"));
+}
+
+#[cfg(all(test, feature = "radius"))]
+mod tests;
