@@ -16,6 +16,7 @@ pub mod grant;
 pub mod leases;
 pub mod local;
 pub mod login;
+pub mod observer;
 pub mod policy;
 pub mod router;
 pub mod sessions;

@@ -13,6 +13,7 @@ use super::callers::{Caller, Callers};
 use super::grant::{Grant, Terms};
 use super::leases::{Claim, Flows, Leases};
 use super::login::{Credential, Identity, LoginError};
+use super::observer::{Nobody, SessionObserver};
 use super::sessions::{Connection, Ending, Session, SessionTable};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
@@ -31,6 +32,7 @@ pub struct LocalCore {
     sessions: Arc<SessionTable>,
     callers: Arc<Callers>,
     totals: Totals,
+    observer: Arc<dyn SessionObserver>,
     last_session: AtomicU64,
 }
 
@@ -53,8 +55,15 @@ impl LocalCore {
             sessions,
             callers: Arc::default(),
             totals: Totals::default(),
+            observer: Arc::new(Nobody),
             last_session: AtomicU64::new(0),
         }
+    }
+
+    /// Tells somebody of its sessions.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn SessionObserver>) -> Self {
+        Self { observer, ..self }
     }
 
     /// The live sessions.
@@ -132,6 +141,7 @@ impl LocalCore {
         let grant = Grant { lease: claim.lease(), terms: Arc::clone(&self.terms) };
         let session = Session::new(id, device, grant, connection, now);
         claim.keep();
+        self.observer.opened(&session);
         let replaced = self.sessions.insert(Arc::clone(&session));
         let unowned = Unowned { core: self, session: &session };
         let replaces = replaced.is_some();
@@ -165,7 +175,9 @@ impl LocalCore {
     /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
     fn settle(&self, session: &Session) {
         self.leases.release(&session.device.id, Instant::now());
-        self.totals.add(session.ending(), &session.carriers.counters().traffic());
+        let traffic = session.carriers.counters().traffic();
+        self.totals.add(session.ending(), &traffic);
+        self.observer.closed(session, &traffic);
     }
 
     /// Checks a credential and enters the connection it came on under its device.

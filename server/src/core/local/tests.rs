@@ -1,5 +1,8 @@
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::thread;
+
+use adit_net::carrier::counters::Traffic;
 
 use super::super::tests::{
     FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
@@ -170,4 +173,42 @@ async fn device_that_is_shut_out_loses_every_connection() {
     // The double lets its credential pass, as a check that was made before the revocation.
     let (late, _, _) = log_in("dev-a").await;
     assert!(matches!(late, Err(LoginError::Refused(AuthError::Revoked))), "{late:?}");
+}
+
+/// Notes which sessions begin and end.
+#[derive(Default)]
+struct Witness(Mutex<Vec<(&'static str, u64)>>);
+
+impl Witness {
+    fn saw(&self) -> Vec<(&'static str, u64)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl SessionObserver for Witness {
+    fn opened(&self, session: &Arc<Session>) {
+        self.0.lock().unwrap().push(("opened", session.id));
+    }
+
+    fn closed(&self, session: &Session, _traffic: &Traffic) {
+        self.0.lock().unwrap().push(("closed", session.id));
+    }
+}
+
+#[test]
+fn observer_sees_each_session_begin_and_end_once() {
+    let (core, accounts) = core();
+    let witness = Arc::<Witness>::default();
+    let observer: Arc<dyn SessionObserver> = Arc::<Witness>::clone(&witness);
+    let core = Arc::into_inner(core).unwrap().observed_by(observer);
+    let (first, _) = open(&core, "dev-a").unwrap();
+    let (second, _) = open(&core, "dev-a").unwrap();
+    assert_eq!(witness.saw(), [("opened", 1), ("opened", 2), ("closed", 1)]);
+    core.close(&first);
+    core.close(&second);
+    core.close(&second);
+    assert_eq!(witness.saw(), [("closed", 2)]);
+    accounts.revoke("dev-b");
+    assert!(open(&core, "dev-b").is_err());
+    assert_eq!(witness.saw(), [("opened", 3), ("closed", 3)], "also of one that did not come into being");
 }
