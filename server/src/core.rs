@@ -134,4 +134,4 @@ impl Orders {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -53,6 +53,12 @@ impl StateDir {
         [self.0.join("store.db-wal"), self.0.join("store.db-shm")]
     }
 
+    /// The directory of what RADIUS servers are still to be told of sessions.
+    #[must_use]
+    pub fn radius_accounting(&self) -> PathBuf {
+        self.0.join("radius-accounting")
+    }
+
     /// The journal of changes to the host. It lies with the state, since after a crash it must still be there.
     #[must_use]
     pub fn journal(&self) -> PathBuf {

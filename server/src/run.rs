@@ -24,11 +24,13 @@ use crate::core::Core;
 use crate::core::grant::Terms;
 use crate::core::leases::restore_pool;
 use crate::core::local::LocalCore;
+use crate::core::observer::SessionObserver;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
+use crate::sources::radius;
 use crate::state_files::StateFiles;
 
 mod clock;
@@ -100,6 +102,7 @@ impl Loaded {
 /// The running parts; dropping them stops them.
 struct Running {
     core: Arc<LocalCore>,
+    accounting: Arc<dyn SessionObserver>,
     view: Arc<GatewayView>,
     endpoints: Vec<quinn::Endpoint>,
     _admin: ControlServer,
@@ -140,7 +143,10 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
     let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
     let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
-    let core = Arc::new(LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions));
+    let accounting = radius::accounting(&config)
+        .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))?;
+    let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions);
+    let core = Arc::new(core.observed_by(Arc::clone(&accounting)));
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen));
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
     let admin = Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), live);
@@ -161,7 +167,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
-    Ok(Running { core, view, endpoints, _admin: admin, workers, _tasks: tasks })
+    Ok(Running { core, accounting, view, endpoints, _admin: admin, workers, _tasks: tasks })
 }
 
 impl Running {
@@ -176,6 +182,7 @@ impl Running {
             }
         };
         let _clients_silent = tokio::time::timeout(FAREWELL, idle).await;
+        self.accounting.finish();
         // Their threads have ended when this returns: the host can be put back.
         drop(self.workers);
     }

@@ -215,7 +215,7 @@ pub(super) fn terms(route: &str) -> Terms {
 }
 
 /// A session of a device with the address `host` of [`pool`].
-pub(super) fn session(id: u64, of: &str, host: u8) -> Arc<Session> {
+pub(crate) fn session(id: u64, of: &str, host: u8) -> Arc<Session> {
     let lease = Lease { v4: Some(address(host)), v6: None };
     let grant = Grant { lease, terms: Arc::new(terms("0.0.0.0/0")) };
     Session::new(id, device(of), grant, Arc::new(Nowhere::default()), Instant::now())

@@ -3,6 +3,8 @@
 //! What a packet looks like and which reply is believed is in [`adit_proto::radius`]; here are the sockets.
 
 #[cfg(feature = "radius")]
+mod accounting;
+#[cfg(feature = "radius")]
 mod challenge;
 #[cfg(feature = "radius")]
 mod client;
@@ -15,6 +17,7 @@ mod source;
 use std::sync::Arc;
 
 use crate::config::{Config, Problem};
+use crate::core::observer::{Nobody, SessionObserver};
 use crate::sources::Source;
 
 #[cfg(feature = "radius")]
@@ -27,6 +30,20 @@ pub use source::Radius;
 pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
     #[cfg(feature = "radius")]
     return Ok(Arc::new(Radius::new(&config.radius)?));
+    #[cfg(not(feature = "radius"))]
+    return Err(super::not_built_with("radius"));
+}
+
+/// Who tells RADIUS servers of sessions, if the configuration names servers for that.
+///
+/// # Errors
+/// What is missing or wrong in the settings.
+pub fn accounting(config: &Config) -> Result<Arc<dyn SessionObserver>, Problem> {
+    if config.radius.accounting_servers.is_empty() {
+        return Ok(Arc::new(Nobody));
+    }
+    #[cfg(feature = "radius")]
+    return Ok(accounting::Accounting::start(&config.radius, &config.state_dir.radius_accounting())?);
     #[cfg(not(feature = "radius"))]
     return Err(super::not_built_with("radius"));
 }

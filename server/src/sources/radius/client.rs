@@ -151,6 +151,22 @@ impl Client {
         self.ask_each(|| self.access(&write)).await
     }
 
+    /// Tells the servers in turn, until one has noted it.
+    ///
+    /// # Errors
+    /// Why none has.
+    pub(super) async fn tell(
+        self: &Arc<Self>,
+        write: impl Fn(Draft) -> Result<Draft, DoesNotFit>,
+    ) -> Result<(), Unanswered> {
+        let request = || {
+            let [identifier] = random().map_err(without_randomness)?;
+            let draft = Draft::accounting(identifier).text(NAS_IDENTIFIER, &self.nas_identifier)?;
+            Ok(write(draft)?.seal(&self.secret))
+        };
+        self.ask_each(request).await.map(drop)
+    }
+
     async fn ask_each(
         self: &Arc<Self>,
         request: impl Fn() -> Result<Request, Unanswered>,
