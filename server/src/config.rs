@@ -25,6 +25,7 @@ use adit_net::worker;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::directories::{RuntimeDir, StateDir};
+use crate::sources::ldap::settings::LdapSettings;
 use crate::sources::radius::settings::RadiusSettings;
 
 pub use adit_program::configuration::Problem;
@@ -76,6 +77,8 @@ pub struct Config {
     pub oidc: OidcConfig,
     /// RADIUS servers as a source of users.
     pub radius: RadiusSettings,
+    /// A directory as a source of users.
+    pub ldap: LdapSettings,
     /// The `esp` carrier.
     pub esp: EspConfig,
     /// The threads that move packets.
@@ -155,6 +158,7 @@ impl Config {
             masquerade: false,
             limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
             radius: RadiusSettings::default(),
+            ldap: LdapSettings::default(),
             login: LoginConfig {
                 sources: Vec::new(),
                 session_lifetime: Duration::ZERO,

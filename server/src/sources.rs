@@ -1,6 +1,7 @@
 //! The sources of users: each says who somebody is that gives a name and password, answers a question of it, or logs in
 //! in a browser. The login asks them in the order of `login.sources`.
 
+pub mod ldap;
 #[cfg(feature = "oidc")]
 pub mod oidc;
 pub mod radius;

@@ -3,6 +3,7 @@
 mod dns;
 mod esp;
 mod general;
+mod ldap;
 mod limits;
 mod login;
 mod oidc;
@@ -37,6 +38,7 @@ pub static KEYS: Keys<Config> = Keys {
         login::ROWS,
         oidc::ROWS,
         radius::ROWS,
+        ldap::ROWS,
         esp::ROWS,
         workers::ROWS,
     ],

@@ -219,7 +219,7 @@ pub(super) fn suite(given: &Given<'_>) -> Parsed<Suite> {
 }
 
 /// An absolute path.
-pub(super) fn directory(given: &Given<'_>) -> Parsed<PathBuf> {
+pub(crate) fn directory(given: &Given<'_>) -> Parsed<PathBuf> {
     let path = PathBuf::from(given.text()?);
     if path.is_absolute() { Ok(path) } else { refuse(format!("{given} is not absolute"), "begin the path with /") }
 }

@@ -1,0 +1,3 @@
+//! Users of a directory.
+
+pub mod settings;
