@@ -216,11 +216,11 @@ mod tests {
     fn source_that_cannot_be_used_is_named() {
         let gateway = Gateway::new();
         let text = fs::read_to_string(&gateway.source.path).unwrap();
-        fs::write(&gateway.source.path, text.replace("[login]\n", "[login]\nsources = [\"radius\"]\n"))
+        fs::write(&gateway.source.path, text.replace("[login]\n", "[login]\nsources = [\"radius\", \"ldap\"]\n"))
             .unwrap();
         let (exit, problems) = gateway.problems();
-        assert_eq!((exit, problems.len()), (Exit::Usage, 1), "{problems:?}");
-        assert!(problems[0].starts_with("radius"), "{problems:?}");
+        assert_eq!((exit, problems.len()), (Exit::Usage, 2), "{problems:?}");
+        assert!(problems[0].starts_with("radius") && problems[1].starts_with("ldap"), "{problems:?}");
     }
 
     #[test]

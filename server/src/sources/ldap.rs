@@ -1,3 +1,35 @@
-//! Users of a directory.
+//! Users of a directory: the gateway looks for the entry of a name, and tries the password there.
+//!
+//! Every connection is encrypted and the server's certificate checked before anything is said on it.
 
+#[cfg(feature = "ldap")]
+mod directory;
+#[cfg(feature = "ldap")]
+mod entry;
 pub mod settings;
+#[cfg(feature = "ldap")]
+mod source;
+#[cfg(feature = "ldap")]
+mod trust;
+
+use std::sync::Arc;
+
+use crate::config::{Config, Problem};
+use crate::sources::Source;
+
+#[cfg(feature = "ldap")]
+pub use source::Ldap;
+
+/// The source as it is configured; none of its servers is asked.
+///
+/// # Errors
+/// What is missing or wrong in the settings.
+pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
+    #[cfg(feature = "ldap")]
+    return Ok(Arc::new(Ldap::new(&config.ldap)?));
+    #[cfg(not(feature = "ldap"))]
+    return Err(super::not_built_with("ldap"));
+}
+
+#[cfg(all(test, feature = "ldap"))]
+mod tests;

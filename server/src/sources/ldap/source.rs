@@ -1,0 +1,284 @@
+//! The source itself: from a login to searches and binds, and from entries to verdicts.
+
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use adit_proto::login::{Cause, Method, Person, Verdict};
+use ldap3::{Scope, SearchEntry, ldap_escape, parse_filter};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::directory::{Away, Bound, Connection, Directory};
+use super::entry;
+use super::settings::{ENTRY, LdapSettings, LdapUrl, USER};
+use super::trust;
+use crate::accounts::UserName;
+use crate::config::Problem;
+use crate::sources::{Answering, Origin, Recheck, Source};
+
+/// Its word in the configuration, in policies and in the store.
+const NAME: &str = "ldap";
+
+/// Logins that use the directory at a time; each has two connections at most.
+const MOST_AT_WORK: usize = 64;
+
+/// Longest time for one login on all servers: a login has 60 seconds.
+const LONGEST: Duration = Duration::from_secs(45);
+
+/// Longest name that is looked for, in bytes.
+const LONGEST_NAME: usize = 256;
+
+/// Most groups that a user may have. More are no answer: a group that is left out could be one that is denied things.
+const MOST_GROUPS: usize = 4096;
+
+/// Members of groups in groups (LDAP_MATCHING_RULE_IN_CHAIN of Active Directory).
+const NESTED: &str = "(member:1.2.840.113556.1.4.1941:=$dn)";
+
+/// A directory as a source of users.
+pub struct Ldap {
+    directory: Directory,
+    settings: LdapSettings,
+    base: String,
+    /// As whom entries are looked for; anonymously without.
+    reader: Option<(String, Zeroizing<String>)>,
+    at_work: Semaphore,
+}
+
+impl Ldap {
+    /// Reads certificates and the password; asks no server yet.
+    ///
+    /// # Errors
+    /// What is missing or wrong in the settings.
+    pub fn new(settings: &LdapSettings) -> Result<Self, Problem> {
+        if settings.urls.is_empty() {
+            let next = "name a server of the directory, or take ldap out of login.sources";
+            return Err(Problem::new("ldap.urls", "no server is named", next));
+        }
+        let Some(base) = settings.base.clone() else {
+            return Err(Problem::new("ldap.base", "is not set", "name the entry below which users are"));
+        };
+        for (key, filter) in
+            [("ldap.user_filter", &settings.user_filter), ("ldap.group_filter", &settings.group_filter)]
+        {
+            if parse_filter(expand(filter, "name", "cn=name")).is_err() {
+                let next = "write a filter of RFC 4515 such as \"(&(objectClass=person)(uid=$user))\"";
+                return Err(Problem::new(key, format!("{filter:?} is no filter"), next));
+            }
+        }
+        Ok(Self {
+            directory: Directory::new(trust::tls(settings.authority.as_deref())?, settings.timeout),
+            reader: reader(settings)?,
+            settings: settings.clone(),
+            base,
+            at_work: Semaphore::new(MOST_AT_WORK),
+        })
+    }
+
+    async fn log_in(&self, name: &str, password: &Zeroizing<String>) -> Verdict {
+        if password.is_empty() {
+            return Verdict::Refused(Cause::WrongPassword);
+        }
+        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+            return Verdict::Unknown;
+        }
+        let attempts = self.settings.urls.iter().map(|url| self.log_in_at(url, name, password)).collect();
+        match self.of_some_server(attempts).await {
+            Ok(verdict) => verdict,
+            Err(reason) => Verdict::Unavailable(reason),
+        }
+    }
+
+    /// Makes one attempt after the other, each at another server, until one can tell.
+    async fn of_some_server<T>(&self, attempts: Vec<impl Future<Output = Result<T, Away>>>) -> Result<T, String> {
+        let Ok(_place) = self.at_work.try_acquire() else {
+            return Err(format!("ldap: {MOST_AT_WORK} logins wait for the directory already"));
+        };
+        let mut away = Vec::new();
+        let asking = async {
+            for attempt in attempts {
+                match attempt.await {
+                    Ok(answer) => return Some(answer),
+                    Err(reason) => {
+                        tracing::debug!(%reason, "server of the directory passed over");
+                        away.push(reason.to_string());
+                    }
+                }
+            }
+            None
+        };
+        match timeout(LONGEST, asking).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(format!("ldap: {}", away.join("; "))),
+            Err(_elapsed) => Err(format!("ldap: no server could tell in {} s", LONGEST.as_secs())),
+        }
+    }
+
+    async fn log_in_at(&self, url: &LdapUrl, name: &str, password: &Zeroizing<String>) -> Result<Verdict, Away> {
+        let mut reading = self.connect(url).await?;
+        let filter = expand(&self.settings.user_filter, name, "");
+        let mut found = self.users(&mut reading, &filter).await?;
+        let Some(user) = found.pop() else { return Ok(Verdict::Unknown) };
+        if !found.is_empty() {
+            return Ok(refused("several entries match: narrow ldap.user_filter or ldap.base"));
+        }
+        // A connection of its own: what the user may see is not what the gateway may.
+        match self.directory.connect(url).await?.bind(&user.dn, password).await? {
+            Bound::Yes => {}
+            Bound::No(text) => return Ok(Verdict::Refused(entry::refusal(&text))),
+            Bound::NotPermitted(text) => return Ok(refused(&format!("the directory does not let them bind ({text})"))),
+        }
+        if let Some(cause) = entry::obstacle(&user, SystemTime::now()) {
+            return Ok(Verdict::Refused(cause));
+        }
+        let (Some(name), Some(subject)) = (self.name_of(&user), self.subject_of(&user)) else {
+            let LdapSettings { name_attribute, id_attribute, .. } = &self.settings;
+            return Err(Away::unusable(
+                url,
+                &format!("shows this gateway no {name_attribute} or {id_attribute} of a user"),
+            ));
+        };
+        let name = match UserName::parse(name) {
+            Ok(name) => name.to_string(),
+            Err(error) => return Ok(refused(&error.to_string())),
+        };
+        let groups = self.groups(&mut reading, url, &user).await?;
+        let source = NAME.to_owned();
+        let methods = vec![Method::Password];
+        Ok(Verdict::Accepted(Person { source, subject, name, groups, methods, session_lifetime: None }))
+    }
+
+    /// The entry of somebody who logged in before must still match the filter, and be in force.
+    async fn recheck_at(&self, url: &LdapUrl, person: &Person) -> Result<Recheck, Away> {
+        let Some(of_subject) = entry::subject_filter(&person.subject, &self.settings.id_attribute) else {
+            return Ok(Recheck::Ended(Cause::NotPermitted("ldap.id_attribute is another now".to_owned())));
+        };
+        let mut reading = self.connect(url).await?;
+        let filter = format!("(&{of_subject}{})", expand(&self.settings.user_filter, &person.name, ""));
+        let Some(user) = self.users(&mut reading, &filter).await?.pop() else {
+            let reason = "no longer in the directory, renamed, or not matched by ldap.user_filter";
+            return Ok(Recheck::Ended(Cause::NotPermitted(reason.to_owned())));
+        };
+        match entry::obstacle(&user, SystemTime::now()) {
+            Some(cause) => Ok(Recheck::Ended(cause)),
+            None => Ok(Recheck::Allowed(self.groups(&mut reading, url, &user).await?)),
+        }
+    }
+
+    /// Connects as whoever looks for users.
+    async fn connect(&self, url: &LdapUrl) -> Result<Connection, Away> {
+        let mut connection = self.directory.connect(url).await?;
+        if let Some((entry, password)) = &self.reader {
+            match connection.bind(entry, password).await? {
+                Bound::Yes => {}
+                Bound::No(text) | Bound::NotPermitted(text) => return Err(Away::reader_refused(url, &text)),
+            }
+        }
+        Ok(connection)
+    }
+
+    async fn users(&self, reading: &mut Connection, filter: &str) -> Result<Vec<SearchEntry>, Away> {
+        let mut attributes = vec![self.settings.name_attribute.clone(), self.settings.id_attribute.clone()];
+        attributes.extend(entry::STATES.map(str::to_owned));
+        reading.search(&self.base, Scope::Subtree, filter, attributes, 1).await
+    }
+
+    async fn groups(&self, reading: &mut Connection, url: &LdapUrl, user: &SearchEntry) -> Result<Vec<String>, Away> {
+        let Some(base) = &self.settings.group_base else { return Ok(Vec::new()) };
+        let filter = if self.settings.nested_groups { NESTED } else { &self.settings.group_filter };
+        let filter = expand(filter, self.name_of(user).unwrap_or_default(), &user.dn);
+        let attribute = &self.settings.group_attribute;
+        let found = reading.search(base, Scope::Subtree, &filter, vec![attribute.clone()], MOST_GROUPS).await?;
+        if found.len() > MOST_GROUPS {
+            let reason =
+                format!("puts a user in more than {MOST_GROUPS} groups: narrow ldap.group_base or ldap.group_filter");
+            return Err(Away::unusable(url, &reason));
+        }
+        let mut groups: Vec<String> =
+            found.iter().filter_map(|group| entry::name(group, attribute)).map(str::to_owned).collect();
+        groups.sort();
+        groups.dedup();
+        Ok(groups)
+    }
+
+    fn name_of<'a>(&self, user: &'a SearchEntry) -> Option<&'a str> {
+        entry::name(user, &self.settings.name_attribute)
+    }
+
+    fn subject_of(&self, user: &SearchEntry) -> Option<String> {
+        entry::subject(user, &self.settings.id_attribute)
+    }
+}
+
+impl Source for Ldap {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check<'a>(&'a self, name: &'a str, password: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+        Box::pin(self.log_in(name, password))
+    }
+
+    fn answer<'a>(&'a self, _state: &'a [u8], _answer: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+        let reason = "ldap: a directory asks no questions".to_owned();
+        Box::pin(std::future::ready(Verdict::Unavailable(reason)))
+    }
+
+    fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
+        Box::pin(async move {
+            let attempts = self.settings.urls.iter().map(|url| self.recheck_at(url, person)).collect();
+            self.of_some_server(attempts).await.unwrap_or_else(Recheck::Unknown)
+        })
+    }
+}
+
+fn reader(settings: &LdapSettings) -> Result<Option<(String, Zeroizing<String>)>, Problem> {
+    let problem = |reason: String, next: String| Problem::new("ldap.bind_password_file", reason, next);
+    let (entry, place) = match (&settings.bind_dn, &settings.bind_password) {
+        (None, None) => return Ok(None),
+        (Some(entry), Some(place)) => (entry, place),
+        (Some(_), None) => {
+            return Err(problem(
+                "is not set, but ldap.bind_dn is".to_owned(),
+                "name the file with its password".to_owned(),
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(Problem::new(
+                "ldap.bind_dn",
+                "is not set, but ldap.bind_password_file is",
+                "say whose password it is",
+            ));
+        }
+    };
+    let secret = place.read().map_err(|error| problem(error.to_string(), error.next.clone()))?;
+    let text = std::str::from_utf8(&secret);
+    let text = text.map_err(|_| problem(format!("{place} holds no text"), "write the password as UTF-8".to_owned()))?;
+    Ok(Some((entry.clone(), Zeroizing::new(text.to_owned()))))
+}
+
+/// A filter with what is known of a user in place of the variables, escaped so that it stays one value. What is put in
+/// is not looked at again.
+fn expand(filter: &str, user: &str, entry: &str) -> String {
+    let (mut expanded, mut rest) = (String::with_capacity(filter.len()), filter);
+    while let Some(at) = rest.find('$') {
+        let (before, from) = rest.split_at(at);
+        expanded.push_str(before);
+        rest = if let Some(after) = from.strip_prefix(USER) {
+            expanded.push_str(&ldap_escape(user));
+            after
+        } else if let Some(after) = from.strip_prefix(ENTRY) {
+            expanded.push_str(&ldap_escape(entry));
+            after
+        } else {
+            expanded.push('$');
+            &from[1..]
+        };
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+fn refused(reason: &str) -> Verdict {
+    Verdict::Refused(Cause::NotPermitted(reason.to_owned()))
+}
