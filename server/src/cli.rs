@@ -7,6 +7,7 @@ mod invite;
 mod list;
 mod log;
 mod owner;
+mod source;
 mod verbs;
 
 use std::net::SocketAddr;
@@ -80,6 +81,9 @@ enum Verb {
     Sessions,
     /// Show the gateway at a glance
     Status,
+    /// Look at where users come from
+    #[command(subcommand)]
+    Source(source::SourceVerb),
     /// Undo what a gateway that crashed left on this host
     Cleanup,
 }
@@ -171,6 +175,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
         Verb::Revoke { name } => list::revoke(&place, &name),
         Verb::Sessions => list::sessions(&place),
         Verb::Status => list::status(&place),
+        Verb::Source(verb) => source::source(&place, &verb),
         Verb::Cleanup => verbs::cleanup(&place),
     }
 }

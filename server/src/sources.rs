@@ -5,6 +5,7 @@ pub mod ldap;
 #[cfg(feature = "oidc")]
 pub mod oidc;
 pub mod radius;
+pub mod status;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use adit_proto::login::{Cause, Person, Verdict};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Problem, SourceName};
+
 pub use adit_proto::login::StartedLink;
 
 /// What keeps the sources of `login.sources` from being used; none of their servers is asked.

@@ -16,9 +16,28 @@ use std::sync::Arc;
 
 use crate::config::{Config, Problem};
 use crate::sources::Source;
+use crate::sources::status::ServerStatus;
 
 #[cfg(feature = "ldap")]
 pub use source::Ldap;
+
+/// Asks each server whether it answers.
+///
+/// # Errors
+/// What is missing or wrong in the settings.
+#[cfg(feature = "ldap")]
+pub(super) async fn status(config: &Config) -> Result<Vec<ServerStatus>, Problem> {
+    Ok(Ldap::new(&config.ldap)?.status().await)
+}
+
+/// As a program with this source.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "ldap"))]
+pub(super) fn status(_config: &Config) -> std::future::Ready<Result<Vec<ServerStatus>, Problem>> {
+    std::future::ready(Err(super::not_built_with("ldap")))
+}
 
 /// The source as it is configured; none of its servers is asked.
 ///

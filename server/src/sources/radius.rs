@@ -19,9 +19,28 @@ use std::sync::Arc;
 use crate::config::{Config, Problem};
 use crate::core::observer::{Nobody, SessionObserver};
 use crate::sources::Source;
+use crate::sources::status::ServerStatus;
 
 #[cfg(feature = "radius")]
 pub use source::Radius;
+
+/// Asks each server whether it answers.
+///
+/// # Errors
+/// What is missing or wrong in the settings.
+#[cfg(feature = "radius")]
+pub(super) async fn status(config: &Config) -> Result<Vec<ServerStatus>, Problem> {
+    Ok(Radius::new(&config.radius)?.status().await)
+}
+
+/// As a program with this source.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "radius"))]
+pub(super) fn status(_config: &Config) -> std::future::Ready<Result<Vec<ServerStatus>, Problem>> {
+    std::future::ready(Err(super::not_built_with("radius")))
+}
 
 /// The source as it is configured; none of its servers is asked.
 ///

@@ -15,6 +15,7 @@ use super::settings::{ENTRY, LdapSettings, LdapUrl, USER};
 use super::trust;
 use crate::accounts::UserName;
 use crate::config::Problem;
+use crate::sources::status::ServerStatus;
 use crate::sources::{Answering, Origin, Recheck, Source};
 
 /// Its word in the configuration, in policies and in the store.
@@ -73,6 +74,20 @@ impl Ldap {
             base,
             at_work: Semaphore::new(MOST_AT_WORK),
         })
+    }
+
+    /// Asks each server whether the gateway may look for users there: what is wrong with it, in words, if something is.
+    pub async fn status(&self) -> Vec<ServerStatus> {
+        let mut found = Vec::new();
+        for url in &self.settings.urls {
+            let asked = async {
+                let mut connection = self.connect(url).await?;
+                let attributes = vec!["1.1".to_owned()];
+                connection.search(&self.base, Scope::Base, "(objectClass=*)", attributes, 1).await.map(drop)
+            };
+            found.push(ServerStatus::new(url, asked.await.map_err(|away: Away| format!("ldap: {away}"))));
+        }
+        found
     }
 
     async fn log_in(&self, name: &str, password: &Zeroizing<String>) -> Verdict {

@@ -268,6 +268,19 @@ async fn wrong_password_of_the_gateway_itself_is_named() {
     let lab = lab_with(&server, |settings| settings.bind_dn = Some("cn=nobody,dc=lab".to_owned()));
     let reason = reason(lab.check("alice", "wonderland").await);
     assert!(reason.contains("ldap.bind_password_file"), "{reason}");
+    let status = lab.source.status().await;
+    assert!(status[0].problem.as_ref().unwrap().contains("ldap.bind_dn"), "{status:?}");
+}
+
+#[tokio::test]
+async fn status_names_a_base_that_is_not_there() {
+    let Some(server) = Slapd::start() else { return };
+    let status = lab(&server).source.status().await;
+    assert_eq!(status[0].problem, None);
+    let lab = lab_with(&server, |settings| settings.base = Some("ou=peeple,dc=lab".to_owned()));
+    let status = lab.source.status().await;
+    assert!(status[0].problem.as_ref().unwrap().contains("ou=peeple,dc=lab"), "{status:?}");
+    assert!(reason(lab.check("alice", "wonderland").await).contains("ou=peeple,dc=lab"));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use super::groups;
 use super::settings::{GroupAttribute, RadiusSettings};
 use crate::accounts::UserName;
 use crate::config::Problem;
+use crate::sources::status::ServerStatus;
 use crate::sources::{Answering, Origin, Recheck, Source};
 
 /// Its word in the configuration, in policies and in the store.
@@ -60,6 +61,16 @@ impl Radius {
         let (servers, identifier) = (settings.servers.clone(), settings.nas_identifier.clone());
         let client = Arc::new(Client::new(servers, secret, identifier, rule, settings.timeout));
         Ok(Self { client, groups: settings.groups })
+    }
+
+    /// Asks each server whether it is there, without a login: what is wrong with it, in words, if something is.
+    pub async fn status(&self) -> Vec<ServerStatus> {
+        let mut found = Vec::new();
+        for &server in self.client.servers() {
+            let answer = self.client.probe(server).await.map_err(|unanswered| unanswered.to_string());
+            found.push(ServerStatus::new(server, answer));
+        }
+        found
     }
 
     async fn log_in(&self, name: &str, password: &Zeroizing<String>, origin: &Origin) -> Verdict {

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::Radius;
 use super::settings::{GroupAttribute, RadiusSettings};
 use crate::config::SecretPlace;
+use crate::sources::status::ServerStatus;
 use crate::sources::{Origin, Recheck, Source};
 
 /// A source, and the folder with its secret.
@@ -285,6 +286,15 @@ async fn nothing_is_said_of_a_user_without_the_password() {
         session_lifetime: None,
     };
     assert!(matches!(lab.source.recheck(&alice).await, Recheck::Unknown(_)));
+}
+
+#[tokio::test]
+async fn status_names_what_is_wrong_with_each_server() {
+    let Some(server) = FreeRadius::start(Replies::Authentic) else { return };
+    let lab = impatient(&[server.authentication(), "127.0.0.1:9".parse().unwrap()]);
+    let status = lab.source.status().await;
+    assert_eq!(status[0], ServerStatus::new(server.authentication(), Ok(())));
+    assert!(status[1].problem.as_ref().unwrap().contains("127.0.0.1:9 cannot be reached"), "{status:?}");
 }
 
 #[test]
