@@ -42,6 +42,12 @@ impl StateDir {
         self.0.join("endpoint.key")
     }
 
+    /// The key under which secrets lie in the store that the gateway has to read again.
+    #[must_use]
+    pub fn service_key(&self) -> PathBuf {
+        self.0.join("service.key")
+    }
+
     /// The SQLite file of users, devices, invites and leases.
     #[must_use]
     pub fn store(&self) -> PathBuf {

@@ -5,11 +5,13 @@ mod authority;
 mod device;
 mod endpoint_keys;
 mod request;
+mod service_key;
 
 pub use authority::{Authority, ServerCertificate};
 pub use device::{DeviceCertificate, DeviceIdentity, device_identity};
 pub use endpoint_keys::{create_endpoint_keys, load_endpoint_keys};
 pub use request::DeviceRequest;
+pub use service_key::{Sealer, ServiceKey};
 
 use std::path::PathBuf;
 use std::time::SystemTime;
