@@ -3,6 +3,7 @@
 pub mod sqlite;
 
 mod name;
+mod person;
 mod types;
 
 use std::time::SystemTime;
@@ -10,9 +11,8 @@ use std::time::SystemTime;
 use adit_proto::address_pool::Lease;
 
 pub use name::{NameError, UserName};
-pub use types::{
-    AuthError, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease, User,
-};
+pub use person::{Ban, FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
+pub use types::{AuthError, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease};
 
 /// What the core asks of whatever keeps the accounts.
 ///
@@ -20,7 +20,8 @@ pub use types::{
 /// threads, or while a lock is held that these threads take.
 pub trait Accounts: Send + Sync {
     /// Admits a device whose identity TLS has proved: the certificate must be one that is known, for this device, and
-    /// neither may be revoked or expired. To be called after every handshake, since resumption skips TLS's own checks.
+    /// neither may be revoked or expired, nor its user disabled. To be called after every handshake, since resumption
+    /// skips TLS's own checks.
     ///
     /// # Errors
     /// See [`AuthError`].
@@ -37,6 +38,18 @@ pub trait Accounts: Send + Sync {
     /// # Errors
     /// The accounts could not be read.
     fn device(&self, id: &str) -> Result<Option<Device>, StoreFault>;
+
+    /// Whether a device may be connected now: neither it is revoked nor its user disabled.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    fn may_connect(&self, device: &str) -> Result<bool, StoreFault>;
+
+    /// What decides whether a user may connect, and as what; `None` if there is no such user.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault>;
 
     /// Whether these addresses are remembered for a device, so that remembering them once more writes nothing. Waits
     /// for nobody who writes.

@@ -7,6 +7,7 @@ mod device;
 mod enroll;
 mod invite;
 mod lease;
+mod person;
 mod schema;
 mod unwritten;
 
@@ -20,7 +21,7 @@ use adit_program::guarded_file::GuardError;
 use adit_program::random::NoRandomness;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use super::{AuthError, EnrollError, RenewError, StoreFault};
+use super::{AuthError, EnrollError, LinkError, PersonError, RenewError, StoreFault, UserError};
 use crate::config::open_secret;
 use crate::directories::StateDir;
 use crate::identity::sha256;
@@ -123,7 +124,7 @@ impl Store {
         Self { reader: reader.map(Mutex::new), writer: Mutex::new(writer), unwritten: Unwritten::default() }
     }
 
-    /// Forgets invites and certificates whose time has been over for 30 days.
+    /// Forgets what ends, such as invites and certificates, once its time has been over for 30 days.
     ///
     /// # Errors
     /// The store failed.
@@ -132,6 +133,9 @@ impl Store {
         self.write(|transaction| {
             transaction.execute("DELETE FROM invites WHERE expires_at < ?1", [before])?;
             transaction.execute("DELETE FROM certificates WHERE not_after < ?1", [before])?;
+            transaction.execute("DELETE FROM password_links WHERE expires_at < ?1", [before])?;
+            transaction.execute("DELETE FROM known_networks WHERE until < ?1", [before])?;
+            transaction.execute("DELETE FROM bans WHERE until < ?1", [before])?;
             Ok(())
         })
     }
@@ -214,6 +218,24 @@ impl From<StoreError> for AuthError {
 }
 
 impl<E: std::error::Error + 'static> From<StoreError> for EnrollError<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<StoreError> for UserError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<StoreError> for PersonError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<StoreError> for LinkError {
     fn from(error: StoreError) -> Self {
         Self::Store(error.into())
     }

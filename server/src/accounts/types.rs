@@ -44,19 +44,6 @@ impl DeviceKind {
     }
 }
 
-/// A user and how many devices the user has.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct User {
-    /// The name.
-    pub name: String,
-    /// Devices that are not revoked.
-    pub devices: u32,
-    /// Invites that can still be used.
-    pub invites: u32,
-    /// Creation, in seconds of Unix time.
-    pub created_at: i64,
-}
-
 /// The addresses kept for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredLease {
@@ -87,6 +74,9 @@ pub enum AuthError {
     /// The certificate's time is over.
     #[error("expired credential")]
     Expired,
+    /// The user is shut out until further notice.
+    #[error("disabled user")]
+    Disabled,
     /// The store failed.
     #[error(transparent)]
     Store(StoreFault),

@@ -161,15 +161,15 @@ impl LocalCore {
     /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session
     /// to end.
     fn confirm(&self, session: &Session) -> Result<(), OpenError> {
-        if self.is_revoked(&session.device.id)? {
+        if self.is_shut_out(&session.device.id)? {
             session.stop(Ending::Revoked);
             return Err(OpenError::Revoked);
         }
         Ok(())
     }
 
-    fn is_revoked(&self, device: &str) -> Result<bool, StoreFault> {
-        Ok(self.accounts.device(device)?.is_none_or(|device| device.revoked_at.is_some()))
+    fn is_shut_out(&self, device: &str) -> Result<bool, StoreFault> {
+        Ok(!self.accounts.may_connect(device)?)
     }
 
     /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
@@ -185,7 +185,7 @@ impl LocalCore {
         let identity = self.check(credential)?;
         let device = &identity.device.id;
         // A revocation between check and entry did not find the connection.
-        if caller.enter(&self.callers, device) && self.is_revoked(device).map_err(AuthError::Store)? {
+        if caller.enter(&self.callers, device) && self.is_shut_out(device).map_err(AuthError::Store)? {
             return Err(AuthError::Revoked);
         }
         Ok(identity)

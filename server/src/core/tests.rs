@@ -18,7 +18,7 @@ use adit_proto::policy::DestinationPolicy;
 use super::grant::{Grant, Resolvers, SessionLimits, Terms};
 use super::leases::Flows;
 use super::sessions::{Closing, Connection, Ending, Session};
-use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault};
+use crate::accounts::{Accounts, AuthError, Device, DeviceKind, KnownPerson, StoreFault};
 
 /// Longest wait for what only a lock held too long can keep from happening.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,6 +95,14 @@ impl Accounts for FakeAccounts {
     fn device(&self, id: &str) -> Result<Option<Device>, StoreFault> {
         let revoked = self.state.lock().unwrap().revoked.iter().any(|revoked| revoked == id);
         Ok(Some(Device { revoked_at: revoked.then_some(1), ..device(id) }))
+    }
+
+    fn may_connect(&self, device: &str) -> Result<bool, StoreFault> {
+        Ok(!self.state.lock().unwrap().revoked.iter().any(|revoked| revoked == device))
+    }
+
+    fn person(&self, _user: &str) -> Result<Option<KnownPerson>, StoreFault> {
+        Ok(None)
     }
 
     fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault> {

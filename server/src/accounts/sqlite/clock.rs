@@ -1,4 +1,4 @@
-//! Certificates and invites that were given while the host's clock was wrong.
+//! Certificates, invites and whatever else ends, given while the host's clock was wrong.
 //!
 //! A host without a battery for its clock begins at some time in the past, until somebody tells it the time. What the
 //! gateway gives meanwhile seems to be over, or not to have begun, once the clock is right. The kernel's time since the
@@ -18,9 +18,20 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What a clock may be set by without notice, in seconds; certificates begin as long before they are issued.
 const TOLERANCE: u64 = 60 * 60;
 
+/// Moves all that was given in the boot ?1 by ?2 seconds. Codes of apps count in steps of half a minute: one that was
+/// used by a clock ahead would else keep the next ones out.
+const MOVES: [&str; 6] = [
+    "UPDATE certificates SET not_after = not_after + ?2 WHERE boot = ?1",
+    "UPDATE invites SET expires_at = expires_at + ?2, used_at = used_at + ?2 WHERE boot = ?1",
+    "UPDATE password_links SET expires_at = expires_at + ?2, used_at = used_at + ?2 WHERE boot = ?1",
+    "UPDATE known_networks SET until = until + ?2 WHERE boot = ?1",
+    "UPDATE bans SET until = until + ?2 WHERE boot = ?1",
+    "UPDATE users SET totp_last = max(0, totp_last + ?2 / 30) WHERE totp_boot = ?1",
+];
+
 impl Store {
-    /// Moves the ends of certificates and invites along with a clock that was set; gives the seconds it was set by, if
-    /// it was.
+    /// Moves the ends of certificates, invites and the like along with a clock that was set; gives the seconds it was
+    /// set by, if it was.
     ///
     /// # Errors
     /// The store failed.
@@ -43,9 +54,9 @@ pub(super) fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<O
     transaction.execute(sql, params![boot, began])?;
     let Some(known) = known else { return Ok(None) };
     let by = began.saturating_sub(known);
-    transaction.execute("UPDATE certificates SET not_after = not_after + ?2 WHERE boot = ?1", params![boot, by])?;
-    let sql = "UPDATE invites SET expires_at = expires_at + ?2, used_at = used_at + ?2 WHERE boot = ?1";
-    transaction.execute(sql, params![boot, by])?;
+    for sql in MOVES {
+        transaction.execute(sql, params![boot, by])?;
+    }
     Ok(Some(by))
 }
 

@@ -12,25 +12,27 @@ use subtle::ConstantTimeEq;
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
 use super::{Store, StoreError, sha256, unix};
-use crate::accounts::{Accounts, AuthError, Device, DeviceKind, StoreFault, User, UserName};
+use crate::accounts::{Accounts, AuthError, Device, DeviceKind, KnownPerson, StoreFault, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
 const TOKEN_PREFIX: &str = "adit_";
 
 impl Accounts for Store {
     fn authenticate_certificate(&self, device: &str, serial: &str, now: SystemTime) -> Result<Device, AuthError> {
-        let found: Option<(Device, i64, Option<i64>)> = self
+        let found: Option<(Device, i64, Option<i64>, bool)> = self
             .read()
             .prepare_cached(
-                "SELECT devices.id, owner, name, kind, created_at, devices.revoked_at, not_after, certificates.revoked_at
-                 FROM certificates JOIN devices ON devices.id = certificates.device
+                "SELECT devices.id, owner, devices.name, kind, devices.created_at, devices.revoked_at, not_after,
+                    certificates.revoked_at, disabled_at IS NOT NULL
+                 FROM certificates JOIN devices ON devices.id = certificates.device JOIN users ON users.name = owner
                  WHERE serial = ?1 AND devices.id = ?2 AND kind = 'certificate'",
             )
             .and_then(|mut query| {
-                query.query_row([serial, device], |row| Ok((device_of(row)?, row.get(6)?, row.get(7)?))).optional()
+                let read = |row: &Row<'_>| Ok((device_of(row)?, row.get(6)?, row.get(7)?, row.get(8)?));
+                query.query_row([serial, device], read).optional()
             })
             .map_err(StoreError::from)?;
-        let (device, not_after, certificate_revoked) = found.ok_or(AuthError::Unknown)?;
+        let (device, not_after, certificate_revoked, disabled) = found.ok_or(AuthError::Unknown)?;
         let device = self.unwritten.shown(device);
         if device.revoked_at.is_some() || certificate_revoked.is_some() {
             return Err(AuthError::Revoked);
@@ -38,32 +40,49 @@ impl Accounts for Store {
         if unix(now) >= not_after {
             return Err(AuthError::Expired);
         }
-        Ok(device)
+        if disabled { Err(AuthError::Disabled) } else { Ok(device) }
     }
 
     fn authenticate_token(&self, token: &str) -> Result<Device, AuthError> {
         let hash = sha256(token.as_bytes());
-        let found: Option<(Device, [u8; 32])> = self
+        let found: Option<(Device, [u8; 32], bool)> = self
             .read()
             .prepare_cached(
-                "SELECT devices.id, owner, name, kind, created_at, revoked_at, token_hash
-                 FROM tokens JOIN devices ON devices.id = tokens.device
+                "SELECT devices.id, owner, devices.name, kind, devices.created_at, revoked_at, token_hash,
+                    disabled_at IS NOT NULL
+                 FROM tokens JOIN devices ON devices.id = tokens.device JOIN users ON users.name = owner
                  WHERE token_hash = ?1 AND kind = 'token'",
             )
-            .and_then(|mut query| query.query_row([hash], |row| Ok((device_of(row)?, row.get(6)?))).optional())
+            .and_then(|mut query| {
+                query.query_row([hash], |row| Ok((device_of(row)?, row.get(6)?, row.get(7)?))).optional()
+            })
             .map_err(StoreError::from)?;
-        let (device, stored) = found.ok_or(AuthError::Unknown)?;
+        let (device, stored, disabled) = found.ok_or(AuthError::Unknown)?;
         if !bool::from(stored.ct_eq(&hash)) {
             return Err(AuthError::Unknown);
         }
         let device = self.unwritten.shown(device);
-        if device.revoked_at.is_some() { Err(AuthError::Revoked) } else { Ok(device) }
+        if device.revoked_at.is_some() {
+            return Err(AuthError::Revoked);
+        }
+        if disabled { Err(AuthError::Disabled) } else { Ok(device) }
     }
 
     fn device(&self, id: &str) -> Result<Option<Device>, StoreFault> {
         let sql = "SELECT id, owner, name, kind, created_at, revoked_at FROM devices WHERE id = ?1";
         let found = self.read().query_row(sql, [id], device_of).optional().map_err(StoreError::from)?;
         Ok(found.map(|device| self.unwritten.shown(device)))
+    }
+
+    fn may_connect(&self, device: &str) -> Result<bool, StoreFault> {
+        let Some(device) = self.device(device)?.filter(|device| device.revoked_at.is_none()) else {
+            return Ok(false);
+        };
+        Ok(self.person(&device.user)?.is_some_and(|person| !person.is_disabled))
+    }
+
+    fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {
+        Ok(self.known_person(user)?)
     }
 
     fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault> {
@@ -111,23 +130,6 @@ impl Store {
         let mut query = connection.prepare(sql)?;
         let devices = query.query_map([], device_of)?;
         Ok(devices.map(|device| device.map(|device| self.unwritten.shown(device))).collect::<Result<_, _>>()?)
-    }
-
-    /// All users, by name.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn users(&self, now: SystemTime) -> Result<Vec<User>, StoreError> {
-        let sql = "SELECT name, created_at,
-                (SELECT count(*) FROM devices WHERE owner = users.name AND revoked_at IS NULL),
-                (SELECT count(*) FROM invites WHERE owner = users.name AND used_at IS NULL AND expires_at > ?1)
-             FROM users ORDER BY name";
-        let connection = self.read();
-        let mut query = connection.prepare(sql)?;
-        let users = query.query_map([unix(now)], |row| {
-            Ok(User { name: row.get(0)?, created_at: row.get(1)?, devices: row.get(2)?, invites: row.get(3)? })
-        })?;
-        Ok(users.collect::<Result<_, _>>()?)
     }
 }
 

@@ -73,6 +73,48 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX devices_by_user;
     CREATE INDEX devices_by_owner ON devices (owner);
 ",
+    // Users with passwords and second factors, users of other sources, and what is known of networks.
+    "
+    ALTER TABLE users ADD COLUMN source TEXT NOT NULL DEFAULT 'local';
+    ALTER TABLE users ADD COLUMN subject TEXT;
+    ALTER TABLE users ADD COLUMN source_groups TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE users ADD COLUMN refresh BLOB;
+    ALTER TABLE users ADD COLUMN checked_at INTEGER;
+    ALTER TABLE users ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE users ADD COLUMN disabled_at INTEGER;
+    ALTER TABLE users ADD COLUMN password TEXT;
+    ALTER TABLE users ADD COLUMN totp BLOB;
+    ALTER TABLE users ADD COLUMN totp_confirmed_at INTEGER;
+    ALTER TABLE users ADD COLUMN totp_last INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE users ADD COLUMN totp_boot TEXT;
+    CREATE UNIQUE INDEX users_by_subject ON users (source, subject) WHERE subject IS NOT NULL;
+    CREATE TABLE recovery_codes (
+        hash BLOB NOT NULL PRIMARY KEY,
+        owner TEXT NOT NULL REFERENCES users (name),
+        used_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX recovery_codes_by_owner ON recovery_codes (owner);
+    CREATE TABLE password_links (
+        hash BLOB NOT NULL PRIMARY KEY,
+        owner TEXT NOT NULL REFERENCES users (name),
+        expires_at INTEGER NOT NULL,
+        used_at INTEGER,
+        boot TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX password_links_by_owner ON password_links (owner);
+    CREATE TABLE known_networks (
+        owner TEXT NOT NULL REFERENCES users (name),
+        network TEXT NOT NULL,
+        until INTEGER NOT NULL,
+        boot TEXT,
+        PRIMARY KEY (owner, network)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE bans (
+        network TEXT NOT NULL PRIMARY KEY,
+        until INTEGER NOT NULL,
+        boot TEXT
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// How long a transaction waits for that of another process.
@@ -100,12 +142,17 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
+    migrate(connection, MIGRATIONS)
+}
+
+/// Takes the steps that a store has not behind it: all of them, or none.
+fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = version(&transaction)?;
-    if done == MIGRATIONS.len() {
+    if done == steps.len() {
         return Ok(());
     }
-    for step in MIGRATIONS.iter().skip(done) {
+    for step in steps.iter().skip(done) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", known())?;
@@ -193,6 +240,31 @@ mod tests {
             let indexes = names_in(&store, "SELECT name FROM sqlite_schema WHERE type = 'index'");
             assert!(indexes.contains(&"devices_by_owner".to_owned()), "version {version}: {indexes:?}");
         }
+    }
+
+    #[test]
+    fn store_whose_migration_breaks_off_at_any_statement_is_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.db");
+        old_store(&path, 1, &[3; 16], "adit_old");
+        let content = |connection: &Connection| -> Vec<(String, String)> {
+            let mut query = connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL").unwrap();
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let mut connection = Connection::open(&path).unwrap();
+        let before = content(&connection);
+        let statements: Vec<&str> =
+            MIGRATIONS[1..].iter().flat_map(|step| step.split(';')).filter(|text| !text.trim().is_empty()).collect();
+        assert!(statements.len() > 20, "{}", statements.len());
+        for length in 1..=statements.len() {
+            let broken = [MIGRATIONS[0], &statements[..length].join(";"), "SELECT no_such_function();"];
+            assert!(migrate(&mut connection, &broken).is_err());
+            assert_eq!(content(&connection), before, "{length}");
+            assert_eq!(version(&connection).unwrap(), 1, "{length}");
+        }
+        drop(connection);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.users(at(0)).unwrap()[0].name, "alice", "the positive control");
     }
 
     #[test]

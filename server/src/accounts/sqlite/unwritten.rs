@@ -10,6 +10,7 @@ use rusqlite::{Connection, Transaction, params};
 use tokio::sync::Notify;
 
 use super::device::revoke_devices;
+use super::person::revoke_user;
 use super::{Store, StoreError};
 use crate::accounts::name::DEVICE_PREFIX;
 use crate::accounts::{Device, Revoked, UserName};
@@ -96,6 +97,7 @@ impl Revocation {
         if let Whom::User(user) = &self.whom {
             let sql = "DELETE FROM invites WHERE owner = ?1 AND used_at IS NULL";
             transaction.execute(sql, params![user.as_str()])?;
+            revoke_user(transaction, user.as_str(), self.at)?;
         }
         Ok(revoked)
     }

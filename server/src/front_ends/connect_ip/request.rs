@@ -123,6 +123,7 @@ impl Context {
             }
             AuthError::Unknown => (403, "this device is not known here"),
             AuthError::Revoked => (403, "this device was revoked"),
+            AuthError::Disabled => (403, "this user is disabled; ask the administrator"),
             AuthError::Expired => {
                 tracing::info!(
                     "a device was refused since its certificate is over by this host's clock; if the clock was wrong when it \

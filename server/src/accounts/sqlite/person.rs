@@ -1,0 +1,328 @@
+//! People: who they are by which source, and whether they may connect.
+
+use std::time::SystemTime;
+
+use adit_proto::login::Person;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::invite::ensure_user;
+use super::{Store, StoreError, unix};
+use crate::accounts::{KnownPerson, PersonError, User, UserError, UserName};
+
+/// The source of the users that the gateway itself knows.
+pub(super) const LOCAL: &str = "local";
+
+/// The columns that [`person_of`] reads.
+const PERSON: &str = "name, source, subject, source_groups, generation, disabled_at, checked_at";
+
+impl Store {
+    /// Records that a source let somebody in, with their groups as of now. Who is here for the first time gets a user.
+    ///
+    /// # Errors
+    /// See [`PersonError`].
+    pub fn record_person(&self, person: &Person, now: SystemTime) -> Result<KnownPerson, PersonError> {
+        self.write(|transaction| {
+            let name = match known_name(transaction, person)? {
+                Some(name) => name,
+                None => make(transaction, person, now)?,
+            };
+            record(transaction, &name, &person.groups, now)?;
+            let known = read(transaction, &name)?.ok_or_else(|| StoreError::NotFound(name.clone()))?;
+            if known.is_disabled || self.unwritten.holds_user(&name) {
+                return Err(PersonError::Disabled);
+            }
+            Ok(known)
+        })
+    }
+
+    /// Records what a source said when it was asked again about a user.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn record_check(&self, user: &str, groups: &[String], now: SystemTime) -> Result<(), StoreError> {
+        self.write(|transaction| record(transaction, user, groups, now))
+    }
+
+    /// Keeps what a source wants to have back when it is asked again about a person of its own, sealed. `false` if that
+    /// is no user.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn keep_refresh(&self, source: &str, subject: &str, refresh: &[u8]) -> Result<bool, StoreError> {
+        self.write(|transaction| {
+            let sql = "UPDATE users SET refresh = ?3 WHERE source = ?1 AND subject = ?2";
+            Ok(transaction.execute(sql, params![source, subject, refresh])? == 1)
+        })
+    }
+
+    /// What [`Self::keep_refresh`] kept of a person.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn refresh(&self, source: &str, subject: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT refresh FROM users WHERE source = ?1 AND subject = ?2";
+        Ok(self.read().query_row(sql, [source, subject], |row| row.get(0)).optional()?.flatten())
+    }
+
+    /// Lets a person of another source log in as a user that exists: the next login of theirs finds it.
+    ///
+    /// # Errors
+    /// [`UserError::NotFound`]; [`UserError::Linked`] when the person is another user already.
+    pub fn link_person(&self, user: &UserName, source: &str, subject: &str) -> Result<(), UserError> {
+        self.write(|transaction| {
+            let sql = "SELECT name FROM users WHERE source = ?1 AND subject = ?2";
+            let other: Option<String> =
+                transaction.query_row(sql, [source, subject], |row| row.get(0)).optional().map_err(StoreError::from)?;
+            if let Some(other) = other.filter(|other| other != user.as_str()) {
+                return Err(UserError::Linked(other));
+            }
+            let sql = "UPDATE users SET source = ?2, subject = ?3, source_groups = '[]', refresh = NULL,
+                    password = NULL, totp = NULL, totp_confirmed_at = NULL, generation = generation + 1
+                 WHERE name = ?1";
+            changed_one(transaction.execute(sql, [user.as_str(), source, subject]), user)?;
+            forget_codes(transaction, user.as_str())?;
+            Ok(())
+        })
+    }
+
+    /// Shuts a user out until further notice, or lets them in again. Says whether that changed anything. What was given
+    /// to them before they were shut out is void for ever, except the certificates and tokens of their devices.
+    ///
+    /// # Errors
+    /// [`UserError::NotFound`], or the store failed.
+    pub fn set_disabled(&self, user: &UserName, disabled: bool, now: SystemTime) -> Result<bool, UserError> {
+        self.write(|transaction| {
+            let known = read(transaction, user.as_str())?;
+            let known = known.ok_or_else(|| UserError::NotFound(user.to_string()))?;
+            if known.is_disabled == disabled {
+                return Ok(false);
+            }
+            let sql = "UPDATE users SET disabled_at = ?2, generation = generation + ?3 WHERE name = ?1";
+            let at = disabled.then(|| unix(now));
+            transaction.execute(sql, params![user.as_str(), at, disabled]).map_err(StoreError::from)?;
+            Ok(true)
+        })
+    }
+
+    /// All users, by name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn users(&self, now: SystemTime) -> Result<Vec<User>, StoreError> {
+        let sql = "SELECT name, created_at, source, disabled_at, password IS NOT NULL, totp IS NOT NULL,
+                (SELECT count(*) FROM devices WHERE owner = users.name AND revoked_at IS NULL),
+                (SELECT count(*) FROM invites WHERE owner = users.name AND used_at IS NULL AND expires_at > ?1),
+                (SELECT count(*) FROM recovery_codes WHERE owner = users.name AND used_at IS NULL)
+             FROM users ORDER BY name";
+        let connection = self.read();
+        let mut query = connection.prepare(sql)?;
+        let users = query.query_map([unix(now)], user_of)?;
+        Ok(users.collect::<Result<_, _>>()?)
+    }
+
+    /// What is known of a user, with revocations that are not written yet.
+    pub(super) fn known_person(&self, user: &str) -> Result<Option<KnownPerson>, StoreError> {
+        let found = read(&self.read(), user)?;
+        let revoked = self.unwritten.holds_user(user);
+        Ok(found.map(|known| KnownPerson { is_disabled: known.is_disabled || revoked, ..known }))
+    }
+}
+
+/// The user that a person is already. Nobody is found by name alone, except those of the gateway itself.
+fn known_name(transaction: &Transaction<'_>, person: &Person) -> Result<Option<String>, StoreError> {
+    let local = "SELECT name FROM users WHERE source = ?1 AND name = ?2";
+    let other = "SELECT name FROM users WHERE source = ?1 AND subject = ?2";
+    let sql = if person.source == LOCAL { local } else { other };
+    Ok(transaction.query_row(sql, [&person.source, &person.subject], |row| row.get(0)).optional()?)
+}
+
+/// Makes the user of a person who is here for the first time.
+fn make(transaction: &Transaction<'_>, person: &Person, now: SystemTime) -> Result<String, PersonError> {
+    let name = UserName::parse(&person.name)?;
+    if let Some(other) = read(transaction, name.as_str())? {
+        return Err(PersonError::NameTaken { name: name.to_string(), owner: other.source });
+    }
+    ensure_user(transaction, &name, now)?;
+    let sql = "UPDATE users SET source = ?2, subject = ?3 WHERE name = ?1";
+    transaction.execute(sql, [name.as_str(), &person.source, &person.subject]).map_err(StoreError::from)?;
+    Ok(name.to_string())
+}
+
+fn record(transaction: &Transaction<'_>, user: &str, groups: &[String], now: SystemTime) -> Result<(), StoreError> {
+    let groups = serde_json::to_string(groups).expect("a list of texts is JSON");
+    let sql = "UPDATE users SET source_groups = ?2, checked_at = ?3 WHERE name = ?1";
+    transaction.execute(sql, params![user, groups, unix(now)])?;
+    Ok(())
+}
+
+/// A revoked user has nothing left to log in with. One of another source would still have the password that is kept
+/// there, and so is disabled.
+pub(super) fn revoke_user(transaction: &Transaction<'_>, user: &str, now: SystemTime) -> Result<(), StoreError> {
+    let sql = "UPDATE users SET generation = generation + 1, password = NULL, totp = NULL, totp_confirmed_at = NULL,
+            refresh = NULL, disabled_at = CASE source WHEN 'local' THEN disabled_at ELSE coalesce(disabled_at, ?2) END
+         WHERE name = ?1";
+    transaction.execute(sql, params![user, unix(now)])?;
+    forget_codes(transaction, user)
+}
+
+/// Forgets the recovery codes of a user, the one-time codes for a password, and from where they logged in.
+pub(super) fn forget_codes(transaction: &Transaction<'_>, user: &str) -> Result<(), StoreError> {
+    for table in ["recovery_codes", "password_links", "known_networks"] {
+        transaction.execute(&format!("DELETE FROM {table} WHERE owner = ?1"), [user])?;
+    }
+    Ok(())
+}
+
+/// Turns "no row was changed" into "there is no such user".
+pub(super) fn changed_one(changed: rusqlite::Result<usize>, user: &UserName) -> Result<(), UserError> {
+    match changed.map_err(StoreError::from)? {
+        0 => Err(UserError::NotFound(user.to_string())),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn read(connection: &Connection, user: &str) -> Result<Option<KnownPerson>, StoreError> {
+    let sql = format!("SELECT {PERSON} FROM users WHERE name = ?1");
+    Ok(connection.prepare_cached(&sql)?.query_row([user], person_of).optional()?)
+}
+
+fn person_of(row: &Row<'_>) -> rusqlite::Result<KnownPerson> {
+    let groups = serde_json::from_str(row.get_ref(3)?.as_str()?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, Type::Text, error.into()))?;
+    let disabled_at: Option<i64> = row.get(5)?;
+    Ok(KnownPerson {
+        user: row.get(0)?,
+        source: row.get(1)?,
+        subject: row.get(2)?,
+        groups,
+        generation: row.get::<_, u32>(4)?.into(),
+        is_disabled: disabled_at.is_some(),
+        checked_at: row.get(6)?,
+    })
+}
+
+fn user_of(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        name: row.get(0)?,
+        created_at: row.get(1)?,
+        source: row.get(2)?,
+        disabled_at: row.get(3)?,
+        has_password: row.get(4)?,
+        has_factor: row.get(5)?,
+        devices: row.get(6)?,
+        invites: row.get(7)?,
+        recovery_codes: row.get(8)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Scratch, at, scratch};
+    use super::*;
+    use crate::accounts::{Accounts as _, AuthError};
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    fn person(source: &str, subject: &str, name: &str) -> Person {
+        Person {
+            source: source.to_owned(),
+            subject: subject.to_owned(),
+            name: name.to_owned(),
+            groups: vec!["staff".to_owned()],
+            methods: Vec::new(),
+            session_lifetime: None,
+        }
+    }
+
+    #[test]
+    fn person_is_known_by_source_and_subject_whatever_the_name_becomes() {
+        let Scratch { store, directory: _directory } = scratch();
+        let known = store.record_person(&person("ldap", "u-1", "Alice"), at(0)).unwrap();
+        assert_eq!((known.user.as_str(), known.source.as_str(), known.generation), ("alice", "ldap", 0));
+        assert_eq!((known.groups, known.checked_at), (vec!["staff".to_owned()], Some(unix(at(0)))));
+        let again = store.record_person(&person("ldap", "u-1", "alice.married"), at(1)).unwrap();
+        assert_eq!(again.user, "alice");
+        assert_eq!(store.users(at(1)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn nobody_gets_into_another_users_account_by_a_name() {
+        let Scratch { store, directory: _directory } = scratch();
+        store.invite(&user("alice"), std::time::Duration::from_secs(60), at(0)).unwrap();
+        store.record_person(&person("ldap", "u-2", "bob"), at(0)).unwrap();
+        let taken = |source: &str, subject: &str, name: &str| {
+            store.record_person(&person(source, subject, name), at(1)).map(|known| known.user)
+        };
+        for (source, subject, name) in
+            [("ldap", "u-1", "alice"), ("oidc", "u-2", "bob"), ("ldap", "u-3", "BOB"), ("local", "bob", "bob")]
+        {
+            let refused = taken(source, subject, name);
+            assert!(matches!(refused, Err(PersonError::NameTaken { .. })), "{source} {subject} {name}");
+        }
+        assert!(matches!(taken("ldap", "u-4", "a b"), Err(PersonError::Name(_))));
+        assert_eq!(taken("ldap", "u-2", "bob").unwrap(), "bob", "the positive control");
+        assert_eq!(taken("local", "alice", "alice").unwrap(), "alice", "the gateway's own");
+
+        store.link_person(&user("alice"), "ldap", "u-1").unwrap();
+        assert_eq!(taken("ldap", "u-1", "whatever").unwrap(), "alice");
+        assert!(matches!(taken("local", "alice", "alice"), Err(PersonError::NameTaken { .. })), "no longer");
+        assert!(matches!(store.link_person(&user("bob"), "ldap", "u-1"), Err(UserError::Linked(_))));
+        assert!(matches!(store.link_person(&user("carol"), "ldap", "u-9"), Err(UserError::NotFound(_))));
+    }
+
+    #[test]
+    fn disabled_user_is_let_in_by_nothing_until_enabled_again() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (device, token) = store.token(&user("alice"), at(0)).unwrap();
+        let bob = person("ldap", "u-2", "bob");
+        store.record_person(&bob, at(0)).unwrap();
+        assert!(store.may_connect(&device.id).unwrap() && store.authenticate_token(&token).is_ok(), "the control");
+
+        assert!(store.set_disabled(&user("alice"), true, at(1)).unwrap());
+        assert!(!store.set_disabled(&user("alice"), true, at(2)).unwrap(), "nothing is left to do");
+        store.set_disabled(&user("bob"), true, at(1)).unwrap();
+        assert!(matches!(store.authenticate_token(&token), Err(AuthError::Disabled)));
+        assert!(!store.may_connect(&device.id).unwrap());
+        assert!(matches!(store.record_person(&bob, at(2)), Err(PersonError::Disabled)));
+
+        store.set_disabled(&user("alice"), false, at(3)).unwrap();
+        store.set_disabled(&user("bob"), false, at(3)).unwrap();
+        assert!(store.may_connect(&device.id).unwrap() && store.authenticate_token(&token).is_ok());
+        assert!(store.record_person(&bob, at(4)).is_ok());
+        assert_eq!(store.person("alice").unwrap().unwrap().generation, 1, "what was sealed before is void");
+        assert!(matches!(store.set_disabled(&user("carol"), true, at(4)), Err(UserError::NotFound(_))));
+    }
+
+    #[test]
+    fn revoked_user_of_another_source_is_not_let_in_again_by_it() {
+        let Scratch { store, directory: _directory } = scratch();
+        let bob = person("ldap", "u-2", "bob");
+        store.record_person(&bob, at(0)).unwrap();
+        assert!(store.keep_refresh("ldap", "u-2", b"refresh").unwrap());
+        store.revoke("bob", at(1)).unwrap();
+        assert!(matches!(store.record_person(&bob, at(2)), Err(PersonError::Disabled)));
+        assert!(store.refresh("ldap", "u-2").unwrap().is_none());
+        assert_eq!(store.person("bob").unwrap().unwrap().generation, 1);
+    }
+
+    #[test]
+    fn what_a_source_says_when_asked_again_is_kept() {
+        let Scratch { store, directory: _directory } = scratch();
+        store.record_person(&person("oidc", "s", "alice"), at(0)).unwrap();
+        store.record_check("alice", &["admins".to_owned()], at(60)).unwrap();
+        let known = store.person("alice").unwrap().unwrap();
+        assert_eq!((known.groups, known.checked_at), (vec!["admins".to_owned()], Some(unix(at(60)))));
+        let kept = || store.refresh("oidc", "s").unwrap();
+        assert_eq!(kept(), None);
+        for refresh in [b"first", b"other"] {
+            assert!(store.keep_refresh("oidc", "s", refresh).unwrap());
+            assert_eq!(kept().as_deref(), Some(refresh.as_slice()));
+        }
+        assert!(!store.keep_refresh("oidc", "stranger", b"first").unwrap());
+        assert!(!store.keep_refresh("ldap", "s", b"first").unwrap(), "of another source");
+        assert_eq!(store.refresh("ldap", "s").unwrap(), None);
+    }
+}
