@@ -7,6 +7,7 @@ mod device;
 mod enroll;
 mod invite;
 mod lease;
+mod password;
 mod person;
 mod schema;
 mod unwritten;
