@@ -7,6 +7,7 @@ mod device;
 mod enroll;
 mod invite;
 mod lease;
+mod network;
 mod password;
 mod person;
 mod schema;

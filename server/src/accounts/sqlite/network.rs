@@ -1,0 +1,133 @@
+//! Networks: those from which a user logged in before, and those from which nobody may for now.
+
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Store, StoreError, clock, unix};
+use crate::accounts::Ban;
+
+impl Store {
+    /// Remembers until when a network is one that a user logged in from. Where that is known already to within a day,
+    /// nothing is written.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn remember_network(
+        &self,
+        user: &str,
+        network: &str,
+        until: SystemTime,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        const DAY: i64 = 24 * 60 * 60;
+        let sql = "SELECT until FROM known_networks WHERE owner = ?1 AND network = ?2";
+        let known: Option<i64> = self.read().query_row(sql, [user, network], |row| row.get(0)).optional()?;
+        if known.is_some_and(|known| known > unix(until).saturating_sub(DAY)) {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            clock::follow(transaction, now)?;
+            let sql = "INSERT INTO known_networks (owner, network, until, boot) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (owner, network) DO UPDATE SET until = ?3, boot = ?4";
+            transaction.execute(sql, params![user, network, unix(until), clock::boot()?])?;
+            Ok(())
+        })
+    }
+
+    /// Whether a user logged in from a network lately. Waits for nobody who writes.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn knows_network(&self, user: &str, network: &str, now: SystemTime) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM known_networks WHERE owner = ?1 AND network = ?2 AND until > ?3)";
+        let connection = self.read();
+        let mut query = connection.prepare_cached(sql)?;
+        Ok(query.query_row(params![user, network, unix(now)], |row| row.get(0))?)
+    }
+
+    /// Bans a network until a time.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn ban(&self, network: &str, until: SystemTime, now: SystemTime) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            clock::follow(transaction, now)?;
+            let sql = "INSERT INTO bans (network, until, boot) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (network) DO UPDATE SET until = ?2, boot = ?3";
+            transaction.execute(sql, params![network, unix(until), clock::boot()?])?;
+            Ok(())
+        })
+    }
+
+    /// Lifts a ban; `false` if there is none.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn unban(&self, network: &str) -> Result<bool, StoreError> {
+        self.write(|transaction| Ok(transaction.execute("DELETE FROM bans WHERE network = ?1", [network])? == 1))
+    }
+
+    /// The bans that hold, by network.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn bans(&self, now: SystemTime) -> Result<Vec<Ban>, StoreError> {
+        let connection = self.read();
+        let mut query = connection.prepare("SELECT network, until FROM bans WHERE until > ?1 ORDER BY network")?;
+        let bans = query.query_map([unix(now)], |row| Ok(Ban { network: row.get(0)?, until: row.get(1)? }))?;
+        Ok(bans.collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{Scratch, at, scratch};
+    use crate::accounts::UserName;
+
+    #[test]
+    fn network_is_known_for_its_user_and_time() {
+        let Scratch { store, directory: _directory } = scratch();
+        for name in ["alice", "bob"] {
+            store.invite(&UserName::parse(name).unwrap(), Duration::from_secs(60), at(0)).unwrap();
+        }
+        store.remember_network("alice", "192.0.2.0/24", at(1000), at(0)).unwrap();
+        let knows = |user, network, seconds| store.knows_network(user, network, at(seconds)).unwrap();
+        assert!(knows("alice", "192.0.2.0/24", 999));
+        assert!(!knows("alice", "192.0.2.0/24", 1000) && !knows("alice", "198.51.100.0/24", 1));
+        assert!(!knows("bob", "192.0.2.0/24", 1), "another user");
+        store.remember_network("alice", "192.0.2.0/24", at(200_000), at(1)).unwrap();
+        assert!(knows("alice", "192.0.2.0/24", 199_999), "it is known longer");
+        store.revoke("alice", at(2)).unwrap();
+        assert!(!knows("alice", "192.0.2.0/24", 3));
+    }
+
+    #[test]
+    fn network_known_to_within_a_day_is_not_written_again() {
+        let Scratch { store, directory: _directory } = scratch();
+        store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap();
+        store.remember_network("alice", "192.0.2.0/24", at(100_000), at(0)).unwrap();
+        store.writer().pragma_update(None, "query_only", true).unwrap();
+        store.remember_network("alice", "192.0.2.0/24", at(100_060), at(60)).unwrap();
+        let later = store.remember_network("alice", "192.0.2.0/24", at(200_000), at(100_000));
+        assert!(later.is_err(), "the positive control: that would be written");
+    }
+
+    #[test]
+    fn ban_holds_until_its_end_or_until_it_is_lifted() {
+        let Scratch { store, directory: _directory } = scratch();
+        store.ban("192.0.2.0/24", at(100), at(0)).unwrap();
+        store.ban("2001:db8::/56", at(50), at(0)).unwrap();
+        let bans =
+            |seconds| -> Vec<String> { store.bans(at(seconds)).unwrap().into_iter().map(|ban| ban.network).collect() };
+        assert_eq!(bans(0), ["192.0.2.0/24", "2001:db8::/56"]);
+        assert_eq!(bans(50), ["192.0.2.0/24"]);
+        assert!(store.unban("192.0.2.0/24").unwrap());
+        assert!(!store.unban("192.0.2.0/24").unwrap());
+        assert!(bans(0).iter().all(|network| network != "192.0.2.0/24"));
+        store.prune(at(40 * 86_400)).unwrap();
+        assert_eq!(bans(0), Vec::<String>::new(), "it is forgotten in time");
+    }
+}
