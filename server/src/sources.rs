@@ -2,6 +2,7 @@
 //! in a browser. The login asks them in the order of `login.sources`.
 
 pub mod ldap;
+pub mod local;
 #[cfg(feature = "oidc")]
 pub mod oidc;
 pub mod radius;

@@ -1,0 +1,4 @@
+//! The gateway's own users: passwords, codes of an app, recovery codes.
+
+pub mod hashers;
+pub mod passwords;
