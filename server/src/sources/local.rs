@@ -2,3 +2,5 @@
 
 pub mod hashers;
 pub mod passwords;
+pub mod recovery;
+pub mod totp;
