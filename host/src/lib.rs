@@ -24,6 +24,8 @@ mod privileges;
 mod sysctl;
 #[cfg(test)]
 mod test_bus;
+#[cfg(test)]
+mod test_packets;
 
 pub use answers::AnswerRules;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with, release};

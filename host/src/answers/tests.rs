@@ -2,13 +2,11 @@
 
 mod exemption;
 
-use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use adit_net::tun::{PacketQueue as _, Tun};
-use adit_proto::offload::virtio;
+use adit_net::tun::Tun;
 use adit_testing::eventually;
 use adit_testing::namespace::{in_namespace, in_namespace_async};
 
@@ -16,16 +14,13 @@ use super::*;
 use crate::changes::HostChanges;
 use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
 use crate::sysctl;
+use crate::test_packets::{ACK, SYN, give, read, tcp, udp};
 
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
 const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
 const TABLE_NUMBER: u32 = 44_311;
-const UDP: u8 = 17;
-const TCP: u8 = 6;
-const SYN: u8 = 2;
-const ACK: u8 = 16;
 
 fn rules() -> AnswerRules {
     AnswerRules {
@@ -85,52 +80,7 @@ impl Host {
 }
 
 fn read_ipv4(tun: &Tun) -> Option<Vec<u8>> {
-    loop {
-        let (mut header, mut packet) = ([0; virtio::LEN], vec![0; 65_536]);
-        match tun.queues()[0].read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut packet)]) {
-            Ok(length) if packet[0] >> 4 == 4 => return Some(packet[..length - virtio::LEN].to_vec()),
-            Ok(_) => {}
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                return None;
-            }
-        }
-    }
-}
-
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
-}
-
-fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let addresses = [source.octets(), destination.octets()].concat();
-    let mut packet = [&[0x45, 0][..], &length, &[0, 0, 0x40, 0, 64, protocol, 0, 0], &addresses].concat();
-    let sum = checksum(&[&packet]);
-    packet[10..12].copy_from_slice(&sum);
-    packet.extend(payload);
-    packet
-}
-
-fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
-    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
-    // A checksum of zero is none (RFC 768).
-    ipv4(source.0, destination.0, UDP, &[&ports[..], &[0, 12, 0, 0], b"adit"].concat())
-}
-
-fn tcp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16), flags: u8) -> Vec<u8> {
-    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
-    let mut header = [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x40, 0, 0, 0, 0, 0]].concat();
-    let sum = checksum(&[&source.0.octets(), &destination.0.octets(), &[0, TCP, 0, 20], &header]);
-    header[16..18].copy_from_slice(&sum);
-    ipv4(source.0, destination.0, TCP, &header)
-}
-
-fn give(tun: &Tun, packet: &[u8]) {
-    assert_eq!(tun.queues()[0].send(&[packet]), 1);
+    std::iter::from_fn(|| read(tun)).find(|packet| packet[0] >> 4 == 4)
 }
 
 /// A service at this host's address on the link to other hosts.

@@ -20,7 +20,8 @@ use tokio::time::sleep;
 use super::tests::load;
 use super::*;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget};
-use crate::sysctl;
+use crate::test_packets::{give, ping, udp};
+use crate::{sysctl, test_packets};
 
 const CLIENT: [u8; 4] = [10, 64, 3, 7];
 const OTHER_CLIENT: [u8; 4] = [10, 64, 3, 8];
@@ -93,11 +94,6 @@ fn has_no_tentative_address() -> bool {
     flags.map(|flags| u32::from_str_radix(flags, 16).unwrap()).all(|flags| flags & 0x40 == 0)
 }
 
-/// Has a packet come out of a device.
-fn give(tun: &Tun, packet: &[u8]) {
-    assert_eq!(tun.queues()[0].send(&[packet]), 1);
-}
-
 fn is_ipv4(packet: &[u8]) -> bool {
     packet[0] >> 4 == 4
 }
@@ -153,41 +149,8 @@ async fn assert_refused(router: &Router, packet: &[u8]) {
     assert_eq!(&answer[28..48], &packet[..20], "about the packet");
 }
 
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
-}
-
-fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let mut packet = [&[0x45, 0][..], &length, &[0, 0, 0x40, 0, 64, protocol, 0, 0], &source, &destination].concat();
-    let sum = checksum(&[&packet]);
-    packet[10..12].copy_from_slice(&sum);
-    packet.extend(payload);
-    packet
-}
-
-fn ping(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
-    let mut message = vec![8, 0, 0, 0, 0, 1, 0, 1];
-    let sum = checksum(&[&message]);
-    message[2..4].copy_from_slice(&sum);
-    ipv4(source, destination, 1, &message)
-}
-
-fn udp(source: ([u8; 4], u16), destination: ([u8; 4], u16)) -> Vec<u8> {
-    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
-    // A checksum of zero is none (RFC 768).
-    ipv4(source.0, destination.0, 17, &[&ports[..], &[0, 12, 0, 0], b"adit"].concat())
-}
-
 fn tcp_syn(source: [u8; 4], destination: [u8; 4], segment_size: u16) -> Vec<u8> {
-    let mut header = vec![0x30, 0x39, 0x01, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 0x40, 0, 0, 0, 0, 0, 2, 4];
-    header.extend(segment_size.to_be_bytes());
-    let sum = checksum(&[&source, &destination, &[0, 6, 0, 24], &header]);
-    header[16..18].copy_from_slice(&sum);
-    ipv4(source, destination, 6, &header)
+    test_packets::tcp_syn((source, 12_345), (destination, 443), segment_size)
 }
 
 fn source(packet: &[u8]) -> [u8; 4] {

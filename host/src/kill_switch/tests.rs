@@ -1,13 +1,11 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
 use std::ffi::OsString;
-use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 
 use adit_net::quic;
-use adit_net::tun::{PacketQueue as _, Tun};
-use adit_proto::offload::virtio;
+use adit_net::tun::Tun;
 use adit_testing::namespace::{in_namespace, in_namespace_async};
 use adit_testing::{eventually, skip};
 use nix::sys::socket::setsockopt;
@@ -19,6 +17,7 @@ use crate::changes::{HostChanges, recover, release};
 use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
 use crate::nft::ListedRule;
 use crate::sysctl;
+use crate::test_packets::{ACK, SYN, UDP, give, ping, read, tcp, udp};
 
 const MARK: u32 = Mark::CLIENT.value;
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
@@ -28,10 +27,6 @@ const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 5);
 /// Whoever is not root.
 const STRANGER: u32 = 12_345;
-const UDP: u8 = 17;
-const TCP: u8 = 6;
-const SYN: u8 = 2;
-const ACK: u8 = 16;
 
 fn switch() -> KillSwitch {
     KillSwitch {
@@ -114,17 +109,6 @@ fn is_neighbourly(packet: &[u8]) -> bool {
     packet[0] >> 4 == 6 && (packet[6] == 58 || packet[6] == 0)
 }
 
-fn read(tun: &Tun) -> Option<Vec<u8>> {
-    let (mut header, mut packet) = ([0; virtio::LEN], vec![0; 65_536]);
-    match tun.queues()[0].read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut packet)]) {
-        Ok(length) => Some(packet[..length - virtio::LEN].to_vec()),
-        Err(error) => {
-            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-            None
-        }
-    }
-}
-
 fn socket(to: IpAddr, source_port: u16) -> UdpSocket {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, source_port)).unwrap();
@@ -152,41 +136,6 @@ fn send_marked(mark: u32, user: u32) {
     let socket = quic::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Some(mark)).unwrap();
     setfsuid(Uid::from_raw(0));
     drop(socket.send_to(b"in clear", (INTERNET, 4433)));
-}
-
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
-}
-
-fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let addresses = [source.octets(), destination.octets()].concat();
-    let mut packet = [&[0x45, 0][..], &length, &[0, 0, 0x40, 0, 64, protocol, 0, 0], &addresses].concat();
-    let sum = checksum(&[&packet]);
-    packet[10..12].copy_from_slice(&sum);
-    packet.extend(payload);
-    packet
-}
-
-fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
-    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
-    // A checksum of zero is none (RFC 768).
-    ipv4(source.0, destination.0, UDP, &[&ports[..], &[0, 12, 0, 0], b"adit"].concat())
-}
-
-fn tcp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16), flags: u8) -> Vec<u8> {
-    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
-    let mut header = [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x40, 0, 0, 0, 0, 0]].concat();
-    let sum = checksum(&[&source.0.octets(), &destination.0.octets(), &[0, TCP, 0, 20], &header]);
-    header[16..18].copy_from_slice(&sum);
-    ipv4(source.0, destination.0, TCP, &header)
-}
-
-fn give(tun: &Tun, packet: &[u8]) {
-    assert_eq!(tun.queues()[0].send(&[packet]), 1);
 }
 
 #[test]
@@ -328,10 +277,7 @@ fn what_is_forwarded_is_as_closed_as_what_the_host_sends() {
 fn the_tunnels_address_is_for_the_tunnel() {
     in_namespace_async(|| async {
         let host = Host::new().await;
-        let mut echo = vec![8, 0, 0, 0, 0, 1, 0, 1];
-        let sum = checksum(&[&echo]);
-        echo[2..4].copy_from_slice(&sum);
-        let knock = || give(&host.internet, &ipv4(NEIGHBOUR, TUNNEL_ADDRESS, 1, &echo));
+        let knock = || give(&host.internet, &ping(NEIGHBOUR, TUNNEL_ADDRESS));
         let from_it = || {
             let socket = UdpSocket::bind((TUNNEL_ADDRESS, 0)).unwrap();
             setsockopt(&socket, BindToDevice, &OsString::from("out0")).unwrap();
@@ -343,7 +289,7 @@ fn the_tunnels_address_is_for_the_tunnel() {
         load(&KillSwitch { lan: lan(), ..switch() }).unwrap();
         assert!(!host.leaves(knock));
         assert!(!host.leaves(from_it));
-        assert!(host.leaves(|| give(&host.internet, &ipv4(NEIGHBOUR, OWN_ADDRESS, 1, &echo))), "its own address");
+        assert!(host.leaves(|| give(&host.internet, &ping(NEIGHBOUR, OWN_ADDRESS))), "its own address");
         send_by("tunnel0", INTERNET, 9);
         eventually("the tunnel is open", || read(&host.tunnel).filter(|packet| packet.ends_with(b"in clear")));
     });

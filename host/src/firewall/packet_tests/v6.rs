@@ -3,47 +3,30 @@
 use std::net::Ipv6Addr;
 use std::time::Instant;
 
-use super::{
-    CONNECTIONS, GatewayRules, LOWEST_MASQUERADE_PORT, PATIENCE, QUIET, Router, Tun, checksum, give, next_where,
-};
 use adit_testing::namespace::in_namespace_async;
+
+use super::{CONNECTIONS, GatewayRules, LOWEST_MASQUERADE_PORT, PATIENCE, QUIET, Router, Tun, give, next_where};
+use crate::test_packets::{self, ICMPV6, UDP};
 
 pub(super) const CLIENT: &str = "fd12:3456:789a::7";
 const OTHER_CLIENT: &str = "fd12:3456:789a::8";
 pub(super) const GATEWAY: &str = "fd12:3456:789a::1";
 pub(super) const PUBLIC: &str = "2001:db8::1";
 pub(super) const INTERNET: &str = "2001:db8:1::5";
-const UDP: u8 = 17;
-const ICMP: u8 = 58;
-const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 /// First of the types by which the kernel speaks to neighbours of its own accord.
 const FIRST_NEIGHBOUR_TYPE: u8 = 130;
 
-fn octets(address: &str) -> [u8; 16] {
-    address.parse::<Ipv6Addr>().unwrap().octets()
-}
-
-fn packet(source: &str, destination: &str, protocol: u8, mut payload: Vec<u8>, checksum_at: usize) -> Vec<u8> {
-    let (source, destination) = (octets(source), octets(destination));
-    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
-    let sum = checksum(&[&source, &destination, &[0, 0], &length, &[0, 0, 0, protocol], &payload]);
-    payload[checksum_at..checksum_at + 2].copy_from_slice(&sum);
-    [&[0x60, 0, 0, 0][..], &length, &[protocol, 64], &source, &destination, &payload].concat()
-}
-
 pub(super) fn udp(source: (&str, u16), destination: (&str, u16)) -> Vec<u8> {
-    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
-    let payload = [&ports[..], &[0, 12, 0, 0], b"adit"].concat();
-    packet(source.0, destination.0, UDP, payload, 6)
+    test_packets::udp((address(source.0), source.1), (address(destination.0), destination.1))
 }
 
 fn ping(source: &str, destination: &str) -> Vec<u8> {
-    packet(source, destination, ICMP, vec![ECHO_REQUEST, 0, 0, 0, 0, 1, 0, 1], 2)
+    test_packets::ping(address(source), address(destination))
 }
 
 fn is_ipv6_but_about_neighbours(packet: &[u8]) -> bool {
-    let about_neighbours = packet[6] == 0 || packet[6] == ICMP && packet[40] >= FIRST_NEIGHBOUR_TYPE;
+    let about_neighbours = packet[6] == 0 || packet[6] == ICMPV6 && packet[40] >= FIRST_NEIGHBOUR_TYPE;
     packet[0] >> 4 == 6 && !about_neighbours
 }
 
@@ -74,7 +57,7 @@ pub(super) async fn answer_to(router: &Router, packet: &[u8]) -> Vec<u8> {
 pub(super) async fn assert_refused(router: &Router, packet: &[u8]) {
     give(&router.tunnel, packet);
     let answer = next(&router.tunnel).await.expect("an answer");
-    assert_eq!((answer[6], answer[40], answer[41]), (ICMP, 1, 1), "{packet:?}");
+    assert_eq!((answer[6], answer[40], answer[41]), (ICMPV6, 1, 1), "{packet:?}");
     assert_eq!(&answer[48..88], &packet[..40], "about the packet");
 }
 
