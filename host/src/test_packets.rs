@@ -1,5 +1,6 @@
 //! Packets by hand, for tests that show the kernel's rules real ones: out of a TUN device, and into it.
 
+use std::fs;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
@@ -29,6 +30,14 @@ pub(crate) fn read(tun: &Tun) -> Option<Vec<u8>> {
             None
         }
     }
+}
+
+/// Whether the kernel has found that every IPv6 address is this host's, which it does beside whoever adds it (the fifth
+/// column of if_inet6 are its flags, `IFA_F_TENTATIVE` is 0x40).
+pub(crate) fn has_no_tentative_address() -> bool {
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+    let flags = addresses.lines().filter_map(|line| line.split_whitespace().nth(4));
+    flags.map(|flags| u32::from_str_radix(flags, 16).unwrap()).all(|flags| flags & 0x40 == 0)
 }
 
 /// A datagram that says "adit".

@@ -5,7 +5,6 @@ mod other_links;
 mod reach;
 mod v6;
 
-use std::fs;
 use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use tokio::time::sleep;
 use super::tests::load;
 use super::*;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget};
-use crate::test_packets::{give, ping, udp};
+use crate::test_packets::{give, has_no_tentative_address, ping, udp};
 use crate::{sysctl, test_packets};
 
 const CLIENT: [u8; 4] = [10, 64, 3, 7];
@@ -84,14 +83,6 @@ impl Router {
         .unwrap();
         Self { tunnel, internet, _table: table }
     }
-}
-
-/// Whether the kernel has found that every IPv6 address is this host's, which it does beside whoever adds it (the fifth
-/// column of if_inet6 are its flags, `IFA_F_TENTATIVE` is 0x40).
-fn has_no_tentative_address() -> bool {
-    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
-    let flags = addresses.lines().filter_map(|line| line.split_whitespace().nth(4));
-    flags.map(|flags| u32::from_str_radix(flags, 16).unwrap()).all(|flags| flags & 0x40 == 0)
 }
 
 fn is_ipv4(packet: &[u8]) -> bool {

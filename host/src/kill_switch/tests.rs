@@ -17,14 +17,19 @@ use crate::changes::{HostChanges, recover, release};
 use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
 use crate::nft::ListedRule;
 use crate::sysctl;
-use crate::test_packets::{ACK, SYN, UDP, give, ping, read, tcp, udp};
+use crate::test_packets::{ACK, ICMPV6, SYN, UDP, give, has_no_tentative_address, ping, read, tcp, udp};
 
 const MARK: u32 = Mark::CLIENT.value;
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
+const TUNNEL_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 20);
+const OWN_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
+const NEIGHBOUR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 5);
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 9);
+const CONTAINER_V6: Ipv6Addr = Ipv6Addr::new(0xfd17, 0, 0, 0, 0, 0, 0, 9);
 /// Whoever is not root.
 const STRANGER: u32 = 12_345;
 
@@ -35,7 +40,7 @@ fn switch() -> KillSwitch {
         mark: Mark::CLIENT,
         tunnel: Some(ProtectedTunnel {
             link: "tunnel0".into(),
-            addresses: vec![TUNNEL_ADDRESS.into(), "fd00::2".parse().unwrap()],
+            addresses: vec![TUNNEL_ADDRESS.into(), TUNNEL_ADDRESS_V6.into()],
         }),
         lan: Vec::new(),
         inner_links: Vec::new(),
@@ -66,7 +71,7 @@ impl Host {
             ("lo", &[][..]),
             ("tunnel0", &["10.64.3.2/32", "fd00::2/128"]),
             ("out0", &["192.168.7.20/24", "2001:db8::20/64"]),
-            ("inner0", &["172.17.0.1/16"]),
+            ("inner0", &["172.17.0.1/16", "fd17::1/64"]),
         ] {
             netlink.set_link(link, LinkSettings { up: Some(true), ..LinkSettings::default() }).await.unwrap();
             for address in addresses {
@@ -78,7 +83,9 @@ impl Host {
             let default = Route { table: 254, prefix: prefix.parse().unwrap(), target, metric: None };
             netlink.add_route(&default).await.unwrap();
         }
+        eventually("the IPv6 addresses take packets", || has_no_tentative_address().then_some(()));
         sysctl::write("net.ipv4.ip_forward", "1").unwrap();
+        sysctl::write("net.ipv6.conf.all.forwarding", "1").unwrap();
         sysctl::write("net.ipv4.conf.all.rp_filter", "0").unwrap();
         host
     }
@@ -104,9 +111,9 @@ impl Host {
     }
 }
 
-/// What the kernel says by itself now and then.
+/// What the kernel says by itself now and then: of neighbours (RFC 4861), and of groups (RFC 3810).
 fn is_neighbourly(packet: &[u8]) -> bool {
-    packet[0] >> 4 == 6 && (packet[6] == 58 || packet[6] == 0)
+    packet[0] >> 4 == 6 && (packet[6] == 0 || packet[6] == ICMPV6 && matches!(packet[40], 130..=137 | 143))
 }
 
 fn socket(to: IpAddr, source_port: u16) -> UdpSocket {
@@ -255,41 +262,64 @@ fn addresses_are_still_asked_for_and_kept() {
 fn what_is_forwarded_is_as_closed_as_what_the_host_sends() {
     in_namespace_async(|| async {
         let host = Host::new().await;
-        let container = Ipv4Addr::new(172, 17, 0, 9);
-        let out = || give(&host.container, &udp((container, 5000), (INTERNET, 5000)));
-        assert!(host.leaves(out), "an open host forwards");
-        load(&switch()).unwrap();
-        assert!(!host.leaves(out));
+        let out = || give(&host.container, &udp((CONTAINER, 5000), (INTERNET, 5000)));
+        let out_v6 = || give(&host.container, &udp((CONTAINER_V6, 5000), (INTERNET_V6, 5000)));
+        assert!(host.leaves(out) && host.leaves(out_v6), "an open host forwards");
+        for closed in [connecting(), switch()] {
+            load(&closed).unwrap();
+            assert!(!host.leaves(out), "{closed:?}");
+            assert!(!host.leaves(out_v6), "{closed:?}");
+        }
         // The host and its containers reach each other if the link is known to be theirs.
         while read(&host.container).is_some() {}
-        send(container, 9);
+        send(CONTAINER, 9);
+        send(CONTAINER_V6, 9);
         load(&KillSwitch { inner_links: vec!["inner0".into()], ..switch() }).unwrap();
-        send(container, 10);
-        let first = eventually("a datagram reaches the container", || {
-            read(&host.container).filter(|packet| packet[0] >> 4 == 4 && packet[9] == UDP)
-        });
-        assert_eq!(&first[22..24], 10u16.to_be_bytes(), "the first one was let through");
-        assert!(!host.leaves(out), "with the link known");
+        for (container, version, protocol_at, udp_at) in
+            [(IpAddr::from(CONTAINER), 4, 9, 20), (CONTAINER_V6.into(), 6, 6, 40)]
+        {
+            send(container, 10);
+            let first = eventually("a datagram reaches the container", || {
+                read(&host.container).filter(|packet| packet[0] >> 4 == version && packet[protocol_at] == UDP)
+            });
+            assert_eq!(&first[udp_at + 2..udp_at + 4], 10u16.to_be_bytes(), "the first one was let through");
+        }
+        assert!(!host.leaves(out) && !host.leaves(out_v6), "with the link known");
     });
 }
 
+/// CVE-2019-14899: a neighbour finds out the tunnel's address, and meddles with connections in it.
 #[test]
 fn the_tunnels_address_is_for_the_tunnel() {
     in_namespace_async(|| async {
         let host = Host::new().await;
         let knock = || give(&host.internet, &ping(NEIGHBOUR, TUNNEL_ADDRESS));
-        let from_it = || {
-            let socket = UdpSocket::bind((TUNNEL_ADDRESS, 0)).unwrap();
+        let knock_v6 = || give(&host.internet, &ping(NEIGHBOUR_V6, TUNNEL_ADDRESS_V6));
+        let amid_v6 = || give(&host.internet, &tcp((NEIGHBOUR_V6, 443), (TUNNEL_ADDRESS_V6, 22), SYN | ACK));
+        let from = |address: IpAddr, to: IpAddr| {
+            let socket = UdpSocket::bind((address, 0)).unwrap();
             setsockopt(&socket, BindToDevice, &OsString::from("out0")).unwrap();
-            drop(socket.send_to(b"in clear", (INTERNET, 9)));
+            drop(socket.send_to(b"in clear", (to, 9)));
         };
-        assert!(host.leaves(knock), "an open host answers for every address it has");
-        assert!(host.leaves(from_it));
+        let from_it = || from(TUNNEL_ADDRESS.into(), INTERNET.into());
+        let from_it_v6 = || from(TUNNEL_ADDRESS_V6.into(), INTERNET_V6.into());
+        let probes: [(&str, &dyn Fn()); 5] = [
+            ("an answer to a neighbour", &knock),
+            ("one of IPv6", &knock_v6),
+            ("a reset of IPv6", &amid_v6),
+            ("a datagram from the address", &from_it),
+            ("one of IPv6", &from_it_v6),
+        ];
+        for (what, probe) in probes {
+            assert!(host.leaves(probe), "{what} is not seen on an open host, which answers for every address it has");
+        }
         // Even to a network that may be used.
         load(&KillSwitch { lan: lan(), ..switch() }).unwrap();
-        assert!(!host.leaves(knock));
-        assert!(!host.leaves(from_it));
+        for (what, probe) in probes {
+            assert!(!host.leaves(probe), "{what} leaves");
+        }
         assert!(host.leaves(|| give(&host.internet, &ping(NEIGHBOUR, OWN_ADDRESS))), "its own address");
+        assert!(host.leaves(|| give(&host.internet, &ping(NEIGHBOUR_V6, OWN_ADDRESS_V6))), "its own address of IPv6");
         send_by("tunnel0", INTERNET, 9);
         eventually("the tunnel is open", || read(&host.tunnel).filter(|packet| packet.ends_with(b"in clear")));
     });
