@@ -4,8 +4,10 @@ use super::attribute::Attributes;
 use super::rule::Rule;
 use super::{FAMILY_ARP, FAMILY_INET, SUBSYSTEM, message};
 
-/// `NLM_F_REQUEST | NLM_F_ACK`.
-const REQUEST_ACK: u16 = 1 | 4;
+/// `NLM_F_REQUEST`.
+const REQUEST: u16 = 1;
+/// `NLM_F_ACK`.
+const ACKNOWLEDGE: u8 = 4;
 /// `NLM_F_CREATE`.
 const CREATE: u16 = 0x400;
 /// `NLM_F_APPEND`.
@@ -18,6 +20,8 @@ const BATCH_END: u16 = 0x11;
 const ACCEPT: u32 = 1;
 /// Length of a netlink header.
 const HEADER: usize = 16;
+/// Where in it the lower byte of the flags stands.
+const FLAGS_AT: usize = if cfg!(target_endian = "little") { 6 } else { 7 };
 /// Most inner addresses a connection set holds: a v4 pool of /16, or as many v6 sources.
 const SET_SIZE: u32 = 65_535;
 /// `NFT_SET_EVAL`: packets add elements.
@@ -120,6 +124,8 @@ pub(crate) struct Batch {
     family: u8,
     table: String,
     bytes: Vec<u8>,
+    /// Where the last message begins in `bytes`.
+    last: usize,
     /// What each message does; a message's sequence number is its place here.
     steps: Vec<String>,
 }
@@ -136,7 +142,7 @@ impl Batch {
     }
 
     fn of_family(family: u8, table: &str) -> Self {
-        let mut batch = Self { family, table: table.to_owned(), bytes: Vec::new(), steps: Vec::new() };
+        let mut batch = Self { family, table: table.to_owned(), bytes: Vec::new(), last: 0, steps: Vec::new() };
         batch.push_bare(BATCH_BEGIN, "begin the batch");
         batch
     }
@@ -195,8 +201,13 @@ impl Batch {
         self.push(message::NEW_RULE, CREATE | APPEND, &rule.encode(&self.table), step);
     }
 
-    /// Ends the batch; gives its bytes and what each message, by sequence number, does.
+    /// Ends the batch; gives its bytes and what each message, by sequence number, does. The kernel tells of each
+    /// message that it refuses, and of the last one before the commit in any case, once all is done: an acknowledgement
+    /// of each would not fit into the socket.
     pub(super) fn finish(mut self) -> (Vec<u8>, Vec<String>) {
+        if let Some(flags) = self.bytes.get_mut(self.last + FLAGS_AT) {
+            *flags |= ACKNOWLEDGE;
+        }
         self.push_bare(BATCH_END, "commit the batch");
         (self.bytes, self.steps)
     }
@@ -204,13 +215,14 @@ impl Batch {
     fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes, step: String) {
         let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
         let kind = (SUBSYSTEM << 8) | kind;
-        self.bytes.extend(encode(kind, REQUEST_ACK | flags, sequence, self.family, 0, attributes));
+        self.last = self.bytes.len();
+        self.bytes.extend(encode(kind, REQUEST | flags, sequence, self.family, 0, attributes));
         self.steps.push(step);
     }
 
     fn push_bare(&mut self, kind: u16, step: &str) {
         let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
-        self.bytes.extend(encode(kind, 1, sequence, 0, SUBSYSTEM, &Attributes::new()));
+        self.bytes.extend(encode(kind, REQUEST, sequence, 0, SUBSYSTEM, &Attributes::new()));
         self.steps.push(step.to_owned());
     }
 }

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBufForce;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket as NetlinkSocket, SocketAddr};
 
@@ -19,6 +21,8 @@ const DUMP: u16 = 1 | 0x300;
 const ERROR: u16 = 2;
 /// `NLMSG_DONE`.
 const DONE: u16 = 3;
+/// Length of batches that fit into a socket as it is (`net.core.wmem_default` is 212,992 as a rule), in bytes.
+const USUAL_ROOM: usize = 65_536;
 /// Length of a netlink header.
 const HEADER: usize = 16;
 
@@ -78,19 +82,18 @@ impl Socket {
                 usize::try_from(sequence).ok().and_then(|place| steps.get(place)).map_or("apply the batch", |s| s);
             Refusal { step: step.to_owned(), source }
         };
+        self.make_room(bytes.len());
         self.netlink.send(&bytes, 0).map_err(|source| refuse(u32::MAX, source))?;
-        // Between begin and commit, each message has its acknowledgement.
-        let mut acknowledged = 0;
-        while acknowledged + 2 < steps.len() {
+        // Refusals come in the order of the messages, and the acknowledgement of the last one behind them.
+        loop {
             let answer = self.receive().map_err(|source| refuse(u32::MAX, source))?;
-            for message in messages(&answer) {
-                if message.kind == ERROR {
-                    error_code(message.payload).map_err(|source| refuse(message.sequence, source))?;
-                    acknowledged += 1;
+            for message in messages(&answer).filter(|message| message.kind == ERROR) {
+                error_code(message.payload).map_err(|source| refuse(message.sequence, source))?;
+                if usize::try_from(message.sequence).is_ok_and(|sequence| sequence + 2 == steps.len()) {
+                    return Ok(());
                 }
             }
         }
-        Ok(())
     }
 
     /// The number of the ruleset's present state; it changes with every change of it.
@@ -206,6 +209,13 @@ impl Socket {
         }
     }
 
+    /// Lets the socket take a large batch at once. Without the right to that, sending it tells.
+    fn make_room(&self, length: usize) {
+        if length > USUAL_ROOM {
+            setsockopt(&self.netlink, SndBufForce, &(length * 2)).ok();
+        }
+    }
+
     fn receive(&self) -> io::Result<Vec<u8>> {
         self.netlink.recv_from_full().map(|(bytes, _)| bytes)
     }
@@ -227,4 +237,41 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
 fn error_code(payload: &[u8]) -> io::Result<()> {
     let code = payload.first_chunk::<4>().map_or(-libc::EBADMSG, |bytes| i32::from_ne_bytes(*bytes));
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_testing::namespace::in_namespace;
+
+    use super::*;
+    use crate::nft::{Chain, ChainKind, FAMILY_INET, Hook, Rule};
+
+    /// More than acknowledgements, or their messages, fit into a socket.
+    const MANY: usize = 5_000;
+
+    /// A batch of as many rules, the last of which may be one that no chain takes.
+    fn batch(last_is_wrong: bool) -> Batch {
+        let mut batch = Batch::new("adit_test");
+        batch.create_table();
+        let (name, kind) = ("output", ChainKind::Filter);
+        batch.create_chain(Chain { name, kind, hook: Hook::Output, priority: 0 });
+        for _ in 1..MANY {
+            batch.append_rule(&Rule::new("output").mark(adit_proto::mark::Mark::CLIENT).accept());
+        }
+        batch.append_rule(&Rule::new(if last_is_wrong { "nowhere" } else { "output" }).accept());
+        batch
+    }
+
+    #[test]
+    fn batch_of_thousands_of_messages_is_applied_or_refused_as_a_whole() {
+        in_namespace(|| {
+            let socket = Socket::open().unwrap();
+            let refusal = socket.apply(batch(true)).unwrap_err();
+            assert_eq!(refusal.step, format!("append rule {} to chain nowhere", MANY + 2));
+            assert_eq!(refusal.source.raw_os_error(), Some(libc::ENOENT));
+            assert_eq!(socket.table(FAMILY_INET, "adit_test").unwrap(), None);
+            socket.apply(batch(false)).unwrap();
+            assert_eq!(socket.rules_of_table(FAMILY_INET, "adit_test").unwrap().len(), MANY);
+        });
+    }
 }
