@@ -255,3 +255,32 @@ fn journal_undoes_the_tables_and_the_guard_puts_them_back() {
         assert!(!stands());
     });
 }
+
+/// What others do to the tables with nft(8), of which only some changes the number of rules.
+#[test]
+fn tables_that_others_change_are_put_back() {
+    in_namespace_async(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut changes = HostChanges::open(&directory.path().join("journal")).await.unwrap();
+        changes.load_answers(&rules()).await.unwrap();
+        let stand = |changes: &HostChanges| changes.answers.as_ref().unwrap().are_intact().unwrap();
+        let interferences = [
+            "flush ruleset",
+            "flush chain inet adit_answers_adit0 output",
+            "insert rule inet adit_answers_adit0 forward accept",
+            "flush chain inet adit_answers_adit0 forward; add rule inet adit_answers_adit0 forward accept",
+            "add table inet adit_answers_adit0 { flags dormant; }",
+            "chain inet adit_answers_adit0 prerouting { policy drop; }",
+            "add rule arp adit_answers_adit0 input accept",
+            "flush chain arp adit_answers_adit0 output",
+            "delete table arp adit_answers_adit0",
+        ];
+        for (times, interference) in (1..).zip(interferences) {
+            assert!(Command::new("nft").arg(interference).status().unwrap().success(), "{interference}");
+            assert!(!stand(&changes), "{interference} is seen");
+            let reports = changes.hold().await;
+            assert!(stand(&changes), "{interference} is mended");
+            assert!(matches!(reports.as_slice(), [only] if only.times == times), "{interference}: {reports:?}");
+        }
+    });
+}
