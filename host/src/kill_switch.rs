@@ -175,7 +175,12 @@ impl KillSwitch {
     /// Everything else that leaves beside the tunnel: answers, and what may be used there.
     fn departure_rules(&self, chain: &'static str, (low, high): (u16, u16)) -> Vec<Rule> {
         let rule = || Rule::new(chain);
-        let mut rules = vec![rule().not_udp().answer().accept()];
+        // Tracking takes any packet of other protocols, such as GRE and ESP, for one that opens a connection.
+        let mut rules = vec![
+            rule().tcp().answer().accept(),
+            rule().ipv4().any_icmp().answer().accept(),
+            rule().ipv6().any_icmpv6().answer().accept(),
+        ];
         // UDP has no packet that opens a connection: what looks like an answer may be one that this host opened before.
         // Those come from the ports that programs get.
         rules.extend(low.checked_sub(1).map(|below| rule().udp().answer().source_port_at_most(below).accept()));

@@ -1,15 +1,18 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use adit_net::quic;
 use adit_net::tun::Tun;
 use adit_testing::namespace::{in_namespace, in_namespace_async};
 use adit_testing::{eventually, skip};
-use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{BindToDevice, Broadcast};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt, socket as raw_socket,
+};
 use nix::unistd::{Uid, setfsuid};
 
 use super::*;
@@ -17,7 +20,7 @@ use crate::changes::{HostChanges, recover, release};
 use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
 use crate::nft::ListedRule;
 use crate::sysctl;
-use crate::test_packets::{ACK, ICMPV6, SYN, UDP, give, has_no_tentative_address, ping, read, tcp, udp};
+use crate::test_packets::{ACK, ICMPV6, SYN, UDP, give, has_no_tentative_address, packet, ping, read, tcp, udp};
 
 const MARK: u32 = Mark::CLIENT.value;
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
@@ -30,6 +33,8 @@ const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 5);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 9);
 const CONTAINER_V6: Ipv6Addr = Ipv6Addr::new(0xfd17, 0, 0, 0, 0, 0, 0, 9);
+const GRE: u8 = 47;
+const ESP: u8 = 50;
 /// Whoever is not root.
 const STRANGER: u32 = 12_345;
 
@@ -188,7 +193,7 @@ fn the_loaded_table_reads_as_intended() {
             "udp sport 68 udp dport 67 accept",
             "ip6 daddr ff02::/16 udp sport 546 udp dport 547 accept",
             "icmpv6 type nd-neighbor-solicit accept",
-            "meta l4proto != udp ct state established,related ct direction reply accept",
+            "meta l4proto tcp ct state established,related ct direction reply accept",
             "ct state established,related ct direction reply udp sport <= 32767 accept",
             "tcp dport 853 counter packets 0 bytes 0 reject with icmpx admin-prohibited",
             "oifname \"out0\" ip daddr 192.168.7.0/24 accept",
@@ -345,6 +350,29 @@ fn services_answer_but_old_connections_do_not_go_on() {
         };
         assert!(!host.leaves(|| heard(40_001)), "a program's datagram goes on");
         assert!(host.leaves(|| heard(8081)), "a service's datagram");
+    });
+}
+
+#[test]
+fn tunnels_of_the_host_itself_are_no_answers() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        for protocol in [GRE, ESP] {
+            let told = || give(&host.internet, &packet(INTERNET.into(), OWN_ADDRESS.into(), protocol, &[0; 8]));
+            let goes_on = || {
+                let raw = raw_socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap();
+                let packet = packet(OWN_ADDRESS.into(), INTERNET.into(), protocol, &[0; 8]);
+                let to = SockaddrIn::from(SocketAddrV4::new(INTERNET, 0));
+                sendto(raw.as_raw_fd(), &packet, &to, MsgFlags::empty()).ok();
+            };
+            assert!(host.leaves(goes_on), "protocol {protocol} is not seen on an open host");
+            load(&switch()).unwrap();
+            assert!(!host.leaves(goes_on), "protocol {protocol}");
+            // Now it is the other end that has opened what the host goes on with, as far as tracking can tell.
+            host.leaving(told);
+            assert!(!host.leaves(goes_on), "protocol {protocol} after a packet of the other end");
+            unload("home").unwrap();
+        }
     });
 }
 

@@ -215,6 +215,16 @@ impl Rule {
         self.protocol(58).transport(0, 1).equal([kind])
     }
 
+    /// Matches ICMP (with [`Self::ipv4`] before it).
+    pub(crate) fn any_icmp(self) -> Self {
+        self.protocol(1)
+    }
+
+    /// Matches ICMPv6 (with [`Self::ipv6`] before it).
+    pub(crate) fn any_icmpv6(self) -> Self {
+        self.protocol(58)
+    }
+
     fn transport(self, offset: u32, length: u32) -> Self {
         self.then(Expression::Payload { base: Base::Transport, offset, length })
     }
@@ -247,11 +257,6 @@ impl Rule {
     /// Matches TCP or UDP from this port or a higher one.
     pub(crate) fn source_port_at_least(self, port: u16) -> Self {
         self.transport(0, 2).then(Expression::Compare(Comparison::AtLeast, port.to_be_bytes().to_vec()))
-    }
-
-    /// Matches everything but UDP.
-    pub(crate) fn not_udp(self) -> Self {
-        self.then(Expression::Meta(Meta::Protocol)).not_equal([UDP])
     }
 
     /// Matches IGMP (RFC 3376), by which a host tells its link which groups it listens to.
