@@ -35,12 +35,23 @@ pub(crate) use link::wanted_settings;
 pub(crate) use router::SwitchWatch;
 pub(crate) use watch::{HostWatch, Signal};
 
+use history::LONGEST_PAUSE;
+use watch::BETWEEN_LOOKS;
+
 use crate::changes::HostChanges;
 
 /// How often everything is looked at without any event: not every setting has one.
 const POLL: Duration = Duration::from_secs(5);
 /// The same while something does not hold.
 const RESTLESS_POLL: Duration = Duration::from_millis(500);
+/// Longest time for which a setting that an event tells of is away, whatever another program does.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(2);
+// After an event, the look that mends comes once the pause between two looks is over. A setting that is fought over is
+// mended by the first look after its own pause, and such looks come without any event.
+const _: () = assert!(
+    BETWEEN_LOOKS.as_millis() < LONGEST_ABSENCE.as_millis()
+        && LONGEST_PAUSE.as_millis() + RESTLESS_POLL.as_millis() < LONGEST_ABSENCE.as_millis()
+);
 
 impl HostChanges {
     /// Waits until something changed on the host, or nobody has looked for a while. After an event it returns at once,

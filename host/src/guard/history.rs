@@ -14,8 +14,8 @@ const MOST_MENDS: usize = 10;
 const FIGHT: Duration = Duration::from_secs(60);
 /// First pause after a mend of a setting that is fought over; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Longest pause, so that even then the setting is back within two seconds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
+/// Longest pause, so that even then the setting is soon back.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(1250);
 /// How long a mended setting is reported.
 const REPORTED: Duration = Duration::from_secs(600);
 
@@ -228,6 +228,8 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::watch::BETWEEN_LOOKS;
+    use crate::guard::{LONGEST_ABSENCE, RESTLESS_POLL};
 
     const GUARD: &str = "IPv4 rule 5300";
 
@@ -310,13 +312,25 @@ mod tests {
         }
         assert_eq!(mend(&mut history, now).1[0].state, GuardState::Broken);
         assert!(!mend(&mut history, now).0, "not at once again");
-        // However long it lasts, the setting is back within two seconds.
-        for _ in 0..20 {
-            now += LONGEST_PAUSE;
-            let (due, reports) = mend(&mut history, now);
-            assert!(due && reports[0].reason.contains("again and again"), "{reports:?}");
-        }
         assert_eq!(look(&mut history, Found::Right, now + FIGHT)[0].state, GuardState::Mended);
         assert!(!history.is_restless());
+    }
+
+    /// The stranger takes the setting away at once each time; looks come as they do while there is a fight.
+    #[test]
+    fn what_is_fought_over_is_never_away_for_two_seconds() {
+        let (mut history, mut now) = (History::default(), Instant::now());
+        let mut mended = now;
+        for _ in 0..200 {
+            let (due, reports) = mend(&mut history, now);
+            if due {
+                assert!(now - mended < LONGEST_ABSENCE, "away for {:?}", now - mended);
+                mended = now;
+            }
+            let fought_over = reports[0].reason.contains("again and again");
+            assert_eq!(history.is_restless(), fought_over);
+            now += if fought_over { RESTLESS_POLL } else { BETWEEN_LOOKS };
+        }
+        assert!(now - mended < LONGEST_ABSENCE && mend(&mut history, now).1[0].state == GuardState::Broken);
     }
 }

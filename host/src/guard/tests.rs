@@ -1,5 +1,6 @@
 //! A stranger interferes by ip(8) and sysctls, in a network namespace of its own.
 
+mod events;
 mod gateway;
 mod world;
 
@@ -265,7 +266,7 @@ fn a_renamed_link_is_undone_by_its_index() {
     });
 }
 
-/// Puts back by events alone, while `other` goes on.
+/// Puts back whatever is missing, while `other` goes on.
 async fn hold_beside(changes: &mut HostChanges, other: impl Future<Output = ()>) {
     let mut other = std::pin::pin!(other);
     loop {
@@ -301,21 +302,6 @@ async fn becomes(wanted: &str, why: &str) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-#[test]
-fn an_event_makes_the_guards_look() {
-    on_host(async |host: &mut Host| {
-        let wanted = picture();
-        // The guards are quiet before, so that the event is the stranger's.
-        let stranger = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            ip("rule del pref 5300");
-            assert_ne!(picture(), wanted);
-            becomes(&wanted, "the rule is put back").await;
-        };
-        hold_beside(&mut host.changes, stranger).await;
-    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Shortest time between two looks.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+pub(super) const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// Route netlink's groups for what is guarded. "Netconf" are the forwarding and reverse-path sysctls.
 const ROUTE_GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use adit_testing::skip;
 
+use super::events::is_mended_by_the_first_look;
 use super::*;
 use crate::GatewayRules;
 use crate::firewall::{ForwardedBefore, Table};
@@ -103,6 +104,25 @@ fn a_firewall_that_was_taken_away_is_loaded_again() {
             assert_eq!(gateway.state_of(FIREWALL).await, Some(GuardState::Mended), "{done}");
             assert_eq!(gateway.changes.table.as_ref().unwrap().fault().unwrap(), None, "{done}");
             assert!(gateway.is_up().await);
+        }
+    });
+}
+
+#[test]
+fn what_is_taken_from_a_gateways_host_is_back_after_one_event() {
+    on_gateway(async || {
+        let mut gateway = Gateway::unprotected().await;
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        for (done, guard) in [
+            ("nft flush ruleset", FIREWALL),
+            ("nft insert rule inet adit forward accept", FIREWALL),
+            ("echo 0 >/proc/sys/net/ipv4/ip_forward", "sysctl net/ipv4/ip_forward"),
+            ("echo 0 >/proc/sys/net/ipv4/conf/up0/forwarding", "forwarding from up0"),
+            ("ip link set adit0 down", "link adit0"),
+            ("ip -4 address flush dev adit0", "addresses of adit0"),
+            ("ip route del 10.64.3.0/24 dev adit0", "IPv4 prefix route of adit0"),
+        ] {
+            is_mended_by_the_first_look(&mut gateway.changes, done, guard).await;
         }
     });
 }
