@@ -172,6 +172,9 @@ pub(super) struct Journal {
     without_disk: WithoutDisk,
     /// Whether it was said that changes are not written down.
     warned: bool,
+    /// How often the disk was waited for.
+    #[cfg(test)]
+    pub(super) flushes: usize,
 }
 
 impl Journal {
@@ -207,6 +210,8 @@ impl Journal {
             lines: 0,
             without_disk,
             warned,
+            #[cfg(test)]
+            flushes: 0,
         };
         journal.load()?;
         journal.check_reach()?;
@@ -280,7 +285,7 @@ impl Journal {
         self.live.retain(|entry| !settled.contains(&entry.id));
         if self.live.is_empty() {
             self.lines = 0;
-            return self.file.set_len(0).and_then(|()| self.file.sync_data()).map_err(|source| self.failed(source));
+            return self.file.set_len(0).and_then(|()| self.flush()).map_err(|source| self.failed(source));
         }
         self.append(&ids.iter().map(|id| Line::Settled(*id)).collect::<Vec<_>>())?;
         if self.lines > FEW_LINES.max(self.live.len().saturating_mul(SLACK))
@@ -376,7 +381,7 @@ impl Journal {
     fn append(&mut self, lines: &[Line]) -> Result<(), HostError> {
         let bytes = encode(lines).map_err(|source| self.failed(source))?;
         let before = self.length()?;
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(&bytes).and_then(|()| self.flush());
         written.or_else(|source| {
             // A full disk may have taken half of it; what follows must not be glued to that.
             if let Err(error) = self.file.set_len(before) {
@@ -397,6 +402,14 @@ impl Journal {
 
     fn length(&self) -> Result<u64, HostError> {
         Ok(self.file.metadata().map_err(|source| self.failed(source))?.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            self.flushes += 1;
+        }
+        self.file.sync_data()
     }
 
     fn flush_directory(&self) -> Result<(), HostError> {

@@ -379,3 +379,19 @@ fn a_resolved_of_another_network_namespace_is_left_alone() {
         assert_eq!(resolved.calls(), Vec::<String>::new());
     });
 }
+
+#[test]
+fn routes_that_are_set_together_wait_for_the_disk_once() {
+    on_host(|host| async move {
+        let mut changes = host.open().await;
+        let routes: Vec<Route> = (0..200).map(|n| unreachable_route(&format!("10.{n}.0.0/16"))).collect();
+        changes.add_routes(&routes).await.unwrap();
+        assert_eq!((changes.journal.flushes, changes.routes().len()), (1, 200));
+        changes.remove_routes(|route| *route != routes[0]).await.unwrap();
+        assert_eq!((changes.journal.flushes, changes.routes().len()), (2, 1));
+        changes.add_routes(&routes).await.unwrap();
+        assert_eq!((changes.journal.flushes, changes.routes().len()), (3, 200), "only what is new is written");
+        changes.undo().await.unwrap();
+        assert_eq!(changes.journal.flushes, 4);
+    });
+}

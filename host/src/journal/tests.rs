@@ -70,6 +70,25 @@ fn journal_of_changes_without_end_stays_short_and_locked_and_tells_what_is_not_s
 }
 
 #[test]
+fn changes_that_are_made_together_wait_for_the_disk_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory.path().join("journal")).unwrap();
+    let first = journal.record(sysctl("first")).unwrap();
+    assert_eq!(journal.flushes, 1);
+    let ids = journal.record_all((0..300).map(|n| sysctl(&n.to_string())).collect()).unwrap();
+    assert_eq!(journal.flushes, 2);
+    journal.settle_all(&ids).unwrap();
+    assert_eq!(journal.flushes, 3);
+    journal.settle(first).unwrap();
+    assert_eq!(journal.flushes, 4);
+    // The control: one by one they wait one by one.
+    for n in 0..3 {
+        journal.record(sysctl(&n.to_string())).unwrap();
+    }
+    assert_eq!(journal.flushes, 7);
+}
+
+#[test]
 fn a_living_holder_is_respected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
