@@ -4,7 +4,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adit_proto::dns::DnsScope;
+use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
 
 use super::*;
@@ -19,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A resolver's file, and changes that point it at a tunnel's server.
 struct Host {
     directory: tempfile::TempDir,
+    file: PathBuf,
     changes: HostChanges,
 }
 
@@ -26,8 +30,13 @@ impl Host {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("resolv.conf"), ORIGINAL).unwrap();
-        let changes = HostChanges::open_with(&directory.path().join("journal"), options(directory.path())).await;
-        Self { directory, changes: changes.unwrap() }
+        let folder = directory.path().to_owned();
+        Self::with_file_in(directory, &folder).await
+    }
+
+    async fn with_file_in(directory: tempfile::TempDir, folder: &Path) -> Self {
+        let changes = HostChanges::open_with(&directory.path().join("journal"), options(folder)).await.unwrap();
+        Self { directory, file: folder.join("resolv.conf"), changes }
     }
 
     async fn with_tunnel() -> Self {
@@ -44,7 +53,7 @@ impl Host {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.path().join("resolv.conf")
+        self.file.clone()
     }
 
     /// What the resolver's file says without its comments.
@@ -186,4 +195,37 @@ async fn a_file_that_cannot_be_restored_keeps_nobody_from_connecting() {
     // Whoever can write it again finds what to restore.
     recover_with(&next, options(host.directory.path())).await.unwrap();
     assert_eq!(host.servers(), ORIGINAL);
+}
+
+/// As on systems whose /etc is part of a read-only image: the file there is a link to one that can be written.
+#[test]
+fn link_in_a_read_only_directory_stays_and_the_file_behind_it_is_written() {
+    in_namespace_async(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let (etc, run) = (directory.path().join("etc"), directory.path().join("run"));
+        [&etc, &run].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        fs::write(run.join("resolv.conf"), ORIGINAL).unwrap();
+        symlink("../run/resolv.conf", etc.join("resolv.conf")).unwrap();
+        mount_read_only(&etc);
+        let mut host = Host::with_file_in(directory, &etc).await;
+        host.set_dns().await;
+        assert_eq!(host.servers(), OURS);
+        fs::write(run.join("resolv.conf"), "nameserver 192.0.2.66\n").unwrap();
+        host.hold_until_right("written by others").await;
+        fs::write(etc.join("new"), "").unwrap_err();
+        assert_eq!(fs::read_link(host.path()).unwrap(), Path::new("../run/resolv.conf"));
+        host.changes.undo().await.unwrap();
+        assert_eq!(fs::read_to_string(run.join("resolv.conf")).unwrap(), "nameserver 192.0.2.66\n");
+        assert_eq!(fs::read_dir(&run).unwrap().count(), 1, "nothing is left beside it");
+        umount(&etc).unwrap();
+    });
+}
+
+/// Mounts a directory over itself, read-only, in a mount namespace of this thread's own.
+fn mount_read_only(directory: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    for flags in [MsFlags::empty(), MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY] {
+        mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>).unwrap();
+    }
 }
