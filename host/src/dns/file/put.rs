@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
+use adit_program::durable_file::flush_directory;
+
 /// Puts a file in place in one step; where that is not possible, because the path is a mount point or its directory is
 /// read-only, as containers have it, writes into the existing file.
 pub(super) fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
@@ -55,7 +57,8 @@ fn write_new(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) 
 
 /// Writes into an existing file. What was in it comes back where the new content does not fit on the disk.
 fn write_into(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    // A link that somebody put there meanwhile leads to a file that nobody has looked at.
+    let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     let mut before = Vec::new();
     file.read_to_end(&mut before)?;
     let written = overwrite(&mut file, content);
@@ -91,8 +94,4 @@ fn unless_read_only(error: io::Error) -> io::Result<()> {
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.adit"))
-}
-
-fn flush_directory(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
 }
