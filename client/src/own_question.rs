@@ -13,6 +13,7 @@ use adit_program::random::random;
 use adit_proto::dns::question::{AddressKind, Question};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Files that name resolvers; the later ones do where the first names only one on this host, which asks others itself.
 const FILES: [&str; 3] =
@@ -22,6 +23,11 @@ const MOST_RESOLVERS: usize = 3;
 const DNS_PORT: u16 = 53;
 /// How long answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long further answers are waited for once there is an address: a resolver may drop every question for addresses
+/// of the other family.
+const FURTHER: Duration = Duration::from_millis(300);
+/// After how long a question is asked again: it or its answer may be lost.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Longest answer read, in bytes: more than any without an extension (RFC 1035 section 2.3.4).
 const LONGEST_ANSWER: usize = 1232;
 
@@ -41,6 +47,10 @@ impl LocalResolvers {
 
     /// Asks all of them for the addresses of `name`; empty where none answers in time, or the mark may not be set.
     pub(crate) async fn ask(&self, name: &str, mark: u32) -> Vec<IpAddr> {
+        self.ask_within(PATIENCE, name, mark).await
+    }
+
+    async fn ask_within(&self, patience: Duration, name: &str, mark: u32) -> Vec<IpAddr> {
         let mut asking = JoinSet::new();
         for server in &self.0 {
             for kind in [AddressKind::V4, AddressKind::V6] {
@@ -50,13 +60,15 @@ impl LocalResolvers {
             }
         }
         let mut found: Vec<IpAddr> = Vec::new();
-        let gathered = async {
-            while let Some(asked) = asking.join_next().await {
-                let addresses = asked.unwrap_or_else(|error| Err(io::Error::other(error))).unwrap_or_default();
-                found.extend(addresses);
+        let mut deadline = Instant::now() + patience;
+        // What is silent by then is asked no longer.
+        while let Ok(Some(asked)) = tokio::time::timeout_at(deadline, asking.join_next()).await {
+            let is_first = found.is_empty();
+            found.extend(asked.unwrap_or_else(|error| Err(io::Error::other(error))).unwrap_or_default());
+            if is_first && !found.is_empty() {
+                deadline = deadline.min(Instant::now() + FURTHER);
             }
-        };
-        let _some_were_silent = tokio::time::timeout(PATIENCE, gathered).await;
+        }
         found.sort_unstable();
         found.dedup();
         found
@@ -70,10 +82,16 @@ async fn ask_one(server: SocketAddr, question: Question, mark: u32) -> io::Resul
     let socket = UdpSocket::from_std(socket)?;
     socket.connect(server).await?;
     let message = question.encode().ok_or(io::ErrorKind::InvalidInput)?;
-    socket.send(&message).await?;
     let mut answer = [0; LONGEST_ANSWER];
+    let mut again = tokio::time::interval(AGAIN);
     loop {
-        let length = socket.recv(&mut answer).await?;
+        let length = tokio::select! {
+            _ = again.tick() => {
+                socket.send(&message).await?;
+                continue;
+            }
+            received = socket.recv(&mut answer) => received?,
+        };
         if let Some(addresses) = question.addresses(answer.get(..length).unwrap_or_default()) {
             return Ok(addresses);
         }
@@ -103,17 +121,23 @@ mod tests {
         assert_eq!(resolvers(text, &["10.64.3.1".parse().unwrap()]), expected);
     }
 
+    /// What is answered to a question: an address of IPv4 and none of IPv6.
+    fn answered(question: &[u8]) -> Vec<u8> {
+        let mut answer = question.to_vec();
+        answer[2] |= 0x80;
+        if question[question.len() - 3] == 1 {
+            answer[7] = 1;
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 17]);
+        }
+        answer
+    }
+
     /// Answers questions for `gw.example`: first to another number, then as asked.
     fn answer(server: &Server) {
         let mut question = [0; 512];
         for _ in 0..2 {
             let (length, asker) = server.recv_from(&mut question).unwrap();
-            let mut answer = question[..length].to_vec();
-            answer[2] |= 0x80;
-            if answer[length - 3] == 1 {
-                answer[7] = 1;
-                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 17]);
-            }
+            let answer = answered(&question[..length]);
             let mut forged = answer.clone();
             forged[0] ^= 1;
             for message in [forged, answer] {
@@ -130,6 +154,38 @@ mod tests {
             let answering = thread::spawn(move || answer(&server));
             let resolvers = LocalResolvers(vec!["127.0.0.9".parse().unwrap()]);
             let found = resolvers.ask("gw.example", 22).await;
+            assert_eq!(found, ["192.0.2.17".parse::<IpAddr>().unwrap()]);
+            answering.join().unwrap();
+        });
+    }
+
+    /// As some resolvers of home routers are: they know nothing of IPv6 and say nothing, and lose a question at times.
+    #[test]
+    fn resolver_that_drops_questions_for_ipv6_does_not_hold_up_the_others() {
+        const FOR_EVER: Duration = Duration::from_secs(3600);
+        in_namespace_async(|| async {
+            ip("link set lo up");
+            let server = Server::bind("127.0.0.9:53").unwrap();
+            let answering = thread::spawn(move || {
+                let mut question = [0; 512];
+                let mut heard_before = 0;
+                loop {
+                    let (length, asker) = server.recv_from(&mut question).unwrap();
+                    if question[length - 3] != 1 {
+                        continue;
+                    }
+                    heard_before += 1;
+                    if heard_before == 2 {
+                        server.send_to(&answered(&question[..length]), asker).unwrap();
+                        return;
+                    }
+                }
+            });
+            let _silent = Server::bind("127.0.0.8:53").unwrap();
+            let resolvers = LocalResolvers(["127.0.0.8", "127.0.0.9"].map(|server| server.parse().unwrap()).to_vec());
+            let asked = resolvers.ask_within(FOR_EVER, "gw.example", 22);
+            let found =
+                tokio::time::timeout(adit_testing::PATIENCE, asked).await.expect("it waits for no other answer");
             assert_eq!(found, ["192.0.2.17".parse::<IpAddr>().unwrap()]);
             answering.join().unwrap();
         });
