@@ -1,8 +1,10 @@
 //! The kill switch without a client: `block` closes it, and others ask whether it is closed.
 
-use adit_host::HostChanges;
+use adit_host::{HostChanges, HostError};
+use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
+use adit_program::rights::Capability;
 
 use super::lock::ClientLock;
 use super::{ClientFiles, dir_flag};
@@ -33,9 +35,12 @@ pub(super) fn is_closed(name: &ProfileName) -> bool {
 }
 
 /// Opens the kill switch of a client that no longer runs, and undoes what else it left; returns whether it was closed.
+/// Who may not see whether it is must not hear that all is well.
 pub(super) async fn open(files: &ClientFiles, name: &ProfileName) -> Result<bool, Failure> {
-    if !is_closed(name) {
-        return Ok(false);
+    match adit_host::closed_kill_switches() {
+        Ok(closed) if closed.iter().any(|profile| profile == name.as_str()) => {}
+        Err(error) if error.is_permission_denied() => return Err(hidden(name, &error)),
+        Ok(_) | Err(_) => return Ok(false),
     }
     let journal = files.directories.journal(name);
     let released = adit_host::release(&journal).await;
@@ -43,6 +48,11 @@ pub(super) async fn open(files: &ClientFiles, name: &ProfileName) -> Result<bool
     adit_host::open_kill_switch(name.as_str()).map_err(|error| journal_failure(&journal, &error))?;
     released.map_err(|error| journal_failure(&journal, &error))?;
     Ok(true)
+}
+
+fn hidden(name: &ProfileName, error: &HostError) -> Failure {
+    let reason = format!("not running; whether this host is closed cannot be seen: {}", with_causes(error));
+    Failure::new(Exit::Permission, format!("client {name}"), reason, Capability::NetAdmin.next_step())
 }
 
 /// Adds to a failure that this host stays closed, if it does.
