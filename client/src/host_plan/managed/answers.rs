@@ -20,7 +20,11 @@ impl ManagedHost {
         let was_unanswered = self.unanswered.take().is_some();
         if let Err(error) = self.changes.load_answers(&rules).await {
             let reason = with_causes(&error);
-            self.unanswered = Some(format!("others reach no service of this host beside the tunnel: {reason}"));
+            let open = match self.beside.inner_links().is_empty() {
+                true => "",
+                false => ", and what is published of its containers is open to whoever runs the gateway",
+            };
+            self.unanswered = Some(format!("others reach no service of this host beside the tunnel{open}: {reason}"));
             if !was_unanswered {
                 tracing::warn!("others reach no service of this host beside the tunnel; see `adit-client status`");
             }
