@@ -2,16 +2,16 @@
 //! firewalls of its own.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 use adit_lab::traffic::{Capture, Direction, TcpServer, transfer};
 use adit_lab::{GATEWAY_V4, GATEWAY_V6, Host, INTERNET_V4, LinkAddresses};
 use adit_testing::{PATIENCE, eventually};
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, assert_as_before, nft, reach};
+use crate::harness::{INTERNET, Options, Tunnel, answers, assert_as_before, ip, nft, reach, sysctl};
+use crate::services::{connect, echo};
 
 /// The client's address on its link to the gateway.
 const CLIENT: [IpAddr; 2] =
@@ -39,11 +39,8 @@ fn with_container(tunnel: &mut Tunnel) -> Host {
     };
     tunnel.lab.link(&host, ends(BRIDGE), &container, ends(CONTAINER)).unwrap();
     BRIDGE.iter().for_each(|address| container.add_default_route(*address).unwrap());
-    host.run(|| {
-        for switch in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            std::fs::write(format!("/proc/sys/{switch}"), "1").unwrap();
-        }
-    });
+    let switches = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+    switches.iter().for_each(|switch| sysctl(&host, switch, "1"));
     nft(&host, MASQUERADE);
     container
 }
@@ -98,26 +95,6 @@ fn networks_that_overlap_are_named_and_those_of_later_containers_go_on() {
     reach(&container, IpAddr::V4(INTERNET_V4));
 }
 
-/// Sends back what comes, on one connection after another.
-fn echo(host: &Host, address: SocketAddr) {
-    let listener = host.run(move || TcpListener::bind(address).unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || {
-                let mut reader = stream.try_clone().unwrap();
-                let mut writer = stream;
-                let _ended = std::io::copy(&mut reader, &mut writer);
-            });
-        }
-    });
-}
-
-fn connect(host: &Host, to: SocketAddr, patience: Duration) -> Option<TcpStream> {
-    let stream = host.run(move || TcpStream::connect_timeout(&to, patience)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    Some(stream)
-}
-
 /// Whether a connection carries a word there and back.
 fn says(stream: &mut TcpStream, word: &[u8]) -> bool {
     let mut heard = vec![0; word.len()];
@@ -131,8 +108,8 @@ fn services_of_a_host_with_a_full_tunnel_are_reached_from_outside() {
     tunnel.gateway.start().unwrap();
     tunnel.join(0);
     let (host, outside) = (tunnel.client().host().clone(), tunnel.gateway.host().clone());
-    echo(&host, (Ipv6Addr::UNSPECIFIED, 22).into());
-    echo(&container, (Ipv6Addr::UNSPECIFIED, 80).into());
+    echo(&host, 22);
+    echo(&container, 80);
     let ports: Vec<SocketAddr> = CLIENT.map(|address| (address, 22).into()).into();
     // As an ssh session that is open when somebody types `up` in it.
     let mut sessions: Vec<TcpStream> = ports.iter().map(|to| connect(&outside, *to, PATIENCE).unwrap()).collect();
@@ -142,7 +119,8 @@ fn services_of_a_host_with_a_full_tunnel_are_reached_from_outside() {
     INTERNET.iter().for_each(|target| reach(&host, *target));
     assert!(sessions.iter_mut().all(|session| says(session, b"with the tunnel up")));
     for to in &ports {
-        let mut fresh = connect(&outside, *to, PATIENCE).unwrap_or_else(|| panic!("{to} does not answer"));
+        let mut fresh =
+            connect(&outside, *to, PATIENCE).unwrap_or_else(|error| panic!("{to} does not answer: {error}"));
         assert!(says(&mut fresh, b"new"), "{to}");
     }
     let mut published = connect(&outside, (CLIENT[0], 8080).into(), PATIENCE).expect("a published port answers");
@@ -173,15 +151,15 @@ fn nobody_gets_to_a_container_through_the_tunnel() {
     tunnel.gateway.start().unwrap();
     tunnel.join(0);
     let (host, gateway) = (tunnel.client().host().clone(), tunnel.gateway.host().clone());
-    echo(&host, (Ipv6Addr::UNSPECIFIED, 22).into());
-    echo(&container, (Ipv6Addr::UNSPECIFIED, 80).into());
+    echo(&host, 22);
+    echo(&container, 80);
     tunnel.clients[0].up().unwrap();
     let inner = tunnel.client().inner_addresses().unwrap();
     let given: Vec<IpAddr> = inner.into_iter().filter(IpAddr::is_ipv4).collect();
     // The positive control: what the host itself serves is reached at the address that the gateway gave.
-    assert!(connect(&gateway, (given[0], 22).into(), PATIENCE).is_some());
-    assert!(connect(&gateway, (given[0], 8080).into(), Duration::from_secs(2)).is_none(), "a published port");
-    assert!(connect(&gateway, (CLIENT[0], 8080).into(), PATIENCE).is_some(), "but beside the tunnel it is");
+    assert!(connect(&gateway, (given[0], 22).into(), PATIENCE).is_ok());
+    assert!(connect(&gateway, (given[0], 8080).into(), Duration::from_secs(2)).is_err(), "a published port");
+    assert!(connect(&gateway, (CLIENT[0], 8080).into(), PATIENCE).is_ok(), "but beside the tunnel it is");
 }
 
 #[test]
@@ -202,15 +180,10 @@ fn neighbours_do_not_learn_the_tunnels_address() {
 
 /// Whether a host on the client's network finds out by ARP who has an address.
 fn is_heard(neighbour: &Host, address: IpAddr) -> bool {
-    let ip = |arguments: &str| {
-        let mut command = Command::new("ip");
-        command.args(arguments.split(' '));
-        neighbour.output(command, PATIENCE).unwrap().success().unwrap()
-    };
-    ip(&format!("route replace {address}/32 dev {OUTER_LINK}"));
+    ip(neighbour, &format!("route replace {address}/32 dev {OUTER_LINK}"));
     eventually("the neighbour has asked", || {
         answers(neighbour, address);
-        let entry = ip(&format!("neighbour show to {address} dev {OUTER_LINK}"));
+        let entry = ip(neighbour, &format!("neighbour show to {address} dev {OUTER_LINK}"));
         if entry.contains("lladdr") { Some(true) } else { entry.contains("FAILED").then_some(false) }
     })
 }

@@ -16,7 +16,7 @@ use adit_lab::traffic::{
 use adit_lab::{Feature, GATEWAY_V4, Host, INTERNET_V4};
 use adit_testing::{PATIENCE, alone, eventually};
 
-use crate::harness::{CLIENT_MARK, Carrier, INTERNET, Options, Tunnel, filter, reach, unfilter};
+use crate::harness::{CLIENT_MARK, Carrier, INTERNET, Options, Tunnel, filter, nft, reach, unfilter};
 
 /// The gateway's port.
 const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(GATEWAY_V4), 443);
@@ -72,9 +72,7 @@ const OUT: &str = "out";
 
 /// Packets, and bytes with their IP headers, of one of the attacker's counters.
 fn counted(attacker: &Host, name: &str) -> (u64, u64) {
-    let mut command = std::process::Command::new("nft");
-    command.args(["list", "table", "inet", name]);
-    let said = attacker.output(command, PATIENCE).unwrap().success().unwrap();
+    let said = nft(attacker, &format!("list table inet {name}"));
     let mut words = said.split_whitespace().skip_while(|word| *word != "packets");
     let mut number = || words.by_ref().nth(1).unwrap().parse().unwrap();
     (number(), number())

@@ -1,7 +1,7 @@
 //! What other programs do to a gateway's host while it runs: it opens nothing, is put back, or is named.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,25 +15,11 @@ use adit_testing::{PATIENCE, eventually};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
+use crate::harness::{INTERNET, Options, Tunnel, answers, ip, nft, reach, sysctl};
+use crate::services::{connect, listen};
 
 /// A service of the gateway's host, which clients should not reach.
 const SERVICE: u16 = 8080;
-
-fn run(host: &Host, program: &str, arguments: &[&str]) {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    host.output(command, PATIENCE).unwrap().success().unwrap();
-}
-
-/// Runs `ip` with arguments separated by spaces.
-fn ip(host: &Host, arguments: &str) {
-    run(host, "ip", &arguments.split(' ').collect::<Vec<_>>());
-}
-
-fn set(host: &Host, key: &'static str, value: &'static str) {
-    host.run(move || fs::write(format!("/proc/sys/net/{key}"), value).unwrap());
-}
 
 /// The guards that the gateway reports, by name, each with its state.
 fn guards(gateway: &Gateway) -> Vec<(String, String)> {
@@ -49,14 +35,8 @@ fn told(gateway: &Gateway, guard: &str, state: &str) {
     });
 }
 
-/// Opens a port on all addresses of a host for as long as the test runs.
-fn serve(host: &Host) -> TcpListener {
-    host.run(|| TcpListener::bind(("::", SERVICE)).unwrap())
-}
-
 fn opens(host: &Host, address: IpAddr) -> bool {
-    let target = SocketAddr::new(address, SERVICE);
-    host.run(move || TcpStream::connect_timeout(&target, Duration::from_millis(300)).is_ok())
+    connect(host, SocketAddr::new(address, SERVICE), Duration::from_millis(300)).is_ok()
 }
 
 /// A thread that does something again and again until it is dropped, and counts how often it succeeded.
@@ -104,7 +84,7 @@ fn flushing_the_ruleset_under_traffic_opens_nothing() {
     let host = tunnel.gateway.host();
     let [gateway, client] = inner(&tunnel);
     let capture = Capture::start(&tunnel.internet).unwrap();
-    let _service = serve(host);
+    let _service = listen(host, SERVICE);
     assert!(opens(&tunnel.internet, GATEWAY_V4.into()) || opens(host, gateway), "the service is there");
     let from = tunnel.client().host().clone();
     // Not so often that it would be too many connections of one client.
@@ -115,7 +95,7 @@ fn flushing_the_ruleset_under_traffic_opens_nothing() {
     let from = tunnel.client().host().clone();
     let intruder = Restless::start(move || opens(&from, gateway));
     for _ in 0..20 {
-        run(host, "nft", &["flush", "ruleset"]);
+        nft(host, "flush ruleset");
         thread::sleep(Duration::from_millis(50));
     }
     let before = traffic.successes();
@@ -153,11 +133,11 @@ fn second_gateway_and_its_cleanup_leave_the_first_alone() {
     second.init().unwrap().success().unwrap();
     second.start().unwrap();
     for table in ["adit", "adit_vpn1"] {
-        run(host, "nft", &["list", "table", "inet", table]);
+        nft(host, &format!("list table inet {table}"));
     }
     second.kill();
     second.admin(&["cleanup"]).unwrap().success().unwrap();
-    run(host, "nft", &["list", "table", "inet", "adit"]);
+    nft(host, "list table inet adit");
     let mut gone = Command::new("nft");
     gone.args(["list", "table", "inet", "adit_vpn1"]);
     assert_ne!(host.output(gone, PATIENCE).unwrap().code, 0, "its own table is removed");
@@ -170,7 +150,7 @@ fn second_gateway_and_its_cleanup_leave_the_first_alone() {
     assert_ne!(code, 0);
     assert!(stderr.contains(TUN), "{stderr}");
     second.admin(&["cleanup"]).unwrap().success().unwrap();
-    run(host, "nft", &["list", "table", "inet", "adit"]);
+    nft(host, "list table inet adit");
     reach(tunnel.client().host(), INTERNET[0]);
 }
 
@@ -178,9 +158,9 @@ fn second_gateway_and_its_cleanup_leave_the_first_alone() {
 fn forwarding_that_is_switched_off_is_back() {
     let Some(tunnel) = Tunnel::start(Options::default()) else { return };
     let (gateway, host) = (&tunnel.gateway, tunnel.gateway.host());
-    set(host, "ipv4/ip_forward", "0");
+    sysctl(host, "net/ipv4/ip_forward", "0");
     told(gateway, "sysctl net/ipv4/ip_forward", "mended");
-    set(host, "ipv6/conf/all/forwarding", "0");
+    sysctl(host, "net/ipv6/conf/all/forwarding", "0");
     told(gateway, "sysctl net/ipv6/conf/all/forwarding", "mended");
     for target in INTERNET {
         reach(tunnel.client().host(), target);
@@ -196,15 +176,15 @@ fn forwarding_that_is_switched_off_is_back() {
 #[test]
 fn link_that_the_host_keeps_from_forwarding_is_named_and_left_alone() {
     let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
-    set(tunnel.gateway.host(), "ipv4/ip_forward", "1");
+    sysctl(tunnel.gateway.host(), "net/ipv4/ip_forward", "1");
     tunnel.gateway.start().unwrap();
     tunnel.gateway.admin(&["check", "--live"]).unwrap().success().unwrap();
-    set(tunnel.gateway.host(), "ipv4/conf/eth1/forwarding", "0");
+    sysctl(tunnel.gateway.host(), "net/ipv4/conf/eth1/forwarding", "0");
     told(&tunnel.gateway, "forwarding from eth1", "broken");
     let Output { code, stdout, stderr } = tunnel.gateway.admin(&["check", "--live"]).unwrap();
     assert_eq!(code, 1, "{stdout}{stderr}");
     assert!(stderr.contains("forwarding from eth1"), "{stderr}");
-    set(tunnel.gateway.host(), "ipv4/conf/eth1/forwarding", "1");
+    sysctl(tunnel.gateway.host(), "net/ipv4/conf/eth1/forwarding", "1");
     eventually("all is well again", || (tunnel.gateway.admin(&["check", "--live"]).unwrap().code == 0).then_some(()));
 }
 
@@ -251,16 +231,12 @@ fn foreign_policy_that_comes_later_is_named_until_it_lets_clients_pass() {
     let guard = "forwarding past chain ip filter FORWARD";
     let policy =
         "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
-    run(host, "nft", &[policy]);
+    nft(host, policy);
     told(gateway, guard, "broken");
     assert!(!answers(tunnel.client().host(), INTERNET[0]));
     let Output { code, stderr, .. } = gateway.admin(&["check", "--live"]).unwrap();
     assert!(code == 1 && stderr.contains("ip filter FORWARD"), "{stderr}");
-    run(
-        host,
-        "nft",
-        &["add rule ip filter FORWARD iifname adit0 accept; add rule ip filter FORWARD oifname adit0 accept"],
-    );
+    nft(host, "add rule ip filter FORWARD iifname adit0 accept; add rule ip filter FORWARD oifname adit0 accept");
     reach(tunnel.client().host(), INTERNET[0]);
     eventually("nothing is broken", || guards(gateway).iter().all(|(_, state)| state != "broken").then_some(()));
 }

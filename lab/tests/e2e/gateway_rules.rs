@@ -1,7 +1,7 @@
 //! What the gateway's firewall lets through beside the tunnel, and what clients reach of the gateway's own host.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,14 +13,13 @@ use adit_lab::traffic::Capture;
 use adit_lab::{GATEWAY_V4, Host, INTERNET_V4, INTERNET_V6, LinkAddresses, OUTSIDE_V4, OUTSIDE_V6};
 use adit_testing::{PATIENCE, eventually, skip};
 
-use crate::harness::{Carrier, INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, answers, ip, nft, reach, sysctl};
+use crate::services::{hear, say};
 
 /// A host in a network behind the gateway, which the gateway itself reaches.
 const BEHIND_V4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const BEHIND_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 const BEHIND: [IpAddr; 2] = [IpAddr::V4(BEHIND_V4), IpAddr::V6(BEHIND_V6)];
-/// Longest wait for what must answer at once; what is dropped silently takes longer.
-const AT_ONCE: Duration = Duration::from_secs(20);
 /// Where another program on the gateway's host publishes a port.
 const PUBLISHED: u16 = 8080;
 
@@ -82,26 +81,6 @@ fn gateway_makes_no_router_of_its_host_but_leaves_one_that_is() {
     assert_routes_between_others(&tunnel, true);
 }
 
-/// What a program that connects sees: what the service says, or how it was refused.
-fn connect(from: &Host, to: SocketAddr) -> Result<String, ErrorKind> {
-    from.run(move || {
-        let mut stream = TcpStream::connect_timeout(&to, AT_ONCE).map_err(|error| error.kind())?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said).map_err(|error| error.kind())?;
-        Ok(said)
-    })
-}
-
-/// A service that says `word` to whoever connects, and closes.
-fn serve(host: &Host, port: u16, word: &'static str) {
-    let listener = host.run(move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
-    drop(host.start(move || {
-        for stream in listener.incoming() {
-            let _gone = stream.and_then(|mut stream| stream.write_all(word.as_bytes()));
-        }
-    }));
-}
-
 #[test]
 fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
     let Some(mut tunnel) = Tunnel::prepare(Options { settings: &[("local_services", "[\"tcp/22\"]")], clients: 1 })
@@ -109,9 +88,9 @@ fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
         return;
     };
     let gateway = tunnel.gateway.host().clone();
-    serve(&gateway, 22, "shell");
-    serve(&gateway, 80, "local");
-    serve(&tunnel.internet, 80, "container");
+    say(&gateway, 22, "shell");
+    say(&gateway, 80, "local");
+    say(&tunnel.internet, 80, "container");
     let rule = format!("fib daddr type local tcp dport {PUBLISHED} dnat ip to {INTERNET_V4}:80");
     nft(&gateway, &format!("table inet docker {{ chain p {{ type nat hook prerouting priority dstnat; {rule}; }}; }}"));
     tunnel.run();
@@ -119,24 +98,24 @@ fn clients_reach_no_published_port_and_no_service_that_is_not_named() {
     let inner = tunnel.gateway.inner_addresses().unwrap();
     for address in inner.iter().copied().chain([IpAddr::V4(GATEWAY_V4), IpAddr::V4(OUTSIDE_V4)]) {
         reach(client, inner[0]);
-        assert_eq!(connect(client, SocketAddr::new(address, 22)).as_deref(), Ok("shell"), "{address}");
+        assert_eq!(hear(client, SocketAddr::new(address, 22)).as_deref(), Ok("shell"), "{address}");
         for port in [80, PUBLISHED] {
-            let refused = connect(client, SocketAddr::new(address, port));
+            let refused = hear(client, SocketAddr::new(address, port));
             assert_eq!(refused, Err(ErrorKind::ConnectionRefused), "{address} port {port}");
         }
     }
     // The positive controls: the services are there, and so is what the port is published for.
     let outside = IpAddr::V4(OUTSIDE_V4);
-    assert_eq!(connect(&tunnel.internet, SocketAddr::new(outside, 80)).as_deref(), Ok("local"));
-    assert_eq!(connect(client, SocketAddr::new(INTERNET[0], 80)).as_deref(), Ok("container"));
-    assert_eq!(connect(client, SocketAddr::new(INTERNET_V6.into(), 80)).as_deref(), Ok("container"));
+    assert_eq!(hear(&tunnel.internet, SocketAddr::new(outside, 80)).as_deref(), Ok("local"));
+    assert_eq!(hear(client, SocketAddr::new(INTERNET[0], 80)).as_deref(), Ok("container"));
+    assert_eq!(hear(client, SocketAddr::new(INTERNET_V6.into(), 80)).as_deref(), Ok("container"));
     assert_eq!(tunnel.gateway.stop().unwrap(), 0);
     tunnel.gateway.set("local_services", &format!("[\"tcp/{PUBLISHED}\"]"));
     tunnel.gateway.start().unwrap();
     let client = tunnel.client().host().clone();
     let published = SocketAddr::new(GATEWAY_V4.into(), PUBLISHED);
     eventually("the published port is reached once it is named", || {
-        (connect(&client, published).as_deref() == Ok("container")).then_some(())
+        (hear(&client, published).as_deref() == Ok("container")).then_some(())
     });
 }
 
@@ -154,18 +133,11 @@ fn programs_that_go_where_they_may_not_hear_so_at_once() {
         let beyond: IpAddr = Ipv4Addr::new(203, 0, 113, 7).into();
         for target in others.into_iter().chain([beyond]) {
             ip(client, &format!("route replace {target} dev {TUN}"));
-            let refused = connect(client, SocketAddr::new(target, 80));
+            let refused = hear(client, SocketAddr::new(target, 80));
             let prohibited = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
             assert!(refused.as_ref().is_err_and(|kind| prohibited.contains(kind)), "{target}: {refused:?}");
         }
     }
-}
-
-/// Runs ip(8) in a host.
-fn ip(host: &Host, arguments: &str) {
-    let mut command = Command::new("ip");
-    command.args(arguments.split(' '));
-    host.output(command, PATIENCE).unwrap().success().unwrap();
 }
 
 /// A resolver's answer to a question for the address of a name; `None` where there is none within a second.
@@ -205,9 +177,25 @@ fn resolver_on_the_gateways_host_serves_clients() {
         eventually(&format!("a name is found at {server}"), || {
             (resolve(client, server, "www.example") == expected).then_some(())
         });
-        let other = connect(client, SocketAddr::new(server, 54));
+        let other = hear(client, SocketAddr::new(server, 54));
         assert_eq!(other, Err(ErrorKind::ConnectionRefused), "the rest of the host is no resolver");
     }
+}
+
+/// `REFUSED` of RFC 1035 section 4.1.1.
+const REFUSED: u8 = 5;
+
+/// A resolver on the gateway's host that has nothing but a code for who asks.
+fn answer_all(host: &Host, code: u8) {
+    let socket = host.run(|| UdpSocket::bind((OUTSIDE_V4, 53)).unwrap());
+    drop(host.start(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            question[2] |= 0x80;
+            question[3] = code;
+            let _gone = socket.send_to(&question[..length], from);
+        }
+    }));
 }
 
 #[test]
@@ -217,15 +205,7 @@ fn resolver_that_does_not_serve_clients_is_told_in_the_log() {
         return;
     };
     // It answers everybody that it will not.
-    let socket = tunnel.gateway.host().run(|| UdpSocket::bind((OUTSIDE_V4, 53)).unwrap());
-    drop(tunnel.gateway.host().start(move || {
-        let mut question = [0; 512];
-        while let Ok((length, from)) = socket.recv_from(&mut question) {
-            question[2] |= 0x80;
-            question[3] = 5;
-            let _gone = socket.send_to(&question[..length], from);
-        }
-    }));
+    answer_all(tunnel.gateway.host(), REFUSED);
     tunnel.gateway.start().unwrap();
     let process = tunnel.gateway.process().unwrap();
     process.wait_for_line("it refuses clients' addresses", Duration::from_secs(90)).unwrap();

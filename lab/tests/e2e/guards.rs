@@ -7,7 +7,7 @@ use adit_lab::{Host, Process};
 use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::harness::{Carrier, INTERNET, Tunnel, reach};
+use crate::harness::{Carrier, INTERNET, Tunnel, ip, reach};
 use crate::leaks::{Watched, watched};
 
 const RP_FILTER: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
@@ -27,8 +27,8 @@ const DEEDS: [(&str, &str); 11] = [
     ("link set adit0 name elsewhere", "link adit0"),
 ];
 
-/// Runs ip(8) on a host, however it ends.
-fn ip(host: &Host, arguments: &str) {
+/// Runs ip(8) on a host, however it ends: what an earlier deed took away cannot be taken once more.
+fn interfere(host: &Host, arguments: &str) {
     let mut command = Command::new("ip");
     command.args(arguments.split(' '));
     drop(host.output(command, PATIENCE).unwrap());
@@ -75,7 +75,7 @@ fn whatever_a_stranger_takes_away(carrier: Carrier) {
     let _sender = send_on_and_on(tunnel.client().host());
     for (deed, guard) in DEEDS {
         let times = mended(&tunnel, guard).unwrap_or(0);
-        ip(tunnel.client().host(), deed);
+        interfere(tunnel.client().host(), deed);
         let what = format!("after `ip {deed}`, {guard} is put back");
         eventually(&what, || mended(&tunnel, guard).filter(|now| *now > times));
         assert_tunnelled(&tunnel, &watched, deed);

@@ -152,13 +152,18 @@ impl Drop for Tunnel {
 
 /// Compiles C source to a library for `LD_PRELOAD`; `None`, loudly, where that cannot be done.
 pub(crate) fn preloaded(folder: &Path, name: &str, source: &str) -> Option<PathBuf> {
-    let (text, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+    compiled(folder, &format!("{name}.so"), source, &["-shared", "-fPIC"])
+}
+
+/// Compiles C source to a program; `None`, loudly, where that cannot be done.
+pub(crate) fn compiled(folder: &Path, name: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
+    let (text, made) = (folder.join(format!("{name}.c")), folder.join(name));
     std::fs::write(&text, source).unwrap();
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&text).arg("-ldl").status();
-    if compiled.is_ok_and(|status| status.success()) {
-        return Some(library);
+    let status = Command::new("cc").args(options).arg("-o").arg(&made).arg(&text).arg("-ldl").status();
+    if status.is_ok_and(|status| status.success()) {
+        return Some(made);
     }
-    adit_testing::skip("needs cc to compile a library that stands between a program and its system");
+    adit_testing::skip("needs cc to compile what stands between a program and its system");
     None
 }
 
@@ -177,11 +182,21 @@ pub(crate) fn unfilter(host: &Host, name: &str) {
     nft(host, &format!("delete table inet {name}"));
 }
 
+/// Runs a command in a host to its end and returns what it printed.
+pub(crate) fn run(host: &Host, command: &[&str]) -> String {
+    let mut process = Command::new(command[0]);
+    process.args(&command[1..]);
+    host.output(process, PATIENCE).unwrap().success().unwrap()
+}
+
 /// Runs nft(8) on a host.
-pub(crate) fn nft(host: &Host, commands: &str) {
-    let mut command = Command::new("nft");
-    command.arg(commands);
-    host.output(command, PATIENCE).unwrap().success().unwrap();
+pub(crate) fn nft(host: &Host, commands: &str) -> String {
+    run(host, &["nft", commands])
+}
+
+/// Runs ip(8) on a host, with arguments separated by single spaces.
+pub(crate) fn ip(host: &Host, arguments: &str) -> String {
+    run(host, &["ip"].into_iter().chain(arguments.split(' ')).collect::<Vec<_>>())
 }
 
 /// Sets a sysctl of the host, such as `net/ipv4/ip_forward`.

@@ -4,17 +4,18 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::process::Command;
 
 use adit_lab::programs::{Client, TUN};
 use adit_lab::traffic::{Captured, inject};
-use adit_lab::{GATEWAY_V4, Host, Process};
+use adit_lab::{GATEWAY_V4, Process};
 use adit_testing::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{BindToDevice, Broadcast, Mark};
 
-use crate::harness::{Carrier, INTERNET, Options, Tunnel, answers, assert_as_before, reach};
+use crate::harness::{CLIENT_MARK, Carrier, INTERNET, Options, Tunnel, answers, assert_as_before, ip, nft, reach};
 use crate::leaks::{Watched, wait_for_state, watched};
 
 const OUTER_LINK: &str = "eth0";
@@ -47,12 +48,6 @@ fn begin(client: &Client) -> Process {
 
 fn succeeds(client: &Client, arguments: &[&str]) -> String {
     client.run(arguments).unwrap().success().unwrap()
-}
-
-fn ip(host: &Host, arguments: &str) {
-    let mut command = Command::new("ip");
-    command.args(arguments.split(' '));
-    host.output(command, PATIENCE).unwrap().success().unwrap();
 }
 
 #[test]
@@ -261,7 +256,7 @@ fn programs_that_choose_their_link_themselves_reach_nobody() {
         });
     };
     probe(None);
-    probe(Some(0xAD17));
+    probe(Some(CLIENT_MARK));
     watched.assert_tight("for programs of all kinds");
     succeeds(tunnel.client(), &["down"]);
     let control = Watched::new(&tunnel);
@@ -275,12 +270,17 @@ fn programs_that_choose_their_link_themselves_reach_nobody() {
     }
 }
 
+/// The file of the client's only profile.
+fn profiles(client: &Client) -> [PathBuf; 1] {
+    let listed = fs::read_dir(client.folder().join("clients")).unwrap();
+    let files: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
+    files.try_into().unwrap_or_else(|files| panic!("{files:?}"))
+}
+
 /// Puts a line into the client's profile.
 fn set_in_profile(client: &Client, line: &str) {
-    let profiles: Vec<_> =
-        fs::read_dir(client.folder().join("clients")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let [profile] = profiles.as_slice() else { panic!("{profiles:?}") };
-    let text = fs::read_to_string(profile).unwrap();
+    let [profile] = profiles(client);
+    let text = fs::read_to_string(&profile).unwrap();
     fs::write(profile, format!("{line}\n{text}")).unwrap();
 }
 
@@ -319,12 +319,7 @@ fn local_networks_are_used_only_where_the_profile_says_so() {
 fn a_firewall_that_is_flushed_is_put_back() {
     let Some((tunnel, watched)) = watched(Carrier::Esp) else { return };
     let host = tunnel.client().host();
-    let nft = |arguments: &str| {
-        let mut command = Command::new("nft");
-        command.args(arguments.split(' '));
-        host.output(command, PATIENCE).unwrap().success().unwrap()
-    };
-    nft("flush ruleset");
-    eventually("the kill switch is back", || nft("list ruleset").contains("adit_client_").then_some(()));
+    nft(host, "flush ruleset");
+    eventually("the kill switch is back", || nft(host, "list ruleset").contains("adit_client_").then_some(()));
     watched.assert_tight("put back");
 }

@@ -8,15 +8,11 @@ use adit_testing::PATIENCE;
 use adit_testing::namespace::mount_settings_read_only;
 use nix::mount::{MsFlags, mount};
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, assert_as_before, reach};
+use crate::harness::{INTERNET, Options, Tunnel, answers, assert_as_before, reach, sysctl};
 
 /// Writes settings below `/proc/sys/net`.
-fn set(host: &Host, settings: &'static [(&'static str, &'static str)]) {
-    host.run(move || {
-        for (key, value) in settings {
-            fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
-        }
-    });
+fn set(host: &Host, settings: &[(&str, &str)]) {
+    settings.iter().for_each(|(key, value)| sysctl(host, &format!("net/{key}"), value));
 }
 
 /// Starts a gateway that should end at once; returns its exit code and what it said.

@@ -1,7 +1,5 @@
 //! Names go into the tunnel and nowhere else, whatever other programs do to the host's resolver.
 
-mod daemons;
-
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -11,8 +9,8 @@ use adit_lab::{GATEWAY_V4, Host, INTERNET_V4, Process};
 use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::harness::{Options, Tunnel};
-use daemons::{Bus, NETWORK_MANAGER, NETWORKD, NameServer, NetworkManager, RESOLVED, own_folder, run, with_own_proc};
+use crate::daemons::{Bus, NETWORK_MANAGER, NETWORKD, NameServer, NetworkManager, RESOLVED, own_folder, with_own_proc};
+use crate::harness::{Options, Tunnel, run};
 
 /// The resolver of the client's local network, and what it answers.
 const LOCAL: (Ipv4Addr, &str) = (GATEWAY_V4, "203.0.113.66");

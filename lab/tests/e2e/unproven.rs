@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -15,7 +14,7 @@ use adit_net::testing::forgery::{Forger, Forgery};
 use adit_proto::invite::{Invite, Place};
 use adit_testing::{PATIENCE, eventually};
 
-use crate::harness::{Options, Tunnel, preloaded};
+use crate::harness::{Options, Tunnel, ip, preloaded};
 
 /// The gateway's port.
 const PORT: u16 = 443;
@@ -162,7 +161,5 @@ fn network_of_ipv6_alone_is_enough_for_an_invite_that_names_both_families() {
 
 /// Takes a host's IPv4 addresses, and its routes with them.
 fn remove_ipv4(host: &Host) {
-    let mut command = Command::new("ip");
-    command.args(["-4", "address", "flush", "scope", "global"]);
-    host.output(command, PATIENCE).unwrap().success().unwrap();
+    ip(host, "-4 address flush scope global");
 }

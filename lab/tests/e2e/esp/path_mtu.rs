@@ -1,8 +1,6 @@
 //! The tunnel follows what its path takes, and never has a datagram fragmented.
 
-use std::fs;
 use std::net::IpAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +13,7 @@ use adit_lab::traffic::{
 use adit_testing::{PATIENCE, eventually};
 
 use super::observe::{CABLE, Wire, stands};
-use crate::harness::{INTERNET, Options, Tunnel, reach};
+use crate::harness::{INTERNET, Options, Tunnel, nft, reach};
 
 /// Packets the narrower path takes, with IP headers.
 const NARROW: u32 = 1_400;
@@ -51,13 +49,9 @@ fn narrow_cable(tunnel: &Tunnel) {
 /// Makes the path drop larger datagrams both ways without a word, as a router behind a firewall does.
 fn black_hole(tunnel: &Tunnel) {
     for (host, port) in [(tunnel.gateway.host(), "dport"), (tunnel.client().host(), "sport")] {
-        let file = host.folder().join("narrow.nft");
         let rule = format!("iifname \"{CABLE}\" udp {port} 443 meta length > {NARROW} counter drop");
         let chain = "type filter hook prerouting priority -310;";
-        fs::write(&file, format!("table inet narrow {{ chain path {{ {chain} {rule}; }}; }}\n")).unwrap();
-        let mut nft = Command::new("nft");
-        nft.arg("-f").arg(&file);
-        host.output(nft, PATIENCE).unwrap().success().unwrap();
+        nft(host, &format!("table inet narrow {{ chain path {{ {chain} {rule}; }}; }}"));
     }
 }
 

@@ -9,11 +9,13 @@ use std::process::Command;
 use adit_lab::{Host, Process};
 use adit_testing::{PATIENCE, eventually, skip};
 
+use crate::harness::{ip, run};
+
 /// Where programs are that are unpacked rather than installed, because they would take over the machine that has them.
 const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ci/strangers");
-pub(super) const RESOLVED: &str = "systemd-resolved";
-pub(super) const NETWORKD: &str = "systemd-networkd";
-pub(super) const NETWORK_MANAGER: &str = "NetworkManager";
+pub(crate) const RESOLVED: &str = "systemd-resolved";
+pub(crate) const NETWORKD: &str = "systemd-networkd";
+pub(crate) const NETWORK_MANAGER: &str = "NetworkManager";
 /// The user of systemd-resolved, where the machine has none, and its number.
 const USER: &str = "systemd-resolve";
 const NUMBER: u32 = 64_998;
@@ -29,7 +31,7 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus C
 </busconfig>"#;
 
 /// A command that sees the processes of its own host in `/proc`, as programs on a real one do.
-pub(super) fn with_own_proc(command: &Command) -> Command {
+pub(crate) fn with_own_proc(command: &Command) -> Command {
     with_own_mounts(OWN_PROC, command)
 }
 
@@ -42,15 +44,8 @@ fn with_own_mounts(mounts: &str, command: &Command) -> Command {
     wrapped
 }
 
-/// Runs a command in a host to its end and returns what it printed.
-pub(super) fn run(host: &Host, command: &[&str]) -> String {
-    let mut process = Command::new(command[0]);
-    process.args(&command[1..]);
-    host.output(process, PATIENCE).unwrap().success().unwrap()
-}
-
 /// A bus, on which services come and go.
-pub(super) struct Bus {
+pub(crate) struct Bus {
     host: Host,
     socket: PathBuf,
     _daemon: Process,
@@ -58,7 +53,7 @@ pub(super) struct Bus {
 
 impl Bus {
     /// Starts a bus in a host for these services; where a program is missing, says that the test is skipped.
-    pub(super) fn start_for(host: &Host, services: &[&str]) -> Option<Self> {
+    pub(crate) fn start_for(host: &Host, services: &[&str]) -> Option<Self> {
         if !is_installed("dbus-daemon") || services.iter().any(|service| find(service).is_none()) {
             skip(format!("needs dbus-daemon and {services:?}; `.ci/run tools` gets these without installing them"));
             return None;
@@ -75,13 +70,13 @@ impl Bus {
     }
 
     /// The variable by which programs find the bus.
-    pub(super) fn environment(&self) -> (&'static str, String) {
+    pub(crate) fn environment(&self) -> (&'static str, String) {
         ("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.socket.display()))
     }
 
     /// Starts systemd-resolved, which remembers nothing of an earlier run, with the lines of `[Resolve]` in its
     /// configuration.
-    pub(super) fn start_resolved(&self, settings: &str) -> Process {
+    pub(crate) fn start_resolved(&self, settings: &str) -> Process {
         let settings = format!("[Resolve]\n{settings}\n");
         self.host.run(move || {
             own_folder("/etc/systemd");
@@ -100,7 +95,7 @@ impl Bus {
     }
 
     /// Starts systemd-networkd, which configures one link as the file says.
-    pub(super) fn start_networkd(&self, file: &'static str) -> Process {
+    pub(crate) fn start_networkd(&self, file: &'static str) -> Process {
         const MOUNTS: &str = "mount -o remount,bind,ro /sys && \
             mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp && \
             chown -R systemd-network /run/systemd/netif";
@@ -115,7 +110,7 @@ impl Bus {
     }
 
     /// Runs `resolvectl`; its exit code and what it printed.
-    pub(super) fn resolvectl(&self, arguments: &[&str]) -> (i32, String) {
+    pub(crate) fn resolvectl(&self, arguments: &[&str]) -> (i32, String) {
         let mut command = program("resolvectl");
         command.args(arguments).envs([self.environment()]);
         let output = self.host.output(command, PATIENCE).unwrap();
@@ -123,36 +118,50 @@ impl Bus {
     }
 
     /// Has systemd-resolved look a name or address up.
-    pub(super) fn query(&self, name: &str) -> (i32, String) {
+    pub(crate) fn query(&self, name: &str) -> (i32, String) {
         self.resolvectl(&["query", "--legend=no", "--cache=no", name])
     }
 }
 
 /// A NetworkManager that manages one link, made for it, and writes the resolver's file.
-pub(super) struct NetworkManager<'a> {
+pub(crate) struct NetworkManager<'a> {
     bus: &'a Bus,
     _daemon: Process,
 }
 
 impl<'a> NetworkManager<'a> {
     /// Starts it and has it set its link up, with a name server.
-    pub(super) fn start(bus: &'a Bus, server: &str) -> Self {
-        const CONFIGURATION: &str = "[main]\nplugins=keyfile\nauth-polkit=false\ndns=default\nrc-manager=file\n\
-            no-auto-default=*\nsystemd-resolved=false\n[keyfile]\npath=/run/nm/connections\n\
-            unmanaged-devices=*,except:interface-name:up0\n";
+    pub(crate) fn start(bus: &'a Bus, server: &str) -> Self {
+        ip(&bus.host, "link add up0 type veth peer name up1");
+        ip(&bus.host, "link set up1 up");
+        let manager = Self::start_with(bus, "*,except:interface-name:up0", None);
+        let link = ["type", "ethernet", "con-name", "uplink", "ifname", "up0", "ipv6.method", "disabled"];
+        let addresses = ["ipv4.method", "manual", "ipv4.addresses", "198.18.0.2/24", "ipv4.dns", server];
+        manager.nmcli(&[&["connection", "add"][..], &link, &addresses].concat()).unwrap();
+        manager.nmcli(&["-w", "10", "connection", "up", "uplink"]).unwrap();
+        manager
+    }
+
+    /// Starts it for all devices but those that its configuration says it is to leave alone, with a further file of
+    /// configuration.
+    pub(crate) fn start_with(bus: &'a Bus, unmanaged: &str, further: Option<&Path>) -> Self {
         // A /sys that is read-only says that there is no udev to wait for.
         const MOUNTS: &str = "mount -o remount,bind,ro /sys && mount -t tmpfs tmpfs /var/lib && \
-            mkdir -p /var/lib/NetworkManager /run/nm/none";
-        bus.host.run(|| {
-            fs::create_dir_all("/run/nm").unwrap();
-            fs::write("/run/nm/NetworkManager.conf", CONFIGURATION).unwrap();
+            mkdir -p /var/lib/NetworkManager";
+        let configuration = format!(
+            "[main]\nplugins=keyfile\nauth-polkit=false\ndns=default\nrc-manager=file\nno-auto-default=*\n\
+             systemd-resolved=false\n[keyfile]\npath=/run/nm/connections\nunmanaged-devices={unmanaged}\n"
+        );
+        let further = further.map(|file| fs::read_to_string(file).unwrap());
+        bus.host.run(move || {
+            fs::create_dir_all("/run/nm/conf.d").unwrap();
+            fs::write("/run/nm/NetworkManager.conf", configuration).unwrap();
+            further.into_iter().for_each(|text| fs::write("/run/nm/conf.d/10-further.conf", text).unwrap());
         });
-        run(&bus.host, &["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1"]);
-        run(&bus.host, &["ip", "link", "set", "up1", "up"]);
         let mut command = program(NETWORK_MANAGER);
         command.args(["--debug", "--log-level=INFO", "--config=/run/nm/NetworkManager.conf"]);
         command.args([
-            "--config-dir=/run/nm/none",
+            "--config-dir=/run/nm/conf.d",
             "--system-config-dir=/run/nm/none",
             "--intern-config=/run/nm/intern",
         ]);
@@ -162,15 +171,11 @@ impl<'a> NetworkManager<'a> {
         eventually("NetworkManager runs", || {
             manager.nmcli(&["-t", "-f", "RUNNING", "general"]).is_some_and(|text| text == "running\n").then_some(())
         });
-        let link = ["type", "ethernet", "con-name", "uplink", "ifname", "up0", "ipv6.method", "disabled"];
-        let addresses = ["ipv4.method", "manual", "ipv4.addresses", "198.18.0.2/24", "ipv4.dns", server];
-        manager.nmcli(&[&["connection", "add"][..], &link, &addresses].concat()).unwrap();
-        manager.nmcli(&["-w", "10", "connection", "up", "uplink"]).unwrap();
         manager
     }
 
     /// Gives its link another name server.
-    pub(super) fn set_server(&self, server: &str) {
+    pub(crate) fn set_server(&self, server: &str) {
         self.nmcli(&["connection", "modify", "uplink", "ipv4.dns", server]).unwrap();
         self.nmcli(&["-w", "10", "device", "reapply", "up0"]).unwrap();
     }
@@ -197,11 +202,11 @@ fn make_user() {
 }
 
 /// A dnsmasq that gives every name one address.
-pub(super) struct NameServer(Process);
+pub(crate) struct NameServer(Process);
 
 impl NameServer {
     /// Starts it at an address of a host; without the program, says that the test is skipped.
-    pub(super) fn start(host: &Host, address: Ipv4Addr, answer: &str) -> Option<Self> {
+    pub(crate) fn start(host: &Host, address: Ipv4Addr, answer: &str) -> Option<Self> {
         if !is_installed("dnsmasq") {
             skip("needs the program dnsmasq");
             return None;
@@ -217,13 +222,13 @@ impl NameServer {
     }
 
     /// Whether it was asked about a name.
-    pub(super) fn was_asked(&self, name: &str) -> bool {
+    pub(crate) fn was_asked(&self, name: &str) -> bool {
         self.0.stderr().lines().any(|line| line.contains("query[") && line.contains(&format!(" {name} ")))
     }
 }
 
 /// Makes a folder of the host's own in the place of the machine's.
-pub(super) fn own_folder(path: &str) {
+pub(crate) fn own_folder(path: &str) {
     if Path::new(path).is_symlink() {
         fs::remove_file(path).unwrap();
     }
