@@ -7,10 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_lab::traffic::{Capture, Direction, TcpServer, transfer};
-use adit_lab::{GATEWAY_V4, GATEWAY_V6, Host, INTERNET_V4, LinkAddresses};
+use adit_lab::{GATEWAY_V4, GATEWAY_V6, Host, INTERNET_V4, LinkAddresses, Process};
 use adit_testing::{PATIENCE, eventually};
 
-use crate::harness::{INTERNET, Options, Tunnel, answers, assert_as_before, ip, nft, reach, sysctl};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, answers, assert_as_before, compiled, ip, nft, reach, sysctl};
+use crate::leaks::{Watched, watched};
 use crate::services::{connect, echo};
 
 /// The client's address on its link to the gateway.
@@ -29,6 +30,138 @@ const MASQUERADE: &str = "table inet docker { chain post { type nat hook postrou
     ip saddr 172.17.0.0/16 oifname != \"eth1\" masquerade; ip6 saddr fd17::/64 oifname != \"eth1\" masquerade; }; \
     chain pre { type nat hook prerouting priority -100; \
     iifname != \"eth1\" fib daddr type local meta nfproto ipv4 tcp dport 8080 dnat ip to 172.17.0.2:80; }; }";
+
+/// What a host does for its virtual machines, as libvirt does.
+const MASQUERADE_MACHINES: &str = "table inet libvirt { chain post { type nat hook postrouting priority 100; \
+    ip saddr 192.168.122.0/24 oifname != \"virbr0\" masquerade; ip6 saddr fd22::/64 oifname != \"virbr0\" masquerade; }; }";
+/// The host's end of the bridge to its virtual machine, and the machine.
+const MACHINES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 168, 122, 1)), IpAddr::V6(Ipv6Addr::new(0xfd22, 0, 0, 0, 0, 0, 0, 1))];
+const MACHINE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 168, 122, 2)), IpAddr::V6(Ipv6Addr::new(0xfd22, 0, 0, 0, 0, 0, 0, 2))];
+/// What the machine says to the internet.
+const OF_MACHINE: &[u8] = b"adit-from-a-machine";
+/// One end of a cable between two TAP devices in two hosts, as a machine monitor makes it between the host's device and
+/// the card that the machine sees: `NAME SOCKET` waits for the other end, `NAME SOCKET far` goes to it.
+const CABLE: &str = r#"
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int count, char **words) {
+  struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+  struct sockaddr_un place = {.sun_family = AF_UNIX};
+  strncpy(request.ifr_name, words[1], IFNAMSIZ - 1);
+  strncpy(place.sun_path, words[2], sizeof place.sun_path - 1);
+  int tap = open("/dev/net/tun", O_RDWR);
+  if (tap < 0 || ioctl(tap, TUNSETIFF, &request)) return perror("make the device"), 1;
+  int other = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+  if (count > 3) {
+    if (connect(other, (void *)&place, sizeof place)) return perror("go to the other end"), 1;
+  } else {
+    if (bind(other, (void *)&place, sizeof place) || listen(other, 1)) return perror("wait"), 1;
+    fprintf(stderr, "waiting\n");
+    other = accept(other, 0, 0);
+  }
+  struct pollfd ends[2] = {{.fd = tap, .events = POLLIN}, {.fd = other, .events = POLLIN}};
+  for (char frame[65536];;) {
+    poll(ends, 2, -1);
+    for (int from = 0; from < 2; from++) {
+      if (!ends[from].revents) continue;
+      long length = read(ends[from].fd, frame, sizeof frame);
+      if (length <= 0) return 0;
+      if (write(ends[1 - from].fd, frame, length) < 0) perror("pass a frame on");
+    }
+  }
+}
+"#;
+
+/// A client's host with a virtual machine on a bridge, which goes out through it. The cable lasts as long as its ends.
+fn with_virtual_machine(tunnel: &mut Tunnel) -> Option<(Host, [Process; 2])> {
+    let (host, machine) = (tunnel.client().host().clone(), tunnel.lab.host("machine").unwrap());
+    let program = compiled(tunnel.lab.folder(), "cable", CABLE, &[])?;
+    let socket = tunnel.lab.folder().join("cable.sock");
+    let end = |host: &Host, device: &str, more: &[&str]| {
+        let mut command = Command::new(&program);
+        command.arg(device).arg(&socket).args(more);
+        host.spawn(command).unwrap()
+    };
+    let near = end(&host, "vnet0", &[]);
+    near.wait_for_line("waiting", PATIENCE).unwrap();
+    let far = end(&machine, "net0", &["far"]);
+    ip(&host, "link add virbr0 type bridge");
+    ip(&host, "link set vnet0 master virbr0 up");
+    eventually("the machine has its device", || machine.link_index("net0").ok());
+    for (host, link, addresses) in [(&host, "virbr0", MACHINES), (&machine, "net0", MACHINE)] {
+        ip(host, &format!("link set {link} up"));
+        ip(host, &format!("address add {}/24 dev {link}", addresses[0]));
+        ip(host, &format!("address add {}/64 dev {link} nodad", addresses[1]));
+    }
+    MACHINES.iter().for_each(|address| machine.add_default_route(*address).unwrap());
+    let switches = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+    switches.iter().for_each(|switch| sysctl(&host, switch, "1"));
+    nft(&host, MASQUERADE_MACHINES);
+    Some((machine, [near, far]))
+}
+
+/// Has a machine send to the internet, by both families.
+fn speak(machine: &Host) {
+    machine.run(|| {
+        for (target, any) in
+            INTERNET.into_iter().zip([IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()])
+        {
+            UdpSocket::bind((any, 0)).unwrap().send_to(OF_MACHINE, (target, 9)).unwrap();
+        }
+    });
+}
+
+/// Waits until what a machine says is seen to leave its host in clear, by both families.
+fn assert_heard(watched: &Watched, machine: &Host, when: &str) {
+    eventually(&format!("{when}, what the machine says leaves in clear"), || {
+        speak(machine);
+        watched.assert_open(when);
+        let seen = watched.beside_the_tunnel();
+        let is_heard =
+            |target: &IpAddr| seen.iter().any(|packet| packet.destination == *target && packet.contains(OF_MACHINE));
+        INTERNET.iter().all(is_heard).then_some(())
+    });
+}
+
+#[test]
+fn virtual_machine_goes_through_the_tunnel_and_never_beside_it() {
+    let Some((mut tunnel, _)) = watched(Carrier::Esp) else { return };
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    let Some((machine, _cable)) = with_virtual_machine(&mut tunnel) else { return };
+    let host = tunnel.client().host().clone();
+    assert_heard(&Watched::new(&tunnel), &machine, "without a tunnel");
+
+    tunnel.clients[0].up().unwrap();
+    let watched = Watched::new(&tunnel);
+    let assert_together = || {
+        for (own, other) in MACHINES.into_iter().zip(MACHINE) {
+            reach(&host, other);
+            reach(&machine, own);
+        }
+    };
+    assert_together();
+    INTERNET.iter().for_each(|target| reach(&machine, *target));
+    speak(&machine);
+    watched.assert_tight("connected");
+    assert_eq!(tunnel.client().status().unwrap().warnings, Vec::<String>::new());
+
+    tunnel.clients[0].kill();
+    assert_together();
+    speak(&machine);
+    watched.assert_tight("killed");
+    tunnel.client().run(&["down"]).unwrap().success().unwrap();
+    assert_heard(&Watched::new(&tunnel), &machine, "opened");
+}
 
 /// A client's host with a container, which goes out through it.
 fn with_container(tunnel: &mut Tunnel) -> Host {
