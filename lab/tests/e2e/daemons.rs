@@ -174,6 +174,13 @@ impl<'a> NetworkManager<'a> {
         manager
     }
 
+    /// How it stands to a device; `None` while it does not know the device.
+    pub(crate) fn state_of(&self, device: &str) -> Option<String> {
+        let listed = self.nmcli(&["-t", "-f", "DEVICE,STATE", "device"])?;
+        let state = |line: &str| line.strip_prefix(&format!("{device}:")).map(str::to_owned);
+        listed.lines().find_map(state)
+    }
+
     /// Gives its link another name server.
     pub(crate) fn set_server(&self, server: &str) {
         self.nmcli(&["connection", "modify", "uplink", "ipv4.dns", server]).unwrap();

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::process::Command;
 
+use adit_lab::programs::TUN;
 use adit_lab::{Host, Process};
 use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::harness::{Carrier, INTERNET, Tunnel, ip, reach};
+use crate::daemons::{Bus, NETWORK_MANAGER, NetworkManager};
+use crate::harness::{Carrier, INTERNET, Tunnel, assert_as_before, ip, reach};
 use crate::leaks::{Watched, watched};
 
 const RP_FILTER: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
@@ -210,4 +212,27 @@ fn networkd_that_read_our_files_touches_nothing() {
     assert!(said.contains("device unmanaged"), "{said}");
     assert_eq!(guards(&tunnel), Vec::<Value>::new(), "there was nothing to put back");
     assert_tunnelled(&tunnel, &watched, "networkd");
+}
+
+#[test]
+fn networkmanager_that_read_our_file_leaves_the_device_alone() {
+    const OTHERS: &str = "interface-name:lo,interface-name:eth0";
+    let Some((tunnel, watched)) = watched(Carrier::Esp) else { return };
+    let Some(bus) = Bus::start_for(tunnel.client().host(), &[NETWORK_MANAGER]) else { return };
+    let before = tunnel.client().host().settled().unwrap();
+    // The control: without the file it takes the device for one that it may manage.
+    let manager = NetworkManager::start_with(&bus, OTHERS, None);
+    let state = eventually("it has seen the device", || manager.state_of(TUN).filter(|state| state != "unmanaged"));
+    assert!(state.contains("connected"), "{state}");
+    drop(manager);
+    let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/NetworkManager/10-adit.conf"));
+    let manager = NetworkManager::start_with(&bus, OTHERS, Some(file));
+    eventually("it leaves the device alone", || manager.state_of(TUN).filter(|state| state == "unmanaged"));
+    ip(tunnel.client().host(), "link add other0 type veth peer name other1");
+    let other = eventually("it has seen another device", || manager.state_of("other0"));
+    assert_ne!(other, "unmanaged", "its own configuration is read, too");
+    ip(tunnel.client().host(), "link del other0");
+    assert_tunnelled(&tunnel, &watched, "NetworkManager");
+    drop(manager);
+    assert_as_before(tunnel.client().host(), &before);
 }
