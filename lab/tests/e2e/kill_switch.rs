@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use adit_lab::programs::{Client, TUN};
@@ -23,6 +23,7 @@ const OUTER_LINK: &str = "eth0";
 const SHORT: &str = "2s";
 const UNREACHABLE: i32 = 5;
 const AUTHENTICATION_REFUSED: i32 = 3;
+const PERMISSION: i32 = 6;
 
 /// A client that was connected once with a full tunnel and has ended well.
 fn known_to_be_full() -> Option<Tunnel> {
@@ -107,6 +108,72 @@ fn a_blocked_host_is_closed_before_its_client_starts() {
     watched.assert_tight("connected");
     assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
     assert_as_before(tunnel.client().host(), &before);
+}
+
+/// A line of a unit that the package ships, without its key.
+fn of_unit(unit: &str, key: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd").join(unit);
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{key}=")).map(str::to_owned));
+    lines.next().unwrap_or_else(|| panic!("{unit} has no {key}"))
+}
+
+/// Runs what the unit that closes the host at boot runs, as far as a service manager matters: the command it names,
+/// with root's capabilities but for those it leaves, and profiles that cannot be written.
+fn run_boot_unit(client: &Client, name: &str) -> String {
+    const UNIT: &str = "adit-killswitch@.service";
+    const READ_ONLY: &str = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
+    let start = of_unit(UNIT, "ExecStart").replace("%i", name);
+    let arguments: Vec<&str> = start.strip_prefix("/usr/local/bin/adit-client ").unwrap().split(' ').collect();
+    let capabilities = of_unit(UNIT, "CapabilityBoundingSet").to_lowercase().replace("cap_", "+");
+    let command = client.command(&arguments);
+    let mut unit = Command::new("unshare");
+    unit.args(["--mount", "sh", "-ec", READ_ONLY]).arg(client.folder().join("clients"));
+    let set = format!("-all,{}", capabilities.replace(' ', ","));
+    unit.args(["setpriv", "--no-new-privs", "--bounding-set", &set, "--inh-caps", &set]);
+    unit.arg(command.get_program()).args(command.get_args());
+    client.host().output(unit, PATIENCE).unwrap().success().unwrap()
+}
+
+#[test]
+fn boot_unit_closes_the_host_and_the_clients_unit_opens_it() {
+    let Some(mut tunnel) = known_to_be_full() else { return };
+    let before = tunnel.client().host().settled().unwrap();
+    let [name] = profiles(tunnel.client()).map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    let watched = Watched::new(&tunnel);
+    assert!(run_boot_unit(tunnel.client(), &name).contains("blocked"));
+    watched.assert_tight("closed at boot");
+    assert_eq!(tunnel.client().status().unwrap().state, "blocked");
+    // Started once more, it changes nothing.
+    run_boot_unit(tunnel.client(), &name);
+    tunnel.gateway.start().unwrap();
+    let start = of_unit("adit-client@.service", "ExecStart").replace("%i", &name);
+    let arguments: Vec<&str> = start.strip_prefix("/usr/local/bin/adit-client up ").unwrap().split(' ').collect();
+    tunnel.clients[0].up_with(&arguments, &[]).unwrap();
+    reach(tunnel.client().host(), INTERNET[0]);
+    watched.assert_tight("connected");
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    Watched::new(&tunnel).assert_open("the client's unit was stopped");
+    assert_as_before(tunnel.client().host(), &before);
+}
+
+#[test]
+fn who_may_not_see_the_firewall_hears_that_and_not_that_all_is_well() {
+    let Some(tunnel) = known_to_be_full() else { return };
+    let client = tunnel.client();
+    let poor = |arguments: &[&str]| {
+        let command = client.command(arguments);
+        let mut poor = Command::new("setpriv");
+        poor.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]);
+        poor.arg(command.get_program()).args(command.get_args());
+        client.host().output(poor, PATIENCE).unwrap()
+    };
+    succeeds(client, &["block"]);
+    let down = poor(&["down"]);
+    assert!(down.code == PERMISSION && down.stderr.contains("whether this host is closed cannot be seen"), "{down:?}");
+    assert!(down.stderr.contains("NET_ADMIN") && !down.stderr.contains("as root"), "{down:?}");
+    assert_eq!(client.status().unwrap().state, "blocked");
+    assert!(succeeds(client, &["down"]).contains("open now"));
 }
 
 #[test]
