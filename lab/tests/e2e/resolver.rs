@@ -10,7 +10,7 @@ use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
 use crate::daemons::{Bus, NETWORK_MANAGER, NETWORKD, NameServer, NetworkManager, RESOLVED, own_folder, with_own_proc};
-use crate::harness::{Options, Tunnel, run};
+use crate::harness::{Options, Tunnel, filter, nft, run};
 
 /// The resolver of the client's local network, and what it answers.
 const LOCAL: (Ipv4Addr, &str) = (GATEWAY_V4, "203.0.113.66");
@@ -256,4 +256,44 @@ fn a_namespace_that_shares_the_hosts_files_leaves_its_resolver_alone() {
     assert_eq!(names.file(), ORIGINAL);
     names.down();
     assert_eq!((read_own().as_str(), names.file().as_str()), (OWN, ORIGINAL));
+}
+
+/// As hosts have it whose first resolver is gone, or answers no question for IPv6: the C library takes the second one
+/// after a while, or what it has. The limit of [`PATIENCE`] is that of a user.
+#[test]
+fn join_finds_its_gateway_past_a_dead_resolver_and_one_that_drops_questions() {
+    const NAME: &str = "gw.example";
+    const DEAD: &str = "192.0.2.99";
+    // The type of the question behind this name, counted in bits from the UDP header: IPv6 addresses.
+    const FOR_IPV6: &str = "udp dport 53 @th,256,16 28 drop";
+    let public = format!(r#"["{NAME}:443"]"#);
+    let Some(mut tunnel) = Tunnel::prepare(Options { clients: 3, settings: &[("public", &public)] }) else { return };
+    let gateway = tunnel.gateway.host().clone();
+    let Some(local) = NameServer::start(&gateway, LOCAL.0, &LOCAL.0.to_string()) else { return };
+    tunnel.gateway.start().unwrap();
+    let write_file = |client: usize, text: String| {
+        tunnel.clients[client].host().run(move || fs::write(RESOLV_CONF, text).unwrap());
+    };
+    let join = |client: usize| {
+        let link = tunnel.gateway.invite("alice", &[]).unwrap();
+        assert!(link.contains(NAME), "{link}");
+        let client = &tunnel.clients[client];
+        client.host().output(client.command(&["join", &link]), PATIENCE)
+    };
+    filter(&gateway, "silent", &[("prerouting priority -400", &format!("ip daddr {DEAD} drop"))]);
+    write_file(0, format!("nameserver {DEAD}\nnameserver {}\n", LOCAL.0));
+    join(0).unwrap().success().unwrap();
+    assert!(local.was_asked(NAME));
+
+    filter(&gateway, "silent", &[("prerouting priority -400", FOR_IPV6)]);
+    write_file(1, format!("nameserver {}\n", LOCAL.0));
+    join(1).unwrap().success().unwrap();
+    let rule = nft(&gateway, "list table inet silent");
+    assert!(rule.contains("drop"), "{rule}");
+
+    // The control: without any resolver the name is not found.
+    filter(&gateway, "silent", &[("prerouting priority -400", "udp dport 53 drop")]);
+    write_file(2, format!("nameserver {}\n", LOCAL.0));
+    let refused = join(2);
+    assert!(refused.is_err() || refused.is_ok_and(|output| output.code != 0), "there is nobody to ask");
 }
