@@ -38,7 +38,7 @@ mod flows;
 mod listen;
 mod memory;
 mod network;
-mod resolver;
+pub(crate) mod resolver;
 
 use flows::HostFlows;
 use listen::Sockets;

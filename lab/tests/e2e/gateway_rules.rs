@@ -207,8 +207,25 @@ fn resolver_that_does_not_serve_clients_is_told_in_the_log() {
     // It answers everybody that it will not.
     answer_all(tunnel.gateway.host(), REFUSED);
     tunnel.gateway.start().unwrap();
+    let said = tunnel.gateway.admin(&["check", "--live"]).unwrap().success().unwrap();
+    let expected =
+        format!("warning: clients are told of the resolver {OUTSIDE_V4} on this host: it refuses clients' addresses");
+    assert!(said.contains(&expected) && said.contains("answer the pool"), "{said}");
     let process = tunnel.gateway.process().unwrap();
     process.wait_for_line("it refuses clients' addresses", Duration::from_secs(90)).unwrap();
+}
+
+#[test]
+fn resolver_that_is_not_there_is_named_before_the_gateway_starts() {
+    let servers = format!("[\"{OUTSIDE_V4}\"]");
+    let Some(tunnel) = Tunnel::prepare(Options { settings: &[("dns.servers", &servers)], clients: 0 }) else { return };
+    let said = tunnel.gateway.admin(&["check"]).unwrap().success().unwrap();
+    let expected =
+        format!("warning: clients are told of the resolver {OUTSIDE_V4} on this host: nothing listens there");
+    assert!(said.contains(&expected), "{said}");
+    answer_all(tunnel.gateway.host(), 0);
+    let said = tunnel.gateway.admin(&["check"]).unwrap().success().unwrap();
+    assert!(!said.contains("resolver"), "it answers now: {said}");
 }
 
 /// Firewalls as people write them: what is not accepted by a rule is dropped.

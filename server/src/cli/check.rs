@@ -4,12 +4,13 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use serde_json::{Value, json};
 
-use super::{Place, Refusal, ask, columns, list};
+use super::{Place, Refusal, ask, columns, list, small_runtime};
 use crate::config::Config;
+use crate::run::resolver;
 use crate::state_files;
 
-/// Checks the configuration, everything in the state directory, and the host's addresses; with `live` also that the
-/// gateway serves.
+/// Checks the configuration, everything in the state directory, the host's addresses, and whether resolvers on this
+/// host that clients are told of answer; with `live` also that the gateway serves.
 pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     let config = state_files::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
@@ -17,8 +18,10 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
         let next = "mend that on this host; the gateway goes on by itself";
         return Err(Failure::new(Exit::Other, broken.name(), broken.reason(), next).into());
     }
+    let mut warnings = config.warnings();
+    warnings.extend(small_runtime()?.block_on(resolver::unhelpful(&config)));
     if place.json {
-        output::json(&json!({ "ok": true, "config": config.path, "warnings": config.warnings(), "status": status }));
+        output::json(&json!({ "ok": true, "config": config.path, "warnings": warnings, "status": status }));
         return Ok(());
     }
     let mut lines = vec![("configuration", format!("{} is good", config.path.display()))];
@@ -32,7 +35,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
         lines.push(("gateway", format!("running, sessions: {}", status["sessions"])));
     }
     output::line(&columns::aligned(&lines));
-    for warning in config.warnings() {
+    for warning in warnings {
         output::line(&format!("warning: {warning}"));
     }
     for guard in status.iter().flat_map(list::guards) {

@@ -22,9 +22,33 @@ const QUESTION: [u8; 17] = [0xad, 0x17, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0
 /// `REFUSED` of RFC 1035 section 4.1.1.
 const REFUSED: u8 = 5;
 
+/// Asks each resolver on this host once, from the gateway's own address in the pools if it has one now, and says which
+/// do not serve clients.
+pub(crate) async fn unhelpful(config: &Config) -> Vec<String> {
+    let here = here();
+    let is_of_pool = |address: &&IpAddr| match address {
+        IpAddr::V4(v4) => config.pool.v4.is_some_and(|pool| pool.contains(v4)),
+        IpAddr::V6(v6) => config.pool.v6.is_some_and(|pool| pool.contains(v6)),
+    };
+    let mut warnings = Vec::new();
+    for server in config.dns.servers.iter().filter(|server| here.contains(server)) {
+        let own = here.iter().filter(is_of_pool).find(|own| own.is_ipv4() == server.is_ipv4());
+        if let Err(reason) = ask(*own.unwrap_or(server), SocketAddr::new(*server, DNS_PORT)).await {
+            let next = "have it listen there and answer the pools";
+            warnings.push(format!("clients are told of the resolver {server} on this host: {reason}; {next}"));
+        }
+    }
+    warnings
+}
+
+/// The addresses of this host.
+fn here() -> Vec<IpAddr> {
+    host_addresses().iter().map(|address| address.net.addr()).collect()
+}
+
 /// Warns of each resolver on this host that does not serve the pools.
 pub(super) async fn warn_of_unhelpful(config: &Config, own: GatewayAddresses) {
-    let here: Vec<IpAddr> = host_addresses().iter().map(|address| address.net.addr()).collect();
+    let here = here();
     for server in config.dns.servers.iter().filter(|server| here.contains(server)) {
         let as_client = match server {
             IpAddr::V4(_) => own.v4.map(IpAddr::V4),
