@@ -11,97 +11,32 @@
 //! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
 
+mod invites;
 mod live;
+mod revoke;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use adit_net::control::{Handler, Handling, Request, Response};
-use adit_proto::invite::{Invite, MOST_PLACES, Place};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::accounts::sqlite::{Store, StoreError, Written};
-use crate::accounts::{Revoked, UserName};
-use crate::config::{Config, PublicAddress};
+use crate::accounts::UserName;
+use crate::accounts::sqlite::{Store, StoreError};
+use crate::config::Config;
 use crate::identity::Authority;
 
+pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
 pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
-
-/// Longest life of an invite, whoever asks.
-pub const MAX_INVITE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// How long a revocation that holds already may wait to be written, before its answer says that it is not.
-const DISK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Asks for an invite.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InviteRequest {
-    /// The user.
-    pub user: String,
-    /// Lifetime; the configured one when absent.
-    pub lifetime_seconds: Option<u64>,
-}
-
-/// A new invite. Its link is a secret, so it has no `Debug`.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct InviteAnswer {
-    /// The user, in canonical form.
-    pub user: String,
-    /// The link, which admits one device.
-    pub link: String,
-    /// End of the invite, RFC 3339.
-    pub expires: String,
-}
-
-/// Asks for a bearer token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenRequest {
-    /// The user.
-    pub user: String,
-}
-
-/// A new bearer token, which is a secret, so it has no `Debug`.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct TokenAnswer {
-    /// The user, in canonical form.
-    pub user: String,
-    /// The device the token stands for.
-    pub device: String,
-    /// The token.
-    pub token: String,
-}
-
-/// Asks to shut out a device or a user.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RevokeRequest {
-    /// A user's name or a device's id.
-    pub name: String,
-}
-
-/// What was shut out.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RevokeAnswer {
-    /// The devices that may not connect any longer.
-    pub devices: Vec<String>,
-    /// Unused invites withdrawn.
-    pub invites: u32,
-    /// Sessions that were ended.
-    pub sessions: usize,
-    /// Why it is not on disk yet, though it holds; absent once it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unwritten: Option<String>,
-}
+pub use revoke::{RevokeAnswer, RevokeRequest};
 
 /// A refusal: an HTTP status and the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminRefusal {
-    /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can answer, 503 when the
-    /// store failed.
+    /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can
+    /// answer, 503 when the store failed.
     pub status: u16,
     /// The reason.
     pub message: String,
@@ -149,58 +84,6 @@ impl Admin {
     fn live(&self) -> Result<&dyn LiveGateway, AdminRefusal> {
         let stopped = || AdminRefusal { status: 409, message: "the gateway is not running".to_owned() };
         self.live.as_deref().ok_or_else(stopped)
-    }
-
-    fn invite(&self, request: &InviteRequest, now: SystemTime) -> Result<InviteAnswer, AdminRefusal> {
-        let user = user_name(&request.user)?;
-        let lifetime = request.lifetime_seconds.map_or(self.config.invite_lifetime, Duration::from_secs);
-        if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
-            return Err(bad_request("an invite lives from 1s to 30d"));
-        }
-        let Some((public, others)) = self.config.public.split_first() else {
-            return Err(bad_request("the configuration names no public address"));
-        };
-        let place = |other: &PublicAddress| Place { host: other.host.clone(), port: other.port };
-        let others = others.iter().take(MOST_PLACES - 1).map(place).collect();
-        let code = self.store.invite(&user, lifetime, now).map_err(store_refusal)?;
-        let (host, port, pin) = (public.host.clone(), public.port, self.authority.pin());
-        let invite = Invite { host, port, others, pin, code };
-        let expires = humantime::format_rfc3339_seconds(now + lifetime).to_string();
-        Ok(InviteAnswer { user: user.to_string(), link: invite.to_string(), expires })
-    }
-
-    fn token(&self, request: &TokenRequest, now: SystemTime) -> Result<TokenAnswer, AdminRefusal> {
-        let user = user_name(&request.user)?;
-        let (device, token) = self.store.token(&user, now).map_err(store_refusal)?;
-        Ok(TokenAnswer { user: device.user, device: device.id, token })
-    }
-
-    /// Revokes in the accounts first: a session that ends cannot come back. A running gateway does so in memory, then
-    /// ends the sessions, and waits for the disk last and not for long.
-    fn revoke(&self, request: &RevokeRequest, now: SystemTime) -> Result<RevokeAnswer, AdminRefusal> {
-        let Some(live) = &self.live else {
-            let Revoked { devices, invites } = self.store.revoke(&request.name, now).map_err(store_refusal)?;
-            return Ok(RevokeAnswer { devices, invites, sessions: 0, unwritten: None });
-        };
-        let Revoked { devices, invites } = self.store.shut_out(&request.name, now).map_err(store_refusal)?;
-        let sessions = devices.iter().map(|device| live.close_device(device)).sum();
-        tracing::info!(devices = devices.len(), sessions, "revoked");
-        let unwritten = match self.store.wait_for_revocations(DISK_PATIENCE) {
-            Written::All => None,
-            Written::NotYet { reason } => Some(reason),
-        };
-        Ok(RevokeAnswer { devices, invites, sessions, unwritten })
-    }
-
-    /// What administrators should know of a gateway that runs.
-    fn warnings(&self) -> Vec<String> {
-        match self.store.revocations() {
-            Written::All => Vec::new(),
-            Written::NotYet { reason } => vec![format!(
-                "revocations hold, but are not written yet and would be lost in a restart: {reason}; \
-                 mend the disk of the state directory"
-            )],
-        }
     }
 }
 
@@ -250,6 +133,7 @@ fn encode(answer: impl Serialize) -> Result<Value, AdminRefusal> {
 mod tests {
     use std::path::Path;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use super::*;
     use crate::config::config_for_tests;
@@ -293,7 +177,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
         let authority = Arc::new(Authority::create(&StateDir::new(directory.path()), now()).unwrap());
-        let config = Arc::new(config_for_tests(Path::new("/nowhere")));
+        let state_dir = StateDir::new(directory.path());
+        let config = Arc::new(Config { state_dir, ..config_for_tests(Path::new("/nowhere")) });
         (directory, Admin::offline(store, authority, config))
     }
 
