@@ -10,10 +10,16 @@
 //! | POST | `/invite` | [`InviteRequest`] | [`InviteAnswer`] |
 //! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
+//! | POST | `/user/add` | [`PasswordRequest`] | [`PasswordAnswer`] |
+//! | POST | `/user/reset` | [`PasswordRequest`] | [`PasswordAnswer`] |
+//! | POST | `/user/disable`, `/user/enable` | [`UserRequest`] | [`StandingAnswer`] |
+//! | POST | `/user/totp/offer` | [`UserRequest`] | [`FactorOffer`] |
+//! | POST | `/user/totp` | [`FactorRequest`] | [`FactorAnswer`] |
 
 mod invites;
 mod live;
 mod revoke;
+mod users;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,11 +37,14 @@ use crate::identity::Authority;
 pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
 pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
 pub use revoke::{RevokeAnswer, RevokeRequest};
+pub use users::{
+    FactorAnswer, FactorOffer, FactorRequest, PasswordAnswer, PasswordRequest, StandingAnswer, UserRequest,
+};
 
 /// A refusal: an HTTP status and the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminRefusal {
-    /// 400 for a bad request, 404 for what does not exist, 409 when only a running gateway can
+    /// 400 for a bad request, 403 for a wrong code, 404 for what does not exist, 409 when only a running gateway can
     /// answer, 503 when the store failed.
     pub status: u16,
     /// The reason.
@@ -77,6 +86,12 @@ impl Admin {
             ("POST", "/invite") => encode(self.invite(&decode(body)?, now)?),
             ("POST", "/token") => encode(self.token(&decode(body)?, now)?),
             ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now)?),
+            ("POST", "/user/add") => encode(self.add_user(&decode(body)?, now)?),
+            ("POST", "/user/reset") => encode(self.reset_user(&decode(body)?, now)?),
+            ("POST", "/user/disable") => encode(self.set_disabled(&decode(body)?, true, now)?),
+            ("POST", "/user/enable") => encode(self.set_disabled(&decode(body)?, false, now)?),
+            ("POST", "/user/totp/offer") => encode(self.offer_factor(&decode(body)?)?),
+            ("POST", "/user/totp") => encode(self.confirm_factor(&decode(body)?, now)?),
             _ => Err(AdminRefusal { status: 404, message: format!("no such request: {method} {path}") }),
         }
     }
@@ -137,11 +152,12 @@ mod tests {
 
     use super::*;
     use crate::config::config_for_tests;
+    use crate::core::sessions::Ending;
     use crate::directories::StateDir;
 
     #[derive(Default)]
-    struct Recorder {
-        closed: Mutex<Vec<String>>,
+    pub(super) struct Recorder {
+        pub(super) closed: Mutex<Vec<String>>,
     }
 
     impl LiveGateway for Recorder {
@@ -163,17 +179,17 @@ mod tests {
             }
         }
 
-        fn close_device(&self, device: &str) -> usize {
+        fn close_device(&self, device: &str, _why: Ending) -> usize {
             self.closed.lock().unwrap().push(device.to_owned());
             1
         }
     }
 
-    fn now() -> SystemTime {
+    pub(super) fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    fn admin() -> (tempfile::TempDir, Admin) {
+    pub(super) fn admin() -> (tempfile::TempDir, Admin) {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
         let authority = Arc::new(Authority::create(&StateDir::new(directory.path()), now()).unwrap());
@@ -182,7 +198,7 @@ mod tests {
         (directory, Admin::offline(store, authority, config))
     }
 
-    fn post(admin: &Admin, path: &str, body: Value) -> Result<Value, u16> {
+    pub(super) fn post(admin: &Admin, path: &str, body: Value) -> Result<Value, u16> {
         admin.perform("POST", path, &body, now()).map_err(|refused| refused.status)
     }
 

@@ -237,7 +237,7 @@ async fn write_revocations(store: Arc<Store>, core: Arc<LocalCore>) {
                 told = None;
                 // One of them may have come in since the revocation was asked for.
                 for device in &devices {
-                    core.shut_out(device);
+                    core.shut_out(device, Ending::Revoked);
                 }
             }
             Ok(Err(error)) => {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::local::LocalCore;
 use crate::core::router::Router;
-use crate::core::sessions::Session;
+use crate::core::sessions::{Ending, Session};
 
 /// One live session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,8 +84,8 @@ pub trait LiveGateway: Send + Sync {
     fn sessions(&self) -> Vec<SessionInfo>;
     /// The gateway at a glance.
     fn status(&self) -> GatewayStatus;
-    /// Ends the sessions of a device and closes its connections; returns how many sessions there were.
-    fn close_device(&self, device: &str) -> usize;
+    /// Ends the sessions of a device and closes its connections, for this reason; returns how many sessions there were.
+    fn close_device(&self, device: &str, why: Ending) -> usize;
 }
 
 /// The core, router and sockets of this process, seen together.
@@ -129,8 +129,8 @@ impl LiveGateway for GatewayView {
         }
     }
 
-    fn close_device(&self, device: &str) -> usize {
-        usize::from(self.core.shut_out(device))
+    fn close_device(&self, device: &str, why: Ending) -> usize {
+        usize::from(self.core.shut_out(device, why))
     }
 }
 

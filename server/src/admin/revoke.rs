@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, AdminRefusal, store_refusal};
 use crate::accounts::Revoked;
 use crate::accounts::sqlite::Written;
+use crate::core::sessions::Ending;
 
 /// How long a revocation that holds already may wait to be written, before its answer says that it is not.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,7 +43,7 @@ impl Admin {
             return Ok(RevokeAnswer { devices, invites, sessions: 0, unwritten: None });
         };
         let Revoked { devices, invites } = self.store.shut_out(&request.name, now).map_err(store_refusal)?;
-        let sessions = devices.iter().map(|device| live.close_device(device)).sum();
+        let sessions = devices.iter().map(|device| live.close_device(device, Ending::Revoked)).sum();
         tracing::info!(devices = devices.len(), sessions, "revoked");
         let unwritten = match self.store.wait_for_revocations(DISK_PATIENCE) {
             Written::All => None,

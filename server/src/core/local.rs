@@ -76,10 +76,10 @@ impl LocalCore {
         self.totals.so_far()
     }
 
-    /// Shuts a device out: ends its session and closes all its connections. False if it had no session.
-    pub fn shut_out(&self, device: &str) -> bool {
-        let had_session = self.order(device, Order::End(Ending::Revoked));
-        self.callers.close(device, Ending::Revoked);
+    /// Shuts a device out for this reason: ends its session and closes all its connections. False if it had no session.
+    pub fn shut_out(&self, device: &str, why: Ending) -> bool {
+        let had_session = self.order(device, Order::End(why));
+        self.callers.close(device, why);
         had_session
     }
 

@@ -37,6 +37,8 @@ pub enum Ending {
     Replaced,
     /// The device may not connect any longer.
     Revoked,
+    /// The user may not connect until further notice.
+    Disabled,
     /// The gateway stops.
     Shutdown,
 }
@@ -47,6 +49,7 @@ impl Ending {
         match self {
             Self::Replaced => "the same device connected again",
             Self::Revoked => "this device was revoked",
+            Self::Disabled => "this user is disabled",
             Self::Shutdown => "the gateway is shutting down",
         }
     }

@@ -44,7 +44,7 @@ impl Totals {
         let count = match ending {
             None => &mut sums.left,
             Some(Ending::Replaced) => &mut sums.replaced,
-            Some(Ending::Revoked) => &mut sums.revoked,
+            Some(Ending::Revoked | Ending::Disabled) => &mut sums.revoked,
             Some(Ending::Shutdown) => &mut sums.shutdown,
         };
         *count += 1;

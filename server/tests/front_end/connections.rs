@@ -7,6 +7,7 @@ use adit_proto::http::field::{Field, status};
 use adit_proto::http::h3::error::Code;
 use adit_proto::http::h3::message::MessageEvent;
 use adit_server::admin::LiveGateway as _;
+use adit_server::core::sessions::Ending;
 use adit_testing::namespace::in_namespace_async;
 
 use crate::world::{Certificate, HOST, PATIENCE, World, eventually, tunnel};
@@ -57,7 +58,7 @@ fn revocation_closes_every_connection_of_the_device() {
         let with_session = world.connect(Some(copy(&certificate))).await;
         let _tunnel = tunnel(&with_session, None).await.unwrap();
         let device = world.gateway.sessions()[0].device.clone();
-        assert_eq!(world.gateway.close_device(&device), 1);
+        assert_eq!(world.gateway.close_device(&device, Ending::Revoked), 1);
         for http in [&without, &with_session] {
             assert_eq!(closing_code(http.quic(), PATIENCE).await, Code::REQUEST_REJECTED.value());
         }

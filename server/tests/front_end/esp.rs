@@ -16,6 +16,7 @@ use adit_proto::http::field::value;
 use adit_proto::http::h3::error::Code;
 use adit_proto::http::h3::message::MessageEvent;
 use adit_server::admin::LiveGateway;
+use adit_server::core::sessions::Ending;
 use adit_testing::namespace::in_namespace_async;
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -201,7 +202,7 @@ fn revoked_device_loses_its_sas_at_once() {
         up(&world, &device).await;
         let session = world.sessions.all().remove(0);
         assert_eq!(world.plane.installed().len(), 1);
-        assert_eq!(world.gateway.close_device(&session.device.id), 1);
+        assert_eq!(world.gateway.close_device(&session.device.id, Ending::Revoked), 1);
         // Before any task had a chance to run.
         assert!(session.carriers.is_closed() && session.carriers.esp().is_none());
         assert!(world.sessions.is_empty());

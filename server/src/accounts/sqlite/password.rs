@@ -49,6 +49,14 @@ impl Store {
         })
     }
 
+    /// Makes sure that a user is one of the gateway itself.
+    ///
+    /// # Errors
+    /// [`UserError::NotFound`], [`UserError::NotLocal`], or the store failed.
+    pub fn require_local(&self, user: &UserName) -> Result<(), UserError> {
+        require_local(&self.read(), user)
+    }
+
     /// What a user of the gateway itself is checked by; `None` if there is no such user. Waits for nobody who writes.
     ///
     /// # Errors
@@ -192,8 +200,8 @@ fn give(
     Ok(())
 }
 
-fn require_local(transaction: &Transaction<'_>, user: &UserName) -> Result<(), UserError> {
-    let known = read(transaction, user.as_str())?.ok_or_else(|| UserError::NotFound(user.to_string()))?;
+fn require_local(connection: &Connection, user: &UserName) -> Result<(), UserError> {
+    let known = read(connection, user.as_str())?.ok_or_else(|| UserError::NotFound(user.to_string()))?;
     if known.source == LOCAL {
         return Ok(());
     }

@@ -167,7 +167,7 @@ async fn device_that_is_shut_out_loses_every_connection() {
     let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&with_session.2);
     core.open_session(device("dev-a"), kept).unwrap();
     accounts.revoke("dev-a");
-    assert!(core.shut_out("dev-a"));
+    assert!(core.shut_out("dev-a", Ending::Revoked));
     let ends = [&with_session, &without, &other].map(|(_, _, connection)| connection.closed());
     assert_eq!(ends, [Some(Ending::Revoked), Some(Ending::Revoked), None]);
     // The double lets its credential pass, as a check that was made before the revocation.

@@ -99,7 +99,7 @@ impl Closing for quinn::Connection {
 fn end(quic: &quinn::Connection, ending: Ending) {
     let code = match ending {
         // Tells the client that trying again is useless.
-        Ending::Revoked => Code::REQUEST_REJECTED,
+        Ending::Revoked | Ending::Disabled => Code::REQUEST_REJECTED,
         Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
     };
     close(quic, code, ending.reason());

@@ -93,7 +93,7 @@ fn step_at(time: SystemTime) -> u64 {
 
 /// The code that the app shows at a time, for tests.
 #[cfg(test)]
-pub(super) fn shown(secret: &Secret, time: SystemTime) -> String {
+pub(crate) fn shown(secret: &Secret, time: SystemTime) -> String {
     secret.code(step_at(time))
 }
 
