@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+#[path = "cli/users.rs"]
+mod users;
+
 /// A user without rights, where the tests run as root.
 const NOBODY: u32 = 65_534;
 
@@ -342,7 +345,10 @@ fn invite_for_people_shows_link_end_and_next_command() {
     assert!(made.run(&["invite", "alice", "--qr"]).stdout.contains('█'));
     let users = made.run(&["users"]);
     assert!(
-        users.stdout.starts_with("NAME   DEVICES  OPEN INVITES  SINCE\nalice  0        2             20"),
+        users.stdout.starts_with(
+            "NAME   SOURCE  STATE   LOGS IN BY  DEVICES  OPEN INVITES  SINCE\n\
+             alice  local   active  -           0        2             20"
+        ),
         "{}",
         users.stdout
     );

@@ -230,6 +230,23 @@ fn revoked_device_is_out_and_stays_out(carrier: Carrier) {
     assert_refused(&tunnel.clients[0].run(&["up"]).unwrap(), AUTHENTICATION_REFUSED, &["revoked", "next:"]);
 }
 
+#[test]
+fn disabled_user_is_out_until_enabled_again() {
+    let Some(mut tunnel) = Tunnel::start_over(Carrier::Esp, Options { clients: 2, settings: &[] }) else { return };
+    let sessions = |tunnel: &Tunnel, count| {
+        eventually("sessions begin and end", || (tunnel.gateway.sessions().unwrap().len() == count).then_some(()));
+    };
+    sessions(&tunnel, 2);
+    tunnel.gateway.admin(&["user", "disable", "user1"]).unwrap().success().unwrap();
+    sessions(&tunnel, 1);
+    tunnel.clients[0].kill();
+    assert_refused(&tunnel.clients[0].run(&["up"]).unwrap(), AUTHENTICATION_REFUSED, &["disabled", "next:"]);
+
+    tunnel.gateway.admin(&["user", "enable", "user1"]).unwrap().success().unwrap();
+    tunnel.clients[0].up().unwrap();
+    sessions(&tunnel, 2);
+}
+
 fn revoke(gateway: &Gateway, name: &str) {
     gateway.admin(&["revoke", name]).unwrap().success().unwrap();
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use adit_net::control::{CallError, call};
 use adit_program::exit::{Exit, Failure};
 use adit_program::rights::to_reach_files_of;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{now, small_runtime};
@@ -59,9 +60,18 @@ pub(super) fn not_running(config: &Config) -> Failure {
     Failure::new(Exit::Unreachable, what, "the gateway is not running", next)
 }
 
+/// Reads an answer of the gateway, which another version may have written.
+pub(super) fn decode<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        let next = "run the adit-server of the same version as the running gateway";
+        Failure::new(Exit::Other, "answer of the gateway", error.to_string(), next)
+    })
+}
+
 fn refusal(refused: AdminRefusal) -> Failure {
     let (exit, next) = match refused.status {
         400 => (Exit::Usage, "see `adit-server --help`"),
+        403 => (Exit::AuthRefused, "try again with the code that is shown now"),
         404 => (Exit::Other, "`adit-server users` and `adit-server devices` list what there is"),
         409 => (Exit::Unreachable, "start it: `systemctl start adit-server`, or `adit-server run`"),
         _ => (Exit::Other, "look at the gateway's log and at the disk of its state directory"),

@@ -3,12 +3,10 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use adit_program::qr_code::{Screen, qr_code};
 use clap::Args;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Place, Refusal, ask, duration};
 use crate::admin::{InviteAnswer, TokenAnswer};
@@ -35,7 +33,7 @@ pub(super) fn invite(place: &Place, flags: &InviteFlags) -> Result<(), Refusal> 
         output::json(&answer);
         return Ok(());
     }
-    let invite: InviteAnswer = decode(answer)?;
+    let invite: InviteAnswer = ask::decode(answer)?;
     let mut text =
         format!("Invite for {}, good for one device until {}:\n\n  {}\n", invite.user, invite.expires, invite.link);
     if flags.qr || std::io::stdout().is_terminal() {
@@ -54,7 +52,7 @@ pub(super) fn token(place: &Place, name: &str) -> Result<(), Refusal> {
         output::json(&answer);
         return Ok(());
     }
-    let token: TokenAnswer = decode(answer)?;
+    let token: TokenAnswer = ask::decode(answer)?;
     output::line(&format!(
         "Token for {}, shown only now (device {}):\n\n  {}\n\n\
          A CONNECT-IP client sends it as `authorization: Bearer …`. Take it back with:\n\n  adit-server revoke {}{}",
@@ -65,11 +63,4 @@ pub(super) fn token(place: &Place, name: &str) -> Result<(), Refusal> {
         place.flag_for(&config.path),
     ));
     Ok(())
-}
-
-fn decode<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
-    serde_json::from_value(answer).map_err(|error| {
-        let next = "run the adit-server of the same version as the running gateway";
-        Failure::new(Exit::Other, "answer of the gateway", error.to_string(), next)
-    })
 }

@@ -12,13 +12,34 @@ use super::{Place, Refusal, ask, columns};
 pub(super) fn users(place: &Place) -> Result<(), Refusal> {
     list(place, "/users", |answer| {
         let rows = rows(&answer["users"], |user| {
-            [word(&user["name"]), word(&user["devices"]), word(&user["invites"]), time(&user["created_at"])]
+            [
+                word(&user["name"]),
+                word(&user["source"]),
+                if user["disabled_at"].is_null() { "active" } else { "disabled" }.to_owned(),
+                means_of(user),
+                word(&user["devices"]),
+                word(&user["invites"]),
+                time(&user["created_at"]),
+            ]
         });
         match rows.as_slice() {
-            [] => "No users yet. Make one with `adit-server invite NAME`.".to_owned(),
-            rows => columns::table(["NAME", "DEVICES", "OPEN INVITES", "SINCE"], rows),
+            [] => {
+                "No users yet. Make one with `adit-server user add NAME`, or with `adit-server invite NAME`.".to_owned()
+            }
+            rows => columns::table(["NAME", "SOURCE", "STATE", "LOGS IN BY", "DEVICES", "OPEN INVITES", "SINCE"], rows),
         }
     })
+}
+
+/// How a user of the gateway itself logs in.
+fn means_of(user: &Value) -> String {
+    match (&user["has_password"], &user["has_factor"]) {
+        (Value::Bool(true), Value::Bool(true)) => {
+            format!("password and app, recovery codes: {}", word(&user["recovery_codes"]))
+        }
+        (Value::Bool(true), _) => "password".to_owned(),
+        _ => "-".to_owned(),
+    }
 }
 
 /// Lists the devices.
