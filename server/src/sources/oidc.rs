@@ -15,6 +15,7 @@ mod pause;
 mod provider;
 mod recheck;
 mod roots;
+mod stored;
 mod token;
 
 use std::path::Path;
@@ -44,6 +45,7 @@ use token::Tokens;
 pub use browser::Visit;
 pub use kept::RefreshTokens;
 pub use pages::Page;
+pub use stored::StoredTokens;
 
 /// The source's word.
 const NAME: &str = "oidc";
