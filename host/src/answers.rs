@@ -70,12 +70,7 @@ impl AnswerRules {
         ] {
             batch.create_chain(Chain { name, kind, hook, priority });
         }
-        if tracking == Tracking::OfOthers {
-            for rule in exemption::rules(self) {
-                batch.append_rule(&rule);
-            }
-        }
-        for rule in self.rules() {
+        for rule in exemption::rules(self, tracking).into_iter().chain(self.rules()) {
             batch.append_rule(&rule);
         }
         batch
@@ -91,8 +86,8 @@ impl AnswerRules {
     }
 
     /// Starts a rule for packets that other hosts send beside the tunnel.
-    fn elsewhere(&self) -> Rule {
-        let rule = Rule::new(PREROUTING).input_not("lo").input_not(&self.tun);
+    fn elsewhere(&self, chain: &'static str) -> Rule {
+        let rule = Rule::new(chain).input_not("lo").input_not(&self.tun);
         self.inner_links.iter().fold(rule, |rule, link| rule.input_not(link))
     }
 
@@ -102,14 +97,12 @@ impl AnswerRules {
     /// programs may be an answer to what this host sent before it had the tunnel, which must not go on beside it.
     fn arrival_rules(&self) -> Vec<Rule> {
         let (low, high) = ports_of_programs();
-        let to = |address| self.elsewhere().destination_in(address).drop("to the tunnel's address from another link");
         // The tunnel's packets, and the client's own datagrams, are nearly all there is: they are done with first.
         let mut rules = vec![Rule::new(PREROUTING).input(&self.tun).accept()];
-        rules.extend(self.addresses.iter().copied().map(IpNet::from).map(to));
         rules.push(Rule::new(PREROUTING).untracked().accept());
-        rules.push(self.elsewhere().by_answerer().accept());
+        rules.push(self.elsewhere(PREROUTING).by_answerer().accept());
         // Whether a packet is for this host takes a look at the routes, so it is asked last.
-        let opened = || self.elsewhere().by_opener();
+        let opened = || self.elsewhere(PREROUTING).by_opener();
         let mark = |rule: Rule| rule.for_this_host().put_connection_mark(self.mark);
         rules.push(mark(opened().opening_tcp()));
         for protocol in [Rule::tcp, Rule::udp] {

@@ -100,13 +100,17 @@ impl KillSwitch {
         batch
     }
 
+    /// Nearly all packets are the tunnel's, or the client's own datagrams: each chain is done with them first.
     fn rules(&self) -> Vec<Rule> {
         let ports = ports_of_programs();
         let mut rules = self.arrival_rules();
         rules.extend(self.unasked_rules(ports));
+        rules.extend(self.tunnel().map(|tunnel| Rule::new(OUTPUT).output(tunnel).accept()));
+        rules.push(Rule::new(OUTPUT).mark(self.mark).sent_by(self.user).accept());
         rules.extend(self.passage_rules(OUTPUT));
         rules.extend(self.own_rules());
         rules.extend(self.departure_rules(OUTPUT, ports));
+        rules.extend(self.tunnel().map(|tunnel| Rule::new(FORWARD).output(tunnel).accept()));
         rules.extend(self.passage_rules(FORWARD));
         rules.extend(self.departure_rules(FORWARD, ports));
         rules
@@ -116,54 +120,49 @@ impl KillSwitch {
         self.tunnel.iter().flat_map(|tunnel| tunnel.addresses.iter().copied().map(IpNet::from))
     }
 
-    /// Starts a rule for packets that come from other hosts beside the tunnel.
-    fn elsewhere(&self, chain: &'static str) -> Rule {
-        let rule = Rule::new(chain).input_not("lo");
-        match &self.tunnel {
-            Some(tunnel) => rule.input_not(&tunnel.link),
-            None => rule,
-        }
+    fn tunnel(&self) -> Option<&str> {
+        self.tunnel.as_ref().map(|tunnel| tunnel.link.as_str())
     }
 
     /// A neighbour must not find out which address this host has in the tunnel, nor meddle with connections in it
     /// (CVE-2019-14899).
     fn arrival_rules(&self) -> Vec<Rule> {
-        let to = |address| {
-            self.elsewhere(RAW_PREROUTING).destination_in(address).drop("to the tunnel's address from another link")
-        };
-        self.addresses().map(to).collect()
+        let rule = || Rule::new(RAW_PREROUTING);
+        let to =
+            |address| rule().destination_in(address).input_not("lo").drop("to the tunnel's address from another link");
+        let through = self.tunnel().map(|tunnel| rule().input(tunnel).accept());
+        through.into_iter().chain(self.addresses().map(to)).collect()
     }
 
     /// Connections that this host had opened before are not taken for connections that others open, and nobody
     /// answers for a resolver that was asked through the tunnel.
     fn unasked_rules(&self, (low, high): (u16, u16)) -> Vec<Rule> {
-        let rule = || self.elsewhere(PREROUTING);
-        let amid = rule().amid_tcp().destination_port_at_least(low).destination_port_at_most(high);
-        vec![
+        let rule = || Rule::new(PREROUTING);
+        let elsewhere = || rule().input_not("lo");
+        let amid = elsewhere().amid_tcp().destination_port_at_least(low).destination_port_at_most(high);
+        let through = self.tunnel().map(|tunnel| rule().input(tunnel).accept());
+        let mut rules: Vec<Rule> = through.into_iter().collect();
+        rules.extend([
+            rule().untracked().accept(),
             amid.drop("of a connection from before the tunnel"),
-            rule().udp().source_port(DNS_PORT).unknown().drop("name service that nobody asked"),
-        ]
+            elsewhere().udp().source_port(DNS_PORT).unknown().drop("name service that nobody asked"),
+        ]);
+        rules
     }
 
-    /// What stays on this host, and what goes into a tunnel.
+    /// What stays on this host, and what goes into another tunnel of this host.
     fn passage_rules(&self, chain: &'static str) -> Vec<Rule> {
-        // Nearly everything goes into the tunnel, so it is done with first.
-        let mut rules: Vec<Rule> =
-            self.tunnel.iter().map(|tunnel| Rule::new(chain).output(&tunnel.link).accept()).collect();
-        rules.push(Rule::new(chain).output("lo").accept());
+        let mut rules = vec![Rule::new(chain).output("lo").accept()];
         let beside = |address| Rule::new(chain).source_in(address).drop("from the tunnel's address by another link");
         rules.extend(self.addresses().map(beside));
         rules.push(Rule::new(chain).output_named(DEVICES).accept());
         rules
     }
 
-    /// What this host itself must say beside the tunnel: to the gateway, and to get and keep an address.
+    /// What this host itself must say beside the tunnel to get and keep an address.
     fn own_rules(&self) -> Vec<Rule> {
         let rule = || Rule::new(OUTPUT);
-        let mut rules = vec![
-            rule().mark(self.mark).sent_by(self.user).accept(),
-            rule().ipv4().udp().source_port(DHCP_CLIENT).destination_port(DHCP_SERVER).accept(),
-        ];
+        let mut rules = vec![rule().ipv4().udp().source_port(DHCP_CLIENT).destination_port(DHCP_SERVER).accept()];
         for link_scope in [link_local_v6(), link_multicast_v6()] {
             let rule = rule().destination_in(link_scope).udp();
             rules.push(rule.source_port(DHCPV6_CLIENT).destination_port(DHCPV6_SERVER).accept());

@@ -1,4 +1,4 @@
-//! Which packets the kernel need not track.
+//! What is decided before the kernel tracks connections, and which packets it need not track.
 //!
 //! Tracking costs time for every packet, and nearly all packets of a host in a tunnel are the tunnel's own: those
 //! between this host's addresses in it and its other end, and the client's datagrams. Nobody wants to know of which
@@ -10,7 +10,7 @@ use std::io;
 
 use ipnet::IpNet;
 
-use super::{AnswerRules, TABLE};
+use super::{AnswerRules, TABLE, Tracking};
 use crate::kill_switch;
 use crate::nft::{ListedChain, Rule, Socket};
 
@@ -25,16 +25,26 @@ const ASK_FOR_CONNECTIONS: [&str; 11] =
 /// Tables of the iptables that has no nftables beneath it; absent where there are none.
 const OLD_TABLES: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// Exempts the packets from tracking.
-pub(super) fn rules(tunnel: &AnswerRules) -> Vec<Rule> {
+/// The rules before connection tracking: they exempt packets as `tracking` says, and keep from the tunnel's addresses
+/// what comes beside it.
+pub(super) fn rules(tunnel: &AnswerRules, tracking: Tracking) -> Vec<Rule> {
     let exempt = |rule: Rule| rule.no_track().accept();
     let own = || tunnel.addresses.iter().copied().map(IpNet::from);
     let from_tunnel = own().map(|own| Rule::new(RAW_PREROUTING).input(&tunnel.tun).destination_in(own));
     let into_tunnel = own().map(|own| Rule::new(RAW_OUTPUT).output(&tunnel.tun).source_in(own));
-    let elsewhere = Rule::new(RAW_PREROUTING).input_not("lo").input_not(&tunnel.tun);
-    let to_client = elsewhere.udp().for_socket_with(tunnel.mark);
+    let to_client = Rule::new(RAW_PREROUTING).input_not(&tunnel.tun).udp().for_socket_with(tunnel.mark);
     let of_client = Rule::new(RAW_OUTPUT).udp().mark(tunnel.mark);
-    from_tunnel.chain(into_tunnel).chain([to_client, of_client]).map(exempt).collect()
+    let beside = own().map(|own| {
+        let rule = tunnel.elsewhere(RAW_PREROUTING).destination_in(own);
+        rule.drop("to the tunnel's address from another link")
+    });
+    match tracking {
+        Tracking::OfAll => beside.collect(),
+        Tracking::OfOthers => {
+            let of_tunnel = from_tunnel.chain(into_tunnel).map(exempt);
+            of_tunnel.chain(beside).chain([to_client, of_client].map(exempt)).collect()
+        }
+    }
 }
 
 /// Whether another firewall of this host asks for connections. What cannot be read may do so.

@@ -186,7 +186,7 @@ fn the_loaded_table_reads_as_intended() {
         let listing = String::from_utf8(output.stdout).unwrap();
         for line in [
             "table inet adit_client_home {",
-            "iifname != \"lo\" iifname != \"tunnel0\" ip daddr 10.64.3.2 counter packets 0 bytes 0 drop",
+            "ip daddr 10.64.3.2 iifname != \"lo\" counter packets 0 bytes 0 drop",
             "meta mark & 0x000010fe == 0x00000016 meta skuid 0 accept",
             "oifname \"adit*\" accept",
             "ip6 saddr fd00::2 counter packets 0 bytes 0 drop",
