@@ -50,5 +50,6 @@ pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
     return Err(super::not_built_with("ldap"));
 }
 
-#[cfg(all(test, feature = "ldap"))]
+#[cfg(test)]
+#[cfg(feature = "ldap")]
 mod tests;

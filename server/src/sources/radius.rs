@@ -67,5 +67,6 @@ pub fn accounting(config: &Config) -> Result<Arc<dyn SessionObserver>, Problem> 
     return Err(super::not_built_with("radius"));
 }
 
-#[cfg(all(test, feature = "radius"))]
+#[cfg(test)]
+#[cfg(feature = "radius")]
 mod tests;

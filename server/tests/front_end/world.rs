@@ -30,8 +30,8 @@ use adit_server::accounts::sqlite::Store;
 use adit_server::accounts::{Accounts, Device, UserName};
 use adit_server::admin::GatewayView;
 use adit_server::config::{
-    Config, DnsConfig, EspConfig, Limits, LoginConfig, Pools, PublicAddress, SecondFactor, SourceName, TunConfig,
-    WorkersConfig,
+    Config, DnsConfig, EspConfig, Limits, LoginConfig, OidcConfig, Pools, PublicAddress, SecondFactor, SourceName,
+    TunConfig, WorkersConfig,
 };
 use adit_server::core::Core;
 use adit_server::core::grant::Terms;
@@ -43,6 +43,8 @@ use adit_server::directories::{RuntimeDir, StateDir};
 use adit_server::enroll::Enrollment;
 use adit_server::front_ends::connect_ip::FrontEnd;
 use adit_server::identity::Authority;
+use adit_server::sources::ldap::settings::LdapSettings;
+use adit_server::sources::radius::settings::RadiusSettings;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -123,6 +125,9 @@ fn config(directory: &std::path::Path) -> Config {
             recheck: Duration::from_secs(3600),
             second_factor: SecondFactor::Device,
         },
+        oidc: OidcConfig::default(),
+        radius: RadiusSettings::default(),
+        ldap: LdapSettings::default(),
         esp: EspConfig { enabled: true, permitted: EspSettings::default() },
         workers: WorkersConfig {
             count: 2,

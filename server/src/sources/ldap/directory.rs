@@ -181,17 +181,21 @@ fn failed(url: &LdapUrl, error: &LdapError) -> Away {
 /// What went wrong before anything was said, with the cure where the fault is known.
 fn connecting_failed(error: &LdapError) -> String {
     let shown = printable(&error.to_string());
-    match error {
-        LdapError::Io { source } => match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(reason)) => format!(
-                "has a certificate that is not trusted ({reason:?}): name who vouches for it in ldap.authority, and \
-                 the server as its certificate does in ldap.urls"
-            ),
-            Some(other) => format!("cannot agree on TLS ({other})"),
-            None => format!("cannot be reached ({source}): is the server up?"),
-        },
-        LdapError::LdapResult { .. } => format!("refuses StartTLS ({shown}): write ldaps:// if it has that"),
-        LdapError::Timeout { .. } => "does not answer: is the server up?".to_owned(),
-        _ => format!("cannot be used ({shown})"),
+    let LdapError::Io { source } = error else {
+        return if matches!(error, LdapError::LdapResult { .. }) {
+            format!("refuses StartTLS ({shown}): write ldaps:// if it has that")
+        } else if matches!(error, LdapError::Timeout { .. }) {
+            "does not answer: is the server up?".to_owned()
+        } else {
+            format!("cannot be used ({shown})")
+        };
+    };
+    match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(reason)) => format!(
+            "has a certificate that is not trusted ({reason:?}): name who vouches for it in ldap.authority, and the \
+             server as its certificate does in ldap.urls"
+        ),
+        Some(other) => format!("cannot agree on TLS ({other})"),
+        None => format!("cannot be reached ({source}): is the server up?"),
     }
 }

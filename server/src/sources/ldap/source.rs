@@ -266,7 +266,7 @@ fn reader(settings: &LdapSettings) -> Result<Option<(String, Zeroizing<String>)>
             ));
         }
     };
-    let secret = place.read().map_err(|error| problem(error.to_string(), error.next.clone()))?;
+    let secret = place.read().map_err(|error| problem(error.to_string(), error.next))?;
     let text = std::str::from_utf8(&secret);
     let text = text.map_err(|_| problem(format!("{place} holds no text"), "write the password as UTF-8".to_owned()))?;
     Ok(Some((entry.clone(), Zeroizing::new(text.to_owned()))))

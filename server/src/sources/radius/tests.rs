@@ -74,17 +74,13 @@ impl Lab {
 }
 
 fn person(verdict: Verdict) -> Person {
-    match verdict {
-        Verdict::Accepted(person) => person,
-        other => panic!("not accepted: {other:?}"),
-    }
+    let Verdict::Accepted(person) = verdict else { panic!("not accepted: {verdict:?}") };
+    person
 }
 
 fn reason(verdict: Verdict) -> String {
-    match verdict {
-        Verdict::Unavailable(reason) => reason,
-        other => panic!("the source is there: {other:?}"),
-    }
+    let Verdict::Unavailable(reason) = verdict else { panic!("the source is there: {verdict:?}") };
+    reason
 }
 
 #[tokio::test]

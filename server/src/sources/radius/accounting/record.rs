@@ -127,7 +127,6 @@ fn low(number: u64) -> u32 {
     number as u32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half has 32 bits")]
 fn high(number: u64) -> u32 {
     (number >> 32) as u32
 }
