@@ -1,6 +1,9 @@
 //! The built `adit-server`, as its user meets it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "cli/sources.rs"]
+mod sources;
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
