@@ -29,10 +29,11 @@ use crate::sources::ldap::settings::LdapSettings;
 use crate::sources::radius::settings::RadiusSettings;
 
 pub use adit_program::configuration::Problem;
+pub use adit_proto::policy::SecondFactor;
 pub use file::Source;
 pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
-pub use login::{LoginConfig, SecondFactor, SourceName};
+pub use login::{LoginConfig, SourceName};
 pub use oidc::OidcConfig;
 pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::ConfigError;

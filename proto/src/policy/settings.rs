@@ -60,9 +60,9 @@ macro_rules! settings {
             pub const KEYS: &'static [&'static str] = &[$(stringify!($name)),+];
         }
 
-        impl SettingsOf<'_> {
+        impl<'a> SettingsOf<'a> {
             /// What is set: the key, how its value is written, in which line, and the number of the group.
-            pub fn written(&self) -> Vec<(&'static str, &str, usize, usize)> {
+            pub fn written(&self) -> Vec<(&'static str, &'a str, usize, usize)> {
                 let mut written = Vec::new();
                 $(if let Some(Chosen { written: found, group }) = &self.$name {
                     written.push((stringify!($name), found.literal.as_str(), found.line, *group));
@@ -126,14 +126,14 @@ pub enum WhenFull {
     Refuse,
 }
 
-/// When a login needs a second factor.
+/// When a user who has a second factor is asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SecondFactor {
-    /// For each login.
+    /// At each login.
     Always,
-    /// Once for each device, whose certificate then counts as one.
+    /// Where the user does not come with a certificate of a device of theirs, which counts as a factor.
     Device,
-    /// For none.
+    /// Never.
     Never,
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use adit_program::configuration::{Complaint, Given};
+use adit_proto::policy::{FormError, SecondFactor};
 
 /// How users log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,19 +31,8 @@ pub enum SourceName {
     Oidc,
 }
 
-/// When a user who has a second factor is asked for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecondFactor {
-    /// Where the user does not come with a certificate of a device of theirs, which counts as a factor.
-    Device,
-    /// At each login.
-    Always,
-    /// Never.
-    Never,
-}
-
 impl SourceName {
-    const ALL: [Self; 4] = [Self::Local, Self::Radius, Self::Ldap, Self::Oidc];
+    pub(crate) const ALL: [Self; 4] = [Self::Local, Self::Radius, Self::Ldap, Self::Oidc];
 
     /// The word for it in the configuration, in policies and in the store.
     #[must_use]
@@ -57,18 +47,6 @@ impl SourceName {
 
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|name| name.word() == text)
-    }
-}
-
-impl SecondFactor {
-    const ALL: [Self; 3] = [Self::Device, Self::Always, Self::Never];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Device => "device",
-            Self::Always => "always",
-            Self::Never => "never",
-        }
     }
 }
 
@@ -91,11 +69,7 @@ pub(super) fn sources(given: &Given<'_>) -> Result<Vec<SourceName>, Complaint> {
 }
 
 pub(super) fn second_factor(given: &Given<'_>) -> Result<SecondFactor, Complaint> {
-    let text = given.text()?;
-    SecondFactor::ALL
-        .into_iter()
-        .find(|when| when.word() == text)
-        .ok_or_else(|| Complaint::unfit(format!("{text:?} says not when"), "write \"device\", \"always\" or \"never\""))
+    given.text()?.parse().map_err(|FormError { reason, next }| Complaint::unfit(reason, next))
 }
 
 #[cfg(test)]
