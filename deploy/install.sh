@@ -164,6 +164,7 @@ install_all() {
         put 644 "$deploy/sysusers.d/adit.conf" /etc/sysusers.d/adit.conf
         put 644 "$deploy/tmpfiles.d/adit.conf" /etc/tmpfiles.d/adit.conf
         put 644 "$deploy/server.toml" "$prefix/share/doc/adit/server.toml"
+        put 644 "$deploy/policy.toml" "$prefix/share/doc/adit/policy.toml"
     fi
     [ "$client" = no ] || put_unit adit-client@.service
     [ "$client" = no ] || put_unit adit-killswitch@.service
@@ -314,6 +315,7 @@ remove_all() {
         drop /etc/sysusers.d/adit.conf
         drop /etc/tmpfiles.d/adit.conf
         drop "$prefix/share/doc/adit/server.toml"
+        drop "$prefix/share/doc/adit/policy.toml"
     fi
     [ "$client" = no ] || drop /etc/systemd/system/adit-client@.service
     [ "$client" = no ] || drop /etc/systemd/system/adit-killswitch@.service

@@ -74,7 +74,7 @@ install_and_check() {
     "$here/install.sh" --root "$root" --from "$programs" | tee "$scratch/said"
     grep -q 'adit-server init' "$scratch/said" || fail "the next command is not named"
     local shared
-    mapfile -t shared < <(prefixed usr/local bin/adit-server bin/adit-client share/doc/adit/{server.toml,LICENSE-MIT,LICENSE-APACHE})
+    mapfile -t shared < <(prefixed usr/local bin/adit-server bin/adit-client share/doc/adit/{server.toml,policy.toml,LICENSE-MIT,LICENSE-APACHE})
     expect_files "${SERVER_FILES[@]}" "${CLIENT_FILES[@]}" "${NEIGHBOUR_FILES[@]}" "${shared[@]}"
     local file
     for file in bin/adit-server bin/adit-client; do
@@ -159,7 +159,7 @@ parts_and_prefix() {
     ! grep -q /usr/local "$root/${CLIENT_FILES[0]}" || fail "the unit still names /usr/local"
     "$here/install.sh" --root "$root" --from "$programs" --server --prefix /opt/adit >/dev/null
     "$here/install.sh" --root "$root" --remove --client --prefix /opt/adit >/dev/null
-    expect_files "${SERVER_FILES[@]}" "${NEIGHBOUR_FILES[@]}" opt/adit/bin/adit-server opt/adit/share/doc/adit/{server.toml,LICENSE-MIT,LICENSE-APACHE}
+    expect_files "${SERVER_FILES[@]}" "${NEIGHBOUR_FILES[@]}" opt/adit/bin/adit-server opt/adit/share/doc/adit/{server.toml,policy.toml,LICENSE-MIT,LICENSE-APACHE}
     "$here/install.sh" --root "$root" --remove --prefix /opt/adit >/dev/null
     [[ ! -e $root || -z $(ls -A "$root") ]] || fail "left behind: $(find "$root")"
 }

@@ -90,6 +90,8 @@ pub struct Config {
     pub invite_lifetime: Duration,
     /// How long a device certificate is valid.
     pub certificate_lifetime: Duration,
+    /// File of groups and rules; absolute.
+    pub policy: Option<PathBuf>,
     /// Directory of keys and the store; absolute.
     pub state_dir: StateDir,
     /// Directory of the admin socket; absolute.
@@ -178,6 +180,7 @@ impl Config {
             lease_cooldown: Duration::ZERO,
             invite_lifetime: Duration::ZERO,
             certificate_lifetime: Duration::ZERO,
+            policy: None,
             state_dir: StateDir::new(""),
             runtime_dir: RuntimeDir::new(""),
         }
@@ -212,6 +215,11 @@ impl Config {
         self.pool.v6 = None;
         self.dns.servers.retain(IpAddr::is_ipv4);
         Some(warning)
+    }
+
+    /// Whether an address is in a pool and not the gateway's own there.
+    pub(crate) fn is_of_a_client(&self, address: IpAddr) -> bool {
+        check::is_of_a_client(self, address)
     }
 
     /// Names for the server certificate: the public hosts without ports or duplicates.

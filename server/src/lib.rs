@@ -11,6 +11,7 @@ pub mod enroll;
 pub mod front_ends;
 pub mod identity;
 pub mod init;
+pub mod policy;
 pub mod run;
 pub mod sources;
 pub mod state_files;

@@ -30,6 +30,7 @@ use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError};
+use crate::policy::PolicyFile;
 use crate::sources::radius;
 use crate::state_files::StateFiles;
 
@@ -82,10 +83,14 @@ struct Loaded {
 
 impl Loaded {
     fn load(config: Config) -> Result<Self, Failure> {
-        let StateFiles { store, authority, keys } = StateFiles::load(&config).map_err(|error| error.into_failure())?;
+        let StateFiles { store, authority, keys, policy } =
+            StateFiles::load(&config).map_err(|error| error.into_failure())?;
         let identity = issue(&authority, &config)?;
         let remembered = store.leases().map_err(|error| Store::failure(&config.state_dir.store(), error))?;
         let pool = restore_pool(&config, remembered, Instant::now());
+        if let Some(policy) = &policy {
+            warn_of_failed_tests(policy);
+        }
         let sockets = Sockets::bind(&config)?;
         Ok(Self {
             config: Arc::new(config),
@@ -185,6 +190,14 @@ impl Running {
         self.accounting.finish();
         // Their threads have ended when this returns: the host can be put back.
         drop(self.workers);
+    }
+}
+
+/// A policy that fails its own tests is better than no gateway.
+fn warn_of_failed_tests(policy: &PolicyFile) {
+    let failed = policy.failed_tests().len();
+    if failed > 0 {
+        tracing::warn!(failed, "the policy fails tests of its own; `adit-server policy check` names them");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a gateway reads from its state directory, loaded whole, so that every problem is told at once.
+//! What a gateway reads beside its configuration, loaded whole, so that every problem is told at once.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -9,9 +9,10 @@ use adit_program::exit::{Exit, Failure};
 use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::{Config, ConfigError, Problem, Source, read};
 use crate::identity::{Authority, IdentityError, load_endpoint_keys};
+use crate::policy::PolicyFile;
 use crate::sources;
 
-/// The files of a state directory, opened.
+/// The files of a state directory, opened, and the policy.
 pub struct StateFiles {
     /// Users, devices, invites and leases.
     pub store: Store,
@@ -19,6 +20,8 @@ pub struct StateFiles {
     pub authority: Authority,
     /// The keys of the QUIC endpoint.
     pub keys: EndpointKeys,
+    /// Groups and rules, where the configuration names a file of them. It may fail tests of its own.
+    pub policy: Option<PolicyFile>,
 }
 
 impl StateFiles {
@@ -44,7 +47,9 @@ pub fn check(source: &Source) -> Result<Config, ConfigError> {
     let (config, problems) = read(source);
     let mut findings = Findings { exit: (!problems.is_empty()).then_some(Exit::Usage), problems };
     if let Some(config) = &config {
-        findings.look_at(config, Store::open_read_only);
+        let state = findings.look_at(config, Store::open_read_only);
+        let policy = state.and_then(|state| state.policy);
+        findings.add_all(policy.map(|policy| policy.failed_tests()).unwrap_or_default());
     }
     match config {
         Some(config) if findings.problems.is_empty() => Ok(config),
@@ -62,14 +67,10 @@ struct Findings {
 impl Findings {
     fn look_at(&mut self, config: &Config, open: fn(&Path) -> Result<Store, StoreError>) -> Option<StateFiles> {
         if let Err(error) = config.check_host() {
-            self.exit = Some(Exit::Usage);
-            self.problems.extend(error.problems);
+            self.add_all(error.problems);
         }
-        let problems = sources::problems(config);
-        if !problems.is_empty() {
-            self.exit = Some(Exit::Usage);
-            self.problems.extend(problems);
-        }
+        self.add_all(sources::problems(config));
+        let policy = PolicyFile::of(config).map_err(|error| self.add_all(error.problems)).ok();
         if !config.state_dir.path().exists() {
             // One problem, not four.
             self.add(missing(config.state_dir.path()));
@@ -80,11 +81,19 @@ impl Findings {
         let authority = self.keep(load_authority(config).map_err(IdentityError::into_failure));
         let keys = load_endpoint_keys(&config.state_dir.endpoint_keys());
         let keys = self.keep(keys.map_err(IdentityError::into_failure));
-        Some(StateFiles { store: store?, authority: authority?, keys: keys? })
+        Some(StateFiles { store: store?, authority: authority?, keys: keys?, policy: policy? })
     }
 
     fn keep<T>(&mut self, loaded: Result<T, Failure>) -> Option<T> {
         loaded.map_err(|failure| self.add(failure)).ok()
+    }
+
+    /// Problems of files, which somebody has to mend.
+    fn add_all(&mut self, problems: Vec<Problem>) {
+        if !problems.is_empty() {
+            self.exit = Some(Exit::Usage);
+        }
+        self.problems.extend(problems);
     }
 
     /// A wrong file weighs more than what may go away by itself. What is known already is not said again.
@@ -221,6 +230,25 @@ mod tests {
         let (exit, problems) = gateway.problems();
         assert_eq!((exit, problems.len()), (Exit::Usage, 2), "{problems:?}");
         assert!(problems[0].starts_with("radius") && problems[1].starts_with("ldap"), "{problems:?}");
+    }
+
+    #[test]
+    fn policy_with_a_mistake_is_refused_and_one_that_fails_a_test_only_by_the_check() {
+        let gateway = Gateway::new();
+        let path = gateway.source.path.with_file_name("policy.toml");
+        let text = fs::read_to_string(&gateway.source.path).unwrap();
+        fs::write(&gateway.source.path, format!("policy = {path:?}\n{text}")).unwrap();
+        durable_file::create(&path, b"[groups.g]\nmember = []\n", 0o644).unwrap();
+        let (exit, problems) = gateway.problems();
+        assert_eq!((exit, problems.len()), (Exit::Usage, 1), "{problems:?}");
+        assert!(problems[0].contains("policy.toml:2: groups.g.member"), "{problems:?}");
+        let load = || StateFiles::load(&Config::load(&gateway.source).unwrap());
+        fs::write(&path, "[groups.g]\nmembers = []\n[[tests]]\ngroups = [\"g\"]\ndeny = [\"icmp ::1\"]\n").unwrap();
+        assert_eq!(check(&gateway.source).unwrap_err().problems.len(), 1);
+        assert_eq!(load().unwrap().policy.unwrap().failed_tests().len(), 1);
+        fs::write(&path, "[groups.g]\nmembers = []\n").unwrap();
+        assert!(check(&gateway.source).is_ok());
+        assert_eq!(load().unwrap().policy.unwrap().failed_tests(), []);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) fn pools(config: &Config) -> impl Iterator<Item = (&'static str, IpNe
 }
 
 /// Whether an address is in a pool and not the gateway's own there.
-fn is_of_a_client(config: &Config, address: IpAddr) -> bool {
+pub(super) fn is_of_a_client(config: &Config, address: IpAddr) -> bool {
     let pool = AddressPool::new(PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: Duration::ZERO });
     let own = pool.gateway();
     let is_own = own.v4.map(IpAddr::V4) == Some(address) || own.v6.map(IpAddr::V6) == Some(address);

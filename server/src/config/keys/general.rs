@@ -91,6 +91,16 @@ pub(super) const ROWS: &[Key<Config>] = &[
         read: |given, config| put(&mut config.certificate_lifetime, given.duration()),
     },
     Key {
+        name: "policy",
+        kind: Kind::Text,
+        absent: Absent::Optional,
+        example: r#""/etc/adit/policy.toml""#,
+        meaning: "File of groups and rules, which say who may reach what: docs/policy.md. Without it every device may reach\n\
+         everything that `routes` lead to.",
+        applies: Applies::Restart,
+        read: |given, config| put(&mut config.policy, value::directory(given).map(Some)),
+    },
+    Key {
         name: "state_dir",
         kind: Kind::Text,
         absent: Absent::Default(r#""/var/lib/adit""#),
