@@ -17,6 +17,7 @@ pub mod leases;
 pub mod local;
 pub mod login;
 pub mod observer;
+pub mod personal;
 pub mod policy;
 pub mod router;
 pub mod sessions;

@@ -21,10 +21,10 @@ use crate::admin::{Admin, GatewayView, LiveGateway};
 use crate::cleanup::{host_failure, host_options};
 use crate::config::Config;
 use crate::core::Core;
-use crate::core::grant::Terms;
 use crate::core::leases::restore_pool;
 use crate::core::local::LocalCore;
 use crate::core::observer::SessionObserver;
+use crate::core::personal::PersonalTerms;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
@@ -78,6 +78,7 @@ struct Loaded {
     keys: quic::EndpointKeys,
     identity: Arc<ServerIdentity>,
     pool: AddressPool,
+    policy: Option<PolicyFile>,
     sockets: Sockets,
 }
 
@@ -99,6 +100,7 @@ impl Loaded {
             keys,
             identity: Arc::new(identity),
             pool,
+            policy,
             sockets,
         })
     }
@@ -129,7 +131,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, store, authority, keys, identity, pool, sockets } = loaded;
+    let Loaded { config, store, authority, keys, identity, pool, policy, sockets } = loaded;
     let own = pool.gateway();
     let tun = network::set_up(&config, own, changes).await?;
     let sessions = Arc::<SessionTable>::default();
@@ -146,7 +148,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), RAISE_LIMITS))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
-    let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
+    let terms = PersonalTerms::new(&config, own, policy.map(Arc::new));
+    let limit = config.limits.sessions;
     let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
     let accounting = radius::accounting(&config)
         .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))?;

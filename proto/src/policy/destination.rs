@@ -36,7 +36,16 @@ impl DestinationPolicy {
     /// link-local or broadcast destination, among them the first and last address of the IPv4 pool.
     #[inline]
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
-        let inside = match packet.destination {
+        self.check_address(packet.destination)
+    }
+
+    /// As [`Self::check`], for whatever packet goes to an address.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    #[inline]
+    pub fn check_address(&self, destination: IpAddr) -> Result<(), DropReason> {
+        let inside = match destination {
             IpAddr::V4(destination) => {
                 check_v4(destination, &DESTINATION_REASONS)?;
                 let inside = self.pool_v4.filter(|pool| pool.contains(&destination));

@@ -6,6 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::AddressPool;
+use adit_proto::policy::Subject;
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -14,6 +16,7 @@ use super::grant::{Grant, Terms};
 use super::leases::{Claim, Flows, Leases};
 use super::login::{Credential, Identity, LoginError};
 use super::observer::{Nobody, SessionObserver};
+use super::personal::PersonalTerms;
 use super::sessions::{Connection, Ending, Session, SessionTable};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
@@ -27,8 +30,8 @@ pub struct LocalCore {
     accounts: Arc<dyn Accounts>,
     leases: Arc<Leases>,
     writers: Semaphore,
-    /// On which every session begins.
-    terms: Arc<Terms>,
+    /// On which sessions begin.
+    terms: ArcSwap<PersonalTerms>,
     sessions: Arc<SessionTable>,
     callers: Arc<Callers>,
     totals: Totals,
@@ -37,13 +40,13 @@ pub struct LocalCore {
 }
 
 impl LocalCore {
-    /// Makes a core without sessions. Each begins on `terms`, with addresses of `pool`, of which `flows` are those that
-    /// the host tracks; `limit` is the most at a time.
+    /// Makes a core without sessions. Each begins on the `terms` of its user, with addresses of `pool`, of which
+    /// `flows` are those that the host tracks; `limit` is the most at a time.
     pub fn new(
         accounts: Arc<dyn Accounts>,
         flows: Arc<dyn Flows>,
         pool: AddressPool,
-        terms: Terms,
+        terms: impl Into<PersonalTerms>,
         limit: usize,
         sessions: Arc<SessionTable>,
     ) -> Self {
@@ -51,7 +54,7 @@ impl LocalCore {
             leases: Arc::new(Leases::new(Arc::clone(&accounts), flows, pool, limit)),
             writers: Semaphore::new(WRITERS),
             accounts,
-            terms: Arc::new(terms),
+            terms: ArcSwap::from_pointee(terms.into()),
             sessions,
             callers: Arc::default(),
             totals: Totals::default(),
@@ -69,6 +72,33 @@ impl LocalCore {
     /// The live sessions.
     pub fn sessions(&self) -> &SessionTable {
         &self.sessions
+    }
+
+    /// The terms on which sessions begin now.
+    pub fn personal_terms(&self) -> Arc<PersonalTerms> {
+        self.terms.load_full()
+    }
+
+    /// From now on sessions begin, and those that live go on, on these terms.
+    pub fn replace_terms(&self, terms: PersonalTerms) {
+        self.terms.store(Arc::new(terms));
+        for session in self.sessions.all() {
+            self.renew_terms(&session);
+        }
+    }
+
+    /// Gives a session the terms that its user has now, if these are others.
+    fn renew_terms(&self, session: &Session) {
+        let terms = self.terms_of(&session.device);
+        if !Arc::ptr_eq(&terms, &session.grant().terms) {
+            session.change_terms(terms);
+        }
+    }
+
+    /// The terms of a device's user.
+    fn terms_of(&self, device: &Device) -> Arc<Terms> {
+        let subject = Subject { user: &device.user, source: "local", source_groups: &[] };
+        self.terms.load().of(&subject)
     }
 
     /// What the sessions that have ended add up to.
@@ -138,7 +168,7 @@ impl LocalCore {
     ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
-        let grant = Grant { lease: claim.lease(), terms: Arc::clone(&self.terms) };
+        let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device) };
         let session = Session::new(id, device, grant, connection, now);
         claim.keep();
         self.observer.opened(&session);
@@ -151,6 +181,8 @@ impl LocalCore {
             old.connection.close(Ending::Replaced);
         }
         self.confirm(&session)?;
+        // They may have been replaced before the session could be found.
+        self.renew_terms(&session);
         unowned.hand_over();
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
         let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());

@@ -1,5 +1,6 @@
 //! Where the packets of a session may go.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +34,20 @@ impl Policy {
     /// Why it must be dropped.
     pub fn check(&self, packet: &IpPacket) -> Result<(), DropReason> {
         self.destinations.check(packet)?;
-        match self.routes.lookup(packet.destination) {
+        self.routed(packet.destination)
+    }
+
+    /// As [`Self::check`], for whatever packet goes to an address.
+    ///
+    /// # Errors
+    /// Why it must be dropped.
+    pub fn check_destination(&self, address: IpAddr) -> Result<(), DropReason> {
+        self.destinations.check_address(address)?;
+        self.routed(address)
+    }
+
+    fn routed(&self, destination: IpAddr) -> Result<(), DropReason> {
+        match self.routes.lookup(destination) {
             Some(()) => Ok(()),
             None => Err(DropReason::NoRoute),
         }

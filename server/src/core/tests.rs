@@ -218,7 +218,7 @@ impl Closing for Nowhere {
 
 /// Terms with one route.
 pub(super) fn terms(route: &str) -> Terms {
-    let limits = SessionLimits { largest_packet: 1400 };
+    let limits = SessionLimits::unlimited(1400);
     Terms::new(vec![route.parse().unwrap()], Resolvers::default(), DestinationPolicy::default(), limits)
 }
 

@@ -49,7 +49,7 @@ fn new_terms_reach_the_client_and_hold_for_its_packets() {
         let session = world.sessions.all().remove(0);
         let only: IpNet = "192.0.2.0/24".parse().unwrap();
         let dns = Resolvers { servers: vec!["192.0.2.53".parse().unwrap()], domains: Vec::new() };
-        let limits = SessionLimits { largest_packet: 1400 };
+        let limits = SessionLimits::unlimited(1400);
         let terms = Arc::new(Terms::new(vec![only], dns, DestinationPolicy::default(), limits));
         assert!(world.core.order(&session.device.id, Order::Terms(terms)));
         let told = told(&mut tunnel).await;

@@ -1,0 +1,188 @@
+//! The terms of each person: those that the configuration gives everybody, changed by what the person's groups set.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use adit_proto::packet::icmp::GatewayAddresses;
+use adit_proto::policy::{Chosen, Class, DestinationPolicy, QuotaAction, SettingsOf, Subject, WhenFull};
+use ipnet::IpNet;
+
+use super::grant::{OpenHours, Resolvers, SessionLimits, SessionsOfUser, Terms};
+use crate::config::Config;
+use crate::policy::PolicyFile;
+
+/// Most terms that are kept at a time: one for each set of groups that people are in. Beyond that all are made anew.
+const MOST_KEPT: usize = 4_096;
+
+/// Gives whoever logs in their terms.
+pub struct PersonalTerms {
+    /// Those of who is in no group.
+    common: Arc<Terms>,
+    /// Prefixes that everybody is told, whatever the routes of their groups.
+    always: Vec<IpNet>,
+    destinations: DestinationPolicy,
+    policy: Option<Arc<PolicyFile>>,
+    kept: Mutex<HashMap<Kind, Arc<Terms>>>,
+}
+
+/// People of one kind are on the same terms.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    groups: Vec<usize>,
+    class: Class,
+}
+
+/// Everybody is on the same terms.
+impl From<Terms> for PersonalTerms {
+    fn from(terms: Terms) -> Self {
+        Self {
+            common: Arc::new(terms),
+            always: Vec::new(),
+            destinations: DestinationPolicy::default(),
+            policy: None,
+            kept: Mutex::default(),
+        }
+    }
+}
+
+impl PersonalTerms {
+    /// The terms that a gateway with this configuration and policy gives; `own` are its addresses in the pools.
+    pub fn new(config: &Config, own: GatewayAddresses, policy: Option<Arc<PolicyFile>>) -> Self {
+        Self {
+            common: Arc::new(Terms::of(config, own)),
+            always: Terms::always_advertised(config, own),
+            destinations: Terms::destinations(config, own),
+            policy,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The policy behind them.
+    pub fn policy(&self) -> Option<&Arc<PolicyFile>> {
+        self.policy.as_ref()
+    }
+
+    /// The terms of somebody. Those of the same groups and rules share them.
+    pub fn of(&self, subject: &Subject<'_>) -> Arc<Terms> {
+        let Some(policy) = &self.policy else { return Arc::clone(&self.common) };
+        let groups = policy.document.groups_of(subject).iter().map(|membership| membership.group).collect();
+        let kind = Kind { groups, class: policy.document.class_of(subject) };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(terms) = kept.get(&kind) {
+            return Arc::clone(terms);
+        }
+        let terms = Arc::new(self.made_for(&kind, &policy.document.settings_of(&kind.groups)));
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        kept.insert(kind, Arc::clone(&terms));
+        terms
+    }
+
+    fn made_for(&self, kind: &Kind, settings: &SettingsOf<'_>) -> Terms {
+        let common = &self.common;
+        let routes = value(settings.routes).map(|mut routes| {
+            routes.extend(&self.always);
+            routes
+        });
+        let dns = Resolvers {
+            servers: value(settings.dns).unwrap_or_else(|| common.dns.servers.clone()),
+            domains: value(settings.dns_domains).unwrap_or_else(|| common.dns.domains.clone()),
+        };
+        let routes = routes.unwrap_or_else(|| common.routes.clone());
+        let terms = Terms::new(routes, dns, self.destinations, limits(common.limits.largest_packet, settings));
+        Terms { class: kind.class.clone(), ..terms }
+    }
+}
+
+fn limits(largest_packet: u16, settings: &SettingsOf<'_>) -> SessionLimits {
+    let when_full = value(settings.sessions_full).unwrap_or(WhenFull::Replace);
+    SessionLimits {
+        largest_packet: value(settings.mtu).map_or(largest_packet, |mtu| mtu.min(largest_packet)),
+        rate_up: value(settings.rate_up),
+        rate_down: value(settings.rate_down),
+        quota: value(settings.quota),
+        quota_action: value(settings.quota_action).unwrap_or(QuotaAction::Block),
+        sessions: value(settings.sessions).map(|most| SessionsOfUser { most, when_full }),
+        idle_timeout: value(settings.idle_timeout),
+        session_lifetime: value(settings.session_lifetime),
+        hours: value(settings.hours).map(OpenHours::new),
+        second_factor: value(settings.second_factor),
+    }
+}
+
+fn value<T: Clone>(chosen: Option<Chosen<'_, T>>) -> Option<T> {
+    chosen.map(|chosen| chosen.written.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::config_for_tests;
+
+    const POLICY: &str = "[groups.office]\nmembers = [\"alice\", \"ldap:staff\"]\nroutes = [\"10.1.0.0/16\"]\nmtu = 1300\n\
+        idle_timeout = \"10m\"\n\
+        [groups.staff]\nmembers = [\"alice\", \"bob\"]\nroutes = [\"10.2.0.0/16\"]\ndns = [\"10.2.0.53\"]\nsessions = 2\n\
+        [[rules]]\nusers = [\"bob\"]\naction = \"allow\"\nto = [\"10.2.0.0/16\"]\n";
+
+    fn terms() -> PersonalTerms {
+        let own = GatewayAddresses { v4: "10.77.0.1".parse().ok(), v6: None };
+        let policy = PolicyFile::parse(Path::new("policy.toml"), POLICY).unwrap();
+        PersonalTerms::new(&config_for_tests(Path::new("/nowhere")), own, Some(Arc::new(policy)))
+    }
+
+    fn user(user: &str) -> Subject<'_> {
+        Subject { user, source: "local", source_groups: &[] }
+    }
+
+    fn routes(terms: &Terms) -> Vec<String> {
+        terms.routes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn first_group_in_file_order_sets_each_term_and_the_rest_is_the_gateways() {
+        let terms = terms();
+        let alice = terms.of(&user("alice"));
+        assert_eq!(routes(&alice), ["10.1.0.0/16", "10.77.0.1/32"], "the gateway is always told");
+        assert_eq!(alice.dns.servers, ["10.2.0.53".parse::<std::net::IpAddr>().unwrap()]);
+        assert_eq!(alice.limits.largest_packet, 1300);
+        assert_eq!(alice.limits.idle_timeout, Some(Duration::from_secs(600)));
+        assert_eq!(alice.limits.sessions, Some(SessionsOfUser { most: 2, when_full: WhenFull::Replace }));
+        let bob = terms.of(&user("bob"));
+        assert_eq!(routes(&bob), ["10.2.0.0/16", "10.77.0.1/32"]);
+        assert_eq!((bob.limits.largest_packet, bob.limits.idle_timeout), (1420, None));
+        let nobody = terms.of(&user("nobody"));
+        assert_eq!(routes(&nobody), ["0.0.0.0/0", "::/0", "10.77.0.1/32"]);
+        assert_eq!(nobody.limits, SessionLimits::unlimited(1420));
+    }
+
+    #[test]
+    fn what_a_source_says_counts_and_classes_are_apart() {
+        let terms = terms();
+        let said = ["staff".to_owned()];
+        let carol = terms.of(&Subject { user: "carol", source: "ldap", source_groups: &said });
+        assert_eq!(routes(&carol)[0], "10.1.0.0/16");
+        assert_eq!(routes(&terms.of(&user("carol")))[0], "0.0.0.0/0");
+        assert_eq!(terms.of(&user("bob")).class.rules().len(), 1);
+        assert_eq!(terms.of(&user("alice")).class.rules().len(), 0);
+    }
+
+    #[test]
+    fn people_of_one_kind_share_their_terms() {
+        let terms = terms();
+        assert!(Arc::ptr_eq(&terms.of(&user("x")), &terms.of(&user("y"))));
+        assert!(!Arc::ptr_eq(&terms.of(&user("x")), &terms.of(&user("bob"))));
+    }
+
+    #[test]
+    fn packets_go_where_the_routes_of_the_groups_lead() {
+        let terms = terms();
+        let goes = |who: &str, to: &str| terms.of(&user(who)).policy.check_destination(to.parse().unwrap()).is_ok();
+        assert!(goes("alice", "10.1.2.3") && !goes("alice", "10.2.2.3"));
+        assert!(goes("bob", "10.2.2.3") && !goes("bob", "10.1.2.3") && goes("nobody", "192.0.2.1"));
+        assert!(goes("alice", "10.77.0.1") && !goes("alice", "10.77.0.9"), "isolation stands above");
+    }
+}
