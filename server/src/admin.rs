@@ -10,12 +10,14 @@
 //! | POST | `/invite` | [`InviteRequest`] | [`InviteAnswer`] |
 //! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
+//! | POST | `/explain` | [`ExplainRequest`] | [`Explanation`](crate::policy::explain::Explanation) |
 //! | POST | `/user/add` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/reset` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/disable`, `/user/enable` | [`UserRequest`] | [`StandingAnswer`] |
 //! | POST | `/user/totp/offer` | [`UserRequest`] | [`FactorOffer`] |
 //! | POST | `/user/totp` | [`FactorRequest`] | [`FactorAnswer`] |
 
+mod explain;
 mod invites;
 mod live;
 mod revoke;
@@ -34,6 +36,7 @@ use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::Config;
 use crate::identity::Authority;
 
+pub use explain::ExplainRequest;
 pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
 pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
 pub use revoke::{RevokeAnswer, RevokeRequest};
@@ -92,6 +95,7 @@ impl Admin {
             ("POST", "/user/enable") => encode(self.set_disabled(&decode(body)?, false, now)?),
             ("POST", "/user/totp/offer") => encode(self.offer_factor(&decode(body)?)?),
             ("POST", "/user/totp") => encode(self.confirm_factor(&decode(body)?, now)?),
+            ("POST", "/explain") => encode(self.explain(&decode(body)?)?),
             _ => Err(AdminRefusal { status: 404, message: format!("no such request: {method} {path}") }),
         }
     }
@@ -150,8 +154,11 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
+    use adit_proto::packet::icmp::GatewayAddresses;
+
     use super::*;
     use crate::config::config_for_tests;
+    use crate::core::personal::PersonalTerms;
     use crate::core::sessions::Ending;
     use crate::directories::StateDir;
 
@@ -177,6 +184,10 @@ mod tests {
                 guards: Vec::new(),
                 warnings: Vec::new(),
             }
+        }
+
+        fn personal_terms(&self) -> Arc<PersonalTerms> {
+            Arc::new(PersonalTerms::new(&config_for_tests(Path::new("/nowhere")), GatewayAddresses::default(), None))
         }
 
         fn close_device(&self, device: &str, _why: Ending) -> usize {

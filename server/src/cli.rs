@@ -7,6 +7,7 @@ mod invite;
 mod list;
 mod log;
 mod owner;
+mod policy;
 mod source;
 mod user;
 mod verbs;
@@ -81,6 +82,13 @@ enum Verb {
         #[arg(value_name = "NAME|DEVICE")]
         name: String,
     },
+    /// Check a policy file
+    Policy {
+        #[command(subcommand)]
+        verb: policy::PolicyVerb,
+    },
+    /// Say what happens to what a user tries to reach, and why
+    Explain(policy::ExplainFlags),
     /// List the live sessions
     Sessions,
     /// Show the gateway at a glance
@@ -165,7 +173,7 @@ impl From<ConfigError> for Refusal {
 
 fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
     let Arguments { place, verb } = arguments;
-    if !matches!(verb, Verb::Init(_)) {
+    if !matches!(verb, Verb::Init(_) | Verb::Policy { .. }) {
         owner::step_down(&verb, &crate::config::state_dir_of(&place.source()))?;
     }
     match verb {
@@ -178,6 +186,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
         Verb::Users => list::users(&place),
         Verb::Devices => list::devices(&place),
         Verb::Revoke { name } => list::revoke(&place, &name),
+        Verb::Policy { verb: policy::PolicyVerb::Check { file } } => policy::check(&place, file),
+        Verb::Explain(flags) => policy::explain(&place, &flags),
         Verb::Sessions => list::sessions(&place),
         Verb::Status => list::status(&place),
         Verb::Source(verb) => source::source(&place, &verb),

@@ -464,3 +464,71 @@ fn cleanup_by_root_does_nothing_to_files_that_the_service_s_journal_names() {
         assert!(!target.exists());
     }
 }
+
+/// A gateway with a policy file beside its configuration.
+fn with_policy(text: &str) -> (Made, PathBuf) {
+    let made = Made::new();
+    let path = made.directory.path().join("policy.toml");
+    std::fs::write(&path, text).unwrap();
+    set_mode(&path, 0o644);
+    let configuration = std::fs::read_to_string(made.file()).unwrap();
+    made.replace(&format!("policy = {path:?}\n{configuration}"));
+    (made, path)
+}
+
+const POLICY: &str = "[groups.staff]\nmembers = [\"alice\"]\nroutes = [\"10.1.0.0/16\"]\n\
+    [[rules]]\ngroups = [\"staff\"]\naction = \"allow\"\nto = [\"10.1.0.0/16\"]\nports = [\"tcp/443\"]\n\
+    [[tests]]\nuser = \"alice\"\nallow = [\"tcp 10.1.2.3:443\"]\n";
+
+#[test]
+fn policy_check_runs_the_tests_and_names_those_that_fail() {
+    let (made, path) = with_policy(POLICY);
+    let checked = made.json(&["policy", "check"]);
+    assert_eq!((checked["rules"].as_u64(), checked["compared"].as_bool()), (Some(1), Some(true)), "{checked}");
+    assert_eq!(made.run(&["check"]).code, 0);
+    let failing = made.directory.path().join("new.toml");
+    std::fs::write(&failing, format!("{POLICY}deny = [\"tcp 10.1.2.3:443\"]\n")).unwrap();
+    set_mode(&failing, 0o644);
+    let refused = made.run(&["policy", "check", failing.to_str().unwrap()]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    let expected = format!(
+        "{}:9: test of alice: tcp 10.1.2.3:443: is allowed by the rule in line 4, and should be denied; mend the rules or the test",
+        failing.display()
+    );
+    assert_eq!(problems(&refused), [expected]);
+    std::fs::copy(&failing, &path).unwrap();
+    assert_eq!(made.run(&["check"]).code, 2, "as `run` would only warn");
+}
+
+#[test]
+fn policy_is_checked_without_a_gateway_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    std::fs::write(&path, POLICY).unwrap();
+    set_mode(&path, 0o644);
+    let nowhere = directory.path().join("server.toml");
+    let flags = ["--config", nowhere.to_str().unwrap()];
+    let checked = adit(&[&["policy", "check", path.to_str().unwrap()], &flags[..]].concat());
+    assert_eq!(checked.code, 0, "{}", checked.stderr);
+    assert!(checked.stdout.contains("not compared with a gateway"), "{}", checked.stdout);
+    assert_eq!(adit(&[&["policy", "check"], &flags[..]].concat()).code, 2);
+    assert_eq!(Made::new().run(&["policy", "check"]).code, 2, "the configuration names none");
+}
+
+#[test]
+fn explain_answers_for_a_stopped_gateway() {
+    let (made, path) = with_policy(POLICY);
+    let told = made.json(&["explain", "Alice", "tcp", "10.1.2.3:443"]);
+    let verdict = &told["verdicts"][0];
+    assert_eq!((verdict["action"].as_str(), verdict["rule"].as_u64()), (Some("allow"), Some(4)), "{told}");
+    assert_eq!(told["groups"][0]["reason"], "it names the user");
+    let text = made.run(&["explain", "alice", "tcp", "10.1.2.3:22"]).stdout;
+    assert!(text.contains("tcp 10.1.2.3:22 is denied: no rule matches; route 10.1.0.0/16"), "{text}");
+    assert!(text.contains(&format!("routes = [\"10.1.0.0/16\"] ({}:3, group staff)", path.display())), "{text}");
+    let nobody = made.run(&["explain", "bob", "icmp", "10.1.2.3"]).stdout;
+    assert!(nobody.contains("groups") && nobody.contains("none") && nobody.contains("is denied"), "{nobody}");
+    for bad in [["a b", "tcp", "10.1.2.3:1"], ["alice", "sctp", "10.1.2.3:1"], ["alice", "tcp", "10.1.2.3"]] {
+        let [user, protocol, destination] = bad;
+        assert_eq!(made.run(&["explain", user, protocol, destination]).code, 2, "{bad:?}");
+    }
+}

@@ -11,6 +11,7 @@ use adit_proto::esp::suite::Suite;
 use serde::{Deserialize, Serialize};
 
 use crate::core::local::LocalCore;
+use crate::core::personal::PersonalTerms;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 
@@ -86,6 +87,8 @@ pub trait LiveGateway: Send + Sync {
     fn status(&self) -> GatewayStatus;
     /// Ends the sessions of a device and closes its connections, for this reason; returns how many sessions there were.
     fn close_device(&self, device: &str, why: Ending) -> usize;
+    /// The terms on which sessions begin now.
+    fn personal_terms(&self) -> Arc<PersonalTerms>;
 }
 
 /// The core, router and sockets of this process, seen together.
@@ -127,6 +130,10 @@ impl LiveGateway for GatewayView {
             guards: self.guards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings: Vec::new(),
         }
+    }
+
+    fn personal_terms(&self) -> Arc<PersonalTerms> {
+        self.core.personal_terms()
     }
 
     fn close_device(&self, device: &str, why: Ending) -> usize {
