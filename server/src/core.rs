@@ -17,6 +17,7 @@ pub mod leases;
 pub mod local;
 pub mod login;
 pub mod observer;
+pub mod overdue;
 pub mod personal;
 pub mod policy;
 pub mod router;
@@ -96,6 +97,12 @@ pub enum OpenError {
     /// `limits.sessions` sessions are live.
     #[error("the gateway has no room for another session")]
     Full,
+    /// The user has as many sessions as may be.
+    #[error("the user has as many sessions as may be")]
+    UserFull,
+    /// It is not one of the hours in which the user's sessions may be open.
+    #[error("the user may not connect at this hour")]
+    OutsideHours,
     /// The device was revoked while it logged in.
     #[error("this device was revoked")]
     Revoked,

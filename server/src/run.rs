@@ -24,6 +24,7 @@ use crate::core::Core;
 use crate::core::leases::restore_pool;
 use crate::core::local::LocalCore;
 use crate::core::observer::SessionObserver;
+use crate::core::overdue;
 use crate::core::personal::PersonalTerms;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
@@ -172,6 +173,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         task::spawn(prune(Arc::clone(&store))),
         memory,
     ];
+    tasks.push(task::spawn(overdue::look_after(Arc::clone(&core))));
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));

@@ -81,6 +81,11 @@ impl Counters {
         counter.fetch_add(packets as u64, Ordering::Relaxed);
     }
 
+    /// Packets received from the peer, and sent to it, so far.
+    pub fn packets(&self) -> (u64, u64) {
+        (self.rx_packets.load(Ordering::Relaxed), self.tx_packets.load(Ordering::Relaxed))
+    }
+
     /// The counters now.
     pub fn traffic(&self) -> Traffic {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

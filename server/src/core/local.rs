@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use adit_net::carrier::counters::Traffic;
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::AddressPool;
 use adit_proto::policy::Subject;
@@ -17,7 +18,7 @@ use super::leases::{Claim, Flows, Leases};
 use super::login::{Credential, Identity, LoginError};
 use super::observer::{Nobody, SessionObserver};
 use super::personal::PersonalTerms;
-use super::sessions::{Connection, Ending, Session, SessionTable};
+use super::sessions::{Connection, Ending, Session, SessionTable, UserFull};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
 use crate::accounts::{Accounts, AuthError, Device, StoreFault};
@@ -120,15 +121,19 @@ impl LocalCore {
         };
         match order {
             Order::End(ending) => {
-                // Nothing of it can be found any more when the client hears of it; the front-end's task notices the
-                // closed connection.
-                session.stop(ending);
-                self.close(&session);
-                session.connection.close(ending);
+                self.end(&session, ending);
             }
             Order::Terms(terms) => session.change_terms(terms),
         }
         true
+    }
+
+    /// Ends a session. Nothing of it can be found any more when the client hears of it; the front-end's task notices
+    /// the closed connection.
+    pub(super) fn end(&self, session: &Session, ending: Ending) {
+        session.stop(ending);
+        self.close(session);
+        session.connection.close(ending);
     }
 
     /// Tells all clients that their sessions end.
@@ -170,15 +175,22 @@ impl LocalCore {
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device) };
         let session = Session::new(id, device, grant, connection, now);
-        claim.keep();
+        if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
+            return Err(OpenError::OutsideHours);
+        }
         self.observer.opened(&session);
-        let replaced = self.sessions.insert(Arc::clone(&session));
+        let displaced = self.sessions.insert(Arc::clone(&session)).map_err(|UserFull| {
+            self.observer.closed(&session, &Traffic::default());
+            OpenError::UserFull
+        })?;
+        claim.keep();
         let unowned = Unowned { core: self, session: &session };
-        let replaces = replaced.is_some();
-        if let Some(old) = replaced {
-            old.stop(Ending::Replaced);
+        let replaces = displaced.replaced.is_some();
+        let replaced = displaced.replaced.into_iter().map(|old| (old, Ending::Replaced));
+        for (old, ending) in replaced.chain(displaced.crowded.into_iter().map(|old| (old, Ending::Crowded))) {
+            old.stop(ending);
             self.settle(&old);
-            old.connection.close(Ending::Replaced);
+            old.connection.close(ending);
         }
         self.confirm(&session)?;
         // They may have been replaced before the session could be found.

@@ -12,10 +12,11 @@ use adit_proto::policy::SourcePolicy;
 use tokio::sync::watch;
 
 use super::grant::{Grant, Terms};
+use super::overdue::Activity;
 use super::policy::SessionPolicy;
 use crate::accounts::Device;
 
-pub use table::SessionTable;
+pub use table::{Displaced, SessionTable, UserFull};
 
 /// What can be closed, and tells the client why.
 pub trait Closing: Send + Sync {
@@ -39,6 +40,12 @@ pub enum Ending {
     Revoked,
     /// The user may not connect until further notice.
     Disabled,
+    /// The user opened another session, and had as many as may be.
+    Crowded,
+    /// It carried nothing for too long.
+    Idle,
+    /// The hours in which it may be open are over.
+    OutsideHours,
     /// The gateway stops.
     Shutdown,
 }
@@ -50,6 +57,9 @@ impl Ending {
             Self::Replaced => "the same device connected again",
             Self::Revoked => "this device was revoked",
             Self::Disabled => "this user is disabled",
+            Self::Crowded => "the user connected with another device, and has as many sessions as may be",
+            Self::Idle => "nothing was sent for too long",
+            Self::OutsideHours => "the hours in which this user may connect are over",
             Self::Shutdown => "the gateway is shutting down",
         }
     }
@@ -73,6 +83,8 @@ pub struct Session {
     pub carriers: Carriers,
     /// When it began.
     pub since: Instant,
+    /// How long it has carried nothing.
+    pub(super) activity: Activity,
     grant: watch::Sender<Grant>,
     /// Why the gateway ends it; empty while it lives, and when the client ends it.
     ending: OnceLock<Ending>,
@@ -91,6 +103,7 @@ impl Session {
             carriers: Carriers::new(Arc::<dyn Connection>::clone(&connection)),
             connection,
             since: now,
+            activity: Activity::new(now),
             grant: watch::Sender::new(grant),
             ending: OnceLock::new(),
         })

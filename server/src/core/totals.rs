@@ -17,6 +17,8 @@ pub struct EndedSessions {
     pub replaced: u64,
     /// Ended since the device was revoked.
     pub revoked: u64,
+    /// Ended since a limit of the policy was reached.
+    pub limited: u64,
     /// Ended since the gateway stops.
     pub shutdown: u64,
     /// Packets received from clients.
@@ -45,6 +47,7 @@ impl Totals {
             None => &mut sums.left,
             Some(Ending::Replaced) => &mut sums.replaced,
             Some(Ending::Revoked | Ending::Disabled) => &mut sums.revoked,
+            Some(Ending::Crowded | Ending::Idle | Ending::OutsideHours) => &mut sums.limited,
             Some(Ending::Shutdown) => &mut sums.shutdown,
         };
         *count += 1;

@@ -1,9 +1,12 @@
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use adit_net::carrier::counters::Traffic;
+use adit_proto::policy::WhenFull;
 
+use super::super::grant::{OpenHours, SessionLimits, SessionsOfUser};
 use super::super::tests::{
     FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
 };
@@ -211,4 +214,80 @@ fn observer_sees_each_session_begin_and_end_once() {
     accounts.revoke("dev-b");
     assert!(open(&core, "dev-b").is_err());
     assert_eq!(witness.saw(), [("opened", 3), ("closed", 3)], "also of one that did not come into being");
+}
+
+/// Terms with these limits.
+fn limited(limits: SessionLimits) -> PersonalTerms {
+    Terms { limits, ..terms("0.0.0.0/0") }.into()
+}
+
+#[test]
+fn new_terms_hold_for_sessions_that_live_and_for_those_to_come() {
+    let (core, _accounts) = core();
+    let (live, _) = open(&core, "dev-a").unwrap();
+    core.replace_terms(terms("10.0.0.0/8").into());
+    let (later, _) = open(&core, "dev-b").unwrap();
+    for session in [live, later] {
+        assert_eq!(session.grant().terms.routes, ["10.0.0.0/8".parse().unwrap()]);
+    }
+}
+
+#[test]
+fn session_that_carries_nothing_ends_after_its_time_and_one_that_does_goes_on() {
+    let (core, _accounts) = core();
+    let minute = Duration::from_secs(60);
+    core.replace_terms(limited(SessionLimits { idle_timeout: Some(minute), ..SessionLimits::unlimited(1400) }));
+    let (idle, connection) = open(&core, "dev-a").unwrap();
+    let (busy, _) = open(&core, "dev-b").unwrap();
+    let begin = idle.since.max(busy.since);
+    core.end_overdue(begin + minute / 2, SystemTime::now());
+    assert_eq!(core.sessions().len(), 2);
+    busy.carriers.counters().count_tx(1, 100);
+    core.end_overdue(begin + minute - Duration::from_millis(1), SystemTime::now());
+    assert_eq!(core.sessions().len(), 2);
+    core.end_overdue(begin + minute, SystemTime::now());
+    assert_eq!(core.sessions().all().iter().map(|session| session.id).collect::<Vec<_>>(), [busy.id]);
+    assert_eq!(connection.closed(), Some(Ending::Idle));
+    core.end_overdue(begin + 2 * minute - Duration::from_millis(1), SystemTime::now());
+    assert!(core.sessions().is_empty(), "it carried one packet only");
+    assert_eq!(core.ended_sessions().limited, 2);
+}
+
+#[test]
+fn session_ends_with_its_hours_and_none_begins_outside_them() {
+    let (core, _accounts) = core();
+    let at = |text: &str| humantime::parse_rfc3339(text).unwrap();
+    let hours = |text: &str| {
+        let hours = Some(OpenHours::new(text.parse().unwrap()));
+        limited(SessionLimits { hours, ..SessionLimits::unlimited(1400) })
+    };
+    let (session, connection) = open(&core, "dev-a").unwrap();
+    core.replace_terms(hours("Mon 08:00-18:00 UTC"));
+    core.end_overdue(session.since, at("2026-01-05T17:59:59Z"));
+    assert_eq!(core.sessions().len(), 1);
+    core.end_overdue(session.since, at("2026-01-05T18:00:00Z"));
+    assert_eq!((core.sessions().len(), connection.closed()), (0, Some(Ending::OutsideHours)));
+    // A zone that there is not has no hours at all, whatever the time is.
+    core.replace_terms(hours("Mon-Sun 00:00-24:00 Europe/Atlantis"));
+    assert!(matches!(open(&core, "dev-a"), Err(OpenError::OutsideHours)));
+    assert_eq!(core.leases.devices(), 0);
+    core.replace_terms(hours("Mon-Sun 00:00-24:00 UTC"));
+    assert!(open(&core, "dev-a").is_ok());
+}
+
+#[test]
+fn user_with_as_many_sessions_as_may_be_loses_the_oldest_or_gets_no_more() {
+    let (core, _accounts) = core();
+    let sessions = |when_full| {
+        let sessions = Some(SessionsOfUser { most: 2, when_full });
+        limited(SessionLimits { sessions, ..SessionLimits::unlimited(1400) })
+    };
+    core.replace_terms(sessions(WhenFull::Replace));
+    let [first, _second, _third] = ["dev-a", "dev-b", "dev-c"].map(|device| open(&core, device).unwrap());
+    assert_eq!(first.1.closed(), Some(Ending::Crowded));
+    assert_eq!((core.sessions().len(), core.leases.devices()), (2, 2));
+    core.replace_terms(sessions(WhenFull::Refuse));
+    assert!(matches!(open(&core, "dev-d"), Err(OpenError::UserFull)));
+    assert_eq!((core.sessions().len(), core.leases.devices()), (2, 2));
+    assert!(open(&core, "dev-c").is_ok(), "the same device again");
 }

@@ -6,8 +6,10 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adit_proto::policy::WhenFull;
 use arc_swap::ArcSwap;
 
+use super::super::grant::SessionsOfUser;
 use super::Session;
 
 /// Parts of the address table. A change copies one part only, so that 10,000 sessions cost about 80 entries a change.
@@ -21,6 +23,33 @@ pub struct SessionTable {
     by_device: Mutex<HashMap<String, Arc<Session>>>,
     shards: Box<[ArcSwap<Shard>]>,
     hasher: RandomState,
+}
+
+/// Sessions that a new one displaced. They can be found no more.
+#[derive(Default)]
+pub struct Displaced {
+    /// The one of the same device.
+    pub replaced: Option<Arc<Session>>,
+    /// The oldest of the same user, beyond as many as may be.
+    pub crowded: Vec<Arc<Session>>,
+}
+
+/// The user has as many sessions as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserFull;
+
+/// The sessions of other devices of the same user that have to give way to a new one, oldest first.
+fn crowded(by_device: &HashMap<String, Arc<Session>>, new: &Session) -> Result<Vec<Arc<Session>>, UserFull> {
+    let Some(SessionsOfUser { most, when_full }) = new.grant().terms.limits.sessions else { return Ok(Vec::new()) };
+    let is_other = |old: &&Arc<Session>| old.device.user == new.device.user && old.device.id != new.device.id;
+    let mut others: Vec<_> = by_device.values().filter(is_other).cloned().collect();
+    let excess = (others.len() + 1).saturating_sub(most);
+    if excess > 0 && when_full == WhenFull::Refuse {
+        return Err(UserFull);
+    }
+    others.sort_by_key(|session| session.id);
+    others.truncate(excess);
+    Ok(others)
 }
 
 impl Default for SessionTable {
@@ -39,9 +68,17 @@ impl SessionTable {
         self.shard(address).load().get(&address).cloned()
     }
 
-    /// Adds a session; returns the one of the same device that it replaces.
-    pub fn insert(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+    /// Adds a session, where its terms allow its user one more; returns those that it displaces.
+    ///
+    /// # Errors
+    /// The user has as many sessions as may be, and no older one gives way.
+    pub fn insert(&self, session: Arc<Session>) -> Result<Displaced, UserFull> {
         let mut by_device = self.devices();
+        let crowded = crowded(&by_device, &session)?;
+        for old in &crowded {
+            by_device.remove(&old.device.id);
+            self.unpublish(old);
+        }
         let replaced = by_device.insert(session.device.id.clone(), Arc::clone(&session));
         if let Some(old) = &replaced {
             self.unpublish(old);
@@ -51,7 +88,7 @@ impl SessionTable {
                 shard.insert(address, Arc::clone(&session));
             });
         }
-        replaced
+        Ok(Displaced { replaced, crowded })
     }
 
     /// Removes a session, unless another of the same device has replaced it. True if it was there.
@@ -117,13 +154,52 @@ impl SessionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::tests::{address, session};
+    use crate::core::grant::{SessionLimits, Terms};
+    use crate::core::tests::{address, session, terms};
+
+    /// Adds a session without limits, and gives the one it replaces.
+    fn insert(table: &SessionTable, session: Arc<Session>) -> Option<Arc<Session>> {
+        table.insert(session).unwrap().replaced
+    }
+
+    /// A session of alice with the address `host`, who may have two.
+    fn limited(id: u64, of: &str, host: u8, when_full: WhenFull) -> Arc<Session> {
+        let session = session(id, of, host);
+        let limits =
+            SessionLimits { sessions: Some(SessionsOfUser { most: 2, when_full }), ..SessionLimits::unlimited(1400) };
+        session.change_terms(Arc::new(Terms { limits, ..terms("0.0.0.0/0") }));
+        session
+    }
+
+    #[test]
+    fn oldest_session_of_a_user_gives_way_and_those_of_others_stay() {
+        let table = SessionTable::default();
+        insert(&table, limited(2, "dev-b", 3, WhenFull::Replace));
+        insert(&table, limited(1, "dev-a", 2, WhenFull::Replace));
+        let again = table.insert(limited(3, "dev-b", 3, WhenFull::Replace)).unwrap();
+        assert_eq!((again.replaced.map(|old| old.id), again.crowded.len()), (Some(2), 0), "the same device again");
+        let third = table.insert(limited(4, "dev-c", 4, WhenFull::Replace)).unwrap();
+        assert_eq!(third.crowded.iter().map(|old| old.id).collect::<Vec<_>>(), [1]);
+        assert!(table.lookup(address(2).into()).is_none() && table.of_device("dev-a").is_none());
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn session_too_many_is_refused_where_none_gives_way() {
+        let table = SessionTable::default();
+        insert(&table, limited(1, "dev-a", 2, WhenFull::Refuse));
+        insert(&table, limited(2, "dev-b", 3, WhenFull::Refuse));
+        assert!(table.insert(limited(3, "dev-b", 3, WhenFull::Refuse)).is_ok(), "the same device again");
+        assert!(table.insert(limited(4, "dev-c", 4, WhenFull::Refuse)).is_err());
+        assert!(table.lookup(address(4).into()).is_none());
+        assert_eq!(table.all().iter().map(|session| session.id).collect::<Vec<_>>(), [1, 3]);
+    }
 
     #[test]
     fn newer_session_of_a_device_replaces_the_older() {
         let table = SessionTable::default();
-        assert!(table.insert(session(1, "dev-a", 2)).is_none());
-        let replaced = table.insert(session(2, "dev-a", 2)).unwrap();
+        assert!(insert(&table, session(1, "dev-a", 2)).is_none());
+        let replaced = insert(&table, session(2, "dev-a", 2)).unwrap();
         assert_eq!(replaced.id, 1);
         assert_eq!(table.lookup(address(2).into()).unwrap().id, 2);
         assert_eq!(table.len(), 1);
@@ -133,8 +209,8 @@ mod tests {
     fn end_of_a_replaced_session_leaves_the_newer_alone() {
         let table = SessionTable::default();
         let old = session(1, "dev-a", 2);
-        table.insert(Arc::clone(&old));
-        table.insert(session(2, "dev-a", 2));
+        insert(&table, Arc::clone(&old));
+        insert(&table, session(2, "dev-a", 2));
         assert!(!table.remove(&old));
         assert_eq!(table.lookup(address(2).into()).unwrap().id, 2);
     }
@@ -143,7 +219,7 @@ mod tests {
     fn removed_session_is_found_no_more() {
         let table = SessionTable::default();
         let only = session(1, "dev-a", 2);
-        table.insert(Arc::clone(&only));
+        insert(&table, Arc::clone(&only));
         assert!(table.remove(&only));
         assert!(table.lookup(address(2).into()).is_none());
         assert!(table.is_empty());
@@ -152,8 +228,8 @@ mod tests {
     #[test]
     fn replacement_with_another_address_forgets_the_old_one() {
         let table = SessionTable::default();
-        table.insert(session(1, "dev-a", 2));
-        table.insert(session(2, "dev-a", 3));
+        insert(&table, session(1, "dev-a", 2));
+        insert(&table, session(2, "dev-a", 3));
         assert!(table.lookup(address(2).into()).is_none());
         assert_eq!(table.lookup(address(3).into()).unwrap().id, 2);
     }

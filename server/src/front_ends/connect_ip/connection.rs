@@ -98,8 +98,10 @@ impl Closing for quinn::Connection {
 /// Ends a QUIC connection for a reason of the core.
 fn end(quic: &quinn::Connection, ending: Ending) {
     let code = match ending {
-        // Tells the client that trying again is useless.
-        Ending::Revoked | Ending::Disabled => Code::REQUEST_REJECTED,
+        // Tells the client that trying again at once is useless.
+        Ending::Revoked | Ending::Disabled | Ending::Crowded | Ending::Idle | Ending::OutsideHours => {
+            Code::REQUEST_REJECTED
+        }
         Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
     };
     close(quic, code, ending.reason());

@@ -128,6 +128,8 @@ fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Ne
 fn refusal(error: &OpenError) -> HttpRefusal {
     match error {
         OpenError::Full => HttpRefusal { status: 503, reason: "the gateway has no room for another session" },
+        OpenError::UserFull => HttpRefusal { status: 403, reason: "this user has as many sessions as may be" },
+        OpenError::OutsideHours => HttpRefusal { status: 403, reason: "this user may not connect at this hour" },
         OpenError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
         OpenError::NoAddress(_) => HttpRefusal { status: 503, reason: "the gateway has no free address" },
         OpenError::OldFlows(_) => HttpRefusal { status: 503, reason: "the gateway's address is not free yet" },
