@@ -89,6 +89,15 @@ impl Routing for Router {
     /// A program that goes where it may not hears so at once, as it does of what the firewall refuses. The answer bears
     /// the name of the destination, and never waits: of two at once, one is dropped.
     fn refused(&self, session: &Session, packet: &[u8], reason: DropReason) {
+        if session.denials.is_first(reason) {
+            let next = "`adit-server explain` says why; `adit-server sessions` counts them";
+            tracing::info!(
+                session = session.id,
+                reason = reason.label(),
+                next,
+                "the first packet of this kind is refused"
+            );
+        }
         if !matches!(reason, DropReason::DestinationIsolated | DropReason::NoRoute) {
             return;
         }

@@ -1,5 +1,6 @@
 //! Sessions: one authenticated client device, what it was granted, and how its packets travel.
 
+mod denials;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use super::overdue::Activity;
 use super::policy::SessionPolicy;
 use crate::accounts::Device;
 
+pub use denials::Denials;
 pub use table::{Displaced, SessionTable, UserFull};
 
 /// What can be closed, and tells the client why.
@@ -85,6 +87,8 @@ pub struct Session {
     pub since: Instant,
     /// How long it has carried nothing.
     pub(super) activity: Activity,
+    /// Which of its packets were refused, by kind.
+    pub denials: Denials,
     grant: watch::Sender<Grant>,
     /// Why the gateway ends it; empty while it lives, and when the client ends it.
     ending: OnceLock<Ending>,
@@ -103,6 +107,7 @@ impl Session {
             carriers: Carriers::new(Arc::<dyn Connection>::clone(&connection)),
             connection,
             since: now,
+            denials: Denials::default(),
             activity: Activity::new(now),
             grant: watch::Sender::new(grant),
             ending: OnceLock::new(),
