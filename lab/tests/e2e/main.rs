@@ -29,6 +29,7 @@ mod kill_switch;
 mod leaks;
 mod lifecycle;
 mod onboarding;
+mod policy;
 mod poor_hosts;
 mod poor_paths;
 mod recovery;
