@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use adit_program::causes::with_causes;
 use adit_proto::address_pool::{AddressPool, PoolConfig};
 use adit_proto::policy::{Attempt, Place, Subject};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminRefusal, bad_request, user_name};
+use crate::accounts::{Accounts as _, StoreFault};
+use crate::config::SourceName;
 use crate::core::personal::PersonalTerms;
 use crate::policy::PolicyFile;
 use crate::policy::explain::{Explanation, explain, resolve};
@@ -33,8 +36,14 @@ impl Admin {
             Place::Address(address) => vec![*address],
             Place::Name(name) => addresses_of(name)?,
         };
-        let subject = Subject { user: user.as_str(), source: "local", source_groups: &[] };
-        Ok(explain(&*self.personal_terms()?, &subject, &attempt, &addresses))
+        let person = self.store.person(user.as_str()).map_err(|error| unreadable(&error))?;
+        let subject = Subject {
+            user: user.as_str(),
+            source: person.as_ref().map_or(SourceName::Local.word(), |person| &person.source),
+            source_groups: person.as_ref().map_or(&[], |person| &person.groups),
+        };
+        let told = explain(&*self.personal_terms()?, &subject, &attempt, &addresses);
+        Ok(Explanation { known: person.is_some(), ..told })
     }
 
     /// The terms in force, or those that a start would put in force.
@@ -47,6 +56,10 @@ impl Admin {
         let pools = PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown };
         Ok(Arc::new(PersonalTerms::new(config, AddressPool::new(pools).gateway(), policy.map(Arc::new))))
     }
+}
+
+fn unreadable(error: &StoreFault) -> AdminRefusal {
+    AdminRefusal { status: 503, message: with_causes(error) }
 }
 
 fn addresses_of(name: &str) -> Result<Vec<IpAddr>, AdminRefusal> {

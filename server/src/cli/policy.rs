@@ -97,10 +97,7 @@ fn text(answer: &Value) -> Result<String, Failure> {
     let groups: Vec<_> =
         told.groups.iter().map(|group| format!("{} ({file}:{}): {}", group.name, group.line, group.reason)).collect();
     let lines: Vec<String> = told.class.iter().map(ToString::to_string).collect();
-    let mut facts = vec![
-        ("user", format!("{}, of source {}", told.user, told.source)),
-        ("policy", told.policy.clone().unwrap_or_else(|| "none".to_owned())),
-    ];
+    let mut facts = vec![("user", user(&told)), ("policy", told.policy.clone().unwrap_or_else(|| "none".to_owned()))];
     facts.extend(several("groups", groups));
     facts.push((
         "class",
@@ -122,6 +119,11 @@ fn text(answer: &Value) -> Result<String, Failure> {
         text.push_str(&format!("\n{}{at} is {what}: {}; {route}", told.attempt, verdict.reason));
     }
     Ok(text)
+}
+
+fn user(told: &Explanation) -> String {
+    let Explanation { user, source, known, .. } = told;
+    if *known { format!("{user}, of source {source}") } else { format!("{user}, whom this gateway does not know yet") }
 }
 
 /// A fact with several values, one in a line.

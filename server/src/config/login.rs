@@ -36,7 +36,7 @@ impl SourceName {
 
     /// The word for it in the configuration, in policies and in the store.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Radius => "radius",

@@ -22,9 +22,13 @@ use super::sessions::{Connection, Ending, Session, SessionTable, UserFull};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
 use crate::accounts::{Accounts, AuthError, Device, StoreFault};
+use crate::config::SourceName;
 
 /// Logins that may wait for a disk at a time. Each keeps a thread; those that read alone must find one meanwhile.
 const WRITERS: usize = 64;
+
+/// The source of users whom no other vouches for.
+const LOCAL: &str = SourceName::Local.word();
 
 /// Opens and ends sessions.
 pub struct LocalCore {
@@ -83,23 +87,42 @@ impl LocalCore {
     /// From now on sessions begin, and those that live go on, on these terms.
     pub fn replace_terms(&self, terms: PersonalTerms) {
         self.terms.store(Arc::new(terms));
-        for session in self.sessions.all() {
-            self.renew_terms(&session);
+        self.renew_where(|_| true);
+    }
+
+    /// From now on the sessions of a user go on in the groups that the accounts know now.
+    pub fn renew_terms_of(&self, user: &str) {
+        self.renew_where(|session| session.device.user == user);
+    }
+
+    fn renew_where(&self, wanted: impl Fn(&Session) -> bool) {
+        for session in self.sessions.all().iter().filter(|session| wanted(session)) {
+            if let Err(error) = self.renew_terms(session) {
+                let error = with_causes(&error);
+                tracing::warn!(session = session.id, error, "a session goes on, on its former terms");
+            }
         }
     }
 
     /// Gives a session the terms that its user has now, if these are others.
-    fn renew_terms(&self, session: &Session) {
-        let terms = self.terms_of(&session.device);
+    fn renew_terms(&self, session: &Session) -> Result<(), StoreFault> {
+        let terms = self.terms_of(&session.device)?;
         if !Arc::ptr_eq(&terms, &session.grant().terms) {
             session.change_terms(terms);
         }
+        Ok(())
     }
 
-    /// The terms of a device's user.
-    fn terms_of(&self, device: &Device) -> Arc<Terms> {
-        let subject = Subject { user: &device.user, source: "local", source_groups: &[] };
-        self.terms.load().of(&subject)
+    /// The terms of a device's user. The accounts are asked only where groups matter.
+    fn terms_of(&self, device: &Device) -> Result<Arc<Terms>, StoreFault> {
+        let terms = self.terms.load();
+        let person = if terms.policy().is_some() { self.accounts.person(&device.user)? } else { None };
+        let subject = Subject {
+            user: &device.user,
+            source: person.as_ref().map_or(LOCAL, |person| &person.source),
+            source_groups: person.as_ref().map_or(&[], |person| &person.groups),
+        };
+        Ok(terms.of(&subject))
     }
 
     /// What the sessions that have ended add up to.
@@ -173,7 +196,7 @@ impl LocalCore {
     ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
-        let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device) };
+        let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
         let session = Session::new(id, device, grant, connection, now);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
             return Err(OpenError::OutsideHours);
@@ -194,7 +217,7 @@ impl LocalCore {
         }
         self.confirm(&session)?;
         // They may have been replaced before the session could be found.
-        self.renew_terms(&session);
+        self.renew_terms(&session)?;
         unowned.hand_over();
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
         let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());

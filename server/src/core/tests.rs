@@ -40,6 +40,7 @@ struct State {
     /// Whose addresses cannot be written.
     broken: Vec<String>,
     revoked: Vec<String>,
+    people: HashMap<String, KnownPerson>,
 }
 
 impl FakeAccounts {
@@ -77,6 +78,20 @@ impl FakeAccounts {
         self.state.lock().unwrap().revoked.push(device.to_owned());
     }
 
+    /// From now on this source says that a user is in these groups.
+    pub(super) fn say(&self, user: &str, source: &str, groups: &[&str]) {
+        let person = KnownPerson {
+            user: user.to_owned(),
+            source: source.to_owned(),
+            subject: Some(user.to_owned()),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            generation: 0,
+            is_disabled: false,
+            checked_at: None,
+        };
+        self.state.lock().unwrap().people.insert(user.to_owned(), person);
+    }
+
     /// What is remembered for a device.
     pub(super) fn remembered(&self, device: &str) -> Option<Lease> {
         self.state.lock().unwrap().leases.get(device).copied()
@@ -101,8 +116,8 @@ impl Accounts for FakeAccounts {
         Ok(!self.state.lock().unwrap().revoked.iter().any(|revoked| revoked == device))
     }
 
-    fn person(&self, _user: &str) -> Result<Option<KnownPerson>, StoreFault> {
-        Ok(None)
+    fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {
+        Ok(self.state.lock().unwrap().people.get(user).cloned())
     }
 
     fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault> {

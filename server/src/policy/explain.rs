@@ -19,6 +19,8 @@ const MOST_ADDRESSES: usize = 16;
 pub struct Explanation {
     /// The user.
     pub user: String,
+    /// Whether the gateway knows the user.
+    pub known: bool,
     /// The source of logins that vouches for the user.
     pub source: String,
     /// The policy file; absent where the gateway has none.
@@ -96,6 +98,7 @@ pub fn explain(terms: &PersonalTerms, subject: &Subject<'_>, attempt: &Attempt, 
     let judge = Judge { policy, terms: &of_user, attempt };
     Explanation {
         user: subject.user.to_owned(),
+        known: true,
         source: subject.source.to_owned(),
         policy: policy.map(|policy| policy.path.display().to_string()),
         attempt: attempt.to_string(),

@@ -1,9 +1,11 @@
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use adit_net::carrier::counters::Traffic;
+use adit_proto::packet::icmp::GatewayAddresses;
 use adit_proto::policy::WhenFull;
 
 use super::super::grant::{OpenHours, SessionLimits, SessionsOfUser};
@@ -11,6 +13,8 @@ use super::super::tests::{
     FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
 };
 use super::*;
+use crate::config::config_for_tests;
+use crate::policy::PolicyFile;
 
 /// A core with room for the whole pool, and the accounts behind it.
 fn core() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
@@ -230,6 +234,27 @@ fn new_terms_hold_for_sessions_that_live_and_for_those_to_come() {
     for session in [live, later] {
         assert_eq!(session.grant().terms.routes, ["10.0.0.0/8".parse().unwrap()]);
     }
+}
+
+#[test]
+fn session_has_the_terms_of_the_groups_that_the_source_says_now() {
+    let (core, accounts) = core();
+    let policy = "[groups.office]\nmembers = [\"ldap:staff\"]\nroutes = [\"10.1.0.0/16\"]\n";
+    let policy = PolicyFile::parse(Path::new("policy.toml"), policy).unwrap();
+    let config = config_for_tests(Path::new("/nowhere"));
+    core.replace_terms(PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy))));
+    accounts.say("alice", "ldap", &["staff"]);
+    let (session, _) = open(&core, "dev-a").unwrap();
+    let is_office = || session.grant().terms.routes == ["10.1.0.0/16".parse().unwrap()];
+    assert!(is_office());
+    accounts.say("alice", "ldap", &[]);
+    core.renew_terms_of("bob");
+    assert!(is_office(), "nobody asked about alice");
+    core.renew_terms_of("alice");
+    assert!(!is_office());
+    accounts.say("alice", "oidc", &["staff"]);
+    core.renew_terms_of("alice");
+    assert!(!is_office(), "a group of another source");
 }
 
 #[test]
