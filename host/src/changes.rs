@@ -395,7 +395,7 @@ impl HostChanges {
         }
         let record = TableRecord::new(&rules.tun)?;
         let id = self.journal.record(Change::GatewayTable(record.clone()))?;
-        let done = Table::load(record, rules.clone()).map(|table| self.table = Some(table));
+        let done = Table::load(&record, rules.clone()).map(|table| self.table = Some(table));
         self.settle_if_failed(id, done)
     }
 

@@ -20,6 +20,7 @@ mod kill_switch;
 mod namespace;
 mod netlink;
 mod nft;
+mod owned_table;
 mod privileges;
 mod sysctl;
 #[cfg(test)]

@@ -1,18 +1,14 @@
-//! The gateway's table in the kernel: whose it is, whether it is still as it was loaded, and how it is replaced.
-//!
-//! The table belongs to the netlink socket it was loaded through, so that `nft flush ruleset`, a reload of the host's
-//! own firewall and other programs pass it by. Kernels before 5.12 keep no table from anybody: there, and wherever else
-//! it changes, [`Table::fault`] tells.
+//! The gateway's table in the kernel: which it is, and how it is replaced.
 
 use std::io;
 
 use adit_program::random::random;
-use nix::net::if_::if_nametoindex;
 use serde::{Deserialize, Serialize};
 
 use super::GatewayRules;
 use crate::error::HostError;
-use crate::nft::{Batch, FAMILY_INET, ListedTable, Protection, Refusal, Socket, TableState};
+use crate::nft::Protection;
+use crate::owned_table::{self, Label, OwnedTable};
 
 /// The link whose table has the short name, which administrators know.
 const USUAL_LINK: &str = "adit0";
@@ -20,7 +16,6 @@ const USUAL_LINK: &str = "adit0";
 const USUAL_TABLE: &str = "adit";
 /// How the comment of every gateway's table begins.
 const COMMENT: &str = "Adit gateway, instance ";
-
 /// Which table it is, and of which gateway: what has to be known to remove it later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableRecord {
@@ -38,13 +33,9 @@ impl TableRecord {
         Ok(Self { tun: tun.to_owned(), instance: format!("{:016x}", u64::from_be_bytes(number)) })
     }
 
-    /// The table's name.
-    pub(crate) fn table(&self) -> String {
-        table_of(&self.tun)
-    }
-
-    fn comment(&self) -> String {
-        format!("{COMMENT}{}", self.instance)
+    /// Of the gateway's own firewall.
+    pub(crate) fn firewall(&self) -> Label {
+        Label::new(table_of(&self.tun), &self.tun, COMMENT, &self.instance)
     }
 }
 
@@ -62,11 +53,9 @@ pub(super) fn is_of_a_gateway(table: &str) -> bool {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Table {
-    record: TableRecord,
+    tun: String,
     rules: GatewayRules,
-    socket: Socket,
-    protections: &'static [Protection],
-    as_loaded: TableState,
+    owned: OwnedTable,
 }
 
 impl Table {
@@ -74,19 +63,18 @@ impl Table {
     ///
     /// # Errors
     /// `ForeignTable` if there is one of this name that no dead gateway left behind, or the kernel's refusal.
-    pub(crate) fn load(record: TableRecord, rules: GatewayRules) -> Result<Self, HostError> {
-        Self::load_with(record, rules, &[Protection::OwnerAndPersistent, Protection::Owner, Protection::None])
+    pub(crate) fn load(record: &TableRecord, rules: GatewayRules) -> Result<Self, HostError> {
+        Self::load_with(record, rules, &Protection::ALL)
     }
 
     /// Loads the table with the first protection that the kernel knows.
     pub(crate) fn load_with(
-        record: TableRecord,
+        record: &TableRecord,
         rules: GatewayRules,
         protections: &'static [Protection],
     ) -> Result<Self, HostError> {
-        let socket = open()?;
-        let as_loaded = place(&socket, &record, &rules, protections)?;
-        Ok(Self { record, rules, socket, protections, as_loaded })
+        let owned = OwnedTable::load(record.firewall(), protections, |batch| rules.fill(batch))?;
+        Ok(Self { tun: record.tun.clone(), rules, owned })
     }
 
     /// Replaces the table by one with other rules.
@@ -94,7 +82,7 @@ impl Table {
     /// # Errors
     /// As [`Self::load`]; what is in the kernel is then unchanged.
     pub(crate) fn replace(&mut self, rules: GatewayRules) -> Result<(), HostError> {
-        self.as_loaded = place(&self.socket, &self.record, &rules, self.protections)?;
+        self.owned.replace(|batch| rules.fill(batch))?;
         self.rules = rules;
         Ok(())
     }
@@ -104,12 +92,7 @@ impl Table {
     /// # Errors
     /// The kernel does not list it.
     pub(crate) fn fault(&self) -> Result<Option<&'static str>, HostError> {
-        Ok(match state(&self.socket, &self.record)? {
-            None => Some("was removed"),
-            Some(state) if state == self.as_loaded => None,
-            Some(state) if state.table.handle == self.as_loaded.table.handle => Some("was changed"),
-            Some(_) => Some("was replaced"),
-        })
+        self.owned.fault()
     }
 
     /// Loads it again as it was.
@@ -117,18 +100,17 @@ impl Table {
     /// # Errors
     /// As [`Self::load`].
     pub(crate) fn put_back(&mut self) -> Result<(), HostError> {
-        self.as_loaded = place(&self.socket, &self.record, &self.rules, self.protections)?;
-        Ok(())
+        self.owned.replace(|batch| self.rules.fill(batch))
     }
 
     /// Its name, `adit` or `adit_NAME`.
-    pub(crate) fn name(&self) -> String {
-        self.record.table()
+    pub(crate) fn name(&self) -> &str {
+        self.owned.name()
     }
 
     /// The TUN link it is for.
     pub(crate) fn tun(&self) -> &str {
-        &self.record.tun
+        &self.tun
     }
 
     /// Its rules.
@@ -141,7 +123,7 @@ impl Table {
     /// # Errors
     /// The kernel's refusal.
     pub(crate) fn unload(&self) -> Result<(), HostError> {
-        remove_through(&self.socket, &self.record)
+        self.owned.unload()
     }
 }
 
@@ -150,7 +132,7 @@ impl Table {
 /// # Errors
 /// The kernel's refusal.
 pub(crate) fn remove(record: &TableRecord) -> Result<(), HostError> {
-    remove_through(&open()?, record)
+    owned_table::remove(&record.firewall())
 }
 
 /// Removes the table of an older version's gateway, of which nothing but the name is known.
@@ -158,100 +140,7 @@ pub(crate) fn remove(record: &TableRecord) -> Result<(), HostError> {
 /// # Errors
 /// The kernel's refusal.
 pub(crate) fn remove_nameless() -> Result<(), HostError> {
-    let socket = open()?;
-    let table = find(&socket, USUAL_TABLE)?;
-    if table.is_some_and(|table| table.owner.is_none() && table.comment.is_none()) {
-        delete(&socket, USUAL_TABLE)?;
-    }
-    Ok(())
-}
-
-fn remove_through(socket: &Socket, record: &TableRecord) -> Result<(), HostError> {
-    let name = record.table();
-    let Some(table) = find(socket, &name)? else { return Ok(()) };
-    let of_another = match (table.owner, &table.comment) {
-        (Some(owner), _) => owner != socket.port(),
-        (None, Some(comment)) => *comment != record.comment(),
-        // A kernel before 5.10 keeps no comment. A dead gateway's link is gone.
-        (None, None) => if_nametoindex(record.tun.as_str()).is_ok(),
-    };
-    if of_another {
-        tracing::info!(table = name, "the firewall's table is another program's by now, and stays");
-        return Ok(());
-    }
-    delete(socket, &name)
-}
-
-fn delete(socket: &Socket, name: &str) -> Result<(), HostError> {
-    let mut batch = Batch::new(name);
-    batch.delete_existing_table();
-    match socket.apply(batch) {
-        Err(refusal) if refusal.source.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.map_err(|refusal| refused("remove", name, refusal)),
-    }
-}
-
-/// Loads the rules with the first protection that the kernel knows.
-fn place(
-    socket: &Socket,
-    record: &TableRecord,
-    rules: &GatewayRules,
-    protections: &[Protection],
-) -> Result<TableState, HostError> {
-    let name = record.table();
-    let existing = find(socket, &name)?;
-    if let Some(reason) = existing.as_ref().and_then(|table| why_foreign(table, socket)) {
-        return Err(foreign(record, reason));
-    }
-    let mut outcome = Ok(());
-    for &protection in protections {
-        let mut batch = Batch::new(&name);
-        if existing.is_some() {
-            batch.delete_existing_table();
-        }
-        batch.create_table_of(&record.comment(), protection);
-        rules.fill(&mut batch);
-        outcome = socket.apply(batch);
-        match &outcome {
-            Err(refusal) if refusal.is_of_protection() => {
-                tracing::debug!(?protection, "this kernel does not protect tables so");
-            }
-            Ok(()) | Err(_) => break,
-        }
-    }
-    outcome.map_err(|refusal| refused("load", &name, refusal))?;
-    state(socket, record)?.ok_or_else(|| foreign(record, "vanished while it was loaded"))
-}
-
-/// Why a table is not one that this gateway may replace: its own, or what a dead gateway left for the same link.
-fn why_foreign(table: &ListedTable, socket: &Socket) -> Option<String> {
-    match (table.owner, &table.comment) {
-        (Some(owner), _) => (owner != socket.port()).then(|| format!("belongs to process {owner}")),
-        (None, Some(comment)) if comment.starts_with(COMMENT) => None,
-        (None, _) => Some("was not made by Adit".to_owned()),
-    }
-}
-
-fn state(socket: &Socket, record: &TableRecord) -> Result<Option<TableState>, HostError> {
-    let name = record.table();
-    TableState::read(socket, FAMILY_INET, &name)
-        .map_err(|source| HostError::system(format!("list the nftables table inet {name}"), source))
-}
-
-fn open() -> Result<Socket, HostError> {
-    Socket::open().map_err(|source| HostError::system("open a socket to nftables", source))
-}
-
-fn find(socket: &Socket, name: &str) -> Result<Option<ListedTable>, HostError> {
-    socket.table(FAMILY_INET, name).map_err(|source| HostError::system("list the nftables tables", source))
-}
-
-fn refused(verb: &str, name: &str, refusal: Refusal) -> HostError {
-    HostError::system(format!("{verb} the nftables table inet {name}: {}", refusal.step), refusal.source)
-}
-
-fn foreign(record: &TableRecord, reason: impl Into<String>) -> HostError {
-    HostError::ForeignTable { table: record.table(), reason: reason.into() }
+    owned_table::remove_nameless(USUAL_TABLE)
 }
 
 #[cfg(test)]

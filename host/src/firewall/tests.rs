@@ -15,7 +15,7 @@ const TABLE: &str = "adit";
 
 /// Loads a table of whatever instance; it stays loaded when the value is dropped, or, before Linux 6.9, as long as not.
 pub(super) fn load(rules: &GatewayRules) -> Result<Table, HostError> {
-    Table::load(TableRecord::new(&rules.tun)?, rules.clone())
+    Table::load(&TableRecord::new(&rules.tun)?, rules.clone())
 }
 
 pub(super) fn rules() -> GatewayRules {

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use adit_program::causes::with_causes;
 
-use super::Found;
 use crate::changes::HostChanges;
 use crate::journal::{Change, RecordedLink};
 use crate::netlink::LinkSettings;
@@ -17,17 +16,7 @@ impl HostChanges {
         let loaded = self.has_table();
         let Some(table) = self.table.as_mut().filter(|_| loaded) else { return };
         let guard = format!("firewall table {}", table.name());
-        let found = match table.fault() {
-            Ok(None) => Found::Right,
-            Ok(Some(what)) => Found::Wrong(what.to_owned()),
-            Err(error) => Found::unknown(&error),
-        };
-        let mut holds = matches!(found, Found::Right);
-        if self.history.must_mend(&guard, found, now) {
-            let done = table.put_back();
-            holds = done.is_ok();
-            self.history.mended(&guard, done, now);
-        }
+        let holds = self.history.hold(&guard, table.fault(), now, || table.put_back());
         if holds {
             self.open_tunnel().await;
         } else {

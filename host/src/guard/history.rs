@@ -115,6 +115,29 @@ impl History {
         self.records.get(guard).is_some_and(|record| record.failure.is_some())
     }
 
+    /// Notes what is wrong with a setting, if anything, and mends it if it is time; returns whether it holds now.
+    pub(crate) fn hold(
+        &mut self,
+        guard: &str,
+        fault: Result<Option<&'static str>, HostError>,
+        now: Instant,
+        mend: impl FnOnce() -> Result<(), HostError>,
+    ) -> bool {
+        let found = match fault {
+            Ok(None) => Found::Right,
+            Ok(Some(what)) => Found::Wrong(what.to_owned()),
+            Err(error) => Found::unknown(&error),
+        };
+        let holds = matches!(found, Found::Right);
+        if !self.must_mend(guard, found, now) {
+            return holds;
+        }
+        let done = mend();
+        let mended = done.is_ok();
+        self.mended(guard, done, now);
+        mended
+    }
+
     /// Notes how mending went.
     pub(crate) fn mended(&mut self, guard: &str, done: Result<(), HostError>, now: Instant) {
         let record = self.record(guard, now);

@@ -60,6 +60,11 @@ pub(crate) enum Protection {
     None = 0,
 }
 
+impl Protection {
+    /// All of them, the strongest first.
+    pub(crate) const ALL: [Self; 3] = [Self::OwnerAndPersistent, Self::Owner, Self::None];
+}
+
 /// What a base chain is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChainKind {

@@ -5,6 +5,7 @@ use adit_testing::skip;
 
 use super::super::tests::rules;
 use super::*;
+use crate::nft::{FAMILY_INET, Socket};
 
 /// Runs nft(8) and tells whether it succeeded; `None`, loudly, where it is not installed.
 fn nft(commands: &str) -> Option<bool> {
@@ -22,11 +23,11 @@ fn record(instance: &str) -> TableRecord {
 }
 
 fn is_there() -> bool {
-    open().unwrap().table(FAMILY_INET, "adit").unwrap().is_some()
+    Socket::open().unwrap().table(FAMILY_INET, "adit").unwrap().is_some()
 }
 
 fn unprotected() -> Table {
-    Table::load_with(record("a"), rules(), &[Protection::None]).unwrap()
+    Table::load_with(&record("a"), rules(), &[Protection::None]).unwrap()
 }
 
 #[test]
@@ -39,13 +40,16 @@ fn each_link_has_a_table_of_its_own() {
 #[test]
 fn protected_table_outlives_what_others_do_to_the_firewall() {
     in_namespace(|| {
-        let table = Table::load(record("a"), rules()).unwrap();
-        if table.as_loaded.table.owner.is_none() {
+        let table = Table::load(&record("a"), rules()).unwrap();
+        if table.owned.as_loaded.table.owner.is_none() {
             return skip("needs Linux 5.12, whose tables have owners");
         }
         assert_eq!(nft("add table inet stranger"), Some(true));
         assert_eq!(nft("flush ruleset"), Some(true));
-        assert!(open().unwrap().table(FAMILY_INET, "stranger").unwrap().is_none(), "others' tables are flushed");
+        assert!(
+            Socket::open().unwrap().table(FAMILY_INET, "stranger").unwrap().is_none(),
+            "others' tables are flushed"
+        );
         for hostile in ["delete table inet adit", "flush table inet adit", "add chain inet adit more"] {
             assert_eq!(nft(hostile), Some(false), "{hostile}");
         }
@@ -97,13 +101,13 @@ fn table_that_a_saved_ruleset_brings_back_is_replaced() {
 #[test]
 fn table_of_a_living_gateway_is_neither_removed_nor_replaced() {
     in_namespace(|| {
-        let living = Table::load(record("a"), rules()).unwrap();
-        if living.as_loaded.table.owner.is_none() {
+        let living = Table::load(&record("a"), rules()).unwrap();
+        if living.owned.as_loaded.table.owner.is_none() {
             return skip("needs Linux 5.12, whose tables have owners");
         }
         for other in [record("b"), record("a")] {
             remove(&other).unwrap();
-            let refused = Table::load(other, rules()).unwrap_err().to_string();
+            let refused = Table::load(&other, rules()).unwrap_err().to_string();
             assert!(refused.starts_with("the nftables table inet adit belongs to process "), "{refused}");
         }
         assert_eq!(living.fault().unwrap(), None);
@@ -123,10 +127,10 @@ fn table_of_a_dead_gateway_is_removed_by_its_own_journal_and_replaced_by_the_nex
         remove(&record("a")).unwrap();
         assert!(!is_there());
 
-        drop(Table::load(record("a"), rules()).unwrap());
-        let next = Table::load(record("b"), rules()).unwrap();
+        drop(Table::load(&record("a"), rules()).unwrap());
+        let next = Table::load(&record("b"), rules()).unwrap();
         assert_eq!(next.fault().unwrap(), None);
-        assert_eq!(next.as_loaded.table.comment.as_deref(), Some("Adit gateway, instance b"));
+        assert_eq!(next.owned.as_loaded.table.comment.as_deref(), Some("Adit gateway, instance b"));
     });
 }
 
@@ -134,7 +138,7 @@ fn table_of_a_dead_gateway_is_removed_by_its_own_journal_and_replaced_by_the_nex
 fn table_that_adit_did_not_make_is_named_and_stays() {
     in_namespace(|| {
         let Some(true) = nft("add table inet adit { comment \"of somebody\"; }") else { return };
-        let refused = Table::load(record("a"), rules()).unwrap_err();
+        let refused = Table::load(&record("a"), rules()).unwrap_err();
         assert_eq!(refused.to_string(), "the nftables table inet adit was not made by Adit");
         remove(&record("a")).unwrap();
         remove_nameless().unwrap();

@@ -46,7 +46,7 @@ impl Gateway {
             Some(record.clone())
         });
         gateway.changes.table.take().unwrap().unload().unwrap();
-        let table = Table::load_with(record.unwrap(), rules(), &[Protection::None]).unwrap();
+        let table = Table::load_with(&record.unwrap(), rules(), &[Protection::None]).unwrap();
         gateway.changes.table = Some(table);
         gateway
     }
