@@ -218,17 +218,20 @@ impl Batch {
     }
 
     fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes, step: String) {
-        let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
         let kind = (SUBSYSTEM << 8) | kind;
         self.last = self.bytes.len();
-        self.bytes.extend(encode(kind, REQUEST | flags, sequence, self.family, 0, attributes));
+        self.bytes.extend(encode(kind, REQUEST | flags, self.sequence(), self.family, 0, attributes));
         self.steps.push(step);
     }
 
     fn push_bare(&mut self, kind: u16, step: &str) {
-        let sequence = u32::try_from(self.steps.len()).expect("a batch has a few hundred messages");
-        self.bytes.extend(encode(kind, REQUEST, sequence, 0, SUBSYSTEM, &Attributes::new()));
+        self.bytes.extend(encode(kind, REQUEST, self.sequence(), 0, SUBSYSTEM, &Attributes::new()));
         self.steps.push(step.to_owned());
+    }
+
+    /// The number of the next message.
+    fn sequence(&self) -> u32 {
+        u32::try_from(self.steps.len()).expect("a batch has far fewer than 2^32 messages")
     }
 }
 

@@ -82,17 +82,30 @@ impl Socket {
                 usize::try_from(sequence).ok().and_then(|place| steps.get(place)).map_or("apply the batch", |s| s);
             Refusal { step: step.to_owned(), source }
         };
+        let of_batch = |source| refuse(u32::MAX, source);
         self.make_room(bytes.len());
-        self.netlink.send(&bytes, 0).map_err(|source| refuse(u32::MAX, source))?;
-        // Refusals come in the order of the messages, and the acknowledgement of the last one behind them.
+        self.netlink.send(&bytes, 0).map_err(of_batch)?;
+        // Refusals come in the order of the messages. The first counts; those after it may be its consequence. All
+        // answers are there by now, and what is left of them would be taken for answers to the next batch.
+        let (mut refusal, mut acknowledged) = (None, false);
         loop {
-            let answer = self.receive().map_err(|source| refuse(u32::MAX, source))?;
+            let answer = match self.receive() {
+                Ok(answer) => answer,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(of_batch(error)),
+            };
             for message in messages(&answer).filter(|message| message.kind == ERROR) {
-                error_code(message.payload).map_err(|source| refuse(message.sequence, source))?;
-                if usize::try_from(message.sequence).is_ok_and(|sequence| sequence + 2 == steps.len()) {
-                    return Ok(());
+                match error_code(message.payload) {
+                    Ok(()) => acknowledged = true,
+                    Err(source) => drop(refusal.get_or_insert_with(|| refuse(message.sequence, source))),
                 }
             }
+        }
+        match refusal {
+            Some(refusal) => Err(refusal),
+            // Between begin and commit.
+            None if acknowledged || steps.len() == 2 => Ok(()),
+            None => Err(of_batch(io::Error::other("the kernel did not answer"))),
         }
     }
 
@@ -270,6 +283,8 @@ mod tests {
             assert_eq!(refusal.step, format!("append rule {} to chain nowhere", MANY + 2));
             assert_eq!(refusal.source.raw_os_error(), Some(libc::ENOENT));
             assert_eq!(socket.table(FAMILY_INET, "adit_test").unwrap(), None);
+            // What the kernel said of the refused batch is no answer to this one.
+            assert!(socket.apply(batch(true)).is_err());
             socket.apply(batch(false)).unwrap();
             assert_eq!(socket.rules_of_table(FAMILY_INET, "adit_test").unwrap().len(), MANY);
         });

@@ -32,6 +32,10 @@ impl TableState {
 
     fn listed(socket: &Socket, family: u8, name: &str) -> io::Result<Option<Self>> {
         let Some(table) = socket.table(family, name)? else { return Ok(None) };
+        if table.owner == Some(socket.port()) {
+            // Nobody else can change what is in it.
+            return Ok(Some(Self { table, chains: Vec::new(), rules: Vec::new() }));
+        }
         let chains = socket.chains_of_table(family, name)?;
         let rules = socket.rules_of_table(family, name)?;
         Ok(Some(Self {
