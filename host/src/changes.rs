@@ -7,6 +7,7 @@ mod undo;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use adit_program::causes::with_causes;
 use adit_program::guarded_file::Guard;
@@ -21,6 +22,7 @@ use crate::journal::{Change, Journal, RecordedLink, WithoutDisk};
 use crate::kill_switch::{self, ClosedKillSwitch, KillSwitch};
 use crate::namespace;
 use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget, Rule};
+use crate::policy_table::PolicyTable;
 use crate::{guard, sysctl};
 
 use resolver::ResolverGuard;
@@ -134,6 +136,8 @@ pub struct HostChanges {
     pub(crate) watch: HostWatch,
     /// The gateway's firewall, once it is loaded.
     pub(crate) table: Option<Table>,
+    /// What clients may reach, once it is loaded.
+    pub(crate) policy_table: Option<Arc<PolicyTable>>,
     /// Whether the gateway's link is down because the firewall does not hold.
     pub(crate) tunnel_closed: bool,
     /// Whether the host has to forward IPv4.
@@ -195,6 +199,7 @@ impl HostChanges {
             history: History::default(),
             watch: HostWatch::open(),
             table: None,
+            policy_table: None,
             tunnel_closed: false,
             forwards_ipv4: false,
             switches: Vec::new(),
@@ -397,6 +402,20 @@ impl HostChanges {
         let id = self.journal.record(Change::GatewayTable(record.clone()))?;
         let done = Table::load(&record, rules.clone()).map(|table| self.table = Some(table));
         self.settle_if_failed(id, done)
+    }
+
+    /// Loads the table that holds the clients of a gateway to their policy, without members: nothing that comes from
+    /// `tun` is forwarded until there are some. It is guarded as the gateway's firewall is.
+    ///
+    /// # Errors
+    /// `ForeignTable`, or the kernel's refusal, also when connections that it tracks cannot be listed.
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn load_policy_table(&mut self, tun: &str) -> Result<Arc<PolicyTable>, HostError> {
+        let record = TableRecord::new(tun)?;
+        let id = self.journal.record(Change::PolicyTable(record.clone()))?;
+        let done = PolicyTable::load(&record).map(|table| self.policy_table = Some(Arc::new(table)));
+        self.settle_if_failed(id, done)?;
+        Ok(Arc::clone(self.policy_table.as_ref().expect("it was just loaded")))
     }
 
     /// Closes the kill switch, replacing its earlier rules, in one transaction.

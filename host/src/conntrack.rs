@@ -1,8 +1,11 @@
 //! What the kernel remembers of connections (ctnetlink). An address that goes to another device must take none of its
 //! former holder's along: their packets would reach the new one, and it could answer in the former one's name.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+
+use adit_proto::mark::Mark;
 
 use super::error::HostError;
 use super::nft::{Attributes, FAMILY_IPV4, FAMILY_IPV6, Socket, find};
@@ -11,6 +14,8 @@ use super::nft::{Attributes, FAMILY_IPV4, FAMILY_IPV6, Socket, find};
 const SUBSYSTEM: u16 = 1;
 const LIST: u16 = (SUBSYSTEM << 8) | 1;
 const DELETE: u16 = (SUBSYSTEM << 8) | 2;
+/// `IPCTNL_MSG_CT_NEW`, which changes a connection that is there.
+const CHANGE: u16 = SUBSYSTEM << 8;
 /// How often the table is looked at again until nothing is left. Nobody can open a connection from an address that
 /// nobody holds, so what the first look missed is what the kernel was just adding.
 const LOOKS: u32 = 4;
@@ -18,8 +23,10 @@ const LOOKS: u32 = 4;
 const SOURCE_V4: u16 = 1;
 const SOURCE_V6: u16 = 3;
 const TUPLE_ADDRESSES: u16 = 1;
+const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
+const MARK_MASK: u16 = 21;
 const FILTER: u16 = 25;
 /// Of a filter: only the source counts (`CTA_FILTER_F_CTA_IP_SRC`).
 const FILTER_SOURCE: u32 = 1;
@@ -62,6 +69,55 @@ pub fn forget_connections(address: IpAddr) -> Result<usize, HostError> {
     Err(failed(io::Error::other("new ones keep coming")))
 }
 
+/// Takes a mark off all connections that have it, leaving alone the bits that do not count.
+///
+/// # Errors
+/// The kernel's refusal. Then some may still have it.
+pub(crate) fn clear_mark(mark: Mark) -> Result<(), HostError> {
+    clear_mark_where(mark, |_| true)
+}
+
+/// Takes a mark off all connections that one of these addresses opened.
+///
+/// # Errors
+/// The kernel's refusal. Then some may still have it.
+pub(crate) fn clear_marks_of(mark: Mark, openers: &HashSet<IpAddr>) -> Result<(), HostError> {
+    if openers.is_empty() {
+        return Ok(());
+    }
+    clear_mark_where(mark, |attributes| opener(attributes).is_some_and(|opener| openers.contains(&opener)))
+}
+
+fn clear_mark_where(mark: Mark, pick: impl Fn(&[u8]) -> bool) -> Result<(), HostError> {
+    let failed = |source| HostError::system("take a mark off the tracked connections", source);
+    let socket = Socket::open().map_err(failed)?;
+    for family in [FAMILY_IPV4, FAMILY_IPV6] {
+        let found = |_, attributes: &[u8]| {
+            let picked = mark.matches(mark_of(attributes)) && pick(attributes);
+            picked.then(|| Connection::of(attributes))
+        };
+        let filter = Attributes::new().number(MARK, mark.value).number(MARK_MASK, mark.mask);
+        for connection in socket.list(LIST, family, &filter, found).map_err(failed)? {
+            unmark(&socket, family, connection, mark.mask).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn unmark(socket: &Socket, family: u8, connection: Connection, bits: u32) -> io::Result<()> {
+    let change = connection.0.number(MARK, 0).number(MARK_MASK, bits);
+    match socket.order(CHANGE, family, &change) {
+        // It has just ended.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn mark_of(attributes: &[u8]) -> u32 {
+    let bytes = find(attributes, MARK).and_then(|value| value.try_into().ok());
+    bytes.map_or(0, u32::from_be_bytes)
+}
+
 fn connections_of(socket: &Socket, address: IpAddr) -> io::Result<Vec<Connection>> {
     let both = [Direction::Original, Direction::Reply];
     let filters = match address {
@@ -97,6 +153,14 @@ impl Connection {
         };
         Self([Direction::Original as u16, ID, ZONE].into_iter().fold(Attributes::new(), copy))
     }
+}
+
+/// Who opened a connection.
+fn opener(attributes: &[u8]) -> Option<IpAddr> {
+    let addresses = find(find(attributes, Direction::Original as u16)?, TUPLE_ADDRESSES)?;
+    let v4 = find(addresses, SOURCE_V4).and_then(|octets| <[u8; 4]>::try_from(octets).ok());
+    let v6 = || find(addresses, SOURCE_V6).and_then(|octets| <[u8; 16]>::try_from(octets).ok());
+    v4.map(IpAddr::from).or_else(|| v6().map(IpAddr::from))
 }
 
 fn is_from(attributes: &[u8], direction: Direction, address: IpAddr) -> bool {

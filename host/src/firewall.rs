@@ -18,6 +18,7 @@ use super::nft::{Batch, Chain, ChainKind, ConnectionSet, Hook, Rule};
 pub(crate) use foreign::ForeignChains;
 pub use other_links::ForwardedBefore;
 pub(crate) use other_links::GATEWAY_LINKS;
+pub(crate) use reach::ANSWERS;
 pub use reach::LocalService;
 use reach::{CLIENT_TO_CLIENT, FORBIDDEN};
 pub(crate) use stateful::Tracking;
@@ -271,6 +272,6 @@ pub fn is_forbidden_destination(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod packet_tests;
+pub(crate) mod packet_tests;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ mod forwarding;
 mod history;
 mod kill_switch;
 mod link;
+mod policy_table;
 mod prefix_route;
 mod resolver;
 mod reverse_path;

@@ -64,6 +64,7 @@ pub(super) enum Change {
     Answers(AnswerRules),
     Firewall,
     GatewayTable(TableRecord),
+    PolicyTable(TableRecord),
     /// The kill switch of a profile, by the profile's name.
     KillSwitch(String),
     ResolverFile(SavedFile),
@@ -96,6 +97,7 @@ impl Change {
             | Self::Answers(_)
             | Self::Firewall
             | Self::GatewayTable(_)
+            | Self::PolicyTable(_)
             | Self::KillSwitch(_)
             | Self::ResolverFile(_) => None,
         }
@@ -113,6 +115,7 @@ impl Change {
             | Self::Answers(_)
             | Self::Firewall
             | Self::GatewayTable(_)
+            | Self::PolicyTable(_)
             | Self::KillSwitch(_)
             | Self::ResolverLink(_)
             | Self::ResolverServers { .. } => false,

@@ -21,6 +21,7 @@ mod namespace;
 mod netlink;
 mod nft;
 mod owned_table;
+mod policy_table;
 mod privileges;
 mod sysctl;
 #[cfg(test)]
@@ -42,4 +43,5 @@ pub use netlink::{
     Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenRoute,
     Survey, default_source_addresses,
 };
+pub use policy_table::{MemberChange, PolicyClass, PolicyTable};
 pub use privileges::become_user;

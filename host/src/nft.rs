@@ -10,6 +10,7 @@ mod batch;
 mod expression;
 mod listing;
 mod rule;
+mod set;
 mod socket;
 mod state;
 
@@ -17,6 +18,7 @@ pub(super) use attribute::{Attributes, find};
 pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook, Protection};
 pub(super) use listing::{ListedChain, ListedElement, ListedExpression, ListedRule, ListedTable, ListedVerdict};
 pub(super) use rule::Rule;
+pub(super) use set::{Element, Holds, Key, Set};
 pub(super) use socket::{Refusal, Socket};
 pub(super) use state::TableState;
 
@@ -44,7 +46,9 @@ mod message {
     pub(super) const NEW_RULE: u16 = 6;
     pub(super) const LIST_RULES: u16 = 7;
     pub(super) const NEW_SET: u16 = 9;
+    pub(super) const NEW_ELEMENTS: u16 = 12;
     pub(super) const LIST_ELEMENTS: u16 = 13;
+    pub(super) const DELETE_ELEMENTS: u16 = 14;
     pub(super) const GENERATION: u16 = 15;
     pub(super) const GET_GENERATION: u16 = 16;
 }

@@ -66,6 +66,26 @@ impl OwnedTable {
         Ok(())
     }
 
+    /// Changes elements of its sets and maps, in one transaction.
+    ///
+    /// # Errors
+    /// The kernel's refusal; then nothing is changed.
+    pub(crate) fn change_elements(&self, change: impl FnOnce(&mut Batch)) -> Result<(), HostError> {
+        let mut batch = Batch::new(&self.label.table);
+        change(&mut batch);
+        self.socket.apply(batch).map_err(|refusal| refused("change", &self.label.table, refusal))
+    }
+
+    /// Changes it, in one transaction.
+    ///
+    /// # Errors
+    /// The kernel's refusal; then nothing is changed.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Batch)) -> Result<(), HostError> {
+        self.change_elements(change)?;
+        self.as_loaded = state(&self.socket, &self.label)?.ok_or_else(|| vanished(&self.label))?;
+        Ok(())
+    }
+
     /// Says what somebody did to the table, if anything.
     ///
     /// # Errors

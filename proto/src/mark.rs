@@ -30,6 +30,13 @@ impl Mark {
     /// below 256, which people give by hand, only 22 and 23 are taken for it.
     pub const CLIENT: Self = Self { value: 0x0016, mask: 0x10fe };
 
+    /// The bits of a connection's mark that say which of a gateway's policies allowed it.
+    ///
+    /// No bit of it is one of [`Self::CLIENT`], nor one that Tailscale (0x00ff0000), mwan3 (0x3f00) or the AWS VPC CNI
+    /// (0x80) keeps in marks of connections. Should a firewall copy whole marks to packets, none of its bits makes
+    /// Kubernetes (0xc000) masquerade or drop them.
+    pub const POLICIES: u32 = 0x7000_0000;
+
     /// Whether a packet with this mark is meant.
     #[must_use]
     pub fn matches(self, mark: u32) -> bool {

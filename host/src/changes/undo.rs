@@ -6,7 +6,7 @@ use std::io;
 use super::{HostChanges, HostError};
 use crate::dns::Resolved;
 use crate::journal::{Change, Entry};
-use crate::{answers, firewall, kill_switch, sysctl};
+use crate::{answers, firewall, kill_switch, owned_table, sysctl};
 
 impl HostChanges {
     /// Undoes the changes that are picked, newest first, going on after a failure.
@@ -58,6 +58,10 @@ impl HostChanges {
             Change::GatewayTable(record) => match &self.table {
                 Some(table) => table.unload(),
                 None => firewall::remove(record),
+            },
+            Change::PolicyTable(record) => match &self.policy_table {
+                Some(table) => table.unload(),
+                None => owned_table::remove(&record.policy()),
             },
             Change::KillSwitch(profile) => kill_switch::unload(profile),
             Change::Answers(rules) => answers::unload(&rules.tun),

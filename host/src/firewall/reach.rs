@@ -17,7 +17,7 @@ const ERRORS_V6: [u8; 4] = [1, 2, 3, 4];
 const DNS: [LocalService; 2] = [LocalService::Udp(53), LocalService::Tcp(53)];
 /// Refused packets that are answered in a second; further ones are dropped. Enough for programs to hear it at once, too
 /// little for a client to keep the host busy with.
-const ANSWERS: u32 = 200;
+pub(crate) const ANSWERS: u32 = 200;
 
 const NOT_FOR_CLIENTS: &str = "not for clients";
 pub(super) const CLIENT_TO_CLIENT: &str = "client to client";

@@ -16,6 +16,11 @@ const USUAL_LINK: &str = "adit0";
 const USUAL_TABLE: &str = "adit";
 /// How the comment of every gateway's table begins.
 const COMMENT: &str = "Adit gateway, instance ";
+/// What the names of the tables with clients' policy begin with; the TUN device's name follows.
+const POLICY_TABLE: &str = "adit_policy_";
+/// How the comment of every such table begins.
+const POLICY_COMMENT: &str = "Adit policy, instance ";
+
 /// Which table it is, and of which gateway: what has to be known to remove it later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableRecord {
@@ -36,6 +41,11 @@ impl TableRecord {
     /// Of the gateway's own firewall.
     pub(crate) fn firewall(&self) -> Label {
         Label::new(table_of(&self.tun), &self.tun, COMMENT, &self.instance)
+    }
+
+    /// Of the table that holds clients to their policy.
+    pub(crate) fn policy(&self) -> Label {
+        Label::new(format!("{POLICY_TABLE}{}", self.tun), &self.tun, POLICY_COMMENT, &self.instance)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The gateway's firewall.
 //!
-//! While its table is not as it was loaded, the TUN device is down: nothing of the clients reaches this host or leaves
-//! it, and nothing reaches them.
+//! While its table, or that of the clients' policy, is not as it was loaded, the TUN device is down: nothing of the
+//! clients reaches this host or leaves it, and nothing reaches them.
 
 use std::time::Instant;
 
@@ -13,15 +13,20 @@ use crate::netlink::LinkSettings;
 
 impl HostChanges {
     pub(super) async fn hold_firewall(&mut self, now: Instant) {
-        let loaded = self.has_table();
-        let Some(table) = self.table.as_mut().filter(|_| loaded) else { return };
-        let guard = format!("firewall table {}", table.name());
-        let holds = self.history.hold(&guard, table.fault(), now, || table.put_back());
-        if holds {
+        let Some(firewall_holds) = self.firewall_holds(now) else { return };
+        if self.policy_holds(now) && firewall_holds {
             self.open_tunnel().await;
         } else {
             self.close_tunnel().await;
         }
+    }
+
+    /// Puts the table back if it is not as it was loaded; says whether it holds. `None` without a table.
+    fn firewall_holds(&mut self, now: Instant) -> Option<bool> {
+        let loaded = self.has_table();
+        let table = self.table.as_mut().filter(|_| loaded)?;
+        let guard = format!("firewall table {}", table.name());
+        Some(self.history.hold(&guard, table.fault(), now, || table.put_back()))
     }
 
     /// Sets the TUN device down, also if somebody has set it up since the last time.

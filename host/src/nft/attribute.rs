@@ -34,7 +34,7 @@ impl Attributes {
     }
 
     /// Appends a number in network byte order, as nftables wants all its numbers.
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 

@@ -2,6 +2,7 @@
 
 use super::attribute::Attributes;
 use super::rule::Rule;
+use super::set::{Element, Set, encode_all_elements, encode_elements};
 use super::{FAMILY_ARP, FAMILY_INET, SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST`.
@@ -24,6 +25,8 @@ const HEADER: usize = 16;
 const FLAGS_AT: usize = if cfg!(target_endian = "little") { 6 } else { 7 };
 /// Most inner addresses a connection set holds: a v4 pool of /16, or as many v6 sources.
 const SET_SIZE: u32 = 65_535;
+/// What the numbers of named sets in a batch begin with, after those of [`ConnectionSet`].
+const FIRST_SET: u32 = 16;
 /// `NFT_SET_EVAL`: packets add elements.
 const SET_DYNAMIC: u32 = 0x20;
 
@@ -190,7 +193,7 @@ impl Batch {
     }
 
     /// Creates a chain that packets come to from other chains only.
-    pub(crate) fn create_inner_chain(&mut self, name: &'static str) {
+    pub(crate) fn create_inner_chain(&mut self, name: &str) {
         let attributes = Attributes::new().text(1, &self.table).text(3, name);
         self.push(message::NEW_CHAIN, CREATE, &attributes, format!("create chain {name}"));
     }
@@ -198,6 +201,32 @@ impl Batch {
     /// Creates a set that counts connections per source.
     pub(crate) fn create_set(&mut self, set: ConnectionSet) {
         self.push(message::NEW_SET, CREATE, &set.encode(&self.table), format!("create set {}", set.name()));
+    }
+
+    /// Creates a set of addresses.
+    pub(crate) fn create_named_set(&mut self, set: &Set) {
+        let id = FIRST_SET + self.sequence();
+        self.push(message::NEW_SET, CREATE, &set.encode(&self.table, id), format!("create set {}", set.name));
+    }
+
+    /// Adds elements to a set.
+    pub(crate) fn add_elements(&mut self, set: &str, elements: impl IntoIterator<Item = Element>) {
+        for elements in encode_elements(&self.table, set, elements) {
+            self.push(message::NEW_ELEMENTS, CREATE, &elements, format!("add elements to {set}"));
+        }
+    }
+
+    /// Deletes elements of a set. One that is not there makes the kernel refuse the batch.
+    pub(crate) fn delete_elements(&mut self, set: &str, elements: impl IntoIterator<Item = Element>) {
+        for elements in encode_elements(&self.table, set, elements) {
+            self.push(message::DELETE_ELEMENTS, 0, &elements, format!("delete elements of {set}"));
+        }
+    }
+
+    /// Deletes all elements of a set.
+    pub(crate) fn empty_set(&mut self, set: &str) {
+        let all = encode_all_elements(&self.table, set);
+        self.push(message::DELETE_ELEMENTS, 0, &all, format!("empty set {set}"));
     }
 
     /// Appends a rule to its chain.

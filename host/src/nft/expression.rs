@@ -1,5 +1,7 @@
 //! The expressions rules are made of, each one instruction of the kernel's nftables machine.
 
+use std::borrow::Cow;
+
 use super::attribute::Attributes;
 
 /// A register of 16 bytes.
@@ -48,12 +50,14 @@ pub(crate) enum Comparison {
 }
 
 /// What ends the walk through a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Drop,
     Accept,
     /// Goes on in another chain, and does not come back.
-    GoTo(&'static str),
+    GoTo(Cow<'static, str>),
+    /// Goes on in another chain, and comes back from its end.
+    Jump(&'static str),
 }
 
 /// How a refused packet is answered.
@@ -113,6 +117,8 @@ pub(crate) enum Expression {
     Masquerade {
         ports: bool,
     },
+    /// Goes on if the set of this name has the first register.
+    Lookup(String),
     NoTrack,
     Counter,
     /// Matches packets beyond so many in a second.
@@ -151,6 +157,8 @@ const LIMIT_ABOVE: u32 = 1;
 const DROP: u32 = 0;
 /// `NF_ACCEPT`.
 const ACCEPT: u32 = 1;
+/// `NFT_JUMP`.
+const JUMP: u32 = (-3i32).cast_unsigned();
 /// `NFT_GOTO`.
 const GOTO: u32 = (-4i32).cast_unsigned();
 /// `NFT_REJECT_TCP_RST`.
@@ -179,6 +187,7 @@ impl Expression {
             Self::WriteSegmentSize => "exthdr",
             Self::ConnectionsOver { .. } => "dynset",
             Self::Masquerade { .. } => "masq",
+            Self::Lookup(_) => "lookup",
             Self::NoTrack => "notrack",
             Self::Counter => "counter",
             Self::Above { .. } => "limit",
@@ -230,6 +239,7 @@ impl Expression {
                 .number(1, RANDOM_FULLY | PORTS_SPECIFIED)
                 .number(2, register(Register::First))
                 .number(3, register(Register::Second)),
+            Self::Lookup(set) => list.text(1, set).number(2, register(Register::First)),
             Self::NoTrack | Self::Counter => list,
             Self::Above { per_second } => {
                 let (rate, second) = (u64::from(*per_second).to_be_bytes(), 1u64.to_be_bytes());
@@ -243,12 +253,13 @@ impl Expression {
 }
 
 impl Verdict {
-    fn encode(self) -> Attributes {
+    fn encode(&self) -> Attributes {
         let list = Attributes::new();
         match self {
             Self::Drop => list.number(1, DROP),
             Self::Accept => list.number(1, ACCEPT),
             Self::GoTo(chain) => list.number(1, GOTO).text(2, chain),
+            Self::Jump(chain) => list.number(1, JUMP).text(2, chain),
         }
     }
 }

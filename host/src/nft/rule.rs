@@ -1,13 +1,15 @@
 //! One rule, built from matches in reading order and ended by what is done with the packet.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use adit_proto::mark::Mark;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::attribute::Attributes;
 use super::batch::ConnectionSet;
 use super::expression::{Answer, Base, Comparison, Expression, Meta, Register, Verdict};
+use super::set::Key;
 use super::{FAMILY_IPV4, FAMILY_IPV6};
 
 /// Bytes of a link name in the kernel, `IFNAMSIZ`.
@@ -36,9 +38,9 @@ const REPLY: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Rule {
-    pub(super) chain: &'static str,
+    pub(super) chain: Cow<'static, str>,
     expressions: Vec<Expression>,
-    comment: Option<&'static str>,
+    comment: Option<Cow<'static, str>>,
 }
 
 /// Whether an address is looked at as the packet's source or destination.
@@ -50,8 +52,8 @@ enum Side {
 
 impl Rule {
     /// Starts a rule that matches all packets of a chain.
-    pub(crate) fn new(chain: &'static str) -> Self {
-        Self { chain, expressions: Vec::new(), comment: None }
+    pub(crate) fn new(chain: impl Into<Cow<'static, str>>) -> Self {
+        Self { chain: chain.into(), expressions: Vec::new(), comment: None }
     }
 
     fn then(mut self, expression: Expression) -> Self {
@@ -181,17 +183,37 @@ impl Rule {
     }
 
     fn address(self, side: Side, prefix: IpNet, comparison: Comparison) -> Self {
-        let mask = bytes(prefix.netmask());
         let rule = match prefix {
             IpNet::V4(_) => self.ipv4(),
             IpNet::V6(_) => self.ipv6(),
         };
-        let rule = rule.then(address_field(side, prefix));
+        rule.address_of_family(side, prefix, comparison)
+    }
+
+    /// Matches packets whose destination is in a prefix, of those of the prefix's family.
+    pub(crate) fn destination_of_family_in(self, prefix: IpNet) -> Self {
+        self.address_of_family(Side::Destination, prefix, Comparison::Equal)
+    }
+
+    fn address_of_family(self, side: Side, prefix: IpNet, comparison: Comparison) -> Self {
+        let mask = bytes(prefix.netmask());
+        let rule = self.then(address_field(side, prefix));
         let rule = if mask.iter().all(|byte| *byte == 0xff) { rule } else { rule.then(Expression::Mask(mask)) };
         rule.then(Expression::Compare(comparison, bytes(prefix.network())))
     }
 
-    fn protocol(self, number: u8) -> Self {
+    /// Matches packets, of those with addresses of this kind, whose destination is in a set.
+    pub(crate) fn destination_in_set(self, key: Key, set: &str) -> Self {
+        self.then(address_of_key(Side::Destination, key)).then(Expression::Lookup(set.to_owned()))
+    }
+
+    /// Matches packets, of those with addresses of this kind, whose source is in a set.
+    pub(crate) fn source_in_set(self, key: Key, set: &str) -> Self {
+        self.then(address_of_key(Side::Source, key)).then(Expression::Lookup(set.to_owned()))
+    }
+
+    /// Matches a protocol above IP.
+    pub(crate) fn protocol(self, number: u8) -> Self {
         self.then(Expression::Meta(Meta::Protocol)).equal([number])
     }
 
@@ -237,6 +259,13 @@ impl Rule {
     /// Matches a TCP or UDP destination port.
     pub(crate) fn destination_port(self, port: u16) -> Self {
         self.transport(2, 2).equal(port.to_be_bytes())
+    }
+
+    /// Matches TCP, UDP or what else has its ports there, to a port from `low` to `high`.
+    pub(crate) fn destination_ports(self, low: u16, high: u16) -> Self {
+        let at_least = Expression::Compare(Comparison::AtLeast, low.to_be_bytes().to_vec());
+        let at_most = Expression::Compare(Comparison::AtMost, high.to_be_bytes().to_vec());
+        if low == high { self.destination_port(low) } else { self.transport(2, 2).then(at_least).then(at_most) }
     }
 
     /// Matches TCP or UDP to a port up to this one.
@@ -330,8 +359,8 @@ impl Rule {
     pub(crate) fn connections_over(self, set: ConnectionSet, limit: u32) -> Self {
         let rule = self.opens();
         let (rule, any) = match set {
-            ConnectionSet::V4 => (rule.ipv4(), IpNet::V4(ipnet::Ipv4Net::default())),
-            ConnectionSet::V6 => (rule.ipv6(), IpNet::V6(ipnet::Ipv6Net::default())),
+            ConnectionSet::V4 => (rule.ipv4(), IpNet::V4(Ipv4Net::default())),
+            ConnectionSet::V6 => (rule.ipv6(), IpNet::V6(Ipv6Net::default())),
         };
         rule.then(address_field(Side::Source, any)).then(Expression::ConnectionsOver {
             set: set.name(),
@@ -374,18 +403,28 @@ impl Rule {
     }
 
     /// Counts and drops; the comment says why, in `nft list table`.
-    pub(crate) fn drop(self, comment: &'static str) -> Self {
+    pub(crate) fn drop(self, comment: impl Into<Cow<'static, str>>) -> Self {
         self.counted(Verdict::Drop, comment)
     }
 
     /// Counts and goes on in a chain made by [`super::Batch::create_inner_chain`]; the comment says why.
-    pub(crate) fn go_to(self, chain: &'static str, comment: &'static str) -> Self {
-        self.counted(Verdict::GoTo(chain), comment)
+    pub(crate) fn go_to(self, chain: impl Into<Cow<'static, str>>, comment: impl Into<Cow<'static, str>>) -> Self {
+        self.counted(Verdict::GoTo(chain.into()), comment)
     }
 
-    fn counted(self, verdict: Verdict, comment: &'static str) -> Self {
+    /// Goes on in a chain made by [`super::Batch::create_inner_chain`].
+    pub(crate) fn go_on_in(self, chain: impl Into<Cow<'static, str>>) -> Self {
+        self.then(Expression::Verdict(Verdict::GoTo(chain.into())))
+    }
+
+    /// Goes on in a chain made by [`super::Batch::create_inner_chain`], and here when that is at its end.
+    pub(crate) fn jump(self, chain: &'static str) -> Self {
+        self.then(Expression::Verdict(Verdict::Jump(chain)))
+    }
+
+    fn counted(self, verdict: Verdict, comment: impl Into<Cow<'static, str>>) -> Self {
         let rule = self.then(Expression::Counter).then(Expression::Verdict(verdict));
-        Self { comment: Some(comment), ..rule }
+        Self { comment: Some(comment.into()), ..rule }
     }
 
     /// Matches packets beyond so many in a second.
@@ -406,13 +445,13 @@ impl Rule {
     /// Counts and drops, and tells the sender; the comment says why, in `nft list table`.
     pub(crate) fn reject(self, comment: &'static str) -> Self {
         let rule = self.then(Expression::Counter).then(Expression::Reject(Answer::Prohibited));
-        Self { comment: Some(comment), ..rule }
+        Self { comment: Some(comment.into()), ..rule }
     }
 
     /// The chain the rule is for.
     #[cfg(test)]
-    pub(crate) fn chain(&self) -> &'static str {
-        self.chain
+    pub(crate) fn chain(&self) -> &str {
+        &self.chain
     }
 
     /// Names of the expressions, as the kernel lists them.
@@ -425,8 +464,8 @@ impl Rule {
     pub(super) fn encode(&self, table: &str) -> Attributes {
         let expressions =
             self.expressions.iter().fold(Attributes::new(), |list, expression| list.nested(1, &expression.encode()));
-        let list = Attributes::new().text(1, table).text(2, self.chain).nested(4, &expressions);
-        match self.comment {
+        let list = Attributes::new().text(1, table).text(2, &self.chain).nested(4, &expressions);
+        match &self.comment {
             Some(comment) => list.comment(7, comment),
             None => list,
         }
@@ -455,6 +494,16 @@ fn address_field(side: Side, family: IpNet) -> Expression {
         (IpNet::V6(_), Side::Destination) => (24, 16),
     };
     Expression::Payload { base: Base::Network, offset, length }
+}
+
+fn address_of_key(side: Side, key: Key) -> Expression {
+    address_field(
+        side,
+        match key {
+            Key::V4 => IpNet::V4(Ipv4Net::default()),
+            Key::V6 => IpNet::V6(Ipv6Net::default()),
+        },
+    )
 }
 
 #[cfg(test)]
