@@ -182,4 +182,6 @@ impl Loaded {
 }
 
 #[cfg(test)]
+mod packet_tests;
+#[cfg(test)]
 mod tests;

@@ -80,7 +80,13 @@ fn ports(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
 
 /// A packet whose payload has its checksum at a place, over a pseudo header (RFC 768, RFC 8200 section 8.1) but for
 /// ICMP of IPv4.
-fn transport(source: IpAddr, destination: IpAddr, protocol: u8, mut payload: Vec<u8>, checksum_at: usize) -> Vec<u8> {
+pub(crate) fn transport(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    mut payload: Vec<u8>,
+    checksum_at: usize,
+) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
     let sum = match protocol {
         ICMP => checksum(&[&payload]),
@@ -112,7 +118,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// The internet checksum (RFC 1071) of what stands in parts of even length, but for the last.
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+pub(crate) fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);

@@ -3,7 +3,7 @@
 mod flows;
 mod other_links;
 mod reach;
-mod v6;
+pub(crate) mod v6;
 
 use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
@@ -22,26 +22,26 @@ use crate::netlink::{LinkSettings, Netlink, Route, RouteTarget};
 use crate::test_packets::{give, has_no_tentative_address, ping, udp};
 use crate::{sysctl, test_packets};
 
-const CLIENT: [u8; 4] = [10, 64, 3, 7];
-const OTHER_CLIENT: [u8; 4] = [10, 64, 3, 8];
+pub(crate) const CLIENT: [u8; 4] = [10, 64, 3, 7];
+pub(crate) const OTHER_CLIENT: [u8; 4] = [10, 64, 3, 8];
 const GATEWAY: [u8; 4] = [10, 64, 3, 1];
 const PUBLIC: [u8; 4] = [198, 51, 100, 1];
-const INTERNET: [u8; 4] = [203, 0, 113, 5];
+pub(crate) const INTERNET: [u8; 4] = [203, 0, 113, 5];
 /// Time for a packet that has to come, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Time for one that must not come. The kernel forwards a packet, or drops it, within the call that writes it; a
 /// machine too busy for that lets a fault pass unseen, and invents none.
-const QUIET: Duration = Duration::from_millis(150);
+pub(crate) const QUIET: Duration = Duration::from_millis(150);
 const CONNECTIONS: u32 = 3;
 
-struct Router {
-    tunnel: Tun,
-    internet: Tun,
+pub(crate) struct Router {
+    pub(crate) tunnel: Tun,
+    pub(crate) internet: Tun,
     _table: Table,
 }
 
 impl Router {
-    async fn new(change: impl FnOnce(GatewayRules) -> GatewayRules) -> Self {
+    pub(crate) async fn new(change: impl FnOnce(GatewayRules) -> GatewayRules) -> Self {
         let tunnel = Tun::create("adit0", 1, true).unwrap();
         let internet = Tun::create("out0", 1, true).unwrap();
         let netlink = Netlink::open().unwrap();
@@ -90,16 +90,16 @@ fn is_ipv4(packet: &[u8]) -> bool {
 }
 
 /// The next IPv4 packet the kernel sends out of a device, which has to come.
-async fn next(tun: &Tun) -> Option<Vec<u8>> {
+pub(crate) async fn next(tun: &Tun) -> Option<Vec<u8>> {
     next_where(tun, PATIENCE, is_ipv4).await
 }
 
 /// An IPv4 packet that the kernel sends out of a device although it should not.
-async fn unwanted(tun: &Tun) -> Option<Vec<u8>> {
+pub(crate) async fn unwanted(tun: &Tun) -> Option<Vec<u8>> {
     next_where(tun, QUIET, is_ipv4).await
 }
 
-async fn next_where(tun: &Tun, within: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+pub(crate) async fn next_where(tun: &Tun, within: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let deadline = Instant::now() + within;
     loop {
         let (mut header, mut packet) = ([0; virtio::LEN], vec![0; MAX_SUPERPACKET_LEN]);
@@ -144,15 +144,15 @@ fn tcp_syn(source: [u8; 4], destination: [u8; 4], segment_size: u16) -> Vec<u8> 
     test_packets::tcp_syn((source, 12_345), (destination, 443), segment_size)
 }
 
-fn source(packet: &[u8]) -> [u8; 4] {
+pub(crate) fn source(packet: &[u8]) -> [u8; 4] {
     packet[12..16].try_into().unwrap()
 }
 
-fn destination(packet: &[u8]) -> [u8; 4] {
+pub(crate) fn destination(packet: &[u8]) -> [u8; 4] {
     packet[16..20].try_into().unwrap()
 }
 
-fn port(packet: &[u8], offset: usize) -> u16 {
+pub(crate) fn port(packet: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([packet[20 + offset], packet[21 + offset]])
 }
 

@@ -8,20 +8,20 @@ use adit_testing::namespace::in_namespace_async;
 use super::{CONNECTIONS, GatewayRules, LOWEST_MASQUERADE_PORT, PATIENCE, QUIET, Router, Tun, give, next_where};
 use crate::test_packets::{self, ICMPV6, UDP};
 
-pub(super) const CLIENT: &str = "fd12:3456:789a::7";
-const OTHER_CLIENT: &str = "fd12:3456:789a::8";
-pub(super) const GATEWAY: &str = "fd12:3456:789a::1";
-pub(super) const PUBLIC: &str = "2001:db8::1";
-pub(super) const INTERNET: &str = "2001:db8:1::5";
+pub(crate) const CLIENT: &str = "fd12:3456:789a::7";
+pub(crate) const OTHER_CLIENT: &str = "fd12:3456:789a::8";
+pub(crate) const GATEWAY: &str = "fd12:3456:789a::1";
+pub(crate) const PUBLIC: &str = "2001:db8::1";
+pub(crate) const INTERNET: &str = "2001:db8:1::5";
 const ECHO_REPLY: u8 = 129;
 /// First of the types by which the kernel speaks to neighbours of its own accord.
 const FIRST_NEIGHBOUR_TYPE: u8 = 130;
 
-pub(super) fn udp(source: (&str, u16), destination: (&str, u16)) -> Vec<u8> {
+pub(crate) fn udp(source: (&str, u16), destination: (&str, u16)) -> Vec<u8> {
     test_packets::udp((address(source.0), source.1), (address(destination.0), destination.1))
 }
 
-fn ping(source: &str, destination: &str) -> Vec<u8> {
+pub(crate) fn ping(source: &str, destination: &str) -> Vec<u8> {
     test_packets::ping(address(source), address(destination))
 }
 
@@ -31,18 +31,18 @@ fn is_ipv6_but_about_neighbours(packet: &[u8]) -> bool {
 }
 
 /// The next IPv6 packet that is not about neighbours, which has to come.
-pub(super) async fn next(tun: &Tun) -> Option<Vec<u8>> {
+pub(crate) async fn next(tun: &Tun) -> Option<Vec<u8>> {
     next_where(tun, PATIENCE, is_ipv6_but_about_neighbours).await
 }
 
 /// Such a packet that the kernel sends although it should not.
-pub(super) async fn unwanted(tun: &Tun) -> Option<Vec<u8>> {
+pub(crate) async fn unwanted(tun: &Tun) -> Option<Vec<u8>> {
     next_where(tun, QUIET, is_ipv6_but_about_neighbours).await
 }
 
 /// What the kernel answers a client's packet. It is given again while there is no answer: a busy kernel takes its time
 /// until an address is its own.
-pub(super) async fn answer_to(router: &Router, packet: &[u8]) -> Vec<u8> {
+pub(crate) async fn answer_to(router: &Router, packet: &[u8]) -> Vec<u8> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         give(&router.tunnel, packet);
@@ -54,7 +54,7 @@ pub(super) async fn answer_to(router: &Router, packet: &[u8]) -> Vec<u8> {
 }
 
 /// Gives a client's packet to the kernel and asserts that it is answered as prohibited (RFC 4443 section 3.1).
-pub(super) async fn assert_refused(router: &Router, packet: &[u8]) {
+pub(crate) async fn assert_refused(router: &Router, packet: &[u8]) {
     give(&router.tunnel, packet);
     let answer = next(&router.tunnel).await.expect("an answer");
     assert_eq!((answer[6], answer[40], answer[41]), (ICMPV6, 1, 1), "{packet:?}");
@@ -69,7 +69,7 @@ fn destination(packet: &[u8]) -> Ipv6Addr {
     <[u8; 16]>::try_from(&packet[24..40]).unwrap().into()
 }
 
-pub(super) fn port(packet: &[u8], offset: usize) -> u16 {
+pub(crate) fn port(packet: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([packet[40 + offset], packet[41 + offset]])
 }
 

@@ -1,7 +1,9 @@
 //! What a stranger does to a gateway's host: its firewall, its forwarding, chains of others.
 
 use std::process::Command;
+use std::sync::Arc;
 
+use adit_proto::policy::CompiledClass;
 use adit_testing::skip;
 
 use super::events::is_mended_by_the_first_look;
@@ -9,9 +11,11 @@ use super::*;
 use crate::GatewayRules;
 use crate::firewall::{ForwardedBefore, Table};
 use crate::journal::Change;
-use crate::nft::Protection;
+use crate::nft::{FAMILY_INET, Protection, Socket};
+use crate::policy_table::{MemberChange, PolicyClass, PolicyTable};
 
 const FIREWALL: &str = "firewall table adit";
+const POLICY: &str = "policy table adit_policy_adit0";
 
 struct Gateway {
     _device: Tun,
@@ -48,6 +52,22 @@ impl Gateway {
         gateway.changes.table.take().unwrap().unload().unwrap();
         let table = Table::load_with(&record.unwrap(), rules(), &[Protection::None]).unwrap();
         gateway.changes.table = Some(table);
+        gateway
+    }
+
+    /// As [`Self::new`], with clients' policy in a table that the kernel keeps from nobody, and one member.
+    async fn with_policy() -> Self {
+        let mut gateway = Self::new().await;
+        gateway.changes.load_policy_table("adit0").await.unwrap();
+        let record = gateway.changes.journal.live().iter().find_map(|entry| {
+            let Change::PolicyTable(record) = &entry.change else { return None };
+            Some(record.clone())
+        });
+        gateway.changes.policy_table.take().unwrap().unload().unwrap();
+        let table = PolicyTable::load_with(&record.unwrap(), &[Protection::None]).unwrap();
+        let class = Arc::new(PolicyClass { number: 1, rules: CompiledClass::default() });
+        table.change(&[MemberChange::Admit("10.64.3.7".parse().unwrap(), class)]).unwrap();
+        gateway.changes.policy_table = Some(Arc::new(table));
         gateway
     }
 
@@ -105,6 +125,44 @@ fn a_firewall_that_was_taken_away_is_loaded_again() {
             assert_eq!(gateway.changes.table.as_ref().unwrap().fault().unwrap(), None, "{done}");
             assert!(gateway.is_up().await);
         }
+    });
+}
+
+fn has_member() -> bool {
+    let listed = Socket::open().unwrap().elements(FAMILY_INET, "adit_policy_adit0", "class1_v4_members");
+    listed.unwrap_or_default().iter().any(|element| element.key == [10, 64, 3, 7])
+}
+
+#[test]
+fn a_policy_that_was_taken_away_is_loaded_again_with_its_members() {
+    on_gateway(async || {
+        let mut gateway = Gateway::with_policy().await;
+        assert_eq!((gateway.changes.hold().await, has_member()), (Vec::new(), true));
+        for done in ["delete table inet adit_policy_adit0", "insert rule inet adit_policy_adit0 forward accept"] {
+            nft(done);
+            assert_eq!(gateway.state_of(POLICY).await, Some(GuardState::Mended), "{done}");
+            assert_eq!(gateway.changes.policy_table.as_ref().unwrap().fault().unwrap(), None, "{done}");
+            assert!(has_member() && gateway.is_up().await, "{done}");
+        }
+        gateway.changes.undo().await.unwrap();
+        assert!(
+            Socket::open().unwrap().table(FAMILY_INET, "adit_policy_adit0").unwrap().is_none(),
+            "nothing is left of it"
+        );
+    });
+}
+
+#[test]
+fn the_device_is_down_while_the_policy_does_not_hold() {
+    on_gateway(async || {
+        let mut gateway = Gateway::with_policy().await;
+        // A table that Adit did not make is not Adit's to replace.
+        nft("delete table inet adit_policy_adit0; add table inet adit_policy_adit0");
+        assert_eq!(gateway.state_of(POLICY).await, Some(GuardState::Broken));
+        assert!(!gateway.is_up().await);
+        nft("delete table inet adit_policy_adit0");
+        assert_eq!(gateway.state_of(POLICY).await, Some(GuardState::Mended));
+        assert!(has_member() && gateway.is_up().await);
     });
 }
 
