@@ -1,5 +1,7 @@
 //! The loaded table against real packets: one TUN device is the tunnel, another leads to the internet.
 
+mod random;
+
 use std::net::IpAddr;
 
 use adit_proto::policy::{Action, Destinations, PolicyDocument, Rule as PolicyRule, Who};
@@ -8,7 +10,7 @@ use adit_testing::namespace::in_namespace_async;
 use super::*;
 use crate::GatewayRules;
 use crate::firewall::packet_tests::{CLIENT, INTERNET, OTHER_CLIENT, Router, next, source, unwanted, v6};
-use crate::test_packets::{ACK, SYN, TCP, give, ping, transport, udp};
+use crate::test_packets::{ACK, SYN, TCP, UDP, give, packet, ping, transport, udp};
 
 /// Further hosts that clients may want to reach.
 const OFFICE: [u8; 4] = [203, 0, 113, 99];
@@ -267,4 +269,32 @@ fn name_is_reached_at_its_addresses_for_as_long_as_they_are_known() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_denied(&router, &udp((CLIENT, 1008), (OFFICE, 53))).await;
     });
+}
+
+#[test]
+fn a_fragmented_datagram_is_judged_as_a_whole() {
+    in_namespace_async(|| async {
+        let (router, table) = (plain_router().await, load());
+        admit(&table, &[v4(CLIENT)], &class(1, vec![allow("203.0.113.0/24", "udp/53")]));
+        for (port, allowed) in [(53, true), (54, false)] {
+            let [first, last] = random::fragments_v4(&udp_of((CLIENT, 1000), (INTERNET, port), 64), port);
+            give(&router.tunnel, &last);
+            give(&router.tunnel, &first);
+            assert_eq!(next_or_none(&router, allowed).await, allowed, "port {port}");
+            if allowed {
+                assert!(next(&router.internet).await.is_some(), "the other fragment");
+            }
+        }
+    });
+}
+
+async fn next_or_none(router: &Router, expected: bool) -> bool {
+    let passed = if expected { next(&router.internet).await } else { unwanted(&router.internet).await };
+    passed.is_some()
+}
+
+/// A datagram with so many bytes of payload.
+fn udp_of(source: ([u8; 4], u16), destination: ([u8; 4], u16), payload: u16) -> Vec<u8> {
+    let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes(), (8 + payload).to_be_bytes(), [0, 0]].concat();
+    packet(source.0.into(), destination.0.into(), UDP, &[ports, vec![0; payload.into()]].concat())
 }
