@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use adit_proto::login::limits::known_network;
 use adit_proto::login::{Cause, Kind, Method, Person, Question, Verdict};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
@@ -25,7 +26,7 @@ use crate::accounts::{Accounts as _, LinkError, LocalUser, StoreFault, UserName}
 use crate::config::SecondFactor;
 use crate::identity::{Sealer, ServiceKey};
 use asked::{Asked, Asking};
-use hashers::Hashers;
+use hashers::{Hashers, Turn};
 use passwords::{Cost, Match, Password, PasswordError, compare};
 use totp::Secret;
 
@@ -70,7 +71,8 @@ impl Local {
             None => None,
         };
         let kept = known.as_ref().and_then(|known| known.password.clone());
-        let matched = self.compare(password, kept.clone()).await?;
+        let turn = self.turn(user.as_ref(), origin).await?;
+        let matched = self.compare(turn, password, kept.clone()).await?;
         let (Some(user), Some(known)) = (user, known) else { return Ok(Verdict::Unknown) };
         let user = user.as_str();
         if matched == Match::Wrong {
@@ -85,8 +87,19 @@ impl Local {
         self.ask_for_code(user, &known, origin).await
     }
 
+    /// Whether somebody logs in from where that user did before, or with a device of theirs.
+    async fn turn(&self, user: Option<&UserName>, origin: &Origin) -> Result<Turn, Away> {
+        let Some(user) = user.map(|user| user.as_str().to_owned()) else { return Ok(Turn::Stranger) };
+        if self.has_device(&user, origin).await? {
+            return Ok(Turn::Known);
+        }
+        let network = known_network(origin.address).to_string();
+        let known = self.in_store(move |store| store.knows_network(&user, &network, SystemTime::now())).await?;
+        Ok(if known { Turn::Known } else { Turn::Stranger })
+    }
+
     /// Compares what was typed with what is kept, at the same cost whatever that is.
-    async fn compare(&self, typed: &str, kept: Option<String>) -> Result<Match, Away> {
+    async fn compare(&self, turn: Turn, typed: &str, kept: Option<String>) -> Result<Match, Away> {
         let cost = self.cost;
         let (password, kept) = match Password::typed(typed) {
             Ok(password) => (password, kept),
@@ -95,7 +108,7 @@ impl Local {
                 (Password::none(), None)
             }
         };
-        let compared = self.hashers.run(move |memory| compare(&password, kept.as_deref(), cost, memory)).await;
+        let compared = self.hashers.run(turn, move |memory| compare(&password, kept.as_deref(), cost, memory)).await;
         compared.map_err(|busy| away(&busy))
     }
 
@@ -106,9 +119,10 @@ impl Local {
         self.in_store(move |store| store.rehash(&user, &old, &new)).await
     }
 
+    /// Hashes a password of somebody who has proved who they are.
     async fn hash(&self, password: Password) -> Result<String, Away> {
         let cost = self.cost;
-        let hashed = self.hashers.run(move |memory| passwords::hash(&password, cost, memory)).await;
+        let hashed = self.hashers.run(Turn::Known, move |memory| passwords::hash(&password, cost, memory)).await;
         hashed.map_err(|busy| away(&busy))?.map_err(|error| away(&error))
     }
 

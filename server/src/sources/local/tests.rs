@@ -307,3 +307,19 @@ async fn who_logged_in_may_stay_until_disabled_revoked_or_gone_to_another_source
     assert_eq!(world.check("alice", PASSWORD).await.0, Said::Unknown);
     drop(world.directory);
 }
+
+#[tokio::test]
+async fn user_from_a_known_network_or_with_a_device_goes_before_strangers() {
+    let world = World::with_alice(SecondFactor::Device);
+    let turn = async |name: &str, device: Option<&str>| {
+        world.local.turn(Some(&user(name)), &origin(device)).await.unwrap_or_else(|Away(reason)| panic!("{reason}"))
+    };
+    assert_eq!(turn("alice", None).await, Turn::Stranger);
+    let (device, _) = world.store().token(&user("alice"), now()).unwrap();
+    assert_eq!(turn("alice", Some(&device.id)).await, Turn::Known);
+    assert_eq!(turn("bob", Some(&device.id)).await, Turn::Stranger, "with another's device");
+    let network = known_network(origin(None).address).to_string();
+    world.store().remember_network("alice", &network, now() + Duration::from_secs(60), now()).unwrap();
+    assert_eq!(turn("alice", None).await, Turn::Known);
+    assert_eq!(turn("bob", None).await, Turn::Stranger, "of another user");
+}
