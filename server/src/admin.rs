@@ -14,6 +14,7 @@
 //! | POST | `/user/add` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/reset` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/disable`, `/user/enable` | [`UserRequest`] | [`StandingAnswer`] |
+//! | POST | `/user/link` | [`LinkRequest`] | [`StandingAnswer`] |
 //! | POST | `/user/totp/offer` | [`UserRequest`] | [`FactorOffer`] |
 //! | POST | `/user/totp` | [`FactorRequest`] | [`FactorAnswer`] |
 
@@ -41,7 +42,7 @@ pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer,
 pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
 pub use revoke::{RevokeAnswer, RevokeRequest};
 pub use users::{
-    FactorAnswer, FactorOffer, FactorRequest, PasswordAnswer, PasswordRequest, StandingAnswer, UserRequest,
+    FactorAnswer, FactorOffer, FactorRequest, LinkRequest, PasswordAnswer, PasswordRequest, StandingAnswer, UserRequest,
 };
 
 /// A refusal: an HTTP status and the reason in words.
@@ -93,6 +94,7 @@ impl Admin {
             ("POST", "/user/reset") => encode(self.reset_user(&decode(body)?, now)?),
             ("POST", "/user/disable") => encode(self.set_disabled(&decode(body)?, true, now)?),
             ("POST", "/user/enable") => encode(self.set_disabled(&decode(body)?, false, now)?),
+            ("POST", "/user/link") => encode(self.link_user(&decode(body)?)?),
             ("POST", "/user/totp/offer") => encode(self.offer_factor(&decode(body)?)?),
             ("POST", "/user/totp") => encode(self.confirm_factor(&decode(body)?, now)?),
             ("POST", "/explain") => encode(self.explain(&decode(body)?)?),

@@ -104,12 +104,19 @@ pub enum PersonError {
     #[error("the source calls them by a name that cannot be used here: {0}")]
     Name(#[from] NameError),
     /// The name is another person's. People are never merged by their names.
-    #[error("the name {name} belongs to a user of the source {owner} already")]
+    #[error(
+        "the name {name} belongs to a user of the source {owner} already; if they are the same person, \
+         `adit-server user link {name} {by} '{subject}'`"
+    )]
     NameTaken {
         /// The name.
         name: String,
         /// Whose user it is.
         owner: String,
+        /// The source that let them in.
+        by: String,
+        /// What it knows them by, fit to be shown.
+        subject: String,
     },
     /// They are shut out until further notice.
     #[error("disabled")]

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::{Admin, AdminRefusal, MAX_INVITE_LIFETIME, bad_request, store_refusal, user_name};
 use crate::accounts::sqlite::StoreError;
 use crate::accounts::{FirstPassword, UserError, UserName};
+use crate::config::SourceName;
 use crate::core::sessions::Ending;
 use crate::identity::{IdentityError, ServiceKey};
 use crate::sources::local::recovery::{self, Code};
@@ -47,7 +48,19 @@ pub struct PasswordAnswer {
     pub expires: Option<String>,
 }
 
-/// What disabling or enabling a user did.
+/// Asks to let somebody of another source log in as a user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkRequest {
+    /// The user.
+    pub user: String,
+    /// The source: `radius`, `ldap` or `oidc`.
+    pub source: String,
+    /// What the source knows them by.
+    pub subject: String,
+}
+
+/// What disabling, enabling or linking a user did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StandingAnswer {
     /// The user, in canonical form.
@@ -129,6 +142,19 @@ impl Admin {
         let sessions = if disabled { self.end_sessions(&user)? } else { 0 };
         tracing::info!(disabled, changed, sessions, "a user was disabled or enabled");
         Ok(StandingAnswer { user: user.to_string(), changed, sessions })
+    }
+
+    /// Gives a user to another source, which keeps the password from then on. Certificates of devices stay good.
+    pub(super) fn link_user(&self, request: &LinkRequest) -> Result<StandingAnswer, AdminRefusal> {
+        let LinkRequest { user, source, subject } = request;
+        let user = user_name(user)?;
+        let others = [SourceName::Radius, SourceName::Ldap, SourceName::Oidc].map(SourceName::word);
+        if !others.contains(&source.as_str()) || subject.is_empty() {
+            return Err(bad_request(format!("name one of the sources {}, and a subject", others.join(", "))));
+        }
+        self.store.link_person(&user, source, subject).map_err(refusal)?;
+        tracing::info!(source, "a user was given to another source");
+        Ok(StandingAnswer { user: user.to_string(), changed: true, sessions: 0 })
     }
 
     fn end_sessions(&self, user: &UserName) -> Result<usize, AdminRefusal> {
@@ -299,6 +325,28 @@ mod tests {
         assert_eq!((&alice["has_factor"], &alice["has_password"]), (&json!(false), &json!(false)));
         assert_eq!(alice["recovery_codes"], 0);
         assert_eq!(post(&admin, "/user/reset", json!({ "user": "nobody" })).unwrap_err(), 404);
+    }
+
+    #[test]
+    fn user_who_is_linked_belongs_to_the_other_source() {
+        let (_directory, admin) = with_alice();
+        let linked = |user: &str, source: &str, subject: &str| {
+            post(&admin, "/user/link", json!({ "user": user, "source": source, "subject": subject }))
+        };
+        for (user, source, subject, status) in [
+            ("nobody", "ldap", "u-1", 404),
+            ("alice", "local", "alice", 400),
+            ("alice", "pam", "u-1", 400),
+            ("alice", "ldap", "", 400),
+        ] {
+            assert_eq!(linked(user, source, subject).unwrap_err(), status, "{user} {source} {subject}");
+        }
+        assert_eq!(listed(&admin)["has_password"], true, "nothing changed by that");
+        linked("alice", "ldap", "u-1").unwrap();
+        let alice = listed(&admin);
+        assert_eq!((&alice["source"], &alice["has_password"]), (&json!("ldap"), &json!(false)));
+        post(&admin, "/user/add", json!({ "user": "bob", "password_hash": HASH })).unwrap();
+        assert_eq!(linked("bob", "ldap", "u-1").unwrap_err(), 400, "it is Alice");
     }
 
     #[test]

@@ -39,6 +39,15 @@ pub(super) enum UserVerb {
     },
     /// Take password and second factor from a user, and give a new password
     Reset(PasswordFlags),
+    /// Let somebody of another source log in as a user that exists; that source keeps the password from then on
+    Link {
+        /// The user
+        name: String,
+        /// The source: radius, ldap or oidc
+        source: String,
+        /// What the source knows them by, as the log names it when it refuses them
+        subject: String,
+    },
     /// Set up an app that shows codes as the second factor of a user
     Totp {
         /// The user
@@ -70,6 +79,7 @@ pub(super) fn user(place: &Place, verb: &UserVerb) -> Result<(), Refusal> {
         UserVerb::Disable { name } => set_disabled(place, name, true),
         UserVerb::Enable { name } => set_disabled(place, name, false),
         UserVerb::Reset(flags) => give_password(place, "/user/reset", flags, "Reset"),
+        UserVerb::Link { name, source, subject } => link(place, name, source, subject),
         UserVerb::Totp { name, qr } => totp(place, name, *qr),
     }
 }
@@ -139,6 +149,19 @@ fn set_disabled(place: &Place, name: &str, disabled: bool) -> Result<(), Refusal
         (false, true) => format!("Enabled {user}, who logs in anew."),
         (false, false) => format!("{user} was not disabled."),
     });
+    Ok(())
+}
+
+fn link(place: &Place, name: &str, source: &str, subject: &str) -> Result<(), Refusal> {
+    let config = place.load()?;
+    let body = json!({ "user": name, "source": source, "subject": subject });
+    let answer = ask::ask(&config, "POST", "/user/link", &body)?;
+    if place.json {
+        output::json(&answer);
+        return Ok(());
+    }
+    let StandingAnswer { user, .. } = ask::decode(answer)?;
+    output::line(&format!("{user} logs in by {source} from now on."));
     Ok(())
 }
 

@@ -99,6 +99,18 @@ fn user_who_was_added_logs_in_until_disabled() {
 }
 
 #[test]
+fn user_who_is_linked_no_longer_logs_in_here() {
+    let made = Made::new();
+    made.answered(&["user", "add", "alice"], &format!("{PASSWORD}\n"));
+    assert_eq!(made.run(&["user", "link", "alice", "pam", "u-1"]).code, 2);
+    assert!(matches!(made.login("alice", PASSWORD), Verdict::Accepted(_)));
+    let linked = made.run(&["user", "link", "alice", "ldap", "u-1"]);
+    assert_eq!((linked.code, linked.stdout.as_str()), (0, "alice logs in by ldap from now on.\n"), "{}", linked.stderr);
+    assert_eq!(made.login("alice", PASSWORD), Verdict::Unknown);
+    assert_eq!(made.answered(&["user", "reset", "alice"], &format!("{PASSWORD}\n")).code, 2, "it has no password here");
+}
+
+#[test]
 fn passwords_that_are_no_good_add_nobody() {
     let made = Made::new();
     let long = "a".repeat(129);

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use adit_program::foreign_text::printable;
 use adit_proto::login::Person;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -141,7 +142,8 @@ fn known_name(transaction: &Transaction<'_>, person: &Person) -> Result<Option<S
 fn make(transaction: &Transaction<'_>, person: &Person, now: SystemTime) -> Result<String, PersonError> {
     let name = UserName::parse(&person.name)?;
     if let Some(other) = read(transaction, name.as_str())? {
-        return Err(PersonError::NameTaken { name: name.to_string(), owner: other.source });
+        let (by, subject) = (person.source.clone(), printable(&person.subject));
+        return Err(PersonError::NameTaken { name: name.to_string(), owner: other.source, by, subject });
     }
     ensure_user(transaction, &name, now)?;
     let sql = "UPDATE users SET source = ?2, subject = ?3 WHERE name = ?1";
