@@ -87,7 +87,7 @@ pub enum Order {
     /// The session has to end.
     End(Ending),
     /// It goes on, on these terms, for as long as it lives: the device's next session begins on those of the gateway.
-    /// Its addresses stay, and so do its limits.
+    /// Its addresses stay, and so does its largest packet.
     Terms(Arc<grant::Terms>),
 }
 

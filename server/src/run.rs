@@ -134,7 +134,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
     let Loaded { config, store, authority, keys, identity, pool, policy, sockets } = loaded;
     let own = pool.gateway();
-    let tun = network::set_up(&config, own, changes).await?;
+    let tun = network::set_up(&config, own, policy.as_ref(), changes).await?;
     let sessions = Arc::<SessionTable>::default();
     let router = Arc::new(Router::new(tun, Arc::clone(&sessions)));
     let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings)

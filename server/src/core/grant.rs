@@ -34,7 +34,7 @@ pub struct Terms {
     pub policy: Arc<Policy>,
     /// Which rules of the gateway's policy it meets.
     pub class: Class,
-    /// Bounds of what it may do, for the whole of its life.
+    /// Bounds of what it may do. The largest packet is that of its first terms for the whole of its life.
     pub limits: SessionLimits,
 }
 

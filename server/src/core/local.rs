@@ -36,7 +36,7 @@ pub struct LocalCore {
     leases: Arc<Leases>,
     writers: Semaphore,
     /// On which sessions begin.
-    terms: ArcSwap<PersonalTerms>,
+    terms: Arc<ArcSwap<PersonalTerms>>,
     sessions: Arc<SessionTable>,
     callers: Arc<Callers>,
     totals: Totals,
@@ -59,7 +59,7 @@ impl LocalCore {
             leases: Arc::new(Leases::new(Arc::clone(&accounts), flows, pool, limit)),
             writers: Semaphore::new(WRITERS),
             accounts,
-            terms: ArcSwap::from_pointee(terms.into()),
+            terms: Arc::new(ArcSwap::from_pointee(terms.into())),
             sessions,
             callers: Arc::default(),
             totals: Totals::default(),

@@ -1,6 +1,7 @@
 //! A policy file that was read.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use adit_program::configuration::Problem;
@@ -83,6 +84,12 @@ impl PolicyFile {
     /// What it says that this gateway cannot do.
     pub fn misfits(&self, config: &Config) -> Vec<Problem> {
         fit::misfits(self, config)
+    }
+
+    /// The resolvers that groups tell their members of.
+    pub fn resolvers(&self) -> impl Iterator<Item = IpAddr> {
+        let told = self.document.groups().iter().filter_map(|group| group.settings.dns.as_ref());
+        told.flat_map(|dns| dns.value.iter().copied())
     }
 
     /// The tests in it that it does not pass.

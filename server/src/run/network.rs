@@ -15,25 +15,38 @@ use ipnet::IpNet;
 
 use crate::cleanup::host_failure;
 use crate::config::Config;
+use crate::policy::PolicyFile;
 
 use super::flows;
 
 /// Makes the TUN device, with a queue for each worker, and everything around it. The firewall is loaded before the
 /// device is up.
-pub(super) async fn set_up(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<Tun, Failure> {
+pub(super) async fn set_up(
+    config: &Config,
+    own: GatewayAddresses,
+    policy: Option<&PolicyFile>,
+    changes: &mut HostChanges,
+) -> Result<Tun, Failure> {
     let name = &config.tun.name;
     let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
         .map_err(|error| tun_failure(name, &error))?;
-    configure(config, own, changes).await?;
+    configure(config, own, policy, changes).await?;
     flows::warn_if_they_last(own);
     Ok(tun)
 }
 
-async fn configure(config: &Config, own: GatewayAddresses, changes: &mut HostChanges) -> Result<(), Failure> {
+async fn configure(
+    config: &Config,
+    own: GatewayAddresses,
+    policy: Option<&PolicyFile>,
+    changes: &mut HostChanges,
+) -> Result<(), Failure> {
     let name = &config.tun.name;
     let failed = |error: HostError| host_failure(&format!("set up {name}"), &error);
     changes.join_gateway_links(name).await.map_err(failed)?;
-    let rules = firewall_rules(config, own, changes).map_err(failed)?;
+    let mut rules = firewall_rules(config, own, changes).map_err(failed)?;
+    // One that runs on this host is within reach of every client: the table knows no groups.
+    rules.resolvers.extend(policy.into_iter().flat_map(PolicyFile::resolvers));
     changes.load_firewall(&rules).await.map_err(failed)?;
     if config.pool.v6.is_some() {
         // Where IPv6 is off for new links only.

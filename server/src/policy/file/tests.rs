@@ -34,6 +34,7 @@ fn sample_passes_its_tests_and_fits_a_gateway() {
     assert_eq!(policy.misfits(&config_for_tests(Path::new("/nowhere"))), []);
     let names: Vec<_> = policy.document.groups().iter().map(|group| group.name.as_str()).collect();
     assert_eq!(names, ["admins", "contractors", "staff"], "in file order, whatever their letters");
+    assert_eq!(policy.resolvers().collect::<Vec<_>>(), ["10.1.0.53".parse::<IpAddr>().unwrap()]);
     assert_eq!((policy.document.rules().len(), policy.document.tests().len()), (5, 3));
 }
 
