@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Driver, Protocol, now};
 use crate::profile::KeptLogin;
+use crate::run::status::Status;
 
 /// How long before its end a login is warned of.
 const WARNINGS: [Duration; 2] = [Duration::from_secs(15 * 60), Duration::from_secs(2 * 60)];
@@ -89,7 +90,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// Adds what is to be known of the login to a status.
-    pub(super) fn describe_login(&self, status: &mut super::Status) {
+    pub(super) fn describe_login(&self, status: &mut Status) {
         let now = SystemTime::now();
         let Some(login) = &self.login.login else { return };
         status.login_seconds = login.left(now).map(|left| left.as_secs());

@@ -1,0 +1,236 @@
+//! Connections, hosts and packet sources in memory, which do what a test says.
+
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use adit_net::packet_buffer::PacketBuffer;
+use adit_program::exit::Failure;
+use bytes::Bytes;
+use tokio::sync::{Mutex, mpsc};
+
+use super::settings;
+use crate::host_plan::{GuardStatus, HostFault, HostHooks};
+use crate::packet_source::{BoxFuture, PacketSource, Packets};
+use crate::profile::tests::profile;
+use crate::profile::{Profile, ProfileStore};
+use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, NetworkSettings};
+use crate::run::protocol::{OpenConnection, Protocol};
+use crate::run::{ClientSession, SessionConfig};
+use crate::state::State;
+
+/// A packet source of an embedder that has no packets.
+struct NoPackets;
+
+impl PacketSource for NoPackets {
+    fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(pending())
+    }
+
+    fn deliver(&self, packets: &[Bytes]) -> usize {
+        packets.len()
+    }
+}
+
+impl Prepared {
+    pub(super) fn begin(self) -> World {
+        let (outcomes, received) = mpsc::channel(8);
+        let config = SessionConfig {
+            profile: self.profile,
+            packets: Packets::Embedder(Arc::new(NoPackets)),
+            host: self.host,
+            patience: self.patience,
+            mark: None,
+            store: self.store,
+        };
+        let session = ClientSession::start_with(config, ScriptedProtocol(Arc::new(Mutex::new(received))));
+        World { session, outcomes, admitted: Arc::default(), closed: Arc::default(), close_hangs: false }
+    }
+}
+
+/// A connection whose events the test sends.
+pub(super) struct ScriptedConnection {
+    pub(super) events: mpsc::Receiver<ConnectionEvent>,
+    pub(super) admitted: Arc<Mutex<Vec<IpAddr>>>,
+    pub(super) closed: Arc<AtomicUsize>,
+    pub(super) close_hangs: bool,
+}
+
+impl OpenConnection for ScriptedConnection {
+    fn admit(&mut self, addresses: Vec<IpAddr>) {
+        *self.admitted.try_lock().unwrap() = addresses;
+    }
+
+    fn attach(&mut self) {}
+
+    async fn next_event(&mut self) -> ConnectionEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => pending().await,
+        }
+    }
+
+    fn stats(&self) -> ConnectionStats {
+        let remote = Some("192.0.2.9:4443".parse().unwrap());
+        ConnectionStats { carrier: "quic", rx_packets: 7, remote, ..ConnectionStats::default() }
+    }
+
+    async fn close(self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        if self.close_hangs {
+            pending::<()>().await;
+        }
+    }
+}
+
+/// Attempts whose outcomes the test sends; without one, an attempt hangs.
+#[derive(Clone)]
+struct ScriptedProtocol(Arc<Mutex<mpsc::Receiver<Result<ScriptedConnection, ConnectError>>>>);
+
+impl Protocol for ScriptedProtocol {
+    type Connection = ScriptedConnection;
+
+    async fn connect(
+        &self,
+        _target: GatewayAccess,
+        _packets: Packets,
+        _timeout: Duration,
+    ) -> Result<ScriptedConnection, ConnectError> {
+        match self.0.lock().await.recv().await {
+            Some(outcome) => outcome,
+            None => pending().await,
+        }
+    }
+}
+
+/// A host that counts how often it is configured.
+pub(super) struct CountingHost(Arc<AtomicUsize>);
+
+impl CountingHost {
+    pub(super) fn new() -> (Box<Self>, Arc<AtomicUsize>) {
+        let applied = Arc::new(AtomicUsize::new(0));
+        (Box::new(Self(Arc::clone(&applied))), applied)
+    }
+}
+
+impl HostHooks for CountingHost {
+    fn apply<'a>(&'a mut self, _settings: &'a NetworkSettings) -> BoxFuture<'a, Result<(), HostFault>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_mtu(&mut self, _mtu: u16) -> BoxFuture<'_, Result<(), HostFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn device(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// What a session is started with.
+pub(super) struct Prepared {
+    pub(super) profile: Profile,
+    pub(super) patience: Option<Duration>,
+    pub(super) store: Option<ProfileStore>,
+    pub(super) host: Option<Box<dyn HostHooks>>,
+}
+
+/// A host on which other programs do what the test says.
+pub(super) struct ScriptedHost {
+    events: mpsc::Receiver<Vec<GuardStatus>>,
+    guards: Vec<GuardStatus>,
+    undone: Arc<AtomicUsize>,
+}
+
+impl ScriptedHost {
+    pub(super) fn new() -> (Box<Self>, mpsc::Sender<Vec<GuardStatus>>, Arc<AtomicUsize>) {
+        let (interfere, events) = mpsc::channel(8);
+        let undone = Arc::new(AtomicUsize::new(0));
+        (Box::new(Self { events, guards: Vec::new(), undone: Arc::clone(&undone) }), interfere, undone)
+    }
+}
+
+impl HostHooks for ScriptedHost {
+    fn apply<'a>(&'a mut self, _settings: &'a NetworkSettings) -> BoxFuture<'a, Result<(), HostFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_mtu(&mut self, _mtu: u16) -> BoxFuture<'_, Result<(), HostFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            match self.events.recv().await {
+                Some(guards) => self.guards = guards,
+                None => pending().await,
+            }
+        })
+    }
+
+    fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
+        Box::pin(async { self.guards.clone() })
+    }
+
+    fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.undone.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn device(&self) -> Option<&str> {
+        Some("adit0")
+    }
+}
+
+pub(super) struct World {
+    pub(super) session: ClientSession,
+    pub(super) outcomes: mpsc::Sender<Result<ScriptedConnection, ConnectError>>,
+    pub(super) admitted: Arc<Mutex<Vec<IpAddr>>>,
+    pub(super) closed: Arc<AtomicUsize>,
+    pub(super) close_hangs: bool,
+}
+
+impl World {
+    pub(super) fn start(patience: impl Into<Option<Duration>>) -> Self {
+        Self::prepare(patience, None).begin()
+    }
+
+    pub(super) fn prepare(patience: impl Into<Option<Duration>>, store: Option<ProfileStore>) -> Prepared {
+        let patience = patience.into();
+        let mut profile = profile("home");
+        profile.host = "192.0.2.1".to_owned();
+        Prepared { profile, patience, store, host: None }
+    }
+
+    /// Lets the next attempt succeed; returns the gateway's end of the connection.
+    pub(super) async fn accept(&self, address: &str) -> mpsc::Sender<ConnectionEvent> {
+        self.accept_with(settings(address)).await
+    }
+
+    pub(super) async fn accept_with(&self, network: NetworkSettings) -> mpsc::Sender<ConnectionEvent> {
+        let (events, received) = mpsc::channel(8);
+        events.send(ConnectionEvent::Network(network)).await.unwrap();
+        let (admitted, closed) = (Arc::clone(&self.admitted), Arc::clone(&self.closed));
+        let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: self.close_hangs };
+        self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
+        events
+    }
+
+    pub(super) async fn refuse(&self, error: ConnectError) {
+        self.outcomes.send(Err(error)).await.unwrap_or_else(|_| panic!("the session ended"));
+    }
+
+    pub(super) async fn reach(&self, state: State) {
+        let mut snapshots = self.session.snapshots();
+        let reached = snapshots.wait_for(|snapshot| snapshot.state == state);
+        drop(tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap().unwrap());
+    }
+}
