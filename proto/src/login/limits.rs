@@ -12,8 +12,9 @@
 //! | codes of an account, from strangers, from known places | 10 | each 6 min |
 //! | links for a browser, by address | 60 | each 2 s |
 //!
-//! Whoever comes from a place that the account is known to log in from meets the buckets of known places alone. So
-//! nothing that a stranger does keeps them out, neither by trying their account nor from behind the same address.
+//! Whoever comes from a place that the account is known to log in from meets the buckets of known places alone. A place
+//! is a device of the account, and then nothing that anybody else does keeps them out; or a network, and then nothing
+//! that is done from any other network does, nor what is tried on other accounts from the same one.
 //!
 //! The same wrong password counts once: for five minutes it is refused without being tried again. That spares a
 //! directory's own limits a program with an old password. Memory is bounded: where there is no room, those are
