@@ -1,5 +1,9 @@
 //! Logging in: a credential becomes an identity, or is refused.
 
+pub mod chain;
+pub mod logins;
+pub mod sealed;
+
 use crate::accounts::{AuthError, Device};
 
 /// What somebody proves who they are with. A secret may be in it, so it has no `Debug`.

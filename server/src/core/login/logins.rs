@@ -1,0 +1,401 @@
+//! Leads logins through the sources: limits first, then the sources in their order, and at the end a session token.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_program::foreign_text::printable;
+use adit_proto::login::flow::{Answers, Command, Failure, Form, LoginFlow, Refusal, Step};
+use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, Secret, Ticket, known_network};
+use adit_proto::login::token::SessionToken;
+use adit_proto::login::{Kind, Person};
+use ipnet::IpNet;
+use tokio::task::spawn_blocking;
+
+use super::chain::{Answer, Chain};
+use super::sealed::{Handles, Tokens};
+use crate::accounts::sqlite::Store;
+use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault, UserName};
+use crate::identity::ServiceKey;
+use crate::sources::{LinkWish, Origin, Source};
+
+/// Failures are told at whole multiples of this time, so that strangers do not learn from it what was looked at.
+const FAILURE_PACE: Duration = Duration::from_secs(1);
+/// How long a place is known from which somebody has logged in.
+const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What a client wants next of a login. A password may be in it, so it has no `Debug`.
+pub struct LoginWish {
+    /// The handle of the step before; `None` begins a login.
+    pub handle: Option<String>,
+    /// What was asked for.
+    pub answers: Answers,
+    /// Whether the client can open a link in a browser of its own host.
+    pub browser: bool,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// What a client is to do next. A token may be in it, so it has no `Debug`.
+pub enum LoginStep {
+    /// Fill in a form.
+    Ask {
+        /// To be sent back.
+        handle: String,
+        /// The form. Its text may come from a server that is not ours: it is escaped.
+        form: Form,
+    },
+    /// Open a link or show it, then come back with the handle.
+    Open {
+        /// To be sent back.
+        handle: String,
+        /// The link.
+        url: String,
+        /// The code to type there, if one is wanted.
+        user_code: Option<String>,
+        /// How long it is good.
+        lifetime: Duration,
+        /// When to come back.
+        again_in: Duration,
+    },
+    /// Come back with the handle after this time.
+    Wait {
+        /// To be sent back.
+        handle: String,
+        /// When to come back.
+        again_in: Duration,
+    },
+    /// Nothing: the user has logged in.
+    Done {
+        /// What the gateway calls the user.
+        user: String,
+        /// The session token of the device that the client came with; without one, a ticket that enrols a device.
+        token: String,
+        /// When the login ends, in seconds of Unix time.
+        ends_at: u64,
+    },
+    /// Nothing: nobody has logged in.
+    Refused {
+        /// The reason, as far as strangers may know it.
+        message: &'static str,
+        /// When to try again, where it has to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+const NOT_ACCEPTED: LoginStep = refused("the name, the password or the code is not accepted");
+const SOURCE_AWAY: LoginStep =
+    refused("not accepted, or the service that knows you cannot be reached now; try again in a minute");
+const EXPIRED: LoginStep = refused("the login took too long, or is none of this gateway's; begin again");
+const BROKEN: LoginStep =
+    refused("the gateway cannot log anybody in now; its administrator finds the reason in its log");
+const OTHERS_DEVICE: LoginStep =
+    refused("this device belongs to another user; that user has to log in, or you join anew");
+
+const fn refused(message: &'static str) -> LoginStep {
+    LoginStep::Refused { message, retry_after: None }
+}
+
+const fn wait(message: &'static str, time: Duration) -> LoginStep {
+    LoginStep::Refused { message, retry_after: Some(time) }
+}
+
+/// All logins of a gateway.
+pub struct Logins {
+    chain: Chain,
+    store: Arc<Store>,
+    limits: Mutex<LoginLimits>,
+    handles: Handles,
+    tokens: Tokens,
+    session_lifetime: Duration,
+}
+
+/// What one request of a login has found out and taken.
+#[derive(Default)]
+struct Turn {
+    ticket: Option<Ticket>,
+    is_known: bool,
+}
+
+impl Logins {
+    /// Logins over these sources, first asked first. What is given to clients is sealed under `key`; `secret` is random
+    /// and hides what the limits remember; a login lasts `session_lifetime` at most.
+    pub fn new(
+        sources: Vec<Arc<dyn Source>>,
+        store: Arc<Store>,
+        key: &ServiceKey,
+        secret: [u8; 32],
+        session_lifetime: Duration,
+    ) -> Self {
+        Self {
+            chain: Chain::new(sources),
+            store,
+            limits: Mutex::new(LoginLimits::new(secret)),
+            handles: Handles::new(key),
+            tokens: Tokens::new(key),
+            session_lifetime,
+        }
+    }
+
+    /// What opens the tokens that this gives.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// The sources.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The networks from which no stranger may try to log in now.
+    pub fn bans(&self) -> Vec<Ban> {
+        self.limits().bans(Instant::now())
+    }
+
+    /// Forgets the failures from a network; false if there were none.
+    pub fn unban(&self, network: IpNet) -> bool {
+        self.limits().unban(network)
+    }
+
+    /// Forgets the failures of a user.
+    pub fn unlock(&self, user: &str) {
+        self.limits().unlock(user);
+    }
+
+    /// Takes a login one step further. A refusal takes its time.
+    pub async fn advance(&self, wish: LoginWish) -> LoginStep {
+        let begun = tokio::time::Instant::now();
+        let step = self.step(wish).await;
+        if matches!(step, LoginStep::Refused { .. }) {
+            let paces = begun.elapsed().as_nanos() / FAILURE_PACE.as_nanos() + 1;
+            let paces = u32::try_from(paces).unwrap_or(u32::MAX);
+            tokio::time::sleep_until(begun + FAILURE_PACE.saturating_mul(paces)).await;
+        }
+        step
+    }
+
+    async fn step(&self, wish: LoginWish) -> LoginStep {
+        let LoginWish { handle, answers, browser, origin } = wish;
+        let Some(mut flow) = self.flow(handle.as_deref(), &origin) else { return EXPIRED };
+        let link = if browser { LinkWish::Redirect } else { LinkWish::DeviceCode };
+        let mut turn = Turn::default();
+        flow.handle_answers(answers, unix_now());
+        // Each command is one source asked, and after the last of the chain there is a step.
+        while let Some(command) = flow.poll_command() {
+            if turn.ticket.is_none()
+                && let Some(refused) = self.admit(&flow, &command, &origin, &mut turn).await
+            {
+                return refused;
+            }
+            match self.chain.ask(&command, &origin, link, turn.is_known).await {
+                Answer::Verdict(verdict) => flow.handle_verdict(verdict, unix_now()),
+                Answer::Started(started) => flow.handle_started(started, unix_now()),
+                Answer::Pending(interval) => flow.handle_pending(interval, unix_now()),
+                Answer::Full => {
+                    self.settle(turn, Outcome::Open);
+                    return wait("too many log in at this moment; try again", FAILURE_PACE * 2);
+                }
+            }
+        }
+        let Some(step) = flow.poll_step() else { return BROKEN };
+        let (step, outcome) = self.finish(&flow, step, &origin).await;
+        self.settle(turn, outcome);
+        step
+    }
+
+    /// The flow of a handle, or a new one.
+    fn flow(&self, handle: Option<&str>, origin: &Origin) -> Option<LoginFlow> {
+        let (ways, away) = (self.chain.ways(), self.chain.away());
+        let Some(handle) = handle else { return Some(LoginFlow::new(ways, away, unix_now())) };
+        LoginFlow::decode(&self.handles.open(handle, origin)?, ways, away)
+    }
+
+    /// Asks the limits about a command; the step that refuses it, if they do.
+    async fn admit(&self, flow: &LoginFlow, command: &Command, origin: &Origin, turn: &mut Turn) -> Option<LoginStep> {
+        let secret = match command {
+            Command::Check { password, .. } => Secret::Password(password),
+            Command::Answer { .. } => Secret::Code,
+            Command::BeginLink { .. } => Secret::Link,
+            Command::PollLink { .. } => return None,
+        };
+        let known = match self.known_place(flow.name(), origin).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(%error, "nobody can log in: the store failed");
+                return Some(BROKEN);
+            }
+        };
+        turn.is_known = known.is_some();
+        let attempt = Attempt { account: flow.name(), address: origin.address, known: known.as_deref(), secret };
+        let admission = self.limits().admit(&attempt, Instant::now());
+        match admission {
+            Admission::Go(ticket) => turn.ticket = Some(ticket),
+            Admission::WrongBefore => {
+                log_failure(flow.name(), origin, "wrong password, the same as before");
+                return Some(if self.chain.away().is_some() { SOURCE_AWAY } else { NOT_ACCEPTED });
+            }
+            Admission::Wait(time) => {
+                log_failure(flow.name(), origin, "too many failures");
+                return Some(wait("too many failed logins; try again later", time));
+            }
+        }
+        None
+    }
+
+    /// The place that a user is known to log in from, if a login comes from there.
+    async fn known_place(&self, name: &str, origin: &Origin) -> Result<Option<String>, StoreFault> {
+        let Ok(user) = UserName::parse(name) else { return Ok(None) };
+        let (store, device) = (Arc::clone(&self.store), origin.device.clone());
+        let network = known_network(origin.address).to_string();
+        off_runtime(move || {
+            if let Some(device) = device
+                && store.device(&device)?.is_some_and(|device| device.user == user.as_str())
+            {
+                return Ok(Some(device));
+            }
+            Ok(store.knows_network(user.as_str(), &network, SystemTime::now())?.then_some(network))
+        })
+        .await
+    }
+
+    /// The client's step, and what the limits have to know of it.
+    async fn finish(&self, flow: &LoginFlow, step: Step, origin: &Origin) -> (LoginStep, Outcome) {
+        let handle = || flow.encode().and_then(|flow| self.handles.seal(&flow, origin));
+        let step = match step {
+            Step::Ask(form) => handle().map(|handle| LoginStep::Ask { handle, form: escaped(form) }),
+            Step::Open { url, user_code, lifetime, again_in } => {
+                let step = handle().map(|handle| LoginStep::Open { handle, url, user_code, lifetime, again_in });
+                // Whoever asks for links and goes to none of them must not get one after the other.
+                return (step.unwrap_or(BROKEN), Outcome::Failed);
+            }
+            Step::Wait { again_in } => handle().map(|handle| LoginStep::Wait { handle, again_in }),
+            Step::Done(person) => return self.complete(person, origin).await,
+            Step::Refused(refusal) => return (told(refusal), judge(flow, origin)),
+        };
+        (step.unwrap_or(BROKEN), Outcome::Open)
+    }
+
+    /// Makes a user and a token of a person whom a source let in.
+    async fn complete(&self, person: Person, origin: &Origin) -> (LoginStep, Outcome) {
+        let (store, from) = (Arc::clone(&self.store), origin.clone());
+        let recording = off_runtime(move || Ok(record(&store, &person, &from).map(|known| (known, person))));
+        let (known, person) = match recording.await {
+            Ok(Ok(recorded)) => recorded,
+            Ok(Err(RecordError::OthersDevice)) => return (OTHERS_DEVICE, Outcome::Open),
+            Ok(Err(RecordError::Person(PersonError::Store(error)))) | Err(error) => {
+                tracing::error!(%error, "somebody who may log in cannot: the store failed");
+                return (BROKEN, Outcome::Open);
+            }
+            Ok(Err(RecordError::Person(error))) => {
+                tracing::warn!(%error, "a login is refused that a source accepted");
+                return (NOT_ACCEPTED, Outcome::Failed);
+            }
+        };
+        let now = unix_seconds(SystemTime::now());
+        let lifetime = person.session_lifetime.map_or(self.session_lifetime, |least| least.min(self.session_lifetime));
+        let token = SessionToken {
+            user: known.user.clone(),
+            device: origin.device.clone(),
+            generation: known.generation,
+            methods: person.methods,
+            logged_in_at: now,
+            ends_at: now.saturating_add(lifetime.as_secs()),
+        };
+        let ends_at = token.ends_at;
+        let Some(sealed) = self.tokens.seal(&token) else { return (BROKEN, Outcome::Open) };
+        let methods: Vec<&str> = token.methods.iter().map(|method| method.word()).collect();
+        tracing::info!(source = known.source, methods = methods.join("+"), "login accepted");
+        tracing::debug!(user = known.user, address = %origin.address, "login accepted of");
+        (LoginStep::Done { user: known.user, token: sealed, ends_at }, Outcome::LoggedIn)
+    }
+
+    fn settle(&self, turn: Turn, outcome: Outcome) {
+        if let Some(ticket) = turn.ticket {
+            self.limits().settle(ticket, outcome, Instant::now());
+        }
+    }
+
+    fn limits(&self) -> MutexGuard<'_, LoginLimits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum RecordError {
+    Person(PersonError),
+    OthersDevice,
+}
+
+/// Makes the user known to the store, and the network as one that the user logs in from.
+fn record(store: &Store, person: &Person, origin: &Origin) -> Result<KnownPerson, RecordError> {
+    let failed = |error: StoreFault| RecordError::Person(PersonError::Store(error));
+    let now = SystemTime::now();
+    let known = store.record_person(person, now).map_err(RecordError::Person)?;
+    if let Some(device) = &origin.device {
+        let owner = store.device(device).map_err(failed)?.map(|device| device.user);
+        if owner.as_ref() != Some(&known.user) {
+            return Err(RecordError::OthersDevice);
+        }
+    }
+    let network = known_network(origin.address).to_string();
+    store.remember_network(&known.user, &network, now + KNOWN_FOR, now).map_err(|error| failed(error.into()))?;
+    Ok(known)
+}
+
+/// What a refusal tells strangers.
+fn told(refusal: Refusal) -> LoginStep {
+    match refusal {
+        Refusal::NotAccepted => NOT_ACCEPTED,
+        Refusal::SourceAway => SOURCE_AWAY,
+        Refusal::Expired => EXPIRED,
+    }
+}
+
+/// Logs a refusal, and says what the limits have to know of it: a failure counts where a source could judge.
+fn judge(flow: &LoginFlow, origin: &Origin) -> Outcome {
+    let Some(failure) = flow.failure() else { return Outcome::Open };
+    log_failure(flow.name(), origin, &failure.to_string());
+    match failure {
+        Failure::Refused(_) | Failure::UnknownName | Failure::Malformed(_) => Outcome::Failed,
+        Failure::Away(_) | Failure::TooMuchState | Failure::TooManyRounds | Failure::Expired => Outcome::Open,
+    }
+}
+
+fn log_failure(name: &str, origin: &Origin, cause: &str) {
+    let cause = printable(cause);
+    tracing::info!(cause, "login refused");
+    tracing::debug!(name = printable(name), address = %origin.address, cause, "login refused of");
+}
+
+/// A form whose text is safe to show on a terminal.
+fn escaped(form: Form) -> Form {
+    let Form { text, mut fields } = form;
+    for field in &mut fields {
+        if let Kind::Choice(choices) = &mut field.kind {
+            choices.iter_mut().for_each(|choice| *choice = printable(choice));
+        }
+    }
+    Form { text: printable(&text), fields }
+}
+
+/// The time that handles and tokens bear.
+fn unix_now() -> Duration {
+    since_1970(SystemTime::now())
+}
+
+/// A time as tokens bear it.
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+    since_1970(time).as_secs()
+}
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Does work that may block where it keeps no thread of the runtime waiting.
+async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
+) -> Result<T, StoreFault> {
+    spawn_blocking(work).await.unwrap_or_else(|panicked| Err(StoreFault::new(panicked)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use adit_proto::login::{Cause, Method, Question, StartedLink, Verdict};
+use tokio::time::Instant as Clock;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::directories::StateDir;
+use crate::sources::{Answering, LinkAnswer, LinkSource, Recheck, Unavailable};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOME: &str = "198.51.100.7";
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
+/// A source that says what the test wants after a time, one after the other like a single thread that hashes.
+struct Double {
+    name: &'static str,
+    takes: Duration,
+    says: fn(&str, &str) -> Verdict,
+    link: Option<fn(usize) -> LinkAnswer>,
+    thread: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+    most_waiting: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl Double {
+    fn new(name: &'static str, says: fn(&str, &str) -> Verdict) -> Self {
+        Self {
+            name,
+            takes: Duration::ZERO,
+            says,
+            link: None,
+            thread: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::default(),
+            most_waiting: AtomicUsize::default(),
+            asked: AtomicUsize::default(),
+        }
+    }
+
+    async fn say(&self, name: &str, password: &str) -> Verdict {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_waiting.fetch_max(waiting, Ordering::Relaxed);
+        let _thread = self.thread.lock().await;
+        tokio::time::sleep(self.takes).await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        (self.says)(name, password)
+    }
+}
+
+impl Source for Double {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn check<'a>(&'a self, name: &'a str, password: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+        Box::pin(self.say(name, password))
+    }
+
+    fn answer<'a>(&'a self, state: &'a [u8], answer: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+        Box::pin(async move { self.say(std::str::from_utf8(state).unwrap(), answer).await })
+    }
+
+    fn recheck<'a>(&'a self, _person: &'a Person) -> std::pin::Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
+        Box::pin(async { Recheck::Unknown("not asked here".to_owned()) })
+    }
+
+    fn links(&self) -> Option<&dyn LinkSource> {
+        self.link.is_some().then_some(self as &dyn LinkSource)
+    }
+}
+
+impl LinkSource for Double {
+    fn begin(
+        &self,
+        wish: LinkWish,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + '_>> {
+        let user_code = (wish == LinkWish::DeviceCode).then(|| "ABCD-EFGH".to_owned());
+        let (lifetime, interval) = (300 * SECOND, SECOND);
+        let link = StartedLink { url: "https://idp.example".to_owned(), user_code, lifetime, interval, state: vec![1] };
+        Box::pin(async { Ok(link) })
+    }
+
+    fn poll<'a>(&'a self, _state: &'a [u8]) -> std::pin::Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move { (self.link.unwrap())(asked) })
+    }
+}
+
+fn person(source: &str, name: &str) -> Person {
+    Person {
+        source: source.to_owned(),
+        subject: name.to_owned(),
+        name: name.to_owned(),
+        groups: vec!["staff".to_owned()],
+        methods: vec![Method::Password],
+        session_lifetime: None,
+    }
+}
+
+/// A source that knows some users: their password is `right`, and one has to give the code 123456 as well.
+fn users(name: &str, password: &str) -> Verdict {
+    let question = || Question { text: "Code\u{1b}".to_owned(), kind: Kind::Code, echo: false };
+    match (name, password) {
+        ("coded", "123456") | ("alice" | "bob", "right") => Verdict::Accepted(person("local", name)),
+        ("coded", "right") => Verdict::Ask { question: question(), state: name.as_bytes().to_vec() },
+        ("alice" | "bob" | "coded", _) => Verdict::Refused(Cause::WrongPassword),
+        ("locked", _) => Verdict::Refused(Cause::Locked),
+        ("disabled", _) => Verdict::Refused(Cause::Disabled),
+        ("away", _) => Verdict::Unavailable("ldap: no answer".to_owned()),
+        _ => Verdict::Unknown,
+    }
+}
+
+struct World {
+    _directory: tempfile::TempDir,
+    store: Arc<Store>,
+    source: Arc<Double>,
+    logins: Arc<Logins>,
+}
+
+fn world(source: Double) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
+    let key = ServiceKey::load_or_create(&StateDir::new(directory.path())).unwrap();
+    let source = Arc::new(source);
+    let chain: Vec<Arc<dyn Source>> = vec![Arc::<Double>::clone(&source)];
+    let logins = Arc::new(Logins::new(chain, Arc::clone(&store), &key, [5; 32], LIFETIME));
+    World { _directory: directory, store, source, logins }
+}
+
+fn origin(address: &str, device: Option<&str>) -> Origin {
+    Origin { address: address.parse().unwrap(), device: device.map(str::to_owned) }
+}
+
+fn wish(handle: Option<String>, answers: &[(&str, &str)], origin: Origin) -> LoginWish {
+    let answers = answers.iter().map(|(name, answer)| ((*name).to_owned(), (*answer).to_owned().into())).collect();
+    LoginWish { handle, answers, browser: false, origin }
+}
+
+impl World {
+    async fn log_in(&self, name: &str, password: &str, from: Origin) -> LoginStep {
+        self.logins.advance(wish(None, &[("user", name), ("password", password)], from)).await
+    }
+
+    fn device_of(&self, user: &str) -> String {
+        self.store.token(&UserName::parse(user).unwrap(), SystemTime::now()).unwrap().0.id
+    }
+}
+
+fn message(step: &LoginStep) -> &'static str {
+    match step {
+        LoginStep::Refused { message, .. } => message,
+        LoginStep::Ask { .. } | LoginStep::Open { .. } | LoginStep::Wait { .. } | LoginStep::Done { .. } => "",
+    }
+}
+
+fn token(step: LoginStep) -> String {
+    match step {
+        LoginStep::Done { token, .. } => token,
+        LoginStep::Refused { message, .. } => panic!("refused: {message}"),
+        LoginStep::Ask { .. } | LoginStep::Open { .. } | LoginStep::Wait { .. } => panic!("not over"),
+    }
+}
+
+fn handle(step: LoginStep) -> String {
+    match step {
+        LoginStep::Ask { handle, .. } | LoginStep::Open { handle, .. } | LoginStep::Wait { handle, .. } => handle,
+        LoginStep::Refused { message, .. } => panic!("refused: {message}"),
+        LoginStep::Done { .. } => panic!("done"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn right_password_ends_in_a_token_of_the_device_or_in_a_ticket() {
+    let world = world(Double::new("local", users));
+    let device = world.device_of("alice");
+    let now = unix_now().as_secs();
+    let step = world.log_in("alice", "right", origin(HOME, Some(&device))).await;
+    let LoginStep::Done { user, token, ends_at } = step else { panic!("{}", message(&step)) };
+    assert_eq!(user, "alice");
+    assert!((now + LIFETIME.as_secs()..now + LIFETIME.as_secs() + 60).contains(&ends_at));
+    let opened = world.logins.tokens().open(&token, Some(&device), now).unwrap();
+    assert_eq!((opened.user.as_str(), opened.methods), ("alice", vec![Method::Password]));
+    assert!(world.logins.tokens().open(&token, None, now).is_err(), "it is no ticket");
+    assert!(world.logins.tokens().open(&token, Some("dev-other"), now).is_err());
+    assert!(world.logins.tokens().open(&token, Some(&device), ends_at).is_err(), "it ends");
+
+    let ticket = self::token(world.log_in("bob", "right", origin(HOME, None)).await);
+    assert!(world.logins.tokens().open(&ticket, None, now).is_ok());
+    assert!(world.logins.tokens().open(&ticket, Some(&device), now).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_get_one_answer_in_one_time() {
+    let mut double = Double::new("local", users);
+    double.takes = Duration::from_millis(300);
+    let world = world(double);
+    let mut seen = Vec::new();
+    let tries =
+        [("alice", "wrong"), ("nobody", "right"), ("locked", "x"), ("disabled", "x"), ("alice", ""), ("Al ice!", "x")];
+    for (number, (name, password)) in tries.into_iter().enumerate() {
+        let begun = Clock::now();
+        let step = world.log_in(name, password, origin(&format!("203.0.{number}.1"), None)).await;
+        seen.push((message(&step), begun.elapsed()));
+    }
+    assert!(seen.iter().all(|(text, time)| *text == message(&NOT_ACCEPTED) && *time == SECOND), "{seen:?}");
+    let begun = Clock::now();
+    token(world.log_in("alice", "right", origin(HOME, None)).await);
+    assert!(begun.elapsed() < SECOND, "who is let in does not wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_source_is_told_at_the_next_whole_second() {
+    let mut double = Double::new("local", users);
+    double.takes = Duration::from_millis(1200);
+    let world = world(double);
+    let begun = Clock::now();
+    world.log_in("alice", "wrong", origin(HOME, None)).await;
+    assert_eq!(begun.elapsed(), 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_source_is_away_all_refusals_say_so() {
+    let world = world(Double::new("ldap", users));
+    assert_eq!(message(&world.log_in("alice", "a", origin(HOME, None)).await), message(&NOT_ACCEPTED));
+    assert_eq!(message(&world.log_in("away", "x", origin(HOME, None)).await), message(&SOURCE_AWAY));
+    assert_eq!(world.logins.chain().away().unwrap(), "ldap: no answer");
+    assert_eq!(message(&world.log_in("alice", "b", origin(HOME, None)).await), message(&SOURCE_AWAY));
+    assert_eq!(message(&world.log_in("nobody", "b", origin(HOME, None)).await), message(&NOT_ACCEPTED), "it answers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn question_is_escaped_and_its_handle_is_good_for_one_device() {
+    let world = world(Double::new("local", users));
+    let device = world.device_of("coded");
+    let asked = world.log_in("coded", "right", origin(HOME, Some(&device))).await;
+    let LoginStep::Ask { handle, form } = asked else { panic!("{}", message(&asked)) };
+    assert_eq!((form.text.as_str(), form.fields[0].name), ("Code\\u{1b}", "code"));
+    let answer = |from: Origin, code: &str| {
+        let wish = wish(Some(handle.clone()), &[("code", code)], from);
+        world.logins.advance(wish)
+    };
+    assert_eq!(message(&answer(origin(HOME, None), "123456").await), message(&EXPIRED), "another connection");
+    assert_eq!(message(&answer(origin(HOME, Some(&device)), "000000").await), message(&NOT_ACCEPTED));
+    token(answer(origin(HOME, Some(&device)), "123456").await);
+    for forged in ["", "AAAA", "no base64!", &handle[..handle.len() - 2]] {
+        let step = world.logins.advance(wish(Some(forged.to_owned()), &[], origin(HOME, Some(&device)))).await;
+        assert_eq!(message(&step), message(&EXPIRED), "{forged}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn codes_are_limited_though_a_handle_can_be_used_again() {
+    let world = world(Double::new("local", users));
+    let first = handle(world.log_in("coded", "right", origin(HOME, None)).await);
+    for number in 0..30 {
+        let wish = wish(Some(first.clone()), &[("code", &number.to_string())], origin(HOME, None));
+        world.logins.advance(wish).await;
+    }
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 1 + 10, "the password, and as many codes as there may be");
+}
+
+/// A thousand wrong passwords at once, from everywhere: half of them for alice, and every fourth from her own address.
+fn flood(world: &Arc<World>) -> tokio::task::JoinSet<&'static str> {
+    let mut flood = tokio::task::JoinSet::new();
+    for number in 0..1000_u32 {
+        let world = Arc::clone(world);
+        let elsewhere = format!("203.{}.{}.9", number % 200, number / 200);
+        let from = if number % 4 == 1 { HOME.to_owned() } else { elsewhere };
+        let name = if number % 4 < 2 { "alice".to_owned() } else { format!("user-{number}") };
+        let password = number.to_string();
+        flood.spawn(async move { message(&world.log_in(&name, &password, origin(&from, None)).await) });
+    }
+    flood
+}
+
+/// How long some logins took.
+async fn times(world: &World, name: &str, from: Origin) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begun = Clock::now();
+        token(world.log_in(name, "right", from.clone()).await);
+        times.push(begun.elapsed());
+    }
+    times
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_with_a_known_place_logs_in_during_a_flood() {
+    let mut double = Double::new("local", users);
+    double.takes = Duration::from_millis(25);
+    let world = Arc::new(world(double));
+    let device = world.device_of("alice");
+    let office = || origin("198.51.100.200", None);
+    token(world.log_in("bob", "right", office()).await);
+    let flood = flood(&world);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let stranger = world.log_in("alice", "right", origin(HOME, None)).await;
+    assert_ne!(message(&stranger), "", "the positive control: without her device she is a stranger");
+    let alice = times(&world, "alice", origin(HOME, Some(&device))).await;
+    assert!(alice.iter().all(|time| *time < 2 * SECOND), "{alice:?}");
+    let bob = times(&world, "bob", office()).await;
+    assert!(bob.iter().all(|time| *time < 2 * SECOND), "in a network from where he logged in before: {bob:?}");
+    assert!(world.source.most_waiting.load(Ordering::Relaxed) <= 9, "eight strangers and the user");
+    flood.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_the_store_does_not_take_is_refused_though_the_source_accepts() {
+    let world = world(Double::new("local", |name, _| Verdict::Accepted(person("ldap", name))));
+    token(world.log_in("alice", "x", origin(HOME, None)).await);
+    world.store.set_disabled(&UserName::parse("alice").unwrap(), true, SystemTime::now()).unwrap();
+    assert_eq!(message(&world.log_in("alice", "x", origin(HOME, None)).await), message(&NOT_ACCEPTED), "disabled");
+    let local = person("local", "carol");
+    world.store.invite(&UserName::parse("carol").unwrap(), SECOND, SystemTime::now()).unwrap();
+    world.store.record_person(&local, SystemTime::now()).unwrap();
+    let taken = world.log_in("carol", "x", origin(HOME, None)).await;
+    assert_eq!(message(&taken), message(&NOT_ACCEPTED), "another person's name");
+    let odd = world.log_in("no name", "x", origin(HOME, None)).await;
+    assert_eq!(message(&odd), message(&NOT_ACCEPTED), "no name for a user here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn device_of_another_user_gets_no_token() {
+    let world = world(Double::new("local", users));
+    let (own, others) = (world.device_of("alice"), world.device_of("bob"));
+    let refused = world.log_in("alice", "right", origin(HOME, Some(&others))).await;
+    assert_eq!(message(&refused), message(&OTHERS_DEVICE));
+    token(world.log_in("alice", "right", origin(HOME, Some(&own))).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_limited_listed_and_forgiven() {
+    let world = world(Double::new("local", users));
+    let from = || origin("203.0.113.5", None);
+    for number in 0..5 {
+        world.log_in("alice", &number.to_string(), from()).await;
+    }
+    let LoginStep::Refused { retry_after: Some(time), .. } = world.log_in("alice", "right", from()).await else {
+        panic!("five are enough");
+    };
+    assert!(time <= 60 * SECOND);
+    world.logins.unlock("alice");
+    token(world.log_in("alice", "right", from()).await);
+    assert_eq!(world.logins.bans(), []);
+    for number in 0..10 {
+        world.log_in(&format!("user-{number}"), "x", from()).await;
+    }
+    assert_eq!(world.logins.bans()[0].network.to_string(), "203.0.113.5/32");
+    assert!(world.logins.unban("203.0.113.5/32".parse().unwrap()));
+    assert_eq!(world.logins.bans(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_does_not_answer_is_given_up() {
+    let mut double = Double::new("radius", users);
+    double.takes = 3600 * SECOND;
+    let world = world(double);
+    let begun = Clock::now();
+    assert_eq!(message(&world.log_in("alice", "right", origin(HOME, None)).await), message(&SOURCE_AWAY));
+    assert!(begun.elapsed() <= 62 * SECOND);
+}
+
+#[tokio::test]
+async fn link_is_polled_until_it_is_settled() {
+    let mut double = Double::new("oidc", users);
+    double.link = Some(|asked| match asked {
+        0 => LinkAnswer::Pending { interval: SECOND },
+        _ => LinkAnswer::Settled(Verdict::Accepted(person("oidc", "alice"))),
+    });
+    let world = world(double);
+    let begun = world.logins.advance(wish(None, &[], origin(HOME, None))).await;
+    let LoginStep::Open { handle, user_code, .. } = begun else { panic!("{}", message(&begun)) };
+    assert_eq!(user_code.as_deref(), Some("ABCD-EFGH"), "this client has no browser");
+    let next = |handle: String| world.logins.advance(wish(Some(handle), &[], origin(HOME, None)));
+    let handle = self::handle(next(handle).await);
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 0, "it is too early");
+    tokio::time::sleep(SECOND).await;
+    let handle = self::handle(next(handle).await);
+    tokio::time::sleep(SECOND).await;
+    token(next(handle).await);
+}
