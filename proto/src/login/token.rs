@@ -1,10 +1,11 @@
 //! Session tokens: what a login is worth, as the gateway gives it to the client and gets it back at each connection.
 //!
 //! ```text
-//! version (1) | device: 0, or 1 and text | user: text | generation (8) | logged in at (8) | ends at (8) | methods: bytes
+//! version (1) | device: 0, or 1 and text | user: text | generation (8)
+//! logged in at (8) | ends at (8) | methods: bytes
 //! ```
 //!
-//! A text is its length in two bytes and its UTF-8. Sealed, that is all a client ever sees: it cannot read or change it.
+//! A text is its length in two bytes and its UTF-8. A client gets it sealed, and can neither read nor change it.
 
 use zeroize::Zeroizing;
 
