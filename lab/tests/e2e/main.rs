@@ -32,6 +32,7 @@ mod onboarding;
 mod policy;
 mod poor_hosts;
 mod poor_paths;
+mod radius;
 mod recovery;
 mod resolver;
 mod services;
