@@ -161,6 +161,22 @@ impl Guard {
         user == 0 || user == self.own || self.also == Some(user)
     }
 
+    /// As [`Self::read`], for a path that may be a symbolic link itself. The directory of each link is guarded like
+    /// that of a file.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and a chain of links without end.
+    pub fn read_linked(&self, path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, GuardError> {
+        let mut path = path.to_owned();
+        for _ in 0..=MOST_LINKS {
+            let Ok(target) = fs::read_link(&path) else { return self.read(&path, readers) };
+            let directory = path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
+            self.check_directory(&directory)?;
+            path = directory.join(target);
+        }
+        Err(GuardError::system(&path, Errno::ELOOP.into()))
+    }
+
     /// Whether a directory above that of the file may belong to this user.
     ///
     /// A user namespace of an ordinary user has one user; whatever belongs to others, also to the host's root, seems to

@@ -22,9 +22,11 @@ use std::time::Duration;
 use adit_host::{LocalService, why_no_ipv6};
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
+use adit_program::exit::{Exit, Failure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::directories::{RuntimeDir, StateDir};
+use crate::identity::PublicCertificateFiles;
 use crate::sources::ldap::settings::LdapSettings;
 use crate::sources::radius::settings::RadiusSettings;
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub masquerade: bool,
     /// Bounds on what clients may use up.
     pub limits: Limits,
+    /// The certificate that others trust.
+    pub tls: TlsConfig,
     /// How users log in.
     pub login: LoginConfig,
     /// An OpenID Connect provider.
@@ -134,6 +138,33 @@ pub struct DnsConfig {
     pub domains: Vec<String>,
 }
 
+/// Where the certificate is that others trust: both files, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsConfig {
+    /// The certificate and its chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// The files of the certificate, if there is one.
+    ///
+    /// # Errors
+    /// Only one of them is named.
+    pub fn files(&self) -> Result<Option<PublicCertificateFiles>, Failure> {
+        let half = |missing: &str, given: &str| {
+            Err(Failure::new(Exit::Usage, missing, format!("not set, and {given} is"), "set both, or none"))
+        };
+        match (self.certificate.clone(), self.key.clone()) {
+            (Some(certificate), Some(key)) => Ok(Some(PublicCertificateFiles { certificate, key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => half("tls.key", "tls.certificate"),
+            (None, Some(_)) => half("tls.certificate", "tls.key"),
+        }
+    }
+}
+
 /// Bounds on what clients may use up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -162,6 +193,7 @@ impl Config {
             limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
             radius: RadiusSettings::default(),
             ldap: LdapSettings::default(),
+            tls: TlsConfig::default(),
             login: LoginConfig {
                 sources: Vec::new(),
                 session_lifetime: Duration::ZERO,
@@ -241,7 +273,7 @@ pub(crate) fn check_text(text: &str, path: &Path) -> Result<(), ConfigError> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(ConfigError { path: path.to_owned(), problems, exit: adit_program::exit::Exit::Usage })
+    Err(ConfigError { path: path.to_owned(), problems, exit: Exit::Usage })
 }
 
 /// The state directory, also of a configuration that is broken or gone: nothing else is read of it, and without one the

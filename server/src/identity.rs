@@ -4,12 +4,14 @@
 mod authority;
 mod device;
 mod endpoint_keys;
+mod public_certificate;
 mod request;
 mod service_key;
 
 pub use authority::{Authority, ServerCertificate};
 pub use device::{DeviceCertificate, DeviceIdentity, device_identity};
 pub use endpoint_keys::{create_endpoint_keys, load_endpoint_keys};
+pub use public_certificate::{PublicCertificate, PublicCertificateFiles};
 pub use request::DeviceRequest;
 pub use service_key::{Sealer, ServiceKey};
 

@@ -40,6 +40,7 @@ mod flows;
 mod listen;
 mod memory;
 mod network;
+mod public_certificate;
 pub(crate) mod resolver;
 
 use flows::HostFlows;
@@ -88,6 +89,9 @@ impl Loaded {
         let StateFiles { store, authority, keys, policy } =
             StateFiles::load(&config).map_err(|error| error.into_failure())?;
         let identity = issue(&authority, &config)?;
+        if let Some(files) = config.tls.files()? {
+            public_certificate::show(&identity, &files)?;
+        }
         let remembered = store.leases().map_err(|error| Store::failure(&config.state_dir.store(), error))?;
         let pool = restore_pool(&config, remembered, Instant::now());
         if let Some(policy) = &policy {
@@ -168,12 +172,14 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let asked = Arc::clone(&config);
+    let public = config.tls.files()?.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files)));
     let mut tasks = vec![
         task::spawn(clock::look_after(identity, authority, config, Arc::clone(&store))),
         task::spawn(prune(Arc::clone(&store))),
         memory,
     ];
     tasks.push(task::spawn(overdue::look_after(Arc::clone(&core))));
+    tasks.extend(public);
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));

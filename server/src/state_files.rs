@@ -81,6 +81,7 @@ impl Findings {
         let authority = self.keep(load_authority(config).map_err(IdentityError::into_failure));
         let keys = load_endpoint_keys(&config.state_dir.endpoint_keys());
         let keys = self.keep(keys.map_err(IdentityError::into_failure));
+        self.keep(config.tls.files().and_then(|files| files.map(|files| files.load()).transpose()));
         Some(StateFiles { store: store?, authority: authority?, keys: keys?, policy: policy? })
     }
 
@@ -249,6 +250,20 @@ mod tests {
         fs::write(&path, "[groups.g]\nmembers = []\n").unwrap();
         assert!(check(&gateway.source).is_ok());
         assert_eq!(load().unwrap().policy.unwrap().failed_tests(), []);
+    }
+
+    #[test]
+    fn public_certificate_needs_both_its_files() {
+        let gateway = Gateway::new();
+        let text = fs::read_to_string(&gateway.source.path).unwrap();
+        let with = |table: &str| {
+            fs::write(&gateway.source.path, text.replace("[tls]\n", &format!("[tls]\n{table}\n"))).unwrap();
+            gateway.problems().1
+        };
+        assert_eq!(with("key = \"/none/key.pem\""), ["tls.certificate: not set, and tls.key is"]);
+        assert_eq!(with("certificate = \"/none/cert.pem\""), ["tls.key: not set, and tls.certificate is"]);
+        let missing = with("certificate = \"/none/cert.pem\"\nkey = \"/none/key.pem\"");
+        assert!(missing.len() == 1 && missing[0].contains("does not exist"), "{missing:?}");
     }
 
     #[test]

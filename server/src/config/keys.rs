@@ -9,6 +9,7 @@ mod login;
 mod oidc;
 mod pool;
 mod radius;
+mod tls;
 mod tun;
 mod workers;
 
@@ -35,6 +36,7 @@ pub static KEYS: Keys<Config> = Keys {
         pool::ROWS,
         dns::ROWS,
         limits::ROWS,
+        tls::ROWS,
         login::ROWS,
         oidc::ROWS,
         radius::ROWS,

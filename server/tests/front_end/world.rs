@@ -31,7 +31,7 @@ use adit_server::accounts::{Accounts, Device, UserName};
 use adit_server::admin::GatewayView;
 use adit_server::config::{
     Config, DnsConfig, EspConfig, Limits, LoginConfig, OidcConfig, Pools, PublicAddress, SecondFactor, SourceName,
-    TunConfig, WorkersConfig,
+    TlsConfig, TunConfig, WorkersConfig,
 };
 use adit_server::core::Core;
 use adit_server::core::grant::Terms;
@@ -108,6 +108,7 @@ impl DataPlane<Session> for Watched {
 
 fn config(directory: &std::path::Path) -> Config {
     Config {
+        tls: TlsConfig::default(),
         path: directory.join("server.toml"),
         public: vec![PublicAddress { host: HOST.to_owned(), port: 443 }],
         listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
