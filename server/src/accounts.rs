@@ -45,6 +45,12 @@ pub trait Accounts: Send + Sync {
     /// The accounts could not be read.
     fn may_connect(&self, device: &str) -> Result<bool, StoreFault>;
 
+    /// Whether a device was enrolled by a login, so that its user must have one that lasts to connect.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    fn needs_login(&self, device: &str) -> Result<bool, StoreFault>;
+
     /// What decides whether a user may connect, and as what; `None` if there is no such user.
     ///
     /// # Errors

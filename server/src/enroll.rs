@@ -3,16 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse};
+use adit_program::random::NoRandomness;
+use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse, SessionGrant};
+use adit_proto::login::token::SessionToken;
 use data_encoding::BASE64URL_NOPAD;
 use tokio::sync::Semaphore;
 
 use crate::accounts::sqlite::Store;
-use crate::accounts::{EnrollError, RenewError};
-use crate::identity::{Authority, DeviceRequest, IdentityError};
+use crate::accounts::{Accounts as _, EnrollError, RenewError, UserName};
+use crate::core::login::logins::Logins;
+use crate::identity::{Authority, DeviceRequest, IdentityError, sha256};
 
 /// Requests that may wait for a disk at a time. Each keeps a thread; logins that read alone must find one meanwhile.
 const WRITERS: usize = 64;
+
+/// How long after a login it enrols a device.
+const TICKET_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// Who enrols devices and renews their certificates.
 pub struct Enrollment {
@@ -20,6 +26,7 @@ pub struct Enrollment {
     store: Arc<Store>,
     authority: Arc<Authority>,
     certificate_lifetime: Duration,
+    logins: Option<Arc<Logins>>,
 }
 
 /// Why a device gets no certificate.
@@ -34,7 +41,13 @@ pub struct EnrollRefusal {
 impl Enrollment {
     /// Enrols into `store` the devices that `authority` certifies for `certificate_lifetime`.
     pub fn new(store: Arc<Store>, authority: Arc<Authority>, certificate_lifetime: Duration) -> Self {
-        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime }
+        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime, logins: None }
+    }
+
+    /// Enrols devices of users who have logged in, too.
+    #[must_use]
+    pub fn with_logins(self, logins: Arc<Logins>) -> Self {
+        Self { logins: Some(logins), ..self }
     }
 
     /// Does the work, which blocks, where it keeps no thread of the runtime waiting.
@@ -60,7 +73,17 @@ impl Enrollment {
     /// # Errors
     /// The refusal to answer with.
     pub fn enroll(&self, request: &EnrollRequest, now: SystemTime) -> Result<EnrollResponse, EnrollRefusal> {
-        let code = request.code.as_deref().and_then(decode_code).ok_or_else(unknown_invite)?;
+        let code = match (&request.code, &request.login) {
+            (Some(code), None) => decode_code(code).ok_or_else(unknown_invite)?,
+            (None, Some(ticket)) => return self.enroll_by_login(request, ticket, now),
+            (None, None) | (Some(_), Some(_)) => {
+                return Err(refusal(
+                    400,
+                    "bad_request",
+                    "the request wants either an invite's code or a login's ticket",
+                ));
+            }
+        };
         self.store.check_invite(&code, now).map_err(|error| refuse_invite(&error))?;
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
         let sign =
@@ -77,6 +100,43 @@ impl Enrollment {
             certificate: enrolled.certificate.pem,
             authority: self.authority.certificate_pem().to_owned(),
             session: None,
+        })
+    }
+
+    /// Enrols a device of a user who has logged in lately, and gives it the session token of that login.
+    fn enroll_by_login(
+        &self,
+        request: &EnrollRequest,
+        ticket: &str,
+        now: SystemTime,
+    ) -> Result<EnrollResponse, EnrollRefusal> {
+        let logins = self.logins.as_ref().ok_or_else(unknown_login)?;
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let login = logins.tokens().open(ticket, None, seconds).map_err(|_none| unknown_login())?;
+        if seconds.saturating_sub(login.logged_in_at) >= TICKET_LIFETIME.as_secs() {
+            return Err(unknown_login());
+        }
+        let known = self.store.person(&login.user).map_err(|error| unavailable(&error))?;
+        let is_valid = known.is_some_and(|known| !known.is_disabled && known.generation == login.generation);
+        let user = UserName::parse(&login.user).ok().filter(|_| is_valid).ok_or_else(unknown_login)?;
+        let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
+        let sign =
+            |device: &str, user: &str| self.authority.issue_device(&csr, device, user, self.certificate_lifetime, now);
+        let enrolled = self
+            .store
+            .enroll_by_login((&user, &once(ticket)), &csr.key_hash(), &request.device_name, now, sign)
+            .map_err(|error| refuse_invite(&error))?;
+        let token = SessionToken { device: Some(enrolled.device.id.clone()), ..login };
+        let ends_at = Some(token.ends_at);
+        let token = logins.tokens().seal(&token).ok_or_else(|| unavailable(&NoRandomness))?;
+        tracing::info!("device enrolled by a login");
+        tracing::debug!(device = enrolled.device.id, "device enrolled as");
+        Ok(EnrollResponse {
+            user: enrolled.device.user,
+            device: enrolled.device.id,
+            certificate: enrolled.certificate.pem,
+            authority: self.authority.certificate_pem().to_owned(),
+            session: Some(SessionGrant { token, ends_at }),
         })
     }
 
@@ -97,6 +157,17 @@ impl Enrollment {
         self.store.renew(device, &certificate, now).map_err(|error| refuse_renewal(&error))?;
         Ok(RenewResponse { certificate: certificate.pem })
     }
+}
+
+/// What the store knows a ticket by, which is good once.
+fn once(ticket: &str) -> [u8; 16] {
+    let mut code = [0; 16];
+    code.copy_from_slice(&sha256(ticket.as_bytes())[..16]);
+    code
+}
+
+fn unknown_login() -> EnrollRefusal {
+    refusal(403, "login_unknown", "this login is over, or was ended by the administrator; log in again")
 }
 
 fn decode_code(text: &str) -> Option<[u8; 16]> {
@@ -153,9 +224,9 @@ mod tests {
     use rustls_pki_types::pem::PemObject;
 
     use super::*;
-    use crate::accounts::{Accounts as _, AuthError, UserName};
+    use crate::accounts::AuthError;
     use crate::directories::StateDir;
-    use crate::identity::device_identity;
+    use crate::identity::{ServiceKey, device_identity};
 
     struct Gateway {
         _directory: tempfile::TempDir,
@@ -258,6 +329,80 @@ mod tests {
         let refused = (0..10).find_map(|_| gateway.renew(&enrolled.device).err());
         assert_eq!(refused.as_deref(), Some("429 renewed_too_often"));
         assert_eq!(admitted(&gateway, &enrolled.certificate).unwrap(), "alice", "it stays connected");
+    }
+
+    /// A gateway with logins, and what seals their tokens.
+    fn with_logins() -> (Gateway, Arc<Logins>) {
+        let gateway = gateway();
+        let key = ServiceKey::load_or_create(&StateDir::new(gateway._directory.path())).unwrap();
+        let lifetime = Duration::from_secs(3600);
+        let logins = Arc::new(Logins::new(Vec::new(), Arc::clone(&gateway.store), &key, [7; 32], lifetime));
+        let enrollment = gateway.enrollment.with_logins(Arc::clone(&logins));
+        (Gateway { enrollment, ..gateway }, logins)
+    }
+
+    fn ticket(logins: &Logins, device: Option<&str>, generation: u64) -> String {
+        let logged_in_at = now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let token = SessionToken {
+            user: "alice".into(),
+            device: device.map(str::to_owned),
+            generation,
+            methods: vec![adit_proto::login::Method::Password],
+            logged_in_at,
+            ends_at: logged_in_at + 3600,
+        };
+        logins.tokens().seal(&token).unwrap()
+    }
+
+    #[test]
+    fn ticket_of_a_login_enrols_one_device_that_needs_its_login_from_then_on() {
+        let (gateway, logins) = with_logins();
+        // Alice is known.
+        gateway.invite();
+        let enroll = |ticket: &str, csr: &str, now| {
+            let (csr, device_name) = (csr.to_owned(), "laptop".to_owned());
+            let request = EnrollRequest { code: None, login: Some(ticket.to_owned()), csr, device_name };
+            gateway.enrollment.enroll(&request, now).map_err(|refusal| refusal.body.code)
+        };
+        let (good, own) = (ticket(&logins, None, 0), csr());
+        let first = enroll(&good, &own, now()).unwrap();
+        assert_eq!(admitted(&gateway, &first.certificate).unwrap(), "alice");
+        assert!(gateway.store.needs_login(&first.device).unwrap());
+        let session = first.session.unwrap();
+        let seconds = now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let token = logins.tokens().open(&session.token, Some(&first.device), seconds).unwrap();
+        assert_eq!((token.user.as_str(), Some(token.ends_at)), ("alice", session.ends_at));
+
+        assert_eq!(enroll(&good, &own, now()).unwrap().device, first.device, "an answer that was lost");
+        assert_eq!(enroll(&good, &csr(), now()).unwrap_err(), "invite_used", "with another key");
+        let late = now() + TICKET_LIFETIME;
+        assert_eq!(enroll(&ticket(&logins, None, 0), &own, late).unwrap_err(), "login_unknown");
+
+        let invited = gateway.enroll(&gateway.invite(), &csr(), now()).unwrap();
+        assert!(!gateway.store.needs_login(&invited.device).unwrap(), "an invite is enough");
+    }
+
+    #[test]
+    fn what_is_no_ticket_enrols_nobody() {
+        let (gateway, logins) = with_logins();
+        gateway.invite();
+        let enroll = |code: Option<&str>, login: Option<String>| {
+            let code = code.map(str::to_owned);
+            let request = EnrollRequest { code, login, csr: csr(), device_name: "laptop".into() };
+            gateway.enrollment.enroll(&request, now()).map_err(|refusal| refusal.body.code).map(drop)
+        };
+        let good = ticket(&logins, None, 0);
+        for refused in [ticket(&logins, Some("dev-a"), 0), ticket(&logins, None, 1), "nonsense".into(), String::new()] {
+            assert_eq!(enroll(None, Some(refused)).unwrap_err(), "login_unknown");
+        }
+        assert_eq!(enroll(Some(&gateway.invite()), Some(good.clone())).unwrap_err(), "bad_request");
+        assert_eq!(enroll(None, None).unwrap_err(), "bad_request");
+        let alice = UserName::parse("alice").unwrap();
+        gateway.store.set_disabled(&alice, true, now()).unwrap();
+        assert_eq!(enroll(None, Some(good.clone())).unwrap_err(), "login_unknown", "disabled");
+        gateway.store.set_disabled(&alice, false, now()).unwrap();
+        assert_eq!(enroll(None, Some(good)).unwrap_err(), "login_unknown", "void for ever");
+        assert_eq!(enroll(None, Some(ticket(&logins, None, 1))), Ok(()));
     }
 
     #[test]

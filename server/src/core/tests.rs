@@ -116,6 +116,10 @@ impl Accounts for FakeAccounts {
         Ok(!self.state.lock().unwrap().revoked.iter().any(|revoked| revoked == device))
     }
 
+    fn needs_login(&self, _device: &str) -> Result<bool, StoreFault> {
+        Ok(false)
+    }
+
     fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {
         Ok(self.state.lock().unwrap().people.get(user).cloned())
     }

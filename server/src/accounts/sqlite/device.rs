@@ -81,6 +81,13 @@ impl Accounts for Store {
         Ok(self.person(&device.user)?.is_some_and(|person| !person.is_disabled))
     }
 
+    fn needs_login(&self, device: &str) -> Result<bool, StoreFault> {
+        let sql = "SELECT by_login FROM devices WHERE id = ?1";
+        let found = self.read().query_row(sql, [device], |row| row.get(0)).optional();
+        // Whoever is unknown gets in by nothing else either.
+        Ok(found.map_err(StoreError::from)?.unwrap_or(true))
+    }
+
     fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {
         Ok(self.known_person(user)?)
     }

@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use super::device::device_of;
 use super::{Store, StoreError, clock, sha256, unix};
 use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
-use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError};
+use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError, UserName};
 use crate::identity::DeviceCertificate;
 
 /// Most certificates of one device that are good at a time. A client renews when two thirds of the present one's life
@@ -50,25 +50,41 @@ impl Store {
         sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
     ) -> Result<Enrolled, EnrollError<E>> {
         let id = new_device_id()?;
-        let name = clean_device_name(device_name);
         self.write(|transaction| {
             clock::follow(transaction, now)?;
-            let device = match usable(transaction, code, now)? {
-                Invite::Unused { user } => {
-                    let (kind, created_at) = (DeviceKind::Certificate, unix(now));
-                    let device = Device { id, user, name, kind, created_at, revoked_at: None };
-                    insert_device(transaction, &device)?;
-                    consume(transaction, code, key, &device.id, now)?;
-                    device
-                }
-                Invite::Used { device, key_hash, .. } if bool::from(key_hash.ct_eq(key)) => {
-                    again(transaction, &device, now)?
-                }
-                Invite::Used { .. } => return Err(EnrollError::UsedCode),
-            };
-            let certificate = sign(&device.id, &device.user).map_err(EnrollError::Sign)?;
-            insert_certificate(transaction, &device.id, &certificate)?;
-            Ok(Enrolled { device, certificate })
+            spend(transaction, code, &Newcomer { id, key, name: device_name }, now, sign)
+        })
+    }
+
+    /// Creates the device of a user who has logged in, as [`Self::enroll`] does for an invite: `ticket` stands for the
+    /// code, and is good once. From then on the device gets in only while its user has a login that lasts.
+    ///
+    /// # Errors
+    /// As [`Self::enroll`].
+    pub fn enroll_by_login<E: Error + 'static>(
+        &self,
+        (user, ticket): (&UserName, &[u8; 16]),
+        key: &[u8; 32],
+        device_name: &str,
+        now: SystemTime,
+        sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
+    ) -> Result<Enrolled, EnrollError<E>> {
+        let id = new_device_id()?;
+        self.write(|transaction| {
+            clock::follow(transaction, now)?;
+            let expires = unix(now).saturating_add_unsigned(AGAIN);
+            transaction
+                .execute(
+                    "INSERT INTO invites (code_hash, owner, expires_at, boot) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (code_hash) DO NOTHING",
+                    params![sha256(ticket), user.as_str(), expires, clock::boot()?],
+                )
+                .map_err(StoreError::from)?;
+            let enrolled = spend(transaction, ticket, &Newcomer { id, key, name: device_name }, now, sign)?;
+            transaction
+                .execute("UPDATE devices SET by_login = 1 WHERE id = ?1", [&enrolled.device.id])
+                .map_err(StoreError::from)?;
+            Ok(enrolled)
         })
     }
 
@@ -93,6 +109,43 @@ impl Store {
             Ok(insert_certificate(transaction, device, certificate)?)
         })
     }
+}
+
+/// A device that wants to be known.
+struct Newcomer<'a> {
+    /// Its id, if it becomes one.
+    id: String,
+    /// The hash of its key.
+    key: &'a [u8; 32],
+    /// What it calls itself.
+    name: &'a str,
+}
+
+/// Turns a code into a device with a certificate.
+fn spend<E: Error + 'static>(
+    transaction: &Transaction<'_>,
+    code: &[u8; 16],
+    newcomer: &Newcomer<'_>,
+    now: SystemTime,
+    sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
+) -> Result<Enrolled, EnrollError<E>> {
+    let device = match usable(transaction, code, now)? {
+        Invite::Unused { user } => {
+            let (id, name) = (newcomer.id.clone(), clean_device_name(newcomer.name));
+            let (kind, created_at) = (DeviceKind::Certificate, unix(now));
+            let device = Device { id, user, name, kind, created_at, revoked_at: None };
+            insert_device(transaction, &device)?;
+            consume(transaction, code, newcomer.key, &device.id, now)?;
+            device
+        }
+        Invite::Used { device, key_hash, .. } if bool::from(key_hash.ct_eq(newcomer.key)) => {
+            again(transaction, &device, now)?
+        }
+        Invite::Used { .. } => return Err(EnrollError::UsedCode),
+    };
+    let certificate = sign(&device.id, &device.user).map_err(EnrollError::Sign)?;
+    insert_certificate(transaction, &device.id, &certificate)?;
+    Ok(Enrolled { device, certificate })
 }
 
 fn renewable(connection: &Connection, device: &str, now: SystemTime) -> Result<String, RenewError> {

@@ -115,6 +115,9 @@ const MIGRATIONS: &[&str] = &[
         boot TEXT
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    ALTER TABLE devices ADD COLUMN by_login INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// How long a transaction waits for that of another process.
