@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use crate::accounts::StoreFault;
 use callers::Caller;
 use grant::Grant;
+use login::logins::{LoginStep, LoginWish};
 use login::{Credential, Identity, LoginError};
 use sessions::{Connection, Ending, Session};
 
@@ -50,6 +51,14 @@ pub trait Core: Send + Sync {
         credential: Credential,
         caller: Arc<Caller>,
     ) -> Reply<Result<Identity, LoginError>>;
+
+    /// Takes the login of a user one step further. When a device's user has logged in, the session of that device goes
+    /// on for as long as the new login lasts.
+    fn login(self: Arc<Self>, wish: LoginWish) -> Reply<LoginStep>;
+
+    /// Looks whether the user of a device that wants a session has a login that lasts, as `token` says, where the
+    /// device needs one.
+    fn check_login(self: Arc<Self>, identity: Identity, token: Option<String>) -> Reply<Result<Identity, LoginError>>;
 
     /// Says that a device has just enrolled on a connection, which is one of that device from now on.
     fn enrolled(&self, device: &str, caller: &Caller);

@@ -10,6 +10,7 @@ use adit_net::quic;
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::worker::Workers;
 use adit_program::exit::{Exit, Failure};
+use adit_program::random::random;
 use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::core::leases::restore_pool;
 use crate::core::local::LocalCore;
+use crate::core::login::logins::Logins;
 use crate::core::observer::SessionObserver;
 use crate::core::overdue;
 use crate::core::personal::PersonalTerms;
@@ -30,7 +32,7 @@ use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
-use crate::identity::{Authority, IdentityError};
+use crate::identity::{Authority, IdentityError, ServiceKey};
 use crate::policy::PolicyFile;
 use crate::sources::radius;
 use crate::state_files::StateFiles;
@@ -42,9 +44,11 @@ mod memory;
 mod network;
 mod public_certificate;
 pub(crate) mod resolver;
+mod sources;
 
 use flows::HostFlows;
 use listen::Sockets;
+use sources::Sources;
 
 /// What to do when the system gives no more threads or sockets.
 pub(crate) const RAISE_LIMITS: &str = "raise the limits of threads and open files (`ulimit -u`, `ulimit -n`)";
@@ -82,6 +86,7 @@ struct Loaded {
     pool: AddressPool,
     policy: Option<PolicyFile>,
     sockets: Sockets,
+    logins: Arc<Logins>,
 }
 
 impl Loaded {
@@ -98,17 +103,28 @@ impl Loaded {
             warn_of_failed_tests(policy);
         }
         let sockets = Sockets::bind(&config)?;
+        let store = Arc::new(store);
+        let logins = Arc::new(logins(&config, &store)?);
         Ok(Self {
             config: Arc::new(config),
-            store: Arc::new(store),
+            store,
             authority: Arc::new(authority),
             keys,
             identity: Arc::new(identity),
             pool,
             policy,
             sockets,
+            logins,
         })
     }
+}
+
+/// The logins of the users that the configuration's sources know.
+fn logins(config: &Config, store: &Arc<Store>) -> Result<Logins, Failure> {
+    let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
+    let secret = random().map_err(|error| Failure::new(Exit::Other, "logins", error.to_string(), "try again"))?;
+    let sources = Sources::make(config, store, &key)?;
+    Ok(Logins::new(sources.chain, Arc::clone(store), &key, secret, config.login.session_lifetime))
 }
 
 /// The running parts; dropping them stops them.
@@ -136,7 +152,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, store, authority, keys, identity, pool, policy, sockets } = loaded;
+    let Loaded { config, store, authority, keys, identity, pool, policy, sockets, logins } = loaded;
     let own = pool.gateway();
     let tun = network::set_up(&config, own, policy.as_ref(), changes).await?;
     let sessions = Arc::<SessionTable>::default();
@@ -159,7 +175,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let accounting = radius::accounting(&config)
         .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))?;
     let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions);
-    let core = Arc::new(core.observed_by(Arc::clone(&accounting)));
+    let core = Arc::new(core.observed_by(Arc::clone(&accounting)).with_logins(Arc::clone(&logins)));
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen));
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
     let admin = Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), live);
@@ -169,6 +185,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     })?;
     let plane = Arc::clone(workers.handle());
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
+    let enrollment = enrollment.with_logins(logins);
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let asked = Arc::clone(&config);

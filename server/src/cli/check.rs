@@ -2,10 +2,12 @@
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use super::{Place, Refusal, ask, columns, list, small_runtime};
 use crate::config::Config;
+use crate::identity::Authority;
 use crate::run::resolver;
 use crate::state_files;
 
@@ -20,8 +22,12 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     }
     let mut warnings = config.warnings();
     warnings.extend(small_runtime()?.block_on(resolver::unhelpful(&config)));
+    let authority = Authority::load(&config.state_dir).map_err(|error| error.into_failure())?;
+    let fingerprint = HEXLOWER.encode(&authority.pin());
     if place.json {
-        output::json(&json!({ "ok": true, "config": config.path, "warnings": warnings, "status": status }));
+        output::json(&json!({
+            "ok": true, "config": config.path, "fingerprint": fingerprint, "warnings": warnings, "status": status
+        }));
         return Ok(());
     }
     let mut lines = vec![("configuration", format!("{} is good", config.path.display()))];
@@ -31,6 +37,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
         "pools",
         join(config.pool.v4.iter().map(ToString::to_string).chain(config.pool.v6.iter().map(ToString::to_string))),
     ));
+    lines.push(("fingerprint", fingerprint));
     if let Some(status) = &status {
         lines.push(("gateway", format!("running, sessions: {}", status["sessions"])));
     }

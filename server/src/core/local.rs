@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 use super::callers::{Caller, Callers};
 use super::grant::{Grant, Terms};
 use super::leases::{Claim, Flows, Leases};
-use super::login::{Credential, Identity, LoginError};
+use super::login::logins::{self, LoginStep, LoginWish, Logins};
+use super::login::{Credential, Identity, LoginError, lasting};
 use super::observer::{Nobody, SessionObserver};
 use super::personal::PersonalTerms;
 use super::sessions::{Connection, Ending, Session, SessionTable, UserFull};
@@ -41,6 +42,7 @@ pub struct LocalCore {
     callers: Arc<Callers>,
     totals: Totals,
     observer: Arc<dyn SessionObserver>,
+    logins: Option<Arc<Logins>>,
     last_session: AtomicU64,
 }
 
@@ -64,6 +66,7 @@ impl LocalCore {
             callers: Arc::default(),
             totals: Totals::default(),
             observer: Arc::new(Nobody),
+            logins: None,
             last_session: AtomicU64::new(0),
         }
     }
@@ -72,6 +75,12 @@ impl LocalCore {
     #[must_use]
     pub fn observed_by(self, observer: Arc<dyn SessionObserver>) -> Self {
         Self { observer, ..self }
+    }
+
+    /// Lets users log in.
+    #[must_use]
+    pub fn with_logins(self, logins: Arc<Logins>) -> Self {
+        Self { logins: Some(logins), ..self }
     }
 
     /// The live sessions.
@@ -173,7 +182,8 @@ impl LocalCore {
     pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
         let claim = self.claim(&device.id)?;
         claim.make_durable()?;
-        self.replace_session(device, claim, connection).map(|(session, _)| session)
+        let identity = Identity { device, login_ends_at: None };
+        self.replace_session(identity, claim, connection).map(|(session, _)| session)
     }
 
     /// Takes the addresses of a device for one more session, once nothing is left of their former holder.
@@ -190,14 +200,16 @@ impl LocalCore {
     /// the device had one. A return before `keep` gives the addresses back.
     fn replace_session(
         &self,
-        device: Device,
+        identity: Identity,
         claim: Claim,
         connection: Arc<dyn Connection>,
     ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
+        let Identity { device, login_ends_at } = identity;
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
         let session = Session::new(id, device, grant, connection, now);
+        session.set_login_end(login_ends_at);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
             return Err(OpenError::OutsideHours);
         }
@@ -265,7 +277,7 @@ impl LocalCore {
             }
             Credential::Token(token) => self.accounts.authenticate_token(token),
         }?;
-        Ok(Identity { device })
+        Ok(Identity { device, login_ends_at: None })
     }
 }
 
@@ -307,6 +319,30 @@ impl Core for LocalCore {
         })
     }
 
+    fn login(self: Arc<Self>, wish: LoginWish) -> Reply<LoginStep> {
+        Box::pin(async move {
+            let Some(logins) = &self.logins else { return logins::NOBODY };
+            let device = wish.origin.device.clone();
+            let step = logins.advance(wish).await;
+            if let (LoginStep::Done { ends_at, .. }, Some(device)) = (&step, device)
+                && let Some(session) = self.sessions.of_device(&device)
+            {
+                session.renew_login(*ends_at);
+            }
+            step
+        })
+    }
+
+    fn check_login(self: Arc<Self>, identity: Identity, token: Option<String>) -> Reply<Result<Identity, LoginError>> {
+        Box::pin(async move {
+            let checking = move || {
+                let tokens = self.logins.as_ref().map(|logins| logins.tokens());
+                lasting::check(&*self.accounts, tokens, identity, token.as_deref())
+            };
+            spawn_blocking(checking).await.unwrap_or(Err(LoginError::Internal))
+        })
+    }
+
     fn enrolled(&self, device: &str, caller: &Caller) {
         caller.enter(&self.callers, device);
     }
@@ -316,9 +352,8 @@ impl Core for LocalCore {
         identity: Identity,
         connection: Arc<dyn Connection>,
     ) -> Reply<Result<OpenSession, OpenError>> {
-        let device = identity.device;
         Box::pin(async move {
-            let (core, of) = (Arc::clone(&self), device.id.clone());
+            let (core, of) = (Arc::clone(&self), identity.device.id.clone());
             let claim = blocking(move || {
                 let claim = core.claim(&of)?;
                 Ok((claim.is_durable()?, claim))
@@ -330,7 +365,7 @@ impl Core for LocalCore {
             }
             // Made where the session is: should nobody wait for the answer any more, it is closed with it.
             blocking(move || {
-                let (session, replaces) = self.replace_session(device, claim, connection)?;
+                let (session, replaces) = self.replace_session(identity, claim, connection)?;
                 Ok(OpenSession::new(self, session, replaces))
             })
             .await

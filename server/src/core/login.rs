@@ -1,6 +1,7 @@
 //! Logging in: a credential becomes an identity, or is refused.
 
 pub mod chain;
+pub(super) mod lasting;
 pub mod logins;
 pub mod sealed;
 
@@ -25,6 +26,8 @@ pub enum Credential {
 pub struct Identity {
     /// The device, which names its user.
     pub device: Device,
+    /// When the user's login ends, in seconds of Unix time; `None` for a device that needs none.
+    pub login_ends_at: Option<u64>,
 }
 
 /// Why nobody has logged in.
@@ -33,6 +36,9 @@ pub enum LoginError {
     /// The credential is not good.
     #[error(transparent)]
     Refused(#[from] AuthError),
+    /// The device needs a login of its user, and came with none that lasts; for this reason.
+    #[error("{0}")]
+    Needed(&'static str),
     /// The check itself broke; our fault.
     #[error("the check failed inside the gateway")]
     Internal,

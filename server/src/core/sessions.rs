@@ -5,7 +5,7 @@ mod table;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
@@ -19,6 +19,13 @@ use crate::accounts::Device;
 
 pub use denials::Denials;
 pub use table::{Displaced, SessionTable, UserFull};
+
+/// Longest time between two looks whether a login is over.
+const LOGIN_LOOK: Duration = Duration::from_secs(10);
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
 
 /// What can be closed, and tells the client why.
 pub trait Closing: Send + Sync {
@@ -48,6 +55,8 @@ pub enum Ending {
     Idle,
     /// The hours in which it may be open are over.
     OutsideHours,
+    /// The login of the user is over.
+    LoginOver,
     /// The gateway stops.
     Shutdown,
 }
@@ -62,6 +71,7 @@ impl Ending {
             Self::Crowded => "the user connected with another device, and has as many sessions as may be",
             Self::Idle => "nothing was sent for too long",
             Self::OutsideHours => "the hours in which this user may connect are over",
+            Self::LoginOver => "the login of this device's user is over",
             Self::Shutdown => "the gateway is shutting down",
         }
     }
@@ -90,6 +100,8 @@ pub struct Session {
     /// Which of its packets were refused, by kind.
     pub denials: Denials,
     grant: watch::Sender<Grant>,
+    /// When the login ends that it goes on, in seconds of Unix time; `None` if it goes on none.
+    login_ends_at: watch::Sender<Option<u64>>,
     /// Why the gateway ends it; empty while it lives, and when the client ends it.
     ending: OnceLock<Ending>,
 }
@@ -110,6 +122,7 @@ impl Session {
             denials: Denials::default(),
             activity: Activity::new(now),
             grant: watch::Sender::new(grant),
+            login_ends_at: watch::Sender::new(None),
             ending: OnceLock::new(),
         })
     }
@@ -131,6 +144,44 @@ impl Session {
             self.policy.replace(Arc::clone(&terms.policy));
             grant.terms = terms;
         });
+    }
+
+    /// It goes on a login that ends then, in seconds of Unix time, or on none.
+    pub(super) fn set_login_end(&self, ends_at: Option<u64>) {
+        self.login_ends_at.send_replace(ends_at);
+    }
+
+    /// The user has logged in again: a session that goes on a login goes on that one.
+    pub(super) fn renew_login(&self, ends_at: u64) {
+        self.login_ends_at.send_if_modified(|end| {
+            let is_new = end.is_some_and(|end| end != ends_at);
+            if is_new {
+                *end = Some(ends_at);
+            }
+            is_new
+        });
+    }
+
+    /// Waits until the login is over that it goes on, by this host's clock as it is then. Cancel-safe.
+    pub async fn login_over(&self) {
+        let mut ends_at = self.login_ends_at.subscribe();
+        loop {
+            let end = *ends_at.borrow_and_update();
+            let left = async {
+                match end.map(|end| Duration::from_secs(end).saturating_sub(unix_now())) {
+                    // The clock may be set meanwhile.
+                    Some(left) => tokio::time::sleep(left.min(LOGIN_LOOK)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok(()) = ends_at.changed() => continue,
+                () = left => {}
+            }
+            if end.is_some_and(|end| unix_now() >= Duration::from_secs(end)) {
+                return;
+            }
+        }
     }
 
     /// Why the gateway ends it, if it does.
@@ -159,5 +210,30 @@ impl Session {
 impl Carried for Session {
     fn carriers(&self) -> &Carriers {
         &self.carriers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::session;
+    use super::*;
+
+    async fn is_over(session: &Session) -> bool {
+        tokio::time::timeout(Duration::from_secs(3600), session.login_over()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_is_over_when_its_login_is_and_a_new_login_keeps_it() {
+        let now = || unix_now().as_secs();
+        let session = session(1, "dev-a", 2);
+        assert!(!is_over(&session).await, "it goes on none");
+        session.renew_login(now());
+        assert!(!is_over(&session).await, "nor does it by a login");
+        session.set_login_end(Some(now() + 7200));
+        assert!(!is_over(&session).await);
+        session.set_login_end(Some(now()));
+        assert!(is_over(&session).await);
+        session.renew_login(now() + 7200);
+        assert!(!is_over(&session).await);
     }
 }

@@ -19,6 +19,8 @@ pub struct EndedSessions {
     pub revoked: u64,
     /// Ended since a limit of the policy was reached.
     pub limited: u64,
+    /// Ended since the login of the user was over.
+    pub login_over: u64,
     /// Ended since the gateway stops.
     pub shutdown: u64,
     /// Packets received from clients.
@@ -48,6 +50,7 @@ impl Totals {
             Some(Ending::Replaced) => &mut sums.replaced,
             Some(Ending::Revoked | Ending::Disabled) => &mut sums.revoked,
             Some(Ending::Crowded | Ending::Idle | Ending::OutsideHours) => &mut sums.limited,
+            Some(Ending::LoginOver) => &mut sums.login_over,
             Some(Ending::Shutdown) => &mut sums.shutdown,
         };
         *count += 1;

@@ -4,6 +4,7 @@
 mod answer;
 mod connection;
 mod inbound;
+mod login;
 mod peer;
 mod request;
 mod stage;

@@ -91,6 +91,9 @@ const BROKEN: LoginStep =
 const OTHERS_DEVICE: LoginStep =
     refused("this device belongs to another user; that user has to log in, or you join anew");
 
+/// What everybody hears at a gateway without sources of users.
+pub(in crate::core) const NOBODY: LoginStep = refused("no user can log in at this gateway");
+
 const fn refused(message: &'static str) -> LoginStep {
     LoginStep::Refused { message, retry_after: None }
 }

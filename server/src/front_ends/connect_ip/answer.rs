@@ -9,6 +9,7 @@ use adit_proto::connect_ip::server::reject;
 use adit_proto::enrollment::Refusal;
 use adit_proto::http::fault::Fault;
 use adit_proto::http::field::Field;
+use adit_proto::login::message::{LOGIN_FIELD, LOGIN_NEEDED};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -33,6 +34,24 @@ pub(super) async fn refuse(
     let challenge = (*status == 401).then(|| Field::new("www-authenticate", "Bearer"));
     let reason = request.wants_dns.then(|| Field::new("adit-reason", *reason));
     answer_status(stream, *status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
+}
+
+/// Refuses a tunnel until the device's user has logged in. A client that names no private extension hears no more than
+/// that it is refused.
+pub(super) async fn ask_for_login(
+    stream: &mut TunnelStream,
+    request: &ConnectIpRequest,
+    reason: &'static str,
+) -> Result<(), StreamError> {
+    if !request.wants_dns {
+        return refuse(stream, request, &HttpRefusal { status: 403, reason }).await;
+    }
+    let fields = [
+        Field::new("www-authenticate", "Bearer"),
+        Field::new(LOGIN_FIELD, LOGIN_NEEDED),
+        Field::new("adit-reason", reason),
+    ];
+    answer_status(stream, 401, &fields).await
 }
 
 /// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].

@@ -102,7 +102,7 @@ fn end(quic: &quinn::Connection, ending: Ending) {
         Ending::Revoked | Ending::Disabled | Ending::Crowded | Ending::Idle | Ending::OutsideHours => {
             Code::REQUEST_REJECTED
         }
-        Ending::Replaced | Ending::Shutdown => Code::NO_ERROR,
+        Ending::Replaced | Ending::LoginOver | Ending::Shutdown => Code::NO_ERROR,
     };
     close(quic, code, ending.reason());
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{HttpRefusal, answer_json, answer_refusal};
 use super::peer::Peer;
-use super::request::{Context, read_secret_json};
+use super::request::{Context, read_json};
 use super::stage;
 use crate::core::login::Identity;
 use crate::core::login::logins::{LoginStep, LoginWish};
@@ -27,13 +27,13 @@ impl Context {
             Peer::Nameless => return answer_refusal(stream, 403, "refused", "this certificate names no device").await,
             Peer::Certificate { .. } => match self.authenticate(None).await {
                 Ok(Identity { device, .. }) => Some(device.id),
-                Err(HttpRefusal { status, reason, .. }) => return answer_refusal(stream, status, "refused", reason).await,
+                Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
             },
         };
-        let _attended = device.as_ref().map_or_else(|| stage::attend(&self.stage), |_| self.logged_in());
-        let Some(request) = read_secret_json::<LoginRequest>(stream).await? else {
+        let Some(request) = read_json::<LoginRequest>(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no login request").await;
         };
+        let _served = if device.is_some() { self.logged_in() } else { stage::attend(&self.stage) };
         let address = self.http.quic().remote_address().ip().to_canonical();
         let wish = wish(request, Origin { address, device });
         let step = Arc::clone(&self.front_end.core).login(wish).await;
@@ -43,7 +43,12 @@ impl Context {
 
 fn wish(mut request: LoginRequest, origin: Origin) -> LoginWish {
     let answers = std::mem::take(&mut request.answers).into_iter().map(|(name, answer)| (name, Zeroizing::new(answer)));
-    LoginWish { handle: request.handle.take(), answers: answers.collect::<BTreeMap<_, _>>(), browser: request.browser, origin }
+    LoginWish {
+        handle: request.handle.take(),
+        answers: answers.collect::<BTreeMap<_, _>>(),
+        browser: request.browser,
+        origin,
+    }
 }
 
 /// A step of the core in the words of the protocol.

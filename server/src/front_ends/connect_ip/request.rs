@@ -12,13 +12,15 @@ use adit_proto::datagram::Prefix;
 use adit_proto::enrollment::{ENROLL_PATH, MAX_BODY, RENEW_PATH};
 use adit_proto::http::field::Field;
 use adit_proto::http::h3::message::MessageEvent;
+use adit_proto::login::message::LOGIN_PATH;
 use adit_proto::packet::IPV6_MIN_MTU;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::FrontEnd;
-use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, refuse};
+use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, ask_for_login, refuse};
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::stage::{self, Served, Stage};
@@ -30,6 +32,8 @@ use crate::enroll::Enrollment;
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+const INTERNAL: HttpRefusal = HttpRefusal { status: 500, reason: "internal error" };
 
 /// What a request needs to know of its connection.
 #[derive(Clone)]
@@ -73,6 +77,13 @@ impl Context {
             Err(refused) => return refuse(&mut stream, request, &refused).await,
         };
         let served = self.logged_in();
+        let core = Arc::clone(&self.front_end.core);
+        let identity = match core.check_login(identity, request.login.clone()).await {
+            Ok(identity) => identity,
+            Err(LoginError::Needed(reason)) => return ask_for_login(&mut stream, request, reason).await,
+            Err(LoginError::Refused(error)) => return refuse(&mut stream, request, &self.refusal(&error)).await,
+            Err(LoginError::Internal) => return refuse(&mut stream, request, &INTERNAL).await,
+        };
         let Some(_claim) = self.inbound.claim() else {
             return refuse(
                 &mut stream,
@@ -99,12 +110,12 @@ impl Context {
     }
 
     /// Says that this connection is no stranger's any more, and stays while its request is served.
-    fn logged_in(&self) -> Served {
+    pub(super) fn logged_in(&self) -> Served {
         stage::serve(&self.stage)
     }
 
     /// Decides who the device is: its certificate, if it showed one, else its bearer token.
-    async fn authenticate(&self, authorization: Option<&str>) -> Result<Identity, HttpRefusal> {
+    pub(super) async fn authenticate(&self, authorization: Option<&str>) -> Result<Identity, HttpRefusal> {
         let Some(credential) = self.peer.credential(authorization.and_then(bearer_token)) else {
             return Err(self.refusal(&AuthError::Unknown));
         };
@@ -112,7 +123,8 @@ impl Context {
         match Arc::clone(&self.front_end.core).authenticate(credential, caller).await {
             Ok(identity) => Ok(identity),
             Err(LoginError::Refused(error)) => Err(self.refusal(&error)),
-            Err(LoginError::Internal) => Err(HttpRefusal { status: 500, reason: "internal error" }),
+            Err(LoginError::Needed(reason)) => Err(HttpRefusal { status: 401, reason }),
+            Err(LoginError::Internal) => Err(INTERNAL),
         }
     }
 
@@ -143,7 +155,10 @@ impl Context {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", ENROLL_PATH) => self.enroll(stream).await,
             ("POST", RENEW_PATH) => self.renew(stream).await,
-            (_, ENROLL_PATH | RENEW_PATH) => answer_status(stream, 405, &[Field::new("allow", "POST")]).await,
+            ("POST", LOGIN_PATH) => self.log_in(stream).await,
+            (_, ENROLL_PATH | RENEW_PATH | LOGIN_PATH) => {
+                answer_status(stream, 405, &[Field::new("allow", "POST")]).await
+            }
             _ => answer_status(stream, 404, &[]).await,
         }
     }
@@ -166,7 +181,7 @@ impl Context {
             return answer_refusal(stream, 401, "no_certificate", "renewal needs the present device certificate").await;
         }
         let device = match self.authenticate(None).await {
-            Ok(Identity { device }) => device,
+            Ok(Identity { device, .. }) => device,
             Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
         };
         let _served = self.logged_in();
@@ -192,9 +207,10 @@ fn bearer_token(authorization: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-async fn read_json<T: DeserializeOwned>(stream: &mut TunnelStream) -> Result<Option<T>, StreamError> {
+/// Reads a body, which may hold a secret and is wiped.
+pub(super) async fn read_json<T: DeserializeOwned>(stream: &mut TunnelStream) -> Result<Option<T>, StreamError> {
     match timeout(REQUEST_DEADLINE, stream.read_body(MAX_BODY)).await {
-        Ok(body) => Ok(serde_json::from_slice(&body?).ok()),
+        Ok(body) => Ok(serde_json::from_slice(&Zeroizing::new(body?)).ok()),
         Err(_elapsed) => Err(stream.abandon_incomplete()),
     }
 }

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Stage {
     /// Whether a device has logged in or enrolled.
     known: bool,
-    /// Requests of a device that are being served, and not the tunnel yet.
+    /// Logins and requests of a device that are being served, and not the tunnel yet.
     served: u32,
     /// Whether there is a tunnel.
     tunnel: bool,
@@ -38,6 +38,13 @@ pub(super) struct OpenTunnel(Arc<watch::Sender<Stage>>);
 /// Somebody has logged in; the connection stays while the request is served.
 pub(super) fn serve(stage: &Arc<watch::Sender<Stage>>) -> Served {
     stage.send_modify(|stage| (stage.known, stage.served) = (true, stage.served + 1));
+    Served(Arc::clone(stage))
+}
+
+/// Somebody is logging in, and may yet be a stranger: the connection stays while that is served, but gives way to
+/// others.
+pub(super) fn attend(stage: &Arc<watch::Sender<Stage>>) -> Served {
+    stage.send_modify(|stage| stage.served += 1);
     Served(Arc::clone(stage))
 }
 
@@ -143,8 +150,10 @@ impl Stay {
             self.place = Some(place);
         }
         if let Some(place) = &self.place {
-            place.know(now);
-            place.set_busy(stage.served > 0, now);
+            if stage.known {
+                place.know(now);
+                place.set_busy(stage.served > 0, now);
+            }
         }
         true
     }
@@ -186,6 +195,20 @@ mod tests {
         assert_eq!(stays(&mut device).await, None, "a login that waits for the store");
         drop(served);
         assert_eq!(stays(&mut device).await, Some((10, Over::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn login_that_is_served_keeps_a_stranger_who_gives_way_to_others() {
+        let pending = Pending::new(1);
+        let (stage, mut stay) = connection(&pending);
+        let login = attend(&stage);
+        assert_eq!(stays(&mut stay).await, None, "a source takes its time");
+        let other = pending.admit(CLIENT, true, Instant::now() + DEADLINE);
+        assert!(matches!(other, Admission::Place(_)), "it is not held busy");
+        drop((login, other));
+        let (stage, mut stay) = connection(&pending);
+        drop(attend(&stage));
+        assert_eq!(stays(&mut stay).await, Some((10, Over::Stranger)), "as anybody who has not logged in");
     }
 
     #[tokio::test(start_paused = true)]

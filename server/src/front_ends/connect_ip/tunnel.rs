@@ -1,6 +1,7 @@
 //! One accepted tunnel: its session, its capsules and its ESP carrier, from the 200 to the end of the stream.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,7 +35,7 @@ use crate::core::callers::Caller;
 use crate::core::grant::Grant;
 use crate::core::login::Identity;
 use crate::core::router::Router;
-use crate::core::sessions::{Connection, Session};
+use crate::core::sessions::{Connection, Ending, Session};
 use crate::core::{OpenError, Orders};
 
 /// Opens the session of an authenticated device and serves it until the stream or the connection ends.
@@ -156,8 +157,15 @@ async fn follow(
     session: &Session,
     router: &Router,
 ) -> Result<(), StreamError> {
+    let mut login_over = pin!(session.login_over());
+    let mut is_over = false;
     loop {
         let step = tokio::select! {
+            () = &mut login_over, if !is_over => {
+                is_over = true;
+                session.close(Ending::LoginOver);
+                continue;
+            }
             step = following.step() => step,
             grant = orders.next() => {
                 following.machine().update(assignment(&grant));
