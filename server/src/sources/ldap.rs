@@ -43,6 +43,7 @@ pub(super) fn status(_config: &Config) -> std::future::Ready<Result<Vec<ServerSt
 ///
 /// # Errors
 /// What is missing or wrong in the settings.
+#[cfg_attr(not(feature = "ldap"), expect(unused_variables, reason = "a program without this source reads no settings"))]
 pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
     #[cfg(feature = "ldap")]
     return Ok(Arc::new(Ldap::new(&config.ldap)?));

@@ -46,6 +46,10 @@ pub(super) fn status(_config: &Config) -> std::future::Ready<Result<Vec<ServerSt
 ///
 /// # Errors
 /// What is missing or wrong in the settings.
+#[cfg_attr(
+    not(feature = "radius"),
+    expect(unused_variables, reason = "a program without this source reads no settings")
+)]
 pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
     #[cfg(feature = "radius")]
     return Ok(Arc::new(Radius::new(&config.radius)?));
