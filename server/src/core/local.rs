@@ -8,7 +8,6 @@ use adit_net::carrier::counters::Traffic;
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::AddressPool;
 use adit_proto::policy::Subject;
-use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -18,7 +17,7 @@ use super::leases::{Claim, Flows, Leases};
 use super::login::logins::{self, LoginStep, LoginWish, Logins};
 use super::login::{Credential, Identity, LoginError, lasting};
 use super::observer::{Nobody, SessionObserver};
-use super::personal::PersonalTerms;
+use super::personal::{PersonalTerms, TermsInForce};
 use super::sessions::{Connection, Ending, Session, SessionTable, UserFull};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
@@ -37,7 +36,7 @@ pub struct LocalCore {
     leases: Arc<Leases>,
     writers: Semaphore,
     /// On which sessions begin.
-    terms: Arc<ArcSwap<PersonalTerms>>,
+    terms: TermsInForce,
     sessions: Arc<SessionTable>,
     callers: Arc<Callers>,
     totals: Totals,
@@ -53,7 +52,7 @@ impl LocalCore {
         accounts: Arc<dyn Accounts>,
         flows: Arc<dyn Flows>,
         pool: AddressPool,
-        terms: impl Into<PersonalTerms>,
+        terms: impl Into<TermsInForce>,
         limit: usize,
         sessions: Arc<SessionTable>,
     ) -> Self {
@@ -61,7 +60,7 @@ impl LocalCore {
             leases: Arc::new(Leases::new(Arc::clone(&accounts), flows, pool, limit)),
             writers: Semaphore::new(WRITERS),
             accounts,
-            terms: Arc::new(ArcSwap::from_pointee(terms.into())),
+            terms: terms.into(),
             sessions,
             callers: Arc::default(),
             totals: Totals::default(),
@@ -90,12 +89,12 @@ impl LocalCore {
 
     /// The terms on which sessions begin now.
     pub fn personal_terms(&self) -> Arc<PersonalTerms> {
-        self.terms.load_full()
+        self.terms.load()
     }
 
     /// From now on sessions begin, and those that live go on, on these terms.
     pub fn replace_terms(&self, terms: PersonalTerms) {
-        self.terms.store(Arc::new(terms));
+        self.terms.replace(terms);
         self.renew_where(|_| true);
     }
 

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use adit_proto::packet::icmp::GatewayAddresses;
-use adit_proto::policy::{Chosen, Class, DestinationPolicy, QuotaAction, SettingsOf, Subject, WhenFull};
+use adit_proto::policy::{Chosen, Class, DestinationPolicy, QuotaAction, SecondFactor, SettingsOf, Subject, WhenFull};
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::grant::{OpenHours, Resolvers, SessionLimits, SessionsOfUser, Terms};
-use crate::config::Config;
+use crate::config::{Config, SourceName};
 use crate::policy::PolicyFile;
 
 /// Most terms that are kept at a time: one for each set of groups that people are in. Beyond that all are made anew.
@@ -42,6 +44,45 @@ impl From<Terms> for PersonalTerms {
             policy: None,
             kept: Mutex::default(),
         }
+    }
+}
+
+/// The terms on which sessions begin now. All clones see them replaced.
+#[derive(Clone)]
+pub struct TermsInForce(Arc<ArcSwap<PersonalTerms>>);
+
+impl From<PersonalTerms> for TermsInForce {
+    fn from(terms: PersonalTerms) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(terms)))
+    }
+}
+
+impl From<Terms> for TermsInForce {
+    fn from(terms: Terms) -> Self {
+        PersonalTerms::from(terms).into()
+    }
+}
+
+impl TermsInForce {
+    /// The terms now.
+    pub fn load(&self) -> Arc<PersonalTerms> {
+        self.0.load_full()
+    }
+
+    pub(super) fn replace(&self, terms: PersonalTerms) {
+        self.0.store(Arc::new(terms));
+    }
+
+    /// When a user of the gateway itself is asked for a second factor: as the first of the user's groups says that says
+    /// so, else `otherwise`.
+    pub fn second_factor_of(&self, user: &str, otherwise: SecondFactor) -> SecondFactor {
+        let subject = Subject { user, source: SourceName::Local.word(), source_groups: &[] };
+        self.load().of(&subject).limits.second_factor.unwrap_or(otherwise)
+    }
+
+    /// How long a login of somebody lasts: as the first of their groups says that says so, else `otherwise`.
+    pub fn lifetime_of(&self, subject: &Subject<'_>, otherwise: Duration) -> Duration {
+        self.load().of(subject).limits.session_lifetime.unwrap_or(otherwise)
     }
 }
 
@@ -118,7 +159,6 @@ fn value<T: Clone>(chosen: Option<Chosen<'_, T>>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
     use crate::config::config_for_tests;
@@ -168,6 +208,21 @@ mod tests {
         assert_eq!(routes(&terms.of(&user("carol")))[0], "0.0.0.0/0");
         assert_eq!(terms.of(&user("bob")).class.rules().len(), 1);
         assert_eq!(terms.of(&user("alice")).class.rules().len(), 0);
+    }
+
+    #[test]
+    fn logins_last_and_ask_as_the_groups_in_force_say() {
+        let in_force = TermsInForce::from(terms());
+        let hour = Duration::from_secs(3600);
+        let asked =
+            |who| (in_force.lifetime_of(&user(who), hour), in_force.second_factor_of(who, SecondFactor::Device));
+        assert_eq!(asked("alice"), (hour, SecondFactor::Device));
+        let text = "[groups.g]\nmembers = [\"alice\"]\nsession_lifetime = \"10m\"\nsecond_factor = \"always\"\n";
+        let policy = PolicyFile::parse(Path::new("policy.toml"), text).unwrap();
+        let config = config_for_tests(Path::new("/nowhere"));
+        in_force.clone().replace(PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy))));
+        assert_eq!(asked("alice"), (Duration::from_secs(600), SecondFactor::Always));
+        assert_eq!(asked("bob"), (hour, SecondFactor::Device));
     }
 
     #[test]

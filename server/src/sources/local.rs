@@ -43,7 +43,8 @@ pub struct Local {
     cost: Cost,
     factors: Sealer,
     asking: Asking,
-    second_factor: SecondFactor,
+    /// When a user is asked for a second factor.
+    second_factor: Box<dyn Fn(&str) -> SecondFactor + Send + Sync>,
 }
 
 /// Nobody can be checked now, for this reason.
@@ -56,7 +57,14 @@ impl Local {
     /// The system gives no threads.
     pub fn new(store: Arc<Store>, key: &ServiceKey, second_factor: SecondFactor) -> io::Result<Self> {
         let (factors, asking) = (key.sealer(FACTORS), Asking::new(key));
+        let second_factor = Box::new(move |_: &str| second_factor);
         Ok(Self { store, hashers: Hashers::start()?, cost: Cost::USUAL, factors, asking, second_factor })
+    }
+
+    /// Asks for second factors as `when` says of each user.
+    #[must_use]
+    pub fn asking_each(self, when: impl Fn(&str) -> SecondFactor + Send + Sync + 'static) -> Self {
+        Self { second_factor: Box::new(when), ..self }
     }
 
     /// The threads that hash, for who counts what they do.
@@ -146,7 +154,7 @@ impl Local {
     async fn ask_for_code(&self, user: &str, known: &LocalUser, origin: &Origin) -> Result<Verdict, Away> {
         let mut methods = vec![Method::Password];
         let is_asked = known.totp.is_some()
-            && match self.second_factor {
+            && match (self.second_factor)(user) {
                 SecondFactor::Never => false,
                 SecondFactor::Always => true,
                 SecondFactor::Device => {

@@ -244,6 +244,20 @@ async fn second_factor_is_asked_for_as_the_configuration_says() {
 }
 
 #[tokio::test]
+async fn second_factor_is_asked_of_each_user_as_that_user_s_groups_say() {
+    let World { directory, local } = World::with_alice(SecondFactor::Always);
+    let never_alice = |user: &str| if user == "alice" { SecondFactor::Never } else { SecondFactor::Always };
+    let world = World { directory, local: local.asking_each(never_alice) };
+    let first = FirstPassword::Hash(hashed(PASSWORD, Cost::OF_TESTS));
+    world.store().add_user(&user("bob"), &first, now()).unwrap();
+    for name in ["alice", "bob"] {
+        world.give_factor(name, &[]);
+    }
+    assert_eq!(world.check("alice", PASSWORD).await.0, password_alone());
+    assert_eq!(world.check("bob", PASSWORD).await.0, Said::Asks(Kind::Code));
+}
+
+#[tokio::test]
 async fn one_time_code_lets_its_user_choose_a_password_once() {
     let world = World::new(SecondFactor::Device);
     let code = Code::random().unwrap();
