@@ -109,7 +109,8 @@ pub struct Logins {
     limits: Mutex<LoginLimits>,
     handles: Handles,
     tokens: Tokens,
-    session_lifetime: Duration,
+    /// How long a login of somebody lasts at most.
+    lifetime: Box<dyn Fn(&KnownPerson) -> Duration + Send + Sync>,
 }
 
 /// What one request of a login has found out and taken.
@@ -135,8 +136,14 @@ impl Logins {
             limits: Mutex::new(LoginLimits::new(secret)),
             handles: Handles::new(key),
             tokens: Tokens::new(key),
-            session_lifetime,
+            lifetime: Box::new(move |_| session_lifetime),
         }
+    }
+
+    /// Lets a login of somebody last as long as `lifetime` says of them, at most.
+    #[must_use]
+    pub fn lasting_each(self, lifetime: impl Fn(&KnownPerson) -> Duration + Send + Sync + 'static) -> Self {
+        Self { lifetime: Box::new(lifetime), ..self }
     }
 
     /// What opens the tokens that this gives.
@@ -294,7 +301,8 @@ impl Logins {
             }
         };
         let now = unix_seconds(SystemTime::now());
-        let lifetime = person.session_lifetime.map_or(self.session_lifetime, |least| least.min(self.session_lifetime));
+        let most = (self.lifetime)(&known);
+        let lifetime = person.session_lifetime.map_or(most, |of_source| of_source.min(most));
         let token = SessionToken {
             user: known.user.clone(),
             device: origin.device.clone(),

@@ -193,6 +193,22 @@ async fn right_password_ends_in_a_token_of_the_device_or_in_a_ticket() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn login_lasts_as_long_as_is_said_of_its_user() {
+    let world = world(Double::new("local", users));
+    let logins = Arc::into_inner(world.logins).unwrap().lasting_each(|known| {
+        assert_eq!(known.groups, ["staff"], "as the source says now");
+        if known.user == "alice" { 60 * SECOND } else { LIFETIME }
+    });
+    let world = World { logins: Arc::new(logins), ..world };
+    let now = unix_now().as_secs();
+    for (name, lifetime) in [("alice", 60), ("bob", LIFETIME.as_secs())] {
+        let step = world.log_in(name, "right", origin(HOME, None)).await;
+        let LoginStep::Done { ends_at, .. } = step else { panic!("{name}: {}", message(&step)) };
+        assert!((now + lifetime..now + lifetime + 60).contains(&ends_at), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_get_one_answer_in_one_time() {
     let mut double = Double::new("local", users);
     double.takes = Duration::from_millis(300);
