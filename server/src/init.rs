@@ -118,11 +118,12 @@ impl Places {
     }
 
     /// The files `init` makes, in the order it makes them.
-    fn files(&self) -> [PathBuf; 5] {
+    fn files(&self) -> [PathBuf; 6] {
         [
             self.state_dir.authority_key(),
             self.state_dir.authority_certificate(),
             self.state_dir.endpoint_keys(),
+            self.state_dir.service_key(),
             self.state_dir.store(),
             self.config.clone(),
         ]

@@ -8,7 +8,7 @@ use adit_program::exit::{Exit, Failure};
 
 use crate::accounts::sqlite::{Store, StoreError};
 use crate::config::{Config, ConfigError, Problem, Source, read};
-use crate::identity::{Authority, IdentityError, load_endpoint_keys};
+use crate::identity::{Authority, IdentityError, ServiceKey, load_endpoint_keys};
 use crate::policy::PolicyFile;
 use crate::sources;
 
@@ -79,6 +79,8 @@ impl Findings {
         let path = config.state_dir.store();
         let store = self.keep(open(&path).map_err(|error| Store::failure(&path, error)));
         let authority = self.keep(load_authority(config).map_err(IdentityError::into_failure));
+        // The one of a former version is made later; it is no problem that it is not there.
+        self.keep(ServiceKey::load(&config.state_dir).map_err(IdentityError::into_failure));
         let keys = load_endpoint_keys(&config.state_dir.endpoint_keys());
         let keys = self.keep(keys.map_err(IdentityError::into_failure));
         self.keep(config.tls.files().and_then(|files| files.map(|files| files.load()).transpose()));

@@ -110,7 +110,7 @@ fn init_makes_a_gateway_that_passes_its_check_and_names_the_next_commands() {
     assert!(made.stdout.contains("adit-server invite NAME"));
     let state = directory.path().join("state");
     assert_eq!(mode(&state), 0o700);
-    for secret in ["authority.key", "endpoint.key", "store.db"] {
+    for secret in ["authority.key", "endpoint.key", "service.key", "store.db"] {
         assert_eq!(mode(&state.join(secret)), 0o600, "{secret}");
     }
     let text = std::fs::read_to_string(directory.path().join("server.toml")).unwrap();
@@ -202,14 +202,16 @@ fn check_gives_its_problems_to_machines_too() {
 fn check_parses_what_run_would_load() {
     let made = Made::new();
     std::fs::remove_file(made.state("authority.pem")).unwrap();
-    for (name, content) in [("endpoint.key", &b"garbage"[..]), ("store.db", &[0x5a; 4096])] {
+    for (name, content) in
+        [("endpoint.key", &b"garbage"[..]), ("service.key", &b"garbage"[..]), ("store.db", &[0x5a; 4096])]
+    {
         std::fs::write(made.state(name), content).unwrap();
     }
     let run = made.run(&["check"]);
     assert_eq!(run.code, 2);
     let found = problems(&run);
-    assert_eq!(found.len(), 3, "{}", run.stderr);
-    for name in ["authority.pem", "endpoint.key", "store.db"] {
+    assert_eq!(found.len(), 4, "{}", run.stderr);
+    for name in ["authority.pem", "endpoint.key", "service.key", "store.db"] {
         assert!(found.iter().any(|line| line.contains(name)), "{name}: {found:?}");
     }
 }
@@ -301,7 +303,7 @@ fn unreadable_key_file_is_one_clear_message() {
     if nix::unistd::geteuid().is_root() {
         // Root reads everything, so another user looks: the directories are open, the key is root's alone.
         set_mode(made.directory.path(), 0o755);
-        for name in ["", "endpoint.key", "store.db"] {
+        for name in ["", "endpoint.key", "service.key", "store.db"] {
             std::os::unix::fs::chown(made.state(name), Some(NOBODY), None).unwrap();
         }
         checked.uid(NOBODY);

@@ -25,15 +25,10 @@ impl ServiceKey {
     /// # Errors
     /// The file is unsafe, of another length, or cannot be written.
     pub fn load_or_create(state_dir: &StateDir) -> Result<Self, IdentityError> {
-        let path = state_dir.service_key();
-        match read_secret(&path) {
-            Err(error) if error.is_missing() => {}
-            read => {
-                let found = read?;
-                let wrong = || IdentityError::Content { path, reason: "does not hold the key of 32 bytes" };
-                return found.as_slice().try_into().map(|key| Self(Zeroizing::new(key))).map_err(|_| wrong());
-            }
+        if let Some(key) = Self::load(state_dir)? {
+            return Ok(key);
         }
+        let path = state_dir.service_key();
         let key = Zeroizing::new(random::<LENGTH>()?);
         match durable_file::create(&path, key.as_slice(), 0o600) {
             Ok(()) => Ok(Self(key)),
@@ -41,6 +36,20 @@ impl ServiceKey {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::load_or_create(state_dir),
             Err(error) => Err(IdentityError::file(&path, error)),
         }
+    }
+
+    /// Loads the key of a gateway; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// The file is unsafe or of another length.
+    pub fn load(state_dir: &StateDir) -> Result<Option<Self>, IdentityError> {
+        let path = state_dir.service_key();
+        let found = match read_secret(&path) {
+            Err(error) if error.is_missing() => return Ok(None),
+            read => read?,
+        };
+        let wrong = || IdentityError::Content { path, reason: "does not hold the key of 32 bytes" };
+        found.as_slice().try_into().map(|key| Some(Self(Zeroizing::new(key)))).map_err(|_| wrong())
     }
 
     /// What seals for one purpose; what was sealed for another does not open.
@@ -96,6 +105,7 @@ mod tests {
     fn key_is_made_once_and_opens_what_it_sealed_before() {
         let directory = tempfile::tempdir().unwrap();
         let state_dir = StateDir::new(directory.path());
+        assert!(ServiceKey::load(&state_dir).unwrap().is_none());
         let sealed =
             ServiceKey::load_or_create(&state_dir).unwrap().sealer("factors").seal(b"secret", b"alice").unwrap();
         let mode = std::fs::metadata(state_dir.service_key()).unwrap().permissions().mode();

@@ -12,7 +12,7 @@ use adit_program::rights::to_reach_files_of;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::accounts::sqlite::Store;
-use crate::identity::{Authority, create_endpoint_keys};
+use crate::identity::{Authority, ServiceKey, create_endpoint_keys};
 
 use super::Places;
 
@@ -40,6 +40,7 @@ impl Work {
         self.files.extend(places.state_dir.beside_store());
         let authority = Authority::create(&places.state_dir, now).map_err(|error| error.into_failure())?;
         create_endpoint_keys(&places.state_dir.endpoint_keys()).map_err(|error| error.into_failure())?;
+        ServiceKey::load_or_create(&places.state_dir).map_err(|error| error.into_failure())?;
         let store = places.state_dir.store();
         Store::create(&store).map_err(|error| Store::failure(&store, error))?;
         durable_file::create(&places.config, text.as_bytes(), 0o644)
