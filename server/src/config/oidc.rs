@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use adit_program::configuration::{Complaint, Given};
 
-use super::PublicAddress;
+use super::{PublicAddress, SecretPlace};
 
 /// An OpenID Connect provider, and how its users' browsers come back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,7 +15,7 @@ pub struct OidcConfig {
     /// The gateway's name at the provider.
     pub client_id: Option<String>,
     /// Where the gateway's secret at the provider is; without one the gateway is a public client.
-    pub client_secret_file: Option<PathBuf>,
+    pub client_secret: Option<SecretPlace>,
     /// What the provider is asked for.
     pub scopes: Vec<String>,
     /// Further parameters of a login, as name and value.

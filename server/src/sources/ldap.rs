@@ -9,8 +9,6 @@ mod entry;
 pub mod settings;
 #[cfg(feature = "ldap")]
 mod source;
-#[cfg(feature = "ldap")]
-mod trust;
 
 use std::sync::Arc;
 

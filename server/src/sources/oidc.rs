@@ -14,29 +14,27 @@ mod pages;
 mod pause;
 mod provider;
 mod recheck;
-mod roots;
 mod stored;
 mod token;
 
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_program::configuration::Problem;
-use adit_program::guarded_file::Readers;
 use adit_program::random::{NoRandomness, random};
 use adit_proto::login::{Cause, Method, Person, Verdict};
 use data_encoding::BASE64URL_NOPAD;
 use openidconnect::{ClientId, IssuerUrl, Nonce};
 use zeroize::Zeroizing;
 
-use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable};
-use crate::config::{OidcConfig, guard};
+use super::status::ServerStatus;
+use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable, trust};
+use crate::config::{Config, OidcConfig, SecretPlace};
 
 use browser::WayBack;
 use claims::Claims;
 use flows::{Flows, Progress};
-use http::HttpClient;
+use http::{HttpClient, check_url};
 use kept::Kept;
 use provider::{Fault, Provider, Published, Registration};
 use recheck::Turns;
@@ -68,25 +66,29 @@ impl Oidc {
     /// # Errors
     /// A key that is missing, or a file that is.
     pub fn new(settings: OidcConfig, public: &str, tokens: Arc<dyn RefreshTokens>) -> Result<Self, Problem> {
-        let missing = |key: &str, next: &str| Problem::new(key, "is not set, and login.sources names oidc", next);
-        let issuer = settings.issuer.clone();
-        let issuer = issuer.ok_or_else(|| missing("oidc.issuer", "name the provider's issuer"))?;
-        let issuer = IssuerUrl::new(issuer)
-            .map_err(|error| Problem::new("oidc.issuer", error.to_string(), "write the provider's issuer"))?;
-        let client = settings.client_id.clone();
-        let client = client.ok_or_else(|| missing("oidc.client_id", "register the gateway with the provider"))?;
-        let secret = settings.client_secret_file.as_deref().map(read_client_secret).transpose()?;
-        let http = HttpClient::new(settings.authority.as_deref())
-            .map_err(|error| Problem::new("oidc.authority", error.reason, error.next))?;
-        let registration = Registration { issuer, client: ClientId::new(client), secret };
         Ok(Self {
-            provider: Provider::new(registration, http),
+            provider: Self::provider(&settings)?,
             way_back: (!settings.listen.is_empty()).then(|| WayBack::new(&settings, public)),
             flows: Mutex::default(),
             kept: Kept::new(tokens),
             turns: Turns::default(),
             settings,
         })
+    }
+
+    fn provider(settings: &OidcConfig) -> Result<Provider, Problem> {
+        let missing = |key: &str, next: &str| Problem::new(key, "is not set, and login.sources names oidc", next);
+        let issuer = settings.issuer.clone();
+        let issuer = issuer.ok_or_else(|| missing("oidc.issuer", "name the provider's issuer"))?;
+        let issuer = check_url(&issuer)
+            .and_then(|_url| IssuerUrl::new(issuer).map_err(|error| error.to_string()))
+            .map_err(|error| Problem::new("oidc.issuer", error, "write the provider's issuer"))?;
+        let client = settings.client_id.clone();
+        let client = client.ok_or_else(|| missing("oidc.client_id", "register the gateway with the provider"))?;
+        let secret = settings.client_secret.as_ref().map(read_client_secret).transpose()?;
+        let http = HttpClient::new(trust::tls("oidc.authority", settings.authority.as_deref())?);
+        let registration = Registration { issuer, client: ClientId::new(client), secret };
+        Ok(Provider::new(registration, http))
     }
 
     /// Whom tokens speak of: the person with name and groups. A refresh token is kept.
@@ -154,19 +156,24 @@ impl Oidc {
     }
 }
 
-/// The gateway's secret at the provider, without the end of its line.
-fn read_client_secret(path: &Path) -> Result<Zeroizing<String>, Problem> {
+/// The gateway's secret at the provider.
+fn read_client_secret(place: &SecretPlace) -> Result<Zeroizing<String>, Problem> {
     let problem = |reason: String, next: String| Problem::new("oidc.client_secret_file", reason, next);
-    let bytes = guard()
-        .read(path, Readers::Owner)
-        .map_err(|error| problem(format!("{}: {}", error.path.display(), error.reason), error.next))?;
-    let next = || "write the secret that the provider shows for this client into it".to_owned();
-    let text = std::str::from_utf8(&bytes).map_err(|_| problem("the secret is no text".to_owned(), next()))?;
-    let secret = text.trim_end_matches(['\n', '\r']);
-    if secret.is_empty() {
-        return Err(problem("the secret is empty".to_owned(), next()));
-    }
-    Ok(Zeroizing::new(secret.to_owned()))
+    let bytes = place.read().map_err(|error| problem(format!("{place}: {}", error.reason), error.next))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        problem(format!("{place} holds no text"), "write the secret that the provider shows for this client".to_owned())
+    })?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Asks the provider for what it publishes, without a user.
+///
+/// # Errors
+/// What is missing or wrong in the settings.
+pub(super) async fn status(config: &Config) -> Result<Vec<ServerStatus>, Problem> {
+    let provider = Oidc::provider(&config.oidc)?;
+    let answer = provider.published().await.map(drop).map_err(|fault| fault.to_string());
+    Ok(vec![ServerStatus::new(provider.registration.issuer.as_str(), answer)])
 }
 
 /// A name that nobody can guess, for tickets, links and cookies.

@@ -1,5 +1,7 @@
 //! Whether the servers of a source answer, asked without a user.
 
+#[cfg(feature = "oidc")]
+use super::oidc;
 use super::{ldap, radius};
 use crate::config::{Config, Problem, SourceName};
 
@@ -13,7 +15,7 @@ pub struct ServerStatus {
 }
 
 impl ServerStatus {
-    #[cfg(any(feature = "radius", feature = "ldap"))]
+    #[cfg(any(feature = "radius", feature = "ldap", feature = "oidc"))]
     pub(super) fn new(server: impl ToString, answer: Result<(), String>) -> Self {
         Self { server: server.to_string(), problem: answer.err() }
     }
@@ -27,7 +29,11 @@ pub async fn of(source: SourceName, config: &Config) -> Result<Vec<ServerStatus>
     match source {
         SourceName::Radius => radius::status(config).await,
         SourceName::Ldap => ldap::status(config).await,
-        SourceName::Local | SourceName::Oidc => {
+        #[cfg(feature = "oidc")]
+        SourceName::Oidc => oidc::status(config).await,
+        #[cfg(not(feature = "oidc"))]
+        SourceName::Oidc => Err(super::not_built_with("oidc")),
+        SourceName::Local => {
             let next = "its logins show whether it works";
             Err(Problem::new(source.word(), "has no server that can be asked without a user", next))
         }

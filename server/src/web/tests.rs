@@ -144,7 +144,7 @@ async fn one_network_cannot_take_all_places() {
     let (other, _task) = from([198, 51, 100, 1], &pending).await;
     assert!(say(other, &request(0)).await.starts_with("HTTP/1.1 200 OK\r\n"));
     drop(held.pop());
-    let served = tokio::time::timeout(adit_testing::PATIENCE, async {
+    let served = timeout(adit_testing::PATIENCE, async {
         loop {
             let (next, _task) = from([192, 0, 2, 200], &pending).await;
             if say(next, &request(0)).await.starts_with("HTTP/1.1 200 OK\r\n") {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adit_program::durable_file;
 use adit_proto::login::{Method, Verdict};
-use adit_server::config::OidcConfig;
+use adit_server::config::{OidcConfig, SecretPlace};
 use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Source as _};
 use serde_json::json;
 
@@ -66,7 +66,7 @@ async fn wrong_client_secret_is_the_gateways_fault_and_not_the_users() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("secret");
     durable_file::create(&wrong, b"another\n", 0o600).unwrap();
-    settings.client_secret_file = Some(wrong);
+    settings.client_secret = Some(SecretPlace::File(wrong));
     let (page, answer) = Begun::new(source(settings)).await.log_in("alice").await;
     assert_eq!(page.status, 503);
     let LinkAnswer::Settled(Verdict::Unavailable(reason)) = answer else { panic!("{answer:?}") };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use adit_server::config::{OidcConfig, PublicAddress};
+use adit_server::config::{OidcConfig, PublicAddress, SecretPlace};
 use adit_server::sources::oidc::{Oidc, RefreshTokens};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -92,7 +92,7 @@ impl Provider {
         OidcConfig {
             issuer: Some(self.issuer.clone()),
             client_id: Some(client.to_owned()),
-            client_secret_file: (client != "adit-public").then_some(secret),
+            client_secret: (client != "adit-public").then_some(SecretPlace::File(secret)),
             scopes: ["openid", "profile", "email", "groups"].map(ToOwned::to_owned).to_vec(),
             parameters: vec![("prompt".to_owned(), "login consent".to_owned())],
             name_claim: "preferred_username".to_owned(),

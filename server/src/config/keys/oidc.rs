@@ -2,7 +2,7 @@
 
 use adit_program::configuration::{Absent, Applies, Key, Kind, put};
 
-use crate::config::{Config, oidc, value};
+use crate::config::{Config, SecretPlace, oidc, value};
 
 pub(super) const ROWS: &[Key<Config>] = &[
     Key {
@@ -29,9 +29,10 @@ pub(super) const ROWS: &[Key<Config>] = &[
         kind: Kind::Text,
         absent: Absent::Optional,
         example: r#""/etc/adit/oidc.secret""#,
-        meaning: "File with the gateway's secret at the provider, closed to others. Without it the gateway is a public client.",
+        meaning: "File with the gateway's secret at the provider, mode 0600, or credential:NAME. Without it the gateway is a public\n\
+         client.",
         applies: Applies::Restart,
-        read: |given, config| put(&mut config.oidc.client_secret_file, value::directory(given).map(Some)),
+        read: |given, config| put(&mut config.oidc.client_secret, SecretPlace::parse(given).map(Some)),
     },
     Key {
         name: "oidc.scopes",

@@ -12,11 +12,10 @@ use zeroize::Zeroizing;
 use super::directory::{Away, Bound, Connection, Directory};
 use super::entry;
 use super::settings::{ENTRY, LdapSettings, LdapUrl, USER};
-use super::trust;
 use crate::accounts::UserName;
 use crate::config::Problem;
 use crate::sources::status::ServerStatus;
-use crate::sources::{Answering, Origin, Recheck, Source};
+use crate::sources::{Answering, Origin, Recheck, Source, trust};
 
 /// Its word in the configuration, in policies and in the store.
 const NAME: &str = "ldap";
@@ -68,7 +67,7 @@ impl Ldap {
             }
         }
         Ok(Self {
-            directory: Directory::new(trust::tls(settings.authority.as_deref())?, settings.timeout),
+            directory: Directory::new(trust::tls("ldap.authority", settings.authority.as_deref())?, settings.timeout),
             reader: reader(settings)?,
             settings: settings.clone(),
             base,

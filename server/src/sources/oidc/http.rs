@@ -1,7 +1,6 @@
 //! Requests to an identity provider: bounded in time and size, over TLS, and never redirected.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +14,11 @@ use hyper_util::rt::TokioIo;
 use openidconnect::url::{Host, Url};
 use openidconnect::{HttpRequest, HttpResponse};
 use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-
-use super::roots::{self, NoRoots};
 
 /// How long a request may take, from looking up the name to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,15 +61,9 @@ pub(super) struct HttpClient {
 }
 
 impl HttpClient {
-    /// Trusts the authorities in a PEM file, or else those of the system.
-    pub(super) fn new(authority: Option<&Path>) -> Result<Self, NoRoots> {
-        // Not the gateway's own choice of suites: providers outside may speak no newer TLS than 1.2.
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| NoRoots::unusable(error.to_string()))?
-            .with_root_certificates(roots::load(authority)?)
-            .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+    /// Believes the providers that `tls` believes.
+    pub(super) fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls: TlsConnector::from(tls) }
     }
 
     /// Makes one request on a connection of its own.
@@ -152,6 +142,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::sources::trust;
 
     /// Answers one request with these bytes and gives its URL.
     async fn answering(answer: Vec<u8>) -> (String, task::Task<String>) {
@@ -177,7 +168,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("authority.pem");
         adit_program::durable_file::create(&file, authority.cert.pem().as_bytes(), 0o644).unwrap();
-        HttpClient::new(Some(&file)).unwrap()
+        HttpClient::new(trust::tls("oidc.authority", Some(&file)).unwrap())
     }
 
     #[test]
@@ -229,7 +220,7 @@ mod tests {
     async fn provider_with_a_strangers_certificate_is_not_believed() {
         let strange = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = rustls_pki_types::PrivateKeyDer::try_from(strange.signing_key.serialize_der()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = rustls::ServerConfig::builder_with_provider(adit_net::tls::crypto_provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()

@@ -41,7 +41,7 @@ pub(super) fn outcome(verdict: &Verdict) -> Page {
     match verdict {
         Verdict::Accepted(person) => {
             let body = format!(
-                "<p>You are {}. Go back to your VPN client; this page can be closed.</p>",
+                "<p>You are {}. Go back to your VPN client, which goes on by itself; this page can be closed.</p>",
                 escaped(&person.name)
             );
             page(200, "Logged in", &body)
