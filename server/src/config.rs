@@ -254,6 +254,20 @@ impl Config {
         check::is_of_a_client(self, address)
     }
 
+    /// Services on the gateway's host that devices reach: what was named, and the pages that a login in a browser comes
+    /// back to, which a device in full tunnel reaches no other way.
+    #[must_use]
+    pub fn services_for_clients(&self) -> Vec<LocalService> {
+        let mut services = self.local_services.clone();
+        let pages = self.oidc.listen.iter().filter(|address| !address.ip().is_loopback());
+        for page in pages.map(|address| LocalService::Tcp(address.port())) {
+            if self.login.sources.contains(&SourceName::Oidc) && !services.contains(&page) {
+                services.push(page);
+            }
+        }
+        services
+    }
+
     /// Names for the server certificate: the public hosts without ports or duplicates.
     #[must_use]
     pub fn certificate_names(&self) -> Vec<String> {

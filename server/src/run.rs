@@ -1,6 +1,7 @@
 //! The life of a running gateway: everything is loaded and checked first, then the host is set up, then it listens; on
 //! the way out the host is left as it was.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,7 +35,7 @@ use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError, ServiceKey};
 use crate::policy::PolicyFile;
-use crate::sources::radius;
+use crate::sources::{Source, radius};
 use crate::state_files::StateFiles;
 
 mod clock;
@@ -87,13 +88,14 @@ struct Loaded {
     policy: Option<PolicyFile>,
     sockets: Sockets,
     logins: Arc<Logins>,
+    sources: Sources,
 }
 
 impl Loaded {
     fn load(config: Config) -> Result<Self, Failure> {
         let StateFiles { store, authority, keys, policy } =
             StateFiles::load(&config).map_err(|error| error.into_failure())?;
-        let identity = issue(&authority, &config)?;
+        let identity = Arc::new(issue(&authority, &config)?);
         if let Some(files) = config.tls.files()? {
             public_certificate::show(&identity, &files)?;
         }
@@ -104,27 +106,33 @@ impl Loaded {
         }
         let sockets = Sockets::bind(&config)?;
         let store = Arc::new(store);
-        let logins = Arc::new(logins(&config, &store)?);
+        let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
+        let mut sources = Sources::make(&config, &store, &key, &identity)?;
+        let logins = Arc::new(logins(&config, &store, &key, mem::take(&mut sources.chain))?);
         Ok(Self {
             config: Arc::new(config),
             store,
             authority: Arc::new(authority),
             keys,
-            identity: Arc::new(identity),
+            identity,
             pool,
             policy,
             sockets,
             logins,
+            sources,
         })
     }
 }
 
-/// The logins of the users that the configuration's sources know.
-fn logins(config: &Config, store: &Arc<Store>) -> Result<Logins, Failure> {
-    let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
+/// The logins of the users that these sources know.
+fn logins(
+    config: &Config,
+    store: &Arc<Store>,
+    key: &ServiceKey,
+    chain: Vec<Arc<dyn Source>>,
+) -> Result<Logins, Failure> {
     let secret = random().map_err(|error| Failure::new(Exit::Other, "logins", error.to_string(), "try again"))?;
-    let sources = Sources::make(config, store, &key)?;
-    Ok(Logins::new(sources.chain, Arc::clone(store), &key, secret, config.login.session_lifetime))
+    Ok(Logins::new(chain, Arc::clone(store), key, secret, config.login.session_lifetime))
 }
 
 /// The running parts; dropping them stops them.
@@ -152,7 +160,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, store, authority, keys, identity, pool, policy, sockets, logins } = loaded;
+    let Loaded { config, store, authority, keys, identity, pool, policy, sockets, logins, sources } = loaded;
     let own = pool.gateway();
     let tun = network::set_up(&config, own, policy.as_ref(), changes).await?;
     let sessions = Arc::<SessionTable>::default();
@@ -199,6 +207,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     tasks.extend(public);
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
+    tasks.extend(sources.serve());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
     Ok(Running { core, accounting, view, endpoints, _admin: admin, workers, _tasks: tasks })
 }

@@ -26,14 +26,18 @@ pub(crate) fn problems(config: &Config) -> Vec<Problem> {
     let problem = |source: &SourceName| match source {
         SourceName::Radius => radius::source(config).err(),
         SourceName::Ldap => ldap::source(config).err(),
-        SourceName::Local | SourceName::Oidc => None,
+        #[cfg(feature = "oidc")]
+        SourceName::Oidc => oidc::problem(config),
+        #[cfg(not(feature = "oidc"))]
+        SourceName::Oidc => Some(not_built_with("oidc")),
+        SourceName::Local => None,
     };
     config.login.sources.iter().filter_map(problem).collect()
 }
 
 /// What is wrong with a source that this program was built without.
-#[cfg(not(all(feature = "radius", feature = "ldap")))]
-fn not_built_with(source: &str) -> Problem {
+#[cfg(not(all(feature = "radius", feature = "ldap", feature = "oidc")))]
+pub(crate) fn not_built_with(source: &str) -> Problem {
     let next = format!("take the package, or build it with the feature `{source}`, or do without {source}");
     Problem::new(source, "this gateway was built without it", next)
 }

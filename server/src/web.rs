@@ -5,7 +5,7 @@
 //! request; and the time for each. Bodies are not read.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use adit_net::tls::{ServerIdentity, crypto_provider};
 use adit_program::exit::{Exit, Failure};
+use adit_program::rights::Capability;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -65,10 +66,15 @@ impl Listener {
     ///
     /// # Errors
     /// The address cannot be had.
-    pub async fn bind(address: SocketAddr, identity: Arc<ServerIdentity>) -> Result<Self, Failure> {
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn bind(address: SocketAddr, identity: Arc<ServerIdentity>) -> Result<Self, Failure> {
         let failed = |error: io::Error| bind_failure(address, &error);
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
+        let socket = TcpListener::from_std(socket).map_err(failed)?;
         if address.ip().is_loopback() {
             return Ok(Self { socket, address, tls: None });
         }
@@ -111,8 +117,14 @@ impl Listener {
 }
 
 fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
-    let next = "stop what listens there (`ss -ltnp`), or change `oidc.listen` in the configuration";
-    Failure::new(Exit::Other, format!("listen on {address}/tcp"), error.to_string(), next)
+    let (exit, next) = if error.kind() == ErrorKind::PermissionDenied {
+        (Exit::Permission, format!("{}; or choose a port above 1023", Capability::NetBindService.next_step()))
+    } else if error.kind() == ErrorKind::AddrNotAvailable {
+        (Exit::Other, "choose an address of this host for `oidc.listen`, or wait until it has it".to_owned())
+    } else {
+        (Exit::Other, "stop what listens there (`ss -ltnp`), or change `oidc.listen`".to_owned())
+    };
+    Failure::new(exit, format!("listen on {address}/tcp"), error.to_string(), next)
 }
 
 /// Serves a connection while it has a place and time.

@@ -30,11 +30,11 @@ mod provider;
 mod recheck;
 
 /// Serves the way back of a source. It ends with the task.
-async fn serve(oidc: &Arc<Oidc>, address: SocketAddr) -> (SocketAddr, Task) {
+fn serve(oidc: &Arc<Oidc>, address: SocketAddr) -> (SocketAddr, Task) {
     let issued = rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
     let identity = ServerIdentity::new(vec![issued.cert.der().clone()], key).unwrap();
-    let listener = Listener::bind(address, Arc::new(identity)).await.unwrap();
+    let listener = Listener::bind(address, Arc::new(identity)).unwrap();
     (listener.local_address(), task::spawn(listener.serve(Arc::clone(oidc))))
 }
 
@@ -50,7 +50,7 @@ struct Begun {
 
 impl Begun {
     async fn new(oidc: Arc<Oidc>) -> Self {
-        let (address, serving) = serve(&oidc, ([127, 0, 0, 1], 0).into()).await;
+        let (address, serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
         let started = oidc.begin(LinkWish::Redirect).await.unwrap();
         let mut browser = Browser::new(address);
         let page = browser.get(&started.url).await;

@@ -94,6 +94,22 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_a_login_are_reached_through_the_tunnel_as_well() {
+        let services = |login: &str, listen: &str| {
+            let text = format!(
+                "public = [\"a.example\"]\nlocal_services = [\"tcp/22\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n\
+                 [login]\nsources = [{login:?}]\n[oidc]\nlisten = {listen}\n"
+            );
+            let (config, problems) = interpret(&text, &Source::file(Path::new("server.toml")));
+            assert_eq!(problems, []);
+            config.unwrap().services_for_clients().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(services("oidc", "[\"[::]:443\", \"192.0.2.1:443\", \"127.0.0.1:8080\"]"), ["tcp/22", "tcp/443"]);
+        assert_eq!(services("oidc", "[\"[::]:22\"]"), ["tcp/22"]);
+        assert_eq!(services("local", "[\"[::]:443\"]"), ["tcp/22"], "nobody serves them");
+    }
+
+    #[test]
     fn issuer_is_a_url_without_anything_behind_its_path() {
         for good in ["https://a.example", "https://a.example/realms/x/", "http://127.0.0.1:13000"] {
             assert_eq!(problems(&format!("issuer = {good:?}")), Vec::<String>::new());

@@ -76,7 +76,7 @@ fn firewall_rules(config: &Config, own: GatewayAddresses, changes: &HostChanges)
         client_to_client: config.client_to_client,
         connections_per_client: config.limits.connections_per_client,
         resolvers: config.dns.servers.clone(),
-        local_services: config.local_services.clone(),
+        local_services: config.services_for_clients(),
         tracked_ports: tracked(&listen_ports),
         listen_ports,
         forwarded_before_v4: forwarded_before(Family::V4, config.pool.v4.is_some(), changes)?,

@@ -91,6 +91,11 @@ impl Oidc {
         Ok(Provider::new(registration, http))
     }
 
+    /// Does what has to be done beside logins, for ever.
+    pub async fn look_after(&self) {
+        self.kept.write_all().await;
+    }
+
     /// Whom tokens speak of: the person with name and groups. A refresh token is kept.
     async fn person(&self, published: &Arc<Published>, tokens: Tokens, nonce: Option<&Nonce>) -> Result<Person, Fault> {
         let id_token = tokens.id_token.as_deref().ok_or_else(|| {
@@ -164,6 +169,11 @@ fn read_client_secret(place: &SecretPlace) -> Result<Zeroizing<String>, Problem>
         problem(format!("{place} holds no text"), "write the secret that the provider shows for this client".to_owned())
     })?;
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// What is missing or wrong in the settings; the provider is not asked.
+pub(super) fn problem(config: &Config) -> Option<Problem> {
+    Oidc::provider(&config.oidc).err()
 }
 
 /// Asks the provider for what it publishes, without a user.

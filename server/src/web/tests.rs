@@ -41,9 +41,9 @@ fn identity() -> (Arc<ServerIdentity>, CertificateDer<'static>) {
     (Arc::new(ServerIdentity::new(vec![certificate.clone()], key).unwrap()), certificate)
 }
 
-async fn serving(address: impl Into<IpAddr>) -> (u16, CertificateDer<'static>, Task) {
+fn serving(address: impl Into<IpAddr>) -> (u16, CertificateDer<'static>, Task) {
     let (identity, certificate) = identity();
-    let listener = Listener::bind((address.into(), 0).into(), identity).await.unwrap();
+    let listener = Listener::bind((address.into(), 0).into(), identity).unwrap();
     (listener.local_address().port(), certificate, task::spawn(listener.serve(oidc())))
 }
 
@@ -68,7 +68,7 @@ fn request(cookies: usize) -> String {
 #[tokio::test]
 async fn browsers_are_served_over_tls_with_the_gateways_certificate() {
     // All addresses: any but loopback ones has TLS.
-    let (port, certificate, _serving) = serving(Ipv4Addr::UNSPECIFIED).await;
+    let (port, certificate, _serving) = serving(Ipv4Addr::UNSPECIFIED);
     let client = |trusted: CertificateDer<'static>| {
         let mut roots = RootCertStore::empty();
         roots.add(trusted).unwrap();
@@ -89,7 +89,7 @@ async fn browsers_are_served_over_tls_with_the_gateways_certificate() {
 
 #[tokio::test]
 async fn head_that_no_browser_sends_is_refused() {
-    let (port, _, _serving) = serving(Ipv4Addr::LOCALHOST).await;
+    let (port, _, _serving) = serving(Ipv4Addr::LOCALHOST);
     assert!(say(connect(port).await, &request(4096)).await.starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(!say(connect(port).await, &request(2 * MAX_HEAD)).await.contains("HTTP/1.1 200"));
     let many = request(0).replace("cookie: ", &"a: b\r\n".repeat(1000));
@@ -98,7 +98,7 @@ async fn head_that_no_browser_sends_is_refused() {
 
 #[tokio::test]
 async fn who_is_slow_to_ask_is_not_waited_for() {
-    let (port, _, _serving) = serving(Ipv4Addr::LOCALHOST).await;
+    let (port, _, _serving) = serving(Ipv4Addr::LOCALHOST);
     let stream = connect(port).await;
     tokio::time::pause();
     let began = Instant::now();
@@ -108,7 +108,7 @@ async fn who_is_slow_to_ask_is_not_waited_for() {
 
 #[tokio::test]
 async fn connection_ends_after_a_minute_however_busy_it_is() {
-    let (port, _, _serving) = serving(Ipv4Addr::LOCALHOST).await;
+    let (port, _, _serving) = serving(Ipv4Addr::LOCALHOST);
     let mut stream = connect(port).await;
     tokio::time::pause();
     let began = Instant::now();

@@ -257,7 +257,7 @@ async fn passwords_are_for_other_sources() {
 async fn pages_keep_scripts_frames_and_caches_out() {
     let Some(provider) = good() else { return };
     let oidc = provider.source("adit-RS256");
-    let (address, _serving) = serve(&oidc, ([127, 0, 0, 1], 0).into()).await;
+    let (address, _serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
     let started = oidc.begin(LinkWish::Redirect).await.unwrap();
     let mut browser = Browser::new(address);
     let page = browser.get(&started.url).await;
