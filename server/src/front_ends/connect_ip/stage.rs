@@ -149,11 +149,11 @@ impl Stay {
             let Admission::Place(place) = self.pending.admit(self.client, true, now) else { return false };
             self.place = Some(place);
         }
-        if let Some(place) = &self.place {
-            if stage.known {
-                place.know(now);
-                place.set_busy(stage.served > 0, now);
-            }
+        if stage.known
+            && let Some(place) = &self.place
+        {
+            place.know(now);
+            place.set_busy(stage.served > 0, now);
         }
         true
     }
