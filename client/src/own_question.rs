@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use adit_net::quic;
+use adit_net::dns;
 use adit_program::random::random;
 use adit_proto::dns::question::{AddressKind, Question};
-use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,10 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long further answers are waited for once there is an address: a resolver may drop every question for addresses
 /// of the other family.
 const FURTHER: Duration = Duration::from_millis(300);
-/// After how long a question is asked again: it or its answer may be lost.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Longest answer read, in bytes: more than any without an extension (RFC 1035 section 2.3.4).
-const LONGEST_ANSWER: usize = 1232;
 
 /// The resolvers of the networks this host is in, best first.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +51,9 @@ impl LocalResolvers {
             for kind in [AddressKind::V4, AddressKind::V6] {
                 let Ok(id) = random().map(u16::from_ne_bytes) else { return Vec::new() };
                 let question = Question { id, name: name.to_owned(), kind };
-                asking.spawn(ask_one(SocketAddr::new(*server, DNS_PORT), question, mark));
+                let server = SocketAddr::new(*server, DNS_PORT);
+                asking
+                    .spawn(async move { dns::ask(server, &question, Some(mark)).await.map(|answer| answer.addresses) });
             }
         }
         let mut found: Vec<IpAddr> = Vec::new();
@@ -72,29 +69,6 @@ impl LocalResolvers {
         found.sort_unstable();
         found.dedup();
         found
-    }
-}
-
-async fn ask_one(server: SocketAddr, question: Question, mark: u32) -> io::Result<Vec<IpAddr>> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = quic::bind(SocketAddr::new(any, 0), Some(mark))?;
-    socket.set_nonblocking(true)?;
-    let socket = UdpSocket::from_std(socket)?;
-    socket.connect(server).await?;
-    let message = question.encode().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut answer = [0; LONGEST_ANSWER];
-    let mut again = tokio::time::interval(AGAIN);
-    loop {
-        let length = tokio::select! {
-            _ = again.tick() => {
-                socket.send(&message).await?;
-                continue;
-            }
-            received = socket.recv(&mut answer) => received?,
-        };
-        if let Some(addresses) = question.addresses(answer.get(..length).unwrap_or_default()) {
-            return Ok(addresses);
-        }
     }
 }
 

@@ -52,6 +52,16 @@ pub enum MemberChange {
     Dismiss(IpAddr),
 }
 
+impl MemberChange {
+    /// Whose change it is.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Admit(address, _) | Self::Dismiss(address) => *address,
+        }
+    }
+}
+
 /// A loaded table. All of its verbs block for as long as the kernel takes, some milliseconds for thousands of members.
 #[derive(Debug)]
 pub struct PolicyTable(Mutex<Loaded>);

@@ -5,6 +5,7 @@
 
 pub mod carrier;
 pub mod control;
+pub mod dns;
 pub mod http;
 pub mod memory;
 pub mod packet_buffer;

@@ -62,6 +62,14 @@ pub trait Routing: Send + Sync + 'static {
     /// Why it must be dropped.
     fn admit(&self, session: &Self::Session, packet: &IpPacket) -> Result<(), DropReason>;
 
+    /// Whether packets from the TUN device of so many bytes in all may go to a session.
+    ///
+    /// # Errors
+    /// Why they must be dropped.
+    fn admit_to(&self, _session: &Self::Session, _bytes: usize) -> Result<(), DropReason> {
+        Ok(())
+    }
+
     /// Hears of a packet that [`Self::admit`] refused, and may tell its sender, at a bounded rate.
     fn refused(&self, _session: &Self::Session, _packet: &[u8], _reason: DropReason) {}
 

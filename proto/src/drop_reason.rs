@@ -108,6 +108,10 @@ drop_reasons! {
     SequenceExhausted = "sequence_exhausted",
     /// The cipher failed to seal.
     SealFailed = "seal_failed",
+    /// The session moves more in this direction than its policy's rate allows.
+    RateExceeded = "rate_exceeded",
+    /// The user has used up a quota of the policy.
+    QuotaUsedUp = "quota_used_up",
     /// The carrier refused to send.
     SendFailed = "send_failed",
     /// The TUN device refused the packet.

@@ -12,6 +12,7 @@
 
 pub(crate) mod admission;
 pub mod callers;
+pub mod enforcement;
 pub mod grant;
 pub mod leases;
 pub mod local;
@@ -121,6 +122,9 @@ pub enum OpenError {
     /// Connections of the address's former holder could not be ended.
     #[error("the address is not free of its former holder's connections")]
     OldFlows(#[from] HostError),
+    /// The kernel does not hold the addresses to the rules of the policy.
+    #[error("the policy is not enforced")]
+    NotEnforced(#[source] HostError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreFault),

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_host::HostChanges;
+use adit_host::{HostChanges, PolicyTable};
 use adit_net::control::{self, ControlServer};
 use adit_net::quic;
 use adit_net::tls::{self, ServerIdentity};
@@ -23,6 +23,7 @@ use crate::admin::{Admin, GatewayView, LiveGateway};
 use crate::cleanup::{host_failure, host_options};
 use crate::config::Config;
 use crate::core::Core;
+use crate::core::enforcement::Enforcement;
 use crate::core::leases::restore_pool;
 use crate::core::local::LocalCore;
 use crate::core::login::logins::Logins;
@@ -162,9 +163,10 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
     let Loaded { config, store, authority, keys, identity, pool, policy, sockets, logins, sources } = loaded;
     let own = pool.gateway();
-    let tun = network::set_up(&config, own, policy.as_ref(), changes).await?;
+    let network = network::set_up(&config, own, policy.as_ref(), changes).await?;
+    let enforcement = network.policy.as_ref().map(start_enforcement).transpose()?;
     let sessions = Arc::<SessionTable>::default();
-    let router = Arc::new(Router::new(tun, Arc::clone(&sessions)));
+    let router = Arc::new(Router::new(network.tun, Arc::clone(&sessions)));
     let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings)
         .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), RAISE_LIMITS))?;
     let tls = tls::server_config(Arc::clone(&identity), &authority.certificate())
@@ -182,7 +184,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
     let accounting = radius::accounting(&config)
         .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))?;
-    let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions);
+    let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions).enforcing(enforcement);
     let core = Arc::new(core.observed_by(Arc::clone(&accounting)).with_logins(Arc::clone(&logins)));
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen));
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
@@ -228,6 +230,11 @@ impl Running {
         // Their threads have ended when this returns: the host can be put back.
         drop(self.workers);
     }
+}
+
+fn start_enforcement(table: &Arc<PolicyTable>) -> Result<Enforcement, Failure> {
+    Enforcement::start(Arc::<PolicyTable>::clone(table))
+        .map_err(|error| Failure::new(Exit::Other, "the policy's thread", error.to_string(), RAISE_LIMITS))
 }
 
 /// A policy that fails its own tests is better than no gateway.

@@ -4,10 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
 use adit_lab::INTERNET_V4;
-use adit_testing::PATIENCE;
+use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::harness::{INTERNET, Options, Tunnel, reach};
+use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach};
 
 /// What a client ends with when the gateway refuses it.
 const REFUSED: i32 = 3;
@@ -62,4 +62,33 @@ fn user_with_as_many_sessions_as_may_be_is_refused_another_and_told_why() {
     reach(tunnel.clients[0].host(), INTERNET[0]);
     assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
     tunnel.clients[1].up().unwrap();
+}
+
+#[test]
+fn kernel_holds_each_user_to_the_rules_over_an_end_and_a_flush() {
+    let policy = "[[rules]]\nusers = [\"user1\"]\naction = \"allow\"\nto = [\"198.51.100.0/24\"]\nports = [\"icmp\"]\n";
+    let Some(mut tunnel) = with_policy(2, policy) else { return };
+    tunnel.run();
+    let [first, second] = [0, 1].map(|client| tunnel.clients[client].host());
+    reach(first, INTERNET[0]);
+    assert!(!answers(first, INTERNET[1]), "no rule is about IPv6");
+    assert!(!answers(second, INTERNET[0]), "no rule is about this user");
+    let gateway = tunnel.gateway.host();
+    nft(gateway, "flush ruleset");
+    assert!(!answers(second, INTERNET[0]));
+    reach(first, INTERNET[0]);
+    // Who comes back is allowed what was allowed, and an address without a session is in no class.
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    let members = || nft(gateway, "list table inet adit_policy_adit0").matches("elements = {").count();
+    eventually("only one user's addresses are members", || (members() == 2).then_some(()));
+    tunnel.clients[0].up().unwrap();
+    reach(tunnel.clients[0].host(), INTERNET[0]);
+    assert!(!answers(tunnel.clients[0].host(), INTERNET[1]));
+}
+
+#[test]
+fn gateway_without_a_policy_has_no_table_for_one() {
+    let Some(tunnel) = Tunnel::start(Options { clients: 1, settings: &[] }) else { return };
+    reach(tunnel.clients[0].host(), INTERNET[0]);
+    assert!(!nft(tunnel.gateway.host(), "list tables").contains("adit_policy"));
 }

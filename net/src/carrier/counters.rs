@@ -57,6 +57,11 @@ impl Counters {
         self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// The bytes of packets received and sent.
+    pub fn bytes(&self) -> u64 {
+        self.rx_bytes.load(Ordering::Relaxed).wrapping_add(self.tx_bytes.load(Ordering::Relaxed))
+    }
+
     /// Counts received packets that came after one with a higher number; see [`Traffic::rx_reordered`].
     pub fn count_reordered(&self, packets: u64) {
         if packets > 0 {

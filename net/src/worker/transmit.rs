@@ -234,6 +234,10 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
             return Ok(superpacket.segments);
         };
         let carriers = session.carriers();
+        if let Err(reason) = routing.admit_to(&session, superpacket.ip.len) {
+            carriers.counters().count_drops(superpacket.segments, reason);
+            return Ok(superpacket.segments);
+        }
         let sent = match &*carriers.esp() {
             Some(route) => self.send_by_esp(&session, route, queue, &superpacket),
             None if carriers.is_closed() => Err(DropReason::NotConnected),

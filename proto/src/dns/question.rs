@@ -41,6 +41,15 @@ pub struct Question {
     pub kind: AddressKind,
 }
 
+/// What an answer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The addresses of the name.
+    pub addresses: Vec<IpAddr>,
+    /// How long all of it holds; [`u32::MAX`] for an answer without any record.
+    pub seconds: u32,
+}
+
 impl Question {
     /// The message that asks; `None` where the name is no domain name.
     #[must_use]
@@ -51,9 +60,9 @@ impl Question {
         Some(message)
     }
 
-    /// Reads an answer: the addresses in it, or `None` if it is none to this question.
+    /// Reads an answer; `None` if it is none to this question.
     #[must_use]
-    pub fn addresses(&self, answer: &[u8]) -> Option<Vec<IpAddr>> {
+    pub fn answer(&self, answer: &[u8]) -> Option<Answer> {
         let (header, body) = answer.split_first_chunk::<HEADER>()?;
         let [id0, id1, flags, _, questions0, questions1, count0, count1, ..] = *header;
         let is_ours = u16::from_be_bytes([id0, id1]) == self.id && flags & RESPONSE != 0;
@@ -62,11 +71,12 @@ impl Question {
         if !is_ours || u16::from_be_bytes([questions0, questions1]) != 1 || !asked.eq_ignore_ascii_case(&tail) {
             return None;
         }
-        let mut found = Vec::new();
+        let mut found = Answer { addresses: Vec::new(), seconds: u32::MAX };
         for _ in 0..u16::from_be_bytes([count0, count1]) {
             let Some((record, rest)) = record(records) else { break };
             records = rest;
-            found.extend(self.address(&record));
+            found.seconds = found.seconds.min(record.seconds);
+            found.addresses.extend(self.address(&record));
         }
         Some(found)
     }
@@ -102,17 +112,18 @@ impl Question {
 struct Record<'a> {
     kind: u16,
     class: u16,
+    seconds: u32,
     data: &'a [u8],
 }
 
 /// The first record, and what follows it.
 fn record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let (fixed, rest) = after_name(bytes)?.split_first_chunk::<10>()?;
-    let [kind0, kind1, class0, class1, _, _, _, _, length0, length1] = *fixed;
+    let [kind0, kind1, class0, class1, t0, t1, t2, t3, length0, length1] = *fixed;
     let length = usize::from(u16::from_be_bytes([length0, length1]));
     let (data, rest) = rest.split_at_checked(length)?;
     let (kind, class) = (u16::from_be_bytes([kind0, kind1]), u16::from_be_bytes([class0, class1]));
-    Some((Record { kind, class, data }, rest))
+    Some((Record { kind, class, seconds: u32::from_be_bytes([t0, t1, t2, t3]), data }, rest))
 }
 
 /// What follows the name that the bytes begin with.
@@ -159,10 +170,19 @@ mod tests {
 
     #[test]
     fn addresses_are_found_behind_an_alias() {
+        let said = |address: &str| Some(Answer { addresses: vec![address.parse().unwrap()], seconds: 60 });
         let v4 = answer(AddressKind::V4, &[192, 0, 2, 1]);
-        assert_eq!(question(AddressKind::V4).addresses(&v4), Some(vec!["192.0.2.1".parse().unwrap()]));
+        assert_eq!(question(AddressKind::V4).answer(&v4), said("192.0.2.1"));
         let v6 = answer(AddressKind::V6, &"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
-        assert_eq!(question(AddressKind::V6).addresses(&v6), Some(vec!["2001:db8::1".parse().unwrap()]));
+        assert_eq!(question(AddressKind::V6).answer(&v6), said("2001:db8::1"));
+    }
+
+    #[test]
+    fn answer_holds_as_long_as_its_shortest_record() {
+        let mut message = answer(AddressKind::V4, &[192, 0, 2, 1]);
+        let alias_lasts = question(AddressKind::V4).encode().unwrap().len() + 6;
+        message[alias_lasts..alias_lasts + 4].copy_from_slice(&7u32.to_be_bytes());
+        assert_eq!(question(AddressKind::V4).answer(&message).map(|answer| answer.seconds), Some(7));
     }
 
     #[test]
@@ -172,15 +192,16 @@ mod tests {
         for (at, value) in [(0, 9), (2, 1), (5, 2), (13, b'x'), (25, 28)] {
             let mut wrong = right.clone();
             wrong[at] = value;
-            assert_eq!(asked.addresses(&wrong), None, "byte {at}");
+            assert_eq!(asked.answer(&wrong), None, "byte {at}");
         }
-        assert_eq!(asked.addresses(&asked.encode().unwrap()), None, "the question itself");
+        assert_eq!(asked.answer(&asked.encode().unwrap()), None, "the question itself");
     }
 
     #[test]
     fn answer_cut_short_gives_what_is_whole() {
         let right = answer(AddressKind::V4, &[192, 0, 2, 1]);
-        assert_eq!(question(AddressKind::V4).addresses(&right[..right.len() - 1]), Some(Vec::new()));
+        let cut = question(AddressKind::V4).answer(&right[..right.len() - 1]).unwrap();
+        assert_eq!((cut.addresses, cut.seconds), (Vec::new(), 60));
     }
 
     proptest! {
@@ -190,7 +211,7 @@ mod tests {
             message[2] |= RESPONSE;
             message[6] = 255;
             message.extend(bytes);
-            prop_assert!(question(AddressKind::V4).addresses(&message).is_some());
+            prop_assert!(question(AddressKind::V4).answer(&message).is_some());
         }
     }
 }

@@ -31,6 +31,21 @@ pub struct CompiledRule {
     pub line: usize,
 }
 
+impl CompiledClass {
+    /// A class that everything is allowed to.
+    pub fn everything() -> Self {
+        let rule = CompiledRule {
+            allow: true,
+            v4: vec![Ipv4Net::default()],
+            v6: vec![Ipv6Net::default()],
+            names: Vec::new(),
+            ports: Vec::new(),
+            line: 0,
+        };
+        Self { rules: vec![rule] }
+    }
+}
+
 impl PolicyDocument {
     /// The rules of a class for a firewall. A policy without rules needs none: it allows everything.
     pub fn compiled(&self, class: &Class) -> CompiledClass {

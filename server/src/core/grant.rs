@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use adit_host::PolicyClass;
 use adit_proto::address_pool::Lease;
 use adit_proto::packet::icmp::GatewayAddresses;
 use adit_proto::policy::{Class, DestinationPolicy, Hours, Quota, QuotaAction, Rate, SecondFactor, WhenFull};
@@ -34,6 +35,8 @@ pub struct Terms {
     pub policy: Arc<Policy>,
     /// Which rules of the gateway's policy it meets.
     pub class: Class,
+    /// These rules as the kernel gets them; `None` on a gateway without a policy.
+    pub rules: Option<Arc<PolicyClass>>,
     /// Bounds of what it may do. The largest packet is that of its first terms for the whole of its life.
     pub limits: SessionLimits,
 }
@@ -130,7 +133,7 @@ impl Terms {
     /// Makes terms that allow what they advertise, and there only what `destinations` allow.
     pub fn new(routes: Vec<IpNet>, dns: Resolvers, destinations: DestinationPolicy, limits: SessionLimits) -> Self {
         let policy = Arc::new(Policy::new(destinations, &routes));
-        Self { routes, dns, policy, class: Class::default(), limits }
+        Self { routes, dns, policy, class: Class::default(), rules: None, limits }
     }
 
     /// The terms of who is in no group, as the gateway is configured; `own` are its addresses in the pools.

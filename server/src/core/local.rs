@@ -1,17 +1,20 @@
 //! The core of a gateway that is one process.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use adit_host::HostError;
 use adit_net::carrier::counters::Traffic;
 use adit_program::causes::with_causes;
-use adit_proto::address_pool::AddressPool;
+use adit_proto::address_pool::{AddressPool, Lease};
 use adit_proto::policy::Subject;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::callers::{Caller, Callers};
+use super::enforcement::{Admitted, Enforcement};
 use super::grant::{Grant, Terms};
 use super::leases::{Claim, Flows, Leases};
 use super::login::logins::{self, LoginStep, LoginWish, Logins};
@@ -37,6 +40,8 @@ pub struct LocalCore {
     writers: Semaphore,
     /// On which sessions begin.
     terms: TermsInForce,
+    /// Has the kernel hold sessions to the policy's rules; `None` without a policy.
+    enforcement: Option<Enforcement>,
     sessions: Arc<SessionTable>,
     callers: Arc<Callers>,
     totals: Totals,
@@ -61,6 +66,7 @@ impl LocalCore {
             writers: Semaphore::new(WRITERS),
             accounts,
             terms: terms.into(),
+            enforcement: None,
             sessions,
             callers: Arc::default(),
             totals: Totals::default(),
@@ -82,6 +88,12 @@ impl LocalCore {
         Self { logins: Some(logins), ..self }
     }
 
+    /// Has each session held to the rules of its user.
+    #[must_use]
+    pub fn enforcing(self, enforcement: Option<Enforcement>) -> Self {
+        Self { enforcement, ..self }
+    }
+
     /// The live sessions.
     pub fn sessions(&self) -> &SessionTable {
         &self.sessions
@@ -92,10 +104,30 @@ impl LocalCore {
         self.terms.load()
     }
 
-    /// From now on sessions begin, and those that live go on, on these terms.
-    pub fn replace_terms(&self, terms: PersonalTerms) {
+    /// From now on sessions begin, and those that live go on, on these terms; the kernel holds all of them to the new
+    /// rules at once. Blocks until it does.
+    ///
+    /// # Errors
+    /// The kernel's refusal; then everything is as before.
+    pub fn replace_terms(&self, terms: PersonalTerms) -> Result<(), HostError> {
+        if let Some(enforcement) = &self.enforcement {
+            let mut rules = HashMap::new();
+            for session in self.sessions.all() {
+                // Whose groups cannot be read is held to the former rules, and told of below.
+                let terms = self.terms_among(&terms, &session.device).ok();
+                let of_session = terms.and_then(|terms| terms.rules.clone());
+                rules.extend(
+                    of_session
+                        .iter()
+                        .flat_map(|of_session| session.addresses().map(|address| (address, Arc::clone(of_session)))),
+                );
+            }
+            enforcement.replace(&rules)?;
+        }
         self.terms.replace(terms);
+        // Also those that were opened meanwhile.
         self.renew_where(|_| true);
+        Ok(())
     }
 
     /// From now on the sessions of a user go on in the groups that the accounts know now.
@@ -116,14 +148,35 @@ impl LocalCore {
     fn renew_terms(&self, session: &Session) -> Result<(), StoreFault> {
         let terms = self.terms_of(&session.device)?;
         if !Arc::ptr_eq(&terms, &session.grant().terms) {
-            session.change_terms(terms);
+            self.change_terms(session, terms);
         }
         Ok(())
     }
 
-    /// The terms of a device's user. The accounts are asked only where groups matter.
+    fn change_terms(&self, session: &Session, terms: Arc<Terms>) {
+        if let (Some(enforcement), Some(rules)) = (&self.enforcement, &terms.rules) {
+            enforcement.reclass(session.lease, rules);
+        }
+        session.change_terms(terms);
+    }
+
+    /// Has the kernel hold the addresses of a session on its way to the rules of its terms.
+    fn admit(&self, addresses: Lease, terms: &Terms) -> Result<Option<Admitted<'_>>, OpenError> {
+        let (Some(enforcement), Some(rules)) = (&self.enforcement, &terms.rules) else { return Ok(None) };
+        let admitted = enforcement.admit(addresses, rules).map_err(OpenError::NotEnforced).inspect_err(|error| {
+            let error = with_causes(error);
+            tracing::error!(error, "a session is not opened, since its policy cannot be enforced");
+        })?;
+        Ok(Some(admitted))
+    }
+
+    /// The terms of a device's user.
     fn terms_of(&self, device: &Device) -> Result<Arc<Terms>, StoreFault> {
-        let terms = self.terms.load();
+        self.terms_among(&self.terms.load(), device)
+    }
+
+    /// The terms of a device's user among some. The accounts are asked only where groups matter.
+    fn terms_among(&self, terms: &PersonalTerms, device: &Device) -> Result<Arc<Terms>, StoreFault> {
         let person = if terms.policy().is_some() { self.accounts.person(&device.user)? } else { None };
         let subject = Subject {
             user: &device.user,
@@ -154,7 +207,7 @@ impl LocalCore {
             Order::End(ending) => {
                 self.end(&session, ending);
             }
-            Order::Terms(terms) => session.change_terms(terms),
+            Order::Terms(terms) => self.change_terms(&session, terms),
         }
         true
     }
@@ -207,6 +260,7 @@ impl LocalCore {
         let Identity { device, login_ends_at } = identity;
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
+        let admitted = self.admit(grant.lease, &grant.terms)?;
         let session = Session::new(id, device, grant, connection, now);
         session.set_login_end(login_ends_at);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
@@ -218,6 +272,9 @@ impl LocalCore {
             OpenError::UserFull
         })?;
         claim.keep();
+        if let Some(admitted) = admitted {
+            admitted.keep();
+        }
         let unowned = Unowned { core: self, session: &session };
         let replaces = displaced.replaced.is_some();
         let replaced = displaced.replaced.into_iter().map(|old| (old, Ending::Replaced));
@@ -252,6 +309,9 @@ impl LocalCore {
 
     /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
     fn settle(&self, session: &Session) {
+        if let Some(enforcement) = &self.enforcement {
+            enforcement.dismiss(session.lease);
+        }
         self.leases.release(&session.device.id, Instant::now());
         let traffic = session.carriers.counters().traffic();
         self.totals.add(session.ending(), &traffic);

@@ -1,11 +1,15 @@
 //! The terms of each person: those that the configuration gives everybody, changed by what the person's groups set.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_host::PolicyClass;
 use adit_proto::packet::icmp::GatewayAddresses;
-use adit_proto::policy::{Chosen, Class, DestinationPolicy, QuotaAction, SecondFactor, SettingsOf, Subject, WhenFull};
+use adit_proto::policy::{
+    Chosen, Class, CompiledClass, DestinationPolicy, QuotaAction, SecondFactor, SettingsOf, Subject, WhenFull,
+};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
@@ -24,7 +28,14 @@ pub struct PersonalTerms {
     always: Vec<IpNet>,
     destinations: DestinationPolicy,
     policy: Option<Arc<PolicyFile>>,
-    kept: Mutex<HashMap<Kind, Arc<Terms>>>,
+    kept: Mutex<Kept>,
+}
+
+/// What was made before, for those who come later.
+#[derive(Default)]
+struct Kept {
+    terms: HashMap<Kind, Arc<Terms>>,
+    rules: HashMap<Class, Arc<PolicyClass>>,
 }
 
 /// People of one kind are on the same terms.
@@ -109,14 +120,16 @@ impl PersonalTerms {
         let groups = policy.document.groups_of(subject).iter().map(|membership| membership.group).collect();
         let kind = Kind { groups, class: policy.document.class_of(subject) };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terms) = kept.get(&kind) {
+        if let Some(terms) = kept.terms.get(&kind) {
             return Arc::clone(terms);
         }
-        let terms = Arc::new(self.made_for(&kind, &policy.document.settings_of(&kind.groups)));
-        if kept.len() >= MOST_KEPT {
-            kept.clear();
+        if kept.terms.len() >= MOST_KEPT {
+            *kept = Kept::default();
         }
-        kept.insert(kind, Arc::clone(&terms));
+        let rules = kept.rules.entry(kind.class.clone()).or_insert_with(|| rules(policy, &kind.class));
+        let terms = self.made_for(&kind, &policy.document.settings_of(&kind.groups));
+        let terms = Arc::new(Terms { rules: Some(Arc::clone(rules)), ..terms });
+        kept.terms.insert(kind, Arc::clone(&terms));
         terms
     }
 
@@ -134,6 +147,17 @@ impl PersonalTerms {
         let terms = Terms::new(routes, dns, self.destinations, limits(common.limits.largest_packet, settings));
         Terms { class: kind.class.clone(), ..terms }
     }
+}
+
+/// The rules of a class for the kernel, with a number that no other class of this process has.
+fn rules(policy: &PolicyFile, class: &Class) -> Arc<PolicyClass> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let rules = match policy.document.rules() {
+        [] => CompiledClass::everything(),
+        _ => policy.document.compiled(class),
+    };
+    Arc::new(PolicyClass { number, rules })
 }
 
 fn limits(largest_packet: u16, settings: &SettingsOf<'_>) -> SessionLimits {
@@ -230,6 +254,24 @@ mod tests {
         let terms = terms();
         assert!(Arc::ptr_eq(&terms.of(&user("x")), &terms.of(&user("y"))));
         assert!(!Arc::ptr_eq(&terms.of(&user("x")), &terms.of(&user("bob"))));
+    }
+
+    #[test]
+    fn people_with_the_same_rules_share_what_the_kernel_gets() {
+        let terms = terms();
+        let rules = |who| terms.of(&user(who)).rules.clone().unwrap();
+        assert!(Arc::ptr_eq(&rules("alice"), &rules("nobody")), "other groups, but no rule");
+        assert_ne!(rules("alice").number, rules("bob").number);
+        assert_eq!(rules("bob").rules.rules.len(), 1);
+    }
+
+    #[test]
+    fn policy_without_rules_has_the_kernel_allow_everything() {
+        let policy = PolicyFile::parse(Path::new("policy.toml"), "[groups.staff]\nmembers = [\"bob\"]\n").unwrap();
+        let config = config_for_tests(Path::new("/nowhere"));
+        let with = |policy| PersonalTerms::new(&config, GatewayAddresses::default(), policy).of(&user("bob"));
+        assert_eq!(with(Some(Arc::new(policy))).rules.as_ref().unwrap().rules, CompiledClass::everything());
+        assert_eq!(with(None).rules, None);
     }
 
     #[test]

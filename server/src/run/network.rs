@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use adit_host::{
-    Family, ForwardedBefore, GatewayRules, HostChanges, HostError, LinkSettings, TrackedPort, tracked_ports,
+    Family, ForwardedBefore, GatewayRules, HostChanges, HostError, LinkSettings, PolicyTable, TrackedPort,
+    tracked_ports,
 };
 use adit_net::tun::Tun;
 use adit_program::causes::with_causes;
@@ -19,6 +21,13 @@ use crate::policy::PolicyFile;
 
 use super::flows;
 
+/// What of the host the gateway works with.
+pub(super) struct Network {
+    pub(super) tun: Tun,
+    /// What holds clients to their policy; `None` without one.
+    pub(super) policy: Option<Arc<PolicyTable>>,
+}
+
 /// Makes the TUN device, with a queue for each worker, and everything around it. The firewall is loaded before the
 /// device is up.
 pub(super) async fn set_up(
@@ -26,13 +35,13 @@ pub(super) async fn set_up(
     own: GatewayAddresses,
     policy: Option<&PolicyFile>,
     changes: &mut HostChanges,
-) -> Result<Tun, Failure> {
+) -> Result<Network, Failure> {
     let name = &config.tun.name;
     let tun = Tun::create(name, config.workers.threads(), config.workers.tun_offload)
         .map_err(|error| tun_failure(name, &error))?;
-    configure(config, own, policy, changes).await?;
+    let policy = configure(config, own, policy, changes).await?;
     flows::warn_if_they_last(own);
-    Ok(tun)
+    Ok(Network { tun, policy })
 }
 
 async fn configure(
@@ -40,7 +49,7 @@ async fn configure(
     own: GatewayAddresses,
     policy: Option<&PolicyFile>,
     changes: &mut HostChanges,
-) -> Result<(), Failure> {
+) -> Result<Option<Arc<PolicyTable>>, Failure> {
     let name = &config.tun.name;
     let failed = |error: HostError| host_failure(&format!("set up {name}"), &error);
     changes.join_gateway_links(name).await.map_err(failed)?;
@@ -48,6 +57,10 @@ async fn configure(
     // One that runs on this host is within reach of every client: the table knows no groups.
     rules.resolvers.extend(policy.into_iter().flat_map(PolicyFile::resolvers));
     changes.load_firewall(&rules).await.map_err(failed)?;
+    let policy = match policy {
+        Some(_) => Some(changes.load_policy_table(name).await.map_err(failed)?),
+        None => None,
+    };
     if config.pool.v6.is_some() {
         // Where IPv6 is off for new links only.
         require_setting(changes, &format!("net/ipv6/conf/{name}/disable_ipv6"), "0").await?;
@@ -61,7 +74,8 @@ async fn configure(
     if let (Some(v6), Some(pool)) = (own.v6, config.pool.v6) {
         changes.add_address(name, net(v6.into(), pool.prefix_len())).await.map_err(failed)?;
     }
-    forward(config, changes).await
+    forward(config, changes).await?;
+    Ok(policy)
 }
 
 fn firewall_rules(config: &Config, own: GatewayAddresses, changes: &HostChanges) -> Result<GatewayRules, HostError> {

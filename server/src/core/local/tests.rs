@@ -1,13 +1,18 @@
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
+use adit_host::{MemberChange, PolicyClass};
 use adit_net::carrier::counters::Traffic;
 use adit_proto::packet::icmp::GatewayAddresses;
-use adit_proto::policy::WhenFull;
+use adit_proto::policy::{CompiledClass, WhenFull};
+use adit_testing::eventually;
 
+use super::super::enforcement::RuleTable;
 use super::super::grant::{OpenHours, SessionLimits, SessionsOfUser};
 use super::super::tests::{
     FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
@@ -229,7 +234,7 @@ fn limited(limits: SessionLimits) -> PersonalTerms {
 fn new_terms_hold_for_sessions_that_live_and_for_those_to_come() {
     let (core, _accounts) = core();
     let (live, _) = open(&core, "dev-a").unwrap();
-    core.replace_terms(terms("10.0.0.0/8").into());
+    core.replace_terms(terms("10.0.0.0/8").into()).unwrap();
     let (later, _) = open(&core, "dev-b").unwrap();
     for session in [live, later] {
         assert_eq!(session.grant().terms.routes, ["10.0.0.0/8".parse().unwrap()]);
@@ -242,7 +247,7 @@ fn session_has_the_terms_of_the_groups_that_the_source_says_now() {
     let policy = "[groups.office]\nmembers = [\"ldap:staff\"]\nroutes = [\"10.1.0.0/16\"]\n";
     let policy = PolicyFile::parse(Path::new("policy.toml"), policy).unwrap();
     let config = config_for_tests(Path::new("/nowhere"));
-    core.replace_terms(PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy))));
+    core.replace_terms(PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy)))).unwrap();
     accounts.say("alice", "ldap", &["staff"]);
     let (session, _) = open(&core, "dev-a").unwrap();
     let is_office = || session.grant().terms.routes == ["10.1.0.0/16".parse().unwrap()];
@@ -261,7 +266,8 @@ fn session_has_the_terms_of_the_groups_that_the_source_says_now() {
 fn session_that_carries_nothing_ends_after_its_time_and_one_that_does_goes_on() {
     let (core, _accounts) = core();
     let minute = Duration::from_secs(60);
-    core.replace_terms(limited(SessionLimits { idle_timeout: Some(minute), ..SessionLimits::unlimited(1400) }));
+    core.replace_terms(limited(SessionLimits { idle_timeout: Some(minute), ..SessionLimits::unlimited(1400) }))
+        .unwrap();
     let (idle, connection) = open(&core, "dev-a").unwrap();
     let (busy, _) = open(&core, "dev-b").unwrap();
     let begin = idle.since.max(busy.since);
@@ -287,16 +293,16 @@ fn session_ends_with_its_hours_and_none_begins_outside_them() {
         limited(SessionLimits { hours, ..SessionLimits::unlimited(1400) })
     };
     let (session, connection) = open(&core, "dev-a").unwrap();
-    core.replace_terms(hours("Mon 08:00-18:00 UTC"));
+    core.replace_terms(hours("Mon 08:00-18:00 UTC")).unwrap();
     core.end_overdue(session.since, at("2026-01-05T17:59:59Z"));
     assert_eq!(core.sessions().len(), 1);
     core.end_overdue(session.since, at("2026-01-05T18:00:00Z"));
     assert_eq!((core.sessions().len(), connection.closed()), (0, Some(Ending::OutsideHours)));
     // A zone that there is not has no hours at all, whatever the time is.
-    core.replace_terms(hours("Mon-Sun 00:00-24:00 Europe/Atlantis"));
+    core.replace_terms(hours("Mon-Sun 00:00-24:00 Europe/Atlantis")).unwrap();
     assert!(matches!(open(&core, "dev-a"), Err(OpenError::OutsideHours)));
     assert_eq!(core.leases.devices(), 0);
-    core.replace_terms(hours("Mon-Sun 00:00-24:00 UTC"));
+    core.replace_terms(hours("Mon-Sun 00:00-24:00 UTC")).unwrap();
     assert!(open(&core, "dev-a").is_ok());
 }
 
@@ -307,12 +313,104 @@ fn user_with_as_many_sessions_as_may_be_loses_the_oldest_or_gets_no_more() {
         let sessions = Some(SessionsOfUser { most: 2, when_full });
         limited(SessionLimits { sessions, ..SessionLimits::unlimited(1400) })
     };
-    core.replace_terms(sessions(WhenFull::Replace));
+    core.replace_terms(sessions(WhenFull::Replace)).unwrap();
     let [first, _second, _third] = ["dev-a", "dev-b", "dev-c"].map(|device| open(&core, device).unwrap());
     assert_eq!(first.1.closed(), Some(Ending::Crowded));
     assert_eq!((core.sessions().len(), core.leases.devices()), (2, 2));
-    core.replace_terms(sessions(WhenFull::Refuse));
+    core.replace_terms(sessions(WhenFull::Refuse)).unwrap();
     assert!(matches!(open(&core, "dev-d"), Err(OpenError::UserFull)));
     assert_eq!((core.sessions().len(), core.leases.devices()), (2, 2));
     assert!(open(&core, "dev-c").is_ok(), "the same device again");
+}
+
+/// A table of rules that a test can make refuse everything.
+#[derive(Default)]
+struct FakeRules {
+    members: Mutex<HashMap<IpAddr, u32>>,
+    broken: AtomicBool,
+}
+
+impl FakeRules {
+    fn of(&self, session: &Session) -> Option<u32> {
+        let address = session.addresses().next().unwrap();
+        self.members.lock().unwrap().get(&address).copied()
+    }
+
+    fn refuse_if_broken(&self) -> Result<(), HostError> {
+        let broken = self.broken.load(Ordering::Relaxed);
+        if broken { Err(HostError::NoSuchLink { name: "adit0".into() }) } else { Ok(()) }
+    }
+}
+
+impl RuleTable for FakeRules {
+    fn change(&self, changes: &[MemberChange]) -> Result<(), HostError> {
+        self.refuse_if_broken()?;
+        let mut members = self.members.lock().unwrap();
+        for change in changes {
+            match change {
+                MemberChange::Admit(address, rules) => members.insert(*address, rules.number),
+                MemberChange::Dismiss(address) => members.remove(address),
+            };
+        }
+        Ok(())
+    }
+
+    fn replace(&self, members: HashMap<IpAddr, Arc<PolicyClass>>) -> Result<(), HostError> {
+        self.refuse_if_broken()?;
+        *self.members.lock().unwrap() = members.into_iter().map(|(address, rules)| (address, rules.number)).collect();
+        Ok(())
+    }
+}
+
+fn ruled(number: u32) -> Terms {
+    let rules = Arc::new(PolicyClass { number, rules: CompiledClass::everything() });
+    Terms { rules: Some(rules), ..terms("0.0.0.0/0") }
+}
+
+/// A core whose sessions have rules.
+fn ruled_core() -> (LocalCore, Arc<FakeRules>) {
+    let rules = Arc::<FakeRules>::default();
+    let of_thread: Arc<dyn RuleTable> = Arc::<FakeRules>::clone(&rules);
+    let accounts = Arc::<FakeAccounts>::default();
+    let core = LocalCore::new(accounts, Arc::<FakeFlows>::default(), pool(), ruled(1), POOL, Arc::default());
+    (core.enforcing(Some(Enforcement::start(of_thread).unwrap())), rules)
+}
+
+#[test]
+fn session_has_its_rules_before_anybody_hears_of_it_and_its_address_has_none_after_it() {
+    let (core, rules) = ruled_core();
+    let (first, _) = open(&core, "dev-a").unwrap();
+    assert_eq!(rules.of(&first), Some(1));
+    let (second, _) = open(&core, "dev-a").unwrap();
+    core.close(&first);
+    let (other, _) = open(&core, "dev-b").unwrap();
+    assert_eq!((rules.of(&second), rules.of(&other)), (Some(1), Some(1)), "the replaced session takes nothing along");
+    core.close(&second);
+    eventually("its address has no rules", || rules.of(&second).is_none().then_some(()));
+    assert_eq!(rules.of(&other), Some(1));
+}
+
+#[test]
+fn session_whose_rules_cannot_be_enforced_is_not_opened() {
+    let (core, rules) = ruled_core();
+    rules.broken.store(true, Ordering::Relaxed);
+    for _ in 0..2 * POOL {
+        assert!(matches!(open(&core, "dev-a"), Err(OpenError::NotEnforced(_))));
+    }
+    assert!(core.sessions().is_empty() && core.leases.devices() == 0);
+    rules.broken.store(false, Ordering::Relaxed);
+    assert_eq!(rules.of(&open(&core, "dev-a").unwrap().0), Some(1));
+}
+
+#[test]
+fn new_terms_bring_new_rules_to_all_sessions_or_to_none() {
+    let (core, rules) = ruled_core();
+    let sessions = ["dev-a", "dev-b"].map(|device| open(&core, device).unwrap().0);
+    rules.broken.store(true, Ordering::Relaxed);
+    assert!(core.replace_terms(ruled(2).into()).is_err());
+    assert_eq!(sessions.each_ref().map(|session| session.grant().terms.rules.as_ref().unwrap().number), [1, 1]);
+    rules.broken.store(false, Ordering::Relaxed);
+    core.replace_terms(ruled(2).into()).unwrap();
+    assert_eq!(sessions.each_ref().map(|session| rules.of(session)), [Some(2), Some(2)]);
+    assert_eq!(rules.of(&open(&core, "dev-c").unwrap().0), Some(2));
 }

@@ -134,6 +134,7 @@ fn refusal(error: &OpenError) -> HttpRefusal {
         OpenError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
         OpenError::NoAddress(_) => HttpRefusal { status: 503, reason: "the gateway has no free address" },
         OpenError::OldFlows(_) => HttpRefusal { status: 503, reason: "the gateway's address is not free yet" },
+        OpenError::NotEnforced(_) => HttpRefusal { status: 503, reason: "the gateway cannot enforce its policy now" },
         OpenError::Store(_) => HttpRefusal { status: 503, reason: "the gateway's store failed" },
     }
 }
