@@ -16,6 +16,8 @@ use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::accounts::Accounts;
 use crate::accounts::sqlite::{Store, Written};
@@ -60,6 +62,10 @@ const RESTORE_KEYS: &str = "restore `authority.key` and `authority.pem` of the s
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often the store forgets what is over.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// What leads to the file of this host's time zone, which bears the zone's name.
+const LOCALTIME: &str = "/etc/localtime";
+/// How often it is looked who has used up a quota.
+const QUOTA_PACE: Duration = Duration::from_secs(1);
 /// How often it is tried to write revocations that the disk has not taken.
 const WRITE_RETRY: Duration = Duration::from_secs(5);
 
@@ -208,6 +214,9 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     tasks.push(task::spawn(overdue::look_after(Arc::clone(&core))));
     tasks.extend(public);
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
+    if network.policy.is_some() {
+        tasks.push(task::spawn(count_quotas(Arc::clone(&core))));
+    }
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(sources.serve());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
@@ -230,6 +239,24 @@ impl Running {
         // Their threads have ended when this returns: the host can be put back.
         drop(self.workers);
     }
+}
+
+/// Looks every second who has used up a quota.
+async fn count_quotas(core: Arc<LocalCore>) {
+    let zone = hosts_zone();
+    loop {
+        tokio::time::sleep(QUOTA_PACE).await;
+        if let Ok(now) = Timestamp::try_from(SystemTime::now()) {
+            core.count_quotas(zone.to_datetime(now).date());
+        }
+    }
+}
+
+/// The time zone of this host; UTC where it has none.
+fn hosts_zone() -> TimeZone {
+    let linked = std::fs::read_link(LOCALTIME).unwrap_or_default();
+    let name = linked.to_str().and_then(|path| path.split_once("zoneinfo/")).map_or("UTC", |(_, name)| name);
+    TimeZone::get(name).unwrap_or(TimeZone::UTC)
 }
 
 fn start_enforcement(table: &Arc<PolicyTable>) -> Result<Enforcement, Failure> {

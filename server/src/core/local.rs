@@ -10,6 +10,7 @@ use adit_net::carrier::counters::Traffic;
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::{AddressPool, Lease};
 use adit_proto::policy::Subject;
+use jiff::civil::Date;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -21,6 +22,7 @@ use super::login::logins::{self, LoginStep, LoginWish, Logins};
 use super::login::{Credential, Identity, LoginError, lasting};
 use super::observer::{Nobody, SessionObserver};
 use super::personal::{PersonalTerms, TermsInForce};
+use super::quota::Quotas;
 use super::sessions::{Connection, Ending, Session, SessionTable, UserFull};
 use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
@@ -47,6 +49,7 @@ pub struct LocalCore {
     totals: Totals,
     observer: Arc<dyn SessionObserver>,
     logins: Option<Arc<Logins>>,
+    quotas: Quotas,
     last_session: AtomicU64,
 }
 
@@ -72,6 +75,7 @@ impl LocalCore {
             totals: Totals::default(),
             observer: Arc::new(Nobody),
             logins: None,
+            quotas: Quotas::default(),
             last_session: AtomicU64::new(0),
         }
     }
@@ -184,6 +188,11 @@ impl LocalCore {
             source_groups: person.as_ref().map_or(&[], |person| &person.groups),
         };
         Ok(terms.of(&subject))
+    }
+
+    /// Counts what users have moved of their quotas; for once a second. `today` is the date here.
+    pub fn count_quotas(&self, today: Date) {
+        self.quotas.count(&self.sessions.all(), today);
     }
 
     /// What the sessions that have ended add up to.
@@ -313,6 +322,7 @@ impl LocalCore {
             enforcement.dismiss(session.lease);
         }
         self.leases.release(&session.device.id, Instant::now());
+        self.quotas.close(session);
         let traffic = session.carriers.counters().traffic();
         self.totals.add(session.ending(), &traffic);
         self.observer.closed(session, &traffic);

@@ -83,7 +83,18 @@ impl Routing for Router {
     /// offered to take it.
     fn admit(&self, session: &Session, packet: &IpPacket) -> Result<(), DropReason> {
         session.source.check(packet)?;
-        session.policy.check(packet)
+        session.policy.check(packet)?;
+        match &session.meter {
+            None => Ok(()),
+            Some(meter) => meter.admit_up(packet.len),
+        }
+    }
+
+    fn admit_to(&self, session: &Session, bytes: usize) -> Result<(), DropReason> {
+        match &session.meter {
+            None => Ok(()),
+            Some(meter) => meter.admit_down(bytes),
+        }
     }
 
     /// A program that goes where it may not hears so at once, as it does of what the firewall refuses. The answer bears

@@ -12,7 +12,8 @@ use adit_proto::address_pool::Lease;
 use adit_proto::policy::SourcePolicy;
 use tokio::sync::watch;
 
-use super::grant::{Grant, Terms};
+use super::grant::{Grant, SessionLimits, Terms};
+use super::meter::Meter;
 use super::overdue::Activity;
 use super::policy::SessionPolicy;
 use crate::accounts::Device;
@@ -89,6 +90,8 @@ pub struct Session {
     pub source: SourcePolicy,
     /// Where its packets may go.
     pub policy: SessionPolicy,
+    /// What it may move; `None` where its terms set no bounds when it was opened.
+    pub meter: Option<Box<Meter>>,
     /// What it was opened on.
     pub connection: Arc<dyn Connection>,
     /// How its packets travel, and its traffic.
@@ -116,6 +119,7 @@ impl Session {
             lease,
             source: SourcePolicy::from(lease),
             policy: SessionPolicy::new(Arc::clone(&grant.terms.policy)),
+            meter: meter(&grant.terms.limits, now),
             carriers: Carriers::new(Arc::<dyn Connection>::clone(&connection)),
             connection,
             since: now,
@@ -142,6 +146,9 @@ impl Session {
         // Under the lock of the grant, so that of two orders at once one is the newest for both.
         self.grant.send_modify(|grant| {
             self.policy.replace(Arc::clone(&terms.policy));
+            if let Some(meter) = &self.meter {
+                meter.set_rates(terms.limits.rate_up, terms.limits.rate_down);
+            }
             grant.terms = terms;
         });
     }
@@ -205,6 +212,13 @@ impl Session {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.lease.v4.map(IpAddr::V4).into_iter().chain(self.lease.v6.map(IpAddr::V6))
     }
+}
+
+/// Made only where something is bounded, so that packets of all other sessions pay nothing.
+fn meter(limits: &SessionLimits, now: Instant) -> Option<Box<Meter>> {
+    let SessionLimits { rate_up, rate_down, quota, .. } = *limits;
+    let is_bounded = rate_up.is_some() || rate_down.is_some() || quota.is_some();
+    is_bounded.then(|| Box::new(Meter::new(rate_up, rate_down, now)))
 }
 
 impl Carried for Session {

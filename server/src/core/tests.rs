@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -246,6 +246,15 @@ pub(crate) fn session(id: u64, of: &str, host: u8) -> Arc<Session> {
     let lease = Lease { v4: Some(address(host)), v6: None };
     let grant = Grant { lease, terms: Arc::new(terms("0.0.0.0/0")) };
     Session::new(id, device(of), grant, Arc::new(Nowhere::default()), Instant::now())
+}
+
+/// A session of a user on these terms.
+pub(super) fn session_on(user: &str, terms: Terms) -> Arc<Session> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let grant = Grant { lease: Lease::default(), terms: Arc::new(terms) };
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let device = Device { user: user.to_owned(), ..device(user) };
+    Session::new(id, device, grant, Arc::new(Nowhere::default()), Instant::now())
 }
 
 /// A pool with five addresses for clients, which rest for no time.
