@@ -45,6 +45,7 @@ mod clock;
 mod flows;
 mod listen;
 mod memory;
+mod names;
 mod network;
 mod public_certificate;
 pub(crate) mod resolver;
@@ -214,7 +215,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     tasks.push(task::spawn(overdue::look_after(Arc::clone(&core))));
     tasks.extend(public);
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
-    if network.policy.is_some() {
+    if let Some(table) = network.policy {
+        tasks.push(task::spawn(names::look_up(table, asked.dns.servers.clone())));
         tasks.push(task::spawn(count_quotas(Arc::clone(&core))));
     }
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
