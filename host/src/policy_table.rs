@@ -70,6 +70,8 @@ pub struct PolicyTable(Mutex<Loaded>);
 struct Loaded {
     table: OwnedTable,
     content: Content,
+    /// It was removed for good: who changes it late does not bring it back.
+    removed: bool,
 }
 
 impl PolicyTable {
@@ -84,7 +86,7 @@ impl PolicyTable {
         Generation::all().try_for_each(|generation| conntrack::clear_mark(generation.mark()))?;
         let content = Content::new(&record.tun);
         let table = OwnedTable::load(record.policy(), protections, |batch| content.fill(batch))?;
-        Ok(Self(Mutex::new(Loaded { table, content })))
+        Ok(Self(Mutex::new(Loaded { table, content, removed: false })))
     }
 
     /// Changes which addresses are members, in one transaction; of several changes of an address the last counts.
@@ -104,6 +106,9 @@ impl PolicyTable {
     /// The kernel's refusal; then the former policy holds.
     pub fn replace(&self, members: HashMap<IpAddr, Arc<PolicyClass>>) -> Result<(), HostError> {
         let mut loaded = self.loaded();
+        if loaded.removed {
+            return Ok(());
+        }
         let content = loaded.content.under_next_policy(members);
         // None may still have it from the last time.
         conntrack::clear_mark(content.mark())?;
@@ -126,7 +131,8 @@ impl PolicyTable {
     pub fn resolved(&self, name: &str, addresses: &[IpAddr], time: Duration) -> Result<(), HostError> {
         let mut loaded = self.loaded();
         let now = Instant::now();
-        let Some(next) = loaded.content.resolved(name, addresses, now + time) else { return Ok(()) };
+        let next = loaded.content.resolved(name, addresses, now + time).filter(|_| !loaded.removed);
+        let Some(next) = next else { return Ok(()) };
         loaded.table.change_elements(|batch| next.refill(batch, now))?;
         loaded.content.set_name(name, next);
         Ok(())
@@ -147,9 +153,11 @@ impl PolicyTable {
         self.loaded().table.name().to_owned()
     }
 
-    /// Removes the table; leaves one that is not of this gateway.
+    /// Removes the table for good; leaves one that is not of this gateway. Changes do nothing from now on.
     pub(crate) fn unload(&self) -> Result<(), HostError> {
-        self.loaded().table.unload()
+        let mut loaded = self.loaded();
+        loaded.removed = true;
+        loaded.table.unload()
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
@@ -159,6 +167,9 @@ impl PolicyTable {
 
 impl Loaded {
     fn change(&mut self, changes: &[MemberChange]) -> Result<(), HostError> {
+        if self.removed {
+            return Ok(());
+        }
         if self.content.lacks_class(changes) && self.content.forget_idle_classes(MOST_IDLE) {
             self.put_back()?;
         }

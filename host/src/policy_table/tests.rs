@@ -116,13 +116,27 @@ fn change_mends_a_table_from_which_a_member_is_missing() {
 }
 
 #[test]
+fn table_that_was_removed_is_not_brought_back_by_a_late_change() {
+    in_namespace(|| {
+        let table = PolicyTable::load(&record()).unwrap();
+        table.change(&[admit(1, &class(1)), admit(2, &class(1))]).unwrap();
+        assert_ne!(chains(), 0, "the positive control");
+        table.unload().unwrap();
+        table.change(&[MemberChange::Dismiss(address(1))]).unwrap();
+        table.replace(HashMap::new()).unwrap();
+        table.resolved("wiki.example.org", &[address(9)], Duration::from_secs(60)).unwrap();
+        assert_eq!(chains(), 0);
+    });
+}
+
+#[test]
 fn refused_change_leaves_the_table_as_it_was() {
     in_namespace(|| {
         let table = PolicyTable::load_with(&record(), &[Protection::None]).unwrap();
         table.change(&[admit(1, &class(1))]).unwrap();
-        table.unload().unwrap();
         // A table of this name that Adit did not make is not Adit's to change.
-        if Command::new("nft").args(["add", "table", "inet", TABLE]).output().is_err() {
+        let stranger = format!("delete table inet {TABLE}; add table inet {TABLE}");
+        if Command::new("nft").arg(stranger).output().is_err() {
             return skip("needs the program nft");
         }
         assert!(table.change(&[admit(2, &class(2))]).is_err());
