@@ -28,6 +28,7 @@ mod interop;
 mod kill_switch;
 mod leaks;
 mod lifecycle;
+mod logins;
 mod onboarding;
 mod policy;
 mod poor_hosts;
