@@ -21,4 +21,5 @@ pub use given::{Complaint, Given, put};
 pub use key::{Absent, Applies, Key, Keys, Kind};
 pub use overrides::Overrides;
 pub use problem::{Fault, Finding, Origin, Problem};
+pub use reading::Values;
 pub use text::with_part;

@@ -87,8 +87,10 @@ pub enum Absent {
 /// When a change of a key takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applies {
-    /// While the program runs.
+    /// While the program runs, and on what it does already.
     Live,
+    /// While the program runs, on what begins then.
+    NewSessions,
     /// When the program starts again.
     Restart,
 }
@@ -99,6 +101,7 @@ impl Applies {
     pub fn label(self) -> &'static str {
         match self {
             Self::Live => "live",
+            Self::NewSessions => "new sessions",
             Self::Restart => "restart",
         }
     }

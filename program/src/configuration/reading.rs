@@ -1,6 +1,5 @@
 //! Reading a configuration from its sources, row by row.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
@@ -10,10 +9,36 @@ use super::{Absent, Complaint, Fault, Finding, Given, Key, Keys, Origin, Overrid
 use crate::toml_error::TomlFault;
 
 /// A value that somebody gave for a key.
-struct Entry<'a> {
+#[derive(Debug, Clone)]
+struct Entry {
     value: Value,
-    literal: Cow<'a, str>,
+    literal: String,
     origin: Origin,
+}
+
+/// The values that somebody gave for keys, by key; not yet looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Values(BTreeMap<&'static str, Entry>);
+
+impl Values {
+    /// The keys that have another value in `newer`, in the order of the rows.
+    pub fn differing<D>(&self, newer: &Self, keys: &Keys<D>) -> Vec<&'static Key<D>> {
+        keys.rows().filter(|key| self.of(key) != newer.of(key)).collect()
+    }
+
+    /// Has a key as `newer` has it.
+    pub fn take_over(&mut self, name: &'static str, newer: &Self) {
+        match newer.0.get(name) {
+            Some(entry) => self.0.insert(name, entry.clone()),
+            None => self.0.remove(name),
+        };
+    }
+
+    /// The value that counts for a key, if there is one.
+    fn of<D>(&self, key: &Key<D>) -> Option<Value> {
+        let given = self.0.get(key.name).map(|entry| entry.value.clone());
+        given.or_else(|| key.default().and_then(value_of))
+    }
 }
 
 impl<D> Keys<D> {
@@ -24,22 +49,34 @@ impl<D> Keys<D> {
     /// # Errors
     /// The text is no TOML.
     pub fn read(&self, text: &str, overrides: &Overrides, draft: &mut D) -> Result<Vec<Finding>, TomlFault> {
+        let (values, mut findings) = self.gather(text, overrides)?;
+        findings.extend(self.read_values(&values, draft));
+        Ok(findings)
+    }
+
+    /// The values of a file, and of what is said on top of it, and what is found of names that are no keys.
+    ///
+    /// # Errors
+    /// The text is no TOML.
+    pub fn gather(&self, text: &str, overrides: &Overrides) -> Result<(Values, Vec<Finding>), TomlFault> {
         let fault = |error| TomlFault::of(&error, text);
         let values = toml::from_str::<Table>(text).map_err(fault)?;
         let places = DeTable::parse(text).map_err(fault)?;
-        let mut reader = Reader { keys: self, text, given: BTreeMap::new(), findings: Vec::new() };
-        reader.flatten(values, places.get_ref());
+        let mut gathering = Gathering { keys: self, text, given: Values::default(), findings: Vec::new() };
+        gathering.flatten(values, places.get_ref());
         for (name, text) in &overrides.environment {
             let origin = Origin::Variable(self.find(name).map_or_else(String::new, Key::variable));
-            reader.set(name, text, origin);
+            gathering.set(name, text, origin);
         }
         for (name, text) in &overrides.flags {
-            reader.set(name, text, Origin::Flag);
+            gathering.set(name, text, Origin::Flag);
         }
-        for key in self.rows() {
-            reader.read(key, draft);
-        }
-        Ok(reader.findings)
+        Ok((gathering.given, gathering.findings))
+    }
+
+    /// Reads every row into `draft`. The findings are complete, in the order of the rows.
+    pub fn read_values(&self, values: &Values, draft: &mut D) -> Vec<Finding> {
+        self.rows().filter_map(|key| read_row(key, values.0.get(key.name), draft).err()).collect()
     }
 
     /// Reads one row's default into `draft`.
@@ -57,14 +94,14 @@ impl<D> Keys<D> {
 }
 
 /// The values of all sources by key, and the problems found so far.
-struct Reader<'a, D: 'static> {
+struct Gathering<'a, D: 'static> {
     keys: &'a Keys<D>,
     text: &'a str,
-    given: BTreeMap<&'static str, Entry<'a>>,
+    given: Values,
     findings: Vec<Finding>,
 }
 
-impl<'a, D> Reader<'a, D> {
+impl<D> Gathering<'_, D> {
     /// Takes the known keys out of a file and complains of the others. `places` is the same table, with the place of
     /// each value.
     fn flatten(&mut self, values: Table, places: &DeTable<'_>) {
@@ -88,7 +125,7 @@ impl<'a, D> Reader<'a, D> {
     fn take_from_file(&mut self, name: &str, value: Value, place: Option<&Spanned<DeValue<'_>>>) {
         let origin = Origin::Line(self.line_of(place));
         let written = place.and_then(|place| self.text.get(place.span()));
-        let literal = written.map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed);
+        let literal = written.map_or_else(|| value.to_string(), str::to_owned);
         self.take(name, Entry { value, literal, origin });
     }
 
@@ -106,39 +143,38 @@ impl<'a, D> Reader<'a, D> {
             (Some(value), false) => value,
             (None, false) => Value::String(text.to_owned()),
         };
-        let literal = Cow::Owned(value.to_string());
+        let literal = value.to_string();
         self.take(name, Entry { value, literal, origin });
     }
 
-    fn take(&mut self, name: &str, entry: Entry<'a>) {
+    fn take(&mut self, name: &str, entry: Entry) {
         if let Some(key) = self.keys.find(name) {
-            self.given.insert(key.name, entry);
+            self.given.0.insert(key.name, entry);
             return;
         }
         let fault = Fault::Unknown { closest: self.keys.closest(name), listed: self.keys.listed };
         self.findings.push(Finding { key: name.to_owned(), origin: entry.origin, fault });
     }
+}
 
-    /// Reads one row: the value given, else its default, else nothing.
-    fn read(&mut self, key: &'static Key<D>, draft: &mut D) {
-        let entry = match (self.given.remove(key.name), key.absent) {
-            (Some(entry), _) => entry,
-            (None, Absent::Default(literal)) => {
-                let value = value_of(literal).expect("the default of a row is TOML");
-                Entry { value, literal: Cow::Borrowed(literal), origin: Origin::Nowhere }
-            }
-            (None, Absent::Optional) => return,
-            (None, Absent::Refused) => {
-                let fault = Fault::Missing { example: key.example };
-                self.findings.push(Finding { key: key.name.to_owned(), origin: Origin::Nowhere, fault });
-                return;
-            }
-        };
-        if let Err(complaint) = (key.read)(&Given::new(&entry.value, &entry.literal, key.kind), draft) {
-            let fault = Fault::Refused(complaint);
-            self.findings.push(Finding { key: key.name.to_owned(), origin: entry.origin, fault });
+/// Reads one row: the value given, else its default, else nothing.
+fn read_row<D>(key: &'static Key<D>, entry: Option<&Entry>, draft: &mut D) -> Result<(), Finding> {
+    let (value, literal, origin) = match (entry, key.absent) {
+        (Some(entry), _) => (entry.value.clone(), entry.literal.as_str(), entry.origin.clone()),
+        (None, Absent::Default(literal)) => {
+            (value_of(literal).expect("the default of a row is TOML"), literal, Origin::Nowhere)
         }
-    }
+        (None, Absent::Optional) => return Ok(()),
+        (None, Absent::Refused) => {
+            let fault = Fault::Missing { example: key.example };
+            return Err(Finding { key: key.name.to_owned(), origin: Origin::Nowhere, fault });
+        }
+    };
+    (key.read)(&Given::new(&value, literal, key.kind), draft).map_err(|complaint| Finding {
+        key: key.name.to_owned(),
+        origin,
+        fault: Fault::Refused(complaint),
+    })
 }
 
 /// The value of a TOML literal.

@@ -203,3 +203,19 @@ fn part_of_a_page_is_replaced() {
     assert_eq!(new, "a\n<!-- keys: begin -->\nnew\n<!-- keys: end -->\nb\n");
     assert_eq!(with_part(page, "other", "new\n"), None);
 }
+
+#[test]
+fn keys_that_differ_are_found_and_taken_over_one_by_one() {
+    let gather = |text| KEYS.gather(text, &Overrides::default()).unwrap().0;
+    let mut values = gather("name = \"Eden\"\nfence = true\n[plan]\nbeds = 4\n");
+    let newer = gather("name = \"Kew\"\ngates = []\n[plan]\nwater_every = \"12h\"\n");
+    let differing: Vec<&str> = values.differing(&newer, &KEYS).iter().map(|key| key.name).collect();
+    assert_eq!(differing, ["name", "fence", "plan.water_every"], "a default that is written out is no difference");
+    for name in ["fence", "plan.water_every"] {
+        values.take_over(name, &newer);
+    }
+    let mut garden = Garden::default();
+    assert_eq!(KEYS.read_values(&values, &mut garden), []);
+    assert_eq!((garden.name.as_str(), garden.fence), ("Eden", None));
+    assert_eq!(values.differing(&newer, &KEYS).len(), 1);
+}
