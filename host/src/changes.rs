@@ -418,6 +418,27 @@ impl HostChanges {
         Ok(Arc::clone(self.policy_table.as_ref().expect("it was just loaded")))
     }
 
+    /// Loads the gateway's firewall with other rules, in one transaction, and tells the former ones; does nothing if
+    /// they are the same or none is loaded.
+    ///
+    /// # Errors
+    /// The kernel's refusal, naming the rule; the earlier rules are then still in force.
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn change_firewall(
+        &mut self,
+        change: impl FnOnce(&mut GatewayRules),
+    ) -> Result<Option<GatewayRules>, HostError> {
+        let Some(table) = &mut self.table else { return Ok(None) };
+        let former = table.rules().clone();
+        let mut rules = former.clone();
+        change(&mut rules);
+        if rules == former {
+            return Ok(None);
+        }
+        table.replace(rules)?;
+        Ok(Some(former))
+    }
+
     /// Closes the kill switch, replacing its earlier rules, in one transaction.
     ///
     /// # Errors

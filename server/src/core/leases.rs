@@ -6,6 +6,7 @@
 //! given back if any of that fails.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -44,7 +45,7 @@ pub struct Leases {
     flows: Arc<dyn Flows>,
     book: Mutex<Book>,
     /// Most devices that may hold addresses at a time.
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 struct Book {
@@ -69,7 +70,12 @@ impl Leases {
     /// Leases addresses of `pool`, which knows what `accounts` remember, to `limit` devices at most.
     pub fn new(accounts: Arc<dyn Accounts>, flows: Arc<dyn Flows>, pool: AddressPool, limit: usize) -> Self {
         let book = Book { pool, holders: HashMap::new(), inherited: HashSet::new() };
-        Self { accounts, flows, book: Mutex::new(book), limit }
+        Self { accounts, flows, book: Mutex::new(book), limit: AtomicUsize::new(limit) }
+    }
+
+    /// From now on at most so many devices get addresses. Those that have some keep them.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Takes the addresses of a device for one more session.
@@ -78,7 +84,7 @@ impl Leases {
     /// [`OpenError::Full`] or [`OpenError::NoAddress`]; then nothing is taken.
     pub fn claim(self: &Arc<Self>, device: &str, now: Instant) -> Result<Claim, OpenError> {
         let mut book = self.book();
-        if !book.holders.contains_key(device) && book.holders.len() >= self.limit {
+        if !book.holders.contains_key(device) && book.holders.len() >= self.limit.load(Ordering::Relaxed) {
             return Err(OpenError::Full);
         }
         let former = book.pool.kept_for(device);

@@ -134,6 +134,11 @@ impl LocalCore {
         Ok(())
     }
 
+    /// From now on at most so many sessions live at a time; those that do go on.
+    pub fn set_limit(&self, limit: usize) {
+        self.leases.set_limit(limit);
+    }
+
     /// From now on the sessions of a user go on in the groups that the accounts know now.
     pub fn renew_terms_of(&self, user: &str) {
         self.renew_where(|session| session.device.user == user);
