@@ -30,7 +30,7 @@ use crate::identity::PublicCertificateFiles;
 use crate::sources::ldap::settings::LdapSettings;
 use crate::sources::radius::settings::RadiusSettings;
 
-pub use adit_program::configuration::Problem;
+pub use adit_program::configuration::{Problem, Values};
 pub use adit_proto::policy::SecondFactor;
 pub use file::Source;
 pub(crate) use file::{default_runtime_dir, default_state_dir, read};
@@ -224,6 +224,22 @@ impl Config {
     /// All problems found, each with the key, the reason and a next step.
     pub fn load(source: &Source) -> Result<Self, ConfigError> {
         file::load(source)
+    }
+
+    /// The values of every source, one of which a reload takes over at a time.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn values(source: &Source) -> Result<Values, ConfigError> {
+        file::values(source)
+    }
+
+    /// The configuration that values are.
+    ///
+    /// # Errors
+    /// All problems found: values of two readings may not fit each other.
+    pub fn of_values(values: &Values, source: &Source) -> Result<Self, ConfigError> {
+        file::of_values(values, source)
     }
 
     /// Checks the configuration against the host's present addresses: no pool may overlap a network of the host, except

@@ -12,6 +12,7 @@ pub mod front_ends;
 pub mod identity;
 pub mod init;
 pub mod policy;
+pub mod reload;
 pub mod run;
 pub mod sources;
 pub mod state_files;

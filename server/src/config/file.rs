@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use adit_program::configuration::{Finding, Overrides};
+use adit_program::configuration::{Finding, Overrides, Values};
 use adit_program::exit::Exit;
 use adit_program::rights::to_reach_files_of;
+use adit_program::toml_error::TomlFault;
 use toml::Table;
 
 use crate::directories::{RuntimeDir, StateDir};
@@ -42,7 +43,31 @@ impl Source {
 pub(super) fn load(source: &Source) -> Result<Config, ConfigError> {
     match read(source) {
         (Some(config), problems) if problems.is_empty() => Ok(config),
-        (_, problems) => Err(ConfigError { path: source.path.clone(), problems, exit: Exit::Usage }),
+        (_, problems) => Err(refused(source, problems)),
+    }
+}
+
+fn refused(source: &Source, problems: Vec<Problem>) -> ConfigError {
+    ConfigError { path: source.path.clone(), problems, exit: Exit::Usage }
+}
+
+/// The values that every source gives, which together are a good configuration.
+pub(super) fn values(source: &Source) -> Result<Values, ConfigError> {
+    load(source)?;
+    let text = read_text(&source.path).map_err(|problem| refused(source, vec![problem]))?;
+    match KEYS.gather(&text, &source.overrides) {
+        Ok((values, _)) => Ok(values),
+        Err(fault) => Err(refused(source, vec![not_toml(fault)])),
+    }
+}
+
+/// The configuration that values are; those may come of more than one reading of the file.
+pub(super) fn of_values(values: &Values, source: &Source) -> Result<Config, ConfigError> {
+    let mut config = Config::unread(&source.path);
+    let findings = KEYS.read_values(values, &mut config);
+    match judge(config, findings) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(refused(source, problems)),
     }
 }
 
@@ -122,11 +147,17 @@ pub(super) fn interpret(text: &str, source: &Source) -> (Option<Config>, Vec<Pro
     let mut config = Config::unread(&source.path);
     let findings = match KEYS.read(text, &source.overrides, &mut config) {
         Ok(findings) => findings,
-        Err(fault) => {
-            let next = "mend the TOML syntax of that line";
-            return (None, vec![Problem::new(format!("line {}", fault.line), fault.reason, next)]);
-        }
+        Err(fault) => return (None, vec![not_toml(fault)]),
     };
+    judge(config, findings)
+}
+
+fn not_toml(fault: TomlFault) -> Problem {
+    Problem::new(format!("line {}", fault.line), fault.reason, "mend the TOML syntax of that line")
+}
+
+/// A configuration that was read, if no value is missing, and what is wrong with it.
+fn judge(config: Config, findings: Vec<Finding>) -> (Option<Config>, Vec<Problem>) {
     let complete = !findings.iter().any(Finding::leaves_a_gap);
     let mut problems: Vec<Problem> = findings.into_iter().map(Problem::from).collect();
     if complete {

@@ -31,7 +31,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#"["0.0.0.0/0", "::/0"]"#),
         example: r#"["10.1.0.0/16"]"#,
         meaning: "Networks that clients send through the tunnel. 0.0.0.0/0 and ::/0 send everything.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.routes, given.list(value::prefix)),
     },
     Key {
@@ -40,7 +40,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default("false"),
         example: "true",
         meaning: "Whether devices may reach each other through the gateway.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.client_to_client, given.boolean()),
     },
     Key {
@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#"["tcp/22", "udp/123"]"#,
         meaning: "Services on the gateway's own host that devices reach through the tunnel, as PROTOCOL/PORT, at all its\n\
          addresses. Without it they reach ping and DNS there, and nothing else.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.local_services, given.list(value::local_service)),
     },
     Key {
@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: "false",
         meaning: "Whether clients' packets leave with the gateway's own address.\n\
          Without it the network behind the gateway must route the pools back to it.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.masquerade, given.boolean()),
     },
     Key {
@@ -78,7 +78,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#""24h""#),
         example: r#""15m""#,
         meaning: "How long an invite may be used; {least} to {most}.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.invite_lifetime, given.duration()),
     },
     Key {
@@ -97,7 +97,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""/etc/adit/policy.toml""#,
         meaning: "File of groups and rules, which say who may reach what: docs/policy.md. Without it every device may reach\n\
          everything that `routes` lead to.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.policy, value::directory(given).map(Some)),
     },
     Key {

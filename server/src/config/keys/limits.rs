@@ -11,7 +11,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default("10000"),
         example: "200",
         meaning: "Live sessions; {least} to {most}.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.limits.sessions, given.integer()),
     },
     Key {
@@ -30,7 +30,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default("2000"),
         example: "500",
         meaning: "Tracked connections of one device through the gateway; {least} to {most}.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.limits.connections_per_client, given.integer()),
     },
 ];
