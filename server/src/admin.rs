@@ -10,6 +10,7 @@
 //! | POST | `/invite` | [`InviteRequest`] | [`InviteAnswer`] |
 //! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
+//! | POST | `/reload` | [`ReloadRequest`](crate::reload::ReloadRequest) | [`ReloadAnswer`](crate::reload::ReloadAnswer) |
 //! | POST | `/explain` | [`ExplainRequest`] | [`Explanation`](crate::policy::explain::Explanation) |
 //! | POST | `/user/add` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/reset` | [`PasswordRequest`] | [`PasswordAnswer`] |
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use adit_net::control::{Handler, Handling, Request, Response};
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -60,21 +62,26 @@ pub struct AdminRefusal {
 pub struct Admin {
     store: Arc<Store>,
     authority: Arc<Authority>,
-    config: Arc<Config>,
+    config: Arc<ArcSwap<Config>>,
     live: Option<Arc<dyn LiveGateway>>,
 }
 
 impl Admin {
     /// The administration of a running gateway.
     #[must_use]
-    pub fn new(store: Arc<Store>, authority: Arc<Authority>, config: Arc<Config>, live: Arc<dyn LiveGateway>) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        authority: Arc<Authority>,
+        config: Arc<ArcSwap<Config>>,
+        live: Arc<dyn LiveGateway>,
+    ) -> Self {
         Self { store, authority, config, live: Some(live) }
     }
 
     /// The administration of a stopped gateway.
     #[must_use]
     pub fn offline(store: Arc<Store>, authority: Arc<Authority>, config: Arc<Config>) -> Self {
-        Self { store, authority, config, live: None }
+        Self { store, authority, config: Arc::new(ArcSwap::new(config)), live: None }
     }
 
     /// Does what one request asks. Blocks for the time of a store transaction.
@@ -97,6 +104,9 @@ impl Admin {
             ("POST", "/user/link") => encode(self.link_user(&decode(body)?)?),
             ("POST", "/user/totp/offer") => encode(self.offer_factor(&decode(body)?)?),
             ("POST", "/user/totp") => encode(self.confirm_factor(&decode(body)?, now)?),
+            ("POST", "/reload") => {
+                encode(self.live()?.reload(decode(body)?).map_err(|refusal| bad_request(refusal.0))?)
+            }
             ("POST", "/explain") => encode(self.explain(&decode(body)?)?),
             _ => Err(AdminRefusal { status: 404, message: format!("no such request: {method} {path}") }),
         }
@@ -163,6 +173,7 @@ mod tests {
     use crate::core::personal::PersonalTerms;
     use crate::core::sessions::Ending;
     use crate::directories::StateDir;
+    use crate::reload::{ReloadAnswer, ReloadRefusal, ReloadRequest};
 
     #[derive(Default)]
     pub(super) struct Recorder {
@@ -190,6 +201,12 @@ mod tests {
 
         fn personal_terms(&self) -> Arc<PersonalTerms> {
             Arc::new(PersonalTerms::new(&config_for_tests(Path::new("/nowhere")), GatewayAddresses::default(), None))
+        }
+
+        fn reload(&self, request: ReloadRequest) -> Result<ReloadAnswer, ReloadRefusal> {
+            let applied = vec!["routes".to_owned()];
+            let refusal = || ReloadRefusal("pool.v4: changed".to_owned());
+            request.partial.then(|| ReloadAnswer { applied, ..ReloadAnswer::default() }).ok_or_else(refusal)
         }
 
         fn close_device(&self, device: &str, _why: Ending) -> usize {
@@ -246,6 +263,16 @@ mod tests {
         assert_eq!(users["users"][0]["name"], "alice");
         assert_eq!(admin.perform("GET", "/sessions", &Value::Null, now()).unwrap_err().status, 409);
         assert_eq!(admin.perform("GET", "/status", &Value::Null, now()).unwrap_err().status, 409);
+    }
+
+    #[test]
+    fn reload_is_the_running_gateways() {
+        let (_directory, offline) = admin();
+        assert_eq!(post(&offline, "/reload", json!({})), Err(409));
+        let live = Arc::<Recorder>::default();
+        let admin = Admin::new(offline.store, offline.authority, offline.config, live);
+        assert_eq!(post(&admin, "/reload", json!({})), Err(400));
+        assert_eq!(post(&admin, "/reload", json!({ "partial": true })).unwrap()["applied"], json!(["routes"]));
     }
 
     #[test]

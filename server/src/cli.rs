@@ -8,6 +8,7 @@ mod list;
 mod log;
 mod owner;
 mod policy;
+mod reload;
 mod source;
 mod user;
 mod verbs;
@@ -89,6 +90,8 @@ enum Verb {
     },
     /// Say what happens to what a user tries to reach, and why
     Explain(policy::ExplainFlags),
+    /// Have the running gateway read its configuration and policy again; nobody is dropped
+    Reload(reload::ReloadFlags),
     /// List the live sessions
     Sessions,
     /// Show the gateway at a glance
@@ -188,6 +191,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
         Verb::Revoke { name } => list::revoke(&place, &name),
         Verb::Policy { verb: policy::PolicyVerb::Check { file } } => policy::check(&place, file),
         Verb::Explain(flags) => policy::explain(&place, &flags),
+        Verb::Reload(flags) => reload::reload(&place, &flags),
         Verb::Sessions => list::sessions(&place),
         Verb::Status => list::status(&place),
         Verb::Source(verb) => source::source(&place, &verb),

@@ -16,14 +16,16 @@ use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
 use adit_proto::address_pool::AddressPool;
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::sync::mpsc;
 
 use crate::accounts::Accounts;
 use crate::accounts::sqlite::{Store, Written};
 use crate::admin::{Admin, GatewayView, LiveGateway};
 use crate::cleanup::{host_failure, host_options};
-use crate::config::Config;
+use crate::config::{self, Config, Values};
 use crate::core::Core;
 use crate::core::enforcement::Enforcement;
 use crate::core::leases::restore_pool;
@@ -38,6 +40,7 @@ use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::{Authority, IdentityError, ServiceKey};
 use crate::policy::PolicyFile;
+use crate::reload::{ReloadOrder, ReloadRequest, Reloading};
 use crate::sources::{Source, radius};
 use crate::state_files::StateFiles;
 
@@ -48,11 +51,13 @@ mod memory;
 mod names;
 mod network;
 mod public_certificate;
+mod reloading;
 pub(crate) mod resolver;
 mod sources;
 
 use flows::HostFlows;
 use listen::Sockets;
+use reloading::Reachable;
 use sources::Sources;
 
 /// What to do when the system gives no more threads or sockets.
@@ -74,20 +79,29 @@ const WRITE_RETRY: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What could not be loaded, bound or set up; the host is then as it was before.
-pub async fn run(mut config: Config) -> Result<(), Failure> {
+pub async fn run(mut config: Config, as_read: AsRead) -> Result<(), Failure> {
     if let Some(warning) = config.leave_out_ipv6() {
         tracing::warn!("{warning}");
     }
-    let loaded = Loaded::load(config)?;
+    let loaded = Loaded::load(config, as_read)?;
     let mut changes = open_journal(&loaded.config).await?;
     let outcome = serve(loaded, &mut changes).await;
     let undone = changes.undo().await.map_err(|error| host_failure("undo host changes", &error));
     outcome.and(undone)
 }
 
+/// Where a configuration comes from, to read it again.
+pub struct AsRead {
+    /// The file, and what is said on top of it.
+    pub source: config::Source,
+    /// What they said.
+    pub values: Values,
+}
+
 /// Everything a gateway needs before it touches the host.
 struct Loaded {
     config: Arc<Config>,
+    as_read: AsRead,
     store: Arc<Store>,
     authority: Arc<Authority>,
     keys: quic::EndpointKeys,
@@ -100,7 +114,7 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn load(config: Config) -> Result<Self, Failure> {
+    fn load(config: Config, as_read: AsRead) -> Result<Self, Failure> {
         let StateFiles { store, authority, keys, policy } =
             StateFiles::load(&config).map_err(|error| error.into_failure())?;
         let identity = Arc::new(issue(&authority, &config)?);
@@ -119,6 +133,7 @@ impl Loaded {
         let logins = Arc::new(logins(&config, &store, &key, mem::take(&mut sources.chain))?);
         Ok(Self {
             config: Arc::new(config),
+            as_read,
             store,
             authority: Arc::new(authority),
             keys,
@@ -148,6 +163,8 @@ struct Running {
     core: Arc<LocalCore>,
     accounting: Arc<dyn SessionObserver>,
     view: Arc<GatewayView>,
+    reachable: Reachable,
+    reloads: mpsc::Receiver<ReloadOrder>,
     endpoints: Vec<quinn::Endpoint>,
     _admin: ControlServer,
     workers: Workers<Session>,
@@ -168,7 +185,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, store, authority, keys, identity, pool, policy, sockets, logins, sources } = loaded;
+    let Loaded { config, as_read, store, authority, keys, identity, pool, policy, sockets, logins, sources } = loaded;
     let own = pool.gateway();
     let network = network::set_up(&config, own, policy.as_ref(), changes).await?;
     let enforcement = network.policy.as_ref().map(start_enforcement).transpose()?;
@@ -186,16 +203,25 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), RAISE_LIMITS))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
-    let terms = PersonalTerms::new(&config, own, policy.map(Arc::new));
+    let policy = policy.map(Arc::new);
+    let terms = PersonalTerms::new(&config, own, policy.clone());
     let limit = config.limits.sessions;
     let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
     let accounting = radius::accounting(&config)
         .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))?;
     let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, sessions).enforcing(enforcement);
     let core = Arc::new(core.observed_by(Arc::clone(&accounting)).with_logins(Arc::clone(&logins)));
-    let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen));
+    let (orders, reloads) = mpsc::channel(1);
+    let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen, orders));
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
-    let admin = Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&config), live);
+    let current = Arc::new(ArcSwap::new(Arc::clone(&config)));
+    let reachable = Reachable {
+        reloading: Reloading::new(as_read.source, as_read.values, policy),
+        core: Arc::clone(&core),
+        config: Arc::clone(&current),
+        own,
+    };
+    let admin = Admin::new(Arc::clone(&store), Arc::clone(&authority), current, live);
     let admin = control::serve(&config.runtime_dir.socket(), Arc::new(admin)).map_err(|error| {
         let next = "stop the other gateway, or give this one another runtime_dir";
         Failure::new(Exit::Other, config.runtime_dir.socket().display().to_string(), error.to_string(), next)
@@ -222,7 +248,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&asked, own).await }));
     tasks.extend(sources.serve());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
-    Ok(Running { core, accounting, view, endpoints, _admin: admin, workers, _tasks: tasks })
+    Ok(Running { core, accounting, view, reachable, reloads, endpoints, _admin: admin, workers, _tasks: tasks })
 }
 
 impl Running {
@@ -353,10 +379,15 @@ async fn run_until_stopped(
             request = signals.next() => match request {
                 SignalRequest::Stop => return Ok(()),
                 SignalRequest::HangUp => {
-                    tracing::warn!("the configuration is read at start only; restart to apply changes");
+                    // The log says what became of it.
+                    running.reachable.reload(ReloadRequest::default(), changes).await.ok();
                 }
                 SignalRequest::Statistics => log_statistics(&running.view),
             },
+            Some(ReloadOrder { request, answer }) = running.reloads.recv() => {
+                // Whoever asked may have gone; the log says what became of it.
+                answer.send(running.reachable.reload(request, changes).await).ok();
+            }
             error = running.workers.failed() => return Err(worker_failure(&error)),
             () = changes.changed() => running.view.tell_guards(changes.hold().await),
         }

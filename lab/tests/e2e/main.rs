@@ -35,6 +35,7 @@ mod poor_hosts;
 mod poor_paths;
 mod radius;
 mod recovery;
+mod reload;
 mod resolver;
 mod services;
 mod spoofing;

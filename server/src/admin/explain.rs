@@ -51,7 +51,7 @@ impl Admin {
         if let Some(live) = &self.live {
             return Ok(live.personal_terms());
         }
-        let config = &self.config;
+        let config = &**self.config.load();
         let policy = PolicyFile::of(config).map_err(|error| bad_request(error.to_string()))?;
         let pools = PoolConfig { v4: config.pool.v4, v6: config.pool.v6, cooldown: config.lease_cooldown };
         Ok(Arc::new(PersonalTerms::new(config, AddressPool::new(pools).gateway(), policy.map(Arc::new))))

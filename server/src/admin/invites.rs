@@ -54,11 +54,12 @@ pub struct TokenAnswer {
 impl Admin {
     pub(super) fn invite(&self, request: &InviteRequest, now: SystemTime) -> Result<InviteAnswer, AdminRefusal> {
         let user = user_name(&request.user)?;
-        let lifetime = request.lifetime_seconds.map_or(self.config.invite_lifetime, Duration::from_secs);
+        let lifetime = request.lifetime_seconds.map_or(self.config.load().invite_lifetime, Duration::from_secs);
         if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
             return Err(bad_request("an invite lives from 1s to 30d"));
         }
-        let Some((public, others)) = self.config.public.split_first() else {
+        let config = self.config.load();
+        let Some((public, others)) = config.public.split_first() else {
             return Err(bad_request("the configuration names no public address"));
         };
         let place = |other: &PublicAddress| Place { host: other.host.clone(), port: other.port };

@@ -9,11 +9,13 @@ use adit_host::GuardReport;
 use adit_net::worker::Routing as _;
 use adit_proto::esp::suite::Suite;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::core::local::LocalCore;
 use crate::core::personal::PersonalTerms;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
+use crate::reload::{ReloadAnswer, ReloadOrder, ReloadRefusal, ReloadRequest};
 
 /// One live session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -89,6 +91,11 @@ pub trait LiveGateway: Send + Sync {
     fn close_device(&self, device: &str, why: Ending) -> usize;
     /// The terms on which sessions begin now.
     fn personal_terms(&self) -> Arc<PersonalTerms>;
+    /// Reads the configuration again; blocks until that is done.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn reload(&self, request: ReloadRequest) -> Result<ReloadAnswer, ReloadRefusal>;
 }
 
 /// The core, router and sockets of this process, seen together.
@@ -98,12 +105,18 @@ pub struct GatewayView {
     listen: Vec<SocketAddr>,
     since: Instant,
     guards: Mutex<Vec<GuardReport>>,
+    reloads: mpsc::Sender<ReloadOrder>,
 }
 
 impl GatewayView {
-    /// The view of a gateway that listens on `listen` and is ready now.
-    pub fn new(core: Arc<LocalCore>, router: Arc<Router>, listen: Vec<SocketAddr>) -> Self {
-        Self { core, router, listen, since: Instant::now(), guards: Mutex::default() }
+    /// The view of a gateway that listens on `listen`, is ready now, and does the reloads it is sent.
+    pub fn new(
+        core: Arc<LocalCore>,
+        router: Arc<Router>,
+        listen: Vec<SocketAddr>,
+        reloads: mpsc::Sender<ReloadOrder>,
+    ) -> Self {
+        Self { core, router, listen, since: Instant::now(), guards: Mutex::default(), reloads }
     }
 
     /// Notes what the guards of the host found last.
@@ -134,6 +147,13 @@ impl LiveGateway for GatewayView {
 
     fn personal_terms(&self) -> Arc<PersonalTerms> {
         self.core.personal_terms()
+    }
+
+    fn reload(&self, request: ReloadRequest) -> Result<ReloadAnswer, ReloadRefusal> {
+        let stopping = || ReloadRefusal("the gateway is stopping".to_owned());
+        let (answer, told) = oneshot::channel();
+        self.reloads.blocking_send(ReloadOrder { request, answer }).map_err(|_stopped| stopping())?;
+        told.blocking_recv().map_err(|_stopped| stopping())?
     }
 
     fn close_device(&self, device: &str, why: Ending) -> usize {

@@ -5,14 +5,15 @@ use adit_program::output;
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
-use super::{Place, Refusal, ask, columns, list, small_runtime};
+use super::{Place, Refusal, ask, columns, list, reload, small_runtime};
 use crate::config::Config;
 use crate::identity::Authority;
 use crate::run::resolver;
 use crate::state_files;
 
 /// Checks the configuration, everything in the state directory, the host's addresses, and whether resolvers on this
-/// host that clients are told of answer; with `live` also that the gateway serves.
+/// host that clients are told of answer, and says what a reload of a running gateway would do; with `live` also that
+/// the gateway serves.
 pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     let config = state_files::check(&place.source())?;
     let status = if live { Some(running(&config)?) } else { None };
@@ -22,11 +23,13 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     }
     let mut warnings = config.warnings();
     warnings.extend(small_runtime()?.block_on(resolver::unhelpful(&config)));
+    let reload = reload::preview(&config)?;
     let authority = Authority::load(&config.state_dir).map_err(|error| error.into_failure())?;
     let fingerprint = HEXLOWER.encode(&authority.pin());
     if place.json {
         output::json(&json!({
-            "ok": true, "config": config.path, "fingerprint": fingerprint, "warnings": warnings, "status": status
+            "ok": true, "config": config.path, "fingerprint": fingerprint, "warnings": warnings, "status": status,
+            "reload": reload,
         }));
         return Ok(());
     }
@@ -41,6 +44,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     if let Some(status) = &status {
         lines.push(("gateway", format!("running, sessions: {}", status["sessions"])));
     }
+    lines.extend(reload.map(|answer| ("a reload", answer.preview())));
     output::line(&columns::aligned(&lines));
     for warning in warnings {
         output::line(&format!("warning: {warning}"));

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::log::LogFlags;
 use super::{InitFlags, Place, Refusal, Wishes, columns, now, small_runtime};
 use crate::cleanup::clean_up;
-use crate::config::{guard, state_dir_of};
+use crate::config::{Config, guard, state_dir_of};
 use crate::init::{Made, init as make};
-use crate::run::RAISE_LIMITS;
+use crate::run::{AsRead, RAISE_LIMITS};
 
 /// Exists while systemd manages this host (sd_booted(3)).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
@@ -75,6 +75,7 @@ fn dns_servers(made: &Made) -> String {
 /// Runs the gateway.
 pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
     let config = place.load()?;
+    let values = Config::values(&place.source())?;
     flags.start().map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
     config.runtime_dir.create().map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
@@ -93,7 +94,7 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), RAISE_LIMITS))?;
-    Ok(runtime.block_on(crate::run::run(config))?)
+    Ok(runtime.block_on(crate::run::run(config, AsRead { source: place.source(), values }))?)
 }
 
 /// Undoes what a crashed gateway left, whatever state the configuration is in: a bad edit must not keep a host as it

@@ -1,0 +1,94 @@
+//! Puts a configuration that was read again in force.
+
+use std::sync::Arc;
+
+use adit_host::{HostChanges, HostError};
+use adit_program::causes::with_causes;
+use adit_program::service;
+use adit_proto::packet::icmp::GatewayAddresses;
+use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::core::local::LocalCore;
+use crate::core::personal::PersonalTerms;
+use crate::reload::{Prepared, ReloadAnswer, ReloadRefusal, ReloadRequest, Reloading};
+
+/// What a reload reaches of a running gateway.
+pub(super) struct Reachable {
+    pub(super) reloading: Reloading,
+    pub(super) core: Arc<LocalCore>,
+    /// What the administration goes by.
+    pub(super) config: Arc<ArcSwap<Config>>,
+    /// The gateway's addresses in the pools.
+    pub(super) own: GatewayAddresses,
+}
+
+impl Reachable {
+    /// Reads the configuration again and puts it in force, and logs what became of it.
+    pub(super) async fn reload(
+        &mut self,
+        request: ReloadRequest,
+        changes: &mut HostChanges,
+    ) -> Result<ReloadAnswer, ReloadRefusal> {
+        if request.dry_run {
+            return self.reloading.prepare(request.partial).map(|prepared| prepared.answer().clone());
+        }
+        service::reloading();
+        let done = match self.reloading.prepare(request.partial) {
+            Ok(prepared) => self.put_in_force(prepared, changes).await,
+            Err(refusal) => Err(refusal),
+        };
+        service::ready();
+        match &done {
+            Ok(answer) => {
+                tracing::info!(generation = answer.generation, "reloaded: {}", answer.lines().join("; "));
+            }
+            Err(refusal) => tracing::error!("not reloaded: {refusal}"),
+        }
+        done
+    }
+
+    async fn put_in_force(
+        &mut self,
+        prepared: Prepared,
+        changes: &mut HostChanges,
+    ) -> Result<ReloadAnswer, ReloadRefusal> {
+        let mut config = prepared.config.clone();
+        // As at the start, where the warning was given.
+        config.leave_out_ipv6();
+        let terms = PersonalTerms::new(&config, self.own, prepared.policy.clone());
+        let mut resolvers = config.dns.servers.clone();
+        resolvers.extend(prepared.policy.iter().flat_map(|policy| policy.resolvers()));
+        let former = changes
+            .change_firewall(|rules| {
+                rules.masquerade = config.masquerade;
+                rules.client_to_client = config.client_to_client;
+                rules.connections_per_client = config.limits.connections_per_client;
+                rules.resolvers = resolvers;
+                rules.local_services.clone_from(&config.local_services);
+            })
+            .await
+            .map_err(|error| refused("the firewall cannot be loaded", &error))?;
+        let core = Arc::clone(&self.core);
+        // It waits for the kernel.
+        let replaced = spawn_blocking(move || core.replace_terms(terms)).await;
+        if let Err(error) = replaced.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())) {
+            if let Some(former) = former {
+                changes
+                    .change_firewall(|rules| *rules = former)
+                    .await
+                    .map_err(|error| refused("the former firewall cannot be loaded", &error))?;
+            }
+            return Err(refused("the policy cannot be enforced", &error));
+        }
+        // From here on nothing fails.
+        self.core.set_limit(config.limits.sessions);
+        self.config.store(Arc::new(config));
+        Ok(self.reloading.settle(prepared))
+    }
+}
+
+fn refused(what: &str, error: &HostError) -> ReloadRefusal {
+    ReloadRefusal(format!("{what}: {}", with_causes(error)))
+}
