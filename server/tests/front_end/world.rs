@@ -192,7 +192,7 @@ impl World {
         let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
         let (terms, limit) = (Terms::of(&config, own), config.limits.sessions);
         let core = Arc::new(LocalCore::new(accounts, Arc::new(NoFlows), pool, terms, limit, Arc::clone(&sessions)));
-        let gateway = GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen, mpsc::channel(1).0);
+        let gateway = GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen, tokio::sync::mpsc::channel(1).0);
         let enrollment =
             Arc::new(Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime));
         let front_end = FrontEnd::new(
