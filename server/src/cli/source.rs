@@ -22,6 +22,7 @@ pub(super) enum SourceVerb {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Asked {
     Ldap,
+    Oidc,
     Radius,
 }
 
@@ -30,6 +31,7 @@ pub(super) fn source(place: &Place, verb: &SourceVerb) -> Result<(), Refusal> {
     let SourceVerb::Check { name } = verb;
     let source = match name {
         Asked::Ldap => SourceName::Ldap,
+        Asked::Oidc => SourceName::Oidc,
         Asked::Radius => SourceName::Radius,
     };
     let config = place.load()?;
