@@ -54,7 +54,7 @@ pub trait Person {
 pub struct Link {
     /// The link: `https`, or `http` to this host itself.
     pub url: String,
-    /// What to type there, for a browser elsewhere.
+    /// What the page shows as well, for a browser of this host; what to type there, for one elsewhere.
     pub code: Option<String>,
     /// How long it is of use.
     pub lifetime: Duration,

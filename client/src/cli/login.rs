@@ -123,7 +123,7 @@ impl Person for AtTerminal {
 
     fn open(&mut self, link: &Link) -> Result<(), Failure> {
         if self.has_browser {
-            output::note(&format!("Log in in the browser. If none opens, open this link:\n\n  {}\n", link.url));
+            output::note(&beside_browser(link));
             browser::open(&link.url);
             return Ok(());
         }
@@ -152,6 +152,16 @@ impl Drop for AtTerminal {
             output::note("");
         }
     }
+}
+
+/// What is said while a browser of this host opens. The page it shows names the same code, so that nobody goes on with
+/// a login that somebody else began.
+fn beside_browser(link: &Link) -> String {
+    let code = link
+        .code
+        .as_ref()
+        .map_or_else(String::new, |code| format!("Go on there only if the page shows this code: {code}\n"));
+    format!("Log in in the browser. If none opens, open this link on this host:\n\n  {}\n\n{code}", link.url)
 }
 
 fn choose(field: &LoginField) -> Result<String, Failure> {
@@ -204,6 +214,14 @@ mod tests {
     #[test]
     fn without_a_browser_the_gateway_hears_so() {
         assert!(!person(None).has_browser());
+    }
+
+    #[test]
+    fn code_of_the_page_is_told_beside_a_browser() {
+        let (url, lifetime) = ("https://gw.example/login".to_owned(), Duration::from_secs(600));
+        let told = beside_browser(&Link { url: url.clone(), code: Some("ABCD-EFGH".into()), lifetime });
+        assert!(told.contains(&url) && told.contains("only if the page shows this code: ABCD-EFGH"), "{told}");
+        assert!(!beside_browser(&Link { url, code: None, lifetime }).contains("code"));
     }
 
     #[test]

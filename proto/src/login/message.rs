@@ -108,7 +108,7 @@ pub enum LoginAnswer {
         handle: String,
         /// The link.
         url: String,
-        /// What to type there, for a browser elsewhere.
+        /// What the page shows as well, for a browser of the client's host; what to type there, for one elsewhere.
         code: Option<String>,
         /// Seconds until the link is of no use any more.
         seconds: u64,
