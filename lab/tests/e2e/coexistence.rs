@@ -295,6 +295,29 @@ fn nobody_gets_to_a_container_through_the_tunnel() {
     assert!(connect(&gateway, (CLIENT[0], 8080).into(), PATIENCE).is_ok(), "but beside the tunnel it is");
 }
 
+/// Another program has a table of this name, which is its own: nobody else may replace it.
+#[test]
+fn status_says_what_is_open_while_the_table_for_answers_is_missing() {
+    const TABLE: &str = "echo 'add table inet adit_answers_adit0 { flags owner; }'";
+    const CLOSED: &str = "others reach no service of this host beside the tunnel";
+    const OPEN: &str = "what is published of its containers is open to whoever runs the gateway";
+    let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
+    let _container = with_container(&mut tunnel);
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    let host = tunnel.client().host().clone();
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("exec nft -i < <({TABLE}; exec sleep 1000)")]);
+    let stranger = host.spawn(command).unwrap();
+    eventually("the stranger has its table", || nft(&host, "list tables").contains("adit_answers_adit0").then_some(()));
+    tunnel.clients[0].up().unwrap();
+    let warnings = || tunnel.client().status().unwrap().warnings;
+    let told = eventually("the status tells", || warnings().into_iter().find(|warning| warning.contains(CLOSED)));
+    assert!(told.contains(OPEN), "{told}");
+    drop(stranger);
+    eventually("the table is loaded", || (!warnings().iter().any(|warning| warning.contains(CLOSED))).then_some(()));
+}
+
 #[test]
 fn neighbours_do_not_learn_the_tunnels_address() {
     let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };

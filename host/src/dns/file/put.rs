@@ -95,3 +95,20 @@ fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.adit"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (directory.path().join("resolv.conf"), directory.path().join("elsewhere"));
+        fs::write(&elsewhere, "as it was").unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        assert_eq!(write_into(&path, b"ours").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"as it was");
+        write_into(&elsewhere, b"ours").unwrap();
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"ours", "a file is written");
+    }
+}
