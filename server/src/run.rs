@@ -33,7 +33,7 @@ use crate::core::local::LocalCore;
 use crate::core::login::logins::Logins;
 use crate::core::observer::SessionObserver;
 use crate::core::overdue;
-use crate::core::personal::PersonalTerms;
+use crate::core::personal::{PersonalTerms, TermsInForce};
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
@@ -107,7 +107,7 @@ struct Loaded {
     keys: quic::EndpointKeys,
     identity: Arc<ServerIdentity>,
     pool: AddressPool,
-    policy: Option<PolicyFile>,
+    terms: TermsInForce,
     sockets: Sockets,
     logins: Arc<Logins>,
     sources: Sources,
@@ -129,8 +129,9 @@ impl Loaded {
         let sockets = Sockets::bind(&config)?;
         let store = Arc::new(store);
         let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
-        let mut sources = Sources::make(&config, &store, &key, &identity)?;
-        let logins = Arc::new(logins(&config, &store, &key, mem::take(&mut sources.chain))?);
+        let terms = PersonalTerms::new(&config, pool.gateway(), policy.map(Arc::new)).into();
+        let mut sources = Sources::make(&config, &store, &key, &identity, &terms)?;
+        let logins = Arc::new(logins(&config, &store, &key, mem::take(&mut sources.chain), &terms)?);
         Ok(Self {
             config: Arc::new(config),
             as_read,
@@ -139,7 +140,7 @@ impl Loaded {
             keys,
             identity,
             pool,
-            policy,
+            terms,
             sockets,
             logins,
             sources,
@@ -147,15 +148,18 @@ impl Loaded {
     }
 }
 
-/// The logins of the users that these sources know.
+/// The logins of the users that these sources know. Each lasts as its user's groups say.
 fn logins(
     config: &Config,
     store: &Arc<Store>,
     key: &ServiceKey,
     chain: Vec<Arc<dyn Source>>,
+    terms: &TermsInForce,
 ) -> Result<Logins, Failure> {
     let secret = random().map_err(|error| Failure::new(Exit::Other, "logins", error.to_string(), "try again"))?;
-    Ok(Logins::new(chain, Arc::clone(store), key, secret, config.login.session_lifetime))
+    let (terms, otherwise) = (terms.clone(), config.login.session_lifetime);
+    let logins = Logins::new(chain, Arc::clone(store), key, secret, otherwise);
+    Ok(logins.lasting_each(move |known| terms.lifetime_of(&known.into(), otherwise)))
 }
 
 /// The running parts; dropping them stops them.
@@ -185,9 +189,9 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, as_read, store, authority, keys, identity, pool, policy, sockets, logins, sources } = loaded;
+    let Loaded { config, as_read, store, authority, keys, identity, pool, terms, sockets, logins, sources } = loaded;
     let own = pool.gateway();
-    let network = network::set_up(&config, own, policy.as_ref(), changes).await?;
+    let network = network::set_up(&config, own, terms.load().policy().map(AsRef::as_ref), changes).await?;
     let enforcement = network.policy.as_ref().map(start_enforcement).transpose()?;
     let sessions = Arc::<SessionTable>::default();
     let router = Arc::new(Router::new(network.tun, Arc::clone(&sessions)));
@@ -203,8 +207,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         .map_err(|error| Failure::new(Exit::Other, "QUIC endpoint", error.to_string(), RAISE_LIMITS))?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
     let memory = task::spawn(memory::look_after(Arc::clone(&sessions)));
-    let policy = policy.map(Arc::new);
-    let terms = PersonalTerms::new(&config, own, policy.clone());
+    let policy = terms.load().policy().cloned();
     let limit = config.limits.sessions;
     let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
     let accounting = radius::accounting(&config)

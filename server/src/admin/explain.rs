@@ -37,11 +37,8 @@ impl Admin {
             Place::Name(name) => addresses_of(name)?,
         };
         let person = self.store.person(user.as_str()).map_err(|error| unreadable(&error))?;
-        let subject = Subject {
-            user: user.as_str(),
-            source: person.as_ref().map_or(SourceName::Local.word(), |person| &person.source),
-            source_groups: person.as_ref().map_or(&[], |person| &person.groups),
-        };
+        let unknown = Subject { user: user.as_str(), source: SourceName::Local.word(), source_groups: &[] };
+        let subject = person.as_ref().map_or(unknown, Subject::from);
         let told = explain(&*self.personal_terms()?, &subject, &attempt, &addresses);
         Ok(Explanation { known: person.is_some(), ..told })
     }

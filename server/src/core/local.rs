@@ -187,12 +187,8 @@ impl LocalCore {
     /// The terms of a device's user among some. The accounts are asked only where groups matter.
     fn terms_among(&self, terms: &PersonalTerms, device: &Device) -> Result<Arc<Terms>, StoreFault> {
         let person = if terms.policy().is_some() { self.accounts.person(&device.user)? } else { None };
-        let subject = Subject {
-            user: &device.user,
-            source: person.as_ref().map_or(LOCAL, |person| &person.source),
-            source_groups: person.as_ref().map_or(&[], |person| &person.groups),
-        };
-        Ok(terms.of(&subject))
+        let unknown = Subject { user: &device.user, source: LOCAL, source_groups: &[] };
+        Ok(terms.of(&person.as_ref().map_or(unknown, Subject::from)))
     }
 
     /// Counts what users have moved of their quotas; for once a second. `today` is the date here.

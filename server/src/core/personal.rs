@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::grant::{OpenHours, Resolvers, SessionLimits, SessionsOfUser, Terms};
+use crate::accounts::KnownPerson;
 use crate::config::{Config, SourceName};
 use crate::policy::PolicyFile;
 
@@ -55,6 +56,13 @@ impl From<Terms> for PersonalTerms {
             policy: None,
             kept: Mutex::default(),
         }
+    }
+}
+
+/// A person as the policy sees them.
+impl<'a> From<&'a KnownPerson> for Subject<'a> {
+    fn from(known: &'a KnownPerson) -> Self {
+        Self { user: &known.user, source: &known.source, source_groups: &known.groups }
     }
 }
 

@@ -10,6 +10,7 @@ use adit_program::task::Task;
 
 use crate::accounts::sqlite::Store;
 use crate::config::{Config, Problem, SourceName};
+use crate::core::personal::TermsInForce;
 use crate::identity::ServiceKey;
 use crate::sources::local::Local;
 #[cfg(feature = "oidc")]
@@ -43,11 +44,12 @@ impl Sources {
         store: &Arc<Store>,
         key: &ServiceKey,
         identity: &Arc<ServerIdentity>,
+        terms: &TermsInForce,
     ) -> Result<Self, Failure> {
         let mut sources = Self::default();
         for name in &config.login.sources {
             let source = match name {
-                SourceName::Local => local(config, store, key)?,
+                SourceName::Local => local(config, store, key, terms)?,
                 SourceName::Radius => radius::source(config).map_err(failure)?,
                 SourceName::Ldap => ldap::source(config).map_err(failure)?,
                 SourceName::Oidc => sources.oidc(config, store, key, identity)?,
@@ -97,10 +99,16 @@ impl Sources {
     }
 }
 
-fn local(config: &Config, store: &Arc<Store>, key: &ServiceKey) -> Result<Arc<dyn Source>, Failure> {
-    let local = Local::new(Arc::clone(store), key, config.login.second_factor);
+fn local(
+    config: &Config,
+    store: &Arc<Store>,
+    key: &ServiceKey,
+    terms: &TermsInForce,
+) -> Result<Arc<dyn Source>, Failure> {
+    let (terms, otherwise) = (terms.clone(), config.login.second_factor);
+    let local = Local::new(Arc::clone(store), key, otherwise);
     let local = local.map_err(|error| Failure::new(Exit::Other, "hash workers", error.to_string(), RAISE_LIMITS))?;
-    Ok(Arc::new(local))
+    Ok(Arc::new(local.asking_each(move |user| terms.second_factor_of(user, otherwise))))
 }
 
 fn failure(problem: Problem) -> Failure {
