@@ -1,12 +1,18 @@
 //! Users who join by a login and log in again: the real programs, a user of the gateway itself, and no invite.
 
 use std::fs;
+use std::io::Write as _;
 use std::process::Command;
+use std::time::SystemTime;
 
 use adit_lab::programs::Client;
-use adit_lab::{GATEWAY_V4, Host, Output};
+use adit_lab::{GATEWAY_V4, Host, Output, Process};
+use adit_program::durable_file;
 use adit_proto::invite::Invite;
 use adit_testing::{PATIENCE, eventually};
+use aws_lc_rs::hmac;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
 
@@ -23,6 +29,45 @@ fn with_input(host: &Host, command: &Command, input: &str) -> Command {
     shell.env("INPUT", file);
     shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell
+}
+
+/// Starts a command whose standard input is what is written to the file that comes with it.
+fn with_fifo(host: &Host, command: &Command) -> (Process, fs::File) {
+    let fifo = host.folder().join("fifo");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" <\"$INPUT\""]).arg(command.get_program()).args(command.get_args());
+    shell.env("INPUT", &fifo);
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let process = host.spawn(shell).unwrap();
+    // Waits for the shell, which opens the other end.
+    (process, fs::OpenOptions::new().write(true).open(&fifo).unwrap())
+}
+
+/// The half minute that it is since 1970, by which apps count.
+fn step() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 30
+}
+
+/// The code that an app shows in this half minute which has this secret (RFC 6238).
+fn code_of_app(secret: &str, step: u64) -> String {
+    let decoded = data_of_base32(secret);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &decoded);
+    let tag = hmac::sign(&key, &step.to_be_bytes());
+    let bytes = tag.as_ref();
+    let offset = usize::from(bytes[19] & 15);
+    let number = u32::from_be_bytes(bytes[offset..offset + 4].try_into().unwrap()) & 0x7fff_ffff;
+    format!("{:06}", number % 1_000_000)
+}
+
+/// The bytes of a text in base 32 (RFC 4648).
+fn data_of_base32(text: &str) -> Vec<u8> {
+    let value = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        _ => letter - b'2' + 26,
+    };
+    let bits: Vec<u8> = text.bytes().flat_map(|letter| (0..5).rev().map(move |bit| value(letter) >> bit & 1)).collect();
+    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | bit)).collect()
 }
 
 /// A gateway that runs and knows alice by her password.
@@ -99,9 +144,6 @@ fn login_that_was_ended_is_needed_again_and_a_new_one_connects_without_a_new_sta
     reach(tunnel.client().host(), INTERNET[0]);
 
     administrate(&tunnel, &["user", "reset", "alice"], "another horse battery");
-    // However the session ended: the next connection comes with a login that is void.
-    tunnel.gateway.stop().unwrap();
-    tunnel.gateway.start().unwrap();
     eventually("a login is needed", || (state(&tunnel) == "login needed").then_some(()));
     assert!(!answers(tunnel.client().host(), INTERNET[0]), "the host stays closed");
 
@@ -136,6 +178,66 @@ fn disabled_user_is_out_at_once_and_cannot_log_in() {
     tunnel.gateway.admin(&["user", "enable", "alice"]).unwrap().success().unwrap();
     run(tunnel.client(), &["login", "work"], &format!("alice\n{PASSWORD}\n")).success().unwrap();
     tunnel.clients[0].stop().unwrap();
+    tunnel.clients[0].up().unwrap();
+    reach(tunnel.client().host(), INTERNET[0]);
+}
+
+#[test]
+fn second_factor_is_asked_for_where_there_is_no_device_yet() {
+    let Some(tunnel) = gateway() else { return };
+    let (setting_up, mut typed) = with_fifo(tunnel.gateway.host(), &tunnel.gateway.command(&["user", "totp", "alice"]));
+    setting_up.wait_for_line("It counts once", PATIENCE).unwrap();
+    let said = setting_up.stdout();
+    let is_secret = |line: &&str| line.len() == 32 && line.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let secret = said.lines().map(str::trim).find(is_secret).unwrap().to_owned();
+    let now = step();
+    writeln!(typed, "{}", code_of_app(&secret, now)).unwrap();
+    drop(typed);
+    let said = setting_up.output(PATIENCE).unwrap().success().unwrap();
+    let recovery = said.lines().next_back().unwrap().trim().to_owned();
+
+    let (pin, host) = (pin(&tunnel), GATEWAY_V4.to_string());
+    let join = |code: &str| {
+        let input = format!("alice\n{PASSWORD}\n{code}\n");
+        run(tunnel.client(), &["join", &host, "--pin", &pin, "--name", "work", "--replace"], &input)
+    };
+    for (code, why) in [("000000", "it is wrong"), (&code_of_app(&secret, now), "it has set the app up")] {
+        let refused = join(code);
+        assert_eq!(refused.code, REFUSED, "{why}: {}", refused.stderr);
+    }
+    join(&code_of_app(&secret, now + 1)).success().unwrap();
+    join(&recovery).success().unwrap();
+    assert_eq!(join(&recovery).code, REFUSED, "a recovery code is good once");
+    // The certificate of the device is a factor.
+    run(tunnel.client(), &["login", "work", "--user", "alice"], &format!("{PASSWORD}\n")).success().unwrap();
+}
+
+#[test]
+fn public_certificate_vouches_for_the_gateway_until_a_device_has_joined() {
+    let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
+    administrate(&tunnel, &["user", "add", "alice"], PASSWORD);
+    let folder = tunnel.gateway.host().folder().to_owned();
+    let [authority, certificate, key] = ["authority.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
+    let issuer_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    fs::write(&authority, params.self_signed(&issuer_key).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(params, issuer_key);
+    let leaf_key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![GATEWAY_V4.to_string()]).unwrap();
+    fs::write(&certificate, leaf.signed_by(&leaf_key, &issuer).unwrap().pem()).unwrap();
+    durable_file::create(&key, leaf_key.serialize_pem().as_bytes(), 0o600).unwrap();
+    tunnel.gateway.set("tls.certificate", &certificate.display().to_string());
+    tunnel.gateway.set("tls.key", &key.display().to_string());
+    tunnel.gateway.start().unwrap();
+
+    let host = GATEWAY_V4.to_string();
+    let join = |flags: &[&str]| {
+        let arguments = [&["join", &host, "--name", "work"], flags].concat();
+        run(tunnel.client(), &arguments, &format!("alice\n{PASSWORD}\n"))
+    };
+    assert_eq!(join(&[]).code, OTHER_IDENTITY, "the system does not know the authority");
+    join(&["--authority", &authority.display().to_string()]).success().unwrap();
     tunnel.clients[0].up().unwrap();
     reach(tunnel.client().host(), INTERNET[0]);
 }
