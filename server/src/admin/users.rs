@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Admin, AdminRefusal, MAX_INVITE_LIFETIME, bad_request, store_refusal, user_name};
 use crate::accounts::sqlite::StoreError;
-use crate::accounts::{FirstPassword, UserError, UserName};
+use crate::accounts::{Accounts as _, FirstPassword, UserError, UserName};
 use crate::config::SourceName;
 use crate::core::sessions::Ending;
 use crate::identity::{IdentityError, ServiceKey};
@@ -126,6 +126,7 @@ impl Admin {
     ) -> Result<PasswordAnswer, AdminRefusal> {
         let (user, gift) = (user_name(&request.user)?, self.gift(request, now)?);
         self.store.reset_user(&user, &gift.first, now).map_err(refusal)?;
+        self.end_logins(&user)?;
         tracing::info!("password and second factor of a user were reset");
         Ok(gift.answer(&user))
     }
@@ -153,15 +154,38 @@ impl Admin {
             return Err(bad_request(format!("name one of the sources {}, and a subject", others.join(", "))));
         }
         self.store.link_person(&user, source, subject).map_err(refusal)?;
+        let sessions = self.end_logins(&user)?;
         tracing::info!(source, "a user was given to another source");
-        Ok(StandingAnswer { user: user.to_string(), changed: true, sessions: 0 })
+        Ok(StandingAnswer { user: user.to_string(), changed: true, sessions })
     }
 
     fn end_sessions(&self, user: &UserName) -> Result<usize, AdminRefusal> {
+        self.close(user, Ending::Disabled, |_device| Ok(true))
+    }
+
+    /// Ends the sessions that go on a login of a user, since all of them are void now.
+    fn end_logins(&self, user: &UserName) -> Result<usize, AdminRefusal> {
+        self.close(user, Ending::LoginOver, |device| {
+            self.store.needs_login(device).map_err(|error| refusal(UserError::Store(error)))
+        })
+    }
+
+    /// Closes those devices of a user that are `concerned`; says how many sessions that ended.
+    fn close(
+        &self,
+        user: &UserName,
+        why: Ending,
+        concerned: impl Fn(&str) -> Result<bool, AdminRefusal>,
+    ) -> Result<usize, AdminRefusal> {
         let Some(live) = &self.live else { return Ok(0) };
         let devices = self.store.devices().map_err(store_refusal)?;
-        let of_user = devices.iter().filter(|device| device.user == user.as_str());
-        Ok(of_user.map(|device| live.close_device(&device.id, Ending::Disabled)).sum())
+        let mut sessions = 0;
+        for device in devices.iter().filter(|device| device.user == user.as_str()) {
+            if concerned(&device.id)? {
+                sessions += live.close_device(&device.id, why);
+            }
+        }
+        Ok(sessions)
     }
 
     /// Offers a secret for an app. Nothing is kept of it until a code of the app has come back.
@@ -249,6 +273,7 @@ mod tests {
 
     use super::super::tests::{Recorder, admin, now, post};
     use super::*;
+    use crate::identity::DeviceCertificate;
     use crate::sources::local::totp::shown;
     use std::sync::Arc;
 
@@ -347,6 +372,25 @@ mod tests {
         assert_eq!((&alice["source"], &alice["has_password"]), (&json!("ldap"), &json!(false)));
         post(&admin, "/user/add", json!({ "user": "bob", "password_hash": HASH })).unwrap();
         assert_eq!(linked("bob", "ldap", "u-1").unwrap_err(), 400, "it is Alice");
+    }
+
+    #[test]
+    fn reset_ends_the_sessions_that_go_on_a_login_and_no_others() {
+        let (_directory, offline) = admin();
+        let recorder = Arc::new(Recorder::default());
+        let live = Arc::<Recorder>::clone(&recorder);
+        let store = Arc::clone(&offline.store);
+        let admin = Admin::new(offline.store, offline.authority, offline.config, live);
+        let (alice, now) = (UserName::parse("alice").unwrap(), SystemTime::now());
+        post(&admin, "/user/add", json!({ "user": "alice", "password_hash": HASH })).unwrap();
+        post(&admin, "/token", json!({ "user": "alice" })).unwrap();
+        let sign = |_: &str, _: &str| {
+            let (serial, not_after) = ("01".to_owned(), now + Duration::from_secs(60));
+            Ok::<_, std::convert::Infallible>(DeviceCertificate { pem: String::new(), serial, not_after })
+        };
+        let by_login = store.enroll_by_login((&alice, &[1; 16]), &[2; 32], "laptop", now, sign).unwrap().device.id;
+        post(&admin, "/user/reset", json!({ "user": "alice" })).unwrap();
+        assert_eq!(*recorder.closed.lock().unwrap(), [by_login]);
     }
 
     #[test]
