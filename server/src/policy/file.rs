@@ -1,12 +1,13 @@
 //! A policy file that was read.
 
 use std::fmt;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use adit_program::configuration::Problem;
 use adit_program::exit::{Exit, Failure};
-use adit_program::guarded_file::Readers;
+use adit_program::guarded_file::{Access, GuardError, Readers};
 use adit_proto::policy::{Action, FailedTest, PolicyDocument};
 
 use crate::config::{Config, guard};
@@ -41,7 +42,7 @@ impl PolicyFile {
     /// All problems found.
     pub fn read(path: &Path) -> Result<Self, PolicyError> {
         let failed = |problem| PolicyError { path: path.to_owned(), problems: vec![problem] };
-        let bytes = guard().read(path, Readers::Everybody).map_err(|error| {
+        let bytes = bytes(path).map_err(|error| {
             let next = if error.is_missing() {
                 "name another file, or remove the key `policy`".to_owned()
             } else {
@@ -119,6 +120,16 @@ impl PolicyFile {
     pub(crate) fn group_name(&self, group: usize) -> &str {
         self.document.groups().get(group).map_or("?", |group| &group.name)
     }
+}
+
+/// What is in a file, and of one that is too large a little more than a policy may have: a policy that ends in the
+/// midst of its rules would be another one.
+fn bytes(path: &Path) -> Result<Vec<u8>, GuardError> {
+    let file = guard().open(path, Access::Read, Readers::Everybody)?;
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| GuardError::system(path, error))?;
+    Ok(bytes)
 }
 
 /// What was done to a flow.

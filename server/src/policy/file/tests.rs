@@ -225,3 +225,15 @@ fn file_that_others_can_change_or_that_is_not_there_is_refused() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(PolicyFile::read(&path).unwrap_err().problems[0].reason.contains("not a policy file"));
 }
+
+#[test]
+fn large_file_is_read_to_its_end_and_one_that_is_too_large_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    let rule = "[[rules]]\ngroups = [\"*\"]\naction = \"allow\"\nto = [\"10.1.0.0/16\"]\n";
+    std::fs::write(&path, rule.repeat(4_000)).unwrap();
+    assert_eq!(PolicyFile::read(&path).unwrap().document.rules().len(), 4_000);
+    let filled = format!("{rule}{}", "#\n".repeat(MAX_FILE / 2));
+    std::fs::write(&path, filled).unwrap();
+    assert!(PolicyFile::read(&path).unwrap_err().to_string().contains("within 4 MiB"));
+}
