@@ -8,7 +8,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
 use adit_program::guarded_file::{Guard, Readers};
 use adit_program::output;
-use adit_proto::invite::{Invite, InviteError, PIN_LEN, PREFIX, Place};
+use adit_proto::invite::{Invite, InviteError, PIN_LEN, Place};
 use clap::Args;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use rustls::RootCertStore;
@@ -65,7 +65,8 @@ struct KnownBy {
 pub(super) async fn join(files: &ClientFiles, args: JoinArgs) -> Result<Done, Failure> {
     let given = if args.gateway == "-" { read_invite()? } else { Zeroizing::new(args.gateway) };
     let (name, replace) = (args.name, args.replace);
-    let profile = if given.trim().starts_with(PREFIX) {
+    // Whatever is a link must be an invite: no host name holds this.
+    let profile = if given.contains("://") {
         let invite = parse_invite(given.trim())?;
         if args.known_by.authority.is_some() || args.known_by.pin.is_some() {
             let reason = "the invite says by what the gateway is known";
