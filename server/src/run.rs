@@ -51,6 +51,7 @@ mod memory;
 mod names;
 mod network;
 mod public_certificate;
+mod recheck;
 mod reloading;
 pub(crate) mod resolver;
 mod sources;
@@ -236,6 +237,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let asked = Arc::clone(&config);
     let public = config.tls.files()?.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files)));
+    let recheck_every = config.login.recheck;
     let mut tasks = vec![
         task::spawn(clock::look_after(identity, authority, config, Arc::clone(&store))),
         task::spawn(prune(Arc::clone(&store))),
@@ -243,6 +245,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     ];
     tasks.push(task::spawn(overdue::look_after(Arc::clone(&core))));
     tasks.extend(public);
+    tasks.push(task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), recheck_every)));
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));
     if let Some(table) = network.policy {
         tasks.push(task::spawn(names::look_up(table, asked.dns.servers.clone())));

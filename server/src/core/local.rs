@@ -1,5 +1,7 @@
 //! The core of a gateway that is one process.
 
+mod by_login;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

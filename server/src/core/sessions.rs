@@ -154,8 +154,13 @@ impl Session {
     }
 
     /// It goes on a login that ends then, in seconds of Unix time, or on none.
-    pub(super) fn set_login_end(&self, ends_at: Option<u64>) {
+    pub(in crate::core) fn set_login_end(&self, ends_at: Option<u64>) {
         self.login_ends_at.send_replace(ends_at);
+    }
+
+    /// Whether it goes on a login of its user.
+    pub fn goes_on_login(&self) -> bool {
+        self.login_ends_at.borrow().is_some()
     }
 
     /// The user has logged in again: a session that goes on a login goes on that one.

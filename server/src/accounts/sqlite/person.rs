@@ -106,6 +106,17 @@ impl Store {
         })
     }
 
+    /// Makes void whatever logins of a user have given so far.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn end_logins(&self, user: &str) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.execute("UPDATE users SET generation = generation + 1 WHERE name = ?1", [user])?;
+            Ok(())
+        })
+    }
+
     /// All users, by name.
     ///
     /// # Errors

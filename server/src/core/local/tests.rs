@@ -22,7 +22,7 @@ use crate::config::config_for_tests;
 use crate::policy::PolicyFile;
 
 /// A core with room for the whole pool, and the accounts behind it.
-fn core() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
+pub(super) fn core() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
     let accounts = Arc::<FakeAccounts>::default();
     let kept: Arc<dyn Accounts> = Arc::<FakeAccounts>::clone(&accounts);
     let core = LocalCore::new(
@@ -36,7 +36,7 @@ fn core() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
     (Arc::new(core), accounts)
 }
 
-fn open(core: &LocalCore, of: &str) -> Result<(Arc<Session>, Arc<Nowhere>), OpenError> {
+pub(super) fn open(core: &LocalCore, of: &str) -> Result<(Arc<Session>, Arc<Nowhere>), OpenError> {
     let connection = Arc::<Nowhere>::default();
     let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
     core.open_session(device(of), kept).map(|session| (session, connection))

@@ -1,0 +1,124 @@
+//! Asks the sources of those who have sessions by a login, from time to time, whether they still may.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_program::foreign_text::printable;
+use adit_proto::login::Person;
+use tokio::task::spawn_blocking;
+
+use crate::accounts::sqlite::Store;
+use crate::accounts::{Accounts as _, KnownPerson, StoreFault};
+use crate::core::local::LocalCore;
+use crate::core::login::logins::unix_seconds;
+use crate::sources::Recheck;
+
+/// How often it is looked who is due, at most.
+const ROUND: Duration = Duration::from_secs(60);
+
+/// Asks about each user once in `interval`.
+pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval.min(ROUND)).await;
+        let (users, reading) = (core.logged_in(), Arc::clone(&store));
+        let due = spawn_blocking(move || due(&reading, &users, interval, SystemTime::now())).await;
+        match due {
+            Ok(Ok(due)) => {
+                for known in due {
+                    ask_about(&core, &store, known).await;
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "no source is asked whether users still may: the store failed"),
+            Err(_panicked) => {}
+        }
+    }
+}
+
+/// The users whose sources were last asked longer ago than `interval`. A clock that was set back makes them due, too.
+fn due(
+    store: &Store,
+    users: &BTreeSet<String>,
+    interval: Duration,
+    now: SystemTime,
+) -> Result<Vec<KnownPerson>, StoreFault> {
+    let (now, interval) = (unix_seconds(now), interval.as_secs());
+    let known = users.iter().filter_map(|user| store.person(user).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let asked_at = |known: &KnownPerson| known.checked_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
+    Ok(known.into_iter().filter(|known| now.abs_diff(asked_at(known)) >= interval).collect())
+}
+
+async fn ask_about(core: &LocalCore, store: &Arc<Store>, known: KnownPerson) {
+    let Some(logins) = core.logins() else { return };
+    let (user, store) = (known.user.clone(), Arc::clone(store));
+    match logins.chain().recheck(&person(known)).await {
+        Recheck::Allowed(groups) => {
+            let record = move || store.record_check(&user, &groups, SystemTime::now()).map(|()| user);
+            match spawn_blocking(record).await {
+                Ok(Ok(user)) => core.renew_terms_of(&user),
+                Ok(Err(error)) => tracing::warn!(%error, "what a source said of a user could not be recorded"),
+                Err(_panicked) => {}
+            }
+        }
+        Recheck::Ended(cause) => {
+            let of = user.clone();
+            // First, or the sessions could come back.
+            if let Ok(Err(error)) = spawn_blocking(move || store.end_logins(&of)).await {
+                tracing::warn!(%error, "a user who may not log in any longer could connect once more: the store failed");
+            }
+            let sessions = core.end_logins(&user);
+            tracing::info!(cause = printable(&cause.to_string()), sessions, "a source ends the logins of a user");
+        }
+        Recheck::Unknown(reason) => {
+            let reason = printable(&reason);
+            tracing::warn!(reason, "a source cannot say whether a user still may; the sessions go on");
+        }
+    }
+}
+
+fn person(known: KnownPerson) -> Person {
+    Person {
+        source: known.source,
+        subject: known.subject.unwrap_or_else(|| known.user.clone()),
+        name: known.user,
+        groups: known.groups,
+        methods: Vec::new(),
+        session_lifetime: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    #[test]
+    fn users_are_due_once_in_an_interval_and_when_the_clock_was_set_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store.db")).unwrap();
+        let ldap = Person {
+            source: "ldap".to_owned(),
+            subject: "u-1".to_owned(),
+            name: "alice".to_owned(),
+            groups: Vec::new(),
+            methods: Vec::new(),
+            session_lifetime: None,
+        };
+        store.record_person(&ldap, at(0)).unwrap();
+        let users: BTreeSet<String> = ["alice", "nobody"].map(str::to_owned).into();
+        let due = |now| -> Vec<String> {
+            let due = due(&store, &users, Duration::from_secs(3600), now).unwrap();
+            due.into_iter().map(|known| known.user).collect()
+        };
+        assert!(due(at(3599)).is_empty());
+        assert_eq!(due(at(3600)), ["alice"]);
+        store.record_check("alice", &["staff".to_owned()], at(3600)).unwrap();
+        assert!(due(at(3601)).is_empty());
+        assert_eq!(due(SystemTime::UNIX_EPOCH), ["alice"]);
+        let known = store.person("alice").unwrap().unwrap();
+        assert_eq!((person(known.clone()).subject.as_str(), person(known).groups), ("u-1", vec!["staff".to_owned()]));
+    }
+}
