@@ -12,6 +12,9 @@
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
 //! | POST | `/reload` | [`ReloadRequest`](crate::reload::ReloadRequest) | [`ReloadAnswer`](crate::reload::ReloadAnswer) |
 //! | POST | `/explain` | [`ExplainRequest`] | [`Explanation`](crate::policy::explain::Explanation) |
+//! | GET | `/bans` | | [`BansAnswer`] |
+//! | POST | `/unban` | [`UnbanRequest`] | [`ForgivenAnswer`] |
+//! | POST | `/unlock` | [`UnlockRequest`] | [`ForgivenAnswer`] |
 //! | POST | `/user/add` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/reset` | [`PasswordRequest`] | [`PasswordAnswer`] |
 //! | POST | `/user/disable`, `/user/enable` | [`UserRequest`] | [`StandingAnswer`] |
@@ -21,6 +24,7 @@
 
 mod explain;
 mod invites;
+mod limits;
 mod live;
 mod revoke;
 mod users;
@@ -41,6 +45,7 @@ use crate::identity::Authority;
 
 pub use explain::ExplainRequest;
 pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
+pub use limits::{BanInfo, BansAnswer, ForgivenAnswer, UnbanRequest, UnlockRequest};
 pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
 pub use revoke::{RevokeAnswer, RevokeRequest};
 pub use users::{
@@ -97,6 +102,9 @@ impl Admin {
             ("POST", "/invite") => encode(self.invite(&decode(body)?, now)?),
             ("POST", "/token") => encode(self.token(&decode(body)?, now)?),
             ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now)?),
+            ("GET", "/bans") => encode(self.bans()?),
+            ("POST", "/unban") => encode(self.unban(&decode(body)?)?),
+            ("POST", "/unlock") => encode(self.unlock(&decode(body)?)?),
             ("POST", "/user/add") => encode(self.add_user(&decode(body)?, now)?),
             ("POST", "/user/reset") => encode(self.reset_user(&decode(body)?, now)?),
             ("POST", "/user/disable") => encode(self.set_disabled(&decode(body)?, true, now)?),

@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod columns;
 mod invite;
+mod limits;
 mod list;
 mod log;
 mod owner;
@@ -92,6 +93,19 @@ enum Verb {
     Explain(policy::ExplainFlags),
     /// Have the running gateway read its configuration and policy again; nobody is dropped
     Reload(reload::ReloadFlags),
+    /// List the networks from which no stranger may try to log in now
+    Bans,
+    /// Forget the failed logins from an address or a network
+    Unban {
+        /// An address or a network
+        #[arg(value_name = "ADDRESS|NETWORK")]
+        network: String,
+    },
+    /// Forget the failed logins of a user
+    Unlock {
+        /// The user
+        name: String,
+    },
     /// List the live sessions
     Sessions,
     /// Show the gateway at a glance
@@ -192,6 +206,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
         Verb::Policy { verb: policy::PolicyVerb::Check { file } } => policy::check(&place, file),
         Verb::Explain(flags) => policy::explain(&place, &flags),
         Verb::Reload(flags) => reload::reload(&place, &flags),
+        Verb::Bans => limits::bans(&place),
+        Verb::Unban { network } => limits::unban(&place, &network),
+        Verb::Unlock { name } => limits::unlock(&place, &name),
         Verb::Sessions => list::sessions(&place),
         Verb::Status => list::status(&place),
         Verb::Source(verb) => source::source(&place, &verb),

@@ -161,10 +161,10 @@ impl LoginLimits {
         }
     }
 
-    /// Forgets every failure of an account.
-    pub fn unlock(&mut self, account: &str) {
+    /// Forgets every failure of an account. False if there was none.
+    pub fn unlock(&mut self, account: &str) -> bool {
         let account = self.account(account);
-        self.buckets.retain(|key| key.account() != Some(account));
+        self.buckets.retain(|key| key.account() != Some(account))
     }
 
     /// Forgets the failures from an address or a network, and from every network in it or around it. False if there

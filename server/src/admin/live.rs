@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::local::LocalCore;
+use crate::core::login::logins::Logins;
 use crate::core::personal::PersonalTerms;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
@@ -96,6 +97,10 @@ pub trait LiveGateway: Send + Sync {
     /// # Errors
     /// Why nothing was changed.
     fn reload(&self, request: ReloadRequest) -> Result<ReloadAnswer, ReloadRefusal>;
+    /// Where users log in, if they can.
+    fn logins(&self) -> Option<Arc<Logins>> {
+        None
+    }
 }
 
 /// The core, router and sockets of this process, seen together.
@@ -154,6 +159,10 @@ impl LiveGateway for GatewayView {
         let (answer, told) = oneshot::channel();
         self.reloads.blocking_send(ReloadOrder { request, answer }).map_err(|_stopped| stopping())?;
         told.blocking_recv().map_err(|_stopped| stopping())?
+    }
+
+    fn logins(&self) -> Option<Arc<Logins>> {
+        self.core.logins().cloned()
     }
 
     fn close_device(&self, device: &str, why: Ending) -> usize {

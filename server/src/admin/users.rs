@@ -127,6 +127,9 @@ impl Admin {
         let (user, gift) = (user_name(&request.user)?, self.gift(request, now)?);
         self.store.reset_user(&user, &gift.first, now).map_err(refusal)?;
         self.end_logins(&user)?;
+        if let Some(logins) = self.live.as_ref().and_then(|live| live.logins()) {
+            logins.unlock(user.as_str());
+        }
         tracing::info!("password and second factor of a user were reset");
         Ok(gift.answer(&user))
     }

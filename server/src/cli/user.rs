@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Place, Refusal, ask, duration, list};
+use super::{Place, Refusal, ask, duration, limits, list};
 use crate::accounts::UserName;
 use crate::admin::{FactorAnswer, FactorOffer, PasswordAnswer, StandingAnswer};
 use crate::config::Config;
@@ -34,6 +34,11 @@ pub(super) enum UserVerb {
     },
     /// Let a disabled user in again
     Enable {
+        /// The user
+        name: String,
+    },
+    /// Forget the failed logins of a user
+    Unlock {
         /// The user
         name: String,
     },
@@ -78,6 +83,7 @@ pub(super) fn user(place: &Place, verb: &UserVerb) -> Result<(), Refusal> {
         UserVerb::List => list::users(place),
         UserVerb::Disable { name } => set_disabled(place, name, true),
         UserVerb::Enable { name } => set_disabled(place, name, false),
+        UserVerb::Unlock { name } => limits::unlock(place, name),
         UserVerb::Reset(flags) => give_password(place, "/user/reset", flags, "Reset"),
         UserVerb::Link { name, source, subject } => link(place, name, source, subject),
         UserVerb::Totp { name, qr } => totp(place, name, *qr),

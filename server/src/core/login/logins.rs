@@ -166,9 +166,9 @@ impl Logins {
         self.limits().unban(network)
     }
 
-    /// Forgets the failures of a user.
-    pub fn unlock(&self, user: &str) {
-        self.limits().unlock(user);
+    /// Forgets the failures of a user; false if there were none.
+    pub fn unlock(&self, user: &str) -> bool {
+        self.limits().unlock(user)
     }
 
     /// Takes a login one step further. A refusal takes its time.
