@@ -66,7 +66,7 @@ impl Reachable {
                 rules.client_to_client = config.client_to_client;
                 rules.connections_per_client = config.limits.connections_per_client;
                 rules.resolvers = resolvers;
-                rules.local_services.clone_from(&config.local_services);
+                rules.local_services = config.services_for_clients();
             })
             .await
             .map_err(|error| refused("the firewall cannot be loaded", &error))?;
