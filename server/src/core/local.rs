@@ -396,10 +396,14 @@ impl Core for LocalCore {
             let Some(logins) = &self.logins else { return logins::NOBODY };
             let device = wish.origin.device.clone();
             let step = logins.advance(wish).await;
-            if let (LoginStep::Done { ends_at, .. }, Some(device)) = (&step, device)
-                && let Some(session) = self.sessions.of_device(&device)
-            {
-                session.renew_login(*ends_at);
+            if let LoginStep::Done { user, ends_at, .. } = &step {
+                let session = device.and_then(|device| self.sessions.of_device(&device));
+                if let Some(session) = session {
+                    session.renew_login(*ends_at);
+                }
+                // The source may have said other groups than before.
+                let (core, user) = (Arc::clone(&self), user.clone());
+                spawn_blocking(move || core.renew_terms_of(&user)).await.ok();
             }
             step
         })
