@@ -14,7 +14,7 @@ mod class;
 mod content;
 mod generation;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct PolicyTable(Mutex<Loaded>);
 struct Loaded {
     table: OwnedTable,
     content: Content,
+    /// Addresses that have another class, whose connections the former one may still have let through.
+    unjudged: HashSet<IpAddr>,
     /// It was removed for good: who changes it late does not bring it back.
     removed: bool,
 }
@@ -86,7 +88,7 @@ impl PolicyTable {
         Generation::all().try_for_each(|generation| conntrack::clear_mark(generation.mark()))?;
         let content = Content::new(&record.tun);
         let table = OwnedTable::load(record.policy(), protections, |batch| content.fill(batch))?;
-        Ok(Self(Mutex::new(Loaded { table, content, removed: false })))
+        Ok(Self(Mutex::new(Loaded { table, content, unjudged: HashSet::new(), removed: false })))
     }
 
     /// Changes which addresses are members, in one transaction; of several changes of an address the last counts.
@@ -114,6 +116,8 @@ impl PolicyTable {
         conntrack::clear_mark(content.mark())?;
         loaded.table.replace(|batch| content.fill(batch))?;
         loaded.content = content;
+        // All connections are judged by the new generation.
+        loaded.unjudged.clear();
         Ok(())
     }
 
@@ -185,6 +189,7 @@ impl Loaded {
             })
         };
         let judged_anew = self.content.apply(&moves);
+        self.unjudged.extend(judged_anew);
         if let Err(error) = done {
             // Perhaps the kernel's table is not as it was left; then it can still be put there as a whole.
             tracing::debug!(%error, "the table of the clients' policy is loaded anew");
@@ -194,7 +199,9 @@ impl Loaded {
                 return Err(error);
             }
         }
-        conntrack::clear_marks_of(self.content.mark(), &judged_anew)
+        conntrack::clear_marks_of(self.content.mark(), &self.unjudged)?;
+        self.unjudged.clear();
+        Ok(())
     }
 
     fn put_back(&mut self) -> Result<(), HostError> {
