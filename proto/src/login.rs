@@ -28,6 +28,9 @@ pub struct Person {
     pub methods: Vec<Method>,
     /// How long the source lets a login last; `None` leaves that to the gateway.
     pub session_lifetime: Option<Duration>,
+    /// Which of the credentials that the gateway itself keeps they proved: when these change, so does the number.
+    /// `None` where another keeps them.
+    pub generation: Option<u64>,
 }
 
 /// One way to prove who one is.

@@ -121,6 +121,9 @@ pub enum PersonError {
     /// They are shut out until further notice.
     #[error("disabled")]
     Disabled,
+    /// What they proved counts no more: it was changed or taken away since the login began.
+    #[error("password or factor was changed since the login began")]
+    Changed,
     /// The store failed.
     #[error(transparent)]
     Store(StoreFault),

@@ -164,7 +164,7 @@ impl Local {
                 }
             };
         if !is_asked {
-            return self.accept(user, methods).await;
+            return self.accept(user, known.generation, methods).await;
         }
         let text = match known.recovery_codes {
             0 => "Code that your app shows".to_owned(),
@@ -217,7 +217,7 @@ impl Local {
             return Ok(Verdict::Refused(Cause::WrongCode));
         }
         tracing::info!(left = known.recovery_codes.saturating_sub(1), "a user logged in by a recovery code");
-        self.accept(user, vec![Method::Password, Method::RecoveryCode]).await
+        self.accept(user, known.generation, vec![Method::Password, Method::RecoveryCode]).await
     }
 
     async fn check_totp(&self, user: &str, known: LocalUser, code: String) -> Result<Verdict, Away> {
@@ -235,7 +235,7 @@ impl Local {
         if !self.in_store(move |store| store.use_code(&of, &sealed, step, now)).await? {
             return Ok(Verdict::Refused(Cause::ReusedCode));
         }
-        self.accept(user, vec![Method::Password, Method::Code]).await
+        self.accept(user, known.generation, vec![Method::Password, Method::Code]).await
     }
 
     /// Sets the password that somebody chose who came with a one-time code; then they go on as with that password.
@@ -257,7 +257,8 @@ impl Local {
         }
     }
 
-    async fn accept(&self, user: &str, methods: Vec<Method>) -> Result<Verdict, Away> {
+    /// Lets in who proved the credentials of this generation. Whoever records it looks once more.
+    async fn accept(&self, user: &str, generation: u64, methods: Vec<Method>) -> Result<Verdict, Away> {
         let of = user.to_owned();
         let known = self.in_store(move |store| store.person(&of)).await?;
         let Some(known) = known.filter(|known| !known.is_disabled && known.source == NAME) else {
@@ -270,6 +271,7 @@ impl Local {
             groups: known.groups,
             methods,
             session_lifetime: None,
+            generation: Some(generation),
         }))
     }
 

@@ -110,6 +110,7 @@ impl Oidc {
             groups: self.groups(&claims)?.unwrap_or_default(),
             methods: vec![Method::Browser],
             session_lifetime: None,
+            generation: None,
         };
         match tokens.refresh_token {
             Some(token) => self.kept.keep(&person.subject, token).await,

@@ -25,6 +25,7 @@ fn alice() -> Person {
         groups: Vec::new(),
         methods: vec![Method::Password],
         session_lifetime: None,
+        generation: None,
     }
 }
 

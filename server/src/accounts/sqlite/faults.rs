@@ -72,7 +72,15 @@ fn alice(store: &Store) {
 fn bob_of_a_directory() -> Person {
     let text = |text: &str| text.to_owned();
     let (source, subject, name) = (text("ldap"), text("u-1"), text("bob"));
-    Person { source, subject, name, groups: vec![text("staff")], methods: Vec::new(), session_lifetime: None }
+    Person {
+        source,
+        subject,
+        name,
+        groups: vec![text("staff")],
+        methods: Vec::new(),
+        session_lifetime: None,
+        generation: None,
+    }
 }
 
 /// An invite whose code is known beforehand.

@@ -33,6 +33,9 @@ impl Store {
             if known.is_disabled || self.unwritten.holds_user(&name) {
                 return Err(PersonError::Disabled);
             }
+            if person.generation.is_some_and(|generation| generation != known.generation) {
+                return Err(PersonError::Changed);
+            }
             Ok(known)
         })
     }
@@ -233,7 +236,7 @@ fn user_of(row: &Row<'_>) -> rusqlite::Result<User> {
 mod tests {
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
-    use crate::accounts::{Accounts as _, AuthError};
+    use crate::accounts::{Accounts as _, AuthError, FirstPassword};
 
     fn user(name: &str) -> UserName {
         UserName::parse(name).unwrap()
@@ -247,6 +250,7 @@ mod tests {
             groups: vec!["staff".to_owned()],
             methods: Vec::new(),
             session_lifetime: None,
+            generation: None,
         }
     }
 
@@ -284,6 +288,21 @@ mod tests {
         assert!(matches!(taken("local", "alice", "alice"), Err(PersonError::NameTaken { .. })), "no longer");
         assert!(matches!(store.link_person(&user("bob"), "ldap", "u-1"), Err(UserError::Linked(_))));
         assert!(matches!(store.link_person(&user("carol"), "ldap", "u-9"), Err(UserError::NotFound(_))));
+    }
+
+    #[test]
+    fn login_that_began_before_a_reset_or_a_revocation_ends_in_nothing() {
+        let Scratch { store, directory: _directory } = scratch();
+        let alice = user("alice");
+        store.add_user(&alice, &FirstPassword::Hash("hash".to_owned()), at(0)).unwrap();
+        let proved = |generation| Person { generation: Some(generation), ..person("local", "alice", "alice") };
+        let generation = store.record_person(&proved(0), at(1)).unwrap().generation;
+        store.reset_user(&alice, &FirstPassword::Hash("other".to_owned()), at(2)).unwrap();
+        assert!(matches!(store.record_person(&proved(generation), at(3)), Err(PersonError::Changed)));
+        let generation = store.local_user("alice").unwrap().unwrap().generation;
+        assert!(store.record_person(&proved(generation), at(4)).is_ok());
+        store.revoke("alice", at(5)).unwrap();
+        assert!(matches!(store.record_person(&proved(generation), at(6)), Err(PersonError::Changed)));
     }
 
     #[test]

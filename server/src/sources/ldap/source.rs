@@ -159,7 +159,15 @@ impl Ldap {
         let groups = self.groups(&mut reading, url, &user).await?;
         let source = NAME.to_owned();
         let methods = vec![Method::Password];
-        Ok(Verdict::Accepted(Person { source, subject, name, groups, methods, session_lifetime: None }))
+        Ok(Verdict::Accepted(Person {
+            source,
+            subject,
+            name,
+            groups,
+            methods,
+            session_lifetime: None,
+            generation: None,
+        }))
     }
 
     /// The entry of somebody who logged in before must still match the filter, and be in force.

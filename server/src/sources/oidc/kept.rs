@@ -151,6 +151,7 @@ mod tests {
                 groups: Vec::new(),
                 methods: vec![Method::Browser],
                 session_lifetime: None,
+                generation: None,
             };
             self.store.record_person(&person, SystemTime::now()).unwrap();
         }

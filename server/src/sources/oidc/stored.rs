@@ -62,8 +62,15 @@ mod tests {
         assert_eq!(tokens.keep("issuer 1", &token("first")), Ok(false), "nobody is known yet");
         let (source, name) = (NAME.to_owned(), "alice".to_owned());
         let methods = Vec::new();
-        let alice =
-            Person { source, subject: "issuer 1".into(), name, groups: Vec::new(), methods, session_lifetime: None };
+        let alice = Person {
+            source,
+            subject: "issuer 1".into(),
+            name,
+            groups: Vec::new(),
+            methods,
+            session_lifetime: None,
+            generation: None,
+        };
         store.record_person(&alice, SystemTime::now()).unwrap();
         assert_eq!(tokens.kept("issuer 1"), Ok(None));
         assert_eq!(tokens.keep("issuer 1", &token("first")), Ok(true));

@@ -165,6 +165,7 @@ impl Radius {
             groups: groups::of(reply, self.groups),
             methods,
             session_lifetime: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            generation: None,
         })
     }
 }

@@ -93,6 +93,7 @@ async fn right_password_gives_groups_and_how_long_it_counts() {
         groups: vec!["staff".to_owned(), "vpn".to_owned()],
         methods: vec![Method::Password],
         session_lifetime: Some(Duration::from_secs(3600)),
+        generation: None,
     };
     assert_eq!(lab(&server).check("alice", "wonderland").await, Verdict::Accepted(expected));
     let by_filter = lab_with(&[server.authentication()], |settings| settings.groups = GroupAttribute::FilterId);
@@ -280,6 +281,7 @@ async fn nothing_is_said_of_a_user_without_the_password() {
         groups: Vec::new(),
         methods: Vec::new(),
         session_lifetime: None,
+        generation: None,
     };
     assert!(matches!(lab.source.recheck(&alice).await, Recheck::Unknown(_)));
 }

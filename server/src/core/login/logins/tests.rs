@@ -96,6 +96,7 @@ fn person(source: &str, name: &str) -> Person {
         groups: vec!["staff".to_owned()],
         methods: vec![Method::Password],
         session_lifetime: None,
+        generation: None,
     }
 }
 
