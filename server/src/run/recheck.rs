@@ -1,14 +1,14 @@
 //! Asks the sources of those who have sessions by a login, from time to time, whether they still may.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_program::foreign_text::printable;
 use adit_proto::login::Person;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::accounts::sqlite::Store;
+use crate::accounts::sqlite::{Store, StoreError};
 use crate::accounts::{Accounts as _, KnownPerson, StoreFault};
 use crate::core::local::LocalCore;
 use crate::core::login::logins::unix_seconds;
@@ -16,18 +16,33 @@ use crate::sources::Recheck;
 
 /// How often it is looked who is due, at most.
 const ROUND: Duration = Duration::from_secs(60);
+/// Users about whom sources are asked at the same time: one that is slow keeps few waiting.
+const AT_ONCE: usize = 16;
 
 /// Asks about each user once in `interval`.
 pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, interval: Duration) {
+    // A source that cannot say is asked no more often than one that can.
+    let mut asked = HashMap::<String, Instant>::new();
     loop {
         tokio::time::sleep(interval.min(ROUND)).await;
+        asked.retain(|_, at| at.elapsed() < interval);
         let (users, reading) = (core.logged_in(), Arc::clone(&store));
         let due = spawn_blocking(move || due(&reading, &users, interval, SystemTime::now())).await;
         match due {
             Ok(Ok(due)) => {
+                let mut asking = JoinSet::new();
                 for known in due {
-                    ask_about(&core, &store, known).await;
+                    if asked.contains_key(&known.user) {
+                        continue;
+                    }
+                    asked.insert(known.user.clone(), Instant::now());
+                    if asking.len() >= AT_ONCE {
+                        asking.join_next().await;
+                    }
+                    let (core, store) = (Arc::clone(&core), Arc::clone(&store));
+                    asking.spawn(async move { ask_about(&core, &store, known).await });
                 }
+                asking.join_all().await;
             }
             Ok(Err(error)) => tracing::warn!(%error, "no source is asked whether users still may: the store failed"),
             Err(_panicked) => {}
@@ -48,14 +63,19 @@ fn due(
     Ok(known.into_iter().filter(|known| now.abs_diff(asked_at(known)) >= interval).collect())
 }
 
-async fn ask_about(core: &LocalCore, store: &Arc<Store>, known: KnownPerson) {
+async fn ask_about(core: &Arc<LocalCore>, store: &Arc<Store>, known: KnownPerson) {
     let Some(logins) = core.logins() else { return };
     let (user, store) = (known.user.clone(), Arc::clone(store));
     match logins.chain().recheck(&person(known)).await {
         Recheck::Allowed(groups) => {
-            let record = move || store.record_check(&user, &groups, SystemTime::now()).map(|()| user);
+            let core = Arc::clone(core);
+            let record = move || {
+                store.record_check(&user, &groups, SystemTime::now())?;
+                core.renew_terms_of(&user);
+                Ok::<_, StoreError>(())
+            };
             match spawn_blocking(record).await {
-                Ok(Ok(user)) => core.renew_terms_of(&user),
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "what a source said of a user could not be recorded"),
                 Err(_panicked) => {}
             }
@@ -84,6 +104,7 @@ fn person(known: KnownPerson) -> Person {
         groups: known.groups,
         methods: Vec::new(),
         session_lifetime: None,
+        generation: None,
     }
 }
 
@@ -106,6 +127,7 @@ mod tests {
             groups: Vec::new(),
             methods: Vec::new(),
             session_lifetime: None,
+            generation: None,
         };
         store.record_person(&ldap, at(0)).unwrap();
         let users: BTreeSet<String> = ["alice", "nobody"].map(str::to_owned).into();
