@@ -69,7 +69,7 @@ fn reload_is_done_as_a_whole_or_not_at_all() {
     for (lines, word) in [
         (format!("{only_it}\nlease_cooldown = \"1s\""), "lease_cooldown"),
         (format!("{only_it}\nnonsense = 1"), "nonsense"),
-        (format!("{only_it}\npolicy = \"/nonexistent/policy.toml\""), "policy.toml"),
+        (format!("{only_it}\npolicy = \"/nonexistent/policy.toml\""), "policy"),
     ] {
         write(&tunnel.gateway, &made, &lines);
         let refused = tunnel.gateway.admin(&["reload"]).unwrap();

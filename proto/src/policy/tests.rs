@@ -36,7 +36,10 @@ proptest! {
         policy in naive::policy(), person in naive::person(), flows in prop::collection::vec(naive::flow(), 3),
     ) {
         let document = document(&policy);
-        prop_assume!(!document.rules().is_empty());
+        if document.rules().is_empty() {
+            // About one in eight; everything is allowed then, and nothing compiled.
+            return Ok(());
+        }
         let class = document.class_of(&subject(&person, &source_groups(&person)));
         let compiled = document.compiled(&class);
         for flow in flows.iter().map(checked).filter(|flow| flow.port.is_some() || ![6, 17].contains(&flow.protocol)) {
