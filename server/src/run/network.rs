@@ -53,9 +53,7 @@ async fn configure(
     let name = &config.tun.name;
     let failed = |error: HostError| host_failure(&format!("set up {name}"), &error);
     changes.join_gateway_links(name).await.map_err(failed)?;
-    let mut rules = firewall_rules(config, own, changes).map_err(failed)?;
-    // One that runs on this host is within reach of every client: the table knows no groups.
-    rules.resolvers.extend(policy.into_iter().flat_map(PolicyFile::resolvers));
+    let rules = firewall_rules(config, own, policy, changes).map_err(failed)?;
     changes.load_firewall(&rules).await.map_err(failed)?;
     let policy = match policy {
         Some(_) => Some(changes.load_policy_table(name).await.map_err(failed)?),
@@ -78,24 +76,42 @@ async fn configure(
     Ok(policy)
 }
 
-fn firewall_rules(config: &Config, own: GatewayAddresses, changes: &HostChanges) -> Result<GatewayRules, HostError> {
+fn firewall_rules(
+    config: &Config,
+    own: GatewayAddresses,
+    policy: Option<&PolicyFile>,
+    changes: &HostChanges,
+) -> Result<GatewayRules, HostError> {
     let listen_ports: Vec<u16> = config.listen.iter().map(|address| address.port()).collect();
-    Ok(GatewayRules {
+    let mut rules = GatewayRules {
         tun: config.tun.name.clone(),
         pool_v4: config.pool.v4,
         pool_v6: config.pool.v6,
         gateway_v4: own.v4,
         gateway_v6: own.v6,
-        masquerade: config.masquerade,
-        client_to_client: config.client_to_client,
-        connections_per_client: config.limits.connections_per_client,
-        resolvers: config.dns.servers.clone(),
-        local_services: config.services_for_clients(),
+        masquerade: false,
+        client_to_client: false,
+        connections_per_client: 0,
+        resolvers: Vec::new(),
+        local_services: Vec::new(),
         tracked_ports: tracked(&listen_ports),
         listen_ports,
         forwarded_before_v4: forwarded_before(Family::V4, config.pool.v4.is_some(), changes)?,
         forwarded_before_v6: forwarded_before(Family::V6, config.pool.v6.is_some(), changes)?,
-    })
+    };
+    set_live_rules(&mut rules, config, policy);
+    Ok(rules)
+}
+
+/// Sets what of the firewall comes from keys that are live: at the start, and again at each reload.
+pub(super) fn set_live_rules(rules: &mut GatewayRules, config: &Config, policy: Option<&PolicyFile>) {
+    rules.masquerade = config.masquerade;
+    rules.client_to_client = config.client_to_client;
+    rules.connections_per_client = config.limits.connections_per_client;
+    rules.local_services = config.services_for_clients();
+    rules.resolvers.clone_from(&config.dns.servers);
+    // One that runs on this host is within reach of every client: the table knows no groups.
+    rules.resolvers.extend(policy.into_iter().flat_map(PolicyFile::resolvers));
 }
 
 /// Those ports whose datagrams another firewall of this host admits only if they are tracked.

@@ -9,6 +9,7 @@ use adit_proto::packet::icmp::GatewayAddresses;
 use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
 
+use super::network;
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::core::personal::PersonalTerms;
@@ -58,16 +59,8 @@ impl Reachable {
         // As at the start, where the warning was given.
         config.leave_out_ipv6();
         let terms = PersonalTerms::new(&config, self.own, prepared.policy.clone());
-        let mut resolvers = config.dns.servers.clone();
-        resolvers.extend(prepared.policy.iter().flat_map(|policy| policy.resolvers()));
         let former = changes
-            .change_firewall(|rules| {
-                rules.masquerade = config.masquerade;
-                rules.client_to_client = config.client_to_client;
-                rules.connections_per_client = config.limits.connections_per_client;
-                rules.resolvers = resolvers;
-                rules.local_services = config.services_for_clients();
-            })
+            .change_firewall(|rules| network::set_live_rules(rules, &config, prepared.policy.as_deref()))
             .await
             .map_err(|error| refused("the firewall cannot be loaded", &error))?;
         let core = Arc::clone(&self.core);
