@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use adit_proto::address_pool::Lease;
 
 pub use name::{NameError, UserName};
-pub use person::{Ban, FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
+pub use person::{FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
 pub use types::{AuthError, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease};
 
 /// What the core asks of whatever keeps the accounts.

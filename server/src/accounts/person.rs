@@ -145,12 +145,3 @@ pub enum LinkError {
     #[error(transparent)]
     Store(StoreFault),
 }
-
-/// A network from which nobody may log in for now.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Ban {
-    /// The network, such as `192.0.2.0/24`.
-    pub network: String,
-    /// Its end, in seconds of Unix time.
-    pub until: i64,
-}

@@ -140,7 +140,6 @@ impl Store {
             transaction.execute("DELETE FROM certificates WHERE not_after < ?1", [before])?;
             transaction.execute("DELETE FROM password_links WHERE expires_at < ?1", [before])?;
             transaction.execute("DELETE FROM known_networks WHERE until < ?1", [before])?;
-            transaction.execute("DELETE FROM bans WHERE until < ?1", [before])?;
             Ok(())
         })
     }

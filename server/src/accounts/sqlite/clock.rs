@@ -20,12 +20,11 @@ const TOLERANCE: u64 = 60 * 60;
 
 /// Moves all that was given in the boot ?1 by ?2 seconds. Codes of apps count in steps of half a minute: one that was
 /// used by a clock ahead would else keep the next ones out.
-const MOVES: [&str; 6] = [
+const MOVES: [&str; 5] = [
     "UPDATE certificates SET not_after = not_after + ?2 WHERE boot = ?1",
     "UPDATE invites SET expires_at = expires_at + ?2, used_at = used_at + ?2 WHERE boot = ?1",
     "UPDATE password_links SET expires_at = expires_at + ?2, used_at = used_at + ?2 WHERE boot = ?1",
     "UPDATE known_networks SET until = until + ?2 WHERE boot = ?1",
-    "UPDATE bans SET until = until + ?2 WHERE boot = ?1",
     "UPDATE users SET totp_last = max(0, totp_last + ?2 / 30) WHERE totp_boot = ?1",
 ];
 

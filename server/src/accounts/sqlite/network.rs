@@ -1,11 +1,10 @@
-//! Networks: those from which a user logged in before, and those from which nobody may for now.
+//! The networks from which a user logged in before.
 
 use std::time::SystemTime;
 
 use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreError, clock, unix};
-use crate::accounts::Ban;
 
 impl Store {
     /// Remembers until when a network is one that a user logged in from. Where that is known already to within a day,
@@ -45,39 +44,6 @@ impl Store {
         let mut query = connection.prepare_cached(sql)?;
         Ok(query.query_row(params![user, network, unix(now)], |row| row.get(0))?)
     }
-
-    /// Bans a network until a time.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn ban(&self, network: &str, until: SystemTime, now: SystemTime) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            clock::follow(transaction, now)?;
-            let sql = "INSERT INTO bans (network, until, boot) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (network) DO UPDATE SET until = ?2, boot = ?3";
-            transaction.execute(sql, params![network, unix(until), clock::boot()?])?;
-            Ok(())
-        })
-    }
-
-    /// Lifts a ban; `false` if there is none.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn unban(&self, network: &str) -> Result<bool, StoreError> {
-        self.write(|transaction| Ok(transaction.execute("DELETE FROM bans WHERE network = ?1", [network])? == 1))
-    }
-
-    /// The bans that hold, by network.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn bans(&self, now: SystemTime) -> Result<Vec<Ban>, StoreError> {
-        let connection = self.read();
-        let mut query = connection.prepare("SELECT network, until FROM bans WHERE until > ?1 ORDER BY network")?;
-        let bans = query.query_map([unix(now)], |row| Ok(Ban { network: row.get(0)?, until: row.get(1)? }))?;
-        Ok(bans.collect::<Result<_, _>>()?)
-    }
 }
 
 #[cfg(test)]
@@ -113,21 +79,5 @@ mod tests {
         store.remember_network("alice", "192.0.2.0/24", at(100_060), at(60)).unwrap();
         let later = store.remember_network("alice", "192.0.2.0/24", at(200_000), at(100_000));
         assert!(later.is_err(), "the positive control: that would be written");
-    }
-
-    #[test]
-    fn ban_holds_until_its_end_or_until_it_is_lifted() {
-        let Scratch { store, directory: _directory } = scratch();
-        store.ban("192.0.2.0/24", at(100), at(0)).unwrap();
-        store.ban("2001:db8::/56", at(50), at(0)).unwrap();
-        let bans =
-            |seconds| -> Vec<String> { store.bans(at(seconds)).unwrap().into_iter().map(|ban| ban.network).collect() };
-        assert_eq!(bans(0), ["192.0.2.0/24", "2001:db8::/56"]);
-        assert_eq!(bans(50), ["192.0.2.0/24"]);
-        assert!(store.unban("192.0.2.0/24").unwrap());
-        assert!(!store.unban("192.0.2.0/24").unwrap());
-        assert!(bans(0).iter().all(|network| network != "192.0.2.0/24"));
-        store.prune(at(40 * 86_400)).unwrap();
-        assert_eq!(bans(0), Vec::<String>::new(), "it is forgotten in time");
     }
 }

@@ -109,11 +109,6 @@ const MIGRATIONS: &[&str] = &[
         boot TEXT,
         PRIMARY KEY (owner, network)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE bans (
-        network TEXT NOT NULL PRIMARY KEY,
-        until INTEGER NOT NULL,
-        boot TEXT
-    ) STRICT, WITHOUT ROWID;
 ",
     "
     ALTER TABLE devices ADD COLUMN by_login INTEGER NOT NULL DEFAULT 0;
