@@ -75,7 +75,7 @@ impl HostChanges {
         self.hold_firewall(now).await;
         // Then links: what leads through them needs them up. Then sysctls, one of which forbids addresses.
         let gone = self.hold_links(now).await;
-        self.leave_forwarding_to_routers();
+        self.leave_forwarding_to_routers().await;
         self.hold_sysctls(now);
         self.forget_own_writes();
         self.follow_host();

@@ -1,15 +1,18 @@
 //! Hosts that become routers while their gateway runs.
 //!
 //! A gateway that switched forwarding on lets nothing pass between other links. Whoever makes the host a router later
-//! writes 1 to a switch that is 1 already, which changes nothing and which the kernel tells nobody of. But each write
-//! to the file is heard by inotify(7).
+//! writes 1 to a switch that is 1 already, which changes nothing and which the kernel tells nobody of. But whoever
+//! wrote and closes the file is heard by inotify(7). Opening it to write it anew is heard like a write itself, when the
+//! old value still stands there, so that only closing is listened to.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::sleep;
 
 use super::Signal;
 use crate::changes::HostChanges;
@@ -20,6 +23,9 @@ use crate::sysctl;
 
 /// Room for events that wait; those of a file without a name take 16 bytes.
 const EVENTS: usize = 4096;
+/// Tries to hear the writer whose value is there already, and the pause between two: a tenth of a second in all.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// Hears who writes to a family's switch.
 #[derive(Debug)]
@@ -32,6 +38,10 @@ impl SwitchWatch {
     /// Hears writes from now on.
     fn begin(family: Family) -> io::Result<Self> {
         Ok(Self { family, inotify: listen(family)? })
+    }
+
+    fn is_off(&self) -> bool {
+        sysctl::read(switch(self.family)).is_ok_and(|value| value == "0")
     }
 
     /// Whether somebody wrote since this was last asked.
@@ -48,7 +58,7 @@ impl SwitchWatch {
 fn listen(family: Family) -> io::Result<OwnedFd> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let file = Path::new("/proc/sys").join(switch(family));
-    inotify::add_watch(&inotify, file, WatchFlags::MODIFY)?;
+    inotify::add_watch(&inotify, file, WatchFlags::CLOSE_WRITE)?;
     Ok(inotify)
 }
 
@@ -87,12 +97,25 @@ impl HostChanges {
 
     /// Leaves forwarding to the host where somebody else has switched it on by now, also for the time after this
     /// process.
-    pub(super) fn leave_forwarding_to_routers(&mut self) {
-        let written: Vec<Family> =
-            self.switches.iter().filter(|watch| watch.was_written()).map(|watch| watch.family).collect();
-        for family in written {
-            let is_on = sysctl::read(switch(family)).is_ok_and(|value| value != "0");
-            if is_on && self.has_switched_forwarding_on(family) {
+    pub(super) async fn leave_forwarding_to_routers(&mut self) {
+        let mut routers = Vec::new();
+        for watch in &self.switches {
+            let mut is_written = watch.was_written();
+            if !watch.is_off() {
+                routers.extend(is_written.then_some(watch.family));
+                continue;
+            }
+            // Whoever switched it off must not be heard only after a guard has switched it on again.
+            for _ in 0..TRIES {
+                if is_written {
+                    break;
+                }
+                sleep(BETWEEN_TRIES).await;
+                is_written = watch.was_written();
+            }
+        }
+        for family in routers {
+            if self.has_switched_forwarding_on(family) {
                 tracing::info!(?family, "forwarding was switched on by somebody else, too: this host is a router now");
                 self.forget_forwarding(family);
             }
@@ -123,8 +146,12 @@ impl HostChanges {
             return;
         }
         // A gateway still needs what it needed.
-        for key in keys.into_iter().filter(|key| key == switch(family) || key.ends_with("/accept_ra")) {
-            if let Ok(value) = sysctl::read(&key) {
+        for key in keys {
+            if key == switch(family) {
+                self.found_right.insert(key, "1".to_owned());
+            } else if key.ends_with("/accept_ra")
+                && let Ok(value) = sysctl::read(&key)
+            {
                 self.found_right.insert(key, value);
             }
         }

@@ -1,7 +1,9 @@
 //! What a stranger does to a gateway's host: its firewall, its forwarding, chains of others.
 
+use std::io::Write;
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 
 use adit_proto::policy::CompiledClass;
 use adit_testing::skip;
@@ -276,6 +278,33 @@ fn a_host_that_somebody_makes_a_router_is_one_and_stays_one() {
         assert_eq!(before(&gateway), ForwardedBefore::FromAll);
         gateway.changes.undo().await.unwrap();
         assert_eq!(sysctl::read("net.ipv4.ip_forward").unwrap(), "1");
+    });
+}
+
+#[test]
+fn a_host_whose_forwarding_is_being_switched_off_is_no_router() {
+    on_gateway(async || {
+        let mut gateway = Gateway::new().await;
+        let before = |gateway: &Gateway| gateway.changes.table.as_ref().unwrap().rules().forwarded_before_v4.clone();
+        let opened = || fs::File::create("/proc/sys/net/ipv4/ip_forward").unwrap();
+        gateway.changes.enable_forwarding(Family::V4).await.unwrap();
+        gateway.changes.hold().await;
+        let mut switch = opened();
+        gateway.changes.hold().await;
+        switch.write_all(b"0").unwrap();
+        let closed = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            drop(switch);
+        });
+        for _ in 0..2 {
+            assert_eq!(gateway.state_of("sysctl net/ipv4/ip_forward").await, Some(GuardState::Mended));
+        }
+        closed.join().unwrap();
+        assert_eq!(gateway.state_of("sysctl net/ipv4/ip_forward").await, Some(GuardState::Mended));
+        assert_eq!(before(&gateway), ForwardedBefore::FromOnly(Vec::new()));
+        opened().write_all(b"1").unwrap();
+        gateway.changes.hold().await;
+        assert_eq!(before(&gateway), ForwardedBefore::FromAll);
     });
 }
 
