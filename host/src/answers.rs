@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::changes::HostChanges;
 use crate::error::HostError;
 use crate::journal::Change;
-use crate::nft::{Batch, Chain, ChainKind, FAMILY_ARP, FAMILY_INET, Hook, Rule, Socket, TableState};
+use crate::kill_switch;
+use crate::nft::{Batch, Chain, ChainKind, FAMILY_ARP, FAMILY_INET, Hook, ListedChain, Rule, Socket, TableState};
 use crate::sysctl::ports_of_programs;
 
 use exemption::{RAW_OUTPUT, RAW_PREROUTING, RAW_PRIORITY};
@@ -52,14 +53,19 @@ pub struct AnswerRules {
     pub inner_links: Vec<String>,
     /// The mark of packets that pass the tunnel's rules by.
     pub mark: Mark,
+    /// Whether the host is closed for what belongs in the tunnel: what arrives beside it is then judged as the kill
+    /// switch would.
+    pub closed: bool,
 }
 
 impl AnswerRules {
     /// The batch that replaces the table by one with these rules.
-    fn batch(&self, tracking: Tracking) -> Batch {
+    fn batch(&self, beside: Beside) -> Batch {
         let mut batch = Batch::new(&table_of(&self.tun));
         batch.delete_table();
         batch.create_table();
+        let mut rules = exemption::rules(self, beside.tracking);
+        rules.extend(self.rules(beside));
         for (name, kind, hook, priority) in [
             (RAW_PREROUTING, ChainKind::Filter, Hook::Prerouting, RAW_PRIORITY),
             (RAW_OUTPUT, ChainKind::Filter, Hook::Output, RAW_PRIORITY),
@@ -68,18 +74,23 @@ impl AnswerRules {
             (FORWARD, ChainKind::Filter, Hook::Forward, FILTER_PRIORITY),
             (OUTPUT, ChainKind::Route, Hook::Output, TRACKED_PRIORITY),
         ] {
-            batch.create_chain(Chain { name, kind, hook, priority });
+            // Every chain costs time for each packet.
+            if rules.iter().any(|rule| rule.chain() == name) {
+                batch.create_chain(Chain { name, kind, hook, priority });
+            }
         }
-        for rule in exemption::rules(self, tracking).into_iter().chain(self.rules()) {
+        for rule in rules {
             batch.append_rule(&rule);
         }
         batch
     }
 
-    fn rules(&self) -> Vec<Rule> {
+    fn rules(&self, beside: Beside) -> Vec<Rule> {
         let mut rules = self.arrival_rules();
-        // What is opened through this tunnel is answered through it, whatever another client on this host thinks.
-        rules.push(Rule::new(TUNNELLED).input(&self.tun).by_opener().clear_connection_mark(self.mark));
+        if beside.tunnels {
+            // What is opened through this tunnel is answered through it, whatever another client on this host thinks.
+            rules.push(Rule::new(TUNNELLED).input(&self.tun).by_opener().clear_connection_mark(self.mark));
+        }
         rules.extend(self.inner_rules());
         rules.extend(self.departure_rules());
         rules
@@ -98,8 +109,11 @@ impl AnswerRules {
     fn arrival_rules(&self) -> Vec<Rule> {
         let (low, high) = ports_of_programs();
         // The tunnel's packets, and the client's own datagrams, are nearly all there is: they are done with first.
-        let mut rules = vec![Rule::new(PREROUTING).input(&self.tun).accept()];
-        rules.push(Rule::new(PREROUTING).untracked().accept());
+        let mut rules = vec![Rule::new(PREROUTING).untracked().accept()];
+        rules.push(Rule::new(PREROUTING).input(&self.tun).accept());
+        if self.closed {
+            rules.extend(kill_switch::unasked_rules(PREROUTING, (low, high)));
+        }
         rules.push(self.elsewhere(PREROUTING).by_answerer().accept());
         // Whether a packet is for this host takes a look at the routes, so it is asked last.
         let opened = || self.elsewhere(PREROUTING).by_opener();
@@ -204,14 +218,36 @@ enum Tracking {
     OfOthers,
 }
 
+/// What there is on the host beside one tunnel that its tables depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Beside {
+    /// What other firewalls ask for.
+    tracking: Tracking,
+    /// Whether there are tunnels of other clients.
+    tunnels: bool,
+}
+
+impl Beside {
+    fn read(socket: &Socket, tun: &str) -> Self {
+        let asked = exemption::others_ask_for_connections(socket);
+        let table = table_of(tun);
+        let is_of_another = |chain: &ListedChain| chain.table.starts_with(TABLE) && chain.table != table;
+        Self {
+            tracking: if asked { Tracking::OfAll } else { Tracking::OfOthers },
+            // What cannot be read may be there.
+            tunnels: socket.chains().map_or(true, |chains| chains.iter().any(is_of_another)),
+        }
+    }
+}
+
 /// The tables of one tunnel, as they were loaded.
 #[derive(Debug)]
 pub(crate) struct LoadedAnswers {
     rules: AnswerRules,
-    tracking: Tracking,
+    beside: Beside,
     /// Whether the kernel can tell the client's datagrams from others, so that they can be exempt from tracking.
     can_exempt: bool,
-    /// The ruleset's state in which other firewalls were looked at.
+    /// The ruleset's state in which others were looked at.
     generation: Option<u32>,
     as_loaded: Option<[Option<TableState>; 2]>,
 }
@@ -229,20 +265,21 @@ impl LoadedAnswers {
         Ok(())
     }
 
-    /// Whether other firewalls have begun, or ceased, to ask for connections, so that the tables must be other ones.
+    /// Whether other firewalls have begun, or ceased, to ask for connections, or another tunnel has come or gone, so
+    /// that the tables must be other ones.
     pub(crate) fn are_outdated(&mut self) -> bool {
         let Ok(socket) = Socket::open() else { return false };
         let generation = socket.generation().ok();
-        if !self.can_exempt || (generation.is_some() && generation == self.generation) {
+        if generation.is_some() && generation == self.generation {
             return false;
         }
         self.generation = generation;
-        self.tracking != wanted_tracking(&socket)
+        let mut now = Beside::read(&socket, &self.rules.tun);
+        if !self.can_exempt {
+            now.tracking = Tracking::OfAll;
+        }
+        self.beside != now
     }
-}
-
-fn wanted_tracking(socket: &Socket) -> Tracking {
-    if exemption::others_ask_for_connections(socket) { Tracking::OfAll } else { Tracking::OfOthers }
 }
 
 /// Loads both tables, replacing earlier ones, each in one transaction. A kernel that has no tables for ARP goes
@@ -252,14 +289,14 @@ pub(crate) fn load(rules: &AnswerRules) -> Result<LoadedAnswers, HostError> {
     let doing = format!("load the nftables table inet {table}");
     let socket = Socket::open().map_err(|source| HostError::system(&doing, source))?;
     let generation = socket.generation().ok();
-    let mut tracking = wanted_tracking(&socket);
+    let mut beside = Beside::read(&socket, &rules.tun);
     let mut can_exempt = true;
-    if tracking == Tracking::OfOthers && apply(rules.batch(tracking), &doing).is_err() {
+    if beside.tracking == Tracking::OfOthers && apply(rules.batch(beside), &doing).is_err() {
         tracing::debug!("this kernel cannot exempt the tunnel's packets from connection tracking");
-        (tracking, can_exempt) = (Tracking::OfAll, false);
+        (beside.tracking, can_exempt) = (Tracking::OfAll, false);
     }
-    if tracking == Tracking::OfAll {
-        apply(rules.batch(tracking), &doing)?;
+    if beside.tracking == Tracking::OfAll {
+        apply(rules.batch(beside), &doing)?;
     }
     match apply(rules.arp_batch(), &format!("load the nftables table arp {table}")) {
         Err(error) if lacks_family(&error) => {
@@ -269,7 +306,7 @@ pub(crate) fn load(rules: &AnswerRules) -> Result<LoadedAnswers, HostError> {
     }
     // They hold by now, whatever the kernel lists; what it does not is found changed.
     let as_loaded = states(&rules.tun).ok();
-    Ok(LoadedAnswers { rules: rules.clone(), tracking, can_exempt, generation, as_loaded })
+    Ok(LoadedAnswers { rules: rules.clone(), beside, can_exempt, generation, as_loaded })
 }
 
 /// Both tables as they are.

@@ -62,6 +62,8 @@ pub struct ManagedHost {
     without_ipv6: Option<String>,
     /// Why others get no answers beside the tunnel, where they should.
     unanswered: Option<String>,
+    /// The addresses in a tunnel for which the tables of answers judge what arrives at a closed host.
+    judged_for: Option<Vec<IpAddr>>,
     /// Where the session comes from in which this client was started, if over the network.
     started_from: Option<IpAddr>,
     mtu: u16,
@@ -89,6 +91,7 @@ impl ManagedHost {
             overlaps: Vec::new(),
             without_ipv6: None,
             unanswered: None,
+            judged_for: None,
             started_from: None,
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
@@ -200,6 +203,7 @@ impl ManagedHost {
         self.plan = None;
         self.prepared = false;
         self.full_tunnel = None;
+        self.judged_for = None;
         self.changes.undo().await
     }
 
@@ -211,6 +215,7 @@ impl ManagedHost {
         self.plan = None;
         self.prepared = false;
         self.full_tunnel = None;
+        self.judged_for = None;
         if let Some(closing) = &self.closing {
             closing.leave(&mut self.changes).await?;
         }

@@ -57,6 +57,11 @@ pub enum HostPlanError {
 }
 
 impl HostPlan {
+    /// This host's addresses in the tunnel.
+    pub fn inner_addresses(&self) -> Vec<IpAddr> {
+        self.addresses.iter().map(IpNet::addr).collect()
+    }
+
     /// Makes a plan of the gateway's settings for a host that has IPv6 or not.
     ///
     /// Ranges for a single upper-layer protocol are left out: a host cannot route by protocol alone.

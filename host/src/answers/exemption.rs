@@ -33,16 +33,20 @@ pub(super) fn rules(tunnel: &AnswerRules, tracking: Tracking) -> Vec<Rule> {
     let from_tunnel = own().map(|own| Rule::new(RAW_PREROUTING).input(&tunnel.tun).destination_in(own));
     let into_tunnel = own().map(|own| Rule::new(RAW_OUTPUT).output(&tunnel.tun).source_in(own));
     let to_client = Rule::new(RAW_PREROUTING).input_not(&tunnel.tun).udp().for_socket_with(tunnel.mark);
-    let of_client = Rule::new(RAW_OUTPUT).udp().mark(tunnel.mark);
+    let of_client = Rule::new(RAW_OUTPUT).mark(tunnel.mark).udp();
     let beside = own().map(|own| {
-        let rule = tunnel.elsewhere(RAW_PREROUTING).destination_in(own);
+        // A closed host keeps its containers from the address, too.
+        let closed = || Rule::new(RAW_PREROUTING).input_not("lo").input_not(&tunnel.tun);
+        let rule = if tunnel.closed { closed() } else { tunnel.elsewhere(RAW_PREROUTING) };
+        let rule = rule.destination_in(own);
         rule.drop("to the tunnel's address from another link")
     });
     match tracking {
         Tracking::OfAll => beside.collect(),
         Tracking::OfOthers => {
             let of_tunnel = from_tunnel.chain(into_tunnel).map(exempt);
-            of_tunnel.chain(beside).chain([to_client, of_client].map(exempt)).collect()
+            // The mark is looked at with the least effort, so that it comes first.
+            [exempt(of_client)].into_iter().chain(of_tunnel).chain(beside).chain([exempt(to_client)]).collect()
         }
     }
 }

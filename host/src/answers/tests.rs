@@ -28,6 +28,7 @@ fn rules() -> AnswerRules {
         addresses: vec![TUNNEL_ADDRESS.into(), "fd00::2".parse().unwrap()],
         inner_links: vec!["inner0".into()],
         mark: Mark::CLIENT,
+        closed: false,
     }
 }
 
@@ -164,6 +165,7 @@ fn what_is_opened_through_a_second_tunnel_is_answered_through_it() {
             addresses: vec!["172.17.0.1".parse().unwrap()],
             inner_links: Vec::new(),
             mark: Mark::CLIENT,
+            closed: false,
         };
         let netlink = Netlink::open().unwrap();
         let target = RouteTarget::Link("inner0".into());
@@ -175,8 +177,9 @@ fn what_is_opened_through_a_second_tunnel_is_answered_through_it() {
         service.set_read_timeout(Some(adit_testing::PATIENCE)).unwrap();
         for later in [&second, &AnswerRules { inner_links: Vec::new(), ..rules() }] {
             // Whichever tunnel came first.
-            load(&AnswerRules { inner_links: Vec::new(), ..rules() }).unwrap();
+            let mut first = load(&AnswerRules { inner_links: Vec::new(), ..rules() }).unwrap();
             load(&second).unwrap();
+            first.put_back().unwrap();
             unload(&later.tun).unwrap();
             load(later).unwrap();
             give(&host.container, &udp((OUTSIDE, 5_000), (Ipv4Addr::new(172, 17, 0, 1), 53)));
@@ -253,6 +256,26 @@ fn journal_undoes_the_tables_and_the_guard_puts_them_back() {
         assert!(stands());
         changes.undo().await.unwrap();
         assert!(!stands());
+    });
+}
+
+#[test]
+fn only_a_tunnel_beside_another_has_a_chain_for_that() {
+    in_namespace(|| {
+        let has_chain = || {
+            let chains = Socket::open().unwrap().chains_of_table(FAMILY_INET, "adit_answers_adit0").unwrap();
+            chains.iter().any(|chain| chain.name == TUNNELLED)
+        };
+        let mut alone = load(&rules()).unwrap();
+        assert!(!has_chain());
+        load(&AnswerRules { tun: "adit1".into(), ..rules() }).unwrap();
+        assert!(alone.are_outdated());
+        alone.put_back().unwrap();
+        assert!(has_chain());
+        unload("adit1").unwrap();
+        assert!(alone.are_outdated());
+        alone.put_back().unwrap();
+        assert!(!has_chain() && !alone.are_outdated());
     });
 }
 

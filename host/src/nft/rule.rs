@@ -449,7 +449,6 @@ impl Rule {
     }
 
     /// The chain the rule is for.
-    #[cfg(test)]
     pub(crate) fn chain(&self) -> &str {
         &self.chain
     }

@@ -2,7 +2,6 @@
 
 use adit_host::AnswerRules;
 use adit_program::causes::with_causes;
-use ipnet::IpNet;
 
 use super::ManagedHost;
 use crate::host_plan::{Claim, HostPlan};
@@ -13,10 +12,12 @@ impl ManagedHost {
         let inner_links = self.beside.inner_links();
         let rules = AnswerRules {
             tun: self.link.clone(),
-            addresses: plan.addresses.iter().map(IpNet::addr).collect(),
+            addresses: plan.inner_addresses(),
             inner_links,
             mark: self.mark,
+            closed: self.closing.as_ref().is_some_and(|closing| closing.closes(plan)),
         };
+        self.judged_for = None;
         let was_unanswered = self.unanswered.take().is_some();
         if let Err(error) = self.changes.load_answers(&rules).await {
             let reason = with_causes(&error);
@@ -28,7 +29,10 @@ impl ManagedHost {
             if !was_unanswered {
                 tracing::warn!("others reach no service of this host beside the tunnel; see `adit-client status`");
             }
+        } else if rules.closed {
+            self.judged_for = Some(rules.addresses);
         }
+        self.close_again(plan).await;
         self.warn_before_cutting(plan);
     }
 
@@ -59,6 +63,7 @@ fn is_cut(plan: &HostPlan, peer: std::net::IpAddr, is_unanswered: bool) -> bool 
 #[cfg(test)]
 mod tests {
     use adit_proto::range::RouteRange;
+    use ipnet::IpNet;
 
     use super::*;
     use crate::protocols::NetworkSettings;

@@ -82,16 +82,14 @@ impl Closing {
         plan.full_tunnel && self.wanted != Some(false)
     }
 
-    /// Closes the host for everything but a tunnel through `link`.
+    /// Closes the host for everything but a tunnel.
     pub(super) async fn close_around(
         &self,
         changes: &mut HostChanges,
-        link: &str,
-        plan: &HostPlan,
+        tunnel: ProtectedTunnel,
         beside: &Beside,
     ) -> Result<(), HostError> {
-        let addresses = plan.addresses.iter().map(ipnet::IpNet::addr).collect();
-        self.close(changes, Some(ProtectedTunnel { link: link.to_owned(), addresses }), beside).await
+        self.close(changes, Some(tunnel), beside).await
     }
 
     /// Leaves the host closed, as far as it is, without a tunnel.
