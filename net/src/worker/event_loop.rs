@@ -20,6 +20,11 @@ const BUDGET: usize = 8;
 /// Single packets that cost as much as one superpacket. A whole turn of them fills one call of UDP_SEGMENT.
 const SINGLES: usize = 8;
 
+/// So many turns in a row that found one packet each make the next ones expect no more than one.
+const LONELY: u8 = 4;
+/// So many more of them, and a turn looks whether that is still true.
+const LONELY_TURNS: u8 = 7;
+
 /// What a worker waits for: its queue, its mailbox and its sockets.
 const PLACES: usize = MAX_SOCKETS + 2;
 
@@ -44,8 +49,39 @@ impl Ready {
     /// To be found out by reading.
     const PERHAPS_ALL: Self = Self { queue: true, sockets: u32::MAX };
 
+    /// Whether poll(2) said so, which then says as well what else there is.
+    fn is_told(self) -> bool {
+        self.sockets != u32::MAX
+    }
+
     fn socket(self, number: usize) -> bool {
         self.sockets >> number & 1 == 1
+    }
+}
+
+/// How packets have come from one side of late.
+///
+/// To read until nothing is left takes a call more than there are packets. Where packets come one at a time, as those
+/// of a conversation do, that call is most of what it costs to look, and the packet waits for it.
+#[derive(Debug, Default)]
+struct Rhythm {
+    /// Turns in a row that found one packet.
+    lonely: u8,
+}
+
+impl Rhythm {
+    const fn expects_one(&self) -> bool {
+        self.lonely >= LONELY && self.lonely < LONELY + LONELY_TURNS
+    }
+
+    /// Takes note of how many reads of a turn found something.
+    const fn note(&mut self, found: usize) {
+        self.lonely = match found {
+            0 => self.lonely,
+            1 if self.lonely < LONELY + LONELY_TURNS => self.lonely + 1,
+            1 => LONELY,
+            _ => 0,
+        };
     }
 }
 
@@ -74,6 +110,8 @@ pub struct Worker<R: Routing, Q = Queue, D = EspSocket> {
     transmit: Transmit<R::Session, D>,
     receive: Receive<R::Session>,
     settings: Settings,
+    /// Of the queue, and of all sockets.
+    rhythms: [Rhythm; 2],
 }
 
 impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
@@ -85,7 +123,7 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         settings: Settings,
     ) -> Self {
         let (transmit, receive) = (Transmit::new(R::TOO_BIG_PARTS, sockets), Receive::new());
-        Self { routing, queue, mailbox, transmit, receive, settings }
+        Self { routing, queue, mailbox, transmit, receive, settings, rhythms: Default::default() }
     }
 
     /// Makes a worker without a thread, which moves packets only in [`Self::step`]. It is for measurements: no control
@@ -114,22 +152,33 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
     /// Moves a bounded number of packets in each direction, and sends all that was collected.
     fn turn(&mut self, ready: Ready) -> io::Result<Moved> {
         let mut moved = Moved::Nothing;
-        let mut left = if ready.queue { BUDGET * SINGLES } else { 0 };
+        let [of_queue, of_sockets] = self.rhythms.each_ref().map(|rhythm| ready.is_told() && rhythm.expects_one());
+        let mut left = match (ready.queue, of_queue) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => BUDGET * SINGLES,
+        };
+        let mut found = 0;
         while left > 0
             && let Some(segments) = self.transmit.step(&*self.routing, &*self.queue)?
         {
+            found += 1;
             left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
             moved = moved.max(Moved::by(segments));
         }
+        self.rhythms[0].note(found);
         self.transmit.flush();
         let around = Surroundings { routing: &*self.routing, mailbox: &self.mailbox, queue: &*self.queue };
         let sockets = self.transmit.sockets().iter().enumerate();
+        found = 0;
         for (number, socket) in sockets.filter(|(number, _)| ready.socket(*number)) {
-            for _ in 0..BUDGET {
+            for _ in 0..if of_sockets { 1 } else { BUDGET } {
                 let Some(datagrams) = self.receive.step(&around, number, &**socket) else { break };
+                found += 1;
                 moved = moved.max(Moved::by(datagrams));
             }
         }
+        self.rhythms[1].note(found);
         Ok(moved)
     }
 }

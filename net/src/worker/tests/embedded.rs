@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_proto::offload::virtio;
 use nix::sys::uio::{readv, writev};
@@ -16,7 +17,11 @@ const PEER: &str = "192.0.2.9:4500";
 const PACKETS: u8 = 100;
 
 /// One end of a pair of Unix sockets, which keeps the boundaries of what is written.
-struct Pipe(UnixDatagram);
+struct Pipe {
+    end: UnixDatagram,
+    /// Reads that found nothing.
+    in_vain: AtomicUsize,
+}
 
 impl Pipe {
     /// A worker's end, and the end of the test.
@@ -24,19 +29,23 @@ impl Pipe {
         let (inside, outside) = UnixDatagram::pair().unwrap();
         inside.set_nonblocking(true).unwrap();
         outside.set_read_timeout(Some(PATIENCE)).unwrap();
-        (Arc::new(Self(inside)), outside)
+        (Arc::new(Self { end: inside, in_vain: AtomicUsize::new(0) }), outside)
+    }
+
+    fn note_in_vain(&self) {
+        self.in_vain.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl AsFd for Pipe {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.end.as_fd()
     }
 }
 
 impl PacketQueue for Pipe {
     fn read_vectored(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        Ok(readv(self, pieces)?)
+        Ok(readv(self, pieces).inspect_err(|_| self.note_in_vain())?)
     }
 
     fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -55,7 +64,7 @@ impl DatagramSocket for Pipe {
         assert_eq!(to, PEER.parse().unwrap());
         let mut sent = Sent { datagrams: 0, error: None };
         for datagram in datagrams.chunks(segment) {
-            if let Err(error) = self.0.send(datagram) {
+            if let Err(error) = self.end.send(datagram) {
                 sent.error = Some(error);
                 break;
             }
@@ -65,7 +74,7 @@ impl DatagramSocket for Pipe {
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Message> {
-        let len = self.0.recv(buffer)?;
+        let len = self.end.recv(buffer).inspect_err(|_| self.note_in_vain())?;
         let (from, waited) = (PEER.parse().unwrap(), Duration::ZERO);
         Ok(Message { len, segment: len, from, local: None, ecn: 0, waited, truncated: false })
     }
@@ -82,6 +91,7 @@ fn packets_pass_both_ways_between_ends_of_an_embedder() {
     let addresses = ["10.9.0.1", "10.9.0.2"].map(|address| address.parse().unwrap());
     let sessions = addresses.map(|address| (address, Arc::clone(&session))).into();
     let router = Arc::new(Router { sessions, counters: Counters::default() });
+    let ends = [Arc::clone(&queue), Arc::clone(&socket)];
     let workers = Workers::start(&router, &[queue], vec![vec![socket]], Settings::default()).unwrap();
     let handle = workers.handle();
     let near = handle.claim_spi(None).unwrap();
@@ -103,6 +113,10 @@ fn packets_pass_both_ways_between_ends_of_an_embedder() {
         peer.send(&seal(&peer_sealing, &packet, NextHeader::Ipv4)).unwrap();
         let len = host.recv(&mut buffer).unwrap();
         assert_eq!(buffer[virtio::LEN..len], packet);
+    }
+    for end in ends {
+        let in_vain = end.in_vain.load(Ordering::Relaxed);
+        assert!(in_vain < usize::from(PACKETS) / 2, "{in_vain} reads found nothing");
     }
     assert!(heard.try_recv().is_ok(), "the control side hears of the first packet");
 
