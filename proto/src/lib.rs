@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address_pool;
+pub mod anyconnect;
 pub mod capsule;
 pub mod connect_ip;
 pub mod datagram;

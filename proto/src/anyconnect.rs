@@ -1,0 +1,9 @@
+//! The protocol of AnyConnect and OpenConnect clients: TLS on TCP, and a login in XML forms over HTTP/1.1.
+//!
+//! [`login`] translates between the forms of the gateway's login and the documents of these clients. What stock clients
+//! send and take was found out with openconnect 9.01 and 9.21; `draft-mavrogiannopoulos-openconnect` describes the
+//! protocol.
+
+pub mod form_body;
+pub mod login;
+mod xml;
