@@ -1,5 +1,4 @@
 use proptest::prelude::*;
-use quick_xml::escape::escape;
 
 use super::*;
 
@@ -8,6 +7,14 @@ const INIT: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<config-auth cli
     aggregate-auth-version=\"2\"><version who=\"vpn\">v9.01-3</version><device-id>linux-64</device-id><capabilities>\
     <auth-method>single-sign-on-v2</auth-method></capabilities><group-access>https://127.0.0.1/</group-access>\
     </config-auth>";
+
+fn asked(name: &'static str, kind: Kind, echo: bool) -> Asked {
+    Asked { name, label: "L", kind, echo }
+}
+
+fn form(text: &str, fields: Vec<Asked>) -> Form {
+    Form { text: text.to_owned(), fields }
+}
 
 fn reply(auth: &str) -> String {
     format!("<config-auth type=\"auth-reply\"><version>v9</version><auth>{auth}</auth></config-auth>")
@@ -61,6 +68,53 @@ fn handle_that_is_too_long_is_none() {
     assert_eq!(handle(MAX_HANDLE + 1), None);
 }
 
+#[test]
+fn page_asks_for_what_the_form_asks() {
+    let form = form("", vec![asked("user", Kind::User, true), asked("password", Kind::Password, false)]);
+    let page = Page { form: &form, handle: "h1", error: Some("no <way>") };
+    assert_eq!(
+        page.document(Dialect::Aggregate),
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<config-auth client=\"vpn\" type=\"auth-request\" \
+         aggregate-auth-version=\"2\"><auth id=\"main\"><title>Login</title><message>Please log in.</message>\
+         <error>no &lt;way&gt;</error><form method=\"post\" action=\"/\"><input type=\"hidden\" name=\"handle\" \
+         value=\"h1\"/><input type=\"text\" name=\"username\" label=\"L:\"/><input type=\"password\" \
+         name=\"password\" label=\"L:\"/></form></auth></config-auth>\n"
+    );
+    let plain = Page { error: None, ..page }.document(Dialect::Plain);
+    assert!(plain.contains("?>\n<auth id=\"main\">") && plain.ends_with("</auth>\n"), "{plain}");
+}
+
+#[test]
+fn every_kind_of_question_has_a_field() {
+    let choice = Kind::Choice(vec!["one".to_owned(), "two & \"three\"".to_owned()]);
+    for (field, shown) in [
+        (asked("code", Kind::Code, false), "<input type=\"password\" name=\"secondary_password\" label=\"L:\"/>"),
+        (
+            asked("new_password", Kind::NewPassword, false),
+            "<input type=\"password\" name=\"next_password\" label=\"L:\"/>",
+        ),
+        (asked("text", Kind::Text, true), "<input type=\"text\" name=\"text\" label=\"L:\"/>"),
+        (
+            asked("choice", choice, true),
+            "<select name=\"choice\" label=\"L:\"><option value=\"one\">one</option>\
+             <option value=\"two &amp; &quot;three&quot;\">two &amp; &quot;three&quot;</option></select>",
+        ),
+    ] {
+        let form = form("Code of your <app>?", vec![field]);
+        let page = Page { form: &form, handle: "", error: None }.document(Dialect::Aggregate);
+        assert!(page.contains(shown) && page.contains("<auth id=\"challenge\">"), "{page}");
+        assert!(page.contains("<message>Code of your &lt;app&gt;?</message>"), "{page}");
+    }
+}
+
+#[test]
+fn end_of_a_login_bears_the_token_where_clients_look() {
+    let document = complete("t0k-en_", Dialect::Aggregate);
+    assert!(document.contains("type=\"complete\"") && document.contains("<session-token>t0k-en_</session-token>"));
+    assert!(complete("t", Dialect::Plain).contains("<auth id=\"success\">"));
+    assert!(refusal("a & b", Dialect::Aggregate).contains("<error>a &amp; b</error>"));
+}
+
 proptest! {
     #[test]
     fn whatever_a_form_says_comes_back_as_it_was(handle in "\\PC{0,40}", password in "\\PC{0,40}") {
@@ -71,5 +125,16 @@ proptest! {
         let (read, answers) = answered(Posted::of_xml(escaped.as_bytes()).ok()).unwrap();
         prop_assert_eq!(read.unwrap_or_default(), handle);
         prop_assert_eq!(answers, vec![pair("password", &password)]);
+    }
+
+    #[test]
+    fn every_page_is_a_document_that_can_be_read(text in "\\PC{0,40}", choices in proptest::collection::vec("\\PC{0,9}", 0..5)) {
+        let form = form(&text, vec![asked("choice", Kind::Choice(choices), true)]);
+        let page = Page { form: &form, handle: &text, error: Some(&text) };
+        for dialect in [Dialect::Aggregate, Dialect::Plain] {
+            let elements = xml::read(page.document(dialect).as_bytes()).map_err(|_| ()).unwrap();
+            let error = elements.iter().find(|element| element.path.ends_with("auth/error")).unwrap();
+            prop_assert_eq!(error.text.as_str(), text.as_str());
+        }
     }
 }
