@@ -1,12 +1,17 @@
-//! The protocol of AnyConnect and OpenConnect clients: TLS on TCP, and a login in XML forms over HTTP/1.1, then
-//! frames on the same connection.
+//! The protocol of AnyConnect and OpenConnect clients: TLS on TCP, a login in XML forms over HTTP/1.1, then a CONNECT
+//! after which the same connection carries packets.
 //!
-//! [`login`] translates between the forms of the gateway's login and the documents of these clients, [`frame`] and
-//! [`channel`] are what follows. What stock clients send and take was found out with openconnect 9.01 and 9.21;
-//! `draft-mavrogiannopoulos-openconnect` describes the protocol.
+//! [`login`] translates between the forms of the gateway's login and the documents of these clients, [`tunnel`] reads a
+//! CONNECT and writes its answer, and [`frame`] and [`channel`] are what follows on the stream. What stock clients send
+//! and take was found out with openconnect 9.01 and 9.21; `draft-mavrogiannopoulos-openconnect` describes the protocol.
 
 pub mod channel;
+pub mod cookie;
 pub mod form_body;
 pub mod frame;
 pub mod login;
+pub mod tunnel;
 mod xml;
+
+/// Longest cookie that a client has a use for, in bytes: a session token, or the handle of a login.
+pub const MAX_COOKIE: usize = 8 * 1024;

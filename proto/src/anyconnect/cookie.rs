@@ -1,0 +1,43 @@
+//! The cookies of a request.
+
+use super::MAX_COOKIE;
+
+/// The cookie that is the session token.
+pub const SESSION: &str = "webvpn";
+
+/// The value of a cookie among the values of a request's `cookie` fields: the last that is not empty, since some
+/// servers clear a cookie before they set it. One that is longer than [`MAX_COOKIE`] is nobody's.
+pub fn find<'a>(fields: impl IntoIterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    let values = fields.into_iter().flat_map(|field| field.split(';')).filter_map(|cookie| {
+        let (found, value) = cookie.trim().split_once('=')?;
+        (found == name && !value.is_empty()).then_some(value)
+    });
+    values.last().filter(|value| value.len() <= MAX_COOKIE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookie_is_found_by_its_whole_name() {
+        let fields = ["webvpncontext=a; webvpn=b=; other", "webvpnc=d"];
+        assert_eq!(find(fields, SESSION), Some("b="));
+        assert_eq!(find(fields, "webvpnc"), Some("d"));
+        assert_eq!(find(fields, "web"), None);
+        assert_eq!(find(fields, "other"), None);
+    }
+
+    #[test]
+    fn last_cookie_that_is_not_empty_counts() {
+        assert_eq!(find(["webvpn=; webvpn=a; webvpn=b; webvpn="], SESSION), Some("b"));
+        assert_eq!(find(["webvpn="], SESSION), None);
+    }
+
+    #[test]
+    fn cookie_that_is_too_long_is_none() {
+        let cookie = |length: usize| format!("webvpn={}", "a".repeat(length));
+        assert!(find([cookie(MAX_COOKIE).as_str()], SESSION).is_some());
+        assert_eq!(find([cookie(MAX_COOKIE + 1).as_str()], SESSION), None);
+    }
+}

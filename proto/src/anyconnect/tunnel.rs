@@ -1,0 +1,166 @@
+//! The CONNECT that turns a connection into the channel, and what it is answered.
+//!
+//! Clients compare the names of these headers with their case, so the answer is written here, letter by letter.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use zeroize::Zeroizing;
+
+use super::cookie;
+use crate::http::field::{self, Field};
+use crate::packet::IPV6_MIN_MTU;
+
+/// What is connected to.
+pub const TUNNEL_PATH: &str = "/CSCOSSLC/tunnel";
+/// Longest text that a client says of itself, in bytes.
+const MAX_TEXT: usize = 256;
+
+/// What a client asks for. The token is a secret, so it has no `Debug`.
+pub struct TunnelRequest {
+    /// Its session token.
+    pub token: Option<Zeroizing<String>>,
+    /// What it calls its host.
+    pub host_name: Option<String>,
+    /// Its name and version.
+    pub agent: Option<String>,
+    /// The largest packet that it wants, in bytes.
+    pub mtu: Option<u16>,
+    /// Whether it takes an IPv4 address.
+    pub takes_v4: bool,
+    /// Whether it takes an IPv6 address beside it.
+    pub takes_v6: bool,
+}
+
+impl TunnelRequest {
+    /// Reads the fields of a request; what makes no sense counts as not said.
+    pub fn of(fields: &[Field]) -> Self {
+        let text = |name| field::value(fields, name).filter(|text| text.len() <= MAX_TEXT).map(str::to_owned);
+        let cookies = fields.iter().filter(|field| field.name == "cookie").map(|field| field.value.as_str());
+        let families = field::value(fields, "x-cstp-address-type");
+        let takes = |family| families.is_some_and(|families| families.split(',').any(|named| named.trim() == family));
+        let is_full = field::value(fields, "x-cstp-full-ipv6-capability") == Some("true");
+        Self {
+            token: cookie::find(cookies, cookie::SESSION).map(|token| Zeroizing::new(token.to_owned())),
+            host_name: text("x-cstp-hostname"),
+            agent: text("user-agent"),
+            mtu: field::value(fields, "x-cstp-mtu").and_then(|mtu| mtu.parse().ok()),
+            takes_v4: families.is_none() || takes("IPv4"),
+            takes_v6: takes("IPv6") && is_full,
+        }
+    }
+
+    /// The largest packet of its session where the gateway permits `largest`; never below what IPv6 needs.
+    pub fn mtu_within(&self, largest: u16) -> u16 {
+        self.mtu.map_or(largest, |mtu| mtu.max(IPV6_MIN_MTU).min(largest))
+    }
+}
+
+/// What a client is granted.
+#[derive(Debug, Clone)]
+pub struct Offer<'a> {
+    /// Its IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+    /// What it sends through the tunnel.
+    pub routes: &'a [IpNet],
+    /// Whom it asks for names.
+    pub resolvers: &'a [IpAddr],
+    /// The names that they are asked for; all if there are none here.
+    pub domains: &'a [String],
+    /// Largest packet, in bytes.
+    pub mtu: u16,
+    /// How long either side may be silent before it is asked whether it is there.
+    pub dpd: Duration,
+    /// How often a client sends something through whatever is on the way.
+    pub keepalive: Duration,
+    /// When the client makes a new connection.
+    pub rekey: Duration,
+    /// How long the session lasts at most.
+    pub lasts: Option<Duration>,
+    /// How long it may carry nothing.
+    pub idle: Option<Duration>,
+}
+
+impl Offer<'_> {
+    /// The head of the answer, with the empty line at its end.
+    pub fn head(&self) -> String {
+        let mut head = Head("HTTP/1.1 200 CONNECTED\r\n".to_owned());
+        head.line("X-CSTP-Version", 1).line("X-CSTP-Server-Name", "Adit").line("X-CSTP-License", "accept");
+        self.addresses(&mut head);
+        self.names(&mut head);
+        self.include(&mut head);
+        head.line("X-CSTP-MTU", self.mtu);
+        head.line("X-CSTP-DPD", self.dpd.as_secs()).line("X-CSTP-Keepalive", self.keepalive.as_secs());
+        // Newer clients of Cisco refuse a gateway that announces no way to renew keys.
+        head.line("X-CSTP-Rekey-Time", self.rekey.as_secs()).line("X-CSTP-Rekey-Method", "new-tunnel");
+        let seconds =
+            |time: Option<Duration>| time.map_or_else(|| "none".to_owned(), |time| time.as_secs().to_string());
+        head.line("X-CSTP-Session-Timeout", seconds(self.lasts)).line("X-CSTP-Idle-Timeout", seconds(self.idle));
+        head.line("X-CSTP-Disconnected-Timeout", "none").line("X-CSTP-Keep", true);
+        head.line("X-CSTP-TCP-Keepalive", true).line("X-CSTP-Smartcard-Removal-Disconnect", true);
+        head.0 + "\r\n"
+    }
+
+    fn addresses(&self, head: &mut Head) {
+        if let Some(v4) = self.v4 {
+            head.line("X-CSTP-Address", v4).line("X-CSTP-Netmask", Ipv4Addr::BROADCAST);
+        }
+        if let Some(v6) = self.v6 {
+            head.line("X-CSTP-Address-IP6", format_args!("{v6}/128"));
+        }
+    }
+
+    fn names(&self, head: &mut Head) {
+        for resolver in self.resolvers {
+            head.line("X-CSTP-DNS", resolver);
+            if resolver.is_ipv6() {
+                // Where Cisco's clients look for it.
+                head.line("X-CSTP-DNS-IP6", resolver);
+            }
+        }
+        for domain in self.domains {
+            head.line("X-CSTP-Split-DNS", domain);
+        }
+        head.line("X-CSTP-Tunnel-All-DNS", !self.resolvers.is_empty() && self.domains.is_empty());
+    }
+
+    /// Says what goes through the tunnel. A client to which no prefix of a family is said sends all of it, so a family
+    /// of which nothing goes through has the client's own address said.
+    fn include(&self, head: &mut Head) {
+        let is_all = |v6: bool| self.routes.iter().any(|route| route.prefix_len() == 0 && route.addr().is_ipv6() == v6);
+        let v4s = self.routes.iter().filter_map(|route| if let IpNet::V4(v4) = route { Some(*v4) } else { None });
+        if let Some(own) = self.v4.filter(|_| !is_all(false)) {
+            let said: Vec<Ipv4Net> = v4s.collect();
+            let own = said.is_empty().then(|| Ipv4Net::from(own));
+            for route in said.iter().chain(&own) {
+                head.line("X-CSTP-Split-Include", format_args!("{}/{}", route.network(), route.netmask()));
+            }
+        }
+        if let Some(own) = self.v6.filter(|_| !is_all(true)) {
+            let said: Vec<&IpNet> = self.routes.iter().filter(|route| route.addr().is_ipv6()).collect();
+            let own = said.is_empty().then(|| IpNet::from(IpAddr::V6(own)));
+            for route in said.into_iter().chain(&own) {
+                head.line("X-CSTP-Split-Include-IP6", format_args!("{}/{}", route.network(), route.prefix_len()));
+            }
+        }
+    }
+}
+
+/// The lines of a head so far.
+struct Head(String);
+
+impl Head {
+    /// Adds a line. What cannot stand in a header is left out of its value.
+    fn line(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
+        let value: String = value.to_string().chars().filter(|letter| matches!(letter, ' '..='~')).collect();
+        write!(self.0, "{name}: {value}\r\n").expect("texts can be appended to");
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;
