@@ -26,11 +26,13 @@ use crate::packet::{IPV6_MIN_MTU, IpPacket};
 use crate::role::Role;
 use crate::{datagram, varint};
 
+mod anyconnect;
 mod esp;
 mod login;
 mod offload;
 mod radius;
 
+pub use anyconnect::{anyconnect_connect, anyconnect_frames, anyconnect_login};
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use login::{login_handle, login_token};
 pub use offload::{offload_coalesce, offload_split};
@@ -43,7 +45,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 28] = [
+pub const BODIES: [(&str, Body); 31] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -72,6 +74,9 @@ pub const BODIES: [(&str, Body); 28] = [
     ("radius_reply", radius_reply),
     ("login_handle", login_handle),
     ("login_token", login_token),
+    ("anyconnect_login", anyconnect_login),
+    ("anyconnect_connect", anyconnect_connect),
+    ("anyconnect_frames", anyconnect_frames),
 ];
 
 /// A decoded integer is in range and its shortest encoding is not longer than what was read.

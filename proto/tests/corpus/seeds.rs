@@ -12,6 +12,7 @@ use adit_proto::invite::Invite;
 use adit_proto::role::Role;
 use adit_proto::varint;
 
+mod anyconnect;
 mod esp;
 mod login;
 mod offload;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> Vec<Seed> {
         invites(),
         radius(),
         login::logins(),
+        anyconnect::clients(),
     ]
     .into_iter()
     .flatten()
