@@ -127,8 +127,8 @@ impl Run<'_> {
         self.report.note_sessions(&self.generator, &self.site.gateway().sessions()?);
         self.watch.enter(Stage::Ending);
         self.generator.disconnect();
-        self.await_end(before.1)?;
-        let after = (self.resident()?, self.descriptors()?);
+        let (_, more_files) = self.await_end(before.1)?;
+        let after = (self.resident()?, before.1 + more_files);
         self.report.memory = Memory::new([before.0, with_sessions.0, loaded, after.0], self.report.connected);
         self.report.descriptors = Descriptors { before: before.1, with_sessions: with_sessions.1, after: after.1 };
         Ok(())
@@ -225,15 +225,15 @@ impl Run<'_> {
         let phase = self.meter.start("churn")?;
         let visits = self.generator.churn(rate, self.options.duration, &|| self.watch.check())?;
         self.report.phases.push(phase.end(Some(visits.pace.lateness))?);
-        self.await_end(before.1)?;
-        let left = (self.site.gateway().sessions()?.len(), self.descriptors()?.saturating_sub(before.1));
+        let left = self.await_end(before.1)?;
         self.report.churn = Some(Churn::new(rate, &visits, left, [before.0, self.resident()?]));
         self.report.note_failures(&self.generator);
         Ok(())
     }
 
-    /// Waits until the gateway has no session, and no more open files than `files`; at most [`ENDING`].
-    fn await_end(&self, files: usize) -> Result<()> {
+    /// Waits until the gateway has no session, and no more open files than `files`; at most [`ENDING`]. Returns what is
+    /// left: sessions, and open files beyond `files`.
+    fn await_end(&self, files: usize) -> Result<(usize, usize)> {
         let deadline = Instant::now() + ENDING;
         while Instant::now() < deadline {
             if self.site.gateway().sessions()?.is_empty() && self.descriptors()? <= files {
@@ -241,7 +241,10 @@ impl Run<'_> {
             }
             self.watch.pause(DRAIN)?;
         }
-        self.watch.pause(DRAIN)
+        self.watch.pause(DRAIN)?;
+        // Whoever asks for the sessions opens a connection, which the gateway closes in its own time.
+        let files = self.descriptors()?.saturating_sub(files);
+        Ok((self.site.gateway().sessions()?.len(), files))
     }
 
     /// All sessions at the rate that is asked for.
