@@ -1,4 +1,4 @@
-//! TLS 1.3 settings of both sides: post-quantum key exchange first, no resumption.
+//! TLS settings of both sides: 1.3 with post-quantum key exchange first, no resumption.
 //!
 //! A gateway has its own certificate authority, and devices that have joined trust no other. It may have a second
 //! certificate that the public trusts, for whoever knows only its name. Which of the two it shows is decided in the
@@ -13,16 +13,28 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::digest;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Application protocol of HTTP/3 (RFC 9114 section 3.1).
 const ALPN: &[u8] = b"h3";
+/// Application protocol of HTTP/1.1 (RFC 7301 section 6).
+const HTTP1: &[u8] = b"http/1.1";
 /// What a client offers beside [`ALPN`] if it knows the gateway's own authority. It is never chosen (RFC 7301 section
 /// 3.2 lets a server pass over what it does not speak), so it says nothing to servers of others.
 const KNOWS_AUTHORITY: &[u8] = b"adit";
+
+/// Suites of TLS 1.2 with forward secrecy and authenticated encryption.
+const OLD_SUITES: [SupportedCipherSuite; 6] = [
+    provider::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    provider::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    provider::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    provider::cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    provider::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    provider::cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 /// The cryptography both sides use: TLS 1.3 suites with AES-256-GCM first, X25519MLKEM768 before X25519.
 pub fn crypto_provider() -> Arc<CryptoProvider> {
@@ -103,16 +115,48 @@ pub fn server_config(
     identity: Arc<ServerIdentity>,
     authority: &CertificateDer<'static>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), crypto_provider())
+    gateway_config(crypto_provider(), &[&rustls::version::TLS13], identity, authority, ALPN)
+}
+
+/// TLS of the gateway over TCP, where anybody comes: as [`server_config`], with more curves. With `old` also TLS 1.2,
+/// for clients that know no better: with forward secrecy and authenticated encryption alone.
+///
+/// # Errors
+/// If the authority is no certificate.
+pub fn listener_config(
+    identity: Arc<ServerIdentity>,
+    authority: &CertificateDer<'static>,
+    old: bool,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut provider = CryptoProvider::clone(&crypto_provider());
+    provider.kx_groups.extend([provider::kx_group::SECP256R1, provider::kx_group::SECP384R1]);
+    let mut versions = vec![&rustls::version::TLS13];
+    if old {
+        provider.cipher_suites.extend(OLD_SUITES);
+        versions.push(&rustls::version::TLS12);
+    }
+    gateway_config(Arc::new(provider), &versions, identity, authority, HTTP1)
+}
+
+fn gateway_config(
+    provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Arc<ServerIdentity>,
+    authority: &CertificateDer<'static>,
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(crypto_provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::new(undated::Undated(verifier)))
         .with_cert_resolver(identity);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.send_tls13_tickets = 0;
+    // Whoever resumed a session would not prove anew whose certificate it was.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
