@@ -11,10 +11,9 @@ pub mod enroll;
 pub mod front_ends;
 pub mod identity;
 pub mod init;
+pub mod listener;
 pub mod policy;
 pub mod reload;
 pub mod run;
 pub mod sources;
 pub mod state_files;
-#[cfg(feature = "oidc")]
-pub mod web;

@@ -47,6 +47,7 @@ use crate::state_files::StateFiles;
 mod clock;
 mod flows;
 mod listen;
+mod listeners;
 mod memory;
 mod names;
 mod network;
@@ -131,7 +132,7 @@ impl Loaded {
         let store = Arc::new(store);
         let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
         let terms = PersonalTerms::new(&config, pool.gateway(), policy.map(Arc::new)).into();
-        let mut sources = Sources::make(&config, &store, &key, &identity, &terms)?;
+        let mut sources = Sources::make(&config, &store, &key, &terms)?;
         let logins = Arc::new(logins(&config, &store, &key, mem::take(&mut sources.chain), &terms)?);
         Ok(Self {
             config: Arc::new(config),
@@ -190,7 +191,8 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, as_read, store, authority, keys, identity, pool, terms, sockets, logins, sources } = loaded;
+    let Loaded { config, as_read, store, authority, keys, identity, pool, terms, sockets, logins, mut sources } =
+        loaded;
     let own = pool.gateway();
     let network = network::set_up(&config, own, terms.load().policy().map(AsRef::as_ref), changes).await?;
     let enforcement = network.policy.as_ref().map(start_enforcement).transpose()?;
@@ -235,6 +237,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let enrollment = enrollment.with_logins(logins);
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
+    let pending = front_end.pending();
+    let listeners = listeners::start(&identity, &authority, &mut sources, pending)?;
     let asked = Arc::clone(&config);
     let public = config.tls.files()?.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files)));
     let recheck_every = config.login.recheck;
@@ -244,6 +248,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         memory,
     ];
     tasks.push(task::spawn(overdue::look_after(Arc::clone(&core))));
+    tasks.extend(listeners);
     tasks.extend(public);
     tasks.push(task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), recheck_every)));
     tasks.push(task::spawn(write_revocations(store, Arc::clone(&core))));

@@ -7,12 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_net::tls::ServerIdentity;
 use adit_program::task::{self, Task};
 use adit_proto::login::{Cause, Person, Verdict};
+use adit_server::listener::{self, Guests, Listener};
 use adit_server::sources::oidc::Oidc;
 use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, StartedLink};
-use adit_server::web::Listener;
 use adit_testing::PATIENCE;
 
 use browser::{Browser, Seen};
@@ -31,11 +30,10 @@ mod recheck;
 
 /// Serves the way back of a source. It ends with the task.
 fn serve(oidc: &Arc<Oidc>, address: SocketAddr) -> (SocketAddr, Task) {
-    let issued = rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).unwrap();
-    let key = rustls_pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
-    let identity = ServerIdentity::new(vec![issued.cert.der().clone()], key).unwrap();
-    let listener = Listener::bind(address, Arc::new(identity)).unwrap();
-    (listener.local_address(), task::spawn(listener.serve(Arc::clone(oidc))))
+    let socket = listener::bind(address, "oidc.listen", "").unwrap();
+    let address = socket.local_addr().unwrap();
+    let guests = Guests::alone(vec![Arc::<Oidc>::clone(oidc)], 512);
+    (address, task::spawn(Listener::new(socket, None).unwrap().serve(Arc::new(guests))))
 }
 
 /// A login by redirect that has begun, and a browser that has opened its link.

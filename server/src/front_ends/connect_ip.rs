@@ -49,6 +49,11 @@ impl FrontEnd {
         Self { core, router, enrollment, esp, plane, pending }
     }
 
+    /// The places of connections without a tunnel.
+    pub(crate) fn pending(&self) -> &Arc<Pending> {
+        &self.pending
+    }
+
     /// Accepts connections until the endpoint closes.
     pub async fn serve(self: Arc<Self>, endpoint: quinn::Endpoint) {
         let mut connections = JoinSet::new();

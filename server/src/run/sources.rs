@@ -1,8 +1,8 @@
 //! The sources of users that the configuration names, and where browsers come back to.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use adit_net::tls::ServerIdentity;
 use adit_program::exit::{Exit, Failure};
 #[cfg(feature = "oidc")]
 use adit_program::task;
@@ -12,12 +12,13 @@ use crate::accounts::sqlite::Store;
 use crate::config::{Config, Problem, SourceName};
 use crate::core::personal::TermsInForce;
 use crate::identity::ServiceKey;
+#[cfg(feature = "oidc")]
+use crate::listener;
+use crate::listener::Guest;
 use crate::sources::local::Local;
 #[cfg(feature = "oidc")]
 use crate::sources::oidc::{Oidc, StoredTokens};
 use crate::sources::{Source, ldap, radius};
-#[cfg(feature = "oidc")]
-use crate::web::Listener;
 
 use super::RAISE_LIMITS;
 
@@ -34,7 +35,7 @@ pub(super) struct Sources {
 #[cfg(feature = "oidc")]
 struct Browsers {
     oidc: Arc<Oidc>,
-    listeners: Vec<Listener>,
+    sockets: Vec<TcpListener>,
 }
 
 impl Sources {
@@ -43,7 +44,6 @@ impl Sources {
         config: &Config,
         store: &Arc<Store>,
         key: &ServiceKey,
-        identity: &Arc<ServerIdentity>,
         terms: &TermsInForce,
     ) -> Result<Self, Failure> {
         let mut sources = Self::default();
@@ -52,7 +52,7 @@ impl Sources {
                 SourceName::Local => local(config, store, key, terms)?,
                 SourceName::Radius => radius::source(config).map_err(failure)?,
                 SourceName::Ldap => ldap::source(config).map_err(failure)?,
-                SourceName::Oidc => sources.oidc(config, store, key, identity)?,
+                SourceName::Oidc => sources.oidc(config, store, key)?,
             };
             sources.chain.push(source);
         }
@@ -60,40 +60,43 @@ impl Sources {
     }
 
     #[cfg(feature = "oidc")]
-    fn oidc(
-        &mut self,
-        config: &Config,
-        store: &Arc<Store>,
-        key: &ServiceKey,
-        identity: &Arc<ServerIdentity>,
-    ) -> Result<Arc<dyn Source>, Failure> {
+    fn oidc(&mut self, config: &Config, store: &Arc<Store>, key: &ServiceKey) -> Result<Arc<dyn Source>, Failure> {
         let tokens = Arc::new(StoredTokens::new(Arc::clone(store), key));
         let public = config.public.first().map_or("", |public| &public.host);
         let oidc = Arc::new(Oidc::new(config.oidc.clone(), public, tokens).map_err(failure)?);
-        let listen = config.oidc.listen.iter().map(|address| Listener::bind(*address, Arc::clone(identity)));
-        self.browsers = Some(Browsers { oidc: Arc::clone(&oidc), listeners: listen.collect::<Result<_, _>>()? });
+        let sockets = config.oidc.listen.iter().map(|address| listener::bind(*address, "oidc.listen", ""));
+        self.browsers = Some(Browsers { oidc: Arc::clone(&oidc), sockets: sockets.collect::<Result<_, _>>()? });
         Ok(oidc)
     }
 
     #[cfg(not(feature = "oidc"))]
-    fn oidc(
-        &mut self,
-        _config: &Config,
-        _store: &Arc<Store>,
-        _key: &ServiceKey,
-        _identity: &Arc<ServerIdentity>,
-    ) -> Result<Arc<dyn Source>, Failure> {
+    fn oidc(&mut self, _config: &Config, _store: &Arc<Store>, _key: &ServiceKey) -> Result<Arc<dyn Source>, Failure> {
         Err(failure(crate::sources::not_built_with("oidc")))
     }
 
     /// Starts what has to run for them beside the gateway; it ends with the tasks.
     pub(super) fn serve(self) -> Vec<Task> {
         #[cfg(feature = "oidc")]
-        if let Some(Browsers { oidc, listeners }) = self.browsers {
-            let pages = listeners.into_iter().map(|listener| task::spawn(listener.serve(Arc::clone(&oidc))));
-            let mut tasks: Vec<Task> = pages.collect();
-            tasks.push(task::spawn(async move { oidc.look_after().await }));
-            return tasks;
+        if let Some(Browsers { oidc, .. }) = self.browsers {
+            return vec![task::spawn(async move { oidc.look_after().await })];
+        }
+        Vec::new()
+    }
+
+    /// The pages of a login in a browser.
+    pub(super) fn pages(&self) -> Option<Arc<dyn Guest>> {
+        #[cfg(feature = "oidc")]
+        if let Some(Browsers { oidc, .. }) = &self.browsers {
+            return Some(Arc::<Oidc>::clone(oidc));
+        }
+        None
+    }
+
+    /// Where these pages are wanted.
+    pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
+        #[cfg(feature = "oidc")]
+        if let Some(browsers) = &mut self.browsers {
+            return std::mem::take(&mut browsers.sockets);
         }
         Vec::new()
     }

@@ -42,7 +42,7 @@ use token::Tokens;
 
 pub use browser::Visit;
 pub use kept::RefreshTokens;
-pub use pages::Page;
+pub use pages::{PAGES, Page};
 pub use stored::StoredTokens;
 
 /// The source's word.

@@ -3,6 +3,10 @@
 use adit_proto::login::{Cause, Verdict};
 use openidconnect::url::Url;
 
+use crate::listener::escaped;
+
+/// Below which path all of them are.
+pub const PAGES: &str = "/login/";
 /// Where the style sheet is; the policy of the pages forbids styles inside them.
 pub(super) const STYLE_PATH: &str = "/login/style.css";
 const STYLE: &str = "body{font:1.1rem/1.6 system-ui,sans-serif;max-width:34rem;margin:4rem auto;padding:0 1rem;\
@@ -95,22 +99,6 @@ fn page(status: u16, title: &str, body: &str) -> Page {
          <body><h1>{title}</h1>{body}</body></html>\n"
     );
     Page { status, media_type: "text/html; charset=utf-8", body, cookie: None }
-}
-
-/// A text as HTML shows it, in elements and in quoted attributes.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
