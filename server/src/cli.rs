@@ -122,7 +122,7 @@ struct InitFlags {
     /// Name or address under which clients reach the gateway; repeatable [default: the address of the default route]
     #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_public_address)]
     public: Vec<PublicAddress>,
-    /// Local address, for UDP; repeatable [default: all addresses with the public port]
+    /// Local address, for UDP and TCP; repeatable [default: all addresses with the public port]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
     /// Put everything below this directory instead of /etc/adit, /var/lib/adit and /run/adit

@@ -46,7 +46,7 @@ pub use value::parse_public_address;
 
 /// Where the configuration lies when neither `--config` nor `ADIT_CONFIG` names another place.
 pub const DEFAULT_PATH: &str = "/etc/adit/server.toml";
-/// UDP port of the gateway, unless the configuration names another.
+/// Port of the gateway, unless the configuration names another.
 pub const DEFAULT_PORT: u16 = 443;
 
 /// A valid configuration.
@@ -58,6 +58,8 @@ pub struct Config {
     pub public: Vec<PublicAddress>,
     /// Local socket addresses; never empty. `[::]:PORT` also takes IPv4.
     pub listen: Vec<SocketAddr>,
+    /// Whether it listens on TCP there, too.
+    pub listen_tcp: bool,
     /// The TUN device.
     pub tun: TunConfig,
     /// Inner addresses of devices; at least one family is present.
@@ -76,6 +78,8 @@ pub struct Config {
     pub limits: Limits,
     /// The certificate that others trust.
     pub tls: TlsConfig,
+    /// Clients of the AnyConnect family.
+    pub anyconnect: AnyConnectConfig,
     /// How users log in.
     pub login: LoginConfig,
     /// An OpenID Connect provider.
@@ -107,7 +111,7 @@ pub struct Config {
 pub struct PublicAddress {
     /// DNS name (lower case) or IP address without brackets.
     pub host: String,
-    /// UDP port.
+    /// Port.
     pub port: u16,
 }
 
@@ -147,6 +151,13 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
 }
 
+/// What clients of the AnyConnect family are granted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AnyConnectConfig {
+    /// Whether TLS 1.2 will do.
+    pub tls12: bool,
+}
+
 impl TlsConfig {
     /// The files of the certificate, if there is one.
     ///
@@ -183,6 +194,7 @@ impl Config {
             path: path.to_owned(),
             public: Vec::new(),
             listen: Vec::new(),
+            listen_tcp: false,
             tun: TunConfig { name: String::new(), mtu: 0 },
             pool: Pools { v4: None, v6: None },
             routes: Vec::new(),
@@ -194,6 +206,7 @@ impl Config {
             radius: RadiusSettings::default(),
             ldap: LdapSettings::default(),
             tls: TlsConfig::default(),
+            anyconnect: AnyConnectConfig::default(),
             login: LoginConfig {
                 sources: Vec::new(),
                 session_lifetime: Duration::ZERO,
@@ -282,6 +295,16 @@ impl Config {
             }
         }
         services
+    }
+
+    /// Whether the gateway listens at an address on TCP anyway, whatever else is wanted there.
+    #[must_use]
+    pub fn listens_on_tcp(&self, address: SocketAddr) -> bool {
+        let covers = |own: &SocketAddr| {
+            let all = own.ip().is_unspecified() && (own.is_ipv6() || address.is_ipv4());
+            own.port() == address.port() && (all || own.ip() == address.ip())
+        };
+        self.listen_tcp && self.listen.iter().any(covers)
     }
 
     /// Names for the server certificate: the public hosts without ports or duplicates.

@@ -11,6 +11,7 @@ mod connection;
 #[cfg(feature = "oidc")]
 mod login_pages;
 mod page;
+mod portal;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ use crate::core::admission::{Pending, Place};
 #[cfg(feature = "oidc")]
 pub(crate) use page::escaped;
 pub use page::page;
+pub use portal::Portal;
 
 /// Most connections at once of a listener without TLS, each below 64 KiB. A reverse proxy has few.
 const MOST_WITHOUT_TLS: usize = 512;

@@ -238,7 +238,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let pending = front_end.pending();
-    let listeners = listeners::start(&identity, &authority, &mut sources, pending)?;
+    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &mut sources, Vec::new(), pending)?;
     let asked = Arc::clone(&config);
     let public = config.tls.files()?.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files)));
     let recheck_every = config.login.recheck;

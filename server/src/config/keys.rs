@@ -1,5 +1,6 @@
 //! Every key of the configuration, the rows of each table in a file of their own.
 
+mod anyconnect;
 mod dns;
 mod esp;
 mod general;
@@ -37,6 +38,7 @@ pub static KEYS: Keys<Config> = Keys {
         dns::ROWS,
         limits::ROWS,
         tls::ROWS,
+        anyconnect::ROWS,
         login::ROWS,
         oidc::ROWS,
         radius::ROWS,

@@ -1,7 +1,7 @@
 //! Binds the sockets a gateway listens on.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use adit_net::quic;
@@ -11,6 +11,7 @@ use adit_program::rights::Capability;
 use nix::errno::Errno;
 
 use crate::config::Config;
+use crate::listener;
 
 /// The sockets of all addresses.
 pub(super) struct Sockets {
@@ -18,13 +19,15 @@ pub(super) struct Sockets {
     pub(super) quic: Vec<UdpSocket>,
     /// One per worker and address, workers first; none for any worker when ESP is off.
     pub(super) esp: Vec<Vec<Arc<EspSocket>>>,
+    /// One per address, unless TCP is off.
+    pub(super) tcp: Vec<TcpListener>,
 }
 
 impl Sockets {
-    /// Binds every address of `listen`, for ESP as well if it is on.
+    /// Binds every address of `listen`, for ESP and TCP as well if they are on.
     pub(super) fn bind(config: &Config) -> Result<Self, Failure> {
         let workers = config.workers.threads();
-        let mut sockets = Self { quic: Vec::new(), esp: vec![Vec::new(); workers] };
+        let mut sockets = Self { quic: Vec::new(), esp: vec![Vec::new(); workers], tcp: Vec::new() };
         for &address in &config.listen {
             match sockets.bind_one(config, address) {
                 Ok(()) => {}
@@ -35,7 +38,19 @@ impl Sockets {
                 }
             }
         }
+        if config.listen_tcp {
+            sockets.bind_tcp(&config.listen)?;
+        }
         Ok(sockets)
+    }
+
+    /// Binds the addresses, where UDP has been given them, on TCP.
+    fn bind_tcp(&mut self, listen: &[SocketAddr]) -> Result<(), Failure> {
+        for (socket, asked) in self.quic.iter().zip(listen) {
+            let address = socket.local_addr().map_err(|error| failure(*asked, &error))?;
+            self.tcp.push(listener::bind(address, "listen", ", or set `listen_tcp = false`")?);
+        }
+        Ok(())
     }
 
     fn bind_one(&mut self, config: &Config, address: SocketAddr) -> io::Result<()> {
@@ -96,6 +111,8 @@ mod tests {
         let mut config = config_for_tests(Path::new("/nowhere"));
         config.listen = vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv4Addr::LOCALHOST, 0).into()];
         (config.esp.enabled, config.workers.count) = (esp, workers);
+        // A port that is free for UDP need not be so for TCP.
+        config.listen_tcp = false;
         config
     }
 
@@ -126,6 +143,22 @@ mod tests {
             let failure = Sockets::bind(&config).err().unwrap();
             assert!(failure.next.contains("ss -lunp"), "{failure}");
         }
+    }
+
+    #[test]
+    fn address_in_use_on_tcp_alone_is_told_with_both_ways_out() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut config = config(false, 1);
+        config.listen = vec![taken.local_addr().unwrap()];
+        assert!(Sockets::bind(&config).is_ok_and(|sockets| sockets.tcp.is_empty()));
+        config.listen_tcp = true;
+        let failure = Sockets::bind(&config).err().unwrap();
+        assert_eq!(failure.exit, Exit::Other);
+        assert!(failure.to_string().contains(&format!("{}/tcp", config.listen[0])), "{failure}");
+        assert!(failure.next.contains("`ss -ltnp`") && failure.next.contains("`listen_tcp = false`"), "{failure}");
+        drop(taken);
+        let sockets = Sockets::bind(&config).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(sockets.tcp[0].local_addr().unwrap(), config.listen[0]);
     }
 
     #[test]

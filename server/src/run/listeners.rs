@@ -10,24 +10,38 @@ use rustls::ServerConfig;
 
 use super::sources::Sources;
 use super::{RAISE_LIMITS, RESTORE_KEYS};
+use crate::config::Config;
 use crate::core::admission::Pending;
 use crate::identity::Authority;
-use crate::listener::{Guests, Listener};
+use crate::listener::{Guest, Guests, Listener, Portal};
 
-/// Serves the pages of a login where they are wanted.
+/// Serves `front_ends` and the pages for browsers on `sockets`, the gateway's own addresses, and the pages of a login
+/// where else they are wanted.
 pub(super) fn start(
+    config: &Config,
     identity: &Arc<ServerIdentity>,
     authority: &Authority,
+    sockets: Vec<TcpListener>,
     sources: &mut Sources,
+    front_ends: Vec<Arc<dyn Guest>>,
     pending: &Arc<Pending>,
 ) -> Result<Vec<Task>, Failure> {
-    let tls = tls::listener_config(Arc::clone(identity), &authority.certificate(), false)
+    let tls = tls::listener_config(Arc::clone(identity), &authority.certificate(), config.anyconnect.tls12)
         .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), RESTORE_KEYS))?;
-    let pages = Arc::new(Guests::new(sources.pages().into_iter().collect(), Arc::clone(pending)));
+    let pages: Vec<_> = sources.pages().into_iter().collect();
+    let elsewhere = Arc::new(Guests::new(pages.clone(), Arc::clone(pending)));
+    let mut guests = [pages, front_ends].concat();
+    if let Some(public) = config.public.first() {
+        guests.push(Arc::new(Portal::new(public)));
+    }
+    let guests = Arc::new(Guests::new(guests, Arc::clone(pending)));
     let mut tasks = Vec::new();
+    for socket in sockets {
+        tasks.push(serve(socket, Some(Arc::clone(&tls)), &guests)?);
+    }
     for socket in sources.take_sockets() {
         let is_loopback = socket.local_addr().is_ok_and(|address| address.ip().is_loopback());
-        tasks.push(serve(socket, (!is_loopback).then(|| Arc::clone(&tls)), &pages)?);
+        tasks.push(serve(socket, (!is_loopback).then(|| Arc::clone(&tls)), &elsewhere)?);
     }
     Ok(tasks)
 }

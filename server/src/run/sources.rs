@@ -31,7 +31,7 @@ pub(super) struct Sources {
     browsers: Option<Browsers>,
 }
 
-/// The source whose users log in in a browser, and where that comes back to.
+/// The source whose users log in in a browser, and where that comes back to beside the gateway's own addresses.
 #[cfg(feature = "oidc")]
 struct Browsers {
     oidc: Arc<Oidc>,
@@ -64,7 +64,8 @@ impl Sources {
         let tokens = Arc::new(StoredTokens::new(Arc::clone(store), key));
         let public = config.public.first().map_or("", |public| &public.host);
         let oidc = Arc::new(Oidc::new(config.oidc.clone(), public, tokens).map_err(failure)?);
-        let sockets = config.oidc.listen.iter().map(|address| listener::bind(*address, "oidc.listen", ""));
+        let elsewhere = config.oidc.listen.iter().filter(|address| !config.listens_on_tcp(**address));
+        let sockets = elsewhere.map(|address| listener::bind(*address, "oidc.listen", ""));
         self.browsers = Some(Browsers { oidc: Arc::clone(&oidc), sockets: sockets.collect::<Result<_, _>>()? });
         Ok(oidc)
     }
@@ -92,7 +93,7 @@ impl Sources {
         None
     }
 
-    /// Where these pages are wanted.
+    /// Where else than at the gateway's own addresses these pages are wanted.
     pub(super) fn take_sockets(&mut self) -> Vec<TcpListener> {
         #[cfg(feature = "oidc")]
         if let Some(browsers) = &mut self.browsers {

@@ -86,8 +86,9 @@ pub(super) const ROWS: &[Key<Config>] = &[
         kind: Kind::List,
         absent: Absent::Default("[]"),
         example: r#"["[::]:443"]"#,
-        meaning: "Local addresses, for TCP, where browsers come back to after a login: with TLS, but on loopback addresses without,\n\
-         for a reverse proxy. An empty list leaves logins by a code that is typed at the provider.",
+        meaning: "Local addresses, for TCP, where browsers come back to after a login; those of `listen` may be among them. With TLS,\n\
+         but on other addresses of the loopback without, for a reverse proxy. An empty list leaves logins by a code that is\n\
+         typed at the provider.",
         applies: Applies::Restart,
         read: |given, config| put(&mut config.oidc.listen, given.list(value::socket_address)),
     },
