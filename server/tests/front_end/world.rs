@@ -30,8 +30,8 @@ use adit_server::accounts::sqlite::Store;
 use adit_server::accounts::{Accounts, Device, UserName};
 use adit_server::admin::GatewayView;
 use adit_server::config::{
-    Config, DnsConfig, EspConfig, Limits, LoginConfig, OidcConfig, Pools, PublicAddress, SecondFactor, SourceName,
-    TlsConfig, TunConfig, WorkersConfig,
+    AnyConnectConfig, Config, DnsConfig, EspConfig, Limits, LoginConfig, OidcConfig, Pools, PublicAddress,
+    SecondFactor, SourceName, TlsConfig, TunConfig, WorkersConfig,
 };
 use adit_server::core::Core;
 use adit_server::core::grant::Terms;
@@ -109,9 +109,11 @@ impl DataPlane<Session> for Watched {
 fn config(directory: &std::path::Path) -> Config {
     Config {
         tls: TlsConfig::default(),
+        anyconnect: AnyConnectConfig::default(),
         path: directory.join("server.toml"),
         public: vec![PublicAddress { host: HOST.to_owned(), port: 443 }],
         listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        listen_tcp: false,
         tun: TunConfig { name: "adit0".to_owned(), mtu: 1400 },
         pool: Pools { v4: "10.77.0.0/24".parse().ok(), v6: "fd77::/64".parse().ok() },
         routes: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
