@@ -202,6 +202,7 @@ mod tests {
                 workers: 1,
                 sessions: 0,
                 drops: std::collections::BTreeMap::default(),
+                passwords: None,
                 guards: Vec::new(),
                 warnings: Vec::new(),
             }

@@ -18,6 +18,7 @@ use adit_proto::login::{Cause, Person, Verdict};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Problem, SourceName};
+use local::hashers::HashCounts;
 
 pub use adit_proto::login::StartedLink;
 
@@ -67,6 +68,11 @@ pub trait Source: Send + Sync {
 
     /// Says whether somebody who logged in before still may.
     fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>>;
+
+    /// What became of the passwords that the gateway itself hashes for this source, where it does.
+    fn hash_counts(&self) -> Option<HashCounts> {
+        None
+    }
 
     /// Logins in a browser, where the source has them.
     fn links(&self) -> Option<&dyn LinkSource> {

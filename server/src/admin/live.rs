@@ -17,6 +17,7 @@ use crate::core::personal::PersonalTerms;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 use crate::reload::{ReloadAnswer, ReloadOrder, ReloadRefusal, ReloadRequest};
+use crate::sources::local::hashers::HashCounts;
 
 /// One live session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +75,9 @@ pub struct GatewayStatus {
     pub sessions: usize,
     /// Packets dropped before a session was known, by reason (non-zero only).
     pub drops: BTreeMap<String, u64>,
+    /// What became of the passwords of the gateway's own users; `None` where it knows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passwords: Option<HashCounts>,
     /// Settings of the host that do not hold, or had to be put back within the last ten minutes.
     #[serde(default)]
     pub guards: Vec<GuardReport>,
@@ -145,6 +149,7 @@ impl LiveGateway for GatewayView {
             workers: self.router.queues().len(),
             sessions: self.core.sessions().len(),
             drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
+            passwords: self.core.logins().and_then(|logins| logins.chain().hash_counts()),
             guards: self.guards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings: Vec::new(),
         }

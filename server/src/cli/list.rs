@@ -252,6 +252,7 @@ mod tests {
             workers: 4,
             sessions: 0,
             drops: BTreeMap::from([("no_route".to_owned(), 2)]),
+            passwords: None,
             guards: Vec::new(),
             warnings: Vec::new(),
         };

@@ -26,7 +26,7 @@ use crate::accounts::{Accounts as _, LinkError, LocalUser, StoreFault, UserName}
 use crate::config::SecondFactor;
 use crate::identity::{Sealer, ServiceKey};
 use asked::{Asked, Asking};
-use hashers::{Hashers, Turn};
+use hashers::{HashCounts, Hashers, Turn};
 use passwords::{Cost, Match, Password, PasswordError, compare};
 use totp::Secret;
 
@@ -65,11 +65,6 @@ impl Local {
     #[must_use]
     pub fn asking_each(self, when: impl Fn(&str) -> SecondFactor + Send + Sync + 'static) -> Self {
         Self { second_factor: Box::new(when), ..self }
-    }
-
-    /// The threads that hash, for who counts what they do.
-    pub fn hashers(&self) -> &Hashers {
-        &self.hashers
     }
 
     async fn check_password(&self, name: &str, password: &str, origin: &Origin) -> Result<Verdict, Away> {
@@ -294,6 +289,10 @@ impl Local {
 impl Source for Local {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn hash_counts(&self) -> Option<HashCounts> {
+        Some(self.hashers.counts())
     }
 
     fn check<'a>(&'a self, name: &'a str, password: &'a Zeroizing<String>, origin: &'a Origin) -> Answering<'a> {

@@ -9,6 +9,7 @@ use adit_proto::login::{Person, StartedLink, Verdict};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::sources::local::hashers::HashCounts;
 use crate::sources::{LinkAnswer, LinkWish, Origin, Recheck, Source};
 
 /// How long a source may take; each has time-outs of its own, which are shorter.
@@ -70,6 +71,11 @@ impl Chain {
     pub fn away(&self) -> Option<String> {
         let reasons: Vec<String> = self.0.iter().filter_map(Link::absence).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// What became of the passwords that the gateway itself hashes; `None` where it knows no users of its own.
+    pub fn hash_counts(&self) -> Option<HashCounts> {
+        self.0.iter().find_map(|link| link.source.hash_counts())
     }
 
     /// Has a source do what a flow wants.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, available_parallelism};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::passwords::Memory;
@@ -39,6 +40,19 @@ pub enum Turn {
     Stranger,
 }
 
+/// What the threads have done since they were started, and what waits for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashCounts {
+    /// Hashes that a thread has begun.
+    pub begun: u64,
+    /// Those that found the queue full.
+    pub turned_away: u64,
+    /// Those in the queue now.
+    pub waiting: usize,
+    /// The most that were in the queue at a time.
+    pub most_waiting: usize,
+}
+
 /// As many passwords wait to be hashed as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being checked at this moment")]
@@ -49,13 +63,15 @@ pub struct Busy;
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Condvar,
-    taken: AtomicU64,
+    begun: AtomicU64,
 }
 
 #[derive(Default)]
 struct Waiting {
     known: VecDeque<Job>,
     strangers: VecDeque<Job>,
+    /// The most jobs there were.
+    most: usize,
     /// Whether nobody will ask for anything more.
     is_over: bool,
 }
@@ -104,14 +120,22 @@ impl Hashers {
         })
     }
 
-    /// Jobs that found the queue full.
-    pub fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
+    /// What the threads have done so far, and what waits for them.
+    pub fn counts(&self) -> HashCounts {
+        let waiting = self.shared.waiting();
+        HashCounts {
+            begun: self.shared.begun.load(Ordering::Relaxed),
+            turned_away: self.turned_away.load(Ordering::Relaxed),
+            waiting: waiting.len(),
+            most_waiting: waiting.most,
+        }
     }
+}
 
-    /// Jobs that a thread has taken from the queue.
-    pub fn taken(&self) -> u64 {
-        self.shared.taken.load(Ordering::Relaxed)
+impl Waiting {
+    /// How many jobs there are.
+    fn len(&self) -> usize {
+        self.known.len() + self.strangers.len()
     }
 }
 
@@ -125,12 +149,13 @@ impl Drop for Hashers {
 impl Shared {
     fn add(&self, turn: Turn, job: Job) -> Result<(), Busy> {
         let mut waiting = self.waiting();
-        let all = waiting.known.len() + waiting.strangers.len();
+        let all = waiting.len();
         match turn {
             Turn::Known if all < QUEUE => waiting.known.push_back(job),
             Turn::Stranger if all < QUEUE && waiting.strangers.len() < STRANGERS => waiting.strangers.push_back(job),
             Turn::Known | Turn::Stranger => return Err(Busy),
         }
+        waiting.most = waiting.most.max(waiting.len());
         drop(waiting);
         self.changed.notify_one();
         Ok(())
@@ -140,7 +165,7 @@ impl Shared {
     fn work(&self) {
         let mut memory = Memory::default();
         while let Some(job) = self.next() {
-            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.begun.fetch_add(1, Ordering::Relaxed);
             job(&mut memory);
         }
     }
@@ -195,12 +220,15 @@ mod tests {
         for turn in [Turn::Known, Turn::Stranger] {
             assert_eq!(hashers.run(turn, |_| 1).await, Err(Busy), "{turn:?}");
         }
-        assert_eq!((hashers.turned_away(), hashers.taken()), (2, 1));
+        let full = HashCounts { begun: 1, turned_away: 2, waiting: QUEUE, most_waiting: QUEUE };
+        assert_eq!(hashers.counts(), full);
         go_on.send(()).unwrap();
         while hashers.run(Turn::Stranger, |_| 1).await.is_err() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(hashers.taken(), 1 + QUEUE as u64 + 1, "the positive control: all were served");
+        let counts = hashers.counts();
+        assert_eq!(counts.begun, 1 + QUEUE as u64 + 1, "the positive control: all were served");
+        assert_eq!((counts.waiting, counts.most_waiting), (0, QUEUE));
     }
 
     #[tokio::test]
