@@ -1,6 +1,7 @@
 //! HTTP of both ends: requests and their answers, and tunnels.
 
 pub mod h3;
+pub mod post;
 pub mod stream;
 
 /// Why a stream cannot go on.

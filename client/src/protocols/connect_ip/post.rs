@@ -3,12 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
-use adit_net::http::stream::TunnelStream;
+use adit_net::http::post::post_json;
 use adit_proto::enrollment::MAX_BODY;
-use adit_proto::http::field::{Field, status};
-use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;
 
 use super::ConnectError;
@@ -46,7 +43,7 @@ pub async fn post(
         let http = H3Connection::start(dialled.quic.clone(), Role::Client);
         let stream = http.open_request().await.map_err(|error| explain(&error, remote))?;
         let authority = authority(gateway.host, gateway.port);
-        let answered = exchange(stream.into(), &authority, path, body).await;
+        let answered = post_json(stream.into(), &authority, path, body, MAX_BODY).await;
         let (status, body) = answered.map_err(|error| stream_error(error, remote))?;
         Ok(PostReply { status, body, remote })
     };
@@ -57,32 +54,5 @@ pub async fn post(
             Err(ConnectError::Closed(format!("{remote} did not answer the request")))
         }
         Ok(answer) => answer,
-    }
-}
-
-async fn exchange(
-    mut stream: TunnelStream,
-    authority: &str,
-    path: &str,
-    body: &[u8],
-) -> Result<(u16, Vec<u8>), StreamError> {
-    let length = body.len().to_string();
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "https"),
-        (":authority", authority),
-        (":path", path),
-        ("content-type", "application/json"),
-        ("content-length", length.as_str()),
-    ];
-    stream.send_headers(&fields.map(|(name, value)| Field::new(name, value))).await?;
-    stream.send_data(body).await?;
-    stream.finish();
-    match stream.next_event().await? {
-        Some(MessageEvent::Headers(fields)) => {
-            let status = status(&fields).map_err(|error| stream.fail(error))?;
-            Ok((status, stream.read_body(MAX_BODY).await?))
-        }
-        Some(_) | None => Err(StreamError::Closed),
     }
 }
