@@ -123,6 +123,17 @@ impl Host {
         Process::capture(&mut command, name, &log, |command| self.0.namespace.spawn(command))
     }
 
+    /// A command whose standard input is this text, which goes to a file in the host's folder.
+    pub fn with_input(&self, command: &Command, input: &str) -> Result<Command> {
+        let file = self.folder().join("input");
+        fs::write(&file, input).with_context(|| format!("write {}", file.display()))?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" <\"$INPUT\""]).arg(command.get_program()).args(command.get_args());
+        shell.env("INPUT", file);
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ok(shell)
+    }
+
     /// Runs a process in the host to its end; fails where it takes longer than `limit`.
     pub fn output(&self, command: Command, limit: Duration) -> Result<Output> {
         self.spawn(command)?.output(limit)
@@ -131,6 +142,11 @@ impl Host {
     /// Adds a default route for the family of `via`.
     pub fn add_default_route(&self, via: IpAddr) -> Result<()> {
         self.run(move || netlink::run(async |handle| netlink::add_default_route(&handle, via).await))
+    }
+
+    /// Adds a route to a network through a neighbour.
+    pub fn add_route(&self, to: IpNet, via: IpAddr) -> Result<()> {
+        self.run(move || netlink::run(async |handle| netlink::add_route(&handle, to, via).await))
     }
 
     /// Pulls (`false`) or plugs (`true`) the cable of one of the host's links.

@@ -87,6 +87,22 @@ pub(super) async fn add_default_route(handle: &Handle, via: IpAddr) -> Result<()
     handle.route().add(message).execute().await.with_context(|| format!("add a default route via {via}"))
 }
 
+/// Adds a route to a network.
+pub(super) async fn add_route(handle: &Handle, to: IpNet, via: IpAddr) -> Result<()> {
+    let message = match (to, via) {
+        (IpNet::V4(to), IpAddr::V4(via)) => {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.addr(), to.prefix_len());
+            route.gateway(via).build()
+        }
+        (IpNet::V6(to), IpAddr::V6(via)) => {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to.addr(), to.prefix_len());
+            route.gateway(via).build()
+        }
+        (IpNet::V4(_), IpAddr::V6(_)) | (IpNet::V6(_), IpAddr::V4(_)) => bail!("{to} and {via} differ in their family"),
+    };
+    handle.route().add(message).execute().await.with_context(|| format!("add a route to {to} via {via}"))
+}
+
 /// All links.
 pub(super) async fn links(handle: &Handle) -> Result<Vec<LinkMessage>> {
     handle.link().get().execute().try_collect().await.context("list links")

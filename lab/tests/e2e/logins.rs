@@ -20,17 +20,6 @@ const PASSWORD: &str = "correct horse battery";
 const REFUSED: i32 = 3;
 const OTHER_IDENTITY: i32 = 4;
 
-/// A command whose standard input is this text.
-fn with_input(host: &Host, command: &Command, input: &str) -> Command {
-    let file = host.folder().join("input");
-    fs::write(&file, input).unwrap();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" <\"$INPUT\""]).arg(command.get_program()).args(command.get_args());
-    shell.env("INPUT", file);
-    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell
-}
-
 /// Starts a command whose standard input is what is written to the file that comes with it.
 fn with_fifo(host: &Host, command: &Command) -> (Process, fs::File) {
     let fifo = host.folder().join("fifo");
@@ -80,7 +69,7 @@ fn gateway() -> Option<Tunnel> {
 
 fn administrate(tunnel: &Tunnel, verb: &[&str], input: &str) {
     let host = tunnel.gateway.host();
-    let command = with_input(host, &tunnel.gateway.command(verb), &format!("{input}\n"));
+    let command = host.with_input(&tunnel.gateway.command(verb), &format!("{input}\n")).unwrap();
     host.output(command, PATIENCE).unwrap().success().unwrap();
 }
 
@@ -93,7 +82,7 @@ fn pin(tunnel: &Tunnel) -> String {
 
 fn run(client: &Client, arguments: &[&str], input: &str) -> Output {
     let host = client.host();
-    host.output(with_input(host, &client.command(arguments), input), PATIENCE).unwrap()
+    host.output(host.with_input(&client.command(arguments), input).unwrap(), PATIENCE).unwrap()
 }
 
 fn join(tunnel: &Tunnel, pin: &str, password: &str) -> Output {
