@@ -230,6 +230,7 @@ mod tests {
             request(&format!("{{\"answers\":{{{}}}}}", (0..count).map(one).collect::<Vec<_>>().join(",")))
         };
         assert!(answers(MAX_ANSWERS, MAX_FIELD_NAME, MAX_ANSWER).is_ok());
+        assert!(request(&format!("{{\"handle\":\"{}\"}}", "h".repeat(MAX_HANDLE))).is_ok());
         for (refused, part) in [
             (answers(MAX_ANSWERS + 1, 2, 1), "the number of answers"),
             (answers(1, MAX_FIELD_NAME + 1, 1), "a name"),

@@ -169,6 +169,16 @@ mod tests {
     }
 
     #[test]
+    fn largest_token_fits_the_field_that_carries_it() {
+        let (user, device) = ("a".repeat(64), Some("d".repeat(64)));
+        let methods = [Method::ALL, Method::ALL].concat();
+        let largest = SessionToken { user, device, generation: u64::MAX, methods, logged_in_at: u64::MAX, ends_at: 0 };
+        // With a nonce and a tag, and in base 64.
+        let sealed = (largest.seal(&Plain(0)).unwrap().len() + 28) * 4 / 3;
+        assert!(sealed < crate::login::message::MAX_TOKEN, "{sealed}");
+    }
+
+    #[test]
     fn every_part_of_the_layout_is_needed() {
         let sealed = token(Some("dev-1")).seal(&Plain(0)).unwrap();
         let text = &sealed[..sealed.len() - 1];

@@ -139,6 +139,7 @@ mod tests {
             "icmp fd00::1",
             "tcp wiki.example.org:443",
             "icmp wiki.example.org",
+            "tcp my-wiki.example.org:443",
         ] {
             assert_eq!(text.parse::<Attempt>().unwrap().to_string(), text);
         }
@@ -163,6 +164,7 @@ mod tests {
             "TCP 10.1.2.3:1",
             "tcp a..b:1",
             "tcp -a.b:1",
+            "tcp a_b.example.org:1",
             "tcp :80",
             "tcp 10.0.0.0/8:80",
         ] {

@@ -106,6 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn pool_of_two_addresses_has_no_broadcast() {
+        let to = |pool: &str, destination: &str| {
+            let pool_v4 = Some(pool.parse().unwrap());
+            let policy = DestinationPolicy { pool_v4, client_to_client: true, ..DestinationPolicy::default() };
+            policy.check_address(destination.parse().unwrap())
+        };
+        for address in ["10.64.0.0", "10.64.0.1"] {
+            assert_eq!(to("10.64.0.0/31", address), Ok(()), "{address}");
+        }
+        for address in ["10.64.0.0", "10.64.0.3"] {
+            assert_eq!(to("10.64.0.0/30", address), Err(DropReason::DestinationBroadcast), "{address}");
+        }
+    }
+
+    #[test]
     fn special_destinations_are_refused() {
         for (destination, reason) in [
             ("0.0.0.0", DropReason::DestinationUnspecified),

@@ -164,6 +164,9 @@ mod tests {
         assert_eq!("100 GiB/month".parse(), Ok(Quota { bytes: 100 << 30, period: Period::Month }));
         assert_eq!("5GB/day".parse(), Ok(Quota { bytes: 5_000_000_000, period: Period::Day }));
         assert_eq!("1 TiB/week".parse(), Ok(Quota { bytes: 1 << 40, period: Period::Week }));
+        for (unit, bytes) in [("MB", 1_000_000), ("MiB", 1 << 20), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)] {
+            assert_eq!(format!("2 {unit}/day").parse(), Ok(Quota { bytes: 2 * bytes, period: Period::Day }), "{unit}");
+        }
         for text in ["", "5 GB", "GB/day", "0 GB/day", "5 GB/year", "5 Gb/day", "99999999999 TB/day"] {
             assert!(text.parse::<Quota>().is_err(), "{text}");
         }

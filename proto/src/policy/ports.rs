@@ -170,6 +170,11 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_icmp_are_told_of() {
+        assert!("icmp/8".parse::<PortMatch>().unwrap_err().reason.contains("no ports"));
+    }
+
+    #[test]
     fn merged_services_overlap_nowhere() {
         let merged = |texts: &[&str]| {
             let services: Vec<_> = texts.iter().map(|text| service(text)).collect();

@@ -161,3 +161,16 @@ impl FromStr for SecondFactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_words_and_other_words_are_refused() {
+        assert_eq!(["replace", "refuse"].map(str::parse), [Ok(WhenFull::Replace), Ok(WhenFull::Refuse)]);
+        let all = [SecondFactor::Always, SecondFactor::Device, SecondFactor::Never].map(Ok);
+        assert_eq!(["always", "device", "never"].map(str::parse), all);
+        assert!("Replace".parse::<WhenFull>().is_err() && "".parse::<SecondFactor>().is_err());
+    }
+}

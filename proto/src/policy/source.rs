@@ -71,6 +71,12 @@ mod tests {
     }
 
     #[test]
+    fn policy_of_a_lease_has_its_addresses() {
+        let (v4, v6) = (Some(Ipv4Addr::new(10, 64, 0, 2)), Some("fd00::2".parse().unwrap()));
+        assert_eq!(SourcePolicy::from(Lease { v4, v6 }), SourcePolicy { v4, v6 });
+    }
+
+    #[test]
     fn special_sources_have_their_own_reason() {
         for (source, reason) in [
             ("0.0.0.0", DropReason::SourceUnspecified),

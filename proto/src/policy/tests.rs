@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::model::{MOST_GROUPS, MOST_NAMES, MOST_RULES};
+use super::model::{MOST_DESTINATIONS, MOST_GROUPS, MOST_IN_A_RULE, MOST_NAMES, MOST_RULES};
 use super::*;
 
 mod naive;
@@ -150,6 +150,15 @@ fn policy_without_rules_allows_and_the_first_rule_makes_the_rest_denied() {
     assert_eq!(document.verdict(&class, &flow("tcp 10.1.2.3:443")).rule, Some(0));
     assert_eq!(document.verdict(&class, &flow("tcp 10.2.2.3:443")), Decision { action: Action::Deny, rule: None });
     assert_eq!(document.verdict(&class, &flow("tcp [fd00::1]:443")).action, Action::Deny);
+    assert_eq!([Action::Allow, Action::Deny].map(Action::word), ["allow", "deny"]);
+}
+
+#[test]
+fn class_without_a_policy_is_given_everything() {
+    let everything = CompiledClass::everything();
+    let [rule] = &everything.rules[..] else { panic!("{everything:?}") };
+    assert!(rule.allow && rule.ports.is_empty());
+    assert_eq!((&rule.v4[..], &rule.v6[..]), (&["0.0.0.0/0".parse().unwrap()][..], &["::/0".parse().unwrap()][..]));
 }
 
 #[test]
@@ -184,6 +193,7 @@ fn group_of_a_source_counts_for_who_came_by_that_source_only() {
     assert_eq!(reasons("bob", "ldap", &[]), []);
     assert_eq!(reasons("alice", "oidc", &[]), [Reason::Name]);
     assert_eq!(reasons("ldap:cn=staff", "local", &[]), []);
+    assert!(["", ":staff", "ldap:"].iter().all(|text| text.parse::<Member>().is_err()));
 }
 
 #[test]
@@ -275,6 +285,7 @@ fn name_is_allowed_by_its_own_rule_and_by_rules_for_everywhere() {
     assert_eq!(verdict(&document, "tcp wiki.example.org:443"), Some(1));
     assert_eq!(verdict(&document, "icmp wiki.example.org"), Some(1));
     assert_eq!(verdict(&document, "tcp other.example.org:443"), None);
+    assert!(!Destinations::new(&["0.0.0.0/0".parse().unwrap()], Vec::new()).are_everywhere(), "of one family alone");
     let everywhere = rule(Who::Everybody, Action::Deny, &[], 0);
     let closed = PolicyDocument::new(Vec::new(), [vec![everywhere], rules].concat(), Vec::new()).unwrap();
     assert_eq!(verdict(&closed, "tcp wiki.example.org:443"), Some(0));
@@ -303,4 +314,21 @@ fn policy_beyond_a_bound_names_the_line_that_is_too_much() {
     };
     assert!(PolicyDocument::new(Vec::new(), names(MOST_NAMES), Vec::new()).is_ok());
     assert_eq!(PolicyDocument::new(Vec::new(), names(MOST_NAMES + 1), Vec::new()).unwrap_err().line, 7);
+    let refused = |count| PolicyDocument::new(Vec::new(), names(count), Vec::new()).unwrap_err().what;
+    assert_eq!(refused(MOST_DESTINATIONS), "names in rules");
+    assert_eq!(refused(MOST_DESTINATIONS + 1), "destinations in rules");
+    let users = |count| {
+        let users = (0..count).map(|number| format!("user-{number}")).collect();
+        vec![rule(Who::Listed { groups: Vec::new(), users }, Action::Allow, &[], 8)]
+    };
+    assert!(PolicyDocument::new(Vec::new(), users(MOST_IN_A_RULE), Vec::new()).is_ok());
+    assert_eq!(PolicyDocument::new(Vec::new(), users(MOST_IN_A_RULE + 1), Vec::new()).unwrap_err().line, 8);
+}
+
+#[test]
+#[should_panic(expected = "a group is named that is not there")]
+fn group_that_is_not_there_is_named_by_no_rule() {
+    let who = Who::Listed { groups: vec![1], users: Vec::new() };
+    let groups = vec![group("staff", &[], Settings::default())];
+    drop(PolicyDocument::new(groups, vec![rule(who, Action::Allow, &[], 1)], Vec::new()));
 }

@@ -72,9 +72,13 @@ fn end(mut flow: LoginFlow) -> (Option<Step>, Option<Failure>) {
 fn name_and_password_go_to_the_first_source_and_end_in_its_person() {
     let mut flow = flow(&PASSWORDS);
     flow.handle_answers(Answers::new(), BEGIN);
-    assert_eq!(names(flow.poll_step()), ["user", "password"]);
+    let Some(Step::Ask(form)) = flow.poll_step() else { panic!("it asks nothing") };
+    let fields: Vec<_> = form.fields.iter().map(|field| (field.name, field.label, field.echo)).collect();
+    assert_eq!(fields, [("user", "User", true), ("password", "Password", false)]);
+    assert_eq!(flow.name(), "");
     flow.handle_answers(answers(&[("user", " alice ")]), BEGIN);
     assert_eq!(names(flow.poll_step()), ["password"]);
+    assert_eq!(flow.name(), "alice");
     flow.handle_answers(answers(&[("password", "secret")]), BEGIN);
     assert!(
         flow.poll_command()
@@ -189,14 +193,33 @@ fn question_goes_to_the_client_and_its_answer_to_the_same_source() {
 }
 
 #[test]
+fn answer_is_bounded_and_holds_no_nul() {
+    let answered = |answer: &str| {
+        let mut flow = flow(&[Way::Password]);
+        log_in(&mut flow);
+        flow.poll_command();
+        flow.handle_verdict(question(Kind::Text), BEGIN);
+        flow.poll_step();
+        flow.handle_answers(answers(&[("text", answer)]), BEGIN);
+        (flow.poll_command().is_some(), flow.failure().cloned())
+    };
+    assert_eq!(answered(&"x".repeat(1024)), (true, None));
+    let malformed = (false, Some(Failure::Malformed("the answer")));
+    assert_eq!(answered(&"x".repeat(1025)), malformed);
+    assert_eq!(answered("a\0b"), malformed);
+}
+
+#[test]
 fn rounds_are_bounded() {
     let mut flow = flow(&[Way::Password]);
-    for round in 1..=17 {
+    for round in 1..=16 {
         flow.handle_answers(Answers::new(), BEGIN);
         let step = flow.poll_step();
-        assert_eq!(matches!(step, Some(Step::Ask(_))), round <= 16, "{step:?} in round {round}");
+        assert!(matches!(step, Some(Step::Ask(_))), "{step:?} in round {round}");
+        assert_eq!(flow.failure(), None);
     }
-    assert_eq!(flow.failure(), Some(&Failure::TooManyRounds));
+    flow.handle_answers(Answers::new(), BEGIN);
+    assert_eq!(end(flow), (Some(Step::Refused(Refusal::NotAccepted)), Some(Failure::TooManyRounds)));
 }
 
 #[test]
@@ -215,7 +238,12 @@ fn state_of_a_source_is_bounded_and_its_texts_are_cut() {
     let Some(Step::Ask(Form { text, fields })) = largest.poll_step() else { panic!("it asks") };
     let Kind::Choice(choices) = &fields[0].kind else { panic!("a choice") };
     assert_eq!((text.len(), choices.len(), choices[0].len()), (512, 32, 64));
-    assert!(largest.encode().unwrap().len() <= 6 * 1024);
+    let largest = largest.encode().unwrap().len();
+    assert!(largest <= 6 * 1024);
+    assert!(
+        (largest + 28) * 4 / 3 < crate::login::message::MAX_HANDLE,
+        "sealed, and in base 64, a client sends it back"
+    );
 }
 
 #[test]
@@ -283,6 +311,19 @@ fn link_has_its_own_end_and_a_source_that_gives_none_is_away() {
     over.handle_answers(Answers::new(), BEGIN + 600 * SECOND);
     assert_eq!(end(over).0, Some(Step::Refused(Refusal::Expired)));
 
+    let begun = |state: usize, at: Duration| {
+        let mut flow = flow(&[Way::Browser]);
+        flow.handle_answers(Answers::new(), BEGIN);
+        flow.handle_started(Ok(StartedLink { state: vec![0; state], ..link() }), at);
+        flow
+    };
+    assert!(matches!(end(begun(MAX_STATE, BEGIN)).0, Some(Step::Open { .. })));
+    let too_much = (Some(Step::Refused(Refusal::NotAccepted)), Some(Failure::TooMuchState));
+    assert_eq!(end(begun(MAX_STATE + 1, BEGIN)), too_much);
+    let late = begun(1, BEGIN + 120 * SECOND);
+    assert_eq!(late.poll_timeout(), None, "a link that comes too late begins nothing");
+    assert_eq!(end(late), (Some(Step::Refused(Refusal::Expired)), Some(Failure::Expired)));
+
     let mut away = flow(&[Way::Browser]);
     away.handle_answers(Answers::new(), BEGIN);
     away.handle_started(Err("oidc: no answer".into()), BEGIN);
@@ -303,6 +344,42 @@ fn where_there_are_both_the_user_chooses_between_password_and_browser() {
     let mut typed = flow(&both);
     log_in(&mut typed);
     assert_eq!(asked(&mut typed), Some((0, "alice".into())), "who has typed a name has chosen");
+}
+
+/// The flow that comes back as a handle.
+fn come_back(flow: &LoginFlow, ways: &[Way]) -> LoginFlow {
+    LoginFlow::decode(&flow.encode().unwrap(), ways.to_vec(), None).unwrap()
+}
+
+#[test]
+fn handle_keeps_what_was_asked_and_until_when() {
+    let kinds = [Kind::User, Kind::Password, Kind::Code, Kind::NewPassword, Kind::Choice(vec!["a".into()]), Kind::Text];
+    for (kind, echo) in kinds.into_iter().flat_map(|kind| [(kind.clone(), true), (kind, false)]) {
+        let mut flow = flow(&PASSWORDS);
+        log_in(&mut flow);
+        let question = Question { text: "which?".to_owned(), kind: kind.clone(), echo };
+        flow.handle_verdict(Verdict::Ask { question, state: b"state".to_vec() }, BEGIN);
+        let asked = flow.poll_step();
+        let mut back = come_back(&flow, &PASSWORDS);
+        assert_eq!((back.name(), back.poll_timeout()), ("alice", Some(BEGIN + 120 * SECOND)));
+        back.handle_answers(Answers::new(), BEGIN + 119 * SECOND);
+        assert_eq!(back.poll_step(), asked, "{kind:?} {echo}");
+        back.handle_answers(Answers::new(), BEGIN + 120 * SECOND);
+        assert_eq!(back.poll_step(), Some(Step::Refused(Refusal::Expired)));
+    }
+}
+
+#[test]
+fn handle_of_a_link_keeps_when_it_may_be_asked_for() {
+    let mut flow = flow(&[Way::Browser]);
+    flow.handle_answers(Answers::new(), BEGIN);
+    flow.handle_started(Ok(link()), BEGIN);
+    let mut back = come_back(&flow, &[Way::Browser]);
+    assert_eq!(back.poll_timeout(), Some(BEGIN + 300 * SECOND));
+    back.handle_answers(Answers::new(), BEGIN + SECOND);
+    assert_eq!(back.poll_step(), Some(Step::Wait { again_in: 4 * SECOND }));
+    back.handle_answers(Answers::new(), BEGIN + 5 * SECOND);
+    assert!(back.poll_command() == Some(Command::PollLink { source: 0, state: b"link".to_vec() }));
 }
 
 #[test]

@@ -208,6 +208,20 @@ fn bans_are_listed_and_lifted_and_accounts_are_unlocked() {
     assert!(limits.unban("198.51.0.1/32".parse().unwrap()));
     assert_eq!(fail(&mut limits, &stranger("user-99", address(1), "x"), now), None);
 
+    // A ban is lifted by the network around it, and that of a network by an address in it.
+    for number in 100..110 {
+        fail(&mut limits, &stranger(&format!("user-{number}"), address(1), "x"), now);
+    }
+    assert_eq!(limits.bans(now).len(), 1);
+    assert!(limits.unban("198.51.0.0/16".parse().unwrap()));
+    assert_eq!(limits.bans(now), []);
+    for number in 0..50 {
+        fail(&mut limits, &stranger(&format!("user-{number}"), address(number), "y"), now);
+    }
+    assert_eq!(limits.bans(now).iter().map(|ban| ban.network.to_string()).collect::<Vec<_>>(), ["198.51.0.0/24"]);
+    assert!(limits.unban("198.51.0.77/32".parse().unwrap()));
+    assert_eq!(limits.bans(now), []);
+
     assert_eq!(failures(&mut limits, now, |_, password| stranger("alice", address(2), password)), 5);
     assert!(!limits.unlock("bob"));
     assert!(fail(&mut limits, &stranger("alice", address(2), "y"), now).is_some(), "another account");
@@ -229,6 +243,33 @@ fn memory_is_bounded_and_who_failed_most_is_forgotten_last() {
         assert!(limits.buckets.len() <= 1003, "four buckets of one try at most beside the room");
     }
     assert_eq!(fail(&mut limits, &stranger("victim", address(999 << 8), "x"), now), wait, "that is not forgotten");
+}
+
+#[test]
+fn nothing_is_forgotten_while_there_is_room_for_it() {
+    let (mut limits, now) = (LoginLimits::with_room([1; 32], 1000), start());
+    for number in 0..1000_u32 {
+        // Each from a network of its own, so that every try has four buckets that are new.
+        let from = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 72));
+        fail(&mut limits, &stranger(&format!("nobody-{number}"), from.into(), "x"), now);
+        let tries = usize::try_from(number).unwrap() + 1;
+        assert!(limits.buckets.len() == 4 * tries || tries > 250);
+        assert!(limits.buckets.len() <= 1000);
+    }
+}
+
+#[test]
+fn buckets_that_are_full_again_make_room_for_others_and_no_more_is_forgotten() {
+    let (mut limits, now) = (LoginLimits::with_room([1; 32], 1000), start());
+    let mut fail_from = |number: u32, now| {
+        let from = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 72));
+        fail(&mut limits, &stranger(&format!("nobody-{number}"), from.into(), "x"), now);
+        limits.buckets.len()
+    };
+    assert_eq!((0..240).map(|number| fail_from(number, now)).last(), Some(960));
+    let later = now + 3 * 3600 * SECOND;
+    assert_eq!((240..250).map(|number| fail_from(number, later)).last(), Some(1000));
+    assert_eq!(fail_from(250, later), 44);
 }
 
 /// What a stranger does, seconds later.
