@@ -30,12 +30,14 @@ mod anyconnect;
 mod esp;
 mod login;
 mod offload;
+mod policy;
 mod radius;
 
 pub use anyconnect::{anyconnect_connect, anyconnect_frames, anyconnect_login};
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
-pub use login::{login_handle, login_token};
+pub use login::{login_handle, login_request, login_token};
 pub use offload::{offload_coalesce, offload_split};
+pub use policy::policy_text;
 pub use radius::radius_reply;
 
 /// What gateways of the targets choose for the ESP carrier.
@@ -45,7 +47,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 31] = [
+pub const BODIES: [(&str, Body); 33] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -77,6 +79,8 @@ pub const BODIES: [(&str, Body); 31] = [
     ("anyconnect_login", anyconnect_login),
     ("anyconnect_connect", anyconnect_connect),
     ("anyconnect_frames", anyconnect_frames),
+    ("login_request", login_request),
+    ("policy_text", policy_text),
 ];
 
 /// A decoded integer is in range and its shortest encoding is not longer than what was read.

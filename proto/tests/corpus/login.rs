@@ -1,4 +1,4 @@
-//! Handles and tokens of logins.
+//! Requests, handles and tokens of logins.
 
 use std::time::Duration;
 
@@ -47,7 +47,20 @@ pub(super) fn logins() -> Vec<Seed> {
         ("ticket", token(None, &[Method::Browser])),
         ("too_long", [token(None, &[]).as_slice(), &[9]].concat()),
     ];
-    [seeds("login_handle", handles), seeds("login_token", tokens)].into_iter().flatten().collect()
+    let answers = |count: usize| {
+        let answers: Vec<_> = (0..count).map(|number| format!(r#""field-{number}":"answer""#)).collect();
+        format!(r#"{{"answers":{{{}}}}}"#, answers.join(",")).into_bytes()
+    };
+    let requests = [
+        ("begun", br#"{"handle":null,"answers":{},"browser":true}"#.to_vec()),
+        ("answered", br#"{"handle":"aGFuZGxl","answers":{"user":"alice","password":"\u00fc \"secret\""}}"#.to_vec()),
+        ("most_answers", answers(8)),
+        ("too_many_answers", answers(9)),
+        ("unknown_member", br#"{"handle":"h","more":[[[]]]}"#.to_vec()),
+        ("same_member_twice", br#"{"browser":true,"browser":false}"#.to_vec()),
+    ];
+    let seeds = [seeds("login_handle", handles), seeds("login_token", tokens), seeds("login_request", requests)];
+    seeds.into_iter().flatten().collect()
 }
 
 /// The handle of a login that was answered so far.

@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<Seed> {
         radius(),
         login::logins(),
         anyconnect::clients(),
+        policies(),
     ]
     .into_iter()
     .flatten()
@@ -386,6 +387,25 @@ fn invites() -> Vec<Seed> {
             ("cut_at_hash", b"adit://join/vpn.example.org:443".to_vec()),
             ("without_port", b"adit://join/vpn.example.org#AAAA".to_vec()),
             ("short_secret", b"adit://join/vpn.example.org:443#AAAA".to_vec()),
+        ],
+    )
+}
+
+fn policies() -> Vec<Seed> {
+    seeds(
+        "policy_text",
+        [
+            (
+                "attempts",
+                b"tcp 10.1.2.3:443\nudp [fd00::53]:53\nicmp wiki.example.org\ntcp Wiki.Example.org.:80".to_vec(),
+            ),
+            ("services", b"tcp 10.1.2.3:443\ntcp/1-442\ntcp/443\ntcp/444-65535\nudp\nicmp\nudp/53".to_vec()),
+            (
+                "limits",
+                b"200 Mbit/s\n8kbit/s\n100 GiB/month\n5 GB/day\nblock\nnotify\n18446744073709551615 Gbit/s".to_vec(),
+            ),
+            ("hours", b"Mon-Fri 07:00-20:00 Europe/Berlin\nSat-Mon,Wed 22:00-06:00 UTC\nSun 00:00-24:00 UTC".to_vec()),
+            ("members", b"alice\nldap:cn=staff,dc=example\nradius:\n:staff".to_vec()),
         ],
     )
 }
