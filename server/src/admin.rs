@@ -30,7 +30,6 @@ mod revoke;
 mod users;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use adit_net::control::{Handler, Handling, Request, Response};
 use arc_swap::ArcSwap;
@@ -39,7 +38,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::accounts::UserName;
-use crate::accounts::sqlite::{Store, StoreError};
+use crate::accounts::sqlite::{Clock, HostClock, Store, StoreError};
 use crate::config::Config;
 use crate::identity::Authority;
 
@@ -93,25 +92,26 @@ impl Admin {
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn perform(&self, method: &str, path: &str, body: &Value, now: SystemTime) -> Result<Value, AdminRefusal> {
+    pub fn perform(&self, method: &str, path: &str, body: &Value, clock: impl Clock) -> Result<Value, AdminRefusal> {
+        let now = || clock.read();
         match (method, path) {
-            ("GET", "/users") => Ok(json!({ "users": self.store.users(now).map_err(store_refusal)? })),
+            ("GET", "/users") => Ok(json!({ "users": self.store.users(now()).map_err(store_refusal)? })),
             ("GET", "/devices") => Ok(json!({ "devices": self.store.devices().map_err(store_refusal)? })),
             ("GET", "/sessions") => Ok(json!({ "sessions": self.live()?.sessions() })),
             ("GET", "/status") => encode(GatewayStatus { warnings: self.warnings(), ..self.live()?.status() }),
-            ("POST", "/invite") => encode(self.invite(&decode(body)?, now)?),
-            ("POST", "/token") => encode(self.token(&decode(body)?, now)?),
-            ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now)?),
+            ("POST", "/invite") => encode(self.invite(&decode(body)?, clock)?),
+            ("POST", "/token") => encode(self.token(&decode(body)?, now())?),
+            ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now())?),
             ("GET", "/bans") => encode(self.bans()?),
             ("POST", "/unban") => encode(self.unban(&decode(body)?)?),
             ("POST", "/unlock") => encode(self.unlock(&decode(body)?)?),
-            ("POST", "/user/add") => encode(self.add_user(&decode(body)?, now)?),
-            ("POST", "/user/reset") => encode(self.reset_user(&decode(body)?, now)?),
-            ("POST", "/user/disable") => encode(self.set_disabled(&decode(body)?, true, now)?),
-            ("POST", "/user/enable") => encode(self.set_disabled(&decode(body)?, false, now)?),
+            ("POST", "/user/add") => encode(self.add_user(&decode(body)?, clock)?),
+            ("POST", "/user/reset") => encode(self.reset_user(&decode(body)?, clock)?),
+            ("POST", "/user/disable") => encode(self.set_disabled(&decode(body)?, true, now())?),
+            ("POST", "/user/enable") => encode(self.set_disabled(&decode(body)?, false, now())?),
             ("POST", "/user/link") => encode(self.link_user(&decode(body)?)?),
             ("POST", "/user/totp/offer") => encode(self.offer_factor(&decode(body)?)?),
-            ("POST", "/user/totp") => encode(self.confirm_factor(&decode(body)?, now)?),
+            ("POST", "/user/totp") => encode(self.confirm_factor(&decode(body)?, clock)?),
             ("POST", "/reload") => {
                 encode(self.live()?.reload(decode(body)?).map_err(|refusal| bad_request(refusal.0))?)
             }
@@ -130,7 +130,7 @@ impl Handler for Admin {
     fn handle(&self, request: Request) -> Handling<'_> {
         let admin = self.clone();
         Box::pin(async move {
-            let perform = move || admin.perform(&request.method, &request.path, &request.body, SystemTime::now());
+            let perform = move || admin.perform(&request.method, &request.path, &request.body, HostClock);
             match tokio::task::spawn_blocking(perform).await {
                 Ok(Ok(body)) => Response::ok(body),
                 Ok(Err(refused)) => Response::refused(refused.status, refused.message),
@@ -172,7 +172,7 @@ fn encode(answer: impl Serialize) -> Result<Value, AdminRefusal> {
 mod tests {
     use std::path::Path;
     use std::sync::Mutex;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use adit_proto::packet::icmp::GatewayAddresses;
 

@@ -9,10 +9,10 @@ use adit_proto::login::token::SessionToken;
 use data_encoding::BASE64URL_NOPAD;
 use tokio::sync::Semaphore;
 
-use crate::accounts::sqlite::Store;
+use crate::accounts::sqlite::{Clock, Store};
 use crate::accounts::{Accounts as _, EnrollError, RenewError, UserName};
 use crate::core::login::logins::Logins;
-use crate::identity::{Authority, DeviceRequest, IdentityError, sha256};
+use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError, sha256};
 
 /// Requests that may wait for a disk at a time. Each keeps a thread; logins that read alone must find one meanwhile.
 const WRITERS: usize = 64;
@@ -72,10 +72,10 @@ impl Enrollment {
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn enroll(&self, request: &EnrollRequest, now: SystemTime) -> Result<EnrollResponse, EnrollRefusal> {
+    pub fn enroll(&self, request: &EnrollRequest, clock: impl Clock) -> Result<EnrollResponse, EnrollRefusal> {
         let code = match (&request.code, &request.login) {
             (Some(code), None) => decode_code(code).ok_or_else(unknown_invite)?,
-            (None, Some(ticket)) => return self.enroll_by_login(request, ticket, now),
+            (None, Some(ticket)) => return self.enroll_by_login(request, ticket, clock),
             (None, None) | (Some(_), Some(_)) => {
                 return Err(refusal(
                     400,
@@ -84,13 +84,12 @@ impl Enrollment {
                 ));
             }
         };
-        self.store.check_invite(&code, now).map_err(|error| refuse_invite(&error))?;
+        self.store.check_invite(&code, clock.read()).map_err(|error| refuse_invite(&error))?;
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
-        let sign =
-            |device: &str, user: &str| self.authority.issue_device(&csr, device, user, self.certificate_lifetime, now);
+        let sign = |device: &str, user: &str| self.sign(&csr, device, user, clock);
         let enrolled = self
             .store
-            .enroll(&code, &csr.key_hash(), &request.device_name, now, sign)
+            .enroll(&code, &csr.key_hash(), &request.device_name, clock, sign)
             .map_err(|error| refuse_invite(&error))?;
         tracing::info!("device enrolled");
         tracing::debug!(device = enrolled.device.id, "device enrolled as");
@@ -108,10 +107,10 @@ impl Enrollment {
         &self,
         request: &EnrollRequest,
         ticket: &str,
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<EnrollResponse, EnrollRefusal> {
         let logins = self.logins.as_ref().ok_or_else(unknown_login)?;
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = clock.read().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let login = logins.tokens().open(ticket, None, seconds).map_err(|_none| unknown_login())?;
         if seconds.saturating_sub(login.logged_in_at) >= TICKET_LIFETIME.as_secs() {
             return Err(unknown_login());
@@ -120,11 +119,10 @@ impl Enrollment {
         let is_valid = known.is_some_and(|known| !known.is_disabled && known.generation == login.generation);
         let user = UserName::parse(&login.user).ok().filter(|_| is_valid).ok_or_else(unknown_login)?;
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
-        let sign =
-            |device: &str, user: &str| self.authority.issue_device(&csr, device, user, self.certificate_lifetime, now);
+        let sign = |device: &str, user: &str| self.sign(&csr, device, user, clock);
         let enrolled = self
             .store
-            .enroll_by_login((&user, &once(ticket)), &csr.key_hash(), &request.device_name, now, sign)
+            .enroll_by_login((&user, &once(ticket)), &csr.key_hash(), &request.device_name, clock, sign)
             .map_err(|error| refuse_invite(&error))?;
         let token = SessionToken { device: Some(enrolled.device.id.clone()), ..login };
         let ends_at = Some(token.ends_at);
@@ -147,15 +145,27 @@ impl Enrollment {
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn renew(&self, device: &str, request: &RenewRequest, now: SystemTime) -> Result<RenewResponse, EnrollRefusal> {
-        let user = self.store.check_renewal(device, now).map_err(|error| refuse_renewal(&error))?;
+    pub fn renew(
+        &self,
+        device: &str,
+        request: &RenewRequest,
+        clock: impl Clock,
+    ) -> Result<RenewResponse, EnrollRefusal> {
+        self.store.check_renewal(device, clock.read()).map_err(|error| refuse_renewal(&error))?;
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
-        let certificate = self
-            .authority
-            .issue_device(&csr, device, &user, self.certificate_lifetime, now)
-            .map_err(|error| unavailable(&error))?;
-        self.store.renew(device, &certificate, now).map_err(|error| refuse_renewal(&error))?;
+        let sign = |user: &str| self.sign(&csr, device, user, clock);
+        let certificate = self.store.renew(device, clock, sign).map_err(|error| refuse_renewal(&error))?;
         Ok(RenewResponse { certificate: certificate.pem })
+    }
+
+    fn sign(
+        &self,
+        csr: &DeviceRequest,
+        device: &str,
+        user: &str,
+        clock: impl Clock,
+    ) -> Result<DeviceCertificate, IdentityError> {
+        self.authority.issue_device(csr, device, user, self.certificate_lifetime, clock.read())
     }
 }
 
@@ -190,13 +200,14 @@ fn revoked_device() -> EnrollRefusal {
     refusal(403, "device_revoked", "this device may no longer connect; ask for a new invite")
 }
 
-fn refuse_renewal(error: &RenewError) -> EnrollRefusal {
+fn refuse_renewal(error: &RenewError<IdentityError>) -> EnrollRefusal {
     match error {
         RenewError::Unknown | RenewError::Revoked => revoked_device(),
         RenewError::TooMany => {
             let message = "this device has several certificates that are still good; use the newest";
             refusal(429, "renewed_too_often", message)
         }
+        RenewError::Sign(error) => unavailable(error),
         RenewError::Store(error) => unavailable(error),
     }
 }

@@ -22,7 +22,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
 use crate::accounts::Accounts;
-use crate::accounts::sqlite::{Store, Written};
+use crate::accounts::sqlite::{HostClock, Store, Written};
 use crate::admin::{Admin, GatewayView, LiveGateway};
 use crate::cleanup::{host_failure, host_options};
 use crate::config::{self, Config, Values};
@@ -335,8 +335,7 @@ async fn prune(store: Arc<Store>) {
         let store = Arc::clone(&store);
         let prune = move || {
             // First, or what a wrong clock has given would seem to be long over.
-            let now = SystemTime::now();
-            store.follow_clock(now).and_then(|_set_by| store.prune(now))
+            store.follow_clock(HostClock).and_then(|_set_by| store.prune(HostClock))
         };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(prune).await {
             tracing::warn!(%error, "store not pruned");

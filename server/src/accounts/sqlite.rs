@@ -31,7 +31,7 @@ use crate::config::open_secret;
 use crate::directories::StateDir;
 use crate::identity::sha256;
 
-pub use clock::{boot_began_at, was_set};
+pub use clock::{Clock, HostClock, boot_began_at, was_set};
 use unwritten::Unwritten;
 pub use unwritten::Written;
 
@@ -133,9 +133,9 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub fn prune(&self, now: SystemTime) -> Result<(), StoreError> {
-        let before = unix(now.checked_sub(KEEP).unwrap_or(SystemTime::UNIX_EPOCH));
+    pub fn prune(&self, clock: impl Clock) -> Result<(), StoreError> {
         self.write(|transaction| {
+            let before = unix(clock.read().checked_sub(KEEP).unwrap_or(SystemTime::UNIX_EPOCH));
             transaction.execute("DELETE FROM invites WHERE expires_at < ?1", [before])?;
             transaction.execute("DELETE FROM certificates WHERE not_after < ?1", [before])?;
             transaction.execute("DELETE FROM password_links WHERE expires_at < ?1", [before])?;
@@ -245,7 +245,7 @@ impl From<StoreError> for LinkError {
     }
 }
 
-impl From<StoreError> for RenewError {
+impl<E: std::error::Error + 'static> From<StoreError> for RenewError<E> {
     fn from(error: StoreError) -> Self {
         Self::Store(error.into())
     }

@@ -104,7 +104,7 @@ pub enum EnrollError<E: Error + 'static> {
 
 /// Why a device gets no further certificate.
 #[derive(Debug, thiserror::Error)]
-pub enum RenewError {
+pub enum RenewError<E: Error + 'static> {
     /// No device with certificates has this id.
     #[error("unknown device")]
     Unknown,
@@ -114,6 +114,9 @@ pub enum RenewError {
     /// As many certificates of the device are good as may be.
     #[error("too many certificates")]
     TooMany,
+    /// The certificate could not be signed.
+    #[error("sign certificate")]
+    Sign(#[source] E),
     /// The store failed.
     #[error(transparent)]
     Store(StoreFault),

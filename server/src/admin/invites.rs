@@ -6,6 +6,7 @@ use adit_proto::invite::{Invite, MOST_PLACES, Place};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminRefusal, bad_request, store_refusal, user_name};
+use crate::accounts::sqlite::Clock;
 use crate::config::PublicAddress;
 
 /// Longest life of an invite, whoever asks.
@@ -52,7 +53,7 @@ pub struct TokenAnswer {
 }
 
 impl Admin {
-    pub(super) fn invite(&self, request: &InviteRequest, now: SystemTime) -> Result<InviteAnswer, AdminRefusal> {
+    pub(super) fn invite(&self, request: &InviteRequest, clock: impl Clock) -> Result<InviteAnswer, AdminRefusal> {
         let user = user_name(&request.user)?;
         let lifetime = request.lifetime_seconds.map_or(self.config.load().invite_lifetime, Duration::from_secs);
         if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
@@ -64,10 +65,10 @@ impl Admin {
         };
         let place = |other: &PublicAddress| Place { host: other.host.clone(), port: other.port };
         let others = others.iter().take(MOST_PLACES - 1).map(place).collect();
-        let code = self.store.invite(&user, lifetime, now).map_err(store_refusal)?;
+        let code = self.store.invite(&user, lifetime, clock).map_err(store_refusal)?;
         let (host, port, pin) = (public.host.clone(), public.port, self.authority.pin());
         let invite = Invite { host, port, others, pin, code };
-        let expires = humantime::format_rfc3339_seconds(now + lifetime).to_string();
+        let expires = humantime::format_rfc3339_seconds(clock.read() + lifetime).to_string();
         Ok(InviteAnswer { user: user.to_string(), link: invite.to_string(), expires })
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Admin, AdminRefusal, MAX_INVITE_LIFETIME, bad_request, store_refusal, user_name};
-use crate::accounts::sqlite::StoreError;
+use crate::accounts::sqlite::{Clock, StoreError};
 use crate::accounts::{Accounts as _, FirstPassword, UserError, UserName};
 use crate::config::SourceName;
 use crate::core::sessions::Ending;
@@ -103,35 +103,38 @@ pub struct FactorAnswer {
     pub recovery_codes: Vec<String>,
 }
 
-/// What a user is to get first: a password, or a code and when it ends.
+/// What a user is to get first: a password, or a code for some time.
 struct Gift {
     first: FirstPassword,
-    code: Option<Zeroizing<String>>,
-    expires: Option<String>,
+    code: Option<(Zeroizing<String>, Duration)>,
 }
 
 impl Admin {
-    pub(super) fn add_user(&self, request: &PasswordRequest, now: SystemTime) -> Result<PasswordAnswer, AdminRefusal> {
-        let (user, gift) = (user_name(&request.user)?, self.gift(request, now)?);
-        self.store.add_user(&user, &gift.first, now).map_err(refusal)?;
+    pub(super) fn add_user(
+        &self,
+        request: &PasswordRequest,
+        clock: impl Clock,
+    ) -> Result<PasswordAnswer, AdminRefusal> {
+        let (user, gift) = (user_name(&request.user)?, self.gift(request)?);
+        self.store.add_user(&user, &gift.first, clock).map_err(refusal)?;
         tracing::info!("a user was added");
-        Ok(gift.answer(&user))
+        Ok(gift.answer(&user, clock.read()))
     }
 
     /// Resets in one step: nobody is left with the old factor and no password, or with half of each.
     pub(super) fn reset_user(
         &self,
         request: &PasswordRequest,
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<PasswordAnswer, AdminRefusal> {
-        let (user, gift) = (user_name(&request.user)?, self.gift(request, now)?);
-        self.store.reset_user(&user, &gift.first, now).map_err(refusal)?;
+        let (user, gift) = (user_name(&request.user)?, self.gift(request)?);
+        self.store.reset_user(&user, &gift.first, clock).map_err(refusal)?;
         self.end_logins(&user)?;
         if let Some(logins) = self.live.as_ref().and_then(|live| live.logins()) {
             logins.unlock(user.as_str());
         }
         tracing::info!("password and second factor of a user were reset");
-        Ok(gift.answer(&user))
+        Ok(gift.answer(&user, clock.read()))
     }
 
     /// Shuts a user out in the accounts first: a session that ends cannot come back.
@@ -204,7 +207,7 @@ impl Admin {
     pub(super) fn confirm_factor(
         &self,
         request: &FactorRequest,
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<FactorAnswer, AdminRefusal> {
         let user = user_name(&request.user)?;
         let secret = Secret::parse(&request.secret).ok_or_else(|| bad_request("this is no secret of an app"))?;
@@ -215,25 +218,25 @@ impl Admin {
                       host is wrong"
                 .to_owned(),
         };
-        let step = secret.step_of(&code, now).ok_or_else(wrong)?;
+        let step = secret.step_of(&code, clock.read()).ok_or_else(wrong)?;
         let key = ServiceKey::load_or_create(&self.config.load().state_dir).map_err(|error| of_key(&error))?;
         let sealed = key.sealer(FACTORS).seal(secret.as_bytes(), user.as_str().as_bytes());
         let sealed = sealed.map_err(|error| store_refusal(error.into()))?;
         let codes: Result<Vec<Code>, _> = (0..recovery::COUNT).map(|_| Code::random()).collect();
         let codes = codes.map_err(|error| store_refusal(error.into()))?;
         let hashes: Vec<[u8; 32]> = codes.iter().map(Code::hash).collect();
-        self.store.set_factor(&user, &sealed, step, &hashes, now).map_err(refusal)?;
+        self.store.set_factor(&user, &sealed, step, &hashes, clock).map_err(refusal)?;
         tracing::info!("a user has a new second factor");
         let recovery_codes = codes.iter().map(|code| code.text().to_string()).collect();
         Ok(FactorAnswer { user: user.to_string(), recovery_codes })
     }
 
-    fn gift(&self, request: &PasswordRequest, now: SystemTime) -> Result<Gift, AdminRefusal> {
+    fn gift(&self, request: &PasswordRequest) -> Result<Gift, AdminRefusal> {
         if let Some(hash) = &request.password_hash {
             if request.lifetime_seconds.is_some() || !passwords::is_hash(hash) {
                 return Err(bad_request("write a hash of argon2id, or a lifetime for a one-time code"));
             }
-            return Ok(Gift { first: FirstPassword::Hash(hash.clone()), code: None, expires: None });
+            return Ok(Gift { first: FirstPassword::Hash(hash.clone()), code: None });
         }
         let lifetime = request.lifetime_seconds.map_or(self.config.load().invite_lifetime, Duration::from_secs);
         if lifetime.is_zero() || lifetime > MAX_INVITE_LIFETIME {
@@ -241,15 +244,16 @@ impl Admin {
         }
         let code = Code::random().map_err(|error| store_refusal(error.into()))?;
         let first = FirstPassword::Link { hash: code.hash(), seconds: lifetime.as_secs() };
-        let expires = humantime::format_rfc3339_seconds(now + lifetime).to_string();
-        Ok(Gift { first, code: Some(code.text()), expires: Some(expires) })
+        Ok(Gift { first, code: Some((code.text(), lifetime)) })
     }
 }
 
 impl Gift {
-    fn answer(self, user: &UserName) -> PasswordAnswer {
-        let code = self.code.map(|code| code.to_string());
-        PasswordAnswer { user: user.to_string(), code, expires: self.expires }
+    fn answer(self, user: &UserName, now: SystemTime) -> PasswordAnswer {
+        let user = user.to_string();
+        let Some((code, lifetime)) = self.code else { return PasswordAnswer { user, code: None, expires: None } };
+        let expires = humantime::format_rfc3339_seconds(now + lifetime).to_string();
+        PasswordAnswer { user, code: Some(code.to_string()), expires: Some(expires) }
     }
 }
 

@@ -9,8 +9,8 @@ use adit_program::rights::to_reach_files_of;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{now, small_runtime};
-use crate::accounts::sqlite::Store;
+use super::small_runtime;
+use crate::accounts::sqlite::{HostClock, Store};
 use crate::admin::{Admin, AdminRefusal};
 use crate::config::Config;
 use crate::identity::Authority;
@@ -49,7 +49,7 @@ fn ask_stopped(config: &Config, method: &str, path: &str, body: &Value) -> Resul
     let store = Store::open(&path_of_store).map_err(|error| Store::failure(&path_of_store, error))?;
     let authority = Authority::load(&config.state_dir).map_err(|error| error.into_failure())?;
     let admin = Admin::offline(Arc::new(store), Arc::new(authority), Arc::new(config.clone()));
-    admin.perform(method, path, body, now()).map_err(refusal)
+    admin.perform(method, path, body, HostClock).map_err(refusal)
 }
 
 /// The failure of there being no running gateway.

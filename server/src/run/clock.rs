@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::tls::ServerIdentity;
 
-use crate::accounts::sqlite::{Store, boot_began_at, was_set};
+use crate::accounts::sqlite::{HostClock, Store, boot_began_at, was_set};
 use crate::config::Config;
 use crate::identity::Authority;
 
@@ -41,7 +41,7 @@ pub(super) async fn look_after(
         let begins = boot_began_at(now).ok();
         if let Some(begins) = begins
             && began.is_none_or(|began| was_set(began, begins))
-            && follow(&store, now).await
+            && follow(&store).await
         {
             began = Some(begins);
         }
@@ -74,9 +74,9 @@ fn renew(identity: &ServerIdentity, authority: &Authority, config: &Config, now:
 }
 
 /// False if it is to be tried again.
-async fn follow(store: &Arc<Store>, now: SystemTime) -> bool {
+async fn follow(store: &Arc<Store>) -> bool {
     let following = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || following.follow_clock(now)).await {
+    match tokio::task::spawn_blocking(move || following.follow_clock(HostClock)).await {
         Ok(Ok(None)) => true,
         Ok(Ok(Some(seconds))) => {
             tracing::warn!(seconds, "the clock was set; certificates and invites of this boot end that much later");

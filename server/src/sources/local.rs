@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::{Answering, Origin, Recheck, Source};
-use crate::accounts::sqlite::Store;
+use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, LinkError, LocalUser, StoreFault, UserName};
 use crate::config::SecondFactor;
 use crate::identity::{Sealer, ServiceKey};
@@ -222,12 +222,11 @@ impl Local {
                           `adit-server user totp NAME` sets up a new one";
             return Err(away(&reason));
         };
-        let now = SystemTime::now();
-        let Some(step) = Secret::from_bytes(secret).step_of(&code, now) else {
+        let Some(step) = Secret::from_bytes(secret).step_of(&code, SystemTime::now()) else {
             return Ok(Verdict::Refused(Cause::WrongCode));
         };
         let of = user.to_owned();
-        if !self.in_store(move |store| store.use_code(&of, &sealed, step, now)).await? {
+        if !self.in_store(move |store| store.use_code(&of, &sealed, step, HostClock)).await? {
             return Ok(Verdict::Refused(Cause::ReusedCode));
         }
         self.accept(user, known.generation, vec![Method::Password, Method::Code]).await
@@ -242,7 +241,7 @@ impl Local {
         let new = self.hash(password).await?;
         let user = asked.user;
         let of = user.clone();
-        let used = move |store: &Store| link(store.use_password_link(&of, &hash, &new, SystemTime::now()));
+        let used = move |store: &Store| link(store.use_password_link(&of, &hash, &new, HostClock));
         if let Err(refused) = self.in_store(used).await? {
             return Ok(Verdict::Refused(refused.cause()));
         }

@@ -28,19 +28,49 @@ const MOVES: [&str; 5] = [
     "UPDATE users SET totp_last = max(0, totp_last + ?2 / 30) WHERE totp_boot = ?1",
 ];
 
+/// Where a verb of the store reads the time. It does so when it is its turn to write: the clock may be set while it
+/// waits for that, and by a time from before it would move everything back.
+pub trait Clock: Copy {
+    /// The time of now.
+    fn read(self) -> SystemTime;
+}
+
+/// The host's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn read(self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A clock that stands still.
+impl Clock for SystemTime {
+    fn read(self) -> SystemTime {
+        self
+    }
+}
+
 impl Store {
     /// Moves the ends of certificates, invites and the like along with a clock that was set; gives the seconds it was
     /// set by, if it was.
     ///
     /// # Errors
     /// The store failed.
-    pub fn follow_clock(&self, now: SystemTime) -> Result<Option<i64>, StoreError> {
-        self.write(|transaction| follow(transaction, now))
+    pub fn follow_clock(&self, clock: impl Clock) -> Result<Option<i64>, StoreError> {
+        self.write(|transaction| follow(transaction, clock.read()))
     }
 }
 
-/// As [`Store::follow_clock`], before something in the same transaction depends on it.
-pub(super) fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<Option<i64>, StoreError> {
+/// The time of now, for what depends on it in the same transaction, which has followed the clock already.
+pub(super) fn now(transaction: &Transaction<'_>, clock: impl Clock) -> Result<SystemTime, StoreError> {
+    let now = clock.read();
+    follow(transaction, now)?;
+    Ok(now)
+}
+
+fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<Option<i64>, StoreError> {
     let (boot, began) = (boot()?, boot_began_at(now)?);
     let sql = "SELECT boot_began_at FROM clock WHERE boot = ?1";
     let known: Option<i64> = transaction.query_row(sql, [&boot], |row| row.get(0)).optional()?;
@@ -83,7 +113,7 @@ mod tests {
 
     use super::super::tests::{Scratch, scratch};
     use super::*;
-    use crate::accounts::{Accounts as _, AuthError, UserName};
+    use crate::accounts::{Accounts as _, AuthError, FirstPassword, UserName};
     use crate::identity::DeviceCertificate;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -129,6 +159,40 @@ mod tests {
         store.follow_clock(right).unwrap();
         assert!(look(right).is_ok());
         assert!(look(right + 2 * DAY).is_err());
+    }
+
+    /// A clock that is read by who has the turn to write, and by nobody else.
+    #[derive(Clone, Copy)]
+    struct InTurn<'a>(&'a Store);
+
+    impl Clock for InTurn<'_> {
+        fn read(self) -> SystemTime {
+            assert!(self.0.writer.try_lock().is_err(), "it was read before the turn came");
+            SystemTime::now()
+        }
+    }
+
+    #[test]
+    fn clock_is_read_when_the_turn_to_write_has_come() {
+        let Scratch { store, directory: _directory } = scratch();
+        let (alice, in_turn) = (UserName::parse("alice").unwrap(), InTurn(&store));
+        let sign = |serial: &'static str| {
+            let certificate =
+                DeviceCertificate { pem: String::new(), serial: serial.to_owned(), not_after: in_turn.read() + DAY };
+            Ok::<_, Infallible>(certificate)
+        };
+        let code = store.invite(&alice, DAY, in_turn).unwrap();
+        let device = store.enroll(&code, &[1; 32], "a", in_turn, |_, _| sign("01")).unwrap().device.id;
+        store.enroll_by_login((&alice, &[1; 16]), &[2; 32], "b", in_turn, |_, _| sign("02")).unwrap();
+        store.renew(&device, in_turn, |_| sign("03")).unwrap();
+        let link = |hash| FirstPassword::Link { hash, seconds: 60 };
+        store.add_user(&alice, &link([1; 32]), in_turn).unwrap();
+        store.use_password_link("alice", &[1; 32], "hash", in_turn).unwrap();
+        store.set_factor(&alice, b"sealed", 1, &[], in_turn).unwrap();
+        assert!(store.use_code("alice", b"sealed", 2, in_turn).unwrap());
+        store.reset_user(&alice, &link([2; 32]), in_turn).unwrap();
+        store.follow_clock(in_turn).unwrap();
+        store.prune(in_turn).unwrap();
     }
 
     #[test]

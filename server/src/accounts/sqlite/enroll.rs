@@ -8,8 +8,9 @@ use data_encoding::Specification;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
+use super::clock::{self, Clock};
 use super::device::device_of;
-use super::{Store, StoreError, clock, sha256, unix};
+use super::{Store, StoreError, sha256, unix};
 use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
 use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError, UserName};
 use crate::identity::DeviceCertificate;
@@ -46,12 +47,12 @@ impl Store {
         code: &[u8; 16],
         key: &[u8; 32],
         device_name: &str,
-        now: SystemTime,
+        clock: impl Clock,
         sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
     ) -> Result<Enrolled, EnrollError<E>> {
         let id = new_device_id()?;
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
+            let now = clock::now(transaction, clock)?;
             spend(transaction, code, &Newcomer { id, key, name: device_name }, now, sign)
         })
     }
@@ -66,12 +67,12 @@ impl Store {
         (user, ticket): (&UserName, &[u8; 16]),
         key: &[u8; 32],
         device_name: &str,
-        now: SystemTime,
+        clock: impl Clock,
         sign: impl FnOnce(&str, &str) -> Result<DeviceCertificate, E>,
     ) -> Result<Enrolled, EnrollError<E>> {
         let id = new_device_id()?;
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
+            let now = clock::now(transaction, clock)?;
             let expires = unix(now).saturating_add_unsigned(AGAIN);
             transaction
                 .execute(
@@ -92,21 +93,28 @@ impl Store {
     ///
     /// # Errors
     /// What [`Self::renew`] would refuse it for.
-    pub fn check_renewal(&self, device: &str, now: SystemTime) -> Result<String, RenewError> {
+    pub fn check_renewal<E: Error + 'static>(&self, device: &str, now: SystemTime) -> Result<String, RenewError<E>> {
         let user = renewable(&self.read(), device, now)?;
         if self.unwritten.holds_device(device, &user) { Err(RenewError::Revoked) } else { Ok(user) }
     }
 
-    /// Records a further certificate of a device that is not revoked. Older ones stay good until they expire, since the
-    /// answer may be lost on its way; at most four are good at a time.
+    /// Gives a device that is not revoked a further certificate, which `sign` makes for its user. Older ones stay good
+    /// until they expire, since the answer may be lost on its way; at most four are good at a time.
     ///
     /// # Errors
     /// See [`RenewError`].
-    pub fn renew(&self, device: &str, certificate: &DeviceCertificate, now: SystemTime) -> Result<(), RenewError> {
+    pub fn renew<E: Error + 'static>(
+        &self,
+        device: &str,
+        clock: impl Clock,
+        sign: impl FnOnce(&str) -> Result<DeviceCertificate, E>,
+    ) -> Result<DeviceCertificate, RenewError<E>> {
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
-            renewable(transaction, device, now)?;
-            Ok(insert_certificate(transaction, device, certificate)?)
+            let now = clock::now(transaction, clock)?;
+            let user = renewable(transaction, device, now)?;
+            let certificate = sign(&user).map_err(RenewError::Sign)?;
+            insert_certificate(transaction, device, &certificate)?;
+            Ok(certificate)
         })
     }
 }
@@ -148,7 +156,11 @@ fn spend<E: Error + 'static>(
     Ok(Enrolled { device, certificate })
 }
 
-fn renewable(connection: &Connection, device: &str, now: SystemTime) -> Result<String, RenewError> {
+fn renewable<E: Error + 'static>(
+    connection: &Connection,
+    device: &str,
+    now: SystemTime,
+) -> Result<String, RenewError<E>> {
     let sql =
         "SELECT owner, revoked_at, (SELECT count(*) FROM certificates WHERE device = devices.id AND not_after > ?2)
          FROM devices WHERE id = ?1 AND kind = 'certificate'";
@@ -290,6 +302,10 @@ mod tests {
         Ok(certificate())
     }
 
+    fn renewed(_: &str) -> Result<DeviceCertificate, Infallible> {
+        Ok(certificate())
+    }
+
     fn invite(store: &Store) -> [u8; 16] {
         store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap()
     }
@@ -357,27 +373,28 @@ mod tests {
         let Scratch { store, directory: _directory } = scratch();
         let enrolled = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap();
         let id = &enrolled.device.id;
-        let fresh = certificate();
-        store.renew(id, &fresh, at(1)).unwrap();
+        let renew = |id: &str, now| store.renew(id, now, renewed);
+        let fresh = renew(id, at(1)).unwrap();
         assert!(store.authenticate_certificate(id, &fresh.serial, at(2)).is_ok());
         assert!(store.authenticate_certificate(id, &enrolled.certificate.serial, at(2)).is_ok());
-        assert!(matches!(store.renew("dev-none", &certificate(), at(2)), Err(RenewError::Unknown)));
+        assert!(matches!(renew("dev-none", at(2)), Err(RenewError::Unknown)));
         store.revoke(id, at(3)).unwrap();
-        assert!(matches!(store.renew(id, &certificate(), at(4)), Err(RenewError::Revoked)));
-        assert!(matches!(store.check_renewal(id, at(4)), Err(RenewError::Revoked)));
+        assert!(matches!(renew(id, at(4)), Err(RenewError::Revoked)));
+        assert!(matches!(store.check_renewal::<Infallible>(id, at(4)), Err(RenewError::Revoked)));
     }
 
     #[test]
     fn device_has_few_good_certificates_at_a_time() {
         let Scratch { store, directory: _directory } = scratch();
         let id = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap().device.id;
+        let check = |now| store.check_renewal::<Infallible>(&id, now);
         for _ in 1..MAX_CERTIFICATES {
-            assert_eq!(store.check_renewal(&id, at(2)).unwrap(), "alice");
-            store.renew(&id, &certificate(), at(2)).unwrap();
+            assert_eq!(check(at(2)).unwrap(), "alice");
+            store.renew(&id, at(2), renewed).unwrap();
         }
-        assert!(matches!(store.check_renewal(&id, at(999)), Err(RenewError::TooMany)));
-        assert!(matches!(store.renew(&id, &certificate(), at(999)), Err(RenewError::TooMany)));
-        assert!(store.renew(&id, &certificate(), at(1000)).is_ok(), "expired ones do not count");
+        assert!(matches!(check(at(999)), Err(RenewError::TooMany)));
+        assert!(matches!(store.renew(&id, at(999), renewed), Err(RenewError::TooMany)));
+        assert!(store.renew(&id, at(1000), renewed).is_ok(), "expired ones do not count");
     }
 
     #[test]
@@ -412,7 +429,8 @@ mod tests {
         assert!(matches!(refused(&KEY, at(601)), EnrollError::UsedCode), "too late");
         store.enroll(&code, &KEY, "a", at(600), sign).unwrap();
         assert!(matches!(refused(&KEY, at(600)), EnrollError::UsedCode), "and not without end");
-        assert!(store.check_renewal(&first.device.id, at(600)).is_ok(), "one is left for its renewal");
+        let renewal = store.check_renewal::<Infallible>(&first.device.id, at(600));
+        assert!(renewal.is_ok(), "one is left for its renewal");
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn told<T>(outcome: Result<T, impl std::fmt::Display>) -> Result<(), String> {
 fn alice(store: &Store) {
     store.add_user(&user("alice"), &link(), at(0)).unwrap();
     store.set_factor(&user("alice"), b"sealed", 1, &[[1; 32], [2; 32]], at(0)).unwrap();
-    store.remember_network("alice", "192.0.2.0/24", at(1000), at(0)).unwrap();
+    store.remember_network("alice", "192.0.2.0/24", Duration::from_secs(1000), at(0)).unwrap();
     store.invite(&user("alice"), Duration::from_secs(60), at(0)).unwrap();
     let (device, _) = store.token(&user("alice"), at(0)).unwrap();
     store.write_lease(&device.id, LEASE).unwrap();

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use adit_program::random::random;
 use rusqlite::{Transaction, params};
 
-use super::{Store, StoreError, clock, sha256, unix};
+use super::clock::{self, Clock};
+use super::{Store, StoreError, sha256, unix};
 use crate::accounts::UserName;
 
 impl Store {
@@ -13,11 +14,11 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub fn invite(&self, user: &UserName, lifetime: Duration, now: SystemTime) -> Result<[u8; 16], StoreError> {
+    pub fn invite(&self, user: &UserName, lifetime: Duration, clock: impl Clock) -> Result<[u8; 16], StoreError> {
         let code = random::<16>()?;
-        let expires = unix(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
+            let now = clock::now(transaction, clock)?;
+            let expires = unix(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
             ensure_user(transaction, user, now)?;
             transaction.execute(
                 "INSERT INTO invites (code_hash, owner, expires_at, boot) VALUES (?1, ?2, ?3, ?4)",

@@ -1,14 +1,15 @@
 //! The networks from which a user logged in before.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Store, StoreError, clock, unix};
+use super::clock::{self, Clock};
+use super::{Store, StoreError, unix};
 
 impl Store {
-    /// Remembers until when a network is one that a user logged in from. Where that is known already to within a day,
-    /// nothing is written.
+    /// Remembers for a time from now on that a network is one that a user logged in from. Where that is known already
+    /// to within a day, nothing is written.
     ///
     /// # Errors
     /// The store failed.
@@ -16,17 +17,17 @@ impl Store {
         &self,
         user: &str,
         network: &str,
-        until: SystemTime,
-        now: SystemTime,
+        lifetime: Duration,
+        clock: impl Clock,
     ) -> Result<(), StoreError> {
         const DAY: i64 = 24 * 60 * 60;
         let sql = "SELECT until FROM known_networks WHERE owner = ?1 AND network = ?2";
         let known: Option<i64> = self.read().query_row(sql, [user, network], |row| row.get(0)).optional()?;
-        if known.is_some_and(|known| known > unix(until).saturating_sub(DAY)) {
+        if known.is_some_and(|known| known > unix(clock.read() + lifetime).saturating_sub(DAY)) {
             return Ok(());
         }
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
+            let until = clock::now(transaction, clock)? + lifetime;
             let sql = "INSERT INTO known_networks (owner, network, until, boot) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (owner, network) DO UPDATE SET until = ?3, boot = ?4";
             transaction.execute(sql, params![user, network, unix(until), clock::boot()?])?;
@@ -48,23 +49,24 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::tests::{Scratch, at, scratch};
+    use super::*;
     use crate::accounts::UserName;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn network_is_known_for_its_user_and_time() {
         let Scratch { store, directory: _directory } = scratch();
         for name in ["alice", "bob"] {
-            store.invite(&UserName::parse(name).unwrap(), Duration::from_secs(60), at(0)).unwrap();
+            store.invite(&UserName::parse(name).unwrap(), 60 * SECOND, at(0)).unwrap();
         }
-        store.remember_network("alice", "192.0.2.0/24", at(1000), at(0)).unwrap();
+        store.remember_network("alice", "192.0.2.0/24", 1000 * SECOND, at(0)).unwrap();
         let knows = |user, network, seconds| store.knows_network(user, network, at(seconds)).unwrap();
         assert!(knows("alice", "192.0.2.0/24", 999));
         assert!(!knows("alice", "192.0.2.0/24", 1000) && !knows("alice", "198.51.100.0/24", 1));
         assert!(!knows("bob", "192.0.2.0/24", 1), "another user");
-        store.remember_network("alice", "192.0.2.0/24", at(200_000), at(1)).unwrap();
+        store.remember_network("alice", "192.0.2.0/24", 199_999 * SECOND, at(1)).unwrap();
         assert!(knows("alice", "192.0.2.0/24", 199_999), "it is known longer");
         store.revoke("alice", at(2)).unwrap();
         assert!(!knows("alice", "192.0.2.0/24", 3));
@@ -73,11 +75,11 @@ mod tests {
     #[test]
     fn network_known_to_within_a_day_is_not_written_again() {
         let Scratch { store, directory: _directory } = scratch();
-        store.invite(&UserName::parse("alice").unwrap(), Duration::from_secs(60), at(0)).unwrap();
-        store.remember_network("alice", "192.0.2.0/24", at(100_000), at(0)).unwrap();
+        store.invite(&UserName::parse("alice").unwrap(), 60 * SECOND, at(0)).unwrap();
+        store.remember_network("alice", "192.0.2.0/24", 100_000 * SECOND, at(0)).unwrap();
         store.writer().pragma_update(None, "query_only", true).unwrap();
-        store.remember_network("alice", "192.0.2.0/24", at(100_060), at(60)).unwrap();
-        let later = store.remember_network("alice", "192.0.2.0/24", at(200_000), at(100_000));
+        store.remember_network("alice", "192.0.2.0/24", 100_000 * SECOND, at(60)).unwrap();
+        let later = store.remember_network("alice", "192.0.2.0/24", 100_000 * SECOND, at(100_000));
         assert!(later.is_err(), "the positive control: that would be written");
     }
 }

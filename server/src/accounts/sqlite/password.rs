@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
+use super::clock::{self, Clock};
 use super::invite::ensure_user;
 use super::person::{LOCAL, changed_one, forget_codes, read};
-use super::{Store, StoreError, clock, unix};
+use super::{Store, StoreError, unix};
 use crate::accounts::{FirstPassword, LinkError, LocalUser, UserError, UserName};
 
 impl Store {
@@ -16,7 +17,7 @@ impl Store {
     ///
     /// # Errors
     /// [`UserError::Exists`] when the user has a password, or is one of another source; or the store failed.
-    pub fn add_user(&self, user: &UserName, first: &FirstPassword, now: SystemTime) -> Result<(), UserError> {
+    pub fn add_user(&self, user: &UserName, first: &FirstPassword, clock: impl Clock) -> Result<(), UserError> {
         self.write(|transaction| {
             if let Some(known) = read(transaction, user.as_str())? {
                 let sql = "SELECT password IS NOT NULL OR EXISTS (SELECT 1 FROM password_links WHERE owner = name)
@@ -27,6 +28,7 @@ impl Store {
                     return Err(UserError::Exists(user.to_string()));
                 }
             }
+            let now = clock::now(transaction, clock)?;
             ensure_user(transaction, user, now)?;
             Ok(give(transaction, user, first, now)?)
         })
@@ -37,7 +39,7 @@ impl Store {
     ///
     /// # Errors
     /// [`UserError::NotFound`], [`UserError::NotLocal`], or the store failed.
-    pub fn reset_user(&self, user: &UserName, first: &FirstPassword, now: SystemTime) -> Result<(), UserError> {
+    pub fn reset_user(&self, user: &UserName, first: &FirstPassword, clock: impl Clock) -> Result<(), UserError> {
         self.write(|transaction| {
             require_local(transaction, user)?;
             let sql = "UPDATE users SET password = NULL, totp = NULL, totp_confirmed_at = NULL,
@@ -45,6 +47,7 @@ impl Store {
                  WHERE name = ?1";
             changed_one(transaction.execute(sql, [user.as_str()]), user)?;
             forget_codes(transaction, user.as_str())?;
+            let now = clock::now(transaction, clock)?;
             Ok(give(transaction, user, first, now)?)
         })
     }
@@ -107,10 +110,10 @@ impl Store {
         user: &str,
         hash: &[u8; 32],
         password: &str,
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<(), LinkError> {
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
+            let now = clock::now(transaction, clock)?;
             usable(transaction, user, hash, now)?;
             let sql = "UPDATE password_links SET used_at = ?2 WHERE hash = ?1 AND used_at IS NULL";
             if transaction.execute(sql, params![hash, unix(now)]).map_err(StoreError::from)? != 1 {
@@ -133,11 +136,11 @@ impl Store {
         secret: &[u8],
         step: u64,
         recovery: &[[u8; 32]],
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<(), UserError> {
         self.write(|transaction| {
             require_local(transaction, user)?;
-            clock::follow(transaction, now)?;
+            let now = clock::now(transaction, clock)?;
             let sql = "UPDATE users SET totp = ?2, totp_confirmed_at = ?3, totp_last = ?4, totp_boot = ?5
                  WHERE name = ?1";
             let values = params![user.as_str(), secret, unix(now), signed(step), clock::boot()?];
@@ -157,9 +160,9 @@ impl Store {
     ///
     /// # Errors
     /// The store failed; then the code counts as unused, and must not let anybody in.
-    pub fn use_code(&self, user: &str, secret: &[u8], step: u64, now: SystemTime) -> Result<bool, StoreError> {
+    pub fn use_code(&self, user: &str, secret: &[u8], step: u64, clock: impl Clock) -> Result<bool, StoreError> {
         self.write(|transaction| {
-            clock::follow(transaction, now)?;
+            clock::now(transaction, clock)?;
             let sql = "UPDATE users SET totp_last = ?3, totp_boot = ?4
                  WHERE name = ?1 AND totp = ?2 AND totp_last < ?3";
             Ok(transaction.execute(sql, params![user, secret, signed(step), clock::boot()?])? == 1)
@@ -189,7 +192,6 @@ fn give(
             transaction.execute("UPDATE users SET password = ?2 WHERE name = ?1", [user.as_str(), hash])?;
         }
         FirstPassword::Link { hash, seconds } => {
-            clock::follow(transaction, now)?;
             let expires = unix(now).saturating_add(i64::try_from(*seconds).unwrap_or(i64::MAX));
             transaction.execute(
                 "INSERT INTO password_links (hash, owner, expires_at, boot) VALUES (?1, ?2, ?3, ?4)",

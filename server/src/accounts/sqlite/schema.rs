@@ -224,7 +224,7 @@ mod tests {
 
             assert_eq!(store.authenticate_certificate("dev-a", "01", now).unwrap().user, "alice", "version {version}");
             assert_eq!(store.authenticate_token(token).unwrap().id, "dev-b", "version {version}");
-            assert_eq!(store.check_renewal("dev-a", now).unwrap(), "alice", "version {version}");
+            assert_eq!(store.check_renewal::<Infallible>("dev-a", now).unwrap(), "alice", "version {version}");
             let sign = |_: &str, user: &str| {
                 assert_eq!(user, "alice");
                 let (pem, serial) = (String::new(), "02".to_owned());

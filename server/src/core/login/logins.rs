@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::chain::{Answer, Chain};
 use super::sealed::{Handles, Tokens};
-use crate::accounts::sqlite::Store;
+use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault, UserName};
 use crate::identity::ServiceKey;
 use crate::sources::{LinkWish, Origin, Source};
@@ -338,8 +338,7 @@ enum RecordError {
 /// Makes the user known to the store, and the network as one that the user logs in from.
 fn record(store: &Store, person: &Person, origin: &Origin) -> Result<KnownPerson, RecordError> {
     let failed = |error: StoreFault| RecordError::Person(PersonError::Store(error));
-    let now = SystemTime::now();
-    let known = store.record_person(person, now).map_err(RecordError::Person)?;
+    let known = store.record_person(person, SystemTime::now()).map_err(RecordError::Person)?;
     if let Some(device) = &origin.device {
         let owner = store.device(device).map_err(failed)?.map(|device| device.user);
         if owner.as_ref() != Some(&known.user) {
@@ -347,7 +346,7 @@ fn record(store: &Store, person: &Person, origin: &Origin) -> Result<KnownPerson
         }
     }
     let network = known_network(origin.address).to_string();
-    store.remember_network(&known.user, &network, now + KNOWN_FOR, now).map_err(|error| failed(error.into()))?;
+    store.remember_network(&known.user, &network, KNOWN_FOR, HostClock).map_err(|error| failed(error.into()))?;
     Ok(known)
 }
 

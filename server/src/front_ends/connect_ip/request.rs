@@ -1,7 +1,7 @@
 //! One HTTP/3 request: a tunnel, an enrolment, a renewal, or something we do not serve.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use adit_net::http::StreamError;
 use adit_net::http::h3::H3Connection;
@@ -26,6 +26,7 @@ use super::peer::Peer;
 use super::stage::{self, Served, Stage};
 use super::tunnel;
 use crate::accounts::AuthError;
+use crate::accounts::sqlite::HostClock;
 use crate::core::callers::Caller;
 use crate::core::login::{Identity, LoginError};
 use crate::enroll::Enrollment;
@@ -167,7 +168,7 @@ impl Context {
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no enrolment request").await;
         };
-        let enroll = move |enrollment: &Enrollment| enrollment.enroll(&request, SystemTime::now());
+        let enroll = move |enrollment: &Enrollment| enrollment.enroll(&request, HostClock);
         let enrolled = self.front_end.enrollment.off_runtime(enroll).await;
         let _served = enrolled.as_ref().ok().map(|enrolled| {
             self.front_end.core.enrolled(&enrolled.device, &self.caller);
@@ -188,7 +189,7 @@ impl Context {
         let Some(request) = read_json(stream).await? else {
             return answer_refusal(stream, 400, "malformed", "the body is no renewal request").await;
         };
-        let renew = move |enrollment: &Enrollment| enrollment.renew(&device.id, &request, SystemTime::now());
+        let renew = move |enrollment: &Enrollment| enrollment.renew(&device.id, &request, HostClock);
         let renewed = self.front_end.enrollment.off_runtime(renew).await;
         answer_json(stream, renewed).await
     }
