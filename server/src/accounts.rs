@@ -4,6 +4,7 @@ pub mod sqlite;
 
 mod name;
 mod person;
+mod subject;
 mod types;
 
 use std::time::SystemTime;
@@ -12,6 +13,7 @@ use adit_proto::address_pool::Lease;
 
 pub use name::{NameError, UserName};
 pub use person::{FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
+pub use subject::OidcSubject;
 pub use types::{AuthError, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease};
 
 /// What the core asks of whatever keeps the accounts.

@@ -36,7 +36,7 @@ pub use file::Source;
 pub(crate) use file::{default_runtime_dir, default_state_dir, read};
 pub(crate) use host::{HostAddress, host_addresses, overlap};
 pub use login::{LoginConfig, SourceName};
-pub use oidc::OidcConfig;
+pub use oidc::{OidcConfig, is_issuer};
 pub use packet_path::{EspConfig, WorkersConfig};
 pub use problem::ConfigError;
 pub(crate) use secret::{GATEWAY_USER, gateway_user, open_secret, read_public};

@@ -1,5 +1,6 @@
 //! People, as the accounts keep them.
 
+use super::subject::link_flags;
 use super::{NameError, StoreFault};
 
 /// A user as listings show them.
@@ -106,7 +107,8 @@ pub enum PersonError {
     /// The name is another person's. People are never merged by their names.
     #[error(
         "the name {name} belongs to a user of the source {owner} already; if they are the same person, \
-         `adit-server user link {name} {by} '{subject}'`"
+         `adit-server user link {name} {}`",
+        link_flags(.by, .subject)
     )]
     NameTaken {
         /// The name.

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{Admin, AdminRefusal, MAX_INVITE_LIFETIME, bad_request, store_refusal, user_name};
 use crate::accounts::sqlite::{Clock, StoreError};
-use crate::accounts::{Accounts as _, FirstPassword, UserError, UserName};
-use crate::config::SourceName;
+use crate::accounts::{Accounts as _, FirstPassword, OidcSubject, UserError, UserName};
+use crate::config::{SourceName, is_issuer};
 use crate::core::sessions::Ending;
 use crate::identity::{IdentityError, ServiceKey};
 use crate::sources::local::recovery::{self, Code};
@@ -56,8 +56,10 @@ pub struct LinkRequest {
     pub user: String,
     /// The source: `radius`, `ldap` or `oidc`.
     pub source: String,
-    /// What the source knows them by.
+    /// What the source knows them by; of `oidc` what their provider does.
     pub subject: String,
+    /// The provider, for `oidc`; that of the configuration when absent.
+    pub issuer: Option<String>,
 }
 
 /// What disabling, enabling or linking a user did.
@@ -153,16 +155,35 @@ impl Admin {
 
     /// Gives a user to another source, which keeps the password from then on. Certificates of devices stay good.
     pub(super) fn link_user(&self, request: &LinkRequest) -> Result<StandingAnswer, AdminRefusal> {
-        let LinkRequest { user, source, subject } = request;
-        let user = user_name(user)?;
+        let (user, source) = (user_name(&request.user)?, request.source.as_str());
+        let subject = self.linked_subject(request)?;
+        self.store.link_person(&user, source, &subject).map_err(refusal)?;
+        let sessions = self.end_logins(&user)?;
+        tracing::info!(source, "a user was given to another source");
+        Ok(StandingAnswer { user: user.to_string(), changed: true, sessions })
+    }
+
+    /// What the accounts know the person by who is to be linked.
+    fn linked_subject(&self, request: &LinkRequest) -> Result<String, AdminRefusal> {
+        let LinkRequest { source, subject, issuer, .. } = request;
         let others = [SourceName::Radius, SourceName::Ldap, SourceName::Oidc].map(SourceName::word);
         if !others.contains(&source.as_str()) || subject.is_empty() {
             return Err(bad_request(format!("name one of the sources {}, and a subject", others.join(", "))));
         }
-        self.store.link_person(&user, source, subject).map_err(refusal)?;
-        let sessions = self.end_logins(&user)?;
-        tracing::info!(source, "a user was given to another source");
-        Ok(StandingAnswer { user: user.to_string(), changed: true, sessions })
+        if source != SourceName::Oidc.word() {
+            let alone = issuer.is_none().then(|| subject.clone());
+            return alone.ok_or_else(|| bad_request("only the source oidc has an issuer; leave it out"));
+        }
+        if OidcSubject::parse(subject).is_some() {
+            return Err(bad_request("this subject begins with an issuer; write the two apart"));
+        }
+        let config = self.config.load();
+        let issuer = issuer.as_ref().or(config.oidc.issuer.as_ref());
+        let issuer = issuer.ok_or_else(|| bad_request("name the issuer, since the configuration names none"))?;
+        if !is_issuer(issuer) {
+            return Err(bad_request("the issuer is a URL, exactly as the provider writes it"));
+        }
+        Ok(OidcSubject { issuer, subject }.to_string())
     }
 
     fn end_sessions(&self, user: &UserName) -> Result<usize, AdminRefusal> {
@@ -280,6 +301,7 @@ mod tests {
 
     use super::super::tests::{Recorder, admin, now, post};
     use super::*;
+    use crate::config::Config;
     use crate::identity::DeviceCertificate;
     use crate::sources::local::totp::shown;
     use std::sync::Arc;
@@ -379,6 +401,33 @@ mod tests {
         assert_eq!((&alice["source"], &alice["has_password"]), (&json!("ldap"), &json!(false)));
         post(&admin, "/user/add", json!({ "user": "bob", "password_hash": HASH })).unwrap();
         assert_eq!(linked("bob", "ldap", "u-1").unwrap_err(), 400, "it is Alice");
+    }
+
+    #[test]
+    fn user_of_a_provider_is_linked_by_issuer_and_subject() {
+        let (_directory, admin) = with_alice();
+        let link = |admin: &Admin, source: &str, subject: &str, issuer: Option<&str>| {
+            let body = json!({ "user": "alice", "source": source, "subject": subject, "issuer": issuer });
+            post(admin, "/user/link", body).map(|_| admin.store.person("alice").unwrap().unwrap().subject.unwrap())
+        };
+        let (ours, other) = ("https://login.example.org", "https://other.example.org/a");
+        for (source, subject, issuer) in [
+            ("oidc", "42", None),
+            ("oidc", "", Some(ours)),
+            ("oidc", "42", Some("login.example.org")),
+            ("oidc", "42", Some("https://login.example.org 7")),
+            ("oidc", "https://login.example.org 42", Some(ours)),
+            ("ldap", "u-1", Some(ours)),
+        ] {
+            assert_eq!(link(&admin, source, subject, issuer), Err(400), "{source} {subject} {issuer:?}");
+        }
+        assert_eq!(listed(&admin)["has_password"], true, "nothing changed by that");
+        assert_eq!(link(&admin, "oidc", "42", Some(other)).unwrap(), "https://other.example.org/a 42");
+        let mut config = Config::clone(&admin.config.load());
+        config.oidc.issuer = Some(ours.to_owned());
+        admin.config.store(Arc::new(config));
+        assert_eq!(link(&admin, "oidc", "42", None).unwrap(), "https://login.example.org 42");
+        assert_eq!(link(&admin, "oidc", "42", Some(other)).unwrap(), "https://other.example.org/a 42");
     }
 
     #[test]

@@ -45,14 +45,7 @@ pub(super) enum UserVerb {
     /// Take password and second factor from a user, and give a new password
     Reset(PasswordFlags),
     /// Let somebody of another source log in as a user that exists; that source keeps the password from then on
-    Link {
-        /// The user
-        name: String,
-        /// The source: radius, ldap or oidc
-        source: String,
-        /// What the source knows them by, as the log names it when it refuses them
-        subject: String,
-    },
+    Link(LinkFlags),
     /// Set up an app that shows codes as the second factor of a user
     Totp {
         /// The user
@@ -76,6 +69,22 @@ pub(super) struct PasswordFlags {
     expires: Option<Duration>,
 }
 
+/// Who is to log in as a user. Nobody is known by a name or an e-mail address, which may go to somebody else.
+#[derive(Debug, Args)]
+pub(super) struct LinkFlags {
+    /// The user
+    name: String,
+    /// The source that knows them: radius, ldap or oidc
+    #[arg(long)]
+    source: String,
+    /// What the source knows them by, as the log names it when it refuses them; of oidc the claim `sub`
+    #[arg(long)]
+    subject: String,
+    /// The provider whose subject it is, for oidc [default: oidc.issuer of the configuration]
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+}
+
 /// Does what was asked with a user.
 pub(super) fn user(place: &Place, verb: &UserVerb) -> Result<(), Refusal> {
     match verb {
@@ -85,7 +94,7 @@ pub(super) fn user(place: &Place, verb: &UserVerb) -> Result<(), Refusal> {
         UserVerb::Enable { name } => set_disabled(place, name, false),
         UserVerb::Unlock { name } => limits::unlock(place, name),
         UserVerb::Reset(flags) => give_password(place, "/user/reset", flags, "Reset"),
-        UserVerb::Link { name, source, subject } => link(place, name, source, subject),
+        UserVerb::Link(flags) => link(place, flags),
         UserVerb::Totp { name, qr } => totp(place, name, *qr),
     }
 }
@@ -158,9 +167,10 @@ fn set_disabled(place: &Place, name: &str, disabled: bool) -> Result<(), Refusal
     Ok(())
 }
 
-fn link(place: &Place, name: &str, source: &str, subject: &str) -> Result<(), Refusal> {
+fn link(place: &Place, flags: &LinkFlags) -> Result<(), Refusal> {
     let config = place.load()?;
-    let body = json!({ "user": name, "source": source, "subject": subject });
+    let LinkFlags { name, source, subject, issuer } = flags;
+    let body = json!({ "user": name, "source": source, "subject": subject, "issuer": issuer });
     let answer = ask::ask(&config, "POST", "/user/link", &body)?;
     if place.json {
         output::json(&answer);

@@ -35,14 +35,19 @@ pub struct OidcConfig {
 /// An issuer: a URL that can be asked for what it publishes.
 pub(super) fn issuer(given: &Given<'_>) -> Result<String, Complaint> {
     let text = given.text()?;
-    let is_url =
-        ["https://", "http://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-    if !is_url || text.contains(['?', '#', ' ']) {
+    if !is_issuer(text) {
         let next =
             "write the provider's issuer exactly as its documentation has it, such as \"https://login.example.org\"";
         return Err(Complaint::unfit(format!("{given} is no issuer"), next));
     }
     Ok(text.to_owned())
+}
+
+/// Whether a text can be an issuer (OpenID Connect Core section 2): a URL without query and fragment.
+pub fn is_issuer(text: &str) -> bool {
+    let schemes = ["https://", "http://"];
+    let is_url = schemes.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    is_url && !text.contains(['?', '#', ' '])
 }
 
 /// A text with something in it, such as the name of a claim.

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 
 use super::status::ServerStatus;
 use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable, trust};
+use crate::accounts::OidcSubject;
 use crate::config::{Config, OidcConfig, SecretPlace};
 
 use browser::WayBack;
@@ -136,7 +137,8 @@ impl Oidc {
     /// Issuer and subject in one: another provider's user of the same number is somebody else.
     fn subject(&self, claims: &Claims) -> Result<String, Fault> {
         let subject = claims.text("sub").ok_or_else(|| Fault::Unbelieved("the ID token has no subject".to_owned()))?;
-        Ok(format!("{} {subject}", self.provider.registration.issuer.as_str()))
+        let issuer = self.provider.registration.issuer.as_str();
+        Ok(OidcSubject { issuer, subject }.to_string())
     }
 
     fn name_of(&self, claims: &Claims) -> Result<String, Fault> {

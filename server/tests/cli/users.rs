@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use adit_proto::login::{Cause, Kind, Verdict};
+use adit_proto::login::{Cause, Kind, Method, Person, Verdict};
 use adit_server::accounts::sqlite::Store;
 use adit_server::config::SecondFactor;
 use adit_server::directories::StateDir;
@@ -102,12 +102,48 @@ fn user_who_was_added_logs_in_until_disabled() {
 fn user_who_is_linked_no_longer_logs_in_here() {
     let made = Made::new();
     made.answered(&["user", "add", "alice"], &format!("{PASSWORD}\n"));
-    assert_eq!(made.run(&["user", "link", "alice", "pam", "u-1"]).code, 2);
+    let link = |source: &str| made.run(&["user", "link", "alice", "--source", source, "--subject", "u-1"]);
+    assert_eq!(link("pam").code, 2);
     assert!(matches!(made.login("alice", PASSWORD), Verdict::Accepted(_)));
-    let linked = made.run(&["user", "link", "alice", "ldap", "u-1"]);
+    let linked = link("ldap");
     assert_eq!((linked.code, linked.stdout.as_str()), (0, "alice logs in by ldap from now on.\n"), "{}", linked.stderr);
     assert_eq!(made.login("alice", PASSWORD), Verdict::Unknown);
     assert_eq!(made.answered(&["user", "reset", "alice"], &format!("{PASSWORD}\n")).code, 2, "it has no password here");
+}
+
+#[test]
+fn user_of_a_provider_is_linked_by_issuer_and_subject_and_by_nothing_else() {
+    let made = Made::new();
+    made.answered(&["user", "add", "alice"], &format!("{PASSWORD}\n"));
+    let link = |rest: &[&str]| made.run(&[&["user", "link", "alice", "--source", "oidc"][..], rest].concat());
+    assert_eq!(link(&[]).code, 2, "a subject is wanted");
+    let unknown = link(&["--subject", "42"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("the configuration names none"), "{}", unknown.stderr);
+    assert!(matches!(made.login("alice", PASSWORD), Verdict::Accepted(_)), "nothing changed by that");
+
+    let issuer = "https://login.example.org/realms/staff";
+    let linked = link(&["--subject", "42", "--issuer", issuer]);
+    assert_eq!((linked.code, linked.stdout.as_str()), (0, "alice logs in by oidc from now on.\n"), "{}", linked.stderr);
+    assert_eq!(made.login("alice", PASSWORD), Verdict::Unknown);
+    let store = Store::open(&StateDir::new(made.state("")).store()).unwrap();
+    let who = |subject: &str, name: &str| {
+        let person = Person {
+            source: "oidc".to_owned(),
+            subject: subject.to_owned(),
+            name: name.to_owned(),
+            groups: Vec::new(),
+            methods: vec![Method::Browser],
+            session_lifetime: None,
+            generation: None,
+        };
+        store.record_person(&person, SystemTime::now()).map(|known| known.user).map_err(|error| error.to_string())
+    };
+    assert_eq!(who(&format!("{issuer} 42"), "alice.smith").unwrap(), "alice", "whatever the name is now");
+    let other = who("https://login.example.org/realms/guests 42", "alice").unwrap_err();
+    let flags = "--source oidc --issuer 'https://login.example.org/realms/guests' --subject '42'`";
+    assert!(other.contains(flags), "another provider's 42 is somebody else: {other}");
+    assert!(who(&format!("{issuer} 43"), "alice").is_err(), "and so is another subject of the same name");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::claims::Claims;
 use super::provider::Fault;
 use super::token::Tokens;
 use super::{Oidc, Recheck};
+use crate::accounts::OidcSubject;
 
 /// How many people are asked about at once, at most.
 const LANES: usize = 64;
@@ -86,6 +87,7 @@ impl Oidc {
 
     /// The subject of a person of this provider.
     fn own_subject<'a>(&self, person: &'a Person) -> Option<&'a str> {
-        person.subject.strip_prefix(self.provider.registration.issuer.as_str())?.strip_prefix(' ')
+        let of = OidcSubject::parse(&person.subject)?;
+        (of.issuer == self.provider.registration.issuer.as_str()).then_some(of.subject)
     }
 }
