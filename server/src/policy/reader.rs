@@ -67,10 +67,11 @@ impl<'a> Reader<'a> {
     fn document(&mut self, root: &'a DeTable<'a>) -> Option<PolicyDocument> {
         let root = Self::root(root);
         self.refuse_unknown(&root, ROOT_KEYS);
-        self.networks = self.entries(&root, "networks").iter().filter_map(|entry| self.network(entry)).collect();
+        let networks = self.entries(&root, "networks");
+        self.networks = networks.iter().filter_map(|(name, entry)| self.network(name, entry)).collect();
         let groups = self.entries(&root, "groups");
-        self.groups = groups.iter().map(|entry| entry.place.name().to_owned()).collect();
-        let groups: Vec<_> = groups.iter().filter_map(|entry| self.group(entry)).collect();
+        self.groups = groups.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let groups: Vec<_> = groups.iter().filter_map(|(name, entry)| self.group(name, entry)).collect();
         let rules = self.tables(&root, "rules").iter().filter_map(|fields| self.rule(fields)).collect();
         let tests = self.tables(&root, "tests").iter().map(|fields| self.test(fields)).collect();
         if !self.problems.is_empty() {
@@ -85,21 +86,19 @@ impl<'a> Reader<'a> {
         document.map_err(refused).ok()
     }
 
-    fn network(&mut self, entry: &Entry<'a>) -> Option<(String, Vec<IpNet>)> {
-        let name = entry.place.name().to_owned();
-        self.keep(&entry.place, values::name(&name))?;
-        Some((name, self.items(entry, values::network)))
+    fn network(&mut self, name: &str, entry: &Entry<'a>) -> Option<(String, Vec<IpNet>)> {
+        self.keep(&entry.place, values::name(name))?;
+        Some((name.to_owned(), self.items(entry, values::network)))
     }
 
-    fn group(&mut self, entry: &Entry<'a>) -> Option<Group> {
-        let name = entry.place.name().to_owned();
-        self.keep(&entry.place, values::name(&name))?;
+    fn group(&mut self, name: &str, entry: &Entry<'a>) -> Option<Group> {
+        self.keep(&entry.place, values::name(name))?;
         let fields = self.fields(entry)?;
         let known: Vec<&str> = std::iter::once("members").chain(Settings::KEYS.iter().copied()).collect();
         self.refuse_unknown(&fields, &known);
         let members = self.find(&fields, "members").map(|entry| self.list(&entry, values::member));
         let settings = self.settings(&fields);
-        Some(Group { name, members: members.unwrap_or_default(), settings, line: entry.place.line })
+        Some(Group { name: name.to_owned(), members: members.unwrap_or_default(), settings, line: entry.place.line })
     }
 
     fn settings(&mut self, group: &Fields<'a>) -> Settings {
@@ -179,6 +178,7 @@ impl<'a> Reader<'a> {
             number.ok_or_else(|| {
                 let next = match name {
                     ALL => "name it alone, and in a rule".to_owned(),
+                    _ if groups.is_empty() => "begin one with [groups.NAME]".to_owned(),
                     name => next_step(name, groups.iter().map(String::as_str)),
                 };
                 Complaint::unfit(format!("there is no group {name:?}"), next)
@@ -258,6 +258,10 @@ fn target(text: &str, networks: &[(String, Vec<IpNet>)]) -> Parsed<Target> {
     }
     match domain(text).filter(|name| name.contains('.')) {
         Some(name) => Ok(Target::Name(name)),
+        None if has_port(text) => {
+            let next = "leave the port out, and write ports = [\"tcp/443\"] or the like";
+            Err(Complaint::unfit(format!("{text:?} is no destination"), next))
+        }
         None if text.contains(['.', ':', '/']) => {
             let next = "write a network such as \"10.1.0.0/16\", an address, or a name such as \"wiki.example.org\"";
             Err(Complaint::unfit(format!("{text:?} is no destination"), next))
@@ -271,4 +275,10 @@ fn target(text: &str, networks: &[(String, Vec<IpNet>)]) -> Parsed<Target> {
             Err(Complaint::unfit(format!("there is no network {text:?}"), next))
         }
     }
+}
+
+/// Whether a text is an address or a name with a port.
+fn has_port(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(place, port)| place.contains(['.', ']']) && port.parse::<u16>().is_ok())
 }

@@ -25,7 +25,9 @@ const LONGEST_NAME: usize = 64;
 /// A text.
 pub(super) fn text<'a>(value: &'a DeValue<'_>) -> Parsed<&'a str> {
     value.as_str().ok_or_else(|| {
-        Complaint::malformed(format!("a text is wanted here, not a {}", value.type_str()), "put it in quotes")
+        let found = value.type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        Complaint::malformed(format!("a text is wanted here, not {article} {found}"), "put it in quotes")
     })
 }
 

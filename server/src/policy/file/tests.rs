@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use adit_proto::policy::{QuotaAction, Subject, WhenFull};
+use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::*;
 use crate::config::config_for_tests;
@@ -87,6 +89,8 @@ fn misspelt_group_network_and_source_are_recognised() {
     assert_eq!(found, "policy.toml:6: rules.groups: there is no group \"stuff\"; did you mean `staff`?");
     let found = complaint(&text("groups = [\"staff\"]\naction = \"allow\"\nto = [\"10.2.0.0/16\",\n \"ofice\"]"));
     assert_eq!(found, "policy.toml:9: rules.to: there is no network \"ofice\"; did you mean `office`?");
+    let found = complaint("[[tests]]\ngroups = [\"staff\"]\nallow = [\"icmp ::1\"]\n");
+    assert_eq!(found, "policy.toml:2: tests.groups: there is no group \"staff\"; begin one with [groups.NAME]");
     let found = complaint("[groups.staff]\nmembers = [\"alice\",\n \"ldpa:x\"]\n");
     assert_eq!(found, "policy.toml:3: groups.staff.members: \"ldpa\" is no source of logins; did you mean `ldap`?");
 }
@@ -112,7 +116,10 @@ fn rule_must_say_whom_where_and_what() {
         ("groups = [\"g\"]\naction = \"deny\"\nto = [\"wiki.example.org\"]", "cannot be denied by name"),
         ("groups = [\"g\"]\naction = \"allow\"\nto = [\"*\"]\nports = [\"tcp/0\"]", "no valid port"),
         ("groups = \"g\"\naction = \"allow\"\nto = [\"*\"]", "not a list"),
-        ("groups = [7]\naction = \"allow\"\nto = [\"*\"]", "text is wanted"),
+        ("groups = [7]\naction = \"allow\"\nto = [\"*\"]", "a text is wanted here, not an integer"),
+        ("groups = [\"g\"]\naction = \"allow\"\nto = [\"10.1.0.1:443\"]", "leave the port out"),
+        ("groups = [\"g\"]\naction = \"allow\"\nto = [\"wiki.example.org:443\"]", "leave the port out"),
+        ("groups = [\"g\"]\naction = \"allow\"\nto = [\"[fd00::1]:443\"]", "leave the port out"),
         ("users = [\"a b\"]\naction = \"allow\"\nto = [\"*\"]", "user name"),
     ] {
         let found = rule(fields);
@@ -152,6 +159,18 @@ fn values_of_groups_have_forms_and_bounds() {
     assert!(complaint("[networks]\nx = \"10.1.0.0/16\"\n").contains("not a list"));
     assert!(complaint("groups = 3\n").contains("is no table"));
     assert!(complaint("rules = 3\n").contains("[[rules]]"));
+}
+
+#[test]
+fn name_with_a_dot_is_not_taken_for_its_last_part() {
+    for (text, name) in [
+        ("[groups.admins]\n[groups.\"guests.admins\"]\nmembers = [\"mallory\"]\n", "groups.guests.admins"),
+        ("[networks]\n\"10.1.0.0/16\" = [\"10.1.0.0/16\"]\n", "networks.10.1.0.0/16"),
+    ] {
+        let found = complaint(text);
+        let whole = name.split_once('.').unwrap().1;
+        assert!(found.starts_with(&format!("policy.toml:2: {name}: \"{whole}\" cannot be a name")), "{found}");
+    }
 }
 
 #[test]
@@ -236,4 +255,40 @@ fn large_file_is_read_to_its_end_and_one_that_is_too_large_is_refused() {
     let filled = format!("{rule}{}", "#\n".repeat(MAX_FILE / 2));
     std::fs::write(&path, filled).unwrap();
     assert!(PolicyFile::read(&path).unwrap_err().to_string().contains("within 4 MiB"));
+}
+
+/// The line that a problem names.
+fn line_of(problem: &Problem) -> usize {
+    let digits = problem.what.strip_prefix("policy.toml:").unwrap_or_else(|| panic!("{problem}"));
+    digits.split(':').next().unwrap().parse().unwrap_or_else(|_| panic!("{problem}"))
+}
+
+proptest! {
+    /// However a policy is damaged, it is read, or each complaint names a line of it and what to do.
+    #[test]
+    fn damaged_policy_is_read_or_complained_of_by_line(
+        damages in proptest::collection::vec((any::<Index>(), 0..20_usize, "[\\[\\]\"=.,#\n*0-9a-z:/ -]{0,4}|\\PC{0,3}"), 1..5),
+    ) {
+        let mut text: Vec<char> = SAMPLE.chars().collect();
+        for (place, removed, inserted) in damages {
+            let place = place.index(text.len());
+            text.splice(place..(place + removed).min(text.len()), inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        match PolicyFile::parse(path(), &text) {
+            Ok(policy) => {
+                let misfits = policy.misfits(&config_for_tests(Path::new("/nowhere")));
+                for problem in policy.failed_tests().iter().chain(&misfits) {
+                    prop_assert!(line_of(problem) <= text.lines().count());
+                }
+            }
+            Err(error) => {
+                prop_assert!(!error.problems.is_empty());
+                for problem in &error.problems {
+                    prop_assert!((1..=text.lines().count() + 1).contains(&line_of(problem)), "{problem}");
+                    prop_assert!(!problem.reason.is_empty() && !problem.next.is_empty(), "{problem}");
+                }
+            }
+        }
+    }
 }

@@ -31,11 +31,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The last part of what it is called.
-    pub(super) fn name(&self) -> &str {
-        self.thing.rsplit_once('.').map_or(&self.thing, |(_, name)| name)
-    }
-
     fn inner(&self, key: &str) -> String {
         if self.thing.is_empty() { key.to_owned() } else { format!("{}.{key}", self.thing) }
     }
@@ -92,14 +87,15 @@ impl<'a> Reader<'a> {
         Some(Fields { place: entry.place.clone(), table: table? })
     }
 
-    /// What a table of the file holds, in file order.
-    pub(super) fn entries(&mut self, root: &Fields<'a>, key: &str) -> Vec<Entry<'a>> {
+    /// What a table of the file holds, by name and in file order.
+    pub(super) fn entries(&mut self, root: &Fields<'a>, key: &str) -> Vec<(&'a str, Entry<'a>)> {
         let Some(fields) = self.find(root, key).and_then(|entry| self.fields(&entry)) else { return Vec::new() };
         let mut entries: Vec<_> = fields.table.iter().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
         let inner = entries.into_iter().map(|(name, value)| {
             let place = Place { thing: fields.place.inner(name.get_ref()), line: self.line_at(name.span().start) };
-            Entry { place, value }
+            let name: &str = name.get_ref();
+            (name, Entry { place, value })
         });
         inner.collect()
     }
