@@ -32,6 +32,7 @@ mod users;
 use std::sync::Arc;
 
 use adit_net::control::{Handler, Handling, Request, Response};
+use adit_program::foreign_text::printable;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,7 @@ use crate::accounts::UserName;
 use crate::accounts::sqlite::{Clock, HostClock, Store, StoreError};
 use crate::config::Config;
 use crate::identity::Authority;
+use crate::trail::TRAIL;
 
 pub use explain::ExplainRequest;
 pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
@@ -130,13 +132,40 @@ impl Handler for Admin {
     fn handle(&self, request: Request) -> Handling<'_> {
         let admin = self.clone();
         Box::pin(async move {
+            let line = Line::of(&request);
             let perform = move || admin.perform(&request.method, &request.path, &request.body, HostClock);
-            match tokio::task::spawn_blocking(perform).await {
+            let done = tokio::task::spawn_blocking(perform).await;
+            if let Some(line) = line {
+                line.write(matches!(done, Ok(Ok(_))));
+            }
+            match done {
                 Ok(Ok(body)) => Response::ok(body),
                 Ok(Err(refused)) => Response::refused(refused.status, refused.message),
                 Err(_) => Response::refused(500, "the request failed inside the gateway"),
             }
         })
+    }
+}
+
+/// What the log says of a request that changes something.
+struct Line {
+    uid: u32,
+    verb: String,
+    whom: String,
+}
+
+impl Line {
+    fn of(request: &Request) -> Option<Self> {
+        let changes = request.method == "POST" && request.path != "/explain";
+        let named = ["user", "name", "network"].iter().find_map(|key| request.body.get(key)?.as_str());
+        let (verb, whom) = (printable(&request.path), printable(named.unwrap_or_default()));
+        changes.then_some(Self { uid: request.peer_uid, verb, whom })
+    }
+
+    fn write(&self, done: bool) {
+        let Self { uid, verb, whom } = self;
+        tracing::info!(uid, verb, done, "administered");
+        tracing::debug!(target: TRAIL, uid, verb, whom, done, "administered");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::accounts::sqlite::{Clock, Store};
 use crate::accounts::{Accounts as _, EnrollError, RenewError, UserName};
 use crate::core::login::logins::Logins;
 use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError, sha256};
+use crate::trail::TRAIL;
 
 /// Requests that may wait for a disk at a time. Each keeps a thread; logins that read alone must find one meanwhile.
 const WRITERS: usize = 64;
@@ -92,7 +93,7 @@ impl Enrollment {
             .enroll(&code, &csr.key_hash(), &request.device_name, clock, sign)
             .map_err(|error| refuse_invite(&error))?;
         tracing::info!("device enrolled");
-        tracing::debug!(device = enrolled.device.id, "device enrolled as");
+        tracing::debug!(target: TRAIL, user = enrolled.device.user, device = enrolled.device.id, "device enrolled as");
         Ok(EnrollResponse {
             user: enrolled.device.user,
             device: enrolled.device.id,
@@ -128,7 +129,7 @@ impl Enrollment {
         let ends_at = Some(token.ends_at);
         let token = logins.tokens().seal(&token).ok_or_else(|| unavailable(&NoRandomness))?;
         tracing::info!("device enrolled by a login");
-        tracing::debug!(device = enrolled.device.id, "device enrolled as");
+        tracing::debug!(target: TRAIL, user = enrolled.device.user, device = enrolled.device.id, "device enrolled as");
         Ok(EnrollResponse {
             user: enrolled.device.user,
             device: enrolled.device.id,

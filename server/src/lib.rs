@@ -17,3 +17,4 @@ pub mod reload;
 pub mod run;
 pub mod sources;
 pub mod state_files;
+mod trail;

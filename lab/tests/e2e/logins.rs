@@ -114,6 +114,40 @@ fn user_joins_with_a_password_and_stays_connected_over_a_restart_of_the_gateway(
 }
 
 #[test]
+fn log_names_nobody_unless_the_trail_is_asked_for_which_says_who_did_what() {
+    let Some(mut tunnel) = gateway() else { return };
+    let pin = pin(&tunnel);
+    let said = |tunnel: &Tunnel| tunnel.gateway.process().unwrap().stderr();
+    assert_eq!(join(&tunnel, &pin, "wrong horse battery").code, REFUSED);
+    tunnel.gateway.admin(&["user", "unlock", "alice"]).unwrap().success().unwrap();
+    let silent = said(&tunnel);
+    assert!(silent.contains("login refused") && silent.contains("administered"), "the positive control: {silent}");
+    assert!(!silent.contains("alice"), "{silent}");
+
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("log", "info,trail=debug");
+    tunnel.gateway.start().unwrap();
+    assert_eq!(join(&tunnel, &pin, "another wrong horse").code, REFUSED);
+    join(&tunnel, &pin, PASSWORD).success().unwrap();
+    tunnel.clients[0].up().unwrap();
+    tunnel.gateway.admin(&["user", "disable", "alice"]).unwrap().success().unwrap();
+    tunnel.gateway.admin(&["user", "disable", "nobody"]).unwrap();
+    eventually("the session ends", || said(&tunnel).contains("session ended").then_some(()));
+    let trail = said(&tunnel);
+    for parts in [
+        &["login refused of", "name=\"alice\"", "address=", "cause=\"wrong password\""][..],
+        &["login accepted of", "user=\"alice\"", "source=\"local\"", "methods=\"password\"", "address="],
+        &["device enrolled as", "user=\"alice\"", "device=\"dev-"],
+        &["session of", "user=\"alice\"", "device=\"dev-", "remote="],
+        &["administered", "uid=0", "verb=\"/user/disable\"", "whom=\"alice\"", "done=true"],
+        &["administered", "uid=0", "verb=\"/user/disable\"", "whom=\"nobody\"", "done=false"],
+        &["session ended", "reason=\"this user is disabled\"", "rx_bytes="],
+    ] {
+        assert!(trail.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?}: {trail}");
+    }
+}
+
+#[test]
 fn gateway_that_is_another_hears_no_password() {
     let Some(tunnel) = gateway() else { return };
     let stranger = join(&tunnel, &"ab".repeat(32), PASSWORD);

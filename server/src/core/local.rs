@@ -30,6 +30,7 @@ use super::totals::{EndedSessions, Totals};
 use super::{Core, OpenError, OpenSession, Order, Reply};
 use crate::accounts::{Accounts, AuthError, Device, StoreFault};
 use crate::config::SourceName;
+use crate::trail::TRAIL;
 
 /// Logins that may wait for a disk at a time. Each keeps a thread; those that read alone must find one meanwhile.
 const WRITERS: usize = 64;
@@ -301,7 +302,7 @@ impl LocalCore {
         unowned.hand_over();
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
         let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());
-        tracing::debug!(session = id, user, device, %remote, "session of");
+        tracing::debug!(target: TRAIL, session = id, user, device, %remote, "session of");
         Ok((session, replaces))
     }
 
@@ -327,6 +328,8 @@ impl LocalCore {
         self.leases.release(&session.device.id, Instant::now());
         self.quotas.close(session);
         let traffic = session.carriers.counters().traffic();
+        let (reason, rx_bytes) = (session.ending().map_or("the client has left", Ending::reason), traffic.rx_bytes);
+        tracing::info!(session = session.id, reason, rx_bytes, tx_bytes = traffic.tx_bytes, "session ended");
         self.totals.add(session.ending(), &traffic);
         self.observer.closed(session, &traffic);
     }
@@ -452,7 +455,6 @@ impl Core for LocalCore {
         session.carriers.close();
         if self.sessions.remove(session) {
             self.settle(session);
-            tracing::info!(session = session.id, "session ended");
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault, UserName};
 use crate::identity::ServiceKey;
 use crate::sources::{LinkWish, Origin, Source};
+use crate::trail::TRAIL;
 
 /// Failures are told at whole multiples of this time, so that strangers do not learn from it what was looked at.
 const FAILURE_PACE: Duration = Duration::from_secs(1);
@@ -201,6 +202,7 @@ impl Logins {
                 Answer::Started(started) => flow.handle_started(started, unix_now()),
                 Answer::Pending(interval) => flow.handle_pending(interval, unix_now()),
                 Answer::Full => {
+                    log_failure(flow.name(), &origin, "too many log in at this moment");
                     self.settle(turn, Outcome::Open);
                     return wait("too many log in at this moment; try again", FAILURE_PACE * 2);
                 }
@@ -290,7 +292,10 @@ impl Logins {
         let recording = off_runtime(move || Ok(record(&store, &person, &from).map(|known| (known, person))));
         let (known, person) = match recording.await {
             Ok(Ok(recorded)) => recorded,
-            Ok(Err(RecordError::OthersDevice)) => return (OTHERS_DEVICE, Outcome::Open),
+            Ok(Err(RecordError::OthersDevice(name))) => {
+                log_failure(&name, origin, "the device is another user's");
+                return (OTHERS_DEVICE, Outcome::Open);
+            }
             Ok(Err(RecordError::Person(PersonError::Store(error)))) | Err(error) => {
                 tracing::error!(%error, "somebody who may log in cannot: the store failed");
                 return (BROKEN, Outcome::Open);
@@ -314,8 +319,9 @@ impl Logins {
         let ends_at = token.ends_at;
         let Some(sealed) = self.tokens.seal(&token) else { return (BROKEN, Outcome::Open) };
         let methods: Vec<&str> = token.methods.iter().map(|method| method.word()).collect();
-        tracing::info!(source = known.source, methods = methods.join("+"), "login accepted");
-        tracing::debug!(user = known.user, address = %origin.address, "login accepted of");
+        let (source, methods, device) = (&known.source, methods.join("+"), &origin.device);
+        tracing::info!(source, methods, "login accepted");
+        tracing::debug!(target: TRAIL, user = known.user, source, methods, address = %origin.address, device, "login accepted of");
         (LoginStep::Done { user: known.user, token: sealed, ends_at }, Outcome::LoggedIn)
     }
 
@@ -332,7 +338,8 @@ impl Logins {
 
 enum RecordError {
     Person(PersonError),
-    OthersDevice,
+    /// The device is not that of this user.
+    OthersDevice(String),
 }
 
 /// Makes the user known to the store, and the network as one that the user logs in from.
@@ -342,7 +349,7 @@ fn record(store: &Store, person: &Person, origin: &Origin) -> Result<KnownPerson
     if let Some(device) = &origin.device {
         let owner = store.device(device).map_err(failed)?.map(|device| device.user);
         if owner.as_ref() != Some(&known.user) {
-            return Err(RecordError::OthersDevice);
+            return Err(RecordError::OthersDevice(known.user));
         }
     }
     let network = known_network(origin.address).to_string();
@@ -372,7 +379,8 @@ fn judge(flow: &LoginFlow, origin: &Origin) -> Outcome {
 fn log_failure(name: &str, origin: &Origin, cause: &str) {
     let cause = printable(cause);
     tracing::info!(cause, "login refused");
-    tracing::debug!(name = printable(name), address = %origin.address, cause, "login refused of");
+    let (name, device) = (printable(name), &origin.device);
+    tracing::debug!(target: TRAIL, name, address = %origin.address, device, cause, "login refused of");
 }
 
 /// A form whose text is safe to show on a terminal.
