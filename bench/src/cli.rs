@@ -6,7 +6,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use clap::{Parser, Subcommand};
 
-use crate::{compare, demo, instructions, load, measure, report};
+use crate::{compare, demo, instructions, load, measure, policy, report};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Compare(compare::Options),
     /// Let thousands of clients of this one process connect to a gateway, and measure what their sessions cost it.
     Load(load::Options),
+    /// Print a policy with so many groups and rules, for measurements with one.
+    Policy(policy::Options),
     /// Count the instructions of the packet path's parts under valgrind, and compare them with a baseline.
     Instructions(instructions::Options),
 }
@@ -44,6 +46,10 @@ pub fn main() -> ExitCode {
         Command::Report(options) => report::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Policy(options) => {
+            policy::run(&options);
+            Ok(())
+        }
         Command::Instructions(options) => instructions::run(&options),
     };
     match outcome {
@@ -102,6 +108,12 @@ mod tests {
         for wrong in [["--clients", "0"], ["--arrive", "0/s"], ["--rate", "-1"], ["--duration", "fast"]] {
             assert!(Cli::try_parse_from(["adit-bench", "load"].into_iter().chain(wrong)).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn policy_needs_no_argument() {
+        assert!(Cli::try_parse_from(["adit-bench", "policy"]).is_ok());
+        assert!(Cli::try_parse_from(["adit-bench", "policy", "--rules", "0"]).is_err());
     }
 
     #[test]

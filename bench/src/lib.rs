@@ -8,5 +8,6 @@ mod interrupt;
 pub mod load;
 pub mod measure;
 pub mod micro;
+mod policy;
 mod report;
 pub mod systems;

@@ -86,7 +86,7 @@ fn measure(options: &Options, interrupt: &Interrupt) -> Result<Report> {
     let (site, passes) = Site::start(options, &|| watch.check())?;
     let generator = Generator::new(&site, passes, options)?;
     let meter = Meter::new(site.process()?);
-    let report = Report::new(options, site.program());
+    let report = Report::new(options, &site);
     let mut run = Run { options, watch: &watch, site: &site, meter, generator, report };
     run.sessions()?;
     if let Some(rate) = options.churn {

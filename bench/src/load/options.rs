@@ -1,5 +1,6 @@
 //! What the load generator can be told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
@@ -46,6 +47,9 @@ pub struct Options {
     /// Echo requests each client sends per second once all are connected; 0 leaves them idle.
     #[arg(long, default_value_t = 0.2, value_name = "PACKETS", value_parser = rate)]
     pub(super) rate: f64,
+    /// The gateway's policy, such as `adit-bench policy` prints [default: none].
+    #[arg(long, value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
     /// How long each phase takes: sessions idle, sending, some active, and churn.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub(super) duration: Duration,

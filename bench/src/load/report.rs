@@ -12,6 +12,7 @@ use super::histogram::Percentiles;
 use super::meter::Phase;
 use super::moves::Roaming;
 use super::options::{Carrier, Login, Options};
+use super::site::Site;
 use super::targets::{self, Burst, Limit, Seen, Sessions, Target};
 use crate::report::machine::{Machine, Program};
 
@@ -39,6 +40,8 @@ pub(super) struct Report {
     pub(super) clients: u32,
     pub(super) arrive_per_second: f64,
     login: Login,
+    /// The gateway's policy; `None` without one.
+    pub(super) policy: Option<Policy>,
     /// Echo requests per second and client.
     rate: f64,
     duration_seconds: f64,
@@ -82,6 +85,15 @@ pub(super) struct Report {
     pub(super) disturbed: bool,
     /// What should have been reached.
     pub(super) targets: Vec<Target>,
+}
+
+/// How large the gateway's policy was.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Policy {
+    /// Its groups.
+    pub(super) groups: usize,
+    /// Its rules.
+    pub(super) rules: usize,
 }
 
 /// Echo requests and answers of several sessions together.
@@ -211,8 +223,12 @@ impl Memory {
 }
 
 impl Report {
-    /// Begins with what is asked for.
-    pub(super) fn new(options: &Options, gateway: Program) -> Self {
+    /// Begins with what is asked for, and of whom.
+    pub(super) fn new(options: &Options, site: &Site) -> Self {
+        Self::of(options, site.program(), site.policy())
+    }
+
+    fn of(options: &Options, gateway: Program, policy: Option<Policy>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             schema: SCHEMA,
@@ -224,6 +240,7 @@ impl Report {
             clients: options.clients,
             arrive_per_second: options.arrive,
             login: options.login,
+            policy,
             rate: options.rate,
             duration_seconds: options.duration.as_secs_f64(),
             carrier: options.carrier,
@@ -319,6 +336,7 @@ impl Report {
             churn,
             burst: Burst {
                 login: self.login,
+                under_policy: self.policy.is_some(),
                 wanted: self.arrive_per_second,
                 reached: self.connect_rate,
                 seconds: seconds("connect"),
@@ -381,8 +399,8 @@ mod tests {
     /// Every part of a report is there.
     fn full() -> Report {
         let echoes = Echoes::new(&[(1, 1)], Percentiles::default());
-        let mut report =
-            Report::new(&parsed(&[]), Program { name: "adit-server".to_owned(), version: None, sha256: None });
+        let program = Program { name: "adit-server".to_owned(), version: None, sha256: None };
+        let mut report = Report::of(&parsed(&[]), program, Some(Policy { groups: 10, rules: 100 }));
         report.echoes = Some(echoes);
         report.roaming = Some(Moves::default().report(1, std::time::Duration::from_secs(1)));
         report.active = Some(Active {

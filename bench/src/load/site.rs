@@ -1,12 +1,16 @@
 //! Where the load is made: a gateway with room for everybody, and a host full of clients.
 
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
+use adit_program::exit::{Exit, Failure};
 use adit_server::directories::StateDir;
 use anyhow::{Context as _, Result};
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::policy;
 use crate::report::machine::Program;
 use adit_lab::programs::Gateway;
 use adit_lab::{GATEWAY_V4, Host, Lab, Process};
@@ -14,6 +18,7 @@ use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 use super::options::{Login, Options};
 use super::passes;
 use super::plan::Pass;
+use super::report::Policy;
 
 /// Networks from which clients come, as a gateway lets only so many strangers of one /24 in at once.
 const NETWORKS: u8 = 16;
@@ -28,6 +33,7 @@ pub(super) struct Site {
     inner: Ipv4Addr,
     clients: Host,
     program: PathBuf,
+    policy: Option<Policy>,
     // Dropped last: the others are in it.
     _lab: Lab,
 }
@@ -52,6 +58,7 @@ impl Site {
         gateway.set("pool.v4", POOL);
         gateway.set("limits.sessions", &clients.max(SESSIONS).to_string());
         gateway.init()?.success()?;
+        let policy = options.policy.as_deref().map(|file| give_policy(&mut gateway, file)).transpose()?;
         check()?;
         let enrolled = match options.login {
             Login::Certificate => {
@@ -70,7 +77,7 @@ impl Site {
             Some(passes) => passes,
             None => passes::tokens(&gateway.folder().join("run").join("server.sock"), clients, check)?,
         };
-        Ok((Self { gateway, inner, clients: near, program: binaries.server, _lab: lab }, passes))
+        Ok((Self { gateway, inner, clients: near, program: binaries.server, policy, _lab: lab }, passes))
     }
 
     /// The running gateway.
@@ -89,6 +96,11 @@ impl Site {
     /// What identifies the gateway's program.
     pub(super) fn program(&self) -> Program {
         Program::of(&self.program)
+    }
+
+    /// The size of the gateway's policy; `None` without one.
+    pub(super) fn policy(&self) -> Option<Policy> {
+        self.policy
     }
 
     /// The gateway's inner address.
@@ -115,6 +127,21 @@ impl Site {
     pub(super) fn sources(&self) -> Vec<Ipv4Addr> {
         (0..NETWORKS).map(|network| source(network, 2)).collect()
     }
+}
+
+/// Gives a gateway a copy of a policy file, which is the gateway's alone.
+fn give_policy(gateway: &mut Gateway, file: &Path) -> Result<Policy> {
+    let unusable = |reason: String| {
+        let next = "name a policy file; `adit-bench policy` prints one";
+        Failure::new(Exit::Usage, file.display().to_string(), reason, next)
+    };
+    let text = fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+    let (groups, rules) = policy::size(&text).map_err(|error| unusable(error.to_string()))?;
+    let copy = gateway.folder().join("policy.toml");
+    fs::write(&copy, text).with_context(|| format!("write {}", copy.display()))?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o644)).context("set the policy's mode")?;
+    gateway.set("policy", &copy.display().to_string());
+    Ok(Policy { groups, rules })
 }
 
 /// A host of one of the networks on the cable.

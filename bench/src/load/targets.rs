@@ -23,7 +23,8 @@ const BURST: f64 = 250.0;
 /// One target beside what was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Target {
-    /// Whose target: `L1` and `L2` of many sessions, `C1` of clients that come and go, `C2` of a burst.
+    /// Whose target: `L1` and `L2` of many sessions, `C1` of clients that come and go, `C2` of a burst, `P1` of many
+    /// sessions under a policy.
     pub(super) name: &'static str,
     /// What is meant, with its unit.
     pub(super) what: &'static str,
@@ -111,6 +112,7 @@ pub(super) struct Churn {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Burst {
     pub(super) login: Login,
+    pub(super) under_policy: bool,
     pub(super) wanted: f64,
     pub(super) reached: f64,
     pub(super) seconds: f64,
@@ -118,7 +120,7 @@ pub(super) struct Burst {
 
 impl Default for Burst {
     fn default() -> Self {
-        Self { login: Login::Token, wanted: 0.0, reached: 0.0, seconds: 0.0 }
+        Self { login: Login::Token, under_policy: false, wanted: 0.0, reached: 0.0, seconds: 0.0 }
     }
 }
 
@@ -152,7 +154,7 @@ type Line = (&'static str, Bound, Option<f64>);
 
 /// All targets, in their order.
 pub(super) fn judge(seen: &Seen) -> Vec<Target> {
-    [sessions(seen), active(seen), churn(seen), burst(seen)].concat()
+    [sessions(seen), active(seen), churn(seen), burst(seen), policy(seen)].concat()
 }
 
 fn sessions(seen: &Seen) -> Vec<Target> {
@@ -200,7 +202,7 @@ fn churn(seen: &Seen) -> Vec<Target> {
 }
 
 fn burst(seen: &Seen) -> Vec<Target> {
-    let Burst { login, wanted, reached, seconds } = seen.burst;
+    let Burst { login, wanted, reached, seconds, under_policy: _ } = seen.burst;
     let is_one = login == Login::Certificate && wanted >= BURST;
     // A little more, as the last arrives when its turn is over.
     let needs = (!is_one).then(|| "needs --login certificate --arrive 300/s --clients 18000".to_owned());
@@ -215,6 +217,14 @@ fn burst(seen: &Seen) -> Vec<Target> {
         note: Some("not comparable: this gateway resumes no TLS session, by design".to_owned()),
     });
     targets
+}
+
+fn policy(seen: &Seen) -> Vec<Target> {
+    let Burst { under_policy, wanted, reached, .. } = seen.burst;
+    let is_one = under_policy && wanted >= BURST && seen.clients >= SESSIONS;
+    let needs = (!is_one).then(|| format!("needs --policy FILE --arrive 300/s --clients {SESSIONS}"));
+    let line = ("connects under a policy, 1/s", Bound::Least(BURST), Some(reached));
+    group("P1", &[line], needs, "", seen.limit(&["connect"]))
 }
 
 /// The targets of one name, in a run that `needs` something else to show them, or differs from what they ask for.
@@ -308,7 +318,13 @@ mod tests {
     fn small_runs_say_what_they_need() {
         let targets = judge(&seen(50));
         assert!(targets.iter().all(|target| target.measured.is_none() && target.met.is_none()));
-        for (name, words) in [("L1", "--clients 10000"), ("L2", "--active 200"), ("C1", "--churn"), ("C2", "--login")] {
+        for (name, words) in [
+            ("L1", "--clients 10000"),
+            ("L2", "--active 200"),
+            ("C1", "--churn"),
+            ("C2", "--login"),
+            ("P1", "--policy"),
+        ] {
             let note = of(&targets, name, "").note.as_deref().unwrap();
             assert!(note.starts_with("not measured: needs") && note.contains(words), "{note}");
         }
@@ -358,9 +374,24 @@ mod tests {
     #[test]
     fn a_burst_needs_certificates() {
         let mut seen = seen(18_000);
-        seen.burst = Burst { login: Login::Certificate, wanted: 300.0, reached: 240.0, seconds: 60.0 };
+        seen.burst =
+            Burst { login: Login::Certificate, under_policy: false, wanted: 300.0, reached: 240.0, seconds: 60.0 };
         assert_eq!(of(&judge(&seen), "C2", "connects with c").met, Some(false));
         seen.burst.login = Login::Token;
         assert_eq!(of(&judge(&seen), "C2", "connects with c").measured, None);
+    }
+
+    #[test]
+    fn connects_under_a_policy_need_one_and_many_sessions() {
+        let mut seen = seen(10_000);
+        seen.burst = Burst { login: Login::Token, under_policy: true, wanted: 300.0, reached: 290.0, seconds: 33.0 };
+        assert_eq!(of(&judge(&seen), "P1", "connects").met, Some(true));
+        seen.burst.reached = 249.0;
+        assert_eq!(of(&judge(&seen), "P1", "connects").met, Some(false));
+        for without in [Burst { under_policy: false, ..seen.burst }, Burst { wanted: 100.0, ..seen.burst }] {
+            assert_eq!(of(&judge(&Seen { burst: without, ..seen.clone() }), "P1", "connects").measured, None);
+        }
+        seen.clients = 9_999;
+        assert_eq!(of(&judge(&seen), "P1", "connects").measured, None);
     }
 }

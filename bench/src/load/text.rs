@@ -5,7 +5,7 @@ use std::fmt;
 use super::fairness::Fairness;
 use super::histogram::Percentiles;
 use super::moves::Roaming;
-use super::report::{Active, Churn, Echoes, Memory, Report};
+use super::report::{Active, Churn, Echoes, Memory, Policy, Report};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,6 +14,9 @@ impl fmt::Display for Report {
         writeln!(f, "{} clients, {} arriving per second{build}\n", self.clients, self.arrive_per_second)?;
         writeln!(f, "connected   {} at {:.0}/s, {} failed", self.connected, self.connect_rate, self.failed)?;
         writeln!(f, "connect     {} ms", self.connect_times)?;
+        if let Some(Policy { groups, rules }) = self.policy {
+            writeln!(f, "policy      {groups} groups, {rules} rules")?;
+        }
         writeln!(
             f,
             "carrier     {} of {} on esp; the gateway says {} of {}",

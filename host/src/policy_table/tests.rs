@@ -163,22 +163,3 @@ fn table_is_one_that_nft_can_list() {
         }
     });
 }
-
-/// Prints how many admissions a second the table takes, each by itself, under a thousand rules.
-#[test]
-#[ignore = "prints a rate, which wants a quiet machine"]
-fn admissions_in_a_second() {
-    const SESSIONS: u32 = 10_000;
-    in_namespace(|| {
-        let table = PolicyTable::load(&record()).unwrap();
-        let rule = |number: u16| CompiledRule { ports: vec![format!("tcp/{number}").parse().unwrap()], ..rule() };
-        let rules = CompiledClass { rules: (1..=1000).map(rule).collect() };
-        let class = Arc::new(PolicyClass { number: 1, rules });
-        let start = Instant::now();
-        for number in 0..SESSIONS {
-            let v6 = MemberChange::Admit(IpAddr::V6(u128::from(number).into()), Arc::clone(&class));
-            table.change(&[admit(number, &class), v6]).unwrap();
-        }
-        println!("{:.0} admissions a second", f64::from(SESSIONS) / start.elapsed().as_secs_f64());
-    });
-}
