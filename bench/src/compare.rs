@@ -71,6 +71,12 @@ pub(crate) struct Options {
     /// A setting of the gateway of both builds, such as esp.enabled=false.
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// A setting of the gateway of the second build alone, such as policy=/etc/adit/policy.toml.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set_head: Vec<(String, String)>,
+    /// Let the traffic end at a host behind the gateway, which forwards it, in place of the gateway itself.
+    #[arg(long)]
+    beyond: bool,
     /// What the draws of the statistics are made of.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -106,8 +112,9 @@ impl Options {
             let noise = self.rounds.div_ceil(ROUNDS_PER_NOISE_ROUND).max(LEAST_NOISE_ROUNDS);
             (self.rounds, self.max_rounds.unwrap_or(self.rounds * 2), self.noise_rounds.unwrap_or(noise))
         };
-        let settings = self.set.iter().cloned().collect();
-        Plan { noise_rounds: noise, looks: looks(rounds, most), seed: self.seed, settings }
+        let [settings, head_settings] = [&self.set, &self.set_head].map(|set| set.iter().cloned().collect());
+        let (looks, seed, beyond) = (looks(rounds, most), self.seed, self.beyond);
+        Plan { noise_rounds: noise, looks, seed, settings, head_settings, beyond }
     }
 
     fn effort(&self) -> Effort {
@@ -143,7 +150,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(times) = options.self_check {
         return self_check::run(options, &builds, times, interrupt);
     }
-    if builds[0].is_same_as(&builds[1]) {
+    if builds[0].is_same_as(&builds[1]) && options.set_head.is_empty() {
         output::note("both builds are the same programs, byte for byte; a difference can only be noise");
     }
     let comparison = compare(options, builds, options.plan(), interrupt)?;
@@ -153,7 +160,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn compare(options: &Options, builds: [Build; 2], plan: Plan, interrupt: &Interrupt) -> Result<Comparison> {
     let started = Instant::now();
     let tasks = selected(&options.tasks);
-    let systems = systems(&builds, &options.set);
+    let systems = systems(&builds, options);
     let report = report(options, &systems, &tasks)?;
     let mut trial = Trial::begin(&systems, &tasks, report, interrupt);
     let first = plan.looks.first().copied().unwrap_or_default();
@@ -179,14 +186,17 @@ fn compare(options: &Options, builds: [Build; 2], plan: Plan, interrupt: &Interr
 }
 
 /// The first build under two names, and the second.
-fn systems(builds: &[Build; 2], settings: &[(String, String)]) -> Vec<Box<dyn System>> {
+fn systems(builds: &[Build; 2], options: &Options) -> Vec<Box<dyn System>> {
     let [base, head] = builds;
-    let variant = |(name, build): (&str, &Build)| Variant {
+    let of_head = [options.set.as_slice(), &options.set_head].concat();
+    let variant = |(name, (build, settings)): (&str, (&Build, &Vec<_>))| Variant {
         name: name.to_owned(),
-        settings: settings.to_vec(),
+        settings: settings.clone(),
         programs: Some(build.folder.clone()),
+        beyond: options.beyond,
     };
-    let variants: Vec<Variant> = NAMES.into_iter().zip([base, base, head]).map(variant).collect();
+    let parts = [(base, &options.set), (base, &options.set), (head, &of_head)];
+    let variants: Vec<Variant> = NAMES.into_iter().zip(parts).map(variant).collect();
     let mut systems = catalogue(&variants, &Programs::default());
     systems.retain(|system| NAMES.contains(&system.name()));
     systems
@@ -279,6 +289,7 @@ mod tests {
             &["a", "b", "--rounds", "0"][..],
             &["a", "b", "--threshold", "fast"],
             &["a", "b", "--set", "esp"],
+            &["a", "b", "--set-head", "policy"],
             &["a", "b", "--tasks", "tpc"],
             &["a", "b", "--seconds", "0"],
             &["a", "b", "c"],
@@ -295,12 +306,16 @@ mod tests {
             folder: PathBuf::from(folder),
             programs: Vec::new(),
         };
-        let systems = systems(&[build("/a"), build("/b")], &[("esp.enabled".to_owned(), "false".to_owned())]);
+        let given = ["a", "b", "--set", "esp.enabled=false", "--set-head", "policy=/p.toml"];
+        let systems = systems(&[build("/a"), build("/b")], &options(&given).unwrap());
         let failures: Vec<_> = systems.iter().map(|system| system.programs().unwrap_err().what).collect();
         assert_eq!(failures, ["/a/adit-server", "/a/adit-server", "/b/adit-server"]);
         let names: Vec<_> = systems.iter().map(|system| system.name()).collect();
         assert_eq!(names, NAMES);
         let quic = ("esp.enabled".to_owned(), "false".to_owned());
         assert!(systems.iter().all(|system| system.settings().contains(&quic)));
+        let policy = ("policy".to_owned(), "/p.toml".to_owned());
+        let with_policy: Vec<_> = systems.iter().map(|system| system.settings().contains(&policy)).collect();
+        assert_eq!(with_policy, [false, false, true]);
     }
 }

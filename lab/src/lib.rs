@@ -84,13 +84,19 @@ impl Lab {
     /// Makes a lab with the hosts `client`, `gateway` and `internet`.
     pub fn standard() -> Result<Self> {
         let mut lab = Self::new()?;
-        let gateway = lab.host("gateway")?;
+        lab.host("gateway")?;
         lab.add_client()?;
-        let internet = lab.host("internet")?;
+        lab.add_internet()?;
+        Ok(lab)
+    }
+
+    /// Adds the host `internet` behind `gateway`, which must exist.
+    pub fn add_internet(&mut self) -> Result<Host> {
+        let (gateway, internet) = (self.host("gateway")?, self.host("internet")?);
         let near = LinkAddresses::new((OUTSIDE_V4, 24), (OUTSIDE_V6, 64));
         let far = LinkAddresses::new((INTERNET_V4, 24), (INTERNET_V6, 64));
-        lab.link(&gateway, near, &internet, far)?;
-        Ok(lab)
+        self.link(&gateway, near, &internet, far)?;
+        Ok(internet)
     }
 
     /// Makes a lab with `client` and `gateway` only, joined by a cable of MTU 1,500.

@@ -58,6 +58,10 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// Settings of the gateways that are not those of `adit-server init`.
     pub(super) settings: BTreeMap<String, String>,
+    /// Those of the second build's gateway alone.
+    pub(super) head_settings: BTreeMap<String, String>,
+    /// Whether traffic ended at a host behind the gateway.
+    pub(super) beyond: bool,
 }
 
 /// One figure of both builds.
@@ -148,7 +152,7 @@ impl Comparison {
     fn remarks(&self) -> Vec<String> {
         let mut notes = Vec::new();
         // What was compared, and how well the turns went.
-        if self.base.is_same_as(&self.head) {
+        if self.base.is_same_as(&self.head) && self.plan.head_settings.is_empty() {
             notes.push("both builds are the same programs, byte for byte".to_owned());
         }
         let turns: BTreeSet<_> = self.repeated.iter().map(|run| (run.round, &run.system)).collect();
@@ -310,7 +314,8 @@ pub(super) mod tests {
 
     /// A plan of three noise rounds and ten of both builds.
     pub(in super::super) fn plan() -> Plan {
-        Plan { noise_rounds: 3, looks: vec![10], seed: 1, settings: BTreeMap::new() }
+        let none = BTreeMap::new;
+        Plan { noise_rounds: 3, looks: vec![10], seed: 1, settings: none(), head_settings: none(), beyond: false }
     }
 
     /// A report after [`plan`], in which the second build has `slower` times the cost and a rate that much lower.

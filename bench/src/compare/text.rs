@@ -112,10 +112,12 @@ fn circumstances(comparison: &Comparison) -> String {
 /// The command that would do it again.
 fn command(comparison: &Comparison) -> String {
     let name = |build: &Build| build.commit.clone().unwrap_or_else(|| build.given.clone()).replace('`', "'");
-    let Plan { noise_rounds, looks, seed, settings } = &comparison.plan;
+    let Plan { noise_rounds, looks, seed, settings, head_settings, beyond } = &comparison.plan;
     let [first, most] = [looks.first(), looks.last()].map(|rounds| rounds.copied().unwrap_or_default());
     let report = &comparison.measurement;
-    let settings: String = settings.iter().map(|(key, value)| format!(" --set {key}={value}")).collect();
+    let of_both = settings.iter().map(|(key, value)| format!(" --set {key}={value}"));
+    let of_head = head_settings.iter().map(|(key, value)| format!(" --set-head {key}={value}"));
+    let settings: String = of_both.chain(of_head).chain(beyond.then(|| " --beyond".to_owned())).collect();
     format!(
         "adit-bench compare {} {} --tasks {} --seconds {} --rounds {first} --max-rounds {most} \
          --noise-rounds {noise_rounds} --seed {seed}{settings}",
@@ -158,5 +160,13 @@ mod tests {
         comparison.metrics[0].interval = [0.0, f64::INFINITY];
         assert!(plain(&comparison).contains("unknown"));
         assert!(conclusion(&comparison).starts_with("no regression after 10 rounds"));
+    }
+
+    #[test]
+    fn command_names_what_only_the_second_build_has() {
+        let mut comparison = compared(1.0);
+        let policy = ("policy".to_owned(), "/p.toml".to_owned());
+        (comparison.plan.head_settings, comparison.plan.beyond) = ([policy].into(), true);
+        assert!(command(&comparison).ends_with(" --seed 1 --set-head policy=/p.toml --beyond"));
     }
 }

@@ -12,7 +12,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::{End, Owner, Restart, Running, System, told};
 use adit_lab::programs::{Client, Gateway, TUN};
-use adit_lab::{Binaries, Lab, Process};
+use adit_lab::{Binaries, INTERNET_V4, Lab, Process};
+
+/// The link by which a host behind the gateway is reached.
+const BEYOND: &str = "eth0";
 
 /// Longest wait for the client's change to its faster carrier.
 const SWITCH: Duration = Duration::from_secs(3);
@@ -26,6 +29,8 @@ pub struct Variant {
     pub settings: Vec<(String, String)>,
     /// The folder with `adit-server` and `adit-client`; `None` for those of this build.
     pub programs: Option<PathBuf>,
+    /// Whether traffic ends at a host behind the gateway, which forwards it, and not at the gateway itself.
+    pub beyond: bool,
 }
 
 impl FromStr for Variant {
@@ -37,7 +42,7 @@ impl FromStr for Variant {
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
             return Err(format!("{name:?} is no name: letters, digits, - _ and . make one"));
         }
-        let mut variant = Self { name: name.to_owned(), settings: Vec::new(), programs: None };
+        let mut variant = Self { name: name.to_owned(), settings: Vec::new(), programs: None, beyond: false };
         for pair in rest.split(';').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no `=`"))?;
             if key == "programs" {
@@ -57,6 +62,7 @@ pub fn own_variants() -> Vec<Variant> {
         name: name.to_owned(),
         settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         programs: None,
+        beyond: false,
     };
     vec![
         variant("adit", &[]),
@@ -125,11 +131,12 @@ impl System for Adit {
             address: v4(&client.inner_addresses()?)?,
             process: client.process().map(Process::id),
         };
-        let far = End {
-            host: gateway.host().clone(),
-            link: TUN.to_owned(),
-            address: v4(&gateway.inner_addresses()?)?,
-            process: gateway.process().map(Process::id),
+        let process = gateway.process().map(Process::id);
+        let far = if self.variant.beyond {
+            End { host: lab.add_internet()?, link: BEYOND.to_owned(), address: INTERNET_V4, process }
+        } else {
+            let address = v4(&gateway.inner_addresses()?)?;
+            End { host: gateway.host().clone(), link: TUN.to_owned(), address, process }
         };
         let fast = !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned()));
         let owner = Programs { client, gateway, fast };

@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
 use adit_lab::INTERNET_V4;
-use adit_lab::traffic::{Direction, TcpServer, transfer};
 use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
@@ -92,34 +91,4 @@ fn gateway_without_a_policy_has_no_table_for_one() {
     let Some(tunnel) = Tunnel::start(Options { clients: 1, settings: &[] }) else { return };
     reach(tunnel.clients[0].host(), INTERNET[0]);
     assert!(!nft(tunnel.gateway.host(), "list tables").contains("adit_policy"));
-}
-
-/// Bytes of a transfer, and pairs of transfers.
-const TRANSFER: u64 = 1 << 30;
-const PAIRS: usize = 7;
-
-/// Prints how fast one download is under a thousand rules, as a share of one without a policy.
-#[test]
-#[ignore = "prints a rate, which wants a quiet machine"]
-fn tcp_stream_under_a_thousand_rules() {
-    let rule = |number: u32| {
-        let network = format!("10.{}.{}.0/24", number / 256, number % 256);
-        format!(
-            "[[rules]]\ngroups = [\"*\"]\naction = \"allow\"\nto = [\"{network}\"]\nports = [\"tcp/{}\"]\n",
-            number + 1
-        )
-    };
-    let everywhere = "[[rules]]\ngroups = [\"*\"]\naction = \"allow\"\nto = [\"*\"]\n".to_owned();
-    let rules: String = (0..999).map(rule).chain([everywhere]).collect();
-    let Some(mut ruled) = with_policy(1, &rules) else { return };
-    ruled.run();
-    let Some(free) = Tunnel::start(Options { clients: 1, settings: &[] }) else { return };
-    let rate = |tunnel: &Tunnel| {
-        let server = TcpServer::start(&tunnel.internet, INTERNET[0]).unwrap();
-        let moved = transfer(tunnel.clients[0].host(), server.address(), Direction::Download, TRANSFER).unwrap();
-        moved.megabits_per_second()
-    };
-    let mut shares: Vec<f64> = (0..PAIRS).map(|_| rate(&ruled) / rate(&free)).collect();
-    shares.sort_by(f64::total_cmp);
-    println!("of the rate without a policy: median {:.3}, all {shares:.3?}", shares[PAIRS / 2]);
 }
