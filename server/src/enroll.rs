@@ -1,7 +1,7 @@
 //! Enrolment and renewal of devices, as the gateway answers them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use adit_program::random::NoRandomness;
 use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse, SessionGrant};
@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::accounts::sqlite::{Clock, Store};
 use crate::accounts::{Accounts as _, EnrollError, RenewError, UserName};
+use crate::core::login::clocks;
 use crate::core::login::logins::Logins;
 use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError, sha256};
 use crate::trail::TRAIL;
@@ -111,9 +112,9 @@ impl Enrollment {
         clock: impl Clock,
     ) -> Result<EnrollResponse, EnrollRefusal> {
         let logins = self.logins.as_ref().ok_or_else(unknown_login)?;
-        let seconds = clock.read().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let login = logins.tokens().open(ticket, None, seconds).map_err(|_none| unknown_login())?;
-        if seconds.saturating_sub(login.logged_in_at) >= TICKET_LIFETIME.as_secs() {
+        let clocks = clocks::at(clock.read());
+        let login = logins.tokens().open(ticket, None, &clocks).map_err(|_none| unknown_login())?;
+        if login.age(&clocks) >= TICKET_LIFETIME {
             return Err(unknown_login());
         }
         let known = self.store.person(&login.user).map_err(|error| unavailable(&error))?;
@@ -231,6 +232,8 @@ fn unavailable(error: &dyn std::error::Error) -> EnrollRefusal {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use rcgen::{CertificateParams, KeyPair};
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
@@ -362,6 +365,9 @@ mod tests {
             methods: vec![adit_proto::login::Method::Password],
             logged_in_at,
             ends_at: logged_in_at + 3600,
+            // Of another boot, so that the clock of the tests is the one that counts.
+            boot: [1; 16],
+            since_boot: 0,
         };
         logins.tokens().seal(&token).unwrap()
     }
@@ -381,8 +387,7 @@ mod tests {
         assert_eq!(admitted(&gateway, &first.certificate).unwrap(), "alice");
         assert!(gateway.store.needs_login(&first.device).unwrap());
         let session = first.session.unwrap();
-        let seconds = now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let token = logins.tokens().open(&session.token, Some(&first.device), seconds).unwrap();
+        let token = logins.tokens().open(&session.token, Some(&first.device), &clocks::at(now())).unwrap();
         assert_eq!((token.user.as_str(), Some(token.ends_at)), ("alice", session.ends_at));
 
         assert_eq!(enroll(&good, &own, now()).unwrap().device, first.device, "an answer that was lost");

@@ -165,7 +165,7 @@ pub enum Failure {
     Expired,
 }
 
-/// One login. Times are Unix time, since a handle may outlive the process.
+/// One login. Times count from the host's boot: a handle may outlive the process, and the clock may be set meanwhile.
 pub struct LoginFlow {
     ways: Vec<Way>,
     state: State,

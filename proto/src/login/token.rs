@@ -2,10 +2,16 @@
 //!
 //! ```text
 //! version (1) | device: 0, or 1 and text | user: text | generation (8)
-//! logged in at (8) | ends at (8) | methods: bytes
+//! logged in at (8) | ends at (8) | boot: bytes (16) | since boot (8) | methods: bytes
 //! ```
 //!
 //! A text is its length in two bytes and its UTF-8. A client gets it sealed, and can neither read nor change it.
+//!
+//! A host's clock may be wrong when somebody logs in, and be set later. So a token says when it was given by two
+//! clocks: by Unix time, and by the time since the boot, which nobody can set. As long as the host runs, the second
+//! decides; after a restart of the host only the first is left.
+
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -13,7 +19,42 @@ use super::Method;
 use super::encoding::{Reader, Writer};
 
 /// The first byte of a token. A gateway takes no other version: whoever has one logs in again.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// What the clocks of the gateway's host say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// Unix time, in seconds. It may be set at any time.
+    pub unix: u64,
+    /// Seconds since the host's boot, those asleep included. They only grow.
+    pub since_boot: u64,
+    /// Tells one boot of the host from another.
+    pub boot: [u8; 16],
+}
+
+/// When a login is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginEnd {
+    /// So many seconds after the boot in which the host is: somebody logged in since then.
+    SinceBoot(u64),
+    /// At this Unix time: the host was started again since somebody logged in.
+    At(u64),
+}
+
+impl LoginEnd {
+    /// The end of a login that was made in this boot, and is over at a Unix time.
+    pub fn of_this_boot(ends_at: u64, clocks: &Clocks) -> Self {
+        Self::SinceBoot(clocks.since_boot.saturating_add(ends_at.saturating_sub(clocks.unix)))
+    }
+
+    /// How long it is until then; zero once it is over.
+    pub fn left(self, clocks: &Clocks) -> Duration {
+        Duration::from_secs(match self {
+            Self::SinceBoot(end) => end.saturating_sub(clocks.since_boot),
+            Self::At(end) => end.saturating_sub(clocks.unix),
+        })
+    }
+}
 
 /// An authenticated cipher with a key of the gateway's own.
 pub trait Sealing {
@@ -35,10 +76,14 @@ pub struct SessionToken {
     pub generation: u64,
     /// How the user proved who they are, in order.
     pub methods: Vec<Method>,
-    /// When that was, in seconds of Unix time.
+    /// When that was, in seconds of Unix time, by the clock as it was then.
     pub logged_in_at: u64,
-    /// When it is over, in seconds of Unix time.
+    /// When it is over, in seconds of Unix time, by the same clock.
     pub ends_at: u64,
+    /// The boot of the gateway's host in which that was.
+    pub boot: [u8; 16],
+    /// How many seconds that was after this boot.
+    pub since_boot: u64,
 }
 
 /// Why a token is worth nothing.
@@ -64,6 +109,7 @@ impl SessionToken {
             writer.bytes(device.as_bytes());
         }
         writer.bytes(self.user.as_bytes()).number(self.generation).number(self.logged_in_at).number(self.ends_at);
+        writer.bytes(&self.boot).number(self.since_boot);
         let methods: Vec<u8> = self.methods.iter().map(|method| number_of(*method)).collect();
         cipher.seal(&writer.bytes(&methods).finish())
     }
@@ -72,16 +118,39 @@ impl SessionToken {
     ///
     /// # Errors
     /// It is foreign, another device's, or over.
-    pub fn open(sealed: &[u8], device: Option<&str>, now: u64, cipher: &dyn Sealing) -> Result<Self, TokenError> {
+    pub fn open(
+        sealed: &[u8],
+        device: Option<&str>,
+        clocks: &Clocks,
+        cipher: &dyn Sealing,
+    ) -> Result<Self, TokenError> {
         let text = cipher.open(sealed).ok_or(TokenError::Foreign)?;
         let token = Self::decode(&text).ok_or(TokenError::Foreign)?;
         if token.device.as_deref() != device {
             return Err(TokenError::OtherDevice);
         }
-        if now >= token.ends_at {
+        if token.end(clocks).left(clocks).is_zero() {
             return Err(TokenError::Over);
         }
         Ok(token)
+    }
+
+    /// When it is over.
+    pub fn end(&self, clocks: &Clocks) -> LoginEnd {
+        if self.boot == clocks.boot {
+            LoginEnd::SinceBoot(self.since_boot.saturating_add(self.ends_at.saturating_sub(self.logged_in_at)))
+        } else {
+            LoginEnd::At(self.ends_at)
+        }
+    }
+
+    /// How long ago somebody logged in; zero where the clock says that it is to come.
+    pub fn age(&self, clocks: &Clocks) -> Duration {
+        Duration::from_secs(if self.boot == clocks.boot {
+            clocks.since_boot.saturating_sub(self.since_boot)
+        } else {
+            clocks.unix.saturating_sub(self.logged_in_at)
+        })
     }
 
     pub(crate) fn decode(text: &[u8]) -> Option<Self> {
@@ -96,9 +165,10 @@ impl SessionToken {
         };
         let user = reader.text()?;
         let (generation, logged_in_at, ends_at) = (reader.number()?, reader.number()?, reader.number()?);
+        let (boot, since_boot) = (reader.bytes()?.try_into().ok()?, reader.number()?);
         let methods = reader.bytes()?.iter().map(|number| method_of(*number)).collect::<Option<_>>()?;
         reader.end()?;
-        Some(Self { user, device, generation, methods, logged_in_at, ends_at })
+        Some(Self { user, device, generation, methods, logged_in_at, ends_at, boot, since_boot })
     }
 }
 
@@ -139,40 +209,86 @@ mod tests {
             methods: vec![Method::Password, Method::Code],
             logged_in_at: 1000,
             ends_at: 2000,
+            boot: BOOT,
+            since_boot: 50,
         }
     }
+
+    const BOOT: [u8; 16] = [7; 16];
+    const OTHER_BOOT: [u8; 16] = [8; 16];
+    const DAY: u64 = 24 * 60 * 60;
+
+    /// A time by which the token above is neither over nor to come.
+    const DURING: Clocks = Clocks { unix: 1500, since_boot: 550, boot: BOOT };
 
     #[test]
     fn token_is_good_for_its_device_until_its_end() {
         let sealed = token(Some("dev-1")).seal(&Plain(0)).unwrap();
-        let open = |device, now| SessionToken::open(&sealed, device, now, &Plain(0));
-        assert_eq!(open(Some("dev-1"), 1999), Ok(token(Some("dev-1"))));
-        assert_eq!(open(Some("dev-1"), 0), Ok(token(Some("dev-1"))), "the clock was set back");
-        assert_eq!(open(Some("dev-1"), 2000), Err(TokenError::Over));
-        assert_eq!(open(Some("dev-2"), 1999), Err(TokenError::OtherDevice));
-        assert_eq!(open(None, 1999), Err(TokenError::OtherDevice), "it is no ticket");
+        let at = |device, since_boot| {
+            SessionToken::open(&sealed, device, &Clocks { since_boot, unix: 950 + since_boot, ..DURING }, &Plain(0))
+        };
+        assert_eq!(at(Some("dev-1"), 1049), Ok(token(Some("dev-1"))));
+        assert_eq!(at(Some("dev-1"), 1050), Err(TokenError::Over));
+        assert_eq!(at(Some("dev-2"), 1049), Err(TokenError::OtherDevice));
+        assert_eq!(at(None, 1049), Err(TokenError::OtherDevice), "it is no ticket");
+    }
+
+    #[test]
+    fn clock_that_is_set_neither_ends_nor_lengthens_a_login_of_this_boot() {
+        let sealed = token(Some("dev-1")).seal(&Plain(0)).unwrap();
+        for unix in [0, 1500, 1500 + 10 * DAY] {
+            let open = |since_boot| {
+                SessionToken::open(&sealed, Some("dev-1"), &Clocks { unix, since_boot, boot: BOOT }, &Plain(0))
+            };
+            let opened = open(1049).unwrap();
+            let clocks = Clocks { unix, since_boot: 1049, boot: BOOT };
+            assert_eq!((opened.end(&clocks), opened.age(&clocks).as_secs()), (LoginEnd::SinceBoot(1050), 999));
+            assert_eq!(open(1050), Err(TokenError::Over), "{unix}");
+        }
+    }
+
+    #[test]
+    fn login_of_another_boot_goes_by_the_clock() {
+        let sealed = token(Some("dev-1")).seal(&Plain(0)).unwrap();
+        let open = |unix, since_boot| {
+            SessionToken::open(&sealed, Some("dev-1"), &Clocks { unix, since_boot, boot: OTHER_BOOT }, &Plain(0))
+        };
+        assert_eq!(open(1999, 5000), Ok(token(Some("dev-1"))));
+        assert_eq!(open(0, 5000), Ok(token(Some("dev-1"))), "the clock was set back");
+        assert_eq!(open(2000, 60), Err(TokenError::Over));
+        let other = Clocks { boot: OTHER_BOOT, ..DURING };
+        assert_eq!((token(None).end(&other), token(None).age(&other).as_secs()), (LoginEnd::At(2000), 500));
+        assert_eq!(token(None).age(&Clocks { unix: 0, ..other }), Duration::ZERO);
+    }
+
+    #[test]
+    fn end_that_was_told_by_the_clock_is_kept_by_the_time_since_the_boot() {
+        let end = LoginEnd::of_this_boot(2000, &DURING);
+        assert_eq!(end, LoginEnd::SinceBoot(1050));
+        assert_eq!(end.left(&Clocks { unix: 10 * DAY, ..DURING }).as_secs(), 500);
+        assert_eq!(LoginEnd::of_this_boot(1000, &DURING).left(&DURING), Duration::ZERO, "it is over");
     }
 
     #[test]
     fn ticket_is_no_token_of_a_device() {
         let sealed = token(None).seal(&Plain(0)).unwrap();
-        assert_eq!(SessionToken::open(&sealed, None, 1000, &Plain(0)), Ok(token(None)));
-        let with_device = SessionToken::open(&sealed, Some("dev-1"), 1000, &Plain(0));
+        assert_eq!(SessionToken::open(&sealed, None, &DURING, &Plain(0)), Ok(token(None)));
+        let with_device = SessionToken::open(&sealed, Some("dev-1"), &DURING, &Plain(0));
         assert_eq!(with_device, Err(TokenError::OtherDevice));
     }
 
     #[test]
     fn what_another_key_sealed_is_foreign() {
         let sealed = token(None).seal(&Plain(1)).unwrap();
-        assert_eq!(SessionToken::open(&sealed, None, 1000, &Plain(0)), Err(TokenError::Foreign));
-        assert_eq!(SessionToken::open(&[], None, 1000, &Plain(0)), Err(TokenError::Foreign));
+        assert_eq!(SessionToken::open(&sealed, None, &DURING, &Plain(0)), Err(TokenError::Foreign));
+        assert_eq!(SessionToken::open(&[], None, &DURING, &Plain(0)), Err(TokenError::Foreign));
     }
 
     #[test]
     fn largest_token_fits_the_field_that_carries_it() {
         let (user, device) = ("a".repeat(64), Some("d".repeat(64)));
         let methods = [Method::ALL, Method::ALL].concat();
-        let largest = SessionToken { user, device, generation: u64::MAX, methods, logged_in_at: u64::MAX, ends_at: 0 };
+        let largest = SessionToken { user, device, methods, ..token(None) };
         // With a nonce and a tag, and in base 64.
         let sealed = (largest.seal(&Plain(0)).unwrap().len() + 28) * 4 / 3;
         assert!(sealed < crate::login::message::MAX_TOKEN, "{sealed}");
@@ -187,7 +303,7 @@ mod tests {
             assert_eq!(SessionToken::decode(&text[..length]), None, "{length}");
         }
         assert_eq!(SessionToken::decode(&[text, &[0]].concat()), None);
-        for (place, value) in [(0, 2), (1, 2), (text.len() - 1, 6)] {
+        for (place, value) in [(0, 1), (1, 2), (text.len() - 1, 6)] {
             let mut changed = text.to_vec();
             changed[place] = value;
             assert_eq!(SessionToken::decode(&changed), None, "{place}");
@@ -199,11 +315,15 @@ mod tests {
         fn token_survives_its_encoding(
             user in ".{0,80}", device in proptest::option::of(".{0,30}"), generation: u64,
             methods in proptest::collection::vec(0..6_usize, 0..9), logged_in_at: u64, ends_at in 1..u64::MAX,
+            boot: [u8; 16], since_boot: u64,
         ) {
             let methods = methods.into_iter().map(|place| Method::ALL[place]).collect();
-            let token = SessionToken { user, device: device.clone(), generation, methods, logged_in_at, ends_at };
+            let device_of = device.clone();
+            let token =
+                SessionToken { user, device, generation, methods, logged_in_at, ends_at, boot, since_boot };
             let sealed = token.seal(&Plain(9)).unwrap();
-            prop_assert_eq!(SessionToken::open(&sealed, device.as_deref(), ends_at - 1, &Plain(9)), Ok(token));
+            let clocks = Clocks { unix: ends_at - 1, since_boot: 0, boot: boot.map(|byte| !byte) };
+            prop_assert_eq!(SessionToken::open(&sealed, device_of.as_deref(), &clocks, &Plain(9)), Ok(token));
         }
 
         #[test]

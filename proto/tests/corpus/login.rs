@@ -39,6 +39,8 @@ pub(super) fn logins() -> Vec<Seed> {
             methods: methods.to_vec(),
             logged_in_at: 1_800_000_000,
             ends_at: 1_800_043_200,
+            boot: [7; 16],
+            since_boot: 4000,
         };
         token.seal(&Open).expect("nothing random is needed")
     };

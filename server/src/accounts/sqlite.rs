@@ -31,7 +31,7 @@ use crate::config::open_secret;
 use crate::directories::StateDir;
 use crate::identity::sha256;
 
-pub use clock::{Clock, HostClock, boot_began_at, was_set};
+pub use clock::{Clock, HostClock, boot, boot_began_at, seconds_since_boot, was_set};
 use unwritten::Unwritten;
 pub use unwritten::Written;
 

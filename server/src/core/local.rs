@@ -11,6 +11,7 @@ use adit_host::HostError;
 use adit_net::carrier::counters::Traffic;
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::{AddressPool, Lease};
+use adit_proto::login::token::LoginEnd;
 use adit_proto::policy::Subject;
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
@@ -21,7 +22,7 @@ use super::enforcement::{Admitted, Enforcement};
 use super::grant::{Grant, Terms};
 use super::leases::{Claim, Flows, Leases};
 use super::login::logins::{self, LoginStep, LoginWish, Logins};
-use super::login::{Credential, Identity, LoginError, lasting};
+use super::login::{Credential, Identity, LoginError, clocks, lasting};
 use super::observer::{Nobody, SessionObserver};
 use super::personal::{PersonalTerms, TermsInForce};
 use super::quota::Quotas;
@@ -247,7 +248,7 @@ impl LocalCore {
     pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
         let claim = self.claim(&device.id)?;
         claim.make_durable()?;
-        let identity = Identity { device, login_ends_at: None };
+        let identity = Identity { device, login_end: None };
         self.replace_session(identity, claim, connection).map(|(session, _)| session)
     }
 
@@ -270,12 +271,12 @@ impl LocalCore {
         connection: Arc<dyn Connection>,
     ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
-        let Identity { device, login_ends_at } = identity;
+        let Identity { device, login_end } = identity;
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
         let admitted = self.admit(grant.lease, &grant.terms)?;
         let session = Session::new(id, device, grant, connection, now);
-        session.set_login_end(login_ends_at);
+        session.set_login_end(login_end);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
             return Err(OpenError::OutsideHours);
         }
@@ -352,7 +353,7 @@ impl LocalCore {
             }
             Credential::Token(token) => self.accounts.authenticate_token(token),
         }?;
-        Ok(Identity { device, login_ends_at: None })
+        Ok(Identity { device, login_end: None })
     }
 }
 
@@ -402,7 +403,7 @@ impl Core for LocalCore {
             if let LoginStep::Done { user, ends_at, .. } = &step {
                 let session = device.and_then(|device| self.sessions.of_device(&device));
                 if let Some(session) = session {
-                    session.renew_login(*ends_at);
+                    session.renew_login(LoginEnd::of_this_boot(*ends_at, &clocks::now()));
                 }
                 // The source may have said other groups than before.
                 let (core, user) = (Arc::clone(&self), user.clone());

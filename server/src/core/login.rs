@@ -1,9 +1,12 @@
 //! Logging in: a credential becomes an identity, or is refused.
 
 pub mod chain;
+pub(crate) mod clocks;
 pub(super) mod lasting;
 pub mod logins;
 pub mod sealed;
+
+use adit_proto::login::token::LoginEnd;
 
 use crate::accounts::{AuthError, Device};
 
@@ -26,8 +29,8 @@ pub enum Credential {
 pub struct Identity {
     /// The device, which names its user.
     pub device: Device,
-    /// When the user's login ends, in seconds of Unix time; `None` for a device that needs none.
-    pub login_ends_at: Option<u64>,
+    /// When the user's login ends; `None` for a device that needs none.
+    pub login_end: Option<LoginEnd>,
 }
 
 /// Why nobody has logged in.

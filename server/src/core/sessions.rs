@@ -5,14 +5,16 @@ mod table;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
+use adit_proto::login::token::{Clocks, LoginEnd};
 use adit_proto::policy::SourcePolicy;
 use tokio::sync::watch;
 
 use super::grant::{Grant, SessionLimits, Terms};
+use super::login::clocks;
 use super::meter::Meter;
 use super::overdue::Activity;
 use super::policy::SessionPolicy;
@@ -23,10 +25,6 @@ pub use table::{Displaced, SessionTable, UserFull};
 
 /// Longest time between two looks whether a login is over.
 const LOGIN_LOOK: Duration = Duration::from_secs(10);
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
 
 /// What can be closed, and tells the client why.
 pub trait Closing: Send + Sync {
@@ -103,8 +101,8 @@ pub struct Session {
     /// Which of its packets were refused, by kind.
     pub denials: Denials,
     grant: watch::Sender<Grant>,
-    /// When the login ends that it goes on, in seconds of Unix time; `None` if it goes on none.
-    login_ends_at: watch::Sender<Option<u64>>,
+    /// When the login ends that it goes on; `None` if it goes on none.
+    login_end: watch::Sender<Option<LoginEnd>>,
     /// Why the gateway ends it; empty while it lives, and when the client ends it.
     ending: OnceLock<Ending>,
 }
@@ -126,7 +124,7 @@ impl Session {
             denials: Denials::default(),
             activity: Activity::new(now),
             grant: watch::Sender::new(grant),
-            login_ends_at: watch::Sender::new(None),
+            login_end: watch::Sender::new(None),
             ending: OnceLock::new(),
         })
     }
@@ -153,45 +151,52 @@ impl Session {
         });
     }
 
-    /// It goes on a login that ends then, in seconds of Unix time, or on none.
-    pub(in crate::core) fn set_login_end(&self, ends_at: Option<u64>) {
-        self.login_ends_at.send_replace(ends_at);
+    /// It goes on a login that ends then, or on none.
+    pub(in crate::core) fn set_login_end(&self, end: Option<LoginEnd>) {
+        self.login_end.send_replace(end);
     }
 
     /// Whether it goes on a login of its user.
     pub fn goes_on_login(&self) -> bool {
-        self.login_ends_at.borrow().is_some()
+        self.login_end.borrow().is_some()
     }
 
     /// The user has logged in again: a session that goes on a login goes on that one.
-    pub(super) fn renew_login(&self, ends_at: u64) {
-        self.login_ends_at.send_if_modified(|end| {
-            let is_new = end.is_some_and(|end| end != ends_at);
+    pub(super) fn renew_login(&self, renewed: LoginEnd) {
+        self.login_end.send_if_modified(|end| {
+            let is_new = end.is_some_and(|end| end != renewed);
             if is_new {
-                *end = Some(ends_at);
+                *end = Some(renewed);
             }
             is_new
         });
     }
 
-    /// Waits until the login is over that it goes on, by this host's clock as it is then. Cancel-safe.
+    /// Waits until the login is over that it goes on, by this host's clocks as they are then. Cancel-safe.
     pub async fn login_over(&self) {
-        let mut ends_at = self.login_ends_at.subscribe();
+        self.login_over_by(clocks::now).await;
+    }
+
+    async fn login_over_by(&self, clocks: impl Fn() -> Clocks) {
+        let mut ends = self.login_end.subscribe();
         loop {
-            let end = *ends_at.borrow_and_update();
-            let left = async {
-                match end.map(|end| Duration::from_secs(end).saturating_sub(unix_now())) {
+            let end = *ends.borrow_and_update();
+            let left = end.map(|end| end.left(&clocks()));
+            let look = async {
+                match left {
+                    Some(Duration::ZERO) => {}
                     // The clock may be set meanwhile.
                     Some(left) => tokio::time::sleep(left.min(LOGIN_LOOK)).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                Ok(()) = ends_at.changed() => continue,
-                () = left => {}
-            }
-            if end.is_some_and(|end| unix_now() >= Duration::from_secs(end)) {
-                return;
+                Ok(()) = ends.changed() => {}
+                () = look => {
+                    if left == Some(Duration::ZERO) {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -234,25 +239,74 @@ impl Carried for Session {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::super::tests::session;
     use super::*;
 
-    async fn is_over(session: &Session) -> bool {
-        tokio::time::timeout(Duration::from_secs(3600), session.login_over()).await.is_ok()
+    const DAY: u64 = 24 * 60 * 60;
+
+    /// A host of virtual time whose clock is set.
+    struct World {
+        began: tokio::time::Instant,
+        ahead: Cell<u64>,
+        boot: [u8; 16],
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { began: tokio::time::Instant::now(), ahead: Cell::new(100 * DAY), boot: [1; 16] }
+        }
+
+        fn clocks(&self) -> Clocks {
+            let since_boot = 5000 + self.began.elapsed().as_secs();
+            Clocks { unix: self.ahead.get() + since_boot, since_boot, boot: self.boot }
+        }
+
+        /// The end of a login that lasts so long from now on.
+        fn end_in(&self, seconds: u64) -> LoginEnd {
+            LoginEnd::of_this_boot(self.clocks().unix + seconds, &self.clocks())
+        }
+
+        /// Whether a session's login is over within an hour.
+        async fn is_over(&self, session: &Session) -> bool {
+            let over = session.login_over_by(|| self.clocks());
+            tokio::time::timeout(Duration::from_secs(3600), over).await.is_ok()
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn session_is_over_when_its_login_is_and_a_new_login_keeps_it() {
-        let now = || unix_now().as_secs();
-        let session = session(1, "dev-a", 2);
-        assert!(!is_over(&session).await, "it goes on none");
-        session.renew_login(now());
-        assert!(!is_over(&session).await, "nor does it by a login");
-        session.set_login_end(Some(now() + 7200));
-        assert!(!is_over(&session).await);
-        session.set_login_end(Some(now()));
-        assert!(is_over(&session).await);
-        session.renew_login(now() + 7200);
-        assert!(!is_over(&session).await);
+        let (world, session) = (World::new(), session(1, "dev-a", 2));
+        assert!(!world.is_over(&session).await, "it goes on none");
+        session.renew_login(world.end_in(0));
+        assert!(!world.is_over(&session).await, "nor does it by a login");
+        session.set_login_end(Some(world.end_in(5400)));
+        assert!(!world.is_over(&session).await, "not before its end");
+        assert!(world.is_over(&session).await);
+        session.renew_login(world.end_in(7200));
+        assert!(!world.is_over(&session).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clock_that_is_set_ends_no_session_and_keeps_none() {
+        let (world, session) = (World::new(), session(1, "dev-a", 2));
+        for ahead in [110 * DAY, 90 * DAY] {
+            session.set_login_end(Some(world.end_in(5400)));
+            world.ahead.set(ahead);
+            assert!(!world.is_over(&session).await, "{ahead}");
+            assert!(world.is_over(&session).await, "{ahead}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_of_a_login_before_the_boot_goes_by_the_clock_once_that_is_right() {
+        let (world, session) = (World::new(), session(1, "dev-a", 2));
+        world.ahead.set(0);
+        // The host began without a battery for its clock, a hundred days ago.
+        session.set_login_end(Some(LoginEnd::At(100 * DAY)));
+        assert!(!world.is_over(&session).await);
+        world.ahead.set(100 * DAY);
+        assert!(world.is_over(&session).await);
     }
 }

@@ -90,15 +90,20 @@ fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<Option<i64>,
 }
 
 /// The name of this boot.
-pub(super) fn boot() -> Result<String, StoreError> {
+pub fn boot() -> Result<String, StoreError> {
     Ok(fs::read_to_string(BOOT_ID).map_err(StoreError::Clock)?.trim().to_owned())
 }
 
 /// When this boot began, by what the clock says now, in seconds of Unix time.
 pub fn boot_began_at(now: SystemTime) -> Result<i64, StoreError> {
-    // The seconds since the boot, with those asleep. /proc/uptime may be a container's own.
+    Ok(unix(now).saturating_sub(seconds_since_boot()?))
+}
+
+/// The seconds since the boot, with those asleep.
+pub fn seconds_since_boot() -> Result<i64, StoreError> {
+    // /proc/uptime may be a container's own.
     let since = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|error| StoreError::Clock(error.into()))?;
-    Ok(unix(now).saturating_sub(since.tv_sec()))
+    Ok(since.tv_sec())
 }
 
 /// Whether the clock was set between two answers of [`boot_began_at`].

@@ -33,8 +33,9 @@ impl LocalCore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{core, open};
+    use adit_proto::login::token::LoginEnd;
 
+    use super::super::tests::{core, open};
     use super::*;
 
     #[test]
@@ -43,7 +44,7 @@ mod tests {
         let (by_login, closed) = open(&core, "dev-a").unwrap();
         let (_, untouched) = open(&core, "dev-b").unwrap();
         assert!(core.logged_in().is_empty());
-        by_login.set_login_end(Some(u64::MAX));
+        by_login.set_login_end(Some(LoginEnd::At(u64::MAX)));
         assert_eq!(core.logged_in().into_iter().collect::<Vec<_>>(), ["alice"]);
         assert_eq!(core.end_logins("bob"), 0);
         assert_eq!(core.end_logins("alice"), 1);

@@ -1,11 +1,9 @@
 //! Whether a device comes with a login of its user that lasts.
 
-use std::time::SystemTime;
-
 use adit_proto::login::token::TokenError;
 
 use super::sealed::Tokens;
-use super::{Identity, LoginError};
+use super::{Identity, LoginError, clocks};
 use crate::accounts::{Accounts, AuthError};
 
 /// Why a device that needs a login may not connect, in words for its user.
@@ -29,8 +27,8 @@ pub(in crate::core) fn check(
         return Ok(identity);
     }
     let (Some(token), Some(tokens)) = (token, tokens) else { return Err(LoginError::Needed(NONE)) };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let token = tokens.open(token, Some(&device.id), now).map_err(|error| {
+    let clocks = clocks::now();
+    let token = tokens.open(token, Some(&device.id), &clocks).map_err(|error| {
         LoginError::Needed(match error {
             TokenError::Over => OVER,
             TokenError::Foreign | TokenError::OtherDevice => VOID,
@@ -41,15 +39,15 @@ pub(in crate::core) fn check(
     if !is_valid {
         return Err(LoginError::Needed(VOID));
     }
-    Ok(Identity { login_ends_at: Some(token.ends_at), ..identity })
+    Ok(Identity { login_end: Some(token.end(&clocks)), ..identity })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
-    use adit_proto::login::token::SessionToken;
+    use adit_proto::login::token::{LoginEnd, SessionToken};
 
     use super::*;
     use crate::accounts::UserName;
@@ -63,10 +61,6 @@ mod tests {
         store: Arc<Store>,
         logins: Logins,
         identity: Identity,
-    }
-
-    fn seconds() -> u64 {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
     }
 
     impl World {
@@ -87,29 +81,38 @@ mod tests {
                 })
             };
             let enrolled = store.enroll_by_login((&alice, &[1; 16]), &[2; 32], "laptop", now, sign).unwrap();
-            let identity = Identity { device: enrolled.device, login_ends_at: None };
+            let identity = Identity { device: enrolled.device, login_end: None };
             Self { _directory: directory, store, logins, identity }
         }
 
-        fn token(&self, device: &str, generation: u64, ends_at: u64) -> String {
+        /// A token that is good for so many seconds.
+        fn token(&self, device: &str, generation: u64, lifetime: u64) -> String {
             let (user, device, methods) = ("alice".to_owned(), Some(device.to_owned()), Vec::new());
-            let token = SessionToken { user, device, generation, methods, logged_in_at: seconds(), ends_at };
+            let clocks = clocks::now();
+            // The clock was wrong when it was given, which does not matter.
+            let logged_in_at = clocks.unix - 10 * 24 * 60 * 60;
+            let (boot, since_boot) = (clocks.boot, clocks.since_boot);
+            let ends_at = logged_in_at + lifetime;
+            let token = SessionToken { user, device, generation, methods, logged_in_at, ends_at, boot, since_boot };
             self.logins.tokens().seal(&token).unwrap()
         }
 
-        fn check(&self, token: Option<&str>) -> Result<Option<u64>, String> {
+        fn check(&self, token: Option<&str>) -> Result<(), String> {
             let checked = check(&*self.store, Some(self.logins.tokens()), self.identity.clone(), token);
-            checked.map(|identity| identity.login_ends_at).map_err(|error| error.to_string())
+            let end = checked.map_err(|error| error.to_string())?.login_end;
+            let left = end.map(|end| end.left(&clocks::now()).as_secs());
+            assert!(matches!(end, Some(LoginEnd::SinceBoot(_))) && left.is_some_and(|left| left <= 60), "{end:?}");
+            Ok(())
         }
     }
 
     #[test]
     fn login_of_the_device_lasts_until_its_end_and_until_its_user_is_disabled() {
         let world = World::new();
-        let (device, soon) = (world.identity.device.id.clone(), seconds() + 60);
+        let (device, soon) = (world.identity.device.id.clone(), 60);
         assert_eq!(world.check(None).unwrap_err(), NONE);
-        assert_eq!(world.check(Some(&world.token(&device, 0, soon))), Ok(Some(soon)));
-        assert_eq!(world.check(Some(&world.token(&device, 0, seconds()))).unwrap_err(), OVER);
+        assert_eq!(world.check(Some(&world.token(&device, 0, soon))), Ok(()));
+        assert_eq!(world.check(Some(&world.token(&device, 0, 0))).unwrap_err(), OVER);
         for void in [world.token("dev-other", 0, soon), world.token(&device, 1, soon), "nonsense".to_owned()] {
             assert_eq!(world.check(Some(&void)).unwrap_err(), VOID);
         }
@@ -117,13 +120,13 @@ mod tests {
         world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
         world.store.set_disabled(&alice, false, SystemTime::now()).unwrap();
         assert_eq!(world.check(Some(&world.token(&device, 0, soon))).unwrap_err(), VOID, "void for ever");
-        assert_eq!(world.check(Some(&world.token(&device, 1, soon))), Ok(Some(soon)));
+        assert_eq!(world.check(Some(&world.token(&device, 1, soon))), Ok(()));
     }
 
     #[test]
     fn gateway_without_logins_lets_no_device_in_that_needs_one() {
         let world = World::new();
-        let token = world.token(&world.identity.device.id, 0, seconds() + 60);
+        let token = world.token(&world.identity.device.id, 0, 60);
         let checked = check(&*world.store, None, world.identity.clone(), Some(&token));
         assert!(matches!(checked, Err(LoginError::Needed(NONE))));
     }

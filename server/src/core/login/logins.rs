@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tokio::task::spawn_blocking;
 
 use super::chain::{Answer, Chain};
+use super::clocks;
 use super::sealed::{Handles, Tokens};
 use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault, UserName};
@@ -189,7 +190,7 @@ impl Logins {
         let Some(mut flow) = self.flow(handle.as_deref(), &origin) else { return EXPIRED };
         let link = if browser { LinkWish::Redirect } else { LinkWish::DeviceCode };
         let mut turn = Turn::default();
-        flow.handle_answers(answers, unix_now());
+        flow.handle_answers(answers, since_boot());
         // Each command is one source asked, and after the last of the chain there is a step.
         while let Some(command) = flow.poll_command() {
             if turn.ticket.is_none()
@@ -198,9 +199,9 @@ impl Logins {
                 return refused;
             }
             match self.chain.ask(&command, &origin, link, turn.is_known).await {
-                Answer::Verdict(verdict) => flow.handle_verdict(verdict, unix_now()),
-                Answer::Started(started) => flow.handle_started(started, unix_now()),
-                Answer::Pending(interval) => flow.handle_pending(interval, unix_now()),
+                Answer::Verdict(verdict) => flow.handle_verdict(verdict, since_boot()),
+                Answer::Started(started) => flow.handle_started(started, since_boot()),
+                Answer::Pending(interval) => flow.handle_pending(interval, since_boot()),
                 Answer::Full => {
                     log_failure(flow.name(), &origin, "too many log in at this moment");
                     self.settle(turn, Outcome::Open);
@@ -217,7 +218,7 @@ impl Logins {
     /// The flow of a handle, or a new one.
     fn flow(&self, handle: Option<&str>, origin: &Origin) -> Option<LoginFlow> {
         let (ways, away) = (self.chain.ways(), self.chain.away());
-        let Some(handle) = handle else { return Some(LoginFlow::new(ways, away, unix_now())) };
+        let Some(handle) = handle else { return Some(LoginFlow::new(ways, away, since_boot())) };
         LoginFlow::decode(&self.handles.open(handle, origin)?, ways, away)
     }
 
@@ -305,7 +306,7 @@ impl Logins {
                 return (NOT_ACCEPTED, Outcome::Failed);
             }
         };
-        let now = unix_seconds(SystemTime::now());
+        let now = clocks::now();
         let most = (self.lifetime)(&known);
         let lifetime = person.session_lifetime.map_or(most, |of_source| of_source.min(most));
         let token = SessionToken {
@@ -313,8 +314,10 @@ impl Logins {
             device: origin.device.clone(),
             generation: known.generation,
             methods: person.methods,
-            logged_in_at: now,
-            ends_at: now.saturating_add(lifetime.as_secs()),
+            logged_in_at: now.unix,
+            ends_at: now.unix.saturating_add(lifetime.as_secs()),
+            boot: now.boot,
+            since_boot: now.since_boot,
         };
         let ends_at = token.ends_at;
         let Some(sealed) = self.tokens.seal(&token) else { return (BROKEN, Outcome::Open) };
@@ -394,18 +397,14 @@ fn escaped(form: Form) -> Form {
     Form { text: printable(&text), fields }
 }
 
-/// The time that handles and tokens bear.
-fn unix_now() -> Duration {
-    since_1970(SystemTime::now())
+/// The time that handles bear: nobody can set it.
+fn since_boot() -> Duration {
+    Duration::from_secs(clocks::now().since_boot)
 }
 
-/// A time as tokens bear it.
+/// A time as the store keeps it.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
-    since_1970(time).as_secs()
-}
-
-fn since_1970(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Does work that may block where it keeps no thread of the runtime waiting.

@@ -1,13 +1,15 @@
 //! What clients keep of a login, sealed: handles between its steps, and the token that it ends in.
 
-use adit_proto::login::token::{Sealing, SessionToken, TokenError};
+use adit_proto::login::token::{Clocks, Sealing, SessionToken, TokenError};
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
+use super::clocks;
 use crate::identity::{Sealer, ServiceKey};
 use crate::sources::Origin;
 
-/// Handles of logins. One that began with a device's certificate goes on with it alone.
+/// Handles of logins. One that began with a device's certificate goes on with it alone, and none goes on after a
+/// restart of the host, since the times in it count from the boot.
 pub(super) struct Handles(Sealer);
 
 /// Session tokens.
@@ -19,17 +21,18 @@ impl Handles {
     }
 
     pub(super) fn seal(&self, flow: &[u8], origin: &Origin) -> Option<String> {
-        Some(BASE64URL_NOPAD.encode(&self.0.seal(flow, about(origin)).ok()?))
+        Some(BASE64URL_NOPAD.encode(&self.0.seal(flow, &about(origin)).ok()?))
     }
 
     pub(super) fn open(&self, handle: &str, origin: &Origin) -> Option<Zeroizing<Vec<u8>>> {
-        self.0.open(&BASE64URL_NOPAD.decode(handle.as_bytes()).ok()?, about(origin))
+        self.0.open(&BASE64URL_NOPAD.decode(handle.as_bytes()).ok()?, &about(origin))
     }
 }
 
 /// No device has the empty id.
-fn about(origin: &Origin) -> &[u8] {
-    origin.device.as_deref().unwrap_or_default().as_bytes()
+fn about(origin: &Origin) -> Vec<u8> {
+    let device = origin.device.as_deref().unwrap_or_default();
+    [clocks::now().boot.as_slice(), device.as_bytes()].concat()
 }
 
 impl Tokens {
@@ -42,14 +45,14 @@ impl Tokens {
         token.seal(self).map(|sealed| BASE64URL_NOPAD.encode(&sealed))
     }
 
-    /// Opens the token that a device came with, or the ticket of a client that has no device yet; `now` is Unix time in
-    /// seconds. Whether the user still may, and is of the same generation, is for the accounts.
+    /// Opens the token that a device came with, or the ticket of a client that has no device yet. Whether the user
+    /// still may, and is of the same generation, is for the accounts.
     ///
     /// # Errors
     /// It is foreign, another device's, or over.
-    pub fn open(&self, text: &str, device: Option<&str>, now: u64) -> Result<SessionToken, TokenError> {
+    pub fn open(&self, text: &str, device: Option<&str>, clocks: &Clocks) -> Result<SessionToken, TokenError> {
         let sealed = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_malformed| TokenError::Foreign)?;
-        SessionToken::open(&sealed, device, now, self)
+        SessionToken::open(&sealed, device, clocks, self)
     }
 }
 

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use adit_proto::login::token::Clocks;
 use adit_proto::login::{Cause, Method, Question, StartedLink, Verdict};
 use tokio::time::Instant as Clock;
 use zeroize::Zeroizing;
@@ -177,20 +178,22 @@ fn handle(step: LoginStep) -> String {
 async fn right_password_ends_in_a_token_of_the_device_or_in_a_ticket() {
     let world = world(Double::new("local", users));
     let device = world.device_of("alice");
-    let now = unix_now().as_secs();
+    let clocks = clocks::now();
+    let now = clocks.unix;
     let step = world.log_in("alice", "right", origin(HOME, Some(&device))).await;
     let LoginStep::Done { user, token, ends_at } = step else { panic!("{}", message(&step)) };
     assert_eq!(user, "alice");
     assert!((now + LIFETIME.as_secs()..now + LIFETIME.as_secs() + 60).contains(&ends_at));
-    let opened = world.logins.tokens().open(&token, Some(&device), now).unwrap();
+    let opened = world.logins.tokens().open(&token, Some(&device), &clocks).unwrap();
     assert_eq!((opened.user.as_str(), opened.methods), ("alice", vec![Method::Password]));
-    assert!(world.logins.tokens().open(&token, None, now).is_err(), "it is no ticket");
-    assert!(world.logins.tokens().open(&token, Some("dev-other"), now).is_err());
-    assert!(world.logins.tokens().open(&token, Some(&device), ends_at).is_err(), "it ends");
+    assert!(world.logins.tokens().open(&token, None, &clocks).is_err(), "it is no ticket");
+    assert!(world.logins.tokens().open(&token, Some("dev-other"), &clocks).is_err());
+    let over = Clocks { since_boot: clocks.since_boot + LIFETIME.as_secs() + 60, ..clocks };
+    assert!(world.logins.tokens().open(&token, Some(&device), &over).is_err(), "it ends");
 
     let ticket = self::token(world.log_in("bob", "right", origin(HOME, None)).await);
-    assert!(world.logins.tokens().open(&ticket, None, now).is_ok());
-    assert!(world.logins.tokens().open(&ticket, Some(&device), now).is_err());
+    assert!(world.logins.tokens().open(&ticket, None, &clocks).is_ok());
+    assert!(world.logins.tokens().open(&ticket, Some(&device), &clocks).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,7 +204,7 @@ async fn login_lasts_as_long_as_is_said_of_its_user() {
         if known.user == "alice" { 60 * SECOND } else { LIFETIME }
     });
     let world = World { logins: Arc::new(logins), ..world };
-    let now = unix_now().as_secs();
+    let now = clocks::now().unix;
     for (name, lifetime) in [("alice", 60), ("bob", LIFETIME.as_secs())] {
         let step = world.log_in(name, "right", origin(HOME, None)).await;
         let LoginStep::Done { ends_at, .. } = step else { panic!("{name}: {}", message(&step)) };
