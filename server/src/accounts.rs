@@ -53,6 +53,13 @@ pub trait Accounts: Send + Sync {
     /// The accounts could not be read.
     fn needs_login(&self, device: &str) -> Result<bool, StoreFault>;
 
+    /// When the last certificate of a device is over that was not revoked; `None` for a device without any. Blocks
+    /// longer where that is past, since then it is looked whether the clock was set.
+    ///
+    /// # Errors
+    /// The accounts could not be read, or take no note of the clock.
+    fn certificates_end(&self, device: &str) -> Result<Option<SystemTime>, StoreFault>;
+
     /// What decides whether a user may connect, and as what; `None` if there is no such user.
     ///
     /// # Errors

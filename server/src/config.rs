@@ -98,6 +98,8 @@ pub struct Config {
     pub invite_lifetime: Duration,
     /// How long a device certificate is valid.
     pub certificate_lifetime: Duration,
+    /// Whether devices may renew their certificates.
+    pub certificate_renewal: bool,
     /// File of groups and rules; absolute.
     pub policy: Option<PathBuf>,
     /// Directory of keys and the store; absolute.
@@ -225,6 +227,7 @@ impl Config {
             lease_cooldown: Duration::ZERO,
             invite_lifetime: Duration::ZERO,
             certificate_lifetime: Duration::ZERO,
+            certificate_renewal: false,
             policy: None,
             state_dir: StateDir::new(""),
             runtime_dir: RuntimeDir::new(""),

@@ -28,6 +28,8 @@ pub struct Enrollment {
     store: Arc<Store>,
     authority: Arc<Authority>,
     certificate_lifetime: Duration,
+    /// Whether devices may renew their certificates.
+    renews: bool,
     logins: Option<Arc<Logins>>,
 }
 
@@ -43,7 +45,13 @@ pub struct EnrollRefusal {
 impl Enrollment {
     /// Enrols into `store` the devices that `authority` certifies for `certificate_lifetime`.
     pub fn new(store: Arc<Store>, authority: Arc<Authority>, certificate_lifetime: Duration) -> Self {
-        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime, logins: None }
+        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime, renews: true, logins: None }
+    }
+
+    /// Renews certificates, as it does unless told otherwise, or refuses to.
+    #[must_use]
+    pub fn renewing(self, renews: bool) -> Self {
+        Self { renews, ..self }
     }
 
     /// Enrols devices of users who have logged in, too.
@@ -143,7 +151,7 @@ impl Enrollment {
     /// Issues a fresh certificate to a device that has authenticated with its present one. Blocks for transactions of
     /// the store.
     ///
-    /// Refusals: 400 `bad_request`, 403 `device_revoked`, 429 `renewed_too_often`, 503 `unavailable`.
+    /// Refusals: 400 `bad_request`, 403 `device_revoked` or `not_renewed`, 429 `renewed_too_often`, 503 `unavailable`.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -154,6 +162,10 @@ impl Enrollment {
         clock: impl Clock,
     ) -> Result<RenewResponse, EnrollRefusal> {
         self.store.check_renewal(device, clock.read()).map_err(|error| refuse_renewal(&error))?;
+        if !self.renews {
+            let message = "this gateway renews no certificates; ask for a new invite, or join again, before it is over";
+            return Err(refusal(403, "not_renewed", message));
+        }
         let csr = DeviceRequest::parse(&request.csr).map_err(|error| bad_request(&error))?;
         let sign = |user: &str| self.sign(&csr, device, user, clock);
         let certificate = self.store.renew(device, clock, sign).map_err(|error| refuse_renewal(&error))?;
@@ -303,6 +315,16 @@ mod tests {
         assert!(matches!(admitted(&gateway, &renewed.certificate), Err(AuthError::Revoked)));
         assert_eq!(gateway.renew(&enrolled.device).unwrap_err(), "403 device_revoked");
         assert_eq!(gateway.renew("dev-none").unwrap_err(), "403 device_revoked");
+    }
+
+    #[test]
+    fn gateway_that_renews_nothing_says_so_and_tells_strangers_no_more_than_before() {
+        let gateway = gateway();
+        let enrolled = gateway.enroll(&gateway.invite(), &csr(), now()).unwrap();
+        let gateway = Gateway { enrollment: gateway.enrollment.renewing(false), ..gateway };
+        assert_eq!(gateway.renew(&enrolled.device).unwrap_err(), "403 not_renewed");
+        assert_eq!(gateway.renew("dev-none").unwrap_err(), "403 device_revoked");
+        assert_eq!(admitted(&gateway, &enrolled.certificate).unwrap(), "alice", "it is good until its end");
     }
 
     #[test]

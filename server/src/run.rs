@@ -234,7 +234,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     })?;
     let plane = Arc::clone(workers.handle());
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
-    let enrollment = enrollment.with_logins(logins);
+    let enrollment = enrollment.renewing(config.certificate_renewal).with_logins(logins);
     let serving: Arc<dyn Core> = Arc::<LocalCore>::clone(&core);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::new(enrollment), &config, plane));
     let pending = front_end.pending();
@@ -243,7 +243,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let public = config.tls.files()?.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files)));
     let recheck_every = config.login.recheck;
     let mut tasks = vec![
-        task::spawn(clock::look_after(identity, authority, config, Arc::clone(&store))),
+        task::spawn(clock::look_after(identity, authority, config, Arc::clone(&store), Arc::clone(&core))),
         task::spawn(prune(Arc::clone(&store))),
         memory,
     ];

@@ -212,6 +212,7 @@ mod tests {
         assert_eq!(config.lease_cooldown, Duration::from_secs(120));
         assert_eq!(config.invite_lifetime, DAY);
         assert_eq!(config.certificate_lifetime, 30 * DAY);
+        assert!(config.certificate_renewal);
         assert_eq!(config.runtime_dir.socket(), Path::new("/run/adit/server.sock"));
     }
 

@@ -277,6 +277,7 @@ impl LocalCore {
         let admitted = self.admit(grant.lease, &grant.terms)?;
         let session = Session::new(id, device, grant, connection, now);
         session.set_login_end(login_end);
+        session.set_certificates_end(self.certificates_end(&session.device)?);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
             return Err(OpenError::OutsideHours);
         }
@@ -315,6 +316,11 @@ impl LocalCore {
             return Err(OpenError::Revoked);
         }
         Ok(())
+    }
+
+    /// When the certificates of a device are over.
+    pub(super) fn certificates_end(&self, device: &Device) -> Result<Option<SystemTime>, StoreFault> {
+        self.accounts.certificates_end(&device.id)
     }
 
     fn is_shut_out(&self, device: &str) -> Result<bool, StoreFault> {

@@ -4,8 +4,9 @@ mod denials;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::grant::{Grant, SessionLimits, Terms};
 use super::login::clocks;
+use super::login::logins::unix_seconds;
 use super::meter::Meter;
 use super::overdue::Activity;
 use super::policy::SessionPolicy;
@@ -56,6 +58,8 @@ pub enum Ending {
     OutsideHours,
     /// The login of the user is over.
     LoginOver,
+    /// The certificate of the device is over.
+    CertificateOver,
     /// The gateway stops.
     Shutdown,
 }
@@ -71,6 +75,7 @@ impl Ending {
             Self::Idle => "nothing was sent for too long",
             Self::OutsideHours => "the hours in which this user may connect are over",
             Self::LoginOver => "the login of this device's user is over",
+            Self::CertificateOver => "this device's certificate has expired",
             Self::Shutdown => "the gateway is shutting down",
         }
     }
@@ -103,6 +108,9 @@ pub struct Session {
     grant: watch::Sender<Grant>,
     /// When the login ends that it goes on; `None` if it goes on none.
     login_end: watch::Sender<Option<LoginEnd>>,
+    /// When its device's certificates are over, as far as is known, in seconds of Unix time; the largest number without
+    /// any.
+    certificates_end: AtomicU64,
     /// Why the gateway ends it; empty while it lives, and when the client ends it.
     ending: OnceLock<Ending>,
 }
@@ -125,6 +133,7 @@ impl Session {
             activity: Activity::new(now),
             grant: watch::Sender::new(grant),
             login_end: watch::Sender::new(None),
+            certificates_end: AtomicU64::new(u64::MAX),
             ending: OnceLock::new(),
         })
     }
@@ -159,6 +168,16 @@ impl Session {
     /// Whether it goes on a login of its user.
     pub fn goes_on_login(&self) -> bool {
         self.login_end.borrow().is_some()
+    }
+
+    /// Its device's certificates are over then, as far as is known; `None` without any.
+    pub(super) fn set_certificates_end(&self, end: Option<SystemTime>) {
+        self.certificates_end.store(end.map_or(u64::MAX, unix_seconds), Ordering::Relaxed);
+    }
+
+    /// Whether its device's certificates are over, as far as is known.
+    pub(super) fn seems_expired(&self, clock: SystemTime) -> bool {
+        unix_seconds(clock) >= self.certificates_end.load(Ordering::Relaxed)
     }
 
     /// The user has logged in again: a session that goes on a login goes on that one.

@@ -30,6 +30,18 @@ pub(super) struct FakeAccounts {
     changed: Condvar,
 }
 
+/// What is known of certificates.
+#[derive(Default, Clone, Copy)]
+pub(super) enum Certificate {
+    /// Devices have none.
+    #[default]
+    None,
+    /// They are good until then.
+    Until(SystemTime),
+    /// Nobody can tell.
+    Unreadable,
+}
+
 #[derive(Default)]
 struct State {
     leases: HashMap<String, Lease>,
@@ -40,6 +52,8 @@ struct State {
     /// Whose addresses cannot be written.
     broken: Vec<String>,
     revoked: Vec<String>,
+    /// Of every device.
+    certificate: Certificate,
     people: HashMap<String, KnownPerson>,
 }
 
@@ -76,6 +90,11 @@ impl FakeAccounts {
     /// Revokes a device.
     pub(super) fn revoke(&self, device: &str) {
         self.state.lock().unwrap().revoked.push(device.to_owned());
+    }
+
+    /// From now on this is known of every device's certificate.
+    pub(super) fn certify(&self, certificate: Certificate) {
+        self.state.lock().unwrap().certificate = certificate;
     }
 
     /// From now on this source says that a user is in these groups.
@@ -118,6 +137,14 @@ impl Accounts for FakeAccounts {
 
     fn needs_login(&self, _device: &str) -> Result<bool, StoreFault> {
         Ok(false)
+    }
+
+    fn certificates_end(&self, _device: &str) -> Result<Option<SystemTime>, StoreFault> {
+        match self.state.lock().unwrap().certificate {
+            Certificate::None => Ok(None),
+            Certificate::Until(end) => Ok(Some(end)),
+            Certificate::Unreadable => Err(StoreFault::new(std::io::Error::other("no space left on device"))),
+        }
     }
 
     fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {

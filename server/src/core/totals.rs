@@ -21,6 +21,8 @@ pub struct EndedSessions {
     pub limited: u64,
     /// Ended since the login of the user was over.
     pub login_over: u64,
+    /// Ended since the device's certificate was over.
+    pub certificate_over: u64,
     /// Ended since the gateway stops.
     pub shutdown: u64,
     /// Packets received from clients.
@@ -51,6 +53,7 @@ impl Totals {
             Some(Ending::Revoked | Ending::Disabled) => &mut sums.revoked,
             Some(Ending::Crowded | Ending::Idle | Ending::OutsideHours) => &mut sums.limited,
             Some(Ending::LoginOver) => &mut sums.login_over,
+            Some(Ending::CertificateOver) => &mut sums.certificate_over,
             Some(Ending::Shutdown) => &mut sums.shutdown,
         };
         *count += 1;

@@ -1,13 +1,14 @@
 //! What depends on the host's clock, which may be set at any time: the gateway's own certificate, and the ends of those
-//! it has issued.
+//! it has issued, with which sessions end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::tls::ServerIdentity;
 
-use crate::accounts::sqlite::{HostClock, Store, boot_began_at, was_set};
+use crate::accounts::sqlite::{HostClock, Store, StoreError, boot_began_at, was_set};
 use crate::config::Config;
+use crate::core::local::LocalCore;
 use crate::identity::Authority;
 
 /// How often the clock is looked at.
@@ -26,6 +27,7 @@ pub(super) async fn look_after(
     authority: Arc<Authority>,
     config: Arc<Config>,
     store: Arc<Store>,
+    core: Arc<LocalCore>,
 ) {
     let mut issued = SystemTime::now();
     let mut began = None;
@@ -41,7 +43,7 @@ pub(super) async fn look_after(
         let begins = boot_began_at(now).ok();
         if let Some(begins) = begins
             && began.is_none_or(|began| was_set(began, begins))
-            && follow(&store).await
+            && follow(&store, &core).await
         {
             began = Some(begins);
         }
@@ -74,9 +76,15 @@ fn renew(identity: &ServerIdentity, authority: &Authority, config: &Config, now:
 }
 
 /// False if it is to be tried again.
-async fn follow(store: &Arc<Store>) -> bool {
-    let following = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || following.follow_clock(HostClock)).await {
+async fn follow(store: &Arc<Store>, core: &Arc<LocalCore>) -> bool {
+    let (store, core) = (Arc::clone(store), Arc::clone(core));
+    let following = move || {
+        let moved = store.follow_clock(HostClock)?;
+        // Sessions that were opened by the other clock learn when their certificates end.
+        core.end_expired(&core.sessions().all(), HostClock);
+        Ok::<_, StoreError>(moved)
+    };
+    match tokio::task::spawn_blocking(following).await {
         Ok(Ok(None)) => true,
         Ok(Ok(Some(seconds))) => {
             tracing::warn!(seconds, "the clock was set; certificates and invites of this boot end that much later");

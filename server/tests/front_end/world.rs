@@ -142,6 +142,7 @@ fn config(directory: &std::path::Path) -> Config {
         lease_cooldown: Duration::from_secs(120),
         invite_lifetime: Duration::from_secs(60),
         certificate_lifetime: Duration::from_secs(3600),
+        certificate_renewal: true,
         policy: None,
         state_dir: StateDir::new(directory),
         runtime_dir: RuntimeDir::new(directory),

@@ -39,6 +39,9 @@ impl<P: Protocol> Driver<P> {
                 self.save_profile();
             }
             (Ok(_), Identity::Token(_)) => {}
+            (Err(RenewalError::Refused(reason)), _) => {
+                tracing::warn!(reason, "the gateway did not renew the device certificate; it will be asked again");
+            }
             (Err(error), _) => {
                 tracing::warn!("the device certificate was not renewed; it will be tried again");
                 tracing::debug!(error = with_causes(&error), "the device certificate was not renewed");

@@ -155,6 +155,29 @@ mod tests {
     }
 
     #[test]
+    fn last_certificate_of_a_device_ends_when_it_was_meant_to_whatever_the_clock_was_set_to() {
+        let Scratch { store, directory: _directory } = scratch();
+        let right = SystemTime::now();
+        let (device, _) = enroll(&store, "01", right - 400 * DAY);
+        let ends_in = || {
+            let end = store.certificates_end(&device).unwrap().unwrap();
+            (end.duration_since(right).unwrap_or_default().as_secs() + 10) / DAY.as_secs()
+        };
+        assert_eq!(ends_in(), 10, "it is past by the clock, which was set");
+        let renewed = |_: &str| {
+            let (pem, serial) = (String::new(), "02".to_owned());
+            Ok::<_, Infallible>(DeviceCertificate { pem, serial, not_after: right + 15 * DAY })
+        };
+        store.renew(&device, right, renewed).unwrap();
+        assert_eq!(ends_in(), 15, "the later one counts");
+        assert_eq!(store.certificates_end("dev-none").unwrap(), None);
+        store.writer().execute("UPDATE certificates SET boot = 'another', not_after = 1000", []).unwrap();
+        assert_eq!(ends_in(), 0, "it is really over");
+        store.revoke(&device, right).unwrap();
+        assert_eq!(store.certificates_end(&device).unwrap(), None);
+    }
+
+    #[test]
     fn invite_of_a_wrong_clock_can_be_used_for_as_long_as_it_was_meant_to() {
         let Scratch { store, directory: _directory } = scratch();
         let (wrong, right) = (SystemTime::now() - 400 * DAY, SystemTime::now());

@@ -1,6 +1,6 @@
 //! Users, their devices, and how a device is let in or shut out.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adit_program::random::random;
 use adit_proto::address_pool::Lease;
@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
-use super::{Store, StoreError, sha256, unix};
+use super::{HostClock, Store, StoreError, sha256, unix};
 use crate::accounts::{Accounts, AuthError, Device, DeviceKind, KnownPerson, StoreFault, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
@@ -88,6 +88,14 @@ impl Accounts for Store {
         Ok(found.map_err(StoreError::from)?.unwrap_or(true))
     }
 
+    fn certificates_end(&self, device: &str) -> Result<Option<SystemTime>, StoreFault> {
+        let end = self.last_certificate_end(device)?;
+        if end.is_some_and(|end| SystemTime::now() >= end) && self.follow_clock(HostClock)?.is_some() {
+            return Ok(self.last_certificate_end(device)?);
+        }
+        Ok(end)
+    }
+
     fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {
         Ok(self.known_person(user)?)
     }
@@ -125,6 +133,12 @@ impl Store {
             )?;
             Ok((device, token))
         })
+    }
+
+    fn last_certificate_end(&self, device: &str) -> Result<Option<SystemTime>, StoreError> {
+        let sql = "SELECT max(not_after) FROM certificates WHERE device = ?1 AND revoked_at IS NULL";
+        let end: Option<i64> = self.read().prepare_cached(sql)?.query_row([device], |row| row.get(0))?;
+        Ok(end.map(|end| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or_default())))
     }
 
     /// All devices, by user and age.
@@ -177,8 +191,6 @@ pub(super) fn device_of(row: &Row<'_>) -> rusqlite::Result<Device> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
     use crate::accounts::Revoked;

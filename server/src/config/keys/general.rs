@@ -92,12 +92,22 @@ pub(super) const ROWS: &[Key<Config>] = &[
     },
     Key {
         name: "certificate_lifetime",
-        kind: Kind::Duration { least: "1m", most: "825d" },
+        kind: Kind::Duration { least: "15s", most: "825d" },
         absent: Absent::Default(r#""30d""#),
         example: r#""90d""#,
-        meaning: "How long a device certificate is valid; {least} to {most}. Clients renew by themselves after two thirds of it.",
+        meaning: "How long a device certificate is valid; {least} to {most}. A session ends with it, unless it is renewed.",
         applies: Applies::Restart,
         read: |given, config| put(&mut config.certificate_lifetime, given.duration()),
+    },
+    Key {
+        name: "certificate_renewal",
+        kind: Kind::Boolean,
+        absent: Absent::Default("true"),
+        example: "false",
+        meaning: "Whether a device may renew its certificate, which clients do by themselves after two thirds of its life. Where it\n\
+         may not, its user needs a new invite, or joins again, when the certificate is over.",
+        applies: Applies::Restart,
+        read: |given, config| put(&mut config.certificate_renewal, given.boolean()),
     },
     Key {
         name: "policy",

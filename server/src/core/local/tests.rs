@@ -15,7 +15,7 @@ use adit_testing::eventually;
 use super::super::enforcement::RuleTable;
 use super::super::grant::{OpenHours, SessionLimits, SessionsOfUser};
 use super::super::tests::{
-    FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
+    Certificate, FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
 };
 use super::*;
 use crate::config::config_for_tests;
@@ -304,6 +304,32 @@ fn session_ends_with_its_hours_and_none_begins_outside_them() {
     assert_eq!(core.leases.devices(), 0);
     core.replace_terms(hours("Mon-Sun 00:00-24:00 UTC")).unwrap();
     assert!(open(&core, "dev-a").is_ok());
+}
+
+#[test]
+fn session_ends_with_the_certificate_of_its_device_unless_that_was_renewed() {
+    let (core, accounts) = core();
+    let (begin, minute) = (SystemTime::now(), Duration::from_secs(60));
+    accounts.certify(Certificate::Until(begin + 10 * minute));
+    let (_, connection) = open(&core, "dev-a").unwrap();
+    let look = |after: Duration| {
+        let due = core.with_expired_certificates(begin + after);
+        core.end_expired(&due, begin + after);
+        core.sessions().len()
+    };
+    assert_eq!(look(10 * minute - Duration::from_secs(1)), 1);
+    accounts.certify(Certificate::Until(begin + 20 * minute));
+    assert_eq!(look(10 * minute), 1, "renewed");
+    assert!(core.with_expired_certificates(begin + 11 * minute).is_empty(), "and asked about no more");
+    accounts.certify(Certificate::Unreadable);
+    assert_eq!(look(20 * minute), 1, "nobody can tell");
+    accounts.certify(Certificate::Until(begin + 20 * minute));
+    assert_eq!(look(20 * minute + Duration::from_secs(30)), 1, "asked again after a minute only");
+    assert_eq!(look(21 * minute), 0);
+    assert_eq!((connection.closed(), core.ended_sessions().certificate_over), (Some(Ending::CertificateOver), 1));
+    accounts.certify(Certificate::None);
+    open(&core, "dev-b").unwrap();
+    assert_eq!(look(1000 * minute), 1, "a device with a bearer token");
 }
 
 #[test]

@@ -99,9 +99,12 @@ impl Closing for quinn::Connection {
 fn end(quic: &quinn::Connection, ending: Ending) {
     let code = match ending {
         // Tells the client that trying again at once is useless.
-        Ending::Revoked | Ending::Disabled | Ending::Crowded | Ending::Idle | Ending::OutsideHours => {
-            Code::REQUEST_REJECTED
-        }
+        Ending::Revoked
+        | Ending::Disabled
+        | Ending::Crowded
+        | Ending::Idle
+        | Ending::OutsideHours
+        | Ending::CertificateOver => Code::REQUEST_REJECTED,
         Ending::Replaced | Ending::LoginOver | Ending::Shutdown => Code::NO_ERROR,
     };
     close(quic, code, ending.reason());
