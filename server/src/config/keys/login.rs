@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
     },
     Key {
         name: "login.session_lifetime",
-        kind: Kind::Duration { least: "1m", most: "365d" },
+        kind: Kind::Duration { least: "15s", most: "365d" },
         absent: Absent::Default(r#""12h""#),
         example: r#""7d""#,
         meaning: "How long a login lasts; {least} to {most}. Reconnecting, moving to another network and a restart of the gateway ask\n\
@@ -27,7 +27,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
     },
     Key {
         name: "login.recheck",
-        kind: Kind::Duration { least: "1m", most: "7d" },
+        kind: Kind::Duration { least: "5s", most: "7d" },
         absent: Absent::Default(r#""1h""#),
         example: r#""15m""#,
         meaning: "How often the source of a login is asked whether its user still may; {least} to {most}. A source that is away ends\n\
