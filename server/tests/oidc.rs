@@ -13,12 +13,10 @@ use adit_server::listener::{self, Guests, Listener};
 use adit_server::sources::oidc::Oidc;
 use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, StartedLink};
 use adit_testing::PATIENCE;
+use adit_testing::browser::{Browser, Seen, way_on};
 
-use browser::{Browser, Seen};
 use provider::GATEWAY;
 
-#[path = "oidc/browser.rs"]
-mod browser;
 #[path = "oidc/code.rs"]
 mod code;
 #[path = "oidc/device.rs"]
@@ -50,7 +48,7 @@ impl Begun {
     async fn new(oidc: Arc<Oidc>) -> Self {
         let (address, serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
         let started = oidc.begin(LinkWish::Redirect).await.unwrap();
-        let mut browser = Browser::new(address);
+        let mut browser = Browser::new(GATEWAY, address);
         let page = browser.get(&started.url).await;
         assert_eq!(page.status, 200, "{}", page.body);
         assert!(page.body.contains(started.user_code.as_deref().unwrap()), "page and client show one code");
@@ -61,7 +59,7 @@ impl Begun {
     /// Logs in at the provider, and gives where that sends the browser.
     async fn callback(&mut self, user: Option<&str>) -> String {
         let authorization = self.authorization.clone();
-        let callback = self.browser.log_in(&authorization, user).await.err().expect("a way back");
+        let callback = self.browser.log_in(&authorization, user).await.expect_err("a way back");
         assert!(callback.starts_with(&format!("{GATEWAY}/login/callback?")), "{callback}");
         callback
     }
@@ -76,12 +74,6 @@ impl Begun {
     async fn poll(&self) -> LinkAnswer {
         self.oidc.poll(&self.started.state).await
     }
-}
-
-/// Where the link of the gateway's page leads.
-fn way_on(page: &Seen) -> String {
-    let from = page.body.find("class=\"go\" href=\"").unwrap() + "class=\"go\" href=\"".len();
-    page.body[from..].split('"').next().unwrap().replace("&amp;", "&")
 }
 
 /// Polls as a client does until the login is over.

@@ -8,7 +8,7 @@ use adit_server::config::{OidcConfig, SecretPlace};
 use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Source as _};
 use serde_json::json;
 
-use super::provider::{self, Provider, source};
+use super::provider::{self, GATEWAY, Provider, source};
 use super::{Begun, Browser, accepted, not_permitted, serve};
 
 fn good() -> Option<Provider> {
@@ -259,7 +259,7 @@ async fn pages_keep_scripts_frames_and_caches_out() {
     let oidc = provider.source("adit-RS256");
     let (address, _serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
     let started = oidc.begin(LinkWish::Redirect).await.unwrap();
-    let mut browser = Browser::new(address);
+    let mut browser = Browser::new(GATEWAY, address);
     let page = browser.get(&started.url).await;
     let header = |name: &str| page.headers.get(name).unwrap().to_str().unwrap().to_owned();
     assert!(header("content-security-policy").starts_with("default-src 'none'"));

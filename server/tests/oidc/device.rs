@@ -5,11 +5,11 @@ use adit_server::config::OidcConfig;
 use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish};
 use serde_json::json;
 
-use super::provider::{self, source};
+use super::provider::{self, GATEWAY, source};
 use super::{Browser, not_permitted, settled};
 
 fn elsewhere() -> Browser {
-    Browser::new(([127, 0, 0, 1], 1).into())
+    Browser::new(GATEWAY, ([127, 0, 0, 1], 1).into())
 }
 
 #[tokio::test]

@@ -1,74 +1,35 @@
-//! A real provider: `oidc-provider` under Node, with our few lines around it (`lab/interop/oidc/provider.js`).
+//! A real provider, and what a gateway is told of it.
 
 use std::collections::HashMap;
-use std::env;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use adit_server::config::{OidcConfig, PublicAddress, SecretPlace};
 use adit_server::sources::oidc::{Oidc, RefreshTokens};
+use adit_testing::browser::Browser;
+use adit_testing::oidc_provider::{CLIENT_SECRET, OidcProvider};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::browser::Browser;
-
 /// Where browsers find the gateway.
 pub(super) const GATEWAY: &str = "https://gateway.test";
-const SECRET: &str = "a secret: with % and +";
 
-/// A running provider; it ends with its input.
+/// A running provider.
 pub(super) struct Provider {
-    process: Child,
+    process: OidcProvider,
     pub(super) issuer: String,
-    folder: PathBuf,
-    /// Open, as Node ends where nobody takes what it says.
-    _output: BufReader<ChildStdout>,
 }
 
 /// Starts a provider, or says why it cannot be.
 pub(super) fn start(options: &Value) -> Option<Provider> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let folder = env::var_os("ADIT_OIDC_PROVIDER").map_or_else(|| root.join("target/ci/oidc-provider"), PathBuf::from);
-    let node = env::var_os("ADIT_NODE").unwrap_or_else(|| "node".into());
-    if !folder.join("node_modules/oidc-provider").exists() || Command::new(&node).arg("--version").output().is_err() {
-        adit_testing::skip(
-            "Node and the npm package oidc-provider are missing; run `.ci/run tools`, or install what \
-             lab/interop/oidc/package-lock.json names and set ADIT_NODE and ADIT_OIDC_PROVIDER (the folder)",
-        );
-        return None;
-    }
-    // Modules are looked for beside the program.
-    let program = folder.join("provider.js");
-    std::fs::copy(root.join("lab/interop/oidc/provider.js"), &program).unwrap();
-    let mut process = Command::new(node)
-        .arg(program)
-        .arg(options.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut issuer = String::new();
-    let mut output = BufReader::new(process.stdout.take().unwrap());
-    output.read_line(&mut issuer).unwrap();
-    assert!(issuer.starts_with("http://127.0.0.1:"), "the provider did not start: {issuer:?}");
-    Some(Provider { process, issuer: issuer.trim().to_owned(), folder, _output: output })
-}
-
-impl Drop for Provider {
-    fn drop(&mut self) {
-        let _gone_already = self.process.kill();
-        let _gone = self.process.wait();
-    }
+    let process = OidcProvider::start(&options.to_string())?;
+    Some(Provider { issuer: process.issuer().to_owned(), process })
 }
 
 impl Provider {
     /// Changes what the provider does.
     pub(super) async fn control(&self, wishes: Value) -> Value {
-        let url = format!("{}/control", self.issuer);
-        let seen = Browser::new(([127, 0, 0, 1], 1).into()).request("POST", &url, wishes.to_string()).await;
+        let mut browser = Browser::new(GATEWAY, ([127, 0, 0, 1], 1).into());
+        let seen = browser.request("POST", &self.process.control(), wishes.to_string()).await;
         serde_json::from_str(&seen.body).unwrap()
     }
 
@@ -85,9 +46,9 @@ impl Provider {
     }
 
     pub(super) fn settings(&self, client: &str) -> OidcConfig {
-        let secret = self.folder.join(format!("secret-{}", std::process::id()));
+        let secret = self.process.folder().join(format!("secret-{}", std::process::id()));
         if !secret.exists() {
-            let _raced = adit_program::durable_file::create(&secret, format!("{SECRET}\n").as_bytes(), 0o600);
+            let _raced = adit_program::durable_file::create(&secret, format!("{CLIENT_SECRET}\n").as_bytes(), 0o600);
         }
         OidcConfig {
             issuer: Some(self.issuer.clone()),
