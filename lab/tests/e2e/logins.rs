@@ -5,19 +5,18 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::SystemTime;
 
-use adit_lab::programs::Client;
+use adit_lab::programs::{Client, Gateway};
 use adit_lab::{GATEWAY_V4, Host, Output, Process};
 use adit_program::durable_file;
-use adit_proto::invite::Invite;
 use adit_testing::{PATIENCE, eventually};
 use aws_lc_rs::hmac;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
+use crate::people::{REFUSED, pin};
 
 const PASSWORD: &str = "correct horse battery";
-const REFUSED: i32 = 3;
 const OTHER_IDENTITY: i32 = 4;
 
 /// Starts a command whose standard input is what is written to the file that comes with it.
@@ -34,12 +33,12 @@ fn with_fifo(host: &Host, command: &Command) -> (Process, fs::File) {
 }
 
 /// The half minute that it is since 1970, by which apps count.
-fn step() -> u64 {
+pub(crate) fn step() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 30
 }
 
 /// The code that an app shows in this half minute which has this secret (RFC 6238).
-fn code_of_app(secret: &str, step: u64) -> String {
+pub(crate) fn code_of_app(secret: &str, step: u64) -> String {
     let decoded = data_of_base32(secret);
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &decoded);
     let tag = hmac::sign(&key, &step.to_be_bytes());
@@ -59,6 +58,30 @@ fn data_of_base32(text: &str) -> Vec<u8> {
     bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | bit)).collect()
 }
 
+/// An app that shows codes, as it was set up.
+pub(crate) struct App {
+    pub(crate) secret: String,
+    /// The half minute whose code confirmed it.
+    pub(crate) confirmed: u64,
+    /// One of the codes that stand for it once.
+    pub(crate) recovery: String,
+}
+
+/// Sets up an app for alice at a gateway that knows her.
+pub(crate) fn set_up_app(gateway: &Gateway) -> App {
+    let (setting_up, mut typed) = with_fifo(gateway.host(), &gateway.command(&["user", "totp", "alice"]));
+    setting_up.wait_for_line("It counts once", PATIENCE).unwrap();
+    let said = setting_up.stdout();
+    let is_secret = |line: &&str| line.len() == 32 && line.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let secret = said.lines().map(str::trim).find(is_secret).unwrap().to_owned();
+    let confirmed = step();
+    writeln!(typed, "{}", code_of_app(&secret, confirmed)).unwrap();
+    drop(typed);
+    let said = setting_up.output(PATIENCE).unwrap().success().unwrap();
+    let recovery = said.lines().next_back().unwrap().trim().to_owned();
+    App { secret, confirmed, recovery }
+}
+
 /// A gateway that runs and knows alice by her password.
 fn gateway() -> Option<Tunnel> {
     let mut tunnel = Tunnel::prepare(Options::default())?;
@@ -71,13 +94,6 @@ fn administrate(tunnel: &Tunnel, verb: &[&str], input: &str) {
     let host = tunnel.gateway.host();
     let command = host.with_input(&tunnel.gateway.command(verb), &format!("{input}\n")).unwrap();
     host.output(command, PATIENCE).unwrap().success().unwrap();
-}
-
-/// The fingerprint of the gateway's authority, as an invite bears it.
-fn pin(tunnel: &Tunnel) -> String {
-    let link = tunnel.gateway.invite("somebody", &[]).unwrap();
-    let invite: Invite = link.parse().unwrap();
-    invite.pin.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn run(client: &Client, arguments: &[&str], input: &str) -> Output {
@@ -97,7 +113,7 @@ fn state(tunnel: &Tunnel) -> String {
 #[test]
 fn user_joins_with_a_password_and_stays_connected_over_a_restart_of_the_gateway() {
     let Some(mut tunnel) = gateway() else { return };
-    let pin = pin(&tunnel);
+    let pin = pin(&tunnel.gateway);
     let wrong = join(&tunnel, &pin, "wrong horse battery");
     assert_eq!(wrong.code, REFUSED, "{}", wrong.stderr);
     assert!(wrong.stderr.contains("not accepted"), "{}", wrong.stderr);
@@ -116,7 +132,7 @@ fn user_joins_with_a_password_and_stays_connected_over_a_restart_of_the_gateway(
 #[test]
 fn log_names_nobody_unless_the_trail_is_asked_for_which_says_who_did_what() {
     let Some(mut tunnel) = gateway() else { return };
-    let pin = pin(&tunnel);
+    let pin = pin(&tunnel.gateway);
     let said = |tunnel: &Tunnel| tunnel.gateway.process().unwrap().stderr();
     assert_eq!(join(&tunnel, &pin, "wrong horse battery").code, REFUSED);
     tunnel.gateway.admin(&["user", "unlock", "alice"]).unwrap().success().unwrap();
@@ -156,13 +172,13 @@ fn gateway_that_is_another_hears_no_password() {
     let host = GATEWAY_V4.to_string();
     let public = run(tunnel.client(), &["join", &host, "--name", "work"], "alice\n");
     assert_eq!(public.code, OTHER_IDENTITY, "{}", public.stderr);
-    join(&tunnel, &pin(&tunnel), PASSWORD).success().unwrap();
+    join(&tunnel, &pin(&tunnel.gateway), PASSWORD).success().unwrap();
 }
 
 #[test]
 fn login_that_was_ended_is_needed_again_and_a_new_one_connects_without_a_new_start() {
     let Some(mut tunnel) = gateway() else { return };
-    join(&tunnel, &pin(&tunnel), PASSWORD).success().unwrap();
+    join(&tunnel, &pin(&tunnel.gateway), PASSWORD).success().unwrap();
     tunnel.clients[0].up().unwrap();
     reach(tunnel.client().host(), INTERNET[0]);
 
@@ -187,13 +203,13 @@ fn login_that_was_ended_is_needed_again_and_a_new_one_connects_without_a_new_sta
 #[test]
 fn disabled_user_is_out_at_once_and_cannot_log_in() {
     let Some(mut tunnel) = gateway() else { return };
-    join(&tunnel, &pin(&tunnel), PASSWORD).success().unwrap();
+    join(&tunnel, &pin(&tunnel.gateway), PASSWORD).success().unwrap();
     tunnel.clients[0].up().unwrap();
     reach(tunnel.client().host(), INTERNET[0]);
     tunnel.gateway.admin(&["user", "disable", "alice"]).unwrap().success().unwrap();
     eventually("the session ends", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
     eventually("the client knows", || (state(&tunnel) != "connected").then_some(()));
-    let refused = join(&tunnel, &pin(&tunnel), PASSWORD);
+    let refused = join(&tunnel, &pin(&tunnel.gateway), PASSWORD);
     assert_eq!(refused.code, 2, "the profile is there: {}", refused.stderr);
     let login = run(tunnel.client(), &["login", "work"], &format!("alice\n{PASSWORD}\n"));
     assert_eq!(login.code, REFUSED, "{}", login.stderr);
@@ -208,18 +224,8 @@ fn disabled_user_is_out_at_once_and_cannot_log_in() {
 #[test]
 fn second_factor_is_asked_for_where_there_is_no_device_yet() {
     let Some(tunnel) = gateway() else { return };
-    let (setting_up, mut typed) = with_fifo(tunnel.gateway.host(), &tunnel.gateway.command(&["user", "totp", "alice"]));
-    setting_up.wait_for_line("It counts once", PATIENCE).unwrap();
-    let said = setting_up.stdout();
-    let is_secret = |line: &&str| line.len() == 32 && line.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let secret = said.lines().map(str::trim).find(is_secret).unwrap().to_owned();
-    let now = step();
-    writeln!(typed, "{}", code_of_app(&secret, now)).unwrap();
-    drop(typed);
-    let said = setting_up.output(PATIENCE).unwrap().success().unwrap();
-    let recovery = said.lines().next_back().unwrap().trim().to_owned();
-
-    let (pin, host) = (pin(&tunnel), GATEWAY_V4.to_string());
+    let App { secret, confirmed: now, recovery } = set_up_app(&tunnel.gateway);
+    let (pin, host) = (pin(&tunnel.gateway), GATEWAY_V4.to_string());
     let join = |code: &str| {
         let input = format!("alice\n{PASSWORD}\n{code}\n");
         run(tunnel.client(), &["join", &host, "--pin", &pin, "--name", "work", "--replace"], &input)
@@ -268,7 +274,7 @@ fn public_certificate_vouches_for_the_gateway_until_a_device_has_joined() {
 #[test]
 fn client_without_a_login_that_lasts_ends_with_exit_3() {
     let Some(tunnel) = gateway() else { return };
-    join(&tunnel, &pin(&tunnel), PASSWORD).success().unwrap();
+    join(&tunnel, &pin(&tunnel.gateway), PASSWORD).success().unwrap();
     administrate(&tunnel, &["user", "reset", "alice"], "another horse battery");
     let up = tunnel.client().run(&["up"]).unwrap();
     assert_eq!(up.code, REFUSED, "{}", up.stderr);

@@ -1,24 +1,16 @@
 //! Groups of a policy, as users and administrators meet them.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-
 use adit_lab::INTERNET_V4;
 use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
 use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach};
-
-/// What a client ends with when the gateway refuses it.
-const REFUSED: i32 = 3;
+use crate::people::{REFUSED, give_policy};
 
 /// A lab whose gateway has this policy; nothing runs.
 fn with_policy(clients: usize, text: &str) -> Option<Tunnel> {
     let mut tunnel = Tunnel::prepare(Options { clients, settings: &[] })?;
-    let path = tunnel.gateway.folder().join("policy.toml");
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    tunnel.gateway.set("policy", path.to_str().unwrap());
+    give_policy(&mut tunnel.gateway, text);
     Some(tunnel)
 }
 
