@@ -100,8 +100,15 @@ impl Gateway {
 
     /// `adit-server run`; returns when the gateway says that it is ready.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// As [`Self::start`], with more environment variables.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
         self.process = None;
-        self.process = Some(start(&self.host, self.command(&["run"]))?);
+        let mut command = self.command(&["run"]);
+        command.envs(environment.iter().copied());
+        self.process = Some(start(&self.host, command)?);
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 
 mod admission;
 mod clients;
+mod clocks;
 mod coexistence;
 mod configuration;
 mod daemons;
@@ -43,3 +44,4 @@ mod services;
 mod spoofing;
 mod traffic;
 mod unproven;
+mod wrong_clock;

@@ -1,7 +1,6 @@
 //! Strangers in the gateway's place, wrong clocks, networks without an address family: what the gateway has not proven
 //! ends no client.
 
-use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,34 +13,11 @@ use adit_net::testing::forgery::{Forger, Forgery};
 use adit_proto::invite::{Invite, Place};
 use adit_testing::{PATIENCE, eventually};
 
-use crate::harness::{Options, Tunnel, ip, preloaded};
+use crate::harness::{Options, Tunnel, ip};
+use crate::wrong_clock::{DAY, WrongClock};
 
 /// The gateway's port.
 const PORT: u16 = 443;
-/// Two years, in seconds.
-const TWO_YEARS: i64 = 2 * 365 * 24 * 60 * 60;
-/// A library that moves the wall clock of a program by as many seconds as a file says.
-const CLOCK_SHIM: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-int clock_gettime(clockid_t clock, struct timespec *time) {
-  static int (*real)(clockid_t, struct timespec *);
-  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-  int result = real(clock, time);
-  const char *path = getenv("ADIT_TEST_CLOCK");
-  FILE *file = clock == CLOCK_REALTIME && path ? fopen(path, "r") : NULL;
-  long seconds = 0;
-  if (file) {
-    if (fscanf(file, "%ld", &seconds) == 1) time->tv_sec += seconds;
-    fclose(file);
-  }
-  return result;
-}
-"#;
-
 /// A gateway, and a client that has joined it and does not run.
 fn joined() -> Option<Tunnel> {
     let mut tunnel = Tunnel::prepare(Options::default())?;
@@ -123,19 +99,17 @@ fn forged_packets_do_not_end_a_client_that_tries_for_ever() {
 fn client_whose_clock_is_years_behind_says_so_and_connects_once_it_is_right() {
     let Some(tunnel) = joined() else { return };
     let client = tunnel.client();
-    let Some(shim) = preloaded(client.host().folder(), "clock", CLOCK_SHIM) else { return };
-    let clock = client.host().folder().join("clock");
+    let Some(clock) = WrongClock::new(client.host(), -2 * 365 * DAY) else { return };
     let up = |timeout: &str| {
         let mut command = client.command(&["up", "--timeout", timeout]);
-        command.env("LD_PRELOAD", &shim).env("ADIT_TEST_CLOCK", &clock);
+        command.envs(clock.environment());
         command
     };
-    fs::write(&clock, (-TWO_YEARS).to_string()).unwrap();
     let impatient = client.host().output(up("3s"), PATIENCE).unwrap();
     assert!(impatient.code == 5 && impatient.stderr.contains("this host's clock is wrong"), "{impatient:?}");
     let running = client.host().spawn(up("0s")).unwrap();
     says(client, "this host's clock is wrong");
-    fs::write(&clock, "0").unwrap();
+    clock.set(0);
     stands(client, "connected");
     client.run(&["down"]).unwrap().success().unwrap();
     drop(running);
