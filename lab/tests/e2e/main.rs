@@ -30,6 +30,7 @@ mod interop;
 mod kill_switch;
 mod leaks;
 mod lifecycle;
+mod lockout;
 mod logins;
 mod onboarding;
 mod people;
