@@ -32,6 +32,7 @@ mod leaks;
 mod lifecycle;
 mod lockout;
 mod logins;
+mod oidc;
 mod onboarding;
 mod people;
 mod policy;
