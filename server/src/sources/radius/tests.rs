@@ -104,9 +104,14 @@ async fn right_password_gives_groups_and_how_long_it_counts() {
 async fn wrong_password_unknown_user_disabled_and_expired_are_refused() {
     let Some(server) = FreeRadius::start(Replies::Authentic) else { return };
     let lab = lab(&server);
-    for (name, password) in
-        [("alice", "Wonderland"), ("nobody", "wonderland"), ("dave", "diver"), ("erin", "easter"), ("*", "wonderland")]
-    {
+    for (name, password) in [
+        ("alice", "Wonderland"),
+        ("nobody", "wonderland"),
+        ("dave", "diver"),
+        ("erin", "easter"),
+        ("*", "wonderland"),
+        (")(uid=*", "wonderland"),
+    ] {
         assert_eq!(lab.check(name, password).await, Verdict::Refused(Cause::WrongPassword), "{name}");
     }
     person(lab.check("alice", "wonderland").await);
