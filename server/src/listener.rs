@@ -177,3 +177,6 @@ pub fn bind(address: SocketAddr, key: &str, instead: &str) -> Result<std::net::T
         Failure::new(exit, format!("listen on {address}/tcp"), error.to_string(), next)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,13 +21,13 @@ use super::{Answer, Caller, CallerStream, Guests, Reply, TakeOver};
 use crate::core::admission::{Admission, Place};
 
 /// How long a TLS handshake may take, and the head of a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may ask.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// How long its last answer may then still take: a login waits for somebody to confirm it, or for a slow source.
 const LAST_ANSWER: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head. What a provider has a browser bring back is far below it.
-const MAX_HEAD: usize = 16 << 10;
+pub(super) const MAX_HEAD: usize = 16 << 10;
 
 /// A connection that is to be a guest's as soon as HTTP lets go of it.
 type Taken = Mutex<Option<(OnUpgrade, TakeOver)>>;
