@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod dns;
+pub mod packets;
 pub mod route;
 pub mod stream;
 mod value;

@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use crate::capsule::packets::PacketReader;
 use crate::capsule::{self, Capsule, CapsuleDecoder};
 use crate::connect_ip::client::{Client, ClientConfig, ClientEvent};
 use crate::connect_ip::request::{Incoming, Request};
@@ -172,9 +173,28 @@ pub fn capsule(data: &[u8]) {
     };
     let (capsules, outcome) = run(stream, stream.len().max(1));
     assert_eq!(run(stream, size), (capsules.clone(), outcome));
+    packets_in_capsules(stream, size, outcome.is_ok().then_some(&capsules));
     let mut encoded = Vec::new();
     capsules.iter().for_each(|capsule| capsule::encode(capsule, &mut encoded));
     assert_eq!(run(&encoded, size), (capsules, Ok(())));
+}
+
+/// A reader of packets finds those that are in `capsules`, if the stream holds nothing but these.
+fn packets_in_capsules(stream: &[u8], size: usize, capsules: Option<&Vec<Capsule>>) {
+    let (mut reader, mut held) = (PacketReader::default(), BytesMut::new());
+    let (mut packets, mut others) = (Vec::new(), Vec::new());
+    let read = stream.chunks(size).try_for_each(|piece| {
+        held.extend_from_slice(piece);
+        reader.read(&mut held, &mut packets, &mut others)
+    });
+    let Some(capsules) = capsules.filter(|_| read.is_ok()) else { return };
+    assert!(reader.is_between_capsules(&held));
+    let datagrams = capsules.iter().filter_map(|capsule| {
+        let Capsule::Datagram(payload) = capsule else { return None };
+        datagram::split_context(payload.clone())
+    });
+    let expected = datagrams.filter(|(context, _)| *context == datagram::PACKET_CONTEXT).map(|(_, packet)| packet);
+    assert!(expected.eq(packets));
 }
 
 /// A datagram's packet is the end of its payload.

@@ -10,10 +10,10 @@ use crate::http::fault::Fault;
 use crate::varint::element::{Element, ElementReader, Head, Treatment};
 
 /// Longest value of a capsule that is collected: the largest IP packet and its context ID.
-const MAX_VALUE_LEN: u64 = 65_535 + 8;
+pub(super) const MAX_VALUE_LEN: u64 = 65_535 + 8;
 
 /// Longest value of an unknown capsule that is skipped; nothing anyone defined comes near it.
-const MAX_SKIPPED_LEN: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_SKIPPED_LEN: u64 = 16 * 1024 * 1024;
 
 /// Cuts the content of a request or response stream into capsules.
 ///
