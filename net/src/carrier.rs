@@ -6,6 +6,7 @@
 pub mod counters;
 pub mod esp;
 pub mod following;
+mod outbox;
 pub mod quic;
 
 use std::net::{IpAddr, SocketAddr};

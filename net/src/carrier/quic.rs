@@ -1,7 +1,7 @@
 //! The `quic` carrier: inner packets in HTTP datagrams of one request stream (RFC 9484 section 6, RFC 9297 section
 //! 2.1).
 
-mod outbox;
+mod feeding;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use futures::FutureExt;
 
 use crate::carrier::Carrier;
 use crate::carrier::counters::Counters;
+use crate::carrier::outbox::Outbox;
 use crate::http::h3::close;
 use crate::packet_buffer::PacketBuffer;
 use adit_program::task::{self, Task};
-use outbox::Outbox;
 
 /// Sends and receives the packets of one request stream. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Datagrams {
@@ -35,9 +35,10 @@ impl Datagrams {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(quic: quinn::Connection, stream_id: u64) -> Self {
-        let (prefix, counters, outbox) = (Prefix::new(stream_id), Arc::default(), Arc::default());
+        let (prefix, counters) = (Prefix::new(stream_id), Arc::default());
+        let outbox = Arc::new(Outbox::new(feeding::BOUNDS));
         let len = prefix.as_bytes().len();
-        let feeding = outbox::feed(Arc::clone(&outbox), quic.clone(), len, Arc::clone(&counters));
+        let feeding = feeding::feed(Arc::clone(&outbox), quic.clone(), len, Arc::clone(&counters));
         Self { quic, stream_id, prefix, counters, outbox, _feeding: task::spawn(feeding) }
     }
 

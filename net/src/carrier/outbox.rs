@@ -1,44 +1,39 @@
-//! Packets on their way from the workers to a QUIC connection.
+//! Packets on their way from the workers to a connection.
 //!
-//! A connection is behind a lock that its driver holds while it seals and sends. A worker that handed over packet by
-//! packet would have to sleep on that lock for many packets. So workers leave whole batches here, under a lock that is
-//! held for a moment only, and a task of the runtime hands them to the connection.
+//! A connection seals and sends at its own pace, and workers never wait. So they leave whole batches here, under a lock
+//! that is held for a moment only, and a task of the runtime hands them to the connection.
 //!
 //! A packet that waits keeps the whole chunk it was cut from (`packet_buffer::Arena`). A peer that does not let its
-//! connection send makes this host hold at most 26 MiB for moments, and at most 2 MiB from [`STALLED`] on.
+//! connection send makes this host hold at most 26 MiB for moments.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use adit_proto::drop_reason::DropReason;
 use bytes::Bytes;
-use quinn::SendDatagramError;
 use tokio::sync::Notify;
-use tokio::time::timeout;
-
-use crate::carrier::counters::Counters;
 
 /// Bytes that may wait: so many that a sender that is faster than its connection for a moment loses little, and so few
 /// that other packets do not wait long behind them. `docs/benchmarks.md` has the figures.
 const MOST: usize = 1024 * 1024;
-/// Bytes that may wait where the path is slow, so that they do not become a long delay.
-const FEW: usize = 64 * 1024;
-/// The path is slow when a packet has waited this long. At 50 Mbit/s [`FEW`] pass in half of it.
-const LONG: Duration = Duration::from_millis(20);
-/// When a connection has taken nothing for so long, all but the newest [`FEW`] bytes are dropped, even if no more come.
-const STALLED: Duration = Duration::from_secs(1);
 /// What a datagram costs beside its bytes: its place here, and its allocation if it is small.
 const OVERHEAD: usize = 128;
 /// Places for datagrams whose memory is kept when nothing waits any more.
 const PLACES: usize = 1024;
-/// Datagrams that are taken from the outbox at a time.
-const PORTION: usize = 32;
 
-/// Datagrams that wait for their connection, oldest first.
-#[derive(Default)]
+/// How long a slow path makes packets wait, and how many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of packets that may wait although one has waited for [`Self::long`].
+    pub(super) few: usize,
+    /// How long a packet waits where the path is not slow.
+    pub(super) long: Duration,
+}
+
+/// Packets, each as the connection sends it, that wait for their connection, oldest first.
 pub(super) struct Outbox {
+    bounds: Bounds,
     waiting: Mutex<Waiting>,
     filled: Notify,
     /// The largest packet that fits a datagram as far as is known, in bytes.
@@ -65,38 +60,53 @@ impl Waiting {
     }
 
     /// Drops the oldest of too many, and returns how many.
-    fn make_room(&mut self, now: Instant) -> usize {
+    fn make_room(&mut self, bounds: Bounds, now: Instant) -> usize {
         let mut dropped = 0;
-        while self.is_over(now) && self.pop().is_some() {
+        while self.is_over(bounds, now) && self.pop().is_some() {
             dropped += 1;
         }
         dropped
     }
 
     /// Whether the oldest must give way.
-    fn is_over(&self, now: Instant) -> bool {
-        let waits_long = |(since, _): &(Instant, Bytes)| now.saturating_duration_since(*since) > LONG;
-        self.cost > MOST || self.cost > FEW && self.datagrams.front().is_some_and(waits_long)
+    fn is_over(&self, bounds: Bounds, now: Instant) -> bool {
+        let waits_long = |(since, _): &(Instant, Bytes)| now.saturating_duration_since(*since) > bounds.long;
+        self.cost > MOST || self.cost > bounds.few && self.datagrams.front().is_some_and(waits_long)
     }
 }
 
 impl Outbox {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let (waiting, filled, known_mtu) = (Mutex::default(), Notify::new(), AtomicU16::new(0));
+        Self { bounds, waiting, filled, known_mtu }
+    }
+
     /// Adds datagrams, and returns how many older ones gave way to them. Never waits for the connection.
     pub(super) fn put(&self, datagrams: impl Iterator<Item = Bytes>, now: Instant) -> usize {
         let mut waiting = self.lock();
         let was_empty = waiting.datagrams.is_empty();
         datagrams.for_each(|datagram| waiting.push(now, datagram));
-        let dropped = waiting.make_room(now);
+        let dropped = waiting.make_room(self.bounds, now);
         drop(waiting);
         if was_empty {
-            self.filled.notify_one();
+            self.wake();
         }
         dropped
     }
 
     /// Drops what has waited too long, and returns how many.
-    fn expire(&self, now: Instant) -> usize {
-        self.lock().make_room(now)
+    pub(super) fn expire(&self, now: Instant) -> usize {
+        self.lock().make_room(self.bounds, now)
+    }
+
+    /// Waits until there is something that was not there when nothing was. Cancel-safe.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Wakes whoever waits for it to be filled.
+    pub(super) fn wake(&self) {
+        self.filled.notify_one();
     }
 
     /// The size of packets up to which the connection need not be asked, in bytes.
@@ -109,10 +119,10 @@ impl Outbox {
         self.known_mtu.store(mtu, Ordering::Relaxed);
     }
 
-    /// Moves the oldest to `portion`, which is empty.
-    fn take(&self, portion: &mut Vec<Bytes>) {
+    /// Moves the oldest, at most so many, to `portion`, which is empty.
+    pub(super) fn take(&self, portion: &mut Vec<Bytes>, most: usize) {
         let mut waiting = self.lock();
-        portion.extend(std::iter::from_fn(|| waiting.pop()).take(PORTION));
+        portion.extend(std::iter::from_fn(|| waiting.pop()).take(most));
         if waiting.datagrams.is_empty() && waiting.datagrams.capacity() > PLACES {
             waiting.datagrams.shrink_to(PLACES);
         }
@@ -123,38 +133,6 @@ impl Outbox {
     }
 }
 
-/// Feeds what waits to its connection, as fast as that sends, and counts packets as sent or dropped; in each datagram
-/// there are `prefix` bytes before the packet. Never ends: with its connection gone, it drops what comes.
-pub(super) async fn feed(outbox: Arc<Outbox>, quic: quinn::Connection, prefix: usize, counters: Arc<Counters>) {
-    let mut portion = Vec::new();
-    loop {
-        outbox.take(&mut portion);
-        if portion.is_empty() {
-            outbox.filled.notified().await;
-        }
-        for datagram in portion.drain(..) {
-            let len = datagram.len() - prefix;
-            match timeout(STALLED, quic.send_datagram_wait(datagram)).await {
-                Ok(Ok(())) => counters.count_tx(1, len as u64),
-                Ok(Err(error)) => {
-                    // The path may have become narrower.
-                    outbox.set_known_mtu(0);
-                    counters.count_drop(drop_reason(&error));
-                }
-                Err(_stalled) => counters.count_drops(1 + outbox.expire(Instant::now()), DropReason::QueueFull),
-            }
-        }
-    }
-}
-
-fn drop_reason(error: &SendDatagramError) -> DropReason {
-    match error {
-        SendDatagramError::TooLarge => DropReason::TooBig,
-        SendDatagramError::ConnectionLost(_) => DropReason::NotConnected,
-        SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DropReason::SendFailed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +140,13 @@ mod tests {
     /// Bytes of a datagram that costs a KiB.
     const LEN: usize = 1024 - OVERHEAD;
     const KIB: usize = 1024;
+    const FEW: usize = 64 * KIB;
+    const LONG: Duration = Duration::from_millis(20);
+    const PORTION: usize = 32;
+
+    fn outbox() -> Outbox {
+        Outbox::new(Bounds { few: FEW, long: LONG })
+    }
 
     fn put(outbox: &Outbox, datagrams: usize, now: Instant) -> usize {
         outbox.put((0..datagrams).map(|_| Bytes::from_static(&[0; LEN])), now)
@@ -175,7 +160,7 @@ mod tests {
 
     #[test]
     fn fast_path_may_have_much_waiting_and_the_oldest_give_way_to_more() {
-        let (outbox, now) = (Outbox::default(), Instant::now());
+        let (outbox, now) = (outbox(), Instant::now());
         assert_eq!(put(&outbox, MOST / KIB, now), 0);
         let newest = Bytes::from_static(&[1; LEN]);
         assert_eq!(outbox.put(std::iter::once(newest.clone()), now), 1);
@@ -185,7 +170,7 @@ mod tests {
 
     #[test]
     fn slow_path_has_little_waiting() {
-        let (outbox, start) = (Outbox::default(), Instant::now());
+        let (outbox, start) = (outbox(), Instant::now());
         let several = 4 * FEW / KIB;
         assert_eq!(put(&outbox, several, start), 0);
         assert_eq!(put(&outbox, 1, start + LONG), 0);
@@ -196,33 +181,33 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_connection_that_stands_still_is_dropped() {
-        let (outbox, start) = (Outbox::default(), Instant::now());
+        let (outbox, start) = (outbox(), Instant::now());
         put(&outbox, 4 * FEW / KIB, start);
         assert_eq!(outbox.expire(start + LONG), 0);
-        assert_eq!(outbox.expire(start + STALLED), 3 * FEW / KIB);
+        assert_eq!(outbox.expire(start + 2 * LONG), 3 * FEW / KIB);
         assert_eq!(waiting(&outbox), (FEW / KIB, FEW));
     }
 
     #[test]
     fn portions_are_taken_in_order() {
-        let (outbox, now, mut portion) = (Outbox::default(), Instant::now(), Vec::new());
+        let (outbox, now, mut portion) = (outbox(), Instant::now(), Vec::new());
         let numbered = (0..=PORTION).map(|number| Bytes::from(vec![u8::try_from(number).unwrap()]));
         outbox.put(numbered, now);
-        outbox.take(&mut portion);
+        outbox.take(&mut portion, PORTION);
         assert!(portion.iter().map(|datagram| usize::from(datagram[0])).eq(0..PORTION));
         portion.clear();
-        outbox.take(&mut portion);
+        outbox.take(&mut portion, PORTION);
         assert_eq!(portion.len(), 1);
         assert_eq!(waiting(&outbox), (0, 0));
     }
 
     #[test]
     fn places_of_many_small_datagrams_are_given_back() {
-        let (outbox, mut portion) = (Outbox::default(), Vec::new());
+        let (outbox, mut portion) = (outbox(), Vec::new());
         outbox.put((0..4 * PLACES).map(|_| Bytes::from_static(b"small")), Instant::now());
         while waiting(&outbox).0 > 0 {
             portion.clear();
-            outbox.take(&mut portion);
+            outbox.take(&mut portion, PORTION);
         }
         assert!(outbox.lock().datagrams.capacity() < 2 * PLACES);
     }
