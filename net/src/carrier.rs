@@ -8,6 +8,8 @@ pub mod esp;
 pub mod following;
 mod outbox;
 pub mod quic;
+pub mod stream;
+pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

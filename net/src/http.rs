@@ -1,5 +1,6 @@
 //! HTTP of both ends: requests and their answers, and tunnels.
 
+pub mod h1;
 pub mod h3;
 pub mod post;
 pub mod stream;
@@ -10,6 +11,9 @@ pub enum StreamError {
     /// The peer broke the protocol; the stream or connection was closed with this error.
     #[error("HTTP/3 error {:#x}: {}", .0.code().value(), .0.reason())]
     Protocol(adit_proto::http::h3::error::Error),
+    /// The peer broke the protocol of a tunnel over HTTP/1.1; the connection was closed.
+    #[error("{}", .0.reason())]
+    Fault(adit_proto::http::fault::Fault),
     /// The peer abandoned the stream with this code.
     #[error("the peer ended the stream with code {0:#x}")]
     Reset(u64),

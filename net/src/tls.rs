@@ -205,6 +205,16 @@ pub fn pinned_client_config(pin: [u8; 32]) -> Result<Arc<ClientConfig>, rustls::
     Ok(finish_client(config, &[ALPN, KNOWS_AUTHORITY]))
 }
 
+/// As `config`, which is for QUIC, for the listener on TCP.
+#[must_use]
+pub fn over_tcp(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    for protocol in config.alpn_protocols.iter_mut().filter(|protocol| *protocol == ALPN) {
+        *protocol = HTTP1.to_vec();
+    }
+    Arc::new(config)
+}
+
 fn finish_client(mut config: ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();

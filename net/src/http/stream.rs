@@ -6,6 +6,7 @@ use adit_proto::http::field::Field;
 use adit_proto::http::h3::message::MessageEvent;
 
 use super::StreamError;
+use super::h1::UpgradedStream;
 use super::h3::RequestStream;
 use crate::carrier::esp::exporter_secret;
 
@@ -13,9 +14,12 @@ use crate::carrier::esp::exporter_secret;
 ///
 /// What tells the versions of HTTP apart stays in here: how a message is framed, which code a fault gets, and what the
 /// connection underneath can be asked.
+#[expect(clippy::large_enum_variant, reason = "there is one for a tunnel, and it hardly moves")]
 pub enum TunnelStream {
     /// A request stream of HTTP/3.
     H3(RequestStream),
+    /// A connection that HTTP/1.1 was upgraded on, after its header sections.
+    H1(UpgradedStream),
 }
 
 impl From<RequestStream> for TunnelStream {
@@ -24,18 +28,27 @@ impl From<RequestStream> for TunnelStream {
     }
 }
 
+impl From<UpgradedStream> for TunnelStream {
+    fn from(stream: UpgradedStream) -> Self {
+        Self::H1(stream)
+    }
+}
+
 impl TunnelStream {
-    /// The stream's number on its connection, by which datagrams name it (RFC 9297 section 2.1).
+    /// The stream's number on its connection, by which datagrams name it (RFC 9297 section 2.1); 0 in HTTP/1.1.
     pub fn id(&self) -> u64 {
         match self {
             Self::H3(stream) => stream.id(),
+            Self::H1(_) => 0,
         }
     }
 
-    /// The secret of ESP's keys, which only the two ends of the connection know; `None` if its handshake is not done.
+    /// The secret of ESP's keys, which only the two ends of the connection know; `None` if its handshake is not done,
+    /// and in HTTP/1.1, where no ESP goes beside the tunnel.
     pub fn exporter_secret(&self) -> Option<[u8; SECRET_LEN]> {
         match self {
             Self::H3(stream) => exporter_secret(stream.quic()),
+            Self::H1(_) => None,
         }
     }
 
@@ -43,6 +56,7 @@ impl TunnelStream {
     pub fn expect_tunnel(&mut self) {
         match self {
             Self::H3(stream) => stream.expect_tunnel(),
+            Self::H1(_) => {}
         }
     }
 
@@ -53,6 +67,7 @@ impl TunnelStream {
     pub async fn next_event(&mut self) -> Result<Option<MessageEvent>, StreamError> {
         match self {
             Self::H3(stream) => stream.next_event().await,
+            Self::H1(stream) => Ok(stream.next_event().await),
         }
     }
 
@@ -77,10 +92,11 @@ impl TunnelStream {
     /// Sends a header section.
     ///
     /// # Errors
-    /// Why it cannot be sent.
+    /// Why it cannot be sent: in HTTP/1.1 the header sections came before the upgrade.
     pub async fn send_headers(&mut self, fields: &[Field]) -> Result<(), StreamError> {
         match self {
             Self::H3(stream) => stream.send_headers(fields).await,
+            Self::H1(_) => Err(StreamError::Closed),
         }
     }
 
@@ -91,6 +107,11 @@ impl TunnelStream {
     pub async fn send_data(&mut self, data: &[u8]) -> Result<(), StreamError> {
         match self {
             Self::H3(stream) => stream.send_data(data).await,
+            Self::H1(stream) => {
+                stream.queue_data(data);
+                stream.flush().await;
+                Ok(())
+            }
         }
     }
 
@@ -98,6 +119,7 @@ impl TunnelStream {
     pub fn queue_data(&mut self, data: &[u8]) {
         match self {
             Self::H3(stream) => stream.queue_data(data),
+            Self::H1(stream) => stream.queue_data(data),
         }
     }
 
@@ -105,6 +127,7 @@ impl TunnelStream {
     pub fn is_flushed(&self) -> bool {
         match self {
             Self::H3(stream) => stream.is_flushed(),
+            Self::H1(stream) => stream.is_flushed(),
         }
     }
 
@@ -115,6 +138,10 @@ impl TunnelStream {
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         match self {
             Self::H3(stream) => stream.flush().await,
+            Self::H1(stream) => {
+                stream.flush().await;
+                Ok(())
+            }
         }
     }
 
@@ -122,6 +149,7 @@ impl TunnelStream {
     pub fn finish(&mut self) {
         match self {
             Self::H3(stream) => stream.finish(),
+            Self::H1(stream) => stream.finish(),
         }
     }
 
@@ -130,6 +158,7 @@ impl TunnelStream {
     pub fn fail(&mut self, fault: Fault) -> StreamError {
         match self {
             Self::H3(stream) => stream.fail(fault),
+            Self::H1(stream) => stream.fail(fault),
         }
     }
 
@@ -137,6 +166,7 @@ impl TunnelStream {
     pub fn abandon_incomplete(&mut self) -> StreamError {
         match self {
             Self::H3(stream) => stream.abandon_incomplete(),
+            Self::H1(stream) => stream.finish(),
         }
         StreamError::Closed
     }

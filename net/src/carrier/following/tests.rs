@@ -255,7 +255,7 @@ async fn peer_that_breaks_the_protocol_loses_its_stream() {
 #[tokio::test]
 async fn peer_that_goes_away_is_an_error() {
     let mut world = World::new(WIDE).await;
-    let TunnelStream::H3(stream) = &world.far;
+    let TunnelStream::H3(stream) = &world.far else { panic!("the world has HTTP/3") };
     stream.quic().close(0_u32.into(), b"");
     let error = world.step().await.unwrap_err();
     assert!(matches!(error, FollowError::Stream(StreamError::Connection(_))), "{error:?}");
@@ -338,7 +338,7 @@ async fn step_that_is_cancelled_loses_no_event() {
 #[tokio::test]
 async fn asking_sends_content_of_no_bytes() {
     let mut world = World::new(WIDE).await;
-    let TunnelStream::H3(stream) = &world.far;
+    let TunnelStream::H3(stream) = &world.far else { panic!("the world has HTTP/3") };
     let quic = stream.quic().clone();
     let before = quic.stats().frame_rx.stream;
     world.near.ask();

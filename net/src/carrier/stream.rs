@@ -1,0 +1,169 @@
+//! Carriers of byte streams: inner packets in frames on TLS over TCP, for networks that pass no UDP.
+//!
+//! A [`Framing`] says how packets and all else lie in the stream. Workers leave packets with a [`StreamCarrier`], as
+//! with every carrier; one task, [`Pump`], owns socket and TLS of the connection. It seals many packets into one record
+//! and reads as much as has come, so that a packet costs neither a call of the system nor a record of its own.
+//!
+//! TCP would make a long queue in front of a slow path. So little waits in the socket ([`UNSENT`]), and nothing longer
+//! than [`BOUNDS`] says in front of it: packets are dropped rather than late, which tells their senders to slow down.
+
+mod pump;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use adit_proto::drop_reason::DropReason;
+use adit_proto::http::fault::Fault;
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::carrier::Carrier;
+use crate::carrier::counters::Counters;
+use crate::carrier::outbox::{Bounds, Outbox};
+use crate::packet_buffer::PacketBuffer;
+
+pub use pump::Pump;
+pub use socket::open;
+
+/// No packet waits longer than that in front of the socket.
+const BOUNDS: Bounds = Bounds { few: 0, long: Duration::from_millis(100) };
+
+/// How packets and all else lie in a stream.
+pub trait Framing: Send + 'static {
+    /// The carrier's name, such as `tls`.
+    const NAME: &'static str;
+    /// Whether every packet has a TLS record of its own.
+    const IS_ALONE: bool;
+
+    /// Puts in front of a packet what makes it a frame.
+    fn frame(packet: PacketBuffer) -> Bytes;
+
+    /// Length of the packet in a frame of so many bytes.
+    fn packet_len(frame: usize) -> usize;
+
+    /// Takes what is whole off the front of `stream`: packets are appended to `packets`, all else, in whatever form its
+    /// reader knows it, to `others`. The beginning of a packet may stay in `stream`, which has room for it.
+    ///
+    /// # Errors
+    /// What is wrong with the stream, which ends.
+    fn read(&mut self, stream: &mut BytesMut, packets: &mut Vec<Bytes>, others: &mut Vec<u8>) -> Result<(), Fault>;
+
+    /// Whether the stream may end where it is, with `rest` left in it.
+    fn may_end(&self, rest: &[u8]) -> bool;
+}
+
+/// The carrier of one stream, shared by the workers, the control side and the pump.
+pub struct StreamCarrier<F> {
+    remote: SocketAddr,
+    mtu: u16,
+    counters: Arc<Counters>,
+    outbox: Outbox,
+    control: Mutex<Control>,
+    /// Told when all of [`Control::queued`] has been written.
+    written: Notify,
+    /// The socket, while the pump has it.
+    socket: OnceLock<Weak<TcpStream>>,
+    framing: PhantomData<fn() -> F>,
+}
+
+/// What the control side has to say.
+#[derive(Default)]
+struct Control {
+    /// Whole frames that are no packets, which go ahead of the packets that wait.
+    queued: Vec<u8>,
+    /// Whether some of it is on its way to the socket.
+    is_in_flight: bool,
+    /// Nothing more is sent after that.
+    is_closing: bool,
+    /// The pump is gone.
+    is_over: bool,
+}
+
+impl<F: Framing> StreamCarrier<F> {
+    /// The carrier of a connection with `remote`, for packets of at most `mtu` bytes. What it is given waits until its
+    /// [`Pump`] runs.
+    #[must_use]
+    pub fn new(remote: SocketAddr, mtu: u16) -> Arc<Self> {
+        Arc::new(Self {
+            remote,
+            mtu,
+            counters: Arc::default(),
+            outbox: Outbox::new(BOUNDS),
+            control: Mutex::default(),
+            written: Notify::new(),
+            socket: OnceLock::new(),
+            framing: PhantomData,
+        })
+    }
+
+    /// The other end's address.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The round-trip time of the connection as TCP measures it.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.socket.get()?.upgrade().and_then(|socket| socket::rtt(&socket))
+    }
+
+    /// Queues whole frames that are no packets. Whoever queues sees to it that this is bounded.
+    pub fn queue(&self, frames: &[u8]) {
+        self.control().queued.extend_from_slice(frames);
+        self.outbox.wake();
+    }
+
+    /// Whether nothing that was queued waits to be written.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let control = self.control();
+        control.queued.is_empty() && !control.is_in_flight || control.is_over
+    }
+
+    /// Waits until all that was queued has been written, or never can be. Cancel-safe.
+    pub async fn flush(&self) {
+        while !self.is_flushed() {
+            let written = self.written.notified();
+            if !self.is_flushed() {
+                written.await;
+            }
+        }
+    }
+
+    /// Ends the connection once what was queued has been written. Packets that wait are not sent any more.
+    pub fn close(&self) {
+        self.control().is_closing = true;
+        self.outbox.wake();
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F: Framing> Carrier for StreamCarrier<F> {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// What waits too long is dropped, the oldest first.
+    fn send(&self, packets: &mut Vec<PacketBuffer>) {
+        let dropped = self.outbox.put(packets.drain(..).map(F::frame), Instant::now());
+        self.counters.count_drops(dropped, DropReason::QueueFull);
+    }
+}

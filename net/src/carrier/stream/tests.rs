@@ -1,0 +1,246 @@
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use adit_program::task::{self, Task};
+use adit_proto::capsule::{Capsule, encode};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConnection, ServerConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::carrier::tls::Capsules;
+use crate::http::h1;
+use crate::tls::{ServerIdentity, client_config, listener_config, over_tcp};
+
+/// Both ends of a connection whose handshake is done.
+async fn connected() -> ((TcpStream, ServerConnection), (TcpStream, ClientConnection)) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let authority: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
+    let issuer = Issuer::new(params, key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["gw.example".to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+    let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
+    let identity = ServerIdentity::new(vec![leaf.into(), authority.clone()], key).unwrap();
+    let server = listener_config(Arc::new(identity), &authority, false).unwrap();
+    let client = over_tcp(&client_config(&authority, None).unwrap());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = task::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        TlsAcceptor::from(server).accept(socket).await.unwrap().into_inner()
+    });
+    let connected = h1::connect(open(address, None).await.unwrap(), client, "gw.example").await.unwrap().into_inner();
+    (accepting.await.unwrap(), connected)
+}
+
+/// One end of a stream, with what came to it.
+struct End<F> {
+    carrier: Arc<StreamCarrier<F>>,
+    packets: mpsc::Receiver<Bytes>,
+    others: mpsc::Receiver<Bytes>,
+    pump: Task<std::io::Result<()>>,
+}
+
+fn end<F: Framing + Default>(connection: (TcpStream, impl Into<rustls::Connection>), early: &[u8]) -> End<F> {
+    let carrier = StreamCarrier::<F>::new(connection.0.peer_addr().unwrap(), 1400);
+    let (delivered, packets) = mpsc::channel(1 << 16);
+    // A test may not care for all that comes.
+    let deliver = move |batch: &mut Vec<Bytes>| batch.drain(..).for_each(|packet| drop(delivered.try_send(packet)));
+    let (sender, others) = mpsc::channel(1);
+    let pump = Pump::new(Arc::clone(&carrier), F::default(), connection, early, deliver, sender).unwrap();
+    End { carrier, packets, others, pump: task::spawn(pump.run()) }
+}
+
+fn packet(number: usize, len: usize) -> Vec<u8> {
+    vec![u8::try_from(number % 251).unwrap(); len]
+}
+
+fn send<F: Framing>(carrier: &StreamCarrier<F>, packets: impl Iterator<Item = Vec<u8>>) {
+    carrier.send(&mut packets.map(|packet| PacketBuffer::copy_from(&packet)).collect());
+}
+
+/// Waits until something is so.
+async fn soon(mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(adit_testing::PATIENCE, waiting).await.expect("it comes soon");
+}
+
+#[tokio::test]
+async fn packets_and_capsules_arrive_whole_and_in_order_both_ways() {
+    let (server, client) = connected().await;
+    let (mut server, mut client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+    let mut capsule = Vec::new();
+    encode(&Capsule::AddressRequest(vec![adit_proto::capsule::RequestedAddress::any_v4(1)]), &mut capsule);
+    let (near, far) = (Arc::clone(&client.carrier), Arc::clone(&server.carrier));
+    for (from, to) in [(near, &mut server), (far, &mut client)] {
+        from.queue(&capsule);
+        let lengths = [20, 62, 63, 576, 1400];
+        for round in 0..20 {
+            send(&from, (0..50).map(|number| packet(number, lengths[(round + number) % lengths.len()])));
+            for number in 0..50 {
+                assert_eq!(to.packets.recv().await.unwrap(), packet(number, lengths[(round + number) % lengths.len()]));
+            }
+        }
+        assert_eq!(to.others.recv().await.unwrap(), capsule);
+        from.flush().await;
+        assert_eq!(from.counters().traffic().tx_packets, 1000);
+        assert!(from.rtt().is_some());
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_before_is_not_lost() {
+    let (server, client) = connected().await;
+    let frame = Capsules::frame(PacketBuffer::copy_from(&[7; 100]));
+    let (early, late) = frame.split_at(50);
+    let mut server = end::<Capsules>(server, early);
+    let client = end::<Capsules>(client, &[]);
+    client.carrier.queue(late);
+    assert_eq!(server.packets.recv().await.unwrap(), [7; 100].as_slice());
+}
+
+#[tokio::test]
+async fn packets_are_dropped_rather_than_late_when_the_other_end_reads_nothing() {
+    let (server, client) = connected().await;
+    let client = end::<Capsules>(client, &[]);
+    // Much more than the sockets hold, a little at a time.
+    soon(|| {
+        send(&client.carrier, (0..64).map(|number| packet(number, 1400)));
+        client.carrier.counters().traffic().drops.iter().any(|(reason, _)| *reason == "queue_full")
+    })
+    .await;
+    let stuck = client.carrier.counters().traffic().tx_bytes;
+    assert!(!client.pump.is_finished(), "the connection goes on");
+    // The positive control: once somebody reads, packets pass again.
+    let _server = end::<Capsules>(server, &[]);
+    soon(|| {
+        send(&client.carrier, (0..64).map(|number| packet(number, 1400)));
+        client.carrier.counters().traffic().tx_bytes > stuck
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn end_that_was_meant_is_told_from_one_amid_a_packet() {
+    let (server, client) = connected().await;
+    let (mut server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+    client.carrier.close();
+    client.pump.await.unwrap().unwrap();
+    server.pump.await.unwrap().unwrap();
+    assert!(server.others.recv().await.is_none() && server.packets.recv().await.is_none());
+
+    let (server, client) = connected().await;
+    let (server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+    client.carrier.queue(&[0, 100, 0]);
+    client.carrier.close();
+    client.pump.await.unwrap().unwrap();
+    let error = server.pump.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn stream_that_breaks_the_rules_ends_and_nobody_waits_for_it() {
+    let (server, client) = connected().await;
+    let (server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+    client.carrier.queue(&[0, 0]);
+    assert_eq!(server.pump.await.unwrap().unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    server.carrier.queue(&[1, 2, 3]);
+    server.carrier.flush().await;
+}
+
+#[tokio::test]
+async fn unread_capsules_hold_up_the_stream_and_are_not_lost() {
+    let (server, client) = connected().await;
+    let (mut server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let capsule = [[0x2f, 0x7f, 0xff].as_slice(), &[1; 0x3fff]].concat();
+    let counted = Arc::clone(&sent);
+    let _sending = task::spawn(async move {
+        loop {
+            client.carrier.queue(&capsule);
+            client.carrier.flush().await;
+            counted.fetch_add(capsule.len(), Ordering::Relaxed);
+        }
+    });
+    // Much more than a socket holds is never sent while nobody reads.
+    let mut before = usize::MAX;
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        let now = sent.load(Ordering::Relaxed);
+        if std::mem::replace(&mut before, now) == now {
+            break;
+        }
+        assert!(now < 64 << 20, "nothing holds it up");
+    }
+    let mut read = 0;
+    while read <= before {
+        read += server.others.recv().await.unwrap().len();
+    }
+}
+
+/// Packets with a byte in front, each in a record of its own.
+#[derive(Default)]
+struct Alone;
+
+impl Framing for Alone {
+    const NAME: &'static str = "alone";
+    const IS_ALONE: bool = true;
+
+    fn frame(packet: PacketBuffer) -> Bytes {
+        packet.with_prefix(&[9])
+    }
+
+    fn packet_len(frame: usize) -> usize {
+        frame - 1
+    }
+
+    fn read(&mut self, stream: &mut BytesMut, _: &mut Vec<Bytes>, _: &mut Vec<u8>) -> Result<(), Fault> {
+        stream.clear();
+        Ok(())
+    }
+
+    fn may_end(&self, _rest: &[u8]) -> bool {
+        true
+    }
+}
+
+/// Lengths of the TLS records that a client sends for ten packets of 100 bytes.
+async fn records_of_ten<F: Framing + Default>() -> Vec<usize> {
+    let ((mut socket, _), client) = connected().await;
+    let client = end::<F>(client, &[]);
+    send(&client.carrier, (0..10).map(|number| packet(number, 100)));
+    soon(|| client.carrier.counters().traffic().tx_packets == 10).await;
+    client.carrier.close();
+    client.pump.await.unwrap().unwrap();
+    let mut wire = Vec::new();
+    socket.shutdown().await.unwrap();
+    socket.read_to_end(&mut wire).await.unwrap();
+    let mut records = Vec::new();
+    while wire.len() >= 5 {
+        let length = usize::from(u16::from_be_bytes([wire[3], wire[4]]));
+        records.push(length);
+        wire.drain(..5 + length);
+    }
+    records
+}
+
+#[tokio::test]
+async fn packets_share_records_unless_their_protocol_wants_one_each() {
+    // Content, its type, the tag; and an alert at the end.
+    let record = |content: usize| content + 1 + 16;
+    let alert = record(2);
+    assert_eq!(records_of_ten::<Capsules>().await, [record(10 * 104), alert]);
+    let each = [vec![record(101); 10], vec![alert]].concat();
+    assert_eq!(records_of_ten::<Alone>().await, each);
+}
