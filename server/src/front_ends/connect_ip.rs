@@ -1,7 +1,8 @@
 //! The CONNECT-IP front-end: accepts QUIC connections, authenticates them, and turns requests into sessions of the
-//! core.
+//! core. Over TCP it is a guest of the listener.
 
 mod answer;
+mod asker;
 mod connection;
 mod inbound;
 mod login;
@@ -9,6 +10,7 @@ mod peer;
 mod request;
 mod stage;
 mod tunnel;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +26,8 @@ use crate::core::router::Router;
 use crate::core::sessions::Session;
 use crate::enroll::Enrollment;
 
+pub use upgrade::Upgrades;
+
 /// The front-end and what all its connections share.
 pub struct FrontEnd {
     core: Arc<dyn Core>,
@@ -33,6 +37,8 @@ pub struct FrontEnd {
     esp: Option<EspSettings>,
     plane: Arc<dyn DataPlane<Session>>,
     pending: Arc<Pending>,
+    /// Largest packet inside the tunnel, in bytes.
+    largest_packet: u16,
 }
 
 impl FrontEnd {
@@ -46,7 +52,8 @@ impl FrontEnd {
         plane: Arc<dyn DataPlane<Session>>,
     ) -> Self {
         let (esp, pending) = (config.esp.settings(), Pending::new(config.limits.pending_sessions));
-        Self { core, router, enrollment, esp, plane, pending }
+        let largest_packet = config.tun.mtu;
+        Self { core, router, enrollment, esp, plane, pending, largest_packet }
     }
 
     /// The places of connections without a tunnel.

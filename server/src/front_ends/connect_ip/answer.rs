@@ -25,33 +25,46 @@ pub(super) struct HttpRefusal {
     pub(super) reason: &'static str,
 }
 
-/// Refuses a tunnel. Private fields go only to a client that named a private extension; others never see one.
+impl HttpRefusal {
+    /// The fields of the answer. Private ones go only to a client that named a private extension; others never see one.
+    pub(super) fn fields(&self, request: &ConnectIpRequest) -> Vec<Field> {
+        let challenge = (self.status == 401).then(|| Field::new("www-authenticate", "Bearer"));
+        let reason = request.wants_dns.then(|| Field::new("adit-reason", self.reason));
+        challenge.into_iter().chain(reason).collect()
+    }
+}
+
+/// Refuses a tunnel.
 pub(super) async fn refuse(
     stream: &mut TunnelStream,
     request: &ConnectIpRequest,
-    HttpRefusal { status, reason }: &HttpRefusal,
+    refusal: &HttpRefusal,
 ) -> Result<(), StreamError> {
-    let challenge = (*status == 401).then(|| Field::new("www-authenticate", "Bearer"));
-    let reason = request.wants_dns.then(|| Field::new("adit-reason", *reason));
-    answer_status(stream, *status, &challenge.into_iter().chain(reason).collect::<Vec<_>>()).await
+    answer_status(stream, refusal.status, &refusal.fields(request)).await
 }
 
-/// Refuses a tunnel until the device's user has logged in. A client that names no private extension hears no more than
-/// that it is refused.
+/// Refuses a tunnel until the device's user has logged in.
 pub(super) async fn ask_for_login(
     stream: &mut TunnelStream,
     request: &ConnectIpRequest,
     reason: &'static str,
 ) -> Result<(), StreamError> {
+    let (status, fields) = call_for_login(request, reason);
+    answer_status(stream, status, &fields).await
+}
+
+/// Status and fields of an answer that asks for a login first. A client that names no private extension hears no more
+/// than that it is refused.
+pub(super) fn call_for_login(request: &ConnectIpRequest, reason: &'static str) -> (u16, Vec<Field>) {
     if !request.wants_dns {
-        return refuse(stream, request, &HttpRefusal { status: 403, reason }).await;
+        return (403, Vec::new());
     }
     let fields = [
         Field::new("www-authenticate", "Bearer"),
         Field::new(LOGIN_FIELD, LOGIN_NEEDED),
         Field::new("adit-reason", reason),
     ];
-    answer_status(stream, 401, &fields).await
+    (401, fields.into())
 }
 
 /// Abandons the stream of a client that left what it is told, an answer or capsules, unread for [`FLUSH_DEADLINE`].

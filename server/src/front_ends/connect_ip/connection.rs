@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::FrontEnd;
+use super::asker::Asker;
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::request::Context;
@@ -44,7 +45,8 @@ pub(super) async fn serve(front_end: Arc<FrontEnd>, incoming: quinn::Incoming, p
     let _receiving = task::spawn(Arc::clone(&inbound).receive(http.quic().clone(), router));
     let (stage, changes) = watch::channel(Stage::default());
     let stay = Stay::new(Arc::clone(&front_end.pending), remote.ip(), place, changes);
-    let context = Context { front_end, peer, caller, http: Arc::clone(&http), inbound, stage: Arc::new(stage) };
+    let asker = Asker { front_end, peer, caller };
+    let context = Context { asker, http: Arc::clone(&http), inbound, stage: Arc::new(stage) };
     let mut requests = JoinSet::new();
     take_requests(&http, &context, stay, &mut requests).await;
     // Sessions end with their connection: let their tasks see it and give back their addresses.

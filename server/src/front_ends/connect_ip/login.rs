@@ -22,10 +22,10 @@ use crate::sources::Origin;
 impl Context {
     /// Takes a login one step further. Whoever asks may be anybody, and keeps the place of a stranger.
     pub(super) async fn log_in(&self, stream: &mut TunnelStream) -> Result<(), StreamError> {
-        let device = match *self.peer {
+        let device = match *self.asker.peer {
             Peer::Anonymous => None,
             Peer::Nameless => return answer_refusal(stream, 403, "refused", "this certificate names no device").await,
-            Peer::Certificate { .. } => match self.authenticate(None).await {
+            Peer::Certificate { .. } => match self.asker.authenticate(None).await {
                 Ok(Identity { device, .. }) => Some(device.id),
                 Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
             },
@@ -36,7 +36,7 @@ impl Context {
         let _served = if device.is_some() { self.logged_in() } else { stage::attend(&self.stage) };
         let address = self.http.quic().remote_address().ip().to_canonical();
         let wish = wish(request, Origin { address, device });
-        let step = Arc::clone(&self.front_end.core).login(wish).await;
+        let step = Arc::clone(&self.asker.front_end.core).login(wish).await;
         answer_json(stream, Ok(answer_of(step))).await
     }
 }

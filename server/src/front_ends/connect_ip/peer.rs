@@ -18,12 +18,13 @@ pub(super) enum Peer {
 impl Peer {
     /// Reads who TLS found at the other end.
     pub(super) fn of(quic: &quinn::Connection) -> Self {
-        let Some(chain) =
-            quic.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        else {
-            return Self::Anonymous;
-        };
-        match chain.first().map(|certificate| device_identity(certificate)) {
+        let shown = quic.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+        Self::who_shows(shown.as_ref().and_then(|chain| chain.first()))
+    }
+
+    /// Reads whose certificate it is that somebody shows.
+    pub(super) fn who_shows(certificate: Option<&CertificateDer<'_>>) -> Self {
+        match certificate.map(|certificate| device_identity(certificate)) {
             None => Self::Anonymous,
             Some(Ok(identity)) => Self::Certificate { device: identity.device, serial: identity.serial },
             Some(Err(error)) => {

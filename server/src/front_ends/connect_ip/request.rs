@@ -19,29 +19,23 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::FrontEnd;
 use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, ask_for_login, refuse};
+use super::asker::{Asker, Denial};
 use super::inbound::Inbound;
 use super::peer::Peer;
 use super::stage::{self, Served, Stage};
 use super::tunnel;
-use crate::accounts::AuthError;
 use crate::accounts::sqlite::HostClock;
-use crate::core::callers::Caller;
-use crate::core::login::{Identity, LoginError};
+use crate::core::login::Identity;
 use crate::enroll::Enrollment;
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-const INTERNAL: HttpRefusal = HttpRefusal { status: 500, reason: "internal error" };
-
 /// What a request needs to know of its connection.
 #[derive(Clone)]
 pub(super) struct Context {
-    pub(super) front_end: Arc<FrontEnd>,
-    pub(super) peer: Arc<Peer>,
-    pub(super) caller: Arc<Caller>,
+    pub(super) asker: Asker,
     pub(super) http: Arc<H3Connection>,
     pub(super) inbound: Arc<Inbound>,
     /// Told what the requests bring about.
@@ -73,17 +67,15 @@ impl Context {
         if request.target != Target::ANY {
             return answer_status(&mut stream, 501, &[]).await;
         }
-        let identity = match self.authenticate(request.authorization.as_deref()).await {
+        let identity = match self.asker.authenticate(request.authorization.as_deref()).await {
             Ok(identity) => identity,
             Err(refused) => return refuse(&mut stream, request, &refused).await,
         };
         let served = self.logged_in();
-        let core = Arc::clone(&self.front_end.core);
-        let identity = match core.check_login(identity, request.login.clone()).await {
+        let identity = match self.asker.check_login(identity, request.login.clone()).await {
             Ok(identity) => identity,
-            Err(LoginError::Needed(reason)) => return ask_for_login(&mut stream, request, reason).await,
-            Err(LoginError::Refused(error)) => return refuse(&mut stream, request, &self.refusal(&error)).await,
-            Err(LoginError::Internal) => return refuse(&mut stream, request, &INTERNAL).await,
+            Err(Denial::LoginNeeded(reason)) => return ask_for_login(&mut stream, request, reason).await,
+            Err(Denial::Refused(refused)) => return refuse(&mut stream, request, &refused).await,
         };
         let Some(_claim) = self.inbound.claim() else {
             return refuse(
@@ -115,43 +107,6 @@ impl Context {
         stage::serve(&self.stage)
     }
 
-    /// Decides who the device is: its certificate, if it showed one, else its bearer token.
-    pub(super) async fn authenticate(&self, authorization: Option<&str>) -> Result<Identity, HttpRefusal> {
-        let Some(credential) = self.peer.credential(authorization.and_then(bearer_token)) else {
-            return Err(self.refusal(&AuthError::Unknown));
-        };
-        let caller = Arc::clone(&self.caller);
-        match Arc::clone(&self.front_end.core).authenticate(credential, caller).await {
-            Ok(identity) => Ok(identity),
-            Err(LoginError::Refused(error)) => Err(self.refusal(&error)),
-            Err(LoginError::Needed(reason)) => Err(HttpRefusal { status: 401, reason }),
-            Err(LoginError::Internal) => Err(INTERNAL),
-        }
-    }
-
-    fn refusal(&self, error: &AuthError) -> HttpRefusal {
-        let (status, reason) = match error {
-            AuthError::Unknown if matches!(*self.peer, Peer::Anonymous) => {
-                (401, "a device certificate or token is needed")
-            }
-            AuthError::Unknown => (403, "this device is not known here"),
-            AuthError::Revoked => (403, "this device was revoked"),
-            AuthError::Disabled => (403, "this user is disabled; ask the administrator"),
-            AuthError::Expired => {
-                tracing::info!(
-                    "a device was refused since its certificate is over by this host's clock; if the clock was wrong when it \
-                     was issued, and the host has started since, the device needs a new invite"
-                );
-                (403, "this device's certificate has expired")
-            }
-            AuthError::Store(error) => {
-                tracing::error!(%error, "a device could not be checked");
-                (503, "the gateway's store failed")
-            }
-        };
-        HttpRefusal { status, reason }
-    }
-
     async fn http(&self, stream: &mut TunnelStream, request: &HttpRequest) -> Result<(), StreamError> {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", ENROLL_PATH) => self.enroll(stream).await,
@@ -169,19 +124,19 @@ impl Context {
             return answer_refusal(stream, 400, "malformed", "the body is no enrolment request").await;
         };
         let enroll = move |enrollment: &Enrollment| enrollment.enroll(&request, HostClock);
-        let enrolled = self.front_end.enrollment.off_runtime(enroll).await;
+        let enrolled = self.asker.front_end.enrollment.off_runtime(enroll).await;
         let _served = enrolled.as_ref().ok().map(|enrolled| {
-            self.front_end.core.enrolled(&enrolled.device, &self.caller);
+            self.asker.front_end.core.enrolled(&enrolled.device, &self.asker.caller);
             self.logged_in()
         });
         answer_json(stream, enrolled).await
     }
 
     async fn renew(&self, stream: &mut TunnelStream) -> Result<(), StreamError> {
-        if !matches!(*self.peer, Peer::Certificate { .. }) {
+        if !matches!(*self.asker.peer, Peer::Certificate { .. }) {
             return answer_refusal(stream, 401, "no_certificate", "renewal needs the present device certificate").await;
         }
-        let device = match self.authenticate(None).await {
+        let device = match self.asker.authenticate(None).await {
             Ok(Identity { device, .. }) => device,
             Err(HttpRefusal { status, reason }) => return answer_refusal(stream, status, "refused", reason).await,
         };
@@ -190,7 +145,7 @@ impl Context {
             return answer_refusal(stream, 400, "malformed", "the body is no renewal request").await;
         };
         let renew = move |enrollment: &Enrollment| enrollment.renew(&device.id, &request, HostClock);
-        let renewed = self.front_end.enrollment.off_runtime(renew).await;
+        let renewed = self.asker.front_end.enrollment.off_runtime(renew).await;
         answer_json(stream, renewed).await
     }
 }
@@ -202,29 +157,10 @@ async fn first_headers(stream: &mut TunnelStream) -> Result<Vec<Field>, StreamEr
     }
 }
 
-/// The token of an `authorization: Bearer …` field (RFC 6750 section 2.1).
-fn bearer_token(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
 /// Reads a body, which may hold a secret and is wiped.
 pub(super) async fn read_json<T: DeserializeOwned>(stream: &mut TunnelStream) -> Result<Option<T>, StreamError> {
     match timeout(REQUEST_DEADLINE, stream.read_body(MAX_BODY)).await {
         Ok(body) => Ok(serde_json::from_slice(&Zeroizing::new(body?)).ok()),
         Err(_elapsed) => Err(stream.abandon_incomplete()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bearer_scheme_is_case_insensitive_and_others_are_ignored() {
-        assert_eq!(bearer_token("Bearer abc"), Some("abc"));
-        assert_eq!(bearer_token("bearer  abc "), Some("abc"));
-        assert_eq!(bearer_token("Basic abc"), None);
-        assert_eq!(bearer_token("Bearer"), None);
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(
     identity: Identity,
     served: Served,
 ) -> Result<(), StreamError> {
-    let front_end = &*context.front_end;
+    let front_end = &*context.asker.front_end;
     let datagrams = Arc::new(Datagrams::new(context.http.quic().clone(), stream.id()));
     let connection: Arc<dyn Connection> = Arc::<Datagrams>::clone(&datagrams);
     // Closes the session when it goes out of scope.
@@ -60,7 +60,7 @@ pub(super) async fn run(
     let session = Arc::clone(&opened.session);
     let _tunnel = served.open_tunnel();
     drop(served);
-    let _session = CallerSession::begin(&context.caller, &session, opened.replaces);
+    let _session = CallerSession::begin(&context.asker.caller, &session, opened.replaces);
     let mut negotiated = negotiate(front_end, request, &stream);
     let machine =
         Server::new(request, assignment(&session.grant()), negotiated.as_ref().map(|negotiated| negotiated.answer));
@@ -74,14 +74,14 @@ pub(super) async fn run(
 }
 
 /// Marks a connection as the one that carries its device's session.
-struct CallerSession<'a> {
+pub(super) struct CallerSession<'a> {
     caller: &'a Caller,
     session: &'a Session,
 }
 
 impl<'a> CallerSession<'a> {
     /// A session that `replaces` another ends all that is left of the device's earlier connections.
-    fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
+    pub(super) fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
         caller.begin_session(&session.device.id);
         if replaces {
             caller.close_others(&session.device.id);
@@ -126,7 +126,7 @@ fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Ne
     EspControl::server(setup, Instant::now())
 }
 
-fn refusal(error: &OpenError) -> HttpRefusal {
+pub(super) fn refusal(error: &OpenError) -> HttpRefusal {
     match error {
         OpenError::Full => HttpRefusal { status: 503, reason: "the gateway has no room for another session" },
         OpenError::UserFull => HttpRefusal { status: 403, reason: "this user has as many sessions as may be" },
@@ -140,7 +140,7 @@ fn refusal(error: &OpenError) -> HttpRefusal {
 }
 
 /// A grant in the words of CONNECT-IP.
-fn assignment(Grant { lease, terms }: &Grant) -> Assignment {
+pub(super) fn assignment(Grant { lease, terms }: &Grant) -> Assignment {
     let v4 = lease.v4.map(|address| IpNet::from(IpAddr::V4(address)));
     let v6 = lease.v6.map(|address| IpNet::from(IpAddr::V6(address)));
     let dns = &terms.dns;
@@ -152,7 +152,7 @@ fn assignment(Grant { lease, terms }: &Grant) -> Assignment {
 }
 
 /// Follows the client's capsules and the core's orders until the stream ends. The SAs of ESP end with it.
-async fn follow(
+pub(super) async fn follow(
     mut following: Following<Server, Session>,
     orders: &mut Orders,
     session: &Session,
