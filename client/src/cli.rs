@@ -110,6 +110,8 @@ enum Carrier {
     Auto,
     /// By QUIC datagrams only
     Quic,
+    /// By TLS over TCP, for networks that pass no UDP
+    Tls,
 }
 
 #[derive(Debug, Args)]
@@ -276,6 +278,7 @@ mod tests {
         };
         assert_eq!(carrier(&[]), Some(Carrier::Auto));
         assert_eq!(carrier(&["home", "--carrier", "quic"]), Some(Carrier::Quic));
+        assert_eq!(carrier(&["--carrier", "tls"]), Some(Carrier::Tls));
         assert_eq!(carrier(&["--carrier", "pigeon"]), None);
     }
 

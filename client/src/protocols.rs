@@ -189,7 +189,7 @@ pub enum ConnectionEvent {
 /// Counters of one connection.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionStats {
-    /// Name of the carrier in use, `esp` or `quic`.
+    /// Name of the carrier in use, `esp`, `quic` or `tls`.
     pub carrier: &'static str,
     /// The cipher suite, while the carrier is `esp`.
     pub suite: Option<&'static str>,

@@ -98,6 +98,12 @@ impl ClientSession {
         Self::start_with(config, protocol::ConnectIp)
     }
 
+    /// As [`Self::start`], over TLS and TCP, for networks that pass no UDP.
+    #[must_use]
+    pub fn start_over_tls(config: SessionConfig) -> Self {
+        Self::start_with(config, protocol::ConnectIpOverTls)
+    }
+
     fn start_with<P: protocol::Protocol>(config: SessionConfig, protocol: P) -> Self {
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
         let first = Snapshot { state: State::Disconnected, network: None, mtu: IPV6_MIN_MTU };

@@ -12,12 +12,13 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
+use clap::ValueEnum as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::lock::ClientLock;
-use super::{Carrier, ClientFiles, UpArgs, dir_flag};
+use super::{ClientFiles, UpArgs, dir_flag};
 use crate::profile::{ProfileName, file_failure};
 
 /// Longest log that is kept, in bytes.
@@ -62,8 +63,8 @@ fn start(files: &ClientFiles, args: &UpArgs, dir: Option<&Path>, name: &ProfileN
     if let Some(tun) = &args.connection.tun {
         command.args(["--tun", tun]);
     }
-    if args.connection.carrier == Carrier::Quic {
-        command.args(["--carrier", "quic"]);
+    if let Some(carrier) = args.connection.carrier.to_possible_value() {
+        command.args(["--carrier", carrier.get_name()]);
     }
     if let Some(wanted) = args.connection.kill_switch {
         command.args(["--kill-switch", if wanted { "true" } else { "false" }]);

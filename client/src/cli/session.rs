@@ -14,6 +14,7 @@ use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use tokio::sync::watch;
 
+use super::Carrier;
 use super::lock::ClientLock;
 use crate::host_plan::managed::{Closing, ManagedHost, journal_failure, open_tun};
 use crate::packet_path::{PacketPath, PacketPathSettings};
@@ -32,8 +33,8 @@ pub(super) struct UpOptions {
     pub(super) directories: Directories,
     /// Name of the TUN device; `None` takes the first free of `adit0`, `adit1`, ….
     pub(super) tun: Option<String>,
-    /// Whether ESP may be used, if the profile has it enabled.
-    pub(super) esp: bool,
+    /// How packets travel, as far as the profile permits.
+    pub(super) carrier: Carrier,
     /// Whether the host is closed in a full tunnel this time; `None` leaves it to the profile.
     pub(super) kill_switch: Option<bool>,
     /// How long the first connection may take to come about; `None` tries for ever.
@@ -47,7 +48,7 @@ pub(super) struct UpOptions {
 /// # Errors
 /// A [`Failure`] with its exit code; nothing is left on the host then but a closed kill switch.
 pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
-    let UpOptions { profile, directories, tun, esp, kill_switch, patience, on_connected } = options;
+    let UpOptions { profile, directories, tun, carrier, kill_switch, patience, on_connected } = options;
     let name = profile.name.clone();
     directories.create_for_running()?;
     // Whoever holds the lock may touch this profile's journal, socket and changes.
@@ -61,7 +62,8 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     closing.begin(&mut changes).await.map_err(|error| journal_failure(&journal, &error))?;
     // The device and its worker. Without them nothing is begun, and the journal goes again.
     let opened = open_tun(&directories.run, tun.as_deref(), profile.workers.tun_offload);
-    let started = opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, esp)?, slot)));
+    let started =
+        opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, carrier == Carrier::Auto)?, slot)));
     let (path, slot) = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -76,7 +78,11 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
         .with_mark(mark)
         .with_started_from(started_from::started_from())
         .with_kill_switch(closing);
-    let session = ClientSession::start(SessionConfig {
+    let start = match carrier {
+        Carrier::Auto | Carrier::Quic => ClientSession::start,
+        Carrier::Tls => ClientSession::start_over_tls,
+    };
+    let session = start(SessionConfig {
         profile,
         packets: Packets::Device(Arc::new(path)),
         host: Some(Box::new(host)),

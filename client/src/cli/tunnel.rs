@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::session::{self, UpOptions};
-use super::{Carrier, ClientFiles, UpArgs, block, detach};
+use super::{ClientFiles, UpArgs, block, detach};
 use crate::profile::ProfileName;
 use crate::run::Status;
 
@@ -43,7 +43,7 @@ pub(super) async fn up(files: &ClientFiles, args: UpArgs) -> Result<(), Failure>
         profile,
         directories: files.directories.clone(),
         tun: args.connection.tun,
-        esp: args.connection.carrier == Carrier::Auto,
+        carrier: args.connection.carrier,
         kill_switch: args.connection.kill_switch,
         patience: (!args.connection.timeout.is_zero()).then_some(args.connection.timeout),
         on_connected: Box::new(on_connected),

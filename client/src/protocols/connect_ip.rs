@@ -1,5 +1,5 @@
 //! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams, or by
-//! ESP where there is a TUN device and the gateway agrees.
+//! ESP where there is a TUN device and the gateway agrees. Or TLS, HTTP/1.1 and CONNECT-IP: [`TlsConnection`].
 
 mod control;
 mod data;
@@ -10,11 +10,13 @@ mod liveness;
 mod obstruction;
 mod post;
 mod roaming;
+mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::close;
 use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
@@ -27,6 +29,7 @@ use data::DataPath;
 pub use dial::Endpoint;
 pub(crate) use dial::more_telling;
 pub use post::{PostReply, post};
+pub use tls::TlsConnection;
 
 /// Events that may wait for their reader; the control task waits when it is full.
 const EVENT_QUEUE: usize = 16;
@@ -37,6 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Connection {
     endpoint: quinn::Endpoint,
     quic: quinn::Connection,
+    datagrams: Arc<Datagrams>,
     data: Arc<DataPath>,
     first: Option<ConnectionEvent>,
     publish: mpsc::Sender<ConnectionEvent>,
@@ -68,7 +72,8 @@ impl Connection {
         let dial::Dialled { endpoint, quic } = obstruction::watch(dialling, &target.addresses, target.mark).await?;
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&quic, target, esp).await?;
-        let data = Arc::new(DataPath::new(quic.clone(), tunnel.stream_id(), packets));
+        let datagrams = Arc::new(Datagrams::new(quic.clone(), tunnel.stream_id()));
+        let data = Arc::new(DataPath::new(Arc::<Datagrams>::clone(&datagrams), packets));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let span = tracing::debug_span!("session", gateway = %quic.remote_address());
         let control = control::run(tunnel, quic.clone(), Arc::clone(&data), publish.clone());
@@ -78,7 +83,7 @@ impl Connection {
             Some(event) => Some(event),
             None => return Err(ConnectError::Protocol("the gateway gave no address".to_owned())),
         };
-        Ok(Self { endpoint, quic, data, first, publish, events, _control: control, pumps: Vec::new() })
+        Ok(Self { endpoint, quic, datagrams, data, first, publish, events, _control: control, pumps: Vec::new() })
     }
 
     /// Packets from the gateway to other addresses than these are dropped from now on. At first there are none.
@@ -89,39 +94,21 @@ impl Connection {
     /// Starts moving packets between their source and the gateway. If the source fails, the connection ends.
     pub fn attach(&mut self) {
         let (data, publish) = (Arc::clone(&self.data), self.publish.clone());
-        let packets = data.packets().clone();
         self.data.begin();
         self.pumps = vec![
-            task::spawn(async move {
-                let error = match packets {
-                    Packets::Device(workers) => workers.failed().await,
-                    Packets::Embedder(source) => data::uplink(data, source).await,
-                };
-                let _reader_gone = publish.send(ConnectionEvent::Closed(ConnectError::Source(error))).await;
-            }),
-            task::spawn(data::downlink(Arc::clone(&self.data))),
+            task::spawn(data::move_out(data, publish)),
+            task::spawn(data::downlink(Arc::clone(&self.data), Arc::clone(&self.datagrams))),
         ];
     }
 
     /// Waits for the next event. Cancel-safe. After `Closed` it returns `Closed` again.
     pub async fn next_event(&mut self) -> ConnectionEvent {
-        if let Some(first) = self.first.take() {
-            return first;
-        }
-        match self.events.recv().await {
-            Some(event) => {
-                if matches!(event, ConnectionEvent::Closed(_)) {
-                    self.events.close();
-                }
-                event
-            }
-            None => ConnectionEvent::Closed(ConnectError::Closed("the connection has ended".to_owned())),
-        }
+        next_event(&mut self.first, &mut self.events).await
     }
 
     /// Counters now.
     pub fn stats(&self) -> ConnectionStats {
-        self.data.stats()
+        self.data.stats(self.quic.rtt(), self.quic.remote_address())
     }
 
     /// Says goodbye to the gateway and waits at most a second for it to leave.
@@ -136,6 +123,25 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.data.end();
         close(&self.quic, Code::NO_ERROR, "the client disconnects");
+    }
+}
+
+/// The next event of a connection whose first one was held back.
+async fn next_event(
+    first: &mut Option<ConnectionEvent>,
+    events: &mut mpsc::Receiver<ConnectionEvent>,
+) -> ConnectionEvent {
+    if let Some(first) = first.take() {
+        return first;
+    }
+    match events.recv().await {
+        Some(event) => {
+            if matches!(event, ConnectionEvent::Closed(_)) {
+                events.close();
+            }
+            event
+        }
+        None => ConnectionEvent::Closed(ConnectError::Closed("the connection has ended".to_owned())),
     }
 }
 
@@ -172,9 +178,12 @@ mod tests {
         let dialled = dial::tests::served(&[&gateway], dialling).await;
         let dial::Dialled { endpoint, quic } = dialled.unwrap_or_else(|error| panic!("{error}"));
         let (publish, events) = mpsc::channel(EVENT_QUEUE);
-        let data = Arc::new(DataPath::new(quic.clone(), 0, Packets::Embedder(Arc::new(Deleted))));
+        let datagrams = Arc::new(Datagrams::new(quic.clone(), 0));
+        let carrier = Arc::<Datagrams>::clone(&datagrams);
+        let data = Arc::new(DataPath::new(carrier, Packets::Embedder(Arc::new(Deleted))));
         let _control = task::spawn(async {});
-        let mut connection = Connection { endpoint, quic, data, first: None, publish, events, _control, pumps: vec![] };
+        let mut connection =
+            Connection { endpoint, quic, datagrams, data, first: None, publish, events, _control, pumps: vec![] };
         connection.attach();
         for _ in 0..2 {
             let event = tokio::time::timeout(Duration::from_secs(5), connection.next_event()).await.unwrap();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::packet_source::Packets;
-use crate::protocols::connect_ip::Connection;
+use crate::protocols::connect_ip::{Connection, TlsConnection};
 use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess};
 
 /// Makes connections to gateways of one kind.
@@ -55,6 +55,45 @@ impl Protocol for ConnectIp {
 }
 
 impl OpenConnection for Connection {
+    fn admit(&mut self, addresses: Vec<IpAddr>) {
+        Self::admit(self, addresses);
+    }
+
+    fn attach(&mut self) {
+        Self::attach(self);
+    }
+
+    async fn next_event(&mut self) -> ConnectionEvent {
+        Self::next_event(self).await
+    }
+
+    fn stats(&self) -> ConnectionStats {
+        Self::stats(self)
+    }
+
+    async fn close(self) {
+        Self::close(self).await;
+    }
+}
+
+/// CONNECT-IP over HTTP/1.1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectIpOverTls;
+
+impl Protocol for ConnectIpOverTls {
+    type Connection = TlsConnection;
+
+    async fn connect(
+        &self,
+        target: GatewayAccess,
+        packets: Packets,
+        timeout: Duration,
+    ) -> Result<TlsConnection, ConnectError> {
+        TlsConnection::open(&target, packets, timeout).await
+    }
+}
+
+impl OpenConnection for TlsConnection {
     fn admit(&mut self, addresses: Vec<IpAddr>) {
         Self::admit(self, addresses);
     }

@@ -54,7 +54,7 @@ pub struct Status {
     pub routes_total: usize,
     /// Resolvers inside the tunnel.
     pub dns: Vec<IpAddr>,
-    /// How packets travel: `esp` or `quic`.
+    /// How packets travel: `esp`, `quic` or `tls`.
     pub carrier: Option<String>,
     /// The cipher suite, while packets travel by `esp`.
     #[serde(default)]

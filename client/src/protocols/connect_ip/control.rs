@@ -62,7 +62,18 @@ pub(super) async fn request(
             "the server does not offer CONNECT-IP (no extended CONNECT or datagrams)".into(),
         ));
     }
-    let machine = Client::new(ClientConfig {
+    let machine = machine(target, esp);
+    let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| explain(&error, remote))?);
+    stream.expect_tunnel();
+    stream.send_headers(&machine.request()).await.map_err(|error| stream_error(error, remote))?;
+    let mut tunnel = Tunnel { http, stream, machine };
+    tunnel.await_acceptance(remote).await?;
+    Ok(tunnel)
+}
+
+/// This end of a tunnel that is about to be asked for, with an offer of ESP or without.
+pub(super) fn machine(target: &GatewayAccess, esp: Option<Offer>) -> Client {
+    Client::new(ClientConfig {
         authority: target.authority(),
         path: FULL_TUNNEL_PATH.to_owned(),
         bearer: match &target.credentials {
@@ -72,13 +83,7 @@ pub(super) async fn request(
         wants_dns: true,
         login: target.login.as_ref().map(|token| token.to_string()),
         esp,
-    });
-    let mut stream = TunnelStream::from(http.open_request().await.map_err(|error| explain(&error, remote))?);
-    stream.expect_tunnel();
-    stream.send_headers(&machine.request()).await.map_err(|error| stream_error(error, remote))?;
-    let mut tunnel = Tunnel { http, stream, machine };
-    tunnel.await_acceptance(remote).await?;
-    Ok(tunnel)
+    })
 }
 
 impl Tunnel {
@@ -103,7 +108,7 @@ pub(super) async fn run(
     let (esp, roaming) = Esp::start(&machine, &stream, quic.remote_address(), &data)
         .map_or((None, None), |Esp { control, roaming }| (Some(control), Some(roaming)));
     let mut following = Following::new(stream, machine, esp);
-    let ended = follow(&mut following, roaming, &data, &events).await;
+    let ended = follow(&mut following, roaming, &quic, &data, &events).await;
     following.end_esp();
     data.end();
     let error = match ended {
@@ -134,6 +139,7 @@ enum Ended {
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
     mut roaming: Option<Roaming>,
+    quic: &quinn::Connection,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
 ) -> Result<Ended, FollowError> {
@@ -149,7 +155,7 @@ async fn follow(
             biased;
             _ = looks.tick(), if !is_amid_piece => {
                 let by_esp = data.session().carriers().esp().is_some();
-                match liveness.look(data.datagrams_received(), by_esp) {
+                match liveness.look(quic.stats().udp_rx.datagrams, by_esp) {
                     Finding::Alive => {}
                     Finding::Ask => following.ask(),
                     Finding::Gone => return Ok(Ended::Silent),
@@ -179,7 +185,7 @@ async fn follow(
 
 /// What the gateway said of the network, and what of it and of the packet size was told.
 #[derive(Default)]
-struct News {
+pub(super) struct News {
     settings: NetworkSettings,
     /// The settings when this was last asked for news.
     drained_settings: NetworkSettings,
@@ -188,7 +194,7 @@ struct News {
 
 impl News {
     /// Takes what the gateway said; packets go to the packet side at once.
-    fn take(&mut self, event: ClientEvent, data: &DataPath) {
+    pub(super) fn take(&mut self, event: ClientEvent, data: &DataPath) {
         match event {
             ClientEvent::Addresses(addresses) => self.settings.addresses = addresses,
             ClientEvent::Routes(routes) => {
@@ -204,7 +210,7 @@ impl News {
 
     /// Tells the network if it changed, and then how large packets may be if that changed: with the carrier, or with
     /// what it found out about its path. Nothing while there is no address.
-    async fn tell(&mut self, data: &DataPath, events: &mpsc::Sender<ConnectionEvent>) {
+    pub(super) async fn tell(&mut self, data: &DataPath, events: &mpsc::Sender<ConnectionEvent>) {
         let has_changed = self.settings != self.drained_settings;
         if has_changed {
             self.drained_settings = self.settings.clone();
@@ -227,7 +233,7 @@ fn set_dns(settings: &mut NetworkSettings, dns: &DnsAssign) {
     settings.dns_domains = dns.domains();
 }
 
-fn refusal(error: ResponseError, fields: &[Field]) -> ConnectError {
+pub(super) fn refusal(error: ResponseError, fields: &[Field]) -> ConnectError {
     let reason = value(fields, REASON_FIELD).map(printable);
     match error {
         ResponseError::Refused { status: 401 } if value(fields, LOGIN_FIELD) == Some(LOGIN_NEEDED) => {
@@ -249,6 +255,8 @@ pub(super) fn stream_error(error: StreamError, remote: SocketAddr) -> ConnectErr
     match error {
         StreamError::Connection(error) => explain(&error, remote),
         StreamError::Reset(_) | StreamError::Closed => ConnectError::Closed(error.to_string()),
-        StreamError::Protocol(_) | StreamError::TooLong(_) => ConnectError::Protocol(error.to_string()),
+        StreamError::Protocol(_) | StreamError::Fault(_) | StreamError::TooLong(_) => {
+            ConnectError::Protocol(error.to_string())
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! The packet side of a connection. With a TUN device a worker moves packets, and one task hands over what comes by
-//! `quic`; for an embedder two tasks move batches between its packet source and `quic`.
+//! `quic` or `tls`; for an embedder two tasks move batches between its packet source and that carrier.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_net::carrier::quic::Datagrams;
 use adit_net::carrier::{Carried as _, Carrier, Carriers};
@@ -16,7 +16,7 @@ use adit_proto::packet::icmp::TooBigAnswers;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::ConnectionStats;
+use super::{ConnectError, ConnectionEvent, ConnectionStats};
 use crate::packet_source::{PacketSource, Packets, TunnelSession};
 
 /// Packets taken from the source at a time.
@@ -28,7 +28,7 @@ const TOO_BIG_RATE: (u32, u32) = (50, 20);
 
 /// What both directions and the control side share.
 pub(super) struct DataPath {
-    datagrams: Arc<Datagrams>,
+    connection: Arc<dyn Carrier>,
     session: Arc<TunnelSession>,
     packets: Packets,
     capsule_packets: mpsc::Sender<Bytes>,
@@ -36,13 +36,12 @@ pub(super) struct DataPath {
 }
 
 impl DataPath {
-    pub(super) fn new(quic: quinn::Connection, stream_id: u64, packets: Packets) -> Self {
+    /// Moves `packets` by the carrier of a connection.
+    pub(super) fn new(connection: Arc<dyn Carrier>, packets: Packets) -> Self {
         let (capsule_packets, from_capsules) = mpsc::channel(CAPSULE_QUEUE);
-        let datagrams = Arc::new(Datagrams::new(quic, stream_id));
-        let connection = Arc::clone(&datagrams) as Arc<dyn Carrier>;
         Self {
-            datagrams,
-            session: Arc::new(TunnelSession::new(connection)),
+            session: Arc::new(TunnelSession::new(Arc::clone(&connection))),
+            connection,
             packets,
             capsule_packets,
             from_capsules: tokio::sync::Mutex::new(from_capsules),
@@ -91,13 +90,9 @@ impl DataPath {
         }
     }
 
-    /// Number of UDP datagrams that came from the gateway by QUIC, of whatever kind.
-    pub(super) fn datagrams_received(&self) -> u64 {
-        self.datagrams.quic().stats().udp_rx.datagrams
-    }
-
-    pub(super) fn stats(&self) -> ConnectionStats {
-        let (carriers, quic) = (self.carriers(), self.datagrams.quic());
+    /// Counters of a connection with this round-trip time and this other end.
+    pub(super) fn stats(&self, rtt: Duration, remote: SocketAddr) -> ConnectionStats {
+        let carriers = self.carriers();
         let traffic = carriers.counters().traffic();
         ConnectionStats {
             carrier: carriers.name(),
@@ -109,8 +104,8 @@ impl DataPath {
             tx_packets: traffic.tx_packets,
             tx_bytes: traffic.tx_bytes,
             drops: traffic.drops,
-            rtt: quic.rtt(),
-            remote: Some(quic.remote_address()),
+            rtt,
+            remote: Some(remote),
         }
     }
 
@@ -122,14 +117,40 @@ impl DataPath {
         self.carriers().counters().count_drop(reason);
     }
 
+    /// Hands packets that came from the gateway by its connection to the host or the embedder, and empties the batch.
+    pub(super) fn deliver(&self, batch: &mut Vec<Bytes>) {
+        let counters = self.carriers().counters();
+        batch.retain(|packet| match self.check(packet) {
+            Ok(()) => true,
+            Err(reason) => {
+                counters.count_drop(reason);
+                false
+            }
+        });
+        counters.count_rx(batch.len() as u64, batch.iter().map(|packet| packet.len() as u64).sum());
+        for _refused in self.packets.deliver(batch)..batch.len() {
+            counters.count_drop(DropReason::TunWriteFailed);
+        }
+        batch.clear();
+    }
+
     /// Whether a packet from the gateway is well-formed and for this device.
     fn check(&self, packet: &[u8]) -> Result<(), DropReason> {
         self.session.check(&IpPacket::parse(packet)?)
     }
 }
 
+/// Has packets moved to the gateway until their source fails, which it tells as the end of the connection.
+pub(super) async fn move_out(path: Arc<DataPath>, publish: mpsc::Sender<ConnectionEvent>) {
+    let error = match path.packets.clone() {
+        Packets::Device(workers) => workers.failed().await,
+        Packets::Embedder(source) => uplink(path, source).await,
+    };
+    let _reader_gone = publish.send(ConnectionEvent::Closed(ConnectError::Source(error))).await;
+}
+
 /// Moves packets from an embedder's source to the gateway until the source fails, which is what it returns.
-pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -> io::Error {
+async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -> io::Error {
     let mut batch = Vec::with_capacity(BATCH);
     let (per_second, burst) = TOO_BIG_RATE;
     // The embedder is the only source.
@@ -138,7 +159,7 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -
         if let Err(error) = source.receive(&mut batch, BATCH).await {
             return error;
         }
-        let mtu = path.datagrams.mtu();
+        let mtu = path.connection.mtu();
         batch.retain(|packet: &PacketBuffer| match IpPacket::parse(packet.packet()) {
             Err(reason) => {
                 path.count_drop(reason);
@@ -153,37 +174,25 @@ pub(super) async fn uplink(path: Arc<DataPath>, source: Arc<dyn PacketSource>) -
             }
             Ok(_) => true,
         });
-        path.datagrams.send(&mut batch);
+        path.connection.send(&mut batch);
     }
 }
 
 /// Hands packets that come by QUIC to the host or the embedder until the connection ends or the task is dropped.
-pub(super) async fn downlink(path: Arc<DataPath>) {
+pub(super) async fn downlink(path: Arc<DataPath>, datagrams: Arc<Datagrams>) {
     let mut from_capsules = path.from_capsules.lock().await;
-    let counters = path.carriers().counters();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
-            received = path.datagrams.receive(&mut batch, BATCH) => if received.is_err() {
+            received = datagrams.receive(&mut batch, BATCH) => if received.is_err() {
                 return; // The connection has ended.
             },
             Some(packet) = from_capsules.recv() => batch.push(packet),
         }
         // The gateway may have its reasons not to send by ESP.
         path.carriers().note_doubt();
-        batch.retain(|packet| match path.check(packet) {
-            Ok(()) => true,
-            Err(reason) => {
-                counters.count_drop(reason);
-                false
-            }
-        });
-        counters.count_rx(batch.len() as u64, batch.iter().map(|packet| packet.len() as u64).sum());
-        for _refused in path.packets.deliver(&batch)..batch.len() {
-            counters.count_drop(DropReason::TunWriteFailed);
-        }
         let more = batch.len() == BATCH;
-        batch.clear();
+        path.deliver(&mut batch);
         if more {
             // Reading what is there never waits: ESP's probes and all else have their turn before the next batch.
             tokio::task::yield_now().await;

@@ -130,7 +130,6 @@ struct Dialler {
 /// `timeout`. The error is the most telling one.
 pub(super) async fn dial(gateway: &Endpoint<'_>, needs: Needs, timeout: Duration) -> Result<Dialled, ConnectError> {
     let &Endpoint { host, mark, ref tls, trusts, known_past, .. } = gateway;
-    let mut addresses = gateway.addresses.clone();
     let dialler = Arc::new(Dialler {
         host: host.to_owned(),
         usual: quic::client_config(Arc::clone(tls)).map_err(ConnectError::Local)?,
@@ -140,6 +139,25 @@ pub(super) async fn dial(gateway: &Endpoint<'_>, needs: Needs, timeout: Duration
         known_past,
         needs,
     });
+    race(host, &gateway.addresses, timeout, |address| {
+        let dialler = Arc::clone(&dialler);
+        async move { dialler.dial(address).await }
+    })
+    .await
+}
+
+/// Has `dial` try the addresses, best first, until one answers as [`dial`] says.
+pub(super) async fn race<T, F>(
+    host: &str,
+    addresses: &Candidates,
+    timeout: Duration,
+    dial: impl Fn(SocketAddr) -> F,
+) -> Result<T, ConnectError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ConnectError>> + Send + 'static,
+{
+    let mut addresses = addresses.clone();
     let deadline = Instant::now() + timeout;
     let mut worst = ConnectError::Unreachable(format!("{host} (no address known)"));
     let mut dialling = JoinSet::new();
@@ -163,8 +181,7 @@ pub(super) async fn dial(gateway: &Endpoint<'_>, needs: Needs, timeout: Duration
             next = next_address(&mut addresses, next_start), if !all_started => match next {
                 Some(address) => {
                     next_start = Instant::now() + HEAD_START;
-                    let dialler = Arc::clone(&dialler);
-                    dialling.spawn(async move { dialler.dial(address).await });
+                    dialling.spawn(dial(address));
                 }
                 None => all_started = true,
             },
@@ -191,8 +208,7 @@ impl Dialler {
     /// Dials one address: with datagrams as a tunnel needs them, and after a silence with the smallest as well.
     async fn dial(&self, address: SocketAddr) -> Result<Dialled, ConnectError> {
         if source_address(address, self.mark).is_err_and(|error| leads_nowhere(&error)) {
-            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-            return Err(ConnectError::NoRoute { address, family });
+            return Err(no_route(address));
         }
         let mut usual = pin!(self.handshake(address, quic::client_endpoint, &self.usual));
         let narrow = async {
@@ -231,8 +247,12 @@ impl Dialler {
     }
 }
 
+pub(super) fn no_route(address: SocketAddr) -> ConnectError {
+    ConnectError::NoRoute { address, family: if address.is_ipv4() { "IPv4" } else { "IPv6" } }
+}
+
 /// Whether an error says that this host has no way to an address. QUIC would wait for an answer that cannot come.
-fn leads_nowhere(error: &io::Error) -> bool {
+pub(super) fn leads_nowhere(error: &io::Error) -> bool {
     const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
     error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
 }

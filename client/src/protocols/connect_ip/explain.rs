@@ -1,5 +1,6 @@
 //! Says in the client's words why a connection could not be made, or ended.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -36,6 +37,56 @@ pub(super) fn explain_unproven(
         | ConnectionError::VersionMismatch
         | ConnectionError::CidsExhausted => ConnectError::BrokenOff(printable(&error.to_string())),
     }
+}
+
+/// Puts the end of a handshake over TCP, or of an attempt at one, into the client's words. Nothing proves that the
+/// gateway had a part in it.
+pub(super) fn explain_unproven_tcp(
+    error: &io::Error,
+    address: SocketAddr,
+    trusts: &str,
+    known_past: Option<SystemTime>,
+) -> ConnectError {
+    if let Some(tls) = of_tls(error) {
+        let refused = refused_here(&tls.to_string(), trusts, known_past);
+        return refused.unwrap_or_else(|| ConnectError::BrokenOff(printable(&tls.to_string())));
+    }
+    let kind = error.kind();
+    if kind == io::ErrorKind::ConnectionRefused {
+        ConnectError::Unreachable(format!("{address} (nothing listens on TCP)"))
+    } else if kind == io::ErrorKind::TimedOut {
+        ConnectError::Unreachable(address.to_string())
+    } else if kind == io::ErrorKind::PermissionDenied {
+        ConnectError::Firewall(format!("this host's firewall drops packets to {address}"))
+    } else if kind == io::ErrorKind::ConnectionReset || kind == io::ErrorKind::UnexpectedEof {
+        ConnectError::BrokenOff(printable(&error.to_string()))
+    } else {
+        ConnectError::Local(io::Error::new(kind, printable(&error.to_string())))
+    }
+}
+
+/// Puts the end of a connection over TCP into the client's words, once the gateway has proven who it is.
+pub(super) fn explain_tcp(error: &io::Error, remote: SocketAddr) -> ConnectError {
+    if let Some(rustls::Error::AlertReceived(description)) = of_tls(error) {
+        return match u8::from(*description) {
+            CERTIFICATE_EXPIRED => ConnectError::OutOfDate,
+            alert if REFUSED_CERTIFICATE.contains(&alert) => {
+                ConnectError::Refused("it does not accept this device's certificate".to_owned())
+            }
+            _ => ConnectError::Closed(printable(&error.to_string())),
+        };
+    }
+    if error.kind() == io::ErrorKind::TimedOut {
+        ConnectError::Unreachable(remote.to_string())
+    } else if error.kind() == io::ErrorKind::InvalidData {
+        ConnectError::Protocol(printable(&error.to_string()))
+    } else {
+        ConnectError::Closed(printable(&error.to_string()))
+    }
+}
+
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// What our TLS found wrong with a certificate, by the text that is all that comes through QUIC; `None` if it was
