@@ -16,7 +16,7 @@ pub struct ToldSession {
     pub addresses: Vec<IpAddr>,
     /// Outer address of the client.
     pub remote: SocketAddr,
-    /// Carrier in use: `esp` or `quic`.
+    /// Carrier in use: `esp`, `quic` or `tls`.
     pub carrier: String,
     /// Cipher suite; only of `esp`.
     #[serde(default)]

@@ -1,0 +1,70 @@
+//! The `tls` carrier: everything by TCP, where no UDP passes.
+
+use std::net::IpAddr;
+
+use adit_lab::traffic::{Direction, TcpServer, UdpEcho, echo, transfer};
+use adit_lab::{OUTSIDE_V4, OUTSIDE_V6};
+use adit_testing::{alone, eventually};
+
+use crate::harness::{INTERNET, Options, Tunnel, filter, reach};
+
+const TRANSFER: u64 = 20 << 20;
+
+/// A gateway and its client, connected by TLS across a network that passes no UDP.
+fn without_udp() -> Option<Tunnel> {
+    let mut tunnel = Tunnel::prepare(Options::default())?;
+    tunnel.gateway.start().unwrap();
+    tunnel.join(0);
+    filter(tunnel.gateway.host(), "no_udp", &[("input priority 0", "meta l4proto udp drop")]);
+    tunnel.clients[0].up_with(&["--carrier", "tls"], &[]).unwrap();
+    Some(tunnel)
+}
+
+#[test]
+fn packets_pass_by_tls_where_no_udp_does() {
+    let _turn = alone();
+    let Some(mut tunnel) = without_udp() else { return };
+    let status = tunnel.client().status().unwrap();
+    assert_eq!(status.carrier.as_deref(), Some("tls"));
+    let sessions = tunnel.gateway.sessions().unwrap();
+    assert!(sessions.len() == 1 && sessions[0].carrier == "tls", "{sessions:?}");
+    let client = tunnel.client().host().clone();
+    for (address, outside) in [(INTERNET[0], IpAddr::V4(OUTSIDE_V4)), (INTERNET[1], IpAddr::V6(OUTSIDE_V6))] {
+        reach(&client, address);
+        let server = TcpServer::start(&tunnel.internet, address).unwrap();
+        for direction in [Direction::Upload, Direction::Download] {
+            let done = transfer(&client, server.address(), direction, TRANSFER).unwrap();
+            println!("{direction:?} with {address}: {:.0} Mbit/s", done.megabits_per_second());
+            assert!(done.bytes == TRANSFER && done.is_intact(), "{direction:?} with {address}");
+        }
+        assert!(server.peers().iter().all(|peer| peer.ip() == outside), "{:?}", server.peers());
+        let server = UdpEcho::start(&tunnel.internet, address).unwrap();
+        let report = echo(&client, server.address(), 1_000, 1_000, 200).unwrap();
+        assert_eq!((report.received, report.reordered, report.duplicated), (1_000, 0, 0), "{address}");
+    }
+    // Its farewell ends the session at once.
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    eventually("the session ends with its client", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+}
+
+#[test]
+fn session_by_tls_is_as_good_as_any_other() {
+    let _turn = alone();
+    let Some(mut tunnel) = without_udp() else { return };
+    let addresses = tunnel.client().inner_addresses().unwrap();
+    let client = tunnel.client().host().clone();
+    // The gateway dies: the client comes back by itself, with its addresses.
+    tunnel.gateway.kill();
+    tunnel.gateway.start().unwrap();
+    reach(&client, INTERNET[0]);
+    assert_eq!(tunnel.client().inner_addresses().unwrap(), addresses);
+    let told = tunnel.client().status().unwrap();
+    assert_eq!(told.carrier.as_deref(), Some("tls"));
+    // Whoever is revoked is out within moments, and not let in again.
+    tunnel.gateway.admin(&["revoke", "user1"]).unwrap().success().unwrap();
+    eventually("the session ends", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+    eventually("the client says why", || {
+        let status = tunnel.client().status().unwrap();
+        (status.state == "blocked" && status.reason.is_some_and(|reason| reason.contains("revoked"))).then_some(())
+    });
+}
