@@ -1,14 +1,15 @@
 //! Certificates and logins that end, and clocks that are set wrong and right again while they last.
 
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use adit_lab::Process;
-use adit_testing::eventually;
+use adit_lab::{GATEWAY_V4, Process};
+use adit_testing::{PATIENCE, eventually};
 
 use crate::harness::{INTERNET, Options, Tunnel, reach};
-use crate::logins::{code_of_app, set_up_app, step};
-use crate::people::{REFUSED, add_user, join};
+use crate::logins::{code_of_app, set_up_app, step, with_fifo};
+use crate::people::{REFUSED, add_user, join, log_in, pin};
 use crate::wrong_clock::{DAY, WrongClock};
 
 const PASSWORD: &str = "correct horse battery";
@@ -99,6 +100,25 @@ fn code_of_an_app_is_refused_by_a_clock_that_is_wrong_and_taken_once_it_is_right
 }
 
 #[test]
+fn login_that_is_under_way_goes_on_when_the_clock_is_set() {
+    let Some((tunnel, clock)) = gateway(1, &[], 0) else { return };
+    let app = set_up_app(&tunnel.gateway);
+    clock.set(-10 * DAY);
+    notices(tunnel.gateway.process().unwrap(), 1);
+    let (client, pin) = (tunnel.client(), pin(&tunnel.gateway));
+    let place = GATEWAY_V4.to_string();
+    let join = client.command(&["join", &place, "--pin", &pin, "--user", "alice", "--no-browser"]);
+    let (joining, mut typed) = with_fifo(client.host(), &join);
+    writeln!(typed, "{PASSWORD}").unwrap();
+    joining.wait_for_line("recovery codes", PATIENCE).unwrap();
+    clock.set(0);
+    notices(tunnel.gateway.process().unwrap(), 2);
+    writeln!(typed, "{}", code_of_app(&app.secret, step().max(app.confirmed + 1))).unwrap();
+    let joined = joining.output(PATIENCE).unwrap().success().unwrap();
+    assert!(joined.contains("as alice's device"), "{joined}");
+}
+
+#[test]
 fn client_whose_clock_is_days_ahead_stays_connected_and_warns_only_until_it_is_right() {
     let Some((mut tunnel, _clock)) = gateway(1, &[], 0) else { return };
     let Some(clock) = WrongClock::new(tunnel.clients[0].host(), 10 * DAY) else { return };
@@ -124,7 +144,7 @@ fn session_ends_with_its_login_and_a_new_login_begins_another() {
     stands(&tunnel, "connected");
     stands(&tunnel, "login needed");
     assert_eq!(sessions(&tunnel), Vec::<u64>::new());
-    crate::people::log_in(&tunnel.clients[0], "alice", &[PASSWORD]).success().unwrap();
+    log_in(&tunnel.clients[0], "alice", &[PASSWORD]).success().unwrap();
     stands(&tunnel, "connected");
 }
 

@@ -20,7 +20,7 @@ const PASSWORD: &str = "correct horse battery";
 const OTHER_IDENTITY: i32 = 4;
 
 /// Starts a command whose standard input is what is written to the file that comes with it.
-fn with_fifo(host: &Host, command: &Command) -> (Process, fs::File) {
+pub(crate) fn with_fifo(host: &Host, command: &Command) -> (Process, fs::File) {
     let fifo = host.folder().join("fifo");
     mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     let mut shell = Command::new("sh");

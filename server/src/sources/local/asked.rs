@@ -1,11 +1,12 @@
 //! What this source asked somebody, as it comes back with the answer. It is sealed: whoever could forge it would be
 //! taken for somebody whose password is checked already.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use adit_program::random::NoRandomness;
 use serde::{Deserialize, Serialize};
 
+use crate::core::login::clocks;
 use crate::identity::{Sealer, ServiceKey};
 
 /// How long an answer may take; the login itself gives less.
@@ -20,7 +21,7 @@ pub(super) struct Asked {
     pub(super) generation: u64,
     /// The hash of the one-time code that lets them choose a password; `None` where a code of the app was asked for.
     pub(super) link: Option<[u8; 32]>,
-    /// When, in seconds of Unix time.
+    /// When, in seconds since the boot: the clock may be set before the answer comes.
     at: u64,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct Asking(Sealer);
 
 impl Asked {
     pub(super) fn code(user: &str, generation: u64) -> Self {
-        Self { user: user.to_owned(), generation, link: None, at: seconds(SystemTime::now()) }
+        Self { user: user.to_owned(), generation, link: None, at: clocks::now().since_boot }
     }
 
     pub(super) fn new_password(user: &str, generation: u64, link: [u8; 32]) -> Self {
@@ -49,14 +50,14 @@ impl Asking {
 
     /// `None` when it is none of ours, or too old.
     pub(super) fn open(&self, state: &[u8]) -> Option<Asked> {
+        self.open_at(state, clocks::now().since_boot)
+    }
+
+    fn open_at(&self, state: &[u8], since_boot: u64) -> Option<Asked> {
         let asked: Asked = serde_json::from_slice(&self.0.open(state, b"")?).ok()?;
-        let age = seconds(SystemTime::now()).abs_diff(asked.at);
+        let age = since_boot.checked_sub(asked.at)?;
         (age < PATIENCE.as_secs()).then_some(asked)
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -75,7 +76,10 @@ mod tests {
         assert_eq!((back.user.as_str(), back.generation, back.link), ("alice", 3, Some([7; 32])));
         assert!(asking.open(&serde_json::to_vec(&asked).unwrap()).is_none(), "it is not sealed");
         assert!(asking.open(&state[1..]).is_none() && asking.open(b"").is_none());
-        asked.at -= PATIENCE.as_secs();
-        assert!(asking.open(&asking.seal(&asked).unwrap()).is_none(), "too late");
+        asked.at = 1000;
+        let state = asking.seal(&asked).unwrap();
+        assert!(asking.open_at(&state, 1000 + PATIENCE.as_secs() - 1).is_some());
+        assert!(asking.open_at(&state, 1000 + PATIENCE.as_secs()).is_none(), "too late");
+        assert!(asking.open_at(&state, 999).is_none(), "of another boot");
     }
 }
