@@ -37,6 +37,8 @@ const REST: Duration = Duration::from_secs(30);
 
 /// Reasons for an end (RFC 2866 section 5.10).
 const USER_REQUEST: u32 = 1;
+const IDLE_TIMEOUT: u32 = 4;
+const SESSION_TIMEOUT: u32 = 5;
 const ADMIN_RESET: u32 = 6;
 const NAS_ERROR: u32 = 9;
 const NAS_REBOOT: u32 = 11;
@@ -129,12 +131,12 @@ impl SessionObserver for Accounting {
 }
 
 fn cause(ending: Option<Ending>) -> u32 {
-    if ending == Some(Ending::Shutdown) {
-        NAS_REBOOT
-    } else if ending == Some(Ending::Revoked) {
-        ADMIN_RESET
-    } else {
-        USER_REQUEST
+    match ending {
+        None | Some(Ending::Replaced | Ending::Crowded) => USER_REQUEST,
+        Some(Ending::Idle) => IDLE_TIMEOUT,
+        Some(Ending::OutsideHours | Ending::LoginOver | Ending::CertificateOver) => SESSION_TIMEOUT,
+        Some(Ending::Revoked | Ending::Disabled) => ADMIN_RESET,
+        Some(Ending::Shutdown) => NAS_REBOOT,
     }
 }
 

@@ -51,6 +51,12 @@ fn close(accounting: &Accounting, session: &Session) {
     accounting.closed(session, &session.carriers.counters().traffic());
 }
 
+#[test]
+fn end_of_a_session_is_told_with_its_cause() {
+    let causes = [None, Some(Ending::Idle), Some(Ending::LoginOver), Some(Ending::Disabled), Some(Ending::Shutdown)];
+    assert_eq!(causes.map(cause), [USER_REQUEST, IDLE_TIMEOUT, SESSION_TIMEOUT, ADMIN_RESET, NAS_REBOOT]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn servers_are_told_of_a_session_with_all_its_bytes() {
     let Some(server) = FreeRadius::start(Replies::Authentic) else { return };
