@@ -90,6 +90,10 @@ drop_reasons! {
     UnknownContext = "unknown_context",
     /// The datagram names no SA of this end.
     UnknownSpi = "unknown_spi",
+    /// The record is of an epoch for which this end has no keys.
+    UnknownEpoch = "unknown_epoch",
+    /// The record is of no type that DTLS has, or not of version 1.2.
+    BadRecord = "bad_record",
     /// The SA saw so many forgeries that it opens nothing more.
     SaRetired = "sa_retired",
     /// The sequence number is zero, or not the one that the IV repeats.

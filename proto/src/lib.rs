@@ -15,6 +15,7 @@ pub mod connect_ip;
 pub mod datagram;
 pub mod dns;
 pub mod drop_reason;
+pub mod dtls;
 pub mod enrollment;
 pub mod esp;
 #[doc(hidden)]
