@@ -37,6 +37,6 @@ pub mod spi;
 pub mod suite;
 
 #[cfg(test)]
-mod test_cipher;
+pub(crate) mod test_cipher;
 #[cfg(test)]
 mod vectors;

@@ -1,6 +1,6 @@
 //! The two halves of a session's ESP state: [`Outbound`] seals, [`Inbound`] opens, both in place.
 
-mod counter;
+pub(crate) mod counter;
 
 use super::aead::{Aead, CipherRefused, nonce};
 use super::keys::DirectionKeys;

@@ -9,7 +9,7 @@ use crate::esp::lifetime::Usage;
 ///
 /// Each number is given out once: the read-modify-writes of one atomic have one order whatever the memory ordering, so
 /// relaxed ones do. Neither atomic ever passes its limit, so neither can wrap.
-pub(super) struct Counter {
+pub(crate) struct Counter {
     next: AtomicU64,
     blocks: AtomicU64,
     last: u64,
@@ -18,12 +18,12 @@ pub(super) struct Counter {
 
 impl Counter {
     /// Starts at 1, the first number that may be sent (RFC 4303 section 3.3.3).
-    pub(super) const fn new(last: u64, max_blocks: u64) -> Self {
+    pub(crate) const fn new(last: u64, max_blocks: u64) -> Self {
         Self { next: AtomicU64::new(1), blocks: AtomicU64::new(0), last, max_blocks }
     }
 
     /// Takes `packets` numbers for `blocks` cipher blocks in all; `None` if either would pass its limit.
-    pub(super) fn reserve(&self, packets: u32, blocks: u64) -> Option<Range<u64>> {
+    pub(crate) fn reserve(&self, packets: u32, blocks: u64) -> Option<Range<u64>> {
         let after = |used: u64| used.checked_add(blocks).filter(|&used| used <= self.max_blocks);
         self.blocks.try_update(Ordering::Relaxed, Ordering::Relaxed, after).ok()?;
         let after = |next: u64| next.checked_add(u64::from(packets)).filter(|&end| end.saturating_sub(1) <= self.last);
@@ -31,13 +31,13 @@ impl Counter {
         Some(start..start.saturating_add(u64::from(packets)))
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         let packets = self.next.load(Ordering::Relaxed).saturating_sub(1);
         Usage { packets, blocks: self.blocks.load(Ordering::Relaxed) }
     }
 
     #[cfg(test)]
-    pub(super) fn skip_to(&self, sequence: u64) {
+    pub(crate) fn skip_to(&self, sequence: u64) {
         self.next.store(sequence, Ordering::Relaxed);
     }
 }
