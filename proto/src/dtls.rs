@@ -18,3 +18,6 @@ pub mod record;
 pub mod sa;
 pub mod secret;
 pub mod suite;
+
+#[cfg(test)]
+mod vectors;
