@@ -14,6 +14,8 @@
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
 )]
 
+pub mod message;
+mod reader;
 pub mod record;
 pub mod sa;
 pub mod secret;
