@@ -6,6 +6,7 @@
 //! | [`secret`], [`sa`] | from a shared secret to the keys, and the state of one direction: sealing, opening, replay window |
 //! | [`message`], [`reassembly`] | handshake messages, and how they are put together from fragments |
 //! | [`greeting`] | cookies: who is no stranger any more, with nothing kept of those who are |
+//! | [`handshake`], [`alert`] | what is said in which order, and what ends it |
 //!
 //! Two ways lead to keys. With a pre-shared key (RFC 4279, 5487, 7905) the handshake is a whole one. With a session id
 //! and a master secret that came over another channel it is an abbreviated one (RFC 5246 section 7.3), as Cisco's
@@ -16,7 +17,9 @@
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
 )]
 
+pub mod alert;
 pub mod greeting;
+pub mod handshake;
 pub mod message;
 mod reader;
 pub mod reassembly;
