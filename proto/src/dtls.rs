@@ -7,6 +7,7 @@
 //! | [`message`], [`reassembly`] | handshake messages, and how they are put together from fragments |
 //! | [`greeting`] | cookies: who is no stranger any more, with nothing kept of those who are |
 //! | [`handshake`], [`alert`] | what is said in which order, and what ends it |
+//! | [`flight`] | what is sent again until it is answered |
 //!
 //! Two ways lead to keys. With a pre-shared key (RFC 4279, 5487, 7905) the handshake is a whole one. With a session id
 //! and a master secret that came over another channel it is an abbreviated one (RFC 5246 section 7.3), as Cisco's
@@ -18,6 +19,7 @@
 )]
 
 pub mod alert;
+pub mod flight;
 pub mod greeting;
 pub mod handshake;
 pub mod message;
