@@ -8,6 +8,7 @@
 //! | [`greeting`] | cookies: who is no stranger any more, with nothing kept of those who are |
 //! | [`handshake`], [`alert`] | what is said in which order, and what ends it |
 //! | [`flight`] | what is sent again until it is answered |
+//! | [`association`] | all of it for one end, with repetitions: what the shell drives |
 //!
 //! Two ways lead to keys. With a pre-shared key (RFC 4279, 5487, 7905) the handshake is a whole one. With a session id
 //! and a master secret that came over another channel it is an abbreviated one (RFC 5246 section 7.3), as Cisco's
@@ -19,6 +20,7 @@
 )]
 
 pub mod alert;
+pub mod association;
 pub mod flight;
 pub mod greeting;
 pub mod handshake;
