@@ -1,3 +1,4 @@
+mod hostile;
 mod world;
 
 use std::rc::Rc;

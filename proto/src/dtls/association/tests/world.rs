@@ -137,6 +137,11 @@ impl World {
         self.step();
     }
 
+    pub(super) fn inject_to_client(&mut self, datagram: &[u8]) {
+        self.dropped.extend(self.client.handle_datagram(&mut datagram.to_vec(), self.now).err());
+        self.step();
+    }
+
     /// The datagrams that an end sent so far.
     pub(super) fn sent_by(&self, role: Role) -> Vec<Vec<u8>> {
         self.sent.iter().filter(|(by, ..)| *by == role).map(|(.., datagram)| datagram.clone()).collect()
