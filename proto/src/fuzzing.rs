@@ -28,6 +28,7 @@ use crate::role::Role;
 use crate::{datagram, varint};
 
 mod anyconnect;
+mod dtls;
 mod esp;
 mod login;
 mod offload;
@@ -35,6 +36,7 @@ mod policy;
 mod radius;
 
 pub use anyconnect::{anyconnect_connect, anyconnect_frames, anyconnect_login};
+pub use dtls::{dtls_association, dtls_greeting, dtls_message, dtls_open, dtls_reassembly};
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use login::{login_handle, login_request, login_token};
 pub use offload::{offload_coalesce, offload_split};
@@ -48,7 +50,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 33] = [
+pub const BODIES: [(&str, Body); 38] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -82,6 +84,11 @@ pub const BODIES: [(&str, Body); 33] = [
     ("anyconnect_frames", anyconnect_frames),
     ("login_request", login_request),
     ("policy_text", policy_text),
+    ("dtls_open", dtls_open),
+    ("dtls_greeting", dtls_greeting),
+    ("dtls_message", dtls_message),
+    ("dtls_reassembly", dtls_reassembly),
+    ("dtls_association", dtls_association),
 ];
 
 /// A decoded integer is in range and its shortest encoding is not longer than what was read.

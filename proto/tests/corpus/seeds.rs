@@ -13,6 +13,7 @@ use adit_proto::role::Role;
 use adit_proto::varint;
 
 mod anyconnect;
+mod dtls;
 mod esp;
 mod login;
 mod offload;
@@ -41,6 +42,7 @@ pub(crate) fn all() -> Vec<Seed> {
         login::logins(),
         anyconnect::clients(),
         policies(),
+        dtls::associations(),
     ]
     .into_iter()
     .flatten()
