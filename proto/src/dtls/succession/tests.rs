@@ -1,0 +1,181 @@
+use std::rc::Rc;
+
+use super::*;
+use crate::dtls::association::PATIENCE;
+use crate::dtls::greeting::{Greeter, Greeting};
+use crate::dtls::handshake::Credential;
+use crate::dtls::sa::Outbound;
+use crate::dtls::suite::CipherSuite;
+use crate::esp::test_cipher::{AwsCipher, start};
+
+type Sealing = Rc<Outbound<AwsCipher>>;
+type End = Association<AwsCipher, Sealing>;
+
+fn home() -> SocketAddr {
+    "198.51.100.7:40000".parse().unwrap()
+}
+
+fn elsewhere() -> SocketAddr {
+    "[2001:db8::7]:40001".parse().unwrap()
+}
+
+fn setup(random: u8, key: u8) -> Setup {
+    let key = vec![key; 32].into();
+    let credential = Credential::PreSharedKey { key, suites: CipherSuite::PSK.to_vec() };
+    Setup { credential, session_id: vec![5; 32], random: [random; 32], largest_datagram: 1200 }
+}
+
+/// A gateway with one session.
+struct Gateway {
+    greeter: Greeter,
+    succession: Succession<AwsCipher, Sealing>,
+    changes: Vec<Change>,
+    /// Associations that were begun.
+    begun: u8,
+    now: Instant,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let now = start();
+        let greeter = Greeter::new([3; 32], now);
+        Self { greeter, succession: Succession::default(), changes: Vec::new(), begun: 0, now }
+    }
+
+    fn receive(
+        &mut self,
+        mut datagram: Vec<u8>,
+        from: SocketAddr,
+        answers: &mut Vec<Vec<u8>>,
+    ) -> Result<(), DropReason> {
+        let Self { greeter, succession, begun, now, .. } = self;
+        let outcome = match greeter.greet(&datagram, from, *now) {
+            Ok(Greeting::Ask(answer)) => {
+                answers.push(answer);
+                return Ok(());
+            }
+            Ok(Greeting::Proven(introduction)) => {
+                let begin = || {
+                    *begun += 1;
+                    setup(100 + *begun, 6)
+                };
+                succession.handle_hello(&introduction, from, &mut datagram, begin, *now)
+            }
+            Err(_) => succession.handle_datagram(&mut datagram, from, *now),
+        };
+        while let Some((to, datagram)) = succession.poll_transmit() {
+            assert_eq!(to, from);
+            answers.push(datagram);
+        }
+        self.changes.extend(std::iter::from_fn(|| self.succession.poll_change()));
+        outcome
+    }
+
+    /// Lets a client talk to it until neither has anything to say, `rounds` at most.
+    fn talk(&mut self, client: &mut End, from: SocketAddr, rounds: usize) {
+        for _ in 0..rounds {
+            let mut answers = Vec::new();
+            while let Some(datagram) = client.poll_transmit() {
+                self.receive(datagram, from, &mut answers).ok();
+            }
+            for mut answer in answers {
+                client.handle_datagram(&mut answer, self.now).unwrap();
+            }
+        }
+    }
+
+    fn established(client: &mut End, from: SocketAddr) -> Self {
+        let mut gateway = Self::new();
+        gateway.talk(client, from, 9);
+        assert_eq!(std::mem::take(&mut gateway.changes), [Change::Established(from)]);
+        gateway
+    }
+
+    fn hears(&mut self, client: &End, from: SocketAddr, text: &[u8]) -> Result<(), DropReason> {
+        let record = client.outbound().unwrap().record(ContentType::ApplicationData, text).unwrap();
+        self.receive(record, from, &mut Vec::new())?;
+        assert_eq!(self.changes.pop(), Some(Change::Data(text.to_vec())));
+        Ok(())
+    }
+}
+
+#[test]
+fn new_association_takes_over_once_it_is_established() {
+    for new_home in [elsewhere(), home()] {
+        let mut old = End::client(setup(1, 6), start());
+        let mut gateway = Gateway::established(&mut old, home());
+        let outbound = Rc::clone(gateway.succession.outbound().unwrap());
+        let mut new = End::client(setup(2, 6), start());
+        gateway.talk(&mut new, new_home, 2);
+        assert_eq!((gateway.begun, gateway.changes.len()), (2, 0));
+        assert!(Rc::ptr_eq(gateway.succession.outbound().unwrap(), &outbound), "the old one still carries data");
+        assert_eq!(gateway.hears(&old, home(), b"by the old one"), Ok(()));
+        gateway.talk(&mut new, new_home, 9);
+        assert_eq!(gateway.changes.pop(), Some(Change::Established(new_home)));
+        assert!(!Rc::ptr_eq(gateway.succession.outbound().unwrap(), &outbound));
+        assert_eq!(gateway.hears(&new, new_home, b"by the new one"), Ok(()));
+        assert!(gateway.hears(&old, home(), b"by the old one").is_err());
+        assert!(gateway.succession.take_inbound().is_some());
+    }
+}
+
+#[test]
+fn association_that_comes_to_nothing_changes_nothing() {
+    let mut old = End::client(setup(1, 6), start());
+    let mut gateway = Gateway::established(&mut old, home());
+    let mut other_key = End::client(setup(2, 66), start());
+    gateway.talk(&mut other_key, elsewhere(), 9);
+    assert_eq!(gateway.begun, 2);
+    gateway.now += PATIENCE;
+    gateway.succession.handle_timeout(gateway.now);
+    assert_eq!((gateway.succession.poll_change(), gateway.succession.poll_timeout()), (None, None));
+    assert_eq!(gateway.hears(&old, home(), b"still there"), Ok(()));
+    let late = gateway.receive(vec![23, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 0], elsewhere(), &mut Vec::new());
+    assert_eq!(late, Err(DropReason::NotConnected));
+}
+
+#[test]
+fn session_without_an_association_hears_that_the_first_one_failed() {
+    let mut gateway = Gateway::new();
+    gateway.talk(&mut End::client(setup(2, 66), start()), home(), 9);
+    gateway.now += PATIENCE;
+    gateway.succession.handle_timeout(gateway.now);
+    assert_eq!(gateway.succession.poll_change(), Some(Change::Closed(Ending::Silence)));
+}
+
+#[test]
+fn repeated_hello_begins_nothing() {
+    let mut client = End::client(setup(1, 6), start());
+    let mut gateway = Gateway::new();
+    gateway.talk(&mut client, home(), 1);
+    let hello = client.poll_transmit().unwrap();
+    for _ in 0..3 {
+        let mut answers = Vec::new();
+        gateway.receive(hello.clone(), home(), &mut answers).unwrap();
+        for mut answer in answers {
+            client.handle_datagram(&mut answer, gateway.now).unwrap();
+        }
+    }
+    gateway.talk(&mut client, home(), 9);
+    assert_eq!(gateway.changes, [Change::Established(home())]);
+    assert_eq!(gateway.receive(hello, home(), &mut Vec::new()), Err(DropReason::UnknownEpoch));
+    assert_eq!(gateway.begun, 1);
+    assert_eq!(gateway.hears(&client, home(), b"still there"), Ok(()));
+}
+
+#[test]
+fn either_end_closes() {
+    let mut client = End::client(setup(1, 6), start());
+    let mut gateway = Gateway::established(&mut client, home());
+    client.handle_close();
+    gateway.talk(&mut client, home(), 1);
+    assert_eq!(gateway.changes, [Change::Closed(Ending::Theirs)]);
+    assert!(gateway.succession.outbound().is_none());
+    let mut client = End::client(setup(1, 6), start());
+    let mut gateway = Gateway::established(&mut client, home());
+    gateway.succession.handle_close();
+    let (_, mut alert) = gateway.succession.poll_transmit().unwrap();
+    client.handle_datagram(&mut alert, gateway.now).unwrap();
+    assert_eq!(gateway.succession.poll_change(), Some(Change::Closed(Ending::Ours)));
+    assert!(client.outbound().is_none());
+}
