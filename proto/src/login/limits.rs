@@ -6,11 +6,14 @@
 //! | --- | --- | --- |
 //! | a stranger's address (IPv6: its /64) | 10 | each minute |
 //! | the network around it (/24, IPv6: /56) | 50 | each 12 s |
+//! | the /48 around that, of IPv6 | 200 | each 3 s |
 //! | an account from one stranger's address | 5 | each minute |
 //! | an account from all strangers together | 20 | each 3 min; with none left, tries come up to 60 s apart |
 //! | an account from one place that it is known to log in from | 10 | each 30 s |
 //! | codes of an account, from strangers, from known places | 10 | each 6 min |
 //! | links for a browser, by address | 60 | each 2 s |
+//! | links, by the network around it, and by its /48 | 120, 240 | each second |
+//! | links of a device that shows its certificate | 20 | each 30 s |
 //!
 //! Whoever comes from a place that the account is known to log in from meets the buckets of known places alone. A place
 //! is a device of the account, and then nothing that anybody else does keeps them out; or a network, and then nothing
@@ -58,7 +61,8 @@ pub enum Secret<'a> {
     Password(&'a str),
     /// A code, or the answer to another question.
     Code,
-    /// Nothing yet: a link for a browser is asked for. It has no account, and its token never comes back.
+    /// Nothing yet: a link for a browser is asked for. It has no account, and its token never comes back. With a known
+    /// place, which is a device then, it meets the bucket of that device alone.
     Link,
 }
 
@@ -172,7 +176,7 @@ impl LoginLimits {
     pub fn unban(&mut self, network: IpNet) -> bool {
         self.buckets.retain(|key| match key {
             Key::Network(other) | Key::Links(other) => !(network.contains(other) || other.contains(&network)),
-            Key::Pair(..) | Key::Strangers(_) | Key::Known(..) | Key::Codes(..) => true,
+            Key::LinksOf(_) | Key::Pair(..) | Key::Strangers(_) | Key::Known(..) | Key::Codes(..) => true,
         })
     }
 
@@ -180,7 +184,12 @@ impl LoginLimits {
     pub fn bans(&self, now: Instant) -> Vec<Ban> {
         let networks = self.buckets.keys().filter_map(|key| match key {
             Key::Network(network) => Some((*network, self.buckets.wait(key, &rate_of(*network), now))),
-            Key::Links(_) | Key::Pair(..) | Key::Strangers(_) | Key::Known(..) | Key::Codes(..) => None,
+            Key::Links(_)
+            | Key::LinksOf(_)
+            | Key::Pair(..)
+            | Key::Strangers(_)
+            | Key::Known(..)
+            | Key::Codes(..) => None,
         });
         networks.filter(|(_, wait)| !wait.is_zero()).map(|(network, remaining)| Ban { network, remaining }).collect()
     }
@@ -188,17 +197,21 @@ impl LoginLimits {
     /// The buckets that a try takes from. That of the account and the place is the first, where there is one.
     fn wanted(&self, attempt: &Attempt<'_>) -> Vec<(Key, Rate)> {
         let account = self.account(attempt.account);
-        let [address, neighbours] = networks_of(attempt.address);
+        let networks = networks_of(attempt.address);
         let known = attempt.known.map(|place| self.hash(place, ""));
         let first = match (attempt.secret, known) {
-            (Secret::Link, _) => return vec![(Key::Links(address), Rate::LINKS)],
+            (Secret::Link, Some(device)) => return vec![(Key::LinksOf(device), Rate::LINKS_OF)],
+            (Secret::Link, None) => return networks.map(Key::Links).zip(Rate::LINKS).collect(),
             (Secret::Password(_), Some(place)) => (Key::Known(account, place), Rate::KNOWN),
-            (Secret::Password(_), None) => (Key::Pair(account, self.hash(&address.to_string(), "")), Rate::PAIR),
+            (Secret::Password(_), None) => {
+                let address = host_of(attempt.address).to_string();
+                (Key::Pair(account, self.hash(&address, "")), Rate::PAIR)
+            }
             (Secret::Code, _) => (Key::Codes(account, known.is_some()), Rate::CODES),
         };
         let mut wanted = vec![first];
         if known.is_none() {
-            wanted.extend([address, neighbours].map(|network| (Key::Network(network), rate_of(network))));
+            wanted.extend(networks.map(Key::Network).zip(Rate::FAILURES));
             if matches!(attempt.secret, Secret::Password(_)) {
                 wanted.push((Key::Strangers(account), Rate::STRANGERS));
             }
@@ -227,9 +240,21 @@ pub fn known_network(address: IpAddr) -> IpNet {
     around(address, 24, 48)
 }
 
-/// The networks whose failures count together with those of an address: as much as one host has, and its neighbours.
-fn networks_of(address: IpAddr) -> [IpNet; 2] {
-    [around(address, 32, 64), around(address, 24, 56)]
+/// Sizes of networks whose tries count together, in prefix bits: as much as one host has, its neighbours, and the
+/// largest that one site is usually given.
+const SIZES_V4: [u8; 2] = [32, 24];
+const SIZES_V6: [u8; 3] = [64, 56, 48];
+
+/// The networks of an address of which tries count together, the smallest first.
+fn networks_of(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let is_v4 = address.to_canonical().is_ipv4();
+    let sizes: &[u8] = if is_v4 { &SIZES_V4 } else { &SIZES_V6 };
+    sizes.iter().map(move |bits| around(address, *bits, *bits))
+}
+
+/// As much as one host has.
+fn host_of(address: IpAddr) -> IpNet {
+    around(address, 32, 64)
 }
 
 fn around(address: IpAddr, v4: u8, v6: u8) -> IpNet {
@@ -238,7 +263,12 @@ fn around(address: IpAddr, v4: u8, v6: u8) -> IpNet {
     IpNet::new_assert(address, prefix).trunc()
 }
 
+/// The rate of failures of one of the networks of [`networks_of`].
 fn rate_of(network: IpNet) -> Rate {
-    let is_one_host = matches!((network, network.prefix_len()), (IpNet::V4(_), 32) | (IpNet::V6(_), 64));
-    if is_one_host { Rate::ADDRESS } else { Rate::NEIGHBOURS }
+    let [host, neighbours, site] = Rate::FAILURES;
+    match network.prefix_len() {
+        32 | 64 => host,
+        24 | 56 => neighbours,
+        _ => site,
+    }
 }

@@ -12,6 +12,8 @@ pub(super) enum Key {
     Network(IpNet),
     /// Links begun from a network.
     Links(IpNet),
+    /// Links begun by a device.
+    LinksOf(u64),
     /// Failures of an account from one stranger's address.
     Pair(u64, u64),
     /// Failures of an account from all strangers.
@@ -26,7 +28,7 @@ impl Key {
     /// The account it is about.
     pub(super) fn account(&self) -> Option<u64> {
         match self {
-            Self::Network(_) | Self::Links(_) => None,
+            Self::Network(_) | Self::Links(_) | Self::LinksOf(_) => None,
             Self::Pair(account, _) | Self::Strangers(account) | Self::Known(account, _) | Self::Codes(account, _) => {
                 Some(*account)
             }
@@ -52,13 +54,15 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const DEEPEST: u32 = 6;
 
 impl Rate {
-    pub(super) const ADDRESS: Self = Self::new(10, 60);
-    pub(super) const NEIGHBOURS: Self = Self::new(50, 12);
+    /// Failures of a network of each size, the smallest first.
+    pub(super) const FAILURES: [Self; 3] = [Self::new(10, 60), Self::new(50, 12), Self::new(200, 3)];
+    /// Links of a network of each size.
+    pub(super) const LINKS: [Self; 3] = [Self::new(60, 2), Self::new(120, 1), Self::new(240, 1)];
+    pub(super) const LINKS_OF: Self = Self::new(20, 30);
     pub(super) const PAIR: Self = Self::new(5, 60);
     pub(super) const STRANGERS: Self = Self { yields: true, ..Self::new(20, 180) };
     pub(super) const KNOWN: Self = Self::new(10, 30);
     pub(super) const CODES: Self = Self::new(10, 360);
-    pub(super) const LINKS: Self = Self::new(60, 2);
 
     const fn new(tokens: u32, refill: u64) -> Self {
         Self { tokens, refill: Duration::from_secs(refill), yields: false }

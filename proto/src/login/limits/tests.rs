@@ -175,21 +175,56 @@ fn codes_have_buckets_for_strangers_and_for_known_places() {
     assert_eq!((count(false), count(true)), (10, 10));
 }
 
+fn link(from: IpAddr) -> Attempt<'static> {
+    Attempt { secret: Secret::Link, ..stranger("", from, "") }
+}
+
+/// How many links each of these addresses gets in its turn.
+fn links(limits: &mut LoginLimits, now: Instant, from: &[IpAddr]) -> Vec<usize> {
+    from.iter().map(|from| (0..500).take_while(|_| fail(limits, &link(*from), now).is_none()).count()).collect()
+}
+
 #[test]
-fn links_are_limited_by_address_alone() {
+fn links_are_limited_by_address_and_by_each_network_around_it() {
     let (mut limits, now) = (limits(), start());
-    let link = |number| Attempt { secret: Secret::Link, ..stranger("", address(number), "") };
-    assert_eq!((0..100).take_while(|_| fail(&mut limits, &link(1), now).is_none()).count(), 60);
-    assert_eq!(fail(&mut limits, &link(2), now), None);
+    let v4 = [address(1), address(2), address(3), address(256)];
+    assert_eq!(links(&mut limits, now, &v4), [60, 60, 0, 60], "the last is in another /24");
     assert_eq!(fail(&mut limits, &stranger("alice", address(1), "x"), now), None, "passwords are not");
+    let v6 = ["1::1", "2::1", "3::1", "101::1", "102::1", "201::1"];
+    let v6 = v6.map(|rest| format!("2001:db8:0:{rest}").parse().unwrap());
+    assert_eq!(links(&mut limits, now, &v6), [60, 60, 0, 60, 60, 0], "two of a /56, four of a /48");
+    let elsewhere: IpAddr = "2001:db8:1::1".parse().unwrap();
+    assert_eq!(links(&mut limits, now, &[elsewhere]), [60]);
+}
+
+#[test]
+fn links_of_a_device_are_its_own() {
+    let (mut limits, now) = (limits(), start());
+    assert_eq!(links(&mut limits, now, &[address(1), address(2), address(3)]), [60, 60, 0], "its network has no more");
+    let of = |device| Attempt { known: Some(device), ..link(address(1)) };
+    assert_eq!((0..100).take_while(|_| fail(&mut limits, &of("dev-a"), now).is_none()).count(), 20);
+    assert_eq!(fail(&mut limits, &of("dev-b"), now), None, "another device");
+}
+
+#[test]
+fn failures_of_a_site_count_together() {
+    let (mut limits, now) = (limits(), start());
+    let from = |number: u16| IpAddr::from([0x2001, 0xdb8, 0, number, 0, 0, 0, 1]);
+    let mut tries = (0..u16::MAX).map(|number| (format!("user-{number}"), from(number.wrapping_mul(257))));
+    let through = tries.by_ref().take_while(|(name, from)| fail(&mut limits, &stranger(name, *from, "x"), now).is_none());
+    assert_eq!(through.count(), 200);
+    assert_eq!(limits.bans(now)[0].network.to_string(), "2001:db8::/48");
+    let elsewhere = "2001:db8:1::1".parse().unwrap();
+    assert_eq!(fail(&mut limits, &stranger("user", elsewhere, "x"), now), None, "another site may still");
 }
 
 #[test]
 fn addresses_of_one_ipv6_host_are_one_and_mapped_ones_are_ipv4() {
     let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
-    let [host, around] = networks_of(v6("2001:db8:1:2:3:4:5:6"));
-    assert_eq!((host.to_string(), around.to_string()), ("2001:db8:1:2::/64".into(), "2001:db8:1::/56".into()));
-    assert_eq!(networks_of(v6("::ffff:192.0.2.1")), networks_of(v6("192.0.2.1")));
+    let networks = |text: &str| networks_of(v6(text)).map(|network| network.to_string()).collect::<Vec<_>>();
+    assert_eq!(networks("2001:db8:1:2:3:4:5:6"), ["2001:db8:1:2::/64", "2001:db8:1::/56", "2001:db8:1::/48"]);
+    assert_eq!(networks("192.0.2.1"), ["192.0.2.1/32", "192.0.2.0/24"]);
+    assert_eq!(networks("::ffff:192.0.2.1"), networks("192.0.2.1"));
     assert_eq!(known_network(v6("192.0.2.77")).to_string(), "192.0.2.0/24");
     assert_eq!(known_network(v6("2001:db8:1:2::1")).to_string(), "2001:db8:1::/48");
 }
@@ -238,9 +273,10 @@ fn memory_is_bounded_and_who_failed_most_is_forgotten_last() {
     let wait = fail(&mut limits, &stranger("victim", address(999 << 8), "x"), now);
     assert!(wait.is_some());
     for number in 0..20_000_u32 {
-        let from = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 64));
+        // Each from a site of its own.
+        let from = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 80));
         fail(&mut limits, &stranger(&format!("nobody-{number}"), from.into(), "x"), now);
-        assert!(limits.buckets.len() <= 1003, "four buckets of one try at most beside the room");
+        assert!(limits.buckets.len() <= 1004, "five buckets of one try at most beside the room");
     }
     assert_eq!(fail(&mut limits, &stranger("victim", address(999 << 8), "x"), now), wait, "that is not forgotten");
 }
