@@ -19,9 +19,10 @@
 //! is a device of the account, and then nothing that anybody else does keeps them out; or a network, and then nothing
 //! that is done from any other network does, nor what is tried on other accounts from the same one.
 //!
-//! The same wrong password counts once: for five minutes it is refused without being tried again. That spares a
-//! directory's own limits a program with an old password. Memory is bounded: where there is no room, those are
-//! forgotten who have failed least, and so have least to gain.
+//! The same password counts once in five minutes. If it is wrong, it is refused for as long without being tried again:
+//! that spares a directory's own limits a program with an old password. If it failed for a reason that may pass, such
+//! as a disabled user or an unknown name, it is tried again after 15 seconds. Memory is bounded: where there is no
+//! room, those are forgotten who have failed least, and so have least to gain.
 
 mod bucket;
 #[cfg(test)]
@@ -37,8 +38,8 @@ use bucket::{Buckets, Key, Rate};
 
 /// Most buckets at a time. With some 120 bytes for each that is 32 MB at most.
 const ROOM: usize = 1 << 18;
-/// How long a wrong password is known to be wrong.
-const WRONG_FOR: Duration = Duration::from_secs(300);
+/// How long a password that failed is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// One try to log in.
 #[derive(Clone, Copy)]
@@ -71,8 +72,8 @@ pub enum Secret<'a> {
 pub enum Admission {
     /// It may. How it ends is for [`LoginLimits::settle`].
     Go(Ticket),
-    /// This very password was wrong a moment ago: it is refused without being tried.
-    WrongBefore,
+    /// This very password failed a moment ago: it is refused without being tried.
+    FailedBefore,
     /// Not before this time has passed.
     Wait(Duration),
 }
@@ -82,7 +83,7 @@ pub enum Admission {
 #[must_use = "a try whose outcome nobody tells counts as a failed one"]
 pub struct Ticket {
     taken: Vec<(Key, Rate)>,
-    /// The fingerprint of the password, and the bucket in which it is remembered if it is wrong.
+    /// The fingerprint of the password, and the bucket in which it is remembered if it fails.
     password: Option<(Key, u64)>,
 }
 
@@ -91,7 +92,9 @@ pub struct Ticket {
 pub enum Outcome {
     /// It was right, and the login is complete.
     LoggedIn,
-    /// It was wrong, or there is no such account, or it may not log in.
+    /// The password or code was wrong.
+    Wrong,
+    /// There is no such account, or it may not log in: whatever was tried may be right.
     Failed,
     /// Nobody could tell, or more is asked for.
     Open,
@@ -133,8 +136,8 @@ impl LoginLimits {
             }
             (Secret::Password(_) | Secret::Code | Secret::Link, _) => None,
         };
-        if password.is_some_and(|(key, print)| self.buckets.is_wrong(&key, print, now, WRONG_FOR)) {
-            return Admission::WrongBefore;
+        if password.is_some_and(|(key, print)| self.buckets.is_refused(&key, print, now, REMEMBERED)) {
+            return Admission::FailedBefore;
         }
         let wait = wanted.iter().map(|(key, rate)| self.buckets.wait(key, rate, now)).max().unwrap_or_default();
         if !wait.is_zero() {
@@ -151,9 +154,11 @@ impl LoginLimits {
         let Ticket { taken, password } = ticket;
         let counts = match (outcome, password) {
             (Outcome::LoggedIn | Outcome::Open, _) => false,
-            // Of several tries with the same password at once, one counts.
-            (Outcome::Failed, Some((key, print))) => !self.buckets.set_wrong(&key, print, now, WRONG_FOR),
-            (Outcome::Failed, None) => true,
+            // Of several tries with the same password, one counts, however they failed: strangers could tell otherwise.
+            (Outcome::Wrong | Outcome::Failed, Some((key, print))) => {
+                !self.buckets.remember(&key, print, outcome == Outcome::Wrong, now, REMEMBERED)
+            }
+            (Outcome::Wrong | Outcome::Failed, None) => true,
         };
         if !counts {
             for (key, rate) in &taken {

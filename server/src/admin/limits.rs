@@ -165,6 +165,14 @@ mod tests {
         let answer = json!({ "name": "alice", "changed": true });
         assert_eq!(post(&admin, "/unlock", json!({ "user": "Alice" })), Ok(answer));
         assert_eq!(post(&admin, "/unlock", json!({ "user": "alice" })).unwrap()["changed"], false);
+        // Whoever lets somebody in again means it.
+        post(&admin, "/user/add", json!({ "user": "alice", "lifetime_seconds": 60 })).unwrap();
+        for verb in ["/user/disable", "/user/enable"] {
+            fail(&logins, 0).await;
+            post(&admin, verb, json!({ "user": "alice" })).unwrap();
+            let forgotten = !logins.unlock("alice");
+            assert_eq!(forgotten, verb == "/user/enable", "{verb}");
+        }
         for number in 5..10 {
             fail(&logins, number).await;
         }

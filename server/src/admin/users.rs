@@ -132,9 +132,7 @@ impl Admin {
         let (user, gift) = (user_name(&request.user)?, self.gift(request)?);
         self.store.reset_user(&user, &gift.first, clock).map_err(refusal)?;
         self.end_logins(&user)?;
-        if let Some(logins) = self.live.as_ref().and_then(|live| live.logins()) {
-            logins.unlock(user.as_str());
-        }
+        self.forget_failures(&user);
         tracing::info!("password and second factor of a user were reset");
         Ok(gift.answer(&user, clock.read()))
     }
@@ -149,6 +147,9 @@ impl Admin {
         let user = user_name(&request.user)?;
         let changed = self.store.set_disabled(&user, disabled, now).map_err(refusal)?;
         let sessions = if disabled { self.end_sessions(&user)? } else { 0 };
+        if !disabled {
+            self.forget_failures(&user);
+        }
         tracing::info!(disabled, changed, sessions, "a user was disabled or enabled");
         Ok(StandingAnswer { user: user.to_string(), changed, sessions })
     }
@@ -159,6 +160,7 @@ impl Admin {
         let subject = self.linked_subject(request)?;
         self.store.link_person(&user, source, &subject).map_err(refusal)?;
         let sessions = self.end_logins(&user)?;
+        self.forget_failures(&user);
         tracing::info!(source, "a user was given to another source");
         Ok(StandingAnswer { user: user.to_string(), changed: true, sessions })
     }
@@ -184,6 +186,13 @@ impl Admin {
             return Err(bad_request("the issuer is a URL, exactly as the provider writes it"));
         }
         Ok(OidcSubject { issuer, subject }.to_string())
+    }
+
+    /// What was refused before may be right now.
+    fn forget_failures(&self, user: &UserName) {
+        if let Some(logins) = self.live.as_ref().and_then(|live| live.logins()) {
+            logins.unlock(user.as_str());
+        }
     }
 
     fn end_sessions(&self, user: &UserName) -> Result<usize, AdminRefusal> {

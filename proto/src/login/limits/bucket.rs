@@ -78,9 +78,21 @@ impl Rate {
 struct Bucket {
     full_at: Instant,
     last_taken: Instant,
-    /// The fingerprint of a wrong password, and when it was tried.
-    wrong: Option<(u64, Instant)>,
+    failed: Option<FailedPassword>,
 }
+
+/// The password that was tried last, and failed.
+#[derive(Debug, Clone, Copy)]
+struct FailedPassword {
+    print: u64,
+    first: Instant,
+    last: Instant,
+    /// Whether it was wrong; else it may be right the next time.
+    is_wrong: bool,
+}
+
+/// How long a password that may be right is not tried again.
+const PAUSE: Duration = Duration::from_secs(15);
 
 impl Bucket {
     /// How long it takes until this gives a token.
@@ -115,7 +127,7 @@ impl Buckets {
         if self.map.len() >= self.room && !self.map.contains_key(&key) {
             self.make_room(now);
         }
-        let bucket = self.map.entry(key).or_insert(Bucket { full_at: now, last_taken: now, wrong: None });
+        let bucket = self.map.entry(key).or_insert(Bucket { full_at: now, last_taken: now, failed: None });
         let deepest = now.checked_add(rate.refill.saturating_mul(rate.tokens.saturating_add(DEEPEST)));
         let full_at = bucket.full_at.max(now).checked_add(rate.refill).unwrap_or(now);
         bucket.full_at = deepest.map_or(full_at, |deepest| full_at.min(deepest));
@@ -132,19 +144,33 @@ impl Buckets {
         self.map.remove(key);
     }
 
-    /// Whether a password is the one that was wrong here within `memory`.
-    pub(super) fn is_wrong(&self, key: &Key, print: u64, now: Instant, memory: Duration) -> bool {
-        let wrong = self.map.get(key).and_then(|bucket| bucket.wrong);
-        wrong.is_some_and(|(known, at)| known == print && now.saturating_duration_since(at) < memory)
+    /// Whether a password is refused here without being tried, since it failed within `memory`.
+    pub(super) fn is_refused(&self, key: &Key, print: u64, now: Instant, memory: Duration) -> bool {
+        let failed = self.failed(key, print, now, memory);
+        failed.is_some_and(|failed| failed.is_wrong || now.saturating_duration_since(failed.last) < PAUSE)
     }
 
-    /// Remembers a wrong password. True if it was remembered already.
-    pub(super) fn set_wrong(&mut self, key: &Key, print: u64, now: Instant, memory: Duration) -> bool {
-        let known = self.is_wrong(key, print, now, memory);
-        if let Some(bucket) = self.map.get_mut(key).filter(|_| !known) {
-            bucket.wrong = Some((print, now));
+    /// Remembers a password that failed. True if it was remembered already.
+    pub(super) fn remember(
+        &mut self,
+        key: &Key,
+        print: u64,
+        is_wrong: bool,
+        now: Instant,
+        memory: Duration,
+    ) -> bool {
+        let known = self.failed(key, print, now, memory);
+        let first = known.map_or(now, |known| known.first);
+        if let Some(bucket) = self.map.get_mut(key) {
+            bucket.failed = Some(FailedPassword { print, first, last: now, is_wrong });
         }
-        known
+        known.is_some()
+    }
+
+    /// What is known of a password that failed here within `memory`.
+    fn failed(&self, key: &Key, print: u64, now: Instant, memory: Duration) -> Option<FailedPassword> {
+        let failed = self.map.get(key).and_then(|bucket| bucket.failed);
+        failed.filter(|failed| failed.print == print && now.saturating_duration_since(failed.first) < memory)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {

@@ -29,10 +29,10 @@ fn known<'a>(account: &'a str, from: IpAddr, password: &'a str) -> Attempt<'a> {
 fn fail(limits: &mut LoginLimits, attempt: &Attempt<'_>, now: Instant) -> Option<Duration> {
     match limits.admit(attempt, now) {
         Admission::Go(ticket) => {
-            limits.settle(ticket, Outcome::Failed, now);
+            limits.settle(ticket, Outcome::Wrong, now);
             None
         }
-        Admission::WrongBefore => Some(Duration::ZERO),
+        Admission::FailedBefore => Some(Duration::ZERO),
         Admission::Wait(wait) => Some(wait),
     }
 }
@@ -120,11 +120,36 @@ fn the_same_wrong_password_counts_once_and_is_tried_again_after_five_minutes() {
     let attempt = stranger("alice", address(1), "old");
     assert_eq!(fail(&mut limits, &attempt, now), None);
     for second in 0..300 {
-        assert_eq!(limits.admit(&attempt, now + second * SECOND), Admission::WrongBefore);
+        assert_eq!(limits.admit(&attempt, now + second * SECOND), Admission::FailedBefore);
     }
-    assert_eq!(limits.admit(&stranger("ALICE", address(1), "old"), now), Admission::WrongBefore, "in capitals, too");
+    assert_eq!(limits.admit(&stranger("ALICE", address(1), "old"), now), Admission::FailedBefore, "in capitals, too");
     assert_eq!(fail(&mut limits, &attempt, now + 300 * SECOND), None);
     assert_eq!(fail(&mut limits, &stranger("bob", address(1), "old"), now), None, "another account");
+}
+
+#[test]
+fn password_that_may_be_right_counts_once_and_is_tried_again_soon() {
+    let (mut limits, now) = (limits(), start());
+    let attempt = stranger("alice", address(1), "right");
+    let mut tried = 0;
+    // As somebody does whose user is disabled, until an administrator lets them in again.
+    for second in 0..280 {
+        let now = now + second * SECOND;
+        match limits.admit(&attempt, now) {
+            Admission::Go(ticket) => {
+                tried += 1;
+                limits.settle(ticket, Outcome::Failed, now);
+            }
+            Admission::FailedBefore => {}
+            Admission::Wait(_) => panic!("it counts once, or strangers could tell it from a wrong one"),
+        }
+    }
+    assert_eq!(tried, 280_u32.div_ceil(15));
+    let Admission::Go(ticket) = limits.admit(&attempt, now + 285 * SECOND) else { panic!("it is tried") };
+    limits.settle(ticket, Outcome::LoggedIn, now + 285 * SECOND);
+    let wrong = stranger("bob", address(2), "wrong");
+    assert_eq!(fail(&mut limits, &wrong, now), None);
+    assert_eq!(limits.admit(&wrong, now + 15 * SECOND), Admission::FailedBefore, "the control: that is not tried");
 }
 
 #[test]
@@ -135,7 +160,7 @@ fn of_many_tries_at_once_with_one_password_one_counts() {
     assert!(matches!(limits.admit(&stranger("alice", address(1), "b"), now), Admission::Wait(_)), "all is taken");
     for ticket in tickets {
         let Admission::Go(ticket) = ticket else { panic!("five fit") };
-        limits.settle(ticket, Outcome::Failed, now);
+        limits.settle(ticket, Outcome::Wrong, now);
     }
     assert_eq!(failures(&mut limits, now, |_, password| stranger("alice", address(1), password)), 4);
 }
@@ -349,7 +374,7 @@ proptest! {
             if let Admission::Go(ticket) = limits.admit(&Attempt { account, address: from, known: None, secret }, now)
                 && deed.settles
             {
-                limits.settle(ticket, Outcome::Failed, now);
+                limits.settle(ticket, Outcome::Wrong, now);
             }
             let user = Attempt { secret: Secret::Password("right"), ..known("alice", home, "right") };
             let Admission::Go(ticket) = limits.admit(&user, now) else { panic!("the password") };

@@ -7,7 +7,7 @@ use adit_program::foreign_text::printable;
 use adit_proto::login::flow::{Answers, Command, Failure, Form, LoginFlow, Refusal, Step};
 use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, Secret, Ticket, known_network};
 use adit_proto::login::token::SessionToken;
-use adit_proto::login::{Kind, Person};
+use adit_proto::login::{Cause, Kind, Person};
 use ipnet::IpNet;
 use tokio::task::spawn_blocking;
 
@@ -242,8 +242,8 @@ impl Logins {
         let admission = self.limits().admit(&attempt, Instant::now());
         match admission {
             Admission::Go(ticket) => turn.ticket = Some(ticket),
-            Admission::WrongBefore => {
-                log_failure(flow.name(), origin, "wrong password, the same as before");
+            Admission::FailedBefore => {
+                log_failure(flow.name(), origin, "the same password as before");
                 return Some(if self.chain.away().is_some() { SOURCE_AWAY } else { NOT_ACCEPTED });
             }
             Admission::Wait(time) => {
@@ -374,7 +374,12 @@ fn judge(flow: &LoginFlow, origin: &Origin) -> Outcome {
     let Some(failure) = flow.failure() else { return Outcome::Open };
     log_failure(flow.name(), origin, &failure.to_string());
     match failure {
-        Failure::Refused(_) | Failure::UnknownName | Failure::Malformed(_) => Outcome::Failed,
+        Failure::Refused(Cause::WrongPassword | Cause::WrongCode | Cause::ReusedCode) => Outcome::Wrong,
+        Failure::Refused(
+            Cause::Locked | Cause::Disabled | Cause::PasswordExpired | Cause::NotPermitted(_),
+        )
+        | Failure::UnknownName
+        | Failure::Malformed(_) => Outcome::Failed,
         Failure::Away(_) | Failure::TooMuchState | Failure::TooManyRounds | Failure::Expired => Outcome::Open,
     }
 }

@@ -374,6 +374,22 @@ async fn failures_are_limited_listed_and_forgiven() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn password_that_was_right_lets_in_once_an_administrator_says_so() {
+    let world = world(Double::new("local", |name, _| Verdict::Accepted(person("ldap", name))));
+    let alice = UserName::parse("alice").unwrap();
+    token(world.log_in("alice", "right", origin(HOME, None)).await);
+    world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(message(&world.log_in("alice", "right", origin(HOME, None)).await), message(&NOT_ACCEPTED));
+    }
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 2, "it is not tried again and again");
+    world.store.set_disabled(&alice, false, SystemTime::now()).unwrap();
+    // As `user enable` does.
+    assert!(world.logins.unlock("alice"));
+    token(world.log_in("alice", "right", origin(HOME, None)).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn source_that_does_not_answer_is_given_up() {
     let mut double = Double::new("radius", users);
     double.takes = 3600 * SECOND;
