@@ -5,6 +5,7 @@ pub(crate) mod clocks;
 pub(super) mod lasting;
 pub mod logins;
 pub mod sealed;
+mod step;
 
 use adit_proto::login::token::LoginEnd;
 

@@ -4,105 +4,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_program::foreign_text::printable;
-use adit_proto::login::flow::{Answers, Command, Failure, Form, LoginFlow, Refusal, Step};
+use adit_proto::login::flow::{Command, Failure, LoginFlow, Step};
 use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, Secret, Ticket, known_network};
 use adit_proto::login::token::SessionToken;
-use adit_proto::login::{Cause, Kind, Person};
+use adit_proto::login::{Cause, Person};
 use ipnet::IpNet;
 use tokio::task::spawn_blocking;
 
 use super::chain::{Answer, Chain};
 use super::clocks;
 use super::sealed::{Handles, Tokens};
+use super::step::{BROKEN, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, escaped, told, wait};
 use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault, UserName};
 use crate::identity::ServiceKey;
 use crate::sources::{LinkWish, Origin, Source};
 use crate::trail::TRAIL;
 
+pub(in crate::core) use super::step::NOBODY;
+pub use super::step::{LoginStep, LoginWish};
+
 /// Failures are told at whole multiples of this time, so that strangers do not learn from it what was looked at.
 const FAILURE_PACE: Duration = Duration::from_secs(1);
 /// How long a place is known from which somebody has logged in.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// What a client wants next of a login. A password may be in it, so it has no `Debug`.
-pub struct LoginWish {
-    /// The handle of the step before; `None` begins a login.
-    pub handle: Option<String>,
-    /// What was asked for.
-    pub answers: Answers,
-    /// Whether the client can open a link in a browser of its own host.
-    pub browser: bool,
-    /// Where it comes from.
-    pub origin: Origin,
-}
-
-/// What a client is to do next. A token may be in it, so it has no `Debug`.
-pub enum LoginStep {
-    /// Fill in a form.
-    Ask {
-        /// To be sent back.
-        handle: String,
-        /// The form. Its text may come from a server that is not ours: it is escaped.
-        form: Form,
-    },
-    /// Open a link or show it, then come back with the handle.
-    Open {
-        /// To be sent back.
-        handle: String,
-        /// The link.
-        url: String,
-        /// The code to type there, if one is wanted.
-        user_code: Option<String>,
-        /// How long it is good.
-        lifetime: Duration,
-        /// When to come back.
-        again_in: Duration,
-    },
-    /// Come back with the handle after this time.
-    Wait {
-        /// To be sent back.
-        handle: String,
-        /// When to come back.
-        again_in: Duration,
-    },
-    /// Nothing: the user has logged in.
-    Done {
-        /// What the gateway calls the user.
-        user: String,
-        /// The session token of the device that the client came with; without one, a ticket that enrols a device.
-        token: String,
-        /// When the login ends, in seconds of Unix time.
-        ends_at: u64,
-    },
-    /// Nothing: nobody has logged in.
-    Refused {
-        /// The reason, as far as strangers may know it.
-        message: &'static str,
-        /// When to try again, where it has to wait.
-        retry_after: Option<Duration>,
-    },
-}
-
-const NOT_ACCEPTED: LoginStep = refused("the name, the password or the code is not accepted");
-const SOURCE_AWAY: LoginStep =
-    refused("not accepted, or the service that knows you cannot be reached now; try again in a minute");
-const EXPIRED: LoginStep = refused("the login took too long, or is none of this gateway's; begin again");
-const BROKEN: LoginStep =
-    refused("the gateway cannot log anybody in now; its administrator finds the reason in its log");
-const OTHERS_DEVICE: LoginStep =
-    refused("this device belongs to another user; that user has to log in, or you join anew");
-
-/// What everybody hears at a gateway without sources of users.
-pub(in crate::core) const NOBODY: LoginStep = refused("no user can log in at this gateway");
-
-const fn refused(message: &'static str) -> LoginStep {
-    LoginStep::Refused { message, retry_after: None }
-}
-
-const fn wait(message: &'static str, time: Duration) -> LoginStep {
-    LoginStep::Refused { message, retry_after: Some(time) }
-}
 
 /// All logins of a gateway.
 pub struct Logins {
@@ -360,15 +285,6 @@ fn record(store: &Store, person: &Person, origin: &Origin) -> Result<KnownPerson
     Ok(known)
 }
 
-/// What a refusal tells strangers.
-fn told(refusal: Refusal) -> LoginStep {
-    match refusal {
-        Refusal::NotAccepted => NOT_ACCEPTED,
-        Refusal::SourceAway => SOURCE_AWAY,
-        Refusal::Expired => EXPIRED,
-    }
-}
-
 /// Logs a refusal, and says what the limits have to know of it: a failure counts where a source could judge.
 fn judge(flow: &LoginFlow, origin: &Origin) -> Outcome {
     let Some(failure) = flow.failure() else { return Outcome::Open };
@@ -389,17 +305,6 @@ fn log_failure(name: &str, origin: &Origin, cause: &str) {
     tracing::info!(cause, "login refused");
     let (name, device) = (printable(name), &origin.device);
     tracing::debug!(target: TRAIL, name, address = %origin.address, device, cause, "login refused of");
-}
-
-/// A form whose text is safe to show on a terminal.
-fn escaped(form: Form) -> Form {
-    let Form { text, mut fields } = form;
-    for field in &mut fields {
-        if let Kind::Choice(choices) = &mut field.kind {
-            choices.iter_mut().for_each(|choice| *choice = printable(choice));
-        }
-    }
-    Form { text: printable(&text), fields }
 }
 
 /// The time that handles bear: nobody can set it.

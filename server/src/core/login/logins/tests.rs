@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_proto::login::token::Clocks;
-use adit_proto::login::{Cause, Method, Question, StartedLink, Verdict};
+use adit_proto::login::{Kind, Method, Question, StartedLink, Verdict};
 use tokio::time::Instant as Clock;
 use zeroize::Zeroizing;
 
