@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use adit_proto::address_pool::Lease;
 
+pub(crate) use name::is_invisible;
 pub use name::{NameError, UserName};
 pub use person::{FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
 pub use subject::OidcSubject;

@@ -44,7 +44,8 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 /// One try to log in.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
-    /// The account it is for, whether that exists or not. Upper and lower case are one.
+    /// The account it is for, whether that exists or not. Upper and lower case are one; whoever asks makes other
+    /// spellings of one name one.
     pub account: &'a str,
     /// The client's outer address.
     pub address: IpAddr,
@@ -189,12 +190,9 @@ impl LoginLimits {
     pub fn bans(&self, now: Instant) -> Vec<Ban> {
         let networks = self.buckets.keys().filter_map(|key| match key {
             Key::Network(network) => Some((*network, self.buckets.wait(key, &rate_of(*network), now))),
-            Key::Links(_)
-            | Key::LinksOf(_)
-            | Key::Pair(..)
-            | Key::Strangers(_)
-            | Key::Known(..)
-            | Key::Codes(..) => None,
+            Key::Links(_) | Key::LinksOf(_) | Key::Pair(..) | Key::Strangers(_) | Key::Known(..) | Key::Codes(..) => {
+                None
+            }
         });
         networks.filter(|(_, wait)| !wait.is_zero()).map(|(network, remaining)| Ban { network, remaining }).collect()
     }

@@ -60,13 +60,15 @@ impl fmt::Display for UserName {
 /// What a device calls itself, made safe to show on a terminal: no control or formatting characters, at most 64
 /// characters.
 pub(super) fn clean_device_name(text: &str) -> String {
-    let invisible = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-    };
-    let clean: String = text.chars().filter(|character| !invisible(*character)).take(MAX_DEVICE_NAME).collect();
+    let clean: String = text.chars().filter(|character| !is_invisible(*character)).take(MAX_DEVICE_NAME).collect();
     let clean = clean.trim();
     if clean.is_empty() { "unnamed".to_owned() } else { clean.to_owned() }
+}
+
+/// Whether a character controls or formats others, and nobody sees it.
+pub(crate) fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

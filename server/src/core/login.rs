@@ -4,12 +4,14 @@ pub mod chain;
 pub(crate) mod clocks;
 pub(super) mod lasting;
 pub mod logins;
+mod places;
 pub mod sealed;
 mod step;
 
 use adit_proto::login::token::LoginEnd;
+use tokio::task::spawn_blocking;
 
-use crate::accounts::{AuthError, Device};
+use crate::accounts::{AuthError, Device, StoreFault};
 
 /// What somebody proves who they are with. A secret may be in it, so it has no `Debug`.
 pub enum Credential {
@@ -46,4 +48,11 @@ pub enum LoginError {
     /// The check itself broke; our fault.
     #[error("the check failed inside the gateway")]
     Internal,
+}
+
+/// Does work that may block where it keeps no thread of the runtime waiting.
+async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
+) -> Result<T, StoreFault> {
+    spawn_blocking(work).await.unwrap_or_else(|panicked| Err(StoreFault::new(panicked)))
 }

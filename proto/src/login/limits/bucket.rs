@@ -151,14 +151,7 @@ impl Buckets {
     }
 
     /// Remembers a password that failed. True if it was remembered already.
-    pub(super) fn remember(
-        &mut self,
-        key: &Key,
-        print: u64,
-        is_wrong: bool,
-        now: Instant,
-        memory: Duration,
-    ) -> bool {
+    pub(super) fn remember(&mut self, key: &Key, print: u64, is_wrong: bool, now: Instant, memory: Duration) -> bool {
         let known = self.failed(key, print, now, memory);
         let first = known.map_or(now, |known| known.first);
         if let Some(bucket) = self.map.get_mut(key) {

@@ -236,7 +236,8 @@ fn failures_of_a_site_count_together() {
     let (mut limits, now) = (limits(), start());
     let from = |number: u16| IpAddr::from([0x2001, 0xdb8, 0, number, 0, 0, 0, 1]);
     let mut tries = (0..u16::MAX).map(|number| (format!("user-{number}"), from(number.wrapping_mul(257))));
-    let through = tries.by_ref().take_while(|(name, from)| fail(&mut limits, &stranger(name, *from, "x"), now).is_none());
+    let through =
+        tries.by_ref().take_while(|(name, from)| fail(&mut limits, &stranger(name, *from, "x"), now).is_none());
     assert_eq!(through.count(), 200);
     assert_eq!(limits.bans(now)[0].network.to_string(), "2001:db8::/48");
     let elsewhere = "2001:db8:1::1".parse().unwrap();

@@ -35,6 +35,17 @@ impl Store {
         })
     }
 
+    /// All networks from which users logged in, with their users, also those that are known no longer.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn known_networks(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let connection = self.read();
+        let mut query = connection.prepare("SELECT owner, network FROM known_networks")?;
+        let known = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(known.collect::<Result<_, _>>()?)
+    }
+
     /// Whether a user logged in from a network lately. Waits for nobody who writes.
     ///
     /// # Errors
@@ -66,6 +77,7 @@ mod tests {
         assert!(knows("alice", "192.0.2.0/24", 999));
         assert!(!knows("alice", "192.0.2.0/24", 1000) && !knows("alice", "198.51.100.0/24", 1));
         assert!(!knows("bob", "192.0.2.0/24", 1), "another user");
+        assert_eq!(store.known_networks().unwrap(), [("alice".to_owned(), "192.0.2.0/24".to_owned())]);
         store.remember_network("alice", "192.0.2.0/24", 199_999 * SECOND, at(1)).unwrap();
         assert!(knows("alice", "192.0.2.0/24", 199_999), "it is known longer");
         store.revoke("alice", at(2)).unwrap();

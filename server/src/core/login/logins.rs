@@ -9,14 +9,15 @@ use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, S
 use adit_proto::login::token::SessionToken;
 use adit_proto::login::{Cause, Person};
 use ipnet::IpNet;
-use tokio::task::spawn_blocking;
 
 use super::chain::{Answer, Chain};
 use super::clocks;
+use super::off_runtime;
+use super::places::{Places, Standing};
 use super::sealed::{Handles, Tokens};
 use super::step::{BROKEN, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, escaped, told, wait};
 use crate::accounts::sqlite::{HostClock, Store};
-use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault, UserName};
+use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault};
 use crate::identity::ServiceKey;
 use crate::sources::{LinkWish, Origin, Source};
 use crate::trail::TRAIL;
@@ -33,6 +34,7 @@ const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub struct Logins {
     chain: Chain,
     store: Arc<Store>,
+    places: Places,
     limits: Mutex<LoginLimits>,
     handles: Handles,
     tokens: Tokens,
@@ -44,7 +46,7 @@ pub struct Logins {
 #[derive(Default)]
 struct Turn {
     ticket: Option<Ticket>,
-    is_known: bool,
+    standing: Standing,
 }
 
 impl Logins {
@@ -59,6 +61,7 @@ impl Logins {
     ) -> Self {
         Self {
             chain: Chain::new(sources),
+            places: Places::new(Arc::clone(&store)),
             store,
             limits: Mutex::new(LoginLimits::new(secret)),
             handles: Handles::new(key),
@@ -123,7 +126,7 @@ impl Logins {
             {
                 return refused;
             }
-            match self.chain.ask(&command, &origin, link, turn.is_known).await {
+            match self.chain.ask(&command, &origin, link, turn.standing.known.is_some()).await {
                 Answer::Verdict(verdict) => flow.handle_verdict(verdict, since_boot()),
                 Answer::Started(started) => flow.handle_started(started, since_boot()),
                 Answer::Pending(interval) => flow.handle_pending(interval, since_boot()),
@@ -155,15 +158,15 @@ impl Logins {
             Command::BeginLink { .. } => Secret::Link,
             Command::PollLink { .. } => return None,
         };
-        let known = match self.known_place(flow.name(), origin).await {
-            Ok(known) => known,
+        turn.standing = match self.places.standing(flow.name(), origin).await {
+            Ok(standing) => standing,
             Err(error) => {
                 tracing::error!(%error, "nobody can log in: the store failed");
                 return Some(BROKEN);
             }
         };
-        turn.is_known = known.is_some();
-        let attempt = Attempt { account: flow.name(), address: origin.address, known: known.as_deref(), secret };
+        let Standing { account, known } = &turn.standing;
+        let attempt = Attempt { account, address: origin.address, known: known.as_deref(), secret };
         let admission = self.limits().admit(&attempt, Instant::now());
         match admission {
             Admission::Go(ticket) => turn.ticket = Some(ticket),
@@ -179,22 +182,6 @@ impl Logins {
         None
     }
 
-    /// The place that a user is known to log in from, if a login comes from there.
-    async fn known_place(&self, name: &str, origin: &Origin) -> Result<Option<String>, StoreFault> {
-        let Ok(user) = UserName::parse(name) else { return Ok(None) };
-        let (store, device) = (Arc::clone(&self.store), origin.device.clone());
-        let network = known_network(origin.address).to_string();
-        off_runtime(move || {
-            if let Some(device) = device
-                && store.device(&device)?.is_some_and(|device| device.user == user.as_str())
-            {
-                return Ok(Some(device));
-            }
-            Ok(store.knows_network(user.as_str(), &network, SystemTime::now())?.then_some(network))
-        })
-        .await
-    }
-
     /// The client's step, and what the limits have to know of it.
     async fn finish(&self, flow: &LoginFlow, step: Step, origin: &Origin) -> (LoginStep, Outcome) {
         let handle = || flow.encode().and_then(|flow| self.handles.seal(&flow, origin));
@@ -206,14 +193,14 @@ impl Logins {
                 return (step.unwrap_or(BROKEN), Outcome::Failed);
             }
             Step::Wait { again_in } => handle().map(|handle| LoginStep::Wait { handle, again_in }),
-            Step::Done(person) => return self.complete(person, origin).await,
+            Step::Done(person) => return self.complete(flow.name(), person, origin).await,
             Step::Refused(refusal) => return (told(refusal), judge(flow, origin)),
         };
         (step.unwrap_or(BROKEN), Outcome::Open)
     }
 
     /// Makes a user and a token of a person whom a source let in.
-    async fn complete(&self, person: Person, origin: &Origin) -> (LoginStep, Outcome) {
+    async fn complete(&self, name: &str, person: Person, origin: &Origin) -> (LoginStep, Outcome) {
         let (store, from) = (Arc::clone(&self.store), origin.clone());
         let recording = off_runtime(move || Ok(record(&store, &person, &from).map(|known| (known, person))));
         let (known, person) = match recording.await {
@@ -231,6 +218,7 @@ impl Logins {
                 return (NOT_ACCEPTED, Outcome::Failed);
             }
         };
+        self.places.note(&known.user, name, origin.address);
         let now = clocks::now();
         let most = (self.lifetime)(&known);
         let lifetime = person.session_lifetime.map_or(most, |of_source| of_source.min(most));
@@ -291,9 +279,7 @@ fn judge(flow: &LoginFlow, origin: &Origin) -> Outcome {
     log_failure(flow.name(), origin, &failure.to_string());
     match failure {
         Failure::Refused(Cause::WrongPassword | Cause::WrongCode | Cause::ReusedCode) => Outcome::Wrong,
-        Failure::Refused(
-            Cause::Locked | Cause::Disabled | Cause::PasswordExpired | Cause::NotPermitted(_),
-        )
+        Failure::Refused(Cause::Locked | Cause::Disabled | Cause::PasswordExpired | Cause::NotPermitted(_))
         | Failure::UnknownName
         | Failure::Malformed(_) => Outcome::Failed,
         Failure::Away(_) | Failure::TooMuchState | Failure::TooManyRounds | Failure::Expired => Outcome::Open,
@@ -315,13 +301,6 @@ fn since_boot() -> Duration {
 /// A time as the store keeps it.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// Does work that may block where it keeps no thread of the runtime waiting.
-async fn off_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
-) -> Result<T, StoreFault> {
-    spawn_blocking(work).await.unwrap_or_else(|panicked| Err(StoreFault::new(panicked)))
 }
 
 #[cfg(test)]

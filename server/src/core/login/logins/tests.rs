@@ -6,6 +6,7 @@ use tokio::time::Instant as Clock;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::accounts::UserName;
 use crate::directories::StateDir;
 use crate::sources::{Answering, LinkAnswer, LinkSource, Recheck, Unavailable};
 
