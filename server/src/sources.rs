@@ -94,8 +94,12 @@ pub enum Recheck {
 /// A source whose users log in in a browser, at a link that the client opens or shows. Meanwhile the client waits, and
 /// the login polls.
 pub trait LinkSource: Send + Sync {
-    /// Begins a login.
-    fn begin(&self, wish: LinkWish) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + '_>>;
+    /// Begins a login of whoever comes from there.
+    fn begin<'a>(
+        &'a self,
+        wish: LinkWish,
+        origin: &'a Origin,
+    ) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + 'a>>;
 
     /// Asks how far a login is, by the state it began with. For a login that comes back to the gateway, too: whoever
     /// serves the way back keeps what it brought until it is asked for here.

@@ -11,7 +11,7 @@ use adit_program::task::{self, Task};
 use adit_proto::login::{Cause, Person, Verdict};
 use adit_server::listener::{self, Guests, Listener};
 use adit_server::sources::oidc::Oidc;
-use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, StartedLink};
+use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Origin, StartedLink};
 use adit_testing::PATIENCE;
 use adit_testing::browser::{Browser, Seen, way_on};
 
@@ -34,6 +34,11 @@ fn serve(oidc: &Arc<Oidc>, address: SocketAddr) -> (SocketAddr, Task) {
     (address, task::spawn(Listener::new(socket, None).unwrap().serve(Arc::new(guests))))
 }
 
+/// Where a client without a device comes from.
+fn somewhere() -> Origin {
+    Origin { address: [192, 0, 2, 1].into(), device: None }
+}
+
 /// A login by redirect that has begun, and a browser that has opened its link.
 struct Begun {
     oidc: Arc<Oidc>,
@@ -47,7 +52,7 @@ struct Begun {
 impl Begun {
     async fn new(oidc: Arc<Oidc>) -> Self {
         let (address, serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
-        let started = oidc.begin(LinkWish::Redirect).await.unwrap();
+        let started = oidc.begin(LinkWish::Redirect, &somewhere()).await.unwrap();
         let mut browser = Browser::new(GATEWAY, address);
         let page = browser.get(&started.url).await;
         assert_eq!(page.status, 200, "{}", page.body);

@@ -4,7 +4,7 @@
 //! A connection has a place here from its first datagram until a tunnel exists on it; then `limits.sessions` counts it.
 //! When the tunnel ends and the connection does not, it needs a place again. So every connection is counted to its end.
 
-mod networks;
+pub(crate) mod networks;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

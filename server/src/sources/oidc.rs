@@ -245,15 +245,19 @@ impl Source for Oidc {
 }
 
 impl LinkSource for Oidc {
-    fn begin(&self, wish: LinkWish) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + '_>> {
+    fn begin<'a>(
+        &'a self,
+        wish: LinkWish,
+        origin: &'a Origin,
+    ) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + 'a>> {
         Box::pin(async move {
             let published = self.provider.published().await?;
             // Either kind of link does in any browser, so one stands in for the other.
             match (wish, &self.way_back, &published.device) {
                 (LinkWish::Redirect, Some(way_back), _) | (_, Some(way_back), None) => {
-                    self.begin_redirect(way_back, &published)
+                    self.begin_redirect(way_back, &published, origin)
                 }
-                (_, _, Some(endpoint)) => self.begin_device(&published, endpoint).await,
+                (_, _, Some(endpoint)) => self.begin_device(&published, endpoint, origin).await,
                 (_, None, None) => Err(unavailable(format!(
                     "{} gives out no device codes, so browsers need a way back: set oidc.listen",
                     self.provider.registration.issuer.as_str()

@@ -9,7 +9,7 @@ use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Source as _};
 use serde_json::json;
 
 use super::provider::{self, GATEWAY, Provider, source};
-use super::{Begun, Browser, accepted, not_permitted, serve};
+use super::{Begun, Browser, accepted, not_permitted, serve, somewhere};
 
 fn good() -> Option<Provider> {
     provider::start(&json!({}))
@@ -220,12 +220,12 @@ async fn provider_that_is_away_is_named_and_asked_again_later() {
     let (again, _port) = provider.restart();
     // Nothing is asked before it is needed: the source is made while the provider is away.
     let oidc = source(settings);
-    let reason = oidc.begin(LinkWish::Redirect).await.err().unwrap().to_string();
+    let reason = oidc.begin(LinkWish::Redirect, &somewhere()).await.err().unwrap().to_string();
     assert!(reason.starts_with("oidc: 127.0.0.1 cannot be reached"), "{reason}");
     let _provider = again();
     let started = tokio::time::timeout(adit_testing::PATIENCE, async {
         loop {
-            match oidc.begin(LinkWish::Redirect).await {
+            match oidc.begin(LinkWish::Redirect, &somewhere()).await {
                 Ok(started) => break started,
                 Err(_away) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
             }
@@ -239,7 +239,7 @@ async fn configuration_of_another_issuer_is_not_taken() {
     let Some(provider) = good() else { return };
     let issuer = Some(provider.issuer.replace("127.0.0.1", "localhost"));
     let oidc = source(OidcConfig { issuer, ..provider.settings("adit-RS256") });
-    let reason = oidc.begin(LinkWish::Redirect).await.err().unwrap().to_string();
+    let reason = oidc.begin(LinkWish::Redirect, &somewhere()).await.err().unwrap().to_string();
     assert!(reason.contains("write oidc.issuer exactly so"), "{reason}");
 }
 
@@ -247,9 +247,8 @@ async fn configuration_of_another_issuer_is_not_taken() {
 async fn passwords_are_for_other_sources() {
     let Some(provider) = good() else { return };
     let oidc = provider.source("adit-RS256");
-    let origin = adit_server::sources::Origin { address: [192, 0, 2, 1].into(), device: None };
     let password = zeroize::Zeroizing::new("x".to_owned());
-    assert_eq!(oidc.check("alice", &password, &origin).await, Verdict::Unknown);
+    assert_eq!(oidc.check("alice", &password, &somewhere()).await, Verdict::Unknown);
     assert_eq!(provider.asked("/.well-known/openid-configuration").await, 0);
 }
 
@@ -258,7 +257,7 @@ async fn pages_keep_scripts_frames_and_caches_out() {
     let Some(provider) = good() else { return };
     let oidc = provider.source("adit-RS256");
     let (address, _serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
-    let started = oidc.begin(LinkWish::Redirect).await.unwrap();
+    let started = oidc.begin(LinkWish::Redirect, &somewhere()).await.unwrap();
     let mut browser = Browser::new(GATEWAY, address);
     let page = browser.get(&started.url).await;
     let header = |name: &str| page.headers.get(name).unwrap().to_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish};
 use serde_json::json;
 
 use super::provider::{self, GATEWAY, source};
-use super::{Browser, not_permitted, settled};
+use super::{Browser, not_permitted, settled, somewhere};
 
 fn elsewhere() -> Browser {
     Browser::new(GATEWAY, ([127, 0, 0, 1], 1).into())
@@ -18,7 +18,7 @@ async fn user_who_types_the_code_anywhere_is_known() {
     provider.control(json!({"users": {"1001": {"preferred_username": "alice", "groups": ["staff"]}}})).await;
     // Without a way back, a redirect is no way, and a code stands in for it.
     let oidc = source(OidcConfig { listen: Vec::new(), ..provider.settings("adit-RS256") });
-    let started = oidc.begin(LinkWish::Redirect).await.unwrap();
+    let started = oidc.begin(LinkWish::Redirect, &somewhere()).await.unwrap();
     let code = started.user_code.clone().unwrap();
     assert!(started.url.starts_with(&provider.issuer) && started.url.contains(&code), "{}", started.url);
     assert_eq!((started.interval.as_secs(), started.lifetime.as_secs()), (5, 120));
@@ -43,7 +43,7 @@ async fn user_who_types_the_code_anywhere_is_known() {
 async fn user_who_cancels_at_the_provider_is_refused() {
     let Some(provider) = provider::start(&json!({})) else { return };
     let oidc = provider.source("adit-RS256");
-    let started = oidc.begin(LinkWish::DeviceCode).await.unwrap();
+    let started = oidc.begin(LinkWish::DeviceCode, &somewhere()).await.unwrap();
     elsewhere().log_in(&started.url, None).await.ok().unwrap();
     let Verdict::Refused(cause) = settled(&oidc, &started).await else { panic!("not refused") };
     assert!(cause.to_string().contains("access_denied"), "{cause}");

@@ -16,13 +16,13 @@ const SMALLEST_PART: usize = 16;
 const LEAST: usize = 8;
 
 /// What networks of each size may take.
-pub(super) struct Shares {
+pub(crate) struct Shares {
     smallest: usize,
 }
 
 impl Shares {
     /// The shares of so many places.
-    pub(super) fn of(places: usize) -> Self {
+    pub(crate) fn of(places: usize) -> Self {
         Self { smallest: (places / SMALLEST_PART).max(LEAST.min(places.div_ceil(2))) }
     }
 
@@ -34,22 +34,22 @@ impl Shares {
 
 /// How many places are taken from each network.
 #[derive(Default)]
-pub(super) struct Networks(HashMap<IpNet, usize>);
+pub(crate) struct Networks(HashMap<IpNet, usize>);
 
 impl Networks {
     /// The smallest network of a client whose share is taken.
-    pub(super) fn narrowest_full(&self, client: IpAddr, shares: &Shares) -> Option<IpNet> {
+    pub(crate) fn narrowest_full(&self, client: IpAddr, shares: &Shares) -> Option<IpNet> {
         let mut sizes = networks_of(client).enumerate();
         sizes.find(|(place, network)| self.taken(network) >= shares.of_size(*place)).map(|(_, network)| network)
     }
 
-    pub(super) fn add(&mut self, client: IpAddr) {
+    pub(crate) fn add(&mut self, client: IpAddr) {
         for network in networks_of(client) {
             *self.0.entry(network).or_default() += 1;
         }
     }
 
-    pub(super) fn remove(&mut self, client: IpAddr) {
+    pub(crate) fn remove(&mut self, client: IpAddr) {
         for network in networks_of(client) {
             let count = self.0.get_mut(&network).expect("who is removed was added");
             *count -= 1;
@@ -60,7 +60,7 @@ impl Networks {
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

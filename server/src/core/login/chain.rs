@@ -117,7 +117,7 @@ impl Link {
                     Answer::Verdict(self.source.answer(state, answer, origin).await)
                 }
                 Command::BeginLink { .. } => Answer::Started(match self.source.links() {
-                    Some(links) => links.begin(wish).await.map_err(|away| away.0),
+                    Some(links) => links.begin(wish, origin).await.map_err(|away| away.0),
                     None => Err(format!("{} has no logins in a browser", self.source.name())),
                 }),
                 Command::PollLink { state, .. } => match self.source.links() {

@@ -14,7 +14,7 @@ use super::flows::{Browser, Flows, LIFETIME, NotSent, Returned};
 use super::pages::{self, Page};
 use super::provider::{Fault, Published};
 use super::token::Tokens;
-use super::{Oidc, StartedLink, Unavailable, unguessable, verdict_of};
+use super::{Oidc, Origin, StartedLink, Unavailable, unguessable, verdict_of};
 
 /// Where browsers begin.
 const START: &str = "/login/start";
@@ -57,7 +57,12 @@ impl WayBack {
 }
 
 impl Oidc {
-    pub(super) fn begin_redirect(&self, way_back: &WayBack, published: &Published) -> Result<StartedLink, Unavailable> {
+    pub(super) fn begin_redirect(
+        &self,
+        way_back: &WayBack,
+        published: &Published,
+        origin: &Origin,
+    ) -> Result<StartedLink, Unavailable> {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (ticket, link, user_code) = (unguessable()?, unguessable()?, user_code()?);
         let (state, nonce) = (CsrfToken::new(unguessable()?), Nonce::new(unguessable()?));
@@ -82,7 +87,7 @@ impl Oidc {
         };
         let authorization = authorization.into();
         let browser = Browser { link, cookie: unguessable()?, user_code, state, nonce, verifier, authorization };
-        self.flows().begin_browser(ticket, browser, Instant::now());
+        self.flows().begin_browser(ticket, browser, origin, Instant::now());
         Ok(started)
     }
 

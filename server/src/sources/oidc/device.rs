@@ -10,14 +10,19 @@ use super::flows::{Device, LIFETIME};
 use super::http::check_url;
 use super::provider::{Fault, Published};
 use super::token::{DEVICE_CODE, DeviceAuthorization, Tokens};
-use super::{LinkAnswer, Oidc, StartedLink, Unavailable, unavailable, unguessable, verdict_of};
+use super::{LinkAnswer, Oidc, Origin, StartedLink, Unavailable, unavailable, unguessable, verdict_of};
 
 /// How long to wait between two questions where the provider names no time, and how much longer each time it asks for
 /// patience (RFC 8628 sections 3.2 and 3.5).
 const INTERVAL: Duration = Duration::from_secs(5);
 
 impl Oidc {
-    pub(super) async fn begin_device(&self, published: &Published, endpoint: &str) -> Result<StartedLink, Unavailable> {
+    pub(super) async fn begin_device(
+        &self,
+        published: &Published,
+        endpoint: &str,
+        origin: &Origin,
+    ) -> Result<StartedLink, Unavailable> {
         let scopes = self.settings.scopes.join(" ");
         let begun: DeviceAuthorization = self.provider.post(published, endpoint, &[("scope", &scopes)]).await?;
         let url = begun.verification_uri_complete.as_ref().unwrap_or(&begun.verification_uri);
@@ -26,7 +31,7 @@ impl Oidc {
         let (lifetime, interval) = times(begun.expires_in, begun.interval);
         let now = Instant::now();
         let device = Device { code: begun.device_code, interval, next: now + interval };
-        self.flows().begin_device(ticket.clone(), device, lifetime, now);
+        self.flows().begin_device(ticket.clone(), device, lifetime, origin, now);
         Ok(StartedLink {
             url: url.into(),
             user_code: Some(printable(&begun.user_code)),

@@ -5,6 +5,7 @@
 //! stranger who sees it learns nothing of what the login brings.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_proto::login::Verdict;
@@ -13,19 +14,30 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::Origin;
+use crate::core::admission::networks::{Networks, Shares};
+
 /// How long a login in a browser may take.
 pub(super) const LIFETIME: Duration = Duration::from_secs(600);
-/// Most logins at once, each below 2 KiB. The oldest gives way: whoever fills the table has to go on filling it, faster
-/// than people log in.
+/// Most logins at once, each below 2 KiB. A network has a share of them, as of the connections without a tunnel, so
+/// that nobody can fill them all from one. Where they or a share are full, the oldest there gives way, strangers before
+/// devices.
 const MOST: usize = 4096;
+/// Most logins at once of a device that shows its certificate; its own oldest gives way.
+const MOST_OF_DEVICE: usize = 4;
 
 /// Every login that has begun, by its ticket.
-#[derive(Default)]
 pub(super) struct Flows {
     flows: HashMap<String, Flow>,
+    /// How many of strangers each network has.
+    networks: Networks,
+    shares: Shares,
 }
 
 struct Flow {
+    client: IpAddr,
+    /// The device, where it has shown its certificate.
+    device: Option<String>,
     until: Instant,
     stage: Stage,
 }
@@ -100,27 +112,67 @@ pub(super) enum Progress {
     Gone,
 }
 
+impl Default for Flows {
+    fn default() -> Self {
+        Self { flows: HashMap::new(), networks: Networks::default(), shares: Shares::of(MOST) }
+    }
+}
+
 impl Flows {
     /// How long to wait between two polls while the browser is on its way.
     pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
-    pub(super) fn begin_browser(&mut self, ticket: String, browser: Browser, now: Instant) {
-        self.begin(ticket, Stage::Browser(browser), LIFETIME, now);
+    pub(super) fn begin_browser(&mut self, ticket: String, browser: Browser, origin: &Origin, now: Instant) {
+        self.begin(ticket, Stage::Browser(browser), LIFETIME, origin, now);
     }
 
-    pub(super) fn begin_device(&mut self, ticket: String, device: Device, lifetime: Duration, now: Instant) {
-        self.begin(ticket, Stage::Device(device), lifetime, now);
+    pub(super) fn begin_device(
+        &mut self,
+        ticket: String,
+        device: Device,
+        lifetime: Duration,
+        origin: &Origin,
+        now: Instant,
+    ) {
+        self.begin(ticket, Stage::Device(device), lifetime, origin, now);
     }
 
-    fn begin(&mut self, ticket: String, stage: Stage, lifetime: Duration, now: Instant) {
-        if self.flows.len() >= MOST {
-            self.flows.retain(|_, flow| now < flow.until);
+    fn begin(&mut self, ticket: String, stage: Stage, lifetime: Duration, origin: &Origin, now: Instant) {
+        let (client, device) = (origin.address.to_canonical(), origin.device.clone());
+        if self.in_the_way(client, device.as_deref()).is_some() {
+            let over: Vec<String> = self.tickets_where(|flow| flow.until <= now).cloned().collect();
+            over.iter().for_each(|ticket| self.forget(ticket));
         }
-        if self.flows.len() >= MOST {
-            let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.until).map(|(ticket, _)| ticket.clone());
-            oldest.and_then(|ticket| self.flows.remove(&ticket));
+        if let Some(ticket) = self.in_the_way(client, device.as_deref()) {
+            self.forget(&ticket);
         }
-        self.flows.insert(ticket, Flow { until: now + lifetime, stage });
+        if device.is_none() {
+            self.networks.add(client);
+        }
+        self.flows.insert(ticket, Flow { client, device, until: now + lifetime, stage });
+    }
+
+    /// Which login has to give way to one more of this client, if one has.
+    fn in_the_way(&self, client: IpAddr, device: Option<&str>) -> Option<String> {
+        let of_device = |flow: &Flow| device.is_some() && flow.device.as_deref() == device;
+        let share = self.networks.narrowest_full(client, &self.shares).filter(|_| device.is_none());
+        let of_share =
+            |flow: &Flow| flow.device.is_none() && share.is_some_and(|network| network.contains(&flow.client));
+        let oldest = if device.is_some() && self.tickets_where(of_device).count() >= MOST_OF_DEVICE {
+            self.tickets_where(of_device).min_by_key(|ticket| self.flows[*ticket].until)
+        } else if share.is_some() {
+            self.tickets_where(of_share).min_by_key(|ticket| self.flows[*ticket].until)
+        } else if self.flows.len() >= MOST {
+            let rank = |ticket: &&String| (self.flows[*ticket].device.is_some(), self.flows[*ticket].until);
+            self.flows.keys().min_by_key(rank)
+        } else {
+            None
+        };
+        oldest.cloned()
+    }
+
+    fn tickets_where(&self, wanted: impl Fn(&Flow) -> bool) -> impl Iterator<Item = &String> {
+        self.flows.iter().filter(move |(_, flow)| wanted(flow)).map(|(ticket, _)| ticket)
     }
 
     /// The page behind a link.
@@ -173,7 +225,9 @@ impl Flows {
 
     /// A login is over, and its client has been told.
     pub(super) fn forget(&mut self, ticket: &str) {
-        self.flows.remove(ticket);
+        if let Some(flow) = self.flows.remove(ticket).filter(|flow| flow.device.is_none()) {
+            self.networks.remove(flow.client);
+        }
     }
 
     /// The client asks how far its login is. Once it is told that it is over, the login is forgotten.
@@ -181,7 +235,7 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(ticket) else { return Progress::Gone };
         match &mut flow.stage {
             _ if flow.until <= now => {
-                self.flows.remove(ticket);
+                self.forget(ticket);
                 Progress::Gone
             }
             Stage::Browser(_) | Stage::Checking => Progress::Pending(Self::INTERVAL),
@@ -192,7 +246,7 @@ impl Flows {
             }
             Stage::Over(verdict) => {
                 let verdict = verdict.clone();
-                self.flows.remove(ticket);
+                self.forget(ticket);
                 Progress::Over(verdict)
             }
         }
@@ -236,7 +290,7 @@ mod tests {
     #[test]
     fn browser_comes_back_once_and_its_client_hears_once() {
         let (mut flows, now) = (Flows::default(), Instant::now());
-        flows.begin_browser("ticket".to_owned(), browser(1), now);
+        flows.begin_browser("ticket".to_owned(), browser(1), &stranger(1), now);
         assert!(matches!(flows.poll("ticket", now), Progress::Pending(Flows::INTERVAL)));
         assert_eq!(flows.page("link-1", now).unwrap().cookie, "cookie-1");
         let returned = flows.returned("state-1", Some("cookie-1"), now).ok().unwrap();
@@ -251,7 +305,7 @@ mod tests {
     #[test]
     fn other_browser_and_other_state_leave_the_login_as_it_was() {
         let (mut flows, now) = (Flows::default(), Instant::now());
-        flows.begin_browser("ticket".to_owned(), browser(1), now);
+        flows.begin_browser("ticket".to_owned(), browser(1), &stranger(1), now);
         assert_eq!(flows.returned("state-1", None, now).err(), Some(NotSent::OtherBrowser));
         assert_eq!(flows.returned("state-1", Some("cookie-2"), now).err(), Some(NotSent::OtherBrowser));
         assert_eq!(flows.returned("state-2", Some("cookie-1"), now).err(), Some(NotSent::UnknownState));
@@ -263,7 +317,7 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_login_after_ten_minutes() {
         let (mut flows, now) = (Flows::default(), Instant::now());
-        flows.begin_browser("ticket".to_owned(), browser(1), now);
+        flows.begin_browser("ticket".to_owned(), browser(1), &stranger(1), now);
         let end = now + LIFETIME;
         assert!(flows.page("link-1", end - Duration::from_secs(1)).is_some());
         assert!(flows.page("link-1", end).is_none());
@@ -272,16 +326,57 @@ mod tests {
         assert!(flows.flows.is_empty());
     }
 
-    #[test]
-    fn table_is_bounded_and_its_oldest_login_gives_way() {
-        let (mut flows, now) = (Flows::default(), Instant::now());
-        for number in 0..=MOST {
-            let now = now + Duration::from_millis(number as u64);
-            flows.begin_browser(format!("ticket-{number}"), browser(number), now);
+    /// Begins one login after the other, each from an address of its own; says which of them go on.
+    fn begin_all(flows: &mut Flows, count: usize, from: impl Fn(u32) -> Origin) -> Vec<usize> {
+        let begin = Instant::now();
+        for number in 0..count {
+            let now = begin + Duration::from_millis(number as u64);
+            flows.begin_browser(format!("ticket-{number}"), browser(number), &from(number as u32), now);
         }
-        assert_eq!(flows.flows.len(), MOST);
-        assert!(matches!(flows.poll("ticket-0", now), Progress::Gone));
-        assert!(matches!(flows.poll("ticket-1", now), Progress::Pending(_)));
+        (0..count).filter(|number| flows.flows.contains_key(&format!("ticket-{number}"))).collect()
+    }
+
+    fn stranger(address: u32) -> Origin {
+        Origin { address: std::net::Ipv4Addr::from(address).into(), device: None }
+    }
+
+    #[test]
+    fn table_is_bounded_and_the_oldest_stranger_gives_way() {
+        let (mut flows, now) = (Flows::default(), Instant::now());
+        let device = Origin { device: Some("dev-a".to_owned()), ..stranger(1) };
+        flows.begin_browser("device".to_owned(), browser(0), &device, now);
+        // Each from a network of its own, of every size.
+        let go_on = begin_all(&mut flows, MOST, |number| stranger(number.reverse_bits()));
+        assert_eq!((flows.flows.len(), go_on.len(), go_on[0]), (MOST, MOST - 1, 1));
+        assert!(matches!(flows.poll("device", now), Progress::Pending(_)), "though it is older");
+        flows.forget("ticket-1");
+        flows.forget("device");
+        assert_eq!(flows.flows.len(), MOST - 2);
+        let left: Vec<String> = flows.flows.keys().cloned().collect();
+        left.iter().for_each(|ticket| flows.forget(ticket));
+        assert!(flows.networks.is_empty());
+    }
+
+    #[test]
+    fn network_fills_its_share_and_nobody_else_s_place() {
+        let (mut flows, now) = (Flows::default(), Instant::now());
+        flows.begin_browser("home".to_owned(), browser(0), &stranger(0xc633_6401), now);
+        let of_one_network = |number: u32| {
+            let address = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number % 256) << 64));
+            Origin { address: address.into(), device: None }
+        };
+        let go_on = begin_all(&mut flows, 2 * MOST, of_one_network);
+        assert_eq!((go_on.len(), go_on[0]), (MOST / 16, 2 * MOST - MOST / 16), "its own oldest give way");
+        assert!(matches!(flows.poll("home", now), Progress::Pending(_)));
+    }
+
+    #[test]
+    fn device_has_places_of_its_own() {
+        let mut flows = Flows::default();
+        let of = |device: &str| Origin { device: Some(device.to_owned()), ..stranger(1) };
+        flows.begin_browser("other".to_owned(), browser(0), &of("dev-b"), Instant::now());
+        assert_eq!(begin_all(&mut flows, 10, |_| of("dev-a")), [6, 7, 8, 9]);
+        assert!(matches!(flows.poll("other", Instant::now()), Progress::Pending(_)));
     }
 
     #[test]
@@ -289,7 +384,7 @@ mod tests {
         let (mut flows, now) = (Flows::default(), Instant::now());
         let second = Duration::from_secs(1);
         let device = Device { code: Zeroizing::new("code".to_owned()), interval: 5 * second, next: now + 5 * second };
-        flows.begin_device("ticket".to_owned(), device, LIFETIME, now);
+        flows.begin_device("ticket".to_owned(), device, LIFETIME, &stranger(1), now);
         let asks =
             |flows: &mut Flows, at: u32| matches!(flows.poll("ticket", now + at * second), Progress::AskProvider(_));
         let asked: Vec<u32> = (0..=16).filter(|at| asks(&mut flows, *at)).collect();

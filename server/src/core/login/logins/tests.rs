@@ -74,10 +74,11 @@ impl Source for Double {
 }
 
 impl LinkSource for Double {
-    fn begin(
-        &self,
+    fn begin<'a>(
+        &'a self,
         wish: LinkWish,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + '_>> {
+        _origin: &'a Origin,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + 'a>> {
         let user_code = (wish == LinkWish::DeviceCode).then(|| "ABCD-EFGH".to_owned());
         let (lifetime, interval) = (300 * SECOND, SECOND);
         let link = StartedLink { url: "https://idp.example".to_owned(), user_code, lifetime, interval, state: vec![1] };
