@@ -91,6 +91,9 @@ pub enum Verdict {
     Unknown,
     /// It cannot be asked now. The text names source and reason, for the log and the administrator.
     Unavailable(String),
+    /// It is asked about as many as it can be, for this reason: whoever logs in has to come again. No other source is
+    /// asked meanwhile, or a flood could bring about that it gets a password which is none of its business.
+    Busy(String),
 }
 
 /// Most bytes a source may want to have back with an answer. Larger ones end the login.

@@ -232,6 +232,7 @@ mod tests {
                 sessions: 0,
                 drops: std::collections::BTreeMap::default(),
                 passwords: None,
+                logins_turned_away: std::collections::BTreeMap::default(),
                 guards: Vec::new(),
                 warnings: Vec::new(),
             }

@@ -412,6 +412,7 @@ fn log_statistics(gateway: &GatewayView) {
         sessions = status.sessions,
         uptime_seconds = status.uptime_seconds,
         drops = ?status.drops,
+        logins_turned_away = ?status.logins_turned_away,
         "statistics"
     );
 }

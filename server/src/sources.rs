@@ -55,7 +55,12 @@ pub struct Origin {
     pub device: Option<String>,
 }
 
-/// Who knows users. Each answers, or gives up, within 60 seconds.
+/// Strangers about whom one source is asked at a time.
+pub const MOST_STRANGERS: usize = 48;
+
+/// Who knows users. Each answers, or gives up, within 60 seconds. It has room for more logins at a time than for
+/// [`MOST_STRANGERS`], so that users who come from a known place find room whatever strangers do, and answers
+/// [`Verdict::Busy`] when there is none left.
 pub trait Source: Send + Sync {
     /// The word in `login.sources`, in policies (`radius:staff`) and in the store.
     fn name(&self) -> &'static str;

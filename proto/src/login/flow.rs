@@ -49,6 +49,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LINK_PATIENCE: Duration = Duration::from_secs(600);
 /// Shortest time between two looks at a login in a browser.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait until a source is asked again that had no room.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// Longest name, in bytes.
 const MAX_NAME: usize = 256;
 /// Longest password or other answer, in bytes.
@@ -135,6 +137,8 @@ pub enum Refusal {
     NotAccepted,
     /// It is not accepted, but a source could not be asked, which might accept it.
     SourceAway,
+    /// A source was asked about too many others: it has to be tried again.
+    Busy,
     /// It took too long.
     Expired,
 }
@@ -151,6 +155,12 @@ pub enum Failure {
     /// No source knows the name of those that could be asked.
     #[error("no source knows the name, and not all could be asked: {0}")]
     Away(String),
+    /// The source that the user belongs to could not be asked; no other got the password.
+    #[error("the source of this user cannot be asked: {0}")]
+    OwnSourceAway(String),
+    /// A source was asked about too many others.
+    #[error("too many log in: {0}")]
+    Busy(String),
     /// A name, password or answer is empty, too long or holds control characters.
     #[error("{0} is empty, too long or holds control characters")]
     Malformed(&'static str),
@@ -269,6 +279,16 @@ impl LoginFlow {
         }
     }
 
+    /// The source that was asked about a name and password cannot be asked, and the user is known to be one of its own:
+    /// no other source gets the password.
+    pub fn handle_own_source_away(&mut self, reason: String, now: Duration) {
+        self.handle_timeout(now);
+        if matches!(self.state, State::Busy(_)) {
+            self.away = Some(reason.clone());
+            self.refuse(Failure::OwnSourceAway(reason));
+        }
+    }
+
     /// A source answers a check, a question or a login in a browser.
     pub fn handle_verdict(&mut self, verdict: Verdict, now: Duration) {
         let State::Busy(errand) = &self.state else { return };
@@ -291,6 +311,16 @@ impl LoginFlow {
                 self.away = Some(reason);
                 self.ask_next(source, password);
             }
+            Verdict::Busy(reason) => self.handle_busy(reason, now),
+        }
+    }
+
+    /// A source has no room for what is asked of it. A login in a browser goes on: its user may be through already.
+    pub fn handle_busy(&mut self, reason: String, now: Duration) {
+        match &self.state {
+            State::Busy(Errand::Poll { .. }) => self.handle_pending(BUSY_PAUSE, now),
+            State::Busy(_) => self.refuse(Failure::Busy(reason)),
+            State::Start | State::Asked { .. } | State::Linked { .. } | State::Over => {}
         }
     }
 
@@ -411,6 +441,7 @@ impl LoginFlow {
     fn refuse(&mut self, failure: Failure) {
         let refusal = match (&failure, &self.away) {
             (Failure::Expired, _) => Refusal::Expired,
+            (Failure::Busy(_), _) => Refusal::Busy,
             (_, Some(_)) => Refusal::SourceAway,
             (_, None) => Refusal::NotAccepted,
         };

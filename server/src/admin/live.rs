@@ -78,6 +78,9 @@ pub struct GatewayStatus {
     /// What became of the passwords of the gateway's own users; `None` where it knows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passwords: Option<HashCounts>,
+    /// Logins that found as many being checked as may be, by source (non-zero only).
+    #[serde(default)]
+    pub logins_turned_away: BTreeMap<String, u64>,
     /// Settings of the host that do not hold, or had to be put back within the last ten minutes.
     #[serde(default)]
     pub guards: Vec<GuardReport>,
@@ -150,6 +153,7 @@ impl LiveGateway for GatewayView {
             sessions: self.core.sessions().len(),
             drops: self.router.counters().traffic().drops.into_iter().map(|(r, n)| (r.to_owned(), n)).collect(),
             passwords: self.core.logins().and_then(|logins| logins.chain().hash_counts()),
+            logins_turned_away: self.core.logins().map(|logins| logins.turned_away()).unwrap_or_default(),
             guards: self.guards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings: Vec::new(),
         }

@@ -115,13 +115,18 @@ fn glance(status: &Value) -> String {
         ("workers", word(&status["workers"])),
         ("sessions", word(&status["sessions"])),
     ];
-    let drops = status["drops"].as_object();
-    let drops: Vec<String> = drops.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}")).collect();
-    lines.push(("dropped", if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") }));
+    lines.push(("dropped", counts(&status["drops"]).unwrap_or_else(|| "nothing".to_owned())));
+    lines.extend(counts(&status["logins_turned_away"]).map(|counts| ("logins turned away", counts)));
     let of_guards = guards(status).map(|guard| guard.warning());
     let others = status["warnings"].as_array().into_iter().flatten();
     let warnings = of_guards.chain(others.map(|warning| format!("warning: {}", word(warning))));
     columns::aligned(&lines) + &warnings.map(|warning| format!("\n{warning}")).collect::<String>()
+}
+
+/// What was counted by reason or source, if anything was.
+fn counts(counted: &Value) -> Option<String> {
+    let counted = counted.as_object().filter(|counted| !counted.is_empty())?;
+    Some(counted.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", "))
 }
 
 /// A guard of the host that had something to do, as the gateway tells it.
@@ -253,12 +258,16 @@ mod tests {
             sessions: 0,
             drops: BTreeMap::from([("no_route".to_owned(), 2)]),
             passwords: None,
+            logins_turned_away: BTreeMap::new(),
             guards: Vec::new(),
             warnings: Vec::new(),
         };
         let text = glance(&serde_json::to_value(&status).unwrap());
         assert!(text.lines().any(|line| line.split_whitespace().eq(["workers", "4"])), "{text}");
         assert!(text.ends_with("no_route 2"), "{text}");
+        status.logins_turned_away = BTreeMap::from([("ldap".to_owned(), 3), ("local".to_owned(), 4)]);
+        let text = glance(&serde_json::to_value(&status).unwrap());
+        assert!(text.ends_with("logins turned away  ldap 3, local 4"), "{text}");
         status.guards.push(GuardReport {
             guard: "firewall table adit".to_owned(),
             state: GuardState::Mended,

@@ -26,7 +26,7 @@ use crate::accounts::{Accounts as _, LinkError, LocalUser, StoreFault, UserName}
 use crate::config::SecondFactor;
 use crate::identity::{Sealer, ServiceKey};
 use asked::{Asked, Asking};
-use hashers::{HashCounts, Hashers, Turn};
+use hashers::{Busy, HashCounts, Hashers, Turn};
 use passwords::{Cost, Match, Password, PasswordError, compare};
 use totp::Secret;
 
@@ -47,8 +47,25 @@ pub struct Local {
     second_factor: Box<dyn Fn(&str) -> SecondFactor + Send + Sync>,
 }
 
-/// Nobody can be checked now, for this reason.
-struct Away(String);
+/// Why nobody can be checked now.
+#[derive(Debug, thiserror::Error)]
+enum NotNow {
+    /// Something failed.
+    #[error("the gateway's own users: {0}")]
+    Away(String),
+    /// Too many are being checked.
+    #[error("the gateway's own users: {0}")]
+    Busy(#[from] Busy),
+}
+
+impl From<NotNow> for Verdict {
+    fn from(why: NotNow) -> Self {
+        match why {
+            NotNow::Away(_) => Self::Unavailable(why.to_string()),
+            NotNow::Busy(_) => Self::Busy(why.to_string()),
+        }
+    }
+}
 
 impl Local {
     /// The users in `store`, whose second factors are sealed under `key` and asked for as `second_factor` says.
@@ -67,7 +84,7 @@ impl Local {
         Self { second_factor: Box::new(when), ..self }
     }
 
-    async fn check_password(&self, name: &str, password: &str, origin: &Origin) -> Result<Verdict, Away> {
+    async fn check_password(&self, name: &str, password: &str, origin: &Origin) -> Result<Verdict, NotNow> {
         let user = UserName::parse(name).ok();
         let known = match &user {
             Some(user) => self.known(user.as_str()).await?,
@@ -91,7 +108,7 @@ impl Local {
     }
 
     /// Whether somebody logs in from where that user did before, or with a device of theirs.
-    async fn turn(&self, user: Option<&UserName>, origin: &Origin) -> Result<Turn, Away> {
+    async fn turn(&self, user: Option<&UserName>, origin: &Origin) -> Result<Turn, NotNow> {
         let Some(user) = user.map(|user| user.as_str().to_owned()) else { return Ok(Turn::Stranger) };
         if self.has_device(&user, origin).await? {
             return Ok(Turn::Known);
@@ -102,7 +119,7 @@ impl Local {
     }
 
     /// Compares what was typed with what is kept, at the same cost whatever that is.
-    async fn compare(&self, turn: Turn, typed: &str, kept: Option<String>) -> Result<Match, Away> {
+    async fn compare(&self, turn: Turn, typed: &str, kept: Option<String>) -> Result<Match, NotNow> {
         let cost = self.cost;
         let (password, kept) = match Password::typed(typed) {
             Ok(password) => (password, kept),
@@ -112,25 +129,25 @@ impl Local {
             }
         };
         let compared = self.hashers.run(turn, move |memory| compare(&password, kept.as_deref(), cost, memory)).await;
-        compared.map_err(|busy| away(&busy))
+        Ok(compared?)
     }
 
     /// Keeps the same password at the present cost of a hash.
-    async fn rehash(&self, user: &str, typed: &str, old: String) -> Result<(), Away> {
+    async fn rehash(&self, user: &str, typed: &str, old: String) -> Result<(), NotNow> {
         let (Ok(password), user) = (Password::typed(typed), user.to_owned()) else { return Ok(()) };
         let new = self.hash(password).await?;
         self.in_store(move |store| store.rehash(&user, &old, &new)).await
     }
 
     /// Hashes a password of somebody who has proved who they are.
-    async fn hash(&self, password: Password) -> Result<String, Away> {
+    async fn hash(&self, password: Password) -> Result<String, NotNow> {
         let cost = self.cost;
         let hashed = self.hashers.run(Turn::Known, move |memory| passwords::hash(&password, cost, memory)).await;
-        hashed.map_err(|busy| away(&busy))?.map_err(|error| away(&error))
+        hashed?.map_err(|error| away(&error))
     }
 
     /// What was typed is not the password; perhaps it is a one-time code to set one.
-    async fn check_link(&self, user: &str, typed: &str, known: LocalUser) -> Result<Verdict, Away> {
+    async fn check_link(&self, user: &str, typed: &str, known: LocalUser) -> Result<Verdict, NotNow> {
         let no = if known.password.is_some() { Verdict::Refused(Cause::WrongPassword) } else { Verdict::Unknown };
         let Some(hash) = recovery::hash_of(typed) else { return Ok(no) };
         let of = user.to_owned();
@@ -146,7 +163,7 @@ impl Local {
     }
 
     /// Asks for the second factor where there is one and it is wanted.
-    async fn ask_for_code(&self, user: &str, known: &LocalUser, origin: &Origin) -> Result<Verdict, Away> {
+    async fn ask_for_code(&self, user: &str, known: &LocalUser, origin: &Origin) -> Result<Verdict, NotNow> {
         let mut methods = vec![Method::Password];
         let is_asked = known.totp.is_some()
             && match (self.second_factor)(user) {
@@ -170,7 +187,7 @@ impl Local {
     }
 
     /// Whether they come with a certificate of a device of their own.
-    async fn has_device(&self, user: &str, origin: &Origin) -> Result<bool, Away> {
+    async fn has_device(&self, user: &str, origin: &Origin) -> Result<bool, NotNow> {
         let (Some(device), user) = (origin.device.clone(), user.to_owned()) else { return Ok(false) };
         self.in_store(move |store| {
             let own = store.device(&device)?.is_some_and(|device| device.user == user);
@@ -179,13 +196,13 @@ impl Local {
         .await
     }
 
-    fn ask(&self, asked: Asked, kind: Kind, text: String) -> Result<Verdict, Away> {
+    fn ask(&self, asked: Asked, kind: Kind, text: String) -> Result<Verdict, NotNow> {
         let echo = kind == Kind::Code;
         let state = self.asking.seal(&asked).map_err(|error| away(&error))?;
         Ok(Verdict::Ask { question: Question { text, kind, echo }, state })
     }
 
-    async fn check_answer(&self, state: &[u8], answer: &str, origin: &Origin) -> Result<Verdict, Away> {
+    async fn check_answer(&self, state: &[u8], answer: &str, origin: &Origin) -> Result<Verdict, NotNow> {
         let Some(asked) = self.asking.open(state) else { return Ok(Verdict::Refused(Cause::WrongCode)) };
         let known = self.known(&asked.user).await?.filter(|known| known.generation == asked.generation);
         let Some(known) = known else {
@@ -201,7 +218,7 @@ impl Local {
         }
     }
 
-    async fn check_code(&self, user: &str, known: LocalUser, typed: &str) -> Result<Verdict, Away> {
+    async fn check_code(&self, user: &str, known: LocalUser, typed: &str) -> Result<Verdict, NotNow> {
         let code: String = typed.chars().filter(|character| !character.is_whitespace()).take(64).collect();
         if code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit()) {
             return self.check_totp(user, known, code).await;
@@ -215,7 +232,7 @@ impl Local {
         self.accept(user, known.generation, vec![Method::Password, Method::RecoveryCode]).await
     }
 
-    async fn check_totp(&self, user: &str, known: LocalUser, code: String) -> Result<Verdict, Away> {
+    async fn check_totp(&self, user: &str, known: LocalUser, code: String) -> Result<Verdict, NotNow> {
         let Some(sealed) = known.totp else { return Ok(Verdict::Refused(Cause::WrongCode)) };
         let Some(secret) = self.factors.open(&sealed, user.as_bytes()) else {
             let reason = "the second factor of a user cannot be read with this service.key; \
@@ -233,7 +250,13 @@ impl Local {
     }
 
     /// Sets the password that somebody chose who came with a one-time code; then they go on as with that password.
-    async fn set_password(&self, asked: Asked, hash: [u8; 32], chosen: &str, origin: &Origin) -> Result<Verdict, Away> {
+    async fn set_password(
+        &self,
+        asked: Asked,
+        hash: [u8; 32],
+        chosen: &str,
+        origin: &Origin,
+    ) -> Result<Verdict, NotNow> {
         let password = match Password::choose(chosen, &asked.user) {
             Ok(password) => password,
             Err(error) => return self.ask(asked, Kind::NewPassword, format!("Choose another: {error}")),
@@ -252,7 +275,7 @@ impl Local {
     }
 
     /// Lets in who proved the credentials of this generation. Whoever records it looks once more.
-    async fn accept(&self, user: &str, generation: u64, methods: Vec<Method>) -> Result<Verdict, Away> {
+    async fn accept(&self, user: &str, generation: u64, methods: Vec<Method>) -> Result<Verdict, NotNow> {
         let of = user.to_owned();
         let known = self.in_store(move |store| store.person(&of)).await?;
         let Some(known) = known.filter(|known| !known.is_disabled && known.source == NAME) else {
@@ -269,7 +292,7 @@ impl Local {
         }))
     }
 
-    async fn known(&self, user: &str) -> Result<Option<LocalUser>, Away> {
+    async fn known(&self, user: &str) -> Result<Option<LocalUser>, NotNow> {
         let user = user.to_owned();
         self.in_store(move |store| store.local_user(&user)).await
     }
@@ -278,7 +301,7 @@ impl Local {
     async fn in_store<T: Send + 'static, E: std::error::Error + Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, Away> {
+    ) -> Result<T, NotNow> {
         let store = Arc::clone(&self.store);
         let done = spawn_blocking(move || work(&store)).await;
         done.map_err(|error| away(&error))?.map_err(|error| away(&error))
@@ -295,17 +318,11 @@ impl Source for Local {
     }
 
     fn check<'a>(&'a self, name: &'a str, password: &'a Zeroizing<String>, origin: &'a Origin) -> Answering<'a> {
-        Box::pin(async move {
-            self.check_password(name, password, origin)
-                .await
-                .unwrap_or_else(|Away(reason)| Verdict::Unavailable(reason))
-        })
+        Box::pin(async move { self.check_password(name, password, origin).await.unwrap_or_else(Verdict::from) })
     }
 
     fn answer<'a>(&'a self, state: &'a [u8], answer: &'a Zeroizing<String>, origin: &'a Origin) -> Answering<'a> {
-        Box::pin(async move {
-            self.check_answer(state, answer, origin).await.unwrap_or_else(|Away(reason)| Verdict::Unavailable(reason))
-        })
+        Box::pin(async move { self.check_answer(state, answer, origin).await.unwrap_or_else(Verdict::from) })
     }
 
     fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
@@ -314,7 +331,7 @@ impl Source for Local {
             match self.in_store(move |store| store.person(&user)).await {
                 Ok(Some(known)) if known.source == NAME && !known.is_disabled => Recheck::Allowed(known.groups),
                 Ok(_) => Recheck::Ended(Cause::Disabled),
-                Err(Away(reason)) => Recheck::Unknown(reason),
+                Err(why) => Recheck::Unknown(why.to_string()),
             }
         })
     }
@@ -349,8 +366,8 @@ fn link(outcome: Result<(), LinkError>) -> Result<Result<(), LinkRefused>, Store
     }
 }
 
-fn away(reason: &impl std::fmt::Display) -> Away {
-    Away(format!("the gateway's own users: {reason}"))
+fn away(reason: &impl std::fmt::Display) -> NotNow {
+    NotNow::Away(reason.to_string())
 }
 
 #[cfg(test)]

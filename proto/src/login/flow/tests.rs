@@ -169,6 +169,57 @@ fn while_a_source_is_away_no_refusal_tells_whether_another_knows_a_name() {
 }
 
 #[test]
+fn source_without_room_ends_the_login_and_no_other_gets_the_password() {
+    let mut busy = flow(&PASSWORDS);
+    log_in(&mut busy);
+    assert!(busy.poll_command().is_some());
+    busy.handle_verdict(Verdict::Busy("ldap: full".into()), BEGIN);
+    assert!(busy.poll_command().is_none());
+    assert_eq!(end(busy), (Some(Step::Refused(Refusal::Busy)), Some(Failure::Busy("ldap: full".into()))));
+}
+
+#[test]
+fn password_of_a_user_goes_to_no_other_source_while_their_own_is_away() {
+    let asked_next = |own: bool| {
+        let mut flow = flow(&PASSWORDS);
+        log_in(&mut flow);
+        flow.poll_command();
+        if own {
+            flow.handle_own_source_away("ldap: no answer".into(), BEGIN);
+        } else {
+            flow.handle_verdict(Verdict::Unavailable("ldap: no answer".into()), BEGIN);
+            assert_eq!(asked(&mut flow), Some((1, "alice".into())), "the positive control");
+            flow.handle_verdict(Verdict::Unknown, BEGIN);
+        }
+        assert!(flow.poll_command().is_none());
+        end(flow).0
+    };
+    assert_eq!(asked_next(true), Some(Step::Refused(Refusal::SourceAway)));
+    assert_eq!(asked_next(true), asked_next(false), "strangers cannot tell whose user it is");
+}
+
+#[test]
+fn login_in_a_browser_goes_on_when_its_source_has_no_room() {
+    let mut flow = flow(&[Way::Browser]);
+    flow.handle_answers(Answers::new(), BEGIN);
+    flow.poll_command();
+    flow.handle_started(Ok(link()), BEGIN);
+    flow.poll_step();
+    flow.handle_answers(Answers::new(), BEGIN + 5 * SECOND);
+    assert!(flow.poll_command().is_some());
+    flow.handle_busy("oidc: full".into(), BEGIN + 5 * SECOND);
+    assert_eq!(flow.poll_step(), Some(Step::Wait { again_in: 2 * SECOND }));
+    flow.handle_answers(Answers::new(), BEGIN + 7 * SECOND);
+    assert!(flow.poll_command().is_some());
+    flow.handle_verdict(Verdict::Accepted(alice()), BEGIN + 7 * SECOND);
+    assert_eq!(flow.poll_step(), Some(Step::Done(alice())));
+    let mut beginning = self::flow(&[Way::Browser]);
+    beginning.handle_answers(Answers::new(), BEGIN);
+    beginning.handle_busy("oidc: full".into(), BEGIN);
+    assert_eq!(end(beginning).0, Some(Step::Refused(Refusal::Busy)), "nobody is on the way yet");
+}
+
+#[test]
 fn question_goes_to_the_client_and_its_answer_to_the_same_source() {
     let mut flow = flow(&PASSWORDS);
     log_in(&mut flow);
@@ -425,6 +476,7 @@ fn op() -> impl Strategy<Value = (Op, u8)> {
         Just(Verdict::Accepted(alice())),
         Just(Verdict::Unknown),
         Just(Verdict::Unavailable("away".into())),
+        Just(Verdict::Busy("full".into())),
         Just(Verdict::Refused(Cause::Disabled)),
         proptest::sample::select(kinds.to_vec()).prop_map(question),
         Just(Verdict::Ask {

@@ -1,5 +1,7 @@
 //! The sources that logins ask, one after the other, and which of them are away.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::sources::local::hashers::HashCounts;
-use crate::sources::{LinkAnswer, LinkWish, Origin, Recheck, Source};
+use crate::sources::{LinkAnswer, LinkWish, MOST_STRANGERS, Origin, Recheck, Source};
 
 /// How long a source may take; each has time-outs of its own, which are shorter.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// place find room whatever strangers do, and wait for no more than so many hashes.
 const LOCAL_STRANGERS: usize = 8;
 /// Strangers that another source checks at a time: those wait for a network, perhaps for somebody with a telephone.
-const OTHER_STRANGERS: usize = 64;
+/// Each source has room for more: see [`Source`].
+const OTHER_STRANGERS: usize = MOST_STRANGERS;
 /// How long a stranger waits for such a place.
 const TURN: Duration = Duration::from_secs(1);
 /// How long a source counts as away that could not be asked.
@@ -31,6 +34,8 @@ struct Link {
     source: Arc<dyn Source>,
     strangers: Semaphore,
     away: Mutex<Option<Absence>>,
+    /// Logins that found no room.
+    turned_away: AtomicU64,
 }
 
 /// A source could not be asked.
@@ -47,8 +52,8 @@ pub(super) enum Answer {
     Started(Result<StartedLink, String>),
     /// To a look at a link.
     Pending(Duration),
-    /// The source was not asked: too many strangers are.
-    Full,
+    /// There was no room, for this reason.
+    Busy(String),
 }
 
 impl Chain {
@@ -56,7 +61,7 @@ impl Chain {
     pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
         let link = |source: Arc<dyn Source>| {
             let places = if source.name() == "local" { LOCAL_STRANGERS } else { OTHER_STRANGERS };
-            Link { source, strangers: Semaphore::new(places), away: Mutex::default() }
+            Link { source, strangers: Semaphore::new(places), away: Mutex::default(), turned_away: AtomicU64::new(0) }
         };
         Self(sources.into_iter().map(link).collect())
     }
@@ -78,6 +83,17 @@ impl Chain {
         self.0.iter().find_map(|link| link.source.hash_counts())
     }
 
+    /// How many logins found no room at each source; sources that had room for all are left out.
+    pub fn turned_away(&self) -> BTreeMap<String, u64> {
+        let count = |link: &Link| (link.source.name().to_owned(), link.turned_away.load(Ordering::Relaxed));
+        self.0.iter().map(count).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// The word of the source at a place.
+    pub(super) fn name_of(&self, place: usize) -> Option<&'static str> {
+        self.0.get(place).map(|link| link.source.name())
+    }
+
     /// Has a source do what a flow wants.
     pub(super) async fn ask(&self, command: &Command, origin: &Origin, wish: LinkWish, is_known: bool) -> Answer {
         let (Command::Check { source, .. }
@@ -86,8 +102,10 @@ impl Chain {
         | Command::PollLink { source, .. }) = command;
         let Some(link) = self.0.get(*source) else { return Answer::Verdict(Verdict::Unknown) };
         let place = if is_known { Some(None) } else { link.place().await.map(Some) };
-        let Some(_place) = place else { return Answer::Full };
-        let answer = link.ask(command, origin, wish).await;
+        let answer = match place {
+            Some(_place) => link.ask(command, origin, wish).await,
+            None => Answer::Busy(format!("{}: as many strangers as may be are being checked", link.source.name())),
+        };
         link.note(&answer);
         answer
     }
@@ -130,6 +148,7 @@ impl Link {
             }
         };
         match timeout(PATIENCE, asking).await {
+            Ok(Answer::Verdict(Verdict::Busy(reason))) => Answer::Busy(reason),
             Ok(answer) => answer,
             Err(_elapsed) if matches!(command, Command::BeginLink { .. }) => Answer::Started(Err(self.late())),
             Err(_elapsed) => Answer::Verdict(Verdict::Unavailable(self.late())),
@@ -140,12 +159,16 @@ impl Link {
         format!("{} does not answer within {} s", self.source.name(), PATIENCE.as_secs())
     }
 
-    /// Notes whether the source could be asked, and logs when that changes.
+    /// Notes whether the source could be asked, and logs when that changes. One without room is not away.
     fn note(&self, answer: &Answer) {
         let (source, now) = (self.source.name(), Instant::now());
         let reason = match answer {
+            Answer::Busy(_) => {
+                self.turned_away.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
             Answer::Verdict(Verdict::Unavailable(reason)) | Answer::Started(Err(reason)) => Some(printable(reason)),
-            Answer::Verdict(_) | Answer::Started(Ok(_)) | Answer::Pending(_) | Answer::Full => None,
+            Answer::Verdict(_) | Answer::Started(Ok(_)) | Answer::Pending(_) => None,
         };
         let mut away = self.absent();
         match (&reason, away.is_some()) {

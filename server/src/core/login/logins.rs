@@ -1,5 +1,6 @@
 //! Leads logins through the sources: limits first, then the sources in their order, and at the end a session token.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,7 +8,7 @@ use adit_program::foreign_text::printable;
 use adit_proto::login::flow::{Command, Failure, LoginFlow, Step};
 use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, Secret, Ticket, known_network};
 use adit_proto::login::token::SessionToken;
-use adit_proto::login::{Cause, Person};
+use adit_proto::login::{Cause, Person, Verdict};
 use ipnet::IpNet;
 
 use super::chain::{Answer, Chain};
@@ -127,14 +128,13 @@ impl Logins {
                 return refused;
             }
             match self.chain.ask(&command, &origin, link, turn.standing.known.is_some()).await {
+                Answer::Verdict(Verdict::Unavailable(reason)) if self.is_own(&command, &turn.standing).await => {
+                    flow.handle_own_source_away(reason, since_boot());
+                }
                 Answer::Verdict(verdict) => flow.handle_verdict(verdict, since_boot()),
                 Answer::Started(started) => flow.handle_started(started, since_boot()),
                 Answer::Pending(interval) => flow.handle_pending(interval, since_boot()),
-                Answer::Full => {
-                    log_failure(flow.name(), &origin, "too many log in at this moment");
-                    self.settle(turn, Outcome::Open);
-                    return wait("too many log in at this moment; try again", FAILURE_PACE * 2);
-                }
+                Answer::Busy(reason) => flow.handle_busy(reason, since_boot()),
             }
         }
         let Some(step) = flow.poll_step() else { return BROKEN };
@@ -148,6 +148,20 @@ impl Logins {
         let (ways, away) = (self.chain.ways(), self.chain.away());
         let Some(handle) = handle else { return Some(LoginFlow::new(ways, away, since_boot())) };
         LoginFlow::decode(&self.handles.open(handle, origin)?, ways, away)
+    }
+
+    /// Whether a name and password went to the source that the user is known to belong to. Where the store cannot tell,
+    /// another source may be asked.
+    async fn is_own(&self, command: &Command, standing: &Standing) -> bool {
+        let Command::Check { source, .. } = command else { return false };
+        let (store, account, asked) = (Arc::clone(&self.store), standing.account.clone(), self.chain.name_of(*source));
+        let known = off_runtime(move || store.person(&account)).await;
+        known.is_ok_and(|known| known.is_some_and(|known| Some(known.source.as_str()) == asked))
+    }
+
+    /// How many logins found no room at each source; sources that had room for all are left out.
+    pub fn turned_away(&self) -> BTreeMap<String, u64> {
+        self.chain.turned_away()
     }
 
     /// Asks the limits about a command; the step that refuses it, if they do.
@@ -282,7 +296,12 @@ fn judge(flow: &LoginFlow, origin: &Origin) -> Outcome {
         Failure::Refused(Cause::Locked | Cause::Disabled | Cause::PasswordExpired | Cause::NotPermitted(_))
         | Failure::UnknownName
         | Failure::Malformed(_) => Outcome::Failed,
-        Failure::Away(_) | Failure::TooMuchState | Failure::TooManyRounds | Failure::Expired => Outcome::Open,
+        Failure::Away(_)
+        | Failure::OwnSourceAway(_)
+        | Failure::Busy(_)
+        | Failure::TooMuchState
+        | Failure::TooManyRounds
+        | Failure::Expired => Outcome::Open,
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) const BROKEN: LoginStep =
 pub(super) const OTHERS_DEVICE: LoginStep =
     refused("this device belongs to another user; that user has to log in, or you join anew");
 
+pub(super) const BUSY: LoginStep = wait("too many log in at this moment; try again", Duration::from_secs(2));
+
 /// What everybody hears at a gateway without sources of users.
 pub(in crate::core) const NOBODY: LoginStep = refused("no user can log in at this gateway");
 
@@ -93,6 +95,7 @@ pub(super) fn told(refusal: Refusal) -> LoginStep {
         Refusal::NotAccepted => NOT_ACCEPTED,
         Refusal::SourceAway => SOURCE_AWAY,
         Refusal::Expired => EXPIRED,
+        Refusal::Busy => BUSY,
     }
 }
 

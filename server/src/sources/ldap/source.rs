@@ -15,13 +15,17 @@ use super::settings::{ENTRY, LdapSettings, LdapUrl, USER};
 use crate::accounts::UserName;
 use crate::config::Problem;
 use crate::sources::status::ServerStatus;
-use crate::sources::{Answering, Origin, Recheck, Source, trust};
+use crate::sources::{Answering, MOST_STRANGERS, Origin, Recheck, Source, trust};
 
 /// Its word in the configuration, in policies and in the store.
 const NAME: &str = "ldap";
 
-/// Logins that use the directory at a time; each has two connections at most.
-const MOST_AT_WORK: usize = 64;
+/// Logins and rechecks that use the directory at a time; each has two connections at most. Strangers leave some to
+/// users who are known.
+const MOST_AT_WORK: usize = MOST_STRANGERS + 16;
+
+/// How long a login waits for such a place.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Longest time for one login on all servers: a login has 60 seconds.
 const LONGEST: Duration = Duration::from_secs(45);
@@ -43,6 +47,17 @@ pub struct Ldap {
     /// As whom entries are looked for; anonymously without.
     reader: Option<(String, Zeroizing<String>)>,
     at_work: Semaphore,
+}
+
+/// Why no server answered.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    /// None was asked.
+    #[error("ldap: {MOST_AT_WORK} logins wait for the directory already")]
+    Busy,
+    /// What each did instead.
+    #[error("ldap: {0}")]
+    Away(String),
 }
 
 impl Ldap {
@@ -99,15 +114,14 @@ impl Ldap {
         let attempts = self.settings.urls.iter().map(|url| self.log_in_at(url, name, password)).collect();
         match self.of_some_server(attempts).await {
             Ok(verdict) => verdict,
-            Err(reason) => Verdict::Unavailable(reason),
+            Err(why @ NoAnswer::Busy) => Verdict::Busy(why.to_string()),
+            Err(why @ NoAnswer::Away(_)) => Verdict::Unavailable(why.to_string()),
         }
     }
 
     /// Makes one attempt after the other, each at another server, until one can tell.
-    async fn of_some_server<T>(&self, attempts: Vec<impl Future<Output = Result<T, Away>>>) -> Result<T, String> {
-        let Ok(_place) = self.at_work.try_acquire() else {
-            return Err(format!("ldap: {MOST_AT_WORK} logins wait for the directory already"));
-        };
+    async fn of_some_server<T>(&self, attempts: Vec<impl Future<Output = Result<T, Away>>>) -> Result<T, NoAnswer> {
+        let Ok(Ok(_place)) = timeout(TURN, self.at_work.acquire()).await else { return Err(NoAnswer::Busy) };
         let mut away = Vec::new();
         let asking = async {
             for attempt in attempts {
@@ -123,8 +137,8 @@ impl Ldap {
         };
         match timeout(LONGEST, asking).await {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(format!("ldap: {}", away.join("; "))),
-            Err(_elapsed) => Err(format!("ldap: no server could tell in {} s", LONGEST.as_secs())),
+            Ok(None) => Err(NoAnswer::Away(away.join("; "))),
+            Err(_elapsed) => Err(NoAnswer::Away(format!("no server could tell in {} s", LONGEST.as_secs()))),
         }
     }
 
@@ -249,7 +263,7 @@ impl Source for Ldap {
     fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
         Box::pin(async move {
             let attempts = self.settings.urls.iter().map(|url| self.recheck_at(url, person)).collect();
-            self.of_some_server(attempts).await.unwrap_or_else(Recheck::Unknown)
+            self.of_some_server(attempts).await.unwrap_or_else(|why| Recheck::Unknown(why.to_string()))
         })
     }
 }
@@ -303,4 +317,51 @@ fn expand(filter: &str, user: &str, entry: &str) -> String {
 
 fn refused(reason: &str) -> Verdict {
     Verdict::Refused(Cause::NotPermitted(reason.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn ldap() -> Ldap {
+        let url = LdapUrl { begins_with_tls: true, host: "ldap.example".to_owned(), port: 636 };
+        let text = |text: &str| text.to_owned();
+        Ldap::new(&LdapSettings {
+            urls: vec![url],
+            authority: None,
+            bind_dn: None,
+            bind_password: None,
+            base: Some(text("dc=example")),
+            user_filter: text("(uid=$user)"),
+            name_attribute: text("uid"),
+            id_attribute: text("entryUUID"),
+            group_base: None,
+            group_filter: text("(member=$dn)"),
+            group_attribute: text("cn"),
+            nested_groups: false,
+            timeout: Duration::from_secs(10),
+        })
+        .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn login_waits_for_a_place_and_is_told_when_there_is_none() {
+        let ldap = ldap();
+        let strangers = ldap.at_work.acquire_many(MOST_STRANGERS as u32).await.unwrap();
+        let answer = || vec![ready(Ok(1))];
+        assert_eq!(ldap.of_some_server(answer()).await.ok(), Some(1), "who is known finds one beside them all");
+        let others = ldap.at_work.acquire_many((MOST_AT_WORK - MOST_STRANGERS) as u32).await.unwrap();
+        let full = ldap.of_some_server(answer()).await;
+        assert!(matches!(full, Err(NoAnswer::Busy)), "that is not away: no other source gets the password");
+        let (waited, ()) = tokio::join!(ldap.of_some_server(answer()), async {
+            tokio::time::sleep(TURN / 2).await;
+            drop(strangers);
+        });
+        assert_eq!(waited.ok(), Some(1));
+        drop(others);
+        let mute = ldap.of_some_server(vec![pending::<Result<u8, Away>>()]).await;
+        assert!(matches!(mute, Err(NoAnswer::Away(_))), "the positive control");
+    }
 }

@@ -77,7 +77,7 @@ fn said(verdict: Verdict) -> (Said, Vec<u8>) {
         Verdict::Ask { question, state } => (Said::Asks(question.kind), state),
         Verdict::Refused(cause) => (Said::Refused(cause), Vec::new()),
         Verdict::Unknown => (Said::Unknown, Vec::new()),
-        Verdict::Unavailable(_) => (Said::Unavailable, Vec::new()),
+        Verdict::Unavailable(_) | Verdict::Busy(_) => (Said::Unavailable, Vec::new()),
     }
 }
 
@@ -325,9 +325,8 @@ async fn who_logged_in_may_stay_until_disabled_revoked_or_gone_to_another_source
 #[tokio::test]
 async fn user_from_a_known_network_or_with_a_device_goes_before_strangers() {
     let world = World::with_alice(SecondFactor::Device);
-    let turn = async |name: &str, device: Option<&str>| {
-        world.local.turn(Some(&user(name)), &origin(device)).await.unwrap_or_else(|Away(reason)| panic!("{reason}"))
-    };
+    let turn =
+        async |name: &str, device: Option<&str>| world.local.turn(Some(&user(name)), &origin(device)).await.unwrap();
     assert_eq!(turn("alice", None).await, Turn::Stranger);
     let (device, _) = world.store().token(&user("alice"), now()).unwrap();
     assert_eq!(turn("alice", Some(&device.id)).await, Turn::Known);

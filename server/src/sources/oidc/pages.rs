@@ -50,7 +50,7 @@ pub(super) fn outcome(verdict: &Verdict) -> Page {
             );
             page(200, "Logged in", &body)
         }
-        Verdict::Unavailable(_) => page(
+        Verdict::Unavailable(_) | Verdict::Busy(_) => page(
             503,
             "Not logged in",
             "<p>The gateway could not ask the identity provider. Begin anew in your VPN client; if it happens again, tell \

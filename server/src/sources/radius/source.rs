@@ -83,7 +83,7 @@ impl Radius {
         let asked = self.client.ask(|draft| self.write(draft, name, password, None, origin)).await;
         match asked {
             Ok((server, reply)) => self.verdict(&reply, server, name, 0),
-            Err(unanswered) => unavailable(&unanswered),
+            Err(why) => unanswered(&why),
         }
     }
 
@@ -101,7 +101,7 @@ impl Radius {
             self.client.ask_only(*server, |draft| self.write(draft, name, answer, state.as_deref(), origin)).await;
         match asked {
             Ok(reply) => self.verdict(&reply, *server, name, *round),
-            Err(unanswered) => unavailable(&unanswered),
+            Err(why) => unanswered(&why),
         }
     }
 
@@ -206,8 +206,11 @@ pub(super) fn shared_secret(settings: &RadiusSettings) -> Result<Zeroizing<Vec<u
     Ok(secret)
 }
 
-fn unavailable(unanswered: &Unanswered) -> Verdict {
-    Verdict::Unavailable(unanswered.to_string())
+fn unanswered(why: &Unanswered) -> Verdict {
+    match why {
+        Unanswered::Busy => Verdict::Busy(why.to_string()),
+        Unanswered::DoesNotFit | Unanswered::System(_) | Unanswered::Silent(_) => Verdict::Unavailable(why.to_string()),
+    }
 }
 
 fn message(reply: &Reply) -> String {

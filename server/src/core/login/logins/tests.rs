@@ -7,8 +7,9 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::accounts::UserName;
+use crate::core::login::step::BUSY;
 use crate::directories::StateDir;
-use crate::sources::{Answering, LinkAnswer, LinkSource, Recheck, Unavailable};
+use crate::sources::{Answering, LinkAnswer, LinkSource, MOST_STRANGERS, Recheck, Unavailable};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOME: &str = "198.51.100.7";
@@ -125,11 +126,16 @@ struct World {
 }
 
 fn world(source: Double) -> World {
+    world_of(vec![Arc::new(source)])
+}
+
+/// Logins over several sources, of which the last tells who was let in.
+fn world_of(chain: Vec<Arc<Double>>) -> World {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
     let key = ServiceKey::load_or_create(&StateDir::new(directory.path())).unwrap();
-    let source = Arc::new(source);
-    let chain: Vec<Arc<dyn Source>> = vec![Arc::<Double>::clone(&source)];
+    let source = Arc::clone(chain.last().unwrap());
+    let chain = chain.into_iter().map(|double| double as Arc<dyn Source>).collect();
     let logins = Arc::new(Logins::new(chain, Arc::clone(&store), &key, [5; 32], LIFETIME));
     World { _directory: directory, store, source, logins }
 }
@@ -327,6 +333,60 @@ async fn user_with_a_known_place_logs_in_during_a_flood() {
     assert!(bob.iter().all(|time| *time < 2 * SECOND), "in a network from where he logged in before: {bob:?}");
     assert!(world.source.most_waiting.load(Ordering::Relaxed) <= 9, "eight strangers and the user");
     flood.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_without_room_is_not_away_and_its_users_passwords_stay_with_it() {
+    let full = Double::new("ldap", |name, _| match name {
+        "alice" => Verdict::Busy("ldap: full".to_owned()),
+        _ => Verdict::Unknown,
+    });
+    let world = world_of(vec![Arc::new(full), Arc::new(Double::new("local", users))]);
+    let step = world.log_in("alice", "right", origin(HOME, None)).await;
+    assert!(matches!(step, LoginStep::Refused { retry_after: Some(_), .. }), "{}", message(&step));
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 0, "the next source is not asked");
+    assert_eq!(world.logins.chain().away(), None);
+    assert_eq!(world.logins.turned_away(), [("ldap".to_owned(), 1)].into());
+    token(world.log_in("bob", "right", origin(HOME, None)).await);
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 1, "the positive control");
+}
+
+#[tokio::test(start_paused = true)]
+async fn password_of_a_user_goes_nowhere_else_while_their_source_is_away() {
+    let away = Double::new("ldap", |_, _| Verdict::Unavailable("ldap: no answer".to_owned()));
+    let world = world_of(vec![Arc::new(away), Arc::new(Double::new("local", users))]);
+    world.store.record_person(&person("ldap", "alice"), SystemTime::now()).unwrap();
+    let of_alice = message(&world.log_in("alice", "right", origin(HOME, None)).await);
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 0, "she belongs to the directory");
+    let of_nobody = message(&world.log_in("nobody", "right", origin("203.0.113.9", None)).await);
+    assert_eq!(of_alice, of_nobody, "which strangers do not learn");
+    token(world.log_in("bob", "right", origin("203.0.114.9", None)).await);
+    assert_eq!(world.source.asked.load(Ordering::Relaxed), 2, "the positive control: of others it is not known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_leave_room_at_a_directory_for_who_is_known() {
+    let mut double = Double::new("ldap", users);
+    double.takes = SECOND;
+    let world = Arc::new(world(double));
+    let device = world.device_of("alice");
+    let mut flood = tokio::task::JoinSet::new();
+    for number in 0..200_u32 {
+        let world = Arc::clone(&world);
+        let from = origin(&format!("203.{number}.0.9"), None);
+        flood.spawn(async move { message(&world.log_in(&format!("user-{number}"), "x", from).await) });
+    }
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(world.source.most_waiting.load(Ordering::Relaxed), MOST_STRANGERS);
+    let alice = world.log_in("alice", "right", origin(HOME, Some(&device)));
+    let (step, waiting) = tokio::join!(alice, async {
+        tokio::time::sleep(SECOND / 4).await;
+        world.source.waiting.load(Ordering::Relaxed)
+    });
+    assert!(waiting > MOST_STRANGERS, "she is asked about beside them");
+    token(step);
+    let answers = flood.join_all().await;
+    assert!(answers.contains(&message(&BUSY)), "the positive control: strangers find none");
 }
 
 #[tokio::test(start_paused = true)]
