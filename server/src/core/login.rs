@@ -7,6 +7,7 @@ pub mod logins;
 mod places;
 pub mod sealed;
 mod step;
+mod turns;
 
 use adit_proto::login::token::LoginEnd;
 use tokio::task::spawn_blocking;

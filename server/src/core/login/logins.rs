@@ -17,6 +17,7 @@ use super::off_runtime;
 use super::places::{Places, Standing};
 use super::sealed::{Handles, Tokens};
 use super::step::{BROKEN, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, escaped, told, wait};
+use super::turns::Turns;
 use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault};
 use crate::identity::ServiceKey;
@@ -37,6 +38,7 @@ pub struct Logins {
     store: Arc<Store>,
     places: Places,
     limits: Mutex<LoginLimits>,
+    turns: Turns,
     handles: Handles,
     tokens: Tokens,
     /// How long a login of somebody lasts at most.
@@ -45,7 +47,7 @@ pub struct Logins {
 
 /// What one request of a login has found out and taken.
 #[derive(Default)]
-struct Turn {
+struct Inquiry {
     ticket: Option<Ticket>,
     standing: Standing,
 }
@@ -65,6 +67,7 @@ impl Logins {
             places: Places::new(Arc::clone(&store)),
             store,
             limits: Mutex::new(LoginLimits::new(secret)),
+            turns: Turns::default(),
             handles: Handles::new(key),
             tokens: Tokens::new(key),
             lifetime: Box::new(move |_| session_lifetime),
@@ -102,6 +105,11 @@ impl Logins {
         self.limits().unlock(user)
     }
 
+    /// How many logins found no room at each source; sources that had room for all are left out.
+    pub fn turned_away(&self) -> BTreeMap<String, u64> {
+        self.chain.turned_away()
+    }
+
     /// Takes a login one step further. A refusal takes its time.
     pub async fn advance(&self, wish: LoginWish) -> LoginStep {
         let begun = tokio::time::Instant::now();
@@ -118,29 +126,46 @@ impl Logins {
         let LoginWish { handle, answers, browser, origin } = wish;
         let Some(mut flow) = self.flow(handle.as_deref(), &origin) else { return EXPIRED };
         let link = if browser { LinkWish::Redirect } else { LinkWish::DeviceCode };
-        let mut turn = Turn::default();
+        let mut inquiry = Inquiry::default();
+        let mut turn = None;
         flow.handle_answers(answers, since_boot());
         // Each command is one source asked, and after the last of the chain there is a step.
         while let Some(command) = flow.poll_command() {
-            if turn.ticket.is_none()
-                && let Some(refused) = self.admit(&flow, &command, &origin, &mut turn).await
+            if inquiry.ticket.is_none()
+                && let Some(refused) = self.admit(&flow, &command, &origin, &mut inquiry).await
             {
                 return refused;
             }
-            match self.chain.ask(&command, &origin, link, turn.standing.known.is_some()).await {
-                Answer::Verdict(Verdict::Unavailable(reason)) if self.is_own(&command, &turn.standing).await => {
-                    flow.handle_own_source_away(reason, since_boot());
+            if turn.is_none() && matches!(command, Command::Check { .. } | Command::Answer { .. }) {
+                turn = self.turns.take(&inquiry.standing).await;
+                if turn.is_none() {
+                    flow.handle_busy("as many of this account as may be are being checked".to_owned(), since_boot());
+                    continue;
                 }
-                Answer::Verdict(verdict) => flow.handle_verdict(verdict, since_boot()),
-                Answer::Started(started) => flow.handle_started(started, since_boot()),
-                Answer::Pending(interval) => flow.handle_pending(interval, since_boot()),
-                Answer::Busy(reason) => flow.handle_busy(reason, since_boot()),
             }
+            let answer = self.chain.ask(&command, &origin, link, inquiry.standing.known.is_some()).await;
+            self.hand_over(answer, &mut flow, &command, &inquiry.standing).await;
         }
+        drop(turn);
         let Some(step) = flow.poll_step() else { return BROKEN };
-        let (step, outcome) = self.finish(&flow, step, &origin).await;
-        self.settle(turn, outcome);
+        let (step, outcome) = self.finish(&flow, step, &origin, &inquiry.standing).await;
+        self.settle(inquiry, outcome);
         step
+    }
+
+    /// Gives the flow what a source said.
+    async fn hand_over(&self, answer: Answer, flow: &mut LoginFlow, command: &Command, standing: &Standing) {
+        let is_away = matches!(answer, Answer::Verdict(Verdict::Unavailable(_)));
+        let is_own = is_away && self.is_own(command, standing).await;
+        match answer {
+            Answer::Verdict(Verdict::Unavailable(reason)) if is_own => {
+                flow.handle_own_source_away(reason, since_boot())
+            }
+            Answer::Verdict(verdict) => flow.handle_verdict(verdict, since_boot()),
+            Answer::Started(started) => flow.handle_started(started, since_boot()),
+            Answer::Pending(interval) => flow.handle_pending(interval, since_boot()),
+            Answer::Busy(reason) => flow.handle_busy(reason, since_boot()),
+        }
     }
 
     /// The flow of a handle, or a new one.
@@ -159,31 +184,32 @@ impl Logins {
         known.is_ok_and(|known| known.is_some_and(|known| Some(known.source.as_str()) == asked))
     }
 
-    /// How many logins found no room at each source; sources that had room for all are left out.
-    pub fn turned_away(&self) -> BTreeMap<String, u64> {
-        self.chain.turned_away()
-    }
-
     /// Asks the limits about a command; the step that refuses it, if they do.
-    async fn admit(&self, flow: &LoginFlow, command: &Command, origin: &Origin, turn: &mut Turn) -> Option<LoginStep> {
-        let secret = match command {
-            Command::Check { password, .. } => Secret::Password(password),
-            Command::Answer { .. } => Secret::Code,
-            Command::BeginLink { .. } => Secret::Link,
-            Command::PollLink { .. } => return None,
-        };
-        turn.standing = match self.places.standing(flow.name(), origin).await {
+    async fn admit(
+        &self,
+        flow: &LoginFlow,
+        command: &Command,
+        origin: &Origin,
+        inquiry: &mut Inquiry,
+    ) -> Option<LoginStep> {
+        inquiry.standing = match self.places.standing(flow.name(), origin).await {
             Ok(standing) => standing,
             Err(error) => {
                 tracing::error!(%error, "nobody can log in: the store failed");
                 return Some(BROKEN);
             }
         };
-        let Standing { account, known } = &turn.standing;
+        let secret = match command {
+            Command::Check { password, .. } => Secret::Password(password),
+            Command::Answer { .. } => Secret::Code,
+            Command::BeginLink { .. } => Secret::Link,
+            Command::PollLink { .. } => return None,
+        };
+        let Standing { account, known } = &inquiry.standing;
         let attempt = Attempt { account, address: origin.address, known: known.as_deref(), secret };
         let admission = self.limits().admit(&attempt, Instant::now());
         match admission {
-            Admission::Go(ticket) => turn.ticket = Some(ticket),
+            Admission::Go(ticket) => inquiry.ticket = Some(ticket),
             Admission::FailedBefore => {
                 log_failure(flow.name(), origin, "the same password as before");
                 return Some(if self.chain.away().is_some() { SOURCE_AWAY } else { NOT_ACCEPTED });
@@ -197,7 +223,7 @@ impl Logins {
     }
 
     /// The client's step, and what the limits have to know of it.
-    async fn finish(&self, flow: &LoginFlow, step: Step, origin: &Origin) -> (LoginStep, Outcome) {
+    async fn finish(&self, flow: &LoginFlow, step: Step, origin: &Origin, standing: &Standing) -> (LoginStep, Outcome) {
         let handle = || flow.encode().and_then(|flow| self.handles.seal(&flow, origin));
         let step = match step {
             Step::Ask(form) => handle().map(|handle| LoginStep::Ask { handle, form: escaped(form) }),
@@ -255,8 +281,8 @@ impl Logins {
         (LoginStep::Done { user: known.user, token: sealed, ends_at }, Outcome::LoggedIn)
     }
 
-    fn settle(&self, turn: Turn, outcome: Outcome) {
-        if let Some(ticket) = turn.ticket {
+    fn settle(&self, inquiry: Inquiry, outcome: Outcome) {
+        if let Some(ticket) = inquiry.ticket {
             self.limits().settle(ticket, outcome, Instant::now());
         }
     }

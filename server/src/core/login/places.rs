@@ -19,7 +19,7 @@ use crate::sources::Origin;
 const MOST_ALIASES: usize = 1 << 16;
 
 /// Against whom a try counts.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Standing {
     /// The account, whether that exists or not.
     pub(super) account: String,

@@ -365,6 +365,29 @@ async fn password_of_a_user_goes_nowhere_else_while_their_source_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_logins_of_an_account_at_a_time_are_asked_about() {
+    let mut double = Double::new("radius", users);
+    double.takes = 30 * SECOND;
+    let world = Arc::new(world(double));
+    let device = world.device_of("alice");
+    let mut flood = tokio::task::JoinSet::new();
+    for number in 0..10_u32 {
+        let world = Arc::clone(&world);
+        let from = origin(&format!("203.{number}.0.9"), None);
+        flood.spawn(async move { message(&world.log_in("alice", &number.to_string(), from).await) });
+    }
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(world.source.waiting.load(Ordering::Relaxed), 2);
+    let (_, waiting) = tokio::join!(world.log_in("alice", "right", origin(HOME, Some(&device))), async {
+        tokio::time::sleep(SECOND / 4).await;
+        world.source.waiting.load(Ordering::Relaxed)
+    });
+    assert_eq!(waiting, 3, "with her device she does not wait for them");
+    let answers = flood.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| **answer == message(&BUSY)).count(), 8, "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_leave_room_at_a_directory_for_who_is_known() {
     let mut double = Double::new("ldap", users);
     double.takes = SECOND;
