@@ -72,6 +72,11 @@ impl Chain {
         self.0.iter().map(way).collect()
     }
 
+    /// Whether more than one source takes names and passwords.
+    pub(super) fn takes_passwords_at_several(&self) -> bool {
+        self.ways().iter().filter(|way| **way == Way::Password).count() > 1
+    }
+
     /// What is known of the sources that are away; `None` if none is.
     pub fn away(&self) -> Option<String> {
         let reasons: Vec<String> = self.0.iter().filter_map(Link::absence).collect();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_program::foreign_text::printable;
-use adit_proto::login::flow::{Command, Failure, LoginFlow, Step};
+use adit_proto::login::flow::{Command, Failure, LoginFlow, Refusal, Step};
 use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, Secret, Ticket, known_network};
 use adit_proto::login::token::SessionToken;
 use adit_proto::login::{Cause, Person, Verdict};
@@ -16,7 +16,7 @@ use super::clocks;
 use super::off_runtime;
 use super::places::{Places, Standing};
 use super::sealed::{Handles, Tokens};
-use super::step::{BROKEN, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, escaped, told, wait};
+use super::step::{BROKEN, BUSY, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, UNSURE, escaped, wait};
 use super::turns::Turns;
 use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault};
@@ -212,7 +212,9 @@ impl Logins {
             Admission::Go(ticket) => inquiry.ticket = Some(ticket),
             Admission::FailedBefore => {
                 log_failure(flow.name(), origin, "the same password as before");
-                return Some(if self.chain.away().is_some() { SOURCE_AWAY } else { NOT_ACCEPTED });
+                let is_away = self.chain.away().is_some();
+                let refusal = if is_away { Refusal::SourceAway } else { Refusal::NotAccepted };
+                return Some(self.told(refusal, &inquiry.standing));
             }
             Admission::Wait(time) => {
                 log_failure(flow.name(), origin, "too many failures");
@@ -233,14 +235,27 @@ impl Logins {
                 return (step.unwrap_or(BROKEN), Outcome::Failed);
             }
             Step::Wait { again_in } => handle().map(|handle| LoginStep::Wait { handle, again_in }),
-            Step::Done(person) => return self.complete(flow.name(), person, origin).await,
-            Step::Refused(refusal) => return (told(refusal), judge(flow, origin)),
+            Step::Done(person) => return self.complete(flow.name(), person, origin, standing).await,
+            Step::Refused(refusal) => return (self.told(refusal, standing), judge(flow, origin)),
         };
         (step.unwrap_or(BROKEN), Outcome::Open)
     }
 
+    /// What a refusal tells. That a source is away shows only where it is asked, which is about names that those before
+    /// it do not know. So where there are several, strangers are told one and the same.
+    fn told(&self, refusal: Refusal, standing: &Standing) -> LoginStep {
+        let could_tell_names = standing.known.is_none() && self.chain.takes_passwords_at_several();
+        match refusal {
+            Refusal::NotAccepted | Refusal::SourceAway if could_tell_names => UNSURE,
+            Refusal::NotAccepted => NOT_ACCEPTED,
+            Refusal::SourceAway => SOURCE_AWAY,
+            Refusal::Expired => EXPIRED,
+            Refusal::Busy => BUSY,
+        }
+    }
+
     /// Makes a user and a token of a person whom a source let in.
-    async fn complete(&self, name: &str, person: Person, origin: &Origin) -> (LoginStep, Outcome) {
+    async fn complete(&self, name: &str, person: Person, origin: &Origin, standing: &Standing) -> (LoginStep, Outcome) {
         let (store, from) = (Arc::clone(&self.store), origin.clone());
         let recording = off_runtime(move || Ok(record(&store, &person, &from).map(|known| (known, person))));
         let (known, person) = match recording.await {
@@ -255,7 +270,7 @@ impl Logins {
             }
             Ok(Err(RecordError::Person(error))) => {
                 tracing::warn!(%error, "a login is refused that a source accepted");
-                return (NOT_ACCEPTED, Outcome::Failed);
+                return (self.told(Refusal::NotAccepted, standing), Outcome::Failed);
             }
         };
         self.places.note(&known.user, name, origin.address);

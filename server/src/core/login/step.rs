@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adit_program::foreign_text::printable;
 use adit_proto::login::Kind;
-use adit_proto::login::flow::{Answers, Form, Refusal};
+use adit_proto::login::flow::{Answers, Form};
 
 use crate::sources::Origin;
 
@@ -70,6 +70,9 @@ pub enum LoginStep {
 pub(super) const NOT_ACCEPTED: LoginStep = refused("the name, the password or the code is not accepted");
 pub(super) const SOURCE_AWAY: LoginStep =
     refused("not accepted, or the service that knows you cannot be reached now; try again in a minute");
+/// Where strangers could tell from which of the two it is whether a source knows a name.
+pub(super) const UNSURE: LoginStep =
+    refused("the name, the password or the code is not accepted, or the service that knows you cannot be reached now");
 pub(super) const EXPIRED: LoginStep = refused("the login took too long, or is none of this gateway's; begin again");
 pub(super) const BROKEN: LoginStep =
     refused("the gateway cannot log anybody in now; its administrator finds the reason in its log");
@@ -87,16 +90,6 @@ const fn refused(message: &'static str) -> LoginStep {
 
 pub(super) const fn wait(message: &'static str, time: Duration) -> LoginStep {
     LoginStep::Refused { message, retry_after: Some(time) }
-}
-
-/// What a refusal tells strangers.
-pub(super) fn told(refusal: Refusal) -> LoginStep {
-    match refusal {
-        Refusal::NotAccepted => NOT_ACCEPTED,
-        Refusal::SourceAway => SOURCE_AWAY,
-        Refusal::Expired => EXPIRED,
-        Refusal::Busy => BUSY,
-    }
 }
 
 /// A form whose text is safe to show on a terminal.

@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::accounts::UserName;
-use crate::core::login::step::BUSY;
 use crate::directories::StateDir;
 use crate::sources::{Answering, LinkAnswer, LinkSource, MOST_STRANGERS, Recheck, Unavailable};
 
@@ -349,6 +348,24 @@ async fn source_without_room_is_not_away_and_its_users_passwords_stay_with_it() 
     assert_eq!(world.logins.turned_away(), [("ldap".to_owned(), 1)].into());
     token(world.log_in("bob", "right", origin(HOME, None)).await);
     assert_eq!(world.source.asked.load(Ordering::Relaxed), 1, "the positive control");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_refusal_tells_strangers_which_names_the_first_of_several_sources_knows() {
+    let away = Double::new("ldap", |_, _| Verdict::Unavailable("ldap: no answer".to_owned()));
+    let world = world_of(vec![Arc::new(Double::new("local", users)), Arc::new(away)]);
+    let device = world.device_of("alice");
+    // Nobody has noticed yet that the directory is away, nor does alice's login ask it.
+    for (number, name) in ["alice", "nobody", "alice", "disabled", "alice"].into_iter().enumerate() {
+        let step = world.log_in(name, &number.to_string(), origin(&format!("203.0.{number}.9"), None)).await;
+        assert_eq!(message(&step), message(&UNSURE), "{name}");
+    }
+    let same_again = world.log_in("alice", "0", origin("203.0.0.9", None)).await;
+    assert_eq!(message(&same_again), message(&UNSURE));
+    let known = world.log_in("alice", "x", origin(HOME, Some(&device))).await;
+    assert_eq!(message(&known), message(&SOURCE_AWAY), "the control: who is known hears what is the matter");
+    let alone = self::world(Double::new("local", users));
+    assert_eq!(message(&alone.log_in("alice", "x", origin(HOME, None)).await), message(&NOT_ACCEPTED));
 }
 
 #[tokio::test(start_paused = true)]
