@@ -1,8 +1,9 @@
 //! How long a connection may stay, and what it holds meanwhile.
 //!
-//! A stranger has ten seconds to log in or to enrol, whatever it asks. A device that has done so has ten seconds more
-//! for a tunnel or a renewal, and again after each. A tunnel may stay for ever. Requests that nobody logged in for
-//! count for nothing, or a connection without a tunnel could stay for ever, too.
+//! A stranger has ten seconds to log in or to enrol, whatever it asks, and ten more after each step of a login, but no
+//! longer in all than a login may take. A device that has done so has ten seconds more for a tunnel or a renewal, and
+//! again after each. A tunnel may stay for ever. Requests that nobody logged in for count for nothing, or a connection
+//! without a tunnel could stay for ever, too.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -17,6 +18,9 @@ use crate::core::admission::{Admission, Pending, Place};
 
 /// How long a connection may go without a login, a login without a tunnel.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may go in all without somebody who has logged in: a login in a browser takes ten minutes at
+/// most, and a source one more for its answer.
+const LONGEST_LOGIN: Duration = Duration::from_secs(660);
 
 /// What the requests of a connection have brought about so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +77,8 @@ impl Drop for OpenTunnel {
 pub(super) enum Over {
     /// Nobody has logged in.
     Stranger,
+    /// Somebody has been logging in for longer than that may take.
+    Unfinished,
     /// A device has logged in and asks for nothing.
     Idle,
     /// Others need the place.
@@ -82,7 +88,7 @@ pub(super) enum Over {
 impl Over {
     pub(super) fn code(self) -> Code {
         match self {
-            Self::Stranger | Self::Crowded => Code::EXCESSIVE_LOAD,
+            Self::Stranger | Self::Unfinished | Self::Crowded => Code::EXCESSIVE_LOAD,
             Self::Idle => Code::NO_ERROR,
         }
     }
@@ -90,6 +96,7 @@ impl Over {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Stranger | Self::Idle => "nothing was asked for too long",
+            Self::Unfinished => "the login took too long",
             Self::Crowded => "the gateway needs the place for others",
         }
     }
@@ -104,13 +111,16 @@ pub(super) struct Stay {
     stage: Stage,
     changes: watch::Receiver<Stage>,
     deadline: Pin<Box<Sleep>>,
+    /// When a stranger has to be gone.
+    end_of_login: Pin<Box<Sleep>>,
 }
 
 impl Stay {
     /// Begins with the place that the connection was admitted to.
     pub(super) fn new(pending: Arc<Pending>, client: IpAddr, place: Place, changes: watch::Receiver<Stage>) -> Self {
         let deadline = Box::pin(tokio::time::sleep(DEADLINE));
-        Self { pending, client, place: Some(place), stage: Stage::default(), changes, deadline }
+        let end_of_login = Box::pin(tokio::time::sleep(LONGEST_LOGIN));
+        Self { pending, client, place: Some(place), stage: Stage::default(), changes, deadline, end_of_login }
     }
 
     /// Waits until the connection may stay no longer. Cancel-safe.
@@ -130,6 +140,7 @@ impl Stay {
                         return Over::Crowded;
                     }
                 }
+                () = &mut self.end_of_login, if !self.stage.known && !self.stage.tunnel => return Over::Unfinished,
                 () = &mut self.deadline, if self.stage.served == 0 && !self.stage.tunnel => {
                     return if self.stage.known { Over::Idle } else { Over::Stranger };
                 }
@@ -202,13 +213,48 @@ mod tests {
         let pending = Pending::new(1);
         let (stage, mut stay) = connection(&pending);
         let login = attend(&stage);
-        assert_eq!(stays(&mut stay).await, None, "a source takes its time");
+        let waiting = tokio::time::timeout(Duration::from_secs(120), stay.over()).await;
+        assert!(waiting.is_err(), "a source takes its time");
         let other = pending.admit(CLIENT, true, Instant::now() + DEADLINE);
         assert!(matches!(other, Admission::Place(_)), "it is not held busy");
         drop((login, other));
         let (stage, mut stay) = connection(&pending);
         drop(attend(&stage));
         assert_eq!(stays(&mut stay).await, Some((10, Over::Stranger)), "as anybody who has not logged in");
+    }
+
+    /// How long a connection stays that begins one request of a login every five seconds, the next before the last is
+    /// served if they overlap.
+    async fn stays_with_requests(
+        connection: (Arc<watch::Sender<Stage>>, Stay),
+        overlapping: bool,
+        begin: fn(&Arc<watch::Sender<Stage>>) -> Served,
+    ) -> Option<(u64, Over)> {
+        let (stage, mut stay) = connection;
+        let asking = async {
+            let mut before = None;
+            loop {
+                let request = Some(begin(&stage));
+                drop(before.take());
+                before = request.filter(|_| overlapping);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        };
+        tokio::select! {
+            over = stays(&mut stay) => over,
+            () = asking => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stranger_who_logs_in_without_end_stays_for_as_long_as_a_login_takes() {
+        let pending = Pending::new(10);
+        for overlapping in [false, true] {
+            let over = stays_with_requests(connection(&pending), overlapping, attend).await;
+            assert_eq!(over, Some((660, Over::Unfinished)), "overlapping: {overlapping}");
+            let device = stays_with_requests(connection(&pending), overlapping, serve).await;
+            assert_eq!(device, None, "the positive control: a device that logs in anew, overlapping: {overlapping}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
