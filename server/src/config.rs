@@ -187,6 +187,8 @@ pub struct Limits {
     pub pending_sessions: usize,
     /// Tracked connections through the gateway for each device.
     pub connections_per_client: u32,
+    /// Devices of one user.
+    pub devices_per_user: u32,
 }
 
 impl Config {
@@ -204,7 +206,7 @@ impl Config {
             client_to_client: false,
             local_services: Vec::new(),
             masquerade: false,
-            limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0 },
+            limits: Limits { sessions: 0, pending_sessions: 0, connections_per_client: 0, devices_per_user: 0 },
             radius: RadiusSettings::default(),
             ldap: LdapSettings::default(),
             tls: TlsConfig::default(),

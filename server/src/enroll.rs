@@ -78,7 +78,8 @@ impl Enrollment {
     /// ten minutes the same code and key get a certificate again.
     /// Whoever has no good invite costs the gateway one look-up. Blocks for transactions of the store.
     ///
-    /// Refusals: 400 `bad_request`, 403 `invite_unknown`, 410 `invite_used` or `invite_expired`, 503 `unavailable`.
+    /// Refusals: 400 `bad_request`, 403 `invite_unknown`, 409 `too_many_devices`, 410 `invite_used` or
+    /// `invite_expired`, 503 `unavailable`.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -231,6 +232,13 @@ fn refuse_invite(error: &EnrollError<IdentityError>) -> EnrollRefusal {
         EnrollError::UnknownCode => unknown_invite(),
         EnrollError::UsedCode => refusal(410, "invite_used", "this invite was used before; ask for a new one"),
         EnrollError::ExpiredCode => refusal(410, "invite_expired", "this invite has expired; ask for a new one"),
+        EnrollError::TooManyDevices(most) => {
+            let message = format!(
+                "this user has {most} devices, as many as may be; have the administrator revoke one that is not used, or \
+                 raise limits.devices_per_user, and try again"
+            );
+            refusal(409, "too_many_devices", message)
+        }
         EnrollError::Sign(error) => unavailable(error),
         EnrollError::Store(error) => unavailable(error),
     }
@@ -442,6 +450,17 @@ mod tests {
         gateway.store.set_disabled(&alice, false, now()).unwrap();
         assert_eq!(enroll(None, Some(good)).unwrap_err(), "login_unknown", "void for ever");
         assert_eq!(enroll(None, Some(ticket(&logins, None, 1))), Ok(()));
+    }
+
+    #[test]
+    fn user_with_too_many_devices_hears_what_to_do_and_keeps_the_invite() {
+        let gateway = gateway();
+        gateway.store.limit_devices(1);
+        let first = gateway.enroll(&gateway.invite(), &csr(), now()).unwrap().device;
+        let code = gateway.invite();
+        assert_eq!(gateway.enroll(&code, &csr(), now()).unwrap_err(), "409 too_many_devices");
+        gateway.store.revoke(&first, now()).unwrap();
+        assert!(gateway.enroll(&code, &csr(), now()).is_ok());
     }
 
     #[test]

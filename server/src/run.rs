@@ -131,6 +131,7 @@ impl Loaded {
         }
         let sockets = Sockets::bind(&config)?;
         let store = Arc::new(store);
+        store.limit_devices(config.limits.devices_per_user);
         let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
         let terms = PersonalTerms::new(&config, pool.gateway(), policy.map(Arc::new)).into();
         let mut sources = Sources::make(&config, &store, &key, &terms)?;
@@ -225,6 +226,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let reachable = Reachable {
         reloading: Reloading::new(as_read.source, as_read.values, policy),
         core: Arc::clone(&core),
+        store: Arc::clone(&store),
         config: Arc::clone(&current),
         own,
     };

@@ -17,6 +17,7 @@ mod unwritten;
 mod faults;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +45,8 @@ pub struct Store {
     reader: Option<Mutex<Connection>>,
     writer: Mutex<Connection>,
     unwritten: Unwritten,
+    /// Most devices of a user.
+    devices_per_user: AtomicU32,
 }
 
 impl std::fmt::Debug for Store {
@@ -126,7 +129,17 @@ impl Store {
     }
 
     fn of(reader: Option<Connection>, writer: Connection) -> Self {
-        Self { reader: reader.map(Mutex::new), writer: Mutex::new(writer), unwritten: Unwritten::default() }
+        Self {
+            reader: reader.map(Mutex::new),
+            writer: Mutex::new(writer),
+            unwritten: Unwritten::default(),
+            devices_per_user: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    /// From now on a user who has so many devices that can connect enrols no further one; before, there is no limit.
+    pub fn limit_devices(&self, of_each_user: u32) {
+        self.devices_per_user.store(of_each_user, Ordering::Relaxed);
     }
 
     /// Forgets what ends, such as invites and certificates, once its time has been over for 30 days.

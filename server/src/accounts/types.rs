@@ -94,6 +94,9 @@ pub enum EnrollError<E: Error + 'static> {
     /// The invite's time is over.
     #[error("invite expired")]
     ExpiredCode,
+    /// The user has as many devices as may be; the invite is still good.
+    #[error("the user has {0} devices already")]
+    TooManyDevices(u32),
     /// The certificate could not be signed; the invite is still good.
     #[error("sign certificate")]
     Sign(#[source] E),

@@ -196,7 +196,9 @@ mod tests {
         assert_eq!(config.tun, TunConfig { name: "adit0".into(), mtu: 1420 });
         assert_eq!(config.routes.len(), 2);
         assert_eq!((config.client_to_client, config.masquerade), (false, true));
-        assert_eq!(config.limits, Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000 });
+        let limits =
+            Limits { sessions: 10_000, pending_sessions: 1024, connections_per_client: 2000, devices_per_user: 32 };
+        assert_eq!(config.limits, limits);
         let settings = config.esp.settings().unwrap();
         assert_eq!(settings, adit_net::carrier::esp::EspSettings::default());
         assert_eq!(

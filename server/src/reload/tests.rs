@@ -147,6 +147,7 @@ fn every_key_says_when_it_applies() {
             "dns.domains",
             "limits.sessions",
             "limits.connections_per_client",
+            "limits.devices_per_user",
         ]
     );
     for fixed in ["listen", "state_dir", "runtime_dir", "tun.name", "pool.v4", "workers.count"] {

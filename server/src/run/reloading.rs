@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
 
 use super::network;
+use crate::accounts::sqlite::Store;
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::core::personal::PersonalTerms;
@@ -19,6 +20,7 @@ use crate::reload::{Prepared, ReloadAnswer, ReloadRefusal, ReloadRequest, Reload
 pub(super) struct Reachable {
     pub(super) reloading: Reloading,
     pub(super) core: Arc<LocalCore>,
+    pub(super) store: Arc<Store>,
     /// What the administration goes by.
     pub(super) config: Arc<ArcSwap<Config>>,
     /// The gateway's addresses in the pools.
@@ -77,6 +79,7 @@ impl Reachable {
         }
         // From here on nothing fails.
         self.core.set_limit(config.limits.sessions);
+        self.store.limit_devices(config.limits.devices_per_user);
         self.config.store(Arc::new(config));
         Ok(self.reloading.settle(prepared))
     }

@@ -121,7 +121,7 @@ fn config(directory: &std::path::Path) -> Config {
         client_to_client: false,
         local_services: Vec::new(),
         masquerade: true,
-        limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100 },
+        limits: Limits { sessions: 100, pending_sessions: 100, connections_per_client: 100, devices_per_user: 100 },
         login: LoginConfig {
             sources: vec![SourceName::Local],
             session_lifetime: Duration::from_secs(3600),

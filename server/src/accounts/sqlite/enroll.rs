@@ -1,6 +1,7 @@
 //! Turning an invite into a device, and renewing the device's certificate.
 
 use std::error::Error;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use adit_program::random::random;
@@ -53,7 +54,7 @@ impl Store {
         let id = new_device_id()?;
         self.write(|transaction| {
             let now = clock::now(transaction, clock)?;
-            spend(transaction, code, &Newcomer { id, key, name: device_name }, now, sign)
+            spend(transaction, code, &self.newcomer(id, key, device_name), now, sign)
         })
     }
 
@@ -81,12 +82,16 @@ impl Store {
                     params![sha256(ticket), user.as_str(), expires, clock::boot()?],
                 )
                 .map_err(StoreError::from)?;
-            let enrolled = spend(transaction, ticket, &Newcomer { id, key, name: device_name }, now, sign)?;
+            let enrolled = spend(transaction, ticket, &self.newcomer(id, key, device_name), now, sign)?;
             transaction
                 .execute("UPDATE devices SET by_login = 1 WHERE id = ?1", [&enrolled.device.id])
                 .map_err(StoreError::from)?;
             Ok(enrolled)
         })
+    }
+
+    fn newcomer<'a>(&self, id: String, key: &'a [u8; 32], name: &'a str) -> Newcomer<'a> {
+        Newcomer { id, key, name, most: self.devices_per_user.load(Ordering::Relaxed) }
     }
 
     /// The user of a device that may have a further certificate.
@@ -127,6 +132,8 @@ struct Newcomer<'a> {
     key: &'a [u8; 32],
     /// What it calls itself.
     name: &'a str,
+    /// Most devices that its user may have.
+    most: u32,
 }
 
 /// Turns a code into a device with a certificate.
@@ -139,6 +146,9 @@ fn spend<E: Error + 'static>(
 ) -> Result<Enrolled, EnrollError<E>> {
     let device = match usable(transaction, code, now)? {
         Invite::Unused { user } => {
+            if devices_of(transaction, &user, now)? >= newcomer.most {
+                return Err(EnrollError::TooManyDevices(newcomer.most));
+            }
             let (id, name) = (newcomer.id.clone(), clean_device_name(newcomer.name));
             let (kind, created_at) = (DeviceKind::Certificate, unix(now));
             let device = Device { id, user, name, kind, created_at, revoked_at: None };
@@ -154,6 +164,14 @@ fn spend<E: Error + 'static>(
     let certificate = sign(&device.id, &device.user).map_err(EnrollError::Sign)?;
     insert_certificate(transaction, &device.id, &certificate)?;
     Ok(Enrolled { device, certificate })
+}
+
+/// How many devices of a user can connect. One whose certificates are all over never will again.
+fn devices_of(transaction: &Transaction<'_>, user: &str, now: SystemTime) -> Result<u32, StoreError> {
+    let sql = "SELECT count(*) FROM devices WHERE owner = ?1 AND revoked_at IS NULL
+            AND (kind = 'token' OR EXISTS (SELECT 1 FROM certificates
+                WHERE device = devices.id AND not_after > ?2 AND certificates.revoked_at IS NULL))";
+    Ok(transaction.query_row(sql, params![user, unix(now)], |row| row.get(0))?)
 }
 
 fn renewable<E: Error + 'static>(
@@ -395,6 +413,29 @@ mod tests {
         assert!(matches!(check(at(999)), Err(RenewError::TooMany)));
         assert!(matches!(store.renew(&id, at(999), renewed), Err(RenewError::TooMany)));
         assert!(store.renew(&id, at(1000), renewed).is_ok(), "expired ones do not count");
+    }
+
+    #[test]
+    fn user_with_as_many_devices_as_may_be_enrols_another_once_one_is_gone() {
+        let Scratch { store, directory: _directory } = scratch();
+        store.limit_devices(2);
+        let (alice, bob) = (UserName::parse("alice").unwrap(), UserName::parse("bob").unwrap());
+        let first = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap().device.id;
+        store.enroll_by_login((&alice, &[1; 16]), &KEY, "b", at(1), sign).unwrap();
+        let code = invite(&store);
+        let enroll = |now| store.enroll(&code, &KEY, "c", now, sign).map(|enrolled| enrolled.device);
+        assert!(matches!(enroll(at(2)), Err(EnrollError::TooManyDevices(2))));
+        let by_login = store.enroll_by_login((&alice, &[2; 16]), &KEY, "c", at(2), sign);
+        assert!(matches!(by_login, Err(EnrollError::TooManyDevices(2))));
+        assert_eq!(store.devices().unwrap().len(), 2);
+        let of_bob = store.invite(&bob, Duration::from_secs(60), at(2)).unwrap();
+        assert!(store.enroll(&of_bob, &KEY, "d", at(2), sign).is_ok(), "the control: another user");
+        store.revoke(&first, at(3)).unwrap();
+        let device = enroll(at(3)).unwrap();
+        assert_eq!(enroll(at(3)).unwrap(), device, "an answer that was lost makes no further device");
+        let late = at(1001);
+        let code = store.invite(&alice, Duration::from_secs(60), late).unwrap();
+        assert!(store.enroll(&code, &KEY, "e", late, sign).is_ok(), "those whose certificates are over do not count");
     }
 
     #[test]

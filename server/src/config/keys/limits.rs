@@ -33,4 +33,14 @@ pub(super) const ROWS: &[Key<Config>] = &[
         applies: Applies::Live,
         read: |given, config| put(&mut config.limits.connections_per_client, given.integer()),
     },
+    Key {
+        name: "limits.devices_per_user",
+        kind: Kind::Integer { least: 1, most: 65_535 },
+        absent: Absent::Default("32"),
+        example: "5",
+        meaning: "Devices of one user that can connect; {least} to {most}. Whoever has as many enrols no further one until one of them\n\
+         is revoked. Tokens count, too, and are made beyond it all the same.",
+        applies: Applies::Live,
+        read: |given, config| put(&mut config.limits.devices_per_user, given.integer()),
+    },
 ];
