@@ -70,11 +70,14 @@ pub struct PolicyTable(Mutex<Loaded>);
 struct Loaded {
     table: OwnedTable,
     content: Content,
-    /// Addresses that have another class, whose connections the former one may still have let through.
-    unjudged: HashSet<IpAddr>,
+    unjudged: Unjudged,
     /// It was removed for good: who changes it late does not bring it back.
     removed: bool,
 }
+
+/// Addresses that have another class, whose connections the former one may still have let through.
+#[derive(Debug, Default)]
+struct Unjudged(HashSet<IpAddr>);
 
 impl PolicyTable {
     /// Loads the table without members: clients reach nothing that is forwarded.
@@ -88,7 +91,7 @@ impl PolicyTable {
         Generation::all().try_for_each(|generation| conntrack::clear_mark(generation.mark()))?;
         let content = Content::new(&record.tun);
         let table = OwnedTable::load(record.policy(), protections, |batch| content.fill(batch))?;
-        Ok(Self(Mutex::new(Loaded { table, content, unjudged: HashSet::new(), removed: false })))
+        Ok(Self(Mutex::new(Loaded { table, content, unjudged: Unjudged::default(), removed: false })))
     }
 
     /// Changes which addresses are members, in one transaction; of several changes of an address the last counts.
@@ -117,7 +120,7 @@ impl PolicyTable {
         loaded.table.replace(|batch| content.fill(batch))?;
         loaded.content = content;
         // All connections are judged by the new generation.
-        loaded.unjudged.clear();
+        loaded.unjudged = Unjudged::default();
         Ok(())
     }
 
@@ -188,8 +191,7 @@ impl Loaded {
                 moves.fill(batch);
             })
         };
-        let judged_anew = self.content.apply(&moves);
-        self.unjudged.extend(judged_anew);
+        self.unjudged.0.extend(self.content.apply(&moves));
         if let Err(error) = done {
             // Perhaps the kernel's table is not as it was left; then it can still be put there as a whole.
             tracing::debug!(%error, "the table of the clients' policy is loaded anew");
@@ -199,13 +201,22 @@ impl Loaded {
                 return Err(error);
             }
         }
-        conntrack::clear_marks_of(self.content.mark(), &self.unjudged)?;
-        self.unjudged.clear();
-        Ok(())
+        let mark = self.content.mark();
+        self.unjudged.judge(|openers| conntrack::clear_marks_of(mark, openers))
     }
 
     fn put_back(&mut self) -> Result<(), HostError> {
         self.table.replace(|batch| self.content.fill(batch))
+    }
+}
+
+impl Unjudged {
+    /// Has the kernel judge their connections anew, by taking the marks off them. Those that it refuses are tried again
+    /// the next time.
+    fn judge(&mut self, clear: impl FnOnce(&HashSet<IpAddr>) -> Result<(), HostError>) -> Result<(), HostError> {
+        clear(&self.0)?;
+        self.0.clear();
+        Ok(())
     }
 }
 

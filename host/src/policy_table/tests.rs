@@ -163,3 +163,24 @@ fn table_is_one_that_nft_can_list() {
         }
     });
 }
+
+#[test]
+fn connections_that_the_kernel_refused_to_judge_are_judged_with_the_next_change() {
+    let mut unjudged = Unjudged::default();
+    unjudged.0.insert(address(1));
+    let refused = unjudged.judge(|_| Err(HostError::NoSuchLink { name: "adit0".into() }));
+    assert!(refused.is_err());
+    unjudged.0.insert(address(2));
+    let judged = |unjudged: &mut Unjudged| {
+        let mut judged = Vec::<IpAddr>::new();
+        let clear = |openers: &HashSet<IpAddr>| {
+            judged.extend(openers.iter().copied());
+            Ok(())
+        };
+        unjudged.judge(clear).unwrap();
+        judged.sort();
+        judged
+    };
+    assert_eq!(judged(&mut unjudged), [address(1), address(2)]);
+    assert!(judged(&mut unjudged).is_empty(), "the control: once is enough");
+}
