@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// It goes on a login that ends then, or on none.
-    pub(in crate::core) fn set_login_end(&self, end: Option<LoginEnd>) {
+    pub(crate) fn set_login_end(&self, end: Option<LoginEnd>) {
         self.login_end.send_replace(end);
     }
 

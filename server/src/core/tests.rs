@@ -171,7 +171,7 @@ impl Accounts for FakeAccounts {
 
 /// The flows of a host, of which is remembered whose were ended.
 #[derive(Default)]
-pub(super) struct FakeFlows {
+pub(crate) struct FakeFlows {
     ended: Mutex<Vec<Lease>>,
     broken: AtomicBool,
 }
@@ -263,7 +263,7 @@ impl Closing for Nowhere {
 }
 
 /// Terms with one route.
-pub(super) fn terms(route: &str) -> Terms {
+pub(crate) fn terms(route: &str) -> Terms {
     let limits = SessionLimits::unlimited(1400);
     Terms::new(vec![route.parse().unwrap()], Resolvers::default(), DestinationPolicy::default(), limits)
 }
@@ -276,7 +276,7 @@ pub(crate) fn session(id: u64, of: &str, host: u8) -> Arc<Session> {
 }
 
 /// A session of a user on these terms.
-pub(super) fn session_on(user: &str, terms: Terms) -> Arc<Session> {
+pub(crate) fn session_on(user: &str, terms: Terms) -> Arc<Session> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let grant = Grant { lease: Lease::default(), terms: Arc::new(terms) };
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -285,7 +285,7 @@ pub(super) fn session_on(user: &str, terms: Terms) -> Arc<Session> {
 }
 
 /// A pool with five addresses for clients, which rest for no time.
-pub(super) fn pool() -> AddressPool {
+pub(crate) fn pool() -> AddressPool {
     AddressPool::new(PoolConfig { v4: "10.77.0.0/29".parse().ok(), v6: None, cooldown: Duration::ZERO })
 }
 

@@ -110,7 +110,22 @@ fn person(known: KnownPerson) -> Person {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use adit_program::task;
+    use adit_proto::login::Verdict;
+    use adit_proto::login::token::LoginEnd;
+    use zeroize::Zeroizing;
+
     use super::*;
+    use crate::accounts::Accounts;
+    use crate::core::login::logins::Logins;
+    use crate::core::sessions::SessionTable;
+    use crate::core::tests::{FakeFlows, pool, session_on, terms};
+    use crate::directories::StateDir;
+    use crate::identity::ServiceKey;
+    use crate::sources::{Answering, Origin, Source};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
@@ -142,5 +157,88 @@ mod tests {
         assert_eq!(due(SystemTime::UNIX_EPOCH), ["alice"]);
         let known = store.person("alice").unwrap().unwrap();
         assert_eq!((person(known.clone()).subject.as_str(), person(known).groups), ("u-1", vec!["staff".to_owned()]));
+    }
+    /// A source that takes ten seconds to say that it cannot tell.
+    #[derive(Default)]
+    struct Slow {
+        asked: AtomicUsize,
+        waiting: AtomicUsize,
+        most_waiting: AtomicUsize,
+    }
+
+    impl Slow {
+        async fn think(&self) -> Recheck {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_waiting.fetch_max(waiting, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            Recheck::Unknown("ldap: no answer".to_owned())
+        }
+    }
+
+    impl Source for Slow {
+        fn name(&self) -> &'static str {
+            "ldap"
+        }
+
+        fn check<'a>(&'a self, _name: &'a str, _password: &'a Zeroizing<String>, _origin: &'a Origin) -> Answering<'a> {
+            Box::pin(std::future::ready(Verdict::Unknown))
+        }
+
+        fn answer<'a>(
+            &'a self,
+            _state: &'a [u8],
+            _answer: &'a Zeroizing<String>,
+            _origin: &'a Origin,
+        ) -> Answering<'a> {
+            Box::pin(std::future::ready(Verdict::Unknown))
+        }
+
+        fn recheck<'a>(&'a self, _person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
+            Box::pin(self.think())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_source_is_asked_about_several_users_at_a_time_and_not_more_often_than_it_may() {
+        const USERS: usize = 40;
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
+        let key = ServiceKey::load_or_create(&StateDir::new(directory.path())).unwrap();
+        let source = Arc::<Slow>::default();
+        let chain: Vec<Arc<dyn Source>> = vec![Arc::<Slow>::clone(&source)];
+        let interval = Duration::from_secs(3600);
+        let logins = Logins::new(chain, Arc::clone(&store), &key, [1; 32], interval);
+        let sessions = Arc::<SessionTable>::default();
+        for number in 0..USERS {
+            let name = format!("user-{number}");
+            let ldap = KnownPerson {
+                user: name.clone(),
+                source: "ldap".to_owned(),
+                subject: None,
+                groups: Vec::new(),
+                generation: 0,
+                is_disabled: false,
+                checked_at: None,
+            };
+            store.record_person(&person(ldap), SystemTime::now() - 2 * interval).unwrap();
+            let session = session_on(&name, terms("0.0.0.0/0"));
+            session.set_login_end(Some(LoginEnd::At(u64::MAX)));
+            assert!(sessions.insert(session).is_ok());
+        }
+        let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
+        let flows = Arc::<FakeFlows>::default();
+        let core = LocalCore::new(accounts, flows, pool(), terms("0.0.0.0/0"), USERS, sessions);
+        let core = Arc::new(core.with_logins(Arc::new(logins)));
+        let _asking = task::spawn(look_after(core, store, interval));
+        let asked = || source.asked.load(Ordering::Relaxed);
+        tokio::time::sleep(ROUND + Duration::from_secs(5)).await;
+        assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (AT_ONCE, AT_ONCE));
+        // Three times ten seconds, where one after the other would take 400.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (USERS, AT_ONCE));
+        tokio::time::sleep(10 * ROUND).await;
+        assert_eq!(asked(), USERS, "a source that cannot tell is asked no more often than one that can");
     }
 }
