@@ -60,5 +60,6 @@ fn unreadable(error: &StoreFault) -> AdminRefusal {
 }
 
 fn addresses_of(name: &str) -> Result<Vec<IpAddr>, AdminRefusal> {
-    resolve(name).map_err(|error| bad_request(format!("{name} has no address here: {error}")))
+    let next = "ask for one of its addresses instead, or mend the look-up of names on this host";
+    resolve(name).map_err(|error| bad_request(format!("{name} has no address here: {error}; {next}")))
 }

@@ -110,13 +110,13 @@ fn text(answer: &Value) -> Result<String, Failure> {
     let mut text = columns::aligned(&facts);
     for verdict in &told.verdicts {
         let what = if verdict.action == "allow" { "allowed" } else { "denied" };
-        let route = verdict.route.as_ref().map_or_else(|| "no route".to_owned(), |route| format!("route {route}"));
+        let route = verdict.route.as_ref().map(|route| format!("; route {route}")).unwrap_or_default();
         let at = if told.attempt.contains(&verdict.address.to_string()) {
             String::new()
         } else {
             format!(" at {}", verdict.address)
         };
-        text.push_str(&format!("\n{}{at} is {what}: {}; {route}", told.attempt, verdict.reason));
+        text.push_str(&format!("\n{}{at} is {what}: {}{route}", told.attempt, verdict.reason));
     }
     Ok(text)
 }
