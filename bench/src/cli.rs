@@ -6,7 +6,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use clap::{Parser, Subcommand};
 
-use crate::{compare, demo, instructions, load, measure, policy, report};
+use crate::{compare, demo, instructions, load, logins, measure, policy, report};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -31,6 +31,9 @@ enum Command {
     Compare(compare::Options),
     /// Let thousands of clients of this one process connect to a gateway, and measure what their sessions cost it.
     Load(load::Options),
+    /// Flood a gateway with wrong passwords, and see whether users log in and sessions go on: exit code 0 yes, 8 no, 9
+    /// unclear.
+    Logins(logins::Options),
     /// Print a policy with so many groups and rules, for measurements with one.
     Policy(policy::Options),
     /// Count the instructions of the packet path's parts under valgrind, and compare them with a baseline.
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Report(options) => report::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Logins(options) => logins::run(&options),
         Command::Policy(options) => {
             policy::run(&options);
             Ok(())
@@ -111,9 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn policy_needs_no_argument() {
-        assert!(Cli::try_parse_from(["adit-bench", "policy"]).is_ok());
-        assert!(Cli::try_parse_from(["adit-bench", "policy", "--rules", "0"]).is_err());
+    fn logins_and_policies_need_no_argument() {
+        for command in ["logins", "policy"] {
+            assert!(Cli::try_parse_from(["adit-bench", command]).is_ok(), "{command}");
+        }
+        let all = ["logins", "--rate", "500/s", "--duration", "5s", "--rounds", "1", "--pairs", "3", "--json"];
+        assert!(Cli::try_parse_from(["adit-bench"].into_iter().chain(all)).is_ok());
+        for wrong in [["logins", "--rounds", "9"], ["logins", "--rate", "0"], ["policy", "--rules", "0"]] {
+            assert!(Cli::try_parse_from(["adit-bench"].into_iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

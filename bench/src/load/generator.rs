@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use adit_net::carrier::Carried as _;
 use adit_net::{quic, tls};
-use adit_program::task::{self, Task};
+use adit_program::task::Task;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -26,6 +26,7 @@ use super::plan::{Load, Pass, Plan, Shared};
 use super::roam;
 use super::session::{Echoes, Session};
 use super::site::Site;
+use crate::runtime::on;
 use schedule::{arrive, churn, send};
 
 /// Threads that do the clients' work.
@@ -283,10 +284,4 @@ impl std::fmt::Debug for Generator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Generator").field("clients", &self.clients.len()).finish_non_exhaustive()
     }
-}
-
-/// Starts a task in a runtime's threads.
-fn on<F: Future<Output: Send + 'static> + Send + 'static>(runtime: &Runtime, future: F) -> Task<F::Output> {
-    let _entered = runtime.enter();
-    task::spawn(future)
 }

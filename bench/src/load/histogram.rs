@@ -14,7 +14,7 @@ const POWERS: u64 = 36;
 
 /// How often each duration occurred; 18 KiB.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     counts: Vec<AtomicU64>,
     highest: AtomicU64,
 }
@@ -27,22 +27,22 @@ impl Default for Histogram {
 
 /// Times of many events in milliseconds, each that which this share of them did not exceed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(super) struct Percentiles {
+pub(crate) struct Percentiles {
     /// How many events there were.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// The median.
-    pub(super) p50: f64,
+    pub(crate) p50: f64,
     /// 90 %.
-    pub(super) p90: f64,
+    pub(crate) p90: f64,
     /// 99 %.
-    pub(super) p99: f64,
+    pub(crate) p99: f64,
     /// The longest.
-    pub(super) max: f64,
+    pub(crate) max: f64,
 }
 
 impl Histogram {
     /// Notes one event.
-    pub(super) fn note(&self, duration: Duration) {
+    pub(crate) fn note(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let last = self.counts.len().saturating_sub(1);
         if let Some(count) = self.counts.get(step(nanoseconds).min(last)) {
@@ -52,13 +52,13 @@ impl Histogram {
     }
 
     /// Forgets what was noted until now.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
         self.highest.store(0, Ordering::Relaxed);
     }
 
     /// Sums up what was noted until now.
-    pub(super) fn percentiles(&self) -> Percentiles {
+    pub(crate) fn percentiles(&self) -> Percentiles {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let count = counts.iter().sum();
         let highest = self.highest.load(Ordering::Relaxed);

@@ -34,7 +34,11 @@ pub(super) fn secure(options: &Options) -> Result<(), Failure> {
     }
 }
 
-fn secure_descriptors(needed: u64) -> Result<(), Failure> {
+/// Raises the limit of descriptors to as many as are needed, where it is lower.
+///
+/// # Errors
+/// The hard limit is lower.
+pub(crate) fn secure_descriptors(needed: u64) -> Result<(), Failure> {
     let failure = |reason: String| {
         let next = "give a smaller --roam, or raise the limit: `ulimit -Hn` as root, LimitNOFILE= in a unit";
         Failure::new(Exit::Unsupported, "open files", reason, next)

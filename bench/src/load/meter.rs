@@ -11,13 +11,13 @@ use crate::measure::disturbance::{Disturbance, Moment};
 
 /// Whose processor time counts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     gateway: u32,
 }
 
 /// A phase that has begun.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     meter: Meter,
     name: &'static str,
     began: Instant,
@@ -34,38 +34,38 @@ struct Times {
 
 /// What a phase took. Cores are processor time divided by the phase's length.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Phase {
+pub(crate) struct Phase {
     /// `connect`, `idle`, `loaded`, `active` or `churn`.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Its length.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
     /// What the gateway's process used.
-    pub(super) gateway_cores: f64,
+    pub(crate) gateway_cores: f64,
     /// Of that, in user space.
-    pub(super) gateway_user_cores: f64,
+    pub(crate) gateway_user_cores: f64,
     /// Of that, in the kernel.
-    pub(super) gateway_system_cores: f64,
+    pub(crate) gateway_system_cores: f64,
     /// What this program used.
-    pub(super) generator_cores: f64,
+    pub(crate) generator_cores: f64,
     /// What the whole machine used, these two included.
-    pub(super) machine_cores: f64,
+    pub(crate) machine_cores: f64,
     /// What the hypervisor took.
-    pub(super) stolen_cores: f64,
+    pub(crate) stolen_cores: f64,
     /// What programs outside the measurement used, in user space.
-    pub(super) foreign_cores: f64,
+    pub(crate) foreign_cores: f64,
     /// How long a quota kept this program's control group from the processors.
-    pub(super) throttled_seconds: f64,
+    pub(crate) throttled_seconds: f64,
     /// How often a processor slowed down because it was hot.
-    pub(super) overheated: u64,
+    pub(crate) overheated: u64,
     /// Whether any of the last four is too much.
-    pub(super) disturbed: bool,
+    pub(crate) disturbed: bool,
     /// How late the generator did what was due, in milliseconds; `None` where nothing was.
-    pub(super) lateness_ms: Option<Percentiles>,
+    pub(crate) lateness_ms: Option<Percentiles>,
 }
 
 impl Meter {
     /// For a gateway and this process.
-    pub(super) fn new(gateway: u32) -> Self {
+    pub(crate) fn new(gateway: u32) -> Self {
         Self { gateway }
     }
 
@@ -73,7 +73,7 @@ impl Meter {
     ///
     /// # Errors
     /// If a process has ended.
-    pub(super) fn start(self, name: &'static str) -> Result<Running> {
+    pub(crate) fn start(self, name: &'static str) -> Result<Running> {
         Ok(Running { meter: self, name, began: Instant::now(), before: self.times()? })
     }
 
@@ -93,7 +93,7 @@ impl Running {
     ///
     /// # Errors
     /// If a process has ended.
-    pub(super) fn end(self, lateness_ms: Option<Percentiles>) -> Result<Phase> {
+    pub(crate) fn end(self, lateness_ms: Option<Percentiles>) -> Result<Phase> {
         let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
         let (now, before) = (self.meter.times()?, self.before);
         let cores = |time: Duration| time.as_secs_f64() / seconds;

@@ -17,6 +17,9 @@ use serde_json::json;
 
 use super::plan::Pass;
 
+/// A device certificate, with those up to the authority, and its key.
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// Calls for tokens under way.
 const CALLS: usize = 8;
 /// How long invites and certificates are good: longer than any load.
@@ -47,25 +50,27 @@ pub(super) fn certificates(state: &StateDir, clients: u32, check: &dyn Fn() -> R
     let store = Store::open(&state.store())?;
     let pass = |number| {
         check()?;
-        certificate(&authority, &store, number)
+        let (chain, key) = certificate(&authority, &store, &user(number))?;
+        Ok(Pass::Certificate { chain, key })
     };
     (0..clients).map(pass).collect()
 }
 
-fn certificate(authority: &Authority, store: &Store, number: u32) -> Result<Pass> {
+/// Enrols a device of a user.
+///
+/// # Errors
+/// What authority or store refuse.
+pub(crate) fn certificate(authority: &Authority, store: &Store, user: &str) -> Result<Identity> {
     let now = SystemTime::now();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
     let request = DeviceRequest::parse(&request)?;
-    let code = store.invite(&UserName::parse(&user(number))?, LIFETIME, now)?;
+    let code = store.invite(&UserName::parse(user)?, LIFETIME, now)?;
     let sign = |device: &str, user: &str| authority.issue_device(&request, device, user, LIFETIME, now);
     let enrolled = store.enroll(&code, &request.key_hash(), "load", now, sign)?;
     let certificate =
         CertificateDer::from_pem_slice(enrolled.certificate.pem.as_bytes()).context("read a certificate")?;
-    Ok(Pass::Certificate {
-        chain: vec![certificate],
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-    })
+    Ok((vec![certificate], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()))))
 }
 
 fn user(number: u32) -> String {

@@ -22,20 +22,28 @@ const BURST: f64 = 250.0;
 
 /// One target beside what was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Whose target: `L1` and `L2` of many sessions, `C1` of clients that come and go, `C2` of a burst, `P1` of many
     /// sessions under a policy.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What is meant, with its unit.
-    pub(super) what: &'static str,
+    pub(crate) what: &'static str,
     /// The bound, such as `<= 20`.
-    pub(super) target: String,
+    pub(crate) target: String,
     /// What was seen; `None` where this run could not show it.
-    pub(super) measured: Option<f64>,
+    pub(crate) measured: Option<f64>,
     /// Whether that is within the bound; `None` where it was not measured, or says nothing of the gateway.
-    pub(super) met: Option<bool>,
+    pub(crate) met: Option<bool>,
     /// Why there is nothing to judge, or how this run differs from what the target asks for.
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
+}
+
+impl Target {
+    /// A target that a run of any size shows.
+    pub(crate) fn of(name: &'static str, what: &'static str, bound: Bound, value: f64) -> Self {
+        let (target, met) = (bound.to_string(), Some(bound.holds(value)));
+        Self { name, what, target, measured: Some(value), met, note: None }
+    }
 }
 
 /// What was seen of everything targets are about; each part `None` where it was not done.
@@ -126,8 +134,10 @@ impl Default for Burst {
 
 /// On which side of a bound a value has to be.
 #[derive(Debug, Clone, Copy)]
-enum Bound {
+pub(crate) enum Bound {
+    /// At least this.
     Least(f64),
+    /// At most this.
     Most(f64),
 }
 

@@ -83,16 +83,22 @@ fn tick() -> Result<Duration> {
 
 /// Resident memory of a process and its present children in bytes; what they share counts for each.
 pub(crate) fn resident(process: u32) -> Result<u64> {
-    with_children(process).into_iter().map(resident_alone).sum()
+    with_children(process).into_iter().map(|process| memory(process, "VmRSS:")).sum()
 }
 
-fn resident_alone(process: u32) -> Result<u64> {
+/// As [`resident`], of memory behind which no file stands.
+pub(crate) fn anonymous(process: u32) -> Result<u64> {
+    with_children(process).into_iter().map(|process| memory(process, "RssAnon:")).sum()
+}
+
+/// A line of a process's `/proc/PID/status` (proc_pid_status(5)), in bytes.
+fn memory(process: u32, name: &str) -> Result<u64> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes =
         line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.trim().parse::<u64>().ok());
-    Ok(kibibytes.with_context(|| format!("find VmRSS in {path}"))? * 1024)
+    Ok(kibibytes.with_context(|| format!("find {name} in {path}"))? * 1024)
 }
 
 /// Time of all processors together, by what they did (`/proc/stat`).
@@ -196,6 +202,7 @@ mod tests {
     fn own_times_and_memory_are_there() {
         let own = std::process::id();
         assert!(resident(own).unwrap() > 1 << 20);
+        assert!((1..resident(own).unwrap() + (64 << 20)).contains(&anonymous(own).unwrap()));
         let before = (cpu_time([own]).unwrap(), MachineTime::now().unwrap());
         let (start, enough) = (std::time::Instant::now(), Duration::from_millis(20));
         let own_time = || cpu_time([own]).unwrap().since(before.0).total();

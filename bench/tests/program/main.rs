@@ -13,5 +13,6 @@ mod demo;
 mod harness;
 mod impair;
 mod load;
+mod logins;
 mod measure;
 mod report;
