@@ -193,6 +193,7 @@ fn systems(builds: &[Build; 2], options: &Options) -> Vec<Box<dyn System>> {
         name: name.to_owned(),
         settings: settings.clone(),
         programs: Some(build.folder.clone()),
+        carrier: None,
         beyond: options.beyond,
     };
     let parts = [(base, &options.set), (base, &options.set), (head, &of_head)];

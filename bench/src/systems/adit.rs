@@ -29,6 +29,8 @@ pub struct Variant {
     pub settings: Vec<(String, String)>,
     /// The folder with `adit-server` and `adit-client`; `None` for those of this build.
     pub programs: Option<PathBuf>,
+    /// What the client is told of its carrier, as `--carrier` takes it; `None` leaves it to choose.
+    pub carrier: Option<String>,
     /// Whether traffic ends at a host behind the gateway, which forwards it, and not at the gateway itself.
     pub beyond: bool,
 }
@@ -36,17 +38,20 @@ pub struct Variant {
 impl FromStr for Variant {
     type Err = String;
 
-    /// Reads `NAME`, `NAME:KEY=VALUE` or `NAME:KEY=VALUE;KEY=VALUE`; the key `programs` names a folder.
+    /// Reads `NAME`, `NAME:KEY=VALUE` or `NAME:KEY=VALUE;KEY=VALUE`; the key `programs` names a folder, and `carrier`
+    /// what the client is told.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
             return Err(format!("{name:?} is no name: letters, digits, - _ and . make one"));
         }
-        let mut variant = Self { name: name.to_owned(), settings: Vec::new(), programs: None, beyond: false };
+        let mut variant = Self::shipped(name);
         for pair in rest.split(';').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no `=`"))?;
             if key == "programs" {
                 variant.programs = Some(PathBuf::from(value));
+            } else if key == "carrier" {
+                variant.carrier = Some(value.to_owned());
             } else {
                 variant.settings.push((key.to_owned(), value.to_owned()));
             }
@@ -55,19 +60,24 @@ impl FromStr for Variant {
     }
 }
 
-/// The variants that need no flag: as shipped, with the smaller cipher, and with the QUIC carrier only.
+impl Variant {
+    fn shipped(name: &str) -> Self {
+        Self { name: name.to_owned(), settings: Vec::new(), programs: None, carrier: None, beyond: false }
+    }
+}
+
+/// The variants that need no flag: as shipped, with the smaller cipher, and with the QUIC or TLS carrier only.
 #[must_use]
 pub fn own_variants() -> Vec<Variant> {
     let variant = |name: &str, settings: &[(&str, &str)]| Variant {
-        name: name.to_owned(),
         settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        programs: None,
-        beyond: false,
+        ..Variant::shipped(name)
     };
     vec![
         variant("adit", &[]),
         variant("adit-aes128", &[("esp.suites", "aes-128-gcm")]),
         variant("adit-quic", &[("esp.enabled", "false")]),
+        Variant { carrier: Some("tls".to_owned()), ..Variant::shipped("adit-tls") },
     ]
 }
 
@@ -124,7 +134,8 @@ impl System for Adit {
         gateway.init()?.success()?;
         gateway.start()?;
         client.join(&gateway.invite("bench", &[])?)?.success()?;
-        client.up()?;
+        let carrier = self.variant.carrier.clone();
+        up(&mut client, carrier.as_deref())?;
         let near = End {
             host: client.host().clone(),
             link: TUN.to_owned(),
@@ -138,8 +149,9 @@ impl System for Adit {
             let address = v4(&gateway.inner_addresses()?)?;
             End { host: gateway.host().clone(), link: TUN.to_owned(), address, process }
         };
-        let fast = !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned()));
-        let owner = Programs { client, gateway, fast };
+        let offers_esp = !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned()));
+        let fast = offers_esp && carrier.as_deref().is_none_or(|carrier| carrier == "auto");
+        let owner = Programs { client, gateway, carrier, fast };
         owner.wait_for_fast_carrier();
         Ok(Running { client: near, gateway: far, owner: Box::new(owner), lab })
     }
@@ -150,7 +162,9 @@ impl System for Adit {
 struct Programs {
     client: Client,
     gateway: Gateway,
-    /// Whether the gateway offers `esp`.
+    /// What the client is told of its carrier.
+    carrier: Option<String>,
+    /// Whether both ends may come to use `esp`.
     fast: bool,
 }
 
@@ -167,7 +181,7 @@ impl Programs {
     fn start_client_again(&mut self) -> Result<Restart> {
         self.client.stop()?;
         let ended = Instant::now();
-        self.client.up()?;
+        up(&mut self.client, self.carrier.as_deref())?;
         self.wait_for_fast_carrier();
         restarted(ended, self.client.process())
     }
@@ -178,6 +192,11 @@ impl Programs {
         self.gateway.start()?;
         restarted(ended, self.gateway.process())
     }
+}
+
+fn up(client: &mut Client, carrier: Option<&str>) -> Result<()> {
+    let arguments: Vec<&str> = carrier.into_iter().flat_map(|carrier| ["--carrier", carrier]).collect();
+    client.up_with(&arguments, &[])
 }
 
 fn restarted(ended: Instant, process: Option<&Process>) -> Result<Restart> {
@@ -228,6 +247,8 @@ mod tests {
         assert_eq!(variant.programs.as_deref(), Some(Path::new("/tmp/old")));
         assert_eq!(variant.settings, [("esp.enabled".to_owned(), "true".to_owned())]);
         assert_eq!("adit".parse::<Variant>().unwrap().settings, []);
+        let by_tls: Variant = "mine:carrier=tls".parse().unwrap();
+        assert_eq!((by_tls.carrier.as_deref(), by_tls.settings.len()), (Some("tls"), 0));
         assert!("two words".parse::<Variant>().is_err());
         assert!("x:key".parse::<Variant>().is_err());
     }
