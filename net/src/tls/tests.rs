@@ -24,22 +24,28 @@ fn issue() -> Issued {
     Issued { chain: vec![leaf.into(), authority.clone()], authority, key }
 }
 
-/// Shakes hands; the error is the client's.
+/// Shakes hands by a protocol of QUIC; the error is the client's.
 fn shake_hands(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<(), rustls::Error> {
+    assert_eq!(speak(client, server)?, ALPN);
+    Ok(())
+}
+
+/// Shakes hands, and gives the protocol that was chosen.
+fn speak(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Vec<u8>, rustls::Error> {
     let mut client = ClientConnection::new(client, "gw.example".try_into().unwrap()).unwrap();
     let mut server = ServerConnection::new(server).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
         let mut sent = Vec::new();
         client.write_tls(&mut sent).unwrap();
         server.read_tls(&mut sent.as_slice()).unwrap();
-        server.process_new_packets().unwrap();
+        // Why the server refuses, the client hears.
+        let _refused = server.process_new_packets();
         sent.clear();
         server.write_tls(&mut sent).unwrap();
         client.read_tls(&mut sent.as_slice()).unwrap();
         client.process_new_packets()?;
     }
-    assert_eq!(client.alpn_protocol(), Some(ALPN));
-    Ok(())
+    Ok(client.alpn_protocol().unwrap_or_default().to_vec())
 }
 
 #[test]
@@ -71,4 +77,39 @@ fn public_certificate_with_the_key_of_another_is_refused_and_the_former_stays() 
     assert!(identity.show_to_public(public.chain, other.key).is_err());
     let server = server_config(identity, &own.authority).unwrap();
     shake_hands(rooted_client_config(roots(&public.authority).unwrap()).unwrap(), server).unwrap();
+}
+
+#[test]
+fn over_tcp_certificates_are_chosen_as_by_quic_and_renewed_for_the_next_handshake() {
+    let (own, public, renewed) = (issue(), issue(), issue());
+    let identity = Arc::new(ServerIdentity::new(own.chain, own.key).unwrap());
+    let server = listener_config(Arc::clone(&identity), &own.authority, false).unwrap();
+    let trusts =
+        |authority: &CertificateDer<'static>| over_tcp(&rooted_client_config(roots(authority).unwrap()).unwrap());
+    let knows_authority = || over_tcp(&client_config(&own.authority, None).unwrap());
+
+    identity.show_to_public(public.chain, public.key).unwrap();
+    assert_eq!(speak(knows_authority(), Arc::clone(&server)).unwrap(), HTTP1);
+    assert_eq!(speak(trusts(&public.authority), Arc::clone(&server)).unwrap(), HTTP1);
+    assert!(speak(trusts(&renewed.authority), Arc::clone(&server)).is_err(), "not yet");
+    identity.show_to_public(renewed.chain, renewed.key).unwrap();
+    assert_eq!(speak(trusts(&renewed.authority), Arc::clone(&server)).unwrap(), HTTP1);
+    assert!(speak(trusts(&public.authority), server).is_err(), "not any more");
+}
+
+#[test]
+fn tls_1_2_is_for_who_permits_it() {
+    let own = issue();
+    let identity = Arc::new(ServerIdentity::new(own.chain, own.key).unwrap());
+    let client = || {
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()));
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS12]).unwrap();
+        Arc::new(builder.with_root_certificates(roots(&own.authority).unwrap()).with_no_client_auth())
+    };
+    for old in [false, true] {
+        let server = listener_config(Arc::clone(&identity), &own.authority, old).unwrap();
+        assert_eq!(speak(client(), Arc::clone(&server)).is_ok(), old);
+        let newer = over_tcp(&client_config(&own.authority, None).unwrap());
+        assert_eq!(speak(newer, server).unwrap(), HTTP1, "the positive control");
+    }
 }
