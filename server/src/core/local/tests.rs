@@ -2,18 +2,19 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use adit_host::{MemberChange, PolicyClass};
+use adit_host::{HostError, MemberChange, PolicyClass};
 use adit_net::carrier::counters::Traffic;
 use adit_proto::packet::icmp::GatewayAddresses;
 use adit_proto::policy::{CompiledClass, WhenFull};
 use adit_testing::eventually;
 
 use super::super::enforcement::RuleTable;
-use super::super::grant::{OpenHours, SessionLimits, SessionsOfUser};
+use super::super::grant::{OpenHours, SessionLimits, SessionsOfUser, Terms};
+use super::super::personal::PersonalTerms;
 use super::super::tests::{
     Certificate, FakeAccounts, FakeFlows, Nowhere, POOL, address, apart, at_once, device, pool, result, terms,
 };

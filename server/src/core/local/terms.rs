@@ -1,0 +1,93 @@
+//! The terms of sessions, of those that begin and of those that live.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use adit_host::HostError;
+use adit_program::causes::with_causes;
+use adit_proto::policy::Subject;
+
+use super::LocalCore;
+use crate::accounts::{Device, StoreFault};
+use crate::config::SourceName;
+use crate::core::grant::Terms;
+use crate::core::personal::PersonalTerms;
+use crate::core::sessions::Session;
+
+/// The source of users whom no other vouches for.
+const LOCAL: &str = SourceName::Local.word();
+
+impl LocalCore {
+    /// The terms on which sessions begin now.
+    pub fn personal_terms(&self) -> Arc<PersonalTerms> {
+        self.terms.load()
+    }
+
+    /// From now on sessions begin, and those that live go on, on these terms; the kernel holds all of them to the new
+    /// rules at once. Blocks until it does.
+    ///
+    /// # Errors
+    /// The kernel's refusal; then everything is as before.
+    pub fn replace_terms(&self, terms: PersonalTerms) -> Result<(), HostError> {
+        if let Some(enforcement) = &self.enforcement {
+            let mut rules = HashMap::new();
+            for session in self.sessions.all() {
+                // Whose groups cannot be read is held to the former rules, and told of below.
+                let terms = self.terms_among(&terms, &session.device).ok();
+                let of_session = terms.and_then(|terms| terms.rules.clone());
+                rules.extend(
+                    of_session
+                        .iter()
+                        .flat_map(|of_session| session.addresses().map(|address| (address, Arc::clone(of_session)))),
+                );
+            }
+            enforcement.replace(&rules)?;
+        }
+        self.terms.replace(terms);
+        // Also those that were opened meanwhile.
+        self.renew_where(|_| true);
+        Ok(())
+    }
+
+    /// From now on the sessions of a user go on in the groups that the accounts know now.
+    pub fn renew_terms_of(&self, user: &str) {
+        self.renew_where(|session| session.device.user == user);
+    }
+
+    fn renew_where(&self, wanted: impl Fn(&Session) -> bool) {
+        for session in self.sessions.all().iter().filter(|session| wanted(session)) {
+            if let Err(error) = self.renew_terms(session) {
+                let error = with_causes(&error);
+                tracing::warn!(session = session.id, error, "a session goes on, on its former terms");
+            }
+        }
+    }
+
+    /// Gives a session the terms that its user has now, if these are others.
+    fn renew_terms(&self, session: &Session) -> Result<(), StoreFault> {
+        let terms = self.terms_of(&session.device)?;
+        if !Arc::ptr_eq(&terms, &session.grant().terms) {
+            self.change_terms(session, terms);
+        }
+        Ok(())
+    }
+
+    fn change_terms(&self, session: &Session, terms: Arc<Terms>) {
+        if let (Some(enforcement), Some(rules)) = (&self.enforcement, &terms.rules) {
+            enforcement.reclass(session.lease, rules);
+        }
+        session.change_terms(terms);
+    }
+
+    /// The terms of a device's user.
+    fn terms_of(&self, device: &Device) -> Result<Arc<Terms>, StoreFault> {
+        self.terms_among(&self.terms.load(), device)
+    }
+
+    /// The terms of a device's user among some. The accounts are asked only where groups matter.
+    fn terms_among(&self, terms: &PersonalTerms, device: &Device) -> Result<Arc<Terms>, StoreFault> {
+        let person = if terms.policy().is_some() { self.accounts.person(&device.user)? } else { None };
+        let unknown = Subject { user: &device.user, source: LOCAL, source_groups: &[] };
+        Ok(terms.of(&person.as_ref().map_or(unknown, Subject::from)))
+    }
+}
