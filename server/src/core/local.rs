@@ -4,8 +4,8 @@ mod by_login;
 mod opening;
 mod terms;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use adit_proto::address_pool::AddressPool;
@@ -45,6 +45,9 @@ pub struct LocalCore {
     observer: Arc<dyn SessionObserver>,
     logins: Option<Arc<Logins>>,
     quotas: Quotas,
+    /// Held by whoever finds out which terms a session goes on and gives them to it: the last one to look is the last
+    /// one to give.
+    renewing: Mutex<()>,
     last_session: AtomicU64,
 }
 
@@ -71,6 +74,7 @@ impl LocalCore {
             observer: Arc::new(Nobody),
             logins: None,
             quotas: Quotas::default(),
+            renewing: Mutex::default(),
             last_session: AtomicU64::new(0),
         }
     }

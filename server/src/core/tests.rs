@@ -54,6 +54,10 @@ struct State {
     revoked: Vec<String>,
     /// Of every device.
     certificate: Certificate,
+    /// The next one to read about a user waits.
+    holds_up_reader: bool,
+    /// Whether one waits.
+    reader_waits: bool,
     people: HashMap<String, KnownPerson>,
 }
 
@@ -74,6 +78,24 @@ impl FakeAccounts {
     /// Lets everybody go on.
     pub(super) fn go_on(&self) {
         self.state.lock().unwrap().held_up = false;
+        self.changed.notify_all();
+    }
+
+    /// Holds up the next one who reads about a user, once it has read.
+    pub(super) fn hold_up_reader(&self) {
+        self.state.lock().unwrap().holds_up_reader = true;
+    }
+
+    /// Waits until that one waits.
+    pub(super) fn wait_for_reader(&self) {
+        let state = self.state.lock().unwrap();
+        let (_state, waited) = self.changed.wait_timeout_while(state, PATIENCE, |state| !state.reader_waits).unwrap();
+        assert!(!waited.timed_out(), "nobody came to read");
+    }
+
+    /// Lets that one go on.
+    pub(super) fn let_reader_go_on(&self) {
+        self.state.lock().unwrap().reader_waits = false;
         self.changed.notify_all();
     }
 
@@ -148,7 +170,14 @@ impl Accounts for FakeAccounts {
     }
 
     fn person(&self, user: &str) -> Result<Option<KnownPerson>, StoreFault> {
-        Ok(self.state.lock().unwrap().people.get(user).cloned())
+        let mut state = self.state.lock().unwrap();
+        let person = state.people.get(user).cloned();
+        if std::mem::take(&mut state.holds_up_reader) {
+            state.reader_waits = true;
+            self.changed.notify_all();
+            drop(self.changed.wait_while(state, |state| state.reader_waits).unwrap());
+        }
+        Ok(person)
     }
 
     fn has_lease(&self, device: &str, lease: Lease) -> Result<bool, StoreFault> {

@@ -1,7 +1,7 @@
 //! The terms of sessions, of those that begin and of those that live.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use adit_host::HostError;
 use adit_program::causes::with_causes;
@@ -17,6 +17,9 @@ use crate::core::sessions::Session;
 /// The source of users whom no other vouches for.
 const LOCAL: &str = SourceName::Local.word();
 
+/// Nobody else renews terms meanwhile.
+type Renewing<'a> = MutexGuard<'a, ()>;
+
 impl LocalCore {
     /// The terms on which sessions begin now.
     pub fn personal_terms(&self) -> Arc<PersonalTerms> {
@@ -29,6 +32,7 @@ impl LocalCore {
     /// # Errors
     /// The kernel's refusal; then everything is as before.
     pub fn replace_terms(&self, terms: PersonalTerms) -> Result<(), HostError> {
+        let renewing = self.renewing();
         if let Some(enforcement) = &self.enforcement {
             let mut rules = HashMap::new();
             for session in self.sessions.all() {
@@ -45,26 +49,34 @@ impl LocalCore {
         }
         self.terms.replace(terms);
         // Also those that were opened meanwhile.
-        self.renew_where(|_| true);
+        self.renew_where(&renewing, |_| true);
         Ok(())
     }
 
     /// From now on the sessions of a user go on in the groups that the accounts know now.
     pub fn renew_terms_of(&self, user: &str) {
-        self.renew_where(|session| session.device.user == user);
+        self.renew_where(&self.renewing(), |session| session.device.user == user);
     }
 
-    fn renew_where(&self, wanted: impl Fn(&Session) -> bool) {
+    /// Gives a session that can be found the terms that its user has now, if these are others.
+    pub(super) fn renew_terms(&self, session: &Session) -> Result<(), StoreFault> {
+        self.renew(&self.renewing(), session)
+    }
+
+    fn renewing(&self) -> Renewing<'_> {
+        self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew_where(&self, renewing: &Renewing<'_>, wanted: impl Fn(&Session) -> bool) {
         for session in self.sessions.all().iter().filter(|session| wanted(session)) {
-            if let Err(error) = self.renew_terms(session) {
+            if let Err(error) = self.renew(renewing, session) {
                 let error = with_causes(&error);
                 tracing::warn!(session = session.id, error, "a session goes on, on its former terms");
             }
         }
     }
 
-    /// Gives a session the terms that its user has now, if these are others.
-    fn renew_terms(&self, session: &Session) -> Result<(), StoreFault> {
+    fn renew(&self, _renewing: &Renewing<'_>, session: &Session) -> Result<(), StoreFault> {
         let terms = self.terms_of(&session.device)?;
         if !Arc::ptr_eq(&terms, &session.grant().terms) {
             self.change_terms(session, terms);
@@ -72,7 +84,7 @@ impl LocalCore {
         Ok(())
     }
 
-    fn change_terms(&self, session: &Session, terms: Arc<Terms>) {
+    pub(super) fn change_terms(&self, session: &Session, terms: Arc<Terms>) {
         if let (Some(enforcement), Some(rules)) = (&self.enforcement, &terms.rules) {
             enforcement.reclass(session.lease, rules);
         }
@@ -80,7 +92,7 @@ impl LocalCore {
     }
 
     /// The terms of a device's user.
-    fn terms_of(&self, device: &Device) -> Result<Arc<Terms>, StoreFault> {
+    pub(super) fn terms_of(&self, device: &Device) -> Result<Arc<Terms>, StoreFault> {
         self.terms_among(&self.terms.load(), device)
     }
 

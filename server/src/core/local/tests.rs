@@ -263,6 +263,36 @@ fn session_has_the_terms_of_the_groups_that_the_source_says_now() {
     assert!(!is_office(), "a group of another source");
 }
 
+/// Time in which somebody who waits for nobody is through; on a machine too busy for that, a fault passes unseen.
+const MEANWHILE: Duration = Duration::from_millis(200);
+
+#[test]
+fn renewal_that_began_before_a_reload_does_not_bring_the_former_terms_back() {
+    let (core, accounts) = core();
+    let config = config_for_tests(Path::new("/nowhere"));
+    let routes_of_office = |route: &str| {
+        let policy = format!("[groups.office]\nmembers = [\"alice\"]\nroutes = [\"{route}\"]\n");
+        let policy = PolicyFile::parse(Path::new("policy.toml"), &policy).unwrap();
+        PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy)))
+    };
+    core.replace_terms(routes_of_office("10.1.0.0/16")).unwrap();
+    let (session, _) = open(&core, "dev-a").unwrap();
+    assert_eq!(session.grant().terms.routes, ["10.1.0.0/16".parse().unwrap()]);
+    accounts.hold_up_reader();
+    let renewing = Arc::clone(&core);
+    let slow = apart(move || renewing.renew_terms_of("alice"));
+    accounts.wait_for_reader();
+    let (reloading, newer) = (Arc::clone(&core), routes_of_office("10.2.0.0/16"));
+    let reload = apart(move || reloading.replace_terms(newer).unwrap());
+    let was_through = reload.recv_timeout(MEANWHILE).is_ok();
+    accounts.let_reader_go_on();
+    result(&slow);
+    if !was_through {
+        result(&reload);
+    }
+    assert_eq!(session.grant().terms.routes, ["10.2.0.0/16".parse().unwrap()]);
+}
+
 #[test]
 fn session_that_carries_nothing_ends_after_its_time_and_one_that_does_goes_on() {
     let (core, _accounts) = core();
