@@ -118,6 +118,9 @@ pub enum OpenError {
     /// The device was revoked while it logged in.
     #[error("this device was revoked")]
     Revoked,
+    /// The login of the device's user was made void while the device connected.
+    #[error("the login of the device's user was ended")]
+    LoginOver,
     /// No address is free.
     #[error("no address is free")]
     NoAddress(#[from] PoolError),

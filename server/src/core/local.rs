@@ -194,7 +194,7 @@ impl LocalCore {
             }
             Credential::Token(token) => self.accounts.authenticate_token(token),
         }?;
-        Ok(Identity { device, login_end: None })
+        Ok(Identity { device, login: None })
     }
 }
 

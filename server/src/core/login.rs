@@ -2,7 +2,7 @@
 
 pub mod chain;
 pub(crate) mod clocks;
-pub(super) mod lasting;
+pub(crate) mod lasting;
 pub mod logins;
 mod places;
 pub mod sealed;
@@ -33,8 +33,17 @@ pub enum Credential {
 pub struct Identity {
     /// The device, which names its user.
     pub device: Device,
-    /// When the user's login ends; `None` for a device that needs none.
-    pub login_end: Option<LoginEnd>,
+    /// The login of the user; `None` for a device that needs none.
+    pub login: Option<LastingLogin>,
+}
+
+/// A login that a session goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastingLogin {
+    /// When it ends.
+    pub end: LoginEnd,
+    /// Of which generation of the user's logins it is: it is void once the user has another.
+    pub generation: u64,
 }
 
 /// Why nobody has logged in.

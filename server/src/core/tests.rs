@@ -133,6 +133,12 @@ impl FakeAccounts {
         self.state.lock().unwrap().people.insert(user.to_owned(), person);
     }
 
+    /// Makes void whatever logins of a user have given so far.
+    pub(super) fn void_logins(&self, user: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.people.get_mut(user).expect("a source has said something of the user").generation += 1;
+    }
+
     /// What is remembered for a device.
     pub(super) fn remembered(&self, device: &str) -> Option<Lease> {
         self.state.lock().unwrap().leases.get(device).copied()

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::LocalCore;
-use crate::core::Order;
 use crate::core::login::logins::Logins;
 use crate::core::sessions::{Ending, Session};
 
@@ -19,11 +18,11 @@ impl LocalCore {
         self.by_login().map(|session| session.device.user.clone()).collect()
     }
 
-    /// Ends the sessions that a user has by a login, and says how many. What was given to the user must be void before,
-    /// or they come back.
+    /// Shuts out the devices that a user connected by a login, and says how many had a session. What was given to the
+    /// user must be void before: whoever is on the way to a session finds that out before the session is handed over.
     pub fn end_logins(&self, user: &str) -> usize {
         let of_user = self.by_login().filter(|session| session.device.user == user);
-        of_user.filter(|session| self.order(&session.device.id, Order::End(Ending::LoginOver))).count()
+        of_user.filter(|session| self.shut_out(&session.device.id, Ending::LoginOver)).count()
     }
 
     fn by_login(&self) -> impl Iterator<Item = Arc<Session>> {
@@ -48,28 +47,59 @@ mod tests {
     use crate::accounts::sqlite::Store;
     use crate::accounts::{Accounts, UserName};
     use crate::config::config_for_tests;
-    use crate::core::Core as _;
+    use crate::core::callers::Caller;
     use crate::core::login::logins::{LoginStep, LoginWish};
+    use crate::core::login::{Credential, Identity, LastingLogin};
     use crate::core::personal::PersonalTerms;
-    use crate::core::tests::{FakeFlows, Nowhere, POOL, pool};
+    use crate::core::sessions::Connection;
+    use crate::core::tests::{FakeAccounts, FakeFlows, Nowhere, POOL, apart, device, pool, result};
+    use crate::core::{Core as _, OpenError};
     use crate::directories::StateDir;
     use crate::identity::ServiceKey;
     use crate::policy::PolicyFile;
     use crate::sources::{Answering, Origin, Recheck, Source};
 
+    /// Accounts that know alice, whose logins are of the first generation.
+    fn with_alice() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
+        let (core, accounts) = core();
+        accounts.say("alice", "ldap", &[]);
+        (core, accounts)
+    }
+
+    /// Opens the session of a device of alice that came with a login of this generation.
+    fn open_by_login(core: &Arc<LocalCore>, of: &str, generation: u64) -> (Result<(), OpenError>, Arc<Nowhere>) {
+        let connection = Arc::<Nowhere>::default();
+        let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
+        let identity =
+            Identity { device: device(of), login: Some(LastingLogin { end: LoginEnd::At(u64::MAX), generation }) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let opened = runtime.block_on(Arc::clone(core).open(identity, kept));
+        // It stays open for as long as the test runs.
+        (opened.map(std::mem::forget), connection)
+    }
+
     #[test]
-    fn sessions_by_a_login_end_and_others_of_the_user_go_on() {
-        let (core, _accounts) = core();
-        let (by_login, closed) = open(&core, "dev-a").unwrap();
+    fn devices_by_a_login_are_shut_out_and_others_of_the_user_go_on() {
+        let (core, _accounts) = with_alice();
+        let log_in = |of: &str| {
+            let connection = Arc::<Nowhere>::default();
+            let caller = Arc::new(Caller::new(Arc::<Nowhere>::clone(&connection)));
+            assert!(core.log_in(&Credential::Token(of.to_owned()), &caller).is_ok());
+            (caller, connection)
+        };
+        let (second_of_a, second_of_b) = (log_in("dev-a"), log_in("dev-b"));
+        let (opened, closed) = open_by_login(&core, "dev-a", 0);
+        opened.unwrap();
         let (_, untouched) = open(&core, "dev-b").unwrap();
-        assert!(core.logged_in().is_empty());
-        by_login.set_login_end(Some(LoginEnd::At(u64::MAX)));
         assert_eq!(core.logged_in().into_iter().collect::<Vec<_>>(), ["alice"]);
         assert_eq!(core.end_logins("bob"), 0);
         assert_eq!(core.end_logins("alice"), 1);
         assert_eq!((closed.closed(), untouched.closed()), (Some(Ending::LoginOver), None));
+        let others = [second_of_a, second_of_b].map(|(_, connection)| connection.closed());
+        assert_eq!(others, [Some(Ending::LoginOver), None], "its further connections, too");
         assert_eq!(core.sessions().len(), 1);
     }
+
     /// A directory that lets everybody in, in the groups that it is told.
     #[derive(Default)]
     struct Directory(Mutex<Vec<String>>);
@@ -155,5 +185,22 @@ mod tests {
         source.put_into(&["staff"]);
         log_in(&core).await;
         assert_eq!(in_office(), [true, true]);
+    }
+
+    #[test]
+    fn login_that_is_made_void_while_its_device_connects_opens_no_session() {
+        let (core, accounts) = with_alice();
+        accounts.hold_up();
+        let opening = Arc::clone(&core);
+        let slow = apart(move || open_by_login(&opening, "dev-a", 0).0);
+        accounts.wait_for(1);
+        accounts.void_logins("alice");
+        assert_eq!(core.end_logins("alice"), 0, "there is no session to end yet");
+        accounts.go_on();
+        assert!(matches!(result(&slow), Err(OpenError::LoginOver)));
+        assert!(core.sessions().is_empty());
+        assert_eq!(core.leases.devices(), 0);
+        open_by_login(&core, "dev-a", 1).0.unwrap();
+        assert_eq!(core.sessions().len(), 1, "a login of now");
     }
 }

@@ -15,7 +15,7 @@ use crate::accounts::Device;
 use crate::core::enforcement::Admitted;
 use crate::core::grant::{Grant, Terms};
 use crate::core::leases::Claim;
-use crate::core::login::Identity;
+use crate::core::login::{Identity, LastingLogin, lasting};
 use crate::core::sessions::{Connection, Ending, Session, UserFull};
 use crate::core::{Core as _, OpenError, OpenSession};
 use crate::trail::TRAIL;
@@ -52,7 +52,7 @@ impl LocalCore {
     pub fn open_session(&self, device: Device, connection: Arc<dyn Connection>) -> Result<Arc<Session>, OpenError> {
         let claim = self.claim(&device.id)?;
         claim.make_durable()?;
-        let identity = Identity { device, login_end: None };
+        let identity = Identity { device, login: None };
         self.replace_session(identity, claim, connection).map(|(session, _)| session)
     }
 
@@ -75,12 +75,12 @@ impl LocalCore {
         connection: Arc<dyn Connection>,
     ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
-        let Identity { device, login_end } = identity;
+        let Identity { device, login } = identity;
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
         let admitted = self.admit(grant.lease, &grant.terms)?;
         let session = Session::new(id, device, grant, connection, now);
-        session.set_login_end(login_end);
+        session.set_login_end(login.map(|login| login.end));
         session.set_certificates_end(self.certificates_end(&session.device)?);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
             return Err(OpenError::OutsideHours);
@@ -102,7 +102,7 @@ impl LocalCore {
             self.settle(&old);
             old.connection.close(ending);
         }
-        self.confirm(&session)?;
+        self.confirm(&session, login)?;
         // They may have been replaced before the session could be found.
         self.renew_terms(&session)?;
         unowned.hand_over();
@@ -112,12 +112,18 @@ impl LocalCore {
         Ok((session, replaces))
     }
 
-    /// Looks at the accounts once more now that the session can be found: a revocation since the login saw no session
-    /// to end.
-    fn confirm(&self, session: &Session) -> Result<(), OpenError> {
+    /// Looks at the accounts once more now that the session can be found: whoever shut the device out since it was let
+    /// in, or made the login void that it came with, saw no session to end.
+    fn confirm(&self, session: &Session, login: Option<LastingLogin>) -> Result<(), OpenError> {
         if self.is_shut_out(&session.device.id)? {
             session.stop(Ending::Revoked);
             return Err(OpenError::Revoked);
+        }
+        if let Some(login) = login
+            && !lasting::is_of_now(&*self.accounts, &session.device.user, login.generation)?
+        {
+            session.stop(Ending::LoginOver);
+            return Err(OpenError::LoginOver);
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 use adit_proto::login::token::TokenError;
 
 use super::sealed::Tokens;
-use super::{Identity, LoginError, clocks};
-use crate::accounts::{Accounts, AuthError};
+use super::{Identity, LastingLogin, LoginError, clocks};
+use crate::accounts::{Accounts, AuthError, StoreFault};
 
 /// Why a device that needs a login may not connect, in words for its user.
 const NONE: &str = "this device needs a login of its user";
 const OVER: &str = "the login of this device's user is over";
-const VOID: &str = "the login of this device's user was ended by the administrator, or is none of this gateway's";
+pub(crate) const VOID: &str =
+    "the login of this device's user was ended by the administrator, or is none of this gateway's";
 
 /// Looks at the session token that a device came with, if it needs one; says until when it is good. Blocks.
 ///
@@ -34,12 +35,19 @@ pub(in crate::core) fn check(
             TokenError::Foreign | TokenError::OtherDevice => VOID,
         })
     })?;
-    let known = accounts.person(&device.user).map_err(failed)?;
-    let is_valid = known.is_some_and(|known| token.user == known.user && token.generation == known.generation);
-    if !is_valid {
+    if token.user != device.user || !is_of_now(accounts, &device.user, token.generation).map_err(failed)? {
         return Err(LoginError::Needed(VOID));
     }
-    Ok(Identity { login_end: Some(token.end(&clocks)), ..identity })
+    let login = LastingLogin { end: token.end(&clocks), generation: token.generation };
+    Ok(Identity { login: Some(login), ..identity })
+}
+
+/// Whether logins of this generation of a user still count. Blocks.
+///
+/// # Errors
+/// The accounts could not be read.
+pub(in crate::core) fn is_of_now(accounts: &dyn Accounts, user: &str, generation: u64) -> Result<bool, StoreFault> {
+    Ok(accounts.person(user)?.is_some_and(|known| known.generation == generation))
 }
 
 #[cfg(test)]
@@ -81,7 +89,7 @@ mod tests {
                 })
             };
             let enrolled = store.enroll_by_login((&alice, &[1; 16]), &[2; 32], "laptop", now, sign).unwrap();
-            let identity = Identity { device: enrolled.device, login_end: None };
+            let identity = Identity { device: enrolled.device, login: None };
             Self { _directory: directory, store, logins, identity }
         }
 
@@ -99,7 +107,7 @@ mod tests {
 
         fn check(&self, token: Option<&str>) -> Result<(), String> {
             let checked = check(&*self.store, Some(self.logins.tokens()), self.identity.clone(), token);
-            let end = checked.map_err(|error| error.to_string())?.login_end;
+            let end = checked.map_err(|error| error.to_string())?.login.map(|login| login.end);
             let left = end.map(|end| end.left(&clocks::now()).as_secs());
             assert!(matches!(end, Some(LoginEnd::SinceBoot(_))) && left.is_some_and(|left| left <= 60), "{end:?}");
             Ok(())

@@ -27,13 +27,14 @@ use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::FrontEnd;
-use super::answer::{FLUSH_DEADLINE, HttpRefusal, refuse, unread};
+use super::answer::{FLUSH_DEADLINE, HttpRefusal, ask_for_login, refuse, unread};
 use super::inbound::hand_over;
 use super::request::Context;
 use super::stage::Served;
 use crate::core::callers::Caller;
 use crate::core::grant::Grant;
 use crate::core::login::Identity;
+use crate::core::login::lasting::VOID;
 use crate::core::router::Router;
 use crate::core::sessions::{Connection, Ending, Session};
 use crate::core::{OpenError, Orders};
@@ -54,6 +55,9 @@ pub(super) async fn run(
         Ok(opened) => opened,
         Err(error) => {
             tracing::warn!(error = with_causes(&error), "session refused");
+            if matches!(error, OpenError::LoginOver) {
+                return ask_for_login(&mut stream, request, VOID).await;
+            }
             return refuse(&mut stream, request, &refusal(&error)).await;
         }
     };
@@ -131,6 +135,7 @@ pub(super) fn refusal(error: &OpenError) -> HttpRefusal {
         OpenError::Full => HttpRefusal { status: 503, reason: "the gateway has no room for another session" },
         OpenError::UserFull => HttpRefusal { status: 403, reason: "this user has as many sessions as may be" },
         OpenError::OutsideHours => HttpRefusal { status: 403, reason: "this user may not connect at this hour" },
+        OpenError::LoginOver => HttpRefusal { status: 403, reason: VOID },
         OpenError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
         OpenError::NoAddress(_) => HttpRefusal { status: 503, reason: "the gateway has no free address" },
         OpenError::OldFlows(_) => HttpRefusal { status: 503, reason: "the gateway's address is not free yet" },
