@@ -1,0 +1,127 @@
+//! What is looked after beside the sessions for as long as the gateway runs.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_host::PolicyTable;
+use adit_net::tls::ServerIdentity;
+use adit_program::exit::Failure;
+use adit_program::task::{self, Task};
+use adit_proto::packet::icmp::GatewayAddresses;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{clock, memory, names, public_certificate, recheck, resolver};
+use crate::accounts::sqlite::{HostClock, Store, Written};
+use crate::config::Config;
+use crate::core::local::LocalCore;
+use crate::core::overdue;
+use crate::core::sessions::{Ending, SessionTable};
+use crate::identity::Authority;
+
+/// How often the store forgets what is over.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// What leads to the file of this host's time zone, which bears the zone's name.
+const LOCALTIME: &str = "/etc/localtime";
+/// How often it is looked who has used up a quota.
+const QUOTA_PACE: Duration = Duration::from_secs(1);
+/// How often it is tried to write revocations that the disk has not taken.
+const WRITE_RETRY: Duration = Duration::from_secs(5);
+
+/// What upkeep looks at.
+pub(super) struct Upkeep {
+    pub(super) config: Arc<Config>,
+    /// The gateway's addresses in the pools.
+    pub(super) own: GatewayAddresses,
+    pub(super) core: Arc<LocalCore>,
+    pub(super) store: Arc<Store>,
+    pub(super) sessions: Arc<SessionTable>,
+    pub(super) authority: Arc<Authority>,
+    pub(super) identity: Arc<ServerIdentity>,
+}
+
+impl Upkeep {
+    /// Starts it; it ends with the tasks.
+    pub(super) fn start(self, policy: Option<Arc<PolicyTable>>) -> Result<Vec<Task>, Failure> {
+        let Self { config, own, core, store, sessions, authority, identity } = self;
+        let mut tasks = vec![
+            task::spawn(memory::look_after(sessions)),
+            task::spawn(prune(Arc::clone(&store))),
+            task::spawn(overdue::look_after(Arc::clone(&core))),
+            task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), config.login.recheck)),
+            task::spawn(write_revocations(Arc::clone(&store), Arc::clone(&core))),
+        ];
+        let files = config.tls.files()?;
+        tasks.extend(files.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files))));
+        if let Some(table) = policy {
+            tasks.push(task::spawn(names::look_up(table, config.dns.servers.clone())));
+            tasks.push(task::spawn(count_quotas(core)));
+        }
+        tasks.push(task::spawn(clock::look_after(identity, authority, Arc::clone(&config), store, Arc::clone(&core))));
+        tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&config, own).await }));
+        Ok(tasks)
+    }
+}
+
+/// Looks every second who has used up a quota.
+async fn count_quotas(core: Arc<LocalCore>) {
+    let zone = hosts_zone();
+    loop {
+        tokio::time::sleep(QUOTA_PACE).await;
+        if let Ok(now) = Timestamp::try_from(SystemTime::now()) {
+            core.count_quotas(zone.to_datetime(now).date());
+        }
+    }
+}
+
+/// The time zone of this host; UTC where it has none.
+fn hosts_zone() -> TimeZone {
+    let linked = std::fs::read_link(LOCALTIME).unwrap_or_default();
+    let name = linked.to_str().and_then(|path| path.split_once("zoneinfo/")).map_or("UTC", |(_, name)| name);
+    TimeZone::get(name).unwrap_or(TimeZone::UTC)
+}
+
+async fn prune(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(PRUNE_INTERVAL).await;
+        let store = Arc::clone(&store);
+        let prune = move || {
+            // First, or what a wrong clock has given would seem to be long over.
+            store.follow_clock(HostClock).and_then(|_set_by| store.prune(HostClock))
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(prune).await {
+            tracing::warn!(%error, "store not pruned");
+        }
+    }
+}
+
+/// Writes revocations, which hold already, as soon as the disk takes them.
+async fn write_revocations(store: Arc<Store>, core: Arc<LocalCore>) {
+    let mut told = None;
+    loop {
+        match store.revocations() {
+            Written::All => store.revocations_added().await,
+            Written::NotYet { .. } => {
+                let _added_or_time_to_retry = tokio::time::timeout(WRITE_RETRY, store.revocations_added()).await;
+            }
+        }
+        let writing = Arc::clone(&store);
+        match tokio::task::spawn_blocking(move || writing.write_revocations()).await {
+            Ok(Ok(devices)) => {
+                told = None;
+                // One of them may have come in since the revocation was asked for.
+                for device in &devices {
+                    core.shut_out(device, Ending::Revoked);
+                }
+            }
+            Ok(Err(error)) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(error, "revocations hold, but are not written; a restart would forget them");
+                }
+                told = Some(error);
+            }
+            Err(_panicked) => {}
+        }
+    }
+}
