@@ -137,7 +137,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let reachable =
         Reachable { reloading, core: Arc::clone(&core), store: Arc::clone(&store), config: Arc::clone(&current), own };
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
-    let admin = serve_admin(&config, Admin::new(Arc::clone(&store), Arc::clone(&authority), current, live))?;
+    let admin =
+        serve_admin(&config, Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&current), live))?;
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
     let enrollment = Arc::new(enrollment.renewing(config.certificate_renewal).with_logins(logins));
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
@@ -145,7 +146,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let pending = front_end.pending();
     let upgrades: Vec<Arc<dyn Guest>> = vec![Arc::new(Upgrades::new(Arc::clone(&front_end)))];
     let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &mut sources, upgrades, pending)?;
-    let upkeep = Upkeep { config, own, core: Arc::clone(&core), store, sessions, authority, identity };
+    let upkeep = Upkeep { config, current, own, core: Arc::clone(&core), store, sessions, authority, identity };
     let mut tasks = upkeep.start(network.policy)?;
     tasks.extend(listeners);
     tasks.extend(sources.serve());

@@ -4,7 +4,7 @@
 //! longer, since clients remember answers, too. Without any answer a name loses its addresses when their time is over:
 //! then its rules allow nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,10 @@ use adit_net::dns;
 use adit_program::causes::with_causes;
 use adit_program::random::random;
 use adit_proto::dns::question::{AddressKind, Answer, Question};
+use arc_swap::ArcSwap;
 use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::config::Config;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
@@ -35,28 +38,46 @@ const AT_ONCE: usize = 16;
 /// Most addresses of a name; further ones are not allowed.
 const MOST_ADDRESSES: usize = 256;
 
-/// Looks names up for as long as the gateway runs. `told` are the resolvers that clients are told of, whose answers are
-/// those that clients get; without any the host's own are asked.
-pub(super) async fn look_up(table: Arc<PolicyTable>, told: Vec<IpAddr>) {
-    let mut known: HashMap<String, Name> = HashMap::new();
+/// Looks names up for as long as the gateway runs. Asked are the resolvers that clients are told of by now, whose
+/// answers are those that clients get; where they are told of none, the host's own.
+pub(super) async fn look_up(table: Arc<PolicyTable>, config: Arc<ArcSwap<Config>>) {
+    let mut known = Known::default();
     loop {
-        let names = table.names();
-        known.retain(|name, _| names.contains(name));
-        let now = Instant::now();
-        let due = |name: &String| known.get(name).is_none_or(|known| known.due <= now);
-        let due: Vec<String> = names.into_iter().filter(due).take(AT_ONCE).collect();
-        let resolvers = if told.is_empty() && !due.is_empty() { hosts_resolvers() } else { told.clone() };
+        let due = known.due(table.names(), Instant::now());
+        let mut resolvers = config.load().dns.servers.clone();
+        if resolvers.is_empty() && !due.is_empty() {
+            resolvers = hosts_resolvers();
+        }
         let mut asking = JoinSet::new();
         for name in due {
             let resolvers = resolvers.clone();
             asking.spawn(async move { (ask(&resolvers, &name).await, name) });
         }
         for (answer, name) in asking.join_all().await {
-            let of_name = known.entry(name.clone()).or_default();
+            let of_name = known.0.entry(name.clone()).or_default();
             of_name.learn(answer, Instant::now());
             tell(&table, name, of_name).await;
         }
         tokio::time::sleep(PACE).await;
+    }
+}
+
+/// What is known of the names in rules.
+#[derive(Debug, Default)]
+struct Known(HashMap<String, Name>);
+
+impl Known {
+    /// Those of all `names` that are to be asked for now: the ones that have waited for longest, so that none has to
+    /// wait for others to be asked for twice. Names that are in no rule any more are forgotten.
+    fn due(&mut self, names: Vec<String>, now: Instant) -> Vec<String> {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        self.0.retain(|name, _| names.contains(name));
+        for name in names {
+            self.0.entry(name).or_insert_with(|| Name { due: now, addresses: HashMap::new() });
+        }
+        let mut due: Vec<_> = self.0.iter().filter(|(_, known)| known.due <= now).collect();
+        due.sort_by_key(|(name, known)| (known.due, *name));
+        due.into_iter().take(AT_ONCE).map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -166,6 +187,37 @@ mod tests {
         assert_eq!((allowed(&name), name.due), (vec![2, 3], after(605)));
         name.learn(None, after(661));
         assert_eq!(allowed(&name), [0; 0]);
+    }
+
+    #[test]
+    fn slow_names_keep_no_other_waiting_for_more_than_one_turn() {
+        let (mut known, start) = (Known::default(), Instant::now());
+        let names: Vec<String> = (0..100).map(|number| format!("host{number:03}.example.org")).collect();
+        let mut turns = HashMap::<String, usize>::new();
+        // Nobody answers, and each turn takes as long as that may: the first of them are due again before the last have
+        // had their turn.
+        for turn in 0..21 {
+            let now = start + turn * PATIENCE * 2;
+            for name in known.due(names.clone(), now) {
+                *turns.entry(name.clone()).or_default() += 1;
+                known.0.get_mut(&name).unwrap().learn(None, now + PATIENCE * 2);
+            }
+        }
+        let turns: Vec<usize> = names.iter().map(|name| turns.get(name).copied().unwrap_or_default()).collect();
+        assert!(turns.iter().all(|turns| (3..=4).contains(turns)), "{turns:?}");
+    }
+
+    #[test]
+    fn name_that_comes_is_asked_for_at_once_and_one_that_goes_is_forgotten() {
+        let (mut known, start) = (Known::default(), Instant::now());
+        let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+        assert_eq!(known.due(names(&["b", "a", "a"]), start), ["a", "b"]);
+        for name in ["a", "b"] {
+            known.0.get_mut(name).unwrap().learn(answer(&[1], 300), start);
+        }
+        assert!(known.due(names(&["a", "b"]), start).is_empty());
+        assert_eq!(known.due(names(&["a", "c"]), start), ["c"]);
+        assert_eq!(known.due(names(&["a", "b", "c"]), start), ["b", "c"], "what was known of it is gone");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use adit_net::tls::ServerIdentity;
 use adit_program::exit::Failure;
 use adit_program::task::{self, Task};
 use adit_proto::packet::icmp::GatewayAddresses;
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -30,7 +31,10 @@ const WRITE_RETRY: Duration = Duration::from_secs(5);
 
 /// What upkeep looks at.
 pub(super) struct Upkeep {
+    /// As the gateway was started with it.
     pub(super) config: Arc<Config>,
+    /// As it counts now.
+    pub(super) current: Arc<ArcSwap<Config>>,
     /// The gateway's addresses in the pools.
     pub(super) own: GatewayAddresses,
     pub(super) core: Arc<LocalCore>,
@@ -43,7 +47,7 @@ pub(super) struct Upkeep {
 impl Upkeep {
     /// Starts it; it ends with the tasks.
     pub(super) fn start(self, policy: Option<Arc<PolicyTable>>) -> Result<Vec<Task>, Failure> {
-        let Self { config, own, core, store, sessions, authority, identity } = self;
+        let Self { config, current, own, core, store, sessions, authority, identity } = self;
         let mut tasks = vec![
             task::spawn(memory::look_after(sessions)),
             task::spawn(prune(Arc::clone(&store))),
@@ -54,7 +58,7 @@ impl Upkeep {
         let files = config.tls.files()?;
         tasks.extend(files.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files))));
         if let Some(table) = policy {
-            tasks.push(task::spawn(names::look_up(table, config.dns.servers.clone())));
+            tasks.push(task::spawn(names::look_up(table, Arc::clone(&current))));
             tasks.push(task::spawn(count_quotas(core)));
         }
         tasks.push(task::spawn(clock::look_after(identity, authority, Arc::clone(&config), store, Arc::clone(&core))));
