@@ -37,7 +37,7 @@ const CONNECTIONS: u32 = 3;
 pub(crate) struct Router {
     pub(crate) tunnel: Tun,
     pub(crate) internet: Tun,
-    _table: Table,
+    table: Table,
 }
 
 impl Router {
@@ -81,7 +81,7 @@ impl Router {
             forwarded_before_v6: ForwardedBefore::FromAll,
         }))
         .unwrap();
-        Self { tunnel, internet, _table: table }
+        Self { tunnel, internet, table }
     }
 }
 

@@ -55,10 +55,12 @@ impl GatewayRules {
         rules
     }
 
-    /// The same for what reaches the host itself in the end.
+    /// The same for what reaches the host itself in the end: every packet of a client that opened the connection, so
+    /// that a service that is no longer one for clients is none for connections that stand.
     pub(super) fn input_rules(&self) -> Vec<Rule> {
         let rule = || Rule::new(INPUT).input(&self.tun);
-        let mut rules = vec![Rule::new(INPUT).input_not(&self.tun).accept(), rule().established().accept()];
+        let elsewhere = Rule::new(INPUT).input_not(&self.tun);
+        let mut rules = vec![elsewhere.accept(), rule().answer().accept(), rule().related().accept()];
         rules.extend(self.limit_rules(rule));
         rules.extend(self.served_rules(rule));
         rules.push(rule().go_to(REFUSED, NOT_FOR_CLIENTS));

@@ -309,6 +309,11 @@ impl Rule {
         self.state(ESTABLISHED | RELATED)
     }
 
+    /// Matches errors about packets of known connections.
+    pub(crate) fn related(self) -> Self {
+        self.state(RELATED)
+    }
+
     /// Matches packets that open a connection.
     pub(crate) fn opens(self) -> Self {
         self.state(NEW)

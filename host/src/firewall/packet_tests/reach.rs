@@ -1,13 +1,14 @@
 //! What clients reach on the gateway's host, whatever its other rules do to destinations.
 
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
 
 use super::{
-    CLIENT, GATEWAY, INTERNET, OTHER_CLIENT, PUBLIC, Router, assert_refused, destination, give, next, ping, port,
-    source, tcp_syn, udp, unwanted, v6,
+    CLIENT, GATEWAY, INTERNET, OTHER_CLIENT, PATIENCE, PUBLIC, Router, assert_refused, destination, give, next, ping,
+    port, source, tcp_syn, udp, unwanted, v6,
 };
 use crate::firewall::{GatewayRules, LocalService};
 
@@ -88,6 +89,50 @@ fn other_clients_and_metadata_stay_out_of_reach_wherever_they_are_sent_to() {
         nft("delete table ip stranger");
         give(&router.tunnel, &udp((CLIENT, 5000), (INTERNET, 80)));
         assert!(next(&router.internet).await.is_some(), "by itself it passes");
+    });
+}
+
+/// What a socket of the host has been sent.
+fn received(socket: &UdpSocket) -> Option<SocketAddr> {
+    socket.recv_from(&mut [0; 64]).ok().map(|(_, from)| from)
+}
+
+#[test]
+fn service_that_is_taken_from_clients_ends_for_connections_that_stand() {
+    const SERVICE: u16 = 5123;
+    in_namespace_async(|| async {
+        let services = vec![LocalService::Udp(SERVICE)];
+        let mut router = Router::new(|rules| GatewayRules { local_services: services, ..rules }).await;
+        let [service, program] = [SERVICE, 5124].map(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        for socket in [&service, &program] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        let asked = udp((CLIENT, 5000), (GATEWAY, SERVICE));
+        let answered = udp((CLIENT, 6000), (GATEWAY, 5124));
+        let client = |port| SocketAddr::from((CLIENT, port));
+        // A connection of the client's that has been answered, and one of the host's own.
+        give(&router.tunnel, &asked);
+        service.send_to(b"answer", received(&service).unwrap()).unwrap();
+        program.send_to(b"question", client(6000)).unwrap();
+        for _ in 0..2 {
+            assert!(next(&router.tunnel).await.is_some());
+        }
+        for _ in 0..2 {
+            give(&router.tunnel, &asked);
+            give(&router.tunnel, &answered);
+            assert_eq!([&service, &program].map(received), [Some(client(5000)), Some(client(6000))]);
+        }
+
+        let rules = GatewayRules { local_services: Vec::new(), ..router.table.rules().clone() };
+        router.table.replace(rules).unwrap();
+        // Also when the host has just sent something on it.
+        service.send_to(b"more", client(5000)).unwrap();
+        assert!(next(&router.tunnel).await.is_some());
+        assert_refused(&router, &asked).await;
+        give(&router.tunnel, &answered);
+        assert_eq!(received(&program), Some(client(6000)), "what the host asked is answered");
+        service.set_nonblocking(true).unwrap();
+        assert_eq!(received(&service), None);
     });
 }
 
