@@ -1,8 +1,8 @@
 //! Has the kernel hold the sessions' addresses to the rules of the policy.
 //!
 //! One thread has the table, and makes one transaction of all that waits for it. A session is admitted before its
-//! client hears of its addresses; it is dismissed before another device can get them. Without a policy there is none of
-//! this.
+//! client hears of its addresses; it is dismissed before another device can get them. Without a policy there is no
+//! table: then it is only known who would have to be held to rules if one came.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -46,9 +46,11 @@ impl RuleTable for PolicyTable {
 }
 
 /// The rules that the kernel holds each session to.
+#[derive(Default)]
 pub struct Enforcement {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// There is one since there was a table.
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Addresses that a session on its way is admitted with. They are dismissed when this is dropped, unless they were
@@ -68,6 +70,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// None without a policy.
+    table: Option<Arc<dyn RuleTable>>,
     holders: HashMap<IpAddr, Holder>,
     /// What the thread has not taken yet. Each session and each thread that waits for an answer has one task at most.
     tasks: Vec<Task>,
@@ -77,8 +81,8 @@ struct State {
 /// The sessions of one address: two while one replaces another.
 struct Holder {
     sessions: usize,
-    /// Those of the newest session.
-    rules: Arc<PolicyClass>,
+    /// Those of the newest session; `None` without a policy.
+    rules: Option<Arc<PolicyClass>>,
 }
 
 /// Something to be done in the table, and who waits for it.
@@ -86,6 +90,9 @@ struct Task {
     what: What,
     answer: Option<Answer>,
 }
+
+/// What is to be done, and in which table if there is one.
+type Work = (Option<Arc<dyn RuleTable>>, Vec<Task>);
 
 type Answer = SyncSender<Result<(), HostError>>;
 
@@ -95,31 +102,40 @@ enum What {
 }
 
 impl Enforcement {
-    /// Starts the thread, with a table that has no members.
+    /// Holds sessions to rules by a table that has no members.
     ///
     /// # Errors
     /// The system gives no thread.
     pub fn start(table: Arc<dyn RuleTable>) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let of_thread = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("adit-policy".to_owned()).spawn(move || of_thread.work(&*table))?;
-        Ok(Self { shared, thread: Some(thread) })
+        let enforcement = Self::default();
+        enforcement.start_thread()?;
+        enforcement.shared.state().table = Some(table);
+        Ok(enforcement)
     }
 
-    /// Holds the addresses of one more session to rules. Blocks until the kernel does.
+    fn start_thread(&self) -> io::Result<()> {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_none() {
+            let shared = Arc::clone(&self.shared);
+            let named = std::thread::Builder::new().name("adit-policy".to_owned());
+            *thread = Some(named.spawn(move || shared.work())?);
+        }
+        Ok(())
+    }
+
+    /// Holds the addresses of one more session to rules, where there are some. Blocks until the kernel does.
     ///
     /// # Errors
     /// The kernel's refusal; the addresses then reach nothing.
-    pub fn admit(&self, addresses: Lease, rules: &Arc<PolicyClass>) -> Result<Admitted<'_>, HostError> {
+    pub fn admit(&self, addresses: Lease, rules: Option<&Arc<PolicyClass>>) -> Result<Admitted<'_>, HostError> {
         let mut state = self.shared.state();
         for address in both(addresses) {
-            let holder =
-                state.holders.entry(address).or_insert_with(|| Holder { sessions: 0, rules: Arc::clone(rules) });
+            let holder = state.holders.entry(address).or_insert(Holder { sessions: 0, rules: None });
             holder.sessions += 1;
-            holder.rules = Arc::clone(rules);
+            holder.rules = rules.map(Arc::clone);
         }
         let admitted = Admitted { enforcement: self, addresses, kept: false };
+        let Some(rules) = rules.filter(|_| state.table.is_some()) else { return Ok(admitted) };
         let admit = both(addresses).map(|address| MemberChange::Admit(address, Arc::clone(rules)));
         let waiting = state.task_to_wait_for(What::Change(admit.collect()));
         drop(state);
@@ -133,7 +149,7 @@ impl Enforcement {
     pub fn reclass(&self, addresses: Lease, rules: &Arc<PolicyClass>) {
         self.shared.change(both(addresses).collect(), |address, state| {
             let holder = state.holders.get_mut(&address)?;
-            holder.rules = Arc::clone(rules);
+            holder.rules = Some(Arc::clone(rules));
             Some(MemberChange::Admit(address, Arc::clone(rules)))
         });
     }
@@ -151,16 +167,28 @@ impl Enforcement {
     }
 
     /// Replaces the policy: sessions with an address in `rules` are held to these from now on, all at once, and their
-    /// connections are judged anew. Blocks until the kernel does so.
+    /// connections are judged anew. Blocks until the kernel does so; without a table there is nothing to do.
     ///
     /// # Errors
     /// The kernel's refusal; then everybody is held to the former rules.
     pub fn replace(&self, rules: &HashMap<IpAddr, Arc<PolicyClass>>) -> Result<(), HostError> {
-        let mut state = self.shared.state();
-        let held =
-            |(address, holder): (&IpAddr, &Holder)| (*address, Arc::clone(rules.get(address).unwrap_or(&holder.rules)));
+        self.replace_in(self.shared.state(), rules)
+    }
+
+    fn replace_in(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        rules: &HashMap<IpAddr, Arc<PolicyClass>>,
+    ) -> Result<(), HostError> {
+        if state.table.is_none() {
+            return Ok(());
+        }
+        let held = |(address, holder): (&IpAddr, &Holder)| {
+            let rules = rules.get(address).or(holder.rules.as_ref())?;
+            Some((*address, Arc::clone(rules)))
+        };
         let waiting = {
-            let members = state.holders.iter().map(held).collect();
+            let members = state.holders.iter().filter_map(held).collect();
             state.task_to_wait_for(What::Replace(members))
         };
         drop(state);
@@ -169,10 +197,30 @@ impl Enforcement {
         let mut state = self.shared.state();
         for (address, rules) in rules {
             if let Some(holder) = state.holders.get_mut(address) {
-                holder.rules = Arc::clone(rules);
+                holder.rules = Some(Arc::clone(rules));
             }
         }
         Ok(())
+    }
+
+    /// A policy comes: from now on this table holds the sessions with an address in `rules` to these, and lets all
+    /// others reach nothing. Blocks until the kernel does so.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or the system gives no thread; then there is no table as before.
+    pub fn bring(&self, table: Arc<dyn RuleTable>, rules: &HashMap<IpAddr, Arc<PolicyClass>>) -> Result<(), HostError> {
+        self.start_thread()
+            .map_err(|error| HostError::System { doing: "start the policy's thread".to_owned(), source: error })?;
+        let mut state = self.shared.state();
+        state.table = Some(table);
+        self.replace_in(state, rules).inspect_err(|_| self.release())
+    }
+
+    /// The policy goes, and its table, of which nothing is asked any more.
+    pub fn release(&self) {
+        let mut state = self.shared.state();
+        state.table = None;
+        state.holders.values_mut().for_each(|holder| holder.rules = None);
     }
 }
 
@@ -180,7 +228,7 @@ impl Drop for Enforcement {
     fn drop(&mut self) {
         self.shared.state().over = true;
         self.shared.more.notify_one();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             // Its panic has been told.
             let _ended = thread.join();
         }
@@ -217,11 +265,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the thread make a change of each address for which there is one.
+    /// Has the thread make a change of each address for which there is one, where there is a table.
     fn change(&self, addresses: Vec<IpAddr>, change: impl Fn(IpAddr, &mut State) -> Option<MemberChange>) {
         let mut state = self.state();
         let changes: Vec<_> = addresses.into_iter().filter_map(|address| change(address, &mut state)).collect();
-        if !changes.is_empty() {
+        if !changes.is_empty() && state.table.is_some() {
             state.tasks.push(Task { what: What::Change(changes), answer: None });
             drop(state);
             self.more.notify_one();
@@ -229,15 +277,22 @@ impl Shared {
     }
 
     /// Does what waits until it is over.
-    fn work(&self, table: &dyn RuleTable) {
+    fn work(&self) {
         let mut undone = HashSet::new();
-        while let Some(tasks) = self.next_tasks(&undone) {
-            undone = work_off(table, tasks);
+        while let Some((table, tasks)) = self.next_tasks(&undone) {
+            undone = match table {
+                Some(table) => work_off(&*table, tasks),
+                None => {
+                    tasks.into_iter().for_each(|task| tell(task.answer, Ok(())));
+                    HashSet::new()
+                }
+            };
         }
     }
 
-    /// Waits for tasks. Those that were left undone come once more after them, or after a while, as they are by then.
-    fn next_tasks(&self, undone: &HashSet<IpAddr>) -> Option<Vec<Task>> {
+    /// Waits for tasks, and tells for which table. Those that were left undone come once more after them, or after a
+    /// while, as they are by then.
+    fn next_tasks(&self, undone: &HashSet<IpAddr>) -> Option<Work> {
         let state = self.state();
         let idle = |state: &mut State| state.tasks.is_empty() && !state.over;
         let mut state = if undone.is_empty() {
@@ -249,12 +304,12 @@ impl Shared {
             return None;
         }
         let mut tasks = std::mem::take(&mut state.tasks);
-        let again = undone.iter().map(|address| match state.holders.get(address) {
-            Some(holder) => MemberChange::Admit(*address, Arc::clone(&holder.rules)),
-            None => MemberChange::Dismiss(*address),
+        let again = undone.iter().map(|address| {
+            let rules = state.holders.get(address).and_then(|holder| holder.rules.as_ref());
+            rules.map_or(MemberChange::Dismiss(*address), |rules| MemberChange::Admit(*address, Arc::clone(rules)))
         });
         tasks.push(Task { what: What::Change(again.collect()), answer: None });
-        Some(tasks)
+        Some((state.table.clone(), tasks))
     }
 }
 

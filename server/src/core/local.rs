@@ -5,7 +5,7 @@ mod opening;
 mod terms;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Instant, SystemTime};
 
 use adit_proto::address_pool::AddressPool;
@@ -37,14 +37,16 @@ pub struct LocalCore {
     writers: Semaphore,
     /// On which sessions begin.
     terms: TermsInForce,
-    /// Has the kernel hold sessions to the policy's rules; `None` without a policy.
-    enforcement: Option<Enforcement>,
+    /// Has the kernel hold sessions to the policy's rules.
+    enforcement: Enforcement,
     sessions: Arc<SessionTable>,
     callers: Arc<Callers>,
     totals: Totals,
     observer: Arc<dyn SessionObserver>,
     logins: Option<Arc<Logins>>,
     quotas: Quotas,
+    /// Read by whoever opens a session; written by whoever replaces the terms of all, so that none comes amid that.
+    opening: RwLock<()>,
     /// Held by whoever finds out which terms a session goes on and gives them to it: the last one to look is the last
     /// one to give.
     renewing: Mutex<()>,
@@ -67,13 +69,14 @@ impl LocalCore {
             writers: Semaphore::new(WRITERS),
             accounts,
             terms: terms.into(),
-            enforcement: None,
+            enforcement: Enforcement::default(),
             sessions,
             callers: Arc::default(),
             totals: Totals::default(),
             observer: Arc::new(Nobody),
             logins: None,
             quotas: Quotas::default(),
+            opening: RwLock::default(),
             renewing: Mutex::default(),
             last_session: AtomicU64::new(0),
         }
@@ -93,7 +96,7 @@ impl LocalCore {
 
     /// Has each session held to the rules of its user.
     #[must_use]
-    pub fn enforcing(self, enforcement: Option<Enforcement>) -> Self {
+    pub fn enforcing(self, enforcement: Enforcement) -> Self {
         Self { enforcement, ..self }
     }
 
@@ -155,9 +158,7 @@ impl LocalCore {
 
     /// Settles what a session leaves behind; for whoever took it out of the table, and so once.
     fn settle(&self, session: &Session) {
-        if let Some(enforcement) = &self.enforcement {
-            enforcement.dismiss(session.lease);
-        }
+        self.enforcement.dismiss(session.lease);
         self.leases.release(&session.device.id, Instant::now());
         self.quotas.close(session);
         let traffic = session.carriers.counters().traffic();

@@ -93,12 +93,12 @@ fn rules(number: u32) -> Arc<PolicyClass> {
 #[test]
 fn session_is_admitted_before_anybody_hears_of_it_and_dismissed_with_the_last_of_its_addresses() {
     let world = World::willing(9);
-    world.enforcement.admit(lease(1), &rules(7)).unwrap().keep();
+    world.enforcement.admit(lease(1), Some(&rules(7))).unwrap().keep();
     assert_eq!(world.member(1), Some(7));
     // The session that replaces it; the newest one's rules count.
-    world.enforcement.admit(lease(1), &rules(8)).unwrap().keep();
+    world.enforcement.admit(lease(1), Some(&rules(8))).unwrap().keep();
     world.enforcement.dismiss(lease(1));
-    world.enforcement.admit(lease(2), &rules(9)).unwrap().keep();
+    world.enforcement.admit(lease(2), Some(&rules(9))).unwrap().keep();
     assert_eq!((world.member(1), world.member(2)), (Some(8), Some(9)));
     world.enforcement.dismiss(lease(1));
     world.becomes(1, None);
@@ -109,7 +109,7 @@ fn session_is_admitted_before_anybody_hears_of_it_and_dismissed_with_the_last_of
 #[test]
 fn admission_that_leads_to_no_session_is_taken_back() {
     let world = World::willing(2);
-    drop(world.enforcement.admit(lease(1), &rules(7)).unwrap());
+    drop(world.enforcement.admit(lease(1), Some(&rules(7))).unwrap());
     world.becomes(1, None);
 }
 
@@ -119,7 +119,7 @@ fn what_waits_while_the_kernel_works_is_one_transaction() {
     std::thread::scope(|scope| {
         let admit = |number| {
             let enforcement = Arc::clone(&world.enforcement);
-            scope.spawn(move || enforcement.admit(lease(number), &rules(1)).map(Admitted::keep))
+            scope.spawn(move || enforcement.admit(lease(number), Some(&rules(1))).map(Admitted::keep))
         };
         let mut admissions = vec![admit(1)];
         assert_eq!(world.entered.recv().unwrap().len(), 1);
@@ -138,7 +138,7 @@ fn refused_admission_fails_alone() {
     std::thread::scope(|scope| {
         let admit = |number| {
             let enforcement = Arc::clone(&world.enforcement);
-            scope.spawn(move || enforcement.admit(lease(number), &rules(1)).map(Admitted::keep))
+            scope.spawn(move || enforcement.admit(lease(number), Some(&rules(1))).map(Admitted::keep))
         };
         let first = admit(1);
         world.entered.recv().unwrap();
@@ -160,7 +160,7 @@ fn refused_admission_fails_alone() {
 /// A world in which the dismissal of the only session was refused.
 fn refused_dismissal() -> World {
     let world = World::willing(1);
-    world.enforcement.admit(lease(1), &rules(1)).unwrap().keep();
+    world.enforcement.admit(lease(1), Some(&rules(1))).unwrap().keep();
     assert_eq!(world.entered.recv().unwrap().len(), 1);
     world.verdicts.send(false).unwrap();
     world.enforcement.dismiss(lease(1));
@@ -172,7 +172,7 @@ fn refused_dismissal() -> World {
 fn dismissal_that_the_kernel_refuses_is_tried_again() {
     let world = refused_dismissal();
     (0..2).for_each(|_| world.verdicts.send(true).unwrap());
-    world.enforcement.admit(lease(2), &rules(1)).unwrap().keep();
+    world.enforcement.admit(lease(2), Some(&rules(1))).unwrap().keep();
     world.becomes(1, None);
     assert_eq!(world.member(2), Some(1));
 }
@@ -181,8 +181,8 @@ fn dismissal_that_the_kernel_refuses_is_tried_again() {
 fn address_that_has_a_holder_again_is_not_dismissed_late() {
     let world = refused_dismissal();
     (0..2).for_each(|_| world.verdicts.send(true).unwrap());
-    world.enforcement.admit(lease(1), &rules(3)).unwrap().keep();
-    world.enforcement.admit(lease(2), &rules(1)).unwrap().keep();
+    world.enforcement.admit(lease(1), Some(&rules(3))).unwrap().keep();
+    world.enforcement.admit(lease(2), Some(&rules(1))).unwrap().keep();
     assert_eq!((world.member(1), world.member(2)), (Some(3), Some(1)));
 }
 
@@ -190,7 +190,7 @@ fn address_that_has_a_holder_again_is_not_dismissed_late() {
 fn new_policy_holds_for_sessions_that_live_and_keeps_no_other() {
     let world = World::willing(9);
     for number in 1..=3 {
-        world.enforcement.admit(lease(number), &rules(1)).unwrap().keep();
+        world.enforcement.admit(lease(number), Some(&rules(1))).unwrap().keep();
     }
     world.enforcement.dismiss(lease(3));
     let new = (1..=1).chain(4..=4).map(|number| (IpAddr::from([10, 64, 0, number]), rules(2))).collect();
@@ -200,4 +200,45 @@ fn new_policy_holds_for_sessions_that_live_and_keeps_no_other() {
     world.enforcement.reclass(lease(4), &rules(3));
     world.becomes(2, Some(3));
     assert_eq!(world.member(4), None, "who has no session is no member");
+}
+
+#[test]
+fn table_that_comes_knows_who_is_there_and_one_that_goes_is_asked_for_nothing() {
+    let World { table, entered, verdicts, .. } = World::new();
+    let enforcement = Enforcement::default();
+    enforcement.admit(lease(1), None).unwrap().keep();
+    enforcement.admit(lease(2), None).unwrap().keep();
+    enforcement.admit(lease(3), None).unwrap().keep();
+    enforcement.dismiss(lease(3));
+    let of = |numbers: &[u8], class| -> HashMap<_, _> {
+        numbers.iter().map(|number| (IpAddr::from([10, 64, 0, *number]), rules(class))).collect()
+    };
+    let members = || {
+        let mut members: Vec<_> = table.members.lock().unwrap().values().copied().collect();
+        members.sort_unstable();
+        members
+    };
+    let bring = || {
+        let table: Arc<dyn RuleTable> = Arc::<Gate>::clone(&table);
+        enforcement.bring(table, &of(&[1, 3], 7))
+    };
+    verdicts.send(false).unwrap();
+    assert!(bring().is_err());
+    enforcement.admit(lease(4), None).unwrap().keep();
+    assert_eq!(entered.try_iter().count(), 1, "a table that was refused is asked for nothing more");
+    (0..2).for_each(|_| verdicts.send(true).unwrap());
+    bring().unwrap();
+    assert_eq!(members(), [7], "whose rules nobody knows reaches nothing, and who has gone is no member");
+    enforcement.admit(lease(5), Some(&rules(8))).unwrap().keep();
+    assert_eq!(members(), [7, 8]);
+    enforcement.release();
+    enforcement.dismiss(lease(1));
+    enforcement.admit(lease(6), None).unwrap().keep();
+    enforcement.replace(&of(&[2], 9)).unwrap();
+    assert_eq!((members(), entered.try_iter().count()), (vec![7, 8], 2));
+    // The next one knows who is there by then.
+    verdicts.send(true).unwrap();
+    let again: Arc<dyn RuleTable> = Arc::<Gate>::clone(&table);
+    enforcement.bring(again, &of(&[1, 2, 5, 6], 9)).unwrap();
+    assert_eq!(members(), [9, 9, 9]);
 }

@@ -1,8 +1,8 @@
 //! Opening a session: addresses first, then the kernel's rules for them, then its place in the table. Whatever goes
 //! wrong on the way gives all of it back.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use adit_net::carrier::counters::Traffic;
@@ -76,6 +76,7 @@ impl LocalCore {
     ) -> Result<(Arc<Session>, bool), OpenError> {
         let now = Instant::now();
         let Identity { device, login } = identity;
+        let _opening = self.opening.read().unwrap_or_else(PoisonError::into_inner);
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
         let admitted = self.admit(grant.lease, &grant.terms)?;
@@ -91,9 +92,7 @@ impl LocalCore {
             OpenError::UserFull
         })?;
         claim.keep();
-        if let Some(admitted) = admitted {
-            admitted.keep();
-        }
+        admitted.keep();
         let unowned = Unowned { core: self, session: &session };
         let replaces = displaced.replaced.is_some();
         let replaced = displaced.replaced.into_iter().map(|old| (old, Ending::Replaced));
@@ -103,7 +102,7 @@ impl LocalCore {
             old.connection.close(ending);
         }
         self.confirm(&session, login)?;
-        // They may have been replaced before the session could be found.
+        // The user may be in other groups since.
         self.renew_terms(&session)?;
         unowned.hand_over();
         tracing::info!(session = id, carrier = session.carriers.name(), "session opened");
@@ -129,13 +128,12 @@ impl LocalCore {
     }
 
     /// Has the kernel hold the addresses of a session on its way to the rules of its terms.
-    fn admit(&self, addresses: Lease, terms: &Terms) -> Result<Option<Admitted<'_>>, OpenError> {
-        let (Some(enforcement), Some(rules)) = (&self.enforcement, &terms.rules) else { return Ok(None) };
-        let admitted = enforcement.admit(addresses, rules).map_err(OpenError::NotEnforced).inspect_err(|error| {
+    fn admit(&self, addresses: Lease, terms: &Terms) -> Result<Admitted<'_>, OpenError> {
+        let admitted = self.enforcement.admit(addresses, terms.rules.as_ref());
+        admitted.map_err(OpenError::NotEnforced).inspect_err(|error| {
             let error = with_causes(error);
             tracing::error!(error, "a session is not opened, since its policy cannot be enforced");
-        })?;
-        Ok(Some(admitted))
+        })
     }
 }
 

@@ -1,15 +1,17 @@
 //! The terms of sessions, of those that begin and of those that live.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use adit_host::HostError;
+use adit_host::{HostError, PolicyClass};
 use adit_program::causes::with_causes;
 use adit_proto::policy::Subject;
 
 use super::LocalCore;
 use crate::accounts::{Device, StoreFault};
 use crate::config::SourceName;
+use crate::core::enforcement::RuleTable;
 use crate::core::grant::Terms;
 use crate::core::personal::PersonalTerms;
 use crate::core::sessions::Session;
@@ -32,23 +34,42 @@ impl LocalCore {
     /// # Errors
     /// The kernel's refusal; then everything is as before.
     pub fn replace_terms(&self, terms: PersonalTerms) -> Result<(), HostError> {
+        self.replace_terms_by(terms, |rules| self.enforcement.replace(rules))
+    }
+
+    /// As [`Self::replace_terms`], for the first terms with a policy, to which this table holds sessions.
+    ///
+    /// # Errors
+    /// The kernel's refusal; then everything is as before.
+    pub fn bring_policy(&self, terms: PersonalTerms, table: Arc<dyn RuleTable>) -> Result<(), HostError> {
+        self.replace_terms_by(terms, |rules| self.enforcement.bring(table, rules))
+    }
+
+    /// As [`Self::replace_terms`], for terms without a policy, whose table was removed.
+    pub fn release_policy(&self, terms: PersonalTerms) {
+        let released = self.replace_terms_by(terms, |_| {
+            self.enforcement.release();
+            Ok(())
+        });
+        released.expect("nothing is asked of the kernel");
+    }
+
+    fn replace_terms_by(
+        &self,
+        terms: PersonalTerms,
+        put_in_force: impl FnOnce(&HashMap<IpAddr, Arc<PolicyClass>>) -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        let _nobody_opens = self.opening.write().unwrap_or_else(PoisonError::into_inner);
         let renewing = self.renewing();
-        if let Some(enforcement) = &self.enforcement {
-            let mut rules = HashMap::new();
-            for session in self.sessions.all() {
-                // Whose groups cannot be read is held to the former rules, and told of below.
-                let terms = self.terms_among(&terms, &session.device).ok();
-                let of_session = terms.and_then(|terms| terms.rules.clone());
-                rules.extend(
-                    of_session
-                        .iter()
-                        .flat_map(|of_session| session.addresses().map(|address| (address, Arc::clone(of_session)))),
-                );
-            }
-            enforcement.replace(&rules)?;
+        let mut rules = HashMap::new();
+        for session in self.sessions.all() {
+            // Whose groups cannot be read is held to the former rules, and told of below.
+            let Ok(of_session) = self.terms_among(&terms, &session.device) else { continue };
+            let Some(of_session) = &of_session.rules else { continue };
+            rules.extend(session.addresses().map(|address| (address, Arc::clone(of_session))));
         }
+        put_in_force(&rules)?;
         self.terms.replace(terms);
-        // Also those that were opened meanwhile.
         self.renew_where(&renewing, |_| true);
         Ok(())
     }
@@ -85,8 +106,8 @@ impl LocalCore {
     }
 
     pub(super) fn change_terms(&self, session: &Session, terms: Arc<Terms>) {
-        if let (Some(enforcement), Some(rules)) = (&self.enforcement, &terms.rules) {
-            enforcement.reclass(session.lease, rules);
+        if let Some(rules) = &terms.rules {
+            self.enforcement.reclass(session.lease, rules);
         }
         session.change_terms(terms);
     }

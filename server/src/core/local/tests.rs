@@ -430,7 +430,7 @@ fn ruled_core() -> (LocalCore, Arc<FakeRules>) {
     let of_thread: Arc<dyn RuleTable> = Arc::<FakeRules>::clone(&rules);
     let accounts = Arc::<FakeAccounts>::default();
     let core = LocalCore::new(accounts, Arc::<FakeFlows>::default(), pool(), ruled(1), POOL, Arc::default());
-    (core.enforcing(Some(Enforcement::start(of_thread).unwrap())), rules)
+    (core.enforcing(Enforcement::start(of_thread).unwrap()), rules)
 }
 
 #[test]
@@ -470,4 +470,27 @@ fn new_terms_bring_new_rules_to_all_sessions_or_to_none() {
     core.replace_terms(ruled(2).into()).unwrap();
     assert_eq!(sessions.each_ref().map(|session| rules.of(session)), [Some(2), Some(2)]);
     assert_eq!(rules.of(&open(&core, "dev-c").unwrap().0), Some(2));
+}
+
+#[test]
+fn policy_comes_and_goes_while_sessions_go_on() {
+    let (core, _accounts) = core();
+    let rules = Arc::<FakeRules>::default();
+    let table = || -> Arc<dyn RuleTable> { Arc::<FakeRules>::clone(&rules) };
+    let (live, connection) = open(&core, "dev-a").unwrap();
+    rules.broken.store(true, Ordering::Relaxed);
+    assert!(core.bring_policy(ruled(1).into(), table()).is_err());
+    assert_eq!(live.grant().terms.rules, None);
+    open(&core, "dev-b").unwrap();
+    rules.broken.store(false, Ordering::Relaxed);
+    core.bring_policy(ruled(1).into(), table()).unwrap();
+    let (later, _) = open(&core, "dev-c").unwrap();
+    assert_eq!((rules.of(&live), rules.of(&later), rules.members.lock().unwrap().len()), (Some(1), Some(1), 3));
+    core.replace_terms(ruled(2).into()).unwrap();
+    assert_eq!(rules.of(&live), Some(2));
+    core.release_policy(terms("0.0.0.0/0").into());
+    assert_eq!((live.grant().terms.rules.clone(), connection.closed()), (None, None));
+    core.close(&later);
+    open(&core, "dev-d").unwrap();
+    assert_eq!(rules.members.lock().unwrap().len(), 3, "nothing is asked of it any more");
 }
