@@ -411,11 +411,39 @@ impl HostChanges {
     /// `ForeignTable`, or the kernel's refusal, also when connections that it tracks cannot be listed.
     #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
     pub async fn load_policy_table(&mut self, tun: &str) -> Result<Arc<PolicyTable>, HostError> {
+        self.load_policy_table_by(tun, PolicyTable::load)
+    }
+
+    /// As [`Self::load_policy_table`], for a gateway that has clients already: they go on as they do without a policy
+    /// until the table has its first one, with all members, by [`PolicyTable::replace`].
+    ///
+    /// # Errors
+    /// As [`Self::load_policy_table`].
+    #[expect(clippy::unused_async, reason = "awaited like its siblings, whether or not the kernel answers at once")]
+    pub async fn load_idle_policy_table(&mut self, tun: &str) -> Result<Arc<PolicyTable>, HostError> {
+        self.load_policy_table_by(tun, PolicyTable::load_idle)
+    }
+
+    fn load_policy_table_by(
+        &mut self,
+        tun: &str,
+        load: impl FnOnce(&TableRecord) -> Result<PolicyTable, HostError>,
+    ) -> Result<Arc<PolicyTable>, HostError> {
         let record = TableRecord::new(tun)?;
         let id = self.journal.record(Change::PolicyTable(record.clone()))?;
-        let done = PolicyTable::load(&record).map(|table| self.policy_table = Some(Arc::new(table)));
+        let done = load(&record).map(|table| self.policy_table = Some(Arc::new(table)));
         self.settle_if_failed(id, done)?;
         Ok(Arc::clone(self.policy_table.as_ref().expect("it was just loaded")))
+    }
+
+    /// Removes the table that holds clients to their policy: they reach what the gateway's firewall lets them.
+    ///
+    /// # Errors
+    /// `Undo` with the kernel's refusal; then the table holds them as before.
+    pub async fn unload_policy_table(&mut self) -> Result<(), HostError> {
+        self.undo_where(|change| matches!(change, Change::PolicyTable(_))).await?;
+        self.policy_table = None;
+        Ok(())
     }
 
     /// Loads the gateway's firewall with other rules, in one transaction, and tells the former ones; does nothing if

@@ -85,11 +85,23 @@ impl PolicyTable {
         Self::load_with(record, &Protection::ALL)
     }
 
+    /// Loads a table that judges no packet before it has its first policy by [`Self::replace`].
+    pub(crate) fn load_idle(record: &TableRecord) -> Result<Self, HostError> {
+        Self::load_content(record, &Protection::ALL, Content::idle(&record.tun))
+    }
+
     /// Loads the table with the first protection that the kernel knows.
     pub(crate) fn load_with(record: &TableRecord, protections: &'static [Protection]) -> Result<Self, HostError> {
+        Self::load_content(record, protections, Content::new(&record.tun))
+    }
+
+    fn load_content(
+        record: &TableRecord,
+        protections: &'static [Protection],
+        content: Content,
+    ) -> Result<Self, HostError> {
         // A gateway before this one may have marked connections by another policy.
         Generation::all().try_for_each(|generation| conntrack::clear_mark(generation.mark()))?;
-        let content = Content::new(&record.tun);
         let table = OwnedTable::load(record.policy(), protections, |batch| content.fill(batch))?;
         Ok(Self(Mutex::new(Loaded { table, content, unjudged: Unjudged::default(), removed: false })))
     }
@@ -163,8 +175,9 @@ impl PolicyTable {
     /// Removes the table for good; leaves one that is not of this gateway. Changes do nothing from now on.
     pub(crate) fn unload(&self) -> Result<(), HostError> {
         let mut loaded = self.loaded();
+        loaded.table.unload()?;
         loaded.removed = true;
-        loaded.table.unload()
+        Ok(())
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {

@@ -25,6 +25,8 @@ const PRIORITY: i32 = -5;
 #[derive(Debug, Clone)]
 pub(super) struct Content {
     tun: String,
+    /// Whether the table judges packets at all; if not, there is nothing in it.
+    judges: bool,
     generation: Generation,
     classes: BTreeMap<u32, Arc<PolicyClass>>,
     members: HashMap<IpAddr, u32>,
@@ -63,12 +65,18 @@ impl Content {
     pub(super) fn new(tun: &str) -> Self {
         Self {
             tun: tun.to_owned(),
+            judges: true,
             generation: Generation::FIRST,
             classes: BTreeMap::new(),
             members: HashMap::new(),
             former: HashMap::new(),
             names: BTreeMap::new(),
         }
+    }
+
+    /// Nothing, before the first policy.
+    pub(super) fn idle(tun: &str) -> Self {
+        Self { judges: false, ..Self::new(tun) }
     }
 
     /// The mark of what this policy allows.
@@ -205,6 +213,9 @@ impl Content {
 
     /// Fills a table that the batch has just made.
     pub(super) fn fill(&self, batch: &mut Batch) {
+        if !self.judges {
+            return;
+        }
         batch.create_chain(Chain { name: FORWARD, kind: ChainKind::Filter, hook: Hook::Forward, priority: PRIORITY });
         batch.create_inner_chain(ALLOWED);
         batch.create_inner_chain(REFUSED);

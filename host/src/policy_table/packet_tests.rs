@@ -196,6 +196,26 @@ fn policy_change_stops_a_forbidden_connection_and_leaves_an_allowed_one() {
 }
 
 #[test]
+fn policy_that_comes_judges_what_stands_and_lets_all_pass_until_then() {
+    in_namespace_async(|| async {
+        let router = plain_router().await;
+        let table = PolicyTable::load_idle(&TableRecord::new("adit0").unwrap()).unwrap();
+        connect(&router, 1000, INTERNET).await;
+        connect(&router, 1001, OFFICE).await;
+        table.put_back().unwrap();
+        assert_allowed(&router, &udp((OTHER_CLIENT, 5000), (INTERNET, 53))).await;
+        let only_office = class(1, vec![allow("203.0.113.99/32", "tcp/443")]);
+        table.replace(HashMap::from([(v4(CLIENT), only_office)])).unwrap();
+        assert_denied(&router, &tcp((CLIENT, 1000), (INTERNET, 443), ACK, 101, 501)).await;
+        assert_allowed(&router, &tcp((CLIENT, 1001), (OFFICE, 443), ACK, 101, 501)).await;
+        assert_dropped(&router, &udp((OTHER_CLIENT, 5001), (INTERNET, 53))).await;
+        assert_eq!(table.fault().unwrap(), None);
+        table.unload().unwrap();
+        assert_allowed(&router, &udp((OTHER_CLIENT, 5002), (INTERNET, 53))).await;
+    });
+}
+
+#[test]
 fn connection_that_slept_through_policies_is_judged_by_the_present_one() {
     in_namespace_async(|| async {
         let (router, table) = (plain_router().await, load());
