@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use adit_program::configuration::{Applies, Key, Problem, Values};
+use adit_program::configuration::{Applies, Problem, Values};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -15,8 +15,6 @@ use crate::config::keys::KEYS;
 use crate::config::{Config, ConfigError, Source};
 use crate::policy::{PolicyError, PolicyFile};
 
-/// The key that names the policy file.
-const POLICY: &str = "policy";
 /// What stands in reports for the text of the policy file.
 const POLICY_TEXT: &str = "policy (its text)";
 
@@ -89,13 +87,8 @@ impl Reloading {
     /// What is wrong, in words for the administrator, with file and line.
     pub fn prepare(&self, partial: bool) -> Result<Prepared, ReloadRefusal> {
         let newer = Config::values(&self.source).map_err(of_config)?;
-        let wanted = Config::of_values(&newer, &self.source).map_err(of_config)?;
-        // What enforces a policy is there from the start or not at all.
-        let has_other_policy = wanted.policy.is_some() != self.policy.is_some();
-        let applies =
-            |key: &Key<Config>| if key.name == POLICY && has_other_policy { Applies::Restart } else { key.applies };
         let changed = self.values.differing(&newer, &KEYS);
-        let named = |when| changed.iter().filter(|key| applies(key) == when).map(|key| key.name.to_owned()).collect();
+        let named = |when| changed.iter().filter(|key| key.applies == when).map(|key| key.name.to_owned()).collect();
         let mut answer = ReloadAnswer {
             applied: named(Applies::Live),
             new_sessions: named(Applies::NewSessions),
@@ -108,12 +101,12 @@ impl Reloading {
             return Err(ReloadRefusal(format!("{keys}: changed, and counts after a restart only; {next}")));
         }
         let mut values = self.values.clone();
-        for key in changed.iter().filter(|key| applies(key) != Applies::Restart) {
+        for key in changed.iter().filter(|key| key.applies != Applies::Restart) {
             values.take_over(key.name, &newer);
         }
         let config = Config::of_values(&values, &self.source).map_err(of_config)?;
         let policy = self.read_policy(&config)?;
-        if policy != self.policy {
+        if policy.is_some() && self.policy.is_some() && policy != self.policy {
             answer.applied.push(POLICY_TEXT.to_owned());
         }
         Ok(Prepared { values, config, policy, answer })

@@ -29,7 +29,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
 use crate::accounts::Accounts;
@@ -117,7 +117,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let own = pool.gateway();
     let policy = terms.load().policy().cloned();
     let network = network::set_up(&config, own, policy.as_deref(), changes).await?;
-    let enforcement = network.policy.as_ref().map(start_enforcement).transpose()?;
+    let enforcement = network.policy.as_ref().map(start_enforcement).transpose()?.unwrap_or_default();
     let sessions = Arc::<SessionTable>::default();
     let router = Arc::new(Router::new(network.tun, Arc::clone(&sessions)));
     let workers = Workers::start(&router, router.queues(), sockets.esp, config.workers.settings)
@@ -134,8 +134,15 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen, orders));
     let current = Arc::new(ArcSwap::new(Arc::clone(&config)));
     let reloading = Reloading::new(as_read.source, as_read.values, policy);
-    let reachable =
-        Reachable { reloading, core: Arc::clone(&core), store: Arc::clone(&store), config: Arc::clone(&current), own };
+    let policy_table = Arc::new(ArcSwapOption::new(network.policy));
+    let reachable = Reachable {
+        reloading,
+        core: Arc::clone(&core),
+        store: Arc::clone(&store),
+        config: Arc::clone(&current),
+        policy_table: Arc::clone(&policy_table),
+        own,
+    };
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
     let admin =
         serve_admin(&config, Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&current), live))?;
@@ -146,8 +153,9 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let pending = front_end.pending();
     let upgrades: Vec<Arc<dyn Guest>> = vec![Arc::new(Upgrades::new(Arc::clone(&front_end)))];
     let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &mut sources, upgrades, pending)?;
-    let upkeep = Upkeep { config, current, own, core: Arc::clone(&core), store, sessions, authority, identity };
-    let mut tasks = upkeep.start(network.policy)?;
+    let upkeep =
+        Upkeep { config, current, policy_table, own, core: Arc::clone(&core), store, sessions, authority, identity };
+    let mut tasks = upkeep.start()?;
     tasks.extend(listeners);
     tasks.extend(sources.serve());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));

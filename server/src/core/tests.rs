@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Accounts that know every device, and whose writing a test can hold up or make fail.
 #[derive(Default)]
-pub(super) struct FakeAccounts {
+pub(crate) struct FakeAccounts {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -239,7 +239,7 @@ impl Flows for FakeFlows {
 }
 
 /// A device with a token, which is its id.
-pub(super) fn device(id: &str) -> Device {
+pub(crate) fn device(id: &str) -> Device {
     Device {
         id: id.to_owned(),
         user: "alice".to_owned(),
@@ -252,7 +252,7 @@ pub(super) fn device(id: &str) -> Device {
 
 /// A connection to nobody, which remembers why it was closed.
 #[derive(Default)]
-pub(super) struct Nowhere {
+pub(crate) struct Nowhere {
     counters: Arc<Counters>,
     closed: Mutex<Option<Ending>>,
     broken: AtomicBool,

@@ -15,7 +15,7 @@ use adit_net::dns;
 use adit_program::causes::with_causes;
 use adit_program::random::random;
 use adit_proto::dns::question::{AddressKind, Answer, Question};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::Config;
@@ -38,25 +38,18 @@ const AT_ONCE: usize = 16;
 /// Most addresses of a name; further ones are not allowed.
 const MOST_ADDRESSES: usize = 256;
 
-/// Looks names up for as long as the gateway runs. Asked are the resolvers that clients are told of by now, whose
-/// answers are those that clients get; where they are told of none, the host's own.
-pub(super) async fn look_up(table: Arc<PolicyTable>, config: Arc<ArcSwap<Config>>) {
+/// Looks up the names in rules of the table that there is, for as long as the gateway runs. Asked are the resolvers
+/// that clients are told of by now, whose answers are those that clients get; where they are told of none, the host's
+/// own.
+pub(super) async fn look_up(table: Arc<ArcSwapOption<PolicyTable>>, config: Arc<ArcSwap<Config>>) {
     let mut known = Known::default();
     loop {
-        let due = known.due(table.names(), Instant::now());
-        let mut resolvers = config.load().dns.servers.clone();
-        if resolvers.is_empty() && !due.is_empty() {
-            resolvers = hosts_resolvers();
-        }
-        let mut asking = JoinSet::new();
-        for name in due {
-            let resolvers = resolvers.clone();
-            asking.spawn(async move { (ask(&resolvers, &name).await, name) });
-        }
-        for (answer, name) in asking.join_all().await {
-            let of_name = known.0.entry(name.clone()).or_default();
-            of_name.learn(answer, Instant::now());
-            tell(&table, name, of_name).await;
+        match table.load_full() {
+            Some(table) => {
+                let config = config.load_full();
+                known.ask_for_due(&table, &config.dns.servers).await;
+            }
+            None => known = Known::default(),
         }
         tokio::time::sleep(PACE).await;
     }
@@ -67,6 +60,22 @@ pub(super) async fn look_up(table: Arc<PolicyTable>, config: Arc<ArcSwap<Config>
 struct Known(HashMap<String, Name>);
 
 impl Known {
+    /// Asks for the names that are due, and tells the table.
+    async fn ask_for_due(&mut self, table: &Arc<PolicyTable>, told: &[IpAddr]) {
+        let due = self.due(table.names(), Instant::now());
+        let resolvers = if told.is_empty() && !due.is_empty() { hosts_resolvers() } else { told.to_vec() };
+        let mut asking = JoinSet::new();
+        for name in due {
+            let resolvers = resolvers.clone();
+            asking.spawn(async move { (ask(&resolvers, &name).await, name) });
+        }
+        for (answer, name) in asking.join_all().await {
+            let of_name = self.0.entry(name.clone()).or_default();
+            of_name.learn(answer, Instant::now());
+            tell(table, name, of_name).await;
+        }
+    }
+
     /// Those of all `names` that are to be asked for now: the ones that have waited for longest, so that none has to
     /// wait for others to be asked for twice. Names that are in no rule any more are forgotten.
     fn due(&mut self, names: Vec<String>, now: Instant) -> Vec<String> {

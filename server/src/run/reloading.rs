@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use adit_host::{HostChanges, HostError};
+use adit_host::{HostChanges, HostError, PolicyTable};
 use adit_program::causes::with_causes;
 use adit_program::service;
 use adit_proto::packet::icmp::GatewayAddresses;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::task::spawn_blocking;
 
 use super::network;
 use crate::accounts::sqlite::Store;
 use crate::config::Config;
+use crate::core::enforcement::RuleTable;
 use crate::core::local::LocalCore;
 use crate::core::personal::PersonalTerms;
 use crate::reload::{Prepared, ReloadAnswer, ReloadRefusal, ReloadRequest, Reloading};
@@ -23,6 +24,8 @@ pub(super) struct Reachable {
     pub(super) store: Arc<Store>,
     /// What the administration goes by.
     pub(super) config: Arc<ArcSwap<Config>>,
+    /// What holds clients to their policy; empty without one.
+    pub(super) policy_table: Arc<ArcSwapOption<PolicyTable>>,
     /// The gateway's addresses in the pools.
     pub(super) own: GatewayAddresses,
 }
@@ -65,10 +68,7 @@ impl Reachable {
             .change_firewall(|rules| network::set_live_rules(rules, &config, prepared.policy.as_deref()))
             .await
             .map_err(|error| refused("the firewall cannot be loaded", &error))?;
-        let core = Arc::clone(&self.core);
-        // It waits for the kernel.
-        let replaced = spawn_blocking(move || core.replace_terms(terms)).await;
-        if let Err(error) = replaced.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())) {
+        if let Err(error) = self.replace_policy(terms, &config.tun.name, changes).await {
             if let Some(former) = former {
                 changes
                     .change_firewall(|rules| *rules = former)
@@ -83,8 +83,47 @@ impl Reachable {
         self.config.store(Arc::new(config));
         Ok(self.reloading.settle(prepared))
     }
+
+    /// Puts terms in force, with or without a policy; if that fails, all is as before.
+    async fn replace_policy(
+        &self,
+        terms: PersonalTerms,
+        tun: &str,
+        changes: &mut HostChanges,
+    ) -> Result<(), HostError> {
+        let core = Arc::clone(&self.core);
+        match (core.personal_terms().policy().is_some(), terms.policy().is_some()) {
+            (false, true) => {
+                let table = changes.load_idle_policy_table(tun).await?;
+                let of_core: Arc<dyn RuleTable> = Arc::<PolicyTable>::clone(&table);
+                let brought = off_runtime(move || core.bring_policy(terms, of_core)).await;
+                if brought.is_ok() {
+                    self.policy_table.store(Some(table));
+                } else if let Err(error) = changes.unload_policy_table().await {
+                    // It is idle, so it is in nobody's way.
+                    tracing::error!(error = with_causes(&error), "the table of a refused policy stays");
+                }
+                brought
+            }
+            (true, false) => {
+                changes.unload_policy_table().await?;
+                self.policy_table.store(None);
+                off_runtime(move || core.release_policy(terms)).await;
+                Ok(())
+            }
+            (true, true) | (false, false) => off_runtime(move || core.replace_terms(terms)).await,
+        }
+    }
+}
+
+/// Does work that waits for the kernel where it keeps no thread of the runtime waiting.
+async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 fn refused(what: &str, error: &HostError) -> ReloadRefusal {
     ReloadRefusal(format!("{what}: {}", with_causes(error)))
 }
+
+#[cfg(test)]
+mod tests;

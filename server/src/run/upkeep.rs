@@ -8,7 +8,7 @@ use adit_net::tls::ServerIdentity;
 use adit_program::exit::Failure;
 use adit_program::task::{self, Task};
 use adit_proto::packet::icmp::GatewayAddresses;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -35,6 +35,8 @@ pub(super) struct Upkeep {
     pub(super) config: Arc<Config>,
     /// As it counts now.
     pub(super) current: Arc<ArcSwap<Config>>,
+    /// What holds clients to their policy; empty without one.
+    pub(super) policy_table: Arc<ArcSwapOption<PolicyTable>>,
     /// The gateway's addresses in the pools.
     pub(super) own: GatewayAddresses,
     pub(super) core: Arc<LocalCore>,
@@ -46,8 +48,8 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Starts it; it ends with the tasks.
-    pub(super) fn start(self, policy: Option<Arc<PolicyTable>>) -> Result<Vec<Task>, Failure> {
-        let Self { config, current, own, core, store, sessions, authority, identity } = self;
+    pub(super) fn start(self) -> Result<Vec<Task>, Failure> {
+        let Self { config, current, policy_table, own, core, store, sessions, authority, identity } = self;
         let mut tasks = vec![
             task::spawn(memory::look_after(sessions)),
             task::spawn(prune(Arc::clone(&store))),
@@ -57,11 +59,9 @@ impl Upkeep {
         ];
         let files = config.tls.files()?;
         tasks.extend(files.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files))));
-        if let Some(table) = policy {
-            tasks.push(task::spawn(names::look_up(table, Arc::clone(&current))));
-            tasks.push(task::spawn(count_quotas(core)));
-        }
-        tasks.push(task::spawn(clock::look_after(identity, authority, Arc::clone(&config), store, Arc::clone(&core))));
+        tasks.push(task::spawn(names::look_up(policy_table, current)));
+        tasks.push(task::spawn(count_quotas(Arc::clone(&core))));
+        tasks.push(task::spawn(clock::look_after(identity, authority, Arc::clone(&config), store, core)));
         tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&config, own).await }));
         Ok(tasks)
     }
@@ -72,7 +72,10 @@ async fn count_quotas(core: Arc<LocalCore>) {
     let zone = hosts_zone();
     loop {
         tokio::time::sleep(QUOTA_PACE).await;
-        if let Ok(now) = Timestamp::try_from(SystemTime::now()) {
+        // Only groups have quotas.
+        if core.personal_terms().policy().is_some()
+            && let Ok(now) = Timestamp::try_from(SystemTime::now())
+        {
             core.count_quotas(zone.to_datetime(now).date());
         }
     }
