@@ -87,6 +87,13 @@ impl AddressPool {
         Self { v4: v4.map(v4_hosts), v6: v6.map(v6_hosts), devices: HashMap::new(), live: 0 }
     }
 
+    /// From now on a released address goes to no other device for this time, also one that was released before.
+    pub fn set_cooldown(&mut self, cooldown: Duration) {
+        let v4 = self.v4.as_mut().map(|(_, hosts)| hosts);
+        let v6 = self.v6.as_mut().map(|(_, hosts)| hosts);
+        v4.into_iter().chain(v6).for_each(|hosts| hosts.set_cooldown(cooldown));
+    }
+
     /// The gateway's own addresses: the first host of each network.
     pub fn gateway(&self) -> GatewayAddresses {
         GatewayAddresses {

@@ -29,7 +29,22 @@ pub struct PersonalTerms {
     always: Vec<IpNet>,
     destinations: DestinationPolicy,
     policy: Option<Arc<PolicyFile>>,
+    logins: LoginTerms,
     kept: Mutex<Kept>,
+}
+
+/// The logins of those whose groups say nothing of them.
+#[derive(Debug, Clone, Copy)]
+struct LoginTerms {
+    second_factor: SecondFactor,
+    session_lifetime: Duration,
+}
+
+impl Default for LoginTerms {
+    /// As in a configuration that says nothing of them.
+    fn default() -> Self {
+        Self { second_factor: SecondFactor::Device, session_lifetime: Duration::from_secs(12 * 60 * 60) }
+    }
 }
 
 /// What was made before, for those who come later.
@@ -54,6 +69,7 @@ impl From<Terms> for PersonalTerms {
             always: Vec::new(),
             destinations: DestinationPolicy::default(),
             policy: None,
+            logins: LoginTerms::default(),
             kept: Mutex::default(),
         }
     }
@@ -93,15 +109,18 @@ impl TermsInForce {
     }
 
     /// When a user of the gateway itself is asked for a second factor: as the first of the user's groups says that says
-    /// so, else `otherwise`.
-    pub fn second_factor_of(&self, user: &str, otherwise: SecondFactor) -> SecondFactor {
+    /// so, else as the configuration does.
+    pub fn second_factor_of(&self, user: &str) -> SecondFactor {
         let subject = Subject { user, source: SourceName::Local.word(), source_groups: &[] };
-        self.load().of(&subject).limits.second_factor.unwrap_or(otherwise)
+        let terms = self.load();
+        terms.of(&subject).limits.second_factor.unwrap_or(terms.logins.second_factor)
     }
 
-    /// How long a login of somebody lasts: as the first of their groups says that says so, else `otherwise`.
-    pub fn lifetime_of(&self, subject: &Subject<'_>, otherwise: Duration) -> Duration {
-        self.load().of(subject).limits.session_lifetime.unwrap_or(otherwise)
+    /// How long a login of somebody lasts: as the first of their groups says that says so, else as the configuration
+    /// does.
+    pub fn lifetime_of(&self, subject: &Subject<'_>) -> Duration {
+        let terms = self.load();
+        terms.of(subject).limits.session_lifetime.unwrap_or(terms.logins.session_lifetime)
     }
 }
 
@@ -113,6 +132,10 @@ impl PersonalTerms {
             always: Terms::always_advertised(config, own),
             destinations: Terms::destinations(config, own),
             policy,
+            logins: LoginTerms {
+                second_factor: config.login.second_factor,
+                session_lifetime: config.login.session_lifetime,
+            },
             kept: Mutex::default(),
         }
     }
@@ -243,18 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn logins_last_and_ask_as_the_groups_in_force_say() {
+    fn logins_last_and_ask_as_the_groups_in_force_say_and_else_as_the_configuration_does() {
         let in_force = TermsInForce::from(terms());
-        let hour = Duration::from_secs(3600);
-        let asked =
-            |who| (in_force.lifetime_of(&user(who), hour), in_force.second_factor_of(who, SecondFactor::Device));
-        assert_eq!(asked("alice"), (hour, SecondFactor::Device));
+        let (minutes, hours) = (Duration::from_secs(600), Duration::from_secs(12 * 3600));
+        let asked = |who| (in_force.lifetime_of(&user(who)), in_force.second_factor_of(who));
+        assert_eq!(asked("alice"), (hours, SecondFactor::Device));
         let text = "[groups.g]\nmembers = [\"alice\"]\nsession_lifetime = \"10m\"\nsecond_factor = \"always\"\n";
         let policy = PolicyFile::parse(Path::new("policy.toml"), text).unwrap();
-        let config = config_for_tests(Path::new("/nowhere"));
+        let mut config = config_for_tests(Path::new("/nowhere"));
+        config.login.session_lifetime = 2 * hours;
+        config.login.second_factor = SecondFactor::Never;
         in_force.clone().replace(PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy))));
-        assert_eq!(asked("alice"), (Duration::from_secs(600), SecondFactor::Always));
-        assert_eq!(asked("bob"), (hour, SecondFactor::Device));
+        assert_eq!(asked("alice"), (minutes, SecondFactor::Always));
+        assert_eq!(asked("bob"), (2 * hours, SecondFactor::Never));
     }
 
     #[test]

@@ -83,9 +83,9 @@ fn logins(
     terms: &TermsInForce,
 ) -> Result<Logins, Failure> {
     let secret = random().map_err(|error| Failure::new(Exit::Other, "logins", error.to_string(), "try again"))?;
-    let (terms, otherwise) = (terms.clone(), config.login.session_lifetime);
-    let logins = Logins::new(chain, Arc::clone(store), key, secret, otherwise);
-    Ok(logins.lasting_each(move |known| terms.lifetime_of(&known.into(), otherwise)))
+    let terms = terms.clone();
+    let logins = Logins::new(chain, Arc::clone(store), key, secret, config.login.session_lifetime);
+    Ok(logins.lasting_each(move |known| terms.lifetime_of(&known.into())))
 }
 
 /// A policy that fails its own tests is better than no gateway.

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_program::foreign_text::printable;
 use adit_proto::login::Person;
+use arc_swap::ArcSwap;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::accounts::sqlite::{Store, StoreError};
 use crate::accounts::{Accounts as _, KnownPerson, StoreFault};
+use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::core::login::logins::unix_seconds;
 use crate::sources::Recheck;
@@ -19,12 +21,13 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Users about whom sources are asked at the same time: one that is slow keeps few waiting.
 const AT_ONCE: usize = 16;
 
-/// Asks about each user once in `interval`.
-pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, interval: Duration) {
+/// Asks about each user once in the time that the configuration says by then.
+pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, config: Arc<ArcSwap<Config>>) {
     // A source that cannot say is asked no more often than one that can.
     let mut asked = HashMap::<String, Instant>::new();
     loop {
-        tokio::time::sleep(interval.min(ROUND)).await;
+        tokio::time::sleep(config.load().login.recheck.min(ROUND)).await;
+        let interval = config.load().login.recheck;
         asked.retain(|_, at| at.elapsed() < interval);
         let (users, reading) = (core.logged_in(), Arc::clone(&store));
         let due = spawn_blocking(move || due(&reading, &users, interval, SystemTime::now())).await;
@@ -120,6 +123,7 @@ mod tests {
 
     use super::*;
     use crate::accounts::Accounts;
+    use crate::config::config_for_tests;
     use crate::core::login::logins::Logins;
     use crate::core::sessions::SessionTable;
     use crate::core::tests::{FakeFlows, pool, session_on, terms};
@@ -231,7 +235,9 @@ mod tests {
         let flows = Arc::<FakeFlows>::default();
         let core = LocalCore::new(accounts, flows, pool(), terms("0.0.0.0/0"), USERS, sessions);
         let core = Arc::new(core.with_logins(Arc::new(logins)));
-        let _asking = task::spawn(look_after(core, store, interval));
+        let mut config = config_for_tests(directory.path());
+        config.login.recheck = interval;
+        let _asking = task::spawn(look_after(core, store, Arc::new(ArcSwap::from_pointee(config))));
         let asked = || source.asked.load(Ordering::Relaxed);
         tokio::time::sleep(ROUND + Duration::from_secs(5)).await;
         assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (AT_ONCE, AT_ONCE));

@@ -109,10 +109,10 @@ fn local(
     key: &ServiceKey,
     terms: &TermsInForce,
 ) -> Result<Arc<dyn Source>, Failure> {
-    let (terms, otherwise) = (terms.clone(), config.login.second_factor);
-    let local = Local::new(Arc::clone(store), key, otherwise);
+    let terms = terms.clone();
+    let local = Local::new(Arc::clone(store), key, config.login.second_factor);
     let local = local.map_err(|error| Failure::new(Exit::Other, "hash workers", error.to_string(), RAISE_LIMITS))?;
-    Ok(Arc::new(local.asking_each(move |user| terms.second_factor_of(user, otherwise))))
+    Ok(Arc::new(local.asking_each(move |user| terms.second_factor_of(user))))
 }
 
 fn failure(problem: Problem) -> Failure {

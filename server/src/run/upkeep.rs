@@ -54,7 +54,7 @@ impl Upkeep {
             task::spawn(memory::look_after(sessions)),
             task::spawn(prune(Arc::clone(&store))),
             task::spawn(overdue::look_after(Arc::clone(&core))),
-            task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), config.login.recheck)),
+            task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), Arc::clone(&current))),
             task::spawn(write_revocations(Arc::clone(&store), Arc::clone(&core))),
         ];
         let files = config.tls.files()?;

@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""7d""#,
         meaning: "How long a login lasts; {least} to {most}. Reconnecting, moving to another network and a restart of the gateway ask\n\
          nobody again before its end.",
-        applies: Applies::Restart,
+        applies: Applies::NewSessions,
         read: |given, config| put(&mut config.login.session_lifetime, given.duration()),
     },
     Key {
@@ -32,7 +32,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""15m""#,
         meaning: "How often the source of a login is asked whether its user still may; {least} to {most}. A source that is away ends\n\
          no session.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.login.recheck, given.duration()),
     },
     Key {
@@ -42,7 +42,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""always""#,
         meaning: "When a user with a second factor is asked for it: `device` where the device's own certificate does not count as\n\
          one, `always`, or `never`.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.login.second_factor, login::second_factor(given)),
     },
 ];
