@@ -1,11 +1,13 @@
 //! Enrolment and renewal of devices, as the gateway answers them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adit_program::random::NoRandomness;
 use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse, SessionGrant};
 use adit_proto::login::token::SessionToken;
+use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD;
 use tokio::sync::Semaphore;
 
@@ -27,9 +29,9 @@ pub struct Enrollment {
     writers: Semaphore,
     store: Arc<Store>,
     authority: Arc<Authority>,
-    certificate_lifetime: Duration,
+    certificate_lifetime: ArcSwap<Duration>,
     /// Whether devices may renew their certificates.
-    renews: bool,
+    renews: AtomicBool,
     logins: Option<Arc<Logins>>,
 }
 
@@ -45,19 +47,27 @@ pub struct EnrollRefusal {
 impl Enrollment {
     /// Enrols into `store` the devices that `authority` certifies for `certificate_lifetime`.
     pub fn new(store: Arc<Store>, authority: Arc<Authority>, certificate_lifetime: Duration) -> Self {
-        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime, renews: true, logins: None }
+        let certificate_lifetime = ArcSwap::from_pointee(certificate_lifetime);
+        let renews = AtomicBool::new(true);
+        Self { writers: Semaphore::new(WRITERS), store, authority, certificate_lifetime, renews, logins: None }
     }
 
     /// Renews certificates, as it does unless told otherwise, or refuses to.
     #[must_use]
     pub fn renewing(self, renews: bool) -> Self {
-        Self { renews, ..self }
+        Self { renews: AtomicBool::new(renews), ..self }
     }
 
     /// Enrols devices of users who have logged in, too.
     #[must_use]
     pub fn with_logins(self, logins: Arc<Logins>) -> Self {
         Self { logins: Some(logins), ..self }
+    }
+
+    /// Certificates that are issued from now on are valid for this time, and may be renewed or not.
+    pub fn set_certificates(&self, lifetime: Duration, renews: bool) {
+        self.certificate_lifetime.store(Arc::new(lifetime));
+        self.renews.store(renews, Ordering::Relaxed);
     }
 
     /// Does the work, which blocks, where it keeps no thread of the runtime waiting.
@@ -163,7 +173,7 @@ impl Enrollment {
         clock: impl Clock,
     ) -> Result<RenewResponse, EnrollRefusal> {
         self.store.check_renewal(device, clock.read()).map_err(|error| refuse_renewal(&error))?;
-        if !self.renews {
+        if !self.renews.load(Ordering::Relaxed) {
             let message = "this gateway renews no certificates; ask for a new invite, or join again, before it is over";
             return Err(refusal(403, "not_renewed", message));
         }
@@ -180,7 +190,7 @@ impl Enrollment {
         user: &str,
         clock: impl Clock,
     ) -> Result<DeviceCertificate, IdentityError> {
-        self.authority.issue_device(csr, device, user, self.certificate_lifetime, clock.read())
+        self.authority.issue_device(csr, device, user, **self.certificate_lifetime.load(), clock.read())
     }
 }
 

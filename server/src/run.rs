@@ -3,6 +3,7 @@
 
 mod clock;
 mod flows;
+mod followers;
 mod listen;
 mod listeners;
 mod loading;
@@ -135,24 +136,30 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let current = Arc::new(ArcSwap::new(Arc::clone(&config)));
     let reloading = Reloading::new(as_read.source, as_read.values, policy);
     let policy_table = Arc::new(ArcSwapOption::new(network.policy));
-    let reachable = Reachable {
-        reloading,
-        core: Arc::clone(&core),
-        store: Arc::clone(&store),
-        config: Arc::clone(&current),
-        policy_table: Arc::clone(&policy_table),
-        own,
-    };
     let live: Arc<dyn LiveGateway> = Arc::<GatewayView>::clone(&view);
     let admin =
         serve_admin(&config, Admin::new(Arc::clone(&store), Arc::clone(&authority), Arc::clone(&current), live))?;
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
     let enrollment = Arc::new(enrollment.renewing(config.certificate_renewal).with_logins(logins));
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
-    let front_end = Arc::new(FrontEnd::new(serving, router, enrollment, &config, plane));
+    let front_end = Arc::new(FrontEnd::new(serving, router, Arc::clone(&enrollment), &config, plane));
     let pending = front_end.pending();
     let upgrades: Vec<Arc<dyn Guest>> = vec![Arc::new(Upgrades::new(Arc::clone(&front_end)))];
     let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &mut sources, upgrades, pending)?;
+    let followers = vec![
+        followers::core(Arc::clone(&core)),
+        followers::store(Arc::clone(&store)),
+        followers::enrollment(enrollment),
+        followers::front_end(Arc::clone(&front_end)),
+    ];
+    let reachable = Reachable {
+        reloading,
+        core: Arc::clone(&core),
+        config: Arc::clone(&current),
+        policy_table: Arc::clone(&policy_table),
+        own,
+        followers,
+    };
     let upkeep =
         Upkeep { config, current, policy_table, own, core: Arc::clone(&core), store, sessions, authority, identity };
     let mut tasks = upkeep.start()?;

@@ -58,6 +58,10 @@ impl Hosts {
         }
     }
 
+    pub(super) fn set_cooldown(&mut self, cooldown: Duration) {
+        self.cooldown = cooldown;
+    }
+
     pub(super) fn gateway_address(&self) -> u128 {
         self.network + self.gateway
     }

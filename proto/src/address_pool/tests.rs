@@ -97,6 +97,18 @@ fn released_address_is_not_reassigned_within_the_cooldown() {
 }
 
 #[test]
+fn other_cooldown_counts_for_addresses_that_rest_already() {
+    let now = start();
+    let mut pool = pool("10.64.0.0/30", "fd00::/126");
+    pool.lease("a", None, now).unwrap();
+    pool.release("a", now);
+    pool.set_cooldown(COOLDOWN * 3);
+    assert!(matches!(pool.lease("b", None, now + COOLDOWN * 2), Err(PoolError::Exhausted { .. })));
+    pool.set_cooldown(COOLDOWN / 3);
+    assert_eq!(pool.lease("b", None, now + COOLDOWN / 2), Ok(lease("10.64.0.2", "fd00::2")));
+}
+
+#[test]
 fn used_up_pool_gives_the_address_released_longest_ago_with_its_partner() {
     let now = start();
     let mut pool = pool("10.64.0.0/29", "fd00::/64");

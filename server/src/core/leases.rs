@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_host::HostError;
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
@@ -76,6 +76,11 @@ impl Leases {
     /// From now on at most so many devices get addresses. Those that have some keep them.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// From now on the address of a device that left is kept from others for this time.
+    pub fn set_cooldown(&self, cooldown: Duration) {
+        self.book().pool.set_cooldown(cooldown);
     }
 
     /// Takes the addresses of a device for one more session.

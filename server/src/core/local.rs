@@ -6,7 +6,7 @@ mod terms;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_proto::address_pool::AddressPool;
 use adit_proto::login::token::LoginEnd;
@@ -105,9 +105,11 @@ impl LocalCore {
         &self.sessions
     }
 
-    /// From now on at most so many sessions live at a time; those that do go on.
-    pub fn set_limit(&self, limit: usize) {
-        self.leases.set_limit(limit);
+    /// From now on at most so many sessions live at a time, and the address of a device that left is kept from others
+    /// for so long; sessions that live go on.
+    pub fn set_limits(&self, sessions: usize, cooldown: Duration) {
+        self.leases.set_limit(sessions);
+        self.leases.set_cooldown(cooldown);
     }
 
     /// Counts what users have moved of their quotas; for once a second. `today` is the date here.

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker::DataPlane;
+use arc_swap::ArcSwapOption;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -33,8 +34,8 @@ pub struct FrontEnd {
     core: Arc<dyn Core>,
     router: Arc<Router>,
     enrollment: Arc<Enrollment>,
-    /// What clients may choose of ESP; `None` if it is off.
-    esp: Option<EspSettings>,
+    /// What clients may choose of ESP; empty if it is off.
+    esp: ArcSwapOption<EspSettings>,
     plane: Arc<dyn DataPlane<Session>>,
     pending: Arc<Pending>,
     /// Largest packet inside the tunnel, in bytes.
@@ -51,7 +52,8 @@ impl FrontEnd {
         config: &Config,
         plane: Arc<dyn DataPlane<Session>>,
     ) -> Self {
-        let (esp, pending) = (config.esp.settings(), Pending::new(config.limits.pending_sessions));
+        let pending = Pending::new(config.limits.pending_sessions);
+        let esp = ArcSwapOption::from_pointee(config.esp.settings());
         let largest_packet = config.tun.mtu;
         Self { core, router, enrollment, esp, plane, pending, largest_packet }
     }
@@ -59,6 +61,12 @@ impl FrontEnd {
     /// The places of connections without a tunnel.
     pub(crate) fn pending(&self) -> &Arc<Pending> {
         &self.pending
+    }
+
+    /// Sessions that begin from now on may choose this of ESP. Whether there is ESP at all is decided at the start,
+    /// when its sockets are bound.
+    pub fn set_esp(&self, settings: Option<EspSettings>) {
+        self.esp.store(settings.map(Arc::new));
     }
 
     /// Accepts connections until the endpoint closes.

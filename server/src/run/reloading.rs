@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use adit_host::{HostChanges, HostError, PolicyTable};
 use adit_program::causes::with_causes;
+use adit_program::exit::Failure;
 use adit_program::service;
 use adit_proto::packet::icmp::GatewayAddresses;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::task::spawn_blocking;
 
+use super::followers::{Follower, PutInForce};
 use super::network;
-use crate::accounts::sqlite::Store;
 use crate::config::Config;
 use crate::core::enforcement::RuleTable;
 use crate::core::local::LocalCore;
@@ -21,13 +22,14 @@ use crate::reload::{Prepared, ReloadAnswer, ReloadRefusal, ReloadRequest, Reload
 pub(super) struct Reachable {
     pub(super) reloading: Reloading,
     pub(super) core: Arc<LocalCore>,
-    pub(super) store: Arc<Store>,
     /// What the administration goes by.
     pub(super) config: Arc<ArcSwap<Config>>,
     /// What holds clients to their policy; empty without one.
     pub(super) policy_table: Arc<ArcSwapOption<PolicyTable>>,
     /// The gateway's addresses in the pools.
     pub(super) own: GatewayAddresses,
+    /// The parts with keys of their own.
+    pub(super) followers: Vec<Follower>,
 }
 
 impl Reachable {
@@ -38,11 +40,11 @@ impl Reachable {
         changes: &mut HostChanges,
     ) -> Result<ReloadAnswer, ReloadRefusal> {
         if request.dry_run {
-            return self.reloading.prepare(request.partial).map(|prepared| prepared.answer().clone());
+            return self.prepare(request.partial).map(|(prepared, _dropped)| prepared.answer().clone());
         }
         service::reloading();
-        let done = match self.reloading.prepare(request.partial) {
-            Ok(prepared) => self.put_in_force(prepared, changes).await,
+        let done = match self.prepare(request.partial) {
+            Ok((prepared, followed)) => self.put_in_force(prepared, followed, changes).await,
             Err(refusal) => Err(refusal),
         };
         service::ready();
@@ -55,9 +57,18 @@ impl Reachable {
         done
     }
 
+    /// Reads everything again, and has each part make what it wants: all that can fail but for the kernel.
+    fn prepare(&self, partial: bool) -> Result<(Prepared, Vec<PutInForce>), ReloadRefusal> {
+        let prepared = self.reloading.prepare(partial)?;
+        let followed = self.followers.iter().map(|follow| follow(&prepared.config)).collect::<Result<_, _>>();
+        let refused = |Failure { what, reason, next, .. }| ReloadRefusal(format!("{what}: {reason}; {next}"));
+        Ok((prepared, followed.map_err(refused)?))
+    }
+
     async fn put_in_force(
         &mut self,
         prepared: Prepared,
+        followed: Vec<PutInForce>,
         changes: &mut HostChanges,
     ) -> Result<ReloadAnswer, ReloadRefusal> {
         let mut config = prepared.config.clone();
@@ -78,8 +89,7 @@ impl Reachable {
             return Err(refused("the policy cannot be enforced", &error));
         }
         // From here on nothing fails.
-        self.core.set_limit(config.limits.sessions);
-        self.store.limit_devices(config.limits.devices_per_user);
+        followed.into_iter().for_each(|put_in_force| put_in_force());
         self.config.store(Arc::new(config));
         Ok(self.reloading.settle(prepared))
     }

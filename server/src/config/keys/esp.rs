@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#"["aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"]"#),
         example: r#"["aes-256-gcm", "chacha20-poly1305"]"#,
         meaning: "Cipher suites of `esp`, the preferred one first. A client that knows none of them stays on `quic`.",
-        applies: Applies::Restart,
+        applies: Applies::NewSessions,
         read: |given, config| put(&mut config.esp.permitted.offer.suites, given.items(value::suite)),
     },
     Key {
@@ -32,7 +32,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default("true"),
         example: "false",
         meaning: "Whether TCP and UDP checksums inside `esp` may be left to the tunnel's own authentication, which is stronger and saves time.",
-        applies: Applies::Restart,
+        applies: Applies::NewSessions,
         read: |given, config| put(&mut config.esp.permitted.offer.vouched, given.boolean()),
     },
     Key {
@@ -41,7 +41,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#""1h""#),
         example: r#""15m""#,
         meaning: "How long the keys of an `esp` session are used; {least} to {most}.",
-        applies: Applies::Restart,
+        applies: Applies::NewSessions,
         read: |given, config| put(&mut config.esp.permitted.policy.after, given.duration()),
     },
     Key {
@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default("268435456"),
         example: "16777216",
         meaning: "Packets sent to a client after which the keys of its `esp` session are replaced; {least} to {most} (2^28).",
-        applies: Applies::Restart,
+        applies: Applies::NewSessions,
         read: |given, config| put(&mut config.esp.permitted.policy.packets, given.integer()),
     },
 ];

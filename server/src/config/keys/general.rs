@@ -78,7 +78,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#""120s""#),
         example: r#""10m""#,
         meaning: "How long the address of a device that left is kept from other devices; at most {most}.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.lease_cooldown, given.duration()),
     },
     Key {
@@ -96,7 +96,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#""30d""#),
         example: r#""90d""#,
         meaning: "How long a device certificate is valid; {least} to {most}. A session ends with it, unless it is renewed.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.certificate_lifetime, given.duration()),
     },
     Key {
@@ -106,7 +106,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: "false",
         meaning: "Whether a device may renew its certificate, which clients do by themselves after two thirds of its life. Where it\n\
          may not, its user needs a new invite, or joins again, when the certificate is over.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.certificate_renewal, given.boolean()),
     },
     Key {

@@ -109,7 +109,8 @@ struct Negotiated {
 
 /// Decides whether the session may use ESP.
 fn negotiate(front_end: &FrontEnd, request: &ConnectIpRequest, stream: &TunnelStream) -> Option<Negotiated> {
-    let EspSettings { offer, policy } = front_end.esp.as_ref()?;
+    let settings = front_end.esp.load();
+    let EspSettings { offer, policy } = &**settings.as_ref()?;
     let answer = offer.choose(request.esp.as_ref()?)?;
     let secret = stream.exporter_secret();
     if secret.is_none() {

@@ -99,10 +99,10 @@ impl Gateway {
         let reachable = Reachable {
             reloading: Reloading::new(source, values, policy),
             core,
-            store: Arc::new(crate::accounts::sqlite::Store::create(&directory.path().join("devices.db")).unwrap()),
             config: Arc::new(ArcSwap::from_pointee(config)),
             policy_table: Arc::new(ArcSwapOption::new(table)),
             own,
+            followers: Vec::new(),
         };
         let (session, policy) = (opened.unwrap(), policy_path);
         Self { _directory: directory, file, policy, changes, reachable, session, refusing, _tun: tun }

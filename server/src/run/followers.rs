@@ -1,0 +1,47 @@
+//! The parts of a running gateway that follow a reload, each by keys of its own.
+
+use std::sync::Arc;
+
+use adit_program::exit::Failure;
+
+use crate::accounts::sqlite::Store;
+use crate::config::Config;
+use crate::core::local::LocalCore;
+use crate::enroll::Enrollment;
+use crate::front_ends::connect_ip::FrontEnd;
+
+/// Makes what a part wants of a configuration, as far as that can fail, and changes nothing.
+pub(super) type Follower = Box<dyn Fn(&Config) -> Result<PutInForce, Failure> + Send + Sync>;
+
+/// Puts in force what was made.
+pub(super) type PutInForce = Box<dyn FnOnce() + Send>;
+
+/// How many sessions there may be, and how long an address rests.
+pub(super) fn core(core: Arc<LocalCore>) -> Follower {
+    follower(core, |core, config| core.set_limits(config.limits.sessions, config.lease_cooldown))
+}
+
+/// How many devices a user may enrol.
+pub(super) fn store(store: Arc<Store>) -> Follower {
+    follower(store, |store, config| store.limit_devices(config.limits.devices_per_user))
+}
+
+/// How long certificates of devices are valid.
+pub(super) fn enrollment(enrollment: Arc<Enrollment>) -> Follower {
+    follower(enrollment, |enrollment, config| {
+        enrollment.set_certificates(config.certificate_lifetime, config.certificate_renewal)
+    })
+}
+
+/// What sessions may choose of ESP.
+pub(super) fn front_end(front_end: Arc<FrontEnd>) -> Follower {
+    follower(front_end, |front_end, config| front_end.set_esp(config.esp.settings()))
+}
+
+/// A part that needs to make nothing that could fail.
+fn follower<T: Send + Sync + 'static>(part: Arc<T>, set: fn(&T, &Config)) -> Follower {
+    Box::new(move |config| {
+        let (part, config) = (Arc::clone(&part), config.clone());
+        Ok(Box::new(move || set(&part, &config)))
+    })
+}
