@@ -56,6 +56,20 @@ pub fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     hash.as_ref().try_into().ok()
 }
 
+/// A certificate chain (leaf first, authority last) with the leaf's key, which belong together.
+#[derive(Debug, Clone)]
+pub struct Certified(Arc<CertifiedKey>);
+
+impl Certified {
+    /// Takes a chain and a key.
+    ///
+    /// # Errors
+    /// If they do not belong together.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
+        Ok(Self(Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider())?)))
+    }
+}
+
 /// The gateway's certificates, which can be renewed while it serves.
 #[derive(Debug)]
 pub struct ServerIdentity {
@@ -71,30 +85,19 @@ impl ServerIdentity {
     /// # Errors
     /// If they do not belong together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
-        let current = ArcSwap::from_pointee(CertifiedKey::from_der(chain, key, &crypto_provider())?);
+        let current = ArcSwap::new(Certified::new(chain, key)?.0);
         Ok(Self { current, public: ArcSwapOption::empty() })
     }
 
-    /// Shows another certificate from now on to clients that do not know the gateway's own authority.
-    ///
-    /// # Errors
-    /// If chain and key do not belong together; what was shown before stays.
-    pub fn show_to_public(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<(), rustls::Error> {
-        self.public.store(Some(Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider())?)));
-        Ok(())
+    /// From now on, clients that do not know the gateway's own authority are shown this certificate, or without one
+    /// what all others are.
+    pub fn show_to_public(&self, certified: Option<Certified>) {
+        self.public.store(certified.map(|certified| certified.0));
     }
 
-    /// Replaces the certificate for handshakes to come.
-    ///
-    /// # Errors
-    /// If chain and key do not belong together; the former ones stay.
-    pub fn renew(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
-        self.current.store(Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider())?));
-        Ok(())
+    /// Replaces the certificate of the gateway's own authority for handshakes to come.
+    pub fn renew(&self, certified: Certified) {
+        self.current.store(certified.0);
     }
 }
 

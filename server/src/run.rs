@@ -151,6 +151,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         followers::store(Arc::clone(&store)),
         followers::enrollment(enrollment),
         followers::front_end(Arc::clone(&front_end)),
+        followers::certificates(Arc::clone(&identity), Arc::clone(&authority), Arc::clone(&current)),
     ];
     let reachable = Reachable {
         reloading,
@@ -162,7 +163,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     };
     let upkeep =
         Upkeep { config, current, policy_table, own, core: Arc::clone(&core), store, sessions, authority, identity };
-    let mut tasks = upkeep.start()?;
+    let mut tasks = upkeep.start();
     tasks.extend(listeners);
     tasks.extend(sources.serve());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));

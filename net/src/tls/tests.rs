@@ -62,21 +62,22 @@ fn client_that_knows_the_authority_gets_its_certificate_and_others_the_public_on
     shake_hands(trusts(&own.authority), Arc::clone(&server)).unwrap();
     assert!(shake_hands(trusts(&public.authority), Arc::clone(&server)).is_err());
 
-    identity.show_to_public(public.chain, public.key).unwrap();
+    identity.show_to_public(Some(Certified::new(public.chain, public.key).unwrap()));
     shake_hands(knows_authority(), Arc::clone(&server)).unwrap();
     shake_hands(knows_pin(), Arc::clone(&server)).unwrap();
     shake_hands(trusts(&public.authority), Arc::clone(&server)).unwrap();
-    assert!(shake_hands(trusts(&own.authority), server).is_err(), "it gets the public certificate");
+    assert!(shake_hands(trusts(&own.authority), Arc::clone(&server)).is_err(), "it gets the public certificate");
+
+    identity.show_to_public(None);
+    shake_hands(trusts(&own.authority), Arc::clone(&server)).unwrap();
+    assert!(shake_hands(trusts(&public.authority), server).is_err(), "there is none any more");
 }
 
 #[test]
-fn public_certificate_with_the_key_of_another_is_refused_and_the_former_stays() {
-    let (own, public, other) = (issue(), issue(), issue());
-    let identity = Arc::new(ServerIdentity::new(own.chain, own.key).unwrap());
-    identity.show_to_public(public.chain.clone(), public.key).unwrap();
-    assert!(identity.show_to_public(public.chain, other.key).is_err());
-    let server = server_config(identity, &own.authority).unwrap();
-    shake_hands(rooted_client_config(roots(&public.authority).unwrap()).unwrap(), server).unwrap();
+fn certificate_with_the_key_of_another_is_refused() {
+    let (one, other) = (issue(), issue());
+    assert!(Certified::new(one.chain.clone(), other.key).is_err());
+    assert!(Certified::new(one.chain, one.key).is_ok());
 }
 
 #[test]
@@ -88,11 +89,11 @@ fn over_tcp_certificates_are_chosen_as_by_quic_and_renewed_for_the_next_handshak
         |authority: &CertificateDer<'static>| over_tcp(&rooted_client_config(roots(authority).unwrap()).unwrap());
     let knows_authority = || over_tcp(&client_config(&own.authority, None).unwrap());
 
-    identity.show_to_public(public.chain, public.key).unwrap();
+    identity.show_to_public(Some(Certified::new(public.chain, public.key).unwrap()));
     assert_eq!(speak(knows_authority(), Arc::clone(&server)).unwrap(), HTTP1);
     assert_eq!(speak(trusts(&public.authority), Arc::clone(&server)).unwrap(), HTTP1);
     assert!(speak(trusts(&renewed.authority), Arc::clone(&server)).is_err(), "not yet");
-    identity.show_to_public(renewed.chain, renewed.key).unwrap();
+    identity.show_to_public(Some(Certified::new(renewed.chain, renewed.key).unwrap()));
     assert_eq!(speak(trusts(&renewed.authority), Arc::clone(&server)).unwrap(), HTTP1);
     assert!(speak(trusts(&public.authority), server).is_err(), "not any more");
 }

@@ -125,7 +125,6 @@ fn policy_is_read_again_and_one_that_fails_its_tests_is_refused() {
 
 /// Keys that count after a restart only: what is bound, opened or laid out at the start.
 const RESTART: &[&str] = &[
-    "public",
     "listen",
     "listen_tcp",
     "state_dir",
@@ -135,8 +134,6 @@ const RESTART: &[&str] = &[
     "pool.v4",
     "pool.v6",
     "limits.pending_sessions",
-    "tls.certificate",
-    "tls.key",
     "anyconnect.tls12",
     "login.sources",
     "oidc.issuer",

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_net::tls::ServerIdentity;
+use adit_net::tls::{Certified, ServerIdentity};
+use adit_program::exit::{Exit, Failure};
+use arc_swap::ArcSwap;
 
+use super::RESTORE_KEYS;
 use crate::accounts::sqlite::{HostClock, Store, StoreError, boot_began_at, was_set};
 use crate::config::Config;
 use crate::core::local::LocalCore;
-use crate::identity::Authority;
+use crate::identity::{Authority, IdentityError};
 
 /// How often the clock is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -25,7 +28,7 @@ const BEFORE_ISSUE: Duration = Duration::from_secs(30 * 60);
 pub(super) async fn look_after(
     identity: Arc<ServerIdentity>,
     authority: Arc<Authority>,
-    config: Arc<Config>,
+    config: Arc<ArcSwap<Config>>,
     store: Arc<Store>,
     core: Arc<LocalCore>,
 ) {
@@ -36,7 +39,7 @@ pub(super) async fn look_after(
         let now = SystemTime::now();
         if is_due(issued, now) && Instant::now() >= next_try {
             next_try = Instant::now() + RETRY_AFTER;
-            if renew(&identity, &authority, &config, now) {
+            if renew(&identity, &authority, &config.load(), now) {
                 issued = now;
             }
         }
@@ -60,19 +63,24 @@ fn is_due(issued: SystemTime, now: SystemTime) -> bool {
 }
 
 fn renew(identity: &ServerIdentity, authority: &Authority, config: &Config, now: SystemTime) -> bool {
-    let issued = match authority.issue_server(&config.certificate_names(), now) {
-        Ok(issued) => issued,
-        Err(error) => {
-            tracing::warn!(%error, "the gateway's certificate could not be renewed; trying again");
-            return false;
+    match certified(authority, config, now) {
+        Ok(certified) => {
+            identity.renew(certified);
+            tracing::info!("the gateway's certificate was renewed");
+            true
         }
-    };
-    let done = identity.renew(issued.chain, issued.key);
-    match &done {
-        Ok(()) => tracing::info!("the gateway's certificate was renewed"),
-        Err(error) => tracing::warn!(%error, "the gateway's renewed certificate cannot be used; trying again"),
+        Err(failure) => {
+            tracing::warn!(reason = failure.reason, "the gateway's certificate could not be renewed; trying again");
+            false
+        }
     }
-    done.is_ok()
+}
+
+/// A certificate of the gateway's own authority for the names that it has now.
+pub(super) fn certified(authority: &Authority, config: &Config, now: SystemTime) -> Result<Certified, Failure> {
+    let issued = authority.issue_server(&config.certificate_names(), now).map_err(IdentityError::into_failure)?;
+    Certified::new(issued.chain, issued.key)
+        .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), RESTORE_KEYS))
 }
 
 /// False if it is to be tried again.

@@ -1,14 +1,19 @@
 //! The parts of a running gateway that follow a reload, each by keys of its own.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use adit_net::tls::ServerIdentity;
 use adit_program::exit::Failure;
+use arc_swap::ArcSwap;
 
+use super::{clock, public_certificate};
 use crate::accounts::sqlite::Store;
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
+use crate::identity::Authority;
 
 /// Makes what a part wants of a configuration, as far as that can fail, and changes nothing.
 pub(super) type Follower = Box<dyn Fn(&Config) -> Result<PutInForce, Failure> + Send + Sync>;
@@ -38,6 +43,27 @@ pub(super) fn front_end(front_end: Arc<FrontEnd>) -> Follower {
     follower(front_end, |front_end, config| front_end.set_esp(config.esp.settings()))
 }
 
+/// The certificates that clients are shown. That of the gateway's own authority is issued anew for other names; the
+/// public one is read again whether or not its key has changed.
+pub(super) fn certificates(
+    identity: Arc<ServerIdentity>,
+    authority: Arc<Authority>,
+    current: Arc<ArcSwap<Config>>,
+) -> Follower {
+    Box::new(move |config| {
+        let has_other_names = config.certificate_names() != current.load().certificate_names();
+        let own = has_other_names.then(|| clock::certified(&authority, config, SystemTime::now())).transpose()?;
+        let public = public_certificate::read(config)?;
+        let identity = Arc::clone(&identity);
+        Ok(Box::new(move || {
+            if let Some(own) = own {
+                identity.renew(own);
+            }
+            identity.show_to_public(public);
+        }))
+    })
+}
+
 /// A part that needs to make nothing that could fail.
 fn follower<T: Send + Sync + 'static>(part: Arc<T>, set: fn(&T, &Config)) -> Follower {
     Box::new(move |config| {
@@ -45,3 +71,6 @@ fn follower<T: Send + Sync + 'static>(part: Arc<T>, set: fn(&T, &Config)) -> Fol
         Ok(Box::new(move || set(&part, &config)))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,9 +43,7 @@ impl Loaded {
         let StateFiles { store, authority, keys, policy } =
             StateFiles::load(&config).map_err(|error| error.into_failure())?;
         let identity = Arc::new(issue(&authority, &config)?);
-        if let Some(files) = config.tls.files()? {
-            public_certificate::show(&identity, &files)?;
-        }
+        identity.show_to_public(public_certificate::read(&config)?);
         let remembered = store.leases().map_err(|error| Store::failure(&config.state_dir.store(), error))?;
         let pool = restore_pool(&config, remembered, Instant::now());
         if let Some(policy) = &policy {

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use adit_host::PolicyTable;
 use adit_net::tls::ServerIdentity;
-use adit_program::exit::Failure;
 use adit_program::task::{self, Task};
 use adit_proto::packet::icmp::GatewayAddresses;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -48,7 +47,7 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Starts it; it ends with the tasks.
-    pub(super) fn start(self) -> Result<Vec<Task>, Failure> {
+    pub(super) fn start(self) -> Vec<Task> {
         let Self { config, current, policy_table, own, core, store, sessions, authority, identity } = self;
         let mut tasks = vec![
             task::spawn(memory::look_after(sessions)),
@@ -57,13 +56,12 @@ impl Upkeep {
             task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), Arc::clone(&current))),
             task::spawn(write_revocations(Arc::clone(&store), Arc::clone(&core))),
         ];
-        let files = config.tls.files()?;
-        tasks.extend(files.map(|files| task::spawn(public_certificate::follow(Arc::clone(&identity), files))));
-        tasks.push(task::spawn(names::look_up(policy_table, current)));
+        tasks.push(task::spawn(public_certificate::follow(Arc::clone(&identity), Arc::clone(&current))));
+        tasks.push(task::spawn(names::look_up(policy_table, Arc::clone(&current))));
         tasks.push(task::spawn(count_quotas(Arc::clone(&core))));
-        tasks.push(task::spawn(clock::look_after(identity, authority, Arc::clone(&config), store, core)));
+        tasks.push(task::spawn(clock::look_after(identity, authority, current, store, core)));
         tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&config, own).await }));
-        Ok(tasks)
+        tasks
     }
 }
 

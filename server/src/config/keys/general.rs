@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#"["vpn.example.org"]"#,
         meaning: "Names or addresses, with an optional :PORT (default 443), under which clients reach this gateway.\n\
          Invites carry the first four; the gateway's certificate carries all.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.public, given.items(value::public_address)),
     },
     Key {

@@ -12,8 +12,8 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""/etc/adit/tls/fullchain.pem""#,
         meaning: "File with a certificate for the names in `public` that others trust, and its chain, PEM. It is for who knows only\n\
          the gateway's name: devices that join by a login, and browsers. Devices that have joined go on trusting the\n\
-         gateway's own authority. The file is looked at every ten seconds; a new certificate needs no restart.",
-        applies: Applies::Restart,
+         gateway's own authority. The file is looked at every ten seconds, and at each reload.",
+        applies: Applies::Live,
         read: |given, config| put(&mut config.tls.certificate, value::directory(given).map(Some)),
     },
     Key {
@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Optional,
         example: r#""/etc/adit/tls/privkey.pem""#,
         meaning: "File with the private key of `tls.certificate`, PEM, closed to others.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.tls.key, value::directory(given).map(Some)),
     },
 ];
