@@ -2,7 +2,9 @@
 
 use std::io;
 
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
 
 pub use tracing_subscriber::EnvFilter as Filter;
 
@@ -32,21 +34,45 @@ pub fn filter_from_environment() -> Filter {
     Filter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy()
 }
 
+/// A log that was started.
+pub struct Log(Box<dyn Fn(Filter) -> Result<(), String> + Send + Sync>);
+
+impl Log {
+    /// From now on logs what this filter says.
+    ///
+    /// # Errors
+    /// The log is none any more.
+    pub fn change(&self, filter: Filter) -> Result<(), String> {
+        (self.0)(filter)
+    }
+}
+
 /// Starts the log of the process; under journald, which adds its own, lines for people have no times.
 ///
 /// # Errors
 /// There is a log already.
-pub fn start(filter: Filter, form: Form) -> Result<(), String> {
+pub fn start(filter: Filter, form: Form) -> Result<Log, String> {
     let colours = matches!(form, Form::Text { colours: true });
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).with_target(false);
     let under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
-    let started = match form {
-        Form::Json => builder.json().try_init(),
-        Form::Text { .. } if under_journald => builder.without_time().try_init(),
-        Form::Text { .. } => builder.try_init(),
-    };
-    started.map_err(|error| error.to_string())
+    match form {
+        Form::Json => begin(builder.json()),
+        Form::Text { .. } if under_journald => begin(builder.without_time()),
+        Form::Text { .. } => begin(builder),
+    }
+}
+
+fn begin<N, E, W>(builder: SubscriberBuilder<N, E, Filter, W>) -> Result<Log, String>
+where
+    N: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
+    E: FormatEvent<Registry, N> + Send + Sync + 'static,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let builder = builder.with_filter_reloading();
+    let filter = builder.reload_handle();
+    builder.try_init().map_err(|error| error.to_string())?;
+    Ok(Log(Box::new(move |newer| filter.reload(newer).map_err(|error| error.to_string()))))
 }
 
 #[cfg(test)]
@@ -58,5 +84,15 @@ mod tests {
         assert_eq!(filter("info").unwrap().to_string(), "info");
         assert!(filter("adit_server=debug,info").is_ok());
         assert!(filter("adit_server=loud").is_err());
+    }
+    #[test]
+    fn log_takes_another_filter_as_it_goes_on() {
+        let log = start(filter("warn").unwrap(), Form::Text { colours: false }).unwrap();
+        let levels = || [tracing::enabled!(tracing::Level::WARN), tracing::enabled!(tracing::Level::DEBUG)];
+        assert_eq!(levels(), [true, false]);
+        log.change(filter("adit_program=debug").unwrap()).unwrap();
+        assert_eq!(levels(), [true, true]);
+        log.change(filter("off").unwrap()).unwrap();
+        assert_eq!(levels(), [false, false]);
     }
 }

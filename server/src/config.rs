@@ -100,6 +100,8 @@ pub struct Config {
     pub certificate_lifetime: Duration,
     /// Whether devices may renew their certificates.
     pub certificate_renewal: bool,
+    /// What is logged: a filter.
+    pub log: String,
     /// File of groups and rules; absolute.
     pub policy: Option<PathBuf>,
     /// Directory of keys and the store; absolute.
@@ -230,6 +232,7 @@ impl Config {
             invite_lifetime: Duration::ZERO,
             certificate_lifetime: Duration::ZERO,
             certificate_renewal: false,
+            log: String::new(),
             policy: None,
             state_dir: StateDir::new(""),
             runtime_dir: RuntimeDir::new(""),

@@ -27,6 +27,7 @@ use adit_net::quic;
 use adit_net::tls::{self, ServerIdentity};
 use adit_net::worker::Workers;
 use adit_program::exit::{Exit, Failure};
+use adit_program::log::Log;
 use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
@@ -84,6 +85,8 @@ pub struct AsRead {
     pub source: config::Source,
     /// What they said.
     pub values: Values,
+    /// The log that goes by it.
+    pub log: Log,
 }
 
 /// The running parts; dropping them stops them.
@@ -147,6 +150,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let upgrades: Vec<Arc<dyn Guest>> = vec![Arc::new(Upgrades::new(Arc::clone(&front_end)))];
     let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &mut sources, upgrades, pending)?;
     let followers = vec![
+        followers::log(as_read.log),
         followers::core(Arc::clone(&core)),
         followers::store(Arc::clone(&store)),
         followers::enrollment(enrollment),

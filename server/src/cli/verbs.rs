@@ -74,9 +74,10 @@ fn dns_servers(made: &Made) -> String {
 
 /// Runs the gateway.
 pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
-    let config = place.load()?;
-    let values = Config::values(&place.source())?;
-    flags.start().map_err(|reason| Failure::new(Exit::Usage, "--log", reason, "write --log info"))?;
+    let source = flags.on_top_of(place.source());
+    let config = Config::load(&source)?;
+    let values = Config::values(&source)?;
+    let log = flags.start(&config).map_err(|reason| Failure::new(Exit::Other, "the log", reason, "try again"))?;
     config.runtime_dir.create().map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
         let (exit, next) = if denied {
@@ -94,7 +95,7 @@ pub(super) fn run(place: &Place, flags: &LogFlags) -> Result<(), Refusal> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, "runtime", error.to_string(), RAISE_LIMITS))?;
-    Ok(runtime.block_on(crate::run::run(config, AsRead { source: place.source(), values }))?)
+    Ok(runtime.block_on(crate::run::run(config, AsRead { source, values, log }))?)
 }
 
 /// Undoes what a crashed gateway left, whatever state the configuration is in: a bad edit must not keep a host as it

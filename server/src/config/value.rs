@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use adit_host::LocalService;
 use adit_program::configuration::{Complaint, Given, Kind};
+use adit_program::log;
 use adit_proto::esp::suite::Suite;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -26,6 +27,18 @@ pub(super) fn socket_address(given: &Given<'_>) -> Parsed<SocketAddr> {
         Err(_) => refuse(
             format!("\"{text}\" is not an address with a port"),
             "write one such as \"[::]:443\", \"0.0.0.0:443\" or \"192.0.2.1:443\"",
+        ),
+    }
+}
+
+/// What to log.
+pub(super) fn log_filter(given: &Given<'_>) -> Parsed<String> {
+    let text = given.text()?;
+    match log::filter(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(reason) => refuse(
+            format!("\"{text}\" does not say what to log: {reason}"),
+            "write a level such as \"info\", or directives such as \"adit_server=debug,info\"",
         ),
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use adit_net::tls::ServerIdentity;
-use adit_program::exit::Failure;
+use adit_program::exit::{Exit, Failure};
+use adit_program::log::{self, Log};
 use arc_swap::ArcSwap;
 
 use super::{clock, public_certificate};
@@ -20,6 +21,21 @@ pub(super) type Follower = Box<dyn Fn(&Config) -> Result<PutInForce, Failure> + 
 
 /// Puts in force what was made.
 pub(super) type PutInForce = Box<dyn FnOnce() + Send>;
+
+/// What is logged.
+pub(super) fn log(log: Log) -> Follower {
+    let log = Arc::new(log);
+    Box::new(move |config| {
+        let log = Arc::clone(&log);
+        let filter =
+            log::filter(&config.log).map_err(|reason| Failure::new(Exit::Usage, "log", reason, "write \"info\""))?;
+        Ok(Box::new(move || {
+            if let Err(error) = log.change(filter) {
+                tracing::error!(error, "the log goes on as before");
+            }
+        }))
+    })
+}
 
 /// How many sessions there may be, and how long an address rests.
 pub(super) fn core(core: Arc<LocalCore>) -> Follower {

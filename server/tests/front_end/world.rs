@@ -143,6 +143,7 @@ fn config(directory: &std::path::Path) -> Config {
         invite_lifetime: Duration::from_secs(60),
         certificate_lifetime: Duration::from_secs(3600),
         certificate_renewal: true,
+        log: "info".to_owned(),
         policy: None,
         state_dir: StateDir::new(directory),
         runtime_dir: RuntimeDir::new(directory),

@@ -120,6 +120,16 @@ pub(super) const ROWS: &[Key<Config>] = &[
         read: |given, config| put(&mut config.policy, value::directory(given).map(Some)),
     },
     Key {
+        name: "log",
+        kind: Kind::Text,
+        absent: Absent::Default(r#""info""#),
+        example: r#""adit_server=debug,info""#,
+        meaning: "What is logged: error, warn, info, debug, trace, or directives such as adit_server=debug,info. `run --log` stands\n\
+         above it.",
+        applies: Applies::Live,
+        read: |given, config| put(&mut config.log, value::log_filter(given)),
+    },
+    Key {
         name: "state_dir",
         kind: Kind::Text,
         absent: Absent::Default(r#""/var/lib/adit""#),
