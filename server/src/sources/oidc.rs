@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adit_program::configuration::Problem;
 use adit_program::random::{NoRandomness, random};
 use adit_proto::login::{Cause, Method, Person, Verdict};
+use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD;
 use openidconnect::{ClientId, IssuerUrl, Nonce};
 use zeroize::Zeroizing;
@@ -49,15 +50,19 @@ pub use stored::StoredTokens;
 /// The source's word.
 const NAME: &str = "oidc";
 
-/// The provider as a source of users.
-pub struct Oidc {
+/// The provider as a source of users, as the gateway is registered with it by now.
+pub struct Oidc(ArcSwap<Registered>);
+
+/// The provider, with the settings of one time. What the gateway keeps of its users stays the same from one to the
+/// next.
+pub struct Registered {
     settings: OidcConfig,
     provider: Provider,
     /// Where browsers come back to, if they can.
     way_back: Option<WayBack>,
-    flows: Mutex<Flows>,
-    kept: Kept,
-    turns: Turns,
+    flows: Arc<Mutex<Flows>>,
+    kept: Arc<Kept>,
+    turns: Arc<Turns>,
 }
 
 impl Oidc {
@@ -67,14 +72,49 @@ impl Oidc {
     /// # Errors
     /// A key that is missing, or a file that is.
     pub fn new(settings: OidcConfig, public: &str, tokens: Arc<dyn RefreshTokens>) -> Result<Self, Problem> {
-        Ok(Self {
-            provider: Self::provider(&settings)?,
-            way_back: (!settings.listen.is_empty()).then(|| WayBack::new(&settings, public)),
-            flows: Mutex::default(),
-            kept: Kept::new(tokens),
-            turns: Turns::default(),
-            settings,
-        })
+        let (flows, kept, turns) = (Arc::default(), Arc::new(Kept::new(tokens)), Arc::default());
+        Ok(Self(ArcSwap::from_pointee(Registered::new(settings, public, flows, kept, turns)?)))
+    }
+
+    /// Reads the files anew that the settings name, for [`Self::follow`]. Logins in a browser that have begun go on if
+    /// the settings are the same.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn prepare(&self, settings: OidcConfig, public: &str) -> Result<Registered, Problem> {
+        let now = self.0.load();
+        let flows = if now.settings == settings { Arc::clone(&now.flows) } else { Arc::default() };
+        Registered::new(settings, public, flows, Arc::clone(&now.kept), Arc::clone(&now.turns))
+    }
+
+    /// From now on goes by other settings.
+    pub fn follow(&self, registered: Registered) {
+        self.0.store(Arc::new(registered));
+    }
+
+    /// Does what has to be done beside logins, for ever.
+    pub async fn look_after(&self) {
+        let kept = Arc::clone(&self.0.load().kept);
+        kept.write_all().await;
+    }
+
+    /// Answers a browser.
+    pub async fn visit(&self, visit: Visit<'_>) -> Page {
+        self.0.load_full().visit(visit).await
+    }
+}
+
+impl Registered {
+    fn new(
+        settings: OidcConfig,
+        public: &str,
+        flows: Arc<Mutex<Flows>>,
+        kept: Arc<Kept>,
+        turns: Arc<Turns>,
+    ) -> Result<Self, Problem> {
+        let provider = Self::provider(&settings)?;
+        let way_back = (!settings.listen.is_empty()).then(|| WayBack::new(&settings, public));
+        Ok(Self { settings, provider, way_back, flows, kept, turns })
     }
 
     fn provider(settings: &OidcConfig) -> Result<Provider, Problem> {
@@ -90,11 +130,6 @@ impl Oidc {
         let http = HttpClient::new(trust::tls("oidc.authority", settings.authority.as_deref())?);
         let registration = Registration { issuer, client: ClientId::new(client), secret };
         Ok(Provider::new(registration, http))
-    }
-
-    /// Does what has to be done beside logins, for ever.
-    pub async fn look_after(&self) {
-        self.kept.write_all().await;
     }
 
     /// Whom tokens speak of: the person with name and groups. A refresh token is kept.
@@ -159,6 +194,33 @@ impl Oidc {
         claims.groups(&self.settings.groups_claim).map_err(Fault::Unbelieved)
     }
 
+    async fn begin(&self, wish: LinkWish, origin: &Origin) -> Result<StartedLink, Unavailable> {
+        let published = self.provider.published().await?;
+        // Either kind of link does in any browser, so one stands in for the other.
+        match (wish, &self.way_back, &published.device) {
+            (LinkWish::Redirect, Some(way_back), _) | (_, Some(way_back), None) => {
+                self.begin_redirect(way_back, &published, origin)
+            }
+            (_, _, Some(endpoint)) => self.begin_device(&published, endpoint, origin).await,
+            (_, None, None) => Err(unavailable(format!(
+                "{} gives out no device codes, so browsers need a way back: set oidc.listen",
+                self.provider.registration.issuer.as_str()
+            ))),
+        }
+    }
+
+    async fn poll(&self, ticket: &str) -> LinkAnswer {
+        let progress = self.flows().poll(ticket, tokio::time::Instant::now());
+        match progress {
+            Progress::Pending(interval) => LinkAnswer::Pending { interval },
+            Progress::AskProvider(code) => self.poll_device(ticket, &code).await,
+            Progress::Over(verdict) => LinkAnswer::Settled(verdict),
+            Progress::Gone => {
+                LinkAnswer::Settled(Verdict::Refused(Cause::NotPermitted("the link was not used in time".to_owned())))
+            }
+        }
+    }
+
     fn flows(&self) -> MutexGuard<'_, Flows> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +238,7 @@ fn read_client_secret(place: &SecretPlace) -> Result<Zeroizing<String>, Problem>
 
 /// What is missing or wrong in the settings; the provider is not asked.
 pub(super) fn problem(config: &Config) -> Option<Problem> {
-    Oidc::provider(&config.oidc).err()
+    Registered::provider(&config.oidc).err()
 }
 
 /// Asks the provider for what it publishes, without a user.
@@ -184,7 +246,7 @@ pub(super) fn problem(config: &Config) -> Option<Problem> {
 /// # Errors
 /// What is missing or wrong in the settings.
 pub(super) async fn status(config: &Config) -> Result<Vec<ServerStatus>, Problem> {
-    let provider = Oidc::provider(&config.oidc)?;
+    let provider = Registered::provider(&config.oidc)?;
     let answer = provider.published().await.map(drop).map_err(|fault| fault.to_string());
     Ok(vec![ServerStatus::new(provider.registration.issuer.as_str(), answer)])
 }
@@ -236,7 +298,7 @@ impl Source for Oidc {
     }
 
     fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>> {
-        Box::pin(self.ask_again(person))
+        Box::pin(async move { self.0.load_full().ask_again(person).await })
     }
 
     fn links(&self) -> Option<&dyn LinkSource> {
@@ -250,34 +312,10 @@ impl LinkSource for Oidc {
         wish: LinkWish,
         origin: &'a Origin,
     ) -> Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + 'a>> {
-        Box::pin(async move {
-            let published = self.provider.published().await?;
-            // Either kind of link does in any browser, so one stands in for the other.
-            match (wish, &self.way_back, &published.device) {
-                (LinkWish::Redirect, Some(way_back), _) | (_, Some(way_back), None) => {
-                    self.begin_redirect(way_back, &published, origin)
-                }
-                (_, _, Some(endpoint)) => self.begin_device(&published, endpoint, origin).await,
-                (_, None, None) => Err(unavailable(format!(
-                    "{} gives out no device codes, so browsers need a way back: set oidc.listen",
-                    self.provider.registration.issuer.as_str()
-                ))),
-            }
-        })
+        Box::pin(async move { self.0.load_full().begin(wish, origin).await })
     }
 
     fn poll<'a>(&'a self, state: &'a [u8]) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
-        Box::pin(async move {
-            let ticket = String::from_utf8_lossy(state);
-            let progress = self.flows().poll(&ticket, tokio::time::Instant::now());
-            match progress {
-                Progress::Pending(interval) => LinkAnswer::Pending { interval },
-                Progress::AskProvider(code) => self.poll_device(&ticket, &code).await,
-                Progress::Over(verdict) => LinkAnswer::Settled(verdict),
-                Progress::Gone => LinkAnswer::Settled(Verdict::Refused(Cause::NotPermitted(
-                    "the link was not used in time".to_owned(),
-                ))),
-            }
-        })
+        Box::pin(async move { self.0.load_full().poll(&String::from_utf8_lossy(state)).await })
     }
 }

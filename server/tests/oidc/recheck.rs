@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use adit_proto::login::{Cause, Person};
+use adit_server::config::{OidcConfig, SecretPlace};
 use adit_server::sources::oidc::Oidc;
 use adit_server::sources::{Recheck, Source as _};
 use serde_json::json;
 
 use super::provider::{self, Provider, source};
-use super::{Begun, accepted};
+use super::{Begun, accepted, not_permitted};
 
 async fn logged_in(provider: &Provider) -> (Arc<Oidc>, Person) {
     provider.control(json!({"users": {"alice": {"groups": ["staff", "ops"]}}})).await;
@@ -57,6 +58,28 @@ async fn user_of_a_provider_that_was_replaced_is_not_asked_about_at_the_new_one(
     let former = Person { subject: person.subject.replace("127.0.0.1", "former.test"), ..person };
     assert!(matches!(oidc.recheck(&former).await, Recheck::Ended(Cause::NotPermitted(_))));
     assert_eq!(provider.asked("/token").await, before);
+}
+
+#[tokio::test]
+async fn source_that_is_configured_anew_keeps_users_and_lets_logins_end_that_it_began_with_the_same_settings() {
+    let Some(provider) = provider::start(&json!({})) else { return };
+    let (oidc, person) = logged_in(&provider).await;
+    let configure = |client: &str| {
+        let registered =
+            oidc.prepare(provider.settings(client), "other.test").unwrap_or_else(|problem| panic!("{problem}"));
+        oidc.follow(registered);
+    };
+    let mut begun = Begun::new(Arc::clone(&oidc)).await;
+    configure("adit-RS256");
+    accepted(begun.log_in("alice").await.1);
+    let begun = Begun::new(Arc::clone(&oidc)).await;
+    configure("adit-public");
+    assert!(not_permitted(begun.poll().await).contains("not used in time"));
+    configure("adit-RS256");
+    assert!(matches!(oidc.recheck(&person).await, Recheck::Allowed(_)), "its users' tokens are kept");
+    let missing = Some(SecretPlace::File("/nonexistent/secret".into()));
+    let broken = OidcConfig { client_secret: missing, ..provider.settings("adit-RS256") };
+    assert!(oidc.prepare(broken, "other.test").is_err());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::flows::{Browser, Flows, LIFETIME, NotSent, Returned};
 use super::pages::{self, Page};
 use super::provider::{Fault, Published};
 use super::token::Tokens;
-use super::{Oidc, Origin, StartedLink, Unavailable, unguessable, verdict_of};
+use super::{Origin, Registered, StartedLink, Unavailable, unguessable, verdict_of};
 
 /// Where browsers begin.
 const START: &str = "/login/start";
@@ -56,7 +56,7 @@ impl WayBack {
     }
 }
 
-impl Oidc {
+impl Registered {
     pub(super) fn begin_redirect(
         &self,
         way_back: &WayBack,
@@ -92,7 +92,7 @@ impl Oidc {
     }
 
     /// Answers a browser.
-    pub async fn visit(&self, visit: Visit<'_>) -> Page {
+    pub(super) async fn visit(&self, visit: Visit<'_>) -> Page {
         match visit.path {
             START => self.start(visit.query),
             CALLBACK => self.callback(&visit).await,
@@ -153,7 +153,7 @@ impl Oidc {
 
 /// Tells the client what its login brought, also when the browser left before that was known.
 struct Settling<'a> {
-    oidc: &'a Oidc,
+    oidc: &'a Registered,
     ticket: String,
     verdict: Option<Verdict>,
 }

@@ -10,13 +10,13 @@ use super::flows::{Device, LIFETIME};
 use super::http::check_url;
 use super::provider::{Fault, Published};
 use super::token::{DEVICE_CODE, DeviceAuthorization, Tokens};
-use super::{LinkAnswer, Oidc, Origin, StartedLink, Unavailable, unavailable, unguessable, verdict_of};
+use super::{LinkAnswer, Origin, Registered, StartedLink, Unavailable, unavailable, unguessable, verdict_of};
 
 /// How long to wait between two questions where the provider names no time, and how much longer each time it asks for
 /// patience (RFC 8628 sections 3.2 and 3.5).
 const INTERVAL: Duration = Duration::from_secs(5);
 
-impl Oidc {
+impl Registered {
     pub(super) async fn begin_device(
         &self,
         published: &Published,

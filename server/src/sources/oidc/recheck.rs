@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::claims::Claims;
 use super::provider::Fault;
 use super::token::Tokens;
-use super::{Oidc, Recheck};
+use super::{Recheck, Registered};
 use crate::accounts::OidcSubject;
 
 /// How many people are asked about at once, at most.
@@ -36,7 +36,7 @@ impl Turns {
     }
 }
 
-impl Oidc {
+impl Registered {
     /// Only the provider's word that the grant is void ends a session. One that is away, or that says something else,
     /// does not.
     pub(super) async fn ask_again(&self, person: &Person) -> Recheck {
