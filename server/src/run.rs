@@ -42,7 +42,6 @@ use crate::config::{self, Config, Values};
 use crate::core::Core;
 use crate::core::enforcement::Enforcement;
 use crate::core::local::LocalCore;
-use crate::core::observer::SessionObserver;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
@@ -50,7 +49,7 @@ use crate::front_ends::connect_ip::{FrontEnd, Upgrades};
 use crate::identity::Authority;
 use crate::listener::Guest;
 use crate::reload::{ReloadOrder, ReloadRequest, Reloading};
-use crate::sources::radius;
+use crate::sources::radius::SessionAccounting;
 
 use flows::HostFlows;
 use loading::Loaded;
@@ -92,7 +91,7 @@ pub struct AsRead {
 /// The running parts; dropping them stops them.
 struct Running {
     core: Arc<LocalCore>,
-    accounting: Arc<dyn SessionObserver>,
+    accounting: SessionAccounting,
     view: Arc<GatewayView>,
     reachable: Reachable,
     reloads: mpsc::Receiver<ReloadOrder>,
@@ -116,8 +115,7 @@ async fn serve(loaded: Loaded, changes: &mut HostChanges) -> Result<(), Failure>
 }
 
 async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Failure> {
-    let Loaded { config, as_read, store, authority, keys, identity, pool, terms, sockets, logins, mut sources } =
-        loaded;
+    let Loaded { config, as_read, store, authority, keys, identity, pool, terms, sockets, logins, sources } = loaded;
     let own = pool.gateway();
     let policy = terms.load().policy().cloned();
     let network = network::set_up(&config, own, policy.as_deref(), changes).await?;
@@ -128,11 +126,11 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         .map_err(|error| Failure::new(Exit::Other, "workers", error.to_string(), RAISE_LIMITS))?;
     let endpoints = endpoints(sockets.quic, &identity, &authority, &keys)?;
     let listen = endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect();
-    let accounting = radius::accounting(&config)
+    let accounting = SessionAccounting::start(&config)
         .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))?;
     let (accounts, limit): (Arc<dyn Accounts>, _) = (Arc::<Store>::clone(&store), config.limits.sessions);
     let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, Arc::clone(&sessions));
-    let core = core.enforcing(enforcement).observed_by(Arc::clone(&accounting)).with_logins(Arc::clone(&logins));
+    let core = core.enforcing(enforcement).observed_by(accounting.observer()).with_logins(Arc::clone(&logins));
     let core = Arc::new(core);
     let (orders, reloads) = mpsc::channel(1);
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen, orders));
@@ -148,11 +146,13 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::clone(&enrollment), &config, plane));
     let pending = front_end.pending();
     let upgrades: Vec<Arc<dyn Guest>> = vec![Arc::new(Upgrades::new(Arc::clone(&front_end)))];
-    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &mut sources, upgrades, pending)?;
+    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, upgrades, pending)?;
     let followers = vec![
         followers::log(as_read.log),
         followers::core(Arc::clone(&core)),
         followers::store(Arc::clone(&store)),
+        sources.follower(Arc::clone(&core)),
+        followers::accounting(accounting.clone()),
         followers::enrollment(enrollment),
         followers::front_end(Arc::clone(&front_end)),
         followers::certificates(Arc::clone(&identity), Arc::clone(&authority), Arc::clone(&current)),
@@ -169,7 +169,6 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         Upkeep { config, current, policy_table, own, core: Arc::clone(&core), store, sessions, authority, identity };
     let mut tasks = upkeep.start();
     tasks.extend(listeners);
-    tasks.extend(sources.serve());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
     Ok(Running { core, accounting, view, reachable, reloads, endpoints, _admin: admin, workers, _tasks: tasks })
 }
@@ -207,7 +206,7 @@ impl Running {
             }
         };
         let _clients_silent = tokio::time::timeout(FAREWELL, idle).await;
-        self.accounting.finish();
+        self.accounting.observer().finish();
         // Their threads have ended when this returns: the host can be put back.
         drop(self.workers);
     }

@@ -171,7 +171,7 @@ impl LiveGateway for GatewayView {
     }
 
     fn logins(&self) -> Option<Arc<Logins>> {
-        self.core.logins().cloned()
+        self.core.logins()
     }
 
     fn close_device(&self, device: &str, why: Ending) -> usize {

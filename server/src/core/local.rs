@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_proto::address_pool::AddressPool;
 use adit_proto::login::token::LoginEnd;
+use arc_swap::ArcSwapOption;
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -43,7 +44,8 @@ pub struct LocalCore {
     callers: Arc<Callers>,
     totals: Totals,
     observer: Arc<dyn SessionObserver>,
-    logins: Option<Arc<Logins>>,
+    /// Where users log in; empty if they cannot.
+    logins: ArcSwapOption<Logins>,
     quotas: Quotas,
     /// Read by whoever opens a session; written by whoever replaces the terms of all, so that none comes amid that.
     opening: RwLock<()>,
@@ -74,7 +76,7 @@ impl LocalCore {
             callers: Arc::default(),
             totals: Totals::default(),
             observer: Arc::new(Nobody),
-            logins: None,
+            logins: ArcSwapOption::empty(),
             quotas: Quotas::default(),
             opening: RwLock::default(),
             renewing: Mutex::default(),
@@ -91,7 +93,7 @@ impl LocalCore {
     /// Lets users log in.
     #[must_use]
     pub fn with_logins(self, logins: Arc<Logins>) -> Self {
-        Self { logins: Some(logins), ..self }
+        Self { logins: ArcSwapOption::new(Some(logins)), ..self }
     }
 
     /// Has each session held to the rules of its user.
@@ -215,7 +217,7 @@ impl Core for LocalCore {
 
     fn login(self: Arc<Self>, wish: LoginWish) -> Reply<LoginStep> {
         Box::pin(async move {
-            let Some(logins) = &self.logins else { return logins::NOBODY };
+            let Some(logins) = self.logins() else { return logins::NOBODY };
             let device = wish.origin.device.clone();
             let step = logins.advance(wish).await;
             if let LoginStep::Done { user, ends_at, .. } = &step {
@@ -234,7 +236,8 @@ impl Core for LocalCore {
     fn check_login(self: Arc<Self>, identity: Identity, token: Option<String>) -> Reply<Result<Identity, LoginError>> {
         Box::pin(async move {
             let checking = move || {
-                let tokens = self.logins.as_ref().map(|logins| logins.tokens());
+                let logins = self.logins();
+                let tokens = logins.as_ref().map(|logins| logins.tokens());
                 lasting::check(&*self.accounts, tokens, identity, token.as_deref())
             };
             spawn_blocking(checking).await.unwrap_or(Err(LoginError::Internal))

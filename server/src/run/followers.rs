@@ -15,6 +15,7 @@ use crate::core::local::LocalCore;
 use crate::enroll::Enrollment;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::Authority;
+use crate::sources::radius::SessionAccounting;
 
 /// Makes what a part wants of a configuration, as far as that can fail, and changes nothing.
 pub(super) type Follower = Box<dyn Fn(&Config) -> Result<PutInForce, Failure> + Send + Sync>;
@@ -45,6 +46,15 @@ pub(super) fn core(core: Arc<LocalCore>) -> Follower {
 /// How many devices a user may enrol.
 pub(super) fn store(store: Arc<Store>) -> Follower {
     follower(store, |store, config| store.limit_devices(config.limits.devices_per_user))
+}
+
+/// How RADIUS servers are told of sessions.
+pub(super) fn accounting(accounting: SessionAccounting) -> Follower {
+    Box::new(move |config| {
+        accounting
+            .prepare(config)
+            .map_err(|problem| Failure::new(Exit::Usage, problem.what, problem.reason, problem.next))
+    })
 }
 
 /// How long certificates of devices are valid.

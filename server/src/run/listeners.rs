@@ -22,7 +22,7 @@ pub(super) fn start(
     identity: &Arc<ServerIdentity>,
     authority: &Authority,
     sockets: Vec<TcpListener>,
-    sources: &mut Sources,
+    sources: &Sources,
     front_ends: Vec<Arc<dyn Guest>>,
     pending: &Arc<Pending>,
 ) -> Result<Vec<Task>, Failure> {

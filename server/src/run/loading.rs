@@ -1,6 +1,5 @@
 //! What a gateway loads and binds before it touches the host.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -20,7 +19,6 @@ use crate::core::login::logins::Logins;
 use crate::core::personal::{PersonalTerms, TermsInForce};
 use crate::identity::{Authority, IdentityError, ServiceKey};
 use crate::policy::PolicyFile;
-use crate::sources::Source;
 use crate::state_files::StateFiles;
 
 /// Everything a gateway needs before it touches the host.
@@ -35,7 +33,7 @@ pub(super) struct Loaded {
     pub(super) terms: TermsInForce,
     pub(super) sockets: Sockets,
     pub(super) logins: Arc<Logins>,
-    pub(super) sources: Sources,
+    pub(super) sources: Arc<Sources>,
 }
 
 impl Loaded {
@@ -53,9 +51,12 @@ impl Loaded {
         let store = Arc::new(store);
         store.limit_devices(config.limits.devices_per_user);
         let key = ServiceKey::load_or_create(&config.state_dir).map_err(IdentityError::into_failure)?;
-        let terms = PersonalTerms::new(&config, pool.gateway(), policy.map(Arc::new)).into();
-        let mut sources = Sources::make(&config, &store, &key, &terms)?;
-        let logins = Arc::new(logins(&config, &store, &key, mem::take(&mut sources.chain), &terms)?);
+        let terms = PersonalTerms::new(&config, pool.gateway(), policy.map(Arc::new));
+        let terms: TermsInForce = terms.into();
+        let logins = logins(&config, &store, &key, &terms)?;
+        let sources = Sources::new(Arc::clone(&store), key, terms.clone());
+        let chain = sources.start(sources.make(&config)?, &config)?;
+        let (logins, sources) = (Arc::new(logins.over(chain)), Arc::new(sources));
         Ok(Self {
             config: Arc::new(config),
             as_read,
@@ -72,17 +73,11 @@ impl Loaded {
     }
 }
 
-/// The logins of the users that these sources know. Each lasts as its user's groups say.
-fn logins(
-    config: &Config,
-    store: &Arc<Store>,
-    key: &ServiceKey,
-    chain: Vec<Arc<dyn Source>>,
-    terms: &TermsInForce,
-) -> Result<Logins, Failure> {
+/// Logins over no source yet. Each lasts as its user's groups say.
+fn logins(config: &Config, store: &Arc<Store>, key: &ServiceKey, terms: &TermsInForce) -> Result<Logins, Failure> {
     let secret = random().map_err(|error| Failure::new(Exit::Other, "logins", error.to_string(), "try again"))?;
     let terms = terms.clone();
-    let logins = Logins::new(chain, Arc::clone(store), key, secret, config.login.session_lifetime);
+    let logins = Logins::new(Vec::new(), Arc::clone(store), key, secret, config.login.session_lifetime);
     Ok(logins.lasting_each(move |known| terms.lifetime_of(&known.into())))
 }
 

@@ -26,7 +26,8 @@ pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, config: 
     // A source that cannot say is asked no more often than one that can.
     let mut asked = HashMap::<String, Instant>::new();
     loop {
-        tokio::time::sleep(config.load().login.recheck.min(ROUND)).await;
+        let pause = config.load().login.recheck.min(ROUND);
+        tokio::time::sleep(pause).await;
         let interval = config.load().login.recheck;
         asked.retain(|_, at| at.elapsed() < interval);
         let (users, reading) = (core.logged_in(), Arc::clone(&store));

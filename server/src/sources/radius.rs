@@ -57,18 +57,55 @@ pub fn source(config: &Config) -> Result<Arc<dyn Source>, Problem> {
     return Err(super::not_built_with("radius"));
 }
 
-/// Who tells RADIUS servers of sessions, if the configuration names servers for that.
-///
-/// # Errors
-/// What is missing or wrong in the settings.
-pub fn accounting(config: &Config) -> Result<Arc<dyn SessionObserver>, Problem> {
-    if config.radius.accounting_servers.is_empty() {
-        return Ok(Arc::new(Nobody));
-    }
+/// Tells RADIUS servers of sessions, where the configuration names servers for that.
+#[derive(Clone)]
+pub struct SessionAccounting {
     #[cfg(feature = "radius")]
-    return Ok(accounting::Accounting::start(&config.radius, &config.state_dir.radius_accounting())?);
-    #[cfg(not(feature = "radius"))]
-    return Err(super::not_built_with("radius"));
+    accounting: Option<Arc<accounting::Accounting>>,
+}
+
+impl SessionAccounting {
+    /// Begins to.
+    ///
+    /// # Errors
+    /// What is missing or wrong in the settings.
+    pub fn start(config: &Config) -> Result<Self, Problem> {
+        #[cfg(feature = "radius")]
+        {
+            let start = || accounting::Accounting::start(&config.radius, &config.state_dir.radius_accounting());
+            let accounting = (!config.radius.accounting_servers.is_empty()).then(start).transpose()?;
+            Ok(Self { accounting })
+        }
+        #[cfg(not(feature = "radius"))]
+        if config.radius.accounting_servers.is_empty() { Ok(Self {}) } else { Err(super::not_built_with("radius")) }
+    }
+
+    /// Who is to be told of sessions.
+    #[must_use]
+    pub fn observer(&self) -> Arc<dyn SessionObserver> {
+        #[cfg(feature = "radius")]
+        if let Some(accounting) = &self.accounting {
+            return Arc::<accounting::Accounting>::clone(accounting);
+        }
+        Arc::new(Nobody)
+    }
+
+    /// Makes what tells servers by other settings, from when what is returned is called. Which servers are told stays.
+    ///
+    /// # Errors
+    /// What is missing or wrong in the settings.
+    #[cfg_attr(
+        not(feature = "radius"),
+        expect(unused_variables, clippy::unnecessary_wraps, reason = "a program without this source tells nobody")
+    )]
+    pub fn prepare(&self, config: &Config) -> Result<Box<dyn FnOnce() + Send>, Problem> {
+        #[cfg(feature = "radius")]
+        if let Some(accounting) = self.accounting.clone() {
+            let client = accounting::Accounting::client(&config.radius)?;
+            return Ok(Box::new(move || accounting.follow(client)));
+        }
+        Ok(Box::new(|| {}))
+    }
 }
 
 #[cfg(test)]

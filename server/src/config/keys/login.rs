@@ -12,7 +12,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#"["ldap", "local"]"#,
         meaning: "Who knows the users that log in with a name and password or in a browser, first asked first: `local`, `radius`,\n\
          `ldap`, `oidc`. One that does not know a name passes it on to the next; one that knows it has the last word.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.login.sources, login::sources(given)),
     },
     Key {

@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#"["192.0.2.5", "192.0.2.6:1645"]"#,
         meaning: "RADIUS servers that decide about logins, as ADDRESS or ADDRESS:PORT (default 1812), first asked first. One that\n\
          is silent is passed over until it answers again.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.radius.servers, given.list(settings::server)),
     },
     Key {
@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""/etc/adit/radius.secret""#,
         meaning: "File with the secret that the gateway shares with these servers, mode 0600, or credential:NAME.\n\
          It is all that protects passwords and answers: at least 16 characters that nobody can guess.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.radius.secret, SecretPlace::parse(given).map(Some)),
     },
     Key {
@@ -33,7 +33,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""45s""#,
         meaning: "How long one server is waited for; {least} to {most}. The request is sent again after 2, 4 and 8 seconds.\n\
          Servers that ask the user's telephone before they answer need longer.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.radius.timeout, given.duration()),
     },
     Key {
@@ -43,7 +43,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: r#""filter-id""#,
         meaning: "The attribute of an acceptance that names the user's groups: `class` or `filter-id`. Each names one group, or\n\
          several as `OU=one;two`.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.radius.groups, GroupAttribute::parse(given)),
     },
     Key {
@@ -52,7 +52,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         absent: Absent::Default(r#""adit""#),
         example: r#""vpn-1""#,
         meaning: "What the gateway calls itself to these servers, at most {most} characters.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.radius.nas_identifier, settings::nas_identifier(given)),
     },
     Key {
@@ -62,7 +62,7 @@ pub(super) const ROWS: &[Key<Config>] = &[
         example: "false",
         meaning: "Whether an answer without Message-Authenticator is refused. Without it anybody between gateway and server can\n\
          let himself in (CVE-2024-3596): mend the server instead.",
-        applies: Applies::Restart,
+        applies: Applies::Live,
         read: |given, config| put(&mut config.radius.require_message_authenticator, given.boolean()),
     },
     Key {

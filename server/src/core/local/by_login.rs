@@ -6,11 +6,20 @@ use std::sync::Arc;
 use super::LocalCore;
 use crate::core::login::logins::Logins;
 use crate::core::sessions::{Ending, Session};
+use crate::sources::Source;
 
 impl LocalCore {
     /// Where users log in, if they can.
-    pub fn logins(&self) -> Option<&Arc<Logins>> {
-        self.logins.as_ref()
+    pub fn logins(&self) -> Option<Arc<Logins>> {
+        self.logins.load_full()
+    }
+
+    /// From now on users of these sources log in, first asked first. Sessions by a login go on, also those of sources
+    /// that are asked no longer.
+    pub fn replace_sources(&self, sources: Vec<Arc<dyn Source>>) {
+        if let Some(logins) = self.logins() {
+            self.logins.store(Some(Arc::new(logins.over(sources))));
+        }
     }
 
     /// The users who have sessions by a login, each once.

@@ -66,6 +66,11 @@ impl Chain {
         Self(sources.into_iter().map(link).collect())
     }
 
+    /// The names of the sources in their order, apart by commas.
+    pub(crate) fn names(&self) -> String {
+        self.0.iter().map(|link| link.source.name()).collect::<Vec<_>>().join(",")
+    }
+
     /// How the users of each source log in.
     pub(super) fn ways(&self) -> Vec<Way> {
         let way = |link: &Link| if link.source.links().is_some() { Way::Browser } else { Way::Password };

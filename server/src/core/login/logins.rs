@@ -36,13 +36,13 @@ const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub struct Logins {
     chain: Chain,
     store: Arc<Store>,
-    places: Places,
-    limits: Mutex<LoginLimits>,
-    turns: Turns,
+    places: Arc<Places>,
+    limits: Arc<Mutex<LoginLimits>>,
+    turns: Arc<Turns>,
     handles: Handles,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     /// How long a login of somebody lasts at most.
-    lifetime: Box<dyn Fn(&KnownPerson) -> Duration + Send + Sync>,
+    lifetime: Arc<dyn Fn(&KnownPerson) -> Duration + Send + Sync>,
 }
 
 /// What one request of a login has found out and taken.
@@ -62,22 +62,40 @@ impl Logins {
         secret: [u8; 32],
         session_lifetime: Duration,
     ) -> Self {
+        let chain = Chain::new(sources);
         Self {
-            chain: Chain::new(sources),
-            places: Places::new(Arc::clone(&store)),
+            handles: Handles::new(key, &chain),
+            chain,
+            places: Arc::new(Places::new(Arc::clone(&store))),
             store,
-            limits: Mutex::new(LoginLimits::new(secret)),
-            turns: Turns::default(),
-            handles: Handles::new(key),
-            tokens: Tokens::new(key),
-            lifetime: Box::new(move |_| session_lifetime),
+            limits: Arc::new(Mutex::new(LoginLimits::new(secret))),
+            turns: Arc::default(),
+            tokens: Arc::new(Tokens::new(key)),
+            lifetime: Arc::new(move |_| session_lifetime),
+        }
+    }
+
+    /// The same logins over other sources: limits, tokens and lifetimes stay. Logins that wait for their users go on
+    /// where the sources have the same names in the same order, and else have to begin anew.
+    #[must_use]
+    pub fn over(&self, sources: Vec<Arc<dyn Source>>) -> Self {
+        let chain = Chain::new(sources);
+        Self {
+            handles: self.handles.over(&chain),
+            chain,
+            store: Arc::clone(&self.store),
+            places: Arc::clone(&self.places),
+            limits: Arc::clone(&self.limits),
+            turns: Arc::clone(&self.turns),
+            tokens: Arc::clone(&self.tokens),
+            lifetime: Arc::clone(&self.lifetime),
         }
     }
 
     /// Lets a login of somebody last as long as `lifetime` says of them, at most.
     #[must_use]
     pub fn lasting_each(self, lifetime: impl Fn(&KnownPerson) -> Duration + Send + Sync + 'static) -> Self {
-        Self { lifetime: Box::new(lifetime), ..self }
+        Self { lifetime: Arc::new(lifetime), ..self }
     }
 
     /// What opens the tokens that this gives.

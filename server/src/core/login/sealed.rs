@@ -1,38 +1,51 @@
 //! What clients keep of a login, sealed: handles between its steps, and the token that it ends in.
 
+use std::sync::Arc;
+
 use adit_proto::login::token::{Clocks, Sealing, SessionToken, TokenError};
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
+use super::chain::Chain;
 use super::clocks;
 use crate::identity::{Sealer, ServiceKey};
 use crate::sources::Origin;
 
-/// Handles of logins. One that began with a device's certificate goes on with it alone, and none goes on after a
-/// restart of the host, since the times in it count from the boot.
-pub(super) struct Handles(Sealer);
+/// Handles of logins. One that began with a device's certificate goes on with it alone, and one that began over some
+/// sources goes on over those alone: what it holds of one of them is for no other. None goes on after a restart of the
+/// host, since the times in it count from the boot.
+pub(super) struct Handles {
+    sealer: Arc<Sealer>,
+    /// The sources in their order.
+    sources: String,
+}
 
 /// Session tokens.
 pub struct Tokens(Sealer);
 
 impl Handles {
-    pub(super) fn new(key: &ServiceKey) -> Self {
-        Self(key.sealer("login handles"))
+    pub(super) fn new(key: &ServiceKey, chain: &Chain) -> Self {
+        Self { sealer: Arc::new(key.sealer("login handles")), sources: chain.names() }
+    }
+
+    /// Those of logins over other sources.
+    pub(super) fn over(&self, chain: &Chain) -> Self {
+        Self { sealer: Arc::clone(&self.sealer), sources: chain.names() }
     }
 
     pub(super) fn seal(&self, flow: &[u8], origin: &Origin) -> Option<String> {
-        Some(BASE64URL_NOPAD.encode(&self.0.seal(flow, &about(origin)).ok()?))
+        Some(BASE64URL_NOPAD.encode(&self.sealer.seal(flow, &self.about(origin)).ok()?))
     }
 
     pub(super) fn open(&self, handle: &str, origin: &Origin) -> Option<Zeroizing<Vec<u8>>> {
-        self.0.open(&BASE64URL_NOPAD.decode(handle.as_bytes()).ok()?, &about(origin))
+        self.sealer.open(&BASE64URL_NOPAD.decode(handle.as_bytes()).ok()?, &self.about(origin))
     }
-}
 
-/// No device has the empty id.
-fn about(origin: &Origin) -> Vec<u8> {
-    let device = origin.device.as_deref().unwrap_or_default();
-    [clocks::now().boot.as_slice(), device.as_bytes()].concat()
+    /// No device has the empty id, and no source a name with a space.
+    fn about(&self, origin: &Origin) -> Vec<u8> {
+        let device = origin.device.as_deref().unwrap_or_default();
+        [clocks::now().boot.as_slice(), self.sources.as_bytes(), b" ", device.as_bytes()].concat()
+    }
 }
 
 impl Tokens {

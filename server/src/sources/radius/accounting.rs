@@ -16,6 +16,7 @@ use adit_program::random::random;
 use adit_program::task::{self, Task};
 use adit_proto::radius::reply::MessageAuthenticator;
 use data_encoding::HEXLOWER;
+use tokio::sync::watch;
 
 use self::record::{Event, Record, SessionFacts, Sums};
 use self::spool::Spool;
@@ -55,6 +56,8 @@ pub(super) struct Accounting {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// What the names of this run's sessions begin with.
     run: String,
+    /// By which servers are told.
+    client: watch::Sender<Arc<Client>>,
     _sender: Task,
 }
 
@@ -68,12 +71,10 @@ impl Accounting {
             let next = "mend the folder or its file system, or take out radius.accounting_servers";
             Problem::new(folder.display().to_string(), reason, next)
         };
-        let secret = shared_secret(settings)?;
+        let client = watch::Sender::new(Arc::new(Self::client(settings)?));
         let spool = Arc::new(Spool::open(folder).map_err(|error| problem(error.to_string()))?);
         let begins = Record { at: unix_time(), event: Event::GatewayBegins };
         spool.push(&begins).map_err(|error| problem(error.to_string()))?;
-        let (servers, identifier) = (settings.accounting_servers.clone(), settings.nas_identifier.clone());
-        let client = Client::new(servers, secret, identifier, MessageAuthenticator::Optional, settings.timeout);
         let (happened, receiver) = sync_channel(MOST_UNWRITTEN);
         let (writing, interim) = (Arc::clone(&spool), settings.accounting_interim);
         let writer = thread::Builder::new().name("accounting".to_owned());
@@ -83,8 +84,24 @@ impl Accounting {
             happened: Mutex::new(Some(happened)),
             writer: Mutex::new(Some(writer.map_err(|error| problem(error.to_string()))?)),
             run: HEXLOWER.encode(&run),
-            _sender: task::spawn(send(spool, Arc::new(client))),
+            _sender: task::spawn(send(spool, client.subscribe())),
+            client,
         }))
+    }
+
+    /// What tells servers by these settings; reads the secret.
+    ///
+    /// # Errors
+    /// What is missing or wrong in the settings.
+    pub(super) fn client(settings: &RadiusSettings) -> Result<Client, Problem> {
+        let secret = shared_secret(settings)?;
+        let (servers, identifier) = (settings.accounting_servers.clone(), settings.nas_identifier.clone());
+        Ok(Client::new(servers, secret, identifier, MessageAuthenticator::Optional, settings.timeout))
+    }
+
+    /// From now on servers are told by this client.
+    pub(super) fn follow(&self, client: Client) {
+        self.client.send_replace(Arc::new(client));
     }
 
     fn tell(&self, happened: Happened) {
@@ -207,10 +224,11 @@ fn push(spool: &Spool, at: u64, event: Event) {
 }
 
 /// Sends what was written, oldest first.
-async fn send(spool: Arc<Spool>, client: Arc<Client>) {
+async fn send(spool: Arc<Spool>, mut clients: watch::Receiver<Arc<Client>>) {
     let mut told = None;
     loop {
         let (number, record) = spool.oldest().await;
+        let client = Arc::clone(&clients.borrow_and_update());
         match client.tell(|draft| record.write(draft, unix_time())).await {
             Ok(()) => {
                 told = None;
@@ -222,7 +240,8 @@ async fn send(spool: Arc<Spool>, client: Arc<Client>) {
                     tracing::warn!(reason, "RADIUS accounting waits for its servers");
                 }
                 told = Some(reason);
-                tokio::time::sleep(REST).await;
+                // Other settings may be what was missing.
+                let _rested_or_changed = tokio::time::timeout(REST, clients.changed()).await;
             }
         }
     }

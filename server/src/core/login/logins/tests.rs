@@ -259,6 +259,33 @@ async fn while_a_source_is_away_all_refusals_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn login_goes_on_over_sources_of_the_same_names_and_no_others() {
+    let world = world(Double::new("local", users));
+    let asked = || async { handle(world.log_in("coded", "right", origin(HOME, None)).await) };
+    let over = |names: &[&'static str]| {
+        let double = |name: &&'static str| -> Arc<dyn Source> { Arc::new(Double::new(name, users)) };
+        world.logins.over(names.iter().map(double).collect())
+    };
+    let answer = async |logins: Logins, handle: String| {
+        logins.advance(wish(Some(handle), &[("code", "123456")], origin(HOME, None))).await
+    };
+    token(answer(over(&["local"]), asked().await).await);
+    for others in [&["ldap"][..], &["ldap", "local"], &["local", "ldap"]] {
+        let step = answer(over(others), asked().await).await;
+        assert_eq!(message(&step), message(&EXPIRED), "{others:?}");
+    }
+    // A token of before opens, and what was counted is counted on.
+    let newer = over(&["ldap"]);
+    let given = token(world.log_in("alice", "right", origin(HOME, None)).await);
+    assert!(newer.tokens().open(&given, None, &clocks::now()).is_ok());
+    assert_eq!(newer.bans(), []);
+    for number in 0..10 {
+        world.log_in(&format!("user-{number}"), "x", origin("203.0.113.9", None)).await;
+    }
+    assert_eq!(newer.bans()[0].network.to_string(), "203.0.113.9/32");
+}
+
+#[tokio::test(start_paused = true)]
 async fn question_is_escaped_and_its_handle_is_good_for_one_device() {
     let world = world(Double::new("local", users));
     let device = world.device_of("coded");

@@ -132,3 +132,18 @@ async fn session_that_is_gone_without_a_word_ends_too() {
     accounting.opened(&session(7, "dev-a", 2));
     assert!(told(&server, "Acct-Status-Type = Stop").contains("Acct-Terminate-Cause = NAS-Error"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn other_secret_counts_at_once_while_the_gateway_runs() {
+    let Some(server) = FreeRadius::start(Replies::Authentic) else { return };
+    let lab = Lab::new(&[server.accounting()], HOUR);
+    let secret = lab.folder.path().join("secret");
+    std::fs::write(&secret, "none-of-this-server-s").unwrap();
+    let accounting = lab.start();
+    assert_eq!((lab.waiting(), server.accounted().as_str()), (1, ""), "the server believes nothing of it");
+    std::fs::write(&secret, SECRET).unwrap();
+    accounting.follow(Accounting::client(&lab.settings).unwrap());
+    told(&server, "Acct-Status-Type = Accounting-On");
+    std::fs::remove_file(&secret).unwrap();
+    assert!(Accounting::client(&lab.settings).is_err());
+}
