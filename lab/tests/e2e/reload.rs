@@ -27,6 +27,12 @@ fn routes(tunnel: &Tunnel) -> Vec<Value> {
     status["routes"].as_array().unwrap().clone()
 }
 
+/// The gateway's file with a key of the packet path changed, which waits for a restart.
+fn with_other_workers(made: &str) -> String {
+    assert!(made.contains("\n[workers]\n"), "{made}");
+    made.replace("\n[workers]\n", "\n[workers]\nyields = 7\n")
+}
+
 /// Waits until the client is told of this route, or no longer.
 fn has_route(tunnel: &Tunnel, route: &str, has: bool) {
     eventually(&format!("{route} is told: {has}"), || (routes(tunnel).contains(&route.into()) == has).then_some(()));
@@ -66,23 +72,27 @@ fn reload_is_done_as_a_whole_or_not_at_all() {
     tunnel.run();
     let made = fs::read_to_string(tunnel.gateway.folder().join("server.toml")).unwrap();
     let only_it = format!("routes = [\"{INTERNET_V4}/32\"]");
-    for (lines, word) in [
-        (format!("{only_it}\nlease_cooldown = \"1s\""), "lease_cooldown"),
-        (format!("{only_it}\nnonsense = 1"), "nonsense"),
-        (format!("{only_it}\npolicy = \"/nonexistent/policy.toml\""), "policy"),
+    let bad_certificate =
+        made.replace("\n[tls]\n", "\n[tls]\ncertificate = \"/nonexistent/cert.pem\"\nkey = \"/nonexistent/key.pem\"\n");
+    for (made, line, word) in [
+        (with_other_workers(&made), "", "workers.yields"),
+        (made.clone(), "nonsense = 1", "nonsense"),
+        (made.clone(), "policy = \"/nonexistent/policy.toml\"", "policy"),
+        (bad_certificate, "", "cert.pem"),
+        (made.clone(), "log = \"loud=what\"", "log"),
     ] {
-        write(&tunnel.gateway, &made, &lines);
+        write(&tunnel.gateway, &made, &format!("{only_it}\n{line}"));
         let refused = tunnel.gateway.admin(&["reload"]).unwrap();
         assert_eq!(refused.code, USAGE, "{refused:?}");
         assert!(refused.stderr.contains(word) && refused.stderr.contains("next:"), "{refused:?}");
     }
     assert!(routes(&tunnel).contains(&"0.0.0.0/0".into()), "nothing was applied");
 
-    write(&tunnel.gateway, &made, &format!("{only_it}\nlease_cooldown = \"1s\""));
+    write(&tunnel.gateway, &with_other_workers(&made), &only_it);
     let preview = tunnel.gateway.admin(&["check"]).unwrap().success().unwrap();
-    assert!(preview.contains("applies: routes; leaves for a restart: lease_cooldown"), "{preview}");
+    assert!(preview.contains("applies: routes; leaves for a restart: workers.yields"), "{preview}");
     let answer = tunnel.gateway.admin_json(&["reload", "--partial"]).unwrap();
-    assert_eq!((&answer["applied"][0], &answer["restart_needed"][0]), (&"routes".into(), &"lease_cooldown".into()));
+    assert_eq!((&answer["applied"][0], &answer["restart_needed"][0]), (&"routes".into(), &"workers.yields".into()));
     has_route(&tunnel, "0.0.0.0/0", false);
     reach(tunnel.client().host(), INTERNET[0]);
 }

@@ -20,7 +20,7 @@ use super::Config;
 
 /// Heading of the commented file.
 const HEADING: &str =
-    "Configuration of an Adit gateway. It is read at start: check a change with `adit-server check`, then restart.";
+    "Configuration of an Adit gateway. `adit-server check` looks at a change, and `adit-server reload` applies it.";
 
 /// A complete, commented configuration file in which `values` (TOML literals) are set.
 #[must_use]
