@@ -7,7 +7,7 @@ use adit_testing::namespace::in_namespace_async;
 use adit_testing::skip;
 
 use super::*;
-use crate::firewall::ForwardedBefore;
+use crate::firewall::{ForwardedBefore, GatewayRules};
 use crate::netlink::{Family, RouteTarget};
 use crate::test_bus::FakeResolved;
 
