@@ -78,7 +78,7 @@ fn reload_is_done_as_a_whole_or_not_at_all() {
         (with_other_workers(&made), "", "workers.yields"),
         (made.clone(), "nonsense = 1", "nonsense"),
         (made.clone(), "policy = \"/nonexistent/policy.toml\"", "policy"),
-        (bad_certificate, "", "cert.pem"),
+        (bad_certificate, "", "/nonexistent"),
         (made.clone(), "log = \"loud=what\"", "log"),
     ] {
         write(&tunnel.gateway, &made, &format!("{only_it}\n{line}"));
