@@ -11,7 +11,7 @@ use adit_net::http::StreamError;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::http::h3::error::Code;
 use adit_server::admin::LiveGateway;
-use adit_server::core::sessions::{Closing, Connection, Ending};
+use adit_server::core::sessions::{About, Closing, Connection, Ending};
 use adit_server::core::{Core as _, OpenError};
 use adit_testing::namespace::in_namespace_async;
 use bytes::Bytes;
@@ -269,6 +269,9 @@ impl Carrier for Nowhere {
 impl Connection for Nowhere {
     fn remote(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, 1).into()
+    }
+    fn about(&self) -> About<'_> {
+        About { front_end: "none", cipher: None, client: None }
     }
 }
 

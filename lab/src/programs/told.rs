@@ -16,9 +16,14 @@ pub struct ToldSession {
     pub addresses: Vec<IpAddr>,
     /// Outer address of the client.
     pub remote: SocketAddr,
+    /// What serves the client, such as `connect-ip`.
+    pub front_end: String,
+    /// The client's name and version, where it says them.
+    #[serde(default)]
+    pub client: Option<String>,
     /// Carrier in use: `esp`, `quic` or `tls`.
     pub carrier: String,
-    /// Cipher suite; only of `esp`.
+    /// Cipher suite; not of `quic`.
     #[serde(default)]
     pub suite: Option<String>,
     /// Largest packet the carrier in use takes, in bytes.

@@ -34,9 +34,15 @@ pub struct SessionInfo {
     pub addresses: Vec<IpAddr>,
     /// Outer address of the client.
     pub remote: SocketAddr,
-    /// Carrier in use: `esp` or `quic`.
+    /// What serves the client: `connect-ip` or `anyconnect`.
+    #[serde(default)]
+    pub front_end: String,
+    /// The client's name and version, as it says itself; native ones do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Carrier in use: `esp`, `quic` or `tls`.
     pub carrier: String,
-    /// Cipher suite of the carrier in use; only of `esp`.
+    /// Cipher suite of the carrier in use; not of `quic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
     /// Largest packet the carrier in use takes now, in bytes.
@@ -182,6 +188,8 @@ impl LiveGateway for GatewayView {
 /// The session as administrators see it.
 fn info(session: &Session, now: Instant) -> SessionInfo {
     let traffic = session.carriers.counters().traffic();
+    let about = session.connection.about();
+    let suite = session.carriers.suite().map(Suite::label).or(about.cipher);
     SessionInfo {
         session: session.id,
         user: session.device.user.clone(),
@@ -189,8 +197,10 @@ fn info(session: &Session, now: Instant) -> SessionInfo {
         device_name: session.device.name.clone(),
         addresses: session.addresses().collect(),
         remote: session.connection.remote(),
+        front_end: about.front_end.to_owned(),
+        client: about.client.map(str::to_owned),
         carrier: session.carriers.name().to_owned(),
-        suite: session.carriers.suite().map(Suite::label).map(str::to_owned),
+        suite: suite.map(str::to_owned),
         mtu: session.carriers.mtu(),
         seconds: now.saturating_duration_since(session.since).as_secs(),
         rx_packets: traffic.rx_packets,

@@ -75,6 +75,7 @@ fn session_table(answer: &Value) -> String {
             word(&session["device"]),
             words(&session["addresses"]),
             word(&session["remote"]),
+            word(&session["front_end"]),
             word(&session["carrier"]),
             word(&session["suite"]),
             word(&session["mtu"]),
@@ -82,6 +83,7 @@ fn session_table(answer: &Value) -> String {
             word(&session["rx_bytes"]),
             word(&session["tx_bytes"]),
             word(&session["reordered"]),
+            word(&session["client"]),
         ]
     });
     let headings = [
@@ -90,6 +92,7 @@ fn session_table(answer: &Value) -> String {
         "DEVICE",
         "ADDRESSES",
         "REMOTE",
+        "FRONT-END",
         "CARRIER",
         "SUITE",
         "MTU",
@@ -97,6 +100,7 @@ fn session_table(answer: &Value) -> String {
         "RX BYTES",
         "TX BYTES",
         "REORDERED",
+        "CLIENT",
     ];
     if rows.is_empty() { "No sessions.".to_owned() } else { columns::table(headings, &rows) }
 }
@@ -221,6 +225,8 @@ mod tests {
             device_name: "laptop".to_owned(),
             addresses: vec!["10.77.0.2".parse().unwrap()],
             remote: "192.0.2.1:4711".parse().unwrap(),
+            front_end: "connect-ip".to_owned(),
+            client: None,
             carrier: carrier.to_owned(),
             suite: suite.map(str::to_owned),
             mtu: 1400,
@@ -239,12 +245,21 @@ mod tests {
         let answer = json!({ "sessions": [session("esp", Some("aes-256-gcm")), session("quic", None)] });
         let text = session_table(&answer);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[0][5..8], ["CARRIER", "SUITE", "MTU"]);
-        assert_eq!(lines[1][5..8], ["esp", "aes-256-gcm", "1400"]);
+        assert_eq!(lines[0][5..9], ["FRONT-END", "CARRIER", "SUITE", "MTU"]);
+        assert_eq!(lines[1][5..9], ["connect-ip", "esp", "aes-256-gcm", "1400"]);
         assert_eq!(lines[1].last(), Some(&"3"));
-        assert_eq!(lines[2][5..7], ["quic", "1400"]);
-        assert!(answer["sessions"][1].get("suite").is_none(), "only esp has one");
+        assert_eq!(lines[2][6..8], ["quic", "1400"]);
+        assert!(answer["sessions"][1].get("suite").is_none(), "quic has none");
         assert_eq!(session_table(&json!({ "sessions": [] })), "No sessions.");
+        let client = Some("Open AnyConnect VPN Agent v9.01-3".to_owned());
+        let told = SessionInfo {
+            front_end: "anyconnect".to_owned(),
+            client,
+            ..session("tls", Some("TLS13_AES_256_GCM_SHA384"))
+        };
+        let text = session_table(&json!({ "sessions": [told] }));
+        let line = text.lines().next_back().unwrap();
+        assert!(line.contains("anyconnect") && line.ends_with("Open AnyConnect VPN Agent v9.01-3"), "{text}");
     }
 
     #[test]

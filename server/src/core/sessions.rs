@@ -39,6 +39,19 @@ pub trait Closing: Send + Sync {
 pub trait Connection: Carrier + Closing {
     /// The client's outer address.
     fn remote(&self) -> SocketAddr;
+    /// What there is to tell of it.
+    fn about(&self) -> About<'_>;
+}
+
+/// What administrators are told of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About<'a> {
+    /// What serves it, such as `connect-ip`.
+    pub front_end: &'static str,
+    /// The cipher suite of its TLS, where its carrier is nothing but that.
+    pub cipher: Option<&'a str>,
+    /// The client's name and version, as it says itself, made fit to be shown.
+    pub client: Option<&'a str>,
 }
 
 /// Why the gateway ends a session.

@@ -17,7 +17,7 @@ use adit_proto::policy::DestinationPolicy;
 
 use super::grant::{Grant, Resolvers, SessionLimits, Terms};
 use super::leases::Flows;
-use super::sessions::{Closing, Connection, Ending, Session};
+use super::sessions::{About, Closing, Connection, Ending, Session};
 use crate::accounts::{Accounts, AuthError, Device, DeviceKind, KnownPerson, StoreFault};
 
 /// Longest wait for what only a lock held too long can keep from happening.
@@ -287,6 +287,10 @@ impl Carrier for Nowhere {
 impl Connection for Nowhere {
     fn remote(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, 1).into()
+    }
+
+    fn about(&self) -> About<'_> {
+        About { front_end: "none", cipher: None, client: None }
     }
 }
 

@@ -20,7 +20,7 @@ use super::request::Context;
 use super::stage::{Stage, Stay};
 use crate::core::admission::Place;
 use crate::core::callers::Caller;
-use crate::core::sessions::{Closing, Connection, Ending};
+use crate::core::sessions::{About, Closing, Connection, Ending};
 
 /// A connection must have finished its handshake after this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -82,6 +82,10 @@ impl Connection for Datagrams {
         // A socket that takes both families maps IPv4 addresses into IPv6.
         let remote = self.quic().remote_address();
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    fn about(&self) -> About<'_> {
+        About { front_end: "connect-ip", cipher: None, client: None }
     }
 }
 

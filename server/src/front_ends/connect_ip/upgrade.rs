@@ -34,7 +34,7 @@ use super::tunnel::{CallerSession, assignment, follow, refusal};
 use crate::core::OpenSession;
 use crate::core::callers::Caller;
 use crate::core::login::Identity;
-use crate::core::sessions::{Closing, Connection, Ending, Session};
+use crate::core::sessions::{About, Closing, Connection, Ending, Session};
 use crate::listener::{self, Answer, CallerStream, Guest, Reply};
 
 /// Pieces of capsules that may wait for the tunnel, each as much as is read at a time.
@@ -157,6 +157,10 @@ impl Tunnel {
 impl Connection for CapsuleCarrier {
     fn remote(&self) -> SocketAddr {
         Self::remote(self)
+    }
+
+    fn about(&self) -> About<'_> {
+        About { front_end: "connect-ip", cipher: None, client: None }
     }
 }
 
