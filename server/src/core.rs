@@ -37,6 +37,7 @@ use tokio::sync::watch;
 use crate::accounts::StoreFault;
 use callers::Caller;
 use grant::Grant;
+use login::lasting::VOID;
 use login::logins::{LoginStep, LoginWish};
 use login::{Credential, Identity, LoginError};
 use sessions::{Connection, Ending, Session};
@@ -133,6 +134,23 @@ pub enum OpenError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreFault),
+}
+
+impl OpenError {
+    /// The reason in words, for the client.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Full => "the gateway has no room for another session",
+            Self::UserFull => "this user has as many sessions as may be",
+            Self::OutsideHours => "this user may not connect at this hour",
+            Self::LoginOver => VOID,
+            Self::Revoked => "this device was revoked",
+            Self::NoAddress(_) => "the gateway has no free address",
+            Self::OldFlows(_) => "the gateway's address is not free yet",
+            Self::NotEnforced(_) => "the gateway cannot enforce its policy now",
+            Self::Store(_) => "the gateway's store failed",
+        }
+    }
 }
 
 impl OpenSession {

@@ -78,14 +78,14 @@ pub(super) async fn run(
 }
 
 /// Marks a connection as the one that carries its device's session.
-pub(super) struct CallerSession<'a> {
+pub(in crate::front_ends) struct CallerSession<'a> {
     caller: &'a Caller,
     session: &'a Session,
 }
 
 impl<'a> CallerSession<'a> {
     /// A session that `replaces` another ends all that is left of the device's earlier connections.
-    pub(super) fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
+    pub(in crate::front_ends) fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
         caller.begin_session(&session.device.id);
         if replaces {
             caller.close_others(&session.device.id);
@@ -132,17 +132,15 @@ fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Ne
 }
 
 pub(super) fn refusal(error: &OpenError) -> HttpRefusal {
-    match error {
-        OpenError::Full => HttpRefusal { status: 503, reason: "the gateway has no room for another session" },
-        OpenError::UserFull => HttpRefusal { status: 403, reason: "this user has as many sessions as may be" },
-        OpenError::OutsideHours => HttpRefusal { status: 403, reason: "this user may not connect at this hour" },
-        OpenError::LoginOver => HttpRefusal { status: 403, reason: VOID },
-        OpenError::Revoked => HttpRefusal { status: 403, reason: "this device was revoked" },
-        OpenError::NoAddress(_) => HttpRefusal { status: 503, reason: "the gateway has no free address" },
-        OpenError::OldFlows(_) => HttpRefusal { status: 503, reason: "the gateway's address is not free yet" },
-        OpenError::NotEnforced(_) => HttpRefusal { status: 503, reason: "the gateway cannot enforce its policy now" },
-        OpenError::Store(_) => HttpRefusal { status: 503, reason: "the gateway's store failed" },
-    }
+    let status = match error {
+        OpenError::UserFull | OpenError::OutsideHours | OpenError::LoginOver | OpenError::Revoked => 403,
+        OpenError::Full
+        | OpenError::NoAddress(_)
+        | OpenError::OldFlows(_)
+        | OpenError::NotEnforced(_)
+        | OpenError::Store(_) => 503,
+    };
+    HttpRefusal { status, reason: error.reason() }
 }
 
 /// A grant in the words of CONNECT-IP.
