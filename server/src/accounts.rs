@@ -15,7 +15,9 @@ pub(crate) use name::is_invisible;
 pub use name::{NameError, UserName};
 pub use person::{FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
 pub use subject::OidcSubject;
-pub use types::{AuthError, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease};
+pub use types::{
+    AuthError, ClientLogin, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease,
+};
 
 /// What the core asks of whatever keeps the accounts.
 ///
@@ -53,6 +55,24 @@ pub trait Accounts: Send + Sync {
     /// # Errors
     /// The accounts could not be read.
     fn needs_login(&self, device: &str) -> Result<bool, StoreFault>;
+
+    /// The device of a login that began without one; `None` if the login is over. Its first call makes the device, or
+    /// takes over one of the same user and name that `is_live` says has no session; from then on it is the same.
+    ///
+    /// # Errors
+    /// The accounts could not be read or written.
+    fn device_of_login(
+        &self,
+        login: &ClientLogin<'_>,
+        is_live: &dyn Fn(&str) -> bool,
+        now: SystemTime,
+    ) -> Result<Option<Device>, StoreFault>;
+
+    /// Ends the login of a session token for ever, if a device has it.
+    ///
+    /// # Errors
+    /// The accounts could not be written.
+    fn end_login(&self, token: &str) -> Result<(), StoreFault>;
 
     /// When the last certificate of a device is over that was not revoked; `None` for a device without any. Blocks
     /// longer where that is past, since then it is looked whether the clock was set.

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use adit_host::HostError;
 use adit_proto::address_pool::PoolError;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::accounts::StoreFault;
 use callers::Caller;
@@ -63,6 +64,10 @@ pub trait Core: Send + Sync {
     /// Looks whether the user of a device that wants a session has a login that lasts, as `token` says, where the
     /// device needs one.
     fn check_login(self: Arc<Self>, identity: Identity, token: Option<String>) -> Reply<Result<Identity, LoginError>>;
+
+    /// Makes a session token worthless that was given to a client without a certificate of its own: its user has logged
+    /// out.
+    fn log_out(self: Arc<Self>, token: Zeroizing<String>) -> Reply<()>;
 
     /// Says that a device has just enrolled on a connection, which is one of that device from now on.
     fn enrolled(&self, device: &str, caller: &Caller);

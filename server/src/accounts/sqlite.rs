@@ -7,6 +7,7 @@ mod device;
 mod enroll;
 mod invite;
 mod lease;
+mod login;
 mod network;
 mod password;
 mod person;
@@ -153,6 +154,7 @@ impl Store {
             transaction.execute("DELETE FROM certificates WHERE not_after < ?1", [before])?;
             transaction.execute("DELETE FROM password_links WHERE expires_at < ?1", [before])?;
             transaction.execute("DELETE FROM known_networks WHERE until < ?1", [before])?;
+            transaction.execute("DELETE FROM logins WHERE ends_at < ?1", [before])?;
             Ok(())
         })
     }

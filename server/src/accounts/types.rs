@@ -44,6 +44,19 @@ impl DeviceKind {
     }
 }
 
+/// A login that began without a device. The token is a secret, so it has no `Debug`.
+#[derive(Clone, Copy)]
+pub struct ClientLogin<'a> {
+    /// The user, whom the accounts know.
+    pub user: &'a str,
+    /// The session token.
+    pub token: &'a str,
+    /// What the client calls its host.
+    pub device_name: &'a str,
+    /// When the login ends, in seconds of Unix time.
+    pub ends_at: u64,
+}
+
 /// The addresses kept for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredLease {

@@ -14,6 +14,7 @@ use arc_swap::ArcSwapOption;
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
 
 use super::callers::{Caller, Callers};
 use super::enforcement::Enforcement;
@@ -173,12 +174,12 @@ impl LocalCore {
     }
 
     /// Checks a credential and enters the connection it came on under its device.
-    fn log_in(&self, credential: &Credential, caller: &Caller) -> Result<Identity, AuthError> {
+    fn log_in(&self, credential: &Credential, caller: &Caller) -> Result<Identity, LoginError> {
         let identity = self.check(credential)?;
         let device = &identity.device.id;
         // A revocation between check and entry did not find the connection.
         if caller.enter(&self.callers, device) && self.is_shut_out(device).map_err(AuthError::Store)? {
-            return Err(AuthError::Revoked);
+            return Err(AuthError::Revoked.into());
         }
         Ok(identity)
     }
@@ -192,12 +193,18 @@ impl LocalCore {
         Ok(!self.accounts.may_connect(device)?)
     }
 
-    fn check(&self, credential: &Credential) -> Result<Identity, AuthError> {
+    fn check(&self, credential: &Credential) -> Result<Identity, LoginError> {
         let device = match credential {
             Credential::Certificate { device, serial } => {
                 self.accounts.authenticate_certificate(device, serial, SystemTime::now())
             }
             Credential::Token(token) => self.accounts.authenticate_token(token),
+            Credential::Login { token, name } => {
+                let logins = self.logins.load();
+                let tokens = logins.as_ref().map(|logins| logins.tokens());
+                let is_live = |device: &str| self.sessions.of_device(device).is_some();
+                return lasting::device_of(&*self.accounts, tokens, (token.as_str(), name.as_str()), &is_live);
+            }
         }?;
         Ok(Identity { device, login: None })
     }
@@ -211,7 +218,7 @@ impl Core for LocalCore {
     ) -> Reply<Result<Identity, LoginError>> {
         Box::pin(async move {
             let checked = spawn_blocking(move || self.log_in(&credential, &caller)).await;
-            Ok(checked.map_err(|_panicked| LoginError::Internal)??)
+            checked.unwrap_or(Err(LoginError::Internal))
         })
     }
 
@@ -241,6 +248,17 @@ impl Core for LocalCore {
                 lasting::check(&*self.accounts, tokens, identity, token.as_deref())
             };
             spawn_blocking(checking).await.unwrap_or(Err(LoginError::Internal))
+        })
+    }
+
+    fn log_out(self: Arc<Self>, token: Zeroizing<String>) -> Reply<()> {
+        Box::pin(async move {
+            let _turn = self.writers.acquire().await.expect("it is never closed");
+            let core = Arc::clone(&self);
+            let ending = spawn_blocking(move || core.accounts.end_login(&token)).await;
+            if let Ok(Err(error)) = ending {
+                tracing::warn!(%error, "a user has logged out, but the token is good until its end");
+            }
         })
     }
 

@@ -11,6 +11,7 @@ mod turns;
 
 use adit_proto::login::token::LoginEnd;
 use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
 
 use crate::accounts::{AuthError, Device, StoreFault};
 
@@ -26,6 +27,14 @@ pub enum Credential {
     },
     /// A bearer token.
     Token(String),
+    /// The session token of a client without a certificate of its own. Its login gets a device at its first session,
+    /// and has the same one ever after.
+    Login {
+        /// The token.
+        token: Zeroizing<String>,
+        /// What the client calls its host.
+        name: String,
+    },
 }
 
 /// Who has logged in.

@@ -18,7 +18,7 @@ use adit_proto::policy::DestinationPolicy;
 use super::grant::{Grant, Resolvers, SessionLimits, Terms};
 use super::leases::Flows;
 use super::sessions::{About, Closing, Connection, Ending, Session};
-use crate::accounts::{Accounts, AuthError, Device, DeviceKind, KnownPerson, StoreFault};
+use crate::accounts::{Accounts, AuthError, ClientLogin, Device, DeviceKind, KnownPerson, StoreFault};
 
 /// Longest wait for what only a lock held too long can keep from happening.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -165,6 +165,19 @@ impl Accounts for FakeAccounts {
 
     fn needs_login(&self, _device: &str) -> Result<bool, StoreFault> {
         Ok(false)
+    }
+
+    fn device_of_login(
+        &self,
+        login: &ClientLogin<'_>,
+        _is_live: &dyn Fn(&str) -> bool,
+        _now: SystemTime,
+    ) -> Result<Option<Device>, StoreFault> {
+        Ok(Some(device(login.device_name)))
+    }
+
+    fn end_login(&self, _token: &str) -> Result<(), StoreFault> {
+        Ok(())
     }
 
     fn certificates_end(&self, _device: &str) -> Result<Option<SystemTime>, StoreFault> {

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
 use super::{HostClock, Store, StoreError, sha256, unix};
-use crate::accounts::{Accounts, AuthError, Device, DeviceKind, KnownPerson, StoreFault, UserName};
+use crate::accounts::{Accounts, AuthError, ClientLogin, Device, DeviceKind, KnownPerson, StoreFault, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
 const TOKEN_PREFIX: &str = "adit_";
@@ -86,6 +86,19 @@ impl Accounts for Store {
         let found = self.read().query_row(sql, [device], |row| row.get(0)).optional();
         // Whoever is unknown gets in by nothing else either.
         Ok(found.map_err(StoreError::from)?.unwrap_or(true))
+    }
+
+    fn device_of_login(
+        &self,
+        login: &ClientLogin<'_>,
+        is_live: &dyn Fn(&str) -> bool,
+        now: SystemTime,
+    ) -> Result<Option<Device>, StoreFault> {
+        Ok(self.login_device(login, is_live, now)?)
+    }
+
+    fn end_login(&self, token: &str) -> Result<(), StoreFault> {
+        Ok(self.end_login_of(token)?)
     }
 
     fn certificates_end(&self, device: &str) -> Result<Option<SystemTime>, StoreFault> {

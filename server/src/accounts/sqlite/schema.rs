@@ -113,6 +113,16 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE devices ADD COLUMN by_login INTEGER NOT NULL DEFAULT 0;
 ",
+    // Which device a login has that began without one.
+    "
+    CREATE TABLE logins (
+        token_hash BLOB NOT NULL PRIMARY KEY,
+        device TEXT NOT NULL REFERENCES devices (id),
+        ends_at INTEGER NOT NULL,
+        is_over INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX logins_by_device ON logins (device);
+",
 ];
 
 /// How long a transaction waits for that of another process.

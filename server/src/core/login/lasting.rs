@@ -1,10 +1,12 @@
-//! Whether a device comes with a login of its user that lasts.
+//! Whether a device comes with a login of its user that lasts, and which device a login has that comes alone.
+
+use std::time::SystemTime;
 
 use adit_proto::login::token::TokenError;
 
 use super::sealed::Tokens;
 use super::{Identity, LastingLogin, LoginError, clocks};
-use crate::accounts::{Accounts, AuthError, StoreFault};
+use crate::accounts::{Accounts, AuthError, ClientLogin, StoreFault};
 
 /// Why a device that needs a login may not connect, in words for its user.
 const NONE: &str = "this device needs a login of its user";
@@ -29,12 +31,7 @@ pub(in crate::core) fn check(
     }
     let (Some(token), Some(tokens)) = (token, tokens) else { return Err(LoginError::Needed(NONE)) };
     let clocks = clocks::now();
-    let token = tokens.open(token, Some(&device.id), &clocks).map_err(|error| {
-        LoginError::Needed(match error {
-            TokenError::Over => OVER,
-            TokenError::Foreign | TokenError::OtherDevice => VOID,
-        })
-    })?;
+    let token = tokens.open(token, Some(&device.id), &clocks).map_err(needed)?;
     if token.user != device.user || !is_of_now(accounts, &device.user, token.generation).map_err(failed)? {
         return Err(LoginError::Needed(VOID));
     }
@@ -50,10 +47,49 @@ pub(in crate::core) fn is_of_now(accounts: &dyn Accounts, user: &str, generation
     Ok(accounts.person(user)?.is_some_and(|known| known.generation == generation))
 }
 
+fn needed(error: TokenError) -> LoginError {
+    LoginError::Needed(match error {
+        TokenError::Over => OVER,
+        TokenError::Foreign | TokenError::OtherDevice => VOID,
+    })
+}
+
+/// Finds the device of a login that began without one, by its session token alone; `is_live` says which devices have a
+/// session. A new device is called `name`. Blocks.
+///
+/// # Errors
+/// [`LoginError::Needed`] if the login is over or was ended; [`LoginError::Refused`] if the device or its user may not
+/// connect, or the accounts fail.
+pub(in crate::core) fn device_of(
+    accounts: &dyn Accounts,
+    tokens: Option<&Tokens>,
+    (token, name): (&str, &str),
+    is_live: &dyn Fn(&str) -> bool,
+) -> Result<Identity, LoginError> {
+    let failed = |error| LoginError::Refused(AuthError::Store(error));
+    let clocks = clocks::now();
+    let opened = tokens.ok_or(LoginError::Needed(VOID))?.open(token, None, &clocks).map_err(needed)?;
+    let known = accounts.person(&opened.user).map_err(failed)?.ok_or(LoginError::Needed(VOID))?;
+    if opened.generation != known.generation {
+        return Err(LoginError::Needed(VOID));
+    }
+    if known.is_disabled {
+        return Err(LoginError::Refused(AuthError::Disabled));
+    }
+    let login = ClientLogin { user: &opened.user, token, device_name: name, ends_at: opened.ends_at };
+    let device = accounts.device_of_login(&login, is_live, SystemTime::now()).map_err(failed)?;
+    let device = device.ok_or(LoginError::Needed(VOID))?;
+    if device.revoked_at.is_some() {
+        return Err(LoginError::Refused(AuthError::Revoked));
+    }
+    let login = LastingLogin { end: opened.end(&clocks), generation: opened.generation };
+    Ok(Identity { device, login: Some(login) })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use adit_proto::login::token::{LoginEnd, SessionToken};
 
@@ -95,7 +131,11 @@ mod tests {
 
         /// A token that is good for so many seconds.
         fn token(&self, device: &str, generation: u64, lifetime: u64) -> String {
-            let (user, device, methods) = ("alice".to_owned(), Some(device.to_owned()), Vec::new());
+            self.sealed(Some(device), generation, lifetime)
+        }
+
+        fn sealed(&self, device: Option<&str>, generation: u64, lifetime: u64) -> String {
+            let (user, device, methods) = ("alice".to_owned(), device.map(str::to_owned), Vec::new());
             let clocks = clocks::now();
             // The clock was wrong when it was given, which does not matter.
             let logged_in_at = clocks.unix - 10 * 24 * 60 * 60;
@@ -129,6 +169,32 @@ mod tests {
         world.store.set_disabled(&alice, false, SystemTime::now()).unwrap();
         assert_eq!(world.check(Some(&world.token(&device, 0, soon))).unwrap_err(), VOID, "void for ever");
         assert_eq!(world.check(Some(&world.token(&device, 1, soon))), Ok(()));
+    }
+
+    #[test]
+    fn token_of_a_login_without_a_device_finds_its_device_until_it_is_void() {
+        let world = World::new();
+        let find = |token: &str| {
+            let found = device_of(&*world.store, Some(world.logins.tokens()), (token, "laptop"), &|_| false);
+            found.map(|identity| (identity.device.id, identity.login.map(|login| login.end))).map_err(|error| error.to_string())
+        };
+        let good = world.sealed(None, 0, 60);
+        let (device, end) = find(&good).unwrap();
+        assert!(device != world.identity.device.id && matches!(end, Some(LoginEnd::SinceBoot(_))));
+        assert_eq!(find(&good).unwrap().0, device, "each time");
+        assert_eq!(find(&world.sealed(None, 0, 0)).unwrap_err(), OVER);
+        for void in [world.sealed(None, 1, 60), world.token(&device, 0, 60), "nonsense".to_owned()] {
+            assert_eq!(find(&void).unwrap_err(), VOID);
+        }
+        let alice = UserName::parse("alice").unwrap();
+        world.store.revoke(&device, SystemTime::now()).unwrap();
+        assert_eq!(find(&good).unwrap_err(), AuthError::Revoked.to_string());
+        let other = world.sealed(None, 0, 60);
+        assert!(find(&other).is_ok(), "the positive control");
+        world.store.end_login(&other).unwrap();
+        assert_eq!(find(&other).unwrap_err(), VOID, "logged out");
+        world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
+        assert!(find(&world.sealed(None, 0, 60)).is_err() && find(&world.sealed(None, 1, 60)).is_err());
     }
 
     #[test]
