@@ -12,6 +12,7 @@ mod connection;
 mod login_pages;
 mod page;
 mod portal;
+mod quiet;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -63,6 +64,9 @@ pub enum Reply {
     /// An answer that makes the connection the guest's: a 2xx to CONNECT, or 101. From then on the connection counts no
     /// longer as a stranger's, so the guest has opened a session for it before.
     TakeOver(Answer, TakeOver),
+    /// As [`Self::TakeOver`] of a CONNECT, which the guest answers itself on the connection: HTTP here writes the names
+    /// of headers in its own way, and some callers compare them letter by letter.
+    Connect(TakeOver),
 }
 
 /// What answers requests of some kind.

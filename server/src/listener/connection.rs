@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::quiet::{Hush, Quiet};
 use super::{Answer, Caller, CallerStream, Guests, Reply, TakeOver};
 use crate::core::admission::{Admission, Place};
 
@@ -97,15 +98,18 @@ async fn exchange<S>(stream: S, caller: &Caller, guests: &Guests) -> Option<(OnU
 where
     S: Read + Write + Unpin + Send + 'static,
 {
-    let taken = Arc::<Taken>::default();
+    let (taken, hush) = (Arc::<Taken>::default(), Hush::default());
+    let stream = hush.over(stream);
     let service = service_fn(|request| {
-        let taken = Arc::clone(&taken);
-        async move { Ok::<_, Infallible>(answer(request, caller, guests, &taken).await) }
+        let (taken, hush) = (Arc::clone(&taken), hush.clone());
+        async move { Ok::<_, Infallible>(answer(request, caller, guests, &taken, &hush).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(MAX_HEAD)
+        // As old clients know them.
+        .title_case_headers(true)
         .serve_connection(stream, service)
         .with_upgrades();
     let mut served = pin!(served);
@@ -123,7 +127,13 @@ where
 }
 
 /// Has the guest answer whose the request is.
-async fn answer(mut request: Request<Incoming>, caller: &Caller, guests: &Guests, taken: &Taken) -> Answer {
+async fn answer(
+    mut request: Request<Incoming>,
+    caller: &Caller,
+    guests: &Guests,
+    taken: &Taken,
+    hush: &Hush,
+) -> Answer {
     let upgrade = upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let Some(guest) = guests.guests.iter().find(|guest| guest.wants(&head)) else { return nobodys() };
@@ -132,6 +142,12 @@ async fn answer(mut request: Request<Incoming>, caller: &Caller, guests: &Guests
         Reply::TakeOver(answer, take_over) => {
             *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, take_over));
             answer
+        }
+        Reply::Connect(take_over) => {
+            hush.hush();
+            *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, take_over));
+            // Nobody hears it; HTTP lets go of the connection after it.
+            Answer::default()
         }
     }
 }
@@ -148,8 +164,8 @@ async fn hand_over(upgrade: OnUpgrade, take_over: TakeOver) {
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "a connection ended before it was taken over"),
     };
-    match upgraded.downcast::<TokioIo<CallerStream>>() {
-        Ok(parts) => take_over(parts.io.into_inner(), parts.read_buf).await,
+    match upgraded.downcast::<Quiet<TokioIo<CallerStream>>>() {
+        Ok(parts) => take_over(parts.io.stream.into_inner(), parts.read_buf).await,
         Err(_without_tls) => tracing::debug!("a connection without TLS is not taken over"),
     }
 }
