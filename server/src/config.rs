@@ -158,6 +158,8 @@ pub struct TlsConfig {
 /// What clients of the AnyConnect family are granted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AnyConnectConfig {
+    /// Whether there is a front-end for them.
+    pub enabled: bool,
     /// Whether TLS 1.2 will do.
     pub tls12: bool,
 }

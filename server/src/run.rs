@@ -45,6 +45,7 @@ use crate::core::local::LocalCore;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
+use crate::front_ends::anyconnect;
 use crate::front_ends::connect_ip::{FrontEnd, Upgrades};
 use crate::identity::Authority;
 use crate::listener::Guest;
@@ -143,10 +144,12 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
     let enrollment = Arc::new(enrollment.renewing(config.certificate_renewal).with_logins(logins));
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
+    let guests = guests(&config, &serving, &router);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::clone(&enrollment), &config, plane));
     let pending = front_end.pending();
-    let upgrades: Vec<Arc<dyn Guest>> = vec![Arc::new(Upgrades::new(Arc::clone(&front_end)))];
-    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, upgrades, pending)?;
+    let upgrades: Arc<dyn Guest> = Arc::new(Upgrades::new(Arc::clone(&front_end)));
+    let guests = guests.into_iter().chain([upgrades]).collect();
+    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, guests, pending)?;
     let followers = vec![
         followers::log(as_read.log),
         followers::core(Arc::clone(&core)),
@@ -192,6 +195,13 @@ fn serve_admin(config: &Config, admin: Admin) -> Result<ControlServer, Failure> 
         let next = "stop the other gateway, or give this one another runtime_dir";
         Failure::new(Exit::Other, socket.display().to_string(), error.to_string(), next)
     })
+}
+
+/// The front-ends that are served on TCP alone.
+fn guests(config: &Config, core: &Arc<dyn Core>, router: &Arc<Router>) -> Vec<Arc<dyn Guest>> {
+    let made = || anyconnect::FrontEnd::new(Arc::clone(core), Arc::clone(router), config.tun.mtu);
+    let made = config.anyconnect.enabled.then(made);
+    made.into_iter().map(|front_end| Arc::new(front_end) as Arc<dyn Guest>).collect()
 }
 
 impl Running {

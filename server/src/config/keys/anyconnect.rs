@@ -4,13 +4,25 @@ use adit_program::configuration::{Absent, Applies, Key, Kind, put};
 
 use crate::config::Config;
 
-pub(super) const ROWS: &[Key<Config>] = &[Key {
-    name: "anyconnect.tls12",
-    kind: Kind::Boolean,
-    absent: Absent::Default("false"),
-    example: "true",
-    meaning: "Whether TLS 1.2 will do on TCP, for old clients, with suites that are still good (ECDHE with AES-GCM or\n\
-     ChaCha20-Poly1305). Without it everybody needs TLS 1.3.",
-    applies: Applies::Restart,
-    read: |given, config| put(&mut config.anyconnect.tls12, given.boolean()),
-}];
+pub(super) const ROWS: &[Key<Config>] = &[
+    Key {
+        name: "anyconnect.enabled",
+        kind: Kind::Boolean,
+        absent: Absent::Default("true"),
+        example: "false",
+        meaning: "Whether clients of the AnyConnect family, such as openconnect, are served on TCP: users log in there with the\n\
+         sources of `login.sources`.",
+        applies: Applies::Restart,
+        read: |given, config| put(&mut config.anyconnect.enabled, given.boolean()),
+    },
+    Key {
+        name: "anyconnect.tls12",
+        kind: Kind::Boolean,
+        absent: Absent::Default("false"),
+        example: "true",
+        meaning: "Whether TLS 1.2 will do on TCP, for old clients, with suites that are still good (ECDHE with AES-GCM or\n\
+         ChaCha20-Poly1305). Without it everybody needs TLS 1.3.",
+        applies: Applies::Restart,
+        read: |given, config| put(&mut config.anyconnect.tls12, given.boolean()),
+    },
+];

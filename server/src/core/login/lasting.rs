@@ -176,7 +176,9 @@ mod tests {
         let world = World::new();
         let find = |token: &str| {
             let found = device_of(&*world.store, Some(world.logins.tokens()), (token, "laptop"), &|_| false);
-            found.map(|identity| (identity.device.id, identity.login.map(|login| login.end))).map_err(|error| error.to_string())
+            found
+                .map(|identity| (identity.device.id, identity.login.map(|login| login.end)))
+                .map_err(|error| error.to_string())
         };
         let good = world.sealed(None, 0, 60);
         let (device, end) = find(&good).unwrap();

@@ -1,0 +1,114 @@
+//! The front-end of AnyConnect and OpenConnect clients: a guest of the listener that leads them through the login of
+//! the core, and turns a CONNECT into a session of it.
+
+mod connection;
+mod login;
+mod tunnel;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use adit_proto::anyconnect::cookie;
+use adit_proto::anyconnect::tunnel::{TUNNEL_PATH, TunnelRequest};
+use adit_proto::http::field::Field;
+use hyper::body::Incoming;
+use hyper::header::{COOKIE, HeaderMap, USER_AGENT};
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
+
+use crate::core::Core;
+use crate::core::router::Router;
+use crate::listener::{Caller, Guest, Reply};
+
+/// What the clients' names begin with. Their requests bear one of [`MARKS`] besides, unless they are very old.
+const AGENTS: [&str; 4] = ["AnyConnect", "Cisco AnyConnect", "Open AnyConnect", "OpenConnect"];
+/// Headers that no browser sends.
+const MARKS: [&str; 2] = ["x-transcend-version", "x-aggregate-auth"];
+
+/// The front-end.
+pub struct FrontEnd {
+    core: Arc<dyn Core>,
+    router: Arc<Router>,
+    /// Most bytes of a packet.
+    largest_packet: u16,
+}
+
+impl FrontEnd {
+    /// Makes the front-end of a gateway: `core` logs its users in and opens their sessions, whose packets go through
+    /// `router` and have at most `largest_packet` bytes.
+    pub fn new(core: Arc<dyn Core>, router: Arc<Router>, largest_packet: u16) -> Self {
+        Self { core, router, largest_packet }
+    }
+}
+
+impl Guest for FrontEnd {
+    fn wants(&self, head: &Parts) -> bool {
+        match head.method {
+            Method::CONNECT => head.uri.path() == TUNNEL_PATH,
+            Method::GET | Method::POST => is_of_a_client(&head.headers),
+            _ => false,
+        }
+    }
+
+    fn answer<'a>(
+        &'a self,
+        request: Request<Incoming>,
+        caller: &'a Caller,
+    ) -> Pin<Box<dyn Future<Output = Reply> + Send + 'a>> {
+        Box::pin(async move {
+            if request.method() == Method::CONNECT {
+                self.connect(TunnelRequest::of(&fields(request.headers())), caller).await
+            } else {
+                Reply::Answer(self.log_in(request, caller).await)
+            }
+        })
+    }
+}
+
+fn is_of_a_client(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    MARKS.iter().any(|mark| headers.contains_key(*mark)) || AGENTS.iter().any(|known| agent.starts_with(known))
+}
+
+/// The headers that are plain text, as the protocol reads them.
+fn fields(headers: &HeaderMap) -> Vec<Field> {
+    let plain = headers.iter().filter_map(|(name, value)| Some(Field::new(name.as_str(), value.to_str().ok()?.trim())));
+    plain.collect()
+}
+
+/// The session token in a request's cookies.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    cookie::find(headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()), cookie::SESSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn clients_are_told_from_browsers() {
+        for client in [
+            headers(&[("user-agent", "Open AnyConnect VPN Agent v9.01-3")]),
+            headers(&[("user-agent", "AnyConnect-compatible OpenConnect VPN Agent v9.21-5")]),
+            headers(&[("user-agent", "anything"), ("x-transcend-version", "1")]),
+            headers(&[("x-aggregate-auth", "1")]),
+        ] {
+            assert!(is_of_a_client(&client), "{client:?}");
+        }
+        for other in [headers(&[("user-agent", "Mozilla/5.0 (like AnyConnect)")]), headers(&[("accept", "*/*")])] {
+            assert!(!is_of_a_client(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn token_is_the_cookie_of_a_session() {
+        assert_eq!(token(&headers(&[("cookie", "webvpnc=x; webvpn=t0ken")])), Some("t0ken"));
+        assert_eq!(token(&headers(&[("cookie", "webvpnc=x")])), None);
+    }
+}

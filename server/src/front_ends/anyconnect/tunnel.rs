@@ -1,0 +1,259 @@
+//! One CONNECT: the session of a client that comes with a token, from its answer to the end of the connection.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_net::carrier::Carrier as _;
+use adit_net::carrier::stream::Pump;
+use adit_program::causes::with_causes;
+use adit_program::foreign_text::printable;
+use adit_program::task;
+use adit_proto::anyconnect::channel::{Channel, ChannelEvent};
+use adit_proto::anyconnect::frame::NoFrame;
+use adit_proto::anyconnect::tunnel::{Offer, TunnelRequest};
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderValue};
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tracing::Instrument as _;
+use zeroize::Zeroizing;
+
+use super::FrontEnd;
+use super::connection::{Cstp, TlsConnection};
+use crate::accounts::AuthError;
+use crate::core::callers;
+use crate::core::grant::Grant;
+use crate::core::login::{Credential, Identity, LoginError, clocks};
+use crate::core::router::Router;
+use crate::core::sessions::{Ending, Session};
+use crate::core::{Core, OpenError, OpenSession};
+use crate::front_ends::connect_ip::CallerSession;
+use crate::listener::{Answer, Caller, CallerStream, Reply};
+
+/// How long either side may be silent before it is asked whether it is there.
+const DPD: Duration = Duration::from_secs(30);
+/// How often a client sends something through whatever is on the way.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How often a client makes a new connection, with new keys.
+const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a client may leave the last words unread.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Pieces of frames that may wait for the tunnel, each as much as is read at a time.
+const FRAMES: usize = 4;
+/// What a device is called whose client does not say what its host is called.
+const NAMELESS: &str = "anyconnect";
+
+/// Why a client gets no tunnel: it has to log in again (401), or may come back with its token (503).
+struct Refused {
+    status: StatusCode,
+    reason: &'static str,
+}
+
+/// A session that has been opened, on its way to its stream.
+struct Opened {
+    core: Arc<dyn Core>,
+    open: OpenSession,
+    connection: Arc<TlsConnection>,
+    /// The connection as one of its device, as long as this is held.
+    caller: Arc<callers::Caller>,
+    token: Zeroizing<String>,
+    /// The answer to the CONNECT.
+    head: String,
+}
+
+impl FrontEnd {
+    /// Opens a session for a client with a token, and takes its connection over.
+    pub(super) async fn connect(&self, request: TunnelRequest, caller: &Caller) -> Reply {
+        match self.open(&request, caller).await {
+            Ok(opened) => {
+                let router = Arc::clone(&self.router);
+                Reply::Connect(Box::new(move |stream, read| {
+                    let span = tracing::info_span!("session", session = opened.open.session.id);
+                    Box::pin(opened.serve(stream, read, router).instrument(span))
+                }))
+            }
+            Err(refused) => Reply::Answer(refused.answer()),
+        }
+    }
+
+    async fn open(&self, request: &TunnelRequest, caller: &Caller) -> Result<Opened, Refused> {
+        let token = request.token.clone().ok_or_else(|| log_in("a login is needed"))?;
+        let client = request.agent.as_deref().map(printable);
+        let cipher = caller.suite.and_then(|suite| suite.as_str());
+        let mtu = request.mtu_within(self.largest_packet);
+        let connection = Arc::new(TlsConnection::new(caller.address, cipher, client, mtu));
+        let device_caller = Arc::new(callers::Caller::new(Arc::<TlsConnection>::clone(&connection)));
+        let identity = self.identify(request, token.clone(), &device_caller).await?;
+        caller.know();
+        let lasts = identity.login.map(|login| login.end.left(&clocks::now()));
+        let core = Arc::clone(&self.core);
+        let open =
+            Arc::clone(&core).open(identity, Arc::<TlsConnection>::clone(&connection)).await.map_err(|error| {
+                tracing::warn!(error = with_causes(&error), "session refused");
+                refusal(&error)
+            })?;
+        let grant = open.session.grant();
+        let head = head(request, &grant, mtu.min(grant.terms.limits.largest_packet), lasts);
+        Ok(Opened { core, open, connection, caller: device_caller, token, head })
+    }
+
+    async fn identify(
+        &self,
+        request: &TunnelRequest,
+        token: Zeroizing<String>,
+        caller: &Arc<callers::Caller>,
+    ) -> Result<Identity, Refused> {
+        let name = request.host_name.as_deref().unwrap_or(NAMELESS).to_owned();
+        let credential = Credential::Login { token, name };
+        Arc::clone(&self.core).authenticate(credential, Arc::clone(caller)).await.map_err(|error| match error {
+            LoginError::Needed(reason) => log_in(reason),
+            LoginError::Refused(AuthError::Store(error)) => {
+                tracing::error!(%error, "a client could not be checked");
+                not_now("the gateway's store failed")
+            }
+            LoginError::Refused(AuthError::Revoked) => log_in("this device was revoked"),
+            LoginError::Refused(AuthError::Disabled) => log_in("this user is disabled; ask the administrator"),
+            LoginError::Refused(AuthError::Unknown | AuthError::Expired) => log_in("this login is over"),
+            LoginError::Internal => not_now("internal error"),
+        })
+    }
+}
+
+fn log_in(reason: &'static str) -> Refused {
+    Refused { status: StatusCode::UNAUTHORIZED, reason }
+}
+
+fn not_now(reason: &'static str) -> Refused {
+    Refused { status: StatusCode::SERVICE_UNAVAILABLE, reason }
+}
+
+impl Refused {
+    fn answer(&self) -> Answer {
+        let mut answer = Answer::default();
+        *answer.status_mut() = self.status;
+        // Clients show it to their user.
+        answer.headers_mut().insert("x-reason", HeaderValue::from_static(self.reason));
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
+    }
+}
+
+fn refusal(error: &OpenError) -> Refused {
+    match error {
+        OpenError::Revoked | OpenError::LoginOver => log_in(error.reason()),
+        // Clients end over any other status, and have no word for their user.
+        OpenError::Full
+        | OpenError::UserFull
+        | OpenError::OutsideHours
+        | OpenError::NoAddress(_)
+        | OpenError::OldFlows(_)
+        | OpenError::NotEnforced(_)
+        | OpenError::Store(_) => not_now(error.reason()),
+    }
+}
+
+/// What a client is told of its grant.
+fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration>) -> String {
+    let Grant { lease, terms } = grant;
+    // A client that takes one address only gets that of IPv4, if there is one.
+    let v6 = lease.v6.filter(|_| request.takes_v6 || lease.v4.is_none());
+    let offer = Offer {
+        v4: lease.v4.filter(|_| request.takes_v4 || v6.is_none()),
+        v6,
+        routes: &terms.routes,
+        resolvers: &terms.dns.servers,
+        domains: &terms.dns.domains,
+        mtu,
+        dpd: DPD,
+        keepalive: KEEPALIVE,
+        rekey: REKEY,
+        lasts,
+        idle: terms.limits.idle_timeout,
+    };
+    offer.head()
+}
+
+impl Opened {
+    /// Serves the session until its client leaves, or the core ends it.
+    async fn serve(self, stream: CallerStream, early: Bytes, router: Arc<Router>) {
+        let Self { core, open, connection, caller, token, head } = self;
+        let session = Arc::clone(&open.session);
+        let _session = CallerSession::begin(&caller, &session, open.replaces);
+        connection.carrier.queue(head.as_bytes());
+        let (others, frames) = mpsc::channel(FRAMES);
+        let deliver = {
+            let session = Arc::clone(&session);
+            move |packets: &mut Vec<Bytes>| router.from_client(&session, packets)
+        };
+        let carrier = Arc::clone(&connection.carrier);
+        let pump = match Pump::new(carrier, Cstp, stream.into_inner(), &early, deliver, others) {
+            Ok(pump) => task::spawn(pump.run()),
+            Err(error) => return tracing::warn!(%error, "a connection cannot be set up for packets"),
+        };
+        let end = follow(&connection, &session, frames).await;
+        tracing::debug!(?end, "the tunnel is over");
+        connection.carrier.close();
+        drop(open);
+        if end == End::LoggedOut {
+            core.log_out(token).await;
+        }
+        let _unheard = timeout(FAREWELL, pump).await;
+    }
+}
+
+/// Why a tunnel is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The user has ended it for good.
+    LoggedOut,
+    /// The client may come back with its token.
+    Left,
+    /// The client has said nothing for too long.
+    Silent,
+    /// The connection is over.
+    Closed,
+}
+
+/// Answers what the client asks, and asks a client that is silent, until the tunnel is over.
+async fn follow(connection: &TlsConnection, session: &Session, mut frames: mpsc::Receiver<Bytes>) -> End {
+    let mut channel = Channel::new(DPD, Instant::now());
+    let mut login_over = pin!(session.login_over());
+    let (mut is_over, mut received) = (false, 0);
+    loop {
+        let look = channel.poll_timeout().unwrap_or_else(|| Instant::now() + DPD);
+        tokio::select! {
+            () = &mut login_over, if !is_over => {
+                is_over = true;
+                session.close(Ending::LoginOver);
+            }
+            frame = frames.recv() => match frame {
+                Some(frame) => {
+                    channel.buffer().extend_from_slice(&frame);
+                    channel.handle_received(Instant::now());
+                }
+                None => return End::Closed,
+            },
+            () = sleep_until(look.into()) => {
+                // Packets pass by this, and show as well that the client is there.
+                let (packets, _) = connection.counters().packets();
+                if packets != std::mem::replace(&mut received, packets) {
+                    channel.handle_received(Instant::now());
+                }
+                channel.handle_timeout(Instant::now());
+            }
+        }
+        match channel.poll_event() {
+            Ok(None | Some(ChannelEvent::Packet(_))) => {}
+            Ok(Some(ChannelEvent::LoggedOut)) => return End::LoggedOut,
+            Ok(Some(ChannelEvent::Left)) | Err(NoFrame) => return End::Left,
+            Ok(Some(ChannelEvent::Silent)) => return End::Silent,
+        }
+        while let Some(answer) = channel.poll_transmit() {
+            connection.carrier.queue(&answer);
+            // Two in one record would be thrown away.
+            connection.carrier.flush().await;
+        }
+    }
+}
