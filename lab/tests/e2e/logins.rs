@@ -16,7 +16,7 @@ use nix::unistd::mkfifo;
 use crate::harness::{INTERNET, Options, Tunnel, answers, reach};
 use crate::people::{REFUSED, pin};
 
-const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 const OTHER_IDENTITY: i32 = 4;
 
 /// Starts a command whose standard input is what is written to the file that comes with it.
@@ -83,7 +83,7 @@ pub(crate) fn set_up_app(gateway: &Gateway) -> App {
 }
 
 /// A gateway that runs and knows alice by her password.
-fn gateway() -> Option<Tunnel> {
+pub(crate) fn gateway() -> Option<Tunnel> {
     let mut tunnel = Tunnel::prepare(Options::default())?;
     administrate(&tunnel, &["user", "add", "alice"], PASSWORD);
     tunnel.gateway.start().unwrap();

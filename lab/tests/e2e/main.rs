@@ -12,6 +12,7 @@
 )]
 
 mod admission;
+mod anyconnect;
 mod clients;
 mod clocks;
 mod coexistence;
