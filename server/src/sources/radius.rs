@@ -96,7 +96,7 @@ impl SessionAccounting {
     /// What is missing or wrong in the settings.
     #[cfg_attr(
         not(feature = "radius"),
-        expect(unused_variables, clippy::unnecessary_wraps, reason = "a program without this source tells nobody")
+        expect(unused_variables, reason = "a program without this source tells nobody")
     )]
     pub fn prepare(&self, config: &Config) -> Result<Box<dyn FnOnce() + Send>, Problem> {
         #[cfg(feature = "radius")]
