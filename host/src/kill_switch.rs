@@ -246,6 +246,11 @@ pub(crate) struct ClosedKillSwitch {
 }
 
 impl ClosedKillSwitch {
+    /// Whether these are its rules.
+    pub(crate) fn is_as(&self, switch: &KillSwitch) -> bool {
+        self.switch == *switch
+    }
+
     /// Whether nobody has touched the table since it was loaded.
     pub(crate) fn is_intact(&self) -> Result<bool, HostError> {
         let now = state(&self.switch)?;

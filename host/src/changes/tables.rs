@@ -89,7 +89,7 @@ impl HostChanges {
         Ok(Some(former))
     }
 
-    /// Closes the kill switch, replacing its earlier rules, in one transaction.
+    /// Closes the kill switch, replacing its earlier rules if they are others, in one transaction.
     ///
     /// # Errors
     /// The kernel's refusal, naming the rule; the earlier rules are then still in force.
@@ -97,7 +97,10 @@ impl HostChanges {
     pub async fn close_kill_switch(&mut self, switch: &KillSwitch) -> Result<(), HostError> {
         let change = Change::KillSwitch(switch.profile.clone());
         if self.is_recorded(&change) {
-            self.kill_switch = Some(kill_switch::load(switch)?);
+            // Its guard hears of each table that is loaded, and looks around again.
+            if !self.kill_switch.as_ref().is_some_and(|closed| closed.is_as(switch)) {
+                self.kill_switch = Some(kill_switch::load(switch)?);
+            }
             return Ok(());
         }
         let id = self.journal.record(change)?;

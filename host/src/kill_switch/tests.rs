@@ -441,6 +441,27 @@ fn allowed_networks_are_used_but_not_asked_for_names() {
     });
 }
 
+/// A table that is loaded anew wakes its guard, which would load it anew for ever.
+#[test]
+fn a_switch_that_is_closed_in_the_same_way_is_left_alone() {
+    in_namespace_async(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut changes = HostChanges::open(&directory.path().join("client-home.journal")).await.unwrap();
+        let handles = || {
+            let chains = Socket::open().unwrap().chains_of_table(FAMILY_INET, "adit_client_home").unwrap();
+            chains.iter().map(|chain| chain.handle).collect::<Vec<u64>>()
+        };
+        let generation = || Socket::open().unwrap().generation().unwrap();
+        changes.close_kill_switch(&switch()).await.unwrap();
+        let loaded = (handles(), generation());
+        changes.close_kill_switch(&switch()).await.unwrap();
+        assert_eq!((handles(), generation()), loaded);
+        changes.close_kill_switch(&connecting()).await.unwrap();
+        assert_ne!(generation(), loaded.1);
+        changes.undo().await.unwrap();
+    });
+}
+
 #[test]
 fn a_table_that_others_change_is_put_back() {
     in_namespace_async(|| async {
