@@ -312,7 +312,7 @@ fn nothing_is_forgotten_while_there_is_room_for_it() {
     let (mut limits, now) = (LoginLimits::with_room([1; 32], 1000), start());
     for number in 0..1000_u32 {
         // Each from a network of its own, so that every try has four buckets that are new.
-        let from = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 72));
+        let from = std::net::Ipv4Addr::from(0x0a00_0000 | number << 8);
         fail(&mut limits, &stranger(&format!("nobody-{number}"), from.into(), "x"), now);
         let tries = usize::try_from(number).unwrap() + 1;
         assert!(limits.buckets.len() == 4 * tries || tries > 250);
@@ -324,7 +324,7 @@ fn nothing_is_forgotten_while_there_is_room_for_it() {
 fn buckets_that_are_full_again_make_room_for_others_and_no_more_is_forgotten() {
     let (mut limits, now) = (LoginLimits::with_room([1; 32], 1000), start());
     let mut fail_from = |number: u32, now| {
-        let from = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 72));
+        let from = std::net::Ipv4Addr::from(0x0a00_0000 | number << 8);
         fail(&mut limits, &stranger(&format!("nobody-{number}"), from.into(), "x"), now);
         limits.buckets.len()
     };
