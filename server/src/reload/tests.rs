@@ -134,6 +134,7 @@ const RESTART: &[&str] = &[
     "pool.v4",
     "pool.v6",
     "limits.pending_sessions",
+    "anyconnect.enabled",
     "anyconnect.tls12",
     "oidc.listen",
     "radius.accounting_servers",
