@@ -4,8 +4,8 @@
 //! with every carrier; one task, [`Pump`], owns socket and TLS of the connection. It seals many packets into one record
 //! and reads as much as has come, so that a packet costs neither a call of the system nor a record of its own.
 //!
-//! TCP would make a long queue in front of a slow path. So little waits in the socket ([`UNSENT`]), and nothing longer
-//! than [`BOUNDS`] says in front of it: packets are dropped rather than late, which tells their senders to slow down.
+//! TCP would make a long queue in front of a slow path. So little waits in the socket (`UNSENT`), and nothing longer
+//! than `BOUNDS` says in front of it: packets are dropped rather than late, which tells their senders to slow down.
 
 mod pump;
 mod socket;
