@@ -3,6 +3,7 @@
 
 pub mod connect_ip;
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -54,6 +55,24 @@ impl GatewayAccess {
 /// Host and port as in a URL (RFC 3986 section 3.2); an IPv6 address goes into brackets.
 pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A connection that has network settings, and moves packets once it is attached. Its first event is always `Network`.
+pub trait OpenConnection: Send + 'static {
+    /// Packets from the gateway to other addresses than these are dropped from now on. At first there are none.
+    fn admit(&mut self, addresses: Vec<IpAddr>);
+
+    /// Starts moving packets between their source and the gateway. If the source fails, the connection ends.
+    fn attach(&mut self);
+
+    /// Waits for the next event. Cancel-safe. After `Closed` it returns `Closed` again.
+    fn next_event(&mut self) -> impl Future<Output = ConnectionEvent> + Send;
+
+    /// Counters now.
+    fn stats(&self) -> ConnectionStats;
+
+    /// Says goodbye to the gateway and waits at most a second until that is heard.
+    fn close(self) -> impl Future<Output = ()> + Send;
 }
 
 /// What the gateway gave the session.

@@ -22,7 +22,9 @@ use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
 use tokio::sync::mpsc;
 
-use super::{ConnectError, ConnectionEvent, ConnectionStats, Credentials, GatewayAccess, NetworkSettings};
+use super::{
+    ConnectError, ConnectionEvent, ConnectionStats, Credentials, GatewayAccess, NetworkSettings, OpenConnection,
+};
 use crate::packet_source::Packets;
 use data::DataPath;
 
@@ -85,14 +87,14 @@ impl Connection {
         };
         Ok(Self { endpoint, quic, datagrams, data, first, publish, events, _control: control, pumps: Vec::new() })
     }
+}
 
-    /// Packets from the gateway to other addresses than these are dropped from now on. At first there are none.
-    pub fn admit(&mut self, addresses: Vec<IpAddr>) {
+impl OpenConnection for Connection {
+    fn admit(&mut self, addresses: Vec<IpAddr>) {
         self.data.set_addresses(addresses);
     }
 
-    /// Starts moving packets between their source and the gateway. If the source fails, the connection ends.
-    pub fn attach(&mut self) {
+    fn attach(&mut self) {
         let (data, publish) = (Arc::clone(&self.data), self.publish.clone());
         self.data.begin();
         self.pumps = vec![
@@ -101,18 +103,15 @@ impl Connection {
         ];
     }
 
-    /// Waits for the next event. Cancel-safe. After `Closed` it returns `Closed` again.
-    pub async fn next_event(&mut self) -> ConnectionEvent {
+    async fn next_event(&mut self) -> ConnectionEvent {
         next_event(&mut self.first, &mut self.events).await
     }
 
-    /// Counters now.
-    pub fn stats(&self) -> ConnectionStats {
+    fn stats(&self) -> ConnectionStats {
         self.data.stats(self.quic.rtt(), self.quic.remote_address())
     }
 
-    /// Says goodbye to the gateway and waits at most a second for it to leave.
-    pub async fn close(self) {
+    async fn close(self) {
         self.data.end();
         close(&self.quic, Code::NO_ERROR, "the client disconnects");
         let _gateway_silent = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;

@@ -21,7 +21,7 @@ use adit_proto::invite::Place;
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{mpsc, watch};
 
-use super::protocol::{OpenConnection, Protocol};
+use super::protocol::Protocol;
 use super::renewal::{self, RenewalError};
 use super::{Command, SessionConfig, Snapshot};
 use crate::gateway_addresses::Lookups;
@@ -29,7 +29,7 @@ use crate::host_plan::{GuardStatus, HostHooks, HostPlan};
 use crate::obstacle;
 use crate::own_question::LocalResolvers;
 use crate::profile::Profile;
-use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings};
+use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings, OpenConnection};
 use crate::state::{Event, LifeCycle, Obstacle, State};
 use attempt::Attempted;
 use changes::Changes;

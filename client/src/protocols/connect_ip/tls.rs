@@ -20,7 +20,7 @@ use super::control::{News, machine, refusal};
 use super::data::{DataPath, move_out};
 use super::dial::{leads_nowhere, no_route, race};
 use super::explain::{explain_tcp, explain_unproven_tcp};
-use super::{ConnectError, ConnectionEvent, ConnectionStats, EVENT_QUEUE, FAREWELL, GatewayAccess};
+use super::{ConnectError, ConnectionEvent, ConnectionStats, EVENT_QUEUE, FAREWELL, GatewayAccess, OpenConnection};
 use crate::packet_source::{Packets, TunnelSession};
 
 /// Pieces of capsules that may wait for the tunnel, each as much as is read at a time.
@@ -78,30 +78,27 @@ impl TlsConnection {
         };
         Ok(Self { carrier, data, first, publish, events, control, moving: None })
     }
+}
 
-    /// See [`Connection::admit`](super::Connection::admit).
-    pub fn admit(&mut self, addresses: Vec<IpAddr>) {
+impl OpenConnection for TlsConnection {
+    fn admit(&mut self, addresses: Vec<IpAddr>) {
         self.data.set_addresses(addresses);
     }
 
-    /// See [`Connection::attach`](super::Connection::attach).
-    pub fn attach(&mut self) {
+    fn attach(&mut self) {
         self.data.begin();
         self.moving = Some(task::spawn(move_out(Arc::clone(&self.data), self.publish.clone())));
     }
 
-    /// Waits for the next event. Cancel-safe. After `Closed` it returns `Closed` again.
-    pub async fn next_event(&mut self) -> ConnectionEvent {
+    async fn next_event(&mut self) -> ConnectionEvent {
         super::next_event(&mut self.first, &mut self.events).await
     }
 
-    /// Counters now.
-    pub fn stats(&self) -> ConnectionStats {
+    fn stats(&self) -> ConnectionStats {
         self.data.stats(self.carrier.rtt().unwrap_or_default(), self.carrier.remote())
     }
 
-    /// Says goodbye to the gateway and waits at most a second until that is on its way.
-    pub async fn close(mut self) {
+    async fn close(mut self) {
         self.data.end();
         self.carrier.close();
         // Nobody may be left to read the last events.

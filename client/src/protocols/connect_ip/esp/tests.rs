@@ -34,7 +34,7 @@ use crate::packet_path::{DEFAULT_MTU, PacketPath, PacketPathSettings};
 use crate::packet_source::{PacketWorkers, Packets};
 use crate::protocols::connect_ip::Connection;
 use crate::protocols::connect_ip::dial::tests::gateway_on;
-use crate::protocols::{ConnectError, ConnectionEvent, Credentials, GatewayAccess};
+use crate::protocols::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, OpenConnection};
 use adit_testing::namespace::{in_namespace_async, ip, up};
 
 const PATIENCE: Duration = Duration::from_secs(20);

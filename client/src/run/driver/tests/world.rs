@@ -17,8 +17,10 @@ use crate::host_plan::{GuardStatus, HostFault, HostHooks};
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
-use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, NetworkSettings};
-use crate::run::protocol::{OpenConnection, Protocol};
+use crate::protocols::{
+    ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, NetworkSettings, OpenConnection,
+};
+use crate::run::protocol::Protocol;
 use crate::run::{ClientSession, SessionConfig};
 use crate::state::State;
 
