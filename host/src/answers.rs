@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use crate::changes::HostChanges;
 use crate::error::HostError;
 use crate::journal::Change;
-use crate::kill_switch;
 use crate::nft::{Batch, Chain, ChainKind, FAMILY_ARP, FAMILY_INET, Hook, ListedChain, Rule, Socket, TableState};
 use crate::sysctl::ports_of_programs;
 
@@ -53,9 +52,6 @@ pub struct AnswerRules {
     pub inner_links: Vec<String>,
     /// The mark of packets that pass the tunnel's rules by.
     pub mark: Mark,
-    /// Whether the host is closed for what belongs in the tunnel: what arrives beside it is then judged as the kill
-    /// switch would.
-    pub closed: bool,
 }
 
 impl AnswerRules {
@@ -111,9 +107,6 @@ impl AnswerRules {
         // The tunnel's packets, and the client's own datagrams, are nearly all there is: they are done with first.
         let mut rules = vec![Rule::new(PREROUTING).untracked().accept()];
         rules.push(Rule::new(PREROUTING).input(&self.tun).accept());
-        if self.closed {
-            rules.extend(kill_switch::unasked_rules(PREROUTING, (low, high)));
-        }
         rules.push(self.elsewhere(PREROUTING).by_answerer().accept());
         // Whether a packet is for this host takes a look at the routes, so it is asked last.
         let opened = || self.elsewhere(PREROUTING).by_opener();
@@ -273,10 +266,12 @@ impl LoadedAnswers {
         if generation.is_some() && generation == self.generation {
             return false;
         }
-        self.generation = generation;
         let mut now = Beside::read(&socket, &self.rules.tun);
         if !self.can_exempt {
             now.tracking = Tracking::OfAll;
+        }
+        if self.beside == now {
+            self.generation = generation;
         }
         self.beside != now
     }

@@ -64,9 +64,6 @@ pub struct ProtectedTunnel {
     pub link: String,
     /// The addresses of the device: they are used on no other link.
     pub addresses: Vec<IpAddr>,
-    /// Whether the tables of [`crate::AnswerRules`] judge what arrives, for a closed host, so that this one need not:
-    /// every chain costs time for each packet.
-    pub arrivals_are_judged: bool,
 }
 
 /// A network that a link leads to without a router.
@@ -109,13 +106,8 @@ impl KillSwitch {
     /// Nearly all packets are the tunnel's, or the client's own datagrams: each chain is done with them first.
     fn rules(&self) -> Vec<Rule> {
         let ports = ports_of_programs();
-        let mut rules = Vec::new();
-        if !self.tunnel.as_ref().is_some_and(|tunnel| tunnel.arrivals_are_judged) {
-            rules.extend(self.arrival_rules());
-            rules.extend(self.tunnel().map(|tunnel| Rule::new(PREROUTING).input(tunnel).accept()));
-            rules.push(Rule::new(PREROUTING).untracked().accept());
-            rules.extend(unasked_rules(PREROUTING, ports));
-        }
+        let mut rules = self.arrival_rules();
+        rules.extend(self.unasked_rules(ports));
         rules.push(Rule::new(OUTPUT).mark(self.mark).sent_by(self.user).accept());
         rules.extend(self.tunnel().map(|tunnel| Rule::new(OUTPUT).output(tunnel).accept()));
         rules.extend(self.passage_rules(OUTPUT));
@@ -143,6 +135,21 @@ impl KillSwitch {
             |address| rule().destination_in(address).input_not("lo").drop("to the tunnel's address from another link");
         let through = self.tunnel().map(|tunnel| rule().input(tunnel).accept());
         through.into_iter().chain(self.addresses().map(to)).collect()
+    }
+
+    /// Connections that this host had opened before are not taken for connections that others open, and nobody
+    /// answers for a resolver that was asked through the tunnel.
+    fn unasked_rules(&self, (low, high): (u16, u16)) -> Vec<Rule> {
+        let rule = || Rule::new(PREROUTING);
+        let elsewhere = || rule().input_not("lo");
+        let amid = elsewhere().amid_tcp().destination_port_at_least(low).destination_port_at_most(high);
+        let mut rules = vec![rule().untracked().accept()];
+        rules.extend(self.tunnel().map(|tunnel| rule().input(tunnel).accept()));
+        rules.extend([
+            amid.drop("of a connection from before the tunnel"),
+            elsewhere().udp().source_port(DNS_PORT).unknown().drop("name service that nobody asked"),
+        ]);
+        rules
     }
 
     /// What stays on this host, and what goes into another tunnel of this host.
@@ -198,17 +205,6 @@ impl KillSwitch {
         links.dedup();
         links.into_iter()
     }
-}
-
-/// Connections that this host had opened before are not taken for connections that others open, and nobody answers for
-/// a resolver that was asked through the tunnel. What comes through the tunnel is done with before.
-pub(crate) fn unasked_rules(chain: &'static str, (low, high): (u16, u16)) -> [Rule; 2] {
-    let elsewhere = || Rule::new(chain).input_not("lo");
-    let amid = elsewhere().amid_tcp().destination_port_at_least(low).destination_port_at_most(high);
-    [
-        amid.drop("of a connection from before the tunnel"),
-        elsewhere().udp().source_port(DNS_PORT).unknown().drop("name service that nobody asked"),
-    ]
 }
 
 /// By what hosts of one network find each other: broadcast, and multicast that no router passes on.

@@ -62,8 +62,6 @@ pub struct ManagedHost {
     without_ipv6: Option<String>,
     /// Why others get no answers beside the tunnel, where they should.
     unanswered: Option<String>,
-    /// The addresses in a tunnel for which the tables of answers judge what arrives at a closed host.
-    judged_for: Option<Vec<IpAddr>>,
     /// Where the session comes from in which this client was started, if over the network.
     started_from: Option<IpAddr>,
     mtu: u16,
@@ -91,7 +89,6 @@ impl ManagedHost {
             overlaps: Vec::new(),
             without_ipv6: None,
             unanswered: None,
-            judged_for: None,
             started_from: None,
             mtu: IPV6_MIN_MTU,
             gso_max_segs: None,
@@ -203,7 +200,6 @@ impl ManagedHost {
         self.plan = None;
         self.prepared = false;
         self.full_tunnel = None;
-        self.judged_for = None;
         self.changes.undo().await
     }
 
@@ -215,7 +211,6 @@ impl ManagedHost {
         self.plan = None;
         self.prepared = false;
         self.full_tunnel = None;
-        self.judged_for = None;
         if let Some(closing) = &self.closing {
             closing.leave(&mut self.changes).await?;
         }

@@ -35,10 +35,7 @@ pub(super) fn rules(tunnel: &AnswerRules, tracking: Tracking) -> Vec<Rule> {
     let to_client = Rule::new(RAW_PREROUTING).input_not(&tunnel.tun).udp().for_socket_with(tunnel.mark);
     let of_client = Rule::new(RAW_OUTPUT).mark(tunnel.mark).udp();
     let beside = own().map(|own| {
-        // A closed host keeps its containers from the address, too.
-        let closed = || Rule::new(RAW_PREROUTING).input_not("lo").input_not(&tunnel.tun);
-        let rule = if tunnel.closed { closed() } else { tunnel.elsewhere(RAW_PREROUTING) };
-        let rule = rule.destination_in(own);
+        let rule = tunnel.elsewhere(RAW_PREROUTING).destination_in(own);
         rule.drop("to the tunnel's address from another link")
     });
     match tracking {

@@ -28,7 +28,6 @@ fn rules() -> AnswerRules {
         addresses: vec![TUNNEL_ADDRESS.into(), "fd00::2".parse().unwrap()],
         inner_links: vec!["inner0".into()],
         mark: Mark::CLIENT,
-        closed: false,
     }
 }
 
@@ -165,7 +164,6 @@ fn what_is_opened_through_a_second_tunnel_is_answered_through_it() {
             addresses: vec!["172.17.0.1".parse().unwrap()],
             inner_links: Vec::new(),
             mark: Mark::CLIENT,
-            closed: false,
         };
         let netlink = Netlink::open().unwrap();
         let target = RouteTarget::Link("inner0".into());

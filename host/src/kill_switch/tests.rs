@@ -17,7 +17,6 @@ use nix::unistd::{Uid, setfsuid};
 
 use super::*;
 use crate::AnswerRules;
-use crate::answers;
 use crate::changes::{HostChanges, recover, release};
 use crate::netlink::{Family, LinkSettings, Netlink, Route, RouteTarget, Rule as PolicyRule};
 use crate::nft::ListedRule;
@@ -48,35 +47,9 @@ fn switch() -> KillSwitch {
         tunnel: Some(ProtectedTunnel {
             link: "tunnel0".into(),
             addresses: vec![TUNNEL_ADDRESS.into(), TUNNEL_ADDRESS_V6.into()],
-            arrivals_are_judged: false,
         }),
         lan: Vec::new(),
         inner_links: Vec::new(),
-    }
-}
-
-/// Closes a host that has a tunnel; what arrives is judged by the kill switch, or by the tables of answers.
-fn close(switch: KillSwitch, arrivals_are_judged: bool) {
-    let mut switch = switch;
-    let tunnel = switch.tunnel.as_mut().unwrap();
-    tunnel.arrivals_are_judged = arrivals_are_judged;
-    if arrivals_are_judged {
-        let rules = AnswerRules {
-            tun: tunnel.link.clone(),
-            addresses: tunnel.addresses.clone(),
-            inner_links: switch.inner_links.clone(),
-            mark: switch.mark,
-            closed: true,
-        };
-        answers::load(&rules).unwrap();
-    }
-    load(&switch).unwrap();
-}
-
-/// Runs a test twice: with arrivals that are judged by the kill switch, and by the tables of answers.
-fn in_both_ways(test: impl AsyncFn(bool) + Copy + Send + 'static) {
-    for arrivals_are_judged in [false, true] {
-        in_namespace_async(move || async move { test(arrivals_are_judged).await });
     }
 }
 
@@ -327,7 +300,7 @@ fn what_is_forwarded_is_as_closed_as_what_the_host_sends() {
 /// CVE-2019-14899: a neighbour finds out the tunnel's address, and meddles with connections in it.
 #[test]
 fn the_tunnels_address_is_for_the_tunnel() {
-    in_both_ways(async |judged| {
+    in_namespace_async(|| async {
         let host = Host::new().await;
         let knock = || give(&host.internet, &ping(NEIGHBOUR, TUNNEL_ADDRESS));
         let knock_v6 = || give(&host.internet, &ping(NEIGHBOUR_V6, TUNNEL_ADDRESS_V6));
@@ -350,7 +323,7 @@ fn the_tunnels_address_is_for_the_tunnel() {
             assert!(host.leaves(probe), "{what} is not seen on an open host, which answers for every address it has");
         }
         // Even to a network that may be used.
-        close(KillSwitch { lan: lan(), ..switch() }, judged);
+        load(&KillSwitch { lan: lan(), ..switch() }).unwrap();
         for (what, probe) in probes {
             assert!(!host.leaves(probe), "{what} leaves");
         }
@@ -363,9 +336,9 @@ fn the_tunnels_address_is_for_the_tunnel() {
 
 #[test]
 fn services_answer_but_old_connections_do_not_go_on() {
-    in_both_ways(async |judged| {
+    in_namespace_async(|| async {
         let host = Host::new().await;
-        close(switch(), judged);
+        load(&switch()).unwrap();
         let _service = TcpListener::bind((OWN_ADDRESS, 22)).unwrap();
         let opened = host.leaving(|| give(&host.internet, &tcp((INTERNET, 4000), (OWN_ADDRESS, 22), SYN)));
         let answer = opened.iter().find(|packet| !is_neighbourly(packet));
@@ -381,6 +354,28 @@ fn services_answer_but_old_connections_do_not_go_on() {
         };
         assert!(!host.leaves(|| heard(40_001)), "a program's datagram goes on");
         assert!(host.leaves(|| heard(8081)), "a service's datagram");
+    });
+}
+
+#[test]
+fn old_connections_do_not_go_on_after_a_crash_either() {
+    in_namespace_async(|| async {
+        let host = Host::new().await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut changes = HostChanges::open(&directory.path().join("client-home.journal")).await.unwrap();
+        let amid = || give(&host.internet, &tcp((INTERNET, 443), (OWN_ADDRESS, 40_000), ACK));
+        assert!(host.leaves(amid), "an open host answers by a reset");
+        changes.close_kill_switch(&switch()).await.unwrap();
+        let tunnel = switch().tunnel.unwrap();
+        let (tun, addresses) = (tunnel.link, tunnel.addresses);
+        let answers = AnswerRules { tun, addresses, inner_links: Vec::new(), mark: Mark::CLIENT };
+        changes.load_answers(&answers).await.unwrap();
+        assert!(!host.leaves(amid));
+        // What whoever cleans up after it does.
+        changes.undo_but_kill_switch().await.unwrap();
+        assert!(!host.leaves(amid));
+        changes.undo().await.unwrap();
+        assert!(host.leaves(amid));
     });
 }
 
@@ -409,7 +404,7 @@ fn tunnels_of_the_host_itself_are_no_answers() {
 
 #[test]
 fn nobody_else_answers_for_a_resolver() {
-    in_both_ways(async |judged| {
+    in_namespace_async(|| async {
         let host = Host::new().await;
         let program = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5300)).unwrap();
         program.set_nonblocking(true).unwrap();
@@ -420,7 +415,7 @@ fn nobody_else_answers_for_a_resolver() {
         };
         spoof(53);
         eventually("an open host hears anybody", heard);
-        close(switch(), judged);
+        load(&switch()).unwrap();
         spoof(53);
         spoof(54);
         eventually("other datagrams arrive", heard);

@@ -10,14 +10,8 @@ impl ManagedHost {
     /// Keeps the answers to what others open out of the tunnel. A tunnel without this is better than none.
     pub(super) async fn let_answers_out(&mut self, plan: &HostPlan) {
         let inner_links = self.beside.inner_links();
-        let rules = AnswerRules {
-            tun: self.link.clone(),
-            addresses: plan.inner_addresses(),
-            inner_links,
-            mark: self.mark,
-            closed: self.closing.as_ref().is_some_and(|closing| closing.closes(plan)),
-        };
-        self.judged_for = None;
+        let rules =
+            AnswerRules { tun: self.link.clone(), addresses: plan.inner_addresses(), inner_links, mark: self.mark };
         let was_unanswered = self.unanswered.take().is_some();
         if let Err(error) = self.changes.load_answers(&rules).await {
             let reason = with_causes(&error);
@@ -29,10 +23,7 @@ impl ManagedHost {
             if !was_unanswered {
                 tracing::warn!("others reach no service of this host beside the tunnel; see `adit-client status`");
             }
-        } else if rules.closed {
-            self.judged_for = Some(rules.addresses);
         }
-        self.close_again(plan).await;
         self.warn_before_cutting(plan);
     }
 

@@ -30,19 +30,9 @@ impl ManagedHost {
     /// Closes the host for everything but a full tunnel, and what may be used beside it; returns whether it is closed.
     pub(super) async fn close_around(&mut self, plan: &HostPlan) -> Result<bool, HostError> {
         let Some(closing) = self.closing.as_ref().filter(|closing| closing.closes(plan)) else { return Ok(false) };
-        let addresses = plan.inner_addresses();
-        let arrivals_are_judged = self.judged_for.as_ref() == Some(&addresses);
-        let tunnel = ProtectedTunnel { link: self.link.clone(), addresses, arrivals_are_judged };
+        let tunnel = ProtectedTunnel { link: self.link.clone(), addresses: plan.inner_addresses() };
         closing.close_around(&mut self.changes, tunnel, &self.beside).await?;
         Ok(true)
-    }
-
-    /// As [`Self::close_around`], when the tunnel stays and what is beside it is another.
-    pub(super) async fn close_again(&mut self, plan: &HostPlan) {
-        if let Err(error) = self.close_around(plan).await {
-            tracing::warn!("the kill switch does not follow the networks of this host");
-            tracing::debug!(error = with_causes(&error), "the kill switch is as it was before");
-        }
     }
 
     /// Forgets the host's own networks whose links are gone or down: nobody took their routes away from us.
@@ -68,8 +58,11 @@ impl ManagedHost {
         };
         let (before, beside) = (self.own.clone(), self.beside.clone());
         self.look_around(&plan, &survey);
-        if self.beside != beside {
-            self.close_again(&plan).await;
+        if self.beside != beside
+            && let Err(error) = self.close_around(&plan).await
+        {
+            tracing::warn!("the kill switch does not follow the networks of this host");
+            tracing::debug!(error = with_causes(&error), "the kill switch is as it was before");
         }
         for gone in before.difference(&self.own) {
             if let Err(error) = self.changes.remove_route(&self.own_route(gone)).await {

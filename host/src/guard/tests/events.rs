@@ -51,8 +51,7 @@ fn do_all(line: &str) {
 fn what_is_taken_from_a_clients_host_is_back_after_one_event() {
     on_host(async |host: &mut Host| {
         let addresses = vec!["10.64.3.2".parse().unwrap()];
-        let answers =
-            AnswerRules { tun: "adit0".into(), addresses, inner_links: Vec::new(), mark: Mark::CLIENT, closed: false };
+        let answers = AnswerRules { tun: "adit0".into(), addresses, inner_links: Vec::new(), mark: Mark::CLIENT };
         host.changes.load_answers(&answers).await.unwrap();
         let switch = KillSwitch {
             profile: "home".into(),
