@@ -67,6 +67,8 @@ pub struct StreamCarrier<F> {
     control: Mutex<Control>,
     /// Told when all of [`Control::queued`] has been written.
     written: Notify,
+    /// Told by [`Self::close`], for a pump whose socket is full.
+    closing: Notify,
     /// The socket, while the pump has it.
     socket: OnceLock<Weak<TcpStream>>,
     framing: PhantomData<fn() -> F>,
@@ -97,6 +99,7 @@ impl<F: Framing> StreamCarrier<F> {
             outbox: Outbox::new(BOUNDS),
             control: Mutex::default(),
             written: Notify::new(),
+            closing: Notify::new(),
             socket: OnceLock::new(),
             framing: PhantomData,
         })
@@ -137,10 +140,18 @@ impl<F: Framing> StreamCarrier<F> {
         }
     }
 
-    /// Ends the connection once what was queued has been written. Packets that wait are not sent any more.
+    /// Ends the connection once what was queued has been written, or a second later where the other end does not read.
+    /// Packets that wait are not sent any more.
     pub fn close(&self) {
         self.control().is_closing = true;
         self.outbox.wake();
+        self.closing.notify_one();
+    }
+
+    /// Whether the connection is being closed, and whether all that was queued is on its way.
+    fn closing_state(&self) -> (bool, bool) {
+        let control = self.control();
+        (control.is_closing, control.queued.is_empty())
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

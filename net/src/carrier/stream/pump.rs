@@ -12,7 +12,8 @@ use rustls::Connection;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::task::coop::consume_budget;
+use tokio::time::{sleep_until, timeout};
 
 use super::socket::prepare;
 use super::{Framing, StreamCarrier};
@@ -106,18 +107,28 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
     async fn move_all(&mut self) -> io::Result<()> {
         // What came with the last handshake messages is in TLS already.
         self.decrypt()?;
+        // When a connection that is being closed is over in any case.
+        let mut end: Option<tokio::time::Instant> = None;
         loop {
+            // A socket that is always ready must not keep the thread from other tasks.
+            consume_budget().await;
             let sent = self.send()?;
             if self.has_ended {
                 let is_whole = self.framing.may_end(&self.plain);
                 return if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
-            if self.carrier.control().is_closing && sent != Sent::Blocked {
+            let (is_closing, is_said) = self.carrier.closing_state();
+            if is_closing && is_said && sent != Sent::Blocked {
                 return Ok(());
+            }
+            if is_closing {
+                end.get_or_insert_with(|| tokio::time::Instant::now() + FAREWELL);
             }
             let is_read = self.unread.is_empty();
             tokio::select! {
                 biased;
+                () = sleep_until(end.unwrap_or_else(tokio::time::Instant::now)), if is_closing => return Ok(()),
+                () = self.carrier.closing.notified(), if !is_closing => {}
                 is_wanted = pass_on(&self.others, &mut self.unread), if !is_read => if !is_wanted {
                     return Ok(());
                 },

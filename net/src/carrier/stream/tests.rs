@@ -132,6 +132,27 @@ async fn packets_are_dropped_rather_than_late_when_the_other_end_reads_nothing()
 }
 
 #[tokio::test]
+async fn connection_that_is_closed_ends_though_the_other_end_reads_little_or_nothing() {
+    let ((mut server, _tls), client) = connected().await;
+    let client = end::<Capsules>(client, &[]);
+    soon(|| {
+        send(&client.carrier, (0..64).map(|number| packet(number, 1400)));
+        client.carrier.counters().traffic().drops.iter().any(|(reason, _)| *reason == "queue_full")
+    })
+    .await;
+    // As long as somebody reads a little, the system does not give the connection up.
+    let _reading = task::spawn(async move {
+        let mut little = [0; 512];
+        while server.read(&mut little).await.is_ok_and(|length| length > 0) {
+            sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert!(!client.pump.is_finished());
+    client.carrier.close();
+    timeout(Duration::from_secs(10), client.pump).await.expect("it does not wait for the reader").unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn end_that_was_meant_is_told_from_one_amid_a_packet() {
     let (server, client) = connected().await;
     let (mut server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
