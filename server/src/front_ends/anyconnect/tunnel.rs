@@ -29,6 +29,7 @@ use crate::core::login::{Credential, Identity, LoginError, clocks};
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 use crate::core::{Core, OpenError, OpenSession};
+use crate::front_ends::UNREAD;
 use crate::front_ends::connect_ip::CallerSession;
 use crate::listener::{Answer, Caller, CallerStream, Reply};
 
@@ -252,8 +253,10 @@ async fn follow(connection: &TlsConnection, session: &Session, mut frames: mpsc:
         }
         while let Some(answer) = channel.poll_transmit() {
             connection.carrier.queue(&answer);
-            // Two in one record would be thrown away.
-            connection.carrier.flush().await;
+            // Two in one record would be thrown away. Whoever does not read holds up what ends the login.
+            if timeout(UNREAD, connection.carrier.flush()).await.is_err() {
+                return End::Silent;
+            }
         }
     }
 }

@@ -26,21 +26,21 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::FrontEnd;
-use super::answer::{HttpRefusal, call_for_login};
+use super::answer::call_for_login;
 use super::asker::{Asker, Denial};
 use super::inbound::hand_over;
 use super::peer::Peer;
 use super::tunnel::{CallerSession, assignment, follow, refusal};
-use crate::core::OpenSession;
 use crate::core::callers::Caller;
 use crate::core::login::Identity;
+use crate::core::login::lasting::VOID;
 use crate::core::sessions::{About, Closing, Connection, Ending, Session};
+use crate::core::{OpenError, OpenSession};
+use crate::front_ends::UNREAD;
 use crate::listener::{self, Answer, CallerStream, Guest, Reply};
 
 /// Pieces of capsules that may wait for the tunnel, each as much as is read at a time.
 const CAPSULES: usize = 4;
-/// How long a client may leave our capsules unread. A path that loses much keeps TCP waiting for some seconds.
-const UNREAD: Duration = Duration::from_secs(15);
 /// How long the end of a tunnel may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -79,8 +79,12 @@ impl Upgrades {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!(error = with_causes(&error), "session refused");
-                let HttpRefusal { status, .. } = refusal(&error);
-                return Reply::Answer(answer(status, &refusal(&error).fields(&request)));
+                if matches!(error, OpenError::LoginOver) {
+                    let (status, fields) = call_for_login(&request, VOID);
+                    return Reply::Answer(answer(status, &fields));
+                }
+                let refused = refusal(&error);
+                return Reply::Answer(answer(refused.status, &refused.fields(&request)));
             }
         };
         let machine = Server::new(&request, assignment(&opened.session.grant()), None);
