@@ -41,6 +41,8 @@ fn known_to_be_full() -> Option<Tunnel> {
 fn begin(client: &Client) -> Process {
     let process = client.host().spawn(client.command(&["up", "--timeout", "0s"])).unwrap();
     eventually("the client connects", || {
+        let ended = process.try_wait().unwrap();
+        assert_eq!(ended, None, "the client ended: {}", process.stderr());
         let status = client.status().unwrap();
         (status.state == "connecting").then_some(())
     });
