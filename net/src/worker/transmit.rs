@@ -22,7 +22,7 @@ use crate::carrier::counters::Counters;
 use crate::carrier::{Carried, EspRoute};
 use crate::packet_buffer::{Arena, PacketBuffer};
 use crate::tun::{LARGEST_PACKET, PacketQueue, take_apart};
-use crate::udp::{DatagramSocket, MAX_BYTES};
+use crate::udp::DatagramSocket;
 
 use batch::{Batches, Unsealed};
 use last_read::LastRead;
@@ -86,8 +86,6 @@ impl<S: Carried> QueueForConnection<S> {
 /// The transmit side of one worker.
 pub(super) struct Transmit<S, D> {
     read: LastRead,
-    /// Sealed segments of a superpacket, as many as one call sends.
-    sealed: Box<[u8]>,
     batches: Batches<S>,
     unsent: Option<Unsent<S>>,
     outlet: Outlet<D>,
@@ -106,7 +104,6 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
         let seed = RandomState::new().build_hasher().finish();
         Self {
             read: LastRead::new(),
-            sealed: vec![0; MAX_BYTES].into_boxed_slice(),
             batches: Batches::default(),
             unsent: None,
             outlet: Outlet::new(sockets),
@@ -130,7 +127,7 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
     }
 
     /// Takes one packet or superpacket and returns its segments; `None` if there is none, or while one before waits for
-    /// a socket that is full. Single packets may wait until [`Self::flush`].
+    /// a socket that is full. What does not fill a call may wait until [`Self::flush`].
     ///
     /// # Errors
     /// The TUN device is gone.
@@ -200,9 +197,9 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
 
     /// Tries what was read last again.
     fn send_again(&mut self, mut unsent: Unsent<S>) -> SendOutcome {
-        let Self { read, sealed, batches, outlet, .. } = self;
+        let Self { read, batches, outlet, .. } = self;
         let outcome = match &mut unsent {
-            Unsent::Superpacket(sending) => sending.advance(read, sealed, outlet),
+            Unsent::Superpacket(sending) => sending.advance(read, batches, outlet),
             Unsent::Packet { session, route, len, next_header } => {
                 let unsealed = Unsealed { packet: read.packet(*len), next_header: *next_header };
                 batches.push(session, route, unsealed, outlet).unwrap_or_else(|reason| {
@@ -292,20 +289,16 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
         Ok(())
     }
 
-    /// Seals the segments of a superpacket and sends them, behind what was read earlier.
+    /// Seals the segments of a superpacket behind what was read earlier, and sends them as far as they fill calls.
     fn send_segments(
         &mut self,
         session: &Arc<S>,
         route: &Arc<EspRoute>,
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
-        let Self { read, sealed, batches, outlet, .. } = self;
+        let Self { read, batches, outlet, .. } = self;
         let mut sending = Sending::new(Arc::clone(session), Arc::clone(route), superpacket, read)?;
-        let mut outcome = batches.flush_session(session, outlet);
-        if outcome == SendOutcome::Finished {
-            outcome = sending.advance(read, sealed, outlet);
-        }
-        if outcome == SendOutcome::SocketFull {
+        if sending.advance(read, batches, outlet) == SendOutcome::SocketFull {
             self.unsent = Some(Unsent::Superpacket(sending));
         }
         Ok(())

@@ -118,6 +118,33 @@ fn superpacket_goes_in_as_few_calls_as_it_fits() {
 }
 
 #[test]
+fn superpackets_of_one_turn_fill_each_others_calls() {
+    in_namespace(|| {
+        let tun = device(1, 1);
+        let ((socket, to), (session, _keeper)) = (outer(), session());
+        let sas = sas(Spi::new(0, 1).unwrap(), Spi::new(0, 2).unwrap(), true);
+        let mut peer = Peer::new(to, sas.far);
+        session.carriers.set_esp(Some(route(sas.near.0, peer.address(), true)));
+        let sessions = vec![("10.9.0.2".parse().unwrap(), Arc::clone(&session))];
+        let router = Arc::new(Router { sessions, counters: Counters::default() });
+        let mut worker = Worker::alone(router, Arc::clone(&tun.queues()[0]), Arc::new(socket)).unwrap();
+        let (inside, payload) = (local_v4(), content(47 * FULL, 1));
+        for _ in 0..3 {
+            send(&inside, "10.9.0.2:53", &payload, FULL);
+        }
+        assert!(worker.step().unwrap());
+        let mut calls = 0;
+        for _ in 0..3 {
+            let arrived = expect(&mut peer, &payload, FULL, NextHeader::VouchedIpv4);
+            calls = arrived[46].message + 1;
+        }
+        let at_once = MAX_BYTES / sealed_len(28 + FULL);
+        assert!(at_once < 47);
+        assert_eq!(calls, (3 * 47_usize).div_ceil(at_once));
+    });
+}
+
+#[test]
 fn single_packets_of_every_size_stay_in_order() {
     for vouched in [true, false] {
         in_namespace(move || {

@@ -1,4 +1,4 @@
-//! Packets that come one by one, sealed and collected until a call's worth is there.
+//! Packets on their way to a socket, sealed and collected until a call's worth is there.
 
 use std::sync::Arc;
 
@@ -22,14 +22,34 @@ pub(in crate::worker) struct Batches<S> {
 }
 
 /// Sealed packets of one session: all as long as the first, but for the last.
-struct Batch<S> {
+pub(super) struct Batch<S> {
     /// Whose packets these are; none while the batch is empty.
     to: Option<Recipient<S>>,
-    datagrams: Vec<u8>,
-    /// Those of the datagrams that were not sent yet.
+    /// Room for one call. Packets are sealed where they are sent from, one behind the other.
+    datagrams: Box<[u8]>,
+    /// Those of the datagrams that were not sent yet; behind their end the buffer is free.
     unsent: SealedPackets,
     /// A socket was full: what is there has to go before anything is added.
     is_held: bool,
+}
+
+/// What decides whether packets can go in one call: they leave by one route, are equally long, and have the same ECN
+/// bits.
+pub(super) struct Likeness<'a, S> {
+    pub(super) session: &'a Arc<S>,
+    pub(super) route: &'a Arc<EspRoute>,
+    /// Bytes of each packet once it is sealed; the last may have less.
+    pub(super) sealed: usize,
+    pub(super) ecn: u8,
+}
+
+/// Packets that were just sealed into a batch.
+pub(super) struct Added {
+    pub(super) packets: usize,
+    /// Bytes of the datagrams.
+    pub(super) bytes: usize,
+    /// The sum of the packets' own lengths.
+    pub(super) inner_bytes: usize,
 }
 
 /// A session and how its packets are sent.
@@ -53,7 +73,8 @@ impl<S> Default for Batches<S> {
 
 impl<S> Default for Batch<S> {
     fn default() -> Self {
-        Self { to: None, datagrams: Vec::with_capacity(MAX_BYTES), unsent: SealedPackets::default(), is_held: false }
+        let datagrams = vec![0; MAX_BYTES].into_boxed_slice();
+        Self { to: None, datagrams, unsent: SealedPackets::default(), is_held: false }
     }
 }
 
@@ -70,15 +91,20 @@ impl<S: Carried> Batches<S> {
         unsealed: Unsealed<'_>,
         outlet: &mut Outlet<impl DatagramSocket>,
     ) -> Result<SendOutcome, DropReason> {
+        let Unsealed { packet, next_header } = unsealed;
+        let like = Likeness { session, route, sealed: route.sealed_len(packet.len()), ecn: route.ecn_of(packet) };
         let Some(batch) = self.place(session, outlet) else { return Ok(SendOutcome::SocketFull) };
-        if !batch.takes(route, unsealed.packet) && batch.flush(outlet) == SendOutcome::SocketFull {
+        if batch.room(&like) == 0 && batch.flush(outlet) == SendOutcome::SocketFull {
             return Ok(SendOutcome::SocketFull);
         }
-        batch.push(session, route, unsealed)?;
-        if batch.is_complete() {
-            // The packet was added. If the socket is full, the batch itself remembers that it is held.
-            let (SendOutcome::Finished | SendOutcome::SocketFull) = batch.flush(outlet);
-        }
+        batch.add(&like, |free| {
+            let slot = free.get_mut(..like.sealed).ok_or(DropReason::TooBig)?;
+            let place = slot.get_mut(route.prefix_len()..).and_then(|rest| rest.get_mut(..packet.len()));
+            place.ok_or(DropReason::TooBig)?.copy_from_slice(packet);
+            let bytes = route.sa.reserve(1, packet.len())?.seal(slot, packet.len(), next_header)?;
+            Ok(Added { packets: 1, bytes, inner_bytes: packet.len() })
+        })?;
+        batch.flush_if_complete(outlet);
         Ok(SendOutcome::Finished)
     }
 
@@ -118,7 +144,11 @@ impl<S: Carried> Batches<S> {
 
     /// The batch for a session's next packet: its own one, a free one, or another session's that is sent first to make
     /// room. `None` if the latter finds its socket full.
-    fn place(&mut self, session: &Arc<S>, outlet: &mut Outlet<impl DatagramSocket>) -> Option<&mut Batch<S>> {
+    pub(super) fn place(
+        &mut self,
+        session: &Arc<S>,
+        outlet: &mut Outlet<impl DatagramSocket>,
+    ) -> Option<&mut Batch<S>> {
         let own = self.batches.iter().position(|batch| batch.is_of(session));
         if let Some(number) = own.or_else(|| self.batches.iter().position(|batch| batch.to.is_none())) {
             return self.batches.get_mut(number);
@@ -135,57 +165,61 @@ impl<S: Carried> Batch<S> {
         self.to.as_ref().is_some_and(|to| Arc::ptr_eq(&to.session, session))
     }
 
-    /// Whether a packet can go in the same call as what is there.
-    fn takes(&self, route: &Arc<EspRoute>, packet: &[u8]) -> bool {
-        let sealed = route.sealed_len(packet.len());
-        match &self.to {
-            None => true,
-            Some(to) => {
-                !self.is_held
-                    && Arc::ptr_eq(&to.route, route)
-                    && sealed <= self.unsent.segment
-                    && self.datagrams.len() + sealed <= MAX_BYTES
-                    && route.ecn_of(packet) == self.unsent.ecn
-            }
+    /// How many more such packets can go in the same call as what is there.
+    pub(super) fn room(&self, like: &Likeness<'_, S>) -> usize {
+        let segment = self.unsent.segment;
+        let Some(to) = &self.to else { return (self.datagrams.len() / like.sealed).clamp(1, MAX_SEGMENTS) };
+        let is_alike = Arc::ptr_eq(&to.route, like.route) && like.sealed <= segment && like.ecn == self.unsent.ecn;
+        if self.is_held || !is_alike {
+            return 0;
         }
+        // Behind a shorter one nothing can follow.
+        let most = if like.sealed < segment { 1 } else { MAX_SEGMENTS - self.unsent.packets };
+        most.min(self.free() / like.sealed)
     }
 
-    /// Whether nothing more can follow.
-    fn is_complete(&self) -> bool {
-        self.unsent.packets >= MAX_SEGMENTS || self.datagrams.len() < self.unsent.packets * self.unsent.segment
-    }
-
-    fn push(&mut self, session: &Arc<S>, route: &Arc<EspRoute>, unsealed: Unsealed<'_>) -> Result<(), DropReason> {
-        let Unsealed { packet, next_header } = unsealed;
-        let sealed = route.sealed_len(packet.len());
-        let start = self.datagrams.len();
-        self.datagrams.resize(start + route.prefix_len(), 0);
-        self.datagrams.extend_from_slice(packet);
-        self.datagrams.resize(start + sealed, 0);
-        let slot = self.datagrams.get_mut(start..).expect("the buffer was just made longer");
-        let numbered = route.sa.reserve(1, packet.len());
-        if let Err(reason) = numbered.and_then(|mut number| number.seal(slot, packet.len(), next_header)) {
-            self.datagrams.truncate(start);
-            return Err(reason);
-        }
+    /// Adds packets, for which there must be room: `seal` puts them at the beginning of the free bytes.
+    ///
+    /// # Errors
+    /// They could not be sealed; nothing was added.
+    pub(super) fn add(
+        &mut self,
+        like: &Likeness<'_, S>,
+        seal: impl FnOnce(&mut [u8]) -> Result<Added, DropReason>,
+    ) -> Result<(), DropReason> {
+        let free = self.datagrams.get_mut(self.unsent.at.end..).unwrap_or_default();
+        let added = seal(free)?;
         if self.to.is_none() {
-            self.to = Some(Recipient { session: Arc::clone(session), route: Arc::clone(route) });
-            self.unsent.segment = sealed;
-            self.unsent.ecn = route.ecn_of(packet);
+            self.to = Some(Recipient { session: Arc::clone(like.session), route: Arc::clone(like.route) });
+            self.unsent.segment = like.sealed;
+            self.unsent.ecn = like.ecn;
         }
-        self.unsent.packets += 1;
-        self.unsent.inner_bytes += packet.len();
-        self.unsent.at.end = self.datagrams.len();
+        self.unsent.packets += added.packets;
+        self.unsent.inner_bytes += added.inner_bytes;
+        self.unsent.at.end += added.bytes;
         Ok(())
     }
 
-    fn flush(&mut self, outlet: &mut Outlet<impl DatagramSocket>) -> SendOutcome {
+    /// Sends what is there if nothing more can follow. If the socket is full, the batch itself remembers that it is
+    /// held.
+    pub(super) fn flush_if_complete(&mut self, outlet: &mut Outlet<impl DatagramSocket>) {
+        let SealedPackets { packets, segment, .. } = self.unsent;
+        if packets >= MAX_SEGMENTS || self.unsent.at.len() < packets * segment || self.free() < segment {
+            let (SendOutcome::Finished | SendOutcome::SocketFull) = self.flush(outlet);
+        }
+    }
+
+    /// Bytes behind the last datagram.
+    fn free(&self) -> usize {
+        self.datagrams.len() - self.unsent.at.end
+    }
+
+    pub(super) fn flush(&mut self, outlet: &mut Outlet<impl DatagramSocket>) -> SendOutcome {
         let Some(to) = &self.to else { return SendOutcome::Finished };
         let outcome = self.unsent.send(to.session.carriers(), &to.route, &self.datagrams, outlet);
         self.is_held = outcome == SendOutcome::SocketFull;
         if outcome == SendOutcome::Finished {
             self.to = None;
-            self.datagrams.clear();
             self.unsent = SealedPackets::default();
         }
         outcome

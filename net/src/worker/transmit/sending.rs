@@ -1,4 +1,4 @@
-//! A superpacket on its way: sealed as many segments at a time as fit one call, and sent.
+//! A superpacket on its way: sealed as many segments at a time as fit one call, behind what is collected already.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::split::{Checksums, Split};
 use adit_proto::offload::superpacket::Superpacket;
 
+use super::batch::{Added, Batches, Likeness};
 use super::last_read::LastRead;
 use super::outlet::{Outlet, SendOutcome};
-use super::sealed::SealedPackets;
 use crate::carrier::{Carried, EspRoute};
-use crate::udp::{DatagramSocket, MAX_SEGMENTS};
+use crate::udp::DatagramSocket;
 
-/// One superpacket. What was read may not change before all of it is sent.
+/// One superpacket. What was read may not change before all of it is sealed.
 pub(super) struct Sending<S> {
     session: Arc<S>,
     route: Arc<EspRoute>,
@@ -29,8 +29,6 @@ pub(super) struct Sending<S> {
     /// The first segment that is not sealed yet.
     next: usize,
     ecn: u8,
-    /// Segments that are sealed and not sent.
-    unsent: SealedPackets,
 }
 
 impl<S: Carried> Sending<S> {
@@ -56,65 +54,60 @@ impl<S: Carried> Sending<S> {
             segments: superpacket.segments,
             next: 0,
             ecn: route.ecn_of(packet),
-            unsent: SealedPackets::default(),
             route,
         })
     }
 
-    /// Seals and sends until nothing is left, or a socket is full.
+    /// Seals until nothing is left, or a socket is full. What makes a whole call is sent; the rest waits in the
+    /// session's batch for more, or for its flush.
     pub(super) fn advance(
         &mut self,
         read: &LastRead,
-        sealed: &mut [u8],
+        batches: &mut Batches<S>,
         outlet: &mut Outlet<impl DatagramSocket>,
     ) -> SendOutcome {
-        loop {
-            // What was sealed, now or before the socket was full, goes first: it lies where the next segments will.
+        let sealed = self.route.sealed_len(self.largest);
+        while self.next < self.segments {
+            let Some(batch) = batches.place(&self.session, outlet) else { return SendOutcome::SocketFull };
+            let like = Likeness { session: &self.session, route: &self.route, sealed, ecn: self.ecn };
+            let room = batch.room(&like);
+            if room == 0 {
+                match batch.flush(outlet) {
+                    SendOutcome::Finished => continue,
+                    SendOutcome::SocketFull => return SendOutcome::SocketFull,
+                }
+            }
+            let end = self.segments.min(self.next + room);
             let carriers = self.session.carriers();
-            if self.unsent.send(carriers, &self.route, sealed, outlet) == SendOutcome::SocketFull {
-                return SendOutcome::SocketFull;
-            }
-            if self.next >= self.segments {
-                return SendOutcome::Finished;
-            }
-            // Then as many segments as one call takes are sealed.
-            let at_once = (sealed.len() / self.stride()).clamp(1, MAX_SEGMENTS);
-            let end = self.segments.min(self.next + at_once);
             let sealing = if carriers.is_closed() {
                 Err(DropReason::NotConnected)
             } else {
-                self.seal(self.next..end, read, sealed)
+                batch.add(&like, |free| self.seal(self.next..end, read, free))
             };
-            match sealing {
-                Ok(unsent) => self.unsent = unsent,
-                Err(reason) => {
-                    // The segments before these were counted when they were sent.
-                    carriers.counters().count_drops(self.segments - self.next, reason);
-                    return SendOutcome::Finished;
-                }
+            if let Err(reason) = sealing {
+                // The segments before these were counted when they were sent.
+                carriers.counters().count_drops(self.segments - self.next, reason);
+                break;
             }
             self.next = end;
+            batch.flush_if_complete(outlet);
         }
-    }
-
-    /// Bytes of a segment, sealed; the last may have less.
-    fn stride(&self) -> usize {
-        self.route.sealed_len(self.largest)
+        SendOutcome::Finished
     }
 
     /// Seals some segments, one behind the other.
-    fn seal(&self, segments: Range<usize>, read: &LastRead, sealed: &mut [u8]) -> Result<SealedPackets, DropReason> {
-        let (packets, stride) = (segments.len(), self.stride());
+    fn seal(&self, segments: Range<usize>, read: &LastRead, free: &mut [u8]) -> Result<Added, DropReason> {
+        let (packets, stride) = (segments.len(), self.route.sealed_len(self.largest));
         let count = u32::try_from(packets).expect("one call takes 64 segments");
         let mut numbers = self.route.sa.reserve(count, self.largest)?;
         let (mut bytes, mut inner_bytes) = (0, 0);
         let segments = segments.filter_map(|index| self.split.segment(index));
-        for (slot, segment) in sealed.chunks_exact_mut(stride).zip(segments) {
+        for (slot, segment) in free.chunks_exact_mut(stride).zip(segments) {
             let packet = slot.get_mut(self.route.prefix_len()..).ok_or(DropReason::TooBig)?;
             self.split.write_packet(&segment, read.packet(self.len), packet, self.checksums)?;
             bytes += numbers.seal(slot, segment.len(), self.next_header)?;
             inner_bytes += segment.len();
         }
-        Ok(SealedPackets { at: 0..bytes, packets, inner_bytes, segment: stride, ecn: self.ecn })
+        Ok(Added { packets, bytes, inner_bytes })
     }
 }
