@@ -9,7 +9,7 @@ use adit_proto::login::Person;
 use arc_swap::ArcSwap;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::accounts::sqlite::{Store, StoreError};
+use crate::accounts::sqlite::Store;
 use crate::accounts::{Accounts as _, KnownPerson, StoreFault};
 use crate::config::Config;
 use crate::core::local::LocalCore;
@@ -20,6 +20,8 @@ use crate::sources::Recheck;
 const ROUND: Duration = Duration::from_secs(60);
 /// Users about whom sources are asked at the same time: one that is slow keeps few waiting.
 const AT_ONCE: usize = 16;
+/// How often a source is asked at most about a user who logs in, or is changed, each time meanwhile.
+const MOST_ANSWERS: usize = 3;
 
 /// Asks about each user once in the time that the configuration says by then.
 pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, config: Arc<ArcSwap<Config>>) {
@@ -67,30 +69,47 @@ fn due(
     Ok(known.into_iter().filter(|known| now.abs_diff(asked_at(known)) >= interval).collect())
 }
 
-async fn ask_about(core: &Arc<LocalCore>, store: &Arc<Store>, known: KnownPerson) {
-    let Some(logins) = core.logins() else { return };
-    let (user, store) = (known.user.clone(), Arc::clone(store));
-    match logins.chain().recheck(&person(known)).await {
-        Recheck::Allowed(groups) => {
-            let core = Arc::clone(core);
-            let record = move || {
-                store.record_check(&user, &groups, SystemTime::now())?;
-                core.renew_terms_of(&user);
-                Ok::<_, StoreError>(())
-            };
-            match spawn_blocking(record).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "what a source said of a user could not be recorded"),
-                Err(_panicked) => {}
+/// Asks about a user until the answer is one about the user as known by then.
+async fn ask_about(core: &Arc<LocalCore>, store: &Arc<Store>, mut known: KnownPerson) {
+    for _ in 0..MOST_ANSWERS {
+        let Some(logins) = core.logins() else { return };
+        let said = logins.chain().recheck(&person(known.clone())).await;
+        let (core, store) = (Arc::clone(core), Arc::clone(store));
+        match spawn_blocking(move || take_over(&core, &store, &known, said)).await {
+            Ok(Ok(Some(later))) => known = later,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what a source said of a user could not be recorded");
+                return;
             }
         }
+    }
+}
+
+/// Does what a source's answer about a user means. Where the user has logged in or was changed while the source was
+/// asked, that does nothing and gives the user as known now. Blocks.
+fn take_over(
+    core: &LocalCore,
+    store: &Store,
+    asked: &KnownPerson,
+    said: Recheck,
+) -> Result<Option<KnownPerson>, StoreFault> {
+    let is_taken = match &said {
+        Recheck::Allowed(groups) => store.record_check(asked, groups, SystemTime::now())?,
+        // First of all, or the sessions could come back.
+        Recheck::Ended(_) => store.end_logins_as_asked(asked).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a user who may not log in any longer could connect once more: the store failed");
+            true
+        }),
+        Recheck::Unknown(_) => true,
+    };
+    if !is_taken {
+        return store.person(&asked.user);
+    }
+    match said {
+        Recheck::Allowed(_) => core.renew_terms_of(&asked.user),
         Recheck::Ended(cause) => {
-            let of = user.clone();
-            // First, or the sessions could come back.
-            if let Ok(Err(error)) = spawn_blocking(move || store.end_logins(&of)).await {
-                tracing::warn!(%error, "a user who may not log in any longer could connect once more: the store failed");
-            }
-            let sessions = core.end_logins(&user);
+            let sessions = core.end_logins(&asked.user);
             tracing::info!(cause = printable(&cause.to_string()), sessions, "a source ends the logins of a user");
         }
         Recheck::Unknown(reason) => {
@@ -98,6 +117,7 @@ async fn ask_about(core: &Arc<LocalCore>, store: &Arc<Store>, known: KnownPerson
             tracing::warn!(reason, "a source cannot say whether a user still may; the sessions go on");
         }
     }
+    Ok(None)
 }
 
 fn person(known: KnownPerson) -> Person {
@@ -114,23 +134,27 @@ fn person(known: KnownPerson) -> Person {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use adit_program::task;
-    use adit_proto::login::Verdict;
     use adit_proto::login::token::LoginEnd;
+    use adit_proto::login::{Cause, Verdict};
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::accounts::Accounts;
+    use crate::accounts::{Accounts, UserName};
     use crate::config::config_for_tests;
+    use crate::core::Core as _;
     use crate::core::login::logins::Logins;
-    use crate::core::sessions::SessionTable;
-    use crate::core::tests::{FakeFlows, pool, session_on, terms};
+    use crate::core::login::{Identity, LastingLogin};
+    use crate::core::tests::{FakeFlows, Nowhere, pool, session_on, terms};
     use crate::directories::StateDir;
     use crate::identity::ServiceKey;
     use crate::sources::{Answering, Origin, Source};
+
+    const INTERVAL: Duration = Duration::from_secs(3600);
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
@@ -140,16 +164,8 @@ mod tests {
     fn users_are_due_once_in_an_interval_and_when_the_clock_was_set_back() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(&directory.path().join("store.db")).unwrap();
-        let ldap = Person {
-            source: "ldap".to_owned(),
-            subject: "u-1".to_owned(),
-            name: "alice".to_owned(),
-            groups: Vec::new(),
-            methods: Vec::new(),
-            session_lifetime: None,
-            generation: None,
-        };
-        store.record_person(&ldap, at(0)).unwrap();
+        let ldap = Person { subject: "u-1".to_owned(), ..user_of_ldap("alice", &[]) };
+        let known = store.record_person(&ldap, at(0)).unwrap();
         let users: BTreeSet<String> = ["alice", "nobody"].map(str::to_owned).into();
         let due = |now| -> Vec<String> {
             let due = due(&store, &users, Duration::from_secs(3600), now).unwrap();
@@ -157,32 +173,39 @@ mod tests {
         };
         assert!(due(at(3599)).is_empty());
         assert_eq!(due(at(3600)), ["alice"]);
-        store.record_check("alice", &["staff".to_owned()], at(3600)).unwrap();
+        assert!(store.record_check(&known, &["staff".to_owned()], at(3600)).unwrap());
         assert!(due(at(3601)).is_empty());
         assert_eq!(due(SystemTime::UNIX_EPOCH), ["alice"]);
         let known = store.person("alice").unwrap().unwrap();
         assert_eq!((person(known.clone()).subject.as_str(), person(known).groups), ("u-1", vec!["staff".to_owned()]));
     }
-    /// A source that takes ten seconds to say that it cannot tell.
-    #[derive(Default)]
-    struct Slow {
+
+    /// A source that says what the test wants each time it is asked again, after a while.
+    struct Double {
+        takes: Duration,
+        says: Box<dyn Fn(usize) -> Recheck + Send + Sync>,
         asked: AtomicUsize,
         waiting: AtomicUsize,
         most_waiting: AtomicUsize,
     }
 
-    impl Slow {
+    impl Double {
+        fn new(takes: Duration, says: impl Fn(usize) -> Recheck + Send + Sync + 'static) -> Arc<Self> {
+            let [asked, waiting, most_waiting] = std::array::from_fn(|_| AtomicUsize::new(0));
+            Arc::new(Self { takes, says: Box::new(says), asked, waiting, most_waiting })
+        }
+
         async fn think(&self) -> Recheck {
-            self.asked.fetch_add(1, Ordering::Relaxed);
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
             let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
             self.most_waiting.fetch_max(waiting, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            tokio::time::sleep(self.takes).await;
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            Recheck::Unknown("ldap: no answer".to_owned())
+            (self.says)(asked)
         }
     }
 
-    impl Source for Slow {
+    impl Source for Double {
         fn name(&self) -> &'static str {
             "ldap"
         }
@@ -205,39 +228,77 @@ mod tests {
         }
     }
 
+    /// A user of the directory.
+    fn user_of_ldap(name: &str, groups: &[&str]) -> Person {
+        Person {
+            source: "ldap".to_owned(),
+            subject: name.to_owned(),
+            name: name.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            methods: Vec::new(),
+            session_lifetime: None,
+            generation: None,
+        }
+    }
+
+    /// A gateway whose users are those of a source.
+    fn gateway(directory: &Path, store: &Arc<Store>, source: &Arc<Double>, limit: usize) -> Arc<LocalCore> {
+        let key = ServiceKey::load_or_create(&StateDir::new(directory)).unwrap();
+        let chain: Vec<Arc<dyn Source>> = vec![Arc::<Double>::clone(source)];
+        let logins = Logins::new(chain, Arc::clone(store), &key, [1; 32], INTERVAL);
+        let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(store);
+        let flows = Arc::<FakeFlows>::default();
+        let core = LocalCore::new(accounts, flows, pool(), terms("0.0.0.0/0"), limit, Arc::default());
+        Arc::new(core.with_logins(Arc::new(logins)))
+    }
+
+    #[tokio::test]
+    async fn login_while_its_source_is_asked_outlasts_the_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
+        let logging_in = Arc::clone(&store);
+        let source = Double::new(Duration::ZERO, move |asked| match asked {
+            // This is about somebody who logs in before it is heard.
+            0 => {
+                logging_in.record_person(&user_of_ldap("alice", &["staff"]), SystemTime::now()).unwrap();
+                Recheck::Ended(Cause::Disabled)
+            }
+            1 => Recheck::Allowed(vec!["admins".to_owned()]),
+            _ => Recheck::Ended(Cause::Disabled),
+        });
+        let core = gateway(directory.path(), &store, &source, 1);
+        store.record_person(&user_of_ldap("alice", &[]), SystemTime::now() - 2 * INTERVAL).unwrap();
+        let device = store.token(&UserName::parse("alice").unwrap(), SystemTime::now()).unwrap().0;
+        let login = Some(LastingLogin { end: LoginEnd::At(u64::MAX), generation: 0 });
+        let connection = Arc::<Nowhere>::default();
+        let _session = Arc::clone(&core).open(Identity { device, login }, connection).await.unwrap();
+        let known = || store.person("alice").unwrap().unwrap();
+
+        ask_about(&core, &store, known()).await;
+        assert_eq!(source.asked.load(Ordering::Relaxed), 2, "what is known of her now is asked about");
+        assert_eq!((known().generation, known().groups), (0, vec!["admins".to_owned()]));
+        assert_eq!(core.logged_in().len(), 1);
+
+        ask_about(&core, &store, known()).await;
+        assert_eq!((known().generation, core.logged_in().len()), (1, 0), "the positive control");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn slow_source_is_asked_about_several_users_at_a_time_and_not_more_often_than_it_may() {
         const USERS: usize = 40;
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
-        let key = ServiceKey::load_or_create(&StateDir::new(directory.path())).unwrap();
-        let source = Arc::<Slow>::default();
-        let chain: Vec<Arc<dyn Source>> = vec![Arc::<Slow>::clone(&source)];
-        let interval = Duration::from_secs(3600);
-        let logins = Logins::new(chain, Arc::clone(&store), &key, [1; 32], interval);
-        let sessions = Arc::<SessionTable>::default();
+        let source = Double::new(Duration::from_secs(10), |_| Recheck::Unknown("ldap: no answer".to_owned()));
+        let core = gateway(directory.path(), &store, &source, USERS);
         for number in 0..USERS {
             let name = format!("user-{number}");
-            let ldap = KnownPerson {
-                user: name.clone(),
-                source: "ldap".to_owned(),
-                subject: None,
-                groups: Vec::new(),
-                generation: 0,
-                is_disabled: false,
-                checked_at: None,
-            };
-            store.record_person(&person(ldap), SystemTime::now() - 2 * interval).unwrap();
+            store.record_person(&user_of_ldap(&name, &[]), SystemTime::now() - 2 * INTERVAL).unwrap();
             let session = session_on(&name, terms("0.0.0.0/0"));
             session.set_login_end(Some(LoginEnd::At(u64::MAX)));
-            assert!(sessions.insert(session).is_ok());
+            assert!(core.sessions().insert(session).is_ok());
         }
-        let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
-        let flows = Arc::<FakeFlows>::default();
-        let core = LocalCore::new(accounts, flows, pool(), terms("0.0.0.0/0"), USERS, sessions);
-        let core = Arc::new(core.with_logins(Arc::new(logins)));
         let mut config = config_for_tests(directory.path());
-        config.login.recheck = interval;
+        config.login.recheck = INTERVAL;
         let _asking = task::spawn(look_after(core, store, Arc::new(ArcSwap::from_pointee(config))));
         let asked = || source.asked.load(Ordering::Relaxed);
         tokio::time::sleep(ROUND + Duration::from_secs(5)).await;

@@ -40,12 +40,19 @@ impl Store {
         })
     }
 
-    /// Records what a source said when it was asked again about a user.
+    /// Records what a source said when it was asked again about a user who was known as `asked`. `false`, and nothing
+    /// is written, if the user has logged in since, or was changed: what was recorded then is newer.
     ///
     /// # Errors
     /// The store failed.
-    pub fn record_check(&self, user: &str, groups: &[String], now: SystemTime) -> Result<(), StoreError> {
-        self.write(|transaction| record(transaction, user, groups, now))
+    pub fn record_check(&self, asked: &KnownPerson, groups: &[String], now: SystemTime) -> Result<bool, StoreError> {
+        self.write(|transaction| {
+            let is_as_asked = is_still(transaction, asked)?;
+            if is_as_asked {
+                record(transaction, &asked.user, groups, now)?;
+            }
+            Ok(is_as_asked)
+        })
     }
 
     /// Keeps what a source wants to have back when it is asked again about a person of its own, sealed. `false` if that
@@ -114,9 +121,21 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub fn end_logins(&self, user: &str) -> Result<(), StoreError> {
+        self.write(|transaction| end_logins(transaction, user))
+    }
+
+    /// As [`Self::end_logins`], since a source said so of a user who was known as `asked`; `false` as of
+    /// [`Self::record_check`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn end_logins_as_asked(&self, asked: &KnownPerson) -> Result<bool, StoreError> {
         self.write(|transaction| {
-            transaction.execute("UPDATE users SET generation = generation + 1 WHERE name = ?1", [user])?;
-            Ok(())
+            let is_as_asked = is_still(transaction, asked)?;
+            if is_as_asked {
+                end_logins(transaction, &asked.user)?;
+            }
+            Ok(is_as_asked)
         })
     }
 
@@ -163,6 +182,16 @@ fn make(transaction: &Transaction<'_>, person: &Person, now: SystemTime) -> Resu
     let sql = "UPDATE users SET source = ?2, subject = ?3 WHERE name = ?1";
     transaction.execute(sql, [name.as_str(), &person.source, &person.subject]).map_err(StoreError::from)?;
     Ok(name.to_string())
+}
+
+fn end_logins(transaction: &Transaction<'_>, user: &str) -> Result<(), StoreError> {
+    transaction.execute("UPDATE users SET generation = generation + 1 WHERE name = ?1", [user])?;
+    Ok(())
+}
+
+/// Whether nothing was recorded of a user since this was read. A login shows by the time and groups that it recorded.
+fn is_still(transaction: &Transaction<'_>, asked: &KnownPerson) -> Result<bool, StoreError> {
+    Ok(read(transaction, &asked.user)?.as_ref() == Some(asked))
 }
 
 fn record(transaction: &Transaction<'_>, user: &str, groups: &[String], now: SystemTime) -> Result<(), StoreError> {
@@ -341,10 +370,37 @@ mod tests {
     }
 
     #[test]
+    fn answer_about_a_user_is_worth_nothing_after_a_later_login_or_a_change() {
+        let Scratch { store, directory: _directory } = scratch();
+        let alice = user("alice");
+        let known = || store.person("alice").unwrap().unwrap();
+        let first = store.record_person(&person("ldap", "u-1", "alice"), at(0)).unwrap();
+        let changes: [&dyn Fn(); 4] = [
+            &|| drop(store.record_person(&person("ldap", "u-1", "alice"), at(60)).unwrap()),
+            &|| assert!(store.set_disabled(&alice, true, at(61)).unwrap()),
+            &|| assert!(store.set_disabled(&alice, false, at(62)).unwrap()),
+            &|| store.link_person(&alice, "oidc", "s").unwrap(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let asked = known();
+            change();
+            let changed = known();
+            assert_ne!(changed, asked, "{number}");
+            assert!(!store.record_check(&asked, &["admins".to_owned()], at(120)).unwrap(), "{number}");
+            assert!(!store.end_logins_as_asked(&asked).unwrap(), "{number}");
+            assert_eq!(known(), changed, "{number}");
+        }
+        assert!(!store.end_logins_as_asked(&first).unwrap());
+        let generation = known().generation;
+        assert!(store.end_logins_as_asked(&known()).unwrap(), "the positive control");
+        assert_eq!(known().generation, generation + 1);
+    }
+
+    #[test]
     fn what_a_source_says_when_asked_again_is_kept() {
         let Scratch { store, directory: _directory } = scratch();
-        store.record_person(&person("oidc", "s", "alice"), at(0)).unwrap();
-        store.record_check("alice", &["admins".to_owned()], at(60)).unwrap();
+        let asked = store.record_person(&person("oidc", "s", "alice"), at(0)).unwrap();
+        assert!(store.record_check(&asked, &["admins".to_owned()], at(60)).unwrap());
         let known = store.person("alice").unwrap().unwrap();
         assert_eq!((known.groups, known.checked_at), (vec!["admins".to_owned()], Some(unix(at(60)))));
         let kept = || store.refresh("oidc", "s").unwrap();
