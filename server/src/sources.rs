@@ -58,6 +58,9 @@ pub struct Origin {
 /// Strangers about whom one source is asked at a time.
 pub const MOST_STRANGERS: usize = 48;
 
+/// Users about whom sources are asked again at a time, whether they still may: one that is slow keeps few waiting.
+pub const MOST_RECHECKS: usize = 16;
+
 /// Who knows users. Each answers, or gives up, within 60 seconds. It has room for more logins at a time than for
 /// [`MOST_STRANGERS`], so that users who come from a known place find room whatever strangers do, and answers
 /// [`Verdict::Busy`] when there is none left.
@@ -71,7 +74,8 @@ pub trait Source: Send + Sync {
     /// Checks the answer to a question that this source asked with this state.
     fn answer<'a>(&'a self, state: &'a [u8], answer: &'a Zeroizing<String>, origin: &'a Origin) -> Answering<'a>;
 
-    /// Says whether somebody who logged in before still may.
+    /// Says whether somebody who logged in before still may. That is asked about [`MOST_RECHECKS`] users at a time, and
+    /// takes no place that a login may need.
     fn recheck<'a>(&'a self, person: &'a Person) -> Pin<Box<dyn Future<Output = Recheck> + Send + 'a>>;
 
     /// What became of the passwords that the gateway itself hashes for this source, where it does.

@@ -14,12 +14,10 @@ use crate::accounts::{Accounts as _, KnownPerson, StoreFault};
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::core::login::logins::unix_seconds;
-use crate::sources::Recheck;
+use crate::sources::{MOST_RECHECKS, Recheck};
 
 /// How often it is looked who is due, at most.
 const ROUND: Duration = Duration::from_secs(60);
-/// Users about whom sources are asked at the same time: one that is slow keeps few waiting.
-const AT_ONCE: usize = 16;
 /// How often a source is asked at most about a user who logs in, or is changed, each time meanwhile.
 const MOST_ANSWERS: usize = 3;
 
@@ -42,7 +40,7 @@ pub(super) async fn look_after(core: Arc<LocalCore>, store: Arc<Store>, config: 
                         continue;
                     }
                     asked.insert(known.user.clone(), Instant::now());
-                    if asking.len() >= AT_ONCE {
+                    if asking.len() >= MOST_RECHECKS {
                         asking.join_next().await;
                     }
                     let (core, store) = (Arc::clone(&core), Arc::clone(&store));
@@ -302,10 +300,10 @@ mod tests {
         let _asking = task::spawn(look_after(core, store, Arc::new(ArcSwap::from_pointee(config))));
         let asked = || source.asked.load(Ordering::Relaxed);
         tokio::time::sleep(ROUND + Duration::from_secs(5)).await;
-        assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (AT_ONCE, AT_ONCE));
+        assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (MOST_RECHECKS, MOST_RECHECKS));
         // Three times ten seconds, where one after the other would take 400.
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (USERS, AT_ONCE));
+        assert_eq!((asked(), source.most_waiting.load(Ordering::Relaxed)), (USERS, MOST_RECHECKS));
         tokio::time::sleep(10 * ROUND).await;
         assert_eq!(asked(), USERS, "a source that cannot tell is asked no more often than one that can");
     }

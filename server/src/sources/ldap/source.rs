@@ -20,8 +20,8 @@ use crate::sources::{Answering, MOST_STRANGERS, Origin, Recheck, Source, trust};
 /// Its word in the configuration, in policies and in the store.
 const NAME: &str = "ldap";
 
-/// Logins and rechecks that use the directory at a time; each has two connections at most. Strangers leave some to
-/// users who are known.
+/// Logins that use the directory at a time; each has two connections at most. Strangers leave some to users who are
+/// known. Rechecks take none of these places: there are few of them at a time, and they may take long.
 const MOST_AT_WORK: usize = MOST_STRANGERS + 16;
 
 /// How long a login waits for such a place.
@@ -112,16 +112,21 @@ impl Ldap {
             return Verdict::Unknown;
         }
         let attempts = self.settings.urls.iter().map(|url| self.log_in_at(url, name, password)).collect();
-        match self.of_some_server(attempts).await {
+        match self.in_turn(attempts).await {
             Ok(verdict) => verdict,
             Err(why @ NoAnswer::Busy) => Verdict::Busy(why.to_string()),
             Err(why @ NoAnswer::Away(_)) => Verdict::Unavailable(why.to_string()),
         }
     }
 
+    /// Makes the attempts of a login, once it has a place.
+    async fn in_turn<T>(&self, attempts: Vec<impl Future<Output = Result<T, Away>>>) -> Result<T, NoAnswer> {
+        let Ok(Ok(_place)) = timeout(TURN, self.at_work.acquire()).await else { return Err(NoAnswer::Busy) };
+        self.of_some_server(attempts).await
+    }
+
     /// Makes one attempt after the other, each at another server, until one can tell.
     async fn of_some_server<T>(&self, attempts: Vec<impl Future<Output = Result<T, Away>>>) -> Result<T, NoAnswer> {
-        let Ok(Ok(_place)) = timeout(TURN, self.at_work.acquire()).await else { return Err(NoAnswer::Busy) };
         let mut away = Vec::new();
         let asking = async {
             for attempt in attempts {
@@ -322,11 +327,16 @@ fn refused(reason: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
 
     use super::*;
+    use crate::sources::MOST_RECHECKS;
 
-    fn ldap() -> Ldap {
-        let url = LdapUrl { begins_with_tls: true, host: "ldap.example".to_owned(), port: 636 };
+    fn ldap_at(host: &str, port: u16) -> Ldap {
+        let url = LdapUrl { begins_with_tls: true, host: host.to_owned(), port };
         let text = |text: &str| text.to_owned();
         Ldap::new(&LdapSettings {
             urls: vec![url],
@@ -348,20 +358,49 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn login_waits_for_a_place_and_is_told_when_there_is_none() {
-        let ldap = ldap();
+        let ldap = ldap_at("ldap.example", 636);
         let strangers = ldap.at_work.acquire_many(MOST_STRANGERS as u32).await.unwrap();
         let answer = || vec![ready(Ok(1))];
-        assert_eq!(ldap.of_some_server(answer()).await.ok(), Some(1), "who is known finds one beside them all");
+        assert_eq!(ldap.in_turn(answer()).await.ok(), Some(1), "who is known finds one beside them all");
         let others = ldap.at_work.acquire_many((MOST_AT_WORK - MOST_STRANGERS) as u32).await.unwrap();
-        let full = ldap.of_some_server(answer()).await;
+        let full = ldap.in_turn(answer()).await;
         assert!(matches!(full, Err(NoAnswer::Busy)), "that is not away: no other source gets the password");
-        let (waited, ()) = tokio::join!(ldap.of_some_server(answer()), async {
+        let (waited, ()) = tokio::join!(ldap.in_turn(answer()), async {
             tokio::time::sleep(TURN / 2).await;
             drop(strangers);
         });
         assert_eq!(waited.ok(), Some(1));
         drop(others);
-        let mute = ldap.of_some_server(vec![pending::<Result<u8, Away>>()]).await;
+        let mute = ldap.in_turn(vec![pending::<Result<u8, Away>>()]).await;
         assert!(matches!(mute, Err(NoAnswer::Away(_))), "the positive control");
+    }
+
+    #[tokio::test]
+    async fn rechecks_at_a_directory_that_says_nothing_leave_all_places_to_logins() {
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ldap = Arc::new(ldap_at("127.0.0.1", mute.local_addr().unwrap().port()));
+        let mut asking = JoinSet::new();
+        for _ in 0..MOST_RECHECKS {
+            let ldap = Arc::clone(&ldap);
+            let alice = Person {
+                source: NAME.to_owned(),
+                subject: "u-1".to_owned(),
+                name: "alice".to_owned(),
+                groups: Vec::new(),
+                methods: Vec::new(),
+                session_lifetime: None,
+                generation: None,
+            };
+            asking.spawn(async move { drop(ldap.recheck(&alice).await) });
+        }
+        let mut connections = Vec::new();
+        for _ in 0..MOST_RECHECKS {
+            connections.push(mute.accept().await.unwrap());
+        }
+        assert_eq!(ldap.at_work.available_permits(), MOST_AT_WORK);
+        let of_login = Arc::clone(&ldap);
+        asking.spawn(async move { drop(of_login.log_in("alice", &Zeroizing::new("secret".to_owned())).await) });
+        connections.push(mute.accept().await.unwrap());
+        assert_eq!(ldap.at_work.available_permits(), MOST_AT_WORK - 1, "the positive control");
     }
 }
