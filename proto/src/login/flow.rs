@@ -218,7 +218,7 @@ impl LoginFlow {
         Self { ways, state: State::Start, deadline, rounds: 0, name, away, command: None, step: None, failure: None }
     }
 
-    /// The name that was typed; empty while there is none.
+    /// The name that was typed; empty while there is none, and for a login in a browser.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -359,6 +359,8 @@ impl LoginFlow {
         let browser = self.ways.iter().position(|way| *way == Way::Browser);
         let wants_browser = answers.get(METHOD).is_some_and(|method| method.as_str() == BROWSER);
         if let Some(source) = browser.filter(|_| wants_browser || !passwords) {
+            // Nobody looks at a name that was typed before: whoever logs in there may be somebody else.
+            self.name.clear();
             return self.send(Command::BeginLink { source }, Errand::Begin { source });
         }
         if let Some(name) = answers.remove(form::USER) {

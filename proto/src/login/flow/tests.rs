@@ -397,6 +397,16 @@ fn where_there_are_both_the_user_chooses_between_password_and_browser() {
     assert_eq!(asked(&mut typed), Some((0, "alice".into())), "who has typed a name has chosen");
 }
 
+#[test]
+fn name_that_was_typed_is_not_that_of_who_logs_in_in_a_browser() {
+    let mut flow = flow(&[Way::Password, Way::Browser]);
+    flow.handle_answers(answers(&[("user", "bob")]), BEGIN);
+    assert_eq!((names(flow.poll_step()), flow.name()), (vec!["password"], "bob"));
+    flow.handle_answers(answers(&[("method", "browser")]), BEGIN);
+    assert!(flow.poll_command() == Some(Command::BeginLink { source: 1 }));
+    assert_eq!(flow.name(), "");
+}
+
 /// The flow that comes back as a handle.
 fn come_back(flow: &LoginFlow, ways: &[Way]) -> LoginFlow {
     LoginFlow::decode(&flow.encode().unwrap(), ways.to_vec(), None).unwrap()
