@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use adit_program::foreign_text::printable;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, AdminRefusal, bad_request, user_name};
+use super::{Admin, AdminRefusal, bad_request};
+use crate::accounts::UserName;
 use crate::core::login::logins::Logins;
 
 /// The networks from which no stranger may try to log in now.
@@ -37,7 +39,7 @@ pub struct UnbanRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnlockRequest {
-    /// The user.
+    /// The user's name, or another by which the user logs in.
     pub user: String,
 }
 
@@ -66,10 +68,11 @@ impl Admin {
     }
 
     pub(super) fn unlock(&self, request: &UnlockRequest) -> Result<ForgivenAnswer, AdminRefusal> {
-        let user = user_name(&request.user)?;
-        let changed = self.logins()?.unlock(user.as_str());
+        // Sources take names that nobody can have here.
+        let name = UserName::parse(&request.user).map_or_else(|_| printable(&request.user), |user| user.to_string());
+        let changed = self.logins()?.unlock(&request.user);
         tracing::info!(changed, "failed logins of a user are forgotten");
-        Ok(ForgivenAnswer { name: user.to_string(), changed })
+        Ok(ForgivenAnswer { name, changed })
     }
 
     /// Only a running gateway has them: they are nowhere but in its memory.
@@ -181,7 +184,8 @@ mod tests {
         assert_eq!(post(&admin, "/unban", json!({ "network": "192.0.2.7" })).unwrap()["changed"], true);
         assert_eq!(bans(), json!([]));
         assert_eq!(post(&admin, "/unban", json!({ "network": "nonsense" })), Err(400));
-        assert_eq!(post(&admin, "/unlock", json!({ "user": "a b" })), Err(400));
+        let unknown = post(&admin, "/unlock", json!({ "user": "CORP\\\u{1b}" })).unwrap();
+        assert_eq!(unknown, json!({ "name": "CORP\\\\u{1b}", "changed": false }), "it is safe to show");
     }
 
     #[test]

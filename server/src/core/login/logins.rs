@@ -118,9 +118,12 @@ impl Logins {
         self.limits().unban(network)
     }
 
-    /// Forgets the failures of a user; false if there were none.
-    pub fn unlock(&self, user: &str) -> bool {
-        self.limits().unlock(user)
+    /// Forgets the failures of a user, by whichever of the names that are known to lead to this user; false if there
+    /// were none.
+    pub fn unlock(&self, name: &str) -> bool {
+        let names = self.places.names_beside(name);
+        let mut limits = self.limits();
+        names.iter().filter(|name| limits.unlock(name)).count() > 0
     }
 
     /// How many logins found no room at each source; sources that had room for all are left out.

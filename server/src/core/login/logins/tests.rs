@@ -502,6 +502,50 @@ async fn failures_are_limited_listed_and_forgiven() {
     assert_eq!(world.logins.bans(), []);
 }
 
+/// A directory that takes two names for alice.
+fn two_names(name: &str, password: &str) -> Verdict {
+    users(if name == "a.liddell@corp" { "alice" } else { name }, password)
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_by_each_name_of_a_user_are_forgiven_together() {
+    let world = world(Double::new("ldap", two_names));
+    let (name, other) = ("alice", "a.liddell@corp");
+    let lock = async |name: &str, from: &Origin| {
+        for number in 0..5 {
+            world.log_in(name, &number.to_string(), from.clone()).await;
+        }
+        let step = world.log_in(name, "right", from.clone()).await;
+        assert!(matches!(step, LoginStep::Refused { retry_after: Some(_), .. }), "{}", message(&step));
+    };
+    lock(other, &origin("203.0.1.9", None)).await;
+    assert!(!world.logins.unlock(name), "nobody knows yet that it is she");
+    assert!(world.logins.unlock(other));
+    token(world.log_in(other, "right", origin(HOME, None)).await);
+    for (locked, unlocked, from) in [(name, other, "203.0.2.9"), (other, name, "203.0.3.9")] {
+        lock(locked, &origin(from, None)).await;
+        assert!(world.logins.unlock(unlocked));
+        token(world.log_in(locked, "right", origin(from, None)).await);
+    }
+}
+
+#[tokio::test]
+async fn name_typed_before_a_login_in_a_browser_is_not_taken_for_its_users() {
+    let mut browser = Double::new("oidc", users);
+    browser.link = Some(|_| LinkAnswer::Settled(Verdict::Accepted(person("oidc", "mallory"))));
+    let world = world_of(vec![Arc::new(Double::new("ldap", two_names)), Arc::new(browser)]);
+    let from = || origin(HOME, None);
+    let typed = handle(world.logins.advance(wish(None, &[("user", "bob")], from())).await);
+    let begun = handle(world.logins.advance(wish(Some(typed), &[("method", "browser")], from())).await);
+    tokio::time::sleep(SECOND).await;
+    token(world.logins.advance(wish(Some(begun), &[], from())).await);
+    let standing = world.logins.places.standing("bob", &from()).await.unwrap();
+    assert_eq!((standing.account.as_str(), standing.known), ("bob", None));
+    token(world.log_in("a.liddell@corp", "right", from()).await);
+    let standing = world.logins.places.standing("a.liddell@corp", &from()).await.unwrap();
+    assert_eq!(standing.account, "alice", "the positive control: by a password");
+}
+
 #[tokio::test(start_paused = true)]
 async fn password_that_was_right_lets_in_once_an_administrator_says_so() {
     let world = world(Double::new("local", |name, _| Verdict::Accepted(person("ldap", name))));
