@@ -131,6 +131,19 @@ pub enum PersonError {
     Store(StoreFault),
 }
 
+impl PersonError {
+    /// The same without names, for the log.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Name(_) => "the source calls them by a name that cannot be used here",
+            Self::NameTaken { .. } => "the name is another user's; the trail says what makes them one",
+            Self::Disabled => "disabled",
+            Self::Changed => "password or factor was changed since the login began",
+            Self::Store(_) => "the store failed",
+        }
+    }
+}
+
 /// Why a one-time code sets no password.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {

@@ -290,7 +290,7 @@ impl Logins {
                 return (BROKEN, Outcome::Open);
             }
             Ok(Err(RecordError::Person(error))) => {
-                tracing::warn!(%error, "a login is refused that a source accepted");
+                log_not_taken(name, origin, &error);
                 return (self.told(Refusal::NotAccepted, standing), Outcome::Failed);
             }
         };
@@ -372,6 +372,14 @@ fn log_failure(name: &str, origin: &Origin, cause: &str) {
     tracing::info!(cause, "login refused");
     let (name, device) = (printable(name), &origin.device);
     tracing::debug!(target: TRAIL, name, address = %origin.address, device, cause, "login refused of");
+}
+
+/// Logs that the accounts do not take somebody whom a source accepted. What an administrator can do about it names
+/// people, and so is for the trail.
+fn log_not_taken(name: &str, origin: &Origin, error: &PersonError) {
+    tracing::warn!(cause = error.cause(), "a login is refused that a source accepted");
+    let (name, device) = (printable(name), &origin.device);
+    tracing::debug!(target: TRAIL, name, address = %origin.address, device, cause = %error, "login refused of");
 }
 
 /// The time that handles bear: nobody can set it.

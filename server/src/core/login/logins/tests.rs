@@ -471,6 +471,38 @@ async fn who_the_store_does_not_take_is_refused_though_the_source_accepts() {
     assert_eq!(message(&odd), message(&NOT_ACCEPTED), "no name for a user here");
 }
 
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_though_the_source_accepts_is_named_in_the_trail_alone() {
+    let world = world(Double::new("ldap", |name, _| Verdict::Accepted(person("ldap", name))));
+    world.store.invite(&UserName::parse("carol").unwrap(), SECOND, SystemTime::now()).unwrap();
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::DEBUG);
+    let logging = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    assert_eq!(message(&world.log_in("carol", "x", origin(HOME, None)).await), message(&NOT_ACCEPTED));
+    drop(logging);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let (trail, other): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.contains(&format!(" {TRAIL}: ")));
+    assert!(other.iter().any(|line| line.contains("WARN") && line.contains("refused")), "{log}");
+    assert!(!other.iter().any(|line| line.contains("carol")), "{log}");
+    let what_to_run = "adit-server user link carol --source ldap --subject 'carol'";
+    assert!(trail.iter().any(|line| line.contains("DEBUG") && line.contains(what_to_run)), "{log}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn device_of_another_user_gets_no_token() {
     let world = world(Double::new("local", users));
