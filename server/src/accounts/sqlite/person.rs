@@ -56,13 +56,13 @@ impl Store {
     }
 
     /// Keeps what a source wants to have back when it is asked again about a person of its own, sealed. `false` if that
-    /// is no user.
+    /// is no user, or one who is disabled.
     ///
     /// # Errors
     /// The store failed.
     pub fn keep_refresh(&self, source: &str, subject: &str, refresh: &[u8]) -> Result<bool, StoreError> {
         self.write(|transaction| {
-            let sql = "UPDATE users SET refresh = ?3 WHERE source = ?1 AND subject = ?2";
+            let sql = "UPDATE users SET refresh = ?3 WHERE source = ?1 AND subject = ?2 AND disabled_at IS NULL";
             Ok(transaction.execute(sql, params![source, subject, refresh])? == 1)
         })
     }
@@ -365,6 +365,7 @@ mod tests {
         assert!(store.keep_refresh("ldap", "u-2", b"refresh").unwrap());
         store.revoke("bob", at(1)).unwrap();
         assert!(matches!(store.record_person(&bob, at(2)), Err(PersonError::Disabled)));
+        assert!(!store.keep_refresh("ldap", "u-2", b"late").unwrap());
         assert!(store.refresh("ldap", "u-2").unwrap().is_none());
         assert_eq!(store.person("bob").unwrap().unwrap().generation, 1);
     }

@@ -1,6 +1,6 @@
 //! Refresh tokens, by which the provider is asked whether somebody still may.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub trait RefreshTokens: Send + Sync {
 pub(super) struct Kept {
     store: Arc<dyn RefreshTokens>,
     unwritten: Mutex<HashMap<String, Unwritten>>,
+    /// Who is asked about by the token that was kept of them, and has not logged in anew since. It is locked before
+    /// those that are not written.
+    asked_about: Mutex<HashSet<String>>,
 }
 
 #[derive(Clone)]
@@ -43,13 +46,32 @@ struct Unwritten {
 
 impl Kept {
     pub(super) fn new(store: Arc<dyn RefreshTokens>) -> Self {
-        Self { store, unwritten: Mutex::default() }
+        Self { store, unwritten: Mutex::default(), asked_about: Mutex::default() }
     }
 
-    /// Keeps a token. One that cannot be written now is kept in memory, and tried again.
+    /// Keeps the token of somebody who has logged in.
     pub(super) async fn keep(&self, subject: &str, token: Zeroizing<String>) {
+        self.enter(subject, token, |asked_about| {
+            asked_about.remove(subject);
+            true
+        })
+        .await;
+    }
+
+    /// Keeps the token that came for the one that [`Self::take_to_ask`] gave. It is worth nothing if somebody has
+    /// brought a newer one meanwhile by a login.
+    pub(super) async fn replace(&self, subject: &str, token: Zeroizing<String>) {
+        self.enter(subject, token, |asked_about| asked_about.remove(subject)).await;
+    }
+
+    /// Keeps a token if `may` says so. One that cannot be written now is kept in memory, and tried again.
+    async fn enter(&self, subject: &str, token: Zeroizing<String>, may: impl FnOnce(&mut HashSet<String>) -> bool) {
         {
+            let mut asked_about = self.asked_about();
             let mut unwritten = self.unwritten();
+            if !may(&mut asked_about) {
+                return;
+            }
             if unwritten.len() >= MOST_UNWRITTEN && !unwritten.contains_key(subject) {
                 tracing::warn!("too many refresh tokens wait to be written; one is not kept");
                 return;
@@ -59,11 +81,16 @@ impl Kept {
         self.write(subject).await;
     }
 
-    /// The token of somebody.
+    /// The token of somebody, to ask about them; there may come another in its place.
     ///
     /// # Errors
     /// The store failed.
-    pub(super) async fn kept(&self, subject: &str) -> Result<Option<Zeroizing<String>>, String> {
+    pub(super) async fn take_to_ask(&self, subject: &str) -> Result<Option<Zeroizing<String>>, String> {
+        self.asked_about().insert(subject.to_owned());
+        self.kept(subject).await
+    }
+
+    async fn kept(&self, subject: &str) -> Result<Option<Zeroizing<String>>, String> {
         self.write(subject).await;
         if let Some(unwritten) = self.unwritten().get(subject) {
             return Ok(Some(unwritten.token.clone()));
@@ -107,6 +134,10 @@ impl Kept {
 
     fn unwritten(&self) -> MutexGuard<'_, HashMap<String, Unwritten>> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked_about(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.asked_about.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,6 +205,21 @@ mod tests {
         assert!(kept.unwritten().is_empty());
         kept.keep(ALICE, token("second")).await;
         assert_eq!(world.kept().kept(ALICE).await, Ok(Some(token("second"))));
+    }
+
+    #[tokio::test]
+    async fn token_of_a_login_is_not_replaced_by_what_came_for_the_one_before() {
+        let world = World::new();
+        world.know_alice();
+        let kept = world.kept();
+        kept.keep(ALICE, token("first")).await;
+        assert_eq!(kept.take_to_ask(ALICE).await, Ok(Some(token("first"))));
+        kept.keep(ALICE, token("of a later login")).await;
+        kept.replace(ALICE, token("for the first")).await;
+        assert_eq!(world.kept().kept(ALICE).await, Ok(Some(token("of a later login"))));
+        assert_eq!(kept.take_to_ask(ALICE).await, Ok(Some(token("of a later login"))));
+        kept.replace(ALICE, token("for the later")).await;
+        assert_eq!(world.kept().kept(ALICE).await, Ok(Some(token("for the later"))), "the positive control");
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ impl Registered {
             let reason = "the user is one of a provider that the gateway does not ask any longer";
             return Recheck::Ended(Cause::NotPermitted(reason.to_owned()));
         }
-        let token = match self.kept.kept(&person.subject).await {
+        let token = match self.kept.take_to_ask(&person.subject).await {
             Ok(Some(token)) => token,
             Ok(None) => return Recheck::Unknown("oidc: there is no refresh token of this user".to_owned()),
             Err(error) => return Recheck::Unknown(format!("oidc: the refresh token cannot be read: {error}")),
@@ -63,7 +63,7 @@ impl Registered {
         let tokens: Tokens = self.provider.post(&published, &published.token, &form).await?;
         if let Some(next) = tokens.refresh_token {
             // The old one may be void already.
-            self.kept.keep(&person.subject, next).await;
+            self.kept.replace(&person.subject, next).await;
         }
         let claims = match &tokens.id_token {
             Some(id_token) => {
