@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use adit_proto::esp::packet;
 use adit_proto::esp::sa::Outbound;
 use adit_proto::esp::session::Hints;
-use adit_proto::esp::suite::Suite;
 use adit_proto::packet::ecn;
+use adit_proto::sealing::suite::Suite;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 

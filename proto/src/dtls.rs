@@ -3,7 +3,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`record`], [`suite`] | the layout of a record, and what a cipher suite means |
-//! | [`secret`], [`sa`] | from a shared secret to the keys, and the state of one direction: sealing, opening, replay window |
+//! | [`secret`], [`sa`] | from a shared secret to the keys, and the state of one direction: sealing and opening, with [`crate::sealing`] |
 //! | [`message`], [`reassembly`] | handshake messages, and how they are put together from fragments |
 //! | [`greeting`] | cookies: who is no stranger any more, with nothing kept of those who are |
 //! | [`handshake`], [`alert`] | what is said in which order, and what ends it |

@@ -3,23 +3,21 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`packet`], [`spi`] | the layout of a datagram and of the index in front of it |
-//! | [`suite`], [`aead`] | the ciphers with their limits, and the trait through which the shell brings them |
-//! | [`replay`], [`sa`], [`lifetime`] | the state of one direction: sequence numbers, window, sealing and opening, when to rekey |
+//! | [`sa`], [`lifetime`] | the state of one direction: sealing and opening, and when to rekey |
 //! | [`keys`] | from the exporter to the keys of each epoch |
 //! | [`field`], [`capsule`] | negotiation on the CONNECT-IP request, and set-up of SAs on its stream |
 //! | [`rekey`] | who starts an epoch, when its SAs become active, when the old ones go |
 //! | [`probe`], [`path`], [`path_mtu`] | whether, to which address, and in which size ESP passes |
 //! | [`session`] | all of it for one end of a session, which is what the shell drives |
 //!
-//! Sequence numbers are extended ones (RFC 4303 section 2.2.1) throughout, and the explicit IV repeats them, so that a
-//! nonce is unique per key by construction.
+//! Ciphers, counters and replay windows are those of [`crate::sealing`]. Sequence numbers are extended ones (RFC 4303
+//! section 2.2.1) throughout, and the explicit IV repeats them, so that a nonce is unique per key by construction.
 
 #![cfg_attr(
     not(test),
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
 )]
 
-pub mod aead;
 pub mod capsule;
 pub mod field;
 pub mod keys;
@@ -30,13 +28,9 @@ pub mod path;
 pub mod path_mtu;
 pub mod probe;
 pub mod rekey;
-pub mod replay;
 pub mod sa;
 pub mod session;
 pub mod spi;
-pub mod suite;
 
-#[cfg(test)]
-pub(crate) mod test_cipher;
 #[cfg(test)]
 mod vectors;

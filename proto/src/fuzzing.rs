@@ -15,7 +15,6 @@ use crate::connect_ip::server::{Assignment, Server, ServerEvent};
 use crate::connect_ip::template::{FULL_TUNNEL_PATH, Target};
 use crate::esp::capsule::Group;
 use crate::esp::field::{Answer, NAME, Offer};
-use crate::esp::suite::Suite;
 use crate::http::field::Field;
 use crate::http::h3::connection::{Connection, UniAction};
 use crate::http::h3::message::{MAX_FIELD_SECTION_SIZE, MessageDecoder, MessageEvent};
@@ -25,6 +24,7 @@ use crate::invite::Invite;
 use crate::packet::icmp::{GatewayAddresses, packet_too_big};
 use crate::packet::{IPV6_MIN_MTU, IpPacket};
 use crate::role::Role;
+use crate::sealing::suite::Suite;
 use crate::{datagram, varint};
 
 mod anyconnect;

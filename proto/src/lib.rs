@@ -32,4 +32,5 @@ pub mod radius;
 pub mod range;
 pub mod role;
 pub mod route_table;
+pub mod sealing;
 pub mod varint;

@@ -11,7 +11,7 @@ use adit_proto::esp::keys::{EpochKeys, KeyChain};
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::esp::sa::{Acceptance, Inbound, IvRule, Outbound};
 use adit_proto::esp::spi::Spi;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::suite::Suite;
 use bytes::Bytes;
 
 use super::packets::{SIZES, udp};

@@ -21,10 +21,10 @@ use adit_net::worker::{Installation, Report, Routing, Worker};
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, sealed_len};
 use adit_proto::esp::sa::Outbound;
-use adit_proto::esp::suite::Suite;
 use adit_proto::offload::virtio::VirtioHeader;
 use adit_proto::packet::IpPacket;
 use adit_proto::route_table::RouteTable;
+use adit_proto::sealing::suite::Suite;
 use tokio::sync::mpsc;
 
 use super::esp::{Batch, sas};

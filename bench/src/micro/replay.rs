@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use adit_proto::esp::replay::{ReplayWindow, WIDTH};
+use adit_proto::sealing::replay::{ReplayWindow, WIDTH};
 
 use super::{Repeated, Subject};
 

@@ -103,7 +103,7 @@ fn tables_survive_encode_and_parse() {
         [workers]\nyields = 7\nudp_offload = false\n";
     let read = with(tables).unwrap();
     let settings = read.esp.settings().unwrap();
-    assert_eq!(settings.offer.suites, [adit_proto::esp::suite::Suite::ChaCha20Poly1305]);
+    assert_eq!(settings.offer.suites, [adit_proto::sealing::suite::Suite::ChaCha20Poly1305]);
     assert!(!settings.offer.vouched && !settings.offer.groups.is_empty());
     assert_eq!(settings.policy.after, std::time::Duration::from_secs(90));
     assert_eq!(

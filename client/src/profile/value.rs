@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use adit_program::configuration::{Complaint, Given, Kind};
 use adit_program::toml_error::TomlFault;
-use adit_proto::esp::suite::Suite;
 use adit_proto::mark::Mark;
+use adit_proto::sealing::suite::Suite;
 use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 use zeroize::Zeroizing;

@@ -12,10 +12,10 @@ use adit_proto::esp::keys::{EpochKeys, KeyChain};
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
 use adit_proto::esp::sa::{Acceptance, Inbound, IvRule, Outbound};
 use adit_proto::esp::spi::Spi;
-use adit_proto::esp::suite::Suite;
 use adit_proto::offload::split::Checksums;
 use adit_proto::packet::IpPacket;
 use adit_proto::packet::checksum::Checksum;
+use adit_proto::sealing::suite::Suite;
 use adit_testing::namespace::ip;
 use tokio::sync::mpsc;
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN};
 use adit_proto::esp::probe::Probe;
-use adit_proto::esp::replay::Arrival;
 use adit_proto::offload::coalesce::{Coalescer, Limits};
 use adit_proto::packet::{IpPacket, ecn};
 use adit_proto::queue::standing_queue::{StandingQueue, Verdict};
+use adit_proto::sealing::replay::Arrival;
 
 use super::mailbox::{Command, Mailbox};
 use super::{MAX_SOCKETS, Report, Routing};

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::esp::capsule::{FLAG_EXTENDED_SEQUENCE, REKEY_REQUEST, SA_INIT, SaInit};
 use crate::esp::spi::Spi;
-use crate::esp::suite::Suite;
 use crate::http::fault::Fault;
+use crate::sealing::suite::Suite;
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()

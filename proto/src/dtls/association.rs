@@ -28,8 +28,8 @@ use super::sa::{EPOCH, Inbound, Outbound};
 use super::secret::BothKeys;
 use super::suite::CipherSuite;
 use crate::drop_reason::DropReason;
-use crate::esp::aead::Aead;
 use crate::role::Role;
+use crate::sealing::aead::Aead;
 
 /// How long a handshake may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use super::handshake::Item;
 use super::message::{FRAGMENT_HEADER_LEN, Fragment, Message};
 use super::record::{ContentType, DTLS_1_0, DTLS_1_2, HEADER_LEN, plain};
 use super::sa::{EPOCH, Outbound};
-use crate::esp::aead::Aead;
+use crate::sealing::aead::Aead;
 
 /// How long the answer to a flight is waited for at first; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

@@ -11,9 +11,6 @@ use crate::drop_reason::DropReason;
 /// Bytes in front of what a record holds.
 pub const HEADER_LEN: usize = 13;
 
-/// Bytes of a tag: all suites have the AEAD's full one.
-pub const TAG_LEN: usize = 16;
-
 /// Bytes of the associated data (RFC 6347 section 4.1.2.1, RFC 5246 section 6.2.3.3).
 pub const ASSOCIATED_DATA_LEN: usize = 13;
 

@@ -5,21 +5,17 @@
 
 use std::ops::Range;
 
-use super::record::{ContentType, DTLS_1_2, HEADER_LEN, Header, MAX_PLAINTEXT, TAG_LEN};
+use super::record::{ContentType, DTLS_1_2, HEADER_LEN, Header, MAX_PLAINTEXT};
 use super::secret::DirectionKeys;
 use super::suite::{CipherSuite, EXPLICIT_NONCE_LEN};
 use crate::drop_reason::DropReason;
-use crate::esp::aead::{Aead, CipherRefused, NONCE_LEN};
-use crate::esp::lifetime::Usage;
-use crate::esp::replay::{Arrival, ReplayWindow};
-use crate::esp::sa::counter::Counter;
-use crate::esp::suite::Suite;
+use crate::sealing::aead::{Aead, CipherRefused, NONCE_LEN, TAG_LEN};
+use crate::sealing::counter::{Counter, Usage};
+use crate::sealing::replay::{Arrival, ReplayWindow};
+use crate::sealing::suite::Suite;
 
 /// The epoch under the keys.
 pub const EPOCH: u16 = 1;
-
-/// Bytes of a cipher block.
-const BLOCK_LEN: usize = 16;
 
 /// The counter and the window begin at 1, as ESP's numbers do; those of DTLS begin at 0.
 const FIRST: u64 = 1;
@@ -66,7 +62,7 @@ impl<A: Aead> Outbound<A> {
     /// # Errors
     /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the cipher.
     pub fn reserve(&self, records: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
-        let blocks = (largest.div_ceil(BLOCK_LEN).saturating_add(1) as u64).saturating_mul(u64::from(records));
+        let blocks = Suite::blocks(largest).saturating_mul(u64::from(records));
         let numbers = self.counter.reserve(records, blocks).ok_or(DropReason::SequenceExhausted)?;
         Ok(Reservation { sa: self, next: numbers.start, end: numbers.end, largest })
     }

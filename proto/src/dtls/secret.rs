@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256, Sha384};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::suite::{CipherSuite, HashFunction};
-use crate::esp::aead::NONCE_LEN;
-use crate::esp::suite::MAX_KEY_LEN;
 use crate::role::Role;
+use crate::sealing::aead::NONCE_LEN;
+use crate::sealing::suite::MAX_KEY_LEN;
 
 /// Bytes of a master secret.
 pub const MASTER_LEN: usize = 48;

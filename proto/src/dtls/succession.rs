@@ -14,7 +14,7 @@ use super::record::{ContentType, HEADER_LEN};
 use super::sa::{EPOCH, Inbound};
 use super::secret::RANDOM_LEN;
 use crate::drop_reason::DropReason;
-use crate::esp::aead::Aead;
+use crate::sealing::aead::Aead;
 
 /// An association with a client, and how it is known.
 struct Member<A, H> {

@@ -1,7 +1,8 @@
 //! The cipher suites: what their numbers mean for keys and records.
 
-use super::record::{HEADER_LEN, TAG_LEN};
-use crate::esp::suite::Suite;
+use super::record::HEADER_LEN;
+use crate::sealing::aead::TAG_LEN;
+use crate::sealing::suite::Suite;
 
 /// Bytes of the nonce that AES-GCM has on the wire (RFC 5288 section 3).
 pub const EXPLICIT_NONCE_LEN: usize = 8;

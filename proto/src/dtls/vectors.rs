@@ -7,8 +7,8 @@ use super::record::ContentType;
 use super::sa::Inbound;
 use super::secret::{MasterSecret, RANDOM_LEN, Randoms};
 use super::suite::CipherSuite;
-use crate::esp::test_cipher::AwsCipher;
 use crate::role::Role;
+use crate::sealing::test_cipher::AwsCipher;
 
 const PSK: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 

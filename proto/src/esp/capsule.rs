@@ -13,8 +13,8 @@
 use bytes::Bytes;
 
 use super::spi::Spi;
-use super::suite::Suite;
 use crate::http::fault::Fault;
+use crate::sealing::suite::Suite;
 use crate::varint;
 
 /// The capsule type of [`SaInit`]; a random number of the private kind, unregistered.

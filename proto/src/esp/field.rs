@@ -11,7 +11,7 @@
 mod dictionary;
 
 use super::capsule::Group;
-use super::suite::Suite;
+use crate::sealing::suite::Suite;
 use dictionary::Member;
 
 /// The name of the field.

@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::capsule::{Group, SaInit};
-use super::suite::{MAX_KEY_LEN, SALT_LEN, Suite};
+use super::packet::SALT_LEN;
+use crate::sealing::suite::{MAX_KEY_LEN, Suite};
 
 /// The label for the TLS exporter; its context is empty.
 ///

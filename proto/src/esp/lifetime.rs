@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::sealing::counter::Usage;
+
 /// Packets after which a key is replaced: 2^28 of at most 2^11 bytes keep an attacker's advantage below 2^-57 (RFC 9001
 /// appendix B.1.1).
 const PACKETS: u64 = 1 << 28;
@@ -31,15 +33,6 @@ impl Default for RekeyPolicy {
     fn default() -> Self {
         Self { packets: PACKETS, blocks: BLOCKS, after: AFTER }
     }
-}
-
-/// What an SA has sealed so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Sequence numbers given out.
-    pub packets: u64,
-    /// Cipher blocks of 16 bytes given out.
-    pub blocks: u64,
 }
 
 /// The limits of one SA.
@@ -78,7 +71,7 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::esp::test_cipher::start;
+    use crate::sealing::test_cipher::start;
 
     #[test]
     fn each_limit_ends_the_lifetime() {

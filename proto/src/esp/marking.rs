@@ -152,7 +152,7 @@ fn later(now: Instant, pause: Duration) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::esp::test_cipher::start;
+    use crate::sealing::test_cipher::start;
 
     /// A network, and what the far end answers over it.
     struct World {

@@ -9,6 +9,7 @@
 //! half is not in the header (RFC 4106 section 5).
 
 use crate::drop_reason::DropReason;
+use crate::sealing::aead::{NONCE_LEN, TAG_LEN};
 
 /// Bytes of SPI and sequence number (RFC 4303 sections 2.1 and 2.2).
 pub const HEADER_LEN: usize = 8;
@@ -22,8 +23,11 @@ pub const PREFIX_LEN: usize = HEADER_LEN + IV_LEN;
 /// Bytes of padding length and next header (RFC 4303 sections 2.5 and 2.6).
 pub const TRAILER_LEN: usize = 2;
 
+/// Bytes of the salt, the constant first part of a nonce (RFC 4106 section 4, RFC 7634 section 2).
+pub const SALT_LEN: usize = 4;
+
 /// Bytes of the integrity check value, the AEAD's full tag (RFC 4106 section 6).
-pub const ICV_LEN: usize = 16;
+pub const ICV_LEN: usize = TAG_LEN;
 
 /// Bytes of the associated data with an extended sequence number (RFC 4106 section 5).
 pub const ASSOCIATED_DATA_LEN: usize = 12;
@@ -107,15 +111,29 @@ pub const fn padding_len(inner: usize) -> usize {
     inner.wrapping_add(TRAILER_LEN).wrapping_neg() % ALIGNMENT
 }
 
+/// Bytes that are encrypted of an inner packet of `inner` bytes: with padding and trailer.
+#[inline]
+pub const fn plaintext_len(inner: usize) -> usize {
+    inner.saturating_add(padding_len(inner)).saturating_add(TRAILER_LEN)
+}
+
 /// Bytes of the datagram that carries an inner packet of `inner` bytes.
 pub const fn sealed_len(inner: usize) -> usize {
-    inner.saturating_add(padding_len(inner)).saturating_add(MIN_OVERHEAD)
+    plaintext_len(inner).saturating_add(PREFIX_LEN + ICV_LEN)
 }
 
 /// Bytes of the largest inner packet in a datagram of at most `datagram` bytes; 0 if not even an empty one fits.
 pub const fn largest_inner(datagram: usize) -> usize {
     let body = datagram.saturating_sub(PREFIX_LEN + ICV_LEN);
     body.saturating_sub(body % ALIGNMENT).saturating_sub(TRAILER_LEN)
+}
+
+/// Joins salt and IV (RFC 4106 section 4, RFC 7634 section 2).
+#[inline]
+pub const fn nonce(salt: [u8; SALT_LEN], iv: [u8; IV_LEN]) -> [u8; NONCE_LEN] {
+    let [s0, s1, s2, s3] = salt;
+    let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
+    [s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7]
 }
 
 /// The associated data of a packet with an extended sequence number: SPI, high half, low half (RFC 4106 section 5).

@@ -25,9 +25,9 @@ use bytes::Bytes;
 use super::capsule::{EspCapsule, FLAG_EXTENDED_SEQUENCE, FLAG_PROBE_ANSWERS, Group, SaInit};
 use super::field::Answer;
 use super::spi::Spi;
-use super::suite::Suite;
 use crate::packet::icmp::RateLimit;
 use crate::role::Role;
+use crate::sealing::suite::Suite;
 
 /// How long an old inbound SA stays after the first authenticated packet of the new one: longer than packets live.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(10);

@@ -1,16 +1,13 @@
 //! The two halves of a session's ESP state: [`Outbound`] seals, [`Inbound`] opens, both in place.
 
-pub(crate) mod counter;
-
-use super::aead::{Aead, CipherRefused, nonce};
 use super::keys::DirectionKeys;
-use super::lifetime::Usage;
-use super::packet::{self, Header, ICV_LEN, NextHeader, PREFIX_LEN};
-use super::replay::{self, Arrival, ReplayWindow};
+use super::packet::{self, Header, ICV_LEN, NextHeader, PREFIX_LEN, SALT_LEN, nonce};
 use super::spi::Spi;
-use super::suite::{SALT_LEN, Suite};
 use crate::drop_reason::DropReason;
-use counter::Counter;
+use crate::sealing::aead::{Aead, CipherRefused};
+use crate::sealing::counter::{Counter, Usage};
+use crate::sealing::replay::{self, Arrival, ReplayWindow};
+use crate::sealing::suite::Suite;
 
 /// Refused packets after which a receiver wants new keys: far below any integrity limit, far above noise.
 const REKEY_AFTER_REFUSED: u64 = 1 << 20;
@@ -66,7 +63,7 @@ impl<A: Aead> Outbound<A> {
     /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the suite. The packets must be dropped, or
     /// take another carrier.
     pub fn reserve(&self, packets: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
-        let blocks = Suite::blocks(packet::sealed_len(largest)).saturating_mul(u64::from(packets));
+        let blocks = Suite::blocks(packet::plaintext_len(largest)).saturating_mul(u64::from(packets));
         let numbers = self.counter.reserve(packets, blocks).ok_or(DropReason::SequenceExhausted)?;
         Ok(Reservation { sa: self, next: numbers.start, end: numbers.end, largest })
     }

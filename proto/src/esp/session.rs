@@ -25,11 +25,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::aead::Aead;
 use super::capsule::{EspCapsule, SaInit};
 use super::field::Answer;
 use super::keys::{EpochKeys, KeyChain, KeyError};
-use super::lifetime::{Lifetime, RekeyPolicy, Usage};
+use super::lifetime::{Lifetime, RekeyPolicy};
 use super::marking::{Marking, MarkingTransmit};
 use super::packet::{self, NextHeader, PREFIX_LEN};
 use super::path::{KEEP_ALIVE, Nonces, Path, PathEvent, PathState, Received};
@@ -40,6 +39,8 @@ use super::sa::{Acceptance, IvRule, Outbound};
 use super::spi::Spi;
 use crate::packet::{IPV6_MIN_MTU, ecn};
 use crate::role::Role;
+use crate::sealing::aead::Aead;
+use crate::sealing::counter::Usage;
 use epochs::Epochs;
 
 pub use command::{Change, Command, Hints, NewSas, Report, Route, SaKeys, Setup};

@@ -4,10 +4,10 @@
 
 use data_encoding::HEXLOWER;
 
-use super::aead::{Aead, nonce};
-use super::packet::{self, ICV_LEN};
-use super::suite::Suite;
-use super::test_cipher::AwsCipher;
+use super::packet::{self, ICV_LEN, nonce};
+use crate::sealing::aead::Aead;
+use crate::sealing::suite::Suite;
+use crate::sealing::test_cipher::AwsCipher;
 
 struct Vector {
     suite: Suite,

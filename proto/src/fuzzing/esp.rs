@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use super::{Step, some_instant, steps};
 use crate::drop_reason::DropReason;
-use crate::esp::aead::{Aead, CipherRefused, Forged, NONCE_LEN};
 use crate::esp::capsule::{EspCapsule, Group, REKEY_REQUEST, SA_INIT};
 use crate::esp::field::{Answer, Offer};
 use crate::esp::keys::KeyChain;
@@ -17,11 +16,12 @@ use crate::esp::path::{KEEP_ALIVE, Path, PathState, Received};
 use crate::esp::path_mtu::{PathMtu, PathMtuEvent, PathMtuTransmit};
 use crate::esp::probe::{self, Kind, Probe};
 use crate::esp::rekey::{Rekey, RekeyEvent};
-use crate::esp::replay::{Arrival, ReplayWindow, WIDTH};
 use crate::esp::sa::{Acceptance, Inbound, IvRule};
 use crate::esp::spi::Spi;
-use crate::esp::suite::Suite;
 use crate::role::Role;
+use crate::sealing::aead::{Aead, CipherRefused, Forged, NONCE_LEN, TAG_LEN};
+use crate::sealing::replay::{Arrival, ReplayWindow, WIDTH};
+use crate::sealing::suite::Suite;
 use crate::varint;
 
 /// A cipher that believes everything, so that what comes after authentication meets any bytes.
@@ -32,8 +32,8 @@ impl Aead for Credulous {
         Ok(Self)
     }
 
-    fn seal(&self, _: [u8; NONCE_LEN], _: &[u8], _: &mut [u8]) -> Result<[u8; ICV_LEN], CipherRefused> {
-        Ok([0; ICV_LEN])
+    fn seal(&self, _: [u8; NONCE_LEN], _: &[u8], _: &mut [u8]) -> Result<[u8; TAG_LEN], CipherRefused> {
+        Ok([0; TAG_LEN])
     }
 
     fn open(&self, _: [u8; NONCE_LEN], _: &[u8], _: &mut [u8]) -> Result<(), Forged> {

@@ -11,9 +11,8 @@ use adit_proto::dtls::message::{Fragment, Kind, ServerHello};
 use adit_proto::dtls::record::{ContentType, DTLS_1_2, Header};
 use adit_proto::dtls::sa::Outbound;
 use adit_proto::dtls::suite::CipherSuite;
-use adit_proto::esp::aead::{Aead, CipherRefused, Forged, NONCE_LEN};
-use adit_proto::esp::packet::ICV_LEN;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::aead::{Aead, CipherRefused, Forged, NONCE_LEN, TAG_LEN};
+use adit_proto::sealing::suite::Suite;
 
 use super::{Seed, seeds};
 
@@ -25,8 +24,8 @@ impl Aead for Open {
         Ok(Self)
     }
 
-    fn seal(&self, _: [u8; NONCE_LEN], _: &[u8], _: &mut [u8]) -> Result<[u8; ICV_LEN], CipherRefused> {
-        Ok([0; ICV_LEN])
+    fn seal(&self, _: [u8; NONCE_LEN], _: &[u8], _: &mut [u8]) -> Result<[u8; TAG_LEN], CipherRefused> {
+        Ok([0; TAG_LEN])
     }
 
     fn open(&self, _: [u8; NONCE_LEN], _: &[u8], _: &mut [u8]) -> Result<(), Forged> {

@@ -5,7 +5,7 @@ use adit_proto::esp::field::{Answer, Offer};
 use adit_proto::esp::packet::{Header, put_trailer};
 use adit_proto::esp::probe::{Kind, Probe};
 use adit_proto::esp::spi::Spi;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::suite::Suite;
 
 use super::{Seed, seeds};
 

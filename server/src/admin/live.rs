@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use adit_host::GuardReport;
 use adit_net::worker::Routing as _;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::suite::Suite;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 

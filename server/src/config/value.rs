@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use adit_host::LocalService;
 use adit_program::configuration::{Complaint, Given, Kind};
 use adit_program::log;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::suite::Suite;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{DEFAULT_PORT, PublicAddress};

@@ -1,8 +1,7 @@
-//! The suites of ESP by aws-lc.
+//! The suites by aws-lc.
 
-use adit_proto::esp::aead::{Aead, CipherRefused, Forged, NONCE_LEN};
-use adit_proto::esp::packet::ICV_LEN;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::aead::{Aead, CipherRefused, Forged, NONCE_LEN, TAG_LEN};
+use adit_proto::sealing::suite::Suite;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 /// A suite under one key. Nonces are the caller's care: they are sequence numbers, each given out once.
@@ -23,7 +22,7 @@ impl Aead for Cipher {
         nonce: [u8; NONCE_LEN],
         associated_data: &[u8],
         buffer: &mut [u8],
-    ) -> Result<[u8; ICV_LEN], CipherRefused> {
+    ) -> Result<[u8; TAG_LEN], CipherRefused> {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag =
             self.0.seal_in_place_separate_tag(nonce, Aad::from(associated_data), buffer).map_err(|_| CipherRefused)?;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use adit_proto::esp::keys::DirectionKeys;
 use adit_proto::esp::spi::Spi;
-use adit_proto::esp::suite::Suite;
+use adit_proto::sealing::suite::Suite;
 
 /// The environment variable that names the file.
 pub const VARIABLE: &str = "ADIT_ESP_KEYLOG";

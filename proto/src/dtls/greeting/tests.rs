@@ -1,7 +1,7 @@
 use super::*;
 use crate::dtls::message::MAX_MESSAGE;
 use crate::dtls::suite::CipherSuite;
-use crate::esp::test_cipher::start;
+use crate::sealing::test_cipher::start;
 
 fn home() -> SocketAddr {
     "198.51.100.7:40000".parse().unwrap()

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dtls::record::{LAST_SEQUENCE, split_first};
-use crate::esp::test_cipher::AwsCipher;
+use crate::sealing::test_cipher::AwsCipher;
 
 const DATA: ContentType = ContentType::ApplicationData;
 
@@ -96,7 +96,7 @@ fn none_of_100_000_replayed_records_is_opened() {
 #[test]
 fn late_records_are_opened_as_far_as_the_window_reaches() {
     let (outbound, mut inbound) = pair(CipherSuite::PskAes128Gcm);
-    let width = crate::esp::replay::WIDTH;
+    let width = crate::sealing::replay::WIDTH;
     assert!(width >= 1024);
     let [mut too_old, mut oldest] = [0, 1].map(|_| outbound.record(DATA, b"late").unwrap());
     outbound.skip_to(width);

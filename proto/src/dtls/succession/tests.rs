@@ -6,7 +6,7 @@ use crate::dtls::greeting::{Greeter, Greeting};
 use crate::dtls::handshake::Credential;
 use crate::dtls::sa::Outbound;
 use crate::dtls::suite::CipherSuite;
-use crate::esp::test_cipher::{AwsCipher, start};
+use crate::sealing::test_cipher::{AwsCipher, start};
 
 type Sealing = Rc<Outbound<AwsCipher>>;
 type End = Association<AwsCipher, Sealing>;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::esp::test_cipher::start;
+use crate::sealing::test_cipher::start;
 
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 4000))

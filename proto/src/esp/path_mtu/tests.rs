@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::trial::{ANSWER_WITHIN, GIVE_UP_ANYWAY, TRIES};
 use super::*;
 use crate::esp::probe::NONCE_LEN;
-use crate::esp::test_cipher::start;
+use crate::sealing::test_cipher::start;
 
 const BASE: u16 = 1316;
 const CEILING: u16 = 1472;

@@ -5,7 +5,7 @@ use crate::drop_reason::DropReason;
 use crate::esp::keys::KeyChain;
 use crate::esp::packet::{MAX_OVERHEAD, NextHeader, PREFIX_LEN};
 use crate::esp::sa::{Acceptance, Inbound, IvRule, Outbound};
-use crate::esp::test_cipher::{AwsCipher, start};
+use crate::sealing::test_cipher::{AwsCipher, start};
 
 const NEGOTIATED: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X25519, vouched: true };
 

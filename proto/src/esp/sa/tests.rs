@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::esp::packet::{MAX_OVERHEAD, sealed_len};
-use crate::esp::test_cipher::AwsCipher;
+use crate::sealing::test_cipher::AwsCipher;
 
 const OURS: Acceptance = Acceptance { iv: IvRule::IsSequence, vouched: true };
 
@@ -138,7 +138,7 @@ fn gcm_key_stops_before_2_to_the_32_packets() {
 #[test]
 fn gcm_key_stops_before_2_to_the_36_blocks() {
     let out = sending(Suite::Aes256Gcm);
-    let per_packet = Suite::blocks(sealed_len(65_535));
+    let per_packet = Suite::blocks(packet::plaintext_len(65_535));
     let packets = u32::try_from((1 << 36) / per_packet).unwrap();
     assert!(out.reserve(packets, 65_535).is_ok());
     assert_eq!(out.reserve(1, 65_535).err(), Some(DropReason::SequenceExhausted));

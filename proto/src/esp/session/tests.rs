@@ -7,7 +7,7 @@ use adit_netem::Link;
 use super::*;
 use crate::esp::capsule::Group;
 use crate::esp::rekey::RETIRE_AFTER;
-use crate::esp::suite::Suite;
+use crate::sealing::suite::Suite;
 use world::{LARGEST, World, answer, attacker, gateway, home, ms, policy, roaming, seconds};
 
 /// Networks from none to a bad one: nothing, a home's, a slow one, one that loses much and mixes up what it does not

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use adit_proto::esp::aead::CipherRefused;
 use adit_proto::esp::field::{Answer, Offer};
 use adit_proto::esp::keys::{EXPORTER_LABEL, KeyError, SECRET_LEN};
 use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::rekey::RekeyError;
+use adit_proto::sealing::aead::CipherRefused;
 
 use crate::carrier::esp::key_exchange::ExchangeError;
 use crate::worker::DataPlane;

@@ -9,11 +9,11 @@ use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::esp::packet::{self, NextHeader, PREFIX_LEN};
 use adit_proto::esp::probe::Probe;
 use adit_proto::esp::rekey::RekeyError;
-use adit_proto::esp::replay::Arrival;
 use adit_proto::esp::sa::Opened;
 use adit_proto::esp::spi::Spi;
-use adit_proto::esp::suite::Suite;
 use adit_proto::packet::IPV6_MIN_MTU;
+use adit_proto::sealing::replay::Arrival;
+use adit_proto::sealing::suite::Suite;
 use tokio::time::Instant as Clock;
 
 use super::*;

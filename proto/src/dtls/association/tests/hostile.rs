@@ -164,11 +164,11 @@ fn hello_of_somebody_else_than_was_introduced_is_refused() {
     };
     for (random, is_taken) in [([1; 32], true), ([2; 32], false)] {
         let setup = world::setup(psk(&CipherSuite::PSK), 2);
-        let mut server = world::End::server(setup, &introduction, crate::esp::test_cipher::start());
+        let mut server = world::End::server(setup, &introduction, crate::sealing::test_cipher::start());
         let beginning = HelloBeginning { random, session_id: &world::SESSION, cookie: &[0; 20] };
         let body = crate::dtls::message::ClientHello::encode(&beginning, [0xa9].into_iter());
         let mut datagram = plain(ContentType::Handshake, DTLS_1_2, 7, &message(Kind::ClientHello, 16, &body));
-        server.handle_datagram(&mut datagram, crate::esp::test_cipher::start()).unwrap();
+        server.handle_datagram(&mut datagram, crate::sealing::test_cipher::start()).unwrap();
         let answer = server.poll_transmit().unwrap();
         let header = Header::parse(&answer).unwrap();
         assert_eq!(header.content == ContentType::Handshake, is_taken);

@@ -10,7 +10,7 @@ use super::super::*;
 use crate::dtls::greeting::{Greeter, Greeting};
 use crate::dtls::handshake::Credential;
 use crate::dtls::secret::MasterSecret;
-use crate::esp::test_cipher::{AwsCipher, start};
+use crate::sealing::test_cipher::{AwsCipher, start};
 
 pub(super) type End = Association<AwsCipher, Rc<Outbound<AwsCipher>>>;
 

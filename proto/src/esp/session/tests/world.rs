@@ -8,10 +8,10 @@ use adit_netem::{Impairment, Link, LinkDirection, Passage, Profile};
 use super::super::*;
 use crate::drop_reason::DropReason;
 use crate::esp::capsule::Group;
-use crate::esp::replay::Arrival;
 use crate::esp::sa::Inbound;
-use crate::esp::suite::Suite;
-use crate::esp::test_cipher::{AwsCipher, start};
+use crate::sealing::replay::Arrival;
+use crate::sealing::suite::Suite;
+use crate::sealing::test_cipher::{AwsCipher, start};
 
 /// The largest packet that either end may send.
 pub(super) const LARGEST: u16 = 1438;

@@ -1,9 +1,4 @@
-//! The cipher suites and how much one key may protect.
-
-use super::packet::ICV_LEN;
-
-/// Bytes of the salt, the constant first part of a nonce (RFC 4106 section 4, RFC 7634 section 2).
-pub const SALT_LEN: usize = 4;
+//! The ciphers and how much one key may protect.
 
 /// Bytes of the longest key.
 pub const MAX_KEY_LEN: usize = 32;
@@ -11,14 +6,14 @@ pub const MAX_KEY_LEN: usize = 32;
 /// Bytes of an AES block.
 const BLOCK_LEN: usize = 16;
 
-/// An AEAD that protects the packets of an SA, each with 16 bytes of tag and an explicit IV.
+/// An AEAD that protects datagrams, each with 16 bytes of tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Suite {
-    /// AES-256-GCM (RFC 4106); the default.
+    /// AES-256-GCM ; the default.
     Aes256Gcm,
-    /// AES-128-GCM (RFC 4106).
+    /// AES-128-GCM.
     Aes128Gcm,
-    /// ChaCha20-Poly1305 (RFC 7634); for processors without AES.
+    /// ChaCha20-Poly1305; for processors without AES.
     ChaCha20Poly1305,
 }
 
@@ -26,7 +21,7 @@ impl Suite {
     /// Every suite, the preferred one first.
     pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
 
-    /// The number of the suite in negotiation and key derivation.
+    /// The number of the suite in negotiation and key derivation of ESP.
     pub const fn code(self) -> u16 {
         match self {
             Self::Aes256Gcm => 1,
@@ -60,7 +55,7 @@ impl Suite {
     /// The last sequence number a key may protect; sealing stops there whatever happens.
     ///
     /// GCM: below 2^32 packets, the bound of SP 800-38D section 8.3 for one key, far above the trigger of
-    /// [`super::lifetime::RekeyPolicy`] and far below a wrap of the nonce. ChaCha20-Poly1305 has no such bound
+    /// [`crate::esp::lifetime::RekeyPolicy`] and far below a wrap of the nonce. ChaCha20-Poly1305 has no such bound
     /// (RFC 9001 section 6.6); 2^48 only keeps the number away from its end.
     pub const fn last_sequence(self) -> u64 {
         match self {
@@ -84,12 +79,10 @@ impl Suite {
         1 << 36
     }
 
-    /// Cipher blocks of a datagram of `sealed_len` bytes, tag block included.
-    pub const fn blocks(sealed_len: usize) -> u64 {
-        sealed_len
-            .saturating_sub(super::packet::PREFIX_LEN.saturating_add(ICV_LEN))
-            .div_ceil(BLOCK_LEN)
-            .saturating_add(1) as u64
+    /// Cipher blocks of `plaintext` bytes, tag block included.
+    #[inline]
+    pub const fn blocks(plaintext: usize) -> u64 {
+        plaintext.div_ceil(BLOCK_LEN).saturating_add(1) as u64
     }
 }
 
@@ -117,8 +110,6 @@ mod tests {
 
     #[test]
     fn blocks_count_the_ciphertext_and_the_tag() {
-        assert_eq!(Suite::blocks(16 + 4 + 16), 2);
-        assert_eq!(Suite::blocks(16 + 16 + 16), 2);
-        assert_eq!(Suite::blocks(16 + 20 + 16), 3);
+        assert_eq!([4, 16, 20].map(Suite::blocks), [2, 2, 3]);
     }
 }

@@ -1,9 +1,12 @@
 //! The one thing the core needs from a cryptographic library.
 
-use super::suite::{SALT_LEN, Suite};
+use super::suite::Suite;
 
-/// Bytes of a nonce: salt and IV (RFC 4106 section 4, RFC 7634 section 2).
+/// Bytes of a nonce.
 pub const NONCE_LEN: usize = 12;
+
+/// Bytes of a tag: every format has the full one.
+pub const TAG_LEN: usize = 16;
 
 /// The library would not take a key, or could not seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,18 +36,11 @@ pub trait Aead: Sized {
         nonce: [u8; NONCE_LEN],
         associated_data: &[u8],
         buffer: &mut [u8],
-    ) -> Result<[u8; super::packet::ICV_LEN], CipherRefused>;
+    ) -> Result<[u8; TAG_LEN], CipherRefused>;
 
     /// Decrypts `buffer`, ciphertext and then tag, in place: the plaintext stands where the ciphertext stood.
     ///
     /// # Errors
     /// If the tag does not fit; what `buffer` holds then must not be used.
     fn open(&self, nonce: [u8; NONCE_LEN], associated_data: &[u8], buffer: &mut [u8]) -> Result<(), Forged>;
-}
-
-/// Joins salt and IV (RFC 4106 section 4, RFC 7634 section 2).
-pub const fn nonce(salt: [u8; SALT_LEN], iv: [u8; super::packet::IV_LEN]) -> [u8; NONCE_LEN] {
-    let [s0, s1, s2, s3] = salt;
-    let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
-    [s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7]
 }

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::aead::{Aead, CipherRefused, Forged, NONCE_LEN};
-use super::packet::ICV_LEN;
+use super::aead::{Aead, CipherRefused, Forged, NONCE_LEN, TAG_LEN};
 use super::suite::Suite;
 
 pub(crate) struct AwsCipher(LessSafeKey);
@@ -26,7 +25,7 @@ impl Aead for AwsCipher {
         nonce: [u8; NONCE_LEN],
         associated_data: &[u8],
         buffer: &mut [u8],
-    ) -> Result<[u8; ICV_LEN], CipherRefused> {
+    ) -> Result<[u8; TAG_LEN], CipherRefused> {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag =
             self.0.seal_in_place_separate_tag(nonce, Aad::from(associated_data), buffer).map_err(|_| CipherRefused)?;

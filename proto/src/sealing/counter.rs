@@ -3,13 +3,20 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::esp::lifetime::Usage;
+/// What a key has sealed so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Sequence numbers given out.
+    pub packets: u64,
+    /// Cipher blocks of 16 bytes given out.
+    pub blocks: u64,
+}
 
 /// The next sequence number of a key, and the cipher blocks promised so far.
 ///
 /// Each number is given out once: the read-modify-writes of one atomic have one order whatever the memory ordering, so
 /// relaxed ones do. Neither atomic ever passes its limit, so neither can wrap.
-pub(crate) struct Counter {
+pub struct Counter {
     next: AtomicU64,
     blocks: AtomicU64,
     last: u64,
@@ -17,13 +24,13 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Starts at 1, the first number that may be sent (RFC 4303 section 3.3.3).
-    pub(crate) const fn new(last: u64, max_blocks: u64) -> Self {
+    /// Starts at 1, the first number that ESP may send (RFC 4303 section 3.3.3). The last one is `last`.
+    pub const fn new(last: u64, max_blocks: u64) -> Self {
         Self { next: AtomicU64::new(1), blocks: AtomicU64::new(0), last, max_blocks }
     }
 
     /// Takes `packets` numbers for `blocks` cipher blocks in all; `None` if either would pass its limit.
-    pub(crate) fn reserve(&self, packets: u32, blocks: u64) -> Option<Range<u64>> {
+    pub fn reserve(&self, packets: u32, blocks: u64) -> Option<Range<u64>> {
         let after = |used: u64| used.checked_add(blocks).filter(|&used| used <= self.max_blocks);
         self.blocks.try_update(Ordering::Relaxed, Ordering::Relaxed, after).ok()?;
         let after = |next: u64| next.checked_add(u64::from(packets)).filter(|&end| end.saturating_sub(1) <= self.last);
@@ -31,7 +38,8 @@ impl Counter {
         Some(start..start.saturating_add(u64::from(packets)))
     }
 
-    pub(crate) fn usage(&self) -> Usage {
+    /// What was given out so far.
+    pub fn usage(&self) -> Usage {
         let packets = self.next.load(Ordering::Relaxed).saturating_sub(1);
         Usage { packets, blocks: self.blocks.load(Ordering::Relaxed) }
     }
