@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`aead`], [`suite`] | the trait through which the shell brings a cipher, and how much one key may protect |
 //! | [`counter`], [`replay`] | numbers given out, and the window of those that came |
+//! | [`direction`] | the state of one direction: [`direction::Sealer`] and [`direction::Opener`] |
 //!
 //! A format adds what is around the ciphertext: how a header tells the number, what the nonce is made of, and what is
 //! authenticated besides.
@@ -15,6 +16,7 @@
 
 pub mod aead;
 pub mod counter;
+pub mod direction;
 pub mod replay;
 pub mod suite;
 

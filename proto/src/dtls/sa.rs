@@ -1,7 +1,5 @@
-//! The two halves of an association's data: [`Outbound`] seals, [`Inbound`] opens, both in place.
-//!
-//! They are what [`crate::esp::sa`] is for ESP, with the same counter, the same replay window and the same cipher. The
-//! nonce is the record's number, so it is unique per key by construction.
+//! The two halves of an association's data: [`Outbound`] seals, [`Inbound`] opens, both in place. The nonce is the
+//! record's number, so it is unique per key by construction.
 
 use std::ops::Range;
 
@@ -10,8 +8,9 @@ use super::secret::DirectionKeys;
 use super::suite::{CipherSuite, EXPLICIT_NONCE_LEN};
 use crate::drop_reason::DropReason;
 use crate::sealing::aead::{Aead, CipherRefused, NONCE_LEN, TAG_LEN};
-use crate::sealing::counter::{Counter, Usage};
-use crate::sealing::replay::{Arrival, ReplayWindow};
+use crate::sealing::counter::Usage;
+use crate::sealing::direction::{InboundCounters, Numbers, Opener, Sealer};
+use crate::sealing::replay::Arrival;
 use crate::sealing::suite::Suite;
 
 /// The epoch under the keys.
@@ -30,8 +29,7 @@ const FIRST: u64 = 1;
 pub struct Outbound<A> {
     suite: CipherSuite,
     iv: [u8; NONCE_LEN],
-    aead: A,
-    counter: Counter,
+    sealer: Sealer<A>,
 }
 
 impl<A: Aead> Outbound<A> {
@@ -41,9 +39,7 @@ impl<A: Aead> Outbound<A> {
     /// If the cipher does not take the key.
     pub fn new(keys: DirectionKeys) -> Result<Self, CipherRefused> {
         let suite = keys.suite();
-        let cipher = suite.aead();
-        let counter = Counter::new(cipher.last_sequence(), cipher.max_blocks());
-        Ok(Self { suite, iv: keys.iv(), aead: A::new(cipher, keys.key())?, counter })
+        Ok(Self { suite, iv: keys.iv(), sealer: Sealer::new(suite.aead(), keys.key())? })
     }
 
     /// The suite in use.
@@ -53,7 +49,7 @@ impl<A: Aead> Outbound<A> {
 
     /// What was sealed so far.
     pub fn usage(&self) -> Usage {
-        self.counter.usage()
+        self.sealer.usage()
     }
 
     /// Takes numbers for `records` records of at most `largest` bytes of plaintext each. What the reservation does not
@@ -62,9 +58,7 @@ impl<A: Aead> Outbound<A> {
     /// # Errors
     /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the cipher.
     pub fn reserve(&self, records: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
-        let blocks = Suite::blocks(largest).saturating_mul(u64::from(records));
-        let numbers = self.counter.reserve(records, blocks).ok_or(DropReason::SequenceExhausted)?;
-        Ok(Reservation { sa: self, next: numbers.start, end: numbers.end, largest })
+        Ok(Reservation { sa: self, numbers: self.sealer.reserve(records, largest)?, largest })
     }
 
     /// A record of its own: for alerts and handshake messages.
@@ -81,22 +75,21 @@ impl<A: Aead> Outbound<A> {
 
     #[cfg(test)]
     pub(crate) fn skip_to(&self, sequence: u64) {
-        self.counter.skip_to(sequence + FIRST);
+        self.sealer.skip_to(sequence + FIRST);
     }
 }
 
 /// Numbers of one SA, each to be used once.
 pub struct Reservation<'a, A> {
     sa: &'a Outbound<A>,
-    next: u64,
-    end: u64,
+    numbers: Numbers<'a, A>,
     largest: usize,
 }
 
 impl<A: Aead> Reservation<'_, A> {
     /// Records that can still be sealed.
     pub const fn left(&self) -> u64 {
-        self.end.saturating_sub(self.next)
+        self.numbers.left()
     }
 
     /// Seals the `plaintext` bytes that stand in `slot` behind [`CipherSuite::prefix_len`] bytes of headroom, in place,
@@ -116,26 +109,16 @@ impl<A: Aead> Reservation<'_, A> {
         let tag = rest.first_chunk_mut::<TAG_LEN>().ok_or(DropReason::TooBig)?;
         let (header_slot, explicit) = prefix.split_first_chunk_mut::<HEADER_LEN>().ok_or(DropReason::TooBig)?;
         let length = u16::try_from(plaintext).map_err(|_| DropReason::TooBig)?;
-        let sequence = self.take()?.saturating_sub(FIRST);
+        let number = self.numbers.take()?;
+        let sequence = number.value().saturating_sub(FIRST);
         let header = Header { content, version: DTLS_1_2, epoch: EPOCH, sequence, length };
-        let number = header.number();
-        let nonce = nonce(suite, self.sa.iv, number);
-        let sealed = self.sa.aead.seal(nonce, &header.associated_data(length), body);
-        *tag = sealed.map_err(|CipherRefused| DropReason::SealFailed)?;
+        let nonce = nonce(suite, self.sa.iv, header.number());
+        *tag = number.seal(nonce, &header.associated_data(length), body)?;
         let sealed_len = suite.sealed_len(plaintext);
         let length = u16::try_from(sealed_len.saturating_sub(HEADER_LEN)).map_err(|_| DropReason::TooBig)?;
         *header_slot = Header { length, ..header }.encode();
-        explicit.iter_mut().zip(number).for_each(|(place, byte)| *place = byte);
+        explicit.iter_mut().zip(header.number()).for_each(|(place, byte)| *place = byte);
         Ok(sealed_len)
-    }
-
-    fn take(&mut self) -> Result<u64, DropReason> {
-        if self.next >= self.end {
-            return Err(DropReason::SequenceExhausted);
-        }
-        let sequence = self.next;
-        self.next = self.next.saturating_add(1);
-        Ok(sequence)
     }
 }
 
@@ -150,17 +133,6 @@ fn nonce(suite: CipherSuite, iv: [u8; NONCE_LEN], number: [u8; EXPLICIT_NONCE_LE
     }
     .to_be_bytes();
     [i0, i1, i2, i3, n0, n1, n2, n3, n4, n5, n6, n7]
-}
-
-/// What an inbound SA saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InboundCounters {
-    /// Records authenticated.
-    pub opened: u64,
-    /// Of these, those that came after one with a higher number.
-    pub late: u64,
-    /// Records whose authentication failed.
-    pub failed: u64,
 }
 
 /// An authenticated record.
@@ -178,9 +150,7 @@ pub struct Opened {
 pub struct Inbound<A> {
     suite: CipherSuite,
     iv: [u8; NONCE_LEN],
-    aead: A,
-    window: ReplayWindow,
-    counters: InboundCounters,
+    opener: Opener<A>,
 }
 
 impl<A: Aead> Inbound<A> {
@@ -190,9 +160,7 @@ impl<A: Aead> Inbound<A> {
     /// If the cipher does not take the key.
     pub fn new(keys: DirectionKeys) -> Result<Self, CipherRefused> {
         let suite = keys.suite();
-        let aead = A::new(suite.aead(), keys.key())?;
-        let (window, counters) = (ReplayWindow::default(), InboundCounters::default());
-        Ok(Self { suite, iv: keys.iv(), aead, window, counters })
+        Ok(Self { suite, iv: keys.iv(), opener: Opener::new(suite.aead(), keys.key())? })
     }
 
     /// The suite in use.
@@ -202,11 +170,10 @@ impl<A: Aead> Inbound<A> {
 
     /// What it saw so far.
     pub const fn counters(&self) -> InboundCounters {
-        self.counters
+        self.opener.counters()
     }
 
-    /// Opens the record that `datagram` begins with, in place: checks the window, authenticates and decrypts, and only
-    /// then moves the window (RFC 6347 section 4.1.2.6).
+    /// Opens the record that `datagram` begins with, in place, as [`Opener::open`] does.
     ///
     /// # Errors
     /// Why it must be dropped, in silence. After [`DropReason::AuthenticationFailed`] the record holds nothing of use.
@@ -218,23 +185,8 @@ impl<A: Aead> Inbound<A> {
         if header.version != DTLS_1_2 {
             return Err(DropReason::BadRecord);
         }
-        if self.counters.failed >= self.suite.aead().max_failures() {
-            return Err(DropReason::SaRetired);
-        }
-        let number = header.sequence.saturating_add(FIRST);
-        self.window.check(number)?;
         let end = HEADER_LEN.saturating_add(header.length.into());
         let record = datagram.get_mut(..end).ok_or(DropReason::Truncated)?;
-        let plaintext = self.decrypt(&header, record)?;
-        let arrival = self.window.commit(number)?;
-        self.counters.opened = self.counters.opened.saturating_add(1);
-        self.counters.late = self.counters.late.saturating_add(u64::from(arrival == Arrival::Late));
-        let start = self.suite.prefix_len();
-        Ok(Opened { content: header.content, range: start..start.saturating_add(plaintext), arrival })
-    }
-
-    /// Returns how many bytes of plaintext then stand behind the prefix.
-    fn decrypt(&mut self, header: &Header, record: &mut [u8]) -> Result<usize, DropReason> {
         let (prefix, sealed) = record.split_at_mut_checked(self.suite.prefix_len()).ok_or(DropReason::Truncated)?;
         let plaintext = sealed.len().checked_sub(TAG_LEN).ok_or(DropReason::Truncated)?;
         if plaintext > MAX_PLAINTEXT {
@@ -247,11 +199,10 @@ impl<A: Aead> Inbound<A> {
             _ => *prefix.last_chunk().ok_or(DropReason::Truncated)?,
         };
         let nonce = nonce(self.suite, self.iv, number);
-        if self.aead.open(nonce, &header.associated_data(length), sealed).is_err() {
-            self.counters.failed = self.counters.failed.saturating_add(1);
-            return Err(DropReason::AuthenticationFailed);
-        }
-        Ok(plaintext)
+        let sequence = header.sequence.saturating_add(FIRST);
+        let arrival = self.opener.open(sequence, nonce, &header.associated_data(length), sealed)?;
+        let start = self.suite.prefix_len();
+        Ok(Opened { content: header.content, range: start..start.saturating_add(plaintext), arrival })
     }
 }
 

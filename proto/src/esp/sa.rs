@@ -5,8 +5,9 @@ use super::packet::{self, Header, ICV_LEN, NextHeader, PREFIX_LEN, SALT_LEN, non
 use super::spi::Spi;
 use crate::drop_reason::DropReason;
 use crate::sealing::aead::{Aead, CipherRefused};
-use crate::sealing::counter::{Counter, Usage};
-use crate::sealing::replay::{self, Arrival, ReplayWindow};
+use crate::sealing::counter::Usage;
+use crate::sealing::direction::{InboundCounters, Numbers, Opener, Sealer};
+use crate::sealing::replay::{self, Arrival};
 use crate::sealing::suite::Suite;
 
 /// Refused packets after which a receiver wants new keys: far below any integrity limit, far above noise.
@@ -22,10 +23,8 @@ const REKEY_AFTER_REFUSED: u64 = 1 << 20;
 /// ```
 pub struct Outbound<A> {
     spi: Spi,
-    suite: Suite,
     salt: [u8; SALT_LEN],
-    aead: A,
-    counter: Counter,
+    sealer: Sealer<A>,
 }
 
 impl<A: Aead> Outbound<A> {
@@ -34,9 +33,7 @@ impl<A: Aead> Outbound<A> {
     /// # Errors
     /// If the cipher does not take the key.
     pub fn new(spi: Spi, keys: DirectionKeys) -> Result<Self, CipherRefused> {
-        let suite = keys.suite();
-        let counter = Counter::new(suite.last_sequence(), suite.max_blocks());
-        Ok(Self { spi, suite, salt: keys.salt(), aead: A::new(suite, keys.key())?, counter })
+        Ok(Self { spi, salt: keys.salt(), sealer: Sealer::new(keys.suite(), keys.key())? })
     }
 
     /// The index the peer gave.
@@ -46,12 +43,12 @@ impl<A: Aead> Outbound<A> {
 
     /// The cipher in use.
     pub const fn suite(&self) -> Suite {
-        self.suite
+        self.sealer.suite()
     }
 
     /// What was sealed so far, for [`super::lifetime::Lifetime::is_over`].
     pub fn usage(&self) -> Usage {
-        self.counter.usage()
+        self.sealer.usage()
     }
 
     /// Takes sequence numbers for `packets` inner packets of at most `largest` bytes each. What the reservation does
@@ -63,29 +60,27 @@ impl<A: Aead> Outbound<A> {
     /// [`DropReason::SequenceExhausted`] if that would pass a hard limit of the suite. The packets must be dropped, or
     /// take another carrier.
     pub fn reserve(&self, packets: u32, largest: usize) -> Result<Reservation<'_, A>, DropReason> {
-        let blocks = Suite::blocks(packet::plaintext_len(largest)).saturating_mul(u64::from(packets));
-        let numbers = self.counter.reserve(packets, blocks).ok_or(DropReason::SequenceExhausted)?;
-        Ok(Reservation { sa: self, next: numbers.start, end: numbers.end, largest })
+        let numbers = self.sealer.reserve(packets, packet::plaintext_len(largest))?;
+        Ok(Reservation { sa: self, numbers, largest })
     }
 
     #[cfg(test)]
     pub(crate) fn skip_to(&self, sequence: u64) {
-        self.counter.skip_to(sequence);
+        self.sealer.skip_to(sequence);
     }
 }
 
 /// Sequence numbers of one SA, each to be used once.
 pub struct Reservation<'a, A> {
     sa: &'a Outbound<A>,
-    next: u64,
-    end: u64,
+    numbers: Numbers<'a, A>,
     largest: usize,
 }
 
 impl<A: Aead> Reservation<'_, A> {
     /// Packets that can still be sealed.
     pub const fn left(&self) -> u64 {
-        self.end.saturating_sub(self.next)
+        self.numbers.left()
     }
 
     /// Seals the inner packet of `inner` bytes that stands in `slot` behind [`PREFIX_LEN`] bytes of headroom, in place,
@@ -103,24 +98,15 @@ impl<A: Aead> Reservation<'_, A> {
         let body_len = packet::put_trailer(body, inner, next_header.code()).ok_or(DropReason::TooBig)?;
         let (body, rest) = body.split_at_mut_checked(body_len).ok_or(DropReason::TooBig)?;
         let icv = rest.first_chunk_mut::<ICV_LEN>().ok_or(DropReason::TooBig)?;
-        let sequence = self.take()?;
+        let number = self.numbers.take()?;
+        let sequence = number.value();
         let spi = self.sa.spi.get();
         let iv = sequence.to_be_bytes();
         let [_, _, _, _, low @ ..] = iv;
         *prefix = Header { spi, sequence_low: u32::from_be_bytes(low), iv }.encode();
         let associated_data = packet::associated_data(spi, sequence);
-        let sealed = self.sa.aead.seal(nonce(self.sa.salt, iv), &associated_data, body);
-        *icv = sealed.map_err(|CipherRefused| DropReason::SealFailed)?;
+        *icv = number.seal(nonce(self.sa.salt, iv), &associated_data, body)?;
         Ok(packet::sealed_len(inner))
-    }
-
-    fn take(&mut self) -> Result<u64, DropReason> {
-        if self.next >= self.end {
-            return Err(DropReason::SequenceExhausted);
-        }
-        let sequence = self.next;
-        self.next = self.next.saturating_add(1);
-        Ok(sequence)
     }
 }
 
@@ -140,19 +126,6 @@ pub struct Acceptance {
     pub iv: IvRule,
     /// Whether vouched packets were negotiated.
     pub vouched: bool,
-}
-
-/// What an inbound SA saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InboundCounters {
-    /// Packets authenticated.
-    pub opened: u64,
-    /// Of these, those that came after one with a higher number.
-    pub late: u64,
-    /// Packets whose authentication failed.
-    pub failed: u64,
-    /// Packets refused because IV and inferred number differ.
-    pub mismatched: u64,
 }
 
 /// An authenticated packet.
@@ -176,12 +149,11 @@ impl Opened {
 /// The receiving direction: key, salt and replay window. One worker owns it.
 pub struct Inbound<A> {
     spi: Spi,
-    suite: Suite,
     salt: [u8; SALT_LEN],
-    aead: A,
-    window: ReplayWindow,
+    opener: Opener<A>,
     accept: Acceptance,
-    counters: InboundCounters,
+    /// Packets refused because IV and inferred number differ.
+    mismatched: u64,
 }
 
 impl<A: Aead> Inbound<A> {
@@ -190,9 +162,8 @@ impl<A: Aead> Inbound<A> {
     /// # Errors
     /// If the cipher does not take the key.
     pub fn new(spi: Spi, keys: DirectionKeys, accept: Acceptance) -> Result<Self, CipherRefused> {
-        let aead = A::new(keys.suite(), keys.key())?;
-        let (window, counters) = (ReplayWindow::default(), InboundCounters::default());
-        Ok(Self { spi, suite: keys.suite(), salt: keys.salt(), aead, window, accept, counters })
+        let opener = Opener::new(keys.suite(), keys.key())?;
+        Ok(Self { spi, salt: keys.salt(), opener, accept, mismatched: 0 })
     }
 
     /// The index this end gave.
@@ -202,22 +173,22 @@ impl<A: Aead> Inbound<A> {
 
     /// The cipher in use.
     pub const fn suite(&self) -> Suite {
-        self.suite
+        self.opener.suite()
     }
 
     /// What it saw so far.
     pub const fn counters(&self) -> InboundCounters {
-        self.counters
+        self.opener.counters()
     }
 
     /// Whether so much was refused that new keys are wanted: forgeries, or a peer whose numbers ran away (after the
     /// loss of some 2^32 packets), which new keys mend and a search would not.
     pub const fn wants_rekey(&self) -> bool {
-        self.counters.failed.saturating_add(self.counters.mismatched) >= REKEY_AFTER_REFUSED
+        self.opener.counters().failed.saturating_add(self.mismatched) >= REKEY_AFTER_REFUSED
     }
 
-    /// Opens a datagram in place: infers the sequence number, checks the window, authenticates and decrypts, and only
-    /// then moves the window (RFC 4303 sections 3.4.3 and 3.4.4, appendix A2).
+    /// Opens a datagram in place: infers the sequence number, then [`Opener::open`] (RFC 4303 sections 3.4.3 and 3.4.4,
+    /// appendix A2).
     ///
     /// # Errors
     /// Why it must be dropped, in silence: nothing is ever answered that was not authenticated. After
@@ -227,27 +198,17 @@ impl<A: Aead> Inbound<A> {
         if header.spi != self.spi.get() {
             return Err(DropReason::UnknownSpi);
         }
-        if self.counters.failed >= self.suite.max_failures() {
-            return Err(DropReason::SaRetired);
-        }
         let sequence = self.sequence(&header)?;
-        self.window.check(sequence)?;
         let (_, sealed) = datagram.split_first_chunk_mut::<PREFIX_LEN>().ok_or(DropReason::Truncated)?;
         let associated_data = packet::associated_data(header.spi, sequence);
-        if self.aead.open(nonce(self.salt, header.iv), &associated_data, sealed).is_err() {
-            self.counters.failed = self.counters.failed.saturating_add(1);
-            return Err(DropReason::AuthenticationFailed);
-        }
-        let arrival = self.window.commit(sequence)?;
-        self.counters.opened = self.counters.opened.saturating_add(1);
-        self.counters.late = self.counters.late.saturating_add(u64::from(arrival == Arrival::Late));
+        let arrival = self.opener.open(sequence, nonce(self.salt, header.iv), &associated_data, sealed)?;
         let plaintext = sealed.len().checked_sub(ICV_LEN).and_then(|len| sealed.get(..len));
         self.inside(plaintext.ok_or(DropReason::Truncated)?, arrival)
     }
 
     /// The extended sequence number that the header means, if its IV agrees.
     fn sequence(&mut self, header: &Header) -> Result<u64, DropReason> {
-        let newest = self.window.newest();
+        let newest = self.opener.newest();
         let inferred = replay::infer(header.sequence_low, newest);
         let claimed = u64::from_be_bytes(header.iv);
         match (self.accept.iv, inferred) {
@@ -256,7 +217,7 @@ impl<A: Aead> Inbound<A> {
             // A copy from long ago, which inference alone would take for one from far ahead.
             (IvRule::IsSequence, _) if newest.saturating_sub(claimed) >= replay::WIDTH => Err(DropReason::TooOld),
             (IvRule::IsSequence | IvRule::Any, _) => {
-                self.counters.mismatched = self.counters.mismatched.saturating_add(1);
+                self.mismatched = self.mismatched.saturating_add(1);
                 Err(DropReason::SequenceMismatch)
             }
         }

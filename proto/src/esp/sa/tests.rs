@@ -159,7 +159,8 @@ fn high_half_of_the_sequence_number_counts_on() {
         }
         assert_eq!(inbound.open(&mut late.remove(0)).unwrap().arrival, Arrival::Late, "from before the wrap");
     }
-    assert_eq!(inbound.counters(), InboundCounters { opened: 18, late: 3, failed: 0, mismatched: 0 });
+    assert_eq!(inbound.counters(), InboundCounters { opened: 18, late: 3, failed: 0 });
+    assert_eq!(inbound.mismatched, 0);
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn forgery_does_not_move_the_window() {
         Arrival::Newest,
         "number 1 would be below a moved window"
     );
-    assert_eq!(inbound.counters(), InboundCounters { opened: 1, late: 0, failed: 1, mismatched: 0 });
+    assert_eq!(inbound.counters(), InboundCounters { opened: 1, late: 0, failed: 1 });
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn iv_that_is_not_the_sequence_number_is_dropped_before_decryption() {
     assert_eq!(inbound.open(&mut datagram), Err(DropReason::SequenceMismatch));
     let mut datagram = seal_plaintext(1, (1 << 32) + 1, plaintext);
     assert_eq!(inbound.open(&mut datagram), Err(DropReason::SequenceMismatch), "the high half counts");
-    assert_eq!(inbound.counters(), InboundCounters { mismatched: 2, ..InboundCounters::default() });
+    assert_eq!((inbound.counters(), inbound.mismatched), (InboundCounters::default(), 2));
     assert!(inbound.open(&mut seal_plaintext(1, 1, plaintext)).is_ok());
 }
 
@@ -258,20 +259,20 @@ fn peer_whose_numbers_ran_away_is_not_searched_for() {
     out.skip_to(1 << 33);
     assert_eq!(inbound.open(&mut seal(&out)), Err(DropReason::SequenceMismatch));
     assert!(!inbound.wants_rekey());
-    inbound.counters.mismatched = REKEY_AFTER_REFUSED;
+    inbound.mismatched = REKEY_AFTER_REFUSED;
     assert!(inbound.wants_rekey());
 }
 
 #[test]
 fn forgeries_first_ask_for_new_keys_and_then_retire_the_sa() {
     let (out, mut inbound) = pair();
-    inbound.counters.failed = REKEY_AFTER_REFUSED - 1;
+    inbound.opener.set_failed(REKEY_AFTER_REFUSED - 1);
     let mut forged = seal(&out);
     forged[20] ^= 1;
     assert!(!inbound.wants_rekey());
     assert_eq!(inbound.open(&mut forged), Err(DropReason::AuthenticationFailed));
     assert!(inbound.wants_rekey());
-    inbound.counters.failed = Suite::Aes256Gcm.max_failures();
+    inbound.opener.set_failed(Suite::Aes256Gcm.max_failures());
     assert_eq!(inbound.open(&mut seal(&out)), Err(DropReason::SaRetired));
 }
 
