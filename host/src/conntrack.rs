@@ -69,6 +69,24 @@ pub fn forget_connections(address: IpAddr) -> Result<usize, HostError> {
     Err(failed(io::Error::other("new ones keep coming")))
 }
 
+/// The addresses that the kernel tracks connections of, opened or answered in. Blocks for one look through the table.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn addresses_with_connections() -> Result<HashSet<IpAddr>, HostError> {
+    let failed = |source| HostError::system("list the tracked connections", source);
+    let socket = Socket::open().map_err(failed)?;
+    let mut addresses = HashSet::new();
+    for family in [FAMILY_IPV4, FAMILY_IPV6] {
+        let both = |_, attributes: &[u8]| {
+            Some([Direction::Original, Direction::Reply].map(|direction| source_of(attributes, direction)))
+        };
+        let found = socket.list(LIST, family, &Attributes::new(), both).map_err(failed)?;
+        addresses.extend(found.into_iter().flatten().flatten());
+    }
+    Ok(addresses)
+}
+
 /// Takes a mark off all connections that have it, leaving alone the bits that do not count.
 ///
 /// # Errors
@@ -85,7 +103,10 @@ pub(crate) fn clear_marks_of(mark: Mark, openers: &HashSet<IpAddr>) -> Result<()
     if openers.is_empty() {
         return Ok(());
     }
-    clear_mark_where(mark, |attributes| opener(attributes).is_some_and(|opener| openers.contains(&opener)))
+    clear_mark_where(mark, |attributes| {
+        let opener = source_of(attributes, Direction::Original);
+        opener.is_some_and(|opener| openers.contains(&opener))
+    })
 }
 
 fn clear_mark_where(mark: Mark, pick: impl Fn(&[u8]) -> bool) -> Result<(), HostError> {
@@ -129,7 +150,7 @@ fn connections_of(socket: &Socket, address: IpAddr) -> io::Result<Vec<Connection
     let mut found = Vec::new();
     for filter in filters {
         let of_address = |_, attributes: &[u8]| {
-            let ours = both.iter().any(|direction| is_from(attributes, *direction, address));
+            let ours = both.iter().any(|direction| source_of(attributes, *direction) == Some(address));
             ours.then(|| Connection::of(attributes))
         };
         found.extend(socket.list(LIST, family(address), &filter, of_address)?);
@@ -155,20 +176,12 @@ impl Connection {
     }
 }
 
-/// Who opened a connection.
-fn opener(attributes: &[u8]) -> Option<IpAddr> {
-    let addresses = find(find(attributes, Direction::Original as u16)?, TUPLE_ADDRESSES)?;
+/// Who sends the packets of one direction.
+fn source_of(attributes: &[u8], direction: Direction) -> Option<IpAddr> {
+    let addresses = find(find(attributes, direction as u16)?, TUPLE_ADDRESSES)?;
     let v4 = find(addresses, SOURCE_V4).and_then(|octets| <[u8; 4]>::try_from(octets).ok());
     let v6 = || find(addresses, SOURCE_V6).and_then(|octets| <[u8; 16]>::try_from(octets).ok());
     v4.map(IpAddr::from).or_else(|| v6().map(IpAddr::from))
-}
-
-fn is_from(attributes: &[u8], direction: Direction, address: IpAddr) -> bool {
-    let addresses = find(attributes, direction as u16).and_then(|tuple| find(tuple, TUPLE_ADDRESSES));
-    addresses.is_some_and(|addresses| match address {
-        IpAddr::V4(v4) => find(addresses, SOURCE_V4) == Some(&v4.octets()),
-        IpAddr::V6(v6) => find(addresses, SOURCE_V6) == Some(&v6.octets()),
-    })
 }
 
 fn family(address: IpAddr) -> u8 {

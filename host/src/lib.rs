@@ -31,7 +31,7 @@ mod test_packets;
 
 pub use answers::AnswerRules;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with, release};
-pub use conntrack::forget_connections;
+pub use conntrack::{addresses_with_connections, forget_connections};
 pub use dns::SystemBus;
 pub use error::HostError;
 pub use firewall::{ForwardedBefore, GatewayRules, LocalService, TrackedPort, is_forbidden_destination, tracked_ports};

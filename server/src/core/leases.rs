@@ -6,6 +6,7 @@
 //! given back if any of that fails.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +38,12 @@ pub trait Flows: Send + Sync {
     /// # Errors
     /// The host's refusal; some may go on.
     fn end(&self, addresses: Lease) -> Result<(), HostError>;
+
+    /// All addresses that there are flows of, inner and others. Blocks.
+    ///
+    /// # Errors
+    /// The host's refusal.
+    fn addresses(&self) -> Result<HashSet<IpAddr>, HostError>;
 }
 
 /// The leases of all devices.
@@ -54,6 +61,16 @@ struct Book {
     holders: HashMap<String, usize>,
     /// Devices with an address whose flows may still be those of another.
     inherited: HashSet<String>,
+    used: Used,
+}
+
+/// The addresses that somebody may have had before: there were flows of them when the gateway started, since the host
+/// remembers longer, or a device got them since. Nobody had the others, so nothing of them has to be looked for, which
+/// takes the host some milliseconds.
+enum Used {
+    Known(HashSet<IpAddr>),
+    /// The host does not tell.
+    PerhapsAll,
 }
 
 /// Addresses that a session on its way holds. They are given back when this is dropped, unless they were kept.
@@ -67,9 +84,11 @@ pub struct Claim {
 }
 
 impl Leases {
-    /// Leases addresses of `pool`, which knows what `accounts` remember, to `limit` devices at most.
+    /// Leases addresses of `pool`, which knows what `accounts` remember, to `limit` devices at most. Blocks while the
+    /// host looks for flows.
     pub fn new(accounts: Arc<dyn Accounts>, flows: Arc<dyn Flows>, pool: AddressPool, limit: usize) -> Self {
-        let book = Book { pool, holders: HashMap::new(), inherited: HashSet::new() };
+        let used = flows.addresses().map_or(Used::PerhapsAll, Used::Known);
+        let book = Book { pool, holders: HashMap::new(), inherited: HashSet::new(), used };
         Self { accounts, flows, book: Mutex::new(book), limit: AtomicUsize::new(limit) }
     }
 
@@ -95,8 +114,7 @@ impl Leases {
         let former = book.pool.kept_for(device);
         let lease = book.pool.lease(device, None, now)?;
         *book.holders.entry(device.to_owned()).or_default() += 1;
-        // Also an address that nobody had since the gateway started: the host remembers longer.
-        if former != Some(lease) {
+        if former != Some(lease) && book.used.note(lease) {
             book.inherited.insert(device.to_owned());
         }
         let inherited = book.inherited.contains(device);
@@ -122,6 +140,15 @@ impl Leases {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Used {
+    /// Somebody gets these addresses; tells whether another may have had one of them.
+    fn note(&mut self, lease: Lease) -> bool {
+        let Self::Known(addresses) = self else { return true };
+        let both = lease.v4.map(IpAddr::V4).into_iter().chain(lease.v6.map(IpAddr::V6));
+        both.filter(|address| !addresses.insert(*address)).count() > 0
     }
 }
 

@@ -1,7 +1,7 @@
 //! Doubles of what the core stands on.
 
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex};
@@ -222,9 +222,16 @@ impl Accounts for FakeAccounts {
 pub(crate) struct FakeFlows {
     ended: Mutex<Vec<Lease>>,
     broken: AtomicBool,
+    /// Those of which there are flows; `None` if that cannot be told.
+    addresses: Option<HashSet<IpAddr>>,
 }
 
 impl FakeFlows {
+    /// The flows of these addresses.
+    pub(super) fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { addresses: Some(addresses.into_iter().collect()), ..Self::default() }
+    }
+
     /// Whose were ended, in turn.
     pub(super) fn ended(&self) -> Vec<Lease> {
         self.ended.lock().unwrap().clone()
@@ -248,6 +255,10 @@ impl Flows for FakeFlows {
         }
         self.ended.lock().unwrap().push(addresses);
         Ok(())
+    }
+
+    fn addresses(&self) -> Result<HashSet<IpAddr>, HostError> {
+        self.addresses.clone().ok_or_else(|| HostError::NoSuchLink { name: "adit0".to_owned() })
     }
 }
 

@@ -1,8 +1,9 @@
 //! The connections that the gateway's host tracks for inner addresses.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
-use adit_host::{HostError, forget_connections};
+use adit_host::{HostError, addresses_with_connections, forget_connections};
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::Lease;
 use adit_proto::packet::icmp::GatewayAddresses;
@@ -16,6 +17,10 @@ impl Flows for HostFlows {
     fn end(&self, addresses: Lease) -> Result<(), HostError> {
         let both = addresses.v4.map(IpAddr::V4).into_iter().chain(addresses.v6.map(IpAddr::V6));
         both.map(forget_connections).try_for_each(|forgotten| forgotten.map(drop))
+    }
+
+    fn addresses(&self) -> Result<HashSet<IpAddr>, HostError> {
+        addresses_with_connections()
     }
 }
 

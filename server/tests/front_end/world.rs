@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -156,6 +156,10 @@ struct NoFlows;
 impl Flows for NoFlows {
     fn end(&self, _addresses: Lease) -> Result<(), HostError> {
         Ok(())
+    }
+
+    fn addresses(&self) -> Result<HashSet<IpAddr>, HostError> {
+        Ok(HashSet::new())
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is left of the connections of an address once they are forgotten.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use adit_testing::namespace::in_namespace_async;
 
 use super::{CLIENT, INTERNET, OTHER_CLIENT, PUBLIC, Router, give, next, port, udp, unwanted, v6};
-use crate::conntrack::forget_connections;
+use crate::conntrack::{addresses_with_connections, forget_connections};
 use crate::firewall::GatewayRules;
 
 /// Opens a masqueraded connection of a client, and returns the port it has outside.
@@ -76,5 +77,22 @@ fn address_with_hundreds_of_connections_has_none_left() {
             open(&router, CLIENT, 5000 + local).await;
         }
         assert_eq!(forget_connections(IpAddr::from(CLIENT)).unwrap(), 500);
+    });
+}
+
+#[test]
+fn addresses_with_connections_are_those_of_both_ends_and_families() {
+    in_namespace_async(|| async {
+        let router = Router::new(|rules| rules).await;
+        open(&router, CLIENT, 5000).await;
+        give(&router.tunnel, &v6::udp((v6::CLIENT, 5000), (v6::INTERNET, 53)));
+        assert!(v6::next(&router.internet).await.is_some());
+        let v6_ends = [v6::CLIENT, v6::INTERNET].map(|address| address.parse().unwrap());
+        let ends: HashSet<IpAddr> = [CLIENT, INTERNET].map(IpAddr::from).into_iter().chain(v6_ends).collect();
+        let found = addresses_with_connections().unwrap();
+        assert!(found.is_superset(&ends), "{found:?}");
+        assert!(!found.contains(&IpAddr::from(OTHER_CLIENT)));
+        forget_connections(IpAddr::from(CLIENT)).unwrap();
+        assert!(!addresses_with_connections().unwrap().contains(&IpAddr::from(CLIENT)));
     });
 }

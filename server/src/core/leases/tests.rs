@@ -12,7 +12,11 @@ fn leases(limit: usize) -> (Arc<Leases>, Arc<FakeAccounts>) {
 
 /// The same, and the flows of their addresses.
 fn leases_with_flows(limit: usize) -> (Arc<Leases>, Arc<FakeAccounts>, Arc<FakeFlows>) {
-    let (accounts, flows) = (Arc::<FakeAccounts>::default(), Arc::<FakeFlows>::default());
+    leases_beside(FakeFlows::default(), limit)
+}
+
+fn leases_beside(flows: FakeFlows, limit: usize) -> (Arc<Leases>, Arc<FakeAccounts>, Arc<FakeFlows>) {
+    let (accounts, flows) = (Arc::<FakeAccounts>::default(), Arc::new(flows));
     let kept: Arc<dyn Accounts> = Arc::<FakeAccounts>::clone(&accounts);
     let tracked: Arc<dyn Flows> = Arc::<FakeFlows>::clone(&flows);
     (Arc::new(Leases::new(kept, tracked, pool(), limit)), accounts, flows)
@@ -97,6 +101,22 @@ fn flows_end_before_an_address_gets_another_holder_and_go_on_with_the_same() {
     assert_eq!(log_in(&leases, "dev-new").unwrap(), lease);
     assert_eq!(flows.ended().last(), Some(&lease));
     assert_eq!(flows.ended().len(), POOL + 1);
+}
+
+#[test]
+fn addresses_that_nobody_had_are_given_without_looking_for_flows() {
+    let first = log_in(&leases(1).0, "dev-0").unwrap();
+    let of_first = first.v4.map(IpAddr::V4);
+    let (leases, _accounts, flows) = leases_beside(FakeFlows::of(of_first), POOL);
+    assert_eq!(log_in(&leases, "dev-0").unwrap(), first);
+    assert_eq!(flows.ended(), [first], "there were flows of it when the gateway started");
+    for number in 1..POOL {
+        log_in(&leases, &format!("dev-{number}")).unwrap();
+    }
+    assert_eq!(flows.ended().len(), 1);
+    leases.release("dev-1", Instant::now());
+    let second_hand = log_in(&leases, "dev-new").unwrap();
+    assert_eq!(flows.ended(), [first, second_hand]);
 }
 
 #[test]
