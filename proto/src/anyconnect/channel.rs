@@ -1,8 +1,8 @@
-//! The gateway's side of the channel that follows a CONNECT: takes frames, answers those that ask whether it is there,
-//! and asks a client that is silent.
+//! The gateway's side of the channel that follows a CONNECT, but for its packets: takes the other frames, answers those
+//! that ask whether it is there, and asks a client that is silent.
 //!
-//! Input is what was read ([`Channel::buffer`], then [`Channel::handle_received`]) and the time. Outputs are events,
-//! frames to send, and when to look again.
+//! Input is what was read of them ([`Channel::buffer`], then [`Channel::handle_received`]) and the time. Outputs are
+//! events, frames to send, and when to look again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,8 +19,6 @@ const MAX_ANSWERS: usize = 16;
 /// What came over the channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelEvent {
-    /// A packet.
-    Packet(Bytes),
     /// The client leaves for good: its token is to be worth nothing any longer.
     LoggedOut,
     /// The client leaves, and may come back with its token.
@@ -87,13 +85,16 @@ impl Channel {
     pub fn poll_event(&mut self) -> Result<Option<ChannelEvent>, NoFrame> {
         while let Some(Frame { kind, payload }) = frame::take(&mut self.buffer)? {
             match kind {
-                FrameKind::Data => return Ok(Some(ChannelEvent::Packet(payload))),
                 FrameKind::DpdRequest => self.answer(FrameKind::DpdResponse, payload),
                 FrameKind::Disconnect if payload.first() == Some(&USER_ENDED) => {
                     return Ok(Some(ChannelEvent::LoggedOut));
                 }
                 FrameKind::Disconnect | FrameKind::Terminate => return Ok(Some(ChannelEvent::Left)),
-                FrameKind::DpdResponse | FrameKind::Keepalive | FrameKind::Compressed | FrameKind::Unknown(_) => {}
+                FrameKind::Data
+                | FrameKind::DpdResponse
+                | FrameKind::Keepalive
+                | FrameKind::Compressed
+                | FrameKind::Unknown(_) => {}
             }
         }
         Ok(self.is_silent.then_some(ChannelEvent::Silent))
@@ -128,14 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn packets_come_out_and_questions_are_answered_with_their_whole_payload() {
+    fn questions_are_answered_with_their_whole_payload() {
         let (mut channel, _) = start();
         say(&mut channel, FrameKind::DpdRequest, b"1280 bytes, say");
         say(&mut channel, FrameKind::Keepalive, b"");
         say(&mut channel, FrameKind::Unknown(77), b"?");
         say(&mut channel, FrameKind::Compressed, b"lz4");
         say(&mut channel, FrameKind::Data, b"packet");
-        assert_eq!(channel.poll_event(), Ok(Some(ChannelEvent::Packet(Bytes::from_static(b"packet")))));
         assert_eq!(channel.poll_event(), Ok(None));
         let answer = Frame { kind: FrameKind::DpdResponse, payload: Bytes::from_static(b"1280 bytes, say") };
         assert_eq!((channel.poll_transmit(), channel.poll_transmit()), (Some(answer.encode()), None));

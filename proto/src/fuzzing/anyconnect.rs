@@ -75,11 +75,11 @@ pub fn anyconnect_frames(data: &[u8]) {
 fn answers(stream: &[u8], frames: usize) {
     let mut channel = Channel::new(Duration::from_secs(30), some_instant());
     channel.buffer().extend_from_slice(stream);
-    let mut packets = 0_usize;
+    let mut events = 0_usize;
     while let Ok(Some(event)) = channel.poll_event() {
         assert_ne!(event, ChannelEvent::Silent);
-        packets = packets.saturating_add(1);
+        events = events.saturating_add(1);
     }
     let told = std::iter::from_fn(|| channel.poll_transmit()).count();
-    assert!(packets.saturating_add(told) <= frames);
+    assert!(events.saturating_add(told) <= frames);
 }

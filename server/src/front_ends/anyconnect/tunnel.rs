@@ -246,7 +246,7 @@ async fn follow(connection: &TlsConnection, session: &Session, mut frames: mpsc:
             }
         }
         match channel.poll_event() {
-            Ok(None | Some(ChannelEvent::Packet(_))) => {}
+            Ok(None) => {}
             Ok(Some(ChannelEvent::LoggedOut)) => return End::LoggedOut,
             Ok(Some(ChannelEvent::Left)) | Err(NoFrame) => return End::Left,
             Ok(Some(ChannelEvent::Silent)) => return End::Silent,
