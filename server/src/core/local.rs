@@ -253,6 +253,11 @@ impl Core for LocalCore {
 
     fn log_out(self: Arc<Self>, token: Zeroizing<String>) -> Reply<()> {
         Box::pin(async move {
+            // Strangers, who have no token of this gateway, must not hold up those that wait for a disk.
+            let is_good = |logins: Arc<Logins>| logins.tokens().open(&token, None, &clocks::now()).is_ok();
+            if !self.logins().is_some_and(is_good) {
+                return;
+            }
             let _turn = self.writers.acquire().await.expect("it is never closed");
             let core = Arc::clone(&self);
             let ending = spawn_blocking(move || core.accounts.end_login(&token)).await;

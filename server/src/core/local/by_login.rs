@@ -49,8 +49,10 @@ mod tests {
     use adit_proto::login::token::LoginEnd;
     use adit_proto::login::{Method, Person, Verdict};
     use adit_proto::packet::icmp::GatewayAddresses;
+    use adit_testing::PATIENCE;
     use zeroize::Zeroizing;
 
+    use super::super::WRITERS;
     use super::super::tests::{core, open};
     use super::*;
     use crate::accounts::sqlite::Store;
@@ -152,21 +154,11 @@ mod tests {
         }
     }
 
-    async fn log_in(core: &Arc<LocalCore>) {
-        let given = [("user", "alice"), ("password", "secret")];
-        let answers = given.map(|(name, answer)| (name.to_owned(), answer.to_owned().into())).into();
-        let origin = Origin { address: [192, 0, 2, 7].into(), device: None };
-        let step = Arc::clone(core).login(LoginWish { handle: None, answers, browser: false, origin }).await;
-        assert!(matches!(step, LoginStep::Done { .. }));
-    }
-
-    #[tokio::test]
-    async fn login_in_other_groups_changes_what_the_sessions_of_all_devices_may() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::create(&directory.path().join("store.db")).unwrap());
-        let key = ServiceKey::load_or_create(&StateDir::new(directory.path())).unwrap();
-        let source = Arc::<Directory>::default();
-        let chain: Vec<Arc<dyn Source>> = vec![Arc::<Directory>::clone(&source)];
+    /// A core whose users are those of a directory.
+    fn over(source: &Arc<Directory>, folder: &Path) -> (Arc<LocalCore>, Arc<Store>) {
+        let store = Arc::new(Store::create(&folder.join("store.db")).unwrap());
+        let key = ServiceKey::load_or_create(&StateDir::new(folder)).unwrap();
+        let chain: Vec<Arc<dyn Source>> = vec![Arc::<Directory>::clone(source)];
         let logins = Logins::new(chain, Arc::clone(&store), &key, [1; 32], Duration::from_secs(3600));
         let policy = "[groups.office]\nmembers = [\"ldap:staff\"]\nroutes = [\"10.1.0.0/16\"]\n";
         let policy = PolicyFile::parse(Path::new("policy.toml"), policy).unwrap();
@@ -174,7 +166,24 @@ mod tests {
         let terms = PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy)));
         let accounts: Arc<dyn Accounts> = Arc::<Store>::clone(&store);
         let core = LocalCore::new(accounts, Arc::<FakeFlows>::default(), pool(), terms, POOL, Arc::default());
-        let core = Arc::new(core.with_logins(Arc::new(logins)));
+        (Arc::new(core.with_logins(Arc::new(logins))), store)
+    }
+
+    /// Logs alice in, and gives her token.
+    async fn log_in(core: &Arc<LocalCore>) -> String {
+        let given = [("user", "alice"), ("password", "secret")];
+        let answers = given.map(|(name, answer)| (name.to_owned(), answer.to_owned().into())).into();
+        let origin = Origin { address: [192, 0, 2, 7].into(), device: None };
+        let step = Arc::clone(core).login(LoginWish { handle: None, answers, browser: false, origin }).await;
+        let LoginStep::Done { token, .. } = step else { panic!("nobody is refused") };
+        token
+    }
+
+    #[tokio::test]
+    async fn login_in_other_groups_changes_what_the_sessions_of_all_devices_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Arc::<Directory>::default();
+        let (core, store) = over(&source, folder.path());
 
         source.put_into(&["staff"]);
         log_in(&core).await;
@@ -194,6 +203,24 @@ mod tests {
         source.put_into(&["staff"]);
         log_in(&core).await;
         assert_eq!(in_office(), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn log_out_with_what_is_no_token_waits_for_nobody_who_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (core, _store) = over(&Arc::default(), folder.path());
+        let token = log_in(&core).await;
+        let all = u32::try_from(WRITERS).unwrap();
+        let writing = core.writers.acquire_many(all).await.unwrap();
+        let log_out = |token: &str, patience| {
+            tokio::time::timeout(patience, Arc::clone(&core).log_out(Zeroizing::new(token.to_owned())))
+        };
+        for garbage in ["", "bm9uc2Vuc2U", &token[1..]] {
+            log_out(garbage, PATIENCE).await.expect("it is nobody's");
+        }
+        assert!(log_out(&token, Duration::from_millis(50)).await.is_err(), "the positive control waits");
+        drop(writing);
+        log_out(&token, PATIENCE).await.expect("its turn has come");
     }
 
     #[test]
