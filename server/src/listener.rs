@@ -104,6 +104,13 @@ impl Caller {
             place.know(Instant::now());
         }
     }
+
+    /// The caller asks for something: idle strangers give way before it.
+    fn touch(&self) {
+        if let Some(place) = &self.place {
+            place.touch(Instant::now());
+        }
+    }
 }
 
 /// Who answers at some listeners, and how many may ask at once.

@@ -20,7 +20,8 @@ use networks::{Networks, Shares};
 const UNPROVEN: usize = 50;
 /// The part of all places that forged addresses can take at most, where there are few.
 const UNPROVEN_PART: usize = 4;
-/// Nobody gives way who has done something within this time: long enough for a handshake over a slow network.
+/// Nobody gives way who has begun, shaken hands or logged in within this time: long enough for a handshake over a slow
+/// network.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The places of connections without a tunnel.
@@ -46,7 +47,11 @@ struct Entry {
     known: bool,
     /// Whether a login of its device is being served.
     busy: bool,
+    /// When it did something last: the idlest gives way first.
     active: Instant,
+    /// When it did something last that costs a client more than a few bytes. It does not give way within [`GRACE`] of
+    /// that.
+    earned: Instant,
     given_way: Arc<Notify>,
 }
 
@@ -86,7 +91,7 @@ impl Pending {
         }
         let given_way = Arc::<Notify>::default();
         let (known, busy) = (false, false);
-        let entry = Entry { client, proven, known, busy, active: now, given_way: Arc::clone(&given_way) };
+        let entry = Entry { client, proven, known, busy, active: now, earned: now, given_way: Arc::clone(&given_way) };
         book.last += 1;
         let number = book.last;
         book.enter(number, entry);
@@ -104,7 +109,7 @@ impl Pending {
             .entries
             .iter()
             .filter(|(_, entry)| full.is_none_or(|network| entry.proven && network.contains(&entry.client)))
-            .filter(|(_, entry)| !entry.busy && now.saturating_duration_since(entry.active) >= GRACE)
+            .filter(|(_, entry)| !entry.busy && now.saturating_duration_since(entry.earned) >= GRACE)
             .min_by_key(|(_, entry)| (entry.known, entry.active))
             .map(|(number, _)| *number);
         let Some(entry) = victim.and_then(|number| book.leave(number)) else { return false };
@@ -152,19 +157,25 @@ impl Place {
         if !entry.proven && !self.pending.make_room(&mut book, entry.client, now) {
             return false;
         }
-        (entry.proven, entry.active) = (true, now);
+        (entry.proven, entry.active, entry.earned) = (true, now, now);
         book.enter(self.number, entry);
         true
     }
 
     /// A device has logged in: strangers give way before it.
     pub(crate) fn know(&self, now: Instant) {
-        self.change(|entry| (entry.known, entry.active) = (true, now));
+        self.change(|entry| (entry.known, entry.active, entry.earned) = (true, now, now));
+    }
+
+    /// Somebody who may be a stranger asks for something: those that have been idle for longer go first. That costs
+    /// next to nothing, so it keeps nobody from giving way.
+    pub(crate) fn touch(&self, now: Instant) {
+        self.change(|entry| entry.active = now);
     }
 
     /// Says whether a login of the device is being served; nobody gives way meanwhile.
     pub(crate) fn set_busy(&self, busy: bool, now: Instant) {
-        self.change(|entry| (entry.busy, entry.active) = (busy, now));
+        self.change(|entry| (entry.busy, entry.active, entry.earned) = (busy, now, now));
     }
 
     /// Waits until the connection has to give way to another. Cancel-safe.

@@ -134,6 +134,7 @@ async fn answer(
     taken: &Taken,
     hush: &Hush,
 ) -> Answer {
+    caller.touch();
     let upgrade = upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let Some(guest) = guests.guests.iter().find(|guest| guest.wants(&head)) else { return nobodys() };

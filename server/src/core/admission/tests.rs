@@ -102,6 +102,21 @@ fn idlest_gives_way_when_its_network_or_the_whole_is_full() {
 }
 
 #[test]
+fn stranger_who_asks_for_something_goes_after_idle_ones_but_goes() {
+    let (pending, start) = (Pending::new(2), Instant::now());
+    let asking = place(&pending, "192.0.2.1", start).unwrap();
+    let idle = place(&pending, "198.51.100.1", at(start, 1)).unwrap();
+    asking.touch(at(start, 3));
+    let third = place(&pending, "203.0.113.1", at(start, 3)).unwrap();
+    assert!(has_given_way(&idle) && !has_given_way(&asking), "the idlest goes, though it came later");
+    let now = at(start, 6);
+    third.touch(now - GRACE / 2);
+    asking.touch(now);
+    assert!(place(&pending, "198.18.0.1", now).is_some(), "nobody keeps a place by asking");
+    assert!(has_given_way(&third) && !has_given_way(&asking));
+}
+
+#[test]
 fn device_whose_login_is_served_does_not_give_way() {
     let (pending, start) = (Pending::new(1), Instant::now());
     let login = place(&pending, "192.0.2.1", start).unwrap();

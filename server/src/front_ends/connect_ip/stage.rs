@@ -160,11 +160,13 @@ impl Stay {
             let Admission::Place(place) = self.pending.admit(self.client, true, now) else { return false };
             self.place = Some(place);
         }
-        if stage.known
-            && let Some(place) = &self.place
-        {
-            place.know(now);
-            place.set_busy(stage.served > 0, now);
+        match &self.place {
+            Some(place) if stage.known => {
+                place.know(now);
+                place.set_busy(stage.served > 0, now);
+            }
+            Some(place) => place.touch(now),
+            None => {}
         }
         true
     }
