@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::sessions::{Closing, Ending};
+use super::sessions::{Closing, Ending, Session};
 
 /// Connections of one device at a time: its session's, the one that replaces it, and one that renews its certificate,
 /// with one to spare.
@@ -104,18 +104,18 @@ impl Caller {
     }
 
     /// A session of a device lives on this connection: it is not closed to make room for the device's others.
-    pub fn begin_session(&self, device: &str) {
+    fn begin_session(&self, device: &str) {
         self.set_session(device, true);
     }
 
     /// The session has ended.
-    pub fn end_session(&self, device: &str) {
+    fn end_session(&self, device: &str) {
         self.set_session(device, false);
     }
 
     /// Closes all other connections of a device that carry no session. The one of a session that was replaced is closed
     /// with it.
-    pub fn close_others(&self, device: &str) {
+    fn close_others(&self, device: &str) {
         let of = |login: &&Login| login.device == device;
         let Some((callers, number)) =
             self.logins().iter().find(of).map(|login| (Arc::clone(&login.callers), login.number))
@@ -135,6 +135,29 @@ impl Caller {
 
     fn logins(&self) -> MutexGuard<'_, Vec<Login>> {
         self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Marks a connection as the one that carries its device's session.
+pub struct CallerSession<'a> {
+    caller: &'a Caller,
+    session: &'a Session,
+}
+
+impl<'a> CallerSession<'a> {
+    /// A session that `replaces` another ends all that is left of the device's earlier connections.
+    pub fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
+        caller.begin_session(&session.device.id);
+        if replaces {
+            caller.close_others(&session.device.id);
+        }
+        Self { caller, session }
+    }
+}
+
+impl Drop for CallerSession<'_> {
+    fn drop(&mut self) {
+        self.caller.end_session(&self.session.device.id);
     }
 }
 

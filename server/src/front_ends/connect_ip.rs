@@ -27,7 +27,6 @@ use crate::core::router::Router;
 use crate::core::sessions::Session;
 use crate::enroll::Enrollment;
 
-pub(super) use tunnel::CallerSession;
 pub use upgrade::Upgrades;
 
 /// The front-end and what all its connections share.

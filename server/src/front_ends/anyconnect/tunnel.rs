@@ -23,14 +23,13 @@ use zeroize::Zeroizing;
 use super::FrontEnd;
 use super::connection::{Cstp, TlsConnection};
 use crate::accounts::AuthError;
-use crate::core::callers;
+use crate::core::callers::{self, CallerSession};
 use crate::core::grant::Grant;
 use crate::core::login::{Credential, Identity, LoginError, clocks};
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 use crate::core::{Core, OpenError, OpenSession};
 use crate::front_ends::UNREAD;
-use crate::front_ends::connect_ip::CallerSession;
 use crate::listener::{Answer, Caller, CallerStream, Reply};
 
 /// How long either side may be silent before it is asked whether it is there.

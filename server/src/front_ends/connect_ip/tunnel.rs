@@ -31,7 +31,7 @@ use super::answer::{FLUSH_DEADLINE, HttpRefusal, ask_for_login, refuse, unread};
 use super::inbound::hand_over;
 use super::request::Context;
 use super::stage::Served;
-use crate::core::callers::Caller;
+use crate::core::callers::CallerSession;
 use crate::core::grant::Grant;
 use crate::core::login::Identity;
 use crate::core::login::lasting::VOID;
@@ -75,29 +75,6 @@ pub(super) async fn run(
     let following = Following::new(stream, machine, esp).with_unread_limit(FLUSH_DEADLINE);
     let span = tracing::info_span!("session", session = session.id);
     follow(following, &mut opened.orders, &session, &front_end.router).instrument(span).await
-}
-
-/// Marks a connection as the one that carries its device's session.
-pub(in crate::front_ends) struct CallerSession<'a> {
-    caller: &'a Caller,
-    session: &'a Session,
-}
-
-impl<'a> CallerSession<'a> {
-    /// A session that `replaces` another ends all that is left of the device's earlier connections.
-    pub(in crate::front_ends) fn begin(caller: &'a Caller, session: &'a Session, replaces: bool) -> Self {
-        caller.begin_session(&session.device.id);
-        if replaces {
-            caller.close_others(&session.device.id);
-        }
-        Self { caller, session }
-    }
-}
-
-impl Drop for CallerSession<'_> {
-    fn drop(&mut self) {
-        self.caller.end_session(&self.session.device.id);
-    }
 }
 
 /// What a session that may use ESP begins with.
