@@ -6,14 +6,23 @@ mod request;
 use std::sync::Arc;
 
 use adit_proto::http::fault::Fault;
+use adit_proto::http::field::Field;
 use adit_proto::http::h3::message::MessageEvent;
 use bytes::Bytes;
+use hyper::HeaderMap;
 use tokio::sync::mpsc;
 
 use super::StreamError;
 use crate::carrier::tls::CapsuleCarrier;
 
 pub use request::{Answered, Shaken, connect, request_tunnel};
+
+/// The fields of a head that are text, as protocols read them.
+#[must_use]
+pub fn fields(headers: &HeaderMap) -> Vec<Field> {
+    let text = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?.trim())));
+    text.map(|(name, value)| Field::new(name, value)).collect()
+}
 
 /// The capsules of one tunnel.
 pub struct UpgradedStream {

@@ -8,9 +8,9 @@ mod tunnel;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use adit_net::http::h1::fields;
 use adit_proto::anyconnect::cookie;
 use adit_proto::anyconnect::tunnel::{TUNNEL_PATH, TunnelRequest};
-use adit_proto::http::field::Field;
 use hyper::body::Incoming;
 use hyper::header::{COOKIE, HeaderMap, USER_AGENT};
 use hyper::http::request::Parts;
@@ -68,12 +68,6 @@ impl Guest for FrontEnd {
 fn is_of_a_client(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     MARKS.iter().any(|mark| headers.contains_key(*mark)) || AGENTS.iter().any(|known| agent.starts_with(known))
-}
-
-/// The headers that are plain text, as the protocol reads them.
-fn fields(headers: &HeaderMap) -> Vec<Field> {
-    let plain = headers.iter().filter_map(|(name, value)| Some(Field::new(name.as_str(), value.to_str().ok()?.trim())));
-    plain.collect()
 }
 
 /// The session token in a request's cookies.

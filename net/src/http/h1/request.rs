@@ -9,7 +9,7 @@ use adit_proto::http::field::Field;
 use adit_proto::http::h1::{tunnel_response, upgrade_request};
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, upgrade};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -17,6 +17,8 @@ use rustls::{ClientConfig, ClientConnection};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::fields;
 
 /// Most bytes of an answer's head.
 const MAX_HEAD: usize = 16 << 10;
@@ -78,12 +80,6 @@ fn head(request: &[Field]) -> io::Result<Request<Empty<Bytes>>> {
         head.headers_mut().append(name, value);
     }
     Ok(head)
-}
-
-/// The fields that are text.
-fn fields(headers: &HeaderMap) -> Vec<Field> {
-    let text = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    text.map(|(name, value)| Field::new(name, value)).collect()
 }
 
 fn invalid(error: impl Error + Send + Sync + 'static) -> io::Error {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adit_net::carrier::following::Following;
 use adit_net::carrier::tls::{CapsuleCarrier, CapsulePump, Capsules};
-use adit_net::http::h1::UpgradedStream;
+use adit_net::http::h1::{UpgradedStream, fields};
 use adit_net::http::stream::TunnelStream;
 use adit_program::causes::with_causes;
 use adit_program::task;
@@ -96,7 +96,7 @@ impl Upgrades {
 
 impl Guest for Upgrades {
     fn wants(&self, head: &Parts) -> bool {
-        h1::wants_tunnel(&fields(head))
+        h1::wants_tunnel(&fields(&head.headers))
     }
 
     fn answer<'a>(
@@ -181,18 +181,12 @@ impl Closing for CapsuleCarrier {
 /// The status to answer.
 fn tunnel_request(head: &Parts) -> Result<ConnectIpRequest, u16> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = h1::tunnel_request(head.method.as_str(), path, fields(head)).map_err(|_malformed| 400_u16)?;
+    let request = h1::tunnel_request(head.method.as_str(), path, fields(&head.headers)).map_err(|_malformed| 400_u16)?;
     match Request::parse(&request) {
         Ok(Incoming::ConnectIp(request)) => Ok(request),
         Ok(Incoming::Http(_)) | Err(Rejection::Malformed(_)) => Err(400),
         Err(Rejection::Status(status)) => Err(status),
     }
-}
-
-/// The fields of a request that are text.
-fn fields(head: &Parts) -> Vec<Field> {
-    let text = head.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    text.map(|(name, value)| Field::new(name, value)).collect()
 }
 
 fn answer(status: u16, extra: &[Field]) -> Answer {
