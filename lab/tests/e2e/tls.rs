@@ -28,6 +28,7 @@ fn packets_pass_by_tls_where_no_udp_does() {
     assert_eq!(status.carrier.as_deref(), Some("tls"));
     let sessions = tunnel.gateway.sessions().unwrap();
     assert!(sessions.len() == 1 && sessions[0].carrier == "tls", "{sessions:?}");
+    assert!(sessions[0].suite.as_ref().is_some_and(|suite| suite.starts_with("TLS13_")), "{sessions:?}");
     let client = tunnel.client().host().clone();
     for (address, outside) in [(INTERNET[0], IpAddr::V4(OUTSIDE_V4)), (INTERNET[1], IpAddr::V6(OUTSIDE_V6))] {
         reach(&client, address);

@@ -1,18 +1,16 @@
-//! A connection that has become a channel: its frames, and what the core knows of it.
+//! The frames of a connection that has become a channel.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use adit_net::carrier::Carrier;
-use adit_net::carrier::counters::Counters;
-use adit_net::carrier::stream::{Framing, StreamCarrier};
+use adit_net::carrier::stream::Framing;
 use adit_net::packet_buffer::PacketBuffer;
-use adit_proto::anyconnect::frame::{self, Frame, FrameKind, HEAD_LEN, farewell, head};
+use adit_proto::anyconnect::frame::{self, Frame, FrameKind, HEAD_LEN, head};
 use adit_proto::http::fault::Fault;
 use bytes::{Bytes, BytesMut};
 
-use crate::core::sessions::{About, Closing, Connection, Ending};
+use crate::core::sessions::Ending;
+use crate::front_ends::stream::{StreamConnection, StreamProtocol};
+
+/// The connection of one session.
+pub(super) type TlsConnection = StreamConnection<Cstp>;
 
 /// Packets in frames of the channel, each in a record of its own.
 pub(super) struct Cstp;
@@ -46,68 +44,21 @@ impl Framing for Cstp {
     }
 }
 
-/// The connection of one session.
-pub(super) struct TlsConnection {
-    /// What carries its frames.
-    pub(super) carrier: Arc<StreamCarrier<Cstp>>,
-    cipher: Option<&'static str>,
-    client: Option<String>,
-    is_closed: AtomicBool,
-}
+impl StreamProtocol for Cstp {
+    const FRONT_END: &'static str = "anyconnect";
 
-impl TlsConnection {
-    /// A connection with a client at `remote` that calls itself `client` and gets packets of at most `mtu` bytes.
-    pub(super) fn new(remote: SocketAddr, cipher: Option<&'static str>, client: Option<String>, mtu: u16) -> Self {
-        Self { carrier: StreamCarrier::new(remote, mtu), cipher, client, is_closed: AtomicBool::new(false) }
-    }
-}
-
-impl Carrier for TlsConnection {
-    fn name(&self) -> &'static str {
-        self.carrier.name()
-    }
-
-    fn mtu(&self) -> u16 {
-        self.carrier.mtu()
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        self.carrier.counters()
-    }
-
-    fn send(&self, packets: &mut Vec<PacketBuffer>) {
-        self.carrier.send(packets);
-    }
-}
-
-impl Connection for TlsConnection {
-    fn remote(&self) -> SocketAddr {
-        self.carrier.remote()
-    }
-
-    fn about(&self) -> About<'_> {
-        About { front_end: "anyconnect", cipher: self.cipher, client: self.client.as_deref() }
-    }
-}
-
-impl Closing for TlsConnection {
     /// Tells a client that must not come back by itself why; all others come back when the connection ends.
-    fn close(&self, ending: Ending) {
-        // The core may close it as a session and as a connection of its device; only the first reason is told.
-        if self.is_closed.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    fn farewell(ending: Ending) -> Option<Bytes> {
         match ending {
-            Ending::Replaced | Ending::Shutdown => {}
+            Ending::Replaced | Ending::Shutdown => None,
             Ending::Revoked
             | Ending::Disabled
             | Ending::Crowded
             | Ending::Idle
             | Ending::OutsideHours
             | Ending::LoginOver
-            | Ending::CertificateOver => self.carrier.queue(&farewell(ending.reason())),
+            | Ending::CertificateOver => Some(frame::farewell(ending.reason())),
         }
-        self.carrier.close();
     }
 }
 

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::Carrier as _;
-use adit_net::carrier::stream::Pump;
 use adit_program::causes::with_causes;
 use adit_program::foreign_text::printable;
-use adit_program::task;
 use adit_proto::anyconnect::channel::{Channel, ChannelEvent};
 use adit_proto::anyconnect::frame::NoFrame;
 use adit_proto::anyconnect::tunnel::{Offer, TunnelRequest};
@@ -29,7 +27,7 @@ use crate::core::login::{Credential, Identity, LoginError, clocks};
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 use crate::core::{Core, OpenError, OpenSession};
-use crate::front_ends::UNREAD;
+use crate::front_ends::stream::{Running, UNREAD};
 use crate::listener::{Answer, Caller, CallerStream, Reply};
 
 /// How long either side may be silent before it is asked whether it is there.
@@ -38,10 +36,6 @@ const DPD: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How often a client makes a new connection, with new keys.
 const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a client may leave the last words unread.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// Pieces of frames that may wait for the tunnel, each as much as is read at a time.
-const FRAMES: usize = 4;
 /// What a device is called whose client does not say what its host is called.
 const NAMELESS: &str = "anyconnect";
 
@@ -81,9 +75,8 @@ impl FrontEnd {
     async fn open(&self, request: &TunnelRequest, caller: &Caller) -> Result<Opened, Refused> {
         let token = request.token.clone().ok_or_else(|| log_in("a login is needed"))?;
         let client = request.agent.as_deref().map(printable);
-        let cipher = caller.suite.and_then(|suite| suite.as_str());
         let mtu = request.mtu_within(self.largest_packet);
-        let connection = Arc::new(TlsConnection::new(caller.address, cipher, client, mtu));
+        let connection = TlsConnection::new(caller, client, mtu);
         let device_caller = Arc::new(callers::Caller::new(Arc::<TlsConnection>::clone(&connection)));
         let identity = self.identify(request, token.clone(), &device_caller).await?;
         caller.know();
@@ -182,24 +175,19 @@ impl Opened {
         let session = Arc::clone(&open.session);
         let _session = CallerSession::begin(&caller, &session, open.replaces);
         connection.carrier.queue(head.as_bytes());
-        let (others, frames) = mpsc::channel(FRAMES);
         let deliver = {
             let session = Arc::clone(&session);
             move |packets: &mut Vec<Bytes>| router.from_client(&session, packets)
         };
-        let carrier = Arc::clone(&connection.carrier);
-        let pump = match Pump::new(carrier, Cstp, stream.into_inner(), &early, deliver, others) {
-            Ok(pump) => task::spawn(pump.run()),
-            Err(error) => return tracing::warn!(%error, "a connection cannot be set up for packets"),
-        };
+        let Some((running, frames)) = Running::start(&connection, Cstp, (stream, early), deliver) else { return };
         let end = follow(&connection, &session, frames).await;
         tracing::debug!(?end, "the tunnel is over");
-        connection.carrier.close();
+        running.close();
         drop(open);
         if end == End::LoggedOut {
             core.log_out(token).await;
         }
-        let _unheard = timeout(FAREWELL, pump).await;
+        running.over().await;
     }
 }
 

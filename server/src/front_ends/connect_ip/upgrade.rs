@@ -1,17 +1,14 @@
 //! Tunnels over HTTP/1.1, for networks that pass no UDP: a guest of the listener on TCP that answers `GET` with
 //! `Upgrade: connect-ip` (RFC 9484 section 4.2).
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use adit_net::carrier::following::Following;
-use adit_net::carrier::tls::{CapsuleCarrier, CapsulePump, Capsules};
+use adit_net::carrier::tls::Capsules;
 use adit_net::http::h1::{UpgradedStream, fields};
 use adit_net::http::stream::TunnelStream;
 use adit_program::causes::with_causes;
-use adit_program::task;
 use adit_proto::connect_ip::request::{ConnectIpRequest, Incoming, Rejection, Request};
 use adit_proto::connect_ip::server::{Server, reject};
 use adit_proto::connect_ip::template::Target;
@@ -21,8 +18,6 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::FrontEnd;
@@ -34,15 +29,13 @@ use super::tunnel::{assignment, follow, refusal};
 use crate::core::callers::{Caller, CallerSession};
 use crate::core::login::Identity;
 use crate::core::login::lasting::VOID;
-use crate::core::sessions::{About, Closing, Connection, Ending, Session};
+use crate::core::sessions::{Connection, Ending, Session};
 use crate::core::{OpenError, OpenSession};
-use crate::front_ends::UNREAD;
+use crate::front_ends::stream::{Running, StreamConnection, StreamProtocol, UNREAD};
 use crate::listener::{self, Answer, CallerStream, Guest, Reply};
 
-/// Pieces of capsules that may wait for the tunnel, each as much as is read at a time.
-const CAPSULES: usize = 4;
-/// How long the end of a tunnel may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// The connection of one session.
+type CapsuleConnection = StreamConnection<Capsules>;
 
 /// CONNECT-IP as a guest of the listener.
 pub struct Upgrades(Arc<FrontEnd>);
@@ -60,11 +53,11 @@ impl Upgrades {
             Ok(_scoped) => return Reply::Answer(answer(501, &[])),
             Err(status) => return Reply::Answer(answer(status, &[])),
         };
-        let carrier = CapsuleCarrier::new(caller.address, self.0.largest_packet);
+        let connection = CapsuleConnection::new(caller, None, self.0.largest_packet);
         let asker = Asker {
             front_end: Arc::clone(&self.0),
             peer: Arc::new(Peer::who_shows(caller.certificate.as_ref())),
-            caller: Arc::new(Caller::new(Arc::<CapsuleCarrier>::clone(&carrier))),
+            caller: Arc::new(Caller::new(Arc::<CapsuleConnection>::clone(&connection))),
         };
         let identity = match admit(&asker, &request, caller).await {
             Ok(identity) => identity,
@@ -74,8 +67,8 @@ impl Upgrades {
             }
             Err(Denial::Refused(refused)) => return Reply::Answer(answer(refused.status, &refused.fields(&request))),
         };
-        let connection: Arc<dyn Connection> = Arc::<CapsuleCarrier>::clone(&carrier);
-        let opened = match Arc::clone(&self.0.core).open(identity, connection).await {
+        let of_session: Arc<dyn Connection> = Arc::<CapsuleConnection>::clone(&connection);
+        let opened = match Arc::clone(&self.0.core).open(identity, of_session).await {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!(error = with_causes(&error), "session refused");
@@ -89,7 +82,7 @@ impl Upgrades {
         };
         let machine = Server::new(&request, assignment(&opened.session.grant()), None);
         let accepted = answer_in_form_of_http3(&machine.response());
-        let tunnel = Tunnel { asker, carrier, opened, machine };
+        let tunnel = Tunnel { asker, connection, opened, machine };
         Reply::TakeOver(accepted, Box::new(|stream, early| Box::pin(tunnel.serve(stream, early))))
     }
 }
@@ -120,7 +113,7 @@ async fn admit(asker: &Asker, request: &ConnectIpRequest, caller: &listener::Cal
 /// A session whose client is about to hear that it is open.
 struct Tunnel {
     asker: Asker,
-    carrier: Arc<CapsuleCarrier>,
+    connection: Arc<CapsuleConnection>,
     opened: OpenSession,
     machine: Server,
 }
@@ -128,50 +121,34 @@ struct Tunnel {
 impl Tunnel {
     /// Serves the session until the client or the gateway ends it.
     async fn serve(self, stream: CallerStream, early: Bytes) {
-        let Self { asker, carrier, mut opened, machine } = self;
+        let Self { asker, connection, mut opened, machine } = self;
         let session = Arc::clone(&opened.session);
         let _session = CallerSession::begin(&asker.caller, &session, opened.replaces);
         let router = Arc::clone(&asker.front_end.router);
-        let (others, capsules) = mpsc::channel(CAPSULES);
         let deliver = {
             let (router, session) = (Arc::clone(&router), Arc::clone(&session));
             move |packets: &mut Vec<Bytes>| hand_over(&router, &session, packets)
         };
-        let pump =
-            CapsulePump::new(Arc::clone(&carrier), Capsules::default(), stream.into_inner(), &early, deliver, others);
-        let pump = match pump {
-            Ok(pump) => task::spawn(pump.run()),
-            Err(error) => return tracing::warn!(%error, "a connection cannot be set up for packets"),
-        };
-        let stream = TunnelStream::from(UpgradedStream::new(Arc::clone(&carrier), capsules));
+        let running = Running::start(&connection, Capsules::default(), (stream, early), deliver);
+        let Some((running, capsules)) = running else { return };
+        let stream = TunnelStream::from(UpgradedStream::new(Arc::clone(&connection.carrier), capsules));
         let following = Following::<_, Session>::new(stream, machine, None).with_unread_limit(UNREAD);
         let span = tracing::info_span!("session", session = session.id);
         if let Err(error) = follow(following, &mut opened.orders, &session, &router).instrument(span).await {
             tracing::debug!(%error, "tunnel ended");
         }
-        carrier.close();
-        match timeout(FAREWELL, pump).await {
-            Ok(Ok(Err(error))) => tracing::debug!(%error, "a connection failed"),
-            Ok(_ended) => {}
-            Err(_elapsed) => tracing::debug!("a client does not hear that its tunnel has ended"),
-        }
+        running.close();
+        drop(opened);
+        running.over().await;
     }
 }
 
-impl Connection for CapsuleCarrier {
-    fn remote(&self) -> SocketAddr {
-        Self::remote(self)
-    }
+impl StreamProtocol for Capsules {
+    const FRONT_END: &'static str = "connect-ip";
 
-    fn about(&self) -> About<'_> {
-        About { front_end: "connect-ip", cipher: None, client: None }
-    }
-}
-
-impl Closing for CapsuleCarrier {
     /// HTTP/1.1 has no words for the reason; the client hears it when it asks again.
-    fn close(&self, _ending: Ending) {
-        Self::close(self);
+    fn farewell(_ending: Ending) -> Option<Bytes> {
+        None
     }
 }
 
@@ -181,7 +158,8 @@ impl Closing for CapsuleCarrier {
 /// The status to answer.
 fn tunnel_request(head: &Parts) -> Result<ConnectIpRequest, u16> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = h1::tunnel_request(head.method.as_str(), path, fields(&head.headers)).map_err(|_malformed| 400_u16)?;
+    let request =
+        h1::tunnel_request(head.method.as_str(), path, fields(&head.headers)).map_err(|_malformed| 400_u16)?;
     match Request::parse(&request) {
         Ok(Incoming::ConnectIp(request)) => Ok(request),
         Ok(Incoming::Http(_)) | Err(Rejection::Malformed(_)) => Err(400),
