@@ -4,6 +4,7 @@ use adit_net::tls::{ServerIdentity, client_config, listener_config};
 use adit_program::task::{self, Task};
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
@@ -235,6 +236,37 @@ async fn who_is_slow_to_shake_hands_is_not_waited_for() {
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
 }
 
+/// How long a connection lasts on which a byte is said each second, at most a minute.
+async fn lasts_drop_by_drop(mut stream: TcpStream, text: &[u8]) -> u64 {
+    tokio::time::pause();
+    let began = Instant::now();
+    for byte in text.iter().cycle().take(60) {
+        let said = stream.write_all(std::slice::from_ref(byte)).await;
+        let mut room = [0; 64];
+        let heard = timeout(Duration::from_secs(1), stream.read(&mut room)).await;
+        if said.is_err() || heard.is_ok() {
+            break;
+        }
+    }
+    began.elapsed().as_secs()
+}
+
+#[tokio::test]
+async fn who_asks_drop_by_drop_is_waited_for_no_longer() {
+    let Served { port, _serving, .. } = serving(false);
+    let lasted = lasts_drop_by_drop(connect(port).await, b"GET /here HTTP/1.1\r\nx: ").await;
+    assert!((PATIENCE.as_secs()..=PATIENCE.as_secs() + 1).contains(&lasted), "{lasted}");
+}
+
+#[tokio::test]
+async fn who_shakes_hands_drop_by_drop_is_waited_for_no_longer() {
+    let Served { port, _serving, .. } = serving(true);
+    // A record of a handshake that has 512 bytes.
+    let record = [&[22, 3, 1, 2, 0][..], &[0; 55]].concat();
+    let lasted = lasts_drop_by_drop(connect(port).await, &record).await;
+    assert!((PATIENCE.as_secs()..=PATIENCE.as_secs() + 1).contains(&lasted), "{lasted}");
+}
+
 #[tokio::test]
 async fn connection_ends_after_a_minute_however_busy_it_is_and_a_last_answer_after_another() {
     let Served { port, _serving, .. } = serving(false);
@@ -290,4 +322,46 @@ async fn strangers_that_stay_give_way_and_one_network_cannot_take_all_places() {
     });
     served.await.expect("who has done nothing for a second gives way");
     assert_eq!(say(held.remove(0).0, "").await, "", "and hears so");
+}
+
+/// Lets this process have so many files open.
+fn allow_files(number: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(number).min(hard), hard).unwrap();
+}
+
+#[tokio::test]
+async fn thousand_half_open_handshakes_of_as_many_networks_keep_nobody_out() {
+    const HALF_OPEN: u8 = 250;
+    allow_files(4096);
+    let issued = issue();
+    let tls = TlsAcceptor::from(listener_config(Arc::clone(&issued.identity), &issued.authority, false).unwrap());
+    let trusting = client(&issued.authority, &issued);
+    let (guests, _) = guests(4 * usize::from(HALF_OPEN));
+    let mut held = Vec::new();
+    for (first, second) in
+        [10, 20, 30, 40].into_iter().flat_map(|first| (0..HALF_OPEN).map(move |second| (first, second)))
+    {
+        let (mut stream, task) = from([first, second, 0, 1], &tls, &guests).await;
+        stream.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
+        held.push((stream, task));
+        tokio::task::yield_now().await;
+    }
+    let open = held.iter().filter(|(_, task)| !task.is_finished()).count();
+    assert_eq!(open, 4 * usize::from(HALF_OPEN), "each has a place");
+    for user in [[10, 0, 0, 1], [192, 0, 2, 1]] {
+        let served = timeout(adit_testing::PATIENCE, async {
+            loop {
+                let (stream, _task) = from(user, &tls, &guests).await;
+                let Ok(stream) = shake_hands(stream, Arc::clone(&trusting)).await else {
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
+                break is_answered(&say(stream, &request(0)).await);
+            }
+        });
+        assert!(served.await.expect("who does no more than that gives way"), "{user:?}");
+    }
+    let left = held.iter().filter(|(_, task)| !task.is_finished()).count();
+    assert!(left >= open - 8, "and no more of them than is needed: {left}");
 }

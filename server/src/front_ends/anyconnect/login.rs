@@ -1,5 +1,6 @@
 //! The login of the core, in the documents of these clients.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use adit_proto::anyconnect::login::{Dialect, MAX_BODY, Page, Posted, complete, r
 use adit_proto::login::Kind;
 use adit_proto::login::flow::{Answers, Asked, Form};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
@@ -78,7 +79,7 @@ impl FrontEnd {
 }
 
 /// Reads what was posted, XML or fields.
-async fn read(body: Incoming) -> Option<Posted> {
+async fn read<B: Body<Error: Into<Box<dyn Error + Send + Sync>>>>(body: B) -> Option<Posted> {
     let collected = timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await.ok()?.ok()?;
     let body = Zeroizing::new(collected.to_bytes().to_vec());
     let is_xml = body.trim_ascii_start().starts_with(b"<");
@@ -144,7 +145,39 @@ fn malformed() -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, ready};
+
+    use bytes::Bytes;
+    use hyper::body::Frame;
+    use tokio::time::{Instant, Sleep, sleep};
+
     use super::*;
+
+    /// A body of which a byte comes each second.
+    struct DropByDrop(Pin<Box<Sleep>>);
+
+    impl Body for DropByDrop {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            ready!(self.0.as_mut().poll(context));
+            self.0 = Box::pin(sleep(Duration::from_secs(1)));
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"a")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_comes_drop_by_drop_is_waited_for_no_longer() {
+        let began = Instant::now();
+        assert!(read(DropByDrop(Box::pin(sleep(Duration::ZERO)))).await.is_none());
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    }
 
     async fn shown(answer: Answer) -> String {
         String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
