@@ -3,4 +3,5 @@
 
 pub mod anyconnect;
 pub mod connect_ip;
+mod peer;
 mod stream;

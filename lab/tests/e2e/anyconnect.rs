@@ -2,6 +2,7 @@
 //!
 //! Where it is not installed these tests skip themselves with a loud word, but fail where `CI` is set.
 
+mod certificates;
 mod hostile;
 
 use std::fs;
@@ -95,8 +96,12 @@ fn log_in(tunnel: &Tunnel, input: &str) -> (Stranger, ToldSession) {
 
 /// The cookie of a login of alice's.
 fn cookie(tunnel: &Tunnel) -> String {
-    let arguments = ["--user", "alice", "--passwd-on-stdin", "--authenticate"];
-    let said = run(tunnel, &arguments, &format!("{PASSWORD}\n")).success().unwrap();
+    cookie_with(tunnel, &["--user", "alice", "--passwd-on-stdin"], &format!("{PASSWORD}\n"))
+}
+
+/// The cookie of a login with these options, and this on standard input.
+fn cookie_with(tunnel: &Tunnel, arguments: &[&str], input: &str) -> String {
+    let said = run(tunnel, &[arguments, &["--authenticate"]].concat(), input).success().unwrap();
     let line = said.lines().find_map(|line| line.strip_prefix("COOKIE='")).unwrap();
     line.trim_end_matches('\'').to_owned()
 }

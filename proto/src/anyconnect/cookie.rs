@@ -4,6 +4,8 @@ use super::MAX_COOKIE;
 
 /// The cookie that is the session token.
 pub const SESSION: &str = "webvpn";
+/// What stands in that cookie where a client's certificate is all that it needs: clients give up without one.
+pub const CERTIFICATE: &str = "certificate";
 
 /// The value of a cookie among the values of a request's `cookie` fields: the last that is not empty, since some
 /// servers clear a cookie before they set it. One that is longer than [`MAX_COOKIE`] is nobody's.

@@ -2,6 +2,7 @@
 //! the core, and turns a CONNECT into a session of it.
 
 mod connection;
+mod identity;
 mod login;
 mod tunnel;
 

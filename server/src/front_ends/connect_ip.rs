@@ -6,7 +6,6 @@ mod asker;
 mod connection;
 mod inbound;
 mod login;
-mod peer;
 mod request;
 mod stage;
 mod tunnel;

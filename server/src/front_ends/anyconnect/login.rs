@@ -15,6 +15,7 @@ use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::identity::Holder;
 use super::{FrontEnd, MARKS, token};
 use crate::core::login::logins::{LoginStep, LoginWish};
 use crate::listener::{Answer, Caller};
@@ -24,6 +25,14 @@ use crate::sources::Origin;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a client is logged out that posts no document for it.
 const LOG_OUT_PATH: &str = "/logout";
+
+/// Who logs in, and how it is answered.
+struct Visitor<'a> {
+    caller: &'a Caller,
+    /// The device whose certificate it shows.
+    device: Option<String>,
+    dialect: Dialect,
+}
 
 impl FrontEnd {
     /// Takes a login one step further, or ends what came of one.
@@ -37,29 +46,37 @@ impl FrontEnd {
             (true, false) => Some(Posted::Begin),
             (false, _) => read(request.into_body()).await,
         };
-        match posted {
-            None => malformed(),
-            Some(Posted::Begin) => self.lead(None, Answers::new(), caller, dialect).await,
-            Some(Posted::Answer { handle, answers }) => self.lead(handle, answers, caller, dialect).await,
+        let (handle, answers) = match posted {
+            None => return malformed(),
+            Some(Posted::Begin) => (None, Answers::new()),
+            Some(Posted::Answer { handle, answers }) => (handle, answers),
             Some(Posted::LogOut) => {
                 if let Some(session) = session {
                     Arc::clone(&self.core).log_out(session).await;
                 }
-                document(complete("", dialect))
+                return document(complete("", dialect));
             }
+        };
+        match self.device_of(caller).await {
+            Ok(Some(Holder { needs_login: false, .. })) => logged_in(cookie::CERTIFICATE, dialect),
+            Ok(holder) => {
+                let device = holder.map(|holder| holder.device);
+                self.lead(handle, answers, Visitor { caller, device, dialect }).await
+            }
+            Err(refused) => document(refusal(refused.reason, dialect)),
         }
     }
 
     /// Asks the core how it goes on, and says so.
-    async fn lead(&self, handle: Option<String>, answers: Answers, caller: &Caller, dialect: Dialect) -> Answer {
-        let first = handle.is_none() && answers.is_empty();
-        match self.step(handle, answers, caller).await {
+    async fn lead(&self, handle: Option<String>, answers: Answers, visitor: Visitor<'_>) -> Answer {
+        let (first, dialect) = (handle.is_none() && answers.is_empty(), visitor.dialect);
+        match self.step(handle, answers, &visitor).await {
             LoginStep::Done { token, .. } => {
-                caller.know();
+                visitor.caller.know();
                 logged_in(&token, dialect)
             }
             // A client that reads why it was refused wants to be asked anew, or it gives up.
-            LoginStep::Refused { message, .. } if !first => match self.step(None, Answers::new(), caller).await {
+            LoginStep::Refused { message, .. } if !first => match self.step(None, Answers::new(), &visitor).await {
                 LoginStep::Done { .. } | LoginStep::Refused { .. } => document(refusal(message, dialect)),
                 asked @ (LoginStep::Ask { .. } | LoginStep::Open { .. } | LoginStep::Wait { .. }) => {
                     show(&asked, Some(message), dialect)
@@ -72,8 +89,8 @@ impl FrontEnd {
         }
     }
 
-    async fn step(&self, handle: Option<String>, answers: Answers, caller: &Caller) -> LoginStep {
-        let origin = Origin { address: caller.address.ip().to_canonical(), device: None };
+    async fn step(&self, handle: Option<String>, answers: Answers, visitor: &Visitor<'_>) -> LoginStep {
+        let origin = Origin { address: visitor.caller.address.ip().to_canonical(), device: visitor.device.clone() };
         Arc::clone(&self.core).login(LoginWish { handle, answers, browser: false, origin }).await
     }
 }

@@ -20,10 +20,9 @@ use zeroize::Zeroizing;
 
 use super::FrontEnd;
 use super::connection::{Cstp, TlsConnection};
-use crate::accounts::AuthError;
 use crate::core::callers::{self, CallerSession};
 use crate::core::grant::Grant;
-use crate::core::login::{Credential, Identity, LoginError, clocks};
+use crate::core::login::clocks;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 use crate::core::{Core, OpenError, OpenSession};
@@ -36,13 +35,11 @@ const DPD: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How often a client makes a new connection, with new keys.
 const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What a device is called whose client does not say what its host is called.
-const NAMELESS: &str = "anyconnect";
 
 /// Why a client gets no tunnel: it has to log in again (401), or may come back with its token (503).
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
-    reason: &'static str,
+    pub(super) reason: &'static str,
 }
 
 /// A session that has been opened, on its way to its stream.
@@ -52,7 +49,7 @@ struct Opened {
     connection: Arc<TlsConnection>,
     /// The connection as one of its device, as long as this is held.
     caller: Arc<callers::Caller>,
-    token: Zeroizing<String>,
+    token: Option<Zeroizing<String>>,
     /// The answer to the CONNECT.
     head: String,
 }
@@ -73,12 +70,11 @@ impl FrontEnd {
     }
 
     async fn open(&self, request: &TunnelRequest, caller: &Caller) -> Result<Opened, Refused> {
-        let token = request.token.clone().ok_or_else(|| log_in("a login is needed"))?;
         let client = request.agent.as_deref().map(printable);
         let mtu = request.mtu_within(self.largest_packet);
         let connection = TlsConnection::new(caller, client, mtu);
         let device_caller = Arc::new(callers::Caller::new(Arc::<TlsConnection>::clone(&connection)));
-        let identity = self.identify(request, token.clone(), &device_caller).await?;
+        let identity = self.identify(request, caller, &device_caller).await?;
         caller.know();
         let lasts = identity.login.map(|login| login.end.left(&clocks::now()));
         let core = Arc::clone(&self.core);
@@ -89,36 +85,16 @@ impl FrontEnd {
             })?;
         let grant = open.session.grant();
         let head = head(request, &grant, mtu.min(grant.terms.limits.largest_packet), lasts);
+        let token = request.token.clone();
         Ok(Opened { core, open, connection, caller: device_caller, token, head })
-    }
-
-    async fn identify(
-        &self,
-        request: &TunnelRequest,
-        token: Zeroizing<String>,
-        caller: &Arc<callers::Caller>,
-    ) -> Result<Identity, Refused> {
-        let name = request.host_name.as_deref().unwrap_or(NAMELESS).to_owned();
-        let credential = Credential::Login { token, name };
-        Arc::clone(&self.core).authenticate(credential, Arc::clone(caller)).await.map_err(|error| match error {
-            LoginError::Needed(reason) => log_in(reason),
-            LoginError::Refused(AuthError::Store(error)) => {
-                tracing::error!(%error, "a client could not be checked");
-                not_now("the gateway's store failed")
-            }
-            LoginError::Refused(AuthError::Revoked) => log_in("this device was revoked"),
-            LoginError::Refused(AuthError::Disabled) => log_in("this user is disabled; ask the administrator"),
-            LoginError::Refused(AuthError::Unknown | AuthError::Expired) => log_in("this login is over"),
-            LoginError::Internal => not_now("internal error"),
-        })
     }
 }
 
-fn log_in(reason: &'static str) -> Refused {
+pub(super) fn log_in(reason: &'static str) -> Refused {
     Refused { status: StatusCode::UNAUTHORIZED, reason }
 }
 
-fn not_now(reason: &'static str) -> Refused {
+pub(super) fn not_now(reason: &'static str) -> Refused {
     Refused { status: StatusCode::SERVICE_UNAVAILABLE, reason }
 }
 
@@ -184,7 +160,7 @@ impl Opened {
         tracing::debug!(?end, "the tunnel is over");
         running.close();
         drop(open);
-        if end == End::LoggedOut {
+        if let Some(token) = token.filter(|_| end == End::LoggedOut) {
             core.log_out(token).await;
         }
         running.over().await;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::FrontEnd;
 use super::answer::HttpRefusal;
-use super::peer::Peer;
 use crate::accounts::AuthError;
 use crate::core::callers::Caller;
 use crate::core::login::{Identity, LoginError};
+use crate::front_ends::peer::Peer;
 
 const INTERNAL: HttpRefusal = HttpRefusal { status: 500, reason: "internal error" };
 

@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 use super::FrontEnd;
 use super::asker::Asker;
 use super::inbound::Inbound;
-use super::peer::Peer;
 use super::request::Context;
 use super::stage::{Stage, Stay};
 use crate::core::admission::Place;
 use crate::core::callers::Caller;
 use crate::core::sessions::{About, Closing, Connection, Ending};
+use crate::front_ends::peer::Peer;
 
 /// A connection must have finished its handshake after this time.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);

@@ -12,11 +12,11 @@ use adit_proto::login::message::{FieldKind, LoginAnswer, LoginField, LoginReques
 use zeroize::Zeroizing;
 
 use super::answer::{HttpRefusal, answer_json, answer_refusal};
-use super::peer::Peer;
 use super::request::{Context, read_json};
 use super::stage;
 use crate::core::login::Identity;
 use crate::core::login::logins::{LoginStep, LoginWish};
+use crate::front_ends::peer::Peer;
 use crate::sources::Origin;
 
 impl Context {

@@ -22,12 +22,12 @@ use zeroize::Zeroizing;
 use super::answer::{HttpRefusal, answer_json, answer_refusal, answer_status, ask_for_login, refuse};
 use super::asker::{Asker, Denial};
 use super::inbound::Inbound;
-use super::peer::Peer;
 use super::stage::{self, Served, Stage};
 use super::tunnel;
 use crate::accounts::sqlite::HostClock;
 use crate::core::login::Identity;
 use crate::enroll::Enrollment;
+use crate::front_ends::peer::Peer;
 
 /// A whole request other than a tunnel must arrive within this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);

@@ -24,13 +24,13 @@ use super::FrontEnd;
 use super::answer::call_for_login;
 use super::asker::{Asker, Denial};
 use super::inbound::hand_over;
-use super::peer::Peer;
 use super::tunnel::{assignment, follow, refusal};
 use crate::core::callers::{Caller, CallerSession};
 use crate::core::login::Identity;
 use crate::core::login::lasting::VOID;
 use crate::core::sessions::{Connection, Ending, Session};
 use crate::core::{OpenError, OpenSession};
+use crate::front_ends::peer::Peer;
 use crate::front_ends::stream::{Running, StreamConnection, StreamProtocol, UNREAD};
 use crate::listener::{self, Answer, CallerStream, Guest, Reply};
 
