@@ -3,6 +3,7 @@
 //! Where it is not installed these tests skip themselves with a loud word, but fail where `CI` is set.
 
 mod certificates;
+mod forms;
 mod hostile;
 
 use std::fs;
