@@ -220,6 +220,7 @@ impl Config {
                 session_lifetime: Duration::ZERO,
                 recheck: Duration::ZERO,
                 second_factor: SecondFactor::Device,
+                banner: None,
             },
             oidc: OidcConfig::default(),
             esp: EspConfig { enabled: false, permitted: EspSettings::default() },

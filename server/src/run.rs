@@ -133,6 +133,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let core = LocalCore::new(accounts, Arc::new(HostFlows), pool, terms, limit, Arc::clone(&sessions));
     let core = core.enforcing(enforcement).observed_by(accounting.observer()).with_logins(Arc::clone(&logins));
     let core = Arc::new(core);
+    core.set_banner(config.login.banner.clone());
     let (orders, reloads) = mpsc::channel(1);
     let view = Arc::new(GatewayView::new(Arc::clone(&core), Arc::clone(&router), listen, orders));
     let current = Arc::new(ArcSwap::new(Arc::clone(&config)));

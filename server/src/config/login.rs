@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use adit_program::configuration::{Complaint, Given};
+use adit_program::foreign_text::{LONGEST, printable};
 use adit_proto::policy::{FormError, SecondFactor};
 
 /// How users log in.
@@ -16,6 +17,8 @@ pub struct LoginConfig {
     pub recheck: Duration,
     /// When a second factor is asked for.
     pub second_factor: SecondFactor,
+    /// What users read who are asked for their name or password.
+    pub banner: Option<String>,
 }
 
 /// A source of users.
@@ -72,6 +75,17 @@ pub(super) fn second_factor(given: &Given<'_>) -> Result<SecondFactor, Complaint
     given.text()?.parse().map_err(|FormError { reason, next }| Complaint::unfit(reason, next))
 }
 
+/// One line that terminals show as it is.
+pub(super) fn banner(given: &Given<'_>) -> Result<String, Complaint> {
+    let text = given.text()?;
+    if text.trim().is_empty() || printable(text) != text {
+        let reason =
+            format!("{} is empty, or more than one line, or longer than {LONGEST} characters", printable(text));
+        return Err(Complaint::unfit(reason, "write one short line of plain text"));
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -108,5 +122,16 @@ mod tests {
         assert_eq!(read("second_factor = \"always\"").unwrap().second_factor, SecondFactor::Always);
         assert_eq!(read("second_factor = \"never\"").unwrap().second_factor, SecondFactor::Never);
         assert!(read("second_factor = \"sometimes\"").is_err());
+    }
+
+    #[test]
+    fn banner_is_one_line_that_a_terminal_shows_as_it_is() {
+        assert_eq!(read("").unwrap().banner, None);
+        assert_eq!(read("banner = \"Für Büro ✓\"").unwrap().banner.as_deref(), Some("Für Büro ✓"));
+        let long = |length: usize| read(&format!("banner = \"{}\"", "a".repeat(length)));
+        assert!(long(LONGEST).is_ok());
+        for bad in [long(LONGEST + 1), long(0), read("banner = \"a\\nb\""), read("banner = \"\\u001b[2J\"")] {
+            assert!(bad.unwrap_err().contains("one short line"));
+        }
     }
 }

@@ -47,6 +47,8 @@ pub struct LocalCore {
     observer: Arc<dyn SessionObserver>,
     /// Where users log in; empty if they cannot.
     logins: ArcSwapOption<Logins>,
+    /// What users read who begin a login.
+    banner: ArcSwapOption<String>,
     quotas: Quotas,
     /// Read by whoever opens a session; written by whoever replaces the terms of all, so that none comes amid that.
     opening: RwLock<()>,
@@ -78,6 +80,7 @@ impl LocalCore {
             totals: Totals::default(),
             observer: Arc::new(Nobody),
             logins: ArcSwapOption::empty(),
+            banner: ArcSwapOption::empty(),
             quotas: Quotas::default(),
             opening: RwLock::default(),
             renewing: Mutex::default(),
@@ -225,8 +228,11 @@ impl Core for LocalCore {
     fn login(self: Arc<Self>, wish: LoginWish) -> Reply<LoginStep> {
         Box::pin(async move {
             let Some(logins) = self.logins() else { return logins::NOBODY };
-            let device = wish.origin.device.clone();
-            let step = logins.advance(wish).await;
+            let (device, begins) = (wish.origin.device.clone(), wish.handle.is_none());
+            let mut step = logins.advance(wish).await;
+            if begins {
+                self.show_banner(&mut step);
+            }
             if let LoginStep::Done { user, ends_at, .. } = &step {
                 let session = device.and_then(|device| self.sessions.of_device(&device));
                 if let Some(session) = session {

@@ -38,9 +38,12 @@ pub(super) fn log(log: Log) -> Follower {
     })
 }
 
-/// How many sessions there may be, and how long an address rests.
+/// How many sessions there may be, how long an address rests, and what users read who begin a login.
 pub(super) fn core(core: Arc<LocalCore>) -> Follower {
-    follower(core, |core, config| core.set_limits(config.limits.sessions, config.lease_cooldown))
+    follower(core, |core, config| {
+        core.set_limits(config.limits.sessions, config.lease_cooldown);
+        core.set_banner(config.login.banner.clone());
+    })
 }
 
 /// How many devices a user may enrol.

@@ -127,6 +127,7 @@ fn config(directory: &std::path::Path) -> Config {
             session_lifetime: Duration::from_secs(3600),
             recheck: Duration::from_secs(3600),
             second_factor: SecondFactor::Device,
+            banner: None,
         },
         oidc: OidcConfig::default(),
         radius: RadiusSettings::default(),

@@ -2,8 +2,10 @@
 
 use super::{NO_LOGIN, log_in, reach_internet, run, start, up};
 use crate::logins::PASSWORD;
+use crate::people::join;
 
 const CHOSEN: &str = "staple horse battery";
+const BANNER: &str = "For staff only.";
 
 #[test]
 fn client_that_posts_no_xml_logs_in_as_well() {
@@ -34,4 +36,15 @@ fn user_who_comes_with_a_one_time_code_chooses_a_password() {
     assert_eq!(old.code, NO_LOGIN, "{old:?}");
     let new = run(&tunnel, &["--user", "alice", "--passwd-on-stdin", "--authenticate"], &format!("{CHOSEN}\n"));
     assert_eq!(new.code, 0, "{new:?}");
+}
+
+#[test]
+fn native_client_shows_the_banner_too() {
+    let Some(mut tunnel) = start() else { return };
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("login.banner", BANNER);
+    tunnel.gateway.start().unwrap();
+    let joined = join(&tunnel, tunnel.client(), "alice", &[PASSWORD]);
+    assert!(joined.stderr.contains(BANNER), "{joined:?}");
+    joined.success().unwrap();
 }

@@ -45,4 +45,14 @@ pub(super) const ROWS: &[Key<Config>] = &[
         applies: Applies::Live,
         read: |given, config| put(&mut config.login.second_factor, login::second_factor(given)),
     },
+    Key {
+        name: "login.banner",
+        kind: Kind::Text,
+        absent: Absent::Optional,
+        example: r#""For staff only. What you do here is logged.""#,
+        meaning: "What users read who are asked for their name or password, in one line of at most 256 characters. Strangers read\n\
+         it, too.",
+        applies: Applies::Live,
+        read: |given, config| put(&mut config.login.banner, login::banner(given).map(Some)),
+    },
 ];

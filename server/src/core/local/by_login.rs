@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::LocalCore;
-use crate::core::login::logins::Logins;
+use crate::core::login::logins::{LoginStep, Logins};
 use crate::core::sessions::{Ending, Session};
 use crate::sources::Source;
 
@@ -12,6 +12,20 @@ impl LocalCore {
     /// Where users log in, if they can.
     pub fn logins(&self) -> Option<Arc<Logins>> {
         self.logins.load_full()
+    }
+
+    /// From now on this is what users read who begin a login.
+    pub fn set_banner(&self, banner: Option<String>) {
+        self.banner.store(banner.map(Arc::new));
+    }
+
+    /// Puts it above the first form of a login, unless a source has something to say there.
+    pub(super) fn show_banner(&self, step: &mut LoginStep) {
+        if let (LoginStep::Ask { form, .. }, Some(banner)) = (step, &*self.banner.load())
+            && form.text.is_empty()
+        {
+            form.text = String::clone(banner);
+        }
     }
 
     /// From now on users of these sources log in, first asked first. Sessions by a login go on, also those of sources
@@ -46,6 +60,7 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, SystemTime};
 
+    use adit_proto::login::flow::Answers;
     use adit_proto::login::token::LoginEnd;
     use adit_proto::login::{Method, Person, Verdict};
     use adit_proto::packet::icmp::GatewayAddresses;
@@ -59,7 +74,7 @@ mod tests {
     use crate::accounts::{Accounts, UserName};
     use crate::config::config_for_tests;
     use crate::core::callers::Caller;
-    use crate::core::login::logins::{LoginStep, LoginWish};
+    use crate::core::login::logins::LoginWish;
     use crate::core::login::{Credential, Identity, LastingLogin};
     use crate::core::personal::PersonalTerms;
     use crate::core::sessions::Connection;
@@ -203,6 +218,25 @@ mod tests {
         source.put_into(&["staff"]);
         log_in(&core).await;
         assert_eq!(in_office(), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn who_begins_a_login_reads_the_banner_of_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let (core, _store) = over(&Arc::default(), folder.path());
+        let ask = async |handle: Option<String>| {
+            let origin = Origin { address: [192, 0, 2, 7].into(), device: None };
+            let wish = LoginWish { handle, answers: Answers::new(), browser: false, origin };
+            let LoginStep::Ask { handle, form } = Arc::clone(&core).login(wish).await else { panic!("it is asked") };
+            (handle, form.text)
+        };
+        assert_eq!(ask(None).await.1, "");
+        core.set_banner(Some("For staff only.".to_owned()));
+        let (handle, text) = ask(None).await;
+        assert_eq!(text, "For staff only.");
+        assert_eq!(ask(Some(handle)).await.1, "", "it is read once");
+        core.set_banner(None);
+        assert_eq!(ask(None).await.1, "");
     }
 
     #[tokio::test]
