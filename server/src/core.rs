@@ -61,6 +61,12 @@ pub trait Core: Send + Sync {
     /// on for as long as the new login lasts.
     fn login(self: Arc<Self>, wish: LoginWish) -> Reply<LoginStep>;
 
+    /// The names of the groups that users may choose from when they log in, in the order of the policy.
+    fn offered_groups(&self) -> Vec<String>;
+
+    /// Whether a user may choose a group; `false` also where the accounts cannot tell.
+    fn may_choose(self: Arc<Self>, user: String, group: String) -> Reply<bool>;
+
     /// Looks whether the user of a device that wants a session has a login that lasts, as `token` says, where the
     /// device needs one.
     fn check_login(self: Arc<Self>, identity: Identity, token: Option<String>) -> Reply<Result<Identity, LoginError>>;
@@ -109,6 +115,9 @@ pub enum Order {
     Terms(Arc<grant::Terms>),
 }
 
+/// What users hear who choose a group that is not theirs to choose.
+pub(crate) const NOT_IN_GROUP: &str = "this user may not choose this group";
+
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -121,6 +130,9 @@ pub enum OpenError {
     /// It is not one of the hours in which the user's sessions may be open.
     #[error("the user may not connect at this hour")]
     OutsideHours,
+    /// The user has chosen a group that is not offered, or is none of the user's.
+    #[error("the user may not choose this group")]
+    NotInGroup,
     /// The device was revoked while it logged in.
     #[error("this device was revoked")]
     Revoked,
@@ -148,6 +160,7 @@ impl OpenError {
             Self::Full => "the gateway has no room for another session",
             Self::UserFull => "this user has as many sessions as may be",
             Self::OutsideHours => "this user may not connect at this hour",
+            Self::NotInGroup => NOT_IN_GROUP,
             Self::LoginOver => VOID,
             Self::Revoked => "this device was revoked",
             Self::NoAddress(_) => "the gateway has no free address",

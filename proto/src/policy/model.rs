@@ -41,6 +41,8 @@ pub struct Group {
     pub name: String,
     /// Who is in it.
     pub members: Vec<Member>,
+    /// Whether its members may choose it when they log in: then what it sets stands before what their other groups set.
+    pub is_offered: bool,
     /// What it sets for its members.
     pub settings: Settings,
     /// The line of the file it begins in.

@@ -75,7 +75,16 @@ macro_rules! settings {
             /// What holds for somebody who is in these groups: of each setting the one of the first of them, in file
             /// order, that has it.
             pub fn settings_of(&self, groups: &[usize]) -> SettingsOf<'_> {
-                let of_groups = || self.groups().iter().enumerate().filter(|(number, _)| groups.contains(number));
+                self.settings_with(None, groups)
+            }
+
+            /// As [`Self::settings_of`], but what `chosen` sets, which is one of the groups, stands before the rest.
+            pub fn settings_with(&self, chosen: Option<usize>, groups: &[usize]) -> SettingsOf<'_> {
+                let numbered = |number: usize| Some((number, self.groups().get(number)?));
+                let first = || chosen.filter(|chosen| groups.contains(chosen)).and_then(numbered);
+                let in_file_order =
+                    || self.groups().iter().enumerate().filter(|(number, _)| groups.contains(number));
+                let of_groups = || first().into_iter().chain(in_file_order());
                 SettingsOf {
                     $($name: of_groups().find_map(|(group, found)| {
                         Some(Chosen { written: found.settings.$name.as_ref()?, group })

@@ -75,7 +75,7 @@ proptest! {
 fn document(policy: &RawPolicy) -> PolicyDocument {
     let groups = policy.groups.iter().enumerate().map(|(number, members)| {
         let members = members.iter().map(|member| member.parse().unwrap()).collect();
-        Group { name: format!("g{number}"), members, settings: Settings::default(), line: number }
+        Group { name: format!("g{number}"), members, is_offered: false, settings: Settings::default(), line: number }
     });
     let rules = policy.rules.iter().enumerate().map(|(line, rule)| {
         let nets: Vec<IpNet> =
@@ -122,6 +122,7 @@ fn group(name: &str, members: &[&str], settings: Settings) -> Group {
     Group {
         name: name.to_owned(),
         members: members.iter().map(|text| text.parse().unwrap()).collect(),
+        is_offered: false,
         settings,
         line: 1,
     }
@@ -242,6 +243,10 @@ fn setting_is_that_of_the_first_group_that_has_it() {
     assert_eq!(both.written().iter().map(|(key, ..)| *key).collect::<Vec<_>>(), ["dns_domains", "mtu"]);
     assert_eq!(document.settings_of(&[1]).mtu.map(|chosen| chosen.written.value), Some(1400));
     assert_eq!(document.settings_of(&[]).written(), []);
+    let chosen = document.settings_with(Some(1), &[0, 1]);
+    assert_eq!(chosen.mtu.map(|chosen| (chosen.written.value, chosen.group)), Some((1400, 1)), "the chosen one first");
+    let of_others = document.settings_with(Some(1), &[0]);
+    assert_eq!(of_others.mtu.map(|chosen| chosen.group), Some(0), "but none that they are not in");
 }
 
 #[test]

@@ -257,6 +257,22 @@ impl Core for LocalCore {
         })
     }
 
+    fn offered_groups(&self) -> Vec<String> {
+        self.terms.load().offered()
+    }
+
+    fn may_choose(self: Arc<Self>, user: String, group: String) -> Reply<bool> {
+        Box::pin(async move {
+            let looked = spawn_blocking(move || self.is_choice_of(&user, &group)).await;
+            looked.is_ok_and(|looked| {
+                looked.unwrap_or_else(|error| {
+                    tracing::error!(%error, "nobody can choose a group: the store failed");
+                    false
+                })
+            })
+        })
+    }
+
     fn log_out(self: Arc<Self>, token: Zeroizing<String>) -> Reply<()> {
         Box::pin(async move {
             // Strangers, who have no token of this gateway, must not hold up those that wait for a disk.

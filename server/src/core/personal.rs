@@ -58,6 +58,8 @@ struct Kept {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Kind {
     groups: Vec<usize>,
+    /// The one of them that they have chosen.
+    chosen: Option<usize>,
     class: Class,
 }
 
@@ -145,11 +147,36 @@ impl PersonalTerms {
         self.policy.as_ref()
     }
 
+    /// The names of the groups that are offered to who logs in, in file order.
+    pub fn offered(&self) -> Vec<String> {
+        let groups = self.policy.iter().flat_map(|policy| policy.document.groups());
+        groups.filter(|group| group.is_offered).map(|group| group.name.clone()).collect()
+    }
+
+    /// The number of a group that is offered, if somebody is in it.
+    fn chosen(&self, subject: &Subject<'_>, name: &str) -> Option<usize> {
+        let document = &self.policy.as_ref()?.document;
+        let number = document.groups().iter().position(|group| group.is_offered && group.name == name)?;
+        document.groups_of(subject).iter().any(|membership| membership.group == number).then_some(number)
+    }
+
+    /// Whether somebody may choose a group.
+    pub fn may_choose(&self, subject: &Subject<'_>, group: &str) -> bool {
+        self.chosen(subject, group).is_some()
+    }
+
     /// The terms of somebody. Those of the same groups and rules share them.
     pub fn of(&self, subject: &Subject<'_>) -> Arc<Terms> {
+        self.of_choice(subject, None)
+    }
+
+    /// As [`Self::of`], of somebody who has chosen a group. What it sets stands before what other groups set; a group
+    /// that they may not choose does not count.
+    pub fn of_choice(&self, subject: &Subject<'_>, group: Option<&str>) -> Arc<Terms> {
         let Some(policy) = &self.policy else { return Arc::clone(&self.common) };
         let groups = policy.document.groups_of(subject).iter().map(|membership| membership.group).collect();
-        let kind = Kind { groups, class: policy.document.class_of(subject) };
+        let chosen = group.and_then(|group| self.chosen(subject, group));
+        let kind = Kind { groups, chosen, class: policy.document.class_of(subject) };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(terms) = kept.terms.get(&kind) {
             return Arc::clone(terms);
@@ -158,7 +185,7 @@ impl PersonalTerms {
             *kept = Kept::default();
         }
         let rules = kept.rules.entry(kind.class.clone()).or_insert_with(|| rules(policy, &kind.class));
-        let terms = self.made_for(&kind, &policy.document.settings_of(&kind.groups));
+        let terms = self.made_for(&kind, &policy.document.settings_with(kind.chosen, &kind.groups));
         let terms = Arc::new(Terms { rules: Some(Arc::clone(rules)), ..terms });
         kept.terms.insert(kind, Arc::clone(&terms));
         terms
@@ -252,6 +279,26 @@ mod tests {
         let nobody = terms.of(&user("nobody"));
         assert_eq!(routes(&nobody), ["0.0.0.0/0", "::/0", "10.77.0.1/32"]);
         assert_eq!(nobody.limits, SessionLimits::unlimited(1420));
+    }
+
+    #[test]
+    fn chosen_group_comes_first_for_its_members_alone_and_changes_no_rule() {
+        let text = POLICY.replace("[groups.staff]", "[groups.staff]\noffered = true");
+        let policy = PolicyFile::parse(Path::new("policy.toml"), &text).unwrap();
+        let config = config_for_tests(Path::new("/nowhere"));
+        let terms = PersonalTerms::new(&config, GatewayAddresses::default(), Some(Arc::new(policy)));
+        assert_eq!(terms.offered(), ["staff"]);
+        let of = |who, group| terms.of_choice(&user(who), Some(group));
+        let chosen = of("alice", "staff");
+        assert_eq!(routes(&chosen), ["10.2.0.0/16"]);
+        assert_eq!(chosen.limits.largest_packet, 1300, "what it does not set comes from the others");
+        assert!(Arc::ptr_eq(chosen.rules.as_ref().unwrap(), terms.of(&user("alice")).rules.as_ref().unwrap()));
+        for (who, group) in [("alice", "office"), ("nobody", "staff"), ("alice", "other")] {
+            assert!(!terms.may_choose(&user(who), group), "{who} {group}");
+            assert!(Arc::ptr_eq(&of(who, group), &terms.of(&user(who))), "{who} {group}");
+        }
+        assert!(terms.may_choose(&user("alice"), "staff"), "the positive control");
+        assert!(PersonalTerms::new(&config, GatewayAddresses::default(), None).offered().is_empty());
     }
 
     #[test]

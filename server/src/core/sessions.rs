@@ -41,6 +41,10 @@ pub trait Connection: Carrier + Closing {
     fn remote(&self) -> SocketAddr;
     /// What there is to tell of it.
     fn about(&self) -> About<'_>;
+    /// The group that the user has chosen for this session, where there is a choice. It proves nothing.
+    fn group(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What administrators are told of a connection.

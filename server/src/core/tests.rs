@@ -280,9 +280,15 @@ pub(crate) struct Nowhere {
     counters: Arc<Counters>,
     closed: Mutex<Option<Ending>>,
     broken: AtomicBool,
+    group: Option<String>,
 }
 
 impl Nowhere {
+    /// One whose user has chosen a group.
+    pub(super) fn of_group(group: Option<&str>) -> Self {
+        Self { group: group.map(str::to_owned), ..Self::default() }
+    }
+
     /// From now on closing it panics, as a connection does whose own task has.
     pub(super) fn break_down(&self) {
         self.broken.store(true, Ordering::Relaxed);
@@ -315,6 +321,10 @@ impl Connection for Nowhere {
 
     fn about(&self) -> About<'_> {
         About { front_end: "none", cipher: None, client: None }
+    }
+
+    fn group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 }
 

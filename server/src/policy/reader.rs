@@ -94,11 +94,19 @@ impl<'a> Reader<'a> {
     fn group(&mut self, name: &str, entry: &Entry<'a>) -> Option<Group> {
         self.keep(&entry.place, values::name(name))?;
         let fields = self.fields(entry)?;
-        let known: Vec<&str> = std::iter::once("members").chain(Settings::KEYS.iter().copied()).collect();
+        let known: Vec<&str> = ["members", "offered"].into_iter().chain(Settings::KEYS.iter().copied()).collect();
         self.refuse_unknown(&fields, &known);
         let members = self.find(&fields, "members").map(|entry| self.list(&entry, values::member));
+        let offered = self.find(&fields, "offered");
+        let is_offered = offered.and_then(|entry| self.keep(&entry.place, values::boolean(entry.value.get_ref())));
         let settings = self.settings(&fields);
-        Some(Group { name: name.to_owned(), members: members.unwrap_or_default(), settings, line: entry.place.line })
+        Some(Group {
+            name: name.to_owned(),
+            members: members.unwrap_or_default(),
+            is_offered: is_offered.unwrap_or(false),
+            settings,
+            line: entry.place.line,
+        })
     }
 
     fn settings(&mut self, group: &Fields<'a>) -> Settings {

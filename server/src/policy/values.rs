@@ -31,6 +31,11 @@ pub(super) fn text<'a>(value: &'a DeValue<'_>) -> Parsed<&'a str> {
     })
 }
 
+/// A yes or no.
+pub(super) fn boolean(value: &DeValue<'_>) -> Parsed<bool> {
+    value.as_bool().ok_or_else(|| Complaint::malformed("is neither true nor false", "write true or false"))
+}
+
 /// A text in the form that a type of the policy has.
 pub(super) fn parsed<T: FromStr<Err = FormError>>(value: &DeValue<'_>) -> Parsed<T> {
     text(value)?.parse().map_err(|FormError { reason, next }| Complaint::unfit(reason, next))

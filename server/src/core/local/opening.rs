@@ -78,7 +78,13 @@ impl LocalCore {
         let Identity { device, login } = identity;
         let _opening = self.opening.read().unwrap_or_else(PoisonError::into_inner);
         let id = self.last_session.fetch_add(1, Ordering::Relaxed) + 1;
-        let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device)? };
+        let group = connection.group();
+        if let Some(group) = group
+            && !self.is_choice_of(&device.user, group)?
+        {
+            return Err(OpenError::NotInGroup);
+        }
+        let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device, group)? };
         let admitted = self.admit(grant.lease, &grant.terms)?;
         let session = Session::new(id, device, grant, connection, now);
         session.set_login_end(login.map(|login| login.end));

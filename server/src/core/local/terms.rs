@@ -64,7 +64,9 @@ impl LocalCore {
         let mut rules = HashMap::new();
         for session in self.sessions.all() {
             // Whose groups cannot be read is held to the former rules, and told of below.
-            let Ok(of_session) = self.terms_among(&terms, &session.device) else { continue };
+            let Ok(of_session) = self.terms_among(&terms, &session.device, session.connection.group()) else {
+                continue;
+            };
             let Some(of_session) = &of_session.rules else { continue };
             rules.extend(session.addresses().map(|address| (address, Arc::clone(of_session))));
         }
@@ -98,7 +100,7 @@ impl LocalCore {
     }
 
     fn renew(&self, _renewing: &Renewing<'_>, session: &Session) -> Result<(), StoreFault> {
-        let terms = self.terms_of(&session.device)?;
+        let terms = self.terms_of(&session.device, session.connection.group())?;
         if !Arc::ptr_eq(&terms, &session.grant().terms) {
             self.change_terms(session, terms);
         }
@@ -112,15 +114,90 @@ impl LocalCore {
         session.change_terms(terms);
     }
 
-    /// The terms of a device's user.
-    pub(super) fn terms_of(&self, device: &Device) -> Result<Arc<Terms>, StoreFault> {
-        self.terms_among(&self.terms.load(), device)
+    /// The terms of a device's user who has chosen this group.
+    pub(super) fn terms_of(&self, device: &Device, group: Option<&str>) -> Result<Arc<Terms>, StoreFault> {
+        self.terms_among(&self.terms.load(), device, group)
     }
 
-    /// The terms of a device's user among some. The accounts are asked only where groups matter.
-    fn terms_among(&self, terms: &PersonalTerms, device: &Device) -> Result<Arc<Terms>, StoreFault> {
-        let person = if terms.policy().is_some() { self.accounts.person(&device.user)? } else { None };
-        let unknown = Subject { user: &device.user, source: LOCAL, source_groups: &[] };
-        Ok(terms.of(&person.as_ref().map_or(unknown, Subject::from)))
+    /// The terms of a device's user among some.
+    fn terms_among(
+        &self,
+        terms: &PersonalTerms,
+        device: &Device,
+        group: Option<&str>,
+    ) -> Result<Arc<Terms>, StoreFault> {
+        self.as_subject(terms, &device.user, |subject| terms.of_choice(subject, group))
+    }
+
+    /// Whether a user may choose a group now. Blocks.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    pub fn is_choice_of(&self, user: &str, group: &str) -> Result<bool, StoreFault> {
+        let terms = self.terms.load();
+        self.as_subject(&terms, user, |subject| terms.may_choose(subject, group))
+    }
+
+    /// Sees a user as the policy of some terms does. The accounts are asked only where groups matter.
+    fn as_subject<T>(
+        &self,
+        terms: &PersonalTerms,
+        user: &str,
+        see: impl FnOnce(&Subject<'_>) -> T,
+    ) -> Result<T, StoreFault> {
+        let person = if terms.policy().is_some() { self.accounts.person(user)? } else { None };
+        let unknown = Subject { user, source: LOCAL, source_groups: &[] };
+        Ok(see(&person.as_ref().map_or(unknown, Subject::from)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use adit_proto::packet::icmp::GatewayAddresses;
+
+    use super::super::tests::core;
+    use super::*;
+    use crate::config::config_for_tests;
+    use crate::core::OpenError;
+    use crate::core::tests::{Nowhere, device};
+    use crate::policy::PolicyFile;
+
+    fn policy(members: &str) -> PersonalTerms {
+        let text = format!(
+            "[groups.all]\nmembers = [\"alice\"]\nroutes = [\"10.1.0.0/16\"]\n\
+             [groups.part]\noffered = true\nmembers = [{members}]\nroutes = [\"10.2.0.0/16\"]\n"
+        );
+        let policy = PolicyFile::parse(Path::new("policy.toml"), &text).unwrap();
+        PersonalTerms::new(
+            &config_for_tests(Path::new("/nowhere")),
+            GatewayAddresses::default(),
+            Some(Arc::new(policy)),
+        )
+    }
+
+    #[test]
+    fn session_goes_on_the_terms_of_the_group_that_its_user_has_chosen() {
+        let (core, accounts) = core();
+        core.replace_terms(policy("\"alice\"")).unwrap();
+        accounts.say("alice", "local", &[]);
+        let open = |of: &str, group: Option<&str>| {
+            core.open_session(device(of), Arc::new(Nowhere::of_group(group))).map(|session| {
+                let routes: Vec<String> = session.grant().terms.routes.iter().map(ToString::to_string).collect();
+                (session, routes)
+            })
+        };
+        let (chosen, routes) = open("dev-a", Some("part")).unwrap();
+        assert_eq!(routes, ["10.2.0.0/16"]);
+        assert_eq!(open("dev-b", None).unwrap().1, ["10.1.0.0/16"], "who chooses nothing");
+        for other in ["all", "nowhere"] {
+            let refused = open("dev-c", Some(other));
+            assert!(matches!(refused, Err(OpenError::NotInGroup)), "{other} is not offered");
+        }
+        core.replace_terms(policy("")).unwrap();
+        let routes = chosen.grant().terms.routes.clone();
+        assert_eq!(routes, ["10.1.0.0/16".parse().unwrap()], "its user is no member any more");
+        assert!(matches!(open("dev-d", Some("part")), Err(OpenError::NotInGroup)));
     }
 }

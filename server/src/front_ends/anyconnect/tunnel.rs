@@ -111,7 +111,7 @@ impl Refused {
 
 fn refusal(error: &OpenError) -> Refused {
     match error {
-        OpenError::Revoked | OpenError::LoginOver => log_in(error.reason()),
+        OpenError::NotInGroup | OpenError::Revoked | OpenError::LoginOver => log_in(error.reason()),
         // Clients end over any other status, and have no word for their user.
         OpenError::Full
         | OpenError::UserFull

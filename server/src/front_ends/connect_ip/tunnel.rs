@@ -110,7 +110,11 @@ fn esp_control(front_end: &FrontEnd, session: &Arc<Session>, negotiated: &mut Ne
 
 pub(super) fn refusal(error: &OpenError) -> HttpRefusal {
     let status = match error {
-        OpenError::UserFull | OpenError::OutsideHours | OpenError::LoginOver | OpenError::Revoked => 403,
+        OpenError::UserFull
+        | OpenError::OutsideHours
+        | OpenError::NotInGroup
+        | OpenError::LoginOver
+        | OpenError::Revoked => 403,
         OpenError::Full
         | OpenError::NoAddress(_)
         | OpenError::OldFlows(_)

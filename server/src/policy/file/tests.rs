@@ -68,6 +68,13 @@ fn every_key_of_a_group_is_read() {
 }
 
 #[test]
+fn groups_are_offered_that_say_so() {
+    let policy = good("[groups.a]\noffered = true\n[groups.b]\noffered = false\n[groups.c]\n");
+    let offered: Vec<bool> = policy.document.groups().iter().map(|group| group.is_offered).collect();
+    assert_eq!(offered, [true, false, false]);
+}
+
+#[test]
 fn unknown_key_is_named_with_its_line_and_the_one_that_was_meant() {
     assert_eq!(complaint("[group.staff]\n"), "policy.toml:1: group: unknown key; did you mean `groups`?");
     assert_eq!(
@@ -145,6 +152,7 @@ fn values_of_groups_have_forms_and_bounds() {
         ("hours = \"Mon 07:00-20:00 Europe/Berln\"", "no time zone"),
         ("hours = \"07:00-20:00\"", "hours of a week"),
         ("second_factor = \"sometimes\"", "always"),
+        ("offered = \"yes\"", "true or false"),
         ("dns = [\"resolver\"]", "is no address"),
         ("dns_domains = [\"-\"]", "is no domain"),
         ("routes = [\"10.1.0.1/16\"]", "10.1.0.0/16"),
