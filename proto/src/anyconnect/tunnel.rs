@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use zeroize::Zeroizing;
 
-use super::cookie;
+use super::cookie::{self, SessionCookie};
 use crate::http::field::{self, Field};
 use crate::packet::IPV6_MIN_MTU;
 
@@ -22,6 +22,8 @@ const MAX_TEXT: usize = 256;
 pub struct TunnelRequest {
     /// Its session token.
     pub token: Option<Zeroizing<String>>,
+    /// The group that its user has chosen.
+    pub group: Option<String>,
     /// What it calls its host.
     pub host_name: Option<String>,
     /// Its name and version.
@@ -42,8 +44,11 @@ impl TunnelRequest {
         let families = field::value(fields, "x-cstp-address-type");
         let takes = |family| families.is_some_and(|families| families.split(',').any(|named| named.trim() == family));
         let is_full = field::value(fields, "x-cstp-full-ipv6-capability") == Some("true");
+        let session = cookie::find(cookies, cookie::SESSION).map(SessionCookie::decode);
+        let (token, group) = session.map_or((None, None), |session| (Some(session.token), session.group));
         Self {
-            token: cookie::find(cookies, cookie::SESSION).map(|token| Zeroizing::new(token.to_owned())),
+            token,
+            group,
             host_name: text("x-cstp-hostname"),
             agent: text("user-agent"),
             mtu: field::value(fields, "x-cstp-mtu").and_then(|mtu| mtu.parse().ok()),

@@ -41,15 +41,21 @@ pub(super) struct StreamConnection<F> {
     pub(super) carrier: Arc<StreamCarrier<F>>,
     cipher: Option<&'static str>,
     client: Option<String>,
+    group: Option<String>,
     is_closed: AtomicBool,
 }
 
 impl<F: StreamProtocol> StreamConnection<F> {
-    /// The connection of a caller that calls itself `client` and gets packets of at most `mtu` bytes.
-    pub(super) fn new(caller: &Caller, client: Option<String>, mtu: u16) -> Arc<Self> {
+    /// The connection of a caller that gets packets of at most `mtu` bytes.
+    pub(super) fn new(caller: &Caller, mtu: u16) -> Self {
         let cipher = caller.suite.and_then(|suite| suite.as_str());
         let carrier = StreamCarrier::new(caller.address, mtu);
-        Arc::new(Self { carrier, cipher, client, is_closed: AtomicBool::new(false) })
+        Self { carrier, cipher, client: None, group: None, is_closed: AtomicBool::new(false) }
+    }
+
+    /// The same, of a client that calls itself so, whose user has chosen this group.
+    pub(super) fn of(self, client: Option<String>, group: Option<String>) -> Self {
+        Self { client, group, ..self }
     }
 }
 
@@ -78,6 +84,10 @@ impl<F: StreamProtocol> Connection for StreamConnection<F> {
 
     fn about(&self) -> About<'_> {
         About { front_end: F::FRONT_END, cipher: self.cipher, client: self.client.as_deref() }
+    }
+
+    fn group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 }
 

@@ -52,6 +52,7 @@ fn routes(texts: &[&str]) -> Vec<IpNet> {
 fn what_a_stock_client_asks_for_is_understood() {
     let asked = TunnelRequest::of(&request());
     assert_eq!(asked.token.as_ref().map(|token| token.as_str()), Some("t0ken"));
+    assert_eq!(asked.group, None);
     assert_eq!(asked.host_name.as_deref(), Some("laptop"));
     assert_eq!(asked.agent.as_deref(), Some("Open AnyConnect VPN Agent v9.01-3"));
     assert_eq!((asked.mtu, asked.takes_v4, asked.takes_v6), (Some(1390), true, true));

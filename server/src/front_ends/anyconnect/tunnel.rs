@@ -72,7 +72,7 @@ impl FrontEnd {
     async fn open(&self, request: &TunnelRequest, caller: &Caller) -> Result<Opened, Refused> {
         let client = request.agent.as_deref().map(printable);
         let mtu = request.mtu_within(self.largest_packet);
-        let connection = TlsConnection::new(caller, client, mtu);
+        let connection = Arc::new(TlsConnection::new(caller, mtu).of(client, request.group.clone()));
         let device_caller = Arc::new(callers::Caller::new(Arc::<TlsConnection>::clone(&connection)));
         let identity = self.identify(request, caller, &device_caller).await?;
         caller.know();

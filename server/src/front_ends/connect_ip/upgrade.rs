@@ -53,7 +53,7 @@ impl Upgrades {
             Ok(_scoped) => return Reply::Answer(answer(501, &[])),
             Err(status) => return Reply::Answer(answer(status, &[])),
         };
-        let connection = CapsuleConnection::new(caller, None, self.0.largest_packet);
+        let connection = Arc::new(CapsuleConnection::new(caller, self.0.largest_packet));
         let asker = Asker {
             front_end: Arc::clone(&self.0),
             peer: Arc::new(Peer::who_shows(caller.certificate.as_ref())),
