@@ -21,6 +21,11 @@ pub const MAX_BODY: usize = xml::MAX_DOCUMENT;
 /// The hidden field that leads from one form to the next.
 const HANDLE: &str = "handle";
 
+/// The field of the choice of a group, which clients know by this name: `--authgroup` fills it in.
+const GROUP: &str = "group_list";
+/// The choice of none: names of groups have no dots.
+const NO_GROUP: &str = ".";
+
 /// What fields are called: by clients, and by the gateway's login. `username` and `password` are what a client fills in
 /// that knows them beforehand, and `secondary_password` is where it puts the code of an app. The names `answer`,
 /// `whichpin` and `new_password` come back as `password`, so none of them is used.
@@ -38,13 +43,18 @@ const NAMES: [(&str, &str); 7] = [
 #[derive(PartialEq, Eq)]
 pub enum Posted {
     /// To begin.
-    Begin,
+    Begin {
+        /// The group that its user has chosen.
+        group: Option<String>,
+    },
     /// To answer a form.
     Answer {
         /// The handle of that form.
         handle: Option<String>,
         /// The answers, by the names of the gateway's login.
         answers: Answers,
+        /// The group that its user has chosen in it.
+        group: Option<String>,
     },
     /// To have its cookie made worthless.
     LogOut,
@@ -58,14 +68,15 @@ impl Posted {
     pub fn of_xml(document: &[u8]) -> Result<Self, XmlFault> {
         let mut elements = xml::read(document)?;
         let root = elements.pop().filter(|root| root.path == "config-auth").ok_or(XmlFault::Malformed)?;
+        let field = |Element { path, text, .. }| match path.as_str() {
+            "config-auth/group-select" => Some((GROUP.to_owned(), text)),
+            path => Some((path.strip_prefix("config-auth/auth/")?.to_owned(), text)),
+        };
+        let fields = elements.into_iter().filter_map(field);
         match root.kind.as_deref() {
-            Some("init") => Ok(Self::Begin),
+            Some("init") => Ok(Self::begin(fields)),
             Some("logout") => Ok(Self::LogOut),
-            Some("auth-reply") => {
-                let field =
-                    |Element { path, text, .. }| Some((path.strip_prefix("config-auth/auth/")?.to_owned(), text));
-                Ok(Self::answer(elements.into_iter().filter_map(field)))
-            }
+            Some("auth-reply") => Ok(Self::answer(fields)),
             Some(_) | None => Err(XmlFault::Malformed),
         }
     }
@@ -75,17 +86,28 @@ impl Posted {
         Some(Self::answer(form_body::read(body)?))
     }
 
+    fn begin(fields: impl IntoIterator<Item = (String, Zeroizing<String>)>) -> Self {
+        Self::Begin { group: fields.into_iter().find(|(name, _)| name == GROUP).and_then(|(_, value)| chosen(&value)) }
+    }
+
     fn answer(fields: impl IntoIterator<Item = (String, Zeroizing<String>)>) -> Self {
-        let (mut handle, mut answers) = (None, Answers::new());
+        let (mut handle, mut answers, mut group) = (None, Answers::new(), None);
         for (name, value) in fields {
             if name == HANDLE && value.len() <= MAX_HANDLE {
                 handle = Some(value.to_string());
+            } else if name == GROUP {
+                group = chosen(&value);
             } else if let Some((_, ours)) = NAMES.iter().find(|(theirs, _)| *theirs == name) {
                 answers.insert((*ours).to_owned(), value);
             }
         }
-        Self::Answer { handle, answers }
+        Self::Answer { handle, answers, group }
     }
+}
+
+/// The group that a client names; `None` if it wants none.
+fn chosen(value: &str) -> Option<String> {
+    (!value.is_empty() && value != NO_GROUP).then(|| value.to_owned())
 }
 
 /// Which documents a client reads.
@@ -105,6 +127,39 @@ pub struct Page<'a> {
     pub handle: &'a str,
     /// What is wrong with the last answer.
     pub error: Option<&'a str>,
+    /// The groups to choose from.
+    pub groups: Groups<'a>,
+}
+
+/// The groups that users may choose from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Groups<'a> {
+    /// Their names; none where a form has no such choice.
+    pub offered: &'a [String],
+    /// The group that was chosen.
+    pub chosen: Option<&'a str>,
+}
+
+impl Groups<'_> {
+    /// The choice. Clients match what a user names by the labels of the options.
+    fn field(&self) -> String {
+        if self.offered.is_empty() {
+            return String::new();
+        }
+        let option = |value: &str, label: &str, is_selected: bool| {
+            let selected = if is_selected { " selected=\"true\"" } else { "" };
+            format!("<option value=\"{}\"{selected}>{}</option>", escape(value), escape(label))
+        };
+        let groups: String = self.offered.iter().map(|name| option(name, name, self.chosen == Some(name))).collect();
+        let none = option(NO_GROUP, "default", self.chosen.is_none());
+        format!("<select name=\"{GROUP}\" label=\"GROUP:\">{groups}{none}</select>")
+    }
+
+    /// Where a form is posted to, and all that come after it: what was chosen in an earlier one stands there.
+    fn action(&self) -> String {
+        let chosen = self.chosen.filter(|_| self.offered.is_empty()).unwrap_or_default();
+        format!("/{}", escape(chosen))
+    }
 }
 
 impl Page<'_> {
@@ -115,12 +170,13 @@ impl Page<'_> {
         let message = if self.form.text.is_empty() { "Please log in." } else { &self.form.text };
         let error = self.error.map(|error| format!("<error>{}</error>", escape(error))).unwrap_or_default();
         let fields: String = self.form.fields.iter().map(input).collect();
-        // The path of a form's action is where all later posts go: it is always the same one.
         let auth = format!(
-            "<auth id=\"{id}\"><title>Login</title><message>{}</message>{error}<form method=\"post\" action=\"/\">\
-             <input type=\"hidden\" name=\"{HANDLE}\" value=\"{}\"/>{fields}</form></auth>",
+            "<auth id=\"{id}\"><title>Login</title><message>{}</message>{error}<form method=\"post\" action=\"{}\">\
+             <input type=\"hidden\" name=\"{HANDLE}\" value=\"{}\"/>{}{fields}</form></auth>",
             escape(message),
+            self.groups.action(),
             escape(self.handle),
+            self.groups.field(),
         );
         document(dialect, "auth-request", "", &auth)
     }

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::some_instant;
 use crate::anyconnect::channel::{Channel, ChannelEvent};
 use crate::anyconnect::frame::{self, HEAD_LEN, MAX_PAYLOAD, NoFrame};
-use crate::anyconnect::login::{Dialect, Page, Posted};
+use crate::anyconnect::login::{Dialect, Groups, Page, Posted};
 use crate::anyconnect::tunnel::TunnelRequest;
 use crate::anyconnect::{MAX_COOKIE, cookie};
 use crate::http::field::Field;
@@ -17,7 +17,7 @@ use crate::login::flow::{Asked, Form};
 /// What a client posts is read or refused, and what is read of it is no longer than it was.
 pub fn anyconnect_login(data: &[u8]) {
     for posted in [Posted::of_xml(data).ok(), Posted::of_form(data)].into_iter().flatten() {
-        let Posted::Answer { handle, answers } = posted else { continue };
+        let Posted::Answer { handle, answers, .. } = posted else { continue };
         let read: usize = answers.values().map(|answer| answer.len()).sum();
         assert!(handle.map_or(0, |handle| handle.len()).saturating_add(read) <= data.len());
     }
@@ -28,7 +28,8 @@ pub fn anyconnect_login(data: &[u8]) {
 fn page(text: &str) {
     let choice = Asked { name: "choice", label: "Choice", kind: Kind::Choice(vec![text.to_owned()]), echo: true };
     let form = Form { text: text.to_owned(), fields: vec![choice] };
-    let page = Page { form: &form, handle: text, error: Some(text) }.document(Dialect::Aggregate);
+    let page =
+        Page { form: &form, handle: text, error: Some(text), groups: Groups::default() }.document(Dialect::Aggregate);
     let escaped_is_larger = 6_usize.saturating_mul(text.len()).saturating_mul(5).saturating_add(1024);
     assert!(page.len() <= escaped_is_larger && page.ends_with("</config-auth>\n"));
 }

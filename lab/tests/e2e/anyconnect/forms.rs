@@ -1,11 +1,20 @@
 //! What users are asked, and how clients answer that know it beforehand.
 
-use super::{NO_LOGIN, log_in, reach_internet, run, start, up};
+use adit_testing::eventually;
+use nix::sys::signal::Signal;
+
+use super::{NO_LOGIN, cookie_with, log_in, reach_internet, run, start, up};
+use crate::harness::{INTERNET, answers};
 use crate::logins::PASSWORD;
-use crate::people::join;
+use crate::people::{give_policy, join};
 
 const CHOSEN: &str = "staple horse battery";
 const BANNER: &str = "For staff only.";
+
+/// Alice's usual group reaches nothing of the internet, and one that she may choose does.
+const POLICY: &str = "[groups.usual]\nmembers = [\"alice\"]\nroutes = [\"10.1.0.0/16\"]\n\
+    [groups.full]\noffered = true\nmembers = [\"alice\"]\nroutes = [\"0.0.0.0/0\", \"::/0\"]\n\
+    [groups.other]\noffered = true\nmembers = [\"bob\"]\n";
 
 #[test]
 fn client_that_posts_no_xml_logs_in_as_well() {
@@ -36,6 +45,42 @@ fn user_who_comes_with_a_one_time_code_chooses_a_password() {
     assert_eq!(old.code, NO_LOGIN, "{old:?}");
     let new = run(&tunnel, &["--user", "alice", "--passwd-on-stdin", "--authenticate"], &format!("{CHOSEN}\n"));
     assert_eq!(new.code, 0, "{new:?}");
+}
+
+#[test]
+fn user_reads_the_banner_and_chooses_a_group_that_is_offered() {
+    let Some(mut tunnel) = start() else { return };
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("login.banner", BANNER);
+    give_policy(&mut tunnel.gateway, POLICY);
+    tunnel.gateway.start().unwrap();
+    let as_alice = |group| ["--user", "alice", "--passwd-on-stdin", "--authgroup", group];
+    let typed = format!("{PASSWORD}\n");
+
+    let other = run(&tunnel, &as_alice("other"), &typed);
+    assert_eq!(other.code, NO_LOGIN, "{other:?}");
+    assert!(other.stderr.contains("may not choose this group") && other.stderr.contains(BANNER), "{other:?}");
+    for way in [&["--authgroup", "full"][..], &["--no-xmlpost", "--authgroup", "full"], &["--usergroup", "full"]] {
+        let options = [&["--user", "alice", "--passwd-on-stdin"], way].concat();
+        let cookie = cookie_with(&tunnel, &options, &typed);
+        assert!(cookie.ends_with(".full"), "{way:?}");
+    }
+
+    let host = tunnel.client().host();
+    let (stranger, session) = up(&tunnel, &as_alice("full"), &typed);
+    reach_internet(host);
+    stranger.0.signal(Signal::SIGUSR2).unwrap();
+    let newer = || tunnel.gateway.sessions().unwrap().pop().filter(|now| now.session != session.session);
+    eventually("it connects anew", newer);
+    reach_internet(host);
+    drop(stranger);
+    eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+
+    let (_stranger, session) = up(&tunnel, &as_alice("default"), &typed);
+    eventually("what the usual group has no route to is refused", || {
+        assert!(!answers(host, INTERNET[0]));
+        tunnel.session_of(session.addresses[0]).unwrap().drops.get("no_route").map(drop)
+    });
 }
 
 #[test]

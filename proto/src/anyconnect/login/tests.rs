@@ -24,7 +24,7 @@ fn reply(auth: &str) -> String {
 type Answered = (Option<String>, Vec<(String, String)>);
 
 fn answered(posted: Option<Posted>) -> Option<Answered> {
-    let Posted::Answer { handle, answers } = posted? else { return None };
+    let Posted::Answer { handle, answers, .. } = posted? else { return None };
     Some((handle, answers.into_iter().map(|(name, value)| (name, value.to_string())).collect()))
 }
 
@@ -34,7 +34,7 @@ fn pair(name: &str, value: &str) -> (String, String) {
 
 #[test]
 fn what_a_stock_client_posts_first_begins_a_login() {
-    assert!(Posted::of_xml(INIT.as_bytes()) == Ok(Posted::Begin));
+    assert!(Posted::of_xml(INIT.as_bytes()) == Ok(Posted::Begin { group: None }));
     assert!(Posted::of_xml(b"<config-auth client=\"vpn\" type=\"logout\"/>") == Ok(Posted::LogOut));
     for other in ["<config-auth type=\"x\"/>", "<config-auth/>", "<auth type=\"init\"/>"] {
         assert!(Posted::of_xml(other.as_bytes()) == Err(XmlFault::Malformed), "{other}");
@@ -61,6 +61,40 @@ fn fields_elsewhere_in_a_document_answer_nothing() {
 }
 
 #[test]
+fn group_is_chosen_in_a_list_of_the_first_form_and_stands_in_the_path_from_then_on() {
+    let form = form("", vec![asked("user", Kind::User, true)]);
+    let offered = ["staff".to_owned(), "full".to_owned()];
+    let page = |groups| Page { form: &form, handle: "h", error: None, groups }.document(Dialect::Aggregate);
+    let first = page(Groups { offered: &offered, chosen: Some("full") });
+    let list = "<select name=\"group_list\" label=\"GROUP:\"><option value=\"staff\">staff</option><option value=\"full\" \
+        selected=\"true\">full</option><option value=\".\">default</option></select>";
+    assert!(first.contains(list) && first.contains("action=\"/\""), "{first}");
+    let unchosen = page(Groups { offered: &offered, chosen: None });
+    assert!(unchosen.contains("<option value=\".\" selected=\"true\">"), "{unchosen}");
+    let later = page(Groups { offered: &[], chosen: Some("full") });
+    assert!(!later.contains("group_list") && later.contains("action=\"/full\""), "{later}");
+}
+
+#[test]
+fn group_is_told_beside_the_answers() {
+    let group = |posted: Option<Posted>| match posted? {
+        Posted::Begin { group } | Posted::Answer { group, .. } => group,
+        Posted::LogOut => None,
+    };
+    let of_xml = |kind: &str, named: &str| {
+        let document =
+            format!("<config-auth type=\"{kind}\"><auth/><group-select>{named}</group-select></config-auth>");
+        group(Posted::of_xml(document.as_bytes()).ok())
+    };
+    for kind in ["init", "auth-reply"] {
+        assert_eq!(of_xml(kind, "staff").as_deref(), Some("staff"), "{kind}");
+        assert_eq!((of_xml(kind, "."), of_xml(kind, "")), (None, None), "{kind}");
+    }
+    assert_eq!(group(Posted::of_form(b"username=a&group_list=staff")).as_deref(), Some("staff"));
+    assert_eq!(group(Posted::of_form(b"username=a&group_list=.")), None);
+}
+
+#[test]
 fn handle_that_is_too_long_is_none() {
     let with = |length: usize| reply(&format!("<handle>{}</handle>", "h".repeat(length)));
     let handle = |length: usize| answered(Posted::of_xml(with(length).as_bytes()).ok()).unwrap().0;
@@ -71,7 +105,7 @@ fn handle_that_is_too_long_is_none() {
 #[test]
 fn page_asks_for_what_the_form_asks() {
     let form = form("", vec![asked("user", Kind::User, true), asked("password", Kind::Password, false)]);
-    let page = Page { form: &form, handle: "h1", error: Some("no <way>") };
+    let page = Page { form: &form, handle: "h1", error: Some("no <way>"), groups: Groups::default() };
     assert_eq!(
         page.document(Dialect::Aggregate),
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<config-auth client=\"vpn\" type=\"auth-request\" \
@@ -101,7 +135,8 @@ fn every_kind_of_question_has_a_field() {
         ),
     ] {
         let form = form("Code of your <app>?", vec![field]);
-        let page = Page { form: &form, handle: "", error: None }.document(Dialect::Aggregate);
+        let page =
+            Page { form: &form, handle: "", error: None, groups: Groups::default() }.document(Dialect::Aggregate);
         assert!(page.contains(shown) && page.contains("<auth id=\"challenge\">"), "{page}");
         assert!(page.contains("<message>Code of your &lt;app&gt;?</message>"), "{page}");
     }
@@ -130,7 +165,7 @@ proptest! {
     #[test]
     fn every_page_is_a_document_that_can_be_read(text in "\\PC{0,40}", choices in proptest::collection::vec("\\PC{0,9}", 0..5)) {
         let form = form(&text, vec![asked("choice", Kind::Choice(choices), true)]);
-        let page = Page { form: &form, handle: &text, error: Some(&text) };
+        let page = Page { form: &form, handle: &text, error: Some(&text), groups: Groups::default() };
         for dialect in [Dialect::Aggregate, Dialect::Plain] {
             let elements = xml::read(page.document(dialect).as_bytes()).map_err(|_| ()).unwrap();
             let error = elements.iter().find(|element| element.path.ends_with("auth/error")).unwrap();

@@ -21,6 +21,8 @@ const NAMELESS: &str = "anyconnect";
 pub(super) struct Holder {
     /// Its id.
     pub(super) device: String,
+    /// Its user.
+    pub(super) user: String,
     /// Whether its user has to log in besides.
     pub(super) needs_login: bool,
 }
@@ -42,10 +44,10 @@ impl FrontEnd {
         let visit = Arc::new(callers::Caller::new(Arc::new(Visit)));
         let identity = self.authenticate(peer.credential(None).ok_or_else(nameless)?, &visit).await?;
         caller.know();
-        let device = identity.device.id.clone();
+        let (device, user) = (identity.device.id.clone(), identity.device.user.clone());
         match Arc::clone(&self.core).check_login(identity, None).await {
-            Ok(_identity) => Ok(Some(Holder { device, needs_login: false })),
-            Err(LoginError::Needed(_)) => Ok(Some(Holder { device, needs_login: true })),
+            Ok(_identity) => Ok(Some(Holder { device, user, needs_login: false })),
+            Err(LoginError::Needed(_)) => Ok(Some(Holder { device, user, needs_login: true })),
             Err(error) => Err(refused(error)),
         }
     }

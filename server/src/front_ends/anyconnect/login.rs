@@ -4,8 +4,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_proto::anyconnect::cookie;
-use adit_proto::anyconnect::login::{Dialect, MAX_BODY, Page, Posted, complete, refusal};
+use adit_proto::anyconnect::cookie::{self, SessionCookie};
+use adit_proto::anyconnect::login::{Dialect, Groups, MAX_BODY, Page, Posted, complete, refusal};
 use adit_proto::login::Kind;
 use adit_proto::login::flow::{Answers, Asked, Form};
 use http_body_util::{BodyExt as _, Limited};
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::identity::Holder;
 use super::{FrontEnd, MARKS, token};
+use crate::core::NOT_IN_GROUP;
 use crate::core::login::logins::{LoginStep, LoginWish};
 use crate::listener::{Answer, Caller};
 use crate::sources::Origin;
@@ -26,12 +27,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a client is logged out that posts no document for it.
 const LOG_OUT_PATH: &str = "/logout";
 
-/// Who logs in, and how it is answered.
+/// Who logs in.
 struct Visitor<'a> {
     caller: &'a Caller,
     /// The device whose certificate it shows.
     device: Option<String>,
+    look: Look,
+}
+
+/// How a client is answered.
+struct Look {
     dialect: Dialect,
+    /// The groups that its user may choose from in the first form.
+    offered: Vec<String>,
+    /// The group that was chosen: in that form, or by the path of a request.
+    chosen: Option<String>,
 }
 
 impl FrontEnd {
@@ -39,59 +49,115 @@ impl FrontEnd {
     pub(super) async fn log_in(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let headers = request.headers();
         let dialect = if headers.contains_key(MARKS[1]) { Dialect::Aggregate } else { Dialect::Plain };
-        let session = token(headers).map(|token| Zeroizing::new(token.to_owned()));
-        let (is_get, is_end) = (request.method() == Method::GET, request.uri().path() == LOG_OUT_PATH);
-        let posted = match (is_get, is_end) {
+        let session = token(headers).map(SessionCookie::decode);
+        let path = request.uri().path().to_owned();
+        let posted = match (request.method() == Method::GET, path == LOG_OUT_PATH) {
             (true, true) => Some(Posted::LogOut),
-            (true, false) => Some(Posted::Begin),
+            (true, false) => Some(Posted::Begin { group: None }),
             (false, _) => read(request.into_body()).await,
         };
-        let (handle, answers) = match posted {
+        let (handle, answers, group) = match posted {
             None => return malformed(),
-            Some(Posted::Begin) => (None, Answers::new()),
-            Some(Posted::Answer { handle, answers }) => (handle, answers),
+            Some(Posted::Begin { group }) => (None, Answers::new(), group),
+            Some(Posted::Answer { handle, answers, group }) => (handle, answers, group),
             Some(Posted::LogOut) => {
-                if let Some(session) = session {
-                    Arc::clone(&self.core).log_out(session).await;
+                if let Some(SessionCookie { token, .. }) = session {
+                    Arc::clone(&self.core).log_out(token).await;
                 }
                 return document(complete("", dialect));
             }
         };
+        let look = Look::new(dialect, self.core.offered_groups(), group, &path);
         match self.device_of(caller).await {
-            Ok(Some(Holder { needs_login: false, .. })) => logged_in(cookie::CERTIFICATE, dialect),
+            Ok(Some(holder)) if !holder.needs_login => self.let_in(&holder, &look).await,
             Ok(holder) => {
                 let device = holder.map(|holder| holder.device);
-                self.lead(handle, answers, Visitor { caller, device, dialect }).await
+                self.lead(handle, answers, Visitor { caller, device, look }).await
             }
             Err(refused) => document(refusal(refused.reason, dialect)),
         }
     }
 
+    /// Lets a device in that needs no more than its certificate.
+    async fn let_in(&self, holder: &Holder, look: &Look) -> Answer {
+        if self.may_have(&holder.user, look).await {
+            logged_in(cookie::CERTIFICATE, look)
+        } else {
+            document(refusal(NOT_IN_GROUP, look.dialect))
+        }
+    }
+
     /// Asks the core how it goes on, and says so.
     async fn lead(&self, handle: Option<String>, answers: Answers, visitor: Visitor<'_>) -> Answer {
-        let (first, dialect) = (handle.is_none() && answers.is_empty(), visitor.dialect);
-        match self.step(handle, answers, &visitor).await {
-            LoginStep::Done { token, .. } => {
-                visitor.caller.know();
-                logged_in(&token, dialect)
-            }
-            // A client that reads why it was refused wants to be asked anew, or it gives up.
-            LoginStep::Refused { message, .. } if !first => match self.step(None, Answers::new(), &visitor).await {
-                LoginStep::Done { .. } | LoginStep::Refused { .. } => document(refusal(message, dialect)),
-                asked @ (LoginStep::Ask { .. } | LoginStep::Open { .. } | LoginStep::Wait { .. }) => {
-                    show(&asked, Some(message), dialect)
-                }
-            },
+        let (first, look) = (handle.is_none() && answers.is_empty(), &visitor.look);
+        let step = self.step(handle, answers, &visitor).await;
+        if let LoginStep::Done { user, token, .. } = &step
+            && self.may_have(user, look).await
+        {
+            visitor.caller.know();
+            return logged_in(token, look);
+        }
+        let message = match step {
+            LoginStep::Done { .. } => NOT_IN_GROUP,
+            LoginStep::Refused { message, .. } if !first => message,
             step @ (LoginStep::Ask { .. }
             | LoginStep::Open { .. }
             | LoginStep::Wait { .. }
-            | LoginStep::Refused { .. }) => show(&step, None, dialect),
+            | LoginStep::Refused { .. }) => return look.show(&step, None, first),
+        };
+        // A client that reads why it was refused wants to be asked anew, or it gives up.
+        match self.step(None, Answers::new(), &visitor).await {
+            LoginStep::Done { .. } | LoginStep::Refused { .. } => document(refusal(message, look.dialect)),
+            asked @ (LoginStep::Ask { .. } | LoginStep::Open { .. } | LoginStep::Wait { .. }) => {
+                look.show(&asked, Some(message), true)
+            }
+        }
+    }
+
+    /// Whether a user may have the group that was chosen, if one was.
+    async fn may_have(&self, user: &str, look: &Look) -> bool {
+        match look.chosen.clone() {
+            Some(group) => Arc::clone(&self.core).may_choose(user.to_owned(), group).await,
+            None => true,
         }
     }
 
     async fn step(&self, handle: Option<String>, answers: Answers, visitor: &Visitor<'_>) -> LoginStep {
         let origin = Origin { address: visitor.caller.address.ip().to_canonical(), device: visitor.device.clone() };
         Arc::clone(&self.core).login(LoginWish { handle, answers, browser: false, origin }).await
+    }
+}
+
+impl Look {
+    /// How a client is answered that has chosen a group in a list, or comes to a path. What is not offered counts for
+    /// nothing: the path may be anything.
+    fn new(dialect: Dialect, offered: Vec<String>, listed: Option<String>, path: &str) -> Self {
+        let is_offered = |group: &String| offered.contains(group);
+        let of_path = Some(path.trim_matches('/').to_owned()).filter(is_offered);
+        let chosen = of_path.clone().or_else(|| listed.filter(is_offered));
+        // Whoever names a group by the path is not asked for one.
+        let offered = if of_path.is_some() { Vec::new() } else { offered };
+        Self { dialect, offered, chosen }
+    }
+
+    /// Shows what the core asks for. Only the `first` form has a choice of groups.
+    fn show(&self, step: &LoginStep, error: Option<&str>, first: bool) -> Answer {
+        let groups = Groups { offered: if first { &self.offered } else { &[] }, chosen: self.chosen.as_deref() };
+        let page = |handle: &str, form: &Form| document(Page { form, handle, error, groups }.document(self.dialect));
+        match step {
+            LoginStep::Ask { handle, form } => page(handle, form),
+            LoginStep::Open { handle, url, user_code, .. } => {
+                let code = user_code.as_ref().map(|code| format!(" and type {code}")).unwrap_or_default();
+                let text = format!("Open {url} in a browser{code}. When you have logged in there, go on here.");
+                page(handle, &going_on(text))
+            }
+            LoginStep::Wait { handle, .. } => {
+                let text = "The login in the browser is not complete yet. Go on here when it is.";
+                page(handle, &going_on(text.to_owned()))
+            }
+            LoginStep::Refused { message, .. } => document(refusal(message, self.dialect)),
+            LoginStep::Done { token, .. } => logged_in(token, self),
+        }
     }
 }
 
@@ -103,33 +169,15 @@ async fn read<B: Body<Error: Into<Box<dyn Error + Send + Sync>>>>(body: B) -> Op
     if is_xml { Posted::of_xml(&body).ok() } else { Posted::of_form(&body) }
 }
 
-/// Shows what the core asks for.
-fn show(step: &LoginStep, error: Option<&str>, dialect: Dialect) -> Answer {
-    let page = |handle: &str, form: &Form, error| document(Page { form, handle, error }.document(dialect));
-    match step {
-        LoginStep::Ask { handle, form } => page(handle, form, error),
-        LoginStep::Open { handle, url, user_code, .. } => {
-            let code = user_code.as_ref().map(|code| format!(" and type {code}")).unwrap_or_default();
-            let text = format!("Open {url} in a browser{code}. When you have logged in there, go on here.");
-            page(handle, &going_on(text), error)
-        }
-        LoginStep::Wait { handle, .. } => {
-            let text = "The login in the browser is not complete yet. Go on here when it is.";
-            page(handle, &going_on(text.to_owned()), error)
-        }
-        LoginStep::Refused { message, .. } => document(refusal(message, dialect)),
-        LoginStep::Done { token, .. } => logged_in(token, dialect),
-    }
-}
-
 /// A form in which nothing is asked but to go on: clients give up on forms without a field.
 fn going_on(text: String) -> Form {
     Form { text, fields: vec![Asked { name: "text", label: "Press Enter", kind: Kind::Text, echo: true }] }
 }
 
-fn logged_in(token: &str, dialect: Dialect) -> Answer {
-    let mut answer = document(complete(token, dialect));
-    let cookie = format!("{}={token}; Path=/; Secure; HttpOnly", cookie::SESSION);
+fn logged_in(token: &str, look: &Look) -> Answer {
+    let session = SessionCookie { token: Zeroizing::new(token.to_owned()), group: look.chosen.clone() }.encode();
+    let mut answer = document(complete(&session, look.dialect));
+    let cookie = format!("{}={}; Path=/; Secure; HttpOnly", cookie::SESSION, *session);
     match HeaderValue::try_from(cookie) {
         Ok(mut cookie) => {
             cookie.set_sensitive(true);
@@ -200,9 +248,42 @@ mod tests {
         String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
+    /// A gateway that offers two groups.
+    fn look(listed: Option<&str>, path: &str) -> Look {
+        let offered = vec!["staff".to_owned(), "full".to_owned()];
+        Look::new(Dialect::Aggregate, offered, listed.map(str::to_owned), path)
+    }
+
+    #[test]
+    fn group_is_chosen_in_a_list_or_by_the_path_if_it_is_offered() {
+        for (listed, path, chosen, has_list) in [
+            (None, "/", None, true),
+            (Some("full"), "/", Some("full"), true),
+            (Some("other"), "/", None, true),
+            (None, "/staff", Some("staff"), false),
+            (Some("full"), "/staff/", Some("staff"), false),
+            (None, "/+CSCOE+/logon.html", None, true),
+        ] {
+            let look = look(listed, path);
+            assert_eq!((look.chosen.as_deref(), !look.offered.is_empty()), (chosen, has_list), "{listed:?} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn choice_of_a_group_is_in_the_first_form_alone() {
+        let form = Form { text: String::new(), fields: Vec::new() };
+        let ask = LoginStep::Ask { handle: "h".to_owned(), form };
+        let look = look(Some("full"), "/");
+        assert!(shown(look.show(&ask, None, true)).await.contains("group_list"));
+        let later = shown(look.show(&ask, None, false)).await;
+        assert!(!later.contains("group_list") && later.contains("action=\"/full\""), "{later}");
+        let cookie = logged_in("t0k-en_", &look);
+        assert!(cookie.headers()[SET_COOKIE].to_str().unwrap().starts_with("webvpn=t0k-en_.full; "));
+    }
+
     #[tokio::test]
     async fn token_comes_as_a_cookie_and_in_the_document() {
-        let answer = logged_in("t0k-en_", Dialect::Aggregate);
+        let answer = logged_in("t0k-en_", &look(None, "/"));
         let cookie = answer.headers().get(SET_COOKIE).unwrap();
         assert!(cookie.is_sensitive() && cookie.to_str().unwrap().starts_with("webvpn=t0k-en_; "));
         assert!(shown(answer).await.contains("<session-token>t0k-en_<"));
@@ -217,11 +298,11 @@ mod tests {
             lifetime: Duration::from_secs(60),
             again_in: Duration::from_secs(5),
         };
-        let page = shown(show(&open, Some("not yet"), Dialect::Aggregate)).await;
+        let page = shown(look(None, "/").show(&open, Some("not yet"), false)).await;
         assert!(page.contains("Open https://provider.test/device in a browser and type AB-CD."), "{page}");
         assert!(page.contains("value=\"h\"") && page.contains("name=\"text\""), "it can be answered: {page}");
         assert!(page.contains("<error>not yet</error>"), "{page}");
         let wait = LoginStep::Wait { handle: "h".to_owned(), again_in: Duration::from_secs(5) };
-        assert!(shown(show(&wait, None, Dialect::Plain)).await.contains("not complete yet"));
+        assert!(shown(look(None, "/").show(&wait, None, false)).await.contains("not complete yet"));
     }
 }
