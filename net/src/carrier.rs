@@ -4,6 +4,7 @@
 //! ESP route; workers read it once per batch and say, at most once per proof of the path, that they used it.
 
 pub mod counters;
+pub mod cstp;
 pub mod esp;
 pub mod following;
 mod outbox;

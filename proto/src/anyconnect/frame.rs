@@ -78,7 +78,8 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
-/// The frame that ends a client which is not to come back by itself, with the reason for its user.
+/// The frame that ends a session for good, with the reason: a client is not to come back by itself, and a gateway is to
+/// let its token be worth nothing.
 pub fn farewell(reason: &str) -> Bytes {
     let payload = [&[USER_ENDED], reason.as_bytes()].concat();
     Frame { kind: FrameKind::Disconnect, payload: payload.into() }.encode()
@@ -86,7 +87,7 @@ pub fn farewell(reason: &str) -> Bytes {
 
 /// What came is no frame; nothing after it can be told apart any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("what the client sends is no frame")]
+#[error("what the other end sends is no frame")]
 pub struct NoFrame;
 
 impl Frame {

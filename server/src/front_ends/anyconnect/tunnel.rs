@@ -4,22 +4,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_net::carrier::Carrier as _;
+use adit_net::carrier::cstp::{ChannelEnd, Cstp, FollowedChannel};
 use adit_program::causes::with_causes;
 use adit_program::foreign_text::printable;
-use adit_proto::anyconnect::channel::{Channel, ChannelEvent};
-use adit_proto::anyconnect::frame::NoFrame;
+use adit_proto::anyconnect::channel::Channel;
 use adit_proto::anyconnect::tunnel::{Offer, TunnelRequest};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue};
 use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::FrontEnd;
-use super::connection::{Cstp, TlsConnection};
+use super::connection::TlsConnection;
 use crate::core::callers::{self, CallerSession};
 use crate::core::grant::Grant;
 use crate::core::login::clocks;
@@ -160,66 +158,26 @@ impl Opened {
         tracing::debug!(?end, "the tunnel is over");
         running.close();
         drop(open);
-        if let Some(token) = token.filter(|_| end == End::LoggedOut) {
+        if let Some(token) = token.filter(|_| matches!(end, ChannelEnd::Ended(_))) {
             core.log_out(token).await;
         }
         running.over().await;
     }
 }
 
-/// Why a tunnel is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The user has ended it for good.
-    LoggedOut,
-    /// The client may come back with its token.
-    Left,
-    /// The client has said nothing for too long.
-    Silent,
-    /// The connection is over.
-    Closed,
-}
-
-/// Answers what the client asks, and asks a client that is silent, until the tunnel is over.
-async fn follow(connection: &TlsConnection, session: &Session, mut frames: mpsc::Receiver<Bytes>) -> End {
-    let mut channel = Channel::new(DPD, Instant::now());
+/// Follows the tunnel until it is over, and ends it when its login is.
+async fn follow(connection: &TlsConnection, session: &Session, frames: mpsc::Receiver<Bytes>) -> ChannelEnd {
+    let channel = Channel::new(DPD, Instant::now());
+    let mut channel = FollowedChannel::new(Arc::clone(&connection.carrier), channel, frames, UNREAD);
     let mut login_over = pin!(session.login_over());
-    let (mut is_over, mut received) = (false, 0);
+    let mut is_over = false;
     loop {
-        let look = channel.poll_timeout().unwrap_or_else(|| Instant::now() + DPD);
         tokio::select! {
             () = &mut login_over, if !is_over => {
                 is_over = true;
                 session.close(Ending::LoginOver);
             }
-            frame = frames.recv() => match frame {
-                Some(frame) => {
-                    channel.buffer().extend_from_slice(&frame);
-                    channel.handle_received(Instant::now());
-                }
-                None => return End::Closed,
-            },
-            () = sleep_until(look.into()) => {
-                // Packets pass by this, and show as well that the client is there.
-                let (packets, _) = connection.counters().packets();
-                if packets != std::mem::replace(&mut received, packets) {
-                    channel.handle_received(Instant::now());
-                }
-                channel.handle_timeout(Instant::now());
-            }
-        }
-        match channel.poll_event() {
-            Ok(None) => {}
-            Ok(Some(ChannelEvent::LoggedOut)) => return End::LoggedOut,
-            Ok(Some(ChannelEvent::Left)) | Err(NoFrame) => return End::Left,
-            Ok(Some(ChannelEvent::Silent)) => return End::Silent,
-        }
-        while let Some(answer) = channel.poll_transmit() {
-            connection.carrier.queue(&answer);
-            // Two in one record would be thrown away. Whoever does not read holds up what ends the login.
-            if timeout(UNREAD, connection.carrier.flush()).await.is_err() {
-                return End::Silent;
-            }
+            end = channel.over() => return end,
         }
     }
 }
