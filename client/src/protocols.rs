@@ -2,6 +2,8 @@
 //! connect, what they report, and why they fail.
 
 pub mod connect_ip;
+mod data;
+mod stream;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};

@@ -2,7 +2,6 @@
 //! ESP where there is a TUN device and the gateway agrees. Or TLS, HTTP/1.1 and CONNECT-IP: [`TlsConnection`].
 
 mod control;
-mod data;
 mod dial;
 mod esp;
 mod explain;
@@ -22,21 +21,23 @@ use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
 use tokio::sync::mpsc;
 
+use super::data::{self, DataPath};
 use super::{
     ConnectError, ConnectionEvent, ConnectionStats, Credentials, GatewayAccess, NetworkSettings, OpenConnection,
 };
 use crate::packet_source::Packets;
-use data::DataPath;
 
 pub use dial::Endpoint;
 pub(crate) use dial::more_telling;
+pub(super) use dial::{leads_nowhere, no_route, race};
+pub(super) use explain::{explain_tcp, explain_unproven_tcp};
 pub use post::{PostReply, post};
 pub use tls::TlsConnection;
 
 /// Events that may wait for their reader; the control task waits when it is full.
-const EVENT_QUEUE: usize = 16;
+pub(super) const EVENT_QUEUE: usize = 16;
 /// How long a farewell may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// An open connection; dropping it closes it.
 pub struct Connection {
@@ -126,7 +127,7 @@ impl Drop for Connection {
 }
 
 /// The next event of a connection whose first one was held back.
-async fn next_event(
+pub(super) async fn next_event(
     first: &mut Option<ConnectionEvent>,
     events: &mut mpsc::Receiver<ConnectionEvent>,
 ) -> ConnectionEvent {

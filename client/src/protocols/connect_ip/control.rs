@@ -21,13 +21,13 @@ use adit_proto::role::Role;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::data::DataPath;
 use super::esp::Esp;
 use super::explain::explain;
 use super::liveness::{Finding, Liveness};
 use super::roaming::Roaming;
 use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
 use crate::packet_source::TunnelSession;
+use crate::protocols::data::DataPath;
 
 /// How often the carrier's packet size, and whether the gateway lives, is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -147,7 +147,7 @@ pub(super) async fn dial(gateway: &Endpoint<'_>, needs: Needs, timeout: Duration
 }
 
 /// Has `dial` try the addresses, best first, until one answers as [`dial`] says.
-pub(super) async fn race<T, F>(
+pub(in crate::protocols) async fn race<T, F>(
     host: &str,
     addresses: &Candidates,
     timeout: Duration,
@@ -247,12 +247,12 @@ impl Dialler {
     }
 }
 
-pub(super) fn no_route(address: SocketAddr) -> ConnectError {
+pub(in crate::protocols) fn no_route(address: SocketAddr) -> ConnectError {
     ConnectError::NoRoute { address, family: if address.is_ipv4() { "IPv4" } else { "IPv6" } }
 }
 
 /// Whether an error says that this host has no way to an address. QUIC would wait for an answer that cannot come.
-pub(super) fn leads_nowhere(error: &io::Error) -> bool {
+pub(in crate::protocols) fn leads_nowhere(error: &io::Error) -> bool {
     const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
     error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
 }

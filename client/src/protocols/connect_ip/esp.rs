@@ -11,9 +11,9 @@ use adit_net::carrier::esp::{EspControl, EspSetup};
 use adit_net::http::stream::TunnelStream;
 use adit_proto::connect_ip::client::Client;
 
-use super::data::DataPath;
 use super::roaming::Roaming;
 use crate::packet_source::TunnelSession;
+use crate::protocols::data::DataPath;
 
 /// ESP on one connection, and what notices that its address changed.
 pub(super) struct Esp {

@@ -41,7 +41,7 @@ pub(super) fn explain_unproven(
 
 /// Puts the end of a handshake over TCP, or of an attempt at one, into the client's words. Nothing proves that the
 /// gateway had a part in it.
-pub(super) fn explain_unproven_tcp(
+pub(in crate::protocols) fn explain_unproven_tcp(
     error: &io::Error,
     address: SocketAddr,
     trusts: &str,
@@ -66,7 +66,7 @@ pub(super) fn explain_unproven_tcp(
 }
 
 /// Puts the end of a connection over TCP into the client's words, once the gateway has proven who it is.
-pub(super) fn explain_tcp(error: &io::Error, remote: SocketAddr) -> ConnectError {
+pub(in crate::protocols) fn explain_tcp(error: &io::Error, remote: SocketAddr) -> ConnectError {
     if let Some(rustls::Error::AlertReceived(description)) = of_tls(error) {
         return match u8::from(*description) {
             CERTIFICATE_EXPIRED => ConnectError::OutOfDate,

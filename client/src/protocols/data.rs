@@ -1,5 +1,5 @@
 //! The packet side of a connection. With a TUN device a worker moves packets, and one task hands over what comes by
-//! `quic` or `tls`; for an embedder two tasks move batches between its packet source and that carrier.
+//! another carrier; for an embedder two tasks move batches between its packet source and that carrier.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
