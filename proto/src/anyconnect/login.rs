@@ -73,7 +73,7 @@ impl Posted {
             path => Some((path.strip_prefix("config-auth/auth/")?.to_owned(), text)),
         };
         let fields = elements.into_iter().filter_map(field);
-        match root.kind.as_deref() {
+        match root.attribute("type") {
             Some("init") => Ok(Self::begin(fields)),
             Some("logout") => Ok(Self::LogOut),
             Some("auth-reply") => Ok(Self::answer(fields)),

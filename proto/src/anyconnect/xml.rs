@@ -1,22 +1,26 @@
-//! Reads the XML of clients: bounded in every way, and without document types, so that nobody declares an entity.
+//! Reads the XML of clients and of gateways: bounded in every way, and without document types, so that nobody declares
+//! an entity.
 
+use quick_xml::XmlVersion;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 use zeroize::Zeroizing;
 
 /// Largest document, in bytes.
 pub(super) const MAX_DOCUMENT: usize = 64 * 1024;
-/// Most elements around one text. Clients use five.
+/// Most elements around one text. Both sides use five.
 const MAX_DEPTH: usize = 16;
 /// Most elements in all.
 const MAX_ELEMENTS: usize = 256;
 /// Longest name of an element, in bytes.
 const MAX_NAME: usize = 64;
+/// Most attributes of an element.
+const MAX_ATTRIBUTES: usize = 16;
 
 /// Why a document is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum XmlFault {
-    /// It is larger than any client's.
+    /// It is larger than any that is meant well.
     #[error("the document is too large")]
     TooLarge,
     /// It has a document type, which could declare entities.
@@ -27,14 +31,21 @@ pub enum XmlFault {
     Malformed,
 }
 
-/// An element that has ended. Its text may be a secret, so it has no `Debug`.
+/// An element that has ended. What it says may be a secret, so it has no `Debug`.
 pub(super) struct Element {
     /// The names from the root to the element, with slashes between them.
     pub(super) path: String,
     /// What it says itself, without what its children say.
     pub(super) text: Zeroizing<String>,
-    /// Its `type`, if it has one.
-    pub(super) kind: Option<String>,
+    /// Names and values of its attributes, each name once.
+    attributes: Vec<(String, Zeroizing<String>)>,
+}
+
+impl Element {
+    /// What an attribute says.
+    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Reads a document into its elements, in the order in which they end.
@@ -89,7 +100,7 @@ impl Tree {
             return Err(XmlFault::TooLarge);
         }
         let path = self.open.last().map_or_else(|| name.to_owned(), |parent| format!("{}/{name}", parent.path));
-        self.open.push(Element { path, text: Zeroizing::default(), kind: kind_of(start)? });
+        self.open.push(Element { path, text: Zeroizing::default(), attributes: attributes_of(start)? });
         Ok(())
     }
 
@@ -109,9 +120,18 @@ impl Tree {
     }
 }
 
-fn kind_of(start: &BytesStart<'_>) -> Result<Option<String>, XmlFault> {
-    let kind = start.try_get_attribute("type").map_err(|_malformed| XmlFault::Malformed)?;
-    Ok(kind.map(|kind| kind.value.into_owned()))
+fn attributes_of(start: &BytesStart<'_>) -> Result<Vec<(String, Zeroizing<String>)>, XmlFault> {
+    let mut attributes = Vec::new();
+    // It is an error if there are two of a name.
+    for attribute in start.attributes() {
+        let attribute = attribute.map_err(|_malformed| XmlFault::Malformed)?;
+        if attributes.len() >= MAX_ATTRIBUTES {
+            return Err(XmlFault::TooLarge);
+        }
+        let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_malformed| XmlFault::Malformed)?;
+        attributes.push((attribute.key.into_inner().to_owned(), Zeroizing::new(value.into_owned())));
+    }
+    Ok(attributes)
 }
 
 #[cfg(test)]
@@ -134,6 +154,21 @@ mod tests {
         let read =
             texts("<?xml version=\"1.0\"?><!-- c --><a><b>1 &lt; 2 &#x41;&#66;</b><c><![CDATA[<&]]>x</c><d/></a>");
         assert_eq!(read, Ok(vec![pair("a/b", "1 < 2 AB"), pair("a/c", "<&x"), pair("a/d", ""), pair("a", "")]));
+    }
+
+    #[test]
+    fn attributes_are_read_once_each_with_references_resolved() {
+        let first = |document: &str| read(document.as_bytes()).map(|mut elements| elements.remove(0));
+        let element = first("<a b='1 &lt; &#50;' c=\"\"/>").ok().unwrap();
+        assert_eq!(["b", "c", "d"].map(|name| element.attribute(name)), [Some("1 < 2"), Some(""), None]);
+        for twice in ["<a b='1' b='2'/>", "<a b='&l;'/>", "<a b=1/>", "<a b/>"] {
+            assert_eq!(first(twice).err(), Some(XmlFault::Malformed), "{twice}");
+        }
+        let many = |number: usize| {
+            let attributes: String = (0..number).map(|number| format!(" a{number}=''")).collect();
+            first(&format!("<a{attributes}/>")).err()
+        };
+        assert_eq!((many(MAX_ATTRIBUTES), many(MAX_ATTRIBUTES + 1)), (None, Some(XmlFault::TooLarge)));
     }
 
     #[test]
