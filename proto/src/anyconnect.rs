@@ -1,12 +1,14 @@
 //! The protocol of AnyConnect and OpenConnect clients: TLS on TCP, a login in XML forms over HTTP/1.1, then a CONNECT
 //! after which the same connection carries packets.
 //!
-//! [`login`] translates between the forms of the gateway's login and the documents of these clients, [`tunnel`] reads a
-//! CONNECT and writes its answer, and [`frame`] and [`channel`] are what follows on the stream. What stock clients send
-//! and take was found out with openconnect 9.01 and 9.21; `draft-mavrogiannopoulos-openconnect` describes the protocol.
+//! [`login`] translates between the forms of the gateway's login and the documents of these clients, and [`form`] is
+//! what a client makes of such documents. [`tunnel`] is the CONNECT and its answer, from both ends, and [`frame`] and
+//! [`channel`] are what follows on the stream. What stock clients and gateways send and take was found out with
+//! openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the protocol.
 
 pub mod channel;
 pub mod cookie;
+pub mod form;
 pub mod form_body;
 pub mod frame;
 pub mod login;
