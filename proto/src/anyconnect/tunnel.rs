@@ -1,6 +1,9 @@
 //! The CONNECT that turns a connection into the channel, and what it is answered.
 //!
-//! Clients compare the names of these headers with their case, so the answer is written here, letter by letter.
+//! Clients and gateways compare the names of these headers with their case, so both heads are written here, letter by
+//! letter. [`settings`] reads the answer.
+
+pub mod settings;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +18,8 @@ use crate::packet::IPV6_MIN_MTU;
 
 /// What is connected to.
 pub const TUNNEL_PATH: &str = "/CSCOSSLC/tunnel";
+/// Largest packet of the link below, in bytes, where it is the usual one: gateways reckon with it.
+const LINK_MTU: u16 = 1500;
 /// Longest text that a client says of itself, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -60,6 +65,38 @@ impl TunnelRequest {
     /// The largest packet of its session where the gateway permits `largest`; never below what IPv6 needs.
     pub fn mtu_within(&self, largest: u16) -> u16 {
         self.mtu.map_or(largest, |mtu| mtu.max(IPV6_MIN_MTU).min(largest))
+    }
+}
+
+/// What our client asks for. The token is a secret, so it has no `Debug`.
+pub struct Wish<'a> {
+    /// The gateway, as in its URL.
+    pub authority: &'a str,
+    /// What the client calls itself.
+    pub agent: &'a str,
+    /// What it calls its host.
+    pub host_name: &'a str,
+    /// Its session token.
+    pub token: &'a str,
+    /// The largest packet that it takes, in bytes.
+    pub mtu: u16,
+}
+
+impl Wish<'_> {
+    /// The head of the request, with the empty line at its end.
+    pub fn head(&self) -> Zeroizing<String> {
+        // There is room for all of it, so that no copy of the token is left behind when it grows.
+        let mut head = Head(String::with_capacity(self.token.len().saturating_add(4096)));
+        for part in ["CONNECT ", TUNNEL_PATH, " HTTP/1.1\r\nCookie: ", cookie::SESSION, "="] {
+            head.0.push_str(part);
+        }
+        head.0.extend(self.token.chars().filter(char::is_ascii_graphic));
+        head.0.push_str("\r\n");
+        head.line("Host", self.authority).line("User-Agent", self.agent);
+        head.line("X-CSTP-Version", 1).line("X-CSTP-Hostname", self.host_name);
+        head.line("X-CSTP-Base-MTU", LINK_MTU).line("X-CSTP-MTU", self.mtu);
+        head.line("X-CSTP-Address-Type", "IPv6,IPv4").line("X-CSTP-Full-IPv6-Capability", true);
+        Zeroizing::new(head.0 + "\r\n")
     }
 }
 

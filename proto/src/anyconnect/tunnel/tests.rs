@@ -82,6 +82,21 @@ fn client_gets_the_largest_packet_it_wants_within_bounds() {
 }
 
 #[test]
+fn our_client_asks_as_stock_clients_do() {
+    let (authority, agent, host_name) = ("gw.test:8443", "Open AnyConnect VPN Agent v9", "lap\r\nX: top");
+    let head = Wish { authority, agent, host_name, token: "t0+/=", mtu: 1420 }.head();
+    let (first, rest) = head.strip_suffix("\r\n\r\n").unwrap().split_once("\r\n").unwrap();
+    assert_eq!(first, format!("CONNECT {TUNNEL_PATH} HTTP/1.1"));
+    assert!(rest.contains("Cookie: webvpn=t0+/=\r\n"), "gateways know these letters alone: {rest}");
+    let lines = rest.split("\r\n").map(|line| line.split_once(": ").unwrap());
+    let fields: Vec<Field> = lines.map(|(name, value)| Field::new(name.to_ascii_lowercase(), value)).collect();
+    let asked = TunnelRequest::of(&fields);
+    assert_eq!(asked.token.as_ref().map(|token| token.as_str()), Some("t0+/="));
+    assert_eq!((asked.host_name.as_deref(), asked.mtu), (Some("lapX: top"), Some(1420)), "and adds no line");
+    assert!(asked.takes_v4 && asked.takes_v6);
+}
+
+#[test]
 fn answer_begins_and_ends_as_clients_want_it() {
     let head = offer().head();
     assert!(head.starts_with("HTTP/1.1 200 CONNECTED\r\nX-CSTP-Version: 1\r\n"), "{head}");
