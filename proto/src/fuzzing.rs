@@ -35,7 +35,7 @@ mod offload;
 mod policy;
 mod radius;
 
-pub use anyconnect::{anyconnect_connect, anyconnect_frames, anyconnect_login};
+pub use anyconnect::{anyconnect_connect, anyconnect_form, anyconnect_frames, anyconnect_login, anyconnect_settings};
 pub use dtls::{dtls_association, dtls_greeting, dtls_message, dtls_open, dtls_reassembly};
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use login::{login_handle, login_request, login_token};
@@ -50,7 +50,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 38] = [
+pub const BODIES: [(&str, Body); 40] = [
     ("varint", varint),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
@@ -82,6 +82,8 @@ pub const BODIES: [(&str, Body); 38] = [
     ("anyconnect_login", anyconnect_login),
     ("anyconnect_connect", anyconnect_connect),
     ("anyconnect_frames", anyconnect_frames),
+    ("anyconnect_form", anyconnect_form),
+    ("anyconnect_settings", anyconnect_settings),
     ("login_request", login_request),
     ("policy_text", policy_text),
     ("dtls_open", dtls_open),

@@ -1,18 +1,22 @@
-//! Bodies of the targets for AnyConnect clients.
+//! Bodies of the targets for AnyConnect clients and gateways.
 
 use std::time::Duration;
 
 use bytes::BytesMut;
+use zeroize::Zeroizing;
 
 use super::some_instant;
 use crate::anyconnect::channel::{Channel, ChannelEvent};
+use crate::anyconnect::form::{Question, Told};
 use crate::anyconnect::frame::{self, HEAD_LEN, MAX_PAYLOAD, NoFrame};
-use crate::anyconnect::login::{Dialect, Groups, Page, Posted};
+use crate::anyconnect::login::{Dialect, Groups, Page, Posted, XmlFault};
 use crate::anyconnect::tunnel::TunnelRequest;
+use crate::anyconnect::tunnel::settings::TunnelSettings;
 use crate::anyconnect::{MAX_COOKIE, cookie};
 use crate::http::field::Field;
 use crate::login::Kind;
 use crate::login::flow::{Asked, Form};
+use crate::range::check_advertisement;
 
 /// What a client posts is read or refused, and what is read of it is no longer than it was.
 pub fn anyconnect_login(data: &[u8]) {
@@ -37,14 +41,41 @@ fn page(text: &str) {
 /// A CONNECT asks for a tunnel with packets that IPv6 can do with, whatever stands in its head. Each line of the input
 /// is a field.
 pub fn anyconnect_connect(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let lines = text.lines().filter_map(|line| line.split_once(": "));
-    let fields: Vec<Field> = lines.map(|(name, value)| Field::new(name.to_ascii_lowercase(), value)).collect();
+    let fields = fields(data);
     let asked = TunnelRequest::of(&fields);
     assert!((1280..=1420).contains(&asked.mtu_within(1420)));
     assert!(asked.token.is_none_or(|token| !token.is_empty() && token.len() <= MAX_COOKIE && !token.contains(';')));
     let found = cookie::find(fields.iter().map(|field| field.value.as_str()), "webvpncontext");
     assert!(found.is_none_or(|value| value.len() <= data.len().saturating_mul(3)));
+}
+
+/// The fields that lines say.
+fn fields(data: &[u8]) -> Vec<Field> {
+    let text = String::from_utf8_lossy(data);
+    let lines = text.lines().filter_map(|line| line.split_once(": "));
+    lines.map(|(name, value)| Field::new(name.to_ascii_lowercase(), value)).collect()
+}
+
+/// The form of a gateway leads to that gateway, and what answers it is a document. Each line of the input is a cookie
+/// as well, of which nothing comes into a head but what may stand there.
+pub fn anyconnect_form(data: &[u8]) {
+    let mut cookies = cookie::Kept::default();
+    String::from_utf8_lossy(data).lines().for_each(|line| cookies.take(line));
+    assert!(cookies.field().is_none_or(|field| field.bytes().all(|byte| matches!(byte, b' '..=b'~'))));
+    let Ok(Told::Form(form)) = Told::of_document(data) else { return };
+    assert!(form.action.starts_with('/') && !form.action.starts_with("//"));
+    let answer = |question: Question<'_>| (question.name.to_owned(), Zeroizing::new("<&>".to_owned()));
+    let reply = form.reply("v9", &form.questions().map(answer).collect());
+    let heard = Posted::of_xml(reply.as_bytes());
+    assert!(matches!(heard, Ok(Posted::Answer { .. }) | Err(XmlFault::TooLarge)), "what was hidden may be large");
+}
+
+/// The answer to a CONNECT gives a tunnel as IPv6 needs it, with routes that are in order, or none. Each line of the
+/// input is a field.
+pub fn anyconnect_settings(data: &[u8]) {
+    let Ok(settings) = TunnelSettings::of(&fields(data)) else { return };
+    assert!((1280..=MAX_PAYLOAD).contains(&settings.mtu) && !settings.addresses().is_empty());
+    assert!(check_advertisement(&settings.routes).is_ok());
 }
 
 /// A stream of frames means the same however it is cut, and nothing in it is invented. First byte: size of the pieces.

@@ -41,6 +41,7 @@ pub(crate) fn all() -> Vec<Seed> {
         radius(),
         login::logins(),
         anyconnect::clients(),
+        anyconnect::gateways(),
         policies(),
         dtls::associations(),
     ]
