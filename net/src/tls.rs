@@ -131,6 +131,12 @@ pub fn listener_config(
     authority: &CertificateDer<'static>,
     old: bool,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let (provider, versions) = wider_provider(old);
+    gateway_config(provider, &versions, identity, authority, HTTP1)
+}
+
+/// The cryptography of connections with programs of others: more curves, and with `old` also TLS 1.2.
+fn wider_provider(old: bool) -> (Arc<CryptoProvider>, Vec<&'static SupportedProtocolVersion>) {
     let mut provider = CryptoProvider::clone(&crypto_provider());
     provider.kx_groups.extend([provider::kx_group::SECP256R1, provider::kx_group::SECP384R1]);
     let mut versions = vec![&rustls::version::TLS13];
@@ -138,7 +144,7 @@ pub fn listener_config(
         provider.cipher_suites.extend(OLD_SUITES);
         versions.push(&rustls::version::TLS12);
     }
-    gateway_config(Arc::new(provider), &versions, identity, authority, HTTP1)
+    (Arc::new(provider), versions)
 }
 
 fn gateway_config(
@@ -206,6 +212,32 @@ pub fn pinned_client_config(pin: [u8; 32]) -> Result<Arc<ClientConfig>, rustls::
         .with_custom_certificate_verifier(Arc::new(pinned::PinnedAuthority::new(pin, crypto_provider())))
         .with_no_client_auth();
     Ok(finish_client(config, &[ALPN, KNOWS_AUTHORITY]))
+}
+
+/// By what a client knows a gateway that others may have made.
+pub enum KnownBy {
+    /// Authorities that may vouch for its name.
+    Roots(RootCertStore),
+    /// The SHA-256 of the SPKI of its authority, or of its own certificate.
+    Pin([u8; 32]),
+}
+
+/// TLS over TCP of a client at a gateway of whatever make: also TLS 1.2, with forward secrecy and authenticated
+/// encryption alone.
+///
+/// # Errors
+/// If the library takes none of the protocol versions.
+pub fn foreign_client_config(known_by: KnownBy) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let (provider, versions) = wider_provider(true);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions)?;
+    Ok(match known_by {
+        KnownBy::Roots(roots) => finish_client(builder.with_root_certificates(roots).with_no_client_auth(), &[HTTP1]),
+        KnownBy::Pin(pin) => {
+            let verifier = pinned::PinnedAuthority::new(pin, provider).or_leaf();
+            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+            finish_client(config.with_no_client_auth(), &[HTTP1, KNOWS_AUTHORITY])
+        }
+    })
 }
 
 /// As `config`, which is for QUIC, for the listener on TCP.

@@ -1,6 +1,8 @@
 //! Tunnels over HTTP/1.1: a connection that was upgraded, of which one end reads and writes the capsules that are no
-//! packets. Packets take the way of the [`tls` carrier](crate::carrier::tls).
+//! packets. Packets take the way of the [`tls` carrier](crate::carrier::tls). Single requests to gateways of others are
+//! here, too.
 
+mod exchange;
 mod request;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::sync::mpsc;
 use super::StreamError;
 use crate::carrier::tls::CapsuleCarrier;
 
+pub use exchange::{Heard, Reply, ask_verbatim, post};
 pub use request::{Answered, Shaken, connect, request_tunnel};
 
 /// The fields of a head that are text, as protocols read them.

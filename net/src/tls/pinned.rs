@@ -1,4 +1,5 @@
-//! Verifies a gateway by the hash of its certificate authority, for the connections by which a device joins.
+//! Verifies a gateway by the hash of its certificate authority, for the connections by which a device joins, or by that
+//! of its own key.
 
 use std::sync::Arc;
 
@@ -12,17 +13,26 @@ use super::{roots, spki_sha256};
 
 /// What a refused gateway's user is told.
 const PIN_MISMATCH: &str = "the gateway's certificate authority does not match the fingerprint that was given";
+/// The same where the fingerprint may be that of its own key.
+const NO_PIN_MATCHES: &str = "no certificate that the gateway shows matches the fingerprint that was given";
 
 /// Accepts a chain only if it holds a certificate with the pinned key and is valid under that certificate as root.
 #[derive(Debug)]
 pub(super) struct PinnedAuthority {
     pin: [u8; 32],
     provider: Arc<CryptoProvider>,
+    /// Whether the pinned key may be the gateway's own.
+    takes_leaf: bool,
 }
 
 impl PinnedAuthority {
     pub(super) fn new(pin: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
-        Self { pin, provider }
+        Self { pin, provider, takes_leaf: false }
+    }
+
+    /// Accepts as well whoever has the pinned key itself, whatever its certificate says.
+    pub(super) fn or_leaf(self) -> Self {
+        Self { takes_leaf: true, ..self }
     }
 }
 
@@ -35,10 +45,15 @@ impl ServerCertVerifier for PinnedAuthority {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.takes_leaf && spki_sha256(end_entity) == Some(self.pin) {
+            // The handshake proves that it has the key.
+            return Ok(ServerCertVerified::assertion());
+        }
+        let mismatch = if self.takes_leaf { NO_PIN_MATCHES } else { PIN_MISMATCH };
         let authority = intermediates
             .iter()
             .find(|certificate| spki_sha256(certificate) == Some(self.pin))
-            .ok_or_else(|| Error::General(PIN_MISMATCH.to_owned()))?;
+            .ok_or_else(|| Error::General(mismatch.to_owned()))?;
         let roots = roots(&authority.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
             .build()
@@ -130,5 +145,25 @@ mod tests {
         let gateway = gateway("gw.example");
         let pin = spki_sha256(&gateway.leaf).unwrap();
         assert!(verify(pin, &gateway.leaf, &[], "gw.example").is_err());
+    }
+
+    #[test]
+    fn pinned_key_is_accepted_as_leaf_where_that_is_meant_and_no_other() {
+        let (ours, theirs) = (gateway("gw.example"), gateway("gw.example"));
+        let pin = spki_sha256(&ours.leaf).unwrap();
+        let verifier = PinnedAuthority::new(pin, super::super::crypto_provider()).or_leaf();
+        let verify = |leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], name: &str| {
+            verifier.verify_server_cert(
+                leaf,
+                rest,
+                &ServerName::try_from(name).unwrap().to_owned(),
+                &[],
+                UnixTime::now(),
+            )
+        };
+        assert!(verify(&ours.leaf, &[], "gw.example").is_ok());
+        assert!(verify(&ours.leaf, &[], "other.example").is_ok(), "its key says who it is");
+        assert!(verify(&theirs.leaf, &[ours.authority], "gw.example").is_err());
+        assert!(verify(&theirs.leaf, &[ours.leaf], "gw.example").is_err(), "it is no authority");
     }
 }

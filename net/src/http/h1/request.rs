@@ -9,7 +9,7 @@ use adit_proto::http::field::Field;
 use adit_proto::http::h1::{tunnel_response, upgrade_request};
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, upgrade};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::fields;
 
 /// Most bytes of an answer's head.
-const MAX_HEAD: usize = 16 << 10;
+pub(super) const MAX_HEAD: usize = 16 << 10;
 
 /// A connection over TLS before it is asked for anything.
 pub type Shaken = TlsStream<TcpStream>;
@@ -73,21 +73,27 @@ pub async fn request_tunnel(stream: Shaken, request: &[Field]) -> io::Result<Ans
 fn head(request: &[Field]) -> io::Result<Request<Empty<Bytes>>> {
     let (path, fields) = upgrade_request(request);
     let mut head = Request::get(path).body(Empty::new()).map_err(invalid)?;
+    put(head.headers_mut(), fields)?;
+    Ok(head)
+}
+
+/// Adds fields to the headers of a request.
+pub(super) fn put(headers: &mut HeaderMap, fields: Vec<Field>) -> io::Result<()> {
     for field in fields {
         let name = HeaderName::try_from(field.name).map_err(invalid)?;
         let mut value = HeaderValue::try_from(field.value).map_err(invalid)?;
         value.set_sensitive(true);
-        head.headers_mut().append(name, value);
+        headers.append(name, value);
     }
-    Ok(head)
+    Ok(())
 }
 
-fn invalid(error: impl Error + Send + Sync + 'static) -> io::Error {
+pub(super) fn invalid(error: impl Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
 /// What lies behind an error of HTTP: of TLS or of the socket, if it is one of those.
-fn cause(error: &hyper::Error) -> io::Error {
+pub(super) fn cause(error: &hyper::Error) -> io::Error {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>() {
