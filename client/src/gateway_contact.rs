@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::tls;
 use adit_program::exit::{Exit, Failure};
-use adit_proto::invite::Place;
+use adit_proto::invite::{PIN_LEN, Place};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use tokio::time::timeout;
 
 use crate::clock;
@@ -163,4 +164,29 @@ impl GatewayContact {
 
 fn local(reason: &str) -> Failure {
     Failure::new(Exit::Other, "the gateway's identity", reason, "")
+}
+
+/// A fingerprint, 64 hexadecimal digits or 43 characters of base64url.
+pub(crate) fn parse_pin(text: &str) -> Result<[u8; PIN_LEN], String> {
+    let text = text.strip_prefix("sha256:").unwrap_or(text);
+    let hex = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+    let bytes = hex.or_else(|| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
+    let pin = bytes.and_then(|bytes| bytes.try_into().ok());
+    pin.ok_or_else(|| "a fingerprint is 64 hexadecimal digits, or 43 characters of base64url".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprint_is_taken_in_either_form_and_nothing_shorter() {
+        let (hex, base64) = ("ab".repeat(32), BASE64URL_NOPAD.encode(&[0xab; 32]));
+        for text in [hex.clone(), hex.to_uppercase(), format!("sha256:{hex}"), base64] {
+            assert_eq!(parse_pin(&text), Ok([0xab; 32]), "{text}");
+        }
+        for text in ["", "abcd", &hex[1..], "nonsense"] {
+            assert!(parse_pin(text).is_err(), "{text}");
+        }
+    }
 }

@@ -20,5 +20,6 @@ pub mod packet_path;
 pub mod packet_source;
 pub mod profile;
 pub mod protocols;
+mod public_roots;
 pub mod run;
 pub mod state;

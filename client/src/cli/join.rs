@@ -10,7 +10,6 @@ use adit_program::guarded_file::{Guard, Readers};
 use adit_program::output;
 use adit_proto::invite::{Invite, InviteError, PIN_LEN, Place};
 use clap::Args;
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,14 +17,15 @@ use zeroize::Zeroizing;
 
 use super::login::{AtTerminal, LoginFlags, lasts};
 use super::{ClientFiles, ConnectionArgs, Done, NameArgs, UpArgs, connect, dir_flag};
-use crate::gateway_contact::Trust;
+use crate::gateway_contact::{Trust, parse_pin};
 use crate::join;
 use crate::profile::{Profile, ProfileName, guard_failure};
+use crate::public_roots;
 
 /// Longest invite read from standard input, in bytes.
 const LONGEST_INVITE: u64 = 4096;
-/// UDP port of a gateway, unless another is named.
-const USUAL_PORT: u16 = 443;
+/// Port of a gateway, unless another is named.
+pub(super) const USUAL_PORT: u16 = 443;
 
 #[derive(Debug, Args)]
 pub(super) struct JoinArgs {
@@ -105,7 +105,7 @@ impl KnownBy {
         }
         let (roots, called) = match &self.authority {
             Some(file) => (roots_of(file)?, "an authority in the file of `--authority`"),
-            None => (roots_of_the_system()?, "an authority that this host trusts"),
+            None => (roots_of_the_system()?, public_roots::CALLED),
         };
         Ok(Trust::Roots { roots: Arc::new(roots), called })
     }
@@ -113,40 +113,29 @@ impl KnownBy {
 
 fn roots_of(file: &Path) -> Result<RootCertStore, Failure> {
     let what = || file.display().to_string();
-    let content = Guard::default().read(file, Readers::Everybody).map_err(guard_failure)?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&content) {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+    for certificate in certificates_of(file)? {
+        let added = roots.add(certificate).map_err(|error| error.to_string());
         added.map_err(|reason| Failure::new(Exit::Usage, what(), reason, "give certificates in PEM"))?;
     }
-    if roots.is_empty() {
-        return Err(Failure::new(Exit::Usage, what(), "there is no certificate in it", "give certificates in PEM"));
-    }
     Ok(roots)
+}
+
+/// The certificates in a file, at least one.
+pub(super) fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let unusable =
+        |reason: String| Failure::new(Exit::Usage, file.display().to_string(), reason, "give certificates in PEM");
+    let content = Guard::default().read(file, Readers::Everybody).map_err(guard_failure)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    let certificates = certificates.map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() { Err(unusable("there is no certificate in it".to_owned())) } else { Ok(certificates) }
 }
 
 fn roots_of_the_system() -> Result<RootCertStore, Failure> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Some systems keep old ones that no library takes any more.
-    let (added, _ignored) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let reason = "this host has no certificate authorities";
+    public_roots::load().map_err(|reason| {
         let next = "install the package ca-certificates, or name the gateway's authority with `--authority` or `--pin`";
-        return Err(Failure::new(Exit::Other, "certificates", reason, next));
-    }
-    Ok(roots)
-}
-
-/// A fingerprint, 64 hexadecimal digits or 43 characters of base64url.
-fn parse_pin(text: &str) -> Result<[u8; PIN_LEN], String> {
-    let text = text.strip_prefix("sha256:").unwrap_or(text);
-    let hex = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
-    let bytes = hex.or_else(|| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
-    let pin = bytes.and_then(|bytes| bytes.try_into().ok());
-    pin.ok_or_else(|| "a fingerprint is 64 hexadecimal digits, or 43 characters of base64url".to_owned())
+        Failure::new(Exit::Other, "certificates", reason, next)
+    })
 }
 
 fn parse_invite(text: &str) -> Result<Invite, Failure> {
@@ -168,17 +157,6 @@ fn read_invite() -> Result<Zeroizing<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fingerprint_is_taken_in_either_form_and_nothing_shorter() {
-        let (hex, base64) = ("ab".repeat(32), BASE64URL_NOPAD.encode(&[0xab; 32]));
-        for text in [hex.clone(), hex.to_uppercase(), format!("sha256:{hex}"), base64] {
-            assert_eq!(parse_pin(&text), Ok([0xab; 32]), "{text}");
-        }
-        for text in ["", "abcd", &hex[1..], "nonsense"] {
-            assert!(parse_pin(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn file_without_a_certificate_vouches_for_nobody() {
