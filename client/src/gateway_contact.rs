@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::gateway_addresses::{self, Lookups};
-use crate::profile::Profile;
+use crate::profile::{GatewayProtocol, Profile};
+use crate::protocols::anyconnect;
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
 use crate::protocols::{Candidates, ConnectError, authority};
 
@@ -71,7 +72,8 @@ impl GatewayContact {
         Ok(found)
     }
 
-    /// The gateway that a profile is for, which is shown the device's certificate. `mark` is that of the outer socket.
+    /// The gateway that a profile is for, which is shown the device's certificate if there is one. `mark` is that of
+    /// the outer socket.
     ///
     /// # Errors
     /// As [`Self::find`], and if the profile's certificates or key cannot be used.
@@ -80,7 +82,11 @@ impl GatewayContact {
         let mut lookups = Lookups::new(vec![place.clone()]);
         let addresses = lookups.candidates(&profile.addresses, true);
         let target = profile.target(Candidates::default(), mark);
-        let endpoint = target.endpoint().map_err(|error| local(&error.to_string()))?;
+        let endpoint = match profile.protocol {
+            GatewayProtocol::ConnectIp => target.endpoint(),
+            GatewayProtocol::AnyConnect => anyconnect::endpoint(&target),
+        };
+        let endpoint = endpoint.map_err(|error| local(&error.to_string()))?;
         let (tls, trusts, known_past) = (endpoint.tls, endpoint.trusts, endpoint.known_past);
         let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark };
         found.resolve().await?;

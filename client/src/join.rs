@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 use crate::device_key;
 use crate::gateway_contact::{GatewayContact, PROMPTLY, Trust};
 use crate::obstacle;
-use crate::profile::{EspTable, Identity, LanAccess, Profile, ProfileName, ProfileStore, WorkersTable};
+use crate::profile::{
+    EspTable, GatewayProtocol, Identity, LanAccess, Profile, ProfileName, ProfileStore, WorkersTable,
+};
 use crate::protocols::ConnectError;
 use crate::protocols::connect_ip::PostReply;
 use kept_key::KeptKey;
@@ -207,7 +209,9 @@ fn assemble(
         kill_switch: None,
         lan: LanAccess::default(),
         full_tunnel: false,
+        protocol: GatewayProtocol::ConnectIp,
         authority_pem: response.authority,
+        pin: None,
         identity: Identity::Certificate {
             chain_pem: response.certificate,
             key_pem: Zeroizing::new(key.serialize_pem()),
@@ -218,8 +222,8 @@ fn assemble(
     }
 }
 
-/// What this host calls itself, for the administrator's list of devices.
-fn device_name() -> String {
+/// What this host calls itself, for an administrator's list of devices.
+pub(crate) fn device_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned())
 }

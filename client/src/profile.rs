@@ -63,6 +63,20 @@ pub enum Identity {
     },
     /// A bearer token of `adit-server token`.
     Token(Zeroizing<String>),
+    /// Nothing but the login of its user.
+    Login,
+}
+
+/// Which protocol a gateway speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum GatewayProtocol {
+    /// CONNECT-IP, as Adit's gateways do.
+    #[default]
+    #[serde(rename = "connect-ip")]
+    ConnectIp,
+    /// That of the AnyConnect family.
+    #[serde(rename = "anyconnect")]
+    AnyConnect,
 }
 
 /// Whether a host with a full tunnel may use its local networks beside it.
@@ -83,9 +97,11 @@ pub struct Profile {
     pub name: ProfileName,
     /// Host name or address of the gateway, which its certificate must bear.
     pub host: String,
-    /// UDP port of the gateway.
+    /// Port of the gateway: of UDP, or of TCP at AnyConnect gateways.
     pub port: u16,
-    /// The user the device belongs to; empty if unknown.
+    /// Which protocol it speaks.
+    pub protocol: GatewayProtocol,
+    /// The user the device belongs to, or who logs in; empty if unknown.
     pub user: String,
     /// The device's id at the gateway; empty if unknown.
     pub device: String,
@@ -97,8 +113,11 @@ pub struct Profile {
     pub lan: LanAccess,
     /// Whether all traffic went into the tunnel when it was last connected.
     pub full_tunnel: bool,
-    /// The gateway's certificate authority, PEM.
+    /// The gateway's certificate authority, PEM. For AnyConnect gateways there may be several, or none: then `pin`
+    /// vouches for the gateway, or whom this host trusts.
     pub authority_pem: String,
+    /// The SHA-256 of the SPKI of an AnyConnect gateway's authority, or of its own certificate.
+    pub pin: Option<[u8; 32]>,
     /// The device's proof.
     pub identity: Identity,
     /// The ESP carrier.
@@ -136,10 +155,11 @@ impl Profile {
                 Credentials::Certificate { chain_pem: chain_pem.clone(), key_pem: key_pem.to_string() }
             }
             Identity::Token(token) => Credentials::Token(token.to_string()),
+            Identity::Login => Credentials::Login,
         };
         let authority_pem = self.authority_pem.clone();
-        let (host, port) = (self.host.clone(), self.port);
-        GatewayAccess { host, port, addresses, authority_pem, credentials, login: None, mark }
+        let (host, port, pin) = (self.host.clone(), self.port, self.pin);
+        GatewayAccess { host, port, addresses, authority_pem, pin, credentials, login: None, mark }
     }
 
     /// The gateway as `HOST:PORT`, with brackets around an IPv6 address.

@@ -1,6 +1,7 @@
 //! The protocols a client speaks to gateways, a module each, and the words all of them share: what they need to
 //! connect, what they report, and why they fail.
 
+pub mod anyconnect;
 pub mod connect_ip;
 mod data;
 mod stream;
@@ -27,18 +28,23 @@ pub enum Credentials {
     },
     /// A bearer token of `adit-server token`.
     Token(String),
+    /// Nothing but the login of its user.
+    Login,
 }
 
 /// Everything needed to reach one gateway.
 pub struct GatewayAccess {
     /// Host name or address; also the name its certificate must bear.
     pub host: String,
-    /// UDP port.
+    /// Port, of UDP or TCP.
     pub port: u16,
     /// Addresses to try, best first.
     pub addresses: Candidates,
-    /// The gateway's certificate authority, PEM.
+    /// The gateway's certificate authority, PEM. At AnyConnect gateways there may be several, or none here: then the
+    /// pin vouches for the gateway, or whom this host trusts.
     pub authority_pem: String,
+    /// The SHA-256 of the SPKI of an AnyConnect gateway's authority, or of its own certificate.
+    pub pin: Option<[u8; 32]>,
     /// The device's proof.
     pub credentials: Credentials,
     /// The session token of the user's last login, which this gateway gave.

@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::host_plan::HostHooks;
 use crate::packet_source::Packets;
-use crate::profile::{Profile, ProfileStore};
+use crate::profile::{GatewayProtocol, Profile, ProfileStore};
 use crate::protocols::NetworkSettings;
 use crate::state::State;
 use driver::Driver;
@@ -95,13 +95,19 @@ impl ClientSession {
     /// Starts to connect. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(config: SessionConfig) -> Self {
-        Self::start_with(config, protocol::ConnectIp)
+        match config.profile.protocol {
+            GatewayProtocol::ConnectIp => Self::start_with(config, protocol::ConnectIp),
+            GatewayProtocol::AnyConnect => Self::start_with(config, protocol::AnyConnect),
+        }
     }
 
     /// As [`Self::start`], over TLS and TCP, for networks that pass no UDP.
     #[must_use]
     pub fn start_over_tls(config: SessionConfig) -> Self {
-        Self::start_with(config, protocol::ConnectIpOverTls)
+        match config.profile.protocol {
+            GatewayProtocol::ConnectIp => Self::start_with(config, protocol::ConnectIpOverTls),
+            GatewayProtocol::AnyConnect => Self::start_with(config, protocol::AnyConnect),
+        }
     }
 
     fn start_with<P: protocol::Protocol>(config: SessionConfig, protocol: P) -> Self {

@@ -10,13 +10,14 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::keys::KEYS;
-use super::{EspTable, Identity, LanAccess, Profile, ProfileError, ProfileName, WorkersTable};
+use super::{EspTable, GatewayProtocol, Identity, LanAccess, Profile, ProfileError, ProfileName, WorkersTable};
 
 /// What stands in the file of a profile.
 #[derive(Default, PartialEq)]
 pub(super) struct Draft {
     pub(super) host: String,
     pub(super) port: u16,
+    pub(super) protocol: GatewayProtocol,
     pub(super) user: String,
     pub(super) device: String,
     pub(super) addresses: Vec<SocketAddr>,
@@ -24,6 +25,7 @@ pub(super) struct Draft {
     pub(super) lan: LanAccess,
     pub(super) full_tunnel: bool,
     pub(super) authority: String,
+    pub(super) pin: Option<[u8; 32]>,
     pub(super) certificate: Option<String>,
     pub(super) key: Option<Zeroizing<String>>,
     pub(super) token: Option<Zeroizing<String>>,
@@ -54,7 +56,12 @@ pub(super) fn parse(name: ProfileName, text: &str) -> Result<Profile, ProfileErr
 impl Draft {
     fn check(self, name: ProfileName) -> Result<Profile, ProfileError> {
         let invalid = |message: &str| ProfileError::invalid(&name, message);
+        let is_foreign = self.protocol == GatewayProtocol::AnyConnect;
         let identity = match (self.certificate, self.key, self.token) {
+            (None, None, None) if is_foreign => Identity::Login,
+            (_, _, _) if is_foreign => {
+                return Err(invalid("users log in at AnyConnect gateways, without `certificate`, `key` or `token`"));
+            }
             (Some(chain_pem), Some(key_pem), None) => Identity::Certificate { chain_pem, key_pem },
             (None, None, Some(token)) => Identity::Token(token),
             (None, None, None) => return Err(invalid("neither `certificate` and `key` nor `token` is given")),
@@ -68,7 +75,13 @@ impl Draft {
         if self.port == 0 {
             return Err(invalid("`port` is 0"));
         }
-        if CertificateDer::from_pem_slice(self.authority.as_bytes()).is_err() {
+        if self.pin.is_some() && (!is_foreign || !self.authority.is_empty()) {
+            return Err(invalid("`pin` is for AnyConnect gateways without `authority`"));
+        }
+        if self.authority.is_empty() && !is_foreign {
+            return Err(invalid("`authority` is missing"));
+        }
+        if !self.authority.is_empty() && CertificateDer::from_pem_slice(self.authority.as_bytes()).is_err() {
             return Err(invalid("`authority` is not a PEM certificate"));
         }
         if let Identity::Certificate { chain_pem, .. } = &identity
@@ -80,6 +93,7 @@ impl Draft {
             name,
             host: self.host,
             port: self.port,
+            protocol: self.protocol,
             user: self.user,
             device: self.device,
             addresses: self.addresses,
@@ -87,6 +101,7 @@ impl Draft {
             lan: self.lan,
             full_tunnel: self.full_tunnel,
             authority_pem: self.authority,
+            pin: self.pin,
             identity,
             esp: self.esp,
             workers: self.workers,

@@ -12,6 +12,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         name: name.parse().unwrap(),
         host: "vpn.example.org".into(),
         port: 4443,
+        protocol: GatewayProtocol::ConnectIp,
         user: "alice".into(),
         device: "d1".into(),
         addresses: vec!["192.0.2.1:4443".parse().unwrap(), "[2001:db8::1]:4443".parse().unwrap()],
@@ -19,6 +20,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         lan: LanAccess::Block,
         full_tunnel: false,
         authority_pem: authority_pem(),
+        pin: None,
         identity: Identity::Certificate { chain_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) },
         esp: EspTable::default(),
         workers: WorkersTable::default(),
@@ -46,6 +48,28 @@ fn token_profile_needs_no_certificate_and_defaults_the_port() {
     let read = Profile::parse(name(), &text).unwrap();
     assert_eq!(read.port, 443);
     assert!(matches!(read.identity, Identity::Token(token) if token.as_str() == "t"));
+}
+
+#[test]
+fn anyconnect_profile_names_who_vouches_for_the_gateway_and_no_device() {
+    let read = |more: &str| {
+        let text = format!("host = \"h\"\nprotocol = \"anyconnect\"\nuser = \"alice\"\n{more}");
+        Profile::parse(name(), &text).map_err(|error| error.to_string())
+    };
+    let (authority, pin) = (format!("authority = '''\n{}'''\n", authority_pem()), "ab".repeat(32));
+    let pin = format!("pin = \"{pin}\"\n");
+    for known_by in ["", &authority, &pin] {
+        let profile = read(known_by).unwrap();
+        assert!(matches!(profile.identity, Identity::Login) && profile.protocol == GatewayProtocol::AnyConnect);
+        let text = profile.encode().unwrap();
+        assert_eq!(Profile::parse(name(), &text).unwrap().encode().unwrap(), text);
+    }
+    assert_eq!(read(&pin).unwrap().pin, Some([0xab; 32]));
+    assert!(read("token = \"t\"\n").unwrap_err().contains("users log in"));
+    assert!(read(&format!("{authority}{pin}")).unwrap_err().contains("`pin` is for"));
+    assert!(read("pin = \"ab\"\n").unwrap_err().contains("64 hexadecimal digits"));
+    let native = Profile::parse(name(), "host = \"h\"\ntoken = \"t\"\n").unwrap_err().to_string();
+    assert!(native.contains("`authority` is missing"), "{native}");
 }
 
 #[test]

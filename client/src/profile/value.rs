@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 use zeroize::Zeroizing;
 
+use crate::gateway_contact::parse_pin;
+
 /// A value as it stands.
 pub(super) fn plain<T: DeserializeOwned>(given: &Given<'_>) -> Result<T, Complaint> {
     let read = ValueDeserializer::parse(given.literal()).and_then(T::deserialize);
@@ -44,6 +46,11 @@ pub(super) fn duration(given: &Given<'_>) -> Result<Duration, Complaint> {
 pub(super) fn mark(given: &Given<'_>) -> Result<Mark, Complaint> {
     let text = plain::<String>(given)?;
     text.parse().map_err(|error| Complaint::malformed(format!("`{text}` is no mark: {error}"), ""))
+}
+
+/// A fingerprint.
+pub(super) fn pin(given: &Given<'_>) -> Result<[u8; 32], Complaint> {
+    parse_pin(&plain::<String>(given)?).map_err(|error| Complaint::malformed(error, ""))
 }
 
 /// Cipher suites, at least one.

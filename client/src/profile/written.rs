@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
 use adit_proto::mark::Mark;
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 
-use super::{EspTable, Identity, LanAccess, Profile, WorkersTable};
+use super::{EspTable, GatewayProtocol, Identity, LanAccess, Profile, WorkersTable};
 
 /// The keys of a file, in the order they are written. Optional tables that say nothing new are left out.
 #[derive(Serialize)]
 pub(super) struct Written<'a> {
     host: &'a str,
     port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'static str>,
     user: &'a str,
     device: &'a str,
     addresses: &'a [SocketAddr],
@@ -23,7 +26,10 @@ pub(super) struct Written<'a> {
     lan: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     full_tunnel: Option<bool>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     authority: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,10 +68,12 @@ impl<'a> Written<'a> {
         let (certificate, key, token) = match &profile.identity {
             Identity::Certificate { chain_pem, key_pem } => (Some(chain_pem.as_str()), Some(key_pem.as_str()), None),
             Identity::Token(token) => (None, None, Some(token.as_str())),
+            Identity::Login => (None, None, None),
         };
         Self {
             host: &profile.host,
             port: profile.port,
+            protocol: (profile.protocol == GatewayProtocol::AnyConnect).then_some("anyconnect"),
             user: &profile.user,
             device: &profile.device,
             addresses: &profile.addresses,
@@ -73,6 +81,7 @@ impl<'a> Written<'a> {
             lan: (profile.lan == LanAccess::Allow).then_some("allow"),
             full_tunnel: profile.full_tunnel.then_some(true),
             authority: &profile.authority_pem,
+            pin: profile.pin.map(|pin| HEXLOWER.encode(&pin)),
             certificate,
             key,
             token,

@@ -29,7 +29,7 @@ use crate::packet_source::Packets;
 
 pub use dial::Endpoint;
 pub(crate) use dial::more_telling;
-pub(super) use dial::{leads_nowhere, no_route, race};
+pub(super) use dial::{leads_nowhere, no_route, race, unusable};
 pub(super) use explain::{explain_tcp, explain_unproven_tcp};
 pub use post::{PostReply, post};
 pub use tls::TlsConnection;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::packet_source::Packets;
+use crate::protocols::anyconnect::ChannelConnection;
 use crate::protocols::connect_ip::{Connection, TlsConnection};
 use crate::protocols::{ConnectError, GatewayAccess, OpenConnection};
 
@@ -52,5 +53,22 @@ impl Protocol for ConnectIpOverTls {
         timeout: Duration,
     ) -> Result<TlsConnection, ConnectError> {
         TlsConnection::open(&target, packets, timeout).await
+    }
+}
+
+/// The protocol of the AnyConnect family.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnyConnect;
+
+impl Protocol for AnyConnect {
+    type Connection = ChannelConnection;
+
+    async fn connect(
+        &self,
+        target: GatewayAccess,
+        packets: Packets,
+        timeout: Duration,
+    ) -> Result<ChannelConnection, ConnectError> {
+        ChannelConnection::open(&target, packets, timeout).await
     }
 }

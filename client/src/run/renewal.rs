@@ -116,11 +116,11 @@ fn is_same_device(one: &Profile, other: &Profile) -> bool {
     let same_proof = match (&one.identity, &other.identity) {
         (Identity::Certificate { key_pem: one, .. }, Identity::Certificate { key_pem: other, .. }) => one == other,
         (Identity::Token(one), Identity::Token(other)) => one == other,
-        (Identity::Certificate { .. }, Identity::Token(_)) | (Identity::Token(_), Identity::Certificate { .. }) => {
-            false
-        }
+        (Identity::Login, Identity::Login) => one.user == other.user,
+        (Identity::Certificate { .. } | Identity::Token(_) | Identity::Login, _) => false,
     };
-    same_proof && one.host == other.host && one.port == other.port && one.authority_pem == other.authority_pem
+    let same_gateway = one.host == other.host && one.port == other.port && one.protocol == other.protocol;
+    same_proof && same_gateway && one.authority_pem == other.authority_pem && one.pin == other.pin
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ pub(super) fn machine(target: &GatewayAccess, esp: Option<Offer>) -> Client {
         path: FULL_TUNNEL_PATH.to_owned(),
         bearer: match &target.credentials {
             Credentials::Token(token) => Some(token.clone()),
-            Credentials::Certificate { .. } => None,
+            Credentials::Certificate { .. } | Credentials::Login => None,
         },
         wants_dns: true,
         login: target.login.as_ref().map(|token| token.to_string()),

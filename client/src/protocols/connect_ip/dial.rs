@@ -45,7 +45,7 @@ pub(super) enum Needs {
 pub struct Endpoint<'a> {
     /// Host name or address; also the name its certificate must bear.
     pub host: &'a str,
-    /// UDP port, for its name in a request.
+    /// Port, for its name in a request.
     pub port: u16,
     /// Addresses to try, best first.
     pub addresses: Candidates,
@@ -89,7 +89,7 @@ impl GatewayAccess {
     fn certificates(&self) -> impl Iterator<Item = &str> {
         let own = match &self.credentials {
             Credentials::Certificate { chain_pem, .. } => Some(chain_pem.as_str()),
-            Credentials::Token(_) => None,
+            Credentials::Token(_) | Credentials::Login => None,
         };
         own.into_iter().chain([self.authority_pem.as_str()])
     }
@@ -99,7 +99,7 @@ impl GatewayAccess {
         let authority = CertificateDer::from_pem_slice(self.authority_pem.as_bytes())
             .map_err(|error| unusable("the profile's authority certificate", &error))?;
         let certificate = match &self.credentials {
-            Credentials::Token(_) => None,
+            Credentials::Token(_) | Credentials::Login => None,
             Credentials::Certificate { chain_pem, key_pem } => {
                 let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
                     .collect::<Result<Vec<_>, _>>()
@@ -257,7 +257,8 @@ pub(in crate::protocols) fn leads_nowhere(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
 }
 
-fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {
+/// The error of something that the profile holds and that is of no use.
+pub(in crate::protocols) fn unusable(what: &str, error: &dyn std::fmt::Display) -> ConnectError {
     ConnectError::Local(io::Error::new(io::ErrorKind::InvalidInput, format!("{what} cannot be used: {error}")))
 }
 

@@ -38,7 +38,7 @@ impl<P: Protocol> Driver<P> {
                 tracing::info!("the device certificate was renewed");
                 self.save_profile();
             }
-            (Ok(_), Identity::Token(_)) => {}
+            (Ok(_), Identity::Token(_) | Identity::Login) => {}
             (Err(RenewalError::Refused(reason)), _) => {
                 tracing::warn!(reason, "the gateway did not renew the device certificate; it will be asked again");
             }

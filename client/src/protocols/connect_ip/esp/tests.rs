@@ -141,6 +141,7 @@ fn gateway(permitted: Option<Offer>) -> Gateway {
         port: address.port(),
         addresses: vec![address].into(),
         authority_pem,
+        pin: None,
         credentials: Credentials::Token("t".to_owned()),
         login: None,
         mark: None,
