@@ -123,6 +123,21 @@ impl GatewayContact {
     /// # Errors
     /// Why there is no answer; the most telling of several reasons.
     pub async fn post(&mut self, path: &str, body: &[u8], within: Duration) -> Result<PostReply, ConnectError> {
+        let ask = async |endpoint: &Endpoint<'_>, timeout: Duration| {
+            connect_ip::post(endpoint, path, body, timeout).await.map(|reply| {
+                let remote = reply.remote;
+                (reply, remote)
+            })
+        };
+        self.reach(within, ask).await
+    }
+
+    /// Has `ask` ask the gateway, as [`Self::post`] says; it returns the answer and the address that answered.
+    pub(crate) async fn reach<T>(
+        &mut self,
+        within: Duration,
+        ask: impl AsyncFn(&Endpoint<'_>, Duration) -> Result<(T, SocketAddr), ConnectError>,
+    ) -> Result<T, ConnectError> {
         let mut deadline = Instant::now() + within;
         let mut worst: Option<ConnectError> = None;
         loop {
@@ -136,10 +151,10 @@ impl GatewayContact {
                 known_past: self.known_past,
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let error = match connect_ip::post(&endpoint, path, body, left).await {
-                Ok(reply) => {
-                    self.prefer(reply.remote);
-                    return Ok(reply);
+            let error = match ask(&endpoint, left).await {
+                Ok((answer, remote)) => {
+                    self.prefer(remote);
+                    return Ok(answer);
                 }
                 Err(error) => error,
             };

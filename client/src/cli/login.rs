@@ -19,7 +19,8 @@ use super::tunnel::call_failure;
 use super::{ClientFiles, NameArgs};
 use crate::gateway_contact::GatewayContact;
 use crate::login::{Granted, Link, Person, log_in};
-use crate::profile::{Identity, KeptLogin, Profile, ProfileName};
+use crate::profile::{GatewayProtocol, Identity, KeptLogin, Profile, ProfileName};
+use crate::protocols::anyconnect;
 
 /// How somebody logs in.
 #[derive(Debug, Args)]
@@ -41,11 +42,26 @@ pub(super) async fn login(files: &ClientFiles, args: &NameArgs, flags: &LoginFla
         return Err(Failure::new(Exit::Usage, format!("profile {name}"), "its bearer token needs no login", next));
     }
     let mut person = AtTerminal::new(flags, &profile.user);
-    let mut gateway = GatewayContact::of(&profile, usable_mark(&profile)).await?;
-    let Granted { user, token, ends_at, .. } = log_in(&mut gateway, &mut person).await?;
-    files.store.save_login(&name, &KeptLogin::new(&token, ends_at, SystemTime::now()))?;
-    output::line(&format!("{name}: {user} is logged in{}", lasts(ends_at)));
+    match profile.protocol {
+        GatewayProtocol::ConnectIp => {
+            let mut gateway = GatewayContact::of(&profile, usable_mark(&profile)).await?;
+            let Granted { user, token, ends_at, .. } = log_in(&mut gateway, &mut person).await?;
+            files.store.save_login(&name, &KeptLogin::new(&token, ends_at, SystemTime::now()))?;
+            output::line(&format!("{name}: {user} is logged in{}", lasts(ends_at)));
+        }
+        GatewayProtocol::AnyConnect => {
+            fill_in_forms(files, &profile, &mut person).await?;
+            output::line(&format!("{name}: logged in"));
+        }
+    }
     tell(files, &name).await
+}
+
+/// Leads the login at an AnyConnect gateway to its end, and keeps what it is worth.
+async fn fill_in_forms(files: &ClientFiles, profile: &Profile, person: &mut AtTerminal) -> Result<(), Failure> {
+    let mut gateway = GatewayContact::of(profile, usable_mark(profile)).await?;
+    let token = anyconnect::login::log_in(&mut gateway, person).await?;
+    Ok(files.store.save_login(&profile.name, &KeptLogin::new(&token, None, SystemTime::now()))?)
 }
 
 /// Until when a login lasts, for the end of a sentence.

@@ -1,5 +1,7 @@
 //! A connection to a gateway of the AnyConnect family, of whatever make: TLS over TCP, a CONNECT with the token of a
-//! login, and then packets in frames on the same stream.
+//! login, and then packets in frames on the same stream. [`login`] is how a user comes by the token.
+
+pub mod login;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,8 @@ use crate::public_roots;
 
 /// What this client calls itself. Gateways look for the name and version of a stock client, and tell others less.
 const AGENT: &str = concat!("Open AnyConnect VPN Agent v9.01 (Adit ", env!("CARGO_PKG_VERSION"), ")");
+/// The version of the login's documents.
+const VERSION: &str = "v9.01";
 /// How long a gateway may be silent before it is asked whether it is there, if it does not say so itself.
 const DPD: Duration = Duration::from_secs(30);
 /// How long a gateway may leave unread what is no packet.

@@ -1,0 +1,220 @@
+//! A login in the forms of an AnyConnect gateway: it asks, whoever sits at this host answers, until it gives a token.
+//!
+//! Each step is a request on a connection of its own; cookies lead from one to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use adit_net::http::h1::{self, Reply};
+use adit_program::exit::{Exit, Failure};
+use adit_program::foreign_text::printable;
+use adit_proto::anyconnect::form::{self, FormFault, GatewayForm, Question, Told};
+use adit_proto::anyconnect::login::MAX_BODY;
+use adit_proto::anyconnect::{MAX_COOKIE, cookie};
+use adit_proto::http::field::Field;
+use adit_proto::login::message::{FieldKind, LoginField};
+use zeroize::Zeroizing;
+
+use super::{AGENT, VERSION};
+use crate::gateway_contact::GatewayContact;
+use crate::login::Person;
+use crate::obstacle::join_failure;
+use crate::protocols::connect_ip::{Endpoint, explain_tcp};
+use crate::protocols::stream::shake;
+use crate::protocols::{ConnectError, authority};
+
+/// Most forms of a login: more than any gateway has.
+const MOST_FORMS: usize = 24;
+/// How long the gateway may take to answer: it may have to ask servers of others.
+const ANSWER_WITHIN: Duration = Duration::from_secs(75);
+/// What the login of the native protocol calls a user's name, which whoever answers may know beforehand.
+const USER: (&str, &str) = ("username", "user");
+
+/// Asks for the first form of a login, which shows that a gateway of this family is there.
+///
+/// # Errors
+/// A [`Failure`] with its exit code: another gateway 4, no answer 5.
+pub async fn greet(gateway: &mut GatewayContact) -> Result<(), Failure> {
+    Conversation::new(gateway).begin().await.map(drop)
+}
+
+/// Leads a login to its end and returns the session token.
+///
+/// # Errors
+/// A [`Failure`] with its exit code: refused 3, another gateway 4, no answer 5.
+pub async fn log_in(gateway: &mut GatewayContact, person: &mut dyn Person) -> Result<Zeroizing<String>, Failure> {
+    let mut conversation = Conversation::new(gateway);
+    let mut told = conversation.begin().await?;
+    // Secrets that were asked for: a gateway that asks for one again did not like it.
+    let mut asked = BTreeSet::new();
+    for _ in 0..MOST_FORMS {
+        let form = match told {
+            Told::Complete { token } => return conversation.token(token),
+            Told::Refused(reason) => return Err(conversation.refused(&reason)),
+            Told::Form(form) => form,
+        };
+        let (text, fields) = (shown_text(&form), form.questions().map(field).collect::<Vec<_>>());
+        let secrets = fields.iter().filter(|field| field.kind == FieldKind::Secret).map(|field| field.name.clone());
+        let secrets = secrets.collect::<BTreeSet<_>>();
+        let is_refused = form.error.is_some() || !secrets.is_disjoint(&asked);
+        let answers = person.answer(&text, &fields).map_err(|failure| {
+            // Whoever has nothing else to say hears what the gateway said.
+            if is_refused && failure.exit == Exit::Usage { conversation.refused(reason(&form)) } else { failure }
+        })?;
+        asked.extend(secrets);
+        told = conversation.say(&form.action, form.reply(VERSION, &given(&form, answers))).await?;
+    }
+    Err(strange(&conversation.name, "it asks without end"))
+}
+
+/// The requests of one login.
+struct Conversation<'a> {
+    gateway: &'a mut GatewayContact,
+    name: String,
+    cookies: cookie::Kept,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(gateway: &'a mut GatewayContact) -> Self {
+        let name = gateway.name();
+        Self { gateway, name, cookies: cookie::Kept::default() }
+    }
+
+    async fn begin(&mut self) -> Result<Told, Failure> {
+        let document = form::begin(VERSION, &format!("https://{}/", self.name));
+        self.say("/", document).await
+    }
+
+    /// Posts a document. It is posted once: the gateway may have taken it, and a code is good once.
+    async fn say(&mut self, path: &str, document: Zeroizing<String>) -> Result<Told, Failure> {
+        let cookies = self.cookies.field();
+        let answered = self.gateway.reach(ANSWER_WITHIN, async |endpoint: &Endpoint<'_>, timeout: Duration| {
+            let fields = fields(endpoint, cookies.as_ref().map(|cookies| cookies.as_str()));
+            post(endpoint, path, fields, document.clone(), timeout).await
+        });
+        let reply = answered.await.map_err(|error| join_failure(&self.name, &error))?;
+        for set in reply.fields.iter().filter(|field| field.name == "set-cookie") {
+            self.cookies.take(&set.value);
+        }
+        match reply.status {
+            200 => Told::of_document(&reply.body).map_err(|fault| unusable(&self.name, &fault)),
+            401 | 403 => Err(self.refused(&format!("it refuses to let anybody log in (status {})", reply.status))),
+            status => Err(strange(&self.name, &format!("it answers a login with the status {status}"))),
+        }
+    }
+
+    fn token(&self, told: Option<Zeroizing<String>>) -> Result<Zeroizing<String>, Failure> {
+        let token = told.or_else(|| self.cookies.value(cookie::SESSION).cloned());
+        let token =
+            token.ok_or_else(|| strange(&self.name, "it says that the login is complete, and gives no token"))?;
+        let is_sendable = token.bytes().all(|byte| byte.is_ascii_graphic() && !b";,\"".contains(&byte));
+        if is_sendable && !token.is_empty() && token.len() <= MAX_COOKIE {
+            Ok(token)
+        } else {
+            Err(strange(&self.name, "the token it gave cannot be used"))
+        }
+    }
+
+    fn refused(&self, reason: &str) -> Failure {
+        let next = "check what you typed and try again; if it stays so, ask the gateway's administrator";
+        Failure::new(Exit::AuthRefused, &self.name, printable(reason), next)
+    }
+}
+
+/// What stands in the head of each request.
+fn fields(endpoint: &Endpoint<'_>, cookies: Option<&str>) -> Vec<Field> {
+    let host = authority(endpoint.host, endpoint.port);
+    let fixed = [
+        ("host", host.as_str()),
+        ("user-agent", AGENT),
+        ("x-transcend-version", "1"),
+        ("x-aggregate-auth", "1"),
+        ("content-type", "application/xml; charset=utf-8"),
+    ];
+    let fields = fixed.into_iter().chain(cookies.map(|cookies| ("cookie", cookies)));
+    fields.map(|(name, value)| Field::new(name, value)).collect()
+}
+
+async fn post(
+    endpoint: &Endpoint<'_>,
+    path: &str,
+    fields: Vec<Field>,
+    document: Zeroizing<String>,
+    timeout: Duration,
+) -> Result<(Reply, SocketAddr), ConnectError> {
+    let began = Instant::now();
+    let (stream, remote) = shake(endpoint, timeout).await?;
+    let left = timeout.saturating_sub(began.elapsed());
+    let posted = tokio::time::timeout(left, h1::post(stream, path, fields, document, MAX_BODY)).await;
+    match posted.map(|posted| posted.map_err(|error| explain_tcp(&error, remote))) {
+        Ok(Ok(reply)) => Ok((reply, remote)),
+        // The gateway may have the request.
+        Ok(Err(ConnectError::Unreachable(_))) | Err(_) => {
+            Err(ConnectError::Closed(format!("{remote} did not answer the request")))
+        }
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+/// What is shown above a form: what was wrong, and what it says, a line each.
+fn shown_text(form: &GatewayForm) -> String {
+    let lines = form.error.iter().flat_map(|error| error.lines()).chain(form.text.lines());
+    lines.map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Why a form came again, in one line.
+fn reason(form: &GatewayForm) -> &str {
+    let said = form.error.as_deref().unwrap_or(&form.text);
+    said.lines().next().unwrap_or("it does not accept that")
+}
+
+/// A question as it is shown.
+fn field(question: Question<'_>) -> LoginField {
+    let name = if question.name == USER.0 { USER.1 } else { question.name };
+    let kind = match (question.is_secret, question.choices) {
+        (true, _) => FieldKind::Secret,
+        (false, []) => FieldKind::Text,
+        (false, _) => FieldKind::Choice,
+    };
+    let label = if question.label.is_empty() { question.name } else { question.label };
+    let choices = question.choices.iter().map(|choice| printable(&choice.label)).collect();
+    LoginField { name: name.to_owned(), label: printable(label), kind, choices }
+}
+
+/// The answers to what was shown, as the form has them.
+fn given(form: &GatewayForm, mut answers: BTreeMap<String, String>) -> BTreeMap<String, Zeroizing<String>> {
+    let mut given = BTreeMap::new();
+    for question in form.questions() {
+        let name = if question.name == USER.0 { USER.1 } else { question.name };
+        let Some(answer) = answers.remove(name).map(Zeroizing::new) else { continue };
+        let chosen = question.choices.iter().find(|choice| printable(&choice.label) == **answer);
+        let answer = chosen.map_or(answer, |choice| Zeroizing::new(choice.value.clone()));
+        given.insert(question.name.to_owned(), answer);
+    }
+    given
+}
+
+fn unusable(name: &str, fault: &FormFault) -> Failure {
+    match fault {
+        FormFault::Browser | FormFault::Certificate => {
+            let next =
+                "use a client that can, such as openconnect, or ask the gateway's administrator for another login";
+            Failure::new(Exit::Other, name, fault.to_string(), next)
+        }
+        FormFault::Xml(_)
+        | FormFault::Unknown
+        | FormFault::Twice(_)
+        | FormFault::TooMany
+        | FormFault::Nameless
+        | FormFault::Elsewhere => strange(name, &fault.to_string()),
+    }
+}
+
+fn strange(name: &str, reason: &str) -> Failure {
+    let next = "check that an AnyConnect gateway listens there, and ask its administrator";
+    Failure::new(Exit::Other, name, reason, next)
+}
+
+#[cfg(test)]
+mod tests;
