@@ -1,5 +1,6 @@
 //! The command line of `adit-client`.
 
+mod add;
 mod block;
 mod cleanup;
 mod detach;
@@ -21,6 +22,7 @@ use adit_program::log::{self, Form};
 use adit_program::output;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use add::AddArgs;
 use join::JoinArgs;
 
 use crate::profile::{Directories, ProfileName, ProfileStore};
@@ -41,6 +43,8 @@ struct Cli {
 enum Verb {
     /// Enrol this device, with an invite or by a login, and save a profile
     Join(JoinArgs),
+    /// Save a profile for an AnyConnect gateway of any make
+    Add(AddArgs),
     /// Log in again: before the login of a profile ends, or after it
     Login(LoginArgs),
     /// Connect, and stay connected until Ctrl-C or `down`
@@ -230,6 +234,7 @@ fn on_runtime<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
     match verb {
         Verb::Join(args) => return join::join(files, args).await,
+        Verb::Add(args) => add::add(files, args).await?,
         Verb::Login(args) => login::login(files, &args.profile, &args.flags).await?,
         Verb::Up(args) => return connect(files, args).await,
         Verb::Down(args) => tunnel::down(files, &files.choose(&args)?).await?,
@@ -244,6 +249,9 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
 
 async fn connect(files: &ClientFiles, args: UpArgs) -> Result<Done, Failure> {
     if args.connection.detach {
+        let profile = files.store.load(&files.choose(&args.profile)?)?;
+        // The process in the background has nobody to ask.
+        login::ensure(files, &profile).await?;
         return Ok(Done::Detach(args));
     }
     tunnel::up(files, args).await.map(|()| Done::Ended)

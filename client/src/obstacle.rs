@@ -60,7 +60,7 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
 
 fn next_step(obstacle: Obstacle) -> String {
     let fixed = match obstacle {
-        Obstacle::NoAnswer => "check this host's network, that the gateway runs, and that its UDP port is open",
+        Obstacle::NoAnswer => "check this host's network, that the gateway runs, and that its port is open",
         Obstacle::NarrowPath => {
             "use another network, or raise the MTU of the link on the way that is too narrow, which `tracepath` shows; a \
              tunnel or PPPoE around this one takes bytes, too"

@@ -15,6 +15,7 @@ use adit_proto::login::message::{FieldKind, LoginField};
 use clap::Args;
 use serde_json::Value;
 
+use super::lock::ClientLock;
 use super::tunnel::call_failure;
 use super::{ClientFiles, NameArgs};
 use crate::gateway_contact::GatewayContact;
@@ -55,6 +56,29 @@ pub(super) async fn login(files: &ClientFiles, args: &NameArgs, flags: &LoginFla
         }
     }
     tell(files, &name).await
+}
+
+/// Has the user of an AnyConnect profile log in, unless there is a login from before; whether there is one. Other
+/// profiles need none to connect.
+pub(super) async fn ensure(files: &ClientFiles, profile: &Profile) -> Result<bool, Failure> {
+    if profile.protocol != GatewayProtocol::AnyConnect {
+        return Ok(false);
+    }
+    if files.store.login(&profile.name).is_some() {
+        return Ok(true);
+    }
+    // Nobody is asked for a password in vain.
+    files.directories.create_for_running()?;
+    drop(ClientLock::acquire(&files.directories, &profile.name)?);
+    log_in_anew(files, profile).await?;
+    Ok(false)
+}
+
+/// Has the user of an AnyConnect profile log in.
+pub(super) async fn log_in_anew(files: &ClientFiles, profile: &Profile) -> Result<(), Failure> {
+    let user = Some(profile.user.clone()).filter(|user| !user.is_empty());
+    let mut person = AtTerminal::new(&LoginFlags { user, no_browser: true }, &profile.user);
+    fill_in_forms(files, profile, &mut person).await
 }
 
 /// Leads the login at an AnyConnect gateway to its end, and keeps what it is worth.

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::session::{self, UpOptions};
-use super::{ClientFiles, UpArgs, block, detach};
-use crate::profile::ProfileName;
+use super::{Carrier, ClientFiles, UpArgs, block, detach, login};
+use crate::profile::{GatewayProtocol, Profile, ProfileName};
 use crate::run::Status;
 
 /// How long a client may take to say goodbye and undo its changes.
@@ -30,6 +30,34 @@ pub(super) async fn up(files: &ClientFiles, args: UpArgs) -> Result<(), Failure>
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::debug!(%error, "core dumps stay allowed");
     }
+    let outcome = match profile.protocol {
+        GatewayProtocol::ConnectIp => run(files, &args, profile).await,
+        GatewayProtocol::AnyConnect => run_with_login(files, &args, profile).await,
+    };
+    outcome.map_err(|failure| block::staying_closed(files, &name, failure))
+}
+
+/// Connects to an AnyConnect gateway, with the login of before if that is still good, or after a new one.
+async fn run_with_login(files: &ClientFiles, args: &UpArgs, profile: Profile) -> Result<(), Failure> {
+    if args.connection.carrier == Carrier::Quic {
+        let next = "leave it out, or give `tls`";
+        return Err(Failure::new(Exit::Usage, "--carrier quic", "an AnyConnect gateway has no such carrier", next));
+    }
+    // Without a terminal there is nobody to ask; whoever started the detached process has asked.
+    let is_old = args.detached || login::ensure(files, &profile).await?;
+    let mut outcome = run(files, args, profile.clone()).await;
+    if is_old && !args.detached && matches!(&outcome, Err(failure) if failure.exit == Exit::AuthRefused) {
+        login::log_in_anew(files, &profile).await?;
+        outcome = run(files, args, profile.clone()).await;
+    }
+    if outcome.is_ok() {
+        // The farewell has ended the login, too.
+        files.store.forget_login(&profile.name)?;
+    }
+    outcome
+}
+
+async fn run(files: &ClientFiles, args: &UpArgs, profile: Profile) -> Result<(), Failure> {
     let detached = args.detached;
     let on_connected = move |status: &Status| {
         output::line(&connected_line(status));
@@ -42,14 +70,13 @@ pub(super) async fn up(files: &ClientFiles, args: UpArgs) -> Result<(), Failure>
     session::up(UpOptions {
         profile,
         directories: files.directories.clone(),
-        tun: args.connection.tun,
+        tun: args.connection.tun.clone(),
         carrier: args.connection.carrier,
         kill_switch: args.connection.kill_switch,
         patience: (!args.connection.timeout.is_zero()).then_some(args.connection.timeout),
         on_connected: Box::new(on_connected),
     })
     .await
-    .map_err(|failure| block::staying_closed(files, &name, failure))
 }
 
 fn connected_line(status: &Status) -> String {
