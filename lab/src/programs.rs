@@ -198,6 +198,14 @@ impl Client {
         Ok(())
     }
 
+    /// As [`Self::up_with`], with this on standard input.
+    pub fn up_with_input(&mut self, arguments: &[&str], input: &str) -> Result<()> {
+        self.process = None;
+        let command = self.host.with_input(&self.command(&[&["up"], arguments].concat()), input)?;
+        self.process = Some(start(&self.host, command)?);
+        Ok(())
+    }
+
     /// How the client stands, as `adit-client status --json` tells it.
     pub fn status(&self) -> Result<ToldStatus> {
         let text = self.run(&["status", "--json"])?.success()?;

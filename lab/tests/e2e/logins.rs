@@ -96,7 +96,8 @@ fn administrate(tunnel: &Tunnel, verb: &[&str], input: &str) {
     host.output(command, PATIENCE).unwrap().success().unwrap();
 }
 
-fn run(client: &Client, arguments: &[&str], input: &str) -> Output {
+/// Runs a client's command to its end, with this on standard input.
+pub(crate) fn run(client: &Client, arguments: &[&str], input: &str) -> Output {
     let host = client.host();
     host.output(host.with_input(&client.command(arguments), input).unwrap(), PATIENCE).unwrap()
 }

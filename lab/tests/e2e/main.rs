@@ -13,6 +13,7 @@
 
 mod admission;
 mod anyconnect;
+mod anyconnect_client;
 mod clients;
 mod clocks;
 mod coexistence;

@@ -1,0 +1,134 @@
+//! Our client at gateways of the AnyConnect family.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+
+use adit_lab::programs::Client;
+use adit_lab::traffic::{Direction, TcpServer, transfer};
+use adit_lab::{GATEWAY_V4, Host};
+use adit_testing::{alone, eventually};
+use rcgen::{CertificateParams, KeyPair};
+
+use crate::harness::{INTERNET, assert_as_before, reach};
+use crate::logins::{App, PASSWORD, code_of_app, gateway, run, set_up_app};
+use crate::people::{REFUSED, pin};
+
+const TRANSFER: u64 = 20 << 20;
+const OTHER_IDENTITY: i32 = 4;
+const USAGE: i32 = 2;
+
+/// Has the client add the gateway as `work`, known by these arguments.
+fn add(client: &Client, known_by: &[&str]) -> adit_lab::Output {
+    let url = format!("https://{GATEWAY_V4}");
+    run(client, &[&["add", &url, "--user", "alice", "--name", "work", "--replace"], known_by].concat(), "")
+}
+
+/// Has the client connect, and type this when it is asked.
+fn up(client: &mut Client, input: &str) {
+    client.up_with_input(&["work", "--timeout", "60s"], input).unwrap();
+}
+
+/// Sends as much each way between the client's host and an address, and compares.
+fn move_both_ways(client: &Host, server: &Host, address: IpAddr) {
+    reach(client, address);
+    let server = TcpServer::start(server, address).unwrap();
+    for direction in [Direction::Upload, Direction::Download] {
+        let done = transfer(client, server.address(), direction, TRANSFER).unwrap();
+        println!("{direction:?} with {address}: {:.0} Mbit/s", done.megabits_per_second());
+        assert!(done.bytes == TRANSFER && done.is_intact(), "{direction:?} with {address}");
+    }
+}
+
+/// A file of the client is for its owner alone.
+fn assert_private(client: &Client, file: &str) {
+    let path = client.folder().join("clients").join(file);
+    let mode = fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+}
+
+fn has_login(client: &Client) -> bool {
+    client.folder().join("clients/.work.login").exists()
+}
+
+#[test]
+fn user_logs_in_at_our_gateway_and_twenty_mebibytes_arrive_intact_each_way() {
+    let _turn = alone();
+    let Some(mut tunnel) = gateway() else { return };
+    let fingerprint = pin(&tunnel.gateway);
+    add(tunnel.client(), &["--pin", &fingerprint]).success().unwrap();
+    assert_private(tunnel.client(), "work.toml");
+    let host = tunnel.client().host().clone();
+    let before = host.snapshot().unwrap();
+
+    let wrong = run(tunnel.client(), &["up", "work"], "wrong horse battery\n");
+    assert_eq!(wrong.code, REFUSED, "{wrong:?}");
+    assert!(wrong.stderr.contains("is not accepted"), "the user reads why: {wrong:?}");
+    assert!(tunnel.gateway.sessions().unwrap().is_empty() && !has_login(tunnel.client()));
+    assert_as_before(&host, &before);
+
+    up(&mut tunnel.clients[0], &format!("{PASSWORD}\n"));
+    assert_private(tunnel.client(), ".work.login");
+    let session = tunnel.gateway.sessions().unwrap().pop().unwrap();
+    assert_eq!((session.front_end.as_str(), session.carrier.as_str()), ("anyconnect", "tls"));
+    assert!(session.client.as_ref().is_some_and(|client| client.contains("Adit")), "{session:?}");
+    let status = tunnel.client().status().unwrap();
+    assert_eq!((status.state.as_str(), status.carrier.as_deref()), ("connected", Some("tls")));
+    for address in INTERNET {
+        move_both_ways(&host, &tunnel.internet, address);
+    }
+
+    // The end is one for good: nothing is left at either end.
+    run(tunnel.client(), &["down", "work"], "").success().unwrap();
+    eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+    eventually("the login is forgotten", || (!has_login(tunnel.client())).then_some(()));
+    assert_as_before(&host, &before);
+}
+
+#[test]
+fn second_factor_is_asked_for_and_a_restart_of_the_gateway_asks_nobody() {
+    let Some(mut tunnel) = gateway() else { return };
+    let fingerprint = pin(&tunnel.gateway);
+    add(tunnel.client(), &["--pin", &fingerprint]).success().unwrap();
+    let App { secret, confirmed, .. } = set_up_app(&tunnel.gateway);
+    let code = code_of_app(&secret, confirmed + 1);
+    up(&mut tunnel.clients[0], &format!("{PASSWORD}\n{code}\n"));
+    let host = tunnel.client().host().clone();
+    reach(&host, INTERNET[0]);
+    let addresses = tunnel.client().inner_addresses().unwrap();
+    tunnel.gateway.kill();
+    tunnel.gateway.start().unwrap();
+    reach(&host, INTERNET[0]);
+    assert_eq!(tunnel.client().inner_addresses().unwrap(), addresses, "the same addresses");
+
+    tunnel.gateway.admin(&["user", "disable", "alice"]).unwrap().success().unwrap();
+    eventually("the client says why it is out", || {
+        let status = tunnel.client().status().unwrap();
+        (status.state == "login needed" && status.reason.is_some_and(|reason| reason.contains("disabled")))
+            .then_some(())
+    });
+}
+
+#[test]
+fn gateway_that_is_not_the_one_meant_is_told_before_anybody_types_a_password() {
+    let Some(tunnel) = gateway() else { return };
+    let client = tunnel.client();
+    let other = add(client, &["--pin", &"ab".repeat(32)]);
+    assert_eq!(other.code, OTHER_IDENTITY, "{other:?}");
+    assert!(other.stderr.contains("matches the fingerprint"), "{other:?}");
+    let authority = authority(tunnel.client().host(), "other.pem");
+    assert_eq!(add(client, &["--authority", &authority]).code, OTHER_IDENTITY);
+    assert!(!client.folder().join("clients/work.toml").exists(), "nothing is kept");
+    let own = tunnel.gateway.folder().join("state/authority.pem");
+    add(client, &["--authority", own.to_str().unwrap()]).success().unwrap();
+    let quic = run(client, &["up", "work", "--carrier", "quic"], "");
+    assert_eq!(quic.code, USAGE, "{quic:?}");
+}
+
+/// Writes a certificate of nobody's into a host's folder.
+fn authority(host: &Host, name: &str) -> String {
+    let certificate = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
+    let path = host.folder().join(name);
+    fs::write(&path, certificate.pem()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
