@@ -1,16 +1,22 @@
-//! Our client at gateways of the AnyConnect family.
+//! Our client at gateways of the AnyConnect family: our own, and the stock ocserv.
+//!
+//! Where ocserv is not installed its tests skip themselves with a loud word, but fail where `CI` is set.
 
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
 
 use adit_lab::programs::Client;
 use adit_lab::traffic::{Direction, TcpServer, transfer};
-use adit_lab::{GATEWAY_V4, Host};
-use adit_testing::{alone, eventually};
-use rcgen::{CertificateParams, KeyPair};
+use adit_lab::{GATEWAY_V4, Host, Lab, Process};
+use adit_testing::{PATIENCE, alone, eventually, skip};
+use aws_lc_rs::digest;
+use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 
-use crate::harness::{INTERNET, assert_as_before, reach};
+use crate::harness::{INTERNET, assert_as_before, reach, standard_lab};
 use crate::logins::{App, PASSWORD, code_of_app, gateway, run, set_up_app};
 use crate::people::{REFUSED, pin};
 
@@ -131,4 +137,113 @@ fn authority(host: &Host, name: &str) -> String {
     let path = host.folder().join(name);
     fs::write(&path, certificate.pem()).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+/// ocserv in the gateway's host, where alice has a password.
+struct Ocserv {
+    // Processes before the lab they run in.
+    client: Client,
+    process: Process,
+    gateway: Host,
+    _lab: Lab,
+    /// The file of its certificate, which is its own authority.
+    certificate: String,
+    /// The fingerprint of its key.
+    fingerprint: String,
+}
+
+impl Ocserv {
+    const ADDRESSES: [&str; 2] = ["10.79.0.1", "fd79::1"];
+
+    /// Starts it, if this host has it.
+    fn start() -> Option<Self> {
+        if Command::new("ocserv").arg("--version").output().is_err() {
+            skip("needs ocserv (the package of that name)");
+            return None;
+        }
+        let mut lab = standard_lab()?;
+        let gateway = lab.host("gateway").unwrap();
+        let folder = gateway.folder().to_owned();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![GATEWAY_V4.to_string()]).unwrap().self_signed(&key).unwrap();
+        let spki = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+        fs::write(folder.join("certificate.pem"), certificate.pem()).unwrap();
+        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        fs::write(folder.join("ocserv.conf"), Self::settings(&folder)).unwrap();
+        let mut users = Command::new("ocpasswd");
+        users.arg("--passwd").arg(folder.join("users")).arg("alice");
+        let users = gateway.with_input(&users, &format!("{PASSWORD}\n{PASSWORD}\n")).unwrap();
+        gateway.output(users, PATIENCE).unwrap().success().unwrap();
+        let mut command = Command::new("ocserv");
+        command.args(["--foreground", "--config"]).arg(folder.join("ocserv.conf"));
+        command.arg("--pid-file").arg(folder.join("ocserv.pid"));
+        let process = gateway.spawn(command).unwrap();
+        process.wait_for_line("listening (TCP)", PATIENCE).unwrap();
+        let client = Client::new(&lab.host("client").unwrap(), &adit_lab::binaries().unwrap());
+        let certificate = folder.join("certificate.pem").to_str().unwrap().to_owned();
+        let fingerprint = spki.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(Self { client, process, gateway, _lab: lab, certificate, fingerprint })
+    }
+
+    fn settings(folder: &Path) -> String {
+        let folder = folder.display();
+        format!(
+            "auth = \"plain[passwd={folder}/users]\"\ntcp-port = 443\nsocket-file = {folder}/ocserv.sock\n\
+             run-as-user = root\nrun-as-group = root\nisolate-workers = false\nuse-occtl = false\n\
+             server-cert = {folder}/certificate.pem\nserver-key = {folder}/key.pem\nmax-clients = 4\n\
+             keepalive = 20\ndpd = 30\ntry-mtu-discovery = false\nauth-timeout = 60\ndevice = vpns\n\
+             predictable-ips = true\nping-leases = false\nipv4-network = 10.79.0.0\nipv4-netmask = 255.255.255.0\n\
+             ipv6-network = fd79::/64\ndns = 10.79.0.1\n"
+        )
+    }
+}
+
+impl Drop for Ocserv {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let client = self.client.process().map(Process::tail).unwrap_or_default();
+            eprintln!("what the programs said last:\n{}{client}", self.process.tail());
+        }
+    }
+}
+
+#[test]
+fn user_logs_in_at_ocserv_and_twenty_mebibytes_arrive_intact_each_way() {
+    let _turn = alone();
+    let Some(mut ocserv) = Ocserv::start() else { return };
+    add(&ocserv.client, &["--authority", &ocserv.certificate]).success().unwrap();
+    let host = ocserv.client.host().clone();
+    let before = host.snapshot().unwrap();
+
+    let wrong = run(&ocserv.client, &["up", "work"], "wrong horse battery\n");
+    assert_eq!(wrong.code, REFUSED, "{wrong:?}");
+    assert!(wrong.stderr.contains("Login failed"), "the user reads why: {wrong:?}");
+    assert_as_before(&host, &before);
+
+    up(&mut ocserv.client, &format!("{PASSWORD}\n"));
+    let status = ocserv.client.status().unwrap();
+    assert_eq!((status.state.as_str(), status.carrier.as_deref()), ("connected", Some("tls")));
+    assert_eq!(ocserv.client.inner_addresses().unwrap().len(), 2, "one of each family");
+    for address in Ocserv::ADDRESSES {
+        move_both_ways(&host, &ocserv.gateway, address.parse().unwrap());
+    }
+    run(&ocserv.client, &["down", "work"], "").success().unwrap();
+    assert_as_before(&host, &before);
+    eventually("the login is forgotten", || (!has_login(&ocserv.client)).then_some(()));
+}
+
+#[test]
+fn ocserv_is_known_by_the_fingerprint_of_its_own_key_and_by_no_other() {
+    let Some(mut ocserv) = Ocserv::start() else { return };
+    let other = add(&ocserv.client, &["--pin", &"ab".repeat(32)]);
+    assert_eq!(other.code, OTHER_IDENTITY, "{other:?}");
+    add(&ocserv.client, &["--pin", &ocserv.fingerprint]).success().unwrap();
+    up(&mut ocserv.client, &format!("{PASSWORD}\n"));
+    let host = ocserv.client.host().clone();
+    reach(&host, Ocserv::ADDRESSES[0].parse().unwrap());
+
+    // A client that was killed comes back with its cookie, and asks nobody.
+    ocserv.client.kill();
+    ocserv.client.up_with(&["work", "--timeout", "60s"], &[]).unwrap();
+    reach(&host, Ocserv::ADDRESSES[1].parse().unwrap());
 }
