@@ -40,7 +40,25 @@ pub(crate) fn family(processes: impl IntoIterator<Item = u32>) -> BTreeSet<u32> 
 
 /// Processor time of several processes and their present children together.
 pub(crate) fn cpu_time(processes: impl IntoIterator<Item = u32>) -> Result<CpuTime> {
-    family(processes).into_iter().try_fold(CpuTime::default(), |sum, process| Ok(sum.plus(cpu_time_alone(process)?)))
+    sum_of_family(processes, cpu_time_alone, CpuTime::plus)
+}
+
+/// The sum of a figure over processes and their children. A child that cannot be read has ended meanwhile.
+fn sum_of_family<T: Default>(
+    processes: impl IntoIterator<Item = u32>,
+    figure: impl Fn(u32) -> Result<T>,
+    plus: impl Fn(T, T) -> T,
+) -> Result<T> {
+    let processes: Vec<u32> = processes.into_iter().collect();
+    let mut sum = T::default();
+    for process in family(processes.iter().copied()) {
+        match figure(process) {
+            Ok(one) => sum = plus(sum, one),
+            Err(error) if processes.contains(&process) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(sum)
 }
 
 /// Processor time of one process without its children.
@@ -83,12 +101,12 @@ fn tick() -> Result<Duration> {
 
 /// Resident memory of a process and its present children in bytes; what they share counts for each.
 pub(crate) fn resident(process: u32) -> Result<u64> {
-    with_children(process).into_iter().map(|process| memory(process, "VmRSS:")).sum()
+    sum_of_family([process], |process| memory(process, "VmRSS:"), |sum, one| sum + one)
 }
 
 /// As [`resident`], of memory behind which no file stands.
 pub(crate) fn anonymous(process: u32) -> Result<u64> {
-    with_children(process).into_iter().map(|process| memory(process, "RssAnon:")).sum()
+    sum_of_family([process], |process| memory(process, "RssAnon:"), |sum, one| sum + one)
 }
 
 /// A line of a process's `/proc/PID/status` (proc_pid_status(5)), in bytes.
@@ -221,6 +239,21 @@ mod tests {
         child.wait().unwrap();
         assert!(family.contains(&std::process::id()) && family.contains(&child.id()));
         assert_eq!(with_children(child.id()), [child.id()]);
+    }
+
+    #[test]
+    fn child_that_has_ended_counts_nothing() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        adit_testing::eventually("the child ends", || {
+            fs::read_to_string(&status).unwrap().contains("(zombie)").then_some(())
+        });
+        assert!(with_children(own).contains(&child.id()));
+        assert!(resident(own).unwrap() > 0 && anonymous(own).unwrap() > 0);
+        assert!(cpu_time([child.id()]).is_ok());
+        child.wait().unwrap();
+        assert!(cpu_time([child.id()]).is_err(), "who is asked for by name must be there");
     }
 
     #[test]
