@@ -401,6 +401,7 @@ mod tests {
         let token = SessionToken {
             user: "alice".into(),
             device: device.map(str::to_owned),
+            login: [u8::try_from(generation).unwrap(); 16],
             generation,
             methods: vec![adit_proto::login::Method::Password],
             logged_in_at,

@@ -1,7 +1,7 @@
 //! Session tokens: what a login is worth, as the gateway gives it to the client and gets it back at each connection.
 //!
 //! ```text
-//! version (1) | device: 0, or 1 and text | user: text | generation (8)
+//! version (1) | device: 0, or 1 and text | user: text | login: bytes (16) | generation (8)
 //! logged in at (8) | ends at (8) | boot: bytes (16) | since boot (8) | methods: bytes
 //! ```
 //!
@@ -19,7 +19,10 @@ use super::Method;
 use super::encoding::{Reader, Writer};
 
 /// The first byte of a token. A gateway takes no other version: whoever has one logs in again.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// Tells a login from all others: it is random, and in all that came of the login. Clients never see it.
+pub type LoginId = [u8; 16];
 
 /// What the clocks of the gateway's host say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,8 @@ pub struct SessionToken {
     pub user: String,
     /// The device that it is good for; `None` makes it a ticket, good to enrol one.
     pub device: Option<String>,
+    /// The login that it came of: worth nothing once the accounts know no such login.
+    pub login: LoginId,
     /// The generation of the user when it was given: worth nothing once the accounts have another.
     pub generation: u64,
     /// How the user proved who they are, in order.
@@ -108,10 +113,16 @@ impl SessionToken {
         if let Some(device) = &self.device {
             writer.bytes(device.as_bytes());
         }
-        writer.bytes(self.user.as_bytes()).number(self.generation).number(self.logged_in_at).number(self.ends_at);
-        writer.bytes(&self.boot).number(self.since_boot);
+        writer.bytes(self.user.as_bytes()).bytes(&self.login).number(self.generation);
+        writer.number(self.logged_in_at).number(self.ends_at).bytes(&self.boot).number(self.since_boot);
         let methods: Vec<u8> = self.methods.iter().map(|method| number_of(*method)).collect();
         cipher.seal(&writer.bytes(&methods).finish())
+    }
+
+    /// Reads a token whoever came with it, and though it may be over; `None` if it is foreign. What it says lets nobody
+    /// in: it is for what ends a login, and for who has just made the token.
+    pub fn unseal(sealed: &[u8], cipher: &dyn Sealing) -> Option<Self> {
+        Self::decode(&cipher.open(sealed)?)
     }
 
     /// Opens a token that a device came with, or a ticket that came without one.
@@ -124,8 +135,7 @@ impl SessionToken {
         clocks: &Clocks,
         cipher: &dyn Sealing,
     ) -> Result<Self, TokenError> {
-        let text = cipher.open(sealed).ok_or(TokenError::Foreign)?;
-        let token = Self::decode(&text).ok_or(TokenError::Foreign)?;
+        let token = Self::unseal(sealed, cipher).ok_or(TokenError::Foreign)?;
         if token.device.as_deref() != device {
             return Err(TokenError::OtherDevice);
         }
@@ -163,12 +173,12 @@ impl SessionToken {
             1 => Some(reader.text()?),
             _ => return None,
         };
-        let user = reader.text()?;
+        let (user, login) = (reader.text()?, reader.bytes()?.try_into().ok()?);
         let (generation, logged_in_at, ends_at) = (reader.number()?, reader.number()?, reader.number()?);
         let (boot, since_boot) = (reader.bytes()?.try_into().ok()?, reader.number()?);
         let methods = reader.bytes()?.iter().map(|number| method_of(*number)).collect::<Option<_>>()?;
         reader.end()?;
-        Some(Self { user, device, generation, methods, logged_in_at, ends_at, boot, since_boot })
+        Some(Self { user, device, login, generation, methods, logged_in_at, ends_at, boot, since_boot })
     }
 }
 
@@ -205,6 +215,7 @@ mod tests {
         SessionToken {
             user: "alice".to_owned(),
             device: device.map(str::to_owned),
+            login: [4; 16],
             generation: 3,
             methods: vec![Method::Password, Method::Code],
             logged_in_at: 1000,
@@ -313,14 +324,14 @@ mod tests {
     proptest! {
         #[test]
         fn token_survives_its_encoding(
-            user in ".{0,80}", device in proptest::option::of(".{0,30}"), generation: u64,
+            user in ".{0,80}", device in proptest::option::of(".{0,30}"), login: LoginId, generation: u64,
             methods in proptest::collection::vec(0..6_usize, 0..9), logged_in_at: u64, ends_at in 1..u64::MAX,
             boot: [u8; 16], since_boot: u64,
         ) {
             let methods = methods.into_iter().map(|place| Method::ALL[place]).collect();
             let device_of = device.clone();
             let token =
-                SessionToken { user, device, generation, methods, logged_in_at, ends_at, boot, since_boot };
+                SessionToken { user, device, login, generation, methods, logged_in_at, ends_at, boot, since_boot };
             let sealed = token.seal(&Plain(9)).unwrap();
             let clocks = Clocks { unix: ends_at - 1, since_boot: 0, boot: boot.map(|byte| !byte) };
             prop_assert_eq!(SessionToken::open(&sealed, device_of.as_deref(), &clocks, &Plain(9)), Ok(token));

@@ -35,6 +35,7 @@ pub(super) fn logins() -> Vec<Seed> {
         let token = SessionToken {
             user: "alice".to_owned(),
             device: device.map(str::to_owned),
+            login: [5; 16],
             generation: 3,
             methods: methods.to_vec(),
             logged_in_at: 1_800_000_000,

@@ -141,7 +141,9 @@ mod tests {
             let logged_in_at = clocks.unix - 10 * 24 * 60 * 60;
             let (boot, since_boot) = (clocks.boot, clocks.since_boot);
             let ends_at = logged_in_at + lifetime;
-            let token = SessionToken { user, device, generation, methods, logged_in_at, ends_at, boot, since_boot };
+            let login = [3; 16];
+            let token =
+                SessionToken { user, device, login, generation, methods, logged_in_at, ends_at, boot, since_boot };
             self.logins.tokens().seal(&token).unwrap()
         }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_program::foreign_text::printable;
+use adit_program::random::random;
 use adit_proto::login::flow::{Command, Failure, LoginFlow, Refusal, Step};
 use adit_proto::login::limits::{Admission, Attempt, Ban, LoginLimits, Outcome, Secret, Ticket, known_network};
 use adit_proto::login::token::SessionToken;
@@ -298,9 +299,11 @@ impl Logins {
         let now = clocks::now();
         let most = (self.lifetime)(&known);
         let lifetime = person.session_lifetime.map_or(most, |of_source| of_source.min(most));
+        let Ok(login) = random() else { return (BROKEN, Outcome::Open) };
         let token = SessionToken {
             user: known.user.clone(),
             device: origin.device.clone(),
+            login,
             generation: known.generation,
             methods: person.methods,
             logged_in_at: now.unix,
