@@ -10,13 +10,15 @@ mod types;
 use std::time::SystemTime;
 
 use adit_proto::address_pool::Lease;
+use adit_proto::login::token::LoginId;
 
 pub(crate) use name::is_invisible;
 pub use name::{NameError, UserName};
 pub use person::{FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, User, UserError};
 pub use subject::OidcSubject;
 pub use types::{
-    AuthError, ClientLogin, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault, StoredLease,
+    AuthError, BegunLogin, ClientLogin, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault,
+    StoredLease,
 };
 
 /// What the core asks of whatever keeps the accounts.
@@ -56,6 +58,13 @@ pub trait Accounts: Send + Sync {
     /// The accounts could not be read.
     fn needs_login(&self, device: &str) -> Result<bool, StoreFault>;
 
+    /// Whether a login lasts: it was begun and not ended, and its user is of the same generation. One that is not known
+    /// does not.
+    ///
+    /// # Errors
+    /// The accounts could not be read.
+    fn login_lasts(&self, login: &LoginId) -> Result<bool, StoreFault>;
+
     /// The device of a login that began without one; `None` if the login is over. Its first call makes the device, or
     /// takes over one of the same user and name that `is_live` says has no session; from then on it is the same.
     ///
@@ -68,11 +77,11 @@ pub trait Accounts: Send + Sync {
         now: SystemTime,
     ) -> Result<Option<Device>, StoreFault>;
 
-    /// Ends the login of a session token for ever, if a device has it.
+    /// Ends a login for ever, and with it whatever came of it.
     ///
     /// # Errors
     /// The accounts could not be written.
-    fn end_login(&self, token: &str) -> Result<(), StoreFault>;
+    fn end_login(&self, login: &LoginId) -> Result<(), StoreFault>;
 
     /// When the last certificate of a device is over that was not revoked; `None` for a device without any. Blocks
     /// longer where that is past, since then it is looked whether the clock was set.

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use adit_proto::address_pool::Lease;
+use adit_proto::login::token::LoginId;
 
 use crate::identity::DeviceCertificate;
 
@@ -44,17 +45,28 @@ impl DeviceKind {
     }
 }
 
-/// A login that began without a device. The token is a secret, so it has no `Debug`.
-#[derive(Clone, Copy)]
-pub struct ClientLogin<'a> {
+/// A login that has just been made.
+#[derive(Debug, Clone, Copy)]
+pub struct BegunLogin<'a> {
+    /// By which it is known from now on.
+    pub id: &'a LoginId,
     /// The user, whom the accounts know.
     pub user: &'a str,
-    /// The session token.
-    pub token: &'a str,
+    /// The generation of the user that was let in.
+    pub generation: u64,
+    /// When it ends, in seconds of Unix time.
+    pub ends_at: u64,
+}
+
+/// A login that began without a device.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientLogin<'a> {
+    /// Which one.
+    pub id: &'a LoginId,
+    /// The user, whom the accounts know.
+    pub user: &'a str,
     /// What the client calls its host.
     pub device_name: &'a str,
-    /// When the login ends, in seconds of Unix time.
-    pub ends_at: u64,
 }
 
 /// The addresses kept for one device.

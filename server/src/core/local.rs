@@ -276,13 +276,10 @@ impl Core for LocalCore {
     fn log_out(self: Arc<Self>, token: Zeroizing<String>) -> Reply<()> {
         Box::pin(async move {
             // Strangers, who have no token of this gateway, must not hold up those that wait for a disk.
-            let is_good = |logins: Arc<Logins>| logins.tokens().open(&token, None, &clocks::now()).is_ok();
-            if !self.logins().is_some_and(is_good) {
-                return;
-            }
+            let Some(token) = self.logins().and_then(|logins| logins.tokens().unseal(&token)) else { return };
             let _turn = self.writers.acquire().await.expect("it is never closed");
             let core = Arc::clone(&self);
-            let ending = spawn_blocking(move || core.accounts.end_login(&token)).await;
+            let ending = spawn_blocking(move || core.accounts.end_login(&token.login)).await;
             if let Ok(Err(error)) = ending {
                 tracing::warn!(%error, "a user has logged out, but the token is good until its end");
             }

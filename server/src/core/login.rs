@@ -9,7 +9,7 @@ pub mod sealed;
 mod step;
 mod turns;
 
-use adit_proto::login::token::LoginEnd;
+use adit_proto::login::token::{LoginEnd, LoginId};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -49,6 +49,8 @@ pub struct Identity {
 /// A login that a session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastingLogin {
+    /// Which one.
+    pub id: LoginId,
     /// When it ends.
     pub end: LoginEnd,
     /// Of which generation of the user's logins it is: it is void once the user has another.

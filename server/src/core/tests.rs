@@ -13,6 +13,7 @@ use adit_net::carrier::Carrier;
 use adit_net::carrier::counters::Counters;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::address_pool::{AddressPool, Lease, PoolConfig};
+use adit_proto::login::token::LoginId;
 use adit_proto::policy::DestinationPolicy;
 
 use super::grant::{Grant, Resolvers, SessionLimits, Terms};
@@ -59,6 +60,7 @@ struct State {
     /// Whether one waits.
     reader_waits: bool,
     people: HashMap<String, KnownPerson>,
+    ended_logins: Vec<LoginId>,
 }
 
 impl FakeAccounts {
@@ -167,6 +169,10 @@ impl Accounts for FakeAccounts {
         Ok(false)
     }
 
+    fn login_lasts(&self, login: &LoginId) -> Result<bool, StoreFault> {
+        Ok(!self.state.lock().unwrap().ended_logins.contains(login))
+    }
+
     fn device_of_login(
         &self,
         login: &ClientLogin<'_>,
@@ -176,7 +182,8 @@ impl Accounts for FakeAccounts {
         Ok(Some(device(login.device_name)))
     }
 
-    fn end_login(&self, _token: &str) -> Result<(), StoreFault> {
+    fn end_login(&self, login: &LoginId) -> Result<(), StoreFault> {
+        self.state.lock().unwrap().ended_logins.push(*login);
         Ok(())
     }
 

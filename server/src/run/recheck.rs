@@ -267,7 +267,8 @@ mod tests {
         let core = gateway(directory.path(), &store, &source, 1);
         store.record_person(&user_of_ldap("alice", &[]), SystemTime::now() - 2 * INTERVAL).unwrap();
         let device = store.token(&UserName::parse("alice").unwrap(), SystemTime::now()).unwrap().0;
-        let login = Some(LastingLogin { end: LoginEnd::At(u64::MAX), generation: 0 });
+        let login = Some(LastingLogin { id: [1; 16], end: LoginEnd::At(u64::MAX), generation: 0 });
+        store.begin_logins_of("alice", &[[1; 16]]);
         let connection = Arc::<Nowhere>::default();
         let _session = Arc::clone(&core).open(Identity { device, login }, connection).await.unwrap();
         let known = || store.person("alice").unwrap().unwrap();

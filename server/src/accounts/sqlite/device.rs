@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use adit_program::random::random;
 use adit_proto::address_pool::Lease;
+use adit_proto::login::token::LoginId;
 use data_encoding::BASE64URL_NOPAD;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -11,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::enroll::{insert_device, new_device_id};
 use super::invite::ensure_user;
-use super::{HostClock, Store, StoreError, sha256, unix};
+use super::{HostClock, Store, StoreError, login, sha256, unix};
 use crate::accounts::{Accounts, AuthError, ClientLogin, Device, DeviceKind, KnownPerson, StoreFault, UserName};
 
 /// What every bearer token begins with, so that scanners for leaked secrets can know one.
@@ -88,6 +89,10 @@ impl Accounts for Store {
         Ok(found.map_err(StoreError::from)?.unwrap_or(true))
     }
 
+    fn login_lasts(&self, login: &LoginId) -> Result<bool, StoreFault> {
+        Ok(login::lasts(&self.read(), login)?)
+    }
+
     fn device_of_login(
         &self,
         login: &ClientLogin<'_>,
@@ -97,8 +102,8 @@ impl Accounts for Store {
         Ok(self.login_device(login, is_live, now)?)
     }
 
-    fn end_login(&self, token: &str) -> Result<(), StoreFault> {
-        Ok(self.end_login_of(token)?)
+    fn end_login(&self, login: &LoginId) -> Result<(), StoreFault> {
+        Ok(self.forget_login(login)?)
     }
 
     fn certificates_end(&self, device: &str) -> Result<Option<SystemTime>, StoreFault> {

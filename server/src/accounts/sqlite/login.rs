@@ -1,26 +1,45 @@
-//! The devices of logins that began without one: clients that have no certificate come with their session token alone.
+//! The logins that last, each by the id that is in all that came of it: its session tokens, and the ticket that enrols
+//! a device. A login that is not here is over, so whatever ends one need only take it away, and nothing that is
+//! forgotten too early lets anybody in.
 //!
-//! A login gets its device at its first session, and has it for as long as it lasts, so that whoever comes with the
-//! same token finds the same addresses. A device that has no session is taken over by the next login from a host of the
-//! same name; so a user has about as many of them as hosts.
+//! Clients that have no certificate come with their session token alone. Such a login gets its device at its first
+//! session, and has it for as long as it lasts, so that whoever comes with the same token finds the same addresses. A
+//! device that has no session is taken over by the next login from a host of the same name; so a user has about as many
+//! of them as hosts.
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use adit_proto::login::token::LoginId;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::device::device_of;
 use super::enroll::{insert_device, new_device_id};
-use super::{Store, StoreError, sha256, unix};
+use super::{Store, StoreError, unix};
 use crate::accounts::name::clean_device_name;
-use crate::accounts::{ClientLogin, Device, DeviceKind};
+use crate::accounts::{BegunLogin, ClientLogin, Device, DeviceKind};
 
-/// Most such devices of one user. Beyond that a login takes over one that has another name.
+/// Most devices of one user that logins have got so. Beyond that a login takes over one that has another name.
 const MOST: usize = 32;
+/// Most logins of one user, lest somebody who knows a password fills the disk with them. One more ends the oldest.
+const MOST_LOGINS: u32 = 1024;
 
-/// The device of a login, and whether the login is over.
-type Bound = (Device, bool);
+/// A login that lasts.
+enum Lasting {
+    /// It has no device, or one that was enrolled.
+    Alone,
+    /// It began without a device, and has this one.
+    On(Device),
+}
 
 impl Store {
+    /// Makes a login known, whose tokens are good from then on.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn begin_login(&self, login: &BegunLogin<'_>) -> Result<(), StoreError> {
+        self.write(|transaction| begin(transaction, login))
+    }
+
     /// See [`Accounts::device_of_login`](crate::accounts::Accounts::device_of_login).
     pub(super) fn login_device(
         &self,
@@ -28,47 +47,69 @@ impl Store {
         is_live: &dyn Fn(&str) -> bool,
         now: SystemTime,
     ) -> Result<Option<Device>, StoreError> {
-        let hash = sha256(login.token.as_bytes());
-        let known = bound(&self.read(), &hash)?;
-        let (device, is_over) = match known {
-            Some(bound) => bound,
-            None => self.write(|transaction| bind(transaction, login, &hash, is_live, now))?,
+        let known = lasting(&self.read(), login.id)?;
+        let device = match known {
+            Some(Lasting::On(device)) => Some(device),
+            Some(Lasting::Alone) => self.write(|transaction| bind(transaction, login, is_live, now))?,
+            None => None,
         };
-        Ok((!is_over).then(|| self.unwritten.shown(device)))
+        Ok(device.map(|device| self.unwritten.shown(device)))
     }
 
     /// See [`Accounts::end_login`](crate::accounts::Accounts::end_login).
-    pub(super) fn end_login_of(&self, token: &str) -> Result<(), StoreError> {
-        let hash = sha256(token.as_bytes());
-        // Whoever comes with what is no token costs a look-up.
-        if bound(&self.read(), &hash)?.is_none_or(|(_, is_over)| is_over) {
+    pub(super) fn forget_login(&self, login: &LoginId) -> Result<(), StoreError> {
+        // Whoever logs out once more costs a look-up.
+        if !lasts(&self.read(), login)? {
             return Ok(());
         }
         self.write(|transaction| {
-            transaction.execute("UPDATE logins SET is_over = 1 WHERE token_hash = ?1", [hash])?;
+            transaction.execute("DELETE FROM logins WHERE id = ?1", [login])?;
             Ok(())
         })
     }
 }
 
-fn bound(connection: &Connection, hash: &[u8; 32]) -> Result<Option<Bound>, StoreError> {
-    let sql = "SELECT devices.id, owner, devices.name, kind, devices.created_at, revoked_at, is_over
-        FROM logins JOIN devices ON devices.id = logins.device WHERE token_hash = ?1";
-    let found = connection.prepare_cached(sql)?.query_row([hash], |row| Ok((device_of(row)?, row.get(6)?)));
-    Ok(found.optional()?)
+fn begin(transaction: &Transaction<'_>, login: &BegunLogin<'_>) -> Result<(), StoreError> {
+    // No user is of a generation that is larger: such a login is void.
+    let generation = u32::try_from(login.generation).unwrap_or(u32::MAX);
+    let ends_at = i64::try_from(login.ends_at).unwrap_or(i64::MAX);
+    let sql = "INSERT INTO logins (id, owner, generation, ends_at) VALUES (?1, ?2, ?3, ?4)";
+    transaction.execute(sql, params![login.id, login.user, generation, ends_at])?;
+    let sql = "DELETE FROM logins WHERE owner = ?1 AND number <=
+        (SELECT number FROM logins WHERE owner = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)";
+    transaction.execute(sql, params![login.user, MOST_LOGINS])?;
+    Ok(())
 }
 
-/// Gives a login its device, from which on a former login of the device is over.
+/// Whether a login lasts; see [`Accounts::login_lasts`](crate::accounts::Accounts::login_lasts).
+pub(super) fn lasts(connection: &Connection, login: &LoginId) -> Result<bool, StoreError> {
+    Ok(lasting(connection, login)?.is_some())
+}
+
+fn lasting(connection: &Connection, login: &LoginId) -> Result<Option<Lasting>, StoreError> {
+    let sql = "SELECT devices.id, devices.owner, devices.name, devices.kind, devices.created_at, devices.revoked_at
+        FROM logins JOIN users ON users.name = logins.owner AND users.generation = logins.generation
+            LEFT JOIN devices ON devices.id = logins.device
+        WHERE logins.id = ?1";
+    let read = |row: &Row<'_>| match row.get::<_, Option<String>>(0)? {
+        Some(_) => Ok(Lasting::On(device_of(row)?)),
+        None => Ok(Lasting::Alone),
+    };
+    Ok(connection.prepare_cached(sql)?.query_row([login], read).optional()?)
+}
+
+/// Gives a login its device, from which on a former login of the device is over; `None` if the login is over.
 fn bind(
     transaction: &Transaction<'_>,
     login: &ClientLogin<'_>,
-    hash: &[u8; 32],
     is_live: &dyn Fn(&str) -> bool,
     now: SystemTime,
-) -> Result<Bound, StoreError> {
-    // The same token may have come on two connections at once.
-    if let Some(bound) = bound(transaction, hash)? {
-        return Ok(bound);
+) -> Result<Option<Device>, StoreError> {
+    // Since it was looked at, its user may have logged out, or the same token may have come on another connection.
+    match lasting(transaction, login.id)? {
+        Some(Lasting::Alone) => {}
+        Some(Lasting::On(device)) => return Ok(Some(device)),
+        None => return Ok(None),
     }
     let name = clean_device_name(login.device_name);
     let device = match unused(transaction, login.user, &name, is_live)? {
@@ -76,11 +117,9 @@ fn bind(
         None => new_device(transaction, login.user, name, now)?,
     };
     transaction.execute("UPDATE devices SET name = ?2 WHERE id = ?1", [&device.id, &device.name])?;
-    transaction.execute("UPDATE logins SET is_over = 1 WHERE device = ?1", [&device.id])?;
-    let ends_at = i64::try_from(login.ends_at).unwrap_or(i64::MAX);
-    let sql = "INSERT INTO logins (token_hash, device, ends_at) VALUES (?1, ?2, ?3)";
-    transaction.execute(sql, params![hash, device.id, ends_at])?;
-    Ok((device, false))
+    transaction.execute("DELETE FROM logins WHERE device = ?1", [&device.id])?;
+    transaction.execute("UPDATE logins SET device = ?2 WHERE id = ?1", params![login.id, device.id])?;
+    Ok(Some(device))
 }
 
 /// A device of the user that nobody uses now and that has this name; if there are too many, one of any name.
@@ -116,35 +155,52 @@ mod tests {
     use super::*;
     use crate::accounts::{Accounts as _, FirstPassword, UserName};
 
+    impl Store {
+        /// Begins these logins of a user of the first generation.
+        pub(crate) fn begin_logins_of(&self, user: &str, logins: &[LoginId]) {
+            let begun = |id| BegunLogin { id, user, generation: 0, ends_at: 1_800_001_000 };
+            self.write(|transaction| logins.iter().try_for_each(|id| begin(transaction, &begun(id)))).unwrap();
+        }
+    }
+
+    /// A store that knows alice, bob, and some logins of each: those of alice have even numbers.
     fn gateway() -> Scratch {
         let scratch = scratch();
-        for user in ["alice", "bob"] {
+        for (user, first) in [("alice", 0), ("bob", 1)] {
             let hash = FirstPassword::Hash("hash".to_owned());
             scratch.store.add_user(&UserName::parse(user).unwrap(), &hash, at(0)).unwrap();
+            let logins: Vec<_> = (first..20).step_by(2).map(id).collect();
+            scratch.store.begin_logins_of(user, &logins);
         }
         scratch
     }
 
-    fn login<'a>(user: &'a str, token: &'a str, device_name: &'a str) -> ClientLogin<'a> {
-        ClientLogin { user, token, device_name, ends_at: 1_800_001_000 }
+    fn id(number: u8) -> LoginId {
+        [number; 16]
     }
 
-    fn device(store: &Store, login: &ClientLogin<'_>, live: &[&str]) -> Option<String> {
-        let device = store.device_of_login(login, &|id| live.contains(&id), at(1)).unwrap();
+    /// The device of a login of alice, from a host of that name.
+    fn device(store: &Store, number: u8, name: &str, live: &[&str]) -> Option<String> {
+        device_of_user(store, ("alice", number), name, live)
+    }
+
+    fn device_of_user(store: &Store, (user, number): (&str, u8), name: &str, live: &[&str]) -> Option<String> {
+        let login = ClientLogin { id: &id(number), user, device_name: name };
+        let device = store.device_of_login(&login, &|id| live.contains(&id), at(1)).unwrap();
         device.map(|device| device.id)
+    }
+
+    fn count(store: &Store) -> u32 {
+        store.read().query_row("SELECT count(*) FROM logins", [], |row| row.get(0)).unwrap()
     }
 
     #[test]
     fn login_has_the_same_device_whenever_it_comes() {
         let Scratch { store, directory: _directory } = gateway();
-        let first = device(&store, &login("alice", "t1", "laptop"), &[]).unwrap();
-        assert_eq!(
-            device(&store, &login("alice", "t1", "laptop"), &[&first]),
-            Some(first.clone()),
-            "also beside itself"
-        );
-        assert_eq!(device(&store, &login("alice", "t1", "renamed"), &[]), Some(first.clone()));
-        assert_ne!(device(&store, &login("bob", "t2", "laptop"), &[]), Some(first.clone()), "of another user");
+        let first = device(&store, 0, "laptop", &[]).unwrap();
+        assert_eq!(device(&store, 0, "laptop", &[&first]), Some(first.clone()), "also beside itself");
+        assert_eq!(device(&store, 0, "renamed", &[]), Some(first.clone()));
+        assert_ne!(device_of_user(&store, ("bob", 1), "laptop", &[]), Some(first.clone()), "of another user");
         assert!(store.needs_login(&first).unwrap());
         let made = store.device(&first).unwrap().unwrap();
         assert_eq!((made.user.as_str(), made.name.as_str(), made.kind), ("alice", "laptop", DeviceKind::Token));
@@ -153,56 +209,94 @@ mod tests {
     #[test]
     fn device_that_nobody_uses_is_taken_over_and_its_former_login_is_over() {
         let Scratch { store, directory: _directory } = gateway();
-        let first = device(&store, &login("alice", "t1", "laptop"), &[]).unwrap();
-        let beside = device(&store, &login("alice", "t2", "laptop"), &[&first]).unwrap();
-        let other = device(&store, &login("alice", "t3", "phone"), &[]).unwrap();
+        let first = device(&store, 0, "laptop", &[]).unwrap();
+        let beside = device(&store, 2, "laptop", &[&first]).unwrap();
+        let other = device(&store, 4, "phone", &[]).unwrap();
         assert!(first != beside && beside != other && first != other);
-        assert_eq!(device(&store, &login("alice", "t4", "laptop"), &[&beside]), Some(first.clone()));
-        assert_eq!(device(&store, &login("alice", "t1", "laptop"), &[]), None, "void for ever");
-        assert_eq!(device(&store, &login("alice", "t4", "laptop"), &[]), Some(first));
-        assert_eq!(device(&store, &login("alice", "t2", "laptop"), &[]), Some(beside), "untouched");
+        assert_eq!(device(&store, 6, "laptop", &[&beside]), Some(first.clone()));
+        assert_eq!(device(&store, 0, "laptop", &[]), None, "void for ever");
+        assert_eq!(device(&store, 6, "laptop", &[]), Some(first));
+        assert_eq!(device(&store, 2, "laptop", &[]), Some(beside), "untouched");
     }
 
     #[test]
     fn login_that_was_ended_is_over_and_no_other() {
         let Scratch { store, directory: _directory } = gateway();
-        let laptop = device(&store, &login("alice", "t1", "laptop"), &[]).unwrap();
-        let phone = device(&store, &login("alice", "t2", "phone"), &[]);
-        store.end_login("t1").unwrap();
-        store.end_login("unknown").unwrap();
-        assert_eq!(device(&store, &login("alice", "t1", "laptop"), &[]), None);
-        assert_eq!(device(&store, &login("alice", "t2", "phone"), &[]), phone);
-        assert_eq!(device(&store, &login("alice", "t3", "laptop"), &[]), Some(laptop), "the next one has its device");
+        let laptop = device(&store, 0, "laptop", &[]).unwrap();
+        let phone = device(&store, 2, "phone", &[]);
+        for ended in [0, 8, 77] {
+            store.end_login(&id(ended)).unwrap();
+        }
+        assert_eq!(device(&store, 0, "laptop", &[]), None);
+        assert_eq!(device(&store, 8, "laptop", &[]), None, "it never had a device");
+        assert_eq!(device(&store, 2, "phone", &[]), phone);
+        assert_eq!(device(&store, 4, "laptop", &[]), Some(laptop), "the next one has its device");
+    }
+
+    #[test]
+    fn login_that_is_ended_before_it_gets_its_device_gets_none() {
+        let Scratch { store, directory: _directory } = gateway();
+        let bind = |number| {
+            let login = ClientLogin { id: &id(number), user: "alice", device_name: "laptop" };
+            store.write(|transaction| bind(transaction, &login, &|_| false, at(1))).unwrap()
+        };
+        // Whoever looked at it before found that it lasts.
+        store.end_login(&id(0)).unwrap();
+        assert_eq!(bind(0), None);
+        assert_eq!(store.devices().unwrap(), []);
+        assert!(bind(2).is_some(), "the positive control");
+    }
+
+    #[test]
+    fn login_of_a_former_generation_is_over() {
+        let Scratch { store, directory: _directory } = gateway();
+        assert!(store.login_lasts(&id(0)).unwrap() && store.login_lasts(&id(1)).unwrap());
+        store.end_logins("alice").unwrap();
+        assert_eq!([0, 1].map(|number| store.login_lasts(&id(number)).unwrap()), [false, true], "alice's, and bob's");
+        assert_eq!(device(&store, 0, "laptop", &[]), None);
     }
 
     #[test]
     fn revoked_device_is_told_to_its_login_and_taken_over_by_none() {
         let Scratch { store, directory: _directory } = gateway();
-        let first = device(&store, &login("alice", "t1", "laptop"), &[]).unwrap();
+        let first = device(&store, 0, "laptop", &[]).unwrap();
         store.revoke(&first, at(2)).unwrap();
-        let known = store.device_of_login(&login("alice", "t1", "laptop"), &|_| false, at(3)).unwrap().unwrap();
+        let login = ClientLogin { id: &id(0), user: "alice", device_name: "laptop" };
+        let known = store.device_of_login(&login, &|_| false, at(3)).unwrap().unwrap();
         assert!(known.revoked_at.is_some());
-        assert_ne!(device(&store, &login("alice", "t2", "laptop"), &[]), Some(first));
+        assert_ne!(device(&store, 2, "laptop", &[]), Some(first));
     }
 
     #[test]
     fn user_has_no_more_devices_than_may_be_however_hosts_are_called() {
         let Scratch { store, directory: _directory } = gateway();
-        for number in 0..2 * MOST {
-            let (token, name) = (format!("t{number}"), format!("host{number}"));
-            assert!(device(&store, &login("alice", &token, &name), &[]).is_some());
+        for number in 100..100 + 2 * u8::try_from(MOST).unwrap() {
+            store.begin_logins_of("alice", &[id(number)]);
+            assert!(device(&store, number, &format!("host{number}"), &[]).is_some());
         }
         assert_eq!(store.devices().unwrap().len(), MOST);
     }
 
     #[test]
-    fn logins_are_forgotten_long_after_their_end() {
+    fn user_has_no_more_logins_than_may_be_and_the_oldest_is_over() {
         let Scratch { store, directory: _directory } = gateway();
-        device(&store, &login("alice", "t1", "laptop"), &[]).unwrap();
-        let count = || -> u32 { store.read().query_row("SELECT count(*) FROM logins", [], |row| row.get(0)).unwrap() };
+        let many: Vec<LoginId> = (0..u128::from(MOST_LOGINS)).map(|number| (number << 64).to_be_bytes()).collect();
+        store.begin_logins_of("alice", &many[1..]);
+        assert_eq!([0, 1, 16, 18].map(|number| store.login_lasts(&id(number)).unwrap()), [false, true, false, true]);
+        assert!(many[1..].iter().all(|login| store.login_lasts(login).unwrap()));
+    }
+
+    #[test]
+    fn login_that_is_forgotten_by_a_wrong_clock_is_over_also_for_who_had_logged_out() {
+        let Scratch { store, directory: _directory } = gateway();
+        assert!(device(&store, 0, "laptop", &[]).is_some() && device(&store, 2, "phone", &[]).is_some());
+        store.end_login(&id(0)).unwrap();
         store.prune(at(1001)).unwrap();
-        assert_eq!(count(), 1);
+        assert!(device(&store, 2, "phone", &[]).is_some(), "the positive control");
+        // The clock is set years ahead, and back.
         store.prune(at(1001) + super::super::KEEP).unwrap();
-        assert_eq!(count(), 0);
+        assert_eq!(count(&store), 0);
+        assert_eq!(device(&store, 0, "laptop", &[]), None);
+        assert_eq!(device(&store, 2, "phone", &[]), None, "nobody knows any more whether it was ended");
     }
 }

@@ -123,6 +123,20 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX logins_by_device ON logins (device);
 ",
+    // Every login that lasts, and which device it has if it began without one. What was given before names no login.
+    "
+    DROP TABLE logins;
+    CREATE TABLE logins (
+        number INTEGER NOT NULL PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        owner TEXT NOT NULL REFERENCES users (name),
+        generation INTEGER NOT NULL,
+        ends_at INTEGER NOT NULL,
+        device TEXT REFERENCES devices (id)
+    ) STRICT;
+    CREATE INDEX logins_by_owner ON logins (owner);
+    CREATE INDEX logins_by_device ON logins (device);
+",
 ];
 
 /// How long a transaction waits for that of another process.

@@ -96,8 +96,8 @@ mod tests {
     fn open_by_login(core: &Arc<LocalCore>, of: &str, generation: u64) -> (Result<(), OpenError>, Arc<Nowhere>) {
         let connection = Arc::<Nowhere>::default();
         let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
-        let identity =
-            Identity { device: device(of), login: Some(LastingLogin { end: LoginEnd::At(u64::MAX), generation }) };
+        let login = LastingLogin { id: [1; 16], end: LoginEnd::At(u64::MAX), generation };
+        let identity = Identity { device: device(of), login: Some(login) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let opened = runtime.block_on(Arc::clone(core).open(identity, kept));
         // It stays open for as long as the test runs.

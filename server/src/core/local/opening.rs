@@ -125,7 +125,7 @@ impl LocalCore {
             return Err(OpenError::Revoked);
         }
         if let Some(login) = login
-            && !lasting::is_of_now(&*self.accounts, &session.device.user, login.generation)?
+            && !lasting::is_of_now(&*self.accounts, &session.device.user, &login)?
         {
             session.stop(Ending::LoginOver);
             return Err(OpenError::LoginOver);

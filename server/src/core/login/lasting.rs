@@ -11,8 +11,7 @@ use crate::accounts::{Accounts, AuthError, ClientLogin, StoreFault};
 /// Why a device that needs a login may not connect, in words for its user.
 const NONE: &str = "this device needs a login of its user";
 const OVER: &str = "the login of this device's user is over";
-pub(crate) const VOID: &str =
-    "the login of this device's user was ended by the administrator, or is none of this gateway's";
+pub(crate) const VOID: &str = "the login of this device's user was ended, or this gateway does not know it";
 
 /// Looks at the session token that a device came with, if it needs one; says until when it is good. Blocks.
 ///
@@ -32,19 +31,24 @@ pub(in crate::core) fn check(
     let (Some(token), Some(tokens)) = (token, tokens) else { return Err(LoginError::Needed(NONE)) };
     let clocks = clocks::now();
     let token = tokens.open(token, Some(&device.id), &clocks).map_err(needed)?;
-    if token.user != device.user || !is_of_now(accounts, &device.user, token.generation).map_err(failed)? {
+    let login = LastingLogin { id: token.login, end: token.end(&clocks), generation: token.generation };
+    if token.user != device.user || !is_of_now(accounts, &device.user, &login).map_err(failed)? {
         return Err(LoginError::Needed(VOID));
     }
-    let login = LastingLogin { end: token.end(&clocks), generation: token.generation };
     Ok(Identity { login: Some(login), ..identity })
 }
 
-/// Whether logins of this generation of a user still count. Blocks.
+/// Whether a login of a user still counts. Blocks.
 ///
 /// # Errors
 /// The accounts could not be read.
-pub(in crate::core) fn is_of_now(accounts: &dyn Accounts, user: &str, generation: u64) -> Result<bool, StoreFault> {
-    Ok(accounts.person(user)?.is_some_and(|known| known.generation == generation))
+pub(in crate::core) fn is_of_now(
+    accounts: &dyn Accounts,
+    user: &str,
+    login: &LastingLogin,
+) -> Result<bool, StoreFault> {
+    let known = accounts.person(user)?;
+    Ok(known.is_some_and(|known| known.generation == login.generation) && accounts.login_lasts(&login.id)?)
 }
 
 fn needed(error: TokenError) -> LoginError {
@@ -76,13 +80,13 @@ pub(in crate::core) fn device_of(
     if known.is_disabled {
         return Err(LoginError::Refused(AuthError::Disabled));
     }
-    let login = ClientLogin { user: &opened.user, token, device_name: name, ends_at: opened.ends_at };
+    let login = ClientLogin { id: &opened.login, user: &opened.user, device_name: name };
     let device = accounts.device_of_login(&login, is_live, SystemTime::now()).map_err(failed)?;
     let device = device.ok_or(LoginError::Needed(VOID))?;
     if device.revoked_at.is_some() {
         return Err(LoginError::Refused(AuthError::Revoked));
     }
-    let login = LastingLogin { end: opened.end(&clocks), generation: opened.generation };
+    let login = LastingLogin { id: opened.login, end: opened.end(&clocks), generation: opened.generation };
     Ok(Identity { device, login: Some(login) })
 }
 
@@ -91,14 +95,17 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use adit_proto::login::token::{LoginEnd, SessionToken};
+    use adit_proto::login::token::{LoginEnd, LoginId, SessionToken};
 
     use super::*;
-    use crate::accounts::UserName;
     use crate::accounts::sqlite::Store;
+    use crate::accounts::{BegunLogin, UserName};
     use crate::core::login::logins::Logins;
     use crate::directories::StateDir;
     use crate::identity::{DeviceCertificate, ServiceKey};
+
+    /// A login of alice.
+    const LOGIN: LoginId = [3; 16];
 
     struct World {
         _directory: tempfile::TempDir,
@@ -116,6 +123,7 @@ mod tests {
             let logins = Logins::new(Vec::new(), Arc::clone(&store), &key, [7; 32], Duration::from_secs(3600));
             let (alice, now) = (UserName::parse("alice").unwrap(), SystemTime::now());
             store.invite(&alice, Duration::from_secs(60), now).unwrap();
+            store.begin_logins_of("alice", &[LOGIN, [1; 16]]);
             let sign = |_: &str, _: &str| {
                 let not_after = now + Duration::from_secs(3600);
                 Ok::<_, std::convert::Infallible>(DeviceCertificate {
@@ -131,17 +139,16 @@ mod tests {
 
         /// A token that is good for so many seconds.
         fn token(&self, device: &str, generation: u64, lifetime: u64) -> String {
-            self.sealed(Some(device), generation, lifetime)
+            self.sealed(Some(device), LOGIN, (generation, lifetime))
         }
 
-        fn sealed(&self, device: Option<&str>, generation: u64, lifetime: u64) -> String {
+        fn sealed(&self, device: Option<&str>, login: LoginId, (generation, lifetime): (u64, u64)) -> String {
             let (user, device, methods) = ("alice".to_owned(), device.map(str::to_owned), Vec::new());
             let clocks = clocks::now();
             // The clock was wrong when it was given, which does not matter.
             let logged_in_at = clocks.unix - 10 * 24 * 60 * 60;
             let (boot, since_boot) = (clocks.boot, clocks.since_boot);
             let ends_at = logged_in_at + lifetime;
-            let login = [3; 16];
             let token =
                 SessionToken { user, device, login, generation, methods, logged_in_at, ends_at, boot, since_boot };
             self.logins.tokens().seal(&token).unwrap()
@@ -170,7 +177,21 @@ mod tests {
         world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
         world.store.set_disabled(&alice, false, SystemTime::now()).unwrap();
         assert_eq!(world.check(Some(&world.token(&device, 0, soon))).unwrap_err(), VOID, "void for ever");
-        assert_eq!(world.check(Some(&world.token(&device, 1, soon))), Ok(()));
+        let again = BegunLogin { id: &[4; 16], user: "alice", generation: 1, ends_at: u64::MAX };
+        world.store.begin_login(&again).unwrap();
+        assert_eq!(world.check(Some(&world.sealed(Some(&device), [4; 16], (1, soon)))), Ok(()));
+    }
+
+    #[test]
+    fn token_whose_login_was_ended_or_is_not_known_lets_no_device_in() {
+        let world = World::new();
+        let device = &world.identity.device.id;
+        let of_login = |login| world.sealed(Some(device), login, (0, 60));
+        assert_eq!(world.check(Some(&of_login([9; 16]))).unwrap_err(), VOID, "nobody knows whether it was ended");
+        assert_eq!(world.check(Some(&of_login(LOGIN))), Ok(()), "the positive control");
+        world.store.end_login(&LOGIN).unwrap();
+        assert_eq!(world.check(Some(&of_login(LOGIN))).unwrap_err(), VOID);
+        assert_eq!(world.check(Some(&of_login([1; 16]))), Ok(()), "another login of the same user");
     }
 
     #[test]
@@ -182,23 +203,26 @@ mod tests {
                 .map(|identity| (identity.device.id, identity.login.map(|login| login.end)))
                 .map_err(|error| error.to_string())
         };
-        let good = world.sealed(None, 0, 60);
+        world.store.begin_logins_of("alice", &[[5; 16], [6; 16]]);
+        let good = world.sealed(None, LOGIN, (0, 60));
         let (device, end) = find(&good).unwrap();
         assert!(device != world.identity.device.id && matches!(end, Some(LoginEnd::SinceBoot(_))));
         assert_eq!(find(&good).unwrap().0, device, "each time");
-        assert_eq!(find(&world.sealed(None, 0, 0)).unwrap_err(), OVER);
-        for void in [world.sealed(None, 1, 60), world.token(&device, 0, 60), "nonsense".to_owned()] {
+        assert_eq!(find(&world.sealed(None, LOGIN, (0, 0))).unwrap_err(), OVER);
+        let voids = [world.sealed(None, LOGIN, (1, 60)), world.sealed(None, [9; 16], (0, 60))];
+        for void in voids.into_iter().chain([world.token(&device, 0, 60), "nonsense".to_owned()]) {
             assert_eq!(find(&void).unwrap_err(), VOID);
         }
         let alice = UserName::parse("alice").unwrap();
         world.store.revoke(&device, SystemTime::now()).unwrap();
         assert_eq!(find(&good).unwrap_err(), AuthError::Revoked.to_string());
-        let other = world.sealed(None, 0, 60);
+        let other = world.sealed(None, [5; 16], (0, 60));
         assert!(find(&other).is_ok(), "the positive control");
-        world.store.end_login(&other).unwrap();
+        world.store.end_login(&[5; 16]).unwrap();
         assert_eq!(find(&other).unwrap_err(), VOID, "logged out");
         world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
-        assert!(find(&world.sealed(None, 0, 60)).is_err() && find(&world.sealed(None, 1, 60)).is_err());
+        let [before, after] = [0, 1].map(|generation| world.sealed(None, [6; 16], (generation, 60)));
+        assert!(find(&before).is_err() && find(&after).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::sealed::{Handles, Tokens};
 use super::step::{BROKEN, BUSY, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, UNSURE, escaped, wait};
 use super::turns::Turns;
 use crate::accounts::sqlite::{HostClock, Store};
-use crate::accounts::{Accounts as _, KnownPerson, PersonError, StoreFault};
+use crate::accounts::{Accounts as _, BegunLogin, KnownPerson, PersonError, StoreFault};
 use crate::identity::ServiceKey;
 use crate::sources::{LinkWish, Origin, Source};
 use crate::trail::TRAIL;
@@ -296,14 +296,25 @@ impl Logins {
             }
         };
         self.places.note(&known.user, name, origin.address);
+        let methods: Vec<&str> = person.methods.iter().map(|method| method.word()).collect();
+        let methods = methods.join("+");
+        let Some((sealed, ends_at)) = self.begin(&known, person, origin).await else { return (BROKEN, Outcome::Open) };
+        let (source, device) = (&known.source, &origin.device);
+        tracing::info!(source, methods, "login accepted");
+        tracing::debug!(target: TRAIL, user = known.user, source, methods, address = %origin.address, device, "login accepted of");
+        (LoginStep::Done { user: known.user, token: sealed, ends_at }, Outcome::LoggedIn)
+    }
+
+    /// Begins a login of a user; its token, sealed, and when it ends. `None` where there is no randomness or the store
+    /// fails.
+    async fn begin(&self, known: &KnownPerson, person: Person, origin: &Origin) -> Option<(String, u64)> {
         let now = clocks::now();
-        let most = (self.lifetime)(&known);
+        let most = (self.lifetime)(known);
         let lifetime = person.session_lifetime.map_or(most, |of_source| of_source.min(most));
-        let Ok(login) = random() else { return (BROKEN, Outcome::Open) };
         let token = SessionToken {
             user: known.user.clone(),
             device: origin.device.clone(),
-            login,
+            login: random().ok()?,
             generation: known.generation,
             methods: person.methods,
             logged_in_at: now.unix,
@@ -311,13 +322,16 @@ impl Logins {
             boot: now.boot,
             since_boot: now.since_boot,
         };
-        let ends_at = token.ends_at;
-        let Some(sealed) = self.tokens.seal(&token) else { return (BROKEN, Outcome::Open) };
-        let methods: Vec<&str> = token.methods.iter().map(|method| method.word()).collect();
-        let (source, methods, device) = (&known.source, methods.join("+"), &origin.device);
-        tracing::info!(source, methods, "login accepted");
-        tracing::debug!(target: TRAIL, user = known.user, source, methods, address = %origin.address, device, "login accepted of");
-        (LoginStep::Done { user: known.user, token: sealed, ends_at }, Outcome::LoggedIn)
+        let (sealed, ends_at, store) = (self.tokens.seal(&token)?, token.ends_at, Arc::clone(&self.store));
+        let beginning = off_runtime(move || {
+            let SessionToken { login, user, generation, ends_at, .. } = &token;
+            Ok(store.begin_login(&BegunLogin { id: login, user, generation: *generation, ends_at: *ends_at })?)
+        });
+        if let Err(error) = beginning.await {
+            tracing::error!(%error, "somebody who may log in cannot: the store failed");
+            return None;
+        }
+        Some((sealed, ends_at))
     }
 
     fn settle(&self, inquiry: Inquiry, outcome: Outcome) {
