@@ -15,7 +15,7 @@ use crate::accounts::sqlite::{Clock, Store};
 use crate::accounts::{Accounts as _, EnrollError, RenewError, UserName};
 use crate::core::login::clocks;
 use crate::core::login::logins::Logins;
-use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError, sha256};
+use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError};
 use crate::trail::TRAIL;
 
 /// Requests that may wait for a disk at a time. Each keeps a thread; logins that read alone must find one meanwhile.
@@ -143,7 +143,7 @@ impl Enrollment {
         let sign = |device: &str, user: &str| self.sign(&csr, device, user, clock);
         let enrolled = self
             .store
-            .enroll_by_login((&user, &once(ticket)), &csr.key_hash(), &request.device_name, clock, sign)
+            .enroll_by_login((&user, &login.login), &csr.key_hash(), &request.device_name, clock, sign)
             .map_err(|error| refuse_invite(&error))?;
         let token = SessionToken { device: Some(enrolled.device.id.clone()), ..login };
         let ends_at = Some(token.ends_at);
@@ -194,15 +194,8 @@ impl Enrollment {
     }
 }
 
-/// What the store knows a ticket by, which is good once.
-fn once(ticket: &str) -> [u8; 16] {
-    let mut code = [0; 16];
-    code.copy_from_slice(&sha256(ticket.as_bytes())[..16]);
-    code
-}
-
 fn unknown_login() -> EnrollRefusal {
-    refusal(403, "login_unknown", "this login is over, or was ended by the administrator; log in again")
+    refusal(403, "login_unknown", "this login is over, or was ended; log in again")
 }
 
 fn decode_code(text: &str) -> Option<[u8; 16]> {
@@ -240,6 +233,7 @@ fn refuse_renewal(error: &RenewError<IdentityError>) -> EnrollRefusal {
 fn refuse_invite(error: &EnrollError<IdentityError>) -> EnrollRefusal {
     match error {
         EnrollError::UnknownCode => unknown_invite(),
+        EnrollError::LoginOver => unknown_login(),
         EnrollError::UsedCode => refusal(410, "invite_used", "this invite was used before; ask for a new one"),
         EnrollError::ExpiredCode => refusal(410, "invite_expired", "this invite has expired; ask for a new one"),
         EnrollError::TooManyDevices(most) => {
@@ -269,7 +263,7 @@ mod tests {
     use rustls_pki_types::pem::PemObject;
 
     use super::*;
-    use crate::accounts::AuthError;
+    use crate::accounts::{AuthError, BegunLogin};
     use crate::directories::StateDir;
     use crate::identity::{ServiceKey, device_identity};
 
@@ -418,6 +412,7 @@ mod tests {
         let (gateway, logins) = with_logins();
         // Alice is known.
         gateway.invite();
+        gateway.store.begin_logins_of("alice", &[[0; 16]]);
         let enroll = |ticket: &str, csr: &str, now| {
             let (csr, device_name) = (csr.to_owned(), "laptop".to_owned());
             let request = EnrollRequest { code: None, login: Some(ticket.to_owned()), csr, device_name };
@@ -444,6 +439,7 @@ mod tests {
     fn what_is_no_ticket_enrols_nobody() {
         let (gateway, logins) = with_logins();
         gateway.invite();
+        gateway.store.begin_logins_of("alice", &[[0; 16]]);
         let enroll = |code: Option<&str>, login: Option<String>| {
             let code = code.map(str::to_owned);
             let request = EnrollRequest { code, login, csr: csr(), device_name: "laptop".into() };
@@ -460,6 +456,8 @@ mod tests {
         assert_eq!(enroll(None, Some(good.clone())).unwrap_err(), "login_unknown", "disabled");
         gateway.store.set_disabled(&alice, false, now()).unwrap();
         assert_eq!(enroll(None, Some(good)).unwrap_err(), "login_unknown", "void for ever");
+        let again = BegunLogin { id: &[1; 16], user: "alice", generation: 1, ends_at: u64::MAX };
+        gateway.store.begin_login(&again).unwrap();
         assert_eq!(enroll(None, Some(ticket(&logins, None, 1))), Ok(()));
     }
 

@@ -119,6 +119,9 @@ pub enum EnrollError<E: Error + 'static> {
     /// The invite's time is over.
     #[error("invite expired")]
     ExpiredCode,
+    /// The login of whose ticket a device wants to be enrolled is over.
+    #[error("login is over")]
+    LoginOver,
     /// The user has as many devices as may be; the invite is still good.
     #[error("the user has {0} devices already")]
     TooManyDevices(u32),

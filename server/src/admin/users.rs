@@ -453,6 +453,7 @@ mod tests {
             let (serial, not_after) = ("01".to_owned(), now + Duration::from_secs(60));
             Ok::<_, std::convert::Infallible>(DeviceCertificate { pem: String::new(), serial, not_after })
         };
+        store.begin_logins_of("alice", &[[1; 16]]);
         let by_login = store.enroll_by_login((&alice, &[1; 16]), &[2; 32], "laptop", now, sign).unwrap().device.id;
         post(&admin, "/user/reset", json!({ "user": "alice" })).unwrap();
         assert_eq!(*recorder.closed.lock().unwrap(), [by_login]);

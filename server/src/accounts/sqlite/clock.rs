@@ -211,6 +211,7 @@ mod tests {
         };
         let code = store.invite(&alice, DAY, in_turn).unwrap();
         let device = store.enroll(&code, &[1; 32], "a", in_turn, |_, _| sign("01")).unwrap().device.id;
+        store.begin_logins_of("alice", &[[1; 16]]);
         store.enroll_by_login((&alice, &[1; 16]), &[2; 32], "b", in_turn, |_, _| sign("02")).unwrap();
         store.renew(&device, in_turn, |_| sign("03")).unwrap();
         let link = |hash| FirstPassword::Link { hash, seconds: 60 };

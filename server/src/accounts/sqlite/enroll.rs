@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use adit_program::random::random;
+use adit_proto::login::token::LoginId;
 use data_encoding::Specification;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
 use super::clock::{self, Clock};
 use super::device::device_of;
-use super::{Store, StoreError, sha256, unix};
+use super::{Store, StoreError, login, sha256, unix};
 use crate::accounts::name::{DEVICE_PREFIX, clean_device_name};
 use crate::accounts::{Device, DeviceKind, EnrollError, Enrolled, RenewError, UserName};
 use crate::identity::DeviceCertificate;
@@ -58,14 +59,14 @@ impl Store {
         })
     }
 
-    /// Creates the device of a user who has logged in, as [`Self::enroll`] does for an invite: `ticket` stands for the
-    /// code, and is good once. From then on the device gets in only while its user has a login that lasts.
+    /// Creates the device of a user who has logged in, as [`Self::enroll`] does for an invite: the login stands for the
+    /// code, and is good for one device. From then on the device gets in only while its user has a login that lasts.
     ///
     /// # Errors
-    /// As [`Self::enroll`].
+    /// As [`Self::enroll`], and [`EnrollError::LoginOver`].
     pub fn enroll_by_login<E: Error + 'static>(
         &self,
-        (user, ticket): (&UserName, &[u8; 16]),
+        (user, login): (&UserName, &LoginId),
         key: &[u8; 32],
         device_name: &str,
         clock: impl Clock,
@@ -74,15 +75,20 @@ impl Store {
         let id = new_device_id()?;
         self.write(|transaction| {
             let now = clock::now(transaction, clock)?;
+            // Its user may have logged out since it was looked at.
+            if !login::lasts(transaction, login)? {
+                return Err(EnrollError::LoginOver);
+            }
+            let code = code_of(login);
             let expires = unix(now).saturating_add_unsigned(AGAIN);
             transaction
                 .execute(
                     "INSERT INTO invites (code_hash, owner, expires_at, boot) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (code_hash) DO NOTHING",
-                    params![sha256(ticket), user.as_str(), expires, clock::boot()?],
+                    params![sha256(&code), user.as_str(), expires, clock::boot()?],
                 )
                 .map_err(StoreError::from)?;
-            let enrolled = spend(transaction, ticket, &self.newcomer(id, key, device_name), now, sign)?;
+            let enrolled = spend(transaction, &code, &self.newcomer(id, key, device_name), now, sign)?;
             transaction
                 .execute("UPDATE devices SET by_login = 1 WHERE id = ?1", [&enrolled.device.id])
                 .map_err(StoreError::from)?;
@@ -134,6 +140,13 @@ struct Newcomer<'a> {
     name: &'a str,
     /// Most devices that its user may have.
     most: u32,
+}
+
+/// What stands for the code of an invite where a login enrols a device.
+fn code_of(login: &LoginId) -> [u8; 16] {
+    let mut code = [0; 16];
+    code.copy_from_slice(&sha256(&[b"ticket of login ", login.as_slice()].concat())[..16]);
+    code
 }
 
 /// Turns a code into a device with a certificate.
@@ -421,6 +434,7 @@ mod tests {
         store.limit_devices(2);
         let (alice, bob) = (UserName::parse("alice").unwrap(), UserName::parse("bob").unwrap());
         let first = store.enroll(&invite(&store), &KEY, "a", at(1), sign).unwrap().device.id;
+        store.begin_logins_of("alice", &[[1; 16], [2; 16]]);
         store.enroll_by_login((&alice, &[1; 16]), &KEY, "b", at(1), sign).unwrap();
         let code = invite(&store);
         let enroll = |now| store.enroll(&code, &KEY, "c", now, sign).map(|enrolled| enrolled.device);
@@ -436,6 +450,24 @@ mod tests {
         let late = at(1001);
         let code = store.invite(&alice, Duration::from_secs(60), late).unwrap();
         assert!(store.enroll(&code, &KEY, "e", late, sign).is_ok(), "those whose certificates are over do not count");
+    }
+
+    #[test]
+    fn login_that_is_over_or_was_never_made_enrols_nothing() {
+        let Scratch { store, directory: _directory } = scratch();
+        let alice = UserName::parse("alice").unwrap();
+        invite(&store);
+        store.begin_logins_of("alice", &[[1; 16], [2; 16]]);
+        let enroll = |login: u8| store.enroll_by_login((&alice, &[login; 16]), &KEY, "b", at(1), sign);
+        store.end_login(&[1; 16]).unwrap();
+        for over in [1, 3] {
+            assert!(matches!(enroll(over), Err(EnrollError::LoginOver)), "{over}");
+        }
+        enroll(2).expect("the positive control");
+        assert_eq!(enroll(2).unwrap().device.user, "alice", "an answer that was lost");
+        store.end_login(&[2; 16]).unwrap();
+        assert!(matches!(enroll(2), Err(EnrollError::LoginOver)), "nor is it given again");
+        assert_eq!(store.devices().unwrap().len(), 1);
     }
 
     #[test]
