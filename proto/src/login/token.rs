@@ -45,11 +45,6 @@ pub enum LoginEnd {
 }
 
 impl LoginEnd {
-    /// The end of a login that was made in this boot, and is over at a Unix time.
-    pub fn of_this_boot(ends_at: u64, clocks: &Clocks) -> Self {
-        Self::SinceBoot(clocks.since_boot.saturating_add(ends_at.saturating_sub(clocks.unix)))
-    }
-
     /// How long it is until then; zero once it is over.
     pub fn left(self, clocks: &Clocks) -> Duration {
         Duration::from_secs(match self {
@@ -270,14 +265,6 @@ mod tests {
         let other = Clocks { boot: OTHER_BOOT, ..DURING };
         assert_eq!((token(None).end(&other), token(None).age(&other).as_secs()), (LoginEnd::At(2000), 500));
         assert_eq!(token(None).age(&Clocks { unix: 0, ..other }), Duration::ZERO);
-    }
-
-    #[test]
-    fn end_that_was_told_by_the_clock_is_kept_by_the_time_since_the_boot() {
-        let end = LoginEnd::of_this_boot(2000, &DURING);
-        assert_eq!(end, LoginEnd::SinceBoot(1050));
-        assert_eq!(end.left(&Clocks { unix: 10 * DAY, ..DURING }).as_secs(), 500);
-        assert_eq!(LoginEnd::of_this_boot(1000, &DURING).left(&DURING), Duration::ZERO, "it is over");
     }
 
     #[test]

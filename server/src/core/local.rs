@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_proto::address_pool::AddressPool;
-use adit_proto::login::token::LoginEnd;
 use arc_swap::ArcSwapOption;
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
@@ -20,7 +19,7 @@ use super::callers::{Caller, Callers};
 use super::enforcement::Enforcement;
 use super::leases::{Flows, Leases};
 use super::login::logins::{self, LoginStep, LoginWish, Logins};
-use super::login::{Credential, Identity, LoginError, clocks, lasting};
+use super::login::{Credential, Identity, LastingLogin, LoginError, clocks, lasting};
 use super::observer::{Nobody, SessionObserver};
 use super::personal::TermsInForce;
 use super::quota::Quotas;
@@ -233,10 +232,10 @@ impl Core for LocalCore {
             if begins {
                 self.show_banner(&mut step);
             }
-            if let LoginStep::Done { user, ends_at, .. } = &step {
+            if let LoginStep::Done { user, token, .. } = &step {
                 let session = device.and_then(|device| self.sessions.of_device(&device));
-                if let Some(session) = session {
-                    session.renew_login(LoginEnd::of_this_boot(*ends_at, &clocks::now()));
+                if let (Some(session), Some(token)) = (session, logins.tokens().unseal(token)) {
+                    session.renew_login(LastingLogin::of(&token, &clocks::now()));
                 }
                 // The source may have said other groups than before.
                 let (core, user) = (Arc::clone(&self), user.clone());
@@ -279,10 +278,7 @@ impl Core for LocalCore {
             let Some(token) = self.logins().and_then(|logins| logins.tokens().unseal(&token)) else { return };
             let _turn = self.writers.acquire().await.expect("it is never closed");
             let core = Arc::clone(&self);
-            let ending = spawn_blocking(move || core.accounts.end_login(&token.login)).await;
-            if let Ok(Err(error)) = ending {
-                tracing::warn!(%error, "a user has logged out, but the token is good until its end");
-            }
+            spawn_blocking(move || core.end_login(&token.login)).await.ok();
         })
     }
 

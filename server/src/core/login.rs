@@ -9,7 +9,7 @@ pub mod sealed;
 mod step;
 mod turns;
 
-use adit_proto::login::token::{LoginEnd, LoginId};
+use adit_proto::login::token::{Clocks, LoginEnd, LoginId, SessionToken};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -55,6 +55,13 @@ pub struct LastingLogin {
     pub end: LoginEnd,
     /// Of which generation of the user's logins it is: it is void once the user has another.
     pub generation: u64,
+}
+
+impl LastingLogin {
+    /// That of a session token.
+    pub(crate) fn of(token: &SessionToken, clocks: &Clocks) -> Self {
+        Self { id: token.login, end: token.end(clocks), generation: token.generation }
+    }
 }
 
 /// Why nobody has logged in.

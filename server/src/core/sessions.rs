@@ -10,13 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_proto::address_pool::Lease;
-use adit_proto::login::token::{Clocks, LoginEnd};
+use adit_proto::login::token::Clocks;
 use adit_proto::policy::SourcePolicy;
 use tokio::sync::watch;
 
 use super::grant::{Grant, SessionLimits, Terms};
-use super::login::clocks;
 use super::login::logins::unix_seconds;
+use super::login::{LastingLogin, clocks};
 use super::meter::Meter;
 use super::overdue::Activity;
 use super::policy::SessionPolicy;
@@ -123,8 +123,8 @@ pub struct Session {
     /// Which of its packets were refused, by kind.
     pub denials: Denials,
     grant: watch::Sender<Grant>,
-    /// When the login ends that it goes on; `None` if it goes on none.
-    login_end: watch::Sender<Option<LoginEnd>>,
+    /// The login that it goes on; `None` if it goes on none.
+    login: watch::Sender<Option<LastingLogin>>,
     /// When its device's certificates are over, as far as is known, in seconds of Unix time; the largest number without
     /// any.
     certificates_end: AtomicU64,
@@ -149,7 +149,7 @@ impl Session {
             denials: Denials::default(),
             activity: Activity::new(now),
             grant: watch::Sender::new(grant),
-            login_end: watch::Sender::new(None),
+            login: watch::Sender::new(None),
             certificates_end: AtomicU64::new(u64::MAX),
             ending: OnceLock::new(),
         })
@@ -177,14 +177,14 @@ impl Session {
         });
     }
 
-    /// It goes on a login that ends then, or on none.
-    pub(crate) fn set_login_end(&self, end: Option<LoginEnd>) {
-        self.login_end.send_replace(end);
+    /// It goes on this login, or on none.
+    pub(crate) fn set_login(&self, login: Option<LastingLogin>) {
+        self.login.send_replace(login);
     }
 
-    /// Whether it goes on a login of its user.
-    pub fn goes_on_login(&self) -> bool {
-        self.login_end.borrow().is_some()
+    /// The login of its user that it goes on, if it goes on one.
+    pub(super) fn login(&self) -> Option<LastingLogin> {
+        *self.login.borrow()
     }
 
     /// Its device's certificates are over then, as far as is known; `None` without any.
@@ -198,11 +198,11 @@ impl Session {
     }
 
     /// The user has logged in again: a session that goes on a login goes on that one.
-    pub(super) fn renew_login(&self, renewed: LoginEnd) {
-        self.login_end.send_if_modified(|end| {
-            let is_new = end.is_some_and(|end| end != renewed);
+    pub(super) fn renew_login(&self, renewed: LastingLogin) {
+        self.login.send_if_modified(|login| {
+            let is_new = login.is_some_and(|login| login != renewed);
             if is_new {
-                *end = Some(renewed);
+                *login = Some(renewed);
             }
             is_new
         });
@@ -214,10 +214,10 @@ impl Session {
     }
 
     async fn login_over_by(&self, clocks: impl Fn() -> Clocks) {
-        let mut ends = self.login_end.subscribe();
+        let mut logins = self.login.subscribe();
         loop {
-            let end = *ends.borrow_and_update();
-            let left = end.map(|end| end.left(&clocks()));
+            let login = *logins.borrow_and_update();
+            let left = login.map(|login| login.end.left(&clocks()));
             let look = async {
                 match left {
                     Some(Duration::ZERO) => {}
@@ -227,7 +227,7 @@ impl Session {
                 }
             };
             tokio::select! {
-                Ok(()) = ends.changed() => {}
+                Ok(()) = logins.changed() => {}
                 () = look => {
                     if left == Some(Duration::ZERO) {
                         return;
@@ -277,6 +277,8 @@ impl Carried for Session {
 mod tests {
     use std::cell::Cell;
 
+    use adit_proto::login::token::LoginEnd;
+
     use super::super::tests::session;
     use super::*;
 
@@ -299,9 +301,9 @@ mod tests {
             Clocks { unix: self.ahead.get() + since_boot, since_boot, boot: self.boot }
         }
 
-        /// The end of a login that lasts so long from now on.
-        fn end_in(&self, seconds: u64) -> LoginEnd {
-            LoginEnd::of_this_boot(self.clocks().unix + seconds, &self.clocks())
+        /// A login that lasts so long from now on.
+        fn lasting(&self, seconds: u64) -> LastingLogin {
+            LastingLogin { id: [1; 16], end: LoginEnd::SinceBoot(self.clocks().since_boot + seconds), generation: 0 }
         }
 
         /// Whether a session's login is over within an hour.
@@ -315,12 +317,12 @@ mod tests {
     async fn session_is_over_when_its_login_is_and_a_new_login_keeps_it() {
         let (world, session) = (World::new(), session(1, "dev-a", 2));
         assert!(!world.is_over(&session).await, "it goes on none");
-        session.renew_login(world.end_in(0));
+        session.renew_login(world.lasting(0));
         assert!(!world.is_over(&session).await, "nor does it by a login");
-        session.set_login_end(Some(world.end_in(5400)));
+        session.set_login(Some(world.lasting(5400)));
         assert!(!world.is_over(&session).await, "not before its end");
         assert!(world.is_over(&session).await);
-        session.renew_login(world.end_in(7200));
+        session.renew_login(world.lasting(7200));
         assert!(!world.is_over(&session).await);
     }
 
@@ -328,7 +330,7 @@ mod tests {
     async fn clock_that_is_set_ends_no_session_and_keeps_none() {
         let (world, session) = (World::new(), session(1, "dev-a", 2));
         for ahead in [110 * DAY, 90 * DAY] {
-            session.set_login_end(Some(world.end_in(5400)));
+            session.set_login(Some(world.lasting(5400)));
             world.ahead.set(ahead);
             assert!(!world.is_over(&session).await, "{ahead}");
             assert!(world.is_over(&session).await, "{ahead}");
@@ -340,7 +342,7 @@ mod tests {
         let (world, session) = (World::new(), session(1, "dev-a", 2));
         world.ahead.set(0);
         // The host began without a battery for its clock, a hundred days ago.
-        session.set_login_end(Some(LoginEnd::At(100 * DAY)));
+        session.set_login(Some(LastingLogin { end: LoginEnd::At(100 * DAY), ..world.lasting(0) }));
         assert!(!world.is_over(&session).await);
         world.ahead.set(100 * DAY);
         assert!(world.is_over(&session).await);

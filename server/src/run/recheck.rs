@@ -293,7 +293,7 @@ mod tests {
             let name = format!("user-{number}");
             store.record_person(&user_of_ldap(&name, &[]), SystemTime::now() - 2 * INTERVAL).unwrap();
             let session = session_on(&name, terms("0.0.0.0/0"));
-            session.set_login_end(Some(LoginEnd::At(u64::MAX)));
+            session.set_login(Some(LastingLogin { id: [1; 16], end: LoginEnd::At(u64::MAX), generation: 0 }));
             assert!(core.sessions().insert(session).is_ok());
         }
         let mut config = config_for_tests(directory.path());

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use adit_proto::login::token::LoginId;
+
 use super::LocalCore;
 use crate::core::login::logins::{LoginStep, Logins};
 use crate::core::sessions::{Ending, Session};
@@ -48,8 +50,19 @@ impl LocalCore {
         of_user.filter(|session| self.shut_out(&session.device.id, Ending::LoginOver)).count()
     }
 
+    /// Ends a login for ever, and at once the sessions that go on it, whoever opened them. Blocks.
+    pub(super) fn end_login(&self, login: &LoginId) {
+        // First: whoever is on the way to a session finds that out before the session is handed over.
+        if let Err(error) = self.accounts.end_login(login) {
+            tracing::warn!(%error, "a user has logged out, but the token is good until its end");
+        }
+        for session in self.by_login().filter(|session| session.login().is_some_and(|of| of.id == *login)) {
+            self.shut_out(&session.device.id, Ending::LoginOver);
+        }
+    }
+
     fn by_login(&self) -> impl Iterator<Item = Arc<Session>> {
-        self.sessions.all().into_iter().filter(|session| session.goes_on_login())
+        self.sessions.all().into_iter().filter(|session| session.login().is_some())
     }
 }
 
@@ -75,11 +88,11 @@ mod tests {
     use crate::config::config_for_tests;
     use crate::core::callers::Caller;
     use crate::core::login::logins::LoginWish;
-    use crate::core::login::{Credential, Identity, LastingLogin};
+    use crate::core::login::{Credential, Identity, LastingLogin, LoginError};
     use crate::core::personal::PersonalTerms;
     use crate::core::sessions::Connection;
     use crate::core::tests::{FakeAccounts, FakeFlows, Nowhere, POOL, apart, device, pool, result};
-    use crate::core::{Core as _, OpenError};
+    use crate::core::{Core as _, OpenError, OpenSession};
     use crate::directories::StateDir;
     use crate::identity::ServiceKey;
     use crate::policy::PolicyFile;
@@ -92,11 +105,15 @@ mod tests {
         (core, accounts)
     }
 
-    /// Opens the session of a device of alice that came with a login of this generation.
-    fn open_by_login(core: &Arc<LocalCore>, of: &str, generation: u64) -> (Result<(), OpenError>, Arc<Nowhere>) {
+    /// Opens the session of a device of alice that came with this login, of this generation.
+    fn open_by_login(
+        core: &Arc<LocalCore>,
+        of: &str,
+        (login, generation): (u8, u64),
+    ) -> (Result<(), OpenError>, Arc<Nowhere>) {
         let connection = Arc::<Nowhere>::default();
         let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
-        let login = LastingLogin { id: [1; 16], end: LoginEnd::At(u64::MAX), generation };
+        let login = LastingLogin { id: [login; 16], end: LoginEnd::At(u64::MAX), generation };
         let identity = Identity { device: device(of), login: Some(login) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let opened = runtime.block_on(Arc::clone(core).open(identity, kept));
@@ -114,7 +131,7 @@ mod tests {
             (caller, connection)
         };
         let (second_of_a, second_of_b) = (log_in("dev-a"), log_in("dev-b"));
-        let (opened, closed) = open_by_login(&core, "dev-a", 0);
+        let (opened, closed) = open_by_login(&core, "dev-a", (1, 0));
         opened.unwrap();
         let (_, untouched) = open(&core, "dev-b").unwrap();
         assert_eq!(core.logged_in().into_iter().collect::<Vec<_>>(), ["alice"]);
@@ -194,6 +211,44 @@ mod tests {
         token
     }
 
+    /// Opens a session by a session token alone; gives also its connection.
+    async fn connect(
+        core: &Arc<LocalCore>,
+        token: &str,
+        host: &str,
+    ) -> Result<(OpenSession, Arc<Nowhere>), LoginError> {
+        let connection = Arc::<Nowhere>::default();
+        let caller = Arc::new(Caller::new(Arc::<Nowhere>::clone(&connection)));
+        let credential = Credential::Login { token: token.to_owned().into(), name: host.to_owned() };
+        let identity = Arc::clone(core).authenticate(credential, caller).await?;
+        let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
+        Ok((Arc::clone(core).open(identity, kept).await.unwrap(), connection))
+    }
+
+    #[tokio::test]
+    async fn who_logs_out_ends_what_others_opened_by_the_same_login_and_nothing_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (core, _store) = over(&Arc::default(), folder.path());
+        let (first, second) = (log_in(&core).await, log_in(&core).await);
+        let (_stolen, by_first) = connect(&core, &first, "laptop").await.unwrap();
+        let (_own, by_second) = connect(&core, &second, "phone").await.unwrap();
+        for nonsense in ["", "nonsense"] {
+            Arc::clone(&core).log_out(nonsense.to_owned().into()).await;
+        }
+        assert_eq!((by_first.closed(), by_second.closed()), (None, None));
+        Arc::clone(&core).log_out(first.clone().into()).await;
+        assert_eq!((by_first.closed(), by_second.closed()), (Some(Ending::LoginOver), None));
+        assert_eq!(core.sessions().len(), 1);
+        let again = connect(&core, &first, "laptop").await;
+        assert!(again.is_err_and(|error| matches!(error, LoginError::Needed(_))));
+
+        let unused = log_in(&core).await;
+        Arc::clone(&core).log_out(unused.clone().into()).await;
+        assert!(connect(&core, &unused, "laptop").await.is_err(), "it never had a session");
+        let newest = log_in(&core).await;
+        assert!(connect(&core, &newest, "laptop").await.is_ok(), "the positive control");
+    }
+
     #[tokio::test]
     async fn login_in_other_groups_changes_what_the_sessions_of_all_devices_may() {
         let folder = tempfile::tempdir().unwrap();
@@ -262,7 +317,7 @@ mod tests {
         let (core, accounts) = with_alice();
         accounts.hold_up();
         let opening = Arc::clone(&core);
-        let slow = apart(move || open_by_login(&opening, "dev-a", 0).0);
+        let slow = apart(move || open_by_login(&opening, "dev-a", (1, 0)).0);
         accounts.wait_for(1);
         accounts.void_logins("alice");
         assert_eq!(core.end_logins("alice"), 0, "there is no session to end yet");
@@ -270,7 +325,35 @@ mod tests {
         assert!(matches!(result(&slow), Err(OpenError::LoginOver)));
         assert!(core.sessions().is_empty());
         assert_eq!(core.leases.devices(), 0);
-        open_by_login(&core, "dev-a", 1).0.unwrap();
+        open_by_login(&core, "dev-a", (1, 1)).0.unwrap();
         assert_eq!(core.sessions().len(), 1, "a login of now");
+    }
+
+    #[test]
+    fn login_that_is_ended_while_its_device_connects_opens_no_session() {
+        let (core, accounts) = with_alice();
+        accounts.hold_up();
+        let opening = Arc::clone(&core);
+        let slow = apart(move || open_by_login(&opening, "dev-a", (1, 0)).0);
+        accounts.wait_for(1);
+        core.end_login(&[1; 16]);
+        accounts.go_on();
+        assert!(matches!(result(&slow), Err(OpenError::LoginOver)));
+        assert!(core.sessions().is_empty());
+        open_by_login(&core, "dev-a", (2, 0)).0.unwrap();
+        assert_eq!(core.sessions().len(), 1, "the positive control");
+    }
+
+    #[test]
+    fn session_goes_on_the_newest_login_of_its_device_and_ends_with_no_former_one() {
+        let (core, _accounts) = with_alice();
+        let (opened, closed) = open_by_login(&core, "dev-a", (1, 0));
+        opened.unwrap();
+        let session = core.sessions().of_device("dev-a").unwrap();
+        session.renew_login(LastingLogin { id: [2; 16], ..session.login().unwrap() });
+        core.end_login(&[1; 16]);
+        assert_eq!(closed.closed(), None);
+        core.end_login(&[2; 16]);
+        assert_eq!(closed.closed(), Some(Ending::LoginOver));
     }
 }

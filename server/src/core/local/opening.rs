@@ -87,7 +87,7 @@ impl LocalCore {
         let grant = Grant { lease: claim.lease(), terms: self.terms_of(&device, group)? };
         let admitted = self.admit(grant.lease, &grant.terms)?;
         let session = Session::new(id, device, grant, connection, now);
-        session.set_login_end(login.map(|login| login.end));
+        session.set_login(login);
         session.set_certificates_end(self.certificates_end(&session.device)?);
         if session.grant().terms.limits.hours.as_ref().is_some_and(|hours| !hours.contain(SystemTime::now())) {
             return Err(OpenError::OutsideHours);

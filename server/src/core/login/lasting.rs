@@ -31,7 +31,7 @@ pub(in crate::core) fn check(
     let (Some(token), Some(tokens)) = (token, tokens) else { return Err(LoginError::Needed(NONE)) };
     let clocks = clocks::now();
     let token = tokens.open(token, Some(&device.id), &clocks).map_err(needed)?;
-    let login = LastingLogin { id: token.login, end: token.end(&clocks), generation: token.generation };
+    let login = LastingLogin::of(&token, &clocks);
     if token.user != device.user || !is_of_now(accounts, &device.user, &login).map_err(failed)? {
         return Err(LoginError::Needed(VOID));
     }
@@ -86,8 +86,7 @@ pub(in crate::core) fn device_of(
     if device.revoked_at.is_some() {
         return Err(LoginError::Refused(AuthError::Revoked));
     }
-    let login = LastingLogin { id: opened.login, end: opened.end(&clocks), generation: opened.generation };
-    Ok(Identity { device, login: Some(login) })
+    Ok(Identity { device, login: Some(LastingLogin::of(&opened, &clocks)) })
 }
 
 #[cfg(test)]
