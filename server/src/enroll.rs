@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_program::random::NoRandomness;
 use adit_proto::enrollment::{EnrollRequest, EnrollResponse, Refusal, RenewRequest, RenewResponse, SessionGrant};
-use adit_proto::login::token::SessionToken;
+use adit_proto::login::token::{Clocks, SessionToken};
 use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD;
 use tokio::sync::Semaphore;
@@ -133,7 +133,7 @@ impl Enrollment {
         let logins = self.logins.as_ref().ok_or_else(unknown_login)?;
         let clocks = clocks::at(clock.read());
         let login = logins.tokens().open(ticket, None, &clocks).map_err(|_none| unknown_login())?;
-        if login.age(&clocks) >= TICKET_LIFETIME {
+        if !may_enroll(&login, &clocks) {
             return Err(unknown_login());
         }
         let known = self.store.person(&login.user).map_err(|error| unavailable(&error))?;
@@ -192,6 +192,11 @@ impl Enrollment {
     ) -> Result<DeviceCertificate, IdentityError> {
         self.authority.issue_device(csr, device, user, **self.certificate_lifetime.load(), clock.read())
     }
+}
+
+/// Whether a login is so young that it enrols a device. Of one before the host's last start nobody can tell.
+fn may_enroll(login: &SessionToken, clocks: &Clocks) -> bool {
+    login.age(clocks).is_some_and(|age| age < TICKET_LIFETIME)
 }
 
 fn unknown_login() -> EnrollRefusal {
@@ -258,6 +263,7 @@ fn unavailable(error: &dyn std::error::Error) -> EnrollRefusal {
 mod tests {
     use std::time::SystemTime;
 
+    use adit_proto::login::token::Boot;
     use rcgen::{CertificateParams, KeyPair};
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
@@ -391,20 +397,23 @@ mod tests {
     }
 
     fn ticket(logins: &Logins, device: Option<&str>, generation: u64) -> String {
-        let logged_in_at = now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let token = SessionToken {
+        logins.tokens().seal(&given(device, generation)).unwrap()
+    }
+
+    /// A token that was given just now.
+    fn given(device: Option<&str>, generation: u64) -> SessionToken {
+        let Clocks { unix, since_boot, boot } = clocks::at(now());
+        SessionToken {
             user: "alice".into(),
             device: device.map(str::to_owned),
             login: [u8::try_from(generation).unwrap(); 16],
             generation,
             methods: vec![adit_proto::login::Method::Password],
-            logged_in_at,
-            ends_at: logged_in_at + 3600,
-            // Of another boot, so that the clock of the tests is the one that counts.
-            boot: [1; 16],
-            since_boot: 0,
-        };
-        logins.tokens().seal(&token).unwrap()
+            logged_in_at: unix,
+            ends_at: unix + 3600,
+            boot,
+            since_boot,
+        }
     }
 
     #[test]
@@ -428,11 +437,30 @@ mod tests {
 
         assert_eq!(enroll(&good, &own, now()).unwrap().device, first.device, "an answer that was lost");
         assert_eq!(enroll(&good, &csr(), now()).unwrap_err(), "invite_used", "with another key");
-        let late = now() + TICKET_LIFETIME;
-        assert_eq!(enroll(&ticket(&logins, None, 0), &own, late).unwrap_err(), "login_unknown");
 
         let invited = gateway.enroll(&gateway.invite(), &csr(), now()).unwrap();
         assert!(!gateway.store.needs_login(&invited.device).unwrap(), "an invite is enough");
+    }
+
+    #[test]
+    fn login_enrols_for_ten_minutes_and_not_after_a_restart_of_the_host_whatever_its_clock_says() {
+        let login = given(None, 0);
+        let at = |unix, seconds| Clocks { unix, since_boot: login.since_boot + seconds, boot: login.boot };
+        for unix in [0, login.logged_in_at, login.logged_in_at + 400 * 86_400] {
+            assert!(may_enroll(&login, &at(unix, 599)), "the positive control: {unix}");
+            assert!(!may_enroll(&login, &at(unix, 600)), "{unix}");
+            assert!(!may_enroll(&login, &Clocks { boot: Boot::of([1; 16]), ..at(unix, 0) }), "{unix}");
+        }
+        let (gateway, logins) = with_logins();
+        gateway.invite();
+        gateway.store.begin_logins_of("alice", &[[0; 16]]);
+        let enroll = |boot| {
+            let login = logins.tokens().seal(&SessionToken { boot, ..login.clone() });
+            let request = EnrollRequest { code: None, login, csr: csr(), device_name: "laptop".into() };
+            gateway.enrollment.enroll(&request, now()).map_err(|refusal| refusal.body.code).map(drop)
+        };
+        assert_eq!(enroll(Boot::of([1; 16])).unwrap_err(), "login_unknown");
+        assert_eq!(enroll(login.boot), Ok(()), "the positive control");
     }
 
     #[test]

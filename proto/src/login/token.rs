@@ -24,15 +24,41 @@ const VERSION: u8 = 3;
 /// Tells a login from all others: it is random, and in all that came of the login. Clients never see it.
 pub type LoginId = [u8; 16];
 
+/// A boot of the gateway's host. One that the kernel does not tell from others is no boot's equal, not even its own:
+/// nothing can be counted from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot(Option<[u8; 16]>);
+
 /// What the clocks of the gateway's host say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Clocks {
     /// Unix time, in seconds. It may be set at any time.
     pub unix: u64,
     /// Seconds since the host's boot, those asleep included. They only grow.
     pub since_boot: u64,
-    /// Tells one boot of the host from another.
-    pub boot: [u8; 16],
+    /// The boot in which the host is.
+    pub boot: Boot,
+}
+
+impl Boot {
+    /// A boot that cannot be told from others.
+    pub const UNTOLD: Self = Self(None);
+
+    /// The boot of this number, which is random and so not zero.
+    pub fn of(number: [u8; 16]) -> Self {
+        Self((number != [0; 16]).then_some(number))
+    }
+
+    /// Its number, if it can be told from others.
+    pub fn number(self) -> Option<[u8; 16]> {
+        self.0
+    }
+}
+
+impl PartialEq for Boot {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_some() && self.0 == other.0
+    }
 }
 
 /// When a login is over.
@@ -64,7 +90,7 @@ pub trait Sealing {
 }
 
 /// What a login is worth.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionToken {
     /// The user name.
     pub user: String,
@@ -81,7 +107,7 @@ pub struct SessionToken {
     /// When it is over, in seconds of Unix time, by the same clock.
     pub ends_at: u64,
     /// The boot of the gateway's host in which that was.
-    pub boot: [u8; 16],
+    pub boot: Boot,
     /// How many seconds that was after this boot.
     pub since_boot: u64,
 }
@@ -109,7 +135,8 @@ impl SessionToken {
             writer.bytes(device.as_bytes());
         }
         writer.bytes(self.user.as_bytes()).bytes(&self.login).number(self.generation);
-        writer.number(self.logged_in_at).number(self.ends_at).bytes(&self.boot).number(self.since_boot);
+        writer.number(self.logged_in_at).number(self.ends_at);
+        writer.bytes(&self.boot.number().unwrap_or_default()).number(self.since_boot);
         let methods: Vec<u8> = self.methods.iter().map(|method| number_of(*method)).collect();
         cipher.seal(&writer.bytes(&methods).finish())
     }
@@ -149,13 +176,10 @@ impl SessionToken {
         }
     }
 
-    /// How long ago somebody logged in; zero where the clock says that it is to come.
-    pub fn age(&self, clocks: &Clocks) -> Duration {
-        Duration::from_secs(if self.boot == clocks.boot {
-            clocks.since_boot.saturating_sub(self.since_boot)
-        } else {
-            clocks.unix.saturating_sub(self.logged_in_at)
-        })
+    /// How long ago somebody logged in; `None` if that was in another boot, since a clock may have been set.
+    pub fn age(&self, clocks: &Clocks) -> Option<Duration> {
+        let is_of_now = self.boot == clocks.boot;
+        is_of_now.then(|| Duration::from_secs(clocks.since_boot.saturating_sub(self.since_boot)))
     }
 
     pub(crate) fn decode(text: &[u8]) -> Option<Self> {
@@ -170,7 +194,7 @@ impl SessionToken {
         };
         let (user, login) = (reader.text()?, reader.bytes()?.try_into().ok()?);
         let (generation, logged_in_at, ends_at) = (reader.number()?, reader.number()?, reader.number()?);
-        let (boot, since_boot) = (reader.bytes()?.try_into().ok()?, reader.number()?);
+        let (boot, since_boot) = (Boot::of(reader.bytes()?.try_into().ok()?), reader.number()?);
         let methods = reader.bytes()?.iter().map(|number| method_of(*number)).collect::<Option<_>>()?;
         reader.end()?;
         Some(Self { user, device, login, generation, methods, logged_in_at, ends_at, boot, since_boot })
@@ -220,8 +244,8 @@ mod tests {
         }
     }
 
-    const BOOT: [u8; 16] = [7; 16];
-    const OTHER_BOOT: [u8; 16] = [8; 16];
+    const BOOT: Boot = Boot(Some([7; 16]));
+    const OTHER_BOOT: Boot = Boot(Some([8; 16]));
     const DAY: u64 = 24 * 60 * 60;
 
     /// A time by which the token above is neither over nor to come.
@@ -248,7 +272,8 @@ mod tests {
             };
             let opened = open(1049).unwrap();
             let clocks = Clocks { unix, since_boot: 1049, boot: BOOT };
-            assert_eq!((opened.end(&clocks), opened.age(&clocks).as_secs()), (LoginEnd::SinceBoot(1050), 999));
+            assert_eq!(opened.end(&clocks), LoginEnd::SinceBoot(1050));
+            assert_eq!(opened.age(&clocks), Some(Duration::from_secs(999)));
             assert_eq!(open(1050), Err(TokenError::Over), "{unix}");
         }
     }
@@ -263,8 +288,31 @@ mod tests {
         assert_eq!(open(0, 5000), Ok(token(Some("dev-1"))), "the clock was set back");
         assert_eq!(open(2000, 60), Err(TokenError::Over));
         let other = Clocks { boot: OTHER_BOOT, ..DURING };
-        assert_eq!((token(None).end(&other), token(None).age(&other).as_secs()), (LoginEnd::At(2000), 500));
-        assert_eq!(token(None).age(&Clocks { unix: 0, ..other }), Duration::ZERO);
+        assert_eq!(token(None).end(&other), LoginEnd::At(2000));
+    }
+
+    #[test]
+    fn age_is_known_within_a_boot_alone() {
+        assert_eq!(token(None).age(&DURING), Some(Duration::from_secs(500)));
+        for unix in [0, 1000, 1500, 10 * DAY] {
+            assert_eq!(token(None).age(&Clocks { unix, boot: OTHER_BOOT, ..DURING }), None);
+        }
+    }
+
+    #[test]
+    fn boot_that_is_not_told_is_no_boot_s_equal() {
+        for (one, other) in [(Boot::UNTOLD, Boot::UNTOLD), (Boot::of([0; 16]), Boot::UNTOLD), (BOOT, Boot::UNTOLD)] {
+            assert_ne!(one, other);
+        }
+        assert!(BOOT == Boot::of([7; 16]) && BOOT != OTHER_BOOT, "the positive control");
+        let given = SessionToken { boot: Boot::UNTOLD, ..token(None) };
+        let opened = |boot, unix| {
+            let clocks = Clocks { unix, boot, ..DURING };
+            SessionToken::open(&given.seal(&Plain(0)).unwrap(), None, &clocks, &Plain(0))
+                .map(|token| token.age(&clocks))
+        };
+        assert_eq!((opened(Boot::UNTOLD, 2000), opened(BOOT, 2000)), (Err(TokenError::Over), Err(TokenError::Over)));
+        assert_eq!((opened(Boot::UNTOLD, 1999), opened(BOOT, 1999)), (Ok(None), Ok(None)));
     }
 
     #[test]
@@ -313,14 +361,15 @@ mod tests {
         fn token_survives_its_encoding(
             user in ".{0,80}", device in proptest::option::of(".{0,30}"), login: LoginId, generation: u64,
             methods in proptest::collection::vec(0..6_usize, 0..9), logged_in_at: u64, ends_at in 1..u64::MAX,
-            boot: [u8; 16], since_boot: u64,
+            boot in (1..u128::MAX).prop_map(u128::to_be_bytes), since_boot: u64,
         ) {
             let methods = methods.into_iter().map(|place| Method::ALL[place]).collect();
             let device_of = device.clone();
+            let clocks = Clocks { unix: ends_at - 1, since_boot: 0, boot: Boot::of(boot.map(|byte| !byte)) };
+            let boot = Boot::of(boot);
             let token =
                 SessionToken { user, device, login, generation, methods, logged_in_at, ends_at, boot, since_boot };
             let sealed = token.seal(&Plain(9)).unwrap();
-            let clocks = Clocks { unix: ends_at - 1, since_boot: 0, boot: boot.map(|byte| !byte) };
             prop_assert_eq!(SessionToken::open(&sealed, device_of.as_deref(), &clocks, &Plain(9)), Ok(token));
         }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_proto::login::flow::{LoginFlow, Way};
-use adit_proto::login::token::{Sealing, SessionToken};
+use adit_proto::login::token::{Boot, Sealing, SessionToken};
 use adit_proto::login::{Kind, Method, Question, StartedLink, Verdict};
 use zeroize::Zeroizing;
 
@@ -40,7 +40,7 @@ pub(super) fn logins() -> Vec<Seed> {
             methods: methods.to_vec(),
             logged_in_at: 1_800_000_000,
             ends_at: 1_800_043_200,
-            boot: [7; 16],
+            boot: Boot::of([7; 16]),
             since_boot: 4000,
         };
         token.seal(&Open).expect("nothing random is needed")

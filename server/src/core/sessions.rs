@@ -277,7 +277,7 @@ impl Carried for Session {
 mod tests {
     use std::cell::Cell;
 
-    use adit_proto::login::token::LoginEnd;
+    use adit_proto::login::token::{Boot, LoginEnd};
 
     use super::super::tests::session;
     use super::*;
@@ -288,12 +288,12 @@ mod tests {
     struct World {
         began: tokio::time::Instant,
         ahead: Cell<u64>,
-        boot: [u8; 16],
+        boot: Boot,
     }
 
     impl World {
         fn new() -> Self {
-            Self { began: tokio::time::Instant::now(), ahead: Cell::new(100 * DAY), boot: [1; 16] }
+            Self { began: tokio::time::Instant::now(), ahead: Cell::new(100 * DAY), boot: Boot::of([1; 16]) }
         }
 
         fn clocks(&self) -> Clocks {

@@ -91,7 +91,9 @@ fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<Option<i64>,
 
 /// The name of this boot.
 pub fn boot() -> Result<String, StoreError> {
-    Ok(fs::read_to_string(BOOT_ID).map_err(StoreError::Clock)?.trim().to_owned())
+    let name = fs::read_to_string(BOOT_ID).map_err(StoreError::Clock)?.trim().to_owned();
+    // What has no name would be taken for all else that has none.
+    if name.is_empty() { Err(StoreError::Clock(std::io::ErrorKind::InvalidData.into())) } else { Ok(name) }
 }
 
 /// When this boot began, by what the clock says now, in seconds of Unix time.
@@ -232,6 +234,10 @@ mod tests {
         store.writer().execute("UPDATE certificates SET boot = 'another'", []).unwrap();
         store.follow_clock(now).unwrap();
         assert!(matches!(store.authenticate_certificate(&device, &serial, now), Err(AuthError::Expired)));
+        store.writer().execute("UPDATE certificates SET boot = NULL", []).unwrap();
+        store.follow_clock(now + 400 * DAY).unwrap();
+        assert!(matches!(store.authenticate_certificate(&device, &serial, now), Err(AuthError::Expired)), "of no boot");
+        store.follow_clock(now).unwrap();
         let (device, serial) = enroll(&store, "02", now);
         assert_eq!(store.follow_clock(now + Duration::from_secs(60)).unwrap(), None);
         assert!(matches!(store.authenticate_certificate(&device, &serial, now + 11 * DAY), Err(AuthError::Expired)));

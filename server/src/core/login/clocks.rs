@@ -3,17 +3,20 @@
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use adit_proto::login::token::Clocks;
+use adit_proto::login::token::{Boot, Clocks};
 use data_encoding::HEXLOWER;
 
 use super::logins::unix_seconds;
 use crate::accounts::sqlite::{boot, seconds_since_boot};
 
-/// The boot of this host. Where the kernel does not tell, it is one that no token is of, so that the clock decides.
-static BOOT: LazyLock<[u8; 16]> = LazyLock::new(|| boot().ok().and_then(|name| number_of(&name)).unwrap_or(NO_BOOT));
-
-/// What no boot is called: the kernel's name is a random number with a few bits that are set (RFC 9562 section 4).
-const NO_BOOT: [u8; 16] = [0; 16];
+/// The boot of this host: a random number with a few bits that are set (RFC 9562 section 4).
+static BOOT: LazyLock<Boot> = LazyLock::new(|| {
+    let told = boot().ok().and_then(|name| number_of(&name));
+    if told.is_none() {
+        tracing::error!("the kernel does not tell this boot of the host from others: nobody can log in");
+    }
+    told.map_or(Boot::UNTOLD, Boot::of)
+});
 
 /// What they say now.
 pub(crate) fn now() -> Clocks {
@@ -25,7 +28,7 @@ pub(crate) fn at(now: SystemTime) -> Clocks {
     let unix = unix_seconds(now);
     match seconds_since_boot() {
         Ok(since_boot) => Clocks { unix, since_boot: u64::try_from(since_boot).unwrap_or_default(), boot: *BOOT },
-        Err(_untold) => Clocks { unix, since_boot: 0, boot: NO_BOOT },
+        Err(_untold) => Clocks { unix, since_boot: 0, boot: Boot::UNTOLD },
     }
 }
 
@@ -46,7 +49,7 @@ mod tests {
         let (right, ahead) = (now(), at(SystemTime::now() + 10 * day));
         assert!(ahead.unix - right.unix >= 10 * day.as_secs());
         assert!(ahead.since_boot - right.since_boot < 60 && right.since_boot > 0);
-        assert!(right.boot == ahead.boot && right.boot != NO_BOOT);
+        assert!(right.boot == ahead.boot && right.boot.number().is_some());
     }
 
     #[test]

@@ -34,17 +34,18 @@ impl Handles {
     }
 
     pub(super) fn seal(&self, flow: &[u8], origin: &Origin) -> Option<String> {
-        Some(BASE64URL_NOPAD.encode(&self.sealer.seal(flow, &self.about(origin)).ok()?))
+        Some(BASE64URL_NOPAD.encode(&self.sealer.seal(flow, &self.about(origin)?).ok()?))
     }
 
     pub(super) fn open(&self, handle: &str, origin: &Origin) -> Option<Zeroizing<Vec<u8>>> {
-        self.sealer.open(&BASE64URL_NOPAD.decode(handle.as_bytes()).ok()?, &self.about(origin))
+        self.sealer.open(&BASE64URL_NOPAD.decode(handle.as_bytes()).ok()?, &self.about(origin)?)
     }
 
-    /// No device has the empty id, and no source a name with a space.
-    fn about(&self, origin: &Origin) -> Vec<u8> {
+    /// No device has the empty id, and no source a name with a space. `None` where this boot is not told from others.
+    fn about(&self, origin: &Origin) -> Option<Vec<u8>> {
         let device = origin.device.as_deref().unwrap_or_default();
-        [clocks::now().boot.as_slice(), self.sources.as_bytes(), b" ", device.as_bytes()].concat()
+        let boot = clocks::now().boot.number()?;
+        Some([boot.as_slice(), self.sources.as_bytes(), b" ", device.as_bytes()].concat())
     }
 }
 
