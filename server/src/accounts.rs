@@ -7,7 +7,7 @@ mod person;
 mod subject;
 mod types;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adit_proto::address_pool::Lease;
 use adit_proto::login::token::LoginId;
@@ -58,12 +58,12 @@ pub trait Accounts: Send + Sync {
     /// The accounts could not be read.
     fn needs_login(&self, device: &str) -> Result<bool, StoreFault>;
 
-    /// Whether a login lasts: it was begun and not ended, and its user is of the same generation. One that is not known
-    /// does not.
+    /// How much is left of a login, by how long the host was seen running since it began; `None` where it was ended,
+    /// its user is of another generation since, or it is not known.
     ///
     /// # Errors
-    /// The accounts could not be read.
-    fn login_lasts(&self, login: &LoginId) -> Result<bool, StoreFault>;
+    /// The accounts could not be read, or the host's time.
+    fn login_left(&self, login: &LoginId) -> Result<Option<Duration>, StoreFault>;
 
     /// The device of a login that began without one; `None` if the login is over. Its first call makes the device, or
     /// takes over one of the same user and name that `is_live` says has no session; from then on it is the same.

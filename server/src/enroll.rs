@@ -484,7 +484,8 @@ mod tests {
         assert_eq!(enroll(None, Some(good.clone())).unwrap_err(), "login_unknown", "disabled");
         gateway.store.set_disabled(&alice, false, now()).unwrap();
         assert_eq!(enroll(None, Some(good)).unwrap_err(), "login_unknown", "void for ever");
-        let again = BegunLogin { id: &[1; 16], user: "alice", generation: 1, ends_at: u64::MAX };
+        let lifetime = Duration::from_secs(3600);
+        let again = BegunLogin { id: &[1; 16], user: "alice", generation: 1, lifetime };
         gateway.store.begin_login(&again).unwrap();
         assert_eq!(enroll(None, Some(ticket(&logins, None, 1))), Ok(()));
     }

@@ -9,7 +9,8 @@
 //!
 //! A host's clock may be wrong when somebody logs in, and be set later. So a token says when it was given by two
 //! clocks: by Unix time, and by the time since the boot, which nobody can set. As long as the host runs, the second
-//! decides; after a restart of the host only the first is left.
+//! decides. After a restart of the host the first is left, and what the accounts know of how long the host has run
+//! since: the token is over as soon as one of them says so.
 
 use std::time::Duration;
 
@@ -61,22 +62,23 @@ impl PartialEq for Boot {
     }
 }
 
-/// When a login is over.
+/// When a login is over: at the first of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginEnd {
-    /// So many seconds after the boot in which the host is: somebody logged in since then.
-    SinceBoot(u64),
-    /// At this Unix time: the host was started again since somebody logged in.
-    At(u64),
+pub struct LoginEnd {
+    /// So many seconds after the boot in which the host is.
+    pub since_boot: u64,
+    /// At this Unix time, where the host was started again since somebody logged in.
+    pub unix: Option<u64>,
 }
 
 impl LoginEnd {
-    /// How long it is until then; zero once it is over.
+    /// How long it is until then; zero once it is over, and where nobody can tell.
     pub fn left(self, clocks: &Clocks) -> Duration {
-        Duration::from_secs(match self {
-            Self::SinceBoot(end) => end.saturating_sub(clocks.since_boot),
-            Self::At(end) => end.saturating_sub(clocks.unix),
-        })
+        if clocks.boot.number().is_none() {
+            return Duration::ZERO;
+        }
+        let by_clock = self.unix.map_or(u64::MAX, |end| end.saturating_sub(clocks.unix));
+        Duration::from_secs(self.since_boot.saturating_sub(clocks.since_boot).min(by_clock))
     }
 }
 
@@ -147,7 +149,8 @@ impl SessionToken {
         Self::decode(&cipher.open(sealed)?)
     }
 
-    /// Opens a token that a device came with, or a ticket that came without one.
+    /// Opens a token that a device came with, or a ticket that came without one. One of an earlier boot may be over
+    /// though the clock does not say so: [`Self::end`] tells.
     ///
     /// # Errors
     /// It is foreign, another device's, or over.
@@ -161,18 +164,18 @@ impl SessionToken {
         if token.device.as_deref() != device {
             return Err(TokenError::OtherDevice);
         }
-        if token.end(clocks).left(clocks).is_zero() {
+        if token.left(clocks).is_zero() {
             return Err(TokenError::Over);
         }
         Ok(token)
     }
 
-    /// When it is over.
-    pub fn end(&self, clocks: &Clocks) -> LoginEnd {
-        if self.boot == clocks.boot {
-            LoginEnd::SinceBoot(self.since_boot.saturating_add(self.ends_at.saturating_sub(self.logged_in_at)))
-        } else {
-            LoginEnd::At(self.ends_at)
+    /// When it is over, where its login lasts for `left` by what is known of how long the host has run.
+    pub fn end(&self, clocks: &Clocks, left: Duration) -> LoginEnd {
+        let left = left.min(self.left(clocks));
+        LoginEnd {
+            since_boot: clocks.since_boot.saturating_add(left.as_secs()),
+            unix: self.age(clocks).is_none().then_some(self.ends_at),
         }
     }
 
@@ -180,6 +183,17 @@ impl SessionToken {
     pub fn age(&self, clocks: &Clocks) -> Option<Duration> {
         let is_of_now = self.boot == clocks.boot;
         is_of_now.then(|| Duration::from_secs(clocks.since_boot.saturating_sub(self.since_boot)))
+    }
+
+    /// For how long it was given.
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_secs(self.ends_at.saturating_sub(self.logged_in_at))
+    }
+
+    /// How much is left of it as far as it tells itself: after a restart of the host, by the clock alone.
+    fn left(&self, clocks: &Clocks) -> Duration {
+        let by_clock = || Duration::from_secs(self.ends_at.saturating_sub(clocks.unix));
+        self.age(clocks).map_or_else(by_clock, |age| self.lifetime().saturating_sub(age))
     }
 
     pub(crate) fn decode(text: &[u8]) -> Option<Self> {
@@ -272,23 +286,35 @@ mod tests {
             };
             let opened = open(1049).unwrap();
             let clocks = Clocks { unix, since_boot: 1049, boot: BOOT };
-            assert_eq!(opened.end(&clocks), LoginEnd::SinceBoot(1050));
-            assert_eq!(opened.age(&clocks), Some(Duration::from_secs(999)));
+            let end = LoginEnd { since_boot: 1050, unix: None };
+            assert_eq!(
+                (opened.end(&clocks, Duration::MAX), opened.age(&clocks)),
+                (end, Some(Duration::from_secs(999)))
+            );
             assert_eq!(open(1050), Err(TokenError::Over), "{unix}");
         }
     }
 
     #[test]
-    fn login_of_another_boot_goes_by_the_clock() {
+    fn login_of_another_boot_goes_by_the_clock_and_by_what_the_accounts_know() {
         let sealed = token(Some("dev-1")).seal(&Plain(0)).unwrap();
         let open = |unix, since_boot| {
             SessionToken::open(&sealed, Some("dev-1"), &Clocks { unix, since_boot, boot: OTHER_BOOT }, &Plain(0))
         };
         assert_eq!(open(1999, 5000), Ok(token(Some("dev-1"))));
-        assert_eq!(open(0, 5000), Ok(token(Some("dev-1"))), "the clock was set back");
+        assert_eq!(open(0, 5000), Ok(token(Some("dev-1"))), "the clock was set back: the accounts must tell");
         assert_eq!(open(2000, 60), Err(TokenError::Over));
         let other = Clocks { boot: OTHER_BOOT, ..DURING };
-        assert_eq!(token(None).end(&other), LoginEnd::At(2000));
+        let left =
+            |seconds, clocks: &Clocks| token(None).end(clocks, Duration::from_secs(seconds)).left(clocks).as_secs();
+        assert_eq!((left(1000, &other), left(100, &other)), (500, 100));
+        // Whatever the clock says, now or later, it does not last longer.
+        let behind = Clocks { unix: 0, ..other };
+        assert_eq!((left(100, &behind), left(0, &behind)), (100, 0));
+        let end = token(None).end(&behind, Duration::from_secs(100));
+        assert_eq!(end.left(&Clocks { since_boot: other.since_boot + 99, ..behind }).as_secs(), 1);
+        assert!(end.left(&Clocks { since_boot: other.since_boot + 100, ..behind }).is_zero());
+        assert!(end.left(&Clocks { unix: 2000, ..other }).is_zero(), "the clock was set right");
     }
 
     #[test]
@@ -313,6 +339,9 @@ mod tests {
         };
         assert_eq!((opened(Boot::UNTOLD, 2000), opened(BOOT, 2000)), (Err(TokenError::Over), Err(TokenError::Over)));
         assert_eq!((opened(Boot::UNTOLD, 1999), opened(BOOT, 1999)), (Ok(None), Ok(None)));
+        let untold = Clocks { boot: Boot::UNTOLD, ..DURING };
+        let end = token(None).end(&DURING, Duration::MAX);
+        assert_eq!((end.left(&DURING).as_secs(), end.left(&untold)), (500, Duration::ZERO));
     }
 
     #[test]

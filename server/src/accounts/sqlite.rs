@@ -143,7 +143,8 @@ impl Store {
         self.devices_per_user.store(of_each_user, Ordering::Relaxed);
     }
 
-    /// Forgets what ends, such as invites and certificates, once its time has been over for 30 days.
+    /// Forgets what ends, such as invites and certificates, once its time has been over for 30 days: for logins that is
+    /// time in which the host ran, so that no clock that is set makes them forgotten.
     ///
     /// # Errors
     /// The store failed.
@@ -154,7 +155,8 @@ impl Store {
             transaction.execute("DELETE FROM certificates WHERE not_after < ?1", [before])?;
             transaction.execute("DELETE FROM password_links WHERE expires_at < ?1", [before])?;
             transaction.execute("DELETE FROM known_networks WHERE until < ?1", [before])?;
-            transaction.execute("DELETE FROM logins WHERE ends_at < ?1", [before])?;
+            let ran_before = clock::ran(transaction)?.saturating_sub_unsigned(KEEP.as_secs());
+            transaction.execute("DELETE FROM logins WHERE runs_out < ?1", [ran_before])?;
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! What accounts are made of, whatever keeps them.
 
 use std::error::Error;
+use std::time::Duration;
 
 use adit_proto::address_pool::Lease;
 use adit_proto::login::token::LoginId;
@@ -54,8 +55,8 @@ pub struct BegunLogin<'a> {
     pub user: &'a str,
     /// The generation of the user that was let in.
     pub generation: u64,
-    /// When it ends, in seconds of Unix time.
-    pub ends_at: u64,
+    /// How long it lasts from now on.
+    pub lifetime: Duration,
 }
 
 /// A login that began without a device.

@@ -235,7 +235,7 @@ impl Core for LocalCore {
             if let LoginStep::Done { user, token, .. } = &step {
                 let session = device.and_then(|device| self.sessions.of_device(&device));
                 if let (Some(session), Some(token)) = (session, logins.tokens().unseal(token)) {
-                    session.renew_login(LastingLogin::of(&token, &clocks::now()));
+                    session.renew_login(LastingLogin::of(&token, &clocks::now(), token.lifetime()));
                 }
                 // The source may have said other groups than before.
                 let (core, user) = (Arc::clone(&self), user.clone());

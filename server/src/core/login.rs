@@ -9,6 +9,8 @@ pub mod sealed;
 mod step;
 mod turns;
 
+use std::time::Duration;
+
 use adit_proto::login::token::{Clocks, LoginEnd, LoginId, SessionToken};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
@@ -58,9 +60,9 @@ pub struct LastingLogin {
 }
 
 impl LastingLogin {
-    /// That of a session token.
-    pub(crate) fn of(token: &SessionToken, clocks: &Clocks) -> Self {
-        Self { id: token.login, end: token.end(clocks), generation: token.generation }
+    /// That of a session token, of which `left` is left by what the accounts know.
+    pub(crate) fn of(token: &SessionToken, clocks: &Clocks, left: Duration) -> Self {
+        Self { id: token.login, end: token.end(clocks, left), generation: token.generation }
     }
 }
 

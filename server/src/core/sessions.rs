@@ -303,7 +303,8 @@ mod tests {
 
         /// A login that lasts so long from now on.
         fn lasting(&self, seconds: u64) -> LastingLogin {
-            LastingLogin { id: [1; 16], end: LoginEnd::SinceBoot(self.clocks().since_boot + seconds), generation: 0 }
+            let end = LoginEnd { since_boot: self.clocks().since_boot + seconds, unix: None };
+            LastingLogin { id: [1; 16], end, generation: 0 }
         }
 
         /// Whether a session's login is over within an hour.
@@ -338,13 +339,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn session_of_a_login_before_the_boot_goes_by_the_clock_once_that_is_right() {
+    async fn session_of_a_login_before_the_boot_is_over_by_the_clock_or_by_what_it_had_left() {
         let (world, session) = (World::new(), session(1, "dev-a", 2));
         world.ahead.set(0);
         // The host began without a battery for its clock, a hundred days ago.
-        session.set_login(Some(LastingLogin { end: LoginEnd::At(100 * DAY), ..world.lasting(0) }));
+        let login = world.lasting(5400);
+        let login = LastingLogin { end: LoginEnd { unix: Some(100 * DAY), ..login.end }, ..login };
+        session.set_login(Some(login));
         assert!(!world.is_over(&session).await);
         world.ahead.set(100 * DAY);
-        assert!(world.is_over(&session).await);
+        assert!(world.is_over(&session).await, "the clock is right");
+        world.ahead.set(0);
+        assert!(world.is_over(&session).await, "it is not, but the time is over");
     }
 }

@@ -169,8 +169,9 @@ impl Accounts for FakeAccounts {
         Ok(false)
     }
 
-    fn login_lasts(&self, login: &LoginId) -> Result<bool, StoreFault> {
-        Ok(!self.state.lock().unwrap().ended_logins.contains(login))
+    fn login_left(&self, login: &LoginId) -> Result<Option<Duration>, StoreFault> {
+        let is_over = self.state.lock().unwrap().ended_logins.contains(login);
+        Ok((!is_over).then_some(Duration::MAX))
     }
 
     fn device_of_login(

@@ -16,6 +16,8 @@ use crate::identity::{Authority, IdentityError};
 
 /// How often the clock is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the store notes for how long the host has run: so much of it a restart may lose.
+const NOTE_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How old the gateway's own certificate may become; it lives for longer than that.
 const RENEW_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The pause after a certificate that could not be issued.
@@ -34,7 +36,7 @@ pub(super) async fn look_after(
 ) {
     let mut issued = SystemTime::now();
     let mut began = None;
-    let mut next_try = Instant::now();
+    let (mut next_try, mut noted) = (Instant::now(), Instant::now());
     loop {
         let now = SystemTime::now();
         if is_due(issued, now) && Instant::now() >= next_try {
@@ -44,11 +46,11 @@ pub(super) async fn look_after(
             }
         }
         let begins = boot_began_at(now).ok();
-        if let Some(begins) = begins
-            && began.is_none_or(|began| was_set(began, begins))
-            && follow(&store, &core).await
-        {
-            began = Some(begins);
+        if let Some(begins) = begins {
+            let is_set = began.is_none_or(|began| was_set(began, begins));
+            if (is_set || noted.elapsed() >= NOTE_EVERY) && follow(&store, &core, is_set).await {
+                (began, noted) = (Some(begins), Instant::now());
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -83,13 +85,15 @@ pub(super) fn certified(authority: &Authority, config: &Config, now: SystemTime)
         .map_err(|error| Failure::new(Exit::Other, "the gateway's certificate", error.to_string(), RESTORE_KEYS))
 }
 
-/// False if it is to be tried again.
-async fn follow(store: &Arc<Store>, core: &Arc<LocalCore>) -> bool {
+/// Has the store take note of the time, and the sessions, too, if the clock was set. False if it is to be tried again.
+async fn follow(store: &Arc<Store>, core: &Arc<LocalCore>, is_set: bool) -> bool {
     let (store, core) = (Arc::clone(store), Arc::clone(core));
     let following = move || {
         let moved = store.follow_clock(HostClock)?;
-        // Sessions that were opened by the other clock learn when their certificates end.
-        core.end_expired(&core.sessions().all(), HostClock);
+        if is_set {
+            // Sessions that were opened by the other clock learn when their certificates end.
+            core.end_expired(&core.sessions().all(), HostClock);
+        }
         Ok::<_, StoreError>(moved)
     };
     match tokio::task::spawn_blocking(following).await {
@@ -99,7 +103,7 @@ async fn follow(store: &Arc<Store>, core: &Arc<LocalCore>) -> bool {
             true
         }
         Ok(Err(error)) => {
-            tracing::debug!(%error, "the store cannot take note of the clock");
+            tracing::debug!(%error, "the store cannot take note of the time");
             false
         }
         Err(_panicked) => false,

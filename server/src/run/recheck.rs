@@ -267,7 +267,8 @@ mod tests {
         let core = gateway(directory.path(), &store, &source, 1);
         store.record_person(&user_of_ldap("alice", &[]), SystemTime::now() - 2 * INTERVAL).unwrap();
         let device = store.token(&UserName::parse("alice").unwrap(), SystemTime::now()).unwrap().0;
-        let login = Some(LastingLogin { id: [1; 16], end: LoginEnd::At(u64::MAX), generation: 0 });
+        let end = LoginEnd { since_boot: u64::MAX, unix: None };
+        let login = Some(LastingLogin { id: [1; 16], end, generation: 0 });
         store.begin_logins_of("alice", &[[1; 16]]);
         let connection = Arc::<Nowhere>::default();
         let _session = Arc::clone(&core).open(Identity { device, login }, connection).await.unwrap();
@@ -293,7 +294,8 @@ mod tests {
             let name = format!("user-{number}");
             store.record_person(&user_of_ldap(&name, &[]), SystemTime::now() - 2 * INTERVAL).unwrap();
             let session = session_on(&name, terms("0.0.0.0/0"));
-            session.set_login(Some(LastingLogin { id: [1; 16], end: LoginEnd::At(u64::MAX), generation: 0 }));
+            let end = LoginEnd { since_boot: u64::MAX, unix: None };
+            session.set_login(Some(LastingLogin { id: [1; 16], end, generation: 0 }));
             assert!(core.sessions().insert(session).is_ok());
         }
         let mut config = config_for_tests(directory.path());

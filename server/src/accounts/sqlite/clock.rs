@@ -4,12 +4,16 @@
 //! gateway gives meanwhile seems to be over, or not to have begun, once the clock is right. The kernel's time since the
 //! boot is not set, so it shows by how much the clock was: the ends of what was given in this boot are moved with it,
 //! and each is good for as long as it was meant to be. Of earlier boots nothing is known; they are left alone.
+//!
+//! Logins must not come to life again. They end by how long the host was seen running, over all boots: that grows, and
+//! nobody sets it. It is noted every few minutes. What was not noted before a restart is missing, as is the time
+//! without power.
 
 use std::fs;
 use std::time::SystemTime;
 
 use nix::time::{ClockId, clock_gettime};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, unix};
 
@@ -54,13 +58,30 @@ impl Clock for SystemTime {
 
 impl Store {
     /// Moves the ends of certificates, invites and the like along with a clock that was set; gives the seconds it was
-    /// set by, if it was.
+    /// set by, if it was. Notes, too, for how long the host has run.
     ///
     /// # Errors
     /// The store failed.
     pub fn follow_clock(&self, clock: impl Clock) -> Result<Option<i64>, StoreError> {
-        self.write(|transaction| follow(transaction, clock.read()))
+        self.write(|transaction| {
+            let set_by = follow(transaction, clock.read())?;
+            let sql = "UPDATE clock SET seen = max(seen, ?2) WHERE boot = ?1";
+            transaction.execute(sql, params![boot()?, seconds_since_boot()?])?;
+            Ok(set_by)
+        })
     }
+}
+
+/// For how long the host was seen running, in seconds, from the first boot that is known to now.
+pub(super) fn ran(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(ran_before(connection, &boot()?)?.saturating_add(seconds_since_boot()?))
+}
+
+/// The same up to the beginning of this boot.
+fn ran_before(connection: &Connection, boot: &str) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce((SELECT ran_before FROM clock WHERE boot = ?1),
+        (SELECT max(ran_before + seen) FROM clock), 0)";
+    Ok(connection.prepare_cached(sql)?.query_row([boot], |row| row.get(0))?)
 }
 
 /// The time of now, for what depends on it in the same transaction, which has followed the clock already.
@@ -77,10 +98,11 @@ fn follow(transaction: &Transaction<'_>, now: SystemTime) -> Result<Option<i64>,
     if known.is_some_and(|known| known.abs_diff(began) < TOLERANCE) {
         return Ok(None);
     }
+    let ran_before = ran_before(transaction, &boot)?;
     transaction.execute("DELETE FROM clock WHERE boot <> ?1", [&boot])?;
-    let sql =
-        "INSERT INTO clock (boot, boot_began_at) VALUES (?1, ?2) ON CONFLICT (boot) DO UPDATE SET boot_began_at = ?2";
-    transaction.execute(sql, params![boot, began])?;
+    let sql = "INSERT INTO clock (boot, boot_began_at, ran_before, seen) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (boot) DO UPDATE SET boot_began_at = ?2";
+    transaction.execute(sql, params![boot, began, ran_before, seconds_since_boot()?])?;
     let Some(known) = known else { return Ok(None) };
     let by = began.saturating_sub(known);
     for sql in MOVES {
@@ -124,6 +146,14 @@ mod tests {
     use crate::identity::DeviceCertificate;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    impl Store {
+        /// Makes it look as if the boot before this one had lasted for so many seconds more than was seen of it.
+        pub(crate) fn restart_host_after(&self, seconds: i64) {
+            self.follow_clock(SystemTime::now()).unwrap();
+            self.writer().execute("UPDATE clock SET boot = 'another', seen = ?1", [seconds]).unwrap();
+        }
+    }
 
     /// Enrols a device for ten days; gives its id and the serial number of its certificate.
     fn enroll(store: &Store, serial: &str, now: SystemTime) -> (String, String) {

@@ -89,8 +89,8 @@ impl Accounts for Store {
         Ok(found.map_err(StoreError::from)?.unwrap_or(true))
     }
 
-    fn login_lasts(&self, login: &LoginId) -> Result<bool, StoreFault> {
-        Ok(login::lasts(&self.read(), login)?)
+    fn login_left(&self, login: &LoginId) -> Result<Option<Duration>, StoreFault> {
+        Ok(login::left(&self.read(), login)?)
     }
 
     fn device_of_login(

@@ -76,7 +76,7 @@ impl Store {
         self.write(|transaction| {
             let now = clock::now(transaction, clock)?;
             // Its user may have logged out since it was looked at.
-            if !login::lasts(transaction, login)? {
+            if login::left(transaction, login)?.is_none_or(|left| left.is_zero()) {
                 return Err(EnrollError::LoginOver);
             }
             let code = code_of(login);

@@ -7,14 +7,14 @@
 //! device that has no session is taken over by the next login from a host of the same name; so a user has about as many
 //! of them as hosts.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adit_proto::login::token::LoginId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::device::device_of;
 use super::enroll::{insert_device, new_device_id};
-use super::{Store, StoreError, unix};
+use super::{Store, StoreError, clock, unix};
 use crate::accounts::name::clean_device_name;
 use crate::accounts::{BegunLogin, ClientLogin, Device, DeviceKind};
 
@@ -59,7 +59,7 @@ impl Store {
     /// See [`Accounts::end_login`](crate::accounts::Accounts::end_login).
     pub(super) fn forget_login(&self, login: &LoginId) -> Result<(), StoreError> {
         // Whoever logs out once more costs a look-up.
-        if !lasts(&self.read(), login)? {
+        if lasting(&self.read(), login)?.is_none() {
             return Ok(());
         }
         self.write(|transaction| {
@@ -72,18 +72,23 @@ impl Store {
 fn begin(transaction: &Transaction<'_>, login: &BegunLogin<'_>) -> Result<(), StoreError> {
     // No user is of a generation that is larger: such a login is void.
     let generation = u32::try_from(login.generation).unwrap_or(u32::MAX);
-    let ends_at = i64::try_from(login.ends_at).unwrap_or(i64::MAX);
-    let sql = "INSERT INTO logins (id, owner, generation, ends_at) VALUES (?1, ?2, ?3, ?4)";
-    transaction.execute(sql, params![login.id, login.user, generation, ends_at])?;
+    let runs_out = clock::ran(transaction)?.saturating_add_unsigned(login.lifetime.as_secs());
+    let sql = "INSERT INTO logins (id, owner, generation, runs_out) VALUES (?1, ?2, ?3, ?4)";
+    transaction.execute(sql, params![login.id, login.user, generation, runs_out])?;
     let sql = "DELETE FROM logins WHERE owner = ?1 AND number <=
         (SELECT number FROM logins WHERE owner = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)";
     transaction.execute(sql, params![login.user, MOST_LOGINS])?;
     Ok(())
 }
 
-/// Whether a login lasts; see [`Accounts::login_lasts`](crate::accounts::Accounts::login_lasts).
-pub(super) fn lasts(connection: &Connection, login: &LoginId) -> Result<bool, StoreError> {
-    Ok(lasting(connection, login)?.is_some())
+/// See [`Accounts::login_left`](crate::accounts::Accounts::login_left).
+pub(super) fn left(connection: &Connection, login: &LoginId) -> Result<Option<Duration>, StoreError> {
+    let sql = "SELECT runs_out FROM logins JOIN users ON users.name = logins.owner
+        WHERE id = ?1 AND users.generation = logins.generation";
+    let runs_out: Option<i64> = connection.prepare_cached(sql)?.query_row([login], |row| row.get(0)).optional()?;
+    let Some(runs_out) = runs_out else { return Ok(None) };
+    let left = runs_out.saturating_sub(clock::ran(connection)?);
+    Ok(Some(Duration::from_secs(u64::try_from(left).unwrap_or_default())))
 }
 
 fn lasting(connection: &Connection, login: &LoginId) -> Result<Option<Lasting>, StoreError> {
@@ -151,14 +156,17 @@ fn new_device(transaction: &Transaction<'_>, user: &str, name: String, now: Syst
 
 #[cfg(test)]
 mod tests {
+    use super::super::KEEP;
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
     use crate::accounts::{Accounts as _, FirstPassword, UserName};
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     impl Store {
-        /// Begins these logins of a user of the first generation.
+        /// Begins these logins of a user of the first generation, each of an hour.
         pub(crate) fn begin_logins_of(&self, user: &str, logins: &[LoginId]) {
-            let begun = |id| BegunLogin { id, user, generation: 0, ends_at: 1_800_001_000 };
+            let begun = |id| BegunLogin { id, user, generation: 0, lifetime: HOUR };
             self.write(|transaction| logins.iter().try_for_each(|id| begin(transaction, &begun(id)))).unwrap();
         }
     }
@@ -188,6 +196,10 @@ mod tests {
         let login = ClientLogin { id: &id(number), user, device_name: name };
         let device = store.device_of_login(&login, &|id| live.contains(&id), at(1)).unwrap();
         device.map(|device| device.id)
+    }
+
+    fn lasts(store: &Store, number: u8) -> bool {
+        store.login_left(&id(number)).unwrap().is_some()
     }
 
     fn count(store: &Store) -> u32 {
@@ -250,9 +262,9 @@ mod tests {
     #[test]
     fn login_of_a_former_generation_is_over() {
         let Scratch { store, directory: _directory } = gateway();
-        assert!(store.login_lasts(&id(0)).unwrap() && store.login_lasts(&id(1)).unwrap());
+        assert!(lasts(&store, 0) && lasts(&store, 1));
         store.end_logins("alice").unwrap();
-        assert_eq!([0, 1].map(|number| store.login_lasts(&id(number)).unwrap()), [false, true], "alice's, and bob's");
+        assert_eq!([0, 1].map(|number| lasts(&store, number)), [false, true], "alice's, and bob's");
         assert_eq!(device(&store, 0, "laptop", &[]), None);
     }
 
@@ -282,21 +294,39 @@ mod tests {
         let Scratch { store, directory: _directory } = gateway();
         let many: Vec<LoginId> = (0..u128::from(MOST_LOGINS)).map(|number| (number << 64).to_be_bytes()).collect();
         store.begin_logins_of("alice", &many[1..]);
-        assert_eq!([0, 1, 16, 18].map(|number| store.login_lasts(&id(number)).unwrap()), [false, true, false, true]);
-        assert!(many[1..].iter().all(|login| store.login_lasts(login).unwrap()));
+        assert_eq!([0, 1, 16, 18].map(|number| lasts(&store, number)), [false, true, false, true]);
+        assert!(many[1..].iter().all(|login| store.login_left(login).unwrap().is_some()));
     }
 
     #[test]
-    fn login_that_is_forgotten_by_a_wrong_clock_is_over_also_for_who_had_logged_out() {
+    fn login_is_forgotten_by_no_clock_that_is_set_and_over_once_it_is_forgotten() {
         let Scratch { store, directory: _directory } = gateway();
         assert!(device(&store, 0, "laptop", &[]).is_some() && device(&store, 2, "phone", &[]).is_some());
         store.end_login(&id(0)).unwrap();
-        store.prune(at(1001)).unwrap();
+        store.prune(SystemTime::now() + 1000 * KEEP).unwrap();
         assert!(device(&store, 2, "phone", &[]).is_some(), "the positive control");
-        // The clock is set years ahead, and back.
-        store.prune(at(1001) + super::super::KEEP).unwrap();
+        store.restart_host_after(i64::try_from((KEEP + 2 * HOUR).as_secs()).unwrap());
+        store.prune(SystemTime::now()).unwrap();
         assert_eq!(count(&store), 0);
         assert_eq!(device(&store, 0, "laptop", &[]), None);
         assert_eq!(device(&store, 2, "phone", &[]), None, "nobody knows any more whether it was ended");
+    }
+
+    #[test]
+    fn login_has_less_left_when_the_host_has_run_and_as_much_as_before_when_its_clock_is_set() {
+        let Scratch { store, directory: _directory } = gateway();
+        let left = || store.login_left(&id(0)).unwrap().unwrap().as_secs();
+        assert!((3500..=3600).contains(&left()), "the positive control");
+        for clock in [SystemTime::UNIX_EPOCH, SystemTime::now() + 1000 * KEEP, SystemTime::now()] {
+            store.follow_clock(clock).unwrap();
+            assert!((3500..=3600).contains(&left()));
+        }
+        store.restart_host_after(1800);
+        assert!((1700..=1800).contains(&left()));
+        // Whoever writes first after a restart takes it over.
+        store.follow_clock(SystemTime::now()).unwrap();
+        assert!((1700..=1800).contains(&left()));
+        store.restart_host_after(1800);
+        assert_eq!(left(), 0);
     }
 }

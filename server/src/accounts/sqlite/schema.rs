@@ -137,6 +137,14 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX logins_by_owner ON logins (owner);
     CREATE INDEX logins_by_device ON logins (device);
 ",
+    // For how long the host was seen running: in the boots before, and in this one when it was last noted. A login ends
+    // by that time, which no clock that is set moves.
+    "
+    ALTER TABLE clock ADD COLUMN ran_before INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE clock ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE logins DROP COLUMN ends_at;
+    ALTER TABLE logins ADD COLUMN runs_out INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// How long a transaction waits for that of another process.

@@ -113,7 +113,7 @@ mod tests {
     ) -> (Result<(), OpenError>, Arc<Nowhere>) {
         let connection = Arc::<Nowhere>::default();
         let kept: Arc<dyn Connection> = Arc::<Nowhere>::clone(&connection);
-        let login = LastingLogin { id: [login; 16], end: LoginEnd::At(u64::MAX), generation };
+        let login = LastingLogin { id: [login; 16], end: LoginEnd { since_boot: u64::MAX, unix: None }, generation };
         let identity = Identity { device: device(of), login: Some(login) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let opened = runtime.block_on(Arc::clone(core).open(identity, kept));

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use adit_proto::login::token::TokenError;
+use adit_proto::login::token::{Clocks, SessionToken, TokenError};
 
 use super::sealed::Tokens;
 use super::{Identity, LastingLogin, LoginError, clocks};
@@ -31,11 +31,19 @@ pub(in crate::core) fn check(
     let (Some(token), Some(tokens)) = (token, tokens) else { return Err(LoginError::Needed(NONE)) };
     let clocks = clocks::now();
     let token = tokens.open(token, Some(&device.id), &clocks).map_err(needed)?;
-    let login = LastingLogin::of(&token, &clocks);
-    if token.user != device.user || !is_of_now(accounts, &device.user, &login).map_err(failed)? {
+    let known = accounts.person(&device.user).map_err(failed)?;
+    if token.user != device.user || known.is_none_or(|known| known.generation != token.generation) {
         return Err(LoginError::Needed(VOID));
     }
+    let login = lasting(accounts, &token, &clocks)?;
     Ok(Identity { login: Some(login), ..identity })
+}
+
+/// The login of a token, if it lasts by what the accounts know of it.
+fn lasting(accounts: &dyn Accounts, token: &SessionToken, clocks: &Clocks) -> Result<LastingLogin, LoginError> {
+    let left = accounts.login_left(&token.login).map_err(|error| LoginError::Refused(AuthError::Store(error)))?;
+    let login = LastingLogin::of(token, clocks, left.ok_or(LoginError::Needed(VOID))?);
+    if login.end.left(clocks).is_zero() { Err(LoginError::Needed(OVER)) } else { Ok(login) }
 }
 
 /// Whether a login of a user still counts. Blocks.
@@ -48,7 +56,7 @@ pub(in crate::core) fn is_of_now(
     login: &LastingLogin,
 ) -> Result<bool, StoreFault> {
     let known = accounts.person(user)?;
-    Ok(known.is_some_and(|known| known.generation == login.generation) && accounts.login_lasts(&login.id)?)
+    Ok(known.is_some_and(|known| known.generation == login.generation) && accounts.login_left(&login.id)?.is_some())
 }
 
 fn needed(error: TokenError) -> LoginError {
@@ -80,13 +88,14 @@ pub(in crate::core) fn device_of(
     if known.is_disabled {
         return Err(LoginError::Refused(AuthError::Disabled));
     }
-    let login = ClientLogin { id: &opened.login, user: &opened.user, device_name: name };
-    let device = accounts.device_of_login(&login, is_live, SystemTime::now()).map_err(failed)?;
+    let login = lasting(accounts, &opened, &clocks)?;
+    let client = ClientLogin { id: &opened.login, user: &opened.user, device_name: name };
+    let device = accounts.device_of_login(&client, is_live, SystemTime::now()).map_err(failed)?;
     let device = device.ok_or(LoginError::Needed(VOID))?;
     if device.revoked_at.is_some() {
         return Err(LoginError::Refused(AuthError::Revoked));
     }
-    Ok(Identity { device, login: Some(LastingLogin::of(&opened, &clocks)) })
+    Ok(Identity { device, login: Some(login) })
 }
 
 #[cfg(test)]
@@ -94,7 +103,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use adit_proto::login::token::{LoginEnd, LoginId, SessionToken};
+    use adit_proto::login::token::{Boot, LoginEnd, LoginId};
 
     use super::*;
     use crate::accounts::sqlite::Store;
@@ -157,7 +166,8 @@ mod tests {
             let checked = check(&*self.store, Some(self.logins.tokens()), self.identity.clone(), token);
             let end = checked.map_err(|error| error.to_string())?.login.map(|login| login.end);
             let left = end.map(|end| end.left(&clocks::now()).as_secs());
-            assert!(matches!(end, Some(LoginEnd::SinceBoot(_))) && left.is_some_and(|left| left <= 60), "{end:?}");
+            let is_of_now = matches!(end, Some(LoginEnd { unix: None, .. }));
+            assert!(is_of_now && left.is_some_and(|left| left <= 60), "{end:?}");
             Ok(())
         }
     }
@@ -176,7 +186,8 @@ mod tests {
         world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
         world.store.set_disabled(&alice, false, SystemTime::now()).unwrap();
         assert_eq!(world.check(Some(&world.token(&device, 0, soon))).unwrap_err(), VOID, "void for ever");
-        let again = BegunLogin { id: &[4; 16], user: "alice", generation: 1, ends_at: u64::MAX };
+        let lifetime = Duration::from_secs(60);
+        let again = BegunLogin { id: &[4; 16], user: "alice", generation: 1, lifetime };
         world.store.begin_login(&again).unwrap();
         assert_eq!(world.check(Some(&world.sealed(Some(&device), [4; 16], (1, soon)))), Ok(()));
     }
@@ -205,7 +216,7 @@ mod tests {
         world.store.begin_logins_of("alice", &[[5; 16], [6; 16]]);
         let good = world.sealed(None, LOGIN, (0, 60));
         let (device, end) = find(&good).unwrap();
-        assert!(device != world.identity.device.id && matches!(end, Some(LoginEnd::SinceBoot(_))));
+        assert!(device != world.identity.device.id && matches!(end, Some(LoginEnd { unix: None, .. })));
         assert_eq!(find(&good).unwrap().0, device, "each time");
         assert_eq!(find(&world.sealed(None, LOGIN, (0, 0))).unwrap_err(), OVER);
         let voids = [world.sealed(None, LOGIN, (1, 60)), world.sealed(None, [9; 16], (0, 60))];
@@ -222,6 +233,33 @@ mod tests {
         world.store.set_disabled(&alice, true, SystemTime::now()).unwrap();
         let [before, after] = [0, 1].map(|generation| world.sealed(None, [6; 16], (generation, 60)));
         assert!(find(&before).is_err() && find(&after).is_err());
+    }
+
+    /// How long a token of an earlier boot lasts that ends at this time, if it does; the login is of an hour.
+    fn left_of_earlier_boot(world: &World, ends_at: u64) -> Result<u64, String> {
+        let clocks = clocks::now();
+        let text = world.sealed(Some(&world.identity.device.id), LOGIN, (0, 0));
+        let given = world.logins.tokens().unseal(&text).unwrap();
+        let earlier = SessionToken { boot: Boot::of([9; 16]), logged_in_at: ends_at - 3600, ends_at, ..given };
+        let token = world.logins.tokens().seal(&earlier).unwrap();
+        let checked = check(&*world.store, Some(world.logins.tokens()), world.identity.clone(), Some(&token));
+        let login = checked.map_err(|error| error.to_string())?.login.unwrap();
+        Ok(login.end.left(&clocks).as_secs())
+    }
+
+    #[test]
+    fn token_of_an_earlier_boot_outlives_its_login_by_no_clock() {
+        let world = World::new();
+        let (now, year) = (clocks::now().unix, 365 * 24 * 3600);
+        // The clock was years ahead when it was given, or is years behind now.
+        let left = || left_of_earlier_boot(&world, now + 10 * year);
+        assert!((3500..=3600).contains(&left().unwrap()), "the positive control");
+        world.store.restart_host_after(1800);
+        assert!((1700..=1800).contains(&left().unwrap()));
+        assert!((500..=600).contains(&left_of_earlier_boot(&world, now + 600).unwrap()), "the clock counts, too");
+        assert_eq!(left_of_earlier_boot(&world, now - 1).unwrap_err(), OVER);
+        world.store.restart_host_after(1800);
+        assert_eq!(left().unwrap_err(), OVER);
     }
 
     #[test]

@@ -324,8 +324,8 @@ impl Logins {
         };
         let (sealed, ends_at, store) = (self.tokens.seal(&token)?, token.ends_at, Arc::clone(&self.store));
         let beginning = off_runtime(move || {
-            let SessionToken { login, user, generation, ends_at, .. } = &token;
-            Ok(store.begin_login(&BegunLogin { id: login, user, generation: *generation, ends_at: *ends_at })?)
+            let SessionToken { login: id, user, generation, .. } = &token;
+            Ok(store.begin_login(&BegunLogin { id, user, generation: *generation, lifetime })?)
         });
         if let Err(error) = beginning.await {
             tracing::error!(%error, "somebody who may log in cannot: the store failed");
