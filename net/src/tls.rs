@@ -7,7 +7,7 @@
 mod pinned;
 mod undated;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::digest;
@@ -77,6 +77,8 @@ pub struct ServerIdentity {
     current: ArcSwap<CertifiedKey>,
     /// Of an authority that others trust; shown to clients that do not know ours.
     public: ArcSwapOption<CertifiedKey>,
+    /// How often one of them was replaced; held by whoever replaces one.
+    turn: Mutex<u64>,
 }
 
 impl ServerIdentity {
@@ -86,18 +88,49 @@ impl ServerIdentity {
     /// If they do not belong together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
         let current = ArcSwap::new(Certified::new(chain, key)?.0);
-        Ok(Self { current, public: ArcSwapOption::empty() })
+        Ok(Self { current, public: ArcSwapOption::empty(), turn: Mutex::default() })
     }
 
     /// From now on, clients that do not know the gateway's own authority are shown this certificate, or without one
     /// what all others are.
     pub fn show_to_public(&self, certified: Option<Certified>) {
-        self.public.store(certified.map(|certified| certified.0));
+        self.replace(None, || self.public.store(certified.map(|certified| certified.0)));
     }
 
     /// Replaces the certificate of the gateway's own authority for handshakes to come.
     pub fn renew(&self, certified: Certified) {
-        self.current.store(certified.0);
+        self.replace(None, || self.current.store(certified.0));
+    }
+
+    /// How often a certificate was replaced. Whoever makes one of what may change meanwhile asks for this first, and
+    /// shows it by [`Self::show_to_public_if`] or [`Self::renew_if`].
+    pub fn turn(&self) -> u64 {
+        *self.turns()
+    }
+
+    /// As [`Self::show_to_public`], unless a certificate was replaced since this turn; tells the turn of now if it was
+    /// done.
+    pub fn show_to_public_if(&self, turn: u64, certified: Certified) -> Option<u64> {
+        self.replace(Some(turn), || self.public.store(Some(certified.0)))
+    }
+
+    /// As [`Self::renew`], unless a certificate was replaced since this turn; says whether it was done.
+    pub fn renew_if(&self, turn: u64, certified: Certified) -> bool {
+        self.replace(Some(turn), || self.current.store(certified.0)).is_some()
+    }
+
+    fn replace(&self, since: Option<u64>, replace: impl FnOnce()) -> Option<u64> {
+        let mut turn = self.turns();
+        if since.is_some_and(|since| since != *turn) {
+            return None;
+        }
+        replace();
+        *turn += 1;
+        Some(*turn)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, u64> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -41,7 +41,9 @@ pub(super) async fn look_after(
         let now = SystemTime::now();
         if is_due(issued, now) && Instant::now() >= next_try {
             next_try = Instant::now() + RETRY_AFTER;
-            if renew(&identity, &authority, &config.load(), now) {
+            // Asked before the configuration: a reload first changes that, and then what is shown.
+            let turn = identity.turn();
+            if renew(&identity, turn, &authority, &config.load(), now) {
                 issued = now;
             }
         }
@@ -64,10 +66,19 @@ fn is_due(issued: SystemTime, now: SystemTime) -> bool {
     }
 }
 
-fn renew(identity: &ServerIdentity, authority: &Authority, config: &Config, now: SystemTime) -> bool {
+/// Issues the gateway's certificate anew, unless another was put in force since this turn of its identity.
+pub(super) fn renew(
+    identity: &ServerIdentity,
+    turn: u64,
+    authority: &Authority,
+    config: &Config,
+    now: SystemTime,
+) -> bool {
     match certified(authority, config, now) {
         Ok(certified) => {
-            identity.renew(certified);
+            if !identity.renew_if(turn, certified) {
+                return false;
+            }
             tracing::info!("the gateway's certificate was renewed");
             true
         }

@@ -27,39 +27,72 @@ fn certified(files: &PublicCertificateFiles) -> Result<Certified, Failure> {
     })
 }
 
-/// What was read last: which files, and when each was changed.
+/// Which files hold it, and when each was changed.
 type Seen = (PublicCertificateFiles, [Option<SystemTime>; 2]);
+
+/// Follows the files of the configuration.
+pub(super) struct Following {
+    identity: Arc<ServerIdentity>,
+    config: Arc<ArcSwap<Config>>,
+    /// What was read last, and the turn of the identity since then.
+    known: Option<(u64, Seen)>,
+    told: Option<String>,
+}
+
+/// A certificate that was read and is not shown yet.
+pub(super) struct Renewed {
+    turn: u64,
+    seen: Seen,
+    certified: Certified,
+}
 
 /// Shows what the files hold whenever they have changed. While they are of no use, the former certificate stays.
 pub(super) async fn follow(identity: Arc<ServerIdentity>, config: Arc<ArcSwap<Config>>) {
-    let mut seen = seen(&config.load());
-    let mut told = None;
+    let mut following = Following::new(identity, config);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = self::seen(&config.load());
-        if now == seen {
-            continue;
+        if let Some(renewed) = following.read() {
+            following.show(renewed);
         }
-        let Some((files, _)) = &now else {
-            // A reload has taken the certificate away.
-            seen = None;
-            continue;
-        };
-        match certified(files) {
-            Ok(certified) => {
-                identity.show_to_public(Some(certified));
-                tracing::info!("the public certificate was read again");
-                (seen, told) = (now, None);
-            }
+    }
+}
+
+impl Following {
+    pub(super) fn new(identity: Arc<ServerIdentity>, config: Arc<ArcSwap<Config>>) -> Self {
+        Self { identity, config, known: None, told: None }
+    }
+
+    /// Reads the files if they have changed, or if others have replaced what is shown: a reload may have read them
+    /// before they changed.
+    pub(super) fn read(&mut self) -> Option<Renewed> {
+        // Asked before the configuration: a reload first changes that, and then what is shown.
+        let turn = self.identity.turn();
+        let seen = seen(&self.config.load())?;
+        if self.known.as_ref().is_some_and(|known| *known == (turn, seen.clone())) {
+            return None;
+        }
+        match certified(&seen.0) {
+            Ok(certified) => Some(Renewed { turn, seen, certified }),
             // One of the two files may just be new: it is tried again.
             Err(failure) => {
                 let error = failure.to_string();
-                if told.as_ref() != Some(&error) {
+                if self.told.as_ref() != Some(&error) {
                     tracing::warn!(error, "the renewed public certificate is not used");
                 }
-                told = Some(error);
+                self.told = Some(error);
+                None
             }
         }
+    }
+
+    /// Shows a certificate that was read, unless a reload has put another one in force since, or taken it away: then
+    /// the files are read again at the next look.
+    pub(super) fn show(&mut self, Renewed { turn, seen, certified }: Renewed) {
+        let Some(turn) = self.identity.show_to_public_if(turn, certified) else { return };
+        if self.known.as_ref().is_some_and(|(_, known)| *known != seen) {
+            tracing::info!("the public certificate was read again");
+        }
+        (self.known, self.told) = (Some((turn, seen)), None);
     }
 }
 

@@ -88,9 +88,9 @@ impl Reachable {
             }
             return Err(refused("the policy cannot be enforced", &error));
         }
-        // From here on nothing fails.
-        followed.into_iter().for_each(|put_in_force| put_in_force());
+        // From here on nothing fails. First the configuration: what was made by the former one is not shown later.
         self.config.store(Arc::new(config));
+        followed.into_iter().for_each(|put_in_force| put_in_force());
         Ok(self.reloading.settle(prepared))
     }
 

@@ -7,6 +7,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::server::{Acceptor, ResolvesServerCert as _};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+use super::super::public_certificate::Following;
 use super::*;
 use crate::config::{TlsConfig, config_for_tests, parse_public_address};
 use crate::directories::StateDir;
@@ -34,20 +35,127 @@ fn shown(identity: &ServerIdentity, config: Arc<ClientConfig>) -> [u8; 32] {
     sha256(&identity.resolve(accepted.client_hello()).unwrap().cert[0])
 }
 
+/// A gateway's certificates, and what shows others at a reload.
+struct Gateway {
+    directory: tempfile::TempDir,
+    authority: Arc<Authority>,
+    identity: Arc<ServerIdentity>,
+    current: Arc<ArcSwap<Config>>,
+    follow: Follower,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::create(&StateDir::new(directory.path()), SystemTime::now()).unwrap());
+        let config = config_for_tests(directory.path());
+        let issued = authority.issue_server(&config.certificate_names(), SystemTime::now()).unwrap();
+        let identity = Arc::new(ServerIdentity::new(issued.chain, issued.key).unwrap());
+        let current = Arc::new(ArcSwap::from_pointee(config));
+        let follow = certificates(Arc::clone(&identity), Arc::clone(&authority), Arc::clone(&current));
+        Self { directory, authority, identity, current, follow }
+    }
+
+    /// A configuration that names the files of this certificate, which are written anew; and the certificate.
+    fn with_files(&self, name: &str) -> (Config, [u8; 32]) {
+        let ([certificate, key], written) = write_certificate(self.directory.path(), name);
+        let tls = TlsConfig { certificate: Some(certificate), key: Some(key) };
+        (Config { tls, ..Config::clone(&self.current.load()) }, written)
+    }
+
+    /// Puts a configuration in force as a reload does.
+    fn reload(&self, config: &Config) {
+        let put_in_force = (self.follow)(config).ok().unwrap();
+        self.current.store(Arc::new(config.clone()));
+        put_in_force();
+    }
+
+    fn to_stranger(&self) -> [u8; 32] {
+        shown(&self.identity, rooted_client_config(RootCertStore::empty()).unwrap())
+    }
+
+    fn to_joined(&self) -> [u8; 32] {
+        shown(&self.identity, client_config(&self.authority.certificate(), None).unwrap())
+    }
+
+    fn following(&self) -> Following {
+        Following::new(Arc::clone(&self.identity), Arc::clone(&self.current))
+    }
+}
+
+#[test]
+fn certificate_that_was_read_before_a_reload_does_not_replace_what_that_has_put_in_force() {
+    let gateway = Gateway::new();
+    let own = gateway.to_stranger();
+    let without = Config::clone(&gateway.current.load());
+    let (with_first, first) = gateway.with_files("first");
+    gateway.reload(&with_first);
+    let mut following = gateway.following();
+    let (_, renewed) = gateway.with_files("first");
+    let read = following.read().unwrap();
+    gateway.reload(&without);
+    following.show(read);
+    assert_eq!(gateway.to_stranger(), own, "the reload has taken it away");
+    assert!(following.read().is_none());
+
+    gateway.reload(&with_first);
+    let read = following.read().unwrap();
+    let (with_other, other) = gateway.with_files("other");
+    gateway.reload(&with_other);
+    following.show(read);
+    assert_eq!(gateway.to_stranger(), other);
+    let read = following.read().unwrap();
+    following.show(read);
+    assert_eq!(gateway.to_stranger(), other);
+    let (_, renewed_other) = gateway.with_files("other");
+    let read = following.read().unwrap();
+    following.show(read);
+    assert_eq!(gateway.to_stranger(), renewed_other, "the positive control");
+    assert!(following.read().is_none() && first != renewed);
+}
+
+#[test]
+fn certificate_that_a_reload_has_read_before_it_was_renewed_is_read_again() {
+    let gateway = Gateway::new();
+    let (config, first) = gateway.with_files("first");
+    let put_in_force = (gateway.follow)(&config).ok().unwrap();
+    gateway.current.store(Arc::new(config));
+    let (_, renewed) = gateway.with_files("first");
+    let mut following = gateway.following();
+    let read = following.read().unwrap();
+    following.show(read);
+    assert_eq!(gateway.to_stranger(), renewed);
+    put_in_force();
+    assert_eq!(gateway.to_stranger(), first, "the reload is slow");
+    let read = following.read().unwrap();
+    following.show(read);
+    assert_eq!(gateway.to_stranger(), renewed);
+    assert!(following.read().is_none(), "once is enough");
+}
+
+#[test]
+fn certificate_that_was_issued_for_names_before_a_reload_does_not_replace_the_reloads() {
+    let gateway = Gateway::new();
+    let (before, own) = (Config::clone(&gateway.current.load()), gateway.to_joined());
+    let renew =
+        |turn, config: &Config| clock::renew(&gateway.identity, turn, &gateway.authority, config, SystemTime::now());
+    let turn = gateway.identity.turn();
+    let mut config = before.clone();
+    config.public.push(parse_public_address("second.example.org").unwrap());
+    gateway.reload(&config);
+    let reloaded = gateway.to_joined();
+    assert!(!renew(turn, &before));
+    assert!(gateway.to_joined() == reloaded && reloaded != own);
+    assert!(renew(gateway.identity.turn(), &config), "the positive control");
+    assert_ne!(gateway.to_joined(), reloaded);
+}
+
 #[test]
 fn certificates_are_those_of_the_files_and_names_of_now_or_the_reload_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let state_dir = StateDir::new(directory.path());
-    let authority = Arc::new(Authority::create(&state_dir, SystemTime::now()).unwrap());
-    let mut config = config_for_tests(directory.path());
-    let issued = authority.issue_server(&config.certificate_names(), SystemTime::now()).unwrap();
-    let identity = Arc::new(ServerIdentity::new(issued.chain, issued.key).unwrap());
-    let current = Arc::new(ArcSwap::from_pointee(config.clone()));
-    let follow = certificates(Arc::clone(&identity), Arc::clone(&authority), Arc::clone(&current));
-    let stranger = rooted_client_config(RootCertStore::empty()).unwrap();
-    let joined = client_config(&authority.certificate(), None).unwrap();
-    let to_stranger = || shown(&identity, Arc::clone(&stranger));
-    let to_joined = || shown(&identity, Arc::clone(&joined));
+    let gateway = Gateway::new();
+    let Gateway { directory, current, follow, .. } = &gateway;
+    let mut config = Config::clone(&current.load());
+    let (to_stranger, to_joined) = (|| gateway.to_stranger(), || gateway.to_joined());
     let own = to_joined();
     assert_eq!(to_stranger(), own, "there is no public one");
 
