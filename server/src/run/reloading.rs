@@ -8,6 +8,7 @@ use adit_program::exit::Failure;
 use adit_program::service;
 use adit_proto::packet::icmp::GatewayAddresses;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::followers::{Follower, PutInForce};
@@ -79,14 +80,10 @@ impl Reachable {
             .change_firewall(|rules| network::set_live_rules(rules, &config, prepared.policy.as_deref()))
             .await
             .map_err(|error| refused("the firewall cannot be loaded", &error))?;
-        if let Err(error) = self.replace_policy(terms, &config.tun.name, changes).await {
-            if let Some(former) = former {
-                changes
-                    .change_firewall(|rules| *rules = former)
-                    .await
-                    .map_err(|error| refused("the former firewall cannot be loaded", &error))?;
-            }
-            return Err(refused("the policy cannot be enforced", &error));
+        if let Err(refusal) = self.replace_policy(terms, &config.tun.name, changes).await {
+            let Some(former) = former else { return Err(refusal) };
+            let taken_back = changes.change_firewall(|rules| *rules = former).await;
+            return Err(and_also(refusal, "the new firewall stays, since the former one cannot be loaded", taken_back));
         }
         // From here on nothing fails. First the configuration: what was made by the former one is not shown later.
         self.config.store(Arc::new(config));
@@ -100,35 +97,70 @@ impl Reachable {
         terms: PersonalTerms,
         tun: &str,
         changes: &mut HostChanges,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), ReloadRefusal> {
         let core = Arc::clone(&self.core);
-        match (core.personal_terms().policy().is_some(), terms.policy().is_some()) {
+        let done = match (core.personal_terms().policy().is_some(), terms.policy().is_some()) {
             (false, true) => {
-                let table = changes.load_idle_policy_table(tun).await?;
+                let table = changes.load_idle_policy_table(tun).await.map_err(not_enforced)?;
                 let of_core: Arc<dyn RuleTable> = Arc::<PolicyTable>::clone(&table);
                 let brought = off_runtime(move || core.bring_policy(terms, of_core)).await;
-                if brought.is_ok() {
-                    self.policy_table.store(Some(table));
-                } else if let Err(error) = changes.unload_policy_table().await {
+                if let Err(error) = brought {
                     // It is idle, so it is in nobody's way.
-                    tracing::error!(error = with_causes(&error), "the table of a refused policy stays");
+                    let unloaded = changes.unload_policy_table().await;
+                    return Err(and_also(not_enforced(error), "the policy's idle table cannot be removed", unloaded));
                 }
-                brought
-            }
-            (true, false) => {
-                changes.unload_policy_table().await?;
-                self.policy_table.store(None);
-                off_runtime(move || core.release_policy(terms)).await;
+                self.policy_table.store(Some(table));
                 Ok(())
             }
+            (true, false) => self.remove_policy(terms, changes).await,
             (true, true) | (false, false) => off_runtime(move || core.replace_terms(terms)).await,
-        }
+        };
+        done.map_err(not_enforced)
     }
+
+    /// Puts terms without a policy in force. While the kernel removes the policy's table, no session begins.
+    async fn remove_policy(&self, terms: PersonalTerms, changes: &mut HostChanges) -> Result<(), HostError> {
+        let core = Arc::clone(&self.core);
+        let (hold, held) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
+        let releasing = spawn_blocking(move || {
+            core.release_policy(terms, || {
+                // Nobody listens only if the gateway ends.
+                hold.send(()).ok();
+                told.blocking_recv().unwrap_or_else(|_ended| Err(interrupted()))
+            })
+        });
+        if held.await.is_ok() {
+            let removed = changes.unload_policy_table().await;
+            if removed.is_ok() {
+                self.policy_table.store(None);
+            }
+            tell.send(removed).ok();
+        }
+        releasing.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+}
+
+fn interrupted() -> HostError {
+    let source = std::io::ErrorKind::Interrupted.into();
+    HostError::System { doing: "remove the policy's table".to_owned(), source }
 }
 
 /// Does work that waits for the kernel where it keeps no thread of the runtime waiting.
 async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(work).await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
+fn not_enforced(error: HostError) -> ReloadRefusal {
+    refused("the policy cannot be enforced", &error)
+}
+
+/// A refusal, after which what had been done was taken back; where that failed, it says so as well.
+fn and_also<T>(refusal: ReloadRefusal, what: &str, taken_back: Result<T, HostError>) -> ReloadRefusal {
+    match taken_back {
+        Ok(_) => refusal,
+        Err(error) => ReloadRefusal(format!("{}; and {what}: {}; restart the gateway", refusal.0, with_causes(&error))),
+    }
 }
 
 fn refused(what: &str, error: &HostError) -> ReloadRefusal {

@@ -45,13 +45,21 @@ impl LocalCore {
         self.replace_terms_by(terms, |rules| self.enforcement.bring(table, rules))
     }
 
-    /// As [`Self::replace_terms`], for terms without a policy, whose table was removed.
-    pub fn release_policy(&self, terms: PersonalTerms) {
-        let released = self.replace_terms_by(terms, |_| {
+    /// As [`Self::replace_terms`], for terms without a policy: `remove_table` removes the former one's table. Until it
+    /// has, sessions that live are held to their rules, and those that are about to begin wait.
+    ///
+    /// # Errors
+    /// That of `remove_table`; then everything is as before.
+    pub fn release_policy(
+        &self,
+        terms: PersonalTerms,
+        remove_table: impl FnOnce() -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        self.replace_terms_by(terms, |_| {
+            remove_table()?;
             self.enforcement.release();
             Ok(())
-        });
-        released.expect("nothing is asked of the kernel");
+        })
     }
 
     fn replace_terms_by(

@@ -488,9 +488,39 @@ fn policy_comes_and_goes_while_sessions_go_on() {
     assert_eq!((rules.of(&live), rules.of(&later), rules.members.lock().unwrap().len()), (Some(1), Some(1), 3));
     core.replace_terms(ruled(2).into()).unwrap();
     assert_eq!(rules.of(&live), Some(2));
-    core.release_policy(terms("0.0.0.0/0").into());
+    core.release_policy(terms("0.0.0.0/0").into(), || Ok(())).unwrap();
     assert_eq!((live.grant().terms.rules.clone(), connection.closed()), (None, None));
     core.close(&later);
     open(&core, "dev-d").unwrap();
     assert_eq!(rules.members.lock().unwrap().len(), 3, "nothing is asked of it any more");
+}
+
+#[test]
+fn session_that_begins_while_the_policy_goes_waits_for_its_end_and_is_not_refused() {
+    let (core, rules) = ruled_core();
+    let core = Arc::new(core);
+    let (live, _) = open(&core, "dev-a").unwrap();
+    let opening = || {
+        let core = Arc::clone(&core);
+        apart(move || open(&core, "dev-b").map(|(session, _)| session.grant().terms.rules.clone()))
+    };
+    let refusing = core.release_policy(terms("0.0.0.0/0").into(), || {
+        assert_eq!(rules.of(&live), Some(1), "it is held to its rules until then");
+        Err(HostError::NoSuchLink { name: "adit0".into() })
+    });
+    assert!(refusing.is_err());
+    assert_eq!((rules.of(&live), result(&opening()).unwrap().map(|rules| rules.number)), (Some(1), Some(1)));
+
+    let mut second = None;
+    core.release_policy(terms("0.0.0.0/0").into(), || {
+        // The table is gone: the kernel would refuse whatever is asked of it.
+        rules.broken.store(true, Ordering::Relaxed);
+        let opened = opening();
+        assert!(opened.recv_timeout(Duration::from_millis(500)).is_err(), "it waits");
+        second = Some(opened);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(result(&second.unwrap()).unwrap(), None);
+    assert_eq!(live.grant().terms.rules, None);
 }

@@ -247,3 +247,16 @@ fn policy_comes_and_goes_by_a_reload() {
         assert_eq!(gateway.session.ending(), None);
     });
 }
+
+#[test]
+fn refusal_that_could_not_be_taken_back_names_both_causes() {
+    let of = |name: &str| HostError::NoSuchLink { name: name.to_owned() };
+    let done = and_also(not_enforced(of("adit0")), "it stays", Ok(()));
+    assert_eq!(done.0, "the policy cannot be enforced: no network link is called adit0");
+    let both = and_also(not_enforced(of("adit0")), "it stays", Err::<(), _>(of("adit1")));
+    assert_eq!(
+        both.0,
+        "the policy cannot be enforced: no network link is called adit0; and it stays: no network link is called adit1; \
+         restart the gateway"
+    );
+}
