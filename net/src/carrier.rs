@@ -1,7 +1,8 @@
-//! How the packets of a session travel: by ESP while that passes, else by the connection the session was opened on.
+//! How the packets of a session travel: in datagrams of their own while those pass, by ESP or DTLS, else by the
+//! connection the session was opened on.
 //!
 //! [`Carriers`] is what the packet path and the control side of one session share. The control side sets and clears the
-//! ESP route; workers read it once per batch and say, at most once per proof of the path, that they used it.
+//! route of datagrams; workers read it once per batch and say, at most once per proof of the path, that they used it.
 
 pub mod counters;
 pub mod cstp;
@@ -9,24 +10,23 @@ pub mod esp;
 pub mod following;
 mod outbox;
 pub mod quic;
+mod route;
 pub mod stream;
 pub mod tls;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
-use adit_proto::esp::packet;
-use adit_proto::esp::sa::Outbound;
 use adit_proto::esp::session::Hints;
-use adit_proto::packet::ecn;
 use adit_proto::sealing::suite::Suite;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
 use crate::carrier::counters::Counters;
 use crate::packet_buffer::PacketBuffer;
-use esp::Cipher;
+
+pub(crate) use route::SealPackets;
+pub use route::{DatagramRoute, Origin, OutboundSa};
 
 /// A carrier that is part of a connection and there as long as that, such as `quic`. Packets are handed over in
 /// batches.
@@ -50,51 +50,6 @@ pub trait Carrier: Send + Sync {
     fn send(&self, packets: &mut Vec<PacketBuffer>);
 }
 
-/// From where a datagram leaves this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Origin {
-    /// The position among a worker's sockets.
-    pub socket: usize,
-    /// The local address, where the socket has several.
-    pub local: Option<IpAddr>,
-}
-
-/// Everything needed to send a packet by ESP.
-pub struct EspRoute {
-    /// What seals it.
-    pub sa: Arc<Outbound<Cipher>>,
-    /// The peer's validated address.
-    pub to: SocketAddr,
-    /// Where it leaves.
-    pub origin: Origin,
-    /// Largest packet that fits a datagram on this path, in bytes.
-    pub mtu: u16,
-    /// Whether the peer takes packets with partial checksums.
-    pub vouched: bool,
-    /// Whether datagrams bear the ECN marks of their packets.
-    pub marked: bool,
-}
-
-impl EspRoute {
-    /// Returns the ECN bits of the datagram that carries a packet.
-    #[inline]
-    pub fn ecn_of(&self, packet: &[u8]) -> u8 {
-        if self.marked { ecn::of_packet(packet) } else { ecn::NOT_ECT }
-    }
-
-    /// Returns how many bytes stand in front of a packet in its datagram.
-    #[inline]
-    pub const fn prefix_len(&self) -> usize {
-        packet::PREFIX_LEN
-    }
-
-    /// Returns how many bytes the datagram of a packet of `len` bytes has.
-    #[inline]
-    pub const fn sealed_len(&self, len: usize) -> usize {
-        packet::sealed_len(len)
-    }
-}
-
 /// A session as the packet path sees it: something that has carriers. The session's owner keeps whatever else it needs
 /// in the same type.
 pub trait Carried: Send + Sync + 'static {
@@ -106,7 +61,7 @@ pub trait Carried: Send + Sync + 'static {
 pub struct Carriers {
     connection: Arc<dyn Carrier>,
     counters: Arc<Counters>,
-    esp: ArcSwapOption<EspRoute>,
+    route: ArcSwapOption<DatagramRoute>,
     epoch: AtomicU32,
     closed: AtomicBool,
     sent: AtomicBool,
@@ -124,7 +79,7 @@ impl Carriers {
         Self {
             counters: Arc::clone(connection.counters()),
             connection,
-            esp: ArcSwapOption::empty(),
+            route: ArcSwapOption::empty(),
             epoch: AtomicU32::new(0),
             closed: no(),
             sent: no(),
@@ -135,14 +90,14 @@ impl Carriers {
         }
     }
 
-    /// The carrier in use: `esp`, or the connection's.
+    /// The carrier in use: `esp`, `dtls`, or the connection's.
     pub fn name(&self) -> &'static str {
-        if self.esp.load().is_some() { "esp" } else { self.connection.name() }
+        self.route.load().as_ref().map_or_else(|| self.connection.name(), |route| route.sa.name())
     }
 
-    /// The cipher suite, while `esp` is in use.
+    /// The cipher, while datagrams are in use.
     pub fn suite(&self) -> Option<Suite> {
-        self.esp.load().as_ref().map(|route| route.sa.suite())
+        self.route.load().as_ref().map(|route| route.sa.suite())
     }
 
     /// How often the keys of `esp` were replaced.
@@ -157,7 +112,7 @@ impl Carriers {
 
     /// Largest packet that the carrier in use takes, in bytes.
     pub fn mtu(&self) -> u16 {
-        self.esp.load().as_ref().map_or_else(|| self.connection.mtu(), |route| route.mtu)
+        self.route.load().as_ref().map_or_else(|| self.connection.mtu(), |route| route.mtu)
     }
 
     /// The session's traffic, over all carriers.
@@ -170,23 +125,24 @@ impl Carriers {
         &*self.connection
     }
 
-    /// How to send by ESP now; `None` while it does not pass.
-    pub fn esp(&self) -> Guard<Option<Arc<EspRoute>>> {
-        self.esp.load()
+    /// How to send datagrams now; `None` while they do not pass.
+    pub fn route(&self) -> Guard<Option<Arc<DatagramRoute>>> {
+        self.route.load()
     }
 
-    /// Has packets sent by this route from now on, or not by ESP any more. Does nothing once the session is closed.
-    pub fn set_esp(&self, route: Option<EspRoute>) {
-        self.esp.store(route.filter(|_| !self.is_closed()).map(Arc::new));
+    /// Has packets sent by this route from now on, or by the connection again. Does nothing once the session is
+    /// closed.
+    pub fn set_route(&self, route: Option<DatagramRoute>) {
+        self.route.store(route.filter(|_| !self.is_closed()).map(Arc::new));
         if self.is_closed() {
-            self.esp.store(None);
+            self.route.store(None);
         }
     }
 
-    /// Ends the session: from now on nothing passes by ESP, in either direction.
+    /// Ends the session: from now on nothing passes in datagrams, in either direction.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.esp.store(None);
+        self.route.store(None);
     }
 
     /// Whether the session is over.
@@ -194,14 +150,14 @@ impl Carriers {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Notes that packets were sent by ESP. After the first call that costs one load until [`Self::forget_sent`].
+    /// Notes that packets were sent in datagrams. After the first call that costs one load until [`Self::forget_sent`].
     pub fn note_sent(&self) {
         self.note(&self.sent);
     }
 
-    /// Notes that ESP may not pass any more: the peer's packets come another way, or the system reports an error.
+    /// Notes that datagrams may not pass any more: the peer's packets come another way, or the system reports an error.
     pub fn note_doubt(&self) {
-        if self.esp.load().is_some() {
+        if self.route.load().is_some() {
             self.note(&self.doubt);
         }
     }
@@ -254,10 +210,10 @@ mod tests {
     use super::*;
     use crate::testing::world::{MTU, route, sas, session};
 
-    fn esp_route() -> EspRoute {
+    fn esp_route() -> DatagramRoute {
         let [near, far] = [1, 2].map(|random| Spi::new(0, random).unwrap());
         let to = "192.0.2.1:443".parse().unwrap();
-        EspRoute { mtu: 1400, ..route(sas(near, far, true).near.0, to, true) }
+        DatagramRoute { mtu: 1400, ..route(sas(near, far, true).near.0, to, true) }
     }
 
     /// What there is to know now, without waiting.
@@ -271,22 +227,22 @@ mod tests {
         let carriers = &session.carriers;
         let seen = || (carriers.name(), carriers.mtu(), carriers.suite());
         assert_eq!(seen(), ("quic", MTU, None));
-        carriers.set_esp(Some(esp_route()));
+        carriers.set_route(Some(esp_route()));
         assert_eq!(seen(), ("esp", 1400, Some(Suite::Aes256Gcm)));
         carriers.note_epoch(3);
         assert_eq!(carriers.rekeys(), 3);
-        carriers.set_esp(None);
+        carriers.set_route(None);
         assert_eq!(seen(), ("quic", MTU, None));
     }
 
     #[test]
     fn closed_session_gets_no_route_any_more() {
         let (session, _keeper) = session();
-        session.carriers.set_esp(Some(esp_route()));
+        session.carriers.set_route(Some(esp_route()));
         session.carriers.close();
-        assert!(session.carriers.is_closed() && session.carriers.esp().is_none());
-        session.carriers.set_esp(Some(esp_route()));
-        assert!(session.carriers.esp().is_none());
+        assert!(session.carriers.is_closed() && session.carriers.route().is_none());
+        session.carriers.set_route(Some(esp_route()));
+        assert!(session.carriers.route().is_none());
     }
 
     #[test]
@@ -311,7 +267,7 @@ mod tests {
         let carriers = &session.carriers;
         carriers.note_doubt();
         assert_eq!(hints(carriers), None, "nothing to doubt while esp is not in use");
-        carriers.set_esp(Some(esp_route()));
+        carriers.set_route(Some(esp_route()));
         for _ in 0..2 {
             carriers.note_doubt();
             carriers.note_too_big(1400);

@@ -4,6 +4,7 @@
 //! This crate polls and moves bytes. Every `unsafe` block of the programs is here or in `host`.
 
 pub mod carrier;
+pub mod cipher;
 pub mod control;
 pub mod dns;
 pub mod http;

@@ -31,8 +31,8 @@ use adit_proto::packet::IpPacket;
 use tokio::sync::mpsc;
 
 use crate::carrier::counters::Counters;
-use crate::carrier::esp::Cipher;
 use crate::carrier::{Carried, Origin};
+use crate::cipher::Cipher;
 use crate::tun::PacketQueue;
 use crate::udp::{DatagramSocket, EspSocket};
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
-use adit_net::carrier::esp::Cipher;
+use adit_net::cipher::Cipher;
 use adit_proto::dtls::record::ContentType;
 use adit_proto::dtls::sa::{Inbound, Outbound};
 use adit_proto::dtls::secret::{MasterSecret, Randoms};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use adit_net::carrier::esp::Cipher;
+use adit_net::cipher::Cipher;
 use adit_proto::dtls::association::{Association, Ending, Event};
 use adit_proto::dtls::greeting::{Greeter, Greeting};
 use adit_proto::dtls::handshake::{Credential, Setup};

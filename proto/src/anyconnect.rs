@@ -5,6 +5,8 @@
 //! what a client makes of such documents. [`tunnel`] is the CONNECT and its answer, from both ends, and [`frame`] and
 //! [`channel`] are what follows on the stream. What stock clients and gateways send and take was found out with
 //! openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the protocol.
+//!
+//! Packets may also travel beside the stream, in records of DTLS ([`record`]).
 
 pub mod channel;
 pub mod cookie;
@@ -12,6 +14,7 @@ pub mod form;
 pub mod form_body;
 pub mod frame;
 pub mod login;
+pub mod record;
 pub mod tunnel;
 mod xml;
 

@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adit_net::carrier::esp::Cipher;
 use adit_net::carrier::{Carried, Origin};
+use adit_net::cipher::Cipher;
 use adit_net::udp::{DatagramSocket as _, EspSocket, Message, bind_any};
 use adit_net::worker::{DataPlane, Installation, Report};
 use adit_program::random::random;
@@ -176,7 +176,7 @@ impl<S: Receive> Entry<S> {
         let packet = datagram.get(opened.range()).ok_or(DropReason::Truncated)?;
         let is_dummy = opened.next_header == NextHeader::Nothing;
         let probe = Probe::decode(packet).filter(|_| is_dummy);
-        let is_proven = self.session.carriers().esp().as_ref().is_some_and(|route| route.to == from);
+        let is_proven = self.session.carriers().route().as_ref().is_some_and(|route| route.to == from);
         if probe.is_some() || !self.announced || !is_proven {
             let newest = opened.arrival == Arrival::Newest;
             let report = Report { epoch: self.epoch, from, origin: Origin::default(), len, newest, probe };

@@ -161,14 +161,14 @@ impl Session {
     /// Sends by ESP while that passes, else by the connection, as a worker does.
     fn send(&self, packet: &[u8; echo::LEN]) -> Result<(), DropReason> {
         const SEALED: usize = sealed_len(echo::LEN);
-        let esp = self.carriers.esp();
-        let Some(route) = esp.as_ref() else {
+        let route = self.carriers.route();
+        let Some(route) = route.as_ref() else {
             self.carriers.connection().send(&mut vec![PacketBuffer::copy_from(packet)]);
             return Ok(());
         };
         let mut datagram = [0; SEALED];
         datagram[PREFIX_LEN..PREFIX_LEN + echo::LEN].copy_from_slice(packet);
-        route.sa.reserve(1, echo::LEN)?.seal(&mut datagram, echo::LEN, NextHeader::Ipv4)?;
+        route.seal(&mut datagram, echo::LEN, NextHeader::Ipv4)?;
         self.carriers.note_sent();
         self.path.send_sealed(route.to, &datagram).map_err(|_full| DropReason::SendFailed)?;
         self.carriers.counters().count_tx(1, packet.len() as u64);

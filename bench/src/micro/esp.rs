@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use adit_net::carrier::esp::Cipher;
+use adit_net::cipher::Cipher;
 use adit_proto::esp::capsule::{FLAG_EXTENDED_SEQUENCE, SaInit};
 use adit_proto::esp::keys::{EpochKeys, KeyChain};
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};

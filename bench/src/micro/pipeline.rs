@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adit_net::carrier::counters::Counters;
-use adit_net::carrier::esp::Cipher;
-use adit_net::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
+use adit_net::carrier::{Carried, Carrier, Carriers, DatagramRoute, Origin, OutboundSa};
+use adit_net::cipher::Cipher;
 use adit_net::packet_buffer::PacketBuffer;
 use adit_net::tun::PacketQueue;
 use adit_net::udp::{DatagramSocket, MAX_BYTES, MAX_SEGMENTS, Message, Sent};
@@ -236,8 +236,15 @@ impl Pipeline {
         let mut worker = worker.expect("a process may have one event descriptor more");
         let ((near, _), (sealing, opening)) = (sas(SUITE), sas(SUITE));
         let mtu = u16::try_from(FULL).unwrap_or(u16::MAX);
-        let route = EspRoute { sa: Arc::new(near), to: PEER, origin: Origin::default(), mtu, vouched, marked: true };
-        session.carriers.set_esp(Some(route));
+        let route = DatagramRoute {
+            sa: OutboundSa::Esp(Arc::new(near)),
+            to: PEER,
+            origin: Origin::default(),
+            mtu,
+            vouched,
+            marked: true,
+        };
+        session.carriers.set_route(Some(route));
         let (reports, kept) = mpsc::channel(1);
         worker.install(Installation { sa: opening, epoch: 0, session: Arc::clone(&session), reports });
         Self { worker, queue, socket, sealing, session, _reports: kept }

@@ -1,11 +1,9 @@
-//! The shell of the ESP carrier: its cipher, and what keeps the SAs of a session alive.
+//! The shell of the ESP carrier: what keeps the SAs of a session alive.
 
-pub mod cipher;
 pub mod control;
 pub mod key_exchange;
 pub mod key_log;
 
-pub use cipher::Cipher;
 pub use control::{EspControl, EspError, EspSettings, EspSetup, Exporter, exporter_secret};
 
 /// Random bytes of the system.

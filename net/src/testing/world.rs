@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use super::Keeper;
 use crate::carrier::counters::Counters;
-use crate::carrier::esp::Cipher;
-use crate::carrier::{Carried, Carrier, Carriers, EspRoute, Origin};
+use crate::carrier::{Carried, Carrier, Carriers, DatagramRoute, Origin, OutboundSa};
+use crate::cipher::Cipher;
 use crate::tun::Tun;
 use crate::udp::{DatagramSocket as _, EspSocket, Group, Message, bind_any, bind_group};
 use crate::worker::{DataPlane, Installation, Report, Routing, Settings, Workers};
@@ -155,7 +155,7 @@ impl World {
         let sas = sas(near, Spi::new(0, 1).unwrap(), vouched);
         let (sender, reports) = mpsc::channel(16);
         let peer = Peer::new(to, sas.far);
-        session.carriers.set_esp(Some(route(sas.near.0, peer.address(), vouched)));
+        session.carriers.set_route(Some(route(sas.near.0, peer.address(), vouched)));
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports: sender };
         workers.handle().install(installation);
         Self { workers, tun, router, session, keeper, other, peer, reports, near, _main: main }
@@ -175,8 +175,8 @@ pub fn outer() -> (EspSocket, SocketAddr) {
 }
 
 /// How to send to a peer.
-pub fn route(sa: Outbound<Cipher>, to: SocketAddr, vouched: bool) -> EspRoute {
-    EspRoute { sa: Arc::new(sa), to, origin: Origin::default(), mtu: MTU, vouched, marked: true }
+pub fn route(sa: Outbound<Cipher>, to: SocketAddr, vouched: bool) -> DatagramRoute {
+    DatagramRoute { sa: OutboundSa::Esp(Arc::new(sa)), to, origin: Origin::default(), mtu: MTU, vouched, marked: true }
 }
 
 /// The other end of a session.

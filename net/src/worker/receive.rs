@@ -254,7 +254,7 @@ impl<S: Carried> Receive<S> {
         }
         carriers.counters().count_rx(run.packets, run.bytes);
         let address = run.source.address;
-        let is_proven = carriers.esp().as_ref().is_some_and(|route| route.to == address);
+        let is_proven = carriers.route().as_ref().is_some_and(|route| route.to == address);
         if !entry.announced || !is_proven && entry.is_worth_reporting(address) {
             entry.report(run.source, run.len, run.newest, None);
         }

@@ -19,7 +19,7 @@ use adit_proto::packet::icmp::TooBigAnswers;
 
 use super::Routing;
 use crate::carrier::counters::Counters;
-use crate::carrier::{Carried, EspRoute};
+use crate::carrier::{Carried, DatagramRoute};
 use crate::packet_buffer::{Arena, PacketBuffer};
 use crate::tun::{LARGEST_PACKET, PacketQueue, take_apart};
 use crate::udp::DatagramSocket;
@@ -43,7 +43,7 @@ enum Unsent<S> {
     /// A single packet of `len` bytes that is complete and only has to be sealed.
     Packet {
         session: Arc<S>,
-        route: Arc<EspRoute>,
+        route: Arc<DatagramRoute>,
         len: usize,
         next_header: NextHeader,
     },
@@ -235,8 +235,8 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
             carriers.counters().count_drops(superpacket.segments, reason);
             return Ok(superpacket.segments);
         }
-        let sent = match &*carriers.esp() {
-            Some(route) => self.send_by_esp(&session, route, queue, &superpacket),
+        let sent = match &*carriers.route() {
+            Some(route) => self.send_in_datagrams(&session, route, queue, &superpacket),
             None if carriers.is_closed() => Err(DropReason::NotConnected),
             None => self.send_by_connection(&session, queue, &superpacket),
         };
@@ -259,10 +259,10 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
         Some(session)
     }
 
-    fn send_by_esp(
+    fn send_in_datagrams(
         &mut self,
         session: &Arc<S>,
-        route: &Arc<EspRoute>,
+        route: &Arc<DatagramRoute>,
         queue: &impl PacketQueue,
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
@@ -293,7 +293,7 @@ impl<S: Carried, D: DatagramSocket> Transmit<S, D> {
     fn send_segments(
         &mut self,
         session: &Arc<S>,
-        route: &Arc<EspRoute>,
+        route: &Arc<DatagramRoute>,
         superpacket: &Superpacket,
     ) -> Result<(), DropReason> {
         let Self { read, batches, outlet, .. } = self;

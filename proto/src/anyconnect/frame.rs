@@ -42,7 +42,8 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const fn number(self) -> u8 {
+    /// The number on the wire.
+    pub const fn number(self) -> u8 {
         match self {
             Self::Data => 0,
             Self::DpdRequest => 3,
@@ -55,7 +56,8 @@ impl FrameKind {
         }
     }
 
-    const fn of(number: u8) -> Self {
+    /// The kind with that number.
+    pub const fn of(number: u8) -> Self {
         match number {
             0 => Self::Data,
             3 => Self::DpdRequest,

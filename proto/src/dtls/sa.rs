@@ -87,6 +87,11 @@ pub struct Reservation<'a, A> {
 }
 
 impl<A: Aead> Reservation<'_, A> {
+    /// The suite that they are for.
+    pub const fn suite(&self) -> CipherSuite {
+        self.sa.suite
+    }
+
     /// Records that can still be sealed.
     pub const fn left(&self) -> u64 {
         self.numbers.left()

@@ -204,7 +204,7 @@ fn revoked_device_loses_its_sas_at_once() {
         assert_eq!(world.plane.installed().len(), 1);
         assert_eq!(world.gateway.close_device(&session.device.id, Ending::Revoked), 1);
         // Before any task had a chance to run.
-        assert!(session.carriers.is_closed() && session.carriers.esp().is_none());
+        assert!(session.carriers.is_closed() && session.carriers.route().is_none());
         assert!(world.sessions.is_empty());
         eventually("its sas are gone", || world.plane.installed().is_empty()).await;
         tokio::time::timeout(PATIENCE, device.following).await.expect("the tunnel ends").unwrap();
@@ -220,7 +220,7 @@ fn newer_connection_of_a_device_takes_the_sas_of_the_older() {
         up(&world, &older).await;
         let (session, sas) = (world.sessions.all().remove(0), world.plane.installed());
         let newer = Device::connect(&world, (certificate, key)).await;
-        assert!(session.carriers.is_closed() && session.carriers.esp().is_none());
+        assert!(session.carriers.is_closed() && session.carriers.route().is_none());
         eventually("its sas are gone", || world.plane.installed().is_disjoint(&sas)).await;
         up(&world, &newer).await;
         assert_eq!(world.plane.installed().len(), 1);

@@ -154,7 +154,7 @@ async fn follow(
             // two pieces the look comes first: a gateway that always has something to say must not put it off.
             biased;
             _ = looks.tick(), if !is_amid_piece => {
-                let by_esp = data.session().carriers().esp().is_some();
+                let by_esp = data.session().carriers().route().is_some();
                 match liveness.look(quic.stats().udp_rx.datagrams, by_esp) {
                     Finding::Alive => {}
                     Finding::Ask => following.ask(),

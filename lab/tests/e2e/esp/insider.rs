@@ -124,13 +124,12 @@ impl Plane {
 
     /// Sends requests to be answered, as many as are due each millisecond, if ESP passes.
     fn flood(&self, carriers: &Carriers) {
-        let Some(route) = carriers.esp().clone() else { return };
+        let Some(route) = carriers.route().clone() else { return };
         for _ in 0..AT_ONCE {
             let nonce = u128::from(self.sent.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
             let mut datagram = vec![0; sealed_len(probe::LEN)];
             datagram[PREFIX_LEN..][..probe::LEN].copy_from_slice(&Probe { kind: Kind::Request, nonce }.encode());
-            let mut numbers = route.sa.reserve(1, probe::LEN).unwrap();
-            numbers.seal(&mut datagram, probe::LEN, NextHeader::Nothing).unwrap();
+            route.seal(&mut datagram, probe::LEN, NextHeader::Nothing).unwrap();
             self.send(route.origin, route.to, &datagram, 0).ok();
             self.sent_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
         }

@@ -23,8 +23,9 @@ use tokio::sync::mpsc;
 
 use super::key_exchange::Exchange;
 use super::key_log::KeyLog;
-use super::{Cipher, random};
-use crate::carrier::{Carried, Carriers, EspRoute, Origin};
+use super::random;
+use crate::carrier::{Carried, Carriers, DatagramRoute, Origin, OutboundSa};
+use crate::cipher::Cipher;
 use crate::worker::{DataPlane, Installation, Report};
 
 pub use setup::{EspError, EspSettings, EspSetup, Exporter, exporter_secret};
@@ -189,9 +190,9 @@ impl<S: Carried> EspControl<S> {
     }
 
     fn set_route(&self, route: Option<Route<Arc<Outbound<Cipher>>, Origin>>) {
-        self.carriers().set_esp(route.map(|Route { sa, to, origin, mtu, vouched, marked }| {
+        self.carriers().set_route(route.map(|Route { sa, to, origin, mtu, vouched, marked }| {
             let origin = origin.unwrap_or_else(|| self.plane.origin(to));
-            EspRoute { sa, to, origin, mtu, vouched, marked }
+            DatagramRoute { sa: OutboundSa::Esp(sa), to, origin, mtu, vouched, marked }
         }));
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use adit_proto::esp::sa::Inbound;
 use tokio::sync::mpsc;
 
-use crate::carrier::esp::Cipher;
+use crate::cipher::Cipher;
 use crate::worker::{Installation, Report};
 
 /// One SA and whom its packets belong to.

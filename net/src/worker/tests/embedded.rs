@@ -97,7 +97,7 @@ fn packets_pass_both_ways_between_ends_of_an_embedder() {
     let near = handle.claim_spi(None).unwrap();
     let Sas { near: (sealing, opening), far: (peer_sealing, mut peer_opening) } =
         sas(near, Spi::new(0, 1).unwrap(), false);
-    session.carriers.set_esp(Some(route(sealing, PEER.parse().unwrap(), false)));
+    session.carriers.set_route(Some(route(sealing, PEER.parse().unwrap(), false)));
     let (reports, mut heard) = mpsc::channel(1);
     handle.install(Installation { sa: opening, epoch: 0, session: Arc::clone(&session), reports });
 

@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, setns};
 use super::super::transmit::batch::{Batches, Unsealed};
 use super::super::transmit::outlet::{Outlet, SendOutcome};
 use super::*;
-use crate::carrier::EspRoute;
+use crate::carrier::DatagramRoute;
 use crate::udp::{Group, bind_group};
 
 /// On the link, and nobody: the kernel keeps what goes there while it asks for the hardware address, some seconds.
@@ -31,9 +31,9 @@ fn narrow() -> Group {
     group
 }
 
-fn route_to_nowhere(number: usize) -> EspRoute {
+fn route_to_nowhere(number: usize) -> DatagramRoute {
     let [near, far] = [11, 12].map(|random| Spi::new(0, random).unwrap());
-    EspRoute {
+    DatagramRoute {
         origin: Origin { socket: number, local: None },
         ..route(sas(near, far, true).near.0, NOWHERE.parse().unwrap(), true)
     }
@@ -70,8 +70,8 @@ fn destination_that_takes_nothing_holds_up_neither_sessions_on_another_socket_no
         let near = workers.handle().claim_spi(None).unwrap();
         let sas = sas(near, Spi::new(0, 1).unwrap(), true);
         let mut peer = Peer::new(to, sas.far);
-        other.carriers.set_esp(Some(route(sas.near.0, peer.address(), true)));
-        stuck.carriers.set_esp(Some(route_to_nowhere(1)));
+        other.carriers.set_route(Some(route(sas.near.0, peer.address(), true)));
+        stuck.carriers.set_route(Some(route_to_nowhere(1)));
         let (reports, _) = mpsc::channel(1);
         workers.handle().install(Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&other), reports });
 
@@ -98,7 +98,11 @@ fn unsealed(packet: &[u8]) -> Unsealed<'_> {
 }
 
 /// A batch that found its socket full, and how many packets were pushed.
-fn refused(route: &Arc<EspRoute>, session: &Arc<Session>, outlet: &mut Outlet<EspSocket>) -> (Batches<Session>, u64) {
+fn refused(
+    route: &Arc<DatagramRoute>,
+    session: &Arc<Session>,
+    outlet: &mut Outlet<EspSocket>,
+) -> (Batches<Session>, u64) {
     let mut batches = Batches::default();
     let packet = Udp::to(53, Checksums::Full).build(&[1; 1000]);
     for pushed in 1..1000 {

@@ -100,7 +100,7 @@ impl Scene {
         let (session, _keeper) = session();
         let [near, far] = [1, 2].map(|random| Spi::new(0, random).unwrap());
         let sas = sas(near, far, false);
-        session.carriers.set_esp(Some(route(sas.near.0, "192.0.2.9:4500".parse().unwrap(), false)));
+        session.carriers.set_route(Some(route(sas.near.0, "192.0.2.9:4500".parse().unwrap(), false)));
         let socket = Arc::new(Narrow::default());
         let sessions = vec![("10.9.0.1".parse().unwrap(), Arc::clone(&session))];
         let mut transmit = Transmit::new(1, vec![Arc::clone(&socket)]);

@@ -98,7 +98,7 @@ fn probes_are_always_reported_and_nothing_but_them() {
 fn bytes_beside_a_probe_are_reported_once() {
     in_namespace(|| {
         let mut world = World::new(1, true);
-        world.session.carriers.set_esp(None);
+        world.session.carriers.set_route(None);
         let probe = world.peer.seal_one(&PROBE.encode(), NextHeader::Nothing);
         // A probe that is padded to the size of the packets.
         let mut padded = vec![0; 128];
@@ -147,7 +147,7 @@ fn new_address_is_heard_of_at_once_and_then_now_and_then() {
 fn unproven_path_is_heard_of_while_packets_come() {
     in_namespace(|| {
         let mut world = World::new(1, true);
-        world.session.carriers.set_esp(None);
+        world.session.carriers.set_route(None);
         for _ in 0..3 {
             eventually("report", || {
                 pass(&world, &world.peer.socket, &packets(1));

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use super::super::transmit::batch::{Batches, Unsealed};
 use super::super::transmit::outlet::{Outlet, SendOutcome};
 use super::*;
-use crate::carrier::EspRoute;
+use crate::carrier::DatagramRoute;
 use crate::tun::Tun;
 use crate::udp::{MAX_BYTES, MAX_SEGMENTS};
 
@@ -124,7 +124,7 @@ fn superpackets_of_one_turn_fill_each_others_calls() {
         let ((socket, to), (session, _keeper)) = (outer(), session());
         let sas = sas(Spi::new(0, 1).unwrap(), Spi::new(0, 2).unwrap(), true);
         let mut peer = Peer::new(to, sas.far);
-        session.carriers.set_esp(Some(route(sas.near.0, peer.address(), true)));
+        session.carriers.set_route(Some(route(sas.near.0, peer.address(), true)));
         let sessions = vec![("10.9.0.2".parse().unwrap(), Arc::clone(&session))];
         let router = Arc::new(Router { sessions, counters: Counters::default() });
         let mut worker = Worker::alone(router, Arc::clone(&tun.queues()[0]), Arc::new(socket)).unwrap();
@@ -277,8 +277,8 @@ fn congestion_bits_go_into_the_outer_header_of_a_path_that_passes_them() {
         in_namespace(move || {
             let mut world = World::new(1, true);
             let near = sas(world.near, Spi::new(0, 1).unwrap(), true).near.0;
-            let route = EspRoute { marked, ..route(near, world.peer.address(), true) };
-            world.session.carriers.set_esp(Some(route));
+            let route = DatagramRoute { marked, ..route(near, world.peer.address(), true) };
+            world.session.carriers.set_route(Some(route));
             let socket = local_v4();
             for bits in [2, 0, 1, 3, 0] {
                 SockRef::from(&socket).set_tos_v4(bits).unwrap();
@@ -302,7 +302,7 @@ fn congestion_bits_go_into_the_outer_header_of_a_path_that_passes_them() {
 fn without_esp_the_connection_gets_finished_packets_in_order() {
     in_namespace(|| {
         let mut world = World::new(1, true);
-        world.session.carriers.set_esp(None);
+        world.session.carriers.set_route(None);
         let socket = local_v4();
         let mut payloads = Vec::new();
         for (number, (size, len)) in SHAPES.into_iter().enumerate() {
@@ -347,11 +347,11 @@ fn sender_of_too_large_packets_learns_the_size_on_both_carriers() {
             let mtu = 1300;
             if esp {
                 let near = sas(world.near, Spi::new(0, 1).unwrap(), true).near.0;
-                let route = EspRoute { mtu, ..route(near, world.peer.address(), true) };
-                world.session.carriers.set_esp(Some(route));
+                let route = DatagramRoute { mtu, ..route(near, world.peer.address(), true) };
+                world.session.carriers.set_route(Some(route));
             } else {
                 world.keeper.mtu.store(mtu, Ordering::Relaxed);
-                world.session.carriers.set_esp(None);
+                world.session.carriers.set_route(None);
             }
             let socket = stubborn();
             let fits = usize::from(mtu) - 28;
@@ -395,7 +395,7 @@ fn refused_datagrams_are_counted_and_make_doubt() {
         let world = World::new(1, true);
         let near = sas(world.near, Spi::new(0, 1).unwrap(), true).near.0;
         // The namespace has no route there.
-        world.session.carriers.set_esp(Some(route(near, "203.0.113.1:443".parse().unwrap(), true)));
+        world.session.carriers.set_route(Some(route(near, "203.0.113.1:443".parse().unwrap(), true)));
         let socket = local_v4();
         send(&socket, "10.9.0.2:53", &content(5000, 1), 1000);
         send(&socket, "10.9.0.2:53", b"alone", 1000);
@@ -458,7 +458,7 @@ fn tcp_passes_through_two_workers_both_ways() {
                 let router = Arc::new(Router { sessions, counters: Counters::default() });
                 let sockets = vec![vec![Arc::new(socket)]];
                 let workers = Workers::start(&router, queues, sockets, Settings::default()).unwrap();
-                session.carriers.set_esp(Some(route(sealing, to, vouched)));
+                session.carriers.set_route(Some(route(sealing, to, vouched)));
                 let (reports, _) = mpsc::channel(1);
                 let session_too = Arc::clone(&session);
                 workers.handle().install(Installation { sa: opening, epoch: 0, session: session_too, reports });

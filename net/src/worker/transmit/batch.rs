@@ -7,7 +7,7 @@ use adit_proto::esp::packet::NextHeader;
 
 use super::outlet::{Outlet, SendOutcome};
 use super::sealed::SealedPackets;
-use crate::carrier::{Carried, EspRoute};
+use crate::carrier::{Carried, DatagramRoute};
 use crate::udp::{DatagramSocket, MAX_BYTES, MAX_SEGMENTS};
 
 /// Sessions that collect at the same time; one more sends what another has first. Bounds the memory to 256 KiB a
@@ -37,7 +37,7 @@ pub(super) struct Batch<S> {
 /// bits.
 pub(super) struct Likeness<'a, S> {
     pub(super) session: &'a Arc<S>,
-    pub(super) route: &'a Arc<EspRoute>,
+    pub(super) route: &'a Arc<DatagramRoute>,
     /// Bytes of each packet once it is sealed; the last may have less.
     pub(super) sealed: usize,
     pub(super) ecn: u8,
@@ -55,7 +55,7 @@ pub(super) struct Added {
 /// A session and how its packets are sent.
 struct Recipient<S> {
     session: Arc<S>,
-    route: Arc<EspRoute>,
+    route: Arc<DatagramRoute>,
 }
 
 /// A packet that is complete and only has to be sealed.
@@ -87,7 +87,7 @@ impl<S: Carried> Batches<S> {
     pub(in crate::worker) fn push(
         &mut self,
         session: &Arc<S>,
-        route: &Arc<EspRoute>,
+        route: &Arc<DatagramRoute>,
         unsealed: Unsealed<'_>,
         outlet: &mut Outlet<impl DatagramSocket>,
     ) -> Result<SendOutcome, DropReason> {
@@ -101,7 +101,7 @@ impl<S: Carried> Batches<S> {
             let slot = free.get_mut(..like.sealed).ok_or(DropReason::TooBig)?;
             let place = slot.get_mut(route.prefix_len()..).and_then(|rest| rest.get_mut(..packet.len()));
             place.ok_or(DropReason::TooBig)?.copy_from_slice(packet);
-            let bytes = route.sa.reserve(1, packet.len())?.seal(slot, packet.len(), next_header)?;
+            let bytes = route.seal(slot, packet.len(), next_header)?;
             Ok(Added { packets: 1, bytes, inner_bytes: packet.len() })
         })?;
         batch.flush_if_complete(outlet);

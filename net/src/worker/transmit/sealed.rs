@@ -6,7 +6,7 @@ use std::ops::Range;
 use adit_proto::drop_reason::DropReason;
 
 use super::outlet::{Outlet, SendOutcome};
-use crate::carrier::{Carriers, EspRoute};
+use crate::carrier::{Carriers, DatagramRoute};
 use crate::udp::DatagramSocket;
 
 /// Sealed packets that go in one call. They stand one behind the other in a buffer that somebody else owns.
@@ -29,7 +29,7 @@ impl SealedPackets {
     pub(super) fn send(
         &mut self,
         carriers: &Carriers,
-        route: &EspRoute,
+        route: &DatagramRoute,
         buffer: &[u8],
         outlet: &mut Outlet<impl DatagramSocket>,
     ) -> SendOutcome {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use adit_proto::anyconnect::record;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::split::{Checksums, Split};
@@ -11,13 +12,13 @@ use adit_proto::offload::superpacket::Superpacket;
 use super::batch::{Added, Batches, Likeness};
 use super::last_read::LastRead;
 use super::outlet::{Outlet, SendOutcome};
-use crate::carrier::{Carried, EspRoute};
+use crate::carrier::{Carried, DatagramRoute, OutboundSa, SealPackets};
 use crate::udp::DatagramSocket;
 
 /// One superpacket. What was read may not change before all of it is sealed.
 pub(super) struct Sending<S> {
     session: Arc<S>,
-    route: Arc<EspRoute>,
+    route: Arc<DatagramRoute>,
     split: Split,
     checksums: Checksums,
     next_header: NextHeader,
@@ -38,7 +39,7 @@ impl<S: Carried> Sending<S> {
     /// It cannot be taken apart.
     pub(super) fn new(
         session: Arc<S>,
-        route: Arc<EspRoute>,
+        route: Arc<DatagramRoute>,
         superpacket: &Superpacket,
         read: &LastRead,
     ) -> Result<Self, DropReason> {
@@ -97,15 +98,32 @@ impl<S: Carried> Sending<S> {
 
     /// Seals some segments, one behind the other.
     fn seal(&self, segments: Range<usize>, read: &LastRead, free: &mut [u8]) -> Result<Added, DropReason> {
+        let count = u32::try_from(segments.len()).expect("one call takes 64 segments");
+        match &self.route.sa {
+            OutboundSa::Esp(sa) => self.seal_with(sa.reserve(count, self.largest)?, segments, read, free),
+            OutboundSa::Dtls(sa) => {
+                let numbers = sa.reserve(count, record::HEAD_LEN + self.largest)?;
+                self.seal_with(numbers, segments, read, free)
+            }
+        }
+    }
+
+    /// The same with the numbers of one format.
+    #[inline]
+    fn seal_with(
+        &self,
+        mut numbers: impl SealPackets,
+        segments: Range<usize>,
+        read: &LastRead,
+        free: &mut [u8],
+    ) -> Result<Added, DropReason> {
         let (packets, stride) = (segments.len(), self.route.sealed_len(self.largest));
-        let count = u32::try_from(packets).expect("one call takes 64 segments");
-        let mut numbers = self.route.sa.reserve(count, self.largest)?;
-        let (mut bytes, mut inner_bytes) = (0, 0);
+        let (prefix_len, mut bytes, mut inner_bytes) = (self.route.prefix_len(), 0, 0);
         let segments = segments.filter_map(|index| self.split.segment(index));
         for (slot, segment) in free.chunks_exact_mut(stride).zip(segments) {
-            let packet = slot.get_mut(self.route.prefix_len()..).ok_or(DropReason::TooBig)?;
+            let packet = slot.get_mut(prefix_len..).ok_or(DropReason::TooBig)?;
             self.split.write_packet(&segment, read.packet(self.len), packet, self.checksums)?;
-            bytes += numbers.seal(slot, segment.len(), self.next_header)?;
+            bytes += numbers.seal_packet(slot, segment.len(), self.next_header)?;
             inner_bytes += segment.len();
         }
         Ok(Added { packets, bytes, inner_bytes })

@@ -107,7 +107,7 @@ impl Worker {
         let is_dummy = opened.next_header == NextHeader::Nothing;
         self.opened.fetch_add(u64::from(!is_dummy), Ordering::Relaxed);
         let probe = is_dummy.then(|| Probe::decode(&datagram[opened.range()])).flatten();
-        let is_proven = to.session.0.esp().as_ref().is_some_and(|route| route.to == from);
+        let is_proven = to.session.0.route().as_ref().is_some_and(|route| route.to == from);
         if probe.is_some() || !is_proven {
             let (epoch, newest) = (to.epoch, opened.arrival == Arrival::Newest);
             let origin = Origin { socket: self.socket.load(Ordering::Relaxed) as usize, local: None };
@@ -172,22 +172,22 @@ impl End {
 
     /// Sends an IP packet as a worker does; says whether it went by ESP.
     fn send_packet(&self) -> bool {
-        let route = self.carriers().esp();
+        let route = self.carriers().route();
         let Some(route) = route.as_ref() else { return false };
         let mut datagram = vec![0; packet::sealed_len(60)];
         datagram[PREFIX_LEN] = 0x45;
-        let len = route.sa.reserve(1, 60).unwrap().seal(&mut datagram, 60, NextHeader::Ipv4).unwrap();
+        let len = route.seal(&mut datagram, 60, NextHeader::Ipv4).unwrap();
         self.worker.send(route.origin, route.to, &datagram[..len], 0).unwrap();
         self.carriers().note_sent();
         true
     }
 
     fn route_to(&self) -> Option<SocketAddr> {
-        self.carriers().esp().as_ref().map(|route| route.to)
+        self.carriers().route().as_ref().map(|route| route.to)
     }
 
     fn route_from(&self) -> Option<usize> {
-        self.carriers().esp().as_ref().map(|route| route.origin.socket)
+        self.carriers().route().as_ref().map(|route| route.origin.socket)
     }
 }
 
@@ -459,14 +459,14 @@ async fn negotiated_suite_and_vouching_hold_on_both_ends() {
             world.run(Duration::from_millis(1)).await;
             for end in [&world.client, &world.server] {
                 assert_eq!(end.carriers().suite(), Some(suite));
-                assert_eq!(end.carriers().esp().as_ref().unwrap().vouched, vouched);
+                assert_eq!(end.carriers().route().as_ref().unwrap().vouched, vouched);
             }
             // What is vouched for is opened only where that was negotiated.
-            let route = world.client.carriers().esp();
+            let route = world.client.carriers().route();
             let route = route.as_ref().unwrap();
             let mut datagram = vec![0; packet::sealed_len(40)];
             datagram[PREFIX_LEN] = 0x45;
-            route.sa.reserve(1, 40).unwrap().seal(&mut datagram, 40, NextHeader::VouchedIpv4).unwrap();
+            route.seal(&mut datagram, 40, NextHeader::VouchedIpv4).unwrap();
             let before = world.server.worker.opened.load(Ordering::Relaxed);
             world.client.worker.send(route.origin, route.to, &datagram, 0).unwrap();
             let opened = world.server.worker.opened.load(Ordering::Relaxed) - before;

@@ -7,7 +7,7 @@ use adit_proto::esp::sa::Outbound;
 use bytes::Bytes;
 
 use super::*;
-use crate::carrier::esp::Cipher;
+use crate::cipher::Cipher;
 
 const PORT: u16 = 4433;
 
