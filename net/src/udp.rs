@@ -1,8 +1,10 @@
 //! UDP sockets for ESP: many datagrams to and from the kernel in one call, by UDP_SEGMENT and UDP_GRO.
 //!
-//! On a gateway the sockets of a port form a group, [`bind_group`]: a main one and one per worker, between which the
-//! kernel chooses by the first byte of a datagram. A client has one socket more, [`bind_any`].
+//! On a gateway the sockets of a port form a group, [`bind_group`]: a main one, one per worker and perhaps one for
+//! handshakes of DTLS, between which the kernel chooses by the first bytes of a datagram. A client has one socket more,
+//! [`bind_any`].
 
+mod arrivals;
 mod bind;
 mod control;
 mod steering;
@@ -16,9 +18,11 @@ use std::time::{Duration, Instant, SystemTime};
 use adit_proto::queue::offload_pause::{FIRST_PAUSE, OffloadPause};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
-pub use bind::{Group, bind_any, bind_group};
+pub use arrivals::Arrivals;
+pub use bind::{Group, bind_any, bind_dtls, bind_group};
 pub(crate) use bind::{open, size_buffers};
 use control::{Arrival, Control};
+pub use steering::dtls_worker;
 
 /// Most datagrams in one call (`UDP_MAX_SEGMENTS` of kernels before 6.9).
 pub const MAX_SEGMENTS: usize = 64;

@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::EspSocket;
-use super::steering::steer;
+use super::steering::{steer, steer_with_dtls};
 
 /// The receive buffer and the send buffer of a socket, in bytes.
 ///
@@ -75,6 +75,25 @@ pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Res
         esp.push(prepare(socket, address.is_ipv6(), offload)?);
     }
     Ok(Group { main: main.into(), esp })
+}
+
+/// Adds a socket to a group. It gets what begins an association of DTLS, records of epoch 0; all other records of DTLS
+/// go to the workers, each to that of [`super::dtls_worker`].
+///
+/// # Errors
+/// `InvalidInput` if the group has no workers; else what the system refuses.
+pub fn bind_dtls(group: &Group) -> io::Result<EspSocket> {
+    let workers = u8::try_from(group.esp.len()).ok().filter(|&workers| workers > 0);
+    let workers = workers.ok_or(io::ErrorKind::InvalidInput)?;
+    let address = group.main.local_addr()?;
+    let socket = open(address, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    steer_with_dtls(&group.main, workers)?;
+    if address.ip().is_unspecified() {
+        tell_local_address(&socket, address.is_ipv6())?;
+    }
+    prepare(socket, address.is_ipv6(), false)
 }
 
 /// Binds a client's socket to a port of the kernel's choice on all addresses, so that its source address follows the

@@ -1,31 +1,99 @@
 //! Which socket of a group gets a datagram.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use adit_proto::esp::spi::{self, Spi};
-use libc::{BPF_ABS, BPF_B, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_SUB, sock_filter, sock_fprog};
+use libc::{
+    BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_H, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_MOD, BPF_RET,
+    BPF_SUB, sock_filter, sock_fprog,
+};
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::Socket;
+
+/// Where the loads of a program begin to count from the IP header (`SKF_NET_OFF` of linux/filter.h).
+const IP_HEADER: u32 = 0_u32.wrapping_sub(0x10_0000);
+/// The first byte of an IPv4 header without options.
+const IPV4: u32 = 0x45;
+/// Where the source port is, behind a header of IPv4 without options, and behind one of IPv6 alone.
+const PORT_BEHIND_IPV4: u32 = IP_HEADER + 20;
+const PORT_BEHIND_IPV6: u32 = IP_HEADER + 40;
+/// The first bytes of records of DTLS 1.2 (RFC 7983), and behind the last.
+const DTLS: (u32, u32) = (20, 24);
+/// Where the epoch of a record is.
+const EPOCH: u32 = 3;
 
 /// Has the kernel give ESP datagrams to the socket of the worker they name, as long as that is below `workers`, and all
 /// others to socket 0, the main one. Sockets of a group are numbered in the order they are bound in.
 ///
 /// For a number beyond the group the kernel would choose by hash, so the program never returns one. A datagram without
 /// a byte ends the program early, which means socket 0.
-pub(super) fn steer(socket: &Socket, workers: u8) -> io::Result<()> {
+pub(super) fn steer(socket: &impl AsFd, workers: u8) -> io::Result<()> {
+    let mut program = vec![load(BPF_B, 0)];
+    program.extend(esp(workers));
+    program.push(answer(0));
+    attach(socket, program)
+}
+
+/// As [`steer`]; besides, of the records of DTLS those of epoch 0 go to the socket behind those of the workers, which
+/// are at least one, and all others to that of [`dtls_worker`].
+pub(super) fn steer_with_dtls(socket: &impl AsFd, workers: u8) -> io::Result<()> {
+    let mut program = vec![load(BPF_B, 0)];
+    program.extend(esp(workers));
+    program.extend([
+        jump(BPF_JGE, DTLS.1, (1, 0)),
+        jump(BPF_JGE, DTLS.0, (1, 0)),
+        answer(0),
+        // Who is no stranger any more is where the workers can find it.
+        load(BPF_H, EPOCH),
+        jump(BPF_JEQ, 0, (0, 1)),
+        answer(u32::from(workers) + 1),
+        load(BPF_B, IP_HEADER),
+        jump(BPF_JEQ, IPV4, (0, 2)),
+        load(BPF_H, PORT_BEHIND_IPV4),
+        jump(BPF_JA, 1, (0, 0)),
+        load(BPF_H, PORT_BEHIND_IPV6),
+        instruction(BPF_ALU | BPF_MOD | BPF_K, workers.into(), (0, 0)),
+        instruction(BPF_ALU | BPF_ADD | BPF_K, 1, (0, 0)),
+        instruction(BPF_RET | BPF_A, 0, (0, 0)),
+    ]);
+    attach(socket, program)
+}
+
+/// The worker, of so many, that gets a peer's records of DTLS.
+pub fn dtls_worker(peer: SocketAddr, workers: usize) -> usize {
+    usize::from(peer.port()).checked_rem(workers).unwrap_or_default()
+}
+
+/// Answers with the worker's socket if the byte that was loaded is that of an ESP datagram for one.
+fn esp(workers: u8) -> [sock_filter; 4] {
     let first = u32::from(first_byte(0));
     let end = first + u32::from(workers);
-    let mut program = [
-        instruction(BPF_LD | BPF_B | BPF_ABS, 0, (0, 0)),
-        instruction(BPF_JMP | BPF_JGE | BPF_K, end, (3, 0)),
-        instruction(BPF_JMP | BPF_JGE | BPF_K, first, (0, 2)),
-        instruction(libc::BPF_ALU | BPF_SUB | BPF_K, first - 1, (0, 0)),
-        instruction(BPF_RET | libc::BPF_A, 0, (0, 0)),
-        instruction(BPF_RET | BPF_K, 0, (0, 0)),
-    ];
-    let len = u16::try_from(program.len()).expect("six instructions");
+    [
+        jump(BPF_JGE, end, (3, 0)),
+        jump(BPF_JGE, first, (0, 2)),
+        instruction(BPF_ALU | BPF_SUB | BPF_K, first - 1, (0, 0)),
+        instruction(BPF_RET | BPF_A, 0, (0, 0)),
+    ]
+}
+
+fn attach(socket: &impl AsFd, mut program: Vec<sock_filter>) -> io::Result<()> {
+    let len = u16::try_from(program.len()).expect("a program has few instructions");
     let program = sock_fprog { len, filter: program.as_mut_ptr() };
     Ok(setsockopt(socket, sockopt::AttachReusePortCbpf, &program)?)
+}
+
+fn load(size: u32, at: u32) -> sock_filter {
+    instruction(BPF_LD | size | BPF_ABS, at, (0, 0))
+}
+
+fn answer(socket: u32) -> sock_filter {
+    instruction(BPF_RET | BPF_K, socket, (0, 0))
+}
+
+/// A comparison with the byte or number that was loaded.
+fn jump(condition: u32, k: u32, jumps: (u8, u8)) -> sock_filter {
+    instruction(BPF_JMP | condition | BPF_K, k, jumps)
 }
 
 /// The first byte of datagrams for a worker: those of all workers follow one another.

@@ -274,6 +274,45 @@ fn first_byte_chooses_the_socket() {
 }
 
 #[test]
+fn records_of_dtls_go_by_their_epoch_and_their_senders_port() {
+    const WORKERS: usize = 3;
+    for wildcard in [LOOPBACK, "[::]:0"] {
+        let group = bind_group(address(wildcard), WORKERS, false).unwrap();
+        let dtls = bind_dtls(&group).unwrap();
+        let port = group.main.local_addr().unwrap().port();
+        let mut expected = [0; WORKERS];
+        for number in 0..20 {
+            let targets: &[&str] = if wildcard == LOOPBACK { &["127.0.0.1"] } else { &["127.0.0.1", "::1"] };
+            let target = SocketAddr::new(ip(targets[number % targets.len()]), port);
+            let sender = bind_any(target.is_ipv6(), None, true).unwrap();
+            for content in 20..24 {
+                for epoch in [0, 1] {
+                    let record = [content, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 0, 0, 0];
+                    assert_eq!(sender.send(target, None, &record, record.len(), 0).datagrams, 1);
+                }
+            }
+            expected[dtls_worker(sender.local_addr().unwrap(), WORKERS)] += 1;
+            // None of these is a record; what is too short for one is nobody's either.
+            for other in [&[19, 0xfe, 0xfd, 0, 1, 0][..], &[24, 0xfe, 0xfd, 0, 0, 0], &[22, 0xfe, 0xfd, 0]] {
+                assert_eq!(sender.send(target, None, other, other.len(), 0).datagrams, 1);
+            }
+            assert_eq!(sender.send(target, None, &[0x80; 13], 13, 0).datagrams, 1);
+        }
+        let each = |count: usize| (20..24).map(|content| (content, count)).collect::<BTreeMap<_, _>>();
+        assert_eq!(first_bytes(80, |buffer| Ok(dtls.receive(buffer)?.len)), each(20), "{wildcard}");
+        for (worker, (socket, &senders)) in group.esp.iter().zip(&expected).enumerate() {
+            let of_esp = if worker == 0 { 20 } else { 0 };
+            let mut found = first_bytes(4 * senders + of_esp, |buffer| Ok(socket.receive(buffer)?.len));
+            assert_eq!(found.remove(&0x80).unwrap_or(0), of_esp);
+            found.retain(|_, count| *count > 0);
+            assert_eq!(found, if senders > 0 { each(senders) } else { BTreeMap::new() }, "{wildcard} {worker}");
+        }
+        let found = first_bytes(60, |buffer| group.main.recv(buffer));
+        assert_eq!(found, BTreeMap::from([(19, 20), (22, 20), (24, 20)]), "{wildcard}");
+    }
+}
+
+#[test]
 fn messages_of_many_datagrams_are_steered_as_one() {
     let group = bind_group(address(LOOPBACK), 2, true).unwrap();
     let sender = bind_any(false, None, true).unwrap();
