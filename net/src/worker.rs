@@ -22,9 +22,11 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use adit_proto::drop_reason::DropReason;
+use adit_proto::dtls::record::ContentType;
 use adit_proto::esp::sa::Inbound;
 use adit_proto::esp::spi::Spi;
 use adit_proto::packet::IpPacket;
@@ -108,6 +110,59 @@ pub struct Installation<S> {
     pub session: Arc<S>,
     /// Where reports go. The channel is bounded; a report that finds it full is dropped.
     pub reports: mpsc::Sender<Report>,
+}
+
+/// An association of DTLS whose records a worker opens, and the session that its packets belong to.
+pub struct Association<S> {
+    /// Where its records come from, by which it is found.
+    pub peer: SocketAddr,
+    /// What opens them.
+    pub sa: adit_proto::dtls::sa::Inbound<Cipher>,
+    /// The session that its packets belong to.
+    pub session: Arc<S>,
+    /// Counts the records that were opened.
+    pub records: Arc<AtomicU64>,
+    /// Where reports go. The channel is bounded; a report that finds it full is dropped.
+    pub reports: mpsc::Sender<RecordReport>,
+}
+
+/// What the control side has to hear of an association's records.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RecordReport {
+    /// The first ones came, or some while packets go to the peer another way.
+    Heard,
+    /// What a record held that is no packet.
+    Opened {
+        /// Of which type the record was.
+        content: ContentType,
+        /// What it held.
+        body: Vec<u8>,
+    },
+}
+
+/// A datagram of DTLS that is of no association of its worker.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Who sent it, if that is true.
+    pub from: SocketAddr,
+    /// Where it arrived.
+    pub origin: Origin,
+    /// The datagram.
+    pub datagram: Vec<u8>,
+}
+
+/// What the control side of sessions with DTLS needs of the packet path besides.
+pub trait AssociationPlane<S>: DataPlane<S> {
+    /// Gives an association to the worker to which the kernel steers its records. It takes the place of one with the
+    /// same peer.
+    fn associate(&self, association: Association<S>);
+
+    /// Drops the association with a peer that counts its records in `records`, if it is still there.
+    fn dissociate(&self, peer: SocketAddr, records: &Arc<AtomicU64>);
+
+    /// Has workers hand over datagrams of DTLS that are of no association. The channel is bounded; what finds it full
+    /// is dropped.
+    fn hand_strays_to(&self, strays: &mpsc::Sender<Stray>);
 }
 
 /// What the control side of a session needs of the packet path.

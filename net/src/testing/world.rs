@@ -24,7 +24,7 @@ use crate::carrier::counters::Counters;
 use crate::carrier::{Carried, Carrier, Carriers, DatagramRoute, Origin, OutboundSa};
 use crate::cipher::Cipher;
 use crate::tun::Tun;
-use crate::udp::{DatagramSocket as _, EspSocket, Group, Message, bind_any, bind_group};
+use crate::udp::{DatagramSocket as _, EspSocket, Group, Message, bind_any, bind_dtls, bind_group};
 use crate::worker::{DataPlane, Installation, Report, Routing, Settings, Workers};
 
 /// Of the TUN device.
@@ -135,15 +135,17 @@ pub struct World {
     pub peer: Peer,
     pub reports: mpsc::Receiver<Report>,
     pub near: Spi,
-    /// Without it the kernel would number the workers' sockets anew.
-    _main: UdpSocket,
+    /// Without them the kernel would number the workers' sockets anew.
+    _others: (UdpSocket, EspSocket),
 }
 
 impl World {
     /// One worker for each of `queues` queues; `vouched` if both ends take vouched packets.
     pub fn new(queues: usize, vouched: bool) -> Self {
         let tun = device(queues, 1);
-        let Group { main, esp } = bind_group("127.0.0.1:0".parse().unwrap(), queues, true).unwrap();
+        let group = bind_group("127.0.0.1:0".parse().unwrap(), queues, true).unwrap();
+        let dtls = bind_dtls(&group).unwrap();
+        let Group { main, esp } = group;
         let to = main.local_addr().unwrap();
         let sockets = esp.into_iter().map(|socket| vec![Arc::new(socket)]).collect();
         let ((session, keeper), (other, _)) = (session(), session());
@@ -158,7 +160,7 @@ impl World {
         session.carriers.set_route(Some(route(sas.near.0, peer.address(), vouched)));
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports: sender };
         workers.handle().install(installation);
-        Self { workers, tun, router, session, keeper, other, peer, reports, near, _main: main }
+        Self { workers, tun, router, session, keeper, other, peer, reports, near, _others: (main, dtls) }
     }
 
     /// The session's counters.

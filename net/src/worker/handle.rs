@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_program::random::random;
 use adit_proto::esp::spi::Spi;
+use tokio::sync::mpsc;
 
 use super::mailbox::{Command, Mailbox};
-use super::{DataPlane, Installation};
+use super::{Association, AssociationPlane, DataPlane, Installation, Stray};
 use crate::carrier::{Carried, Origin};
-use crate::udp::{DatagramSocket, EspSocket};
+use crate::udp::{DatagramSocket, EspSocket, dtls_worker};
 
 /// Installs and retires SAs, and sends what is not a packet.
 pub struct WorkersHandle<S, D = EspSocket> {
@@ -40,6 +42,11 @@ impl<S, D> WorkersHandle<S, D> {
 
     fn indexes(&self) -> MutexGuard<'_, Indexes> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mailbox of the worker that gets a peer's records.
+    fn mailbox_of(&self, peer: SocketAddr) -> Option<&Arc<Mailbox<S>>> {
+        self.mailboxes.get(dtls_worker(peer, self.mailboxes.len()))
     }
 
     fn put(&self, spi: Spi, command: Command<S>) {
@@ -91,5 +98,25 @@ impl<S: Carried, D: DatagramSocket + Send + Sync> DataPlane<S> for WorkersHandle
     fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8], ecn: u8) -> io::Result<()> {
         let socket = self.sockets.get(origin.socket).ok_or(io::ErrorKind::NotConnected)?;
         socket.send(to, origin.local, datagram, datagram.len(), ecn).error.map_or(Ok(()), Err)
+    }
+}
+
+impl<S: Carried, D: DatagramSocket + Send + Sync> AssociationPlane<S> for WorkersHandle<S, D> {
+    fn associate(&self, association: Association<S>) {
+        if let Some(mailbox) = self.mailbox_of(association.peer) {
+            mailbox.put(Command::Associate(Box::new(association)));
+        }
+    }
+
+    fn dissociate(&self, peer: SocketAddr, records: &Arc<AtomicU64>) {
+        if let Some(mailbox) = self.mailbox_of(peer) {
+            mailbox.put(Command::Dissociate(peer, Arc::clone(records)));
+        }
+    }
+
+    fn hand_strays_to(&self, strays: &mpsc::Sender<Stray>) {
+        for mailbox in &self.mailboxes {
+            mailbox.put(Command::HandOver(strays.clone()));
+        }
     }
 }

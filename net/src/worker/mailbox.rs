@@ -1,14 +1,16 @@
 //! What others want of a worker.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_proto::esp::spi::Spi;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc;
 
-use super::Installation;
+use super::{Association, Installation, Stray};
 
 /// One thing to do between two batches.
 pub(super) enum Command<S> {
@@ -16,9 +18,16 @@ pub(super) enum Command<S> {
     Install(Box<Installation<S>>),
     /// Open no more of them.
     Retire(Spi),
+    /// Open the records of this association.
+    Associate(Box<Association<S>>),
+    /// Open no more of those from this peer, if they are counted there.
+    Dissociate(SocketAddr, Arc<AtomicU64>),
+    /// Hand over datagrams of DTLS that are of no association.
+    HandOver(mpsc::Sender<Stray>),
 }
 
-/// Commands for one worker, and what wakes it. It cannot grow long: each session makes new SAs at a bounded rate.
+/// Commands for one worker, and what wakes it. It cannot grow long: each session makes new SAs and associations at a
+/// bounded rate.
 pub(super) struct Mailbox<S> {
     commands: Mutex<Vec<Command<S>>>,
     waiting: AtomicBool,

@@ -1,5 +1,6 @@
 //! From the peers to the kernel.
 
+mod associations;
 mod table;
 
 use std::io::ErrorKind;
@@ -21,6 +22,7 @@ use crate::carrier::{Carried, Origin};
 use crate::tun::{Lost, PacketQueue, write_runs};
 use crate::udp::{DatagramSocket, Message};
 
+use associations::{Associations, Inside, is_dtls};
 use table::{Entry, Table};
 
 /// Bytes of one message: UDP_GRO hands over no more.
@@ -35,7 +37,8 @@ pub(super) struct Receive<S> {
     /// The message received last.
     buffer: Box<[u8]>,
     coalescer: Coalescer,
-    table: Table<S>,
+    table: Table<u32, Entry<S>>,
+    associations: Associations<S>,
     /// One in front of each socket.
     queues: [StandingQueue; MAX_SOCKETS],
     /// The next packet is to tell its sender of congestion.
@@ -58,10 +61,11 @@ struct Source {
     ecn: u8,
 }
 
-/// Consecutive datagrams of one message that have the same SPI, and what they brought.
+/// Consecutive datagrams of one message that have the same SPI, and what they brought. Records of DTLS have type,
+/// version and the beginning of the epoch where others have the SPI: those of one run are of one type.
 struct Run {
     spi: u32,
-    /// The place of the SA in the table.
+    /// The place of the SA in the table, or of the association among those.
     place: usize,
     source: Source,
     /// Datagrams without probes that were authenticated.
@@ -90,6 +94,7 @@ impl<S: Carried> Receive<S> {
             buffer: vec![0; MESSAGE].into_boxed_slice(),
             coalescer: Coalescer::new(Limits { packets: BATCH, ..Limits::default() }),
             table: Table::default(),
+            associations: Associations::default(),
             queues: Default::default(),
             sign_due: false,
         }
@@ -99,8 +104,13 @@ impl<S: Carried> Receive<S> {
     pub(super) fn apply(&mut self, commands: Vec<Command<S>>) {
         for command in commands {
             match command {
-                Command::Install(installation) => self.table.insert(*installation),
-                Command::Retire(spi) => self.table.remove(spi.get()),
+                Command::Install(installation) => {
+                    self.table.insert(installation.sa.spi().get(), Entry::new(*installation));
+                }
+                Command::Retire(spi) => self.table.remove(&spi.get()),
+                Command::Associate(association) => self.associations.insert(*association),
+                Command::Dissociate(peer, records) => self.associations.remove(peer, &records),
+                Command::HandOver(strays) => self.associations.set_strays(strays),
             }
         }
     }
@@ -157,7 +167,8 @@ impl<S: Carried> Receive<S> {
             let spi = spi_at(&self.buffer, &at);
             if current.as_ref().map(|run| run.spi) != spi {
                 self.settle(current.take());
-                current = spi.and_then(|spi| Some(Run::new(spi, self.find(spi, around.mailbox)?, source)));
+                current =
+                    spi.and_then(|spi| Some(Run::new(spi, self.find(spi, source.address, around.mailbox)?, source)));
             }
             let Some(run) = &mut current else {
                 let reason = if spi.is_none() { DropReason::Truncated } else { DropReason::UnknownSpi };
@@ -166,30 +177,45 @@ impl<S: Carried> Receive<S> {
             };
             // The coalescer takes no more than `BATCH` packets at a time.
             if room == 0 {
-                self.write(around);
+                self.write(around, source.address);
                 room = BATCH;
             }
             room -= 1;
             self.handle_datagram(around.routing, at, run);
         }
         self.settle(current);
-        self.write(around);
+        self.write(around, source.address);
     }
 
     /// The place of an SA. One that is being installed right now counts: its peer may already send.
-    fn find(&mut self, spi: u32, mailbox: &Mailbox<S>) -> Option<usize> {
-        if let Some(place) = self.table.place(spi) {
+    fn find(&mut self, spi: u32, from: SocketAddr, mailbox: &Mailbox<S>) -> Option<usize> {
+        if let Some(place) = self.table.place(&spi) {
             return Some(place);
+        }
+        if is_dtls(spi) {
+            if self.associations.with(from).is_none() {
+                self.apply(mailbox.take());
+            }
+            // What is of no association is for the control side.
+            return Some(self.associations.place(from));
         }
         let commands = mailbox.take();
         if commands.is_empty() {
             return None;
         }
         self.apply(commands);
-        self.table.place(spi)
+        self.table.place(&spi)
     }
 
     fn handle_datagram<R: Routing<Session = S>>(&mut self, routing: &R, at: Range<usize>, run: &mut Run) {
+        if is_dtls(run.spi) {
+            if let Err(reason) = self.open_record(routing, at, run) {
+                let known = self.associations.at(run.place);
+                let counters = known.map_or_else(|| routing.counters(), |known| known.session.carriers().counters());
+                counters.count_drop(reason);
+            }
+            return;
+        }
         let handled = self.open(routing, at, run);
         if let (Err(reason), Some(entry)) = (handled, self.table.entry(run.place)) {
             entry.session.carriers().counters().count_drop(reason);
@@ -226,22 +252,42 @@ impl<S: Carried> Receive<S> {
         if is_dummy {
             return Ok(());
         }
-        let congested = std::mem::take(&mut self.sign_due);
-        ecn::decapsulate(packet, if congested { ecn::CE } else { run.source.ecn })?;
-        let ip = IpPacket::parse(packet)?;
-        if let Err(reason) = routing.admit(&entry.session, &ip) {
-            routing.refused(&entry.session, packet, reason);
-            return Err(reason);
+        let Self { buffer, coalescer, sign_due, .. } = self;
+        let is_vouched = opened.next_header.is_vouched();
+        OpenedPacket { buffer, at: inside, is_vouched }.collect(routing, &entry.session, coalescer, sign_due, run)
+    }
+
+    /// Opens one record of DTLS and hands the packet in it to the coalescer.
+    fn open_record<R: Routing<Session = S>>(
+        &mut self,
+        routing: &R,
+        at: Range<usize>,
+        run: &mut Run,
+    ) -> Result<(), DropReason> {
+        let Self { buffer, coalescer, sign_due, associations, .. } = self;
+        let datagram = buffer.get_mut(at.clone()).ok_or(DropReason::Truncated)?;
+        let (inside, arrival) = match associations.open(run.place, &run.source, datagram)? {
+            Inside::Packet(inside, arrival) => (Some(inside), arrival),
+            Inside::Told(arrival) => (None, arrival),
+            Inside::HandedOver => return Ok(()),
+        };
+        run.datagrams += 1;
+        run.late += u64::from(arrival == Arrival::Late);
+        let (Some(inside), Some(known)) = (inside, associations.at(run.place)) else { return Ok(()) };
+        if known.session.carriers().is_closed() {
+            return Err(DropReason::NotConnected);
         }
-        self.coalescer.handle_packet(&self.buffer, inside, &ip, opened.next_header.is_vouched())?;
-        run.packets += 1;
-        run.bytes += ip.len as u64;
-        Ok(())
+        let inside = at.start + inside.start..at.start + inside.end;
+        let arrived = OpenedPacket { buffer, at: inside, is_vouched: false };
+        arrived.collect(routing, &known.session, coalescer, sign_due, run)
     }
 
     /// Counts what a run brought, and tells the control side if it has to know.
     fn settle(&mut self, run: Option<Run>) {
         let Some(run) = run else { return };
+        if is_dtls(run.spi) {
+            return self.settle_records(&run);
+        }
         let Some(entry) = self.table.entry_mut(run.place) else { return };
         let carriers = entry.session.carriers();
         carriers.counters().count_reordered(run.late);
@@ -260,11 +306,20 @@ impl<S: Carried> Receive<S> {
         }
     }
 
-    /// Writes everything collected to the TUN device.
-    fn write<R: Routing<Session = S>>(&mut self, around: &Surroundings<'_, R, impl PacketQueue>) {
-        let Self { buffer, coalescer, table, .. } = self;
+    fn settle_records(&self, run: &Run) {
+        let Some(known) = self.associations.at(run.place).filter(|_| run.datagrams > 0) else { return };
+        let carriers = known.session.carriers();
+        carriers.counters().count_reordered(run.late);
+        carriers.counters().count_rx(run.packets, run.bytes);
+        known.note(run.datagrams, carriers.route().as_ref().is_some_and(|route| route.to == run.source.address));
+    }
+
+    /// Writes everything collected, which came from there, to the TUN device.
+    fn write<R: Routing<Session = S>>(&mut self, around: &Surroundings<'_, R, impl PacketQueue>, from: SocketAddr) {
+        let Self { buffer, coalescer, table, associations, .. } = self;
         let lost = |lost: Lost<'_>| {
-            let session = session_at(table, lost.buffer, lost.start);
+            let associated = associations.with(from).map(|known| &*known.session);
+            let session = associated.or_else(|| session_at(table, lost.buffer, lost.start));
             let counters = session.map_or_else(|| around.routing.counters(), |session| session.carriers().counters());
             counters.count_drops(lost.packets, DropReason::TunWriteFailed);
         };
@@ -275,6 +330,40 @@ impl<S: Carried> Receive<S> {
     }
 }
 
+/// A packet that was opened where it lies.
+struct OpenedPacket<'a> {
+    buffer: &'a mut [u8],
+    at: Range<usize>,
+    is_vouched: bool,
+}
+
+impl OpenedPacket<'_> {
+    /// Brings the ECN bits of its datagram in, checks whether it may pass, and hands it to the coalescer.
+    #[inline]
+    fn collect<R: Routing>(
+        self,
+        routing: &R,
+        session: &R::Session,
+        coalescer: &mut Coalescer,
+        sign_due: &mut bool,
+        run: &mut Run,
+    ) -> Result<(), DropReason> {
+        let Self { buffer, at, is_vouched } = self;
+        let packet = buffer.get_mut(at.clone()).ok_or(DropReason::Truncated)?;
+        let congested = std::mem::take(sign_due);
+        ecn::decapsulate(packet, if congested { ecn::CE } else { run.source.ecn })?;
+        let ip = IpPacket::parse(packet)?;
+        if let Err(reason) = routing.admit(session, &ip) {
+            routing.refused(session, packet, reason);
+            return Err(reason);
+        }
+        coalescer.handle_packet(buffer, at, &ip, is_vouched)?;
+        run.packets += 1;
+        run.bytes += ip.len as u64;
+        Ok(())
+    }
+}
+
 /// The SPI of the datagram that is there.
 fn spi_at(buffer: &[u8], at: &Range<usize>) -> Option<u32> {
     buffer.get(at.clone())?.first_chunk().map(|spi| u32::from_be_bytes(*spi))
@@ -282,9 +371,9 @@ fn spi_at(buffer: &[u8], at: &Range<usize>) -> Option<u32> {
 
 /// The session whose packet begins at `start`. A packet lies behind its ESP header, of which the virtio-net header
 /// overwrites only the end, so the SPI still stands there. A run is of one source, so of one session.
-fn session_at<'a, S>(table: &'a Table<S>, buffer: &[u8], start: usize) -> Option<&'a S> {
+fn session_at<'a, S>(table: &'a Table<u32, Entry<S>>, buffer: &[u8], start: usize) -> Option<&'a S> {
     let spi = spi_at(buffer, &(start.checked_sub(PREFIX_LEN)?..start))?;
-    table.entry(table.place(spi)?).map(|entry| &*entry.session)
+    table.entry(table.place(&spi)?).map(|entry| &*entry.session)
 }
 
 impl<S> Entry<S> {

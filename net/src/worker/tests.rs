@@ -15,6 +15,7 @@ mod full;
 mod held;
 mod lifecycle;
 mod receive;
+mod records;
 mod reports;
 mod transmit;
 

@@ -1,6 +1,7 @@
-//! The inbound SAs of one worker.
+//! What a worker opens datagrams with, found by what a datagram shows.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,48 +26,56 @@ pub(super) struct Entry<S> {
     pub(super) reported: Option<(SocketAddr, Instant)>,
 }
 
-/// SAs by SPI. An SA keeps its place as long as it is there, so that one lookup serves many datagrams of a message.
-pub(super) struct Table<S> {
-    places: HashMap<u32, usize>,
-    entries: Vec<Option<Entry<S>>>,
+impl<S> Entry<S> {
+    pub(super) fn new(installation: Installation<S>) -> Self {
+        let Installation { sa, epoch, session, reports } = installation;
+        Self { sa, epoch, session, reports, announced: false, wants_rekey: false, reported: None }
+    }
+}
+
+/// Entries by key. One keeps its place as long as it is there, so that one lookup serves many datagrams of a message.
+pub(super) struct Table<K, E> {
+    places: HashMap<K, usize>,
+    entries: Vec<Option<E>>,
     free: Vec<usize>,
 }
 
-impl<S> Default for Table<S> {
+impl<K, E> Default for Table<K, E> {
     fn default() -> Self {
         Self { places: HashMap::new(), entries: Vec::new(), free: Vec::new() }
     }
 }
 
-impl<S> Table<S> {
-    pub(super) fn insert(&mut self, installation: Installation<S>) {
-        let Installation { sa, epoch, session, reports } = installation;
-        let spi = sa.spi().get();
-        let entry = Entry { sa, epoch, session, reports, announced: false, wants_rekey: false, reported: None };
-        let known = self.places.get(&spi).copied();
+impl<K: Eq + Hash, E> Table<K, E> {
+    /// Puts an entry in, in the place of the one with the same key.
+    pub(super) fn insert(&mut self, key: K, entry: E) {
+        let known = self.places.get(&key).copied();
         let place = known.or_else(|| self.free.pop()).unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
         *self.entries.get_mut(place).expect("a place that was given out stays") = Some(entry);
-        self.places.insert(spi, place);
+        self.places.insert(key, place);
     }
 
-    pub(super) fn remove(&mut self, spi: u32) {
-        let Some(place) = self.places.remove(&spi) else { return };
+    pub(super) fn remove(&mut self, key: &K) {
+        let Some(place) = self.places.remove(key) else { return };
         *self.entries.get_mut(place).expect("a place that was given out stays") = None;
         self.free.push(place);
     }
 
-    pub(super) fn place(&self, spi: u32) -> Option<usize> {
-        self.places.get(&spi).copied()
+    #[inline]
+    pub(super) fn place(&self, key: &K) -> Option<usize> {
+        self.places.get(key).copied()
     }
 
-    pub(super) fn entry(&self, place: usize) -> Option<&Entry<S>> {
+    #[inline]
+    pub(super) fn entry(&self, place: usize) -> Option<&E> {
         self.entries.get(place)?.as_ref()
     }
 
-    pub(super) fn entry_mut(&mut self, place: usize) -> Option<&mut Entry<S>> {
+    #[inline]
+    pub(super) fn entry_mut(&mut self, place: usize) -> Option<&mut E> {
         self.entries.get_mut(place)?.as_mut()
     }
 }
