@@ -34,6 +34,9 @@ use crate::sealing::aead::Aead;
 /// How long a handshake may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The longest record of epoch 1 that is kept until there are keys: a Finished has 61 bytes.
+const EARLY: usize = 128;
+
 /// A shared [`Outbound`]: `Arc<Outbound<A>>`, or `Rc` in tests.
 pub trait SharedOutbound<A>: Clone + From<Outbound<A>> + Deref<Target = Outbound<A>> {}
 
@@ -81,6 +84,8 @@ pub struct Association<A, H> {
     flight: Option<Flight>,
     outbound: Option<H>,
     inbound: Option<Inbound<A>>,
+    /// A record that has overtaken what makes the keys.
+    early: Option<Vec<u8>>,
     /// The number of the next record of epoch 0.
     sequence: u64,
     largest_datagram: usize,
@@ -118,6 +123,7 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
             flight: None,
             outbound: None,
             inbound: None,
+            early: None,
             sequence: 0,
             largest_datagram: largest_datagram.max(SMALLEST_DATAGRAM),
             transmits: VecDeque::new(),
@@ -144,6 +150,10 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
             outcome = outcome.and(handled);
             rest = after;
         }
+        if let Some(mut record) = self.early.take_if(|_| self.inbound.is_some()) {
+            // If it was none of the peer's, that is no fault of this datagram.
+            self.handle_sealed(&mut record, now).ok();
+        }
         outcome
     }
 
@@ -158,6 +168,10 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
     }
 
     fn handle_sealed(&mut self, record: &mut [u8], now: Instant) -> Result<(), DropReason> {
+        if self.inbound.is_none() && matches!(self.stage, Stage::Handshaking { .. }) && record.len() <= EARLY {
+            self.early = Some(record.to_vec());
+            return Ok(());
+        }
         let opened = self.inbound.as_mut().ok_or(DropReason::UnknownEpoch)?.open(record)?;
         self.handle_opened(opened.content, record.get(opened.range).unwrap_or_default(), now)
     }
@@ -313,7 +327,7 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
     fn end(&mut self, ending: Ending) {
         if self.stage != Stage::Closed {
             self.stage = Stage::Closed;
-            (self.flight, self.inbound) = (None, None);
+            (self.flight, self.inbound, self.early) = (None, None, None);
             self.reassembly.clear();
             self.events.push_back(Event::Closed(ending));
         }

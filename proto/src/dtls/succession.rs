@@ -89,11 +89,10 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
             // A client that begins anew from the same address: what is sealed is of either.
             (Some(present), Some(next)) => {
                 let mut copy = datagram.to_vec();
-                let outcome = next.association.handle_datagram(&mut copy, now);
-                if outcome.is_ok() || !is_sealed(datagram) {
-                    return outcome;
+                if is_sealed(datagram) && present.association.handle_datagram(&mut copy, now).is_ok() {
+                    return Ok(());
                 }
-                present.association.handle_datagram(datagram, now)
+                next.association.handle_datagram(datagram, now)
             }
         }
     }

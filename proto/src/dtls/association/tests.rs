@@ -68,6 +68,26 @@ fn handshake_survives_loss_reordering_and_repetition() {
 }
 
 #[test]
+fn finished_that_overtakes_the_keys_waits_for_them() {
+    for suite in CipherSuite::PSK {
+        let mut world = World::new(Plan::psk(suite));
+        // The client's last flight does not arrive as it was sent.
+        world.tamper = |by, number, datagram| ((by, number) != (Role::Client, 2)).then_some(datagram);
+        world.run(ms(100));
+        let mut flight = world.sent_by(Role::Client).pop().unwrap();
+        let key_exchange = split_first(&mut flight).unwrap().1.len();
+        let change = split_first(&mut flight[key_exchange..]).unwrap().1.len();
+        let (first, finished) = flight.split_at(key_exchange + change);
+        world.inject_to_server(&[9; 40]);
+        world.inject_to_server(finished);
+        assert_eq!(world.server_events, []);
+        world.inject_to_server(first);
+        assert_eq!(world.server_events, [Event::Established], "without a word more from the client");
+        assert_eq!(world.dropped.len(), 1, "the garbage");
+    }
+}
+
+#[test]
 fn hello_in_pieces_is_put_together() {
     let mut plan = Plan::psk(CipherSuite::PskAes256Gcm);
     (plan.client.largest_datagram, plan.server.largest_datagram) = (0, 0);
