@@ -6,10 +6,11 @@
 //! [`channel`] are what follows on the stream. What stock clients and gateways send and take was found out with
 //! openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the protocol.
 //!
-//! Packets may also travel beside the stream, in records of DTLS ([`record`]).
+//! Packets may also travel beside the stream, in records of DTLS ([`record`], [`datagrams`]).
 
 pub mod channel;
 pub mod cookie;
+pub mod datagrams;
 pub mod form;
 pub mod form_body;
 pub mod frame;
