@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use ipnet::{IpNet, Ipv4Net};
 use zeroize::Zeroizing;
 
@@ -18,6 +19,14 @@ use crate::packet::IPV6_MIN_MTU;
 
 /// What is connected to.
 pub const TUNNEL_PATH: &str = "/CSCOSSLC/tunnel";
+/// The suite that means: whichever the DTLS handshake comes to, under a key that both ends take from TLS.
+const PSK_NEGOTIATE: &str = "PSK-NEGOTIATE";
+/// The label for the TLS exporter, of the connection that the CONNECT came by; it has no context.
+pub const PSK_LABEL: &[u8] = b"EXPORTER-openconnect-psk";
+/// Bytes to take from the exporter.
+pub const PSK_LEN: usize = 32;
+/// Bytes of what names a session in a DTLS handshake.
+pub const APP_ID_LEN: usize = 32;
 /// Largest packet of the link below, in bytes, where it is the usual one: gateways reckon with it.
 const LINK_MTU: u16 = 1500;
 /// Longest text that a client says of itself, in bytes.
@@ -39,6 +48,8 @@ pub struct TunnelRequest {
     pub takes_v4: bool,
     /// Whether it takes an IPv6 address beside it.
     pub takes_v6: bool,
+    /// Whether it would send packets in records of DTLS, under a pre-shared key of this connection.
+    pub takes_dtls: bool,
 }
 
 impl TunnelRequest {
@@ -48,6 +59,7 @@ impl TunnelRequest {
         let cookies = fields.iter().filter(|field| field.name == "cookie").map(|field| field.value.as_str());
         let families = field::value(fields, "x-cstp-address-type");
         let takes = |family| families.is_some_and(|families| families.split(',').any(|named| named.trim() == family));
+        let suites = field::value(fields, "x-dtls-ciphersuite").unwrap_or_default();
         let is_full = field::value(fields, "x-cstp-full-ipv6-capability") == Some("true");
         let session = cookie::find(cookies, cookie::SESSION).map(SessionCookie::decode);
         let (token, group) = session.map_or((None, None), |session| (Some(session.token), session.group));
@@ -59,6 +71,7 @@ impl TunnelRequest {
             mtu: field::value(fields, "x-cstp-mtu").and_then(|mtu| mtu.parse().ok()),
             takes_v4: families.is_none() || takes("IPv4"),
             takes_v6: takes("IPv6") && is_full,
+            takes_dtls: suites.split(':').any(|suite| suite.trim() == PSK_NEGOTIATE),
         }
     }
 
@@ -101,7 +114,7 @@ impl Wish<'_> {
 }
 
 /// What a client is granted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Offer<'a> {
     /// Its IPv4 address.
     pub v4: Option<Ipv4Addr>,
@@ -125,6 +138,19 @@ pub struct Offer<'a> {
     pub lasts: Option<Duration>,
     /// How long it may carry nothing.
     pub idle: Option<Duration>,
+    /// Where it may send records of DTLS.
+    pub dtls: Option<DtlsOffer>,
+}
+
+/// How a client may send its packets in records of DTLS. The name of the session is no key, but nobody else's business.
+#[derive(Clone, Copy)]
+pub struct DtlsOffer {
+    /// The UDP port, of the address that the client has connected to.
+    pub port: u16,
+    /// What names the session in the handshake.
+    pub app_id: [u8; APP_ID_LEN],
+    /// How long either side may be silent there before it is asked whether it is there.
+    pub dpd: Duration,
 }
 
 impl Offer<'_> {
@@ -144,7 +170,16 @@ impl Offer<'_> {
         head.line("X-CSTP-Session-Timeout", seconds(self.lasts)).line("X-CSTP-Idle-Timeout", seconds(self.idle));
         head.line("X-CSTP-Disconnected-Timeout", "none").line("X-CSTP-Keep", true);
         head.line("X-CSTP-TCP-Keepalive", true).line("X-CSTP-Smartcard-Removal-Disconnect", true);
+        self.dtls(&mut head);
         head.0 + "\r\n"
+    }
+
+    fn dtls(&self, head: &mut Head) {
+        let Some(DtlsOffer { port, app_id, dpd }) = self.dtls else { return };
+        // From the link's size the client reckons what fits a record, and then looks what passes.
+        head.line("X-CSTP-Base-MTU", LINK_MTU).line("X-DTLS-Port", port).line("X-DTLS-CipherSuite", PSK_NEGOTIATE);
+        head.line("X-DTLS-App-ID", HEXLOWER.encode(&app_id));
+        head.line("X-DTLS-DPD", dpd.as_secs()).line("X-DTLS-Keepalive", self.keepalive.as_secs());
     }
 
     fn addresses(&self, head: &mut Head) {

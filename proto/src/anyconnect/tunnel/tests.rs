@@ -18,6 +18,7 @@ fn request() -> Vec<Field> {
         ("x-cstp-mtu", "1390"),
         ("x-cstp-address-type", "IPv6,IPv4"),
         ("x-cstp-full-ipv6-capability", "true"),
+        ("x-dtls-ciphersuite", "PSK-NEGOTIATE:OC-DTLS1_2-AES256-GCM:AES128-SHA"),
     ])
 }
 
@@ -35,6 +36,7 @@ fn offer() -> Offer<'static> {
         rekey: seconds(86_400),
         lasts: Some(seconds(43_200)),
         idle: None,
+        dtls: None,
     }
 }
 
@@ -56,6 +58,7 @@ fn what_a_stock_client_asks_for_is_understood() {
     assert_eq!(asked.host_name.as_deref(), Some("laptop"));
     assert_eq!(asked.agent.as_deref(), Some("Open AnyConnect VPN Agent v9.01-3"));
     assert_eq!((asked.mtu, asked.takes_v4, asked.takes_v6), (Some(1390), true, true));
+    assert!(asked.takes_dtls);
 }
 
 #[test]
@@ -63,6 +66,9 @@ fn what_is_not_said_or_makes_no_sense_counts_as_not_said() {
     let bare = TunnelRequest::of(&fields(&[("cookie", "other=1")]));
     assert!(bare.token.is_none() && bare.host_name.is_none() && bare.agent.is_none() && bare.mtu.is_none());
     assert!(bare.takes_v4 && !bare.takes_v6, "an old client");
+    assert!(!bare.takes_dtls);
+    let older = TunnelRequest::of(&fields(&[("x-dtls-ciphersuite", "OC-DTLS1_2-AES256-GCM:AES128-SHA")]));
+    assert!(!older.takes_dtls, "it would resume a session of TLS");
     for mtu in ["", "-1", "65536", "99999999999999999999", "1390 "] {
         assert_eq!(TunnelRequest::of(&fields(&[("x-cstp-mtu", mtu)])).mtu, None, "{mtu:?}");
     }
@@ -119,6 +125,24 @@ fn answer_begins_and_ends_as_clients_want_it() {
 }
 
 #[test]
+fn records_are_offered_with_the_names_that_clients_look_for() {
+    let dtls = DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], dpd: Duration::from_secs(10) };
+    let head = Offer { dtls: Some(dtls), ..offer() }.head();
+    for (name, value) in [
+        ("X-DTLS-Port", "443"),
+        ("X-DTLS-CipherSuite", "PSK-NEGOTIATE"),
+        ("X-DTLS-App-ID", &"a5".repeat(32)),
+        ("X-DTLS-DPD", "10"),
+        ("X-DTLS-Keepalive", "20"),
+        ("X-CSTP-Base-MTU", "1500"),
+    ] {
+        assert_eq!(values(&head, name), [value], "{name}");
+    }
+    assert!(!head.contains("Rekey-Method: ssl") && !head.contains("Session-ID"), "no renegotiation, no resumption");
+    assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head}");
+}
+
+#[test]
 fn resolvers_and_the_names_they_answer_for_are_told() {
     let resolvers = ["10.0.0.53".parse().unwrap(), "fd00::53".parse().unwrap()];
     let all = Offer { resolvers: &resolvers, ..offer() }.head();
@@ -158,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_disturbs_the_reader(names in proptest::collection::vec(0_usize..9, 0..9), value in any::<String>()) {
+    fn nothing_disturbs_the_reader(names in proptest::collection::vec(0_usize..10, 0..9), value in any::<String>()) {
         let known = request();
         let fields: Vec<Field> = names.iter().map(|name| Field::new(known[*name].name.as_str(), value.as_str())).collect();
         let asked = TunnelRequest::of(&fields);

@@ -138,6 +138,7 @@ fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration
         rekey: REKEY,
         lasts,
         idle: terms.limits.idle_timeout,
+        dtls: None,
     };
     offer.head()
 }

@@ -176,6 +176,7 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
         rekey: Duration::from_secs(86_400),
         lasts: None,
         idle: None,
+        dtls: None,
     };
     let head = offer.head();
     let lines = head.lines().filter_map(|line| line.split_once(": "));
