@@ -25,7 +25,8 @@ use adit_host::{HostChanges, PolicyTable};
 use adit_net::control::{self, ControlServer};
 use adit_net::quic;
 use adit_net::tls::{self, ServerIdentity};
-use adit_net::worker::Workers;
+use adit_net::udp::{Arrivals, EspSocket};
+use adit_net::worker::{Workers, WorkersHandle};
 use adit_program::exit::{Exit, Failure};
 use adit_program::log::Log;
 use adit_program::service;
@@ -45,7 +46,7 @@ use crate::core::local::LocalCore;
 use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session, SessionTable};
 use crate::enroll::Enrollment;
-use crate::front_ends::anyconnect;
+use crate::front_ends::anyconnect::{self, DtlsDoor};
 use crate::front_ends::connect_ip::{FrontEnd, Upgrades};
 use crate::identity::Authority;
 use crate::listener::Guest;
@@ -145,12 +146,15 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
     let enrollment = Arc::new(enrollment.renewing(config.certificate_renewal).with_logins(logins));
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
-    let guests = guests(&config, &serving, &router);
+    let door = (!sockets.dtls.is_empty()).then(|| DtlsDoor::new(Arc::<WorkersHandle<Session>>::clone(&plane)));
+    let made = || anyconnect::FrontEnd::new(Arc::clone(&serving), Arc::clone(&router), config.tun.mtu, door.clone());
+    let guests = config.anyconnect.enabled.then(|| Arc::new(made()) as Arc<dyn Guest>);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::clone(&enrollment), &config, plane));
     let pending = front_end.pending();
     let upgrades: Arc<dyn Guest> = Arc::new(Upgrades::new(Arc::clone(&front_end)));
     let guests = guests.into_iter().chain([upgrades]).collect();
     let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, guests, pending)?;
+    let dtls = door.map(|door| serve_dtls(&door, sockets.dtls)).transpose()?;
     let followers = vec![
         followers::log(as_read.log),
         followers::core(Arc::clone(&core)),
@@ -173,6 +177,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         Upkeep { config, current, policy_table, own, core: Arc::clone(&core), store, sessions, authority, identity };
     let mut tasks = upkeep.start();
     tasks.extend(listeners);
+    tasks.extend(dtls.into_iter().flatten());
     tasks.extend(endpoints.iter().map(|endpoint| task::spawn(Arc::clone(&front_end).serve(endpoint.clone()))));
     Ok(Running { core, accounting, view, reachable, reloads, endpoints, _admin: admin, workers, _tasks: tasks })
 }
@@ -198,11 +203,15 @@ fn serve_admin(config: &Config, admin: Admin) -> Result<ControlServer, Failure> 
     })
 }
 
-/// The front-ends that are served on TCP alone.
-fn guests(config: &Config, core: &Arc<dyn Core>, router: &Arc<Router>) -> Vec<Arc<dyn Guest>> {
-    let made = || anyconnect::FrontEnd::new(Arc::clone(core), Arc::clone(router), config.tun.mtu);
-    let made = config.anyconnect.enabled.then(made);
-    made.into_iter().map(|front_end| Arc::new(front_end) as Arc<dyn Guest>).collect()
+/// Serves handshakes of DTLS on these sockets, in the order of the workers' ones.
+fn serve_dtls(door: &Arc<DtlsDoor>, sockets: Vec<EspSocket>) -> Result<Vec<Task>, Failure> {
+    let mut tasks = vec![task::spawn(Arc::clone(door).serve_workers())];
+    for (number, socket) in sockets.into_iter().enumerate() {
+        let arrivals = Arrivals::new(socket)
+            .map_err(|error| Failure::new(Exit::Other, "listen for DTLS", error.to_string(), RAISE_LIMITS))?;
+        tasks.push(task::spawn(Arc::clone(door).serve(number, arrivals)));
+    }
+    Ok(tasks)
 }
 
 impl Running {

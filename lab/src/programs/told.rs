@@ -21,7 +21,7 @@ pub struct ToldSession {
     /// The client's name and version, where it says them.
     #[serde(default)]
     pub client: Option<String>,
-    /// Carrier in use: `esp`, `quic` or `tls`.
+    /// Carrier in use: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: String,
     /// Cipher suite; not of `quic`.
     #[serde(default)]

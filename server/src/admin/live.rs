@@ -40,7 +40,7 @@ pub struct SessionInfo {
     /// The client's name and version, as it says itself; native ones do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Carrier in use: `esp`, `quic` or `tls`.
+    /// Carrier in use: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: String,
     /// Cipher suite of the carrier in use; not of `quic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

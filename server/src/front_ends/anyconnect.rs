@@ -1,9 +1,12 @@
 //! The front-end of AnyConnect and OpenConnect clients: a guest of the listener that leads them through the login of
-//! the core, and turns a CONNECT into a session of it.
+//! the core, and turns a CONNECT into a session of it. Packets go over that connection, or in records of DTLS beside
+//! it.
 
 mod connection;
+mod dtls_door;
 mod identity;
 mod login;
+mod records;
 mod tunnel;
 
 use std::pin::Pin;
@@ -21,6 +24,8 @@ use crate::core::Core;
 use crate::core::router::Router;
 use crate::listener::{Caller, Guest, Reply};
 
+pub use dtls_door::DtlsDoor;
+
 /// What the clients' names begin with. Their requests bear one of [`MARKS`] besides, unless they are very old.
 const AGENTS: [&str; 4] = ["AnyConnect", "Cisco AnyConnect", "Open AnyConnect", "OpenConnect"];
 /// Headers that no browser sends.
@@ -32,13 +37,16 @@ pub struct FrontEnd {
     router: Arc<Router>,
     /// Most bytes of a packet.
     largest_packet: u16,
+    /// If packets may go in records of DTLS.
+    dtls: Option<Arc<DtlsDoor>>,
 }
 
 impl FrontEnd {
     /// Makes the front-end of a gateway: `core` logs its users in and opens their sessions, whose packets go through
-    /// `router` and have at most `largest_packet` bytes.
-    pub fn new(core: Arc<dyn Core>, router: Arc<Router>, largest_packet: u16) -> Self {
-        Self { core, router, largest_packet }
+    /// `router` and have at most `largest_packet` bytes. Their associations of DTLS, if there are to be any, begin at
+    /// `dtls`.
+    pub fn new(core: Arc<dyn Core>, router: Arc<Router>, largest_packet: u16, dtls: Option<Arc<DtlsDoor>>) -> Self {
+        Self { core, router, largest_packet, dtls }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use adit_net::quic;
-use adit_net::udp::{EspSocket, Group, bind_group};
+use adit_net::udp::{EspSocket, bind_dtls, bind_group};
 use adit_program::exit::{Exit, Failure};
 use adit_program::rights::Capability;
 use nix::errno::Errno;
@@ -17,8 +17,10 @@ use crate::listener;
 pub(super) struct Sockets {
     /// One per address.
     pub(super) quic: Vec<UdpSocket>,
-    /// One per worker and address, workers first; none for any worker when ESP is off.
+    /// One per worker and address, workers first; none for any worker when ESP and DTLS are off.
     pub(super) esp: Vec<Vec<Arc<EspSocket>>>,
+    /// One per address, for handshakes of DTLS; none when that is off.
+    pub(super) dtls: Vec<EspSocket>,
     /// One per address, unless TCP is off.
     pub(super) tcp: Vec<TcpListener>,
 }
@@ -27,7 +29,7 @@ impl Sockets {
     /// Binds every address of `listen`, for ESP and TCP as well if they are on.
     pub(super) fn bind(config: &Config) -> Result<Self, Failure> {
         let workers = config.workers.threads();
-        let mut sockets = Self { quic: Vec::new(), esp: vec![Vec::new(); workers], tcp: Vec::new() };
+        let mut sockets = Self { quic: Vec::new(), esp: vec![Vec::new(); workers], dtls: Vec::new(), tcp: Vec::new() };
         for &address in &config.listen {
             match sockets.bind_one(config, address) {
                 Ok(()) => {}
@@ -54,19 +56,20 @@ impl Sockets {
     }
 
     fn bind_one(&mut self, config: &Config, address: SocketAddr) -> io::Result<()> {
-        if config.esp.enabled {
-            self.add(bind_group(address, config.workers.threads(), config.workers.udp_offload)?);
-        } else {
+        // Its clients come by TCP first.
+        let has_dtls = config.anyconnect.enabled && config.listen_tcp;
+        if !config.esp.enabled && !has_dtls {
             self.quic.push(quic::bind(address, None)?);
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn add(&mut self, group: Group) {
+        let group = bind_group(address, config.workers.threads(), config.workers.udp_offload)?;
+        let dtls = has_dtls.then(|| bind_dtls(&group)).transpose()?;
+        self.dtls.extend(dtls);
         self.quic.push(group.main);
         for (sockets, socket) in self.esp.iter_mut().zip(group.esp) {
             sockets.push(Arc::new(socket));
         }
+        Ok(())
     }
 }
 

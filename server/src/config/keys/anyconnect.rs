@@ -10,8 +10,8 @@ pub(super) const ROWS: &[Key<Config>] = &[
         kind: Kind::Boolean,
         absent: Absent::Default("true"),
         example: "false",
-        meaning: "Whether clients of the AnyConnect family, such as openconnect, are served on TCP: users log in there with the\n\
-         sources of `login.sources`.",
+        meaning: "Whether clients of the AnyConnect family, such as openconnect, are served on TCP, and by DTLS where\n\
+         UDP passes: users log in with the sources of `login.sources`.",
         applies: Applies::Restart,
         read: |given, config| put(&mut config.anyconnect.enabled, given.boolean()),
     },

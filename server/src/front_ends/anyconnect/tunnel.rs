@@ -1,5 +1,6 @@
 //! One CONNECT: the session of a client that comes with a token, from its answer to the end of the connection.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use adit_net::carrier::cstp::{ChannelEnd, Cstp, FollowedChannel};
 use adit_program::causes::with_causes;
 use adit_program::foreign_text::printable;
 use adit_proto::anyconnect::channel::Channel;
-use adit_proto::anyconnect::tunnel::{Offer, TunnelRequest};
+use adit_proto::anyconnect::datagrams::Farewell;
+use adit_proto::anyconnect::tunnel::{DtlsOffer, Offer, PSK_LABEL, PSK_LEN, TunnelRequest};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -18,6 +20,8 @@ use zeroize::Zeroizing;
 
 use super::FrontEnd;
 use super::connection::TlsConnection;
+use super::dtls_door::{DtlsDoor, FromClient, Registration};
+use super::records::{self, Records};
 use crate::core::callers::{self, CallerSession};
 use crate::core::grant::Grant;
 use crate::core::login::clocks;
@@ -50,6 +54,8 @@ struct Opened {
     token: Option<Zeroizing<String>>,
     /// The answer to the CONNECT.
     head: String,
+    /// If the client may send its packets in records of DTLS.
+    dtls: Option<(Registration, mpsc::Receiver<FromClient>)>,
 }
 
 impl FrontEnd {
@@ -82,9 +88,15 @@ impl FrontEnd {
                 refusal(&error)
             })?;
         let grant = open.session.grant();
-        let head = head(request, &grant, mtu.min(grant.terms.limits.largest_packet), lasts);
+        let dtls = self.dtls.as_ref().filter(|_| request.takes_dtls).map(DtlsDoor::register);
+        let offered = dtls.as_ref().map(|(registration, _)| DtlsOffer {
+            port: caller.local.port(),
+            app_id: registration.app_id,
+            dpd: records::DPD,
+        });
+        let head = head(request, &grant, mtu.min(grant.terms.limits.largest_packet), lasts, offered);
         let token = request.token.clone();
-        Ok(Opened { core, open, connection, caller: device_caller, token, head })
+        Ok(Opened { core, open, connection, caller: device_caller, token, head, dtls })
     }
 }
 
@@ -122,7 +134,7 @@ fn refusal(error: &OpenError) -> Refused {
 }
 
 /// What a client is told of its grant.
-fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration>) -> String {
+fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration>, dtls: Option<DtlsOffer>) -> String {
     let Grant { lease, terms } = grant;
     // A client that takes one address only gets that of IPv4, if there is one.
     let v6 = lease.v6.filter(|_| request.takes_v6 || lease.v4.is_none());
@@ -138,7 +150,7 @@ fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration
         rekey: REKEY,
         lasts,
         idle: terms.limits.idle_timeout,
-        dtls: None,
+        dtls,
     };
     offer.head()
 }
@@ -146,16 +158,24 @@ fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration
 impl Opened {
     /// Serves the session until its client leaves, or the core ends it.
     async fn serve(self, stream: CallerStream, early: Bytes, router: Arc<Router>) {
-        let Self { core, open, connection, caller, token, head } = self;
+        let Self { core, open, connection, caller, token, head, dtls } = self;
         let session = Arc::clone(&open.session);
         let _session = CallerSession::begin(&caller, &session, open.replaces);
+        let psk = psk(&stream);
+        let records = dtls.zip(psk).map(|(registered, psk)| Records::new(Arc::clone(&session), registered, psk));
         connection.carrier.queue(head.as_bytes());
         let deliver = {
             let session = Arc::clone(&session);
-            move |packets: &mut Vec<Bytes>| router.from_client(&session, packets)
+            move |packets: &mut Vec<Bytes>| {
+                // A client sends by one way at a time, and wants to be answered there.
+                if !packets.is_empty() {
+                    session.carriers.note_doubt();
+                }
+                router.from_client(&session, packets);
+            }
         };
         let Some((running, frames)) = Running::start(&connection, Cstp, (stream, early), deliver) else { return };
-        let end = follow(&connection, &session, frames).await;
+        let end = follow(&connection, &session, frames, records).await;
         tracing::debug!(?end, "the tunnel is over");
         running.close();
         drop(open);
@@ -166,10 +186,24 @@ impl Opened {
     }
 }
 
+/// The key of DTLS, which the client takes from the same connection.
+fn psk(stream: &CallerStream) -> Option<Zeroizing<[u8; PSK_LEN]>> {
+    let (_, tls) = stream.get_ref();
+    let psk = tls.export_keying_material([0; PSK_LEN], PSK_LABEL, None);
+    psk.map(Zeroizing::new).inspect_err(|error| tracing::warn!(%error, "no key for DTLS")).ok()
+}
+
 /// Follows the tunnel until it is over, and ends it when its login is.
-async fn follow(connection: &TlsConnection, session: &Session, frames: mpsc::Receiver<Bytes>) -> ChannelEnd {
+async fn follow(
+    connection: &TlsConnection,
+    session: &Session,
+    frames: mpsc::Receiver<Bytes>,
+    mut records: Option<Records>,
+) -> ChannelEnd {
     let channel = Channel::new(DPD, Instant::now());
     let mut channel = FollowedChannel::new(Arc::clone(&connection.carrier), channel, frames, UNREAD);
+    // What happens in records must not put off what the channel waits for.
+    let mut over = pin!(channel.over());
     let mut login_over = pin!(session.login_over());
     let mut is_over = false;
     loop {
@@ -178,7 +212,20 @@ async fn follow(connection: &TlsConnection, session: &Session, frames: mpsc::Rec
                 is_over = true;
                 session.close(Ending::LoginOver);
             }
-            end = channel.over() => return end,
+            end = &mut over => return end,
+            farewell = turn(&mut records) => match farewell {
+                Some(Farewell::LoggedOut) => return ChannelEnd::Ended(Bytes::new()),
+                Some(Farewell::Left) => return ChannelEnd::Left,
+                None => {}
+            },
         }
+    }
+}
+
+/// Does what is next on the DTLS side, if there is one.
+async fn turn(records: &mut Option<Records>) -> Option<Farewell> {
+    match records {
+        Some(records) => records.turn().await,
+        None => pending().await,
     }
 }
