@@ -1,10 +1,11 @@
-//! The stock openconnect at our gateway: it logs in as its user would, and its packets travel over TLS.
+//! The stock openconnect at our gateway: it logs in as its user would, and its packets travel over TLS or DTLS.
 //!
 //! Where it is not installed these tests skip themselves with a loud word, but fail where `CI` is set.
 
 mod certificates;
 mod forms;
 mod hostile;
+mod records;
 
 use std::fs;
 use std::net::IpAddr;
@@ -120,7 +121,8 @@ fn user_logs_in_with_a_password_and_twenty_mebibytes_arrive_intact_each_way() {
     assert!(wrong.stderr.contains("is not accepted"), "the user reads why: {wrong:?}");
     assert!(tunnel.gateway.sessions().unwrap().is_empty());
 
-    let (_stranger, session) = log_in(&tunnel, PASSWORD);
+    let arguments = ["--user", "alice", "--passwd-on-stdin", "--no-dtls"];
+    let (_stranger, session) = up(&tunnel, &arguments, &format!("{PASSWORD}\n"));
     assert_eq!((session.front_end.as_str(), session.carrier.as_str()), ("anyconnect", "tls"));
     assert!(session.suite.as_ref().is_some_and(|suite| suite.starts_with("TLS13_")), "{session:?}");
     assert!(session.client.as_ref().is_some_and(|client| client.contains("VPN Agent v")), "{session:?}");
