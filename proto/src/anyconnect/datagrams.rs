@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{FrameKind, USER_ENDED};
 use super::record;
+use crate::packet::IPV6_MIN_MTU;
 
 /// Silence, in intervals, after which records do not pass any more.
 const INTERVALS: u32 = 2;
@@ -53,12 +54,15 @@ pub struct Datagrams {
     heard: Instant,
     asked: Option<Instant>,
     answers: VecDeque<Vec<u8>>,
+    /// Bytes of the largest question that came in a record of this association.
+    largest_question: usize,
 }
 
 impl Datagrams {
     /// Begins without an association. A client that is silent for `interval` is asked.
     pub const fn new(interval: Duration, now: Instant) -> Self {
-        Self { state: State::Absent, interval, heard: now, asked: None, answers: VecDeque::new() }
+        let answers = VecDeque::new();
+        Self { state: State::Absent, interval, heard: now, asked: None, answers, largest_question: 0 }
     }
 
     /// Whether packets go in records.
@@ -66,9 +70,15 @@ impl Datagrams {
         self.state
     }
 
+    /// The largest packet that passes, in bytes, if the client has looked for it: it asks with questions as large as
+    /// that.
+    pub fn path_mtu(&self) -> Option<u16> {
+        u16::try_from(self.largest_question).ok().filter(|mtu| *mtu >= IPV6_MIN_MTU)
+    }
+
     /// A new association is established.
     pub const fn handle_established(&mut self) {
-        self.state = State::Waiting;
+        (self.state, self.largest_question) = (State::Waiting, 0);
     }
 
     /// There is no association any more.
@@ -89,7 +99,10 @@ impl Datagrams {
         self.handle_heard(now);
         match record::split(plaintext)? {
             // The client looks for the largest packet that passes, so all of it goes back.
-            (FrameKind::DpdRequest, payload) => self.say(FrameKind::DpdResponse, payload),
+            (FrameKind::DpdRequest, payload) => {
+                self.largest_question = self.largest_question.max(payload.len());
+                self.say(FrameKind::DpdResponse, payload);
+            }
             (FrameKind::Disconnect, [USER_ENDED, ..]) => return Some(Farewell::LoggedOut),
             (FrameKind::Disconnect | FrameKind::Terminate, _) => return Some(Farewell::Left),
             (FrameKind::Data | FrameKind::DpdResponse | FrameKind::Keepalive, _)
@@ -181,6 +194,17 @@ mod tests {
             assert_eq!(datagrams.handle_record(quiet, now), None);
         }
         assert_eq!(datagrams.poll_transmit(), None);
+    }
+
+    #[test]
+    fn largest_question_that_came_tells_what_the_path_takes() {
+        let (mut datagrams, now) = passing();
+        for (asked, known) in [(0, None), (1279, None), (1354, Some(1354)), (1280, Some(1354)), (1434, Some(1434))] {
+            datagrams.handle_record(&record::encode(FrameKind::DpdRequest, &vec![0; asked]), now);
+            assert_eq!(datagrams.path_mtu(), known, "{asked}");
+        }
+        datagrams.handle_established();
+        assert_eq!(datagrams.path_mtu(), None, "another association may go another way");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{answers, filter, unfilter};
+use crate::harness::{answers, filter, run as run_on, unfilter};
 
 use super::*;
 
@@ -76,6 +76,26 @@ fn udp_that_is_blocked_from_the_start_costs_no_session() {
     assert!(done.bytes == 1 << 20 && done.is_intact());
     unfilter(tunnel.gateway.host(), NO_UDP);
     comes_to(&tunnel, &session, "dtls", NEXT_TRY);
+}
+
+#[test]
+fn packets_are_as_large_as_the_path_takes() {
+    /// Bytes of a UDP header and what it carries, and those of them that are not the packet's: of UDP 8, of the record
+    /// 13, 8 and 16, of its type 1.
+    const LARGEST: u16 = 1400;
+    const OVERHEAD: u16 = 46;
+    let Some(tunnel) = start() else { return };
+    filter(tunnel.gateway.host(), "narrow", &[("input priority 0", &format!("udp length > {LARGEST} drop"))]);
+    let (_stranger, session) = log_in(&tunnel, PASSWORD);
+    let told = comes_to(&tunnel, &session, "dtls", NEXT_TRY);
+    let host = tunnel.client().host();
+    let link: u16 = run_on(host, &["cat", &format!("/sys/class/net/{LINK}/mtu")]).trim().parse().unwrap();
+    assert_eq!((link, told.mtu), (LARGEST - OVERHEAD, LARGEST - OVERHEAD), "the client has found it, and we heard it");
+    let server = TcpServer::start(&tunnel.internet, INTERNET[0]).unwrap();
+    for direction in [Direction::Upload, Direction::Download] {
+        let done = transfer(host, server.address(), direction, 1 << 20).unwrap();
+        assert!(done.bytes == 1 << 20 && done.is_intact(), "{direction:?}");
+    }
 }
 
 #[test]

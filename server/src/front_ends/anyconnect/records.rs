@@ -242,7 +242,8 @@ impl Records {
     /// Has the workers send in records while those pass, and by TLS while they do not.
     fn set_route(&mut self) {
         let passing = self.present.as_ref().filter(|_| self.datagrams.state() == State::Passing);
-        let wanted = passing.map(|present| (present.peer, present.mtu));
+        let mtu = |present: &Present| self.datagrams.path_mtu().map_or(present.mtu, |mtu| mtu.min(present.mtu));
+        let wanted = passing.map(|present| (present.peer, mtu(present)));
         if wanted == self.routed {
             return;
         }
