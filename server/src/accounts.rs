@@ -18,7 +18,7 @@ pub use person::{FirstPassword, KnownPerson, LinkError, LocalUser, PersonError, 
 pub use subject::OidcSubject;
 pub use types::{
     AuthError, BegunLogin, ClientLogin, Device, DeviceKind, EnrollError, Enrolled, RenewError, Revoked, StoreFault,
-    StoredLease,
+    StoredLease, TOO_MANY_DEVICES,
 };
 
 /// What the core asks of whatever keeps the accounts.
@@ -69,13 +69,13 @@ pub trait Accounts: Send + Sync {
     /// takes over one of the same user and name that `is_live` says has no session; from then on it is the same.
     ///
     /// # Errors
-    /// The accounts could not be read or written.
+    /// [`AuthError::TooManyDevices`], or the accounts could not be read or written.
     fn device_of_login(
         &self,
         login: &ClientLogin<'_>,
         is_live: &dyn Fn(&str) -> bool,
         now: SystemTime,
-    ) -> Result<Option<Device>, StoreFault>;
+    ) -> Result<Option<Device>, AuthError>;
 
     /// Ends a login for ever, and with it whatever came of it.
     ///

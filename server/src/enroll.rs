@@ -12,7 +12,7 @@ use data_encoding::BASE64URL_NOPAD;
 use tokio::sync::Semaphore;
 
 use crate::accounts::sqlite::{Clock, Store};
-use crate::accounts::{Accounts as _, EnrollError, RenewError, UserName};
+use crate::accounts::{Accounts as _, EnrollError, RenewError, TOO_MANY_DEVICES, UserName};
 use crate::core::login::clocks;
 use crate::core::login::logins::Logins;
 use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError};
@@ -241,13 +241,7 @@ fn refuse_invite(error: &EnrollError<IdentityError>) -> EnrollRefusal {
         EnrollError::LoginOver => unknown_login(),
         EnrollError::UsedCode => refusal(410, "invite_used", "this invite was used before; ask for a new one"),
         EnrollError::ExpiredCode => refusal(410, "invite_expired", "this invite has expired; ask for a new one"),
-        EnrollError::TooManyDevices(most) => {
-            let message = format!(
-                "this user has {most} devices, as many as may be; have the administrator revoke one that is not used, or \
-                 raise limits.devices_per_user, and try again"
-            );
-            refusal(409, "too_many_devices", message)
-        }
+        EnrollError::TooManyDevices(_) => refusal(409, "too_many_devices", TOO_MANY_DEVICES),
         EnrollError::Sign(error) => unavailable(error),
         EnrollError::Store(error) => unavailable(error),
     }

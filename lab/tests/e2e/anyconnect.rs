@@ -201,6 +201,26 @@ fn client_that_logs_out_or_is_shut_out_does_not_come_back_with_its_cookie() {
 }
 
 #[test]
+fn client_beyond_the_limit_of_devices_is_told_so_and_gets_in_once_another_has_logged_out() {
+    let Some(mut tunnel) = start() else { return };
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("limits.devices_per_user", "1");
+    tunnel.gateway.start().unwrap();
+    let (first, second) = (cookie(&tunnel), cookie(&tunnel));
+    let laptop = ["--cookie-on-stdin", "--local-hostname", "laptop"];
+    let phone = ["--cookie-on-stdin", "--local-hostname", "phone"];
+    let (stranger, _session) = up(&tunnel, &laptop, &format!("{first}\n"));
+    let refused = run(&tunnel, &phone, &format!("{second}\n"));
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("as many devices as may be"), "the user reads why: {refused:?}");
+    assert_eq!(tunnel.gateway.sessions().unwrap().len(), 1, "the first one's goes on");
+    stranger.0.signal(Signal::SIGINT).unwrap();
+    assert_eq!(stranger.0.wait(PATIENCE).unwrap(), 0);
+    eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+    let (_stranger, _session) = up(&tunnel, &phone, &format!("{second}\n"));
+}
+
+#[test]
 fn forged_sources_do_not_pass() {
     let Some(tunnel) = start() else { return };
     let (_stranger, session) = log_in(&tunnel, PASSWORD);

@@ -88,6 +88,10 @@ pub struct Revoked {
     pub invites: u32,
 }
 
+/// What a user hears who has as many devices as may be.
+pub const TOO_MANY_DEVICES: &str = "this user has as many devices as may be; have the administrator revoke one that is \
+     not used, or raise limits.devices_per_user, and try again";
+
 /// Why a device is not let in.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -103,6 +107,9 @@ pub enum AuthError {
     /// The user is shut out until further notice.
     #[error("disabled user")]
     Disabled,
+    /// It would be one more device of a user who has as many as may be.
+    #[error("the user has {0} devices already")]
+    TooManyDevices(u32),
     /// The store failed.
     #[error(transparent)]
     Store(StoreFault),

@@ -179,7 +179,7 @@ impl Accounts for FakeAccounts {
         login: &ClientLogin<'_>,
         _is_live: &dyn Fn(&str) -> bool,
         _now: SystemTime,
-    ) -> Result<Option<Device>, StoreFault> {
+    ) -> Result<Option<Device>, AuthError> {
         Ok(Some(device(login.device_name)))
     }
 

@@ -98,8 +98,8 @@ impl Accounts for Store {
         login: &ClientLogin<'_>,
         is_live: &dyn Fn(&str) -> bool,
         now: SystemTime,
-    ) -> Result<Option<Device>, StoreFault> {
-        Ok(self.login_device(login, is_live, now)?)
+    ) -> Result<Option<Device>, AuthError> {
+        self.login_device(login, is_live, now)
     }
 
     fn end_login(&self, login: &LoginId) -> Result<(), StoreFault> {

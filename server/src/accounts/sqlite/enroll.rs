@@ -179,12 +179,16 @@ fn spend<E: Error + 'static>(
     Ok(Enrolled { device, certificate })
 }
 
-/// How many devices of a user can connect. One whose certificates are all over never will again.
-fn devices_of(transaction: &Transaction<'_>, user: &str, now: SystemTime) -> Result<u32, StoreError> {
-    let sql = "SELECT count(*) FROM devices WHERE owner = ?1 AND revoked_at IS NULL
-            AND (kind = 'token' OR EXISTS (SELECT 1 FROM certificates
-                WHERE device = devices.id AND not_after > ?2 AND certificates.revoked_at IS NULL))";
-    Ok(transaction.query_row(sql, params![user, unix(now)], |row| row.get(0))?)
+/// How many devices of a user can connect. One whose certificates are all over never will again, nor one without any
+/// whose login is over.
+pub(super) fn devices_of(transaction: &Transaction<'_>, user: &str, now: SystemTime) -> Result<u32, StoreError> {
+    let sql = format!(
+        "SELECT count(*) FROM devices WHERE owner = ?1 AND revoked_at IS NULL
+            AND (kind = 'token' AND by_login = 0 OR {} OR EXISTS (SELECT 1 FROM certificates
+                WHERE device = devices.id AND not_after > ?3 AND certificates.revoked_at IS NULL))",
+        login::LASTS
+    );
+    Ok(transaction.query_row(&sql, params![user, clock::ran(transaction)?, unix(now)], |row| row.get(0))?)
 }
 
 fn renewable<E: Error + 'static>(

@@ -5,23 +5,27 @@
 //! Clients that have no certificate come with their session token alone. Such a login gets its device at its first
 //! session, and has it for as long as it lasts, so that whoever comes with the same token finds the same addresses. A
 //! device that has no session is taken over by the next login from a host of the same name; so a user has about as many
-//! of them as hosts.
+//! of them as hosts. It counts among the devices of its user while its login lasts, or it has a session.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use adit_proto::login::token::LoginId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::device::device_of;
-use super::enroll::{insert_device, new_device_id};
+use super::enroll::{devices_of, insert_device, new_device_id};
 use super::{Store, StoreError, clock, unix};
 use crate::accounts::name::clean_device_name;
-use crate::accounts::{BegunLogin, ClientLogin, Device, DeviceKind};
+use crate::accounts::{AuthError, BegunLogin, ClientLogin, Device, DeviceKind};
 
-/// Most devices of one user that logins have got so. Beyond that a login takes over one that has another name.
-const MOST: usize = 32;
 /// Most logins of one user, lest somebody who knows a password fills the disk with them. One more ends the oldest.
 const MOST_LOGINS: u32 = 1024;
+
+/// Whether a login of a device lasts when the host has run for ?2 seconds.
+pub(super) const LASTS: &str = "EXISTS (SELECT 1 FROM logins
+    JOIN users ON users.name = logins.owner AND users.generation = logins.generation
+    WHERE logins.device = devices.id AND logins.runs_out > ?2)";
 
 /// A login that lasts.
 enum Lasting {
@@ -46,11 +50,12 @@ impl Store {
         login: &ClientLogin<'_>,
         is_live: &dyn Fn(&str) -> bool,
         now: SystemTime,
-    ) -> Result<Option<Device>, StoreError> {
+    ) -> Result<Option<Device>, AuthError> {
+        let most = self.devices_per_user.load(Ordering::Relaxed);
         let known = lasting(&self.read(), login.id)?;
         let device = match known {
             Some(Lasting::On(device)) => Some(device),
-            Some(Lasting::Alone) => self.write(|transaction| bind(transaction, login, is_live, now))?,
+            Some(Lasting::Alone) => self.write(|transaction| bind(transaction, login, is_live, (most, now)))?,
             None => None,
         };
         Ok(device.map(|device| self.unwritten.shown(device)))
@@ -108,8 +113,8 @@ fn bind(
     transaction: &Transaction<'_>,
     login: &ClientLogin<'_>,
     is_live: &dyn Fn(&str) -> bool,
-    now: SystemTime,
-) -> Result<Option<Device>, StoreError> {
+    (most, now): (u32, SystemTime),
+) -> Result<Option<Device>, AuthError> {
     // Since it was looked at, its user may have logged out, or the same token may have come on another connection.
     match lasting(transaction, login.id)? {
         Some(Lasting::Alone) => {}
@@ -117,33 +122,61 @@ fn bind(
         None => return Ok(None),
     }
     let name = clean_device_name(login.device_name);
-    let device = match unused(transaction, login.user, &name, is_live)? {
+    let present = devices(transaction, login.user, is_live)?;
+    let by_session = present.iter().filter(|had| had.is_live && !had.lasts).count();
+    let counted = usize::try_from(devices_of(transaction, login.user, now)?).unwrap_or(usize::MAX);
+    let device = match vacant(present, &name, counted.saturating_add(by_session), most)? {
         Some(device) => Device { name, ..device },
         None => new_device(transaction, login.user, name, now)?,
     };
-    transaction.execute("UPDATE devices SET name = ?2 WHERE id = ?1", [&device.id, &device.name])?;
-    transaction.execute("DELETE FROM logins WHERE device = ?1", [&device.id])?;
-    transaction.execute("UPDATE logins SET device = ?2 WHERE id = ?1", params![login.id, device.id])?;
+    hand_over(transaction, login.id, &device)?;
     Ok(Some(device))
 }
 
-/// A device of the user that nobody uses now and that has this name; if there are too many, one of any name.
-fn unused(
-    transaction: &Transaction<'_>,
-    user: &str,
-    name: &str,
-    is_live: &dyn Fn(&str) -> bool,
-) -> Result<Option<Device>, StoreError> {
-    let sql = "SELECT id, owner, name, kind, created_at, revoked_at FROM devices
-        WHERE owner = ?1 AND kind = 'token' AND by_login = 1 AND revoked_at IS NULL ORDER BY created_at, id";
-    let mut query = transaction.prepare_cached(sql)?;
-    let devices = query.query_map([user], device_of)?.collect::<Result<Vec<_>, _>>()?;
-    let is_full = devices.len() >= MOST;
-    let place = devices.iter().position(|device| device.name == name && !is_live(&device.id)).or_else(|| {
-        // The oldest, rather than one more.
-        is_full.then(|| devices.iter().position(|device| !is_live(&device.id)).unwrap_or(0))
-    });
-    Ok(place.and_then(|place| devices.into_iter().nth(place)))
+fn hand_over(transaction: &Transaction<'_>, login: &LoginId, device: &Device) -> Result<(), StoreError> {
+    transaction.execute("UPDATE devices SET name = ?2 WHERE id = ?1", [&device.id, &device.name])?;
+    transaction.execute("DELETE FROM logins WHERE device = ?1", [&device.id])?;
+    transaction.execute("UPDATE logins SET device = ?2 WHERE id = ?1", params![login, device.id])?;
+    Ok(())
+}
+
+/// A device that a login of its user has got.
+struct Had {
+    device: Device,
+    /// Whether its login lasts.
+    lasts: bool,
+    is_live: bool,
+}
+
+/// The devices that logins of a user have got, the oldest first.
+fn devices(transaction: &Transaction<'_>, user: &str, is_live: &dyn Fn(&str) -> bool) -> Result<Vec<Had>, StoreError> {
+    let sql = format!(
+        "SELECT id, owner, name, kind, created_at, revoked_at, {LASTS} FROM devices
+         WHERE owner = ?1 AND kind = 'token' AND by_login = 1 AND revoked_at IS NULL ORDER BY created_at, id"
+    );
+    let mut query = transaction.prepare_cached(&sql)?;
+    let had = query.query_map(params![user, clock::ran(transaction)?], |row| {
+        let device = device_of(row)?;
+        Ok(Had { is_live: is_live(&device.id), device, lasts: row.get(6)? })
+    })?;
+    Ok(had.collect::<Result<_, _>>()?)
+}
+
+/// The device that a login from a host of this name takes over, of those that its user has: one of that name without a
+/// session, or the oldest whose login is over if there are `most` of them. `None` where it gets a new one. The user has
+/// `counted` devices that can connect.
+fn vacant(present: Vec<Had>, name: &str, counted: usize, most: u32) -> Result<Option<Device>, AuthError> {
+    let limit = usize::try_from(most).unwrap_or(usize::MAX);
+    let (is_full, has_many) = (counted >= limit, present.len() >= limit);
+    let mut idle: Vec<Had> = present.into_iter().filter(|had| !had.is_live).collect();
+    // Beyond the limit only one that counts already.
+    let named = idle.iter().position(|had| had.device.name == name && (had.lasts || !is_full));
+    if named.is_none() && is_full {
+        return Err(AuthError::TooManyDevices(most));
+    }
+    let over = || idle.iter().position(|had| has_many && !had.lasts);
+    let place = named.or_else(over);
+    Ok(place.map(|place| idle.swap_remove(place).device))
 }
 
 fn new_device(transaction: &Transaction<'_>, user: &str, name: String, now: SystemTime) -> Result<Device, StoreError> {
@@ -250,7 +283,7 @@ mod tests {
         let Scratch { store, directory: _directory } = gateway();
         let bind = |number| {
             let login = ClientLogin { id: &id(number), user: "alice", device_name: "laptop" };
-            store.write(|transaction| bind(transaction, &login, &|_| false, at(1))).unwrap()
+            store.write(|transaction| bind(transaction, &login, &|_| false, (u32::MAX, at(1)))).unwrap()
         };
         // Whoever looked at it before found that it lasts.
         store.end_login(&id(0)).unwrap();
@@ -280,13 +313,48 @@ mod tests {
     }
 
     #[test]
+    fn user_with_as_many_devices_as_may_be_gets_another_once_a_login_is_over() {
+        let Scratch { store, directory: _directory } = gateway();
+        let connect = |number, name, live: &[&str]| {
+            let login = ClientLogin { id: &id(number), user: "alice", device_name: name };
+            store.login_device(&login, &|id| live.contains(&id), at(1)).map(|device| device.unwrap().id)
+        };
+        let is_refused =
+            |number, name, live: &[&str]| matches!(connect(number, name, live), Err(AuthError::TooManyDevices(_)));
+        store.limit_devices(2);
+        store.token(&UserName::parse("alice").unwrap(), at(0)).unwrap();
+        let laptop = connect(0, "laptop", &[]).unwrap();
+        assert!(is_refused(2, "phone", &[]), "a token counts, too");
+        assert!(device_of_user(&store, ("bob", 1), "phone", &[]).is_some(), "the control: another user");
+        assert_eq!(connect(4, "laptop", &[]).unwrap(), laptop, "it is no further one");
+        store.restart_host_after(3600);
+        assert!(is_refused(2, "phone", &[&laptop]), "the login is over, but it has a session");
+        assert_ne!(connect(2, "phone", &[]).unwrap(), laptop);
+
+        store.limit_devices(3);
+        store.begin_logins_of("alice", &[50, 51, 52, 53].map(id));
+        assert_eq!(connect(50, "laptop", &[]).unwrap(), laptop);
+        connect(51, "phone", &[]).unwrap();
+        assert!(is_refused(52, "tablet", &[]));
+        store.end_login(&id(50)).unwrap();
+        connect(52, "tablet", &[]).unwrap();
+        assert!(is_refused(53, "desk", &[]));
+        store.end_logins("alice").unwrap();
+        store.begin_login(&BegunLogin { id: &id(99), user: "alice", generation: 1, lifetime: HOUR }).unwrap();
+        connect(99, "desk", &[]).expect("all logins of before are void");
+    }
+
+    #[test]
     fn user_has_no_more_devices_than_may_be_however_hosts_are_called() {
         let Scratch { store, directory: _directory } = gateway();
-        for number in 100..100 + 2 * u8::try_from(MOST).unwrap() {
-            store.begin_logins_of("alice", &[id(number)]);
-            assert!(device(&store, number, &format!("host{number}"), &[]).is_some());
+        store.limit_devices(3);
+        let named = |number: u8| device(&store, number, &format!("host{number}"), &[]).unwrap();
+        let first: Vec<String> = [0, 2, 4].map(named).into();
+        for number in [6, 8, 10, 12] {
+            store.end_login(&id(number - 6)).unwrap();
+            assert!(first.contains(&named(number)), "of those whose login is over");
         }
-        assert_eq!(store.devices().unwrap().len(), MOST);
+        assert_eq!(store.devices().unwrap().len(), 3);
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub(super) const ROWS: &[Key<Config>] = &[
         kind: Kind::Integer { least: 1, most: 65_535 },
         absent: Absent::Default("32"),
         example: "5",
-        meaning: "Devices of one user that can connect; {least} to {most}. Whoever has as many enrols no further one until one of them\n\
-         is revoked. Tokens count, too, and are made beyond it all the same.",
+        meaning: "Devices of one user that can connect; {least} to {most}. Whoever has as many gets no further one until one of them\n\
+         is revoked. That of an openconnect client counts while its login lasts, or it has a session. Tokens count, too, and are\n\
+         made beyond it all the same.",
         applies: Applies::Live,
         read: |given, config| put(&mut config.limits.devices_per_user, given.integer()),
     },

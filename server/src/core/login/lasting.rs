@@ -90,7 +90,7 @@ pub(in crate::core) fn device_of(
     }
     let login = lasting(accounts, &opened, &clocks)?;
     let client = ClientLogin { id: &opened.login, user: &opened.user, device_name: name };
-    let device = accounts.device_of_login(&client, is_live, SystemTime::now()).map_err(failed)?;
+    let device = accounts.device_of_login(&client, is_live, SystemTime::now())?;
     let device = device.ok_or(LoginError::Needed(VOID))?;
     if device.revoked_at.is_some() {
         return Err(LoginError::Refused(AuthError::Revoked));

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::FrontEnd;
 use super::tunnel::{Refused, log_in, not_now};
-use crate::accounts::AuthError;
+use crate::accounts::{AuthError, TOO_MANY_DEVICES};
 use crate::core::callers;
 use crate::core::login::{Credential, Identity, LoginError};
 use crate::core::sessions::{Closing, Ending};
@@ -88,6 +88,8 @@ fn refused(error: LoginError) -> Refused {
             not_now("the gateway's store failed")
         }
         LoginError::Refused(AuthError::Revoked) => log_in("this device was revoked"),
+        // Another login would not help.
+        LoginError::Refused(AuthError::TooManyDevices(_)) => not_now(TOO_MANY_DEVICES),
         LoginError::Refused(AuthError::Disabled) => log_in("this user is disabled; ask the administrator"),
         LoginError::Refused(AuthError::Unknown) => log_in("this device is not known here"),
         LoginError::Refused(AuthError::Expired) => log_in("this device's certificate has expired"),

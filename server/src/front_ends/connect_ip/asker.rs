@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::FrontEnd;
 use super::answer::HttpRefusal;
-use crate::accounts::AuthError;
+use crate::accounts::{AuthError, TOO_MANY_DEVICES};
 use crate::core::callers::Caller;
 use crate::core::login::{Identity, LoginError};
 use crate::front_ends::peer::Peer;
@@ -59,6 +59,7 @@ impl Asker {
             AuthError::Unknown => (403, "this device is not known here"),
             AuthError::Revoked => (403, "this device was revoked"),
             AuthError::Disabled => (403, "this user is disabled; ask the administrator"),
+            AuthError::TooManyDevices(_) => (409, TOO_MANY_DEVICES),
             AuthError::Expired => {
                 tracing::info!(
                     "a device was refused since its certificate is over by this host's clock; if the clock was wrong when it \
