@@ -143,8 +143,9 @@ impl Store {
         self.devices_per_user.store(of_each_user, Ordering::Relaxed);
     }
 
-    /// Forgets what ends, such as invites and certificates, once its time has been over for 30 days: for logins that is
-    /// time in which the host ran, so that no clock that is set makes them forgotten.
+    /// Forgets what ends, such as invites and certificates, once its time has been over for 30 days: for logins, and
+    /// for devices that came of them, that is time in which the host ran, so that no clock that is set makes them
+    /// forgotten.
     ///
     /// # Errors
     /// The store failed.
@@ -157,7 +158,7 @@ impl Store {
             transaction.execute("DELETE FROM known_networks WHERE until < ?1", [before])?;
             let ran_before = clock::ran(transaction)?.saturating_sub_unsigned(KEEP.as_secs());
             transaction.execute("DELETE FROM logins WHERE runs_out < ?1", [ran_before])?;
-            Ok(())
+            login::forget_devices(transaction, ran_before)
         })
     }
 

@@ -16,7 +16,7 @@ use rusqlite::types::Value;
 
 use super::tests::at;
 use super::*;
-use crate::accounts::{FirstPassword, UserName};
+use crate::accounts::{Accounts as _, ClientLogin, FirstPassword, UserName};
 use crate::identity::DeviceCertificate;
 
 /// Says to the child which verb to do, where, and at which write to end.
@@ -117,6 +117,16 @@ fn all_that_ends(store: &Store) {
     alice(store);
 }
 
+/// The same, with a login and its device, long after the end of it.
+fn all_that_is_over(store: &Store) {
+    all_that_ends(store);
+    store.begin_logins_of("alice", &[[1; 16]]);
+    let login = ClientLogin { id: &[1; 16], user: "alice", device_name: "laptop" };
+    let device = store.device_of_login(&login, &|_| false, at(1)).unwrap().unwrap();
+    store.write_lease(&device.id, Lease { v4: Some([10, 77, 0, 3].into()), v6: None }).unwrap();
+    store.restart_host_after(40 * 86_400);
+}
+
 const CASES: &[Case] = &[
     Case {
         name: "invite",
@@ -176,7 +186,7 @@ const CASES: &[Case] = &[
         verb: |store| told(store.follow_clock(at(400 * 86_400))),
         writes: 5,
     },
-    Case { name: "prune", prepare: all_that_ends, verb: |store| told(store.prune(at(400 * 86_400))), writes: 4 },
+    Case { name: "prune", prepare: all_that_is_over, verb: |store| told(store.prune(at(400 * 86_400))), writes: 7 },
 ];
 
 /// Breaks the store off at its write number `point`, counted from one.

@@ -137,6 +137,19 @@ fn hand_over(transaction: &Transaction<'_>, login: &LoginId, device: &Device) ->
     transaction.execute("UPDATE devices SET name = ?2 WHERE id = ?1", [&device.id, &device.name])?;
     transaction.execute("DELETE FROM logins WHERE device = ?1", [&device.id])?;
     transaction.execute("UPDATE logins SET device = ?2 WHERE id = ?1", params![login, device.id])?;
+    let sql = "UPDATE devices SET used_until = (SELECT runs_out FROM logins WHERE id = ?1) WHERE id = ?2";
+    transaction.execute(sql, params![login, device.id])?;
+    Ok(())
+}
+
+/// Forgets the devices that came of logins, and their addresses, where none of their logins is known any more and the
+/// last was to end before the host had run for so many seconds: no token is left that lets them in.
+pub(super) fn forget_devices(transaction: &Transaction<'_>, ran_before: i64) -> Result<(), StoreError> {
+    const OVER: &str = "SELECT id FROM devices WHERE kind = 'token' AND by_login = 1
+        AND coalesce(used_until, 0) < ?1 AND NOT EXISTS (SELECT 1 FROM logins WHERE device = devices.id)";
+    for (table, column) in [("leases", "device"), ("devices", "id")] {
+        transaction.execute(&format!("DELETE FROM {table} WHERE {column} IN ({OVER})"), [ran_before])?;
+    }
     Ok(())
 }
 
@@ -189,6 +202,10 @@ fn new_device(transaction: &Transaction<'_>, user: &str, name: String, now: Syst
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use adit_proto::address_pool::Lease;
+
     use super::super::KEEP;
     use super::super::tests::{Scratch, at, scratch};
     use super::*;
@@ -355,6 +372,32 @@ mod tests {
             assert!(first.contains(&named(number)), "of those whose login is over");
         }
         assert_eq!(store.devices().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn device_is_forgotten_long_after_the_end_of_its_last_login() {
+        let Scratch { store, directory: _directory } = gateway();
+        let (token, _) = store.token(&UserName::parse("alice").unwrap(), at(0)).unwrap();
+        let laptop = device(&store, 0, "laptop", &[]).unwrap();
+        let phone = device(&store, 2, "phone", &[]).unwrap();
+        for (host, device) in [(2, &token.id), (3, &laptop), (4, &phone)] {
+            store.write_lease(device, Lease { v4: Some([10, 77, 0, host].into()), v6: None }).unwrap();
+        }
+        store.end_login(&id(0)).unwrap();
+        store.begin_login(&BegunLogin { id: &id(99), user: "alice", generation: 0, lifetime: KEEP }).unwrap();
+        assert_eq!(device(&store, 99, "phone", &[]).as_ref(), Some(&phone));
+        let left_after = |time: Duration| {
+            store.restart_host_after(i64::try_from(time.as_secs()).unwrap());
+            store.prune(SystemTime::now()).unwrap();
+            let leases: HashSet<String> = store.leases().unwrap().into_iter().map(|lease| lease.device).collect();
+            let devices: HashSet<String> = store.devices().unwrap().into_iter().map(|device| device.id).collect();
+            assert_eq!(leases, devices);
+            devices
+        };
+        let ids = |ids: &[&String]| ids.iter().copied().cloned().collect::<HashSet<_>>();
+        assert_eq!(left_after(KEEP), ids(&[&token.id, &laptop, &phone]), "its user comes back to its addresses");
+        assert_eq!(left_after(HOUR + HOUR), ids(&[&token.id, &phone]));
+        assert_eq!(left_after(KEEP), ids(&[&token.id]), "an administrator made it");
     }
 
     #[test]

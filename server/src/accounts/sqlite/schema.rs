@@ -145,6 +145,10 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE logins DROP COLUMN ends_at;
     ALTER TABLE logins ADD COLUMN runs_out INTEGER NOT NULL DEFAULT 0;
 ",
+    // When the last login ends of a device that came of one.
+    "
+    ALTER TABLE devices ADD COLUMN used_until INTEGER;
+",
 ];
 
 /// How long a transaction waits for that of another process.
