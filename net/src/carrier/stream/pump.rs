@@ -114,6 +114,10 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
             consume_budget().await;
             let sent = self.send()?;
             if self.has_ended {
+                // The last words may have come together with the end.
+                if !self.unread.is_empty() {
+                    let _in_time = timeout(FAREWELL, pass_on(&self.others, &mut self.unread)).await;
+                }
                 let is_whole = self.framing.may_end(&self.plain);
                 return if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }

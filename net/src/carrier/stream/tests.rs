@@ -171,6 +171,21 @@ async fn end_that_was_meant_is_told_from_one_amid_a_packet() {
 }
 
 #[tokio::test]
+async fn last_words_that_come_together_with_the_end_are_heard() {
+    let (server, client) = connected().await;
+    let mut capsule = Vec::new();
+    encode(&Capsule::AddressRequest(vec![adit_proto::capsule::RequestedAddress::any_v4(1)]), &mut capsule);
+    let client = end::<Capsules>(client, &[]);
+    client.carrier.queue(&capsule);
+    client.carrier.close();
+    client.pump.await.unwrap().unwrap();
+    // All of it is there before anything is read.
+    let mut server = end::<Capsules>(server, &[]);
+    assert_eq!(server.others.recv().await.unwrap(), capsule);
+    assert_eq!(server.others.recv().await, None);
+}
+
+#[tokio::test]
 async fn stream_that_breaks_the_rules_ends_and_nobody_waits_for_it() {
     let (server, client) = connected().await;
     let (server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
