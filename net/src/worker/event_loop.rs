@@ -178,6 +178,7 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
                 moved = moved.max(Moved::by(datagrams));
             }
         }
+        self.receive.flush(&around);
         self.rhythms[1].note(found);
         Ok(moved)
     }

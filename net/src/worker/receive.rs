@@ -27,6 +27,9 @@ use table::{Entry, Table};
 
 /// Bytes of one message: UDP_GRO hands over no more.
 const MESSAGE: usize = 65_535;
+/// Messages that are held until their packets are written together. A sender fills its calls regardless of where its
+/// superpackets end, so most messages begin in the middle of one: what they hold of it joins only across messages.
+const HELD: usize = 4;
 /// Packets collected before they are written: what the coalescer takes.
 const BATCH: usize = 512;
 /// How often at most the control side hears of packets without probes from an address that is not the proven one.
@@ -34,9 +37,13 @@ const REPORT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The receive side of one worker.
 pub(super) struct Receive<S> {
-    /// The message received last.
+    /// The messages whose packets were not written yet, one behind the other.
     buffer: Box<[u8]>,
+    /// Where each of them ends, and who sent it.
+    held: Vec<(usize, SocketAddr)>,
     coalescer: Coalescer,
+    /// How many more packets the coalescer takes.
+    room: usize,
     table: Table<u32, Entry<S>>,
     associations: Associations<S>,
     /// One in front of each socket.
@@ -91,8 +98,10 @@ impl Run {
 impl<S: Carried> Receive<S> {
     pub(super) fn new() -> Self {
         Self {
-            buffer: vec![0; MESSAGE].into_boxed_slice(),
+            buffer: vec![0; HELD * MESSAGE].into_boxed_slice(),
+            held: Vec::with_capacity(HELD),
             coalescer: Coalescer::new(Limits { packets: BATCH, ..Limits::default() }),
+            room: BATCH,
             table: Table::default(),
             associations: Associations::default(),
             queues: Default::default(),
@@ -115,15 +124,20 @@ impl<S: Carried> Receive<S> {
         }
     }
 
-    /// Moves one message from the socket with this number and returns how many datagrams it had; `None` if there was
-    /// none.
+    /// Takes one message from the socket with this number and returns how many datagrams it had; `None` if there was
+    /// none. The packets of a message with more than one may wait for those of the next, or for [`Self::flush`].
     pub(super) fn step<R: Routing<Session = S>>(
         &mut self,
         around: &Surroundings<'_, R, impl PacketQueue>,
         number: usize,
         socket: &impl DatagramSocket,
     ) -> Option<usize> {
-        let message = match socket.receive(&mut self.buffer) {
+        if self.held.len() >= HELD {
+            self.flush(around);
+        }
+        let start = self.held.last().map_or(0, |(end, _)| *end);
+        let free = self.buffer.get_mut(start..).expect("messages end within the buffer");
+        let message = match socket.receive(free) {
             Ok(message) => message,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Some(0),
             // Nothing is there, or an error of an earlier send is told. In the latter case the next turn finds the
@@ -140,7 +154,11 @@ impl<S: Carried> Receive<S> {
         } else if verdict == Verdict::Discard {
             counters.count_drops(datagrams, DropReason::QueueFull);
         } else {
-            self.handle_message(around, number, &message);
+            self.held.push((start + message.len, message.from));
+            self.handle_message(around, number, start, &message);
+            if datagrams == 1 {
+                self.flush(around);
+            }
         }
         Some(datagrams)
     }
@@ -149,6 +167,7 @@ impl<S: Carried> Receive<S> {
         &mut self,
         around: &Surroundings<'_, R, impl PacketQueue>,
         number: usize,
+        mut start: usize,
         message: &Message,
     ) {
         let counters = around.routing.counters();
@@ -158,10 +177,9 @@ impl<S: Carried> Receive<S> {
             counters.count_drop(DropReason::Truncated);
         }
         let mut current: Option<Run> = None;
-        let mut start = 0;
-        let mut room = BATCH;
-        while start < message.len {
-            let at = start..message.len.min(start.saturating_add(message.segment.max(1)));
+        let end = start + message.len;
+        while start < end {
+            let at = start..end.min(start.saturating_add(message.segment.max(1)));
             start = at.end;
             // The SA is looked up once for all datagrams of a run.
             let spi = spi_at(&self.buffer, &at);
@@ -176,15 +194,13 @@ impl<S: Carried> Receive<S> {
                 continue;
             };
             // The coalescer takes no more than `BATCH` packets at a time.
-            if room == 0 {
-                self.write(around, source.address);
-                room = BATCH;
+            if self.room == 0 {
+                self.write(around);
             }
-            room -= 1;
+            self.room -= 1;
             self.handle_datagram(around.routing, at, run);
         }
         self.settle(current);
-        self.write(around, source.address);
     }
 
     /// The place of an SA. One that is being installed right now counts: its peer may already send.
@@ -314,11 +330,19 @@ impl<S: Carried> Receive<S> {
         known.note(run.datagrams, carriers.route().as_ref().is_some_and(|route| route.to == run.source.address));
     }
 
-    /// Writes everything collected, which came from there, to the TUN device.
-    fn write<R: Routing<Session = S>>(&mut self, around: &Surroundings<'_, R, impl PacketQueue>, from: SocketAddr) {
-        let Self { buffer, coalescer, table, associations, .. } = self;
+    /// Writes what waits for more messages to the TUN device.
+    pub(super) fn flush<R: Routing<Session = S>>(&mut self, around: &Surroundings<'_, R, impl PacketQueue>) {
+        self.write(around);
+        self.held.clear();
+    }
+
+    /// Writes everything collected to the TUN device.
+    fn write<R: Routing<Session = S>>(&mut self, around: &Surroundings<'_, R, impl PacketQueue>) {
+        self.room = BATCH;
+        let Self { buffer, held, coalescer, table, associations, .. } = self;
         let lost = |lost: Lost<'_>| {
-            let associated = associations.with(from).map(|known| &*known.session);
+            let from = held.iter().find(|(end, _)| lost.start < *end).map(|(_, from)| *from);
+            let associated = from.and_then(|from| associations.with(from)).map(|known| &*known.session);
             let session = associated.or_else(|| session_at(table, lost.buffer, lost.start));
             let counters = session.map_or_else(|| around.routing.counters(), |session| session.carriers().counters());
             counters.count_drops(lost.packets, DropReason::TunWriteFailed);

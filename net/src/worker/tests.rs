@@ -9,6 +9,7 @@ use adit_proto::esp::packet::NextHeader;
 use adit_proto::offload::split::Checksums;
 use nix::sys::socket::{setsockopt, sockopt};
 
+mod across;
 mod congestion;
 mod embedded;
 mod full;
@@ -17,6 +18,7 @@ mod lifecycle;
 mod receive;
 mod records;
 mod reports;
+mod scene;
 mod transmit;
 
 use super::*;

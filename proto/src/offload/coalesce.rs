@@ -1,9 +1,9 @@
 //! Putting packets together again.
 //!
-//! The packets of one batch, that is, of what one receive call brought, are handed in one by one where they lie in the
-//! receive buffer. Neighbours in a flow that differ by nothing but what a split writes become one *run*, and each run
-//! one write. The rules are those of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`, `udp_gro_receive`), but
-//! stricter where noted:
+//! The packets of one batch, that is, of what was received before anything is written, are handed in one by one where
+//! they lie in the receive buffer. Neighbours in a flow that differ by nothing but what a split writes become one
+//! *run*, and each run one write. The rules are those of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`,
+//! `udp_gro_receive`), but stricter where noted:
 //!
 //! - TCP or UDP, no fragment, no IPv4 options, no IPv6 extension headers (stricter), correct IPv4 header checksum;
 //! - same addresses and ports, TOS or traffic class with its ECN bits, TTL or hop limit (stricter for IPv6), flow

@@ -346,6 +346,7 @@ fn command_that_still_waits_counts_for_the_packet_that_needs_it() {
         let installation = Installation { sa: sas.near.1, epoch: 0, session: Arc::clone(&session), reports };
         mailbox.put(Command::Install(Box::new(installation)));
         assert!(receive.step(&around, 0, &socket).is_some());
+        receive.flush(&around);
         assert_eq!(datagrams(&inside, 3).0, payloads(3, 9));
         assert!(heard.try_recv().is_ok());
         // Nor does it wait longer to be told otherwise.

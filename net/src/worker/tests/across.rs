@@ -1,0 +1,54 @@
+//! What one message begins and the next goes on with is written in one piece.
+
+use adit_proto::packet::ecn;
+
+use super::scene::{SEGMENTS, Scene};
+use super::*;
+
+/// Has the packets of a scene come in messages of so many.
+fn arrive_in(scene: &Scene, count: usize) {
+    for packets in scene.packets.chunks(count) {
+        scene.peer.send_packets(packets, false);
+    }
+}
+
+#[test]
+fn flow_that_goes_on_in_the_next_message_reaches_the_kernel_in_one_piece() {
+    in_namespace(|| {
+        let mut scene = Scene::new(ecn::NOT_ECT);
+        arrive_in(&scene, SEGMENTS / 4);
+        (0..4).for_each(|_| assert!(scene.hold()));
+        nothing_comes(&scene.inside);
+        scene.flush();
+        let (received, messages) = datagrams(&scene.inside, SEGMENTS);
+        assert!(received.into_iter().zip(0..).all(|(payload, number)| payload == content(1300, number)));
+        assert_eq!(messages, 1);
+        assert_eq!(scene.session.carriers.counters().traffic().drops, []);
+    });
+}
+
+#[test]
+fn no_more_is_held_than_there_is_room_for() {
+    in_namespace(|| {
+        let mut scene = Scene::new(ecn::NOT_ECT);
+        scene.arrive(9);
+        (0..9).for_each(|_| assert!(scene.hold()));
+        let written = scene.came_in().len();
+        assert_eq!(written, 8, "the ninth message waits alone");
+        scene.flush();
+        assert_eq!(scene.came_in().concat().len(), SEGMENTS);
+        assert_eq!(scene.session.carriers.counters().traffic().drops, []);
+    });
+}
+
+#[test]
+fn packet_that_comes_alone_waits_for_nothing() {
+    in_namespace(|| {
+        let mut scene = Scene::new(ecn::NOT_ECT);
+        arrive_in(&scene, 1);
+        for number in 0..SEGMENTS {
+            assert!(scene.hold());
+            assert_eq!(datagrams(&scene.inside, 1).0, [content(1300, number)]);
+        }
+    });
+}
