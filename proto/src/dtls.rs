@@ -9,7 +9,7 @@
 //! | [`handshake`], [`alert`] | what is said in which order, and what ends it |
 //! | [`flight`] | what is sent again until it is answered |
 //! | [`association`] | all of it for one end, with repetitions: what the shell drives |
-//! | [`succession`] | the associations of a gateway's session, one after the other |
+//! | [`succession`] | the associations of a session, one after the other |
 //!
 //! Two ways lead to keys. With a pre-shared key (RFC 4279, 5487, 7905) the handshake is a whole one. With a session id
 //! and a master secret that came over another channel it is an abbreviated one (RFC 5246 section 7.3), as Cisco's

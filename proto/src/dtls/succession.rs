@@ -1,4 +1,4 @@
-//! The associations of one session of a gateway, one after the other.
+//! The associations of one session, one after the other, at either end.
 //!
 //! A client that reconnects, or that came to another address, begins a new association while the present one still
 //! carries its packets (RFC 6347 section 4.2.8). The present one goes on until the new one is established, which takes
@@ -16,7 +16,7 @@ use super::secret::RANDOM_LEN;
 use crate::drop_reason::DropReason;
 use crate::sealing::aead::Aead;
 
-/// An association with a client, and how it is known.
+/// An association, and how it is known.
 struct Member<A, H> {
     peer: SocketAddr,
     /// The client's random, by which a repeated hello is known.
@@ -49,6 +49,17 @@ impl<A, H> Default for Succession<A, H> {
 }
 
 impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
+    /// Begins an association as the client, in place of one in the making.
+    pub fn begin(&mut self, peer: SocketAddr, setup: Setup, now: Instant) {
+        let random = setup.random;
+        self.next = Some(Member { peer, random, association: Association::client(setup, now) });
+    }
+
+    /// Whether an association is in the making.
+    pub const fn is_beginning(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Takes the hello of a client that the greeter introduced as this session's. A repeated one is known by its
     /// random; any other begins an association, in place of one in the making, with what `setup` makes.
     ///
@@ -86,7 +97,7 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         match (present, next) {
             (None, None) => Err(DropReason::NotConnected),
             (Some(one), None) | (None, Some(one)) => one.association.handle_datagram(datagram, now),
-            // A client that begins anew from the same address: what is sealed is of either.
+            // A client that begins anew from the same address, or at the same gateway: what is sealed is of either.
             (Some(present), Some(next)) => {
                 let mut copy = datagram.to_vec();
                 if is_sealed(datagram) && present.association.handle_datagram(&mut copy, now).is_ok() {
@@ -156,7 +167,7 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         }
     }
 
-    /// What seals data for the client.
+    /// What seals data for the peer.
     pub fn outbound(&self) -> Option<&H> {
         self.present.as_ref()?.association.outbound()
     }

@@ -39,6 +39,19 @@ fn every_suite_brings_data_both_ways() {
 }
 
 #[test]
+fn gateway_that_asks_for_no_cookie_is_understood() {
+    for mut plan in plans() {
+        plan.asks = false;
+        let mut world = World::established(plan);
+        assert_eq!(world.sent_by(Role::Client).len(), 2, "a hello, and the last flight");
+        say(&mut world, Role::Client, b"from the client");
+        say(&mut world, Role::Server, b"from the gateway");
+        assert_eq!(world.server_events, [Event::Data(b"from the client".to_vec())]);
+        assert_eq!(world.client_events, [Event::Data(b"from the gateway".to_vec())]);
+    }
+}
+
+#[test]
 fn preference_of_the_server_decides() {
     for suite in CipherSuite::PSK {
         let others = CipherSuite::PSK.into_iter().filter(|other| *other != suite);
@@ -57,6 +70,7 @@ fn handshake_survives_loss_reordering_and_repetition() {
             plan.link.reorder_percent = 20.0;
             plan.link.reorder_ms = 300.0;
             plan.seed = seed;
+            plan.asks = seed % 3 > 0;
             // Hellos and keys then come in pieces.
             plan.client.largest_datagram = if seed % 2 == 0 { 0 } else { 1200 };
             plan.server.largest_datagram = plan.client.largest_datagram;

@@ -179,3 +179,55 @@ fn either_end_closes() {
     assert_eq!(gateway.succession.poll_change(), Some(Change::Closed(Ending::Ours)));
     assert!(client.outbound().is_none());
 }
+
+/// Lets a client's end talk to a gateway until neither has anything to say.
+fn talk_as_client(client: &mut Succession<AwsCipher, Sealing>, gateway: &mut Gateway) -> Vec<Change> {
+    for _ in 0..9 {
+        let mut answers = Vec::new();
+        while let Some((to, datagram)) = client.poll_transmit() {
+            assert_eq!(to, elsewhere(), "to the gateway");
+            gateway.receive(datagram, home(), &mut answers).ok();
+        }
+        for mut answer in answers {
+            client.handle_datagram(&mut answer, elsewhere(), gateway.now).unwrap();
+        }
+    }
+    std::iter::from_fn(|| client.poll_change()).collect()
+}
+
+#[test]
+fn client_keeps_its_association_until_the_next_one_is_established() {
+    let (mut client, mut gateway) = (Succession::<AwsCipher, Sealing>::default(), Gateway::new());
+    client.begin(elsewhere(), setup(1, 6), gateway.now);
+    assert!(client.is_beginning() && client.outbound().is_none());
+    assert_eq!(talk_as_client(&mut client, &mut gateway), [Change::Established(elsewhere())]);
+    assert!(!client.is_beginning());
+    let first = Rc::clone(client.outbound().unwrap());
+    let _worker = client.take_inbound().unwrap();
+
+    // The gateway has another key for this one.
+    client.begin(elsewhere(), setup(2, 66), gateway.now);
+    assert_eq!(talk_as_client(&mut client, &mut gateway), []);
+    assert!(client.is_beginning() && Rc::ptr_eq(client.outbound().unwrap(), &first));
+    client.handle_timeout(gateway.now + PATIENCE);
+    assert_eq!((client.poll_change(), client.is_beginning()), (None, false), "it came to nothing");
+    assert!(Rc::ptr_eq(client.outbound().unwrap(), &first), "and the first one goes on");
+
+    client.begin(elsewhere(), setup(3, 6), gateway.now);
+    assert_eq!(talk_as_client(&mut client, &mut gateway), [Change::Established(elsewhere())]);
+    assert!(!Rc::ptr_eq(client.outbound().unwrap(), &first));
+}
+
+#[test]
+fn client_takes_nothing_from_anybody_but_its_gateway() {
+    let (mut client, mut gateway) = (Succession::<AwsCipher, Sealing>::default(), Gateway::new());
+    client.begin(elsewhere(), setup(1, 6), gateway.now);
+    let (_, hello) = client.poll_transmit().unwrap();
+    let mut answers = Vec::new();
+    gateway.receive(hello, home(), &mut answers).unwrap();
+    let stranger: SocketAddr = "[2001:db8::7]:40002".parse().unwrap();
+    let taken = client.handle_datagram(&mut answers[0].clone(), stranger, gateway.now);
+    assert_eq!((taken, client.poll_transmit()), (Err(DropReason::NotConnected), None));
+    assert_eq!(client.handle_datagram(&mut answers[0], elsewhere(), gateway.now), Ok(()));
+    assert!(client.poll_transmit().is_some(), "the control");
+}

@@ -1,8 +1,8 @@
 //! What attackers send, and what their place in the path lets them change.
 
 use super::*;
-use crate::dtls::message::{HelloBeginning, Message, ServerHello};
-use crate::dtls::record::{Header, LAST_SEQUENCE};
+use crate::dtls::message::{HelloBeginning, Message, ServerHello, encode_verify_request};
+use crate::dtls::record::{DTLS_1_0, Header, LAST_SEQUENCE};
 
 /// A handshake message as a record holds it.
 fn message(kind: Kind, number: u16, body: &[u8]) -> Vec<u8> {
@@ -143,6 +143,34 @@ fn server_hello_for_another_suite_or_with_what_was_not_asked_is_refused() {
         world.inject_to_client(&plain(ContentType::Handshake, DTLS_1_2, 0, &message(Kind::ServerHello, 0, &body)));
         assert_eq!(world.client_events, [Event::Closed(Ending::Refused(refusal))]);
     }
+}
+
+#[test]
+fn answer_with_a_session_id_of_its_own_is_no_resumption() {
+    let mut world = World::new(Plan::psk(CipherSuite::PskAes256Gcm));
+    world.tamper = |_, _, _| None;
+    let hello = ServerHello { random: [1; 32], session_id: &[9; 32], suite: 0xa9, names_renegotiation: true };
+    for (number, kind, body) in [(0, Kind::ServerHello, hello.encode()), (1, Kind::ServerHelloDone, Vec::new())] {
+        let flight = plain(ContentType::Handshake, DTLS_1_2, number.into(), &message(kind, number, &body));
+        world.inject_to_client(&flight);
+    }
+    assert_eq!((&world.client_events[..], &world.dropped[..]), (&[][..], &[][..]));
+    let answer = world.sent_by(Role::Client).pop().unwrap();
+    assert_eq!(answer[HEADER_LEN], Kind::ClientKeyExchange.code(), "it goes on with keys of its own");
+}
+
+#[test]
+fn gateway_that_asks_for_cookies_without_end_gets_one_hello_for_each_and_is_given_up() {
+    let mut world = World::new(Plan::psk(CipherSuite::PskAes256Gcm));
+    world.tamper = |_, _, _| None;
+    for number in 0..1000_u16 {
+        let request = message(Kind::HelloVerifyRequest, number, &encode_verify_request(&[7; 255]));
+        world.inject_to_client(&plain(ContentType::Handshake, DTLS_1_0, number.into(), &request));
+    }
+    let hellos = world.sent_by(Role::Client);
+    assert!(hellos.len() == 1001 && hellos.iter().all(|hello| hello.len() < 400), "{}", hellos.len());
+    world.run(2 * PATIENCE);
+    assert_eq!(world.client_events, [Event::Closed(Ending::Silence)]);
 }
 
 #[test]

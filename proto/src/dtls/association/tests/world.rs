@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 use super::super::*;
 use crate::dtls::greeting::{Greeter, Greeting};
 use crate::dtls::handshake::Credential;
+use crate::dtls::message::HelloBeginning;
+use crate::dtls::record::Header;
 use crate::dtls::secret::MasterSecret;
 use crate::sealing::test_cipher::{AwsCipher, start};
 
@@ -39,12 +41,14 @@ pub(super) struct Plan {
     pub(super) server: Setup,
     pub(super) link: Link,
     pub(super) seed: u64,
+    /// Whether the gateway asks for a cookie.
+    pub(super) asks: bool,
 }
 
 impl Plan {
     pub(super) fn new(client: Credential, server: Credential) -> Self {
         let link = Link { delay_ms: 10.0, ..Link::default() };
-        Self { client: setup(client, 1), server: setup(server, 2), link, seed: 1 }
+        Self { client: setup(client, 1), server: setup(server, 2), link, seed: 1, asks: true }
     }
 
     pub(super) fn psk(suite: CipherSuite) -> Self {
@@ -60,6 +64,7 @@ pub(super) struct World {
     start: Instant,
     pub(super) now: Instant,
     greeter: Greeter,
+    asks: bool,
     /// What the gateway will begin an association with, once a client is introduced.
     waiting: Option<Setup>,
     pub(super) client: End,
@@ -79,13 +84,14 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: Plan) -> Self {
         let now = start();
-        let Plan { client, server, link, seed } = plan;
+        let Plan { client, server, link, seed, asks } = plan;
         let profile = Profile { name: String::new(), description: String::new(), up: link.clone(), down: link };
         let passage = |direction| Passage::new(Impairment::new(&profile, direction, seed), CAPACITY);
         Self {
             start: now,
             now,
             greeter: Greeter::new([9; 32], now),
+            asks,
             waiting: Some(server),
             client: Association::client(client, now),
             server: None,
@@ -180,7 +186,8 @@ impl World {
     /// As a gateway does: a hello goes to the greeter first, everything else to the association of its address.
     fn deliver_to_server(&mut self, mut datagram: Vec<u8>) {
         let from: SocketAddr = "198.51.100.7:40000".parse().unwrap();
-        match self.greeter.greet(&datagram, from, self.now) {
+        let greeting = if self.asks { self.greeter.greet(&datagram, from, self.now) } else { take(&datagram) };
+        match greeting {
             Ok(Greeting::Ask(answer)) => return self.transmit(Role::Server, answer),
             Ok(Greeting::Proven(introduction)) if introduction.session == SESSION => {
                 if let Some(setup) = self.waiting.take() {
@@ -211,4 +218,18 @@ impl World {
         let (wire, bytes) = (if by == Role::Client { &mut self.up } else { &mut self.down }, datagram.len());
         wire.handle(elapsed, datagram, bytes);
     }
+}
+
+/// Takes whoever says hello at its word, as gateways do that ask for no cookie.
+fn take(datagram: &[u8]) -> Result<Greeting, DropReason> {
+    let header = Header::parse(datagram)?;
+    let (fragment, _) = Fragment::split_first(&datagram[HEADER_LEN..]).ok_or(DropReason::BadRecord)?;
+    let is_hello = header.epoch == 0 && fragment.kind == Kind::ClientHello && fragment.offset == 0;
+    let (hello, _) = HelloBeginning::parse(fragment.part).filter(|_| is_hello).ok_or(DropReason::BadRecord)?;
+    Ok(Greeting::Proven(Introduction {
+        session: hello.session_id.to_vec(),
+        random: hello.random,
+        number: fragment.number,
+        sequence: header.sequence,
+    }))
 }
