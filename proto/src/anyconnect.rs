@@ -6,7 +6,8 @@
 //! [`channel`] are what follows on the stream. What stock clients and gateways send and take was found out with
 //! openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the protocol.
 //!
-//! Packets may also travel beside the stream, in records of DTLS ([`record`], [`datagrams`]).
+//! Packets may also travel beside the stream, in records of DTLS ([`record`]). [`record_path`] decides that at the
+//! client, and [`datagrams`] follows it at the gateway.
 
 pub mod channel;
 pub mod cookie;
@@ -16,6 +17,7 @@ pub mod form_body;
 pub mod frame;
 pub mod login;
 pub mod record;
+pub mod record_path;
 pub mod tunnel;
 mod xml;
 
