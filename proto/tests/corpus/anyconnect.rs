@@ -39,6 +39,10 @@ const SETTINGS: &str = "X-CSTP-Address: 10.79.0.50\nX-CSTP-Netmask: 255.255.255.
     X-CSTP-Split-Include: 198.51.100.0/255.255.255.0\nX-CSTP-DPD: 60\nX-CSTP-Keepalive: 300\nX-CSTP-MTU: 1472";
 const EXCLUDED: &str = "X-CSTP-Address: 10.79.0.50\nX-CSTP-Split-Exclude: 10.0.0.0/8\n\
     X-CSTP-Split-Exclude: 0.0.0.0/255.255.255.255\nX-CSTP-Split-Exclude: 255.255.255.255/32\nX-CSTP-MTU: 1280";
+const RECORDS: &str = concat!(
+    "X-CSTP-Address: 10.79.0.50\nX-CSTP-MTU: 1434\nX-DTLS-Port: 443\nX-DTLS-CipherSuite: PSK-NEGOTIATE\n",
+    "X-DTLS-App-ID: a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5\nX-DTLS-DPD: 90",
+);
 const WRAPPED: &str = "X-CSTP-Address: 10.79.0.50\nX-CSTP-DPD: 4294967296\nX-CSTP-MTU: 66816";
 
 /// What gateways answer.
@@ -47,7 +51,7 @@ pub(super) fn gateways() -> Vec<Seed> {
     let complete =
         "<config-auth type=\"complete\"><session-token>t</session-token><auth id=\"success\"/></config-auth>";
     let forms = [("stock", FORM), ("groups", GROUPS), ("complete", complete), ("bomb", BOMB), ("cookies", SET)];
-    let settings = [("stock", SETTINGS), ("excluded", EXCLUDED), ("wrapped", WRAPPED)];
+    let settings = [("stock", SETTINGS), ("excluded", EXCLUDED), ("records", RECORDS), ("wrapped", WRAPPED)];
     let forms = seeds("anyconnect_form", forms.map(|(name, form)| (name, text(form))));
     forms.into_iter().chain(seeds("anyconnect_settings", settings.map(|(name, fields)| (name, text(fields))))).collect()
 }

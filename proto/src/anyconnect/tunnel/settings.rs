@@ -1,10 +1,13 @@
 //! What a gateway gives a client in its answer to a CONNECT.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::{APP_ID_LEN, PSK_NEGOTIATE};
 use crate::anyconnect::frame::MAX_PAYLOAD;
 use crate::http::field::{self, Field};
 use crate::packet::IPV6_MIN_MTU;
@@ -37,6 +40,21 @@ pub struct TunnelSettings {
     /// How long either side may be silent before it is asked whether it is there.
     pub dpd: Option<Duration>,
     /// How often something is to be sent through whatever is on the way.
+    pub keepalive: Option<Duration>,
+    /// Where packets may be sent in records of DTLS.
+    pub dtls: Option<DtlsSettings>,
+}
+
+/// How a gateway takes packets in records of DTLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DtlsSettings {
+    /// The UDP port, at the address of the connection.
+    pub port: NonZeroU16,
+    /// What names the session in a hello.
+    pub app_id: [u8; APP_ID_LEN],
+    /// How long either side may be silent there before it is asked whether it is there.
+    pub dpd: Option<Duration>,
+    /// How often something is to be sent there.
     pub keepalive: Option<Duration>,
 }
 
@@ -83,6 +101,7 @@ impl TunnelSettings {
             mtu: mtu(fields)?,
             dpd: interval(fields, "x-cstp-dpd"),
             keepalive: interval(fields, "x-cstp-keepalive"),
+            dtls: DtlsSettings::of(fields),
         })
     }
 
@@ -92,10 +111,31 @@ impl TunnelSettings {
     }
 }
 
+impl DtlsSettings {
+    /// Reads them; `None` where they are not all there, or make no sense: the tunnel goes without records then.
+    fn of(fields: &[Field]) -> Option<Self> {
+        only(fields, "x-dtls-ciphersuite").filter(|suite| *suite == PSK_NEGOTIATE)?;
+        let app_id = HEXLOWER_PERMISSIVE.decode(only(fields, "x-dtls-app-id")?.as_bytes()).ok()?;
+        Some(Self {
+            port: only(fields, "x-dtls-port")?.parse().ok()?,
+            app_id: app_id.try_into().ok()?,
+            dpd: interval(fields, "x-dtls-dpd"),
+            keepalive: interval(fields, "x-dtls-keepalive"),
+        })
+    }
+}
+
 /// The values of fields of these names that say something.
 fn values<'a>(fields: &'a [Field], names: &'a [&str]) -> impl Iterator<Item = &'a str> {
     let named = fields.iter().filter(|field| names.contains(&field.name.as_str()));
     named.map(|field| field.value.trim()).filter(|value| !value.is_empty())
+}
+
+/// The value of a field; `None` if it says nothing, or different things.
+fn only<'a>(fields: &'a [Field], name: &str) -> Option<&'a str> {
+    let named = fields.iter().filter(|field| field.name == name);
+    let mut values = named.map(|field| field.value.trim()).filter(|value| !value.is_empty());
+    values.next().filter(|value| values.all(|other| other == *value))
 }
 
 /// The address of each family, with the network that it is in.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::Offer;
+use super::super::{DtlsOffer, Offer};
 use super::*;
 
 /// What ocserv 1.1.6 gives.
@@ -104,6 +104,43 @@ fn intervals_are_bounded_and_may_be_none() {
 }
 
 #[test]
+fn records_are_for_who_has_all_that_they_need() {
+    let app_id = "a5".repeat(APP_ID_LEN);
+    let offer = [
+        ("x-dtls-ciphersuite", "PSK-NEGOTIATE"),
+        ("x-dtls-app-id", app_id.as_str()),
+        ("x-dtls-port", "4443"),
+        ("x-dtls-dpd", "60"),
+        ("x-dtls-keepalive", "none"),
+    ];
+    let with = |name: &str, values: &[&str]| {
+        let others = STOCK.iter().chain(&offer).filter(|(known, _)| *known != name).copied();
+        let pairs: Vec<(&str, &str)> = others.chain(values.iter().map(|value| (name, *value))).collect();
+        TunnelSettings::of(&fields(&pairs)).unwrap().dtls
+    };
+    let port = NonZeroU16::new(4443).unwrap();
+    let minute = Some(Duration::from_secs(60));
+    let whole = DtlsSettings { port, app_id: [0xa5; APP_ID_LEN], dpd: minute, keepalive: None };
+    assert_eq!(with("other", &[]), Some(whole));
+    assert_eq!(with("x-dtls-app-id", &[&app_id.to_uppercase()]), Some(whole));
+    assert_eq!(with("x-dtls-port", &["4443", "4443"]), Some(whole));
+    for (name, values) in [
+        ("x-dtls-ciphersuite", &[][..]),
+        ("x-dtls-ciphersuite", &["OC-DTLS1_2-AES256-GCM"]),
+        ("x-dtls-app-id", &[]),
+        ("x-dtls-app-id", &[&app_id[2..]]),
+        ("x-dtls-app-id", &["zz"]),
+        ("x-dtls-app-id", &[&app_id, "a5"]),
+        ("x-dtls-port", &[]),
+        ("x-dtls-port", &["0"]),
+        ("x-dtls-port", &["65536"]),
+        ("x-dtls-port", &["4443", "4444"]),
+    ] {
+        assert_eq!(with(name, values), None, "{name} {values:?}");
+    }
+}
+
+#[test]
 fn family_of_which_nothing_is_named_goes_through_as_a_whole() {
     assert_eq!(routes(&[], &[]), ranges(&["0.0.0.0/0", "::/0"]));
     let only_v6 = ["0.0.0.0/0", "2001:db8::/32", "fd00::2/128"];
@@ -176,7 +213,7 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
         rekey: Duration::from_secs(86_400),
         lasts: None,
         idle: None,
-        dtls: None,
+        dtls: Some(DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], dpd: Duration::from_secs(10) }),
     };
     let head = offer.head();
     let lines = head.lines().filter_map(|line| line.split_once(": "));
@@ -186,6 +223,9 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
     assert_eq!(settings.routes, ranges(&["0.0.0.0/0", "2001:db8::/32", "fd00::2/128"]));
     assert_eq!((settings.resolvers, settings.domains), (resolvers.to_vec(), domains.to_vec()));
     assert_eq!((settings.dpd, settings.keepalive), (Some(offer.dpd), Some(offer.keepalive)));
+    let (dtls, offered) = (settings.dtls.unwrap(), offer.dtls.unwrap());
+    assert_eq!((dtls.port.get(), dtls.app_id, dtls.dpd), (offered.port, offered.app_id, Some(offered.dpd)));
+    assert_eq!(dtls.keepalive, Some(offer.keepalive));
 }
 
 proptest! {
