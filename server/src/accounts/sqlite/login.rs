@@ -313,7 +313,7 @@ mod tests {
     fn login_of_a_former_generation_is_over() {
         let Scratch { store, directory: _directory } = gateway();
         assert!(lasts(&store, 0) && lasts(&store, 1));
-        store.end_logins("alice").unwrap();
+        assert!(store.end_logins_as_asked(&store.person("alice").unwrap().unwrap()).unwrap());
         assert_eq!([0, 1].map(|number| lasts(&store, number)), [false, true], "alice's, and bob's");
         assert_eq!(device(&store, 0, "laptop", &[]), None);
     }
@@ -356,7 +356,7 @@ mod tests {
         store.end_login(&id(50)).unwrap();
         connect(52, "tablet", &[]).unwrap();
         assert!(is_refused(53, "desk", &[]));
-        store.end_logins("alice").unwrap();
+        assert!(store.end_logins_as_asked(&store.person("alice").unwrap().unwrap()).unwrap());
         store.begin_login(&BegunLogin { id: &id(99), user: "alice", generation: 1, lifetime: HOUR }).unwrap();
         connect(99, "desk", &[]).expect("all logins of before are void");
     }
