@@ -4,8 +4,11 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use adit_lab::BIN_DIR;
+use adit_testing::PATIENCE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -54,9 +57,24 @@ pub(crate) fn assert_nothing_left(folder: &TempDir) {
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
     };
-    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let left: Vec<_> = processes.filter(|process| marked(process)).collect();
-    assert!(left.is_empty(), "{left:?}");
+    // Those that end with the program get a signal from the kernel, which a busy host lets them act upon later.
+    let left = || {
+        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+        processes.filter(|process| marked(process)).map(|process| command_of(&process)).collect::<Vec<_>>()
+    };
+    let mut last = left();
+    let deadline = Instant::now() + PATIENCE;
+    while !last.is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+        last = left();
+    }
+    assert!(last.is_empty(), "{last:?}");
+}
+
+/// What a process was started as.
+fn command_of(process: &Path) -> String {
+    let command = fs::read(process.join("cmdline")).unwrap_or_default();
+    format!("{}: {}", process.display(), String::from_utf8_lossy(&command).replace('\0', " "))
 }
 
 /// The JSON object a run printed.
