@@ -6,6 +6,7 @@
 
 pub mod counters;
 pub mod cstp;
+pub mod dtls;
 pub mod esp;
 pub mod following;
 mod outbox;

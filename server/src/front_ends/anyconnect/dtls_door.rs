@@ -74,8 +74,8 @@ impl DtlsDoor {
     }
 
     /// The workers.
-    pub(super) fn plane(&self) -> &dyn AssociationPlane<Session> {
-        &*self.plane
+    pub(super) fn plane(&self) -> &Arc<dyn AssociationPlane<Session>> {
+        &self.plane
     }
 
     /// Makes a session known, by a name that nobody has.

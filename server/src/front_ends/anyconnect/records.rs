@@ -3,14 +3,13 @@
 use std::iter::from_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use adit_net::carrier::{DatagramRoute, Origin, OutboundSa};
+use adit_net::carrier::Origin;
+use adit_net::carrier::dtls::DtlsCarrier;
 use adit_net::cipher::Cipher;
-use adit_net::worker::{Association, RecordReport};
+use adit_net::worker::RecordReport;
 use adit_proto::anyconnect::datagrams::{Datagrams, Farewell, State};
-use adit_proto::anyconnect::record::HEAD_LEN;
 use adit_proto::anyconnect::tunnel::PSK_LEN;
 use adit_proto::dtls::handshake::{Credential, Setup};
 use adit_proto::dtls::record::ContentType;
@@ -31,42 +30,20 @@ use crate::core::sessions::Session;
 pub(super) const DPD: Duration = Duration::from_secs(10);
 /// How often at least it is looked whether records came.
 const LOOK: Duration = Duration::from_secs(5);
-/// Reports of workers that wait; more are dropped, and what they told is said again.
-const REPORTS: usize = 32;
 /// Bytes of the largest datagram of a handshake: what every path takes.
 const HANDSHAKE: usize = 1200;
-/// Bytes of the largest packet of most links, and of the headers of IP and UDP in it.
-const LINK: usize = 1500;
-const HEADERS_V4: usize = 28;
-const HEADERS_V6: usize = 48;
-/// Records after which the client is to begin a new association: half of what a key of AES-GCM may protect.
-const WORN: u64 = 1 << 31;
-
-/// The present association, as the packet path knows it.
-struct Present {
-    peer: SocketAddr,
-    /// Counts the records that its worker opened.
-    records: Arc<AtomicU64>,
-    /// How many there were when it was looked last.
-    seen: u64,
-    /// Largest packet that fits a record on its path, in bytes.
-    mtu: u16,
-}
 
 /// The DTLS side of one session. Dropping it ends what there is.
 pub(super) struct Records {
     session: Arc<Session>,
     registration: Registration,
     from_client: mpsc::Receiver<FromClient>,
-    reports: mpsc::Receiver<RecordReport>,
     psk: Zeroizing<[u8; PSK_LEN]>,
     succession: Succession<Cipher, Arc<Outbound<Cipher>>>,
     datagrams: Datagrams,
     /// Where the datagrams of the newest hello arrived, and from whom; those of the hello before.
     origins: [Option<(SocketAddr, Origin)>; 2],
-    present: Option<Present>,
-    /// The address and the largest packet of the route that the workers have.
-    routed: Option<(SocketAddr, u16)>,
+    carrier: DtlsCarrier<Session>,
 }
 
 impl Records {
@@ -76,18 +53,16 @@ impl Records {
         (registration, from_client): (Registration, mpsc::Receiver<FromClient>),
         psk: Zeroizing<[u8; PSK_LEN]>,
     ) -> Self {
-        let (_, reports) = mpsc::channel(1);
+        let carrier = DtlsCarrier::new(Arc::clone(&session), Arc::clone(registration.door.plane()));
         Self {
             session,
             registration,
             from_client,
-            reports,
             psk,
             succession: Succession::default(),
             datagrams: Datagrams::new(DPD, Instant::now()),
             origins: [None; 2],
-            present: None,
-            routed: None,
+            carrier,
         }
     }
 
@@ -98,7 +73,7 @@ impl Records {
         let mut farewell = None;
         tokio::select! {
             Some(datagram) = self.from_client.recv() => self.handle_datagram(datagram),
-            Some(report) = self.reports.recv() => farewell = self.handle_report(&report),
+            report = self.carrier.report() => farewell = self.handle_report(&report),
             hints = self.session.carriers.hinted() => self.handle_hints(hints),
             () = sleep_until(due.map_or(look, |due| due.min(look)).into()) => {}
         }
@@ -159,25 +134,19 @@ impl Records {
         if hints.doubt {
             self.datagrams.handle_doubt();
         }
-        if let (Some(datagram), Some(suite)) = (hints.too_big, self.suite())
-            && let Some(present) = &mut self.present
-        {
-            present.mtu = present.mtu.min(largest_packet(suite, usize::from(datagram).saturating_sub(1)));
-            if present.mtu < IPV6_MIN_MTU {
-                tracing::debug!(mtu = present.mtu, "packets do not fit the records of this path");
-                self.succession.handle_close();
-            }
+        let narrower = hints.too_big.and_then(|datagram| self.carrier.handle_too_big(datagram));
+        if narrower.is_some_and(|mtu| mtu < IPV6_MIN_MTU) {
+            tracing::debug!(mtu = narrower, "packets do not fit the records of this path");
+            self.succession.handle_close();
         }
     }
 
-    /// Looks whether records came, and whether the key has served its time.
+    /// Looks whether records came, and whether the keys have served their time: then the client is to begin anew.
     fn look(&mut self, now: Instant) {
-        let Some(present) = &mut self.present else { return };
-        let records = present.records.load(Ordering::Relaxed);
-        if records != std::mem::replace(&mut present.seen, records) {
+        if self.carrier.has_heard() {
             self.datagrams.handle_heard(now);
         }
-        if records >= WORN || self.succession.outbound().is_some_and(|sa| sa.usage().packets >= WORN) {
+        if self.succession.outbound().is_some_and(|sa| self.carrier.is_worn(sa)) {
             self.succession.handle_close();
         }
     }
@@ -204,64 +173,34 @@ impl Records {
         }
         while let Some(plaintext) = self.datagrams.poll_transmit() {
             let sealed = self.succession.outbound().map(|sa| sa.record(ContentType::ApplicationData, &plaintext));
-            if let (Some(Ok(record)), Some(present)) = (sealed, &self.present) {
-                self.send(present.peer, &record);
+            if let (Some(Ok(record)), Some(peer)) = (sealed, self.carrier.peer()) {
+                self.send(peer, &record);
             }
         }
         self.set_route();
     }
 
     fn establish(&mut self, peer: SocketAddr) {
-        self.retire();
-        let (Some(sa), Some(suite)) = (self.succession.take_inbound(), self.suite()) else { return };
-        tracing::debug!(suite = suite.name(), "association established");
-        let headers = if peer.ip().to_canonical().is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-        let mtu = largest_packet(suite, LINK - headers).min(self.session.connection.mtu());
-        let (records, (sender, reports)) = (Arc::<AtomicU64>::default(), mpsc::channel(REPORTS));
-        self.reports = reports;
-        self.registration.door.plane().associate(Association {
-            peer,
-            sa,
-            session: Arc::clone(&self.session),
-            records: Arc::clone(&records),
-            reports: sender,
-        });
-        self.present = Some(Present { peer, records, seen: 0, mtu });
+        let Some(sa) = self.succession.take_inbound() else { return };
+        self.carrier.associate(peer, sa);
         self.datagrams.handle_established();
     }
 
     /// Lets go of the present association.
     fn retire(&mut self) {
         self.datagrams.handle_closed();
-        self.set_route();
-        if let Some(Present { peer, records, .. }) = self.present.take() {
-            self.registration.door.plane().dissociate(peer, &records);
-        }
+        self.carrier.dissociate();
     }
 
     /// Has the workers send in records while those pass, and by TLS while they do not.
     fn set_route(&mut self) {
-        let passing = self.present.as_ref().filter(|_| self.datagrams.state() == State::Passing);
-        let mtu = |present: &Present| self.datagrams.path_mtu().map_or(present.mtu, |mtu| mtu.min(present.mtu));
-        let wanted = passing.map(|present| (present.peer, mtu(present)));
-        if wanted == self.routed {
-            return;
-        }
-        let route = wanted.zip(self.succession.outbound()).map(|((to, mtu), sa)| DatagramRoute {
-            sa: OutboundSa::Dtls(Arc::clone(sa)),
-            to,
-            origin: self.origin(to),
-            mtu,
-            vouched: false,
-            marked: false,
+        let is_passing = self.datagrams.state() == State::Passing;
+        let route = self.carrier.peer().zip(self.succession.outbound()).filter(|_| is_passing);
+        let route = route.zip(self.carrier.largest_packet()).map(|((to, sa), largest)| {
+            let mtu = self.datagrams.path_mtu().map_or(largest, |mtu| mtu.min(largest));
+            (sa, self.origin(to), mtu)
         });
-        tracing::debug!(is_passing = route.is_some(), "packets in records");
-        self.routed = wanted;
-        self.session.carriers.set_route(route);
-    }
-
-    fn suite(&self) -> Option<CipherSuite> {
-        self.succession.outbound().map(|sa| sa.suite())
+        self.carrier.set_route(route);
     }
 
     fn origin(&self, to: SocketAddr) -> Origin {
@@ -281,9 +220,4 @@ impl Drop for Records {
         self.drain(Instant::now());
         self.retire();
     }
-}
-
-/// The largest packet that fits a record in a datagram of so many bytes.
-fn largest_packet(suite: CipherSuite, datagram: usize) -> u16 {
-    u16::try_from(suite.largest_plaintext(datagram).saturating_sub(HEAD_LEN)).unwrap_or(u16::MAX)
 }
