@@ -35,6 +35,11 @@ fn up(client: &mut Client, input: &str) {
     client.up_with_input(&["work", "--timeout", "60s"], input).unwrap();
 }
 
+/// The same, over TLS alone.
+fn up_over_tls(client: &mut Client, input: &str) {
+    client.up_with_input(&["work", "--timeout", "60s", "--carrier", "tls"], input).unwrap();
+}
+
 /// Sends as much each way between the client's host and an address, and compares.
 fn move_both_ways(client: &Host, server: &Host, address: IpAddr) {
     reach(client, address);
@@ -73,7 +78,7 @@ fn user_logs_in_at_our_gateway_and_twenty_mebibytes_arrive_intact_each_way() {
     assert!(tunnel.gateway.sessions().unwrap().is_empty() && !has_login(tunnel.client()));
     assert_as_before(&host, &before);
 
-    up(&mut tunnel.clients[0], &format!("{PASSWORD}\n"));
+    up_over_tls(&mut tunnel.clients[0], &format!("{PASSWORD}\n"));
     assert_private(tunnel.client(), ".work.login");
     let session = tunnel.gateway.sessions().unwrap().pop().unwrap();
     assert_eq!((session.front_end.as_str(), session.carrier.as_str()), ("anyconnect", "tls"));
@@ -220,7 +225,7 @@ fn user_logs_in_at_ocserv_and_twenty_mebibytes_arrive_intact_each_way() {
     assert!(wrong.stderr.contains("Login failed"), "the user reads why: {wrong:?}");
     assert_as_before(&host, &before);
 
-    up(&mut ocserv.client, &format!("{PASSWORD}\n"));
+    up_over_tls(&mut ocserv.client, &format!("{PASSWORD}\n"));
     let status = ocserv.client.status().unwrap();
     assert_eq!((status.state.as_str(), status.carrier.as_deref()), ("connected", Some("tls")));
     assert_eq!(ocserv.client.inner_addresses().unwrap().len(), 2, "one of each family");
