@@ -109,7 +109,7 @@ struct ConnectionArgs {
 /// Which carriers a client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Carrier {
-    /// By ESP where the gateway and the path can do that, else by QUIC datagrams
+    /// By ESP where the gateway and the path can do that, else by QUIC datagrams; at AnyConnect gateways by DTLS
     #[default]
     Auto,
     /// By QUIC datagrams only

@@ -1,8 +1,8 @@
-//! The packet path of a client with a TUN device: one worker, and its sockets for ESP.
+//! The packet path of a client with a TUN device: one worker, and its sockets for ESP and DTLS.
 //!
 //! It lives as long as the device, over all connections. The connection in use is its session: packets from the device
-//! go to that, by `esp` or else by `quic`, and only its packets reach the device. While there is none, packets are
-//! dropped.
+//! go to that, in datagrams or else by the connection, and only its packets reach the device. While there is none,
+//! packets are dropped.
 
 mod routing;
 
@@ -13,7 +13,7 @@ use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::EspSettings;
 use adit_net::tun::{LARGEST_PACKET, PacketQueue as _, Queue, Tun};
 use adit_net::udp::{EspSocket, bind_any};
-use adit_net::worker::{DataPlane, Settings, Workers, WorkersHandle};
+use adit_net::worker::{AssociationPlane, Settings, Workers, WorkersHandle};
 use adit_proto::packet::IPV6_MIN_MTU;
 use bytes::Bytes;
 use tokio::sync::Mutex;
@@ -28,9 +28,9 @@ pub const DEFAULT_MTU: u16 = 1420;
 /// How a packet path works.
 #[derive(Debug, Clone)]
 pub struct PacketPathSettings {
-    /// What is offered to the gateway, and when keys are replaced; `None` leaves `quic` as the only carrier.
+    /// What is offered to the gateway, and when keys are replaced; `None` leaves only the carriers of connections.
     pub esp: Option<EspSettings>,
-    /// Largest packet that goes by ESP, in bytes, where the path takes it: 1280 to 9216.
+    /// Largest packet that goes by ESP or DTLS, in bytes, where the path takes it: 1280 to 9216.
     pub mtu: u16,
     /// How the worker works.
     pub worker: Settings,
@@ -59,8 +59,8 @@ pub struct PacketPath {
 }
 
 impl PacketPath {
-    /// Starts the worker of `tun`, in the network namespace of the calling thread. Without sockets for ESP, packets go
-    /// by `quic` alone.
+    /// Starts the worker of `tun`, in the network namespace of the calling thread. Without sockets for datagrams,
+    /// packets go by connections alone.
     ///
     /// # Errors
     /// `InvalidInput` if the device has not exactly one queue, or [`PacketPathSettings::mtu`] is out of its bounds;
@@ -103,8 +103,12 @@ impl PacketWorkers for PacketPath {
         self.mark
     }
 
-    fn plane(&self) -> Arc<dyn DataPlane<TunnelSession>> {
-        Arc::clone(&self.handle) as Arc<dyn DataPlane<TunnelSession>>
+    fn has_sockets(&self) -> bool {
+        self.handle.has_sockets()
+    }
+
+    fn plane(&self) -> Arc<dyn AssociationPlane<TunnelSession>> {
+        Arc::clone(&self.handle) as Arc<dyn AssociationPlane<TunnelSession>>
     }
 
     fn begin(&self, session: &Arc<TunnelSession>) {
@@ -133,11 +137,12 @@ fn open_sockets(mark: Option<u32>, offload: bool) -> Vec<Arc<EspSocket>> {
     let ipv4 = match bind_any(false, mark, offload) {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::warn!(%error, "no socket for esp; packets go by quic");
+            tracing::warn!(%error, "no socket for datagrams; packets go by connections");
             return Vec::new();
         }
     };
-    let ipv6 = bind_any(true, mark, offload).inspect_err(|error| tracing::debug!(%error, "no IPv6 socket for esp"));
+    let ipv6 =
+        bind_any(true, mark, offload).inspect_err(|error| tracing::debug!(%error, "no IPv6 socket for datagrams"));
     [Some(ipv4), ipv6.ok()].into_iter().flatten().map(Arc::new).collect()
 }
 
@@ -197,11 +202,11 @@ mod tests {
     fn esp_needs_settings_and_sockets() {
         in_namespace_async(|| async {
             let without = path(PacketPathSettings::default());
-            assert!(without.esp().is_none() && without.plane().claim_spi(None).is_some());
+            assert!(without.esp().is_none() && !without.has_sockets() && without.plane().claim_spi(None).is_some());
             drop(without);
             let settings = PacketPathSettings { esp: Some(EspSettings::default()), ..PacketPathSettings::default() };
             let with = path(PacketPathSettings { mark: Some(adit_proto::mark::Mark::CLIENT.value), ..settings });
-            assert_eq!(with.esp(), Some(&EspSettings::default()));
+            assert!(with.esp() == Some(&EspSettings::default()) && with.has_sockets());
             assert_eq!(with.link(), "adit0");
         });
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use adit_net::carrier::counters::Counters;
 use adit_net::carrier::esp::EspSettings;
 use adit_net::packet_buffer::PacketBuffer;
-use adit_net::worker::DataPlane;
+use adit_net::worker::AssociationPlane;
 use bytes::Bytes;
 
 pub use session::TunnelSession;
@@ -29,21 +29,24 @@ pub trait PacketSource: Send + Sync + 'static {
     fn deliver(&self, packets: &[Bytes]) -> usize;
 }
 
-/// Threads that move packets between a device and the session in use, by ESP or else by the carrier of the session's
-/// connection. They outlive the sessions they serve. [`PacketPath`](crate::packet_path::PacketPath) is the one for a
-/// TUN device.
+/// Threads that move packets between a device and the session in use, by ESP or DTLS, or else by the carrier of the
+/// session's connection. They outlive the sessions they serve. [`PacketPath`](crate::packet_path::PacketPath) is the
+/// one for a TUN device.
 pub trait PacketWorkers: Send + Sync + 'static {
     /// What to offer to a gateway, and when keys are replaced; `None` if ESP is not wanted or not possible.
     fn esp(&self) -> Option<&EspSettings>;
 
-    /// Largest packet that goes by ESP, in bytes.
+    /// Largest packet that goes by ESP or DTLS, in bytes.
     fn mtu(&self) -> u16;
 
-    /// Mark (SO_MARK) of the sockets for ESP, which routes may depend on.
+    /// Mark (SO_MARK) of the sockets for datagrams, which routes may depend on.
     fn mark(&self) -> Option<u32>;
 
+    /// Whether there is any socket for datagrams.
+    fn has_sockets(&self) -> bool;
+
     /// How the control side of a session installs and retires its security associations.
-    fn plane(&self) -> Arc<dyn DataPlane<TunnelSession>>;
+    fn plane(&self) -> Arc<dyn AssociationPlane<TunnelSession>>;
 
     /// From now on packets go to and come from this session.
     fn begin(&self, session: &Arc<TunnelSession>);
@@ -65,7 +68,7 @@ pub trait PacketWorkers: Send + Sync + 'static {
 /// Who moves the packets of a session. Cheap to clone.
 #[derive(Clone)]
 pub enum Packets {
-    /// Workers move them between a device and the gateway, by `esp` or else by `quic`.
+    /// Workers move them between a device and the gateway.
     Device(Arc<dyn PacketWorkers>),
     /// Tasks move them between what an embedder gives and the gateway, by `quic`.
     Embedder(Arc<dyn PacketSource>),

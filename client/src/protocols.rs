@@ -216,9 +216,9 @@ pub enum ConnectionEvent {
 /// Counters of one connection.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionStats {
-    /// Name of the carrier in use, `esp`, `quic` or `tls`.
+    /// Name of the carrier in use, `esp`, `dtls`, `quic` or `tls`.
     pub carrier: &'static str,
-    /// The cipher suite, while the carrier is `esp`.
+    /// The cipher suite, while the carrier is `esp` or `dtls`.
     pub suite: Option<&'static str>,
     /// How often the keys of `esp` were replaced.
     pub rekeys: u32,
@@ -226,8 +226,8 @@ pub struct ConnectionStats {
     pub rx_packets: u64,
     /// See `rx_packets`.
     pub rx_bytes: u64,
-    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by
-    /// two workers of the gateway, which says nothing about the order within a flow.
+    /// Packets received by `esp` or `dtls` after one with a higher number: reordered on the way, or sent at the same
+    /// moment by two workers of the gateway, which says nothing about the order within a flow.
     pub rx_reordered: u64,
     /// Packets and bytes sent to the gateway.
     pub tx_packets: u64,

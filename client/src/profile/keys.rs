@@ -151,7 +151,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             kind: Kind::Boolean,
             absent: Absent::Default("true"),
             example: "false",
-            meaning: "Whether the client offers the carrier `esp`. Without it all packets travel by `quic`.",
+            meaning: "Whether the client offers the carrier `esp`, or `dtls` at an AnyConnect gateway. Without it all packets travel by `quic`, or `tls`.",
             applies: Applies::Restart,
             read: |given, draft| put(&mut draft.esp.enabled, value::plain(given)),
         },

@@ -1,8 +1,12 @@
 //! A connection to a gateway of the AnyConnect family, of whatever make: TLS over TCP, a CONNECT with the token of a
-//! login, and then packets in frames on the same stream. [`login`] is how a user comes by the token.
+//! login, and then packets in frames on the same stream, or in records of DTLS beside it. [`login`] is how a user
+//! comes by the token.
 
 pub mod login;
+mod records;
 
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,14 +25,17 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::connect_ip::{self, Endpoint};
+use super::connect_ip::{self, Endpoint, Roaming};
+use super::data::DataPath;
 use super::stream::{Moving, StreamConnection, largest_packet, shake};
 use super::{ConnectError, ConnectionEvent, GatewayAccess, NetworkSettings};
 use crate::clock;
 use crate::join::device_name;
 use crate::packet_source::Packets;
 use crate::public_roots;
+use records::{Records, Terms};
 
 /// What this client calls itself. Gateways look for the name and version of a stock client, and tell others less.
 const AGENT: &str = concat!("Open AnyConnect VPN Agent v9.01 (Adit ", env!("CARGO_PKG_VERSION"), ")");
@@ -38,6 +45,8 @@ const VERSION: &str = "v9.01";
 const DPD: Duration = Duration::from_secs(30);
 /// How long a gateway may leave unread what is no packet.
 const UNREAD: Duration = Duration::from_secs(15);
+/// How often it is looked whether this host has moved.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An open connection; dropping it closes it.
 pub type ChannelConnection = StreamConnection<Cstp>;
@@ -58,16 +67,24 @@ impl StreamConnection<Cstp> {
         let (stream, remote) = shake(&endpoint(target)?, timeout).await?;
         let largest = largest_packet(&packets);
         let (authority, host_name) = (target.authority(), device_name());
-        let wish = Wish { authority: &authority, agent: AGENT, host_name: &host_name, token, mtu: largest };
+        let takes_dtls = packets.workers().is_some_and(|workers| workers.has_sockets());
+        let wish = Wish { authority: &authority, agent: AGENT, host_name: &host_name, token, mtu: largest, takes_dtls };
         let heard = ask_verbatim(stream, &wish.head()).await;
         let heard = heard.map_err(|error| connect_ip::explain_tcp(&error, remote))?;
         if heard.status != 200 {
             return Err(refusal(heard.status, &heard.fields));
         }
         let settings = TunnelSettings::of(&heard.fields).map_err(|fault| ConnectError::Protocol(fault.to_string()))?;
+        let terms = settings.dtls.filter(|_| takes_dtls).and_then(|dtls| Terms::new(dtls, &heard.connection.1));
         let carrier = StreamCarrier::new(remote, settings.mtu.min(largest));
         let (moving, frames) = Moving::start(carrier, Cstp, (heard.connection, heard.early), packets)?;
-        let control = |moving, events| control(settings, moving, frames, events);
+        let beside = BesideChannel {
+            records: terms.and_then(|terms| Records::new(terms, remote, &moving.data)),
+            // Without a mark the way that is looked at may be the one through the tunnel.
+            roaming: target.mark.map(|mark| Roaming::new(remote, Some(mark))),
+            told_mtu: moving.data.mtu(),
+        };
+        let control = |moving, events| control(settings, beside, moving, frames, events);
         Self::followed_by(moving, farewell("the client disconnects"), control).await
     }
 }
@@ -114,9 +131,10 @@ fn refusal(status: u16, fields: &[Field]) -> ConnectError {
     }
 }
 
-/// Tells the settings, and follows the channel until it is over; the last event is always `Closed`.
+/// Tells the settings, and follows the connection until it is over; the last event is always `Closed`.
 async fn control(
     settings: TunnelSettings,
+    beside: BesideChannel,
     moving: Moving<Cstp>,
     frames: mpsc::Receiver<Bytes>,
     events: mpsc::Sender<ConnectionEvent>,
@@ -125,27 +143,79 @@ async fn control(
     if let Some(every) = settings.keepalive {
         channel.keep_alive(every, Instant::now());
     }
-    let mtu = moving.data.mtu();
-    for event in [ConnectionEvent::Network(network(settings)), ConnectionEvent::Mtu(mtu)] {
+    for event in [ConnectionEvent::Network(network(settings)), ConnectionEvent::Mtu(beside.told_mtu)] {
         let _reader_gone = events.send(event).await;
     }
     let remote = moving.carrier.remote();
-    let end = FollowedChannel::new(Arc::clone(&moving.carrier), channel, frames, UNREAD).over().await;
+    let channel = FollowedChannel::new(Arc::clone(&moving.carrier), channel, frames, UNREAD);
+    let end = beside.follow(channel, &moving.data, &events).await;
     let error = match (end, moving.end().await) {
-        (ChannelEnd::Ended(reason), _) if reason.is_empty() => {
+        (Ended::Moved, _) => ConnectError::Closed("this host's network has changed".to_owned()),
+        (Ended::Channel(ChannelEnd::Ended(reason)), _) if reason.is_empty() => {
             ConnectError::LoginNeeded("it ended the session".to_owned())
         }
-        (ChannelEnd::Ended(reason), _) => {
+        (Ended::Channel(ChannelEnd::Ended(reason)), _) => {
             ConnectError::LoginNeeded(format!("it ended the session, {}", printable_bytes(&reason)))
         }
-        (ChannelEnd::Silent, _) => ConnectError::Unreachable(remote.to_string()),
-        (ChannelEnd::Left | ChannelEnd::Closed, Some(error)) => error,
-        (ChannelEnd::Left | ChannelEnd::Closed, None) => {
+        (Ended::Channel(ChannelEnd::Silent), _) => ConnectError::Unreachable(remote.to_string()),
+        (Ended::Channel(ChannelEnd::Left | ChannelEnd::Closed), Some(error)) => error,
+        (Ended::Channel(ChannelEnd::Left | ChannelEnd::Closed), None) => {
             ConnectError::Closed("the gateway ended the connection".to_owned())
         }
     };
     tracing::debug!(%error, "tunnel ended");
     let _reader_gone = events.send(ConnectionEvent::Closed(error)).await;
+}
+
+/// Why a connection is over.
+enum Ended {
+    /// The channel is.
+    Channel(ChannelEnd),
+    /// This host has another address now, from which nothing comes to the gateway on this connection.
+    Moved,
+}
+
+/// What is followed beside the channel.
+struct BesideChannel {
+    records: Option<Records>,
+    roaming: Option<Roaming>,
+    /// The largest packet as it was told last, in bytes.
+    told_mtu: u16,
+}
+
+impl BesideChannel {
+    /// Follows the connection until it is over. What happens beside the channel must not put off what that waits for.
+    async fn follow(
+        mut self,
+        mut channel: FollowedChannel,
+        data: &DataPath,
+        events: &mpsc::Sender<ConnectionEvent>,
+    ) -> Ended {
+        let mut over = pin!(channel.over());
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                end = &mut over => return Ended::Channel(end),
+                () = turn(&mut self.records) => {}
+                _ = looks.tick() => if self.roaming.as_mut().is_some_and(Roaming::has_moved) {
+                    return Ended::Moved;
+                },
+            }
+            let mtu = data.mtu();
+            if std::mem::replace(&mut self.told_mtu, mtu) != mtu {
+                let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
+            }
+        }
+    }
+}
+
+/// Does what is next in records, if there may be any.
+async fn turn(records: &mut Option<Records>) {
+    match records {
+        Some(records) => records.turn().await,
+        None => pending().await,
+    }
 }
 
 fn network(settings: TunnelSettings) -> NetworkSettings {

@@ -32,6 +32,7 @@ pub(crate) use dial::more_telling;
 pub(super) use dial::{leads_nowhere, no_route, race, unusable};
 pub(super) use explain::{explain_tcp, explain_unproven_tcp};
 pub use post::{PostReply, post};
+pub(super) use roaming::Roaming;
 pub use tls::TlsConnection;
 
 /// Events that may wait for their reader; the control task waits when it is full.

@@ -119,6 +119,8 @@ impl DataPath {
 
     /// Hands packets that came from the gateway by its connection to the host or the embedder, and empties the batch.
     pub(super) fn deliver(&self, batch: &mut Vec<Bytes>) {
+        // The gateway may have its reasons not to send datagrams.
+        self.carriers().note_doubt();
         let counters = self.carriers().counters();
         batch.retain(|packet| match self.check(packet) {
             Ok(()) => true,
@@ -189,8 +191,6 @@ pub(super) async fn downlink(path: Arc<DataPath>, datagrams: Arc<Datagrams>) {
             },
             Some(packet) = from_capsules.recv() => batch.push(packet),
         }
-        // The gateway may have its reasons not to send by ESP.
-        path.carriers().note_doubt();
         let more = batch.len() == BATCH;
         path.deliver(&mut batch);
         if more {

@@ -54,9 +54,9 @@ pub struct Status {
     pub routes_total: usize,
     /// Resolvers inside the tunnel.
     pub dns: Vec<IpAddr>,
-    /// How packets travel: `esp`, `quic` or `tls`.
+    /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
-    /// The cipher suite, while packets travel by `esp`.
+    /// The cipher suite, while packets travel by `esp` or `dtls`.
     #[serde(default)]
     pub suite: Option<String>,
     /// How often the keys of `esp` were replaced.
@@ -80,8 +80,8 @@ pub struct StatusCounters {
     pub rx_packets: u64,
     /// Bytes received from the gateway.
     pub rx_bytes: u64,
-    /// Packets received by `esp` after one with a higher number: reordered on the way, or sent at the same moment by
-    /// two workers of the gateway, which says nothing about the order within a flow.
+    /// Packets received by `esp` or `dtls` after one with a higher number: reordered on the way, or sent at the same
+    /// moment by two workers of the gateway, which says nothing about the order within a flow.
     #[serde(default)]
     pub rx_reordered: u64,
     /// Packets sent to the gateway.

@@ -53,9 +53,9 @@ pub struct ToldStatus {
     pub tun: Option<String>,
     /// Inner addresses.
     pub addresses: Vec<IpNet>,
-    /// How packets travel: `esp` or `quic`.
+    /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
-    /// The cipher suite, while packets travel by `esp`.
+    /// The cipher suite, while packets travel by `esp` or `dtls`.
     pub suite: Option<String>,
     /// How often the keys of `esp` were replaced.
     pub rekeys: u32,

@@ -93,6 +93,8 @@ pub struct Wish<'a> {
     pub token: &'a str,
     /// The largest packet that it takes, in bytes.
     pub mtu: u16,
+    /// Whether it would send packets in records of DTLS, under a pre-shared key of this connection.
+    pub takes_dtls: bool,
 }
 
 impl Wish<'_> {
@@ -109,6 +111,9 @@ impl Wish<'_> {
         head.line("X-CSTP-Version", 1).line("X-CSTP-Hostname", self.host_name);
         head.line("X-CSTP-Base-MTU", LINK_MTU).line("X-CSTP-MTU", self.mtu);
         head.line("X-CSTP-Address-Type", "IPv6,IPv4").line("X-CSTP-Full-IPv6-Capability", true);
+        if self.takes_dtls {
+            head.line("X-DTLS-CipherSuite", PSK_NEGOTIATE);
+        }
         Zeroizing::new(head.0 + "\r\n")
     }
 }

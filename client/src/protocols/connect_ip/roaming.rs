@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use adit_net::quic;
 
 /// From which address datagrams to the gateway leave.
-pub(super) struct Roaming {
+pub(in crate::protocols) struct Roaming {
     gateway: SocketAddr,
     mark: Option<u32>,
     local: Option<IpAddr>,
@@ -14,12 +14,12 @@ pub(super) struct Roaming {
 
 impl Roaming {
     /// Remembers where the host is now. `mark` is the SO_MARK of its outer sockets, which routes may depend on.
-    pub(super) fn new(gateway: SocketAddr, mark: Option<u32>) -> Self {
+    pub(in crate::protocols) fn new(gateway: SocketAddr, mark: Option<u32>) -> Self {
         Self { gateway, mark, local: source_address(gateway, mark).ok() }
     }
 
     /// Whether the address is another than before. A host without a way to the gateway has not moved yet.
-    pub(super) fn has_moved(&mut self) -> bool {
+    pub(in crate::protocols) fn has_moved(&mut self) -> bool {
         self.moved_to(source_address(self.gateway, self.mark).ok())
     }
 

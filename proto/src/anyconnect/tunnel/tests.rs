@@ -90,7 +90,9 @@ fn client_gets_the_largest_packet_it_wants_within_bounds() {
 #[test]
 fn our_client_asks_as_stock_clients_do() {
     let (authority, agent, host_name) = ("gw.test:8443", "Open AnyConnect VPN Agent v9", "lap\r\nX: top");
-    let head = Wish { authority, agent, host_name, token: "t0+/=", mtu: 1420 }.head();
+    let head = |takes_dtls| Wish { authority, agent, host_name, token: "t0+/=", mtu: 1420, takes_dtls }.head();
+    assert!(!head(false).contains("DTLS"));
+    let head = head(true);
     let (first, rest) = head.strip_suffix("\r\n\r\n").unwrap().split_once("\r\n").unwrap();
     assert_eq!(first, format!("CONNECT {TUNNEL_PATH} HTTP/1.1"));
     assert!(rest.contains("Cookie: webvpn=t0+/=\r\n"), "gateways know these letters alone: {rest}");
@@ -100,6 +102,7 @@ fn our_client_asks_as_stock_clients_do() {
     assert_eq!(asked.token.as_ref().map(|token| token.as_str()), Some("t0+/="));
     assert_eq!((asked.host_name.as_deref(), asked.mtu), (Some("lapX: top"), Some(1420)), "and adds no line");
     assert!(asked.takes_v4 && asked.takes_v6);
+    assert!(rest.contains("X-DTLS-CipherSuite: PSK-NEGOTIATE"), "{rest}");
 }
 
 #[test]
