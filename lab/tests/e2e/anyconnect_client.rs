@@ -2,6 +2,8 @@
 //!
 //! Where ocserv is not installed its tests skip themselves with a loud word, but fail where `CI` is set.
 
+mod records;
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -194,7 +196,7 @@ impl Ocserv {
         let folder = folder.display();
         format!(
             "auth = \"plain[passwd={folder}/users]\"\ntcp-port = 443\nsocket-file = {folder}/ocserv.sock\n\
-             run-as-user = root\nrun-as-group = root\nisolate-workers = false\nuse-occtl = false\n\
+             udp-port = 443\nrun-as-user = root\nrun-as-group = root\nisolate-workers = false\nuse-occtl = false\n\
              server-cert = {folder}/certificate.pem\nserver-key = {folder}/key.pem\nmax-clients = 4\n\
              keepalive = 20\ndpd = 30\ntry-mtu-discovery = false\nauth-timeout = 60\ndevice = vpns\n\
              predictable-ips = true\nping-leases = false\nipv4-network = 10.79.0.0\nipv4-netmask = 255.255.255.0\n\
