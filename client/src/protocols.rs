@@ -209,6 +209,8 @@ pub enum ConnectionEvent {
     Network(NetworkSettings),
     /// The largest packet the carrier takes changed, in bytes.
     Mtu(u16),
+    /// How long the user's login still lasts.
+    LoginLasts(Duration),
     /// The connection ended.
     Closed(ConnectError),
 }

@@ -35,6 +35,13 @@ impl KeptLogin {
         Self { token: token.to_owned(), began_at: seconds(now), ends_at }
     }
 
+    /// The same with another end.
+    #[must_use]
+    pub fn ending(mut self, at: SystemTime) -> Self {
+        self.ends_at = Some(seconds(at));
+        self
+    }
+
     /// Time until it ends; nothing if it is over, `None` if it does not end.
     #[must_use]
     pub fn left(&self, now: SystemTime) -> Option<Duration> {

@@ -143,7 +143,9 @@ async fn control(
     if let Some(every) = settings.keepalive {
         channel.keep_alive(every, Instant::now());
     }
-    for event in [ConnectionEvent::Network(network(settings)), ConnectionEvent::Mtu(beside.told_mtu)] {
+    let lasts = settings.lasts.map(ConnectionEvent::LoginLasts);
+    let told = [ConnectionEvent::Network(network(settings)), ConnectionEvent::Mtu(beside.told_mtu)];
+    for event in told.into_iter().chain(lasts) {
         let _reader_gone = events.send(event).await;
     }
     let remote = moving.carrier.remote();

@@ -159,6 +159,7 @@ impl<P: Protocol> Driver<P> {
             }
             Input::Connection(ConnectionEvent::Network(network)) => self.changes.take_network(network, now()),
             Input::Connection(ConnectionEvent::Mtu(mtu)) => self.changes.take_mtu(mtu, now()),
+            Input::Connection(ConnectionEvent::LoginLasts(lasts)) => self.handle_login_lasts(lasts),
             Input::Connection(ConnectionEvent::Closed(error)) => {
                 self.handle_lost(obstacle::obstacle(&error), &error.to_string());
             }

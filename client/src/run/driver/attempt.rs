@@ -28,6 +28,7 @@ pub(super) struct Success<C> {
 struct FirstSettings {
     network: NetworkSettings,
     mtu: Option<u16>,
+    login_lasts: Option<Duration>,
 }
 
 impl<P: Protocol> Driver<P> {
@@ -64,7 +65,7 @@ impl<P: Protocol> Driver<P> {
 
     pub(super) async fn handle_attempt_succeeded(&mut self, success: Success<P::Connection>) {
         self.attempt = None;
-        let Success { mut connection, first: FirstSettings { network, mtu } } = success;
+        let Success { mut connection, first: FirstSettings { network, mtu, login_lasts } } = success;
         let network = self.with_known_routes(network);
         if let Err(HostFault { obstacle, failure }) = self.configure_host(&network).await {
             connection.close().await;
@@ -79,6 +80,9 @@ impl<P: Protocol> Driver<P> {
         self.connection = Some(connection);
         if let Some(mtu) = mtu {
             self.handle_mtu(mtu).await;
+        }
+        if let Some(lasts) = login_lasts {
+            self.handle_login_lasts(lasts);
         }
         self.life.handle_connected(now());
         self.told_obstacles.clear();
@@ -162,6 +166,7 @@ async fn first_settings<C: OpenConnection>(connection: &mut C) -> Result<FirstSe
                 routes_due = routes_due.or_else(|| Some(now() + ROUTES_TIMEOUT));
             }
             ConnectionEvent::Mtu(mtu) => first.mtu = Some(mtu),
+            ConnectionEvent::LoginLasts(lasts) => first.login_lasts = Some(lasts),
             ConnectionEvent::Closed(error) => return Err(error),
         }
     }

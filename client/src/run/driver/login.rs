@@ -79,6 +79,22 @@ impl<P: Protocol> Driver<P> {
         self.life.handle_login(now());
     }
 
+    /// The gateway says how long the login still lasts that this session goes on: that is kept with it.
+    pub(super) fn handle_login_lasts(&mut self, lasts: Duration) {
+        let Some(store) = &self.config.store else { return };
+        let name = &self.config.profile.name;
+        // Another login may have taken its place.
+        let kept = store.login(name).filter(|kept| self.login.login.as_ref() == Some(kept));
+        let ends_at = SystemTime::now().checked_add(lasts);
+        let Some(kept) = kept.zip(ends_at).map(|(kept, ends_at)| kept.ending(ends_at)) else { return };
+        if let Err(error) = store.save_login(name, &kept) {
+            tracing::debug!(%error, "the end of the login is not kept");
+            return;
+        }
+        self.login.login = Some(kept);
+        self.look_at_login();
+    }
+
     /// Warns of the end of the login when it is time.
     pub(super) fn look_at_login(&mut self) {
         let (warning, wait) = self.login.look(SystemTime::now());

@@ -215,6 +215,43 @@ async fn login_that_ends_is_never_called_connected_and_a_new_one_connects_again(
     world.session.wait().await.unwrap();
 }
 
+async fn reach_mtu(world: &World, mtu: u16) {
+    let mut snapshots = world.session.snapshots();
+    drop(snapshots.wait_for(|snapshot| snapshot.mtu == mtu).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_of_a_login_that_a_gateway_tells_is_kept_with_that_login_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ProfileStore::new(directory.path());
+    let prepared = World::prepare(PATIENCE, Some(store.clone()));
+    let name = prepared.profile.name.clone();
+    let login = |token| KeptLogin::new(token, None, std::time::SystemTime::now());
+    store.save_login(&name, &login("first")).unwrap();
+    let world = prepared.begin();
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let left = || async { world.session.handle().status().await.unwrap().login_seconds };
+    assert_eq!(left().await, None);
+
+    gateway.send(ConnectionEvent::LoginLasts(Duration::from_secs(600))).await.unwrap();
+    gateway.send(ConnectionEvent::Mtu(1350)).await.unwrap();
+    reach_mtu(&world, 1350).await;
+    assert!(left().await.is_some_and(|seconds| (590..=600).contains(&seconds)));
+    let status = world.session.handle().status().await.unwrap();
+    assert!(status.warnings.iter().any(|warning| warning.contains("adit-client login")), "{:?}", status.warnings);
+    assert!(store.login(&name).unwrap().ends_at.is_some(), "and after a restart");
+
+    // Somebody has logged in meanwhile, which this session does not go on.
+    store.save_login(&name, &login("second")).unwrap();
+    gateway.send(ConnectionEvent::LoginLasts(Duration::from_secs(300))).await.unwrap();
+    gateway.send(ConnectionEvent::Mtu(1351)).await.unwrap();
+    reach_mtu(&world, 1351).await;
+    assert!(store.login(&name).unwrap().ends_at.is_none());
+    world.session.handle().stop().await;
+    world.session.wait().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn source_that_fails_ends_the_session_instead_of_leaving_it_deaf() {
     let world = World::start(PATIENCE);

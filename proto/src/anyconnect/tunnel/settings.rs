@@ -41,6 +41,8 @@ pub struct TunnelSettings {
     pub dpd: Option<Duration>,
     /// How often something is to be sent through whatever is on the way.
     pub keepalive: Option<Duration>,
+    /// How long the session lasts at most, from now on.
+    pub lasts: Option<Duration>,
     /// Where packets may be sent in records of DTLS.
     pub dtls: Option<DtlsSettings>,
 }
@@ -101,6 +103,7 @@ impl TunnelSettings {
             mtu: mtu(fields)?,
             dpd: interval(fields, "x-cstp-dpd"),
             keepalive: interval(fields, "x-cstp-keepalive"),
+            lasts: seconds(fields, "x-cstp-session-timeout"),
             dtls: DtlsSettings::of(fields),
         })
     }
@@ -285,10 +288,15 @@ fn mtu(fields: &[Field]) -> Result<u16, SettingsFault> {
     if mtu < IPV6_MIN_MTU { Err(SettingsFault::Narrow(mtu)) } else { Ok(mtu.min(MAX_PAYLOAD)) }
 }
 
-/// The seconds of a field; `None` where it says none, or nothing that makes sense.
+/// The seconds of a field, within bounds.
 fn interval(fields: &[Field], name: &str) -> Option<Duration> {
+    seconds(fields, name).map(|interval| interval.clamp(INTERVALS.0, INTERVALS.1))
+}
+
+/// The seconds of a field; `None` where it says none, or nothing that makes sense.
+fn seconds(fields: &[Field], name: &str) -> Option<Duration> {
     let seconds = field::value(fields, name)?.trim().parse::<u32>().ok().filter(|seconds| *seconds > 0)?;
-    Some(Duration::from_secs(seconds.into()).clamp(INTERVALS.0, INTERVALS.1))
+    Some(Duration::from_secs(seconds.into()))
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ async fn next_mtu(connection: &mut Connection) -> u16 {
             ConnectionEvent::Mtu(mtu) => return mtu,
             // The gateway tells that it has no routes, maybe after the addresses.
             ConnectionEvent::Network(_) => {}
-            event @ ConnectionEvent::Closed(_) => panic!("{event:?}"),
+            event @ (ConnectionEvent::LoginLasts(_) | ConnectionEvent::Closed(_)) => panic!("{event:?}"),
         }
     }
 }

@@ -101,6 +101,8 @@ fn intervals_are_bounded_and_may_be_none() {
     let dpd = |value: &str| with("x-cstp-dpd", &[value]).unwrap().dpd.map(|dpd| dpd.as_secs());
     assert_eq!([dpd("none"), dpd("0"), dpd("-5"), dpd("4294967296"), dpd("")], [None; 5]);
     assert_eq!([dpd("1"), dpd("30"), dpd("4294967295")], [Some(5), Some(30), Some(3600)]);
+    let lasts = |value: &str| with("x-cstp-session-timeout", &[value]).unwrap().lasts.map(|lasts| lasts.as_secs());
+    assert_eq!([lasts("none"), lasts("0"), lasts("1"), lasts("86400")], [None, None, Some(1), Some(86_400)]);
 }
 
 #[test]
@@ -211,7 +213,7 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
         dpd: Duration::from_secs(30),
         keepalive: Duration::from_secs(20),
         rekey: Duration::from_secs(86_400),
-        lasts: None,
+        lasts: Some(Duration::from_secs(43_200)),
         idle: None,
         dtls: Some(DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], dpd: Duration::from_secs(10) }),
     };
@@ -223,6 +225,7 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
     assert_eq!(settings.routes, ranges(&["0.0.0.0/0", "2001:db8::/32", "fd00::2/128"]));
     assert_eq!((settings.resolvers, settings.domains), (resolvers.to_vec(), domains.to_vec()));
     assert_eq!((settings.dpd, settings.keepalive), (Some(offer.dpd), Some(offer.keepalive)));
+    assert_eq!(settings.lasts, offer.lasts);
     let (dtls, offered) = (settings.dtls.unwrap(), offer.dtls.unwrap());
     assert_eq!((dtls.port.get(), dtls.app_id, dtls.dpd), (offered.port, offered.app_id, Some(offered.dpd)));
     assert_eq!(dtls.keepalive, Some(offer.keepalive));
