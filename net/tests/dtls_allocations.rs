@@ -20,7 +20,7 @@ use adit_proto::dtls::sa::{Inbound, Outbound};
 use adit_proto::dtls::secret::{BothKeys, MasterSecret, Randoms};
 use adit_proto::dtls::suite::CipherSuite;
 use adit_proto::offload::split::Checksums;
-use adit_testing::counting_allocator::{CountingAllocator, allocations};
+use adit_testing::counting_allocator::{CountingAllocator, allocations, await_quiet};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Uid;
@@ -46,8 +46,7 @@ fn keys(suite: CipherSuite) -> BothKeys {
 
 #[test]
 fn records_cost_no_allocation() {
-    // The thread that began this test may still have something to do for it, and would be counted.
-    thread::sleep(Duration::from_millis(500));
+    await_quiet();
     CipherSuite::PSK.into_iter().for_each(seal_and_open);
     if !Uid::effective().is_root() {
         assert!(std::env::var_os("CI").is_none(), "needs root to make a network namespace");

@@ -1,7 +1,10 @@
 //! The system's allocator, and how often it was asked for memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::eventually;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -43,4 +46,38 @@ unsafe impl GlobalAlloc for CountingAllocator {
 /// use.
 pub fn allocations() -> usize {
     ALLOCATIONS.load(Ordering::SeqCst)
+}
+
+/// Waits until every other thread of the process sleeps: the one that began a test may have something to do for it
+/// still, and what that asks for would be counted.
+///
+/// # Panics
+/// If one of them never sleeps.
+pub fn await_quiet() {
+    // A link to PID/task/TID (proc(5)).
+    let own = fs::read_link("/proc/thread-self").expect("the system has /proc");
+    let own = own.file_name().expect("it ends in the thread's number");
+    eventually("all other threads sleep", || {
+        let threads = fs::read_dir("/proc/self/task").expect("the system has /proc").flatten();
+        let mut others = threads.filter(|thread| thread.file_name() != own);
+        others
+            .all(|thread| is_asleep(&fs::read_to_string(thread.path().join("stat")).unwrap_or_default()))
+            .then_some(())
+    });
+}
+
+/// Whether a thread sleeps, by its line of `stat`: the state follows a name that may hold anything (proc_pid_stat(5)).
+fn is_asleep(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_of_a_thread_follows_its_name() {
+        assert!(is_asleep("7 (a) R b) S 1 7"));
+        assert!(!is_asleep("7 (S) R 1 7") && !is_asleep(""));
+    }
 }
