@@ -3,6 +3,8 @@
 pub mod cli;
 mod compare;
 pub mod demo;
+#[cfg(test)]
+mod documented;
 pub mod instructions;
 mod interrupt;
 pub mod load;

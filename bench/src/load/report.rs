@@ -388,13 +388,13 @@ fn kibibytes(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     use serde_json::Value;
 
     use super::super::moves::Moves;
     use super::super::options::tests::parsed;
     use super::*;
+    use crate::documented;
 
     /// Every part of a report is there.
     fn full() -> Report {
@@ -426,42 +426,19 @@ mod tests {
         report
     }
 
-    /// All keys of an object and of those in it.
-    fn keys(value: &Value, found: &mut BTreeSet<String>) {
-        match value {
-            Value::Object(fields) => {
-                for (key, field) in fields {
-                    found.insert(key.clone());
-                    // That of all results, which is described with them.
-                    if key != "machine" {
-                        keys(field, found);
-                    }
-                }
-            }
-            Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-        }
-    }
-
     /// `docs/load-report.md`, which describes this object.
     fn document() -> String {
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/load-report.md")).unwrap()
+        documented::text("load-report.md")
+    }
+
+    /// The keys of an object; the machine is that of all results, which is described with them.
+    fn keys(value: &Value) -> BTreeSet<String> {
+        documented::keys(value, &["machine"])
     }
 
     #[test]
     fn every_key_is_documented_and_no_other() {
-        let mut written = BTreeSet::new();
-        keys(&serde_json::to_value(full()).unwrap(), &mut written);
-        let (mut documented, mut is_of_fields) = (BTreeSet::new(), false);
-        for line in document().lines() {
-            is_of_fields = line.starts_with("| field |") || (is_of_fields && line.starts_with('|'));
-            if let Some((cell, _)) =
-                line.strip_prefix("| ").filter(|_| is_of_fields).and_then(|row| row.split_once(" |"))
-            {
-                documented.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
-            }
-        }
-        assert_eq!(documented, written);
+        assert_eq!(documented::fields(&document()), keys(&serde_json::to_value(full()).unwrap()));
         assert!(document().contains(&format!("`{SCHEMA}`")));
     }
 
@@ -470,9 +447,7 @@ mod tests {
         let text = document();
         let (_, example) = text.split_once("```json\n").unwrap();
         let example: Value = serde_json::from_str(example.split_once("```").unwrap().0).unwrap();
-        let (mut shown, mut written) = (BTreeSet::new(), BTreeSet::new());
-        keys(&example, &mut shown);
-        keys(&serde_json::to_value(full()).unwrap(), &mut written);
+        let (shown, written) = (keys(&example), keys(&serde_json::to_value(full()).unwrap()));
         assert_eq!(example["schema"], SCHEMA);
         assert!(shown.is_subset(&written), "{:?}", shown.difference(&written));
     }

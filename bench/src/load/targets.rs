@@ -292,6 +292,16 @@ impl fmt::Display for Target {
     }
 }
 
+/// Targets as a table.
+pub(crate) struct Table<'a>(pub(crate) &'a [Target]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<4}{:<38}  {:<9}  {:>9}", "", "target", "bound", "measured")?;
+        self.0.iter().try_for_each(|target| writeln!(f, "{target}"))
+    }
+}
+
 /// With as many decimals as tell something.
 fn number(value: f64) -> String {
     if value.abs() >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.3}") }

@@ -6,6 +6,7 @@ use super::fairness::Fairness;
 use super::histogram::Percentiles;
 use super::moves::Roaming;
 use super::report::{Active, Churn, Echoes, Memory, Policy, Report};
+use super::targets::Table;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,8 +40,7 @@ impl fmt::Display for Report {
             files.before, files.with_sessions, files.after
         )?;
         self.write_phases(f)?;
-        writeln!(f, "\n{:<4}{:<38}  {:<9}  {:>9}", "", "target", "bound", "measured")?;
-        self.targets.iter().try_for_each(|target| writeln!(f, "{target}"))?;
+        write!(f, "\n{}", Table(&self.targets))?;
         if self.disturbed {
             writeln!(
                 f,

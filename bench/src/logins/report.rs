@@ -265,13 +265,9 @@ fn mebibytes(bytes: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use serde_json::Value;
-
     use super::super::options::tests::parsed;
     use super::*;
+    use crate::documented;
     use crate::load::histogram::Percentiles;
 
     fn times(p50: f64, max: f64) -> Percentiles {
@@ -392,40 +388,13 @@ mod tests {
         assert_eq!(exit(report), None);
     }
 
-    /// All keys of an object and of those in it, but of those that are described elsewhere.
-    fn keys(value: &Value, found: &mut BTreeSet<String>) {
-        const ELSEWHERE: [&str; 8] =
-            ["machine", "gateway", "processor", "targets", "ms", "login_ms", "program_ms", "hash_ms"];
-        match value {
-            Value::Object(fields) => {
-                for (key, field) in fields {
-                    found.insert(key.clone());
-                    if !ELSEWHERE.contains(&key.as_str()) {
-                        keys(field, found);
-                    }
-                }
-            }
-            Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-        }
-    }
-
     #[test]
     fn every_key_is_documented_and_no_other() {
-        let mut written = BTreeSet::new();
-        keys(&serde_json::to_value(good()).unwrap(), &mut written);
-        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/logins-report.md");
-        let document = std::fs::read_to_string(document).unwrap();
-        let (mut documented, mut is_of_fields) = (BTreeSet::new(), false);
-        for line in document.lines() {
-            is_of_fields = line.starts_with("| field |") || (is_of_fields && line.starts_with('|'));
-            if let Some((cell, _)) =
-                line.strip_prefix("| ").filter(|_| is_of_fields).and_then(|row| row.split_once(" |"))
-            {
-                documented.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
-            }
-        }
-        assert_eq!(documented, written);
+        const ELSEWHERE: [&str; 8] =
+            ["machine", "gateway", "processor", "targets", "ms", "login_ms", "program_ms", "hash_ms"];
+        let document = documented::text("logins-report.md");
+        let written = documented::keys(&serde_json::to_value(good()).unwrap(), &ELSEWHERE);
+        assert_eq!(documented::fields(&document), written);
         assert!(document.contains(&format!("`{SCHEMA}`")));
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::cost::Cost;
 use super::plan::Flooders;
 use super::report::{Observation, Report};
+use crate::load::targets::Table;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,8 +25,7 @@ impl fmt::Display for Report {
         self.parts.iter().try_for_each(|part| write!(f, "{part}"))?;
         let (before, after) = (self.before.resident_mib, self.after.resident_mib);
         writeln!(f, "\nmemory      {before:.1} MiB before the first flood, {after:.1} MiB after the last")?;
-        writeln!(f, "\n{:<4}{:<38}  {:<9}  {:>9}", "", "target", "bound", "measured")?;
-        self.targets.iter().try_for_each(|target| writeln!(f, "{target}"))?;
+        write!(f, "\n{}", Table(&self.targets))?;
         if self.disturbed {
             writeln!(f, "\ndisturbed: other programs, the hypervisor, a quota or heat took time")?;
         }
