@@ -4,10 +4,12 @@
 //! there when the next is measured. A new one is an implementation of [`System`] and a line in [`catalogue`].
 
 mod adit;
+mod anyconnect;
 mod identity;
 mod keys;
 mod nebula;
 mod ocserv;
+mod openconnect;
 mod openvpn;
 mod plain;
 mod quincy;
@@ -206,8 +208,7 @@ pub fn catalogue(variants: &[Variant], peers: &Programs) -> Vec<Box<dyn System>>
     systems.push(Box::new(openvpn::OpenVpn::new(peers)));
     systems.push(Box::new(quincy::Quincy::tls(peers)));
     systems.push(Box::new(quincy::Quincy::noise(peers)));
-    systems.push(Box::new(ocserv::Ocserv::dtls(peers)));
-    systems.push(Box::new(ocserv::Ocserv::tls(peers)));
+    systems.extend(anyconnect::all(peers).map(|system| Box::new(system) as Box<dyn System>));
     systems
 }
 
