@@ -48,7 +48,7 @@ pub struct Options {
     /// all].
     #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
     only: Vec<Selection>,
-    /// What takes part, by name [default: all that are installed].
+    /// What takes part, by name [default: all that are installed, but for Adit in the AnyConnect family].
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     systems: Vec<String>,
     /// Another Adit under a name of its own: settings of its gateway, or a folder with other programs.
@@ -198,12 +198,12 @@ fn choose(options: &Options, scope: Scope) -> Result<(Vec<Box<dyn System>>, bool
         }
     }
     let own = |name: &str| name == "plain" || variants.iter().any(|variant| variant.name == name);
-    let wanted = |name: &str| match options.systems.as_slice() {
-        [] if options.quick && name == NOT_QUICK => false,
-        [] => scope == Scope::Peers || own(name),
-        some => some.iter().any(|one| one == name) || options.adit.iter().any(|variant| variant.name == name),
+    let wanted = |system: &dyn System| match (options.systems.as_slice(), system.name()) {
+        ([], NOT_QUICK) if options.quick => false,
+        ([], name) => own(name) || scope == Scope::Peers && !system.is_by_name_only(),
+        (some, name) => some.iter().any(|one| one == name) || options.adit.iter().any(|variant| variant.name == name),
     };
-    Ok((systems.into_iter().filter(|system| wanted(system.name())).collect(), !options.systems.is_empty()))
+    Ok((systems.into_iter().filter(|system| wanted(system.as_ref())).collect(), !options.systems.is_empty()))
 }
 
 fn unknown(name: &str, names: &[String]) -> Failure {

@@ -51,6 +51,11 @@ pub trait System: Debug {
     /// Its name, as `--systems` takes it.
     fn name(&self) -> &str;
 
+    /// Whether it takes part only where somebody names it.
+    fn is_by_name_only(&self) -> bool {
+        false
+    }
+
     /// The programs it runs, gateway first.
     ///
     /// # Errors

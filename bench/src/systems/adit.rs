@@ -136,18 +136,12 @@ impl System for Adit {
         client.join(&gateway.invite("bench", &[])?)?.success()?;
         let carrier = self.variant.carrier.clone();
         up(&mut client, carrier.as_deref())?;
-        let near = End {
-            host: client.host().clone(),
-            link: TUN.to_owned(),
-            address: v4(&client.inner_addresses()?)?,
-            process: client.process().map(Process::id),
-        };
-        let process = gateway.process().map(Process::id);
+        let near = client_end(&client)?;
         let far = if self.variant.beyond {
+            let process = gateway.process().map(Process::id);
             End { host: lab.add_internet()?, link: BEYOND.to_owned(), address: INTERNET_V4, process }
         } else {
-            let address = v4(&gateway.inner_addresses()?)?;
-            End { host: gateway.host().clone(), link: TUN.to_owned(), address, process }
+            gateway_end(&gateway)?
         };
         let offers_esp = !self.variant.settings.contains(&("esp.enabled".to_owned(), "false".to_owned()));
         let fast = offers_esp && carrier.as_deref().is_none_or(|carrier| carrier == "auto");
@@ -210,13 +204,7 @@ impl Owner for Programs {
     }
 
     fn drops(&self) -> BTreeMap<String, u64> {
-        let of_client = self.client.status().map(|status| status.drops).unwrap_or_default();
-        let of_gateway = self.gateway.sessions().unwrap_or_default().into_iter().map(|session| session.drops);
-        let mut drops = BTreeMap::new();
-        for (reason, count) in of_gateway.flatten().chain(of_client) {
-            *drops.entry(reason).or_default() += count;
-        }
-        drops
+        drops_of(Some(&self.client), Some(&self.gateway))
     }
 
     fn restart_client(&mut self) -> Option<Result<Restart>> {
@@ -226,6 +214,29 @@ impl Owner for Programs {
     fn restart_gateway(&mut self) -> Option<Result<Restart>> {
         Some(self.start_gateway_again())
     }
+}
+
+/// Packets that a client and the sessions of a gateway dropped until now, by reason.
+pub(super) fn drops_of(client: Option<&Client>, gateway: Option<&Gateway>) -> BTreeMap<String, u64> {
+    let of_client = client.and_then(|client| client.status().ok()).map(|status| status.drops);
+    let sessions = gateway.and_then(|gateway| gateway.sessions().ok()).unwrap_or_default();
+    let mut drops = BTreeMap::new();
+    for (reason, count) in sessions.into_iter().map(|session| session.drops).chain(of_client).flatten() {
+        *drops.entry(reason).or_default() += count;
+    }
+    drops
+}
+
+/// The end of a tunnel where our client is.
+pub(super) fn client_end(client: &Client) -> Result<End> {
+    let (address, process) = (v4(&client.inner_addresses()?)?, client.process().map(Process::id));
+    Ok(End { host: client.host().clone(), link: TUN.to_owned(), address, process })
+}
+
+/// The end of a tunnel where our gateway is.
+pub(super) fn gateway_end(gateway: &Gateway) -> Result<End> {
+    let (address, process) = (v4(&gateway.inner_addresses()?)?, gateway.process().map(Process::id));
+    Ok(End { host: gateway.host().clone(), link: TUN.to_owned(), address, process })
 }
 
 fn v4(addresses: &[IpAddr]) -> Result<Ipv4Addr> {

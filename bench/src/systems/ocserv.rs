@@ -23,7 +23,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
 /// ocserv while it runs.
 #[derive(Debug)]
 pub(super) struct Ocserv {
-    pub(super) process: Process,
+    process: Process,
     /// Its certificate, which is its own authority.
     pub(super) certificate: PathBuf,
 }

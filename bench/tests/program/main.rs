@@ -8,6 +8,7 @@
     reason = "a failed expectation ends a test, which says what it saw"
 )]
 
+mod anyconnect;
 mod compare;
 mod demo;
 mod harness;
