@@ -24,6 +24,7 @@ use clap::Args;
 
 use crate::interrupt::Interrupt;
 use crate::measure::task::{Selection, Task, selected};
+use crate::measure::turns::Turns;
 use crate::measure::{blank, positive, subject};
 use crate::report::model::{Effort, Report};
 use crate::report::save;
@@ -162,7 +163,7 @@ fn compare(options: &Options, builds: [Build; 2], plan: Plan, interrupt: &Interr
     let tasks = selected(&options.tasks);
     let systems = systems(&builds, options);
     let report = report(options, &systems, &tasks)?;
-    let mut trial = Trial::begin(&systems, &tasks, report, interrupt);
+    let mut trial = Trial::begin(Turns::begin(&systems, &tasks, report, interrupt));
     let first = plan.looks.first().copied().unwrap_or_default();
     trial.expect(plan.noise_rounds + first);
     trial.rounds(Round::Noise, plan.noise_rounds)?;
@@ -174,12 +175,12 @@ fn compare(options: &Options, builds: [Build; 2], plan: Plan, interrupt: &Interr
         }
         trial.rounds(Round::Builds, look - made)?;
         made = *look;
-        found = rows(&trial.report, &plan, &options.threshold);
+        found = rows(&trial.turns.report, &plan, &options.threshold);
         if overall(&found) != Verdict::Inconclusive {
             break;
         }
     }
-    let Trial { mut report, repeated, .. } = trial;
+    let Turns { mut report, repeated, .. } = trial.turns;
     report.complete = true;
     report.total_seconds = started.elapsed().as_secs_f64();
     Ok(Comparison::new(builds, plan, found, report, repeated))

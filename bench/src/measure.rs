@@ -10,6 +10,7 @@ mod meter;
 pub(crate) mod progress;
 pub(crate) mod session;
 pub(crate) mod task;
+pub(crate) mod turns;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
