@@ -6,7 +6,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use clap::{Parser, Subcommand};
 
-use crate::{compare, demo, instructions, load, logins, measure, policy, report};
+use crate::{anyconnect, compare, demo, instructions, load, logins, measure, policy, report};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -29,6 +29,9 @@ enum Command {
     Report(report::Options),
     /// Compare two builds of Adit in turns, and tell whether the second is slower: exit code 0 no, 8 yes, 9 unclear.
     Compare(compare::Options),
+    /// Measure Adit beside ocserv and openconnect, in turns.
+    #[command(name = "anyconnect")]
+    AnyConnect(anyconnect::Options),
     /// Let thousands of clients of this one process connect to a gateway, and measure what their sessions cost it.
     Load(load::Options),
     /// Flood a gateway with wrong passwords, and see whether users log in and sessions go on: exit code 0 yes, 8 no, 9
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Peers(options) => measure::run(&options, measure::Scope::Peers),
         Command::Report(options) => report::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::AnyConnect(options) => anyconnect::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Logins(options) => logins::run(&options),
         Command::Policy(options) => {
@@ -115,8 +119,8 @@ mod tests {
     }
 
     #[test]
-    fn logins_and_policies_need_no_argument() {
-        for command in ["logins", "policy"] {
+    fn logins_policies_and_anyconnect_need_no_argument() {
+        for command in ["logins", "policy", "anyconnect"] {
             assert!(Cli::try_parse_from(["adit-bench", command]).is_ok(), "{command}");
         }
         let all = ["logins", "--rate", "500/s", "--duration", "5s", "--rounds", "1", "--pairs", "3", "--json"];

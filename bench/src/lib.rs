@@ -1,5 +1,6 @@
 //! The lab, the demo and the benchmarks of Adit.
 
+mod anyconnect;
 pub mod cli;
 mod compare;
 pub mod demo;

@@ -178,7 +178,7 @@ pub(crate) fn subject(system: &dyn System) -> Result<Subject, Failure> {
 }
 
 /// A system that is not installed, as the report names it.
-fn missing(name: &str, failure: &Failure) -> Subject {
+pub(crate) fn missing(name: &str, failure: &Failure) -> Subject {
     let reason = format!("{}: {}", failure.what, failure.reason);
     let (programs, settings) = (Vec::new(), BTreeMap::new());
     Subject { name: name.to_owned(), missing: Some(reason), programs, settings, mtu: None }

@@ -4,7 +4,7 @@
 //! there when the next is measured. A new one is an implementation of [`System`] and a line in [`catalogue`].
 
 mod adit;
-mod anyconnect;
+pub(crate) mod anyconnect;
 mod identity;
 mod keys;
 mod nebula;
