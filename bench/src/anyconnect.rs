@@ -4,12 +4,15 @@
 //! and after those that are compared with it; its two turns also show how much equal systems differ here.
 
 mod goals;
+mod judge;
+mod result;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use adit_program::exit::{Exit, Failure};
+use adit_netem::random::Random;
+use adit_program::exit::Failure;
 use adit_program::output;
 use anyhow::Result;
 use clap::Args;
@@ -18,10 +21,12 @@ use crate::interrupt::Interrupt;
 use crate::measure::task::{Selection, Task, selected};
 use crate::measure::turns::Turns;
 use crate::measure::{blank, missing, positive, subject};
-use crate::report::model::{Effort, Report};
-use crate::report::{self, save, table};
+use crate::report::model::Effort;
+use crate::report::{self, save};
 use crate::systems::{Programs, catalogue, own_variants};
 use goals::{Goal, Name, order};
+use judge::{LEAST_ROUNDS, Seen, row};
+use result::Comparison;
 
 /// What is measured: one TCP connection each way.
 const TASKS: [&str; 2] = ["tcp-up", "tcp-down"];
@@ -33,14 +38,17 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<Name>,
     /// How often everything is measured.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(i64::from(LEAST_ROUNDS)..=1_000))]
     rounds: u32,
     /// How long each measurement takes, after a warm-up of half that.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     seconds: f64,
-    /// One short round: enough to see that everything works, too little to compare.
+    /// One short round: enough to see that everything works, too little to decide.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
+    /// What the draws of the statistics are made of.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Where other programs than those in PATH are.
     #[arg(long, value_name = "DIR")]
     peers_dir: Option<PathBuf>,
@@ -68,39 +76,35 @@ impl Options {
     }
 }
 
-/// Measures and reports; must be called while the process has a single thread.
+/// Compares and reports; must be called while the process has a single thread.
 ///
 /// # Errors
-/// Fails where a system could not take part, after the report; and where the system permits no lab, or when
-/// interrupted.
+/// Fails with exit code 8 where a target was missed, with 9 where one is not decided, after the report; and where the
+/// system permits no lab, or when interrupted.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.output.iter().chain(&options.html).try_for_each(|path| save::check(path))?;
     // Before any thread exists, as the kernel demands.
     adit_lab::enter_user_namespace()?;
-    let (report, absent) = compare(options, &Interrupt::listen()?)?;
+    let comparison = compare(options, &Interrupt::listen()?)?;
     if let Some(path) = &options.output {
-        report.write(path)?;
+        save::save(path, &format!("{}\n", comparison.json()?))?;
     }
     if let Some(path) = &options.html {
-        save::save(path, &report::page(path, &report))?;
+        save::save(path, &report::page(path, &comparison.measurement))?;
     }
-    output::line(&if options.json { report.json()? } else { table::of(&report) });
-    let reasons = absent.into_values().collect::<Vec<_>>().join("; ");
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    let next = "install what is missing, or leave it out with --only";
-    Err(Failure::new(Exit::Other, "anyconnect", reasons, next).into())
+    output::line(&if options.json { comparison.json()? } else { comparison.to_string() });
+    Ok(comparison.verdict()?)
 }
 
-/// The report, and who could not take part, with the reasons.
-fn compare(options: &Options, interrupt: &Interrupt) -> Result<(Report, BTreeMap<String, String>)> {
+fn compare(options: &Options, interrupt: &Interrupt) -> Result<Comparison> {
     let started = Instant::now();
     let (goals, tasks) = (goals::selected(&options.only), tasks());
     let mut report = blank("anyconnect", options.effort(), &tasks, options.rounds());
+    report.seed = options.seed;
     let names = order(&goals, 1).concat();
     let mut systems = catalogue(&own_variants(), &Programs::new(options.peers_dir.as_deref()));
     systems.retain(|system| names.contains(&system.name()));
+    // Who is not installed is a reason why something is not decided.
     let mut absent = BTreeMap::new();
     for system in &systems {
         report.systems.push(subject(system.as_ref()).unwrap_or_else(|failure| {
@@ -110,11 +114,15 @@ fn compare(options: &Options, interrupt: &Interrupt) -> Result<(Report, BTreeMap
     }
     let mut turns = Turns::begin(&systems, &tasks, report, interrupt);
     take_all(&mut turns, &goals, options.rounds(), &mut absent)?;
-    let Turns { mut report, .. } = turns;
+    let Turns { mut report, repeated, .. } = turns;
     report.complete = true;
     report.total_seconds = started.elapsed().as_secs_f64();
-    report.summarise(goals.iter().map(|goal| goal.reference));
-    Ok((report, absent))
+    report.summarise(goals.iter().map(|goal| goal.reference.system));
+    let seen = Seen { runs: &report.runs, rounds: options.rounds(), absent: &absent };
+    let mut random = Random::seeded(options.seed);
+    let both_ways = goals.iter().flat_map(|goal| TASKS.map(|task| (goal, task)));
+    let rows = both_ways.map(|(goal, task)| row(goal, task, &seen, &mut random)).collect();
+    Ok(Comparison::new(options.seed, rows, report, repeated))
 }
 
 /// Takes the turns of all rounds. A system whose turn failed each time takes no more, which `absent` gets.
@@ -179,7 +187,7 @@ mod tests {
 
     #[test]
     fn senseless_arguments_are_refused() {
-        for wrong in [&["--rounds", "0"][..], &["--only", "A9"], &["--seconds", "0"], &["--quick", "--rounds", "5"]] {
+        for wrong in [&["--rounds", "4"][..], &["--only", "A9"], &["--seconds", "0"], &["--quick", "--rounds", "5"]] {
             assert!(options(wrong).is_err(), "{wrong:?}");
         }
     }

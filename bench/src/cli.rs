@@ -29,7 +29,7 @@ enum Command {
     Report(report::Options),
     /// Compare two builds of Adit in turns, and tell whether the second is slower: exit code 0 no, 8 yes, 9 unclear.
     Compare(compare::Options),
-    /// Measure Adit beside ocserv and openconnect, in turns.
+    /// Compare Adit with ocserv and openconnect in turns: exit code 0 every target is met, 8 one is missed, 9 unclear.
     #[command(name = "anyconnect")]
     AnyConnect(anyconnect::Options),
     /// Let thousands of clients of this one process connect to a gateway, and measure what their sessions cost it.

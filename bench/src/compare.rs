@@ -9,7 +9,7 @@ mod judge;
 mod metric;
 mod result;
 mod self_check;
-mod statistics;
+pub(crate) mod statistics;
 mod text;
 mod trial;
 mod worktree;

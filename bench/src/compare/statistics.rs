@@ -27,7 +27,7 @@ impl Interval {
 }
 
 /// Mean of some values; 0 of none.
-pub(super) fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / count(values).max(1.0)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn interval(values: &[f64], outside: f64, random: &mut Random) -> Int
 /// The largest of the means of as many values that equal builds have, but for a chance of 5 %, seen from their centre.
 ///
 /// `values` are the logarithms that equal builds had; `rounds` is how many of them a comparison has.
-pub(super) fn noise(values: &[f64], rounds: usize, random: &mut Random) -> f64 {
+pub(crate) fn noise(values: &[f64], rounds: usize, random: &mut Random) -> f64 {
     const DRAWS: usize = 4_000;
     const WITHIN: f64 = 0.95;
     let (number, middle) = (count(values), mean(values));

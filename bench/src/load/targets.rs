@@ -142,7 +142,8 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    fn holds(self, value: f64) -> bool {
+    /// Whether a value is on its right side.
+    pub(crate) fn holds(self, value: f64) -> bool {
         match self {
             Self::Least(bound) => value >= bound,
             Self::Most(bound) => value <= bound,

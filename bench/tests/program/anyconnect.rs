@@ -9,7 +9,7 @@ use adit_testing::{alone, skip};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{assert_nothing_left, bench, report};
+use crate::harness::{assert_nothing_left, bench, interrupt_at, report};
 
 /// Whether this machine has what is measured; says so where it does not.
 fn is_equipped() -> bool {
@@ -63,4 +63,40 @@ fn each_client_is_measured_at_each_gateway_by_the_carrier_that_its_name_says() {
         }
     }
     assert_nothing_left(&folder);
+}
+
+#[test]
+fn quick_comparison_measures_both_ways_and_decides_nothing() {
+    let _turn = alone();
+    if !is_equipped() {
+        return;
+    }
+    let (folder, results) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let page = results.path().join("page.html");
+    let arguments = ["anyconnect", "--quick", "--only", "A1", "--json", "--html", page.to_str().unwrap()];
+    let output = bench(&folder, &arguments).output().unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(9), "{report:#}");
+    assert_eq!((&report["schema"], &report["exit_code"]), (&"adit-bench-anyconnect/1".into(), &9.into()));
+    let targets = report["targets"].as_array().unwrap();
+    assert_eq!(targets.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(), ["tcp-up", "tcp-down"]);
+    for target in targets {
+        assert!((0.01..100.0).contains(&target["measured"].as_f64().unwrap()), "{target:#}");
+        assert!(target["met"].is_null() && target["note"] == "1 rounds count, and 5 are needed", "{target:#}");
+    }
+    let runs = report["measurement"]["runs"].as_array().unwrap();
+    let order: Vec<&str> = runs.iter().step_by(2).map(|run| run["system"].as_str().unwrap()).collect();
+    assert_eq!(order, ["ocserv", "openconnect-to-adit", "ocserv"]);
+    assert!(std::fs::read_to_string(page).unwrap().contains("openconnect-to-adit"));
+    assert_nothing_left(&folder);
+}
+
+#[test]
+fn interrupted_comparison_leaves_nothing() {
+    let _turn = alone();
+    if !is_equipped() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    interrupt_at("round 1, openconnect-to-adit", bench(&folder, &["anyconnect", "--only", "A1"]), &folder);
 }

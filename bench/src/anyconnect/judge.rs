@@ -1,0 +1,236 @@
+//! What the runs say of one goal.
+
+use std::collections::BTreeMap;
+
+use adit_netem::random::Random;
+use serde::Serialize;
+
+use super::goals::{Figure, Goal, Side};
+use crate::compare::statistics::{mean, noise};
+use crate::load::targets::Bound;
+use crate::report::model::Run;
+use crate::report::summary::median;
+
+/// Rounds that a verdict needs.
+pub(super) const LEAST_ROUNDS: u32 = 5;
+
+/// One goal, one way, beside what was seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Row {
+    /// The goal.
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) task: String,
+    pub(super) figure: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) system: &'static str,
+    pub(super) reference: &'static str,
+    /// The bound of `measured`, such as `>= 1.15`.
+    pub(super) target: String,
+    /// The median over the rounds of what the system reached as a multiple of what the reference did.
+    pub(super) measured: Option<f64>,
+    /// The lowest and the highest of these multiples.
+    pub(super) lowest: Option<f64>,
+    pub(super) highest: Option<f64>,
+    /// The medians themselves.
+    pub(super) value: Option<f64>,
+    pub(super) reference_value: Option<f64>,
+    /// Equal systems stay within this many percent in 95 % of such comparisons: the reference against itself.
+    pub(super) noise_percent: Option<f64>,
+    /// The multiple of each round.
+    pub(super) ratios: Vec<f64>,
+    /// What the reference reached at the end of each round as a multiple of what it did at its beginning.
+    pub(super) noise_ratios: Vec<f64>,
+    /// Whether the target was met; `None` where that is not decided.
+    pub(super) met: Option<bool>,
+    /// Why not.
+    pub(super) note: Option<String>,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) runs: &'a [Run],
+    pub(super) rounds: u32,
+    /// Who could not take part, and why.
+    pub(super) absent: &'a BTreeMap<String, String>,
+}
+
+impl Seen<'_> {
+    /// The logarithms of a figure in one round, in the order in which they were measured. Packets that travelled by
+    /// another carrier say nothing.
+    fn logs(&self, side: Side, figure: Figure, task: &str, round: u32) -> Vec<f64> {
+        let mine = self.runs.iter().filter(|run| {
+            let is_of_side = run.system == side.system && run.task.as_deref() == Some(task) && run.round == round;
+            is_of_side && run.error.is_none() && run.carrier.as_deref().is_none_or(|carrier| carrier == side.carrier)
+        });
+        mine.filter_map(|run| figure.value(run)).map(f64::ln).collect()
+    }
+
+    /// The carrier by which packets of a side travelled although they should not have.
+    fn strayed(&self, side: Side) -> Option<&str> {
+        let mine = self.runs.iter().filter(|run| run.system == side.system);
+        mine.filter_map(|run| run.carrier.as_deref()).find(|carrier| *carrier != side.carrier)
+    }
+}
+
+/// Judges one goal by one task. Where the median is closer to the bound than equal systems are to each other, nothing
+/// is decided.
+pub(super) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random) -> Row {
+    let &Goal { name, what, side, reference, figure, bound } = goal;
+    let (mut logs, mut calm, mut values, mut references) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=seen.rounds {
+        let (own, others) = (seen.logs(side, figure, task, round), seen.logs(reference, figure, task, round));
+        // A round counts where the reference was there before and after.
+        let ([own], [first, last]) = (own.as_slice(), others.as_slice()) else { continue };
+        logs.push(own - mean(&others));
+        calm.push(last - first);
+        values.push(own.exp());
+        references.push(mean(&others).exp());
+    }
+    let ratios: Vec<f64> = logs.iter().map(|log| log.exp()).collect();
+    let spread = (!calm.is_empty()).then(|| noise(&calm, logs.len(), random));
+    let measured = middle(&ratios);
+    let reason = reason(seen, &[side, reference], logs.len());
+    let decision = match (reason, measured, spread) {
+        (Some(reason), _, _) => Err(reason),
+        (None, Some(measured), Some(spread)) => decide(bound, measured, spread),
+        (None, _, _) => Err("nothing was measured".to_owned()),
+    };
+    Row {
+        name,
+        what,
+        task: task.to_owned(),
+        figure: figure.name(),
+        unit: figure.unit(),
+        system: side.system,
+        reference: reference.system,
+        target: bound.to_string(),
+        measured,
+        lowest: ratios.iter().copied().reduce(f64::min),
+        highest: ratios.iter().copied().reduce(f64::max),
+        value: middle(&values),
+        reference_value: middle(&references),
+        noise_percent: spread.map(|spread| spread.exp_m1() * 100.0),
+        ratios,
+        noise_ratios: calm.iter().map(|log| log.exp()).collect(),
+        met: decision.as_ref().ok().copied(),
+        note: decision.err(),
+    }
+}
+
+/// Why too few rounds count, if they are too few.
+fn reason(seen: &Seen<'_>, sides: &[Side], rounds: usize) -> Option<String> {
+    if rounds >= LEAST_ROUNDS as usize {
+        return None;
+    }
+    let absent = sides.iter().find_map(|side| Some(format!("{}: {}", side.system, seen.absent.get(side.system)?)));
+    let strayed = || {
+        let told = |side: &Side| {
+            let Side { system, carrier } = *side;
+            Some(format!("{system} went by {}, not by {carrier}", seen.strayed(*side)?))
+        };
+        sides.iter().find_map(told)
+    };
+    absent.or_else(strayed).or_else(|| Some(format!("{rounds} rounds count, and {LEAST_ROUNDS} are needed")))
+}
+
+/// Whether a multiple is within its bound, by more than the noise.
+fn decide(bound: Bound, measured: f64, noise: f64) -> Result<bool, String> {
+    let (Bound::Least(at) | Bound::Most(at)) = bound;
+    if (measured / at).ln().abs() < noise {
+        return Err(format!("closer to {at} than equal systems are to each other"));
+    }
+    Ok(bound.holds(measured))
+}
+
+fn middle(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    median("ratio", &sorted)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::goals::{Name, selected};
+    use super::*;
+    use crate::report::model::Reading;
+    use crate::report::model::tests::example;
+
+    const TASK: &str = "tcp-up";
+
+    /// Rounds in which openconnect is so much faster at Adit, whose gateway needs as much less time.
+    pub(in super::super) fn runs(rounds: u32, faster: f64) -> Vec<Run> {
+        let template = example().runs.remove(0);
+        let run = |round: u32, system: &str, factor: f64| {
+            let reading = |metric: &str, value: f64| Reading { metric: metric.to_owned(), unit: String::new(), value };
+            let wobble = 1.0 + 0.01 * f64::from(round % 3);
+            let readings = vec![
+                reading("rate", factor * wobble),
+                reading("cpu_gateway_user", 1.0 / factor),
+                reading("cpu_gateway_system", 3.0 / factor),
+            ];
+            let carrier = (system != "ocserv").then(|| "dtls".to_owned());
+            Run { round, system: system.to_owned(), readings, carrier, ..template.clone() }
+        };
+        let round = |round| {
+            [("ocserv", 1.0), ("openconnect-to-adit", faster), ("ocserv", 1.01)].map(|(name, at)| run(round, name, at))
+        };
+        (1..=rounds).flat_map(round).collect()
+    }
+
+    fn judged(name: &str, runs: &[Run], rounds: u32, absent: &BTreeMap<String, String>) -> Row {
+        let goals = selected(&[name.parse::<Name>().unwrap()]);
+        row(&goals[0], TASK, &Seen { runs, rounds, absent }, &mut Random::seeded(1))
+    }
+
+    fn verdict(name: &str, faster: f64) -> (Option<bool>, Option<String>) {
+        let row = judged(name, &runs(7, faster), 7, &BTreeMap::new());
+        (row.met, row.note)
+    }
+
+    #[test]
+    fn multiple_is_that_of_the_mean_of_both_turns_of_the_reference() {
+        let row = judged("A1", &runs(7, 1.3), 7, &BTreeMap::new());
+        let expected = 1.3 / 1.01_f64.sqrt();
+        assert!(row.measured.is_some_and(|measured| (measured - expected).abs() < 1e-9), "{row:?}");
+        assert_eq!((row.ratios.len(), row.noise_ratios.len(), row.met), (7, 7, Some(true)));
+        assert!(row.noise_percent.is_some_and(|percent| (percent - 1.0).abs() < 0.1), "{row:?}");
+    }
+
+    #[test]
+    fn bound_is_met_or_missed_by_more_than_the_noise() {
+        assert_eq!(verdict("A1", 1.3), (Some(true), None));
+        assert_eq!(verdict("A1", 1.0), (Some(false), None));
+        let (met, note) = verdict("A1", 1.155);
+        assert!(met.is_none() && note.is_some_and(|note| note.starts_with("closer to 1.15")));
+        assert_eq!(verdict("A2", 4.0), (Some(true), None));
+        assert_eq!(verdict("A2", 2.0), (Some(false), None));
+    }
+
+    #[test]
+    fn few_rounds_decide_nothing() {
+        let row = judged("A1", &runs(4, 1.3), 4, &BTreeMap::new());
+        assert!(row.measured.is_some() && row.met.is_none());
+        assert_eq!(row.note.as_deref(), Some("4 rounds count, and 5 are needed"));
+    }
+
+    #[test]
+    fn rounds_by_another_carrier_do_not_count() {
+        let mut runs = runs(7, 1.3);
+        for run in runs.iter_mut().filter(|run| run.round > 2 && run.system != "ocserv") {
+            run.carrier = Some("tls".to_owned());
+        }
+        let row = judged("A1", &runs, 7, &BTreeMap::new());
+        assert_eq!((row.ratios.len(), row.met), (2, None));
+        assert_eq!(row.note.as_deref(), Some("openconnect-to-adit went by tls, not by dtls"));
+    }
+
+    #[test]
+    fn whoever_could_not_take_part_is_named_with_the_reason() {
+        let absent = BTreeMap::from([("ocserv".to_owned(), "is not installed".to_owned())]);
+        let row = judged("A1", &[], 7, &absent);
+        assert_eq!((row.measured, row.met), (None, None));
+        assert_eq!(row.note.as_deref(), Some("ocserv: is not installed"));
+    }
+}
