@@ -4,8 +4,9 @@
 //! negotiates and proves that. Then all are idle for a while, and after that each sends echo requests to the gateway's
 //! inner address, which the kernel of the gateway's host answers. If wanted, some of them move to other addresses
 //! meanwhile, some send much, and at last clients come and go. They share a few UDP sockets, but for those that move,
-//! and two threads.
+//! and two threads. With the carrier `tls` each is a client of the AnyConnect family, with a TCP connection of its own.
 
+mod anyconnect;
 mod capacity;
 mod client;
 mod echo;

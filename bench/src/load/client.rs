@@ -24,6 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::anyconnect::Channel;
 use super::load_path::{LoadPath, Receive as _};
 use super::plan::{Pass, Shared};
 use super::roam::seek_pause;
@@ -41,8 +42,14 @@ const REPEAT: Duration = Duration::from_millis(500);
 /// Largest packet that goes by ESP, in bytes; that of the real client.
 const LARGEST_PACKET: u16 = 1420;
 
+/// A tunnel of either kind.
+enum Tunnel {
+    Native(Box<NativeTunnel>),
+    AnyConnect(Box<Channel>),
+}
+
 /// An accepted request for a tunnel.
-struct Tunnel {
+struct NativeTunnel {
     following: Following<Client, Session>,
     session: Arc<Session>,
     datagrams: Arc<Datagrams>,
@@ -65,12 +72,12 @@ pub(super) async fn live(shared: &Shared, number: u32, pass: &Pass, roams: bool)
     let outcome: Result<()> = async {
         loop {
             if tunnel.follow(shared).await? {
-                shared.note_connected(began.elapsed(), &tunnel.session);
+                shared.note_connected(began.elapsed(), tunnel.session());
             }
         }
     }
     .await;
-    tunnel.session.carriers().close();
+    tunnel.session().carriers().close();
     outcome
 }
 
@@ -82,13 +89,13 @@ pub(super) async fn visit(shared: &Shared, number: u32, pass: &Pass) -> Result<D
     let began = Instant::now();
     let visit = async {
         let mut tunnel = connect(shared, number, pass, false).await?;
-        let session = Arc::clone(&tunnel.session);
+        let session = Arc::clone(tunnel.session());
         let mut connected = None;
         let answered = async {
-            while tunnel.session.answered() == 0 {
+            while tunnel.session().answered() == 0 {
                 if tunnel.follow(shared).await? {
                     connected = Some(began.elapsed());
-                    tunnel.session.ping(shared.plan.inner);
+                    tunnel.session().ping(shared.plan.inner);
                 }
             }
             anyhow::Ok(())
@@ -97,7 +104,7 @@ pub(super) async fn visit(shared: &Shared, number: u32, pass: &Pass) -> Result<D
             outcome = answered => outcome?,
             never = repeat(&session, shared.plan.inner) => match never {},
         }
-        tunnel.session.carriers().close();
+        tunnel.session().carriers().close();
         connected.context("the gateway assigned no address")
     };
     timeout(PATIENCE, visit).await.with_context(|| format!("no echo in {PATIENCE:?}"))?
@@ -112,11 +119,16 @@ async fn repeat(session: &Session, gateway: Ipv4Addr) -> Infallible {
 }
 
 async fn connect(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<Tunnel> {
-    let opened = timeout(PATIENCE, open(shared, number, pass, roams)).await;
-    opened.with_context(|| format!("no answer in {PATIENCE:?}"))?
+    let opening = async {
+        anyhow::Ok(match &shared.plan.anyconnect {
+            Some(tls) => Tunnel::AnyConnect(Box::new(Channel::open(shared, number, pass, tls).await?)),
+            None => Tunnel::Native(Box::new(open(shared, number, pass, roams).await?)),
+        })
+    };
+    timeout(PATIENCE, opening).await.with_context(|| format!("no answer in {PATIENCE:?}"))?
 }
 
-async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<Tunnel> {
+async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<NativeTunnel> {
     let plan = &shared.plan;
     let path = Arc::new(LoadPath::new(Arc::clone(&shared.sockets), number));
     let own = roams.then(|| quic::client_endpoint(outer_socket(&path)?)).transpose()?;
@@ -145,7 +157,8 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
     let reason = || value(&response, "adit-reason").unwrap_or("without a reason").to_owned();
     machine.handle_response(&response, Instant::now()).with_context(reason)?;
     let datagrams = Arc::new(Datagrams::new(http.quic().clone(), stream.id()));
-    let session = Session::new(number, Arc::clone(&datagrams), Arc::clone(&path), Arc::clone(&shared.echoes));
+    let connection = Arc::<Datagrams>::clone(&datagrams);
+    let session = Session::new(number, connection, Arc::clone(&path), Arc::clone(&shared.echoes));
     let session = Arc::new(session);
     let esp = match (machine.esp(), stream.exporter_secret()) {
         (Some(negotiated), Some(mut secret)) => {
@@ -162,7 +175,7 @@ async fn open(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<
         _ => None,
     };
     let following = Following::new(stream, machine, esp);
-    Ok(Tunnel { following, session, datagrams, packets: Vec::new(), sought: Instant::now(), own, http })
+    Ok(NativeTunnel { following, session, datagrams, packets: Vec::new(), sought: Instant::now(), own, http })
 }
 
 /// A socket at the client's present address, on a port of the kernel's choice.
@@ -171,6 +184,26 @@ fn outer_socket(path: &LoadPath<Session>) -> std::io::Result<std::net::UdpSocket
 }
 
 impl Tunnel {
+    fn session(&self) -> &Arc<Session> {
+        match self {
+            Self::Native(tunnel) => &tunnel.session,
+            Self::AnyConnect(channel) => channel.session(),
+        }
+    }
+
+    /// Follows the tunnel by one step; says whether the session got its address with it.
+    ///
+    /// # Errors
+    /// Why the tunnel ended.
+    async fn follow(&mut self, shared: &Shared) -> Result<bool> {
+        match self {
+            Self::Native(tunnel) => tunnel.follow(shared).await,
+            Self::AnyConnect(channel) => channel.follow().await,
+        }
+    }
+}
+
+impl NativeTunnel {
     /// Follows the tunnel by one step; says whether the session got its address with it.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
+use super::anyconnect;
 use super::histogram::Percentiles;
 use super::load_path::SharedSockets;
 use super::moves::Roaming;
@@ -85,8 +86,9 @@ impl Generator {
             gateway: site.address(),
             inner: site.inner(),
             quic: quic::client_config(tls::client_config(&authority, None)?)?,
-            authority,
+            authority: authority.clone(),
             esp: options.carrier == Carrier::Esp,
+            anyconnect: (options.carrier == Carrier::Tls).then(|| anyconnect::trusting(&authority)).transpose()?,
         };
         let sources = site.sources();
         // Its threads belong to the host whose thread starts them.

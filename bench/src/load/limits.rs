@@ -5,7 +5,7 @@ use std::fs;
 use adit_program::exit::{Exit, Failure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::options::Options;
+use super::options::{Carrier, Options};
 
 /// Descriptors besides those of roaming clients: shared sockets, the lab, calls to the gateway.
 const DESCRIPTORS: u64 = 512;
@@ -23,10 +23,12 @@ const MEMORY_BASE: u64 = 256 << 20;
 /// # Errors
 /// Which limit is too low, and how to get along.
 pub(super) fn secure(options: &Options) -> Result<(), Failure> {
-    let roamers = u64::from(options.roamers());
-    secure_descriptors(DESCRIPTORS + DESCRIPTORS_ROAMING * roamers)?;
+    let (roamers, clients) = (u64::from(options.roamers()), u64::from(options.clients));
+    // Gateway and generator have one for each TCP connection, and the gateway has the limit that it inherits.
+    let connections = if options.carrier == Carrier::Tls { clients } else { 0 };
+    secure_descriptors(DESCRIPTORS + DESCRIPTORS_ROAMING * roamers + connections)?;
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let needed = MEMORY_BASE + MEMORY * u64::from(options.clients) + MEMORY_ROAMING * roamers;
+    let needed = MEMORY_BASE + MEMORY * clients + MEMORY_ROAMING * roamers;
     match available(&meminfo) {
         Some(available) if available < needed => Err(short_of_memory(available, needed)),
         // Where the system does not tell, it may be enough.
@@ -40,7 +42,7 @@ pub(super) fn secure(options: &Options) -> Result<(), Failure> {
 /// The hard limit is lower.
 pub(crate) fn secure_descriptors(needed: u64) -> Result<(), Failure> {
     let failure = |reason: String| {
-        let next = "give a smaller --roam, or raise the limit: `ulimit -Hn` as root, LimitNOFILE= in a unit";
+        let next = "give fewer --clients or a smaller --roam, or raise the limit: `ulimit -Hn` as root, LimitNOFILE= in a unit";
         Failure::new(Exit::Unsupported, "open files", reason, next)
     };
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| failure(error.to_string()))?;

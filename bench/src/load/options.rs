@@ -20,13 +20,16 @@ pub enum Carrier {
     Esp,
     /// In datagrams of the QUIC connection; clients do not offer ESP.
     Quic,
+    /// In frames of AnyConnect on TLS over TCP, as with `openconnect --no-dtls`; clients come with the cookie of a
+    /// login.
+    Tls,
 }
 
 /// How clients prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Login {
-    /// With a bearer token each.
+    /// With a token each: a bearer token, or with the carrier `tls` the session token of a login, which is its cookie.
     Token,
     /// With a device certificate each, as enrolled clients do: TLS authenticates both sides.
     Certificate,
@@ -85,6 +88,15 @@ impl Options {
         if self.roam > 0.0 && self.rate <= 0.0 {
             let reason = "clients move while they send, and with --rate 0 they do not".to_owned();
             return refuse("--roam", reason, "give --rate more than 0".to_owned());
+        }
+        let is_by_tls = self.carrier == Carrier::Tls;
+        if is_by_tls && self.login == Login::Certificate {
+            let reason = "clients over TLS come with the token of a login".to_owned();
+            return refuse("--login certificate", reason, "leave it out, or give another --carrier".to_owned());
+        }
+        if is_by_tls && self.roam > 0.0 {
+            let reason = "no TCP connection goes on at another address".to_owned();
+            return refuse("--roam", reason, "leave it out, or give another --carrier".to_owned());
         }
         if self.active > self.clients {
             let reason = format!("{} clients cannot be active of {}", self.active, self.clients);
@@ -171,6 +183,10 @@ pub(super) mod tests {
         assert!(refusal(&["--roam", "5%", "--rate", "0"]).contains("give --rate more than 0"));
         assert!(refusal(&["--active", "200", "--clients", "100"]).contains("--clients 200"));
         assert!(refusal(&["--churn", "100/s", "--clients", "50"]).contains("--clients 100"));
+        for wrong in [["--login", "certificate"], ["--roam", "5%"]] {
+            assert!(refusal(&[&["--carrier", "tls"], &wrong[..]].concat()).contains("another --carrier"));
+        }
+        assert_eq!(parsed(&["--carrier", "tls", "--churn", "10/s"]).check(), Ok(()));
         assert_eq!(parsed(&["--roam", "5%", "--active", "10", "--churn", "100/s"]).check(), Ok(()));
     }
 

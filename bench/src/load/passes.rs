@@ -1,13 +1,17 @@
 //! What clients log in with: a device of its own for each of them.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_net::control;
-use adit_server::accounts::UserName;
+use adit_program::random::random;
+use adit_proto::login::Method;
+use adit_proto::login::token::{Boot, SessionToken};
 use adit_server::accounts::sqlite::Store;
+use adit_server::accounts::{BegunLogin, FirstPassword, UserName};
+use adit_server::core::login::sealed::Tokens;
 use adit_server::directories::StateDir;
-use adit_server::identity::{Authority, DeviceRequest};
+use adit_server::identity::{Authority, DeviceRequest, ServiceKey};
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -52,6 +56,38 @@ pub(super) fn certificates(state: &StateDir, clients: u32, check: &dyn Fn() -> R
         check()?;
         let (chain, key) = certificate(&authority, &store, &user(number))?;
         Ok(Pass::Certificate { chain, key })
+    };
+    (0..clients).map(pass).collect()
+}
+
+/// Lets a user log in for each client, in the files of a gateway that does not run, as the gateway itself would. What
+/// clients keep of it is the session token.
+///
+/// # Errors
+/// What the store refuses, or when `check` fails.
+pub(super) fn logins(state: &StateDir, clients: u32, check: &dyn Fn() -> Result<()>) -> Result<Vec<Pass>> {
+    let (tokens, store) = (Tokens::new(&ServiceKey::load_or_create(state)?), Store::open(&state.store())?);
+    let now = SystemTime::now();
+    let logged_in_at = now.duration_since(UNIX_EPOCH).context("the clock is past 1970")?.as_secs();
+    let pass = |number| {
+        check()?;
+        let (user, login) = (user(number), random()?);
+        let first = FirstPassword::Link { hash: random()?, seconds: LIFETIME.as_secs() };
+        store.add_user(&UserName::parse(&user)?, &first, now)?;
+        store.begin_login(&BegunLogin { id: &login, user: &user, generation: 0, lifetime: LIFETIME })?;
+        let token = SessionToken {
+            user,
+            device: None,
+            login,
+            generation: 0,
+            methods: vec![Method::Password],
+            logged_in_at,
+            ends_at: logged_in_at + LIFETIME.as_secs(),
+            // As after a restart of the host: the clock alone decides.
+            boot: Boot::UNTOLD,
+            since_boot: 0,
+        };
+        tokens.seal(&token).map(Pass::Token).context("seal a session token")
     };
     (0..clients).map(pass).collect()
 }

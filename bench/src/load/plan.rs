@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adit_net::{quic, tls};
 use anyhow::Result;
+use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::histogram::Histogram;
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     pub(super) quic: quinn::ClientConfig,
     /// Whether clients offer ESP.
     pub(super) esp: bool,
+    /// The settings of connections over TCP, of clients of the AnyConnect family; `None` where clients are native ones.
+    pub(super) anyconnect: Option<Arc<ClientConfig>>,
 }
 
 impl Plan {
@@ -51,7 +54,7 @@ impl Plan {
 
 /// How a client proves who it is.
 pub(super) enum Pass {
-    /// A bearer token.
+    /// A bearer token, or the token of a login.
     Token(String),
     /// A device certificate and its key.
     Certificate {

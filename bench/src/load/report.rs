@@ -337,6 +337,7 @@ impl Report {
             burst: Burst {
                 login: self.login,
                 under_policy: self.policy.is_some(),
+                by_tls: self.carrier == Carrier::Tls,
                 wanted: self.arrive_per_second,
                 reached: self.connect_rate,
                 seconds: seconds("connect"),

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use adit_net::carrier::quic::Datagrams;
-use adit_net::carrier::{Carried, Carriers};
+use adit_net::carrier::{Carried, Carrier, Carriers};
 use adit_net::packet_buffer::PacketBuffer;
 use adit_proto::drop_reason::DropReason;
 use adit_proto::esp::packet::{NextHeader, PREFIX_LEN, sealed_len};
@@ -69,11 +68,16 @@ impl Carried for Session {
 
 impl Session {
     /// A session on a connection that has no address yet.
-    pub(super) fn new(number: u32, datagrams: Arc<Datagrams>, path: Arc<LoadPath<Self>>, echoes: Arc<Echoes>) -> Self {
+    pub(super) fn new(
+        number: u32,
+        connection: Arc<dyn Carrier>,
+        path: Arc<LoadPath<Self>>,
+        echoes: Arc<Echoes>,
+    ) -> Self {
         let none = AtomicU32::default;
         Self {
             number,
-            carriers: Carriers::new(datagrams),
+            carriers: Carriers::new(connection),
             path,
             echoes,
             address: OnceLock::new(),

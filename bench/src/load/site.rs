@@ -15,7 +15,7 @@ use crate::report::machine::Program;
 use adit_lab::programs::Gateway;
 use adit_lab::{GATEWAY_V4, Host, Lab, Process};
 
-use super::options::{Login, Options};
+use super::options::{Carrier, Login, Options};
 use super::passes;
 use super::plan::Pass;
 use super::report::Policy;
@@ -60,12 +60,11 @@ impl Site {
         gateway.init()?.success()?;
         let policy = options.policy.as_deref().map(|file| give_policy(&mut gateway, file)).transpose()?;
         check()?;
-        let enrolled = match options.login {
-            Login::Certificate => {
-                let state_dir = StateDir::new(gateway.folder().join("state"));
-                Some(passes::certificates(&state_dir, clients, check)?)
-            }
-            Login::Token => None,
+        let state_dir = StateDir::new(gateway.folder().join("state"));
+        let made = match (options.login, options.carrier) {
+            (Login::Certificate, _) => Some(passes::certificates(&state_dir, clients, check)?),
+            (Login::Token, Carrier::Tls) => Some(passes::logins(&state_dir, clients, check)?),
+            (Login::Token, Carrier::Esp | Carrier::Quic) => None,
         };
         gateway.start()?;
         let inner = gateway.inner_addresses()?.into_iter().find_map(|address| match address {
@@ -73,7 +72,7 @@ impl Site {
             std::net::IpAddr::V6(_) => None,
         });
         let inner = inner.context("the gateway has an inner IPv4 address")?;
-        let passes = match enrolled {
+        let passes = match made {
             Some(passes) => passes,
             None => passes::tokens(&gateway.folder().join("run").join("server.sock"), clients, check)?,
         };

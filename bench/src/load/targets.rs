@@ -19,12 +19,15 @@ const BURST_LONG: f64 = 60.0;
 const CHURN: f64 = 100.0;
 /// Clients per second of a burst.
 const BURST: f64 = 250.0;
+/// Sessions of the AnyConnect family, and how many clients per second come for them.
+const CHANNELS: u32 = 2_000;
+const CHANNELS_BURST: f64 = 100.0;
 
 /// One target beside what was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Target {
     /// Whose target: `L1` and `L2` of many sessions, `C1` of clients that come and go, `C2` of a burst, `P1` of many
-    /// sessions under a policy.
+    /// sessions under a policy, `A7` of sessions of the AnyConnect family.
     pub(crate) name: &'static str,
     /// What is meant, with its unit.
     pub(crate) what: &'static str,
@@ -121,6 +124,8 @@ pub(super) struct Churn {
 pub(super) struct Burst {
     pub(super) login: Login,
     pub(super) under_policy: bool,
+    /// Whether they are of the AnyConnect family.
+    pub(super) by_tls: bool,
     pub(super) wanted: f64,
     pub(super) reached: f64,
     pub(super) seconds: f64,
@@ -128,7 +133,7 @@ pub(super) struct Burst {
 
 impl Default for Burst {
     fn default() -> Self {
-        Self { login: Login::Token, under_policy: false, wanted: 0.0, reached: 0.0, seconds: 0.0 }
+        Self { login: Login::Token, under_policy: false, by_tls: false, wanted: 0.0, reached: 0.0, seconds: 0.0 }
     }
 }
 
@@ -163,9 +168,12 @@ impl fmt::Display for Bound {
 /// One line of a group: what, its bound, and the value.
 type Line = (&'static str, Bound, Option<f64>);
 
-/// All targets, in their order.
+/// All targets, in their order; of sessions of the AnyConnect family theirs alone.
 pub(super) fn judge(seen: &Seen) -> Vec<Target> {
-    [sessions(seen), active(seen), churn(seen), burst(seen), policy(seen)].concat()
+    if seen.burst.by_tls {
+        return anyconnect(seen);
+    }
+    [sessions(seen), active(seen), churn(seen), burst(seen), policy(seen), anyconnect(seen)].concat()
 }
 
 fn sessions(seen: &Seen) -> Vec<Target> {
@@ -213,7 +221,7 @@ fn churn(seen: &Seen) -> Vec<Target> {
 }
 
 fn burst(seen: &Seen) -> Vec<Target> {
-    let Burst { login, wanted, reached, seconds, under_policy: _ } = seen.burst;
+    let Burst { login, wanted, reached, seconds, .. } = seen.burst;
     let is_one = login == Login::Certificate && wanted >= BURST;
     // A little more, as the last arrives when its turn is over.
     let needs = (!is_one).then(|| "needs --login certificate --arrive 300/s --clients 18000".to_owned());
@@ -236,6 +244,19 @@ fn policy(seen: &Seen) -> Vec<Target> {
     let needs = (!is_one).then(|| format!("needs --policy FILE --arrive 300/s --clients {SESSIONS}"));
     let line = ("connects under a policy, 1/s", Bound::Least(BURST), Some(reached));
     group("P1", &[line], needs, "", seen.limit(&["connect"]))
+}
+
+fn anyconnect(seen: &Seen) -> Vec<Target> {
+    let Burst { by_tls, wanted, reached, .. } = seen.burst;
+    let is_one = by_tls && wanted >= CHANNELS_BURST && seen.clients >= CHANNELS;
+    // A little more, as the last arrives when its turn is over.
+    let needs = (!is_one).then(|| format!("needs --carrier tls --arrive 120/s --clients {CHANNELS}"));
+    let lines = [
+        ("AnyConnect sessions up", Bound::Least(CHANNELS.into()), Some(seen.sessions.up)),
+        ("connects with a cookie, 1/s", Bound::Least(CHANNELS_BURST), Some(reached)),
+        ("memory per session, KiB", Bound::Most(150.0), Some(seen.sessions.per_session_kib)),
+    ];
+    group("A7", &lines, needs, "", seen.limit(&["connect", "idle", "loaded"]))
 }
 
 /// The targets of one name, in a run that `needs` something else to show them, or differs from what they ask for.
@@ -345,10 +366,22 @@ mod tests {
             ("C1", "--churn"),
             ("C2", "--login"),
             ("P1", "--policy"),
+            ("A7", "--carrier tls"),
         ] {
             let note = of(&targets, name, "").note.as_deref().unwrap();
             assert!(note.starts_with("not measured: needs") && note.contains(words), "{note}");
         }
+    }
+
+    #[test]
+    fn sessions_of_anyconnect_have_targets_of_their_own() {
+        let mut seen = seen(2_000);
+        seen.sessions.per_session_kib = 151.0;
+        seen.burst = Burst { by_tls: true, wanted: 120.0, reached: 119.0, ..Burst::default() };
+        let targets = judge(&seen);
+        assert!(targets.iter().all(|target| target.name == "A7"), "{targets:?}");
+        let met: Vec<_> = targets.iter().map(|target| target.met).collect();
+        assert_eq!(met, [Some(true), Some(true), Some(false)]);
     }
 
     #[test]
@@ -396,7 +429,7 @@ mod tests {
     fn a_burst_needs_certificates() {
         let mut seen = seen(18_000);
         seen.burst =
-            Burst { login: Login::Certificate, under_policy: false, wanted: 300.0, reached: 240.0, seconds: 60.0 };
+            Burst { login: Login::Certificate, wanted: 300.0, reached: 240.0, seconds: 60.0, ..Burst::default() };
         assert_eq!(of(&judge(&seen), "C2", "connects with c").met, Some(false));
         seen.burst.login = Login::Token;
         assert_eq!(of(&judge(&seen), "C2", "connects with c").measured, None);
@@ -405,7 +438,7 @@ mod tests {
     #[test]
     fn connects_under_a_policy_need_one_and_many_sessions() {
         let mut seen = seen(10_000);
-        seen.burst = Burst { login: Login::Token, under_policy: true, wanted: 300.0, reached: 290.0, seconds: 33.0 };
+        seen.burst = Burst { under_policy: true, wanted: 300.0, reached: 290.0, seconds: 33.0, ..Burst::default() };
         assert_eq!(of(&judge(&seen), "P1", "connects").met, Some(true));
         seen.burst.reached = 249.0;
         assert_eq!(of(&judge(&seen), "P1", "connects").met, Some(false));

@@ -121,6 +121,7 @@ fn wrong_flags_are_refused_with_what_would_do() {
         (&["--roam", "5%", "--rate", "0"], "give --rate more than 0"),
         (&["--active", "200", "--clients", "100"], "give --clients 200 or more"),
         (&["--churn", "100/s", "--clients", "10"], "give --clients 100 or more"),
+        (&["--carrier", "tls", "--login", "certificate"], "give another --carrier"),
         (&["--clients", "0"], "--clients"),
         (&["--login", "password"], "certificate"),
     ] {
@@ -153,6 +154,22 @@ fn two_loads_at_once_do_not_collide() {
 fn clients_that_do_not_offer_esp_echo_over_quic() {
     let Some(report) = run(&["--duration", "1s", "--carrier", "quic"]) else { return };
     assert_eq!((&report["gateway_on_esp"], &report["esp_share"]), (&0.into(), &0.0.into()), "{report:#}");
+}
+
+#[test]
+fn clients_of_anyconnect_come_with_a_cookie_and_echo_over_tls() {
+    let Some(report) = run(&["--duration", "1s", "--carrier", "tls", "--churn", "20/s"]) else { return };
+    assert_eq!((&report["carrier"], &report["gateway_on_esp"]), (&"tls".into(), &0.into()), "{report:#}");
+    assert_shared(&report["echoes"]["fairness"], 50);
+    let churn = &report["churn"];
+    assert!(churn["visits"].as_u64().is_some_and(|visits| visits > 0), "{churn:#}");
+    for key in ["failed", "sessions_left", "descriptors_left"] {
+        assert_eq!(churn[key], 0, "{key} in {churn:#}");
+    }
+    let targets = report["targets"].as_array().unwrap();
+    assert!(targets.iter().all(|target| target["name"] == "A7"), "{targets:#?}");
+    let needs = |target: &Value| target["note"].as_str().is_some_and(|note| note.contains("--clients 2000"));
+    assert!(targets.len() == 3 && targets.iter().all(needs), "{targets:#?}");
 }
 
 #[test]

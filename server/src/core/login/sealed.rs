@@ -50,7 +50,9 @@ impl Handles {
 }
 
 impl Tokens {
-    pub(super) fn new(key: &ServiceKey) -> Self {
+    /// Those of the gateway with this key.
+    #[must_use]
+    pub fn new(key: &ServiceKey) -> Self {
         Self(key.sealer("session tokens"))
     }
 
