@@ -50,4 +50,5 @@ mod spoofing;
 mod tls;
 mod traffic;
 mod unproven;
+mod versions;
 mod wrong_clock;

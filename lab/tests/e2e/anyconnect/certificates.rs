@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use adit_testing::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
-use super::{NO_COOKIE, NO_LOGIN, cookie_with, reach_internet, run, start, up};
+use super::{NO_COOKIE, NO_LOGIN, cookie_with, reach_internet, run, start_with, up};
 use crate::harness::Tunnel;
 use crate::logins::{PASSWORD, set_up_app};
 use crate::people::{add_user, join};
+use crate::versions::{Version, with_each_version};
 
 /// The options of a stranger that shows the certificate of the native client, which is in its profile.
 fn shown(tunnel: &Tunnel) -> Vec<String> {
@@ -39,9 +40,10 @@ fn device_of_session(tunnel: &Tunnel) -> String {
     told["sessions"][0]["device"].as_str().unwrap().to_owned()
 }
 
-#[test]
-fn certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked() {
-    let Some(tunnel) = start() else { return };
+with_each_version!(certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked);
+
+fn certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
     tunnel.join(0);
     let shown = shown(&tunnel);
     let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
@@ -67,9 +69,10 @@ fn certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked() {
     assert!(out.stderr.contains("revoked"), "and its user reads why: {out:?}");
 }
 
-#[test]
-fn device_that_was_enrolled_by_a_login_needs_the_password_of_its_user_and_no_code() {
-    let Some(tunnel) = start() else { return };
+with_each_version!(device_that_was_enrolled_by_a_login_needs_the_password_of_its_user_and_no_code);
+
+fn device_that_was_enrolled_by_a_login_needs_the_password_of_its_user_and_no_code(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
     join(&tunnel, tunnel.client(), "alice", &[PASSWORD]).success().unwrap();
     add_user(&tunnel.gateway, "bob", "battery horse correct");
     set_up_app(&tunnel.gateway);

@@ -3,10 +3,11 @@
 use adit_testing::eventually;
 use nix::sys::signal::Signal;
 
-use super::{NO_LOGIN, cookie_with, log_in, reach_internet, run, start, up};
+use super::{NO_LOGIN, cookie_with, log_in, reach_internet, run, start, start_with, up};
 use crate::harness::{INTERNET, answers};
 use crate::logins::PASSWORD;
 use crate::people::{give_policy, join};
+use crate::versions::{Version, with_each_version};
 
 const CHOSEN: &str = "staple horse battery";
 const BANNER: &str = "For staff only.";
@@ -16,9 +17,10 @@ const POLICY: &str = "[groups.usual]\nmembers = [\"alice\"]\nroutes = [\"10.1.0.
     [groups.full]\noffered = true\nmembers = [\"alice\"]\nroutes = [\"0.0.0.0/0\", \"::/0\"]\n\
     [groups.other]\noffered = true\nmembers = [\"bob\"]\n";
 
-#[test]
-fn client_that_posts_no_xml_logs_in_as_well() {
-    let Some(tunnel) = start() else { return };
+with_each_version!(client_that_posts_no_xml_logs_in_as_well);
+
+fn client_that_posts_no_xml_logs_in_as_well(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
     let plain = ["--no-xmlpost", "--user", "alice", "--passwd-on-stdin"];
     let wrong = run(&tunnel, &plain, "wrong horse battery\n");
     assert_eq!(wrong.code, NO_LOGIN, "{wrong:?}");
@@ -28,9 +30,10 @@ fn client_that_posts_no_xml_logs_in_as_well() {
     reach_internet(tunnel.client().host());
 }
 
-#[test]
-fn user_who_comes_with_a_one_time_code_chooses_a_password() {
-    let Some(tunnel) = start() else { return };
+with_each_version!(user_who_comes_with_a_one_time_code_chooses_a_password);
+
+fn user_who_comes_with_a_one_time_code_chooses_a_password(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
     let code = || {
         let reset = tunnel.gateway.admin_json(&["user", "reset", "alice", "--link"]).unwrap();
         reset["code"].as_str().unwrap().to_owned()
@@ -47,9 +50,10 @@ fn user_who_comes_with_a_one_time_code_chooses_a_password() {
     assert_eq!(new.code, 0, "{new:?}");
 }
 
-#[test]
-fn user_reads_the_banner_and_chooses_a_group_that_is_offered() {
-    let Some(mut tunnel) = start() else { return };
+with_each_version!(user_reads_the_banner_and_chooses_a_group_that_is_offered);
+
+fn user_reads_the_banner_and_chooses_a_group_that_is_offered(version: Version) {
+    let Some(mut tunnel) = start_with(version) else { return };
     tunnel.gateway.stop().unwrap();
     tunnel.gateway.set("login.banner", BANNER);
     give_policy(&mut tunnel.gateway, POLICY);

@@ -17,11 +17,22 @@ fn block_udp(tunnel: &Tunnel) {
 
 /// Waits until the session has this carrier, while packets go on.
 fn comes_to(tunnel: &Tunnel, session: &ToldSession, carrier: &str, patience: Duration) -> ToldSession {
-    let (deadline, host) = (Instant::now() + patience, tunnel.client().host());
+    comes_to_at(tunnel, 0, session, carrier, patience)
+}
+
+/// As [`comes_to`], of that client's session.
+fn comes_to_at(
+    tunnel: &Tunnel,
+    client: usize,
+    session: &ToldSession,
+    carrier: &str,
+    patience: Duration,
+) -> ToldSession {
+    let (deadline, host) = (Instant::now() + patience, tunnel.clients[client].host());
     loop {
         // It may be lost as long as the other way is not noticed to be the better one.
         answers(host, INTERNET[0]);
-        let told = tunnel.gateway.sessions().unwrap().pop().expect("the session goes on");
+        let told = tunnel.session_of(session.addresses[0]).expect("the session goes on");
         assert_eq!((told.session, &told.addresses), (session.session, &session.addresses), "it is the same one");
         if told.carrier == carrier {
             reach_internet(host);
@@ -32,10 +43,11 @@ fn comes_to(tunnel: &Tunnel, session: &ToldSession, carrier: &str, patience: Dur
     }
 }
 
-#[test]
-fn twenty_mebibytes_arrive_intact_each_way_in_records() {
+with_each_version!(twenty_mebibytes_arrive_intact_each_way_in_records);
+
+fn twenty_mebibytes_arrive_intact_each_way_in_records(version: Version) {
     let _turn = alone();
-    let Some(tunnel) = start() else { return };
+    let Some(tunnel) = start_with(version) else { return };
     let (_stranger, session) = log_in(&tunnel, PASSWORD);
     let told = comes_to(&tunnel, &session, "dtls", PATIENCE);
     assert!(told.suite.as_ref().is_some_and(|suite| !suite.starts_with("TLS13_")), "{told:?}");
@@ -52,42 +64,43 @@ fn twenty_mebibytes_arrive_intact_each_way_in_records() {
 }
 
 #[test]
-fn session_stays_on_tls_while_udp_is_blocked_and_comes_back_to_records() {
-    let _turn = alone();
-    let Some(tunnel) = start() else { return };
-    let (_stranger, session) = log_in(&tunnel, PASSWORD);
-    comes_to(&tunnel, &session, "dtls", PATIENCE);
+fn sessions_stay_on_tls_while_udp_is_blocked_and_come_to_records_when_it_passes() {
+    let versions = [Version::Own, Version::Newest];
+    let Some(tunnel) = start_many(&[versions, versions].concat(), &[]) else { return };
+    // Two have had records before, and two find UDP blocked from the start.
+    let early = [0, 1].map(|client| (client, log_in_at(&tunnel, client)));
+    for (client, (_, session)) in &early {
+        comes_to_at(&tunnel, *client, session, "dtls", PATIENCE);
+    }
     block_udp(&tunnel);
-    comes_to(&tunnel, &session, "tls", NEXT_TRY);
-    unfilter(tunnel.gateway.host(), NO_UDP);
-    comes_to(&tunnel, &session, "dtls", NEXT_TRY);
-}
-
-#[test]
-fn udp_that_is_blocked_from_the_start_costs_no_session() {
-    let Some(tunnel) = start() else { return };
-    block_udp(&tunnel);
-    let (_stranger, session) = log_in(&tunnel, PASSWORD);
-    // It tries for some seconds before it sets its device up.
-    comes_to(&tunnel, &session, "tls", NEXT_TRY);
-    let host = tunnel.client().host();
+    let late = [2, 3].map(|client| (client, log_in_at(&tunnel, client)));
+    let all = || early.iter().chain(&late).map(|(client, (_, session))| (*client, session));
     let server = TcpServer::start(&tunnel.internet, INTERNET[0]).unwrap();
-    let done = transfer(host, server.address(), Direction::Download, 1 << 20).unwrap();
-    assert!(done.bytes == 1 << 20 && done.is_intact());
+    for (client, session) in all() {
+        // Those that begin now try for some seconds before they set their devices up.
+        comes_to_at(&tunnel, client, session, "tls", NEXT_TRY);
+        let done = transfer(tunnel.clients[client].host(), server.address(), Direction::Download, 1 << 20).unwrap();
+        assert!(done.bytes == 1 << 20 && done.is_intact());
+    }
     unfilter(tunnel.gateway.host(), NO_UDP);
-    comes_to(&tunnel, &session, "dtls", NEXT_TRY);
+    for (client, session) in all() {
+        comes_to_at(&tunnel, client, session, "dtls", NEXT_TRY);
+    }
 }
 
-#[test]
-fn packets_are_as_large_as_the_path_takes() {
+with_each_version!(packets_are_as_large_as_the_path_takes);
+
+fn packets_are_as_large_as_the_path_takes(version: Version) {
     /// Bytes of a UDP header and what it carries, and those of them that are not the packet's: of UDP 8, of the record
     /// 13, 8 and 16, of its type 1.
     const LARGEST: u16 = 1400;
     const OVERHEAD: u16 = 46;
-    let Some(tunnel) = start() else { return };
+    let Some(tunnel) = start_with(version) else { return };
     filter(tunnel.gateway.host(), "narrow", &[("input priority 0", &format!("udp length > {LARGEST} drop"))]);
     let (_stranger, session) = log_in(&tunnel, PASSWORD);
-    let told = comes_to(&tunnel, &session, "dtls", NEXT_TRY);
+    comes_to(&tunnel, &session, "dtls", NEXT_TRY);
+    // Packets pass, so the client has found what it looked for.
+    let told = tunnel.session_of(session.addresses[0]).unwrap();
     let host = tunnel.client().host();
     let link: u16 = run_on(host, &["cat", &format!("/sys/class/net/{LINK}/mtu")]).trim().parse().unwrap();
     assert_eq!((link, told.mtu), (LARGEST - OVERHEAD, LARGEST - OVERHEAD), "the client has found it, and we heard it");
