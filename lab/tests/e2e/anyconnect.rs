@@ -6,6 +6,7 @@
 mod certificates;
 mod forms;
 mod hostile;
+mod insiders;
 mod records;
 
 use std::fs;

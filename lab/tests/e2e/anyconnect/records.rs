@@ -21,7 +21,7 @@ fn comes_to(tunnel: &Tunnel, session: &ToldSession, carrier: &str, patience: Dur
 }
 
 /// As [`comes_to`], of that client's session.
-fn comes_to_at(
+pub(super) fn comes_to_at(
     tunnel: &Tunnel,
     client: usize,
     session: &ToldSession,
