@@ -23,7 +23,7 @@ use adit_testing::{PATIENCE, alone, eventually};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
-use crate::harness::{INTERNET, Options, Tunnel, reach};
+use crate::harness::{INTERNET, Options, Tunnel, preloaded, reach};
 use crate::logins::{App, PASSWORD, code_of_app, gateway, set_up_app};
 use crate::people::add_user;
 use crate::versions::{Version, with_each_version};
@@ -45,6 +45,17 @@ ip address add \"$INTERNAL_IP4_ADDRESS/32\" dev \"$TUNDEV\"
 ip address add \"$INTERNAL_IP6_NETMASK\" dev \"$TUNDEV\" nodad
 for address in $THROUGH; do ip route replace \"$address\" dev \"$TUNDEV\"; done
 ";
+
+/// Has a program take it for half a minute later than it is: the present code of the app has been used to set it up.
+const LATER: &str = r#"
+#include <time.h>
+time_t time(time_t *at) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (at) *at = now.tv_sec + 30;
+  return now.tv_sec + 30;
+}
+"#;
 
 /// A gateway that knows alice, and a client with the machine's own openconnect.
 fn start() -> Option<Tunnel> {
@@ -193,6 +204,22 @@ fn second_factor_is_asked_for_in_a_form_of_its_own(version: Version) {
     let code = code_of_app(&secret, confirmed + 1);
     let (_stranger, _session) = log_in(&tunnel, &format!("{PASSWORD}\n{code}"));
     reach_internet(tunnel.client().host());
+}
+
+with_each_version!(client_that_has_the_app_itself_fills_its_code_in);
+
+fn client_that_has_the_app_itself_fills_its_code_in(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
+    let App { secret, .. } = set_up_app(&tunnel.gateway);
+    let host = tunnel.client().host();
+    let Some(later) = preloaded(host.folder(), "later", LATER) else { return };
+    let token = format!("base32:{secret}");
+    let arguments = ["--user", "alice", "--passwd-on-stdin", "--token-mode", "totp", "--token-secret", &token];
+    let mut command =
+        openconnect(&tunnel, 0, &[&arguments[..], &["--authenticate"]].concat(), &format!("{PASSWORD}\n"));
+    command.env("LD_PRELOAD", later);
+    let said = host.output(command, PATIENCE).unwrap().success().unwrap();
+    assert!(said.contains("COOKIE="), "{said}");
 }
 
 with_each_version!(client_comes_back_with_its_addresses_and_no_question_after_the_gateway_was_killed);

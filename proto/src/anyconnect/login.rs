@@ -214,7 +214,9 @@ fn input(asked: &Asked) -> String {
         let options: String = choices.iter().map(option).collect();
         return format!("<select name=\"{name}\" label=\"{label}:\">{options}</select>");
     }
-    let kind = if asked.echo { "text" } else { "password" };
+    // Clients that have the app fill its code in where a password is asked for, and nowhere else.
+    let is_shown = asked.echo && asked.kind != Kind::Code;
+    let kind = if is_shown { "text" } else { "password" };
     format!("<input type=\"{kind}\" name=\"{name}\" label=\"{label}:\"/>")
 }
 

@@ -122,7 +122,7 @@ fn page_asks_for_what_the_form_asks() {
 fn every_kind_of_question_has_a_field() {
     let choice = Kind::Choice(vec!["one".to_owned(), "two & \"three\"".to_owned()]);
     for (field, shown) in [
-        (asked("code", Kind::Code, false), "<input type=\"password\" name=\"secondary_password\" label=\"L:\"/>"),
+        (asked("code", Kind::Code, true), "<input type=\"password\" name=\"secondary_password\" label=\"L:\"/>"),
         (
             asked("new_password", Kind::NewPassword, false),
             "<input type=\"password\" name=\"next_password\" label=\"L:\"/>",
