@@ -162,6 +162,8 @@ pub struct AnyConnectConfig {
     pub enabled: bool,
     /// Whether TLS 1.2 will do.
     pub tls12: bool,
+    /// When they make a new connection.
+    pub rekey_after: Duration,
 }
 
 impl TlsConfig {

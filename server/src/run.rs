@@ -148,14 +148,16 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
     let door = (!sockets.dtls.is_empty()).then(|| DtlsDoor::new(Arc::<WorkersHandle<Session>>::clone(&plane)));
     let made = || anyconnect::FrontEnd::new(Arc::clone(&serving), Arc::clone(&router), config.tun.mtu, door.clone());
-    let guests = config.anyconnect.enabled.then(|| Arc::new(made()) as Arc<dyn Guest>);
+    let anyconnect = config.anyconnect.enabled.then(|| Arc::new(made()));
+    anyconnect.iter().for_each(|front_end| front_end.set_rekey_after(config.anyconnect.rekey_after));
+    let guests = anyconnect.clone().map(|front_end| front_end as Arc<dyn Guest>);
     let front_end = Arc::new(FrontEnd::new(serving, router, Arc::clone(&enrollment), &config, plane));
     let pending = front_end.pending();
     let upgrades: Arc<dyn Guest> = Arc::new(Upgrades::new(Arc::clone(&front_end)));
     let guests = guests.into_iter().chain([upgrades]).collect();
     let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, guests, pending)?;
     let dtls = door.map(|door| serve_dtls(&door, sockets.dtls)).transpose()?;
-    let followers = vec![
+    let mut followers = vec![
         followers::log(as_read.log),
         followers::core(Arc::clone(&core)),
         followers::store(Arc::clone(&store)),
@@ -165,6 +167,7 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         followers::front_end(Arc::clone(&front_end)),
         followers::certificates(Arc::clone(&identity), Arc::clone(&authority), Arc::clone(&current)),
     ];
+    followers.extend(anyconnect.map(followers::anyconnect));
     let reachable = Reachable {
         reloading,
         core: Arc::clone(&core),

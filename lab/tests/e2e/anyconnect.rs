@@ -8,6 +8,7 @@ mod forms;
 mod hostile;
 mod insiders;
 mod records;
+mod roads;
 
 use std::fs;
 use std::net::IpAddr;

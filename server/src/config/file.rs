@@ -276,8 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn values_of_esp_and_workers_have_bounds() {
+    fn values_of_the_packet_path_have_bounds() {
         for (key, good, bad) in [
+            ("anyconnect.rekey_after", "\"30d\"", &["\"500ms\"", "\"31d\"", "3600"][..]),
             ("esp.suites", "[\"aes-128-gcm\"]", &["[\"AES\"]", "[]", "[\"aes-128-gcm\", \"aes-128-gcm\"]"][..]),
             ("esp.rekey_after", "\"1s\"", &["\"500ms\"", "\"25h\"", "3600"]),
             ("esp.rekey_packets", "1024", &["1023", "268435457"]),

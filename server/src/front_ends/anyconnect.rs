@@ -11,6 +11,8 @@ mod tunnel;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use adit_net::http::h1::fields;
 use adit_proto::anyconnect::cookie;
@@ -28,6 +30,8 @@ pub use dtls_door::DtlsDoor;
 
 /// What the clients' names begin with. Their requests bear one of [`MARKS`] besides, unless they are very old.
 const AGENTS: [&str; 4] = ["AnyConnect", "Cisco AnyConnect", "Open AnyConnect", "OpenConnect"];
+/// When clients connect anew, in seconds, unless something else is set: once a day, as ocserv has them do at most.
+const USUAL_REKEY: u64 = 24 * 60 * 60;
 /// Headers that no browser sends.
 const MARKS: [&str; 2] = ["x-transcend-version", "x-aggregate-auth"];
 
@@ -39,6 +43,8 @@ pub struct FrontEnd {
     largest_packet: u16,
     /// If packets may go in records of DTLS.
     dtls: Option<Arc<DtlsDoor>>,
+    /// When clients that connect now are to connect anew, in seconds.
+    rekey_after: AtomicU64,
 }
 
 impl FrontEnd {
@@ -46,7 +52,12 @@ impl FrontEnd {
     /// `router` and have at most `largest_packet` bytes. Their associations of DTLS, if there are to be any, begin at
     /// `dtls`.
     pub fn new(core: Arc<dyn Core>, router: Arc<Router>, largest_packet: u16, dtls: Option<Arc<DtlsDoor>>) -> Self {
-        Self { core, router, largest_packet, dtls }
+        Self { core, router, largest_packet, dtls, rekey_after: AtomicU64::new(USUAL_REKEY) }
+    }
+
+    /// Has clients that connect from now on connect anew after this time, which counts in whole seconds.
+    pub fn set_rekey_after(&self, time: Duration) {
+        self.rekey_after.store(time.as_secs(), Ordering::Relaxed);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::accounts::sqlite::Store;
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::enroll::Enrollment;
+use crate::front_ends::anyconnect;
 use crate::front_ends::connect_ip::FrontEnd;
 use crate::identity::Authority;
 use crate::sources::radius::SessionAccounting;
@@ -70,6 +71,11 @@ pub(super) fn enrollment(enrollment: Arc<Enrollment>) -> Follower {
 /// What sessions may choose of ESP.
 pub(super) fn front_end(front_end: Arc<FrontEnd>) -> Follower {
     follower(front_end, |front_end, config| front_end.set_esp(config.esp.settings()))
+}
+
+/// When clients of the AnyConnect family connect anew.
+pub(super) fn anyconnect(front_end: Arc<anyconnect::FrontEnd>) -> Follower {
+    follower(front_end, |front_end, config| front_end.set_rekey_after(config.anyconnect.rekey_after))
 }
 
 /// The certificates that clients are shown. That of the gateway's own authority is issued anew for other names; the

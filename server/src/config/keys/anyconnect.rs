@@ -25,4 +25,14 @@ pub(super) const ROWS: &[Key<Config>] = &[
         applies: Applies::Restart,
         read: |given, config| put(&mut config.anyconnect.tls12, given.boolean()),
     },
+    Key {
+        name: "anyconnect.rekey_after",
+        kind: Kind::Duration { least: "1s", most: "30d" },
+        absent: Absent::Default(r#""1d""#),
+        example: r#""12h""#,
+        meaning: "When clients of the AnyConnect family make a new connection, which has new keys, and a new association of DTLS;\n\
+         {least} to {most}. They do so without a question, and keep their addresses.",
+        applies: Applies::NewSessions,
+        read: |given, config| put(&mut config.anyconnect.rekey_after, given.duration()),
+    },
 ];

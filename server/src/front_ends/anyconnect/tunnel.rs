@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::cstp::{ChannelEnd, Cstp, FollowedChannel};
@@ -35,8 +36,6 @@ use crate::listener::{Answer, Caller, CallerStream, Reply};
 const DPD: Duration = Duration::from_secs(30);
 /// How often a client sends something through whatever is on the way.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How often a client makes a new connection, with new keys.
-const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a client gets no tunnel: it has to log in again (401), or may come back with its token (503).
 pub(super) struct Refused {
@@ -56,6 +55,12 @@ struct Opened {
     head: String,
     /// If the client may send its packets in records of DTLS.
     dtls: Option<(Registration, mpsc::Receiver<FromClient>)>,
+}
+
+/// When a client connects anew, and how long its session lasts at most.
+struct Times {
+    rekey: Duration,
+    lasts: Option<Duration>,
 }
 
 impl FrontEnd {
@@ -94,7 +99,9 @@ impl FrontEnd {
             app_id: registration.app_id,
             dpd: records::DPD,
         });
-        let head = head(request, &grant, mtu.min(grant.terms.limits.largest_packet), lasts, offered);
+        let mtu = mtu.min(grant.terms.limits.largest_packet);
+        let times = Times { rekey: Duration::from_secs(self.rekey_after.load(Ordering::Relaxed)), lasts };
+        let head = head(request, &grant, mtu, times, offered);
         let token = request.token.clone();
         Ok(Opened { core, open, connection, caller: device_caller, token, head, dtls })
     }
@@ -134,7 +141,7 @@ fn refusal(error: &OpenError) -> Refused {
 }
 
 /// What a client is told of its grant.
-fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration>, dtls: Option<DtlsOffer>) -> String {
+fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, times: Times, dtls: Option<DtlsOffer>) -> String {
     let Grant { lease, terms } = grant;
     // A client that takes one address only gets that of IPv4, if there is one.
     let v6 = lease.v6.filter(|_| request.takes_v6 || lease.v4.is_none());
@@ -147,8 +154,8 @@ fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, lasts: Option<Duration
         mtu,
         dpd: DPD,
         keepalive: KEEPALIVE,
-        rekey: REKEY,
-        lasts,
+        rekey: times.rekey,
+        lasts: times.lasts,
         idle: terms.limits.idle_timeout,
         dtls,
     };
