@@ -8,6 +8,7 @@ mod forms;
 mod hostile;
 mod insiders;
 mod records;
+mod refusals;
 mod roads;
 
 use std::fs;
