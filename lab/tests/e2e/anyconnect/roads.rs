@@ -5,13 +5,19 @@ use std::time::{Duration, Instant};
 
 use adit_lab::traffic::Dialogue;
 
+use super::records::comes_to_at;
 use super::*;
+use crate::harness::{answers, filter, unfilter};
 
 /// How soon clients make a new connection, and how often each does.
 const REKEY_AFTER: &str = "4s";
 const REKEYS: usize = 3;
 /// Packets a second each way, of each client.
 const RATE: u32 = 100;
+/// How long the cable is out, and how long it may take then: TCP waits longer before each repetition.
+const OUT: Duration = Duration::from_secs(30);
+const BACK: Duration = Duration::from_secs(90);
+const CABLE: &str = "cable";
 
 #[test]
 fn new_keys_under_load_cost_no_packet_that_a_client_sends() {
@@ -68,4 +74,43 @@ fn follow<const N: usize>(tunnel: &Tunnel, addresses: [IpAddr; N]) -> [Seen; N] 
         thread::sleep(Duration::from_millis(100));
     }
     all
+}
+
+#[test]
+fn cable_that_is_out_for_half_a_minute_costs_neither_address_nor_answer() {
+    let Some(tunnel) = start_many(&[Version::Own, Version::Newest], &[]) else { return };
+    let strangers = [0, 1].map(|client| log_in_at(&tunnel, client));
+    for (client, (_, session)) in strangers.iter().enumerate() {
+        comes_to_at(&tunnel, client, session, "dtls", PATIENCE);
+    }
+    pull(&tunnel);
+    assert!((0..2).all(|client| !answers(tunnel.clients[client].host(), INTERNET[0])), "the positive control");
+    thread::sleep(OUT);
+    plug_in(&tunnel);
+    for (client, (stranger, session)) in strangers.iter().enumerate() {
+        let deadline = Instant::now() + BACK;
+        while !answers(tunnel.clients[client].host(), INTERNET[0]) {
+            assert!(Instant::now() < deadline, "never in {BACK:?}: packets pass\n{}", stranger.0.tail());
+        }
+        reach_internet(tunnel.clients[client].host());
+        let after = tunnel.session_of(session.addresses[0]).unwrap();
+        assert_eq!(after.addresses, session.addresses);
+        assert_eq!(stranger.0.try_wait().unwrap(), None, "{}", stranger.0.tail());
+    }
+}
+
+/// Nothing arrives any more of what clients and gateway send each other, and none of them hears of that.
+fn pull(tunnel: &Tunnel) {
+    for host in tunnel.clients.iter().map(adit_lab::programs::Client::host) {
+        filter(host, CABLE, &[("prerouting priority -400", &format!("iifname {OUTER_LINK} drop"))]);
+    }
+    let outer = tunnel.gateway.sessions().unwrap().into_iter().map(|told| told.remote.ip().to_string());
+    let outer = outer.collect::<Vec<_>>().join(", ");
+    filter(tunnel.gateway.host(), CABLE, &[("prerouting priority -400", &format!("ip saddr {{ {outer} }} drop"))]);
+}
+
+fn plug_in(tunnel: &Tunnel) {
+    for host in tunnel.clients.iter().map(adit_lab::programs::Client::host).chain([tunnel.gateway.host()]) {
+        unfilter(host, CABLE);
+    }
 }
