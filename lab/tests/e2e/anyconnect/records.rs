@@ -1,6 +1,9 @@
 //! Packets in records of DTLS, where UDP passes.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use adit_lab::traffic::{Capture, Captured, UdpEcho, echo, inject, udp_packet};
 
 use crate::harness::{answers, filter, run as run_on, unfilter};
 
@@ -9,6 +12,10 @@ use super::*;
 /// How long openconnect waits before it tries DTLS again, and somewhat more.
 const NEXT_TRY: Duration = Duration::from_secs(120);
 const NO_UDP: &str = "no_udp";
+/// Datagrams that are sent again, and how many of them before it is waited for that the gateway has counted them, so
+/// that no buffer overflows.
+const REPLAYS: u64 = 100_000;
+const AT_ONCE: u64 = 2_000;
 
 /// Nothing comes to the gateway by UDP.
 fn block_udp(tunnel: &Tunnel) {
@@ -118,4 +125,48 @@ fn client_that_wants_no_records_is_not_disturbed() {
     let (_stranger, session) = up(&tunnel, &arguments, &format!("{PASSWORD}\n"));
     let told = comes_to(&tunnel, &session, "tls", PATIENCE);
     assert!(told.suite.is_some_and(|suite| suite.starts_with("TLS13_")));
+}
+
+#[test]
+fn none_of_100_000_replayed_records_is_accepted() {
+    let Some(tunnel) = start() else { return };
+    let (_stranger, session) = log_in(&tunnel, PASSWORD);
+    comes_to(&tunnel, &session, "dtls", PATIENCE);
+    let host = tunnel.client().host();
+    let recorded = recorded(&tunnel);
+    let told = || tunnel.session_of(session.addresses[0]).unwrap();
+    let refused = || {
+        let drops = told().drops;
+        ["replayed", "too_old"].iter().filter_map(|reason| drops.get(*reason)).sum::<u64>()
+    };
+    let before = told();
+    let mut rounds = recorded.iter().cycle();
+    for sent in (AT_ONCE..=REPLAYS).step_by(AT_ONCE.try_into().unwrap()) {
+        inject(host, OUTER_LINK, rounds.by_ref().take(AT_ONCE.try_into().unwrap()).cloned().collect()).unwrap();
+        eventually("replays are counted", || (refused() >= sent).then_some(()));
+    }
+    let after = comes_to(&tunnel, &session, "dtls", PATIENCE);
+    assert_eq!(refused(), REPLAYS, "each is refused and counted once");
+    let accepted = after.rx_packets - before.rx_packets;
+    assert!(accepted < AT_ONCE, "{accepted} packets are more than the client's host sends by itself");
+}
+
+/// Records of packets, as they left the client.
+fn recorded(tunnel: &Tunnel) -> Vec<Vec<u8>> {
+    let (host, gateway) = (tunnel.client().host(), SocketAddr::from((GATEWAY_V4, 443)));
+    let server = UdpEcho::start(&tunnel.internet, INTERNET[0]).unwrap();
+    let is_record = move |packet: &Captured| {
+        let udp = packet.udp().filter(|_| packet.destination == GATEWAY_V4);
+        udp.is_some_and(|(_, _, payload)| payload.first() == Some(&23))
+    };
+    let capture = Capture::start_for(host, is_record).unwrap();
+    echo(host, server.address(), 5_000, 5_000, 60).unwrap();
+    let seen = capture.packets(|_| true);
+    assert!(seen.len() > 1_000, "{} records", seen.len());
+    let again = |packet: &Captured| {
+        let (port, _, payload) = packet.udp().unwrap();
+        // The checksum was not there yet when the packet was captured.
+        udp_packet((packet.source, port).into(), gateway, 64, payload)
+    };
+    seen.iter().map(again).collect()
 }
