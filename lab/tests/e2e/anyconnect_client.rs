@@ -1,4 +1,4 @@
-//! Our client at gateways of the AnyConnect family: our own, and the stock ocserv.
+//! Our client at gateways of the AnyConnect family: our own, and the stock ocserv, the machine's and the newest.
 //!
 //! Where ocserv is not installed its tests skip themselves with a loud word, but fail where `CI` is set.
 
@@ -14,13 +14,14 @@ use std::thread;
 use adit_lab::programs::Client;
 use adit_lab::traffic::{Direction, TcpServer, transfer};
 use adit_lab::{GATEWAY_V4, Host, Lab, Process};
-use adit_testing::{PATIENCE, alone, eventually, skip};
+use adit_testing::{PATIENCE, alone, eventually};
 use aws_lc_rs::digest;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 
 use crate::harness::{INTERNET, assert_as_before, reach, standard_lab};
 use crate::logins::{App, PASSWORD, code_of_app, gateway, run, set_up_app};
 use crate::people::{REFUSED, pin};
+use crate::versions::{Version, with_each_version};
 
 const TRANSFER: u64 = 20 << 20;
 const OTHER_IDENTITY: i32 = 4;
@@ -162,12 +163,14 @@ struct Ocserv {
 impl Ocserv {
     const ADDRESSES: [&str; 2] = ["10.79.0.1", "fd79::1"];
 
-    /// Starts it, if this host has it.
+    /// Starts this machine's own, if it has it.
     fn start() -> Option<Self> {
-        if Command::new("ocserv").arg("--version").output().is_err() {
-            skip("needs ocserv (the package of that name)");
-            return None;
-        }
+        Self::start_with(Version::Own)
+    }
+
+    /// Starts that of this version, if it is there.
+    fn start_with(version: Version) -> Option<Self> {
+        let program = version.program("ocserv")?;
         let mut lab = standard_lab()?;
         let gateway = lab.host("gateway").unwrap();
         let folder = gateway.folder().to_owned();
@@ -181,7 +184,7 @@ impl Ocserv {
         users.arg("--passwd").arg(folder.join("users")).arg("alice");
         let users = gateway.with_input(&users, &format!("{PASSWORD}\n{PASSWORD}\n")).unwrap();
         gateway.output(users, PATIENCE).unwrap().success().unwrap();
-        let mut command = Command::new("ocserv");
+        let mut command = Command::new(program);
         command.args(["--foreground", "--config"]).arg(folder.join("ocserv.conf"));
         command.arg("--pid-file").arg(folder.join("ocserv.pid"));
         let process = gateway.spawn(command).unwrap();
@@ -214,10 +217,11 @@ impl Drop for Ocserv {
     }
 }
 
-#[test]
-fn user_logs_in_at_ocserv_and_twenty_mebibytes_arrive_intact_each_way() {
+with_each_version!(user_logs_in_at_ocserv_and_twenty_mebibytes_arrive_intact_each_way);
+
+fn user_logs_in_at_ocserv_and_twenty_mebibytes_arrive_intact_each_way(version: Version) {
     let _turn = alone();
-    let Some(mut ocserv) = Ocserv::start() else { return };
+    let Some(mut ocserv) = Ocserv::start_with(version) else { return };
     add(&ocserv.client, &["--authority", &ocserv.certificate]).success().unwrap();
     let host = ocserv.client.host().clone();
     let before = host.snapshot().unwrap();
