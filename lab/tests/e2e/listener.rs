@@ -57,6 +57,7 @@ fn browser_gets_a_page_without_anything_of_who_is_inside_and_all_else_is_nothing
         assert!(head.starts_with("http/1.1 200 ok"), "{head}");
         assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
         assert!(body.contains("adit-client join") && body.contains(&GATEWAY_V4.to_string()), "{body}");
+        assert!(body.contains(&format!("sudo openconnect {GATEWAY_V4}")), "{body}");
         assert!(!body.contains("alice") && !body.contains("<script"), "{body}");
     }
     assert!(curl(host, "/style.css", &[]).success().unwrap().to_lowercase().contains("content-type: text/css"));

@@ -24,19 +24,24 @@ pub struct Portal {
 }
 
 impl Portal {
-    /// The page of a gateway that clients reach as `public`.
+    /// The page of a gateway that clients reach as `public`; `openconnect` says whether those of that kind are served.
     #[must_use]
-    pub fn new(public: &PublicAddress) -> Self {
+    pub fn new(public: &PublicAddress, openconnect: bool) -> Self {
         let host = if public.host.contains(':') { format!("[{}]", public.host) } else { public.host.clone() };
         let at = if public.port == 443 { host } else { format!("{host}:{}", public.port) };
         let at = escaped(&at);
+        let stock = if openconnect {
+            format!("<h2>Any system, with OpenConnect and a user name</h2><pre>sudo openconnect {at}</pre>")
+        } else {
+            String::new()
+        };
         let page = format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
              content=\"width=device-width\"><title>{at}</title><link rel=\"stylesheet\" href=\"{STYLE_PATH}\"></head>\
              <body><h1>{at}</h1><p>This is a VPN gateway. Whoever has an invite, or a user name here, can connect.</p>\
              <h2>Linux, with an invite</h2><pre>sudo adit-client join -\nsudo adit-client up</pre>\
              <p>Paste the link that you were given, then Enter and Ctrl-D.</p>\
-             <h2>Linux, with a user name</h2><pre>sudo adit-client join --up {at}</pre>\
+             <h2>Linux, with a user name</h2><pre>sudo adit-client join --up {at}</pre>{stock}\
              <h2>Other systems</h2><p>Any client of CONNECT-IP (RFC 9484) will do, with a token that the administrator \
              of this gateway gives out:</p><pre>https://{at}/.well-known/masque/ip/*/*/</pre>\
              <p>Whoever has neither asks the administrator.</p></body></html>\n"
@@ -75,7 +80,9 @@ mod tests {
             ("vpn.example.org", 8443, "vpn.example.org:8443"),
             ("2001:db8::1", 443, "[2001:db8::1]"),
         ] {
-            let portal = Portal::new(&PublicAddress { host: host.to_owned(), port });
+            let page = |openconnect| Portal::new(&PublicAddress { host: host.to_owned(), port }, openconnect).page;
+            assert!(page(true).contains(&format!("sudo openconnect {at}<")) && !page(false).contains("openconnect"));
+            let portal = Portal { page: page(true) };
             assert!(portal.page.contains(&format!("<h1>{at}</h1>")), "{}", portal.page);
             assert!(portal.page.contains(&format!("join --up {at}<")), "{}", portal.page);
         }

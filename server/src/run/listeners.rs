@@ -32,7 +32,7 @@ pub(super) fn start(
     let elsewhere = Arc::new(Guests::new(pages.clone(), Arc::clone(pending)));
     let mut guests = [pages, front_ends].concat();
     if let Some(public) = config.public.first() {
-        guests.push(Arc::new(Portal::new(public)));
+        guests.push(Arc::new(Portal::new(public, config.anyconnect.enabled)));
     }
     let guests = Arc::new(Guests::new(guests, Arc::clone(pending)));
     let mut tasks = Vec::new();
