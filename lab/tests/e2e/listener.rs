@@ -12,6 +12,65 @@ use crate::harness::{Options, Tunnel};
 
 /// Many more than the share of one network, and more than all places.
 const HALF_OPEN: usize = 2_000;
+/// Handshakes that go as far as the gateway's answer, and requests that never come to an end.
+const HALF_SHAKEN: usize = 1_000;
+const SLOW: usize = 100;
+
+/// Begins handshakes and leaves them, then requests of which a byte comes each second, half of them in the body; says
+/// when all that is done, and when the gateway has given the slow ones up. Arguments: the gateway, and how many.
+const SLOW_HOST: &str = r#"
+import resource, socket, ssl, sys, time
+host, half_shaken, slow = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+context = ssl._create_unverified_context()
+
+def hello():
+    said = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), said).do_handshake()
+    except ssl.SSLWantReadError:
+        return said.read()
+
+def connect():
+    return socket.create_connection((host, 443), 15)
+
+held, hello = [], hello()
+while len(held) < half_shaken:
+    held.append(connect())
+    try:
+        held[-1].sendall(hello)
+    except OSError:
+        pass
+heads = ["GET / HTTP/1.1\r\nHost: a\r\nX: ", "POST / HTTP/1.1\r\nHost: a\r\nX-Aggregate-Auth: 1\r\nContent-Length: 999\r\n\r\n"]
+streams = []
+while len(streams) < slow:
+    try:
+        stream = context.wrap_socket(connect())
+        stream.sendall(heads[len(streams) % 2].encode())
+    except OSError:
+        # Nobody gives way in the first second.
+        time.sleep(0.1)
+        continue
+    stream.setblocking(False)
+    streams.append(stream)
+print("all are on their way", flush=True)
+
+def waits(stream):
+    try:
+        stream.sendall(b"a")
+        stream.recv(1)
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        pass
+    return False
+
+while streams:
+    streams = [stream for stream in streams if waits(stream)]
+    time.sleep(1)
+print("none is waited for", flush=True)
+"#;
 
 /// A gateway that runs, with these settings, and a host beside it.
 fn gateway(settings: &[(&str, &str)]) -> Option<Tunnel> {
@@ -135,4 +194,18 @@ fn others_get_in_while_one_host_holds_thousands_of_handshakes_half_open() {
     tunnel.join(0);
     tunnel.clients[0].up_with(&["--carrier", "tls"], &[]).unwrap();
     drop(held);
+}
+
+#[test]
+fn others_get_in_beside_handshakes_that_are_left_and_requests_that_never_end() {
+    let Some(tunnel) = gateway(&[]) else { return };
+    let host = tunnel.client().host();
+    let mut slow = Command::new("python3");
+    slow.args(["-c", SLOW_HOST, &GATEWAY_V4.to_string(), &HALF_SHAKEN.to_string(), &SLOW.to_string()]);
+    let slow = host.spawn(slow).unwrap();
+    slow.wait_for_line("all are on their way", 2 * PATIENCE).unwrap();
+    // From the very same host, and so from the same network, whose share they have taken.
+    eventually("a browser gets its page", || curl(host, "/", &[]).stdout.starts_with("HTTP/1.1 200").then_some(()));
+    slow.wait_for_line("none is waited for", 2 * PATIENCE).unwrap();
+    assert_eq!(slow.wait(PATIENCE).unwrap(), 0, "{}", slow.tail());
 }
