@@ -1,5 +1,6 @@
 //! Strangers at the gateway's listener on TCP: curl, openssl, and those who only take places.
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
@@ -208,4 +209,38 @@ fn others_get_in_beside_handshakes_that_are_left_and_requests_that_never_end() {
     eventually("a browser gets its page", || curl(host, "/", &[]).stdout.starts_with("HTTP/1.1 200").then_some(()));
     slow.wait_for_line("none is waited for", 2 * PATIENCE).unwrap();
     assert_eq!(slow.wait(PATIENCE).unwrap(), 0, "{}", slow.tail());
+}
+
+#[test]
+fn browser_shows_the_page_with_its_style() {
+    let Some(tunnel) = gateway(&[]) else { return };
+    let host = tunnel.client().host();
+    let page = curl(host, "/", &[]).success().unwrap();
+    let without_style = host.folder().join("page.html");
+    fs::write(&without_style, page.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let Some(plain) = photographed(host, &format!("file://{}", without_style.display())) else { return };
+    let shown = photographed(host, &format!("https://{GATEWAY_V4}/")).unwrap();
+    assert!(plain.starts_with(b"\x89PNG") && shown.starts_with(b"\x89PNG"));
+    assert!(plain != shown, "the style sheet is permitted");
+}
+
+/// What Chromium shows of an address, as PNG; `None`, loudly, where it is missing. It takes any certificate.
+fn photographed(host: &Host, address: &str) -> Option<Vec<u8>> {
+    let picture = host.folder().join("page.png");
+    let mut browser = Command::new("chromium");
+    browser.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--ignore-certificate-errors",
+    ]);
+    browser.arg(format!("--user-data-dir={}", host.folder().join("browser").display()));
+    browser.arg(format!("--screenshot={}", picture.display())).args(["--window-size=800,900", address]);
+    if Command::new("chromium").arg("--version").output().is_err() {
+        skip("needs chromium (the package of that name)");
+        return None;
+    }
+    host.output(browser, PATIENCE).unwrap().success().unwrap();
+    Some(fs::read(picture).unwrap())
 }
