@@ -67,6 +67,13 @@ impl Seen<'_> {
         mine.filter_map(|run| figure.value(run)).map(f64::ln).collect()
     }
 
+    /// Whether other load on this machine disturbed what was measured of these sides in one round.
+    fn is_disturbed(&self, sides: &[Side], task: &str, round: u32) -> bool {
+        let is_of_sides = |run: &Run| sides.iter().any(|side| side.system == run.system);
+        let mut of_round = self.runs.iter().filter(|run| run.round == round && run.task.as_deref() == Some(task));
+        of_round.any(|run| is_of_sides(run) && run.disturbed)
+    }
+
     /// The carrier by which packets of a side travelled although they should not have.
     fn strayed(&self, side: Side) -> Option<&str> {
         let mine = self.runs.iter().filter(|run| run.system == side.system);
@@ -75,10 +82,11 @@ impl Seen<'_> {
 }
 
 /// Judges one goal by one task. Where the median is closer to the bound than equal systems are to each other, nothing
-/// is decided.
+/// is decided; nor is it where other load disturbed most rounds.
 pub(super) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random) -> Row {
     let &Goal { name, what, side, reference, figure, bound } = goal;
     let (mut logs, mut calm, mut values, mut references) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut disturbed = 0;
     for round in 1..=seen.rounds {
         let (own, others) = (seen.logs(side, figure, task, round), seen.logs(reference, figure, task, round));
         // A round counts where the reference was there before and after.
@@ -87,11 +95,15 @@ pub(super) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random)
         calm.push(last - first);
         values.push(own.exp());
         references.push(mean(&others).exp());
+        disturbed += usize::from(seen.is_disturbed(&[side, reference], task, round));
     }
     let ratios: Vec<f64> = logs.iter().map(|log| log.exp()).collect();
     let spread = (!calm.is_empty()).then(|| noise(&calm, logs.len(), random));
     let measured = middle(&ratios);
-    let reason = reason(seen, &[side, reference], logs.len());
+    let reason = reason(seen, &[side, reference], logs.len()).or_else(|| {
+        let is_most = disturbed * 2 > logs.len();
+        is_most.then(|| format!("other load disturbed {disturbed} of {} rounds", logs.len()))
+    });
     let decision = match (reason, measured, spread) {
         (Some(reason), _, _) => Err(reason),
         (None, Some(measured), Some(spread)) => decide(bound, measured, spread),
@@ -224,6 +236,18 @@ pub(super) mod tests {
         let row = judged("A1", &runs, 7, &BTreeMap::new());
         assert_eq!((row.ratios.len(), row.met), (2, None));
         assert_eq!(row.note.as_deref(), Some("openconnect-to-adit went by tls, not by dtls"));
+    }
+
+    #[test]
+    fn other_load_in_most_rounds_lets_nothing_be_decided() {
+        let disturbed_in = |rounds: u32| {
+            let mut runs = runs(7, 1.0);
+            runs.iter_mut().filter(|run| run.round <= rounds).for_each(|run| run.disturbed = true);
+            let row = judged("A1", &runs, 7, &BTreeMap::new());
+            (row.met, row.note)
+        };
+        assert_eq!(disturbed_in(3), (Some(false), None));
+        assert_eq!(disturbed_in(4), (None, Some("other load disturbed 4 of 7 rounds".to_owned())));
     }
 
     #[test]
