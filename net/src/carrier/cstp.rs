@@ -84,6 +84,12 @@ impl FollowedChannel {
         Self { carrier, channel, frames, unread, received: 0 }
     }
 
+    /// Follows it no longer; whoever has the frames reads them to their end.
+    #[must_use]
+    pub fn into_frames(self) -> mpsc::Receiver<Bytes> {
+        self.frames
+    }
+
     /// Answers what the peer asks, and asks a peer that is silent, until the channel is over. Cancel-safe.
     pub async fn over(&mut self) -> ChannelEnd {
         loop {

@@ -45,6 +45,8 @@ struct Waiting {
     datagrams: VecDeque<(Instant, Bytes)>,
     /// What they cost, in bytes.
     cost: usize,
+    /// Nothing is taken for now, so it says nothing that they wait.
+    is_held: bool,
 }
 
 impl Waiting {
@@ -71,7 +73,8 @@ impl Waiting {
     /// Whether the oldest must give way.
     fn is_over(&self, bounds: Bounds, now: Instant) -> bool {
         let waits_long = |(since, _): &(Instant, Bytes)| now.saturating_duration_since(*since) > bounds.long;
-        self.cost > MOST || self.cost > bounds.few && self.datagrams.front().is_some_and(waits_long)
+        let is_slow = self.cost > bounds.few && !self.is_held;
+        self.cost > MOST || is_slow && self.datagrams.front().is_some_and(waits_long)
     }
 }
 
@@ -97,6 +100,19 @@ impl Outbox {
     /// Drops what has waited too long, and returns how many.
     pub(super) fn expire(&self, now: Instant) -> usize {
         self.lock().make_room(self.bounds, now)
+    }
+
+    /// What is there waits for another connection, however long that takes.
+    pub(super) fn hold(&self) {
+        self.lock().is_held = true;
+    }
+
+    /// Another connection takes it from now on; what was held begins to wait now.
+    pub(super) fn release(&self, now: Instant) {
+        let mut waiting = self.lock();
+        if std::mem::take(&mut waiting.is_held) {
+            waiting.datagrams.iter_mut().for_each(|(since, _)| *since = now);
+        }
     }
 
     /// Waits until there is something that was not there when nothing was. Cancel-safe.
@@ -146,6 +162,19 @@ mod tests {
 
     fn outbox() -> Outbox {
         Outbox::new(Bounds { few: FEW, long: LONG })
+    }
+
+    #[test]
+    fn what_is_held_for_another_connection_is_not_late() {
+        let (outbox, start) = (Outbox::new(Bounds { few: 0, long: LONG }), Instant::now());
+        let put = |at: Instant| outbox.put(std::iter::once(Bytes::from(vec![0; LEN])), at);
+        assert_eq!((put(start), put(start + LONG * 2)), (0, 1), "the control");
+        outbox.hold();
+        let held = start + LONG * 9;
+        assert_eq!((put(held), outbox.expire(held + LONG * 9)), (0, 0));
+        let released = held + LONG * 10;
+        outbox.release(released);
+        assert_eq!((outbox.expire(released + LONG), outbox.expire(released + LONG * 2)), (0, 2));
     }
 
     fn put(outbox: &Outbox, datagrams: usize, now: Instant) -> usize {

@@ -14,7 +14,8 @@ mod tests;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use adit_proto::drop_reason::DropReason;
@@ -22,6 +23,7 @@ use adit_proto::http::fault::Fault;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::carrier::Carrier;
 use crate::carrier::counters::Counters;
@@ -33,6 +35,8 @@ pub use socket::open;
 
 /// No packet waits longer than that in front of the socket.
 const BOUNDS: Bounds = Bounds { few: 0, long: Duration::from_millis(100) };
+/// How often it is looked whether what was sent has arrived.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How packets and all else lie in a stream.
 pub trait Framing: Send + 'static {
@@ -58,7 +62,8 @@ pub trait Framing: Send + 'static {
     fn may_end(&self, rest: &[u8]) -> bool;
 }
 
-/// The carrier of one stream, shared by the workers, the control side and the pump.
+/// The carrier of one stream, shared by the workers, the control side and the pump. The stream may go on over another
+/// connection, which has a pump of its own.
 pub struct StreamCarrier<F> {
     remote: SocketAddr,
     mtu: u16,
@@ -69,8 +74,10 @@ pub struct StreamCarrier<F> {
     written: Notify,
     /// Told by [`Self::close`], for a pump whose socket is full.
     closing: Notify,
-    /// The socket, while the pump has it.
-    socket: OnceLock<Weak<TcpStream>>,
+    /// The socket of the last pump, while that has it.
+    socket: Mutex<Weak<TcpStream>>,
+    /// The number of the pump that sends; those before it only read any more.
+    sender: AtomicU32,
     framing: PhantomData<fn() -> F>,
 }
 
@@ -92,15 +99,18 @@ impl<F: Framing> StreamCarrier<F> {
     /// [`Pump`] runs.
     #[must_use]
     pub fn new(remote: SocketAddr, mtu: u16) -> Arc<Self> {
+        let outbox = Outbox::new(BOUNDS);
+        outbox.hold();
         Arc::new(Self {
             remote,
             mtu,
             counters: Arc::default(),
-            outbox: Outbox::new(BOUNDS),
+            outbox,
             control: Mutex::default(),
             written: Notify::new(),
             closing: Notify::new(),
-            socket: OnceLock::new(),
+            socket: Mutex::default(),
+            sender: AtomicU32::new(0),
             framing: PhantomData,
         })
     }
@@ -114,7 +124,46 @@ impl<F: Framing> StreamCarrier<F> {
     /// The round-trip time of the connection as TCP measures it.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.socket.get()?.upgrade().and_then(|socket| socket::rtt(&socket))
+        self.socket().and_then(|socket| socket::rtt(&socket))
+    }
+
+    fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Has packets, and what is queued, wait until another connection takes over. The present one only reads any more.
+    pub fn pause(&self) {
+        self.outbox.hold();
+        self.sender.fetch_add(1, Ordering::Relaxed);
+        self.outbox.wake();
+    }
+
+    /// Waits until the other end has all that was sent before [`Self::pause`], or for so long.
+    pub async fn delivered(&self, patience: Duration) {
+        let delivered = async {
+            loop {
+                // The pump has its turn meanwhile.
+                sleep(LOOK).await;
+                if self.socket().is_none_or(|socket| socket::is_acknowledged(&socket)) {
+                    break;
+                }
+            }
+        };
+        let _in_time = timeout(patience, delivered).await;
+    }
+
+    /// Has the pump of this socket send from now on, and returns its number.
+    fn take_over(&self, socket: &Arc<TcpStream>) -> u32 {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(socket);
+        self.control().is_over = false;
+        let number = self.sender.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        self.outbox.release(Instant::now());
+        number
+    }
+
+    /// Whether the pump with this number sends.
+    fn is_sender(&self, number: u32) -> bool {
+        self.sender.load(Ordering::Relaxed) == number
     }
 
     /// Queues whole frames that are no packets. Whoever queues sees to it that this is bounded.

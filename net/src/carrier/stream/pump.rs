@@ -31,6 +31,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Owns the connection of a stream carrier. What is no packet goes to `others`; while that is full, nothing is read.
 pub struct Pump<F: Framing, P> {
     carrier: Arc<StreamCarrier<F>>,
+    /// Its place among the pumps of the carrier.
+    number: u32,
     framing: F,
     socket: Arc<TcpStream>,
     tls: Connection,
@@ -57,7 +59,8 @@ enum Sent {
 }
 
 impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
-    /// Takes over a connection whose handshake is done; `early` is what has been read of its stream.
+    /// Takes over a connection whose handshake is done; `early` is what has been read of its stream. What waits in the
+    /// carrier goes by this connection from now on: another one that it had only reads any more.
     ///
     /// # Errors
     /// If the system refuses what the socket needs.
@@ -71,12 +74,13 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
     ) -> io::Result<Self> {
         prepare(&socket)?;
         let socket = Arc::new(socket);
-        carrier.socket.set(Arc::downgrade(&socket)).map_err(|_| io::ErrorKind::AlreadyExists)?;
+        let number = carrier.take_over(&socket);
         let mut tls = tls.into();
         // What is sealed at a time is bounded here.
         tls.set_buffer_limit(None);
         Ok(Self {
             carrier,
+            number,
             framing,
             socket,
             tls,
@@ -96,7 +100,7 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
     /// # Errors
     /// Why it could not go on.
     pub async fn run(mut self) -> io::Result<()> {
-        let _over = Over(Arc::clone(&self.carrier));
+        let _over = Over { carrier: Arc::clone(&self.carrier), number: self.number };
         let outcome = self.move_all().await;
         if outcome.is_ok() || !self.has_ended {
             self.say_farewell().await;
@@ -139,14 +143,21 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
                 ready = ready(&self.socket, is_read, sent) => if ready?.is_readable() && is_read {
                     self.receive()?;
                 },
-                () = self.carrier.outbox.filled(), if sent == Sent::All => {}
+                () = self.carrier.outbox.filled(), if sent == Sent::All && self.is_sender() => {}
                 () = tokio::task::yield_now(), if sent == Sent::Some => {}
             }
         }
     }
 
+    fn is_sender(&self) -> bool {
+        self.carrier.is_sender(self.number)
+    }
+
     /// Sends some of what waits: first what the control side says.
     fn send(&mut self) -> io::Result<Sent> {
+        if !self.is_sender() {
+            return Ok(if self.write()? { Sent::All } else { Sent::Blocked });
+        }
         for _turn in 0..TURNS {
             if !self.write()? {
                 return Ok(Sent::Blocked);
@@ -305,13 +316,18 @@ async fn ready(socket: &TcpStream, may_read: bool, sent: Sent) -> io::Result<tok
     }
 }
 
-/// Tells the carrier that nobody moves anything any more.
-struct Over<F: Framing>(Arc<StreamCarrier<F>>);
+/// Tells the carrier that nobody moves anything any more, if this was the pump that sends.
+struct Over<F: Framing> {
+    carrier: Arc<StreamCarrier<F>>,
+    number: u32,
+}
 
 impl<F: Framing> Drop for Over<F> {
     fn drop(&mut self) {
-        self.0.control().is_over = true;
-        self.0.written.notify_waiters();
+        if self.carrier.is_sender(self.number) {
+            self.carrier.control().is_over = true;
+            self.carrier.written.notify_waiters();
+        }
     }
 }
 

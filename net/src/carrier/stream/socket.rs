@@ -42,8 +42,18 @@ pub async fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStrea
 }
 
 /// The smoothed round-trip time of a connection.
-#[expect(unsafe_code, reason = "a socket option that no crate wraps")]
 pub(super) fn rtt(socket: &TcpStream) -> Option<Duration> {
+    Some(Duration::from_micros(info(socket)?.tcpi_rtt.into()))
+}
+
+/// Whether the other end's system has all that was sent.
+pub(super) fn is_acknowledged(socket: &TcpStream) -> bool {
+    info(socket).is_none_or(|info| info.tcpi_unacked == 0)
+}
+
+/// What the system knows of a connection.
+#[expect(unsafe_code, reason = "a socket option that no crate wraps")]
+fn info(socket: &TcpStream) -> Option<libc::tcp_info> {
     // SAFETY: all its fields are integers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&info)).ok()?;
@@ -57,5 +67,5 @@ pub(super) fn rtt(socket: &TcpStream) -> Option<Duration> {
             &raw mut length,
         )
     };
-    (refused == 0).then(|| Duration::from_micros(info.tcpi_rtt.into()))
+    (refused == 0).then_some(info)
 }

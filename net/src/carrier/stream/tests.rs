@@ -225,6 +225,43 @@ async fn unread_capsules_hold_up_the_stream_and_are_not_lost() {
     }
 }
 
+#[tokio::test]
+async fn another_connection_takes_over_and_no_packet_is_lost_or_out_of_order() {
+    let ((server, client), (next_server, next_client)) = (connected().await, connected().await);
+    let (mut old, mut client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+    let carrier = Arc::clone(&client.carrier);
+    send(&carrier, (0..50).map(|number| packet(number, 100)));
+    assert_eq!(old.packets.recv().await.unwrap(), packet(0, 100));
+    carrier.pause();
+    carrier.delivered(adit_testing::PATIENCE).await;
+    send(&carrier, (50..100).map(|number| packet(number, 100)));
+    // Longer than a packet waits for a connection that is slow.
+    sleep(BOUNDS.long * 3).await;
+    assert_eq!(old.packets.len(), 49, "all that was sent, and nothing of what waits");
+
+    let mut new = end::<Capsules>(next_server, &[]);
+    let (sender, _others) = mpsc::channel(1);
+    let (delivered, mut packets) = mpsc::channel(64);
+    let deliver = move |batch: &mut Vec<Bytes>| batch.drain(..).for_each(|packet| drop(delivered.try_send(packet)));
+    let pump = Pump::new(Arc::clone(&carrier), Capsules::default(), next_client, &[], deliver, sender).unwrap();
+    let pump = task::spawn(pump.run());
+    for number in 50..100 {
+        assert_eq!(new.packets.recv().await.unwrap(), packet(number, 100));
+    }
+    assert_eq!(carrier.counters().traffic().drops, []);
+    // What is on its way by the old one is read, and its end is not the end of the carrier.
+    send(&old.carrier, std::iter::once(packet(7, 60)));
+    assert_eq!(client.packets.recv().await.unwrap(), packet(7, 60));
+    old.carrier.close();
+    client.pump.await.unwrap().unwrap();
+    send(&new.carrier, std::iter::once(packet(8, 60)));
+    assert_eq!(packets.recv().await.unwrap(), packet(8, 60));
+    carrier.queue(&[0x40]);
+    assert!(!carrier.is_flushed());
+    carrier.close();
+    pump.await.unwrap().unwrap();
+}
+
 /// Packets with a byte in front, each in a record of its own.
 #[derive(Default)]
 struct Alone;
