@@ -114,6 +114,11 @@ impl RecordPath {
         self.answered.filter(|_| self.state == State::Passing)
     }
 
+    /// Whether a question waits for its answer.
+    pub const fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
     /// Whether an association is to begin now. True once for each.
     pub const fn poll_association(&mut self) -> bool {
         std::mem::replace(&mut self.wants_association, false)

@@ -127,13 +127,14 @@ fn silence_after_packets_were_sent_is_noticed_soon() {
     assert_eq!((asked - begin, questions(&mut path)), (SECOND * 4, vec![LARGEST.into()]));
     path.handle_heard();
     path.handle_record(&answer(LARGEST.into()), asked);
-    assert_eq!(path.poll_timeout(), Some(asked + INTERVAL), "all is well");
+    assert_eq!((path.poll_timeout(), path.is_asking()), (Some(asked + INTERVAL), false), "all is well");
     path.handle_sent(asked);
     path.handle_heard();
     assert_eq!(path.poll_timeout(), Some(asked + INTERVAL), "records came");
 
     path.handle_doubt(asked);
     path.handle_doubt(asked);
+    assert!(path.is_asking());
     assert_eq!((path.state(), questions(&mut path).len()), (State::Passing, 1), "one question clears it up");
     let given_up = wait(&mut path, 3, asked);
     assert_eq!((given_up - asked, path.state()), (SECOND * 3, State::Unproven));

@@ -41,6 +41,8 @@ pub struct TunnelSettings {
     pub dpd: Option<Duration>,
     /// How often something is to be sent through whatever is on the way.
     pub keepalive: Option<Duration>,
+    /// When the client is to make a new connection; `None` if the gateway wants none, or has another way to new keys.
+    pub rekey: Option<Duration>,
     /// How long the session lasts at most, from now on.
     pub lasts: Option<Duration>,
     /// Where packets may be sent in records of DTLS.
@@ -103,6 +105,9 @@ impl TunnelSettings {
             mtu: mtu(fields)?,
             dpd: interval(fields, "x-cstp-dpd"),
             keepalive: interval(fields, "x-cstp-keepalive"),
+            rekey: seconds(fields, "x-cstp-rekey-time")
+                .filter(|_| field::value(fields, "x-cstp-rekey-method") == Some("new-tunnel"))
+                .map(|rekey| rekey.max(INTERVALS.0)),
             lasts: seconds(fields, "x-cstp-session-timeout"),
             dtls: DtlsSettings::of(fields),
         })

@@ -143,6 +143,18 @@ fn records_are_for_who_has_all_that_they_need() {
 }
 
 #[test]
+fn new_keys_are_made_by_a_new_tunnel_or_not_at_all() {
+    let rekey = |method: &str, time: &str| {
+        let pairs = STOCK.iter().copied().chain([("x-cstp-rekey-method", method), ("x-cstp-rekey-time", time)]);
+        TunnelSettings::of(&fields(&pairs.collect::<Vec<_>>())).unwrap().rekey.map(|rekey| rekey.as_secs())
+    };
+    assert_eq!([rekey("new-tunnel", "86400"), rekey("new-tunnel", "1")], [Some(86_400), Some(5)]);
+    let none = [("ssl", "86400"), ("none", "86400"), ("", "86400"), ("new-tunnel", "0"), ("new-tunnel", "none")];
+    assert_eq!(none.map(|(method, time)| rekey(method, time)), [None; 5]);
+    assert_eq!(with("other", &[]).unwrap().rekey, None);
+}
+
+#[test]
 fn family_of_which_nothing_is_named_goes_through_as_a_whole() {
     assert_eq!(routes(&[], &[]), ranges(&["0.0.0.0/0", "::/0"]));
     let only_v6 = ["0.0.0.0/0", "2001:db8::/32", "fd00::2/128"];
@@ -225,7 +237,7 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
     assert_eq!(settings.routes, ranges(&["0.0.0.0/0", "2001:db8::/32", "fd00::2/128"]));
     assert_eq!((settings.resolvers, settings.domains), (resolvers.to_vec(), domains.to_vec()));
     assert_eq!((settings.dpd, settings.keepalive), (Some(offer.dpd), Some(offer.keepalive)));
-    assert_eq!(settings.lasts, offer.lasts);
+    assert_eq!((settings.lasts, settings.rekey), (offer.lasts, Some(offer.rekey)));
     let (dtls, offered) = (settings.dtls.unwrap(), offer.dtls.unwrap());
     assert_eq!((dtls.port.get(), dtls.app_id, dtls.dpd), (offered.port, offered.app_id, Some(offered.dpd)));
     assert_eq!(dtls.keepalive, Some(offer.keepalive));
