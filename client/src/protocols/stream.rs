@@ -46,11 +46,16 @@ pub(super) async fn shake(gateway: &Endpoint<'_>, timeout: Duration) -> Result<(
     .await
 }
 
+/// How long a connection in whose place another one is may go on to bring packets.
+pub(super) const FORMER: Duration = Duration::from_secs(2);
+
 /// A connection whose packets move.
 pub(super) struct Moving<F> {
     pub(super) carrier: Arc<StreamCarrier<F>>,
     pub(super) data: Arc<DataPath>,
     pump: Task<io::Result<()>>,
+    /// What the connection before this one still brings.
+    former: Option<Task>,
 }
 
 impl<F: Framing> Moving<F> {
@@ -63,23 +68,55 @@ impl<F: Framing> Moving<F> {
         packets: Packets,
     ) -> Result<(Self, mpsc::Receiver<Bytes>), ConnectError> {
         let data = Arc::new(DataPath::new(Arc::<StreamCarrier<F>>::clone(&carrier), packets));
-        let (others, frames) = mpsc::channel(FRAMES);
-        let receiver = Arc::clone(&data);
-        let deliver = move |packets: &mut Vec<Bytes>| receiver.deliver(packets);
-        let pump = Pump::new(Arc::clone(&carrier), framing, connection, &early, deliver, others);
-        let pump = task::spawn(pump.map_err(ConnectError::Local)?.run());
-        Ok((Self { carrier, data, pump }, frames))
+        let (pump, frames) = pump(&carrier, &data, framing, (connection, early))?;
+        Ok((Self { carrier, data, pump, former: None }, frames))
+    }
+
+    /// Goes on over another connection, of whose stream something may have been read; returns what comes out of that
+    /// besides packets. The former one, of which these are the frames, is read to its end.
+    pub(super) fn take_over(
+        &mut self,
+        framing: F,
+        (connection, early): ((TcpStream, ClientConnection), Bytes),
+        frames: mpsc::Receiver<Bytes>,
+    ) -> Result<mpsc::Receiver<Bytes>, ConnectError> {
+        let (pump, next) = pump(&self.carrier, &self.data, framing, (connection, early))?;
+        let former = std::mem::replace(&mut self.pump, pump);
+        self.former = Some(task::spawn(read_to_the_end(former, frames)));
+        Ok(next)
     }
 
     /// Ends the connection, and returns why it had ended before, if it had.
     pub(super) async fn end(self) -> Option<ConnectError> {
         self.data.end();
+        drop(self.former);
         self.carrier.close();
         match tokio::time::timeout(FAREWELL, self.pump).await {
             Ok(Ok(Err(error))) => Some(connect_ip::explain_tcp(&error, self.carrier.remote())),
             Ok(Ok(Ok(())) | Err(_)) | Err(_) => None,
         }
     }
+}
+
+/// Starts what moves the packets of a connection. Pieces of frames that are no packets come out of the receiver, which
+/// ends with it.
+fn pump<F: Framing>(
+    carrier: &Arc<StreamCarrier<F>>,
+    data: &Arc<DataPath>,
+    framing: F,
+    (connection, early): ((TcpStream, ClientConnection), Bytes),
+) -> Result<(Task<io::Result<()>>, mpsc::Receiver<Bytes>), ConnectError> {
+    let (others, frames) = mpsc::channel(FRAMES);
+    let receiver = Arc::clone(data);
+    let deliver = move |packets: &mut Vec<Bytes>| receiver.deliver(packets);
+    let pump = Pump::new(Arc::clone(carrier), framing, connection, &early, deliver, others);
+    Ok((task::spawn(pump.map_err(ConnectError::Local)?.run()), frames))
+}
+
+/// Reads what a connection still brings. What the gateway says there besides packets concerns nobody any more.
+async fn read_to_the_end(pump: Task<io::Result<()>>, mut frames: mpsc::Receiver<Bytes>) {
+    let unheard = async { while frames.recv().await.is_some() {} };
+    let _either = tokio::time::timeout(FORMER, async { tokio::join!(pump, unheard) }).await;
 }
 
 /// An open connection over TLS; dropping it closes it.

@@ -11,7 +11,7 @@ use adit_net::carrier::dtls::DtlsCarrier;
 use adit_net::cipher::Cipher;
 use adit_net::worker::{AssociationPlane, RecordReport, Stray};
 use adit_program::random::random;
-use adit_proto::anyconnect::record_path::RecordPath;
+use adit_proto::anyconnect::record_path::{RecordPath, State};
 use adit_proto::anyconnect::tunnel::settings::DtlsSettings;
 use adit_proto::anyconnect::tunnel::{APP_ID_LEN, PSK_LABEL, PSK_LEN};
 use adit_proto::drop_reason::DropReason;
@@ -25,7 +25,7 @@ use adit_proto::packet::IPV6_MIN_MTU;
 use adit_proto::packet::ecn::NOT_ECT;
 use rustls::ClientConnection;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use crate::packet_source::TunnelSession;
@@ -64,6 +64,8 @@ pub(super) struct Records {
     succession: Succession<Cipher, Arc<Outbound<Cipher>>>,
     path: RecordPath,
     carrier: DtlsCarrier<TunnelSession>,
+    /// Packets go by the connection, whatever passes.
+    is_paused: bool,
 }
 
 impl Records {
@@ -86,6 +88,7 @@ impl Records {
             strays,
             succession: Succession::default(),
             path: RecordPath::new(interval, Instant::now()),
+            is_paused: false,
         })
     }
 
@@ -109,6 +112,21 @@ impl Records {
         self.path.handle_timeout(now);
         self.succession.handle_timeout(now);
         self.drain(now);
+    }
+
+    /// Has packets go by the connection, and waits until the gateway has those that are under way in records, or for so
+    /// long.
+    pub(super) async fn pause(&mut self, patience: Duration) {
+        self.is_paused = true;
+        // The answer to a question shows that what was sent before it has arrived.
+        self.path.handle_doubt(Instant::now());
+        self.drain(Instant::now());
+        let answered = async {
+            while self.path.state() == State::Passing && self.path.is_asking() {
+                self.turn().await;
+            }
+        };
+        let _in_time = timeout(patience, answered).await;
     }
 
     /// Of datagrams that no worker can open only the gateway's are taken.
@@ -176,7 +194,7 @@ impl Records {
                 self.send(&record);
             }
         }
-        let route = self.succession.outbound().zip(self.path.mtu());
+        let route = self.succession.outbound().zip(self.path.mtu()).filter(|_| !self.is_paused);
         let origin = self.plane.origin(self.gateway);
         self.carrier.set_route(route.map(|(sa, mtu)| (sa, origin, mtu)));
     }
