@@ -1,8 +1,11 @@
 //! Packets in records of DTLS, where UDP passes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use adit_lab::INTERNET_V4;
 use adit_lab::programs::ToldSession;
+use adit_lab::traffic::Dialogue;
 
 use super::*;
 use crate::harness::{Tunnel, answers, filter, unfilter};
@@ -10,6 +13,8 @@ use crate::harness::{Tunnel, answers, filter, unfilter};
 /// How long it takes at most until a client has noticed that nothing passes, or tries again, and somewhat more.
 const NEXT_TRY: Duration = Duration::from_secs(120);
 const NO_UDP: &str = "no_udp";
+/// Packets a second in each direction.
+const RATE: u32 = 200;
 /// The link of the client's host to the gateway, and its addresses there.
 const OUTER_LINK: &str = "eth0";
 const HOMES: [&str; 2] = ["192.0.2.18/28", "192.0.2.28/28"];
@@ -133,6 +138,33 @@ fn client_that_gets_another_address_connects_anew_and_comes_back_to_records() {
     eventually("the client has noticed", || (client.status().unwrap().state == "connected").then_some(()));
     comes_to(client, INTERNET[1], "dtls", Instant::now());
     assert_eq!(client.inner_addresses().unwrap(), inner, "the same addresses, and nobody was asked");
+}
+
+#[test]
+fn new_keys_by_new_connections_cost_no_packet_under_load() {
+    let _turn = alone();
+    let Some(mut tunnel) = gateway() else { return };
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("anyconnect.rekey_after", "5s");
+    tunnel.gateway.start().unwrap();
+    add(tunnel.client(), &["--pin", &pin(&tunnel.gateway)]).success().unwrap();
+    up(&mut tunnel.clients[0], &format!("{PASSWORD}\n"));
+    let (client, connected) = (tunnel.client(), Instant::now());
+    comes_to(client, INTERNET[0], "dtls", connected);
+    let inner = client.inner_addresses().unwrap();
+    let dialogue = Dialogue::start(client.host(), &tunnel.internet, INTERNET_V4.into(), RATE).unwrap();
+    let (mut sessions, deadline) = (BTreeSet::new(), Instant::now() + NEXT_TRY);
+    while sessions.len() < 4 {
+        assert!(Instant::now() < deadline, "no new connection: {sessions:?}");
+        sessions.extend(tunnel.gateway.sessions().unwrap().pop().map(|told| told.session));
+        thread::sleep(Duration::from_millis(200));
+    }
+    comes_to(client, INTERNET[1], "dtls", connected);
+    for (way, course) in ["up", "down"].into_iter().zip(dialogue.finish()) {
+        println!("{way}: {} packets, {} out of order", course.sent, course.reordered());
+        assert_eq!((course.lost(), course.duplicated()), (0, 0), "{way}, of {} packets", course.sent);
+    }
+    assert_eq!(client.inner_addresses().unwrap(), inner);
 }
 
 #[test]
