@@ -18,3 +18,7 @@ pub mod run;
 pub mod sources;
 pub mod state_files;
 mod trail;
+#[cfg(any(feature = "ldap", feature = "oidc"))]
+mod trust;
+#[cfg(feature = "oidc")]
+mod web_client;

@@ -7,8 +7,6 @@ pub mod local;
 pub mod oidc;
 pub mod radius;
 pub mod status;
-#[cfg(any(feature = "ldap", feature = "oidc"))]
-mod trust;
 
 use std::net::IpAddr;
 use std::pin::Pin;

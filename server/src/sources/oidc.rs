@@ -8,7 +8,6 @@ mod browser;
 mod claims;
 mod device;
 mod flows;
-mod http;
 mod kept;
 mod pages;
 mod pause;
@@ -19,6 +18,7 @@ mod token;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use adit_program::configuration::Problem;
 use adit_program::random::{NoRandomness, random};
@@ -29,16 +29,17 @@ use openidconnect::{ClientId, IssuerUrl, Nonce};
 use zeroize::Zeroizing;
 
 use super::status::ServerStatus;
-use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable, trust};
+use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable};
 use crate::accounts::OidcSubject;
 use crate::config::{Config, OidcConfig, SecretPlace};
+use crate::trust;
+use crate::web_client::WebClient;
 
 use browser::WayBack;
 use claims::Claims;
 use flows::{Flows, Progress};
-use http::{HttpClient, check_url};
 use kept::Kept;
-use provider::{Fault, Provider, Published, Registration};
+use provider::{Fault, Provider, Published, Registration, check_url};
 use recheck::Turns;
 use token::Tokens;
 
@@ -49,6 +50,8 @@ pub use stored::StoredTokens;
 
 /// The source's word.
 const NAME: &str = "oidc";
+/// How long the provider may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The provider as a source of users, as the gateway is registered with it by now.
 pub struct Oidc(ArcSwap<Registered>);
@@ -127,7 +130,7 @@ impl Registered {
         let client = settings.client_id.clone();
         let client = client.ok_or_else(|| missing("oidc.client_id", "register the gateway with the provider"))?;
         let secret = settings.client_secret.as_ref().map(read_client_secret).transpose()?;
-        let http = HttpClient::new(trust::tls("oidc.authority", settings.authority.as_deref())?);
+        let http = WebClient::new(trust::tls("oidc.authority", settings.authority.as_deref())?, PATIENCE);
         let registration = Registration { issuer, client: ClientId::new(client), secret };
         Ok(Provider::new(registration, http))
     }

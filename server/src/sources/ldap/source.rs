@@ -15,7 +15,8 @@ use super::settings::{ENTRY, LdapSettings, LdapUrl, USER};
 use crate::accounts::UserName;
 use crate::config::Problem;
 use crate::sources::status::ServerStatus;
-use crate::sources::{Answering, MOST_STRANGERS, Origin, Recheck, Source, trust};
+use crate::sources::{Answering, MOST_STRANGERS, Origin, Recheck, Source};
+use crate::trust;
 
 /// Its word in the configuration, in policies and in the store.
 const NAME: &str = "ldap";

@@ -7,8 +7,7 @@ use adit_proto::login::Person;
 use tokio::time::Instant;
 
 use super::flows::{Device, LIFETIME};
-use super::http::check_url;
-use super::provider::{Fault, Published};
+use super::provider::{Fault, Published, check_url};
 use super::token::{DEVICE_CODE, DeviceAuthorization, Tokens};
 use super::{LinkAnswer, Origin, Registered, StartedLink, Unavailable, unavailable, unguessable, verdict_of};
 

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::claims::{Claims, Expected, Unbelieved, believe};
-use super::http::{HttpClient, check_url};
 use super::pause::Pause;
+use crate::web_client::{self, WebClient};
 
 /// Where a provider publishes what it is (OpenID Connect Discovery, section 4).
 const CONFIGURATION: &str = ".well-known/openid-configuration";
@@ -49,6 +49,12 @@ pub(super) enum Fault {
     Unbelieved(String),
 }
 
+/// A URL of a provider that may be asked.
+pub(super) fn check_url(text: &str) -> Result<Url, String> {
+    web_client::check(text)?;
+    Url::parse(text).map_err(|error| format!("{text:?} is no URL: {error}"))
+}
+
 /// The gateway as the provider knows it.
 pub(super) struct Registration {
     pub(super) issuer: IssuerUrl,
@@ -60,7 +66,7 @@ pub(super) struct Registration {
 /// The provider.
 pub(super) struct Provider {
     pub(super) registration: Registration,
-    pub(super) http: HttpClient,
+    pub(super) http: WebClient,
     found: Mutex<Found>,
 }
 
@@ -113,7 +119,7 @@ type Metadata = ProviderMetadata<
 >;
 
 impl Provider {
-    pub(super) fn new(registration: Registration, http: HttpClient) -> Self {
+    pub(super) fn new(registration: Registration, http: WebClient) -> Self {
         Self { registration, http, found: Mutex::default() }
     }
 

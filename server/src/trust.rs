@@ -1,4 +1,4 @@
-//! Who may vouch for the servers of a source.
+//! Who may vouch for servers that the gateway asks.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ type Complaint = (String, String);
 ///
 /// # Errors
 /// There are no such certificates.
-pub(super) fn tls(key: &str, authority: Option<&Path>) -> Result<Arc<ClientConfig>, Problem> {
+pub(crate) fn tls(key: &str, authority: Option<&Path>) -> Result<Arc<ClientConfig>, Problem> {
     let problem = |(reason, next): Complaint| Problem::new(key, reason, next);
     let roots = authority.map_or_else(of_the_system, of_file).map_err(problem)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -1,4 +1,4 @@
-//! Requests to an identity provider: bounded in time and size, over TLS, and never redirected.
+//! Requests to servers that an administrator has named: bounded in time and size, over TLS, and never redirected.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use adit_program::task;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
-use hyper::header;
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::uri::InvalidUri;
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use openidconnect::url::{Host, Url};
-use openidconnect::{HttpRequest, HttpResponse};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,24 +20,24 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// How long a request may take, from looking up the name to the last byte of the answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest body of an answer, in bytes: hundreds of groups or keys are far below it.
+/// Largest body of an answer, in bytes: hundreds of groups, keys or certificates are far below it.
 const MAX_BODY: usize = 1 << 20;
 /// Most bytes of an answer's head.
 const MAX_HEAD: usize = 64 << 10;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub(crate) enum WebError {
     /// The address is not one that may be asked.
     #[error("{0}")]
     Address(String),
     /// Nothing came in time.
-    #[error("{host} did not answer within {} s", TIMEOUT.as_secs())]
+    #[error("{host} did not answer within {} s", patience.as_secs())]
     Late {
         /// Whom it was for.
         host: String,
+        /// How long was waited.
+        patience: Duration,
     },
     /// The answer is larger than any honest one.
     #[error("{host} answered with more than {MAX_BODY} bytes")]
@@ -56,84 +56,92 @@ pub(super) enum HttpError {
 }
 
 /// What requests are made with.
-pub(super) struct HttpClient {
+pub(crate) struct WebClient {
     tls: TlsConnector,
+    patience: Duration,
 }
 
-impl HttpClient {
-    /// Believes the providers that `tls` believes.
-    pub(super) fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls: TlsConnector::from(tls) }
+impl WebClient {
+    /// Believes the servers that `tls` believes. A request may take so long, from looking up the name to the last byte
+    /// of the answer.
+    pub(crate) fn new(tls: Arc<ClientConfig>, patience: Duration) -> Self {
+        Self { tls: TlsConnector::from(tls), patience }
     }
 
     /// Makes one request on a connection of its own.
-    pub(super) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let url = check_url(&request.uri().to_string()).map_err(HttpError::Address)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let answered = timeout(TIMEOUT, self.exchange(&url, request)).await;
-        answered.unwrap_or_else(|_elapsed| Err(HttpError::Late { host }))
+    pub(crate) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, WebError> {
+        let uri = check(&request.uri().to_string()).map_err(WebError::Address)?;
+        let answered = timeout(self.patience, self.exchange(&uri, request)).await;
+        let late = || WebError::Late { host: host_of(&uri).to_owned(), patience: self.patience };
+        answered.unwrap_or_else(|_elapsed| Err(late()))
     }
 
-    async fn exchange(&self, url: &Url, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let host = url.host_str().unwrap_or_default();
-        let broken = |reason: String| HttpError::Broken { host: host.to_owned(), reason };
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let port = url.port_or_known_default().unwrap_or_default();
+    async fn exchange(&self, uri: &Uri, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, WebError> {
+        let host = host_of(uri);
+        let broken = |reason: String| WebError::Broken { host: host.to_owned(), reason };
+        let bare = without_brackets(host);
+        let is_plain = uri.scheme_str() == Some("http");
+        let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
         let stream = TcpStream::connect((bare, port)).await.map_err(|error| broken(error.to_string()))?;
-        if url.scheme() == "http" {
-            return over(stream, url, request).await;
+        if is_plain {
+            return over(stream, uri, request).await;
         }
         let name = ServerName::try_from(bare.to_owned()).map_err(|error| broken(error.to_string()))?;
         let stream = self.tls.connect(name, stream).await.map_err(|error| broken(error.to_string()))?;
-        over(stream, url, request).await
+        over(stream, uri, request).await
     }
 }
 
-async fn over<S>(stream: S, url: &Url, request: HttpRequest) -> Result<HttpResponse, HttpError>
+async fn over<S>(stream: S, uri: &Uri, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, WebError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let host = || url.host_str().unwrap_or_default().to_owned();
-    let broken = |error: hyper::Error| HttpError::Broken { host: host(), reason: with_causes(&error) };
+    let host = || host_of(uri).to_owned();
+    let broken = |error: hyper::Error| WebError::Broken { host: host(), reason: with_causes(&error) };
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let _driver = task::spawn(connection);
-    let answer = sender.send_request(in_origin_form(url, request)?).await.map_err(broken)?;
+    let answer = sender.send_request(in_origin_form(uri, request)?).await.map_err(broken)?;
     let (parts, body) = answer.into_parts();
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(HttpError::Long { host: host() }),
-        Err(error) => return Err(HttpError::Broken { host: host(), reason: error.to_string() }),
+        Err(error) if error.is::<LengthLimitError>() => return Err(WebError::Long { host: host() }),
+        Err(error) => return Err(WebError::Broken { host: host(), reason: error.to_string() }),
     };
-    Ok(HttpResponse::from_parts(parts, body.into()))
+    Ok(Response::from_parts(parts, body.into()))
 }
 
 /// The request as a server reads it (RFC 9112 section 3.2.1), instead of as a proxy does.
-fn in_origin_form(url: &Url, request: HttpRequest) -> Result<hyper::Request<Full<Bytes>>, HttpError> {
-    let unfit = |error: String| HttpError::Address(format!("{url}: {error}"));
-    let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let host = url.host_str().unwrap_or_default();
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+fn in_origin_form(uri: &Uri, request: Request<Vec<u8>>) -> Result<Request<Full<Bytes>>, WebError> {
+    let unfit = |error: String| WebError::Address(format!("{uri}: {error}"));
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let host = uri.port().map_or_else(|| host_of(uri).to_owned(), |port| format!("{}:{port}", host_of(uri)));
     let (mut parts, body) = request.into_parts();
-    parts.uri = target.parse().map_err(|error: hyper::http::uri::InvalidUri| unfit(error.to_string()))?;
-    let host = header::HeaderValue::try_from(host).map_err(|error| unfit(error.to_string()))?;
-    parts.headers.insert(header::HOST, host);
-    Ok(hyper::Request::from_parts(parts, Full::new(Bytes::from(body))))
+    parts.uri = target.parse().map_err(|error: InvalidUri| unfit(error.to_string()))?;
+    let host = HeaderValue::try_from(host).map_err(|error| unfit(error.to_string()))?;
+    parts.headers.insert(HOST, host);
+    Ok(Request::from_parts(parts, Full::new(Bytes::from(body))))
 }
 
 /// A URL that may be asked: https, or http at this host itself.
-pub(super) fn check_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is no URL: {error}"))?;
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => return Err(format!("{text:?} names no host")),
-    };
-    if url.scheme() == "https" || (url.scheme() == "http" && is_loopback) {
-        return Ok(url);
+pub(crate) fn check(text: &str) -> Result<Uri, String> {
+    let uri = text.parse::<Uri>().map_err(|error| format!("{text:?} is no URL: {error}"))?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("{text:?} names no host"))?;
+    let is_loopback =
+        host == "localhost" || without_brackets(host).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_loopback) {
+        return Ok(uri);
     }
     Err(format!("{text:?} is not https, and plain http is for loopback addresses alone"))
+}
+
+fn host_of(uri: &Uri) -> &str {
+    uri.host().unwrap_or_default()
+}
+
+/// The host of a URL as an address or a name: there, IPv6 addresses stand in brackets.
+fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]
@@ -142,7 +150,9 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::sources::trust;
+    use crate::trust;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
 
     /// Answers one request with these bytes and gives its URL.
     async fn answering(answer: Vec<u8>) -> (String, task::Task<String>) {
@@ -158,26 +168,25 @@ mod tests {
         (url, serving)
     }
 
-    async fn get(url: &str) -> Result<HttpResponse, HttpError> {
-        let request = openidconnect::http::Request::builder().uri(url).body(Vec::new()).unwrap();
-        client().send(request).await
+    async fn get(url: &str) -> Result<Response<Vec<u8>>, WebError> {
+        client().send(Request::builder().uri(url).body(Vec::new()).unwrap()).await
     }
 
-    fn client() -> HttpClient {
+    fn client() -> WebClient {
         let authority = rcgen::generate_simple_self_signed(["provider.test".to_owned()]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("authority.pem");
         adit_program::durable_file::create(&file, authority.cert.pem().as_bytes(), 0o644).unwrap();
-        HttpClient::new(trust::tls("oidc.authority", Some(&file)).unwrap())
+        WebClient::new(trust::tls("oidc.authority", Some(&file)).unwrap(), PATIENCE)
     }
 
     #[test]
     fn only_https_and_this_host_itself_are_asked() {
         for good in ["https://a.example/x", "http://127.0.0.1:1/", "http://[::1]/", "http://localhost:8080/realm"] {
-            assert!(check_url(good).is_ok(), "{good}");
+            assert!(check(good).is_ok(), "{good}");
         }
         for bad in ["http://a.example/", "http://192.0.2.1/", "http://localhost.a.example/", "ftp://127.0.0.1/", "x"] {
-            assert!(check_url(bad).is_err(), "{bad}");
+            assert!(check(bad).is_err(), "{bad}");
         }
     }
 
@@ -204,7 +213,7 @@ mod tests {
         let mut answer = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
         answer.resize(answer.len() + MAX_BODY + 1, b'a');
         let (url, _serving) = answering(answer).await;
-        assert!(matches!(get(&url).await, Err(HttpError::Long { .. })));
+        assert!(matches!(get(&url).await, Err(WebError::Long { .. })));
     }
 
     #[tokio::test]
@@ -213,7 +222,7 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         // Only now: with time paused, tokio would not wait for the operating system.
         tokio::time::pause();
-        assert!(matches!(get(&url).await, Err(HttpError::Late { .. })));
+        assert!(matches!(get(&url).await, Err(WebError::Late { .. })));
     }
 
     #[tokio::test]
