@@ -67,7 +67,7 @@ impl GatewayDouble {
         let (chain, key) = own.issue();
         let identity = ServerIdentity::new(chain, key).unwrap();
         if let Some((chain, key)) = public.map(Authority::issue) {
-            identity.show_to_public(Some(tls::Certified::new(chain, key).unwrap()));
+            identity.show_to_public(tls::Certified::new(chain, key).unwrap().into());
         }
         let tls = tls::server_config(Arc::new(identity), &own.certificate).unwrap();
         let socket = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();

@@ -1,20 +1,20 @@
 //! TLS settings of both sides: 1.3 with post-quantum key exchange first, no resumption.
 //!
-//! A gateway has its own certificate authority, and devices that have joined trust no other. It may have a second
-//! certificate that the public trusts, for whoever knows only its name. Which of the two it shows is decided in the
-//! handshake: a client that knows the authority says so by offering the application protocol `adit`.
+//! A gateway has its own certificate authority, and devices that have joined trust no other. It may have further
+//! certificates that the public trusts, for whoever knows only one of its names. Which of them it shows is decided in
+//! the handshake: a client that knows the authority says so by offering the application protocol `adit`.
 
 mod pinned;
 mod undated;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -25,6 +25,8 @@ const HTTP1: &[u8] = b"http/1.1";
 /// What a client offers beside [`ALPN`] if it knows the gateway's own authority. It is never chosen (RFC 7301 section
 /// 3.2 lets a server pass over what it does not speak), so it says nothing to servers of others.
 const KNOWS_AUTHORITY: &[u8] = b"adit";
+/// What an authority offers, and nothing else, that asks whether a gateway has a name (RFC 8737 section 3).
+const CHALLENGE: &[u8] = b"acme-tls/1";
 
 /// Suites of TLS 1.2 with forward secrecy and authenticated encryption.
 const OLD_SUITES: [SupportedCipherSuite; 6] = [
@@ -70,13 +72,39 @@ impl Certified {
     }
 }
 
+/// Certificates of authorities that others trust, each for a name of the gateway.
+#[derive(Debug, Clone, Default)]
+pub struct PublicCertificates(Vec<(String, Certified)>);
+
+impl PublicCertificates {
+    /// Adds one for a name. The first is also for whoever asks for another name, or for none.
+    #[must_use]
+    pub fn with(mut self, name: &str, certified: Certified) -> Self {
+        self.0.push((name.to_owned(), certified));
+        self
+    }
+
+    fn of_name(&self, asked: Option<&str>) -> Option<&Certified> {
+        let is_asked = |name: &str| asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name));
+        let found = self.0.iter().find(|(name, _)| is_asked(name)).or_else(|| self.0.first());
+        found.map(|(_, certified)| certified)
+    }
+}
+
+impl From<Certified> for PublicCertificates {
+    /// One for whoever asks.
+    fn from(certified: Certified) -> Self {
+        Self::default().with("", certified)
+    }
+}
+
 /// The gateway's certificates, which can be renewed while it serves.
 #[derive(Debug)]
 pub struct ServerIdentity {
     /// Of the gateway's own authority.
     current: ArcSwap<CertifiedKey>,
-    /// Of an authority that others trust; shown to clients that do not know ours.
-    public: ArcSwapOption<CertifiedKey>,
+    /// Shown to clients that do not know ours.
+    public: ArcSwap<PublicCertificates>,
     /// How often one of them was replaced; held by whoever replaces one.
     turn: Mutex<u64>,
 }
@@ -88,13 +116,13 @@ impl ServerIdentity {
     /// If they do not belong together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
         let current = ArcSwap::new(Certified::new(chain, key)?.0);
-        Ok(Self { current, public: ArcSwapOption::empty(), turn: Mutex::default() })
+        Ok(Self { current, public: ArcSwap::default(), turn: Mutex::default() })
     }
 
-    /// From now on, clients that do not know the gateway's own authority are shown this certificate, or without one
-    /// what all others are.
-    pub fn show_to_public(&self, certified: Option<Certified>) {
-        self.replace(None, || self.public.store(certified.map(|certified| certified.0)));
+    /// From now on, clients that do not know the gateway's own authority are shown one of these certificates, or
+    /// without any what all others are.
+    pub fn show_to_public(&self, certificates: PublicCertificates) {
+        self.replace(None, || self.public.store(Arc::new(certificates)));
     }
 
     /// Replaces the certificate of the gateway's own authority for handshakes to come.
@@ -110,8 +138,8 @@ impl ServerIdentity {
 
     /// As [`Self::show_to_public`], unless a certificate was replaced since this turn; tells the turn of now if it was
     /// done.
-    pub fn show_to_public_if(&self, turn: u64, certified: Certified) -> Option<u64> {
-        self.replace(Some(turn), || self.public.store(Some(certified.0)))
+    pub fn show_to_public_if(&self, turn: u64, certificates: PublicCertificates) -> Option<u64> {
+        self.replace(Some(turn), || self.public.store(Arc::new(certificates)))
     }
 
     /// As [`Self::renew`], unless a certificate was replaced since this turn; says whether it was done.
@@ -137,8 +165,9 @@ impl ServerIdentity {
 impl ResolvesServerCert for ServerIdentity {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let knows_authority = hello.alpn().is_some_and(|mut offered| offered.any(|name| name == KNOWS_AUTHORITY));
-        let public = if knows_authority { None } else { self.public.load_full() };
-        Some(public.unwrap_or_else(|| self.current.load_full()))
+        let public = self.public.load();
+        let public = if knows_authority { None } else { public.of_name(hello.server_name()) };
+        Some(public.map_or_else(|| self.current.load_full(), |certified| Arc::clone(&certified.0)))
     }
 }
 
@@ -166,6 +195,33 @@ pub fn listener_config(
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let (provider, versions) = wider_provider(old);
     gateway_config(provider, &versions, identity, authority, HTTP1)
+}
+
+/// The name about which an authority asks with this hello, if it does (RFC 8737 section 3).
+pub fn challenged_name<'a>(hello: &'a ClientHello<'_>) -> Option<&'a str> {
+    let mut offered = hello.alpn()?;
+    let is_challenge = offered.next() == Some(CHALLENGE) && offered.next().is_none();
+    if is_challenge { hello.server_name() } else { None }
+}
+
+/// TLS that answers such a question, by the certificate alone: nothing is said after the handshake.
+///
+/// # Errors
+/// The key is of no kind that is known.
+pub fn challenge_config(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let (provider, versions) = wider_provider(false);
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)?;
+    // Whether they belong together cannot be checked: the extension that holds the proof is critical, and unknown here.
+    let key = builder.crypto_provider().key_provider.load_private_key(key)?;
+    let answer = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(answer));
+    config.alpn_protocols = vec![CHALLENGE.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
 }
 
 /// The cryptography of connections with programs of others: more curves, and with `old` also TLS 1.2.

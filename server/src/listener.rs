@@ -2,11 +2,13 @@
 //!
 //! After the TLS handshake a connection asks in HTTP/1.1. The head of each request says whose it is: the guests, which
 //! are the front-ends and the pages for browsers, are asked in turn. What is nobody's gets a plain 404 that tells
-//! nothing. On loopback addresses a listener may do without TLS, for a reverse proxy that has it.
+//! nothing. On loopback addresses a listener may do without TLS, for a reverse proxy that has it. An authority that
+//! asks in its hello whether the gateway has a name is answered by the handshake, and with nothing else.
 //!
 //! Whoever asks is a stranger, so everything is bounded: the connections, which count together with those that come by
 //! QUIC; the head of a request; and the time for each. A stranger that stays gives way to others.
 
+mod challenges;
 mod connection;
 #[cfg(feature = "oidc")]
 mod login_pages;
@@ -37,6 +39,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::core::admission::{Pending, Place};
 
+pub use challenges::{Challenges, Offer};
 #[cfg(feature = "oidc")]
 pub(crate) use page::escaped;
 pub use page::page;
@@ -117,17 +120,24 @@ impl Caller {
 pub struct Guests {
     guests: Vec<Arc<dyn Guest>>,
     pending: Arc<Pending>,
+    challenges: Arc<Challenges>,
 }
 
 impl Guests {
     /// Guests are asked in this order. Their callers have places in `pending`.
     pub(crate) fn new(guests: Vec<Arc<dyn Guest>>, pending: Arc<Pending>) -> Self {
-        Self { guests, pending }
+        Self { guests, pending, challenges: Arc::default() }
     }
 
     /// Guests with places of their own, of so many callers.
     pub fn alone(guests: Vec<Arc<dyn Guest>>, callers: usize) -> Self {
         Self::new(guests, Pending::new(callers))
+    }
+
+    /// Also answers the questions of authorities.
+    #[must_use]
+    pub fn answering(self, challenges: &Arc<Challenges>) -> Self {
+        Self { challenges: Arc::clone(challenges), ..self }
     }
 }
 

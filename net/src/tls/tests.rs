@@ -1,6 +1,6 @@
 //! Which certificate a gateway shows, in real handshakes without a socket.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyPair};
 use rustls::{ClientConnection, ServerConnection};
 
 use super::*;
@@ -62,15 +62,47 @@ fn client_that_knows_the_authority_gets_its_certificate_and_others_the_public_on
     shake_hands(trusts(&own.authority), Arc::clone(&server)).unwrap();
     assert!(shake_hands(trusts(&public.authority), Arc::clone(&server)).is_err());
 
-    identity.show_to_public(Some(Certified::new(public.chain, public.key).unwrap()));
+    identity.show_to_public(Certified::new(public.chain, public.key).unwrap().into());
     shake_hands(knows_authority(), Arc::clone(&server)).unwrap();
     shake_hands(knows_pin(), Arc::clone(&server)).unwrap();
     shake_hands(trusts(&public.authority), Arc::clone(&server)).unwrap();
     assert!(shake_hands(trusts(&own.authority), Arc::clone(&server)).is_err(), "it gets the public certificate");
 
-    identity.show_to_public(None);
+    identity.show_to_public(PublicCertificates::default());
     shake_hands(trusts(&own.authority), Arc::clone(&server)).unwrap();
     assert!(shake_hands(trusts(&public.authority), server).is_err(), "there is none any more");
+}
+
+#[test]
+fn each_name_has_its_certificate_and_other_names_get_the_first() {
+    let (own, first, second) = (issue(), issue(), issue());
+    let authority = own.authority.clone();
+    let identity = Arc::new(ServerIdentity::new(own.chain, own.key).unwrap());
+    let server = listener_config(Arc::clone(&identity), &authority, false).unwrap();
+    let is_shown = |other: &Issued| {
+        let trusting = over_tcp(&rooted_client_config(roots(&other.authority).unwrap()).unwrap());
+        speak(trusting, Arc::clone(&server)).is_ok()
+    };
+    let with = |first_name: &str, second_name: &str| {
+        let certified = |of: &Issued| Certified::new(of.chain.clone(), of.key.clone_key()).unwrap();
+        let all = PublicCertificates::default().with(first_name, certified(&first));
+        identity.show_to_public(all.with(second_name, certified(&second)));
+        (is_shown(&first), is_shown(&second))
+    };
+    // Clients ask for gw.example.
+    assert_eq!(with("other.example", "gw.example"), (false, true));
+    assert_eq!(with("gw.example", "other.example"), (true, false));
+    assert_eq!(with("other.example", "third.example"), (true, false));
+}
+
+#[test]
+fn answer_to_an_authority_may_have_its_critical_extension() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["gw.example".to_owned()]).unwrap();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&[7; 32])];
+    let proof = params.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    assert!(challenge_config(proof.der().clone(), key).is_ok());
 }
 
 #[test]
@@ -89,11 +121,11 @@ fn over_tcp_certificates_are_chosen_as_by_quic_and_renewed_for_the_next_handshak
         |authority: &CertificateDer<'static>| over_tcp(&rooted_client_config(roots(authority).unwrap()).unwrap());
     let knows_authority = || over_tcp(&client_config(&own.authority, None).unwrap());
 
-    identity.show_to_public(Some(Certified::new(public.chain, public.key).unwrap()));
+    identity.show_to_public(Certified::new(public.chain, public.key).unwrap().into());
     assert_eq!(speak(knows_authority(), Arc::clone(&server)).unwrap(), HTTP1);
     assert_eq!(speak(trusts(&public.authority), Arc::clone(&server)).unwrap(), HTTP1);
     assert!(speak(trusts(&renewed.authority), Arc::clone(&server)).is_err(), "not yet");
-    identity.show_to_public(Some(Certified::new(renewed.chain, renewed.key).unwrap()));
+    identity.show_to_public(Certified::new(renewed.chain, renewed.key).unwrap().into());
     assert_eq!(speak(trusts(&renewed.authority), Arc::clone(&server)).unwrap(), HTTP1);
     assert!(speak(trusts(&public.authority), server).is_err(), "not any more");
 }

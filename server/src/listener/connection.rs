@@ -1,6 +1,7 @@
 //! One connection, from the moment it is accepted until it ends, or until a guest that took it over is done with it.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +14,14 @@ use hyper::service::service_fn;
 use hyper::upgrade::{self, OnUpgrade};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::quiet::{Hush, Quiet};
-use super::{Answer, Caller, CallerStream, Guests, Reply, TakeOver};
+use super::{Answer, Caller, CallerStream, Challenges, Guests, Reply, TakeOver};
 use crate::core::admission::{Admission, Place};
 
 /// How long a TLS handshake may take, and the head of a request.
@@ -45,7 +48,7 @@ pub(super) async fn admit(stream: TcpStream, address: SocketAddr, tls: Option<Tl
     };
     let Admission::Place(place) = guests.pending.admit(address.ip(), true, Instant::now()) else { return };
     let caller = Caller { place: Some(place), ..caller };
-    let Some((stream, caller)) = shake_hands(stream, tls, caller).await else { return };
+    let Some((stream, caller)) = shake_hands(stream, &tls, &guests.challenges, caller).await else { return };
     let taken = tokio::select! {
         () = given_way(&caller) => None,
         taken = exchange(TokioIo::new(stream), &caller, &guests) => taken,
@@ -63,12 +66,17 @@ async fn given_way(caller: &Caller) {
     }
 }
 
-/// Shakes hands with a caller that does not give way meanwhile.
-async fn shake_hands(stream: TcpStream, tls: TlsAcceptor, caller: Caller) -> Option<(CallerStream, Caller)> {
+/// Shakes hands with a caller that does not give way meanwhile. With an authority's question all is said by that.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &TlsAcceptor,
+    challenges: &Challenges,
+    caller: Caller,
+) -> Option<(CallerStream, Caller)> {
     let stream = tokio::select! {
         () = given_way(&caller) => return None,
-        shaken = timeout(PATIENCE, tls.accept(stream)) => match shaken {
-            Ok(Ok(stream)) => stream,
+        shaken = timeout(PATIENCE, accept(stream, tls, challenges)) => match shaken {
+            Ok(Ok(stream)) => stream?,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
                 return None;
@@ -91,6 +99,18 @@ async fn shake_hands(stream: TcpStream, tls: TlsAcceptor, caller: Caller) -> Opt
         ..caller
     };
     Some((stream, caller))
+}
+
+/// Shakes hands as the caller's hello asks for. One that is the question of an authority is answered by that, and the
+/// connection is over.
+async fn accept(stream: TcpStream, tls: &TlsAcceptor, challenges: &Challenges) -> io::Result<Option<CallerStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let answer = challenges.answer_to(&hello.client_hello());
+    let Some(answer) = answer else { return Ok(Some(hello.into_stream(Arc::clone(tls.config())).await?)) };
+    let mut stream = hello.into_stream(answer).await?;
+    stream.shutdown().await?;
+    tracing::debug!("an authority has its answer");
+    Ok(None)
 }
 
 /// Answers requests until the connection ends; gives the guest that takes it over, if one does.

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_net::tls::{ServerIdentity, client_config, listener_config};
+use adit_net::tls::{ServerIdentity, challenge_config, client_config, listener_config};
 use adit_program::task::{self, Task};
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -101,13 +101,14 @@ struct Served {
     port: u16,
     issued: Issued,
     ended: Arc<Notify>,
+    challenges: Arc<Challenges>,
     _serving: Task,
 }
 
-fn guests(callers: usize) -> (Arc<Guests>, Arc<Notify>) {
+fn guests(callers: usize, challenges: &Arc<Challenges>) -> (Arc<Guests>, Arc<Notify>) {
     let host = Host::default();
     let ended = Arc::clone(&host.ended);
-    (Arc::new(Guests::alone(vec![Arc::new(host)], callers)), ended)
+    (Arc::new(Guests::alone(vec![Arc::new(host)], callers).answering(challenges)), ended)
 }
 
 fn serving(has_tls: bool) -> Served {
@@ -115,9 +116,10 @@ fn serving(has_tls: bool) -> Served {
     let socket = bind((Ipv4Addr::LOCALHOST, 0).into(), "listen", "").unwrap();
     let port = socket.local_addr().unwrap().port();
     let tls = has_tls.then(|| listener_config(Arc::clone(&issued.identity), &issued.authority, false).unwrap());
-    let (guests, ended) = guests(512);
+    let challenges = Arc::default();
+    let (guests, ended) = guests(512, &challenges);
     let listener = Listener::new(socket, tls).unwrap();
-    Served { port, issued, ended, _serving: task::spawn(listener.serve(guests)) }
+    Served { port, issued, ended, challenges, _serving: task::spawn(listener.serve(guests)) }
 }
 
 async fn connect(port: u16) -> TcpStream {
@@ -236,6 +238,47 @@ async fn who_is_slow_to_shake_hands_is_not_waited_for() {
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
 }
 
+/// Asks as an authority about `gateway.test`, but with these protocols, and gives what the answer says and is certified
+/// with, if there is one.
+async fn asked(served: &Served, authority: &CertificateDer<'static>, protocols: &[&[u8]]) -> Option<(String, Vec<u8>)> {
+    let mut config = ClientConfig::clone(&client(authority, &served.issued));
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let stream = shake_hands(connect(served.port).await, Arc::new(config)).await.ok()?;
+    let certified = stream.get_ref().1.peer_certificates()?.first()?.to_vec();
+    Some((say(stream, &request(0)).await, certified))
+}
+
+#[tokio::test]
+async fn authority_is_answered_about_a_name_in_question_alone_and_hears_nothing_else() {
+    const QUESTION: &[u8] = b"acme-tls/1";
+    let served = serving(true);
+    let own = served.issued.authority.clone();
+    assert_eq!(asked(&served, &own, &[QUESTION]).await, None, "nothing is in question");
+    let key = KeyPair::generate().unwrap();
+    let proof = CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let answer = || {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        challenge_config(proof.der().clone(), key).unwrap()
+    };
+    let other = served.challenges.offer("other.test", answer());
+    assert_eq!(asked(&served, &own, &[QUESTION]).await, None, "another name is");
+    drop(other);
+
+    let offer = served.challenges.offer("gateway.test", answer());
+    let told = asked(&served, proof.der(), &[QUESTION]).await.unwrap();
+    assert_eq!(told, (String::new(), proof.der().to_vec()), "the proof, and no answer to a request");
+    // Who offers anything else beside it is no authority.
+    let told = asked(&served, &own, &[b"http/1.1", QUESTION]).await.unwrap();
+    assert!(is_answered(&told.0) && told.1 != proof.der().to_vec(), "{told:?}");
+    let told = asked(&served, &own, &[QUESTION, b"http/1.1"]).await.unwrap();
+    assert!(is_answered(&told.0) && told.1 != proof.der().to_vec(), "{told:?}");
+    let told = asked(&served, &own, &[b"http/1.1"]).await.unwrap();
+    assert!(is_answered(&told.0), "others are served meanwhile");
+    drop(offer);
+    assert_eq!(asked(&served, proof.der(), &[QUESTION]).await, None, "it is over");
+    assert_eq!(asked(&served, &own, &[QUESTION]).await, None, "and no other certificate is shown");
+}
+
 /// How long a connection lasts on which a byte is said each second, at most a minute.
 async fn lasts_drop_by_drop(mut stream: TcpStream, text: &[u8]) -> u64 {
     tokio::time::pause();
@@ -302,7 +345,7 @@ async fn strangers_that_stay_give_way_and_one_network_cannot_take_all_places() {
     let issued = issue();
     let tls = TlsAcceptor::from(listener_config(Arc::clone(&issued.identity), &issued.authority, false).unwrap());
     let trusting = client(&issued.authority, &issued);
-    let (guests, _) = guests(128);
+    let (guests, _) = guests(128, &Arc::default());
     let asked = async |address| {
         let (stream, _task) = from(address, &tls, &guests).await;
         let Ok(stream) = shake_hands(stream, Arc::clone(&trusting)).await else { return false };
@@ -337,7 +380,7 @@ async fn thousand_half_open_handshakes_of_as_many_networks_keep_nobody_out() {
     let issued = issue();
     let tls = TlsAcceptor::from(listener_config(Arc::clone(&issued.identity), &issued.authority, false).unwrap());
     let trusting = client(&issued.authority, &issued);
-    let (guests, _) = guests(4 * usize::from(HALF_OPEN));
+    let (guests, _) = guests(4 * usize::from(HALF_OPEN), &Arc::default());
     let mut held = Vec::new();
     for (first, second) in
         [10, 20, 30, 40].into_iter().flat_map(|first| (0..HALF_OPEN).map(move |second| (first, second)))

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_net::tls::{Certified, ServerIdentity};
+use adit_net::tls::{Certified, PublicCertificates, ServerIdentity};
 use adit_program::exit::{Exit, Failure};
 use arc_swap::ArcSwap;
 
@@ -15,8 +15,9 @@ use crate::identity::PublicCertificateFiles;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Reads the files that the configuration names, if it names any.
-pub(super) fn read(config: &Config) -> Result<Option<Certified>, Failure> {
-    config.tls.files()?.as_ref().map(certified).transpose()
+pub(super) fn read(config: &Config) -> Result<PublicCertificates, Failure> {
+    let read = config.tls.files()?.as_ref().map(certified).transpose()?;
+    Ok(read.map(PublicCertificates::from).unwrap_or_default())
 }
 
 fn certified(files: &PublicCertificateFiles) -> Result<Certified, Failure> {
@@ -88,7 +89,7 @@ impl Following {
     /// Shows a certificate that was read, unless a reload has put another one in force since, or taken it away: then
     /// the files are read again at the next look.
     pub(super) fn show(&mut self, Renewed { turn, seen, certified }: Renewed) {
-        let Some(turn) = self.identity.show_to_public_if(turn, certified) else { return };
+        let Some(turn) = self.identity.show_to_public_if(turn, certified.into()) else { return };
         if self.known.as_ref().is_some_and(|(_, known)| *known != seen) {
             tracing::info!("the public certificate was read again");
         }
