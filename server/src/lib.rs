@@ -1,6 +1,7 @@
 //! The Adit gateway: identity, accounts, the core with its sessions, front-ends and the admin socket.
 
 pub mod accounts;
+pub mod acme;
 pub mod admin;
 pub mod cleanup;
 pub mod cli;
