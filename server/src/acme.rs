@@ -5,3 +5,41 @@
 //! better: a failure takes no certificate away and stops no gateway.
 
 pub mod schedule;
+
+use crate::config::{AcmeConfig, Config, Problem, TlsConfig};
+
+/// What keeps the gateway from getting certificates, if it is to get some. The authority is not asked.
+pub(crate) fn problems(config: &Config) -> Vec<Problem> {
+    if config.acme.names.is_empty() {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    if config.tls != TlsConfig::default() {
+        let next = "take acme.names out, or tls.certificate and tls.key";
+        problems.push(Problem::new("acme.names", "the table tls names a certificate already", next));
+    }
+    if !config.listen_tcp {
+        let next = "set listen_tcp = true, or name files in tls.certificate and tls.key";
+        problems.push(Problem::new("acme.names", "the authority asks on TCP, and listen_tcp = false", next));
+    }
+    if !config.acme.accept_terms {
+        let next = "read the terms of service that the authority's directory names, then set acme.accept_terms = true";
+        problems.push(Problem::new("acme.accept_terms", "is not true, and no authority issues without", next));
+    }
+    problems.extend(of_authority(&config.acme));
+    problems
+}
+
+#[cfg(feature = "acme")]
+fn of_authority(acme: &AcmeConfig) -> Vec<Problem> {
+    let next = "write the URL of the authority's directory";
+    let directory = crate::web_client::check(&acme.directory).err();
+    let directory = directory.map(|reason| Problem::new("acme.directory", reason, next));
+    let tls = crate::trust::tls("acme.authority", acme.authority.as_deref()).err();
+    directory.into_iter().chain(tls).collect()
+}
+
+#[cfg(not(feature = "acme"))]
+fn of_authority(_acme: &AcmeConfig) -> Vec<Problem> {
+    vec![crate::sources::not_built_with("acme")]
+}

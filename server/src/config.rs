@@ -3,6 +3,7 @@
 //! A [`Config`] is always valid: [`Config::load`] reads every source, looks for every problem, and gives either a
 //! configuration without any or the list of all of them.
 
+mod acme;
 mod check;
 mod file;
 mod host;
@@ -30,6 +31,7 @@ use crate::identity::PublicCertificateFiles;
 use crate::sources::ldap::settings::LdapSettings;
 use crate::sources::radius::settings::RadiusSettings;
 
+pub use acme::AcmeConfig;
 pub use adit_program::configuration::{Problem, Values};
 pub use adit_proto::policy::SecondFactor;
 pub use file::Source;
@@ -78,6 +80,8 @@ pub struct Config {
     pub limits: Limits,
     /// The certificate that others trust.
     pub tls: TlsConfig,
+    /// Such certificates, if the gateway gets them itself.
+    pub acme: AcmeConfig,
     /// Clients of the AnyConnect family.
     pub anyconnect: AnyConnectConfig,
     /// How users log in.
@@ -216,6 +220,7 @@ impl Config {
             radius: RadiusSettings::default(),
             ldap: LdapSettings::default(),
             tls: TlsConfig::default(),
+            acme: AcmeConfig::default(),
             anyconnect: AnyConnectConfig::default(),
             login: LoginConfig {
                 sources: Vec::new(),

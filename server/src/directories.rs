@@ -59,6 +59,24 @@ impl StateDir {
         [self.0.join("store.db-wal"), self.0.join("store.db-shm")]
     }
 
+    /// The directory of what was got by ACME.
+    #[must_use]
+    pub fn acme(&self) -> PathBuf {
+        self.0.join("acme")
+    }
+
+    /// The account at the ACME authority, with its key.
+    #[must_use]
+    pub fn acme_account(&self) -> PathBuf {
+        self.acme().join("account.json")
+    }
+
+    /// The certificate of a name, with its key.
+    #[must_use]
+    pub fn acme_certificate(&self, name: &str) -> PathBuf {
+        self.acme().join(format!("{name}.pem"))
+    }
+
     /// The directory of what RADIUS servers are still to be told of sessions.
     #[must_use]
     pub fn radius_accounting(&self) -> PathBuf {

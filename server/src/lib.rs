@@ -19,7 +19,7 @@ pub mod run;
 pub mod sources;
 pub mod state_files;
 mod trail;
-#[cfg(any(feature = "ldap", feature = "oidc"))]
+#[cfg(any(feature = "ldap", feature = "oidc", feature = "acme"))]
 mod trust;
-#[cfg(feature = "oidc")]
+#[cfg(any(feature = "oidc", feature = "acme"))]
 mod web_client;

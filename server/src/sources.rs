@@ -34,8 +34,8 @@ pub(crate) fn problems(config: &Config) -> Vec<Problem> {
     config.login.sources.iter().filter_map(problem).collect()
 }
 
-/// What is wrong with a source that this program was built without.
-#[cfg(not(all(feature = "radius", feature = "ldap", feature = "oidc")))]
+/// What is wrong with a source, or another part, that this program was built without.
+#[cfg(not(all(feature = "radius", feature = "ldap", feature = "oidc", feature = "acme")))]
 pub(crate) fn not_built_with(source: &str) -> Problem {
     let next = format!("take the package, or build it with the feature `{source}`, or do without {source}");
     Problem::new(source, "this gateway was built without it", next)

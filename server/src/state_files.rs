@@ -7,6 +7,7 @@ use adit_net::quic::EndpointKeys;
 use adit_program::exit::{Exit, Failure};
 
 use crate::accounts::sqlite::{Store, StoreError};
+use crate::acme;
 use crate::config::{Config, ConfigError, Problem, Source, read};
 use crate::identity::{Authority, IdentityError, ServiceKey, load_endpoint_keys};
 use crate::policy::PolicyFile;
@@ -70,6 +71,7 @@ impl Findings {
             self.add_all(error.problems);
         }
         self.add_all(sources::problems(config));
+        self.add_all(acme::problems(config));
         let policy = PolicyFile::of(config).map_err(|error| self.add_all(error.problems)).ok();
         if !config.state_dir.path().exists() {
             // One problem, not four.
@@ -266,6 +268,40 @@ mod tests {
         assert_eq!(with("certificate = \"/none/cert.pem\""), ["tls.key: not set, and tls.certificate is"]);
         let missing = with("certificate = \"/none/cert.pem\"\nkey = \"/none/key.pem\"");
         assert!(missing.len() == 1 && missing[0].contains("does not exist"), "{missing:?}");
+    }
+
+    #[test]
+    #[cfg(feature = "acme")]
+    fn certificates_by_acme_need_terms_tcp_and_a_readable_authority_and_no_files_beside_them() {
+        let gateway = Gateway::new();
+        let text = fs::read_to_string(&gateway.source.path).unwrap();
+        let write = |top: &str, tables: &str| {
+            let text = text.replace("[tls]\n", "").replace("[acme]\n", "");
+            fs::write(&gateway.source.path, format!("{top}\n{text}\n{tables}\n")).unwrap();
+        };
+        let with = |top: &str, tables: &str| {
+            write(top, tables);
+            gateway.problems().1
+        };
+        // Not those of the system, which need not have any.
+        let authority = gateway.source.path.with_file_name("ca.pem");
+        let made = rcgen::generate_simple_self_signed(["acme.example".to_owned()]).unwrap();
+        durable_file::create(&authority, made.cert.pem().as_bytes(), 0o644).unwrap();
+        let named = format!("[acme]\nnames = [\"vpn.example.org\"]\nauthority = {authority:?}");
+        let good = &format!("{named}\naccept_terms = true");
+        write("", good);
+        assert!(check(&gateway.source).is_ok(), "nobody is asked");
+        let terms = with("", &named);
+        assert!(terms.len() == 1 && terms[0].starts_with("acme.accept_terms: "), "{terms:?}");
+        let tcp = with("listen_tcp = false", good);
+        assert!(tcp.len() == 1 && tcp[0].starts_with("acme.names: ") && tcp[0].contains("listen_tcp"), "{tcp:?}");
+        let authority = with("", &good.replace("ca.pem", "none.pem"));
+        assert!(authority.len() == 1 && authority[0].starts_with("acme.authority: "), "{authority:?}");
+        let plain = with("", &format!("{good}\ndirectory = \"http://acme.example/dir\""));
+        assert!(plain.len() == 1 && plain[0].starts_with("acme.directory: "), "{plain:?}");
+        let both = with("", &format!("{good}\n[tls]\nkey = \"/none/key.pem\""));
+        let is_named = |key: &str| both.iter().any(|problem| problem.starts_with(key));
+        assert!(both.len() == 2 && is_named("acme.names: ") && is_named("tls.certificate: "), "{both:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Every key of the configuration, the rows of each table in a file of their own.
 
+mod acme;
 mod anyconnect;
 mod dns;
 mod esp;
@@ -38,6 +39,7 @@ pub static KEYS: Keys<Config> = Keys {
         dns::ROWS,
         limits::ROWS,
         tls::ROWS,
+        acme::ROWS,
         anyconnect::ROWS,
         login::ROWS,
         oidc::ROWS,

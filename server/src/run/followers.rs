@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::{clock, public_certificate};
 use crate::accounts::sqlite::Store;
+use crate::acme;
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::enroll::Enrollment;
@@ -88,6 +89,9 @@ pub(super) fn certificates(
     Box::new(move |config| {
         let has_other_names = config.certificate_names() != current.load().certificate_names();
         let own = has_other_names.then(|| clock::certified(&authority, config, SystemTime::now())).transpose()?;
+        if let Some(problem) = acme::problems(config).into_iter().next() {
+            return Err(Failure::new(Exit::Usage, problem.what, problem.reason, problem.next));
+        }
         let public = public_certificate::read(config)?;
         let identity = Arc::clone(&identity);
         Ok(Box::new(move || {

@@ -1,4 +1,4 @@
-//! The certificate that others trust: read at the start, at each reload, and when its files change.
+//! The certificates that others trust: read at the start, at each reload, and when their files change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,38 @@ use crate::identity::PublicCertificateFiles;
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Reads the files that the configuration names, if it names any.
+/// Where a certificate lies.
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    /// The name it is for; empty for whoever asks.
+    name: String,
+    files: PublicCertificateFiles,
+    /// Whether the gateway gets it itself, so that it may not be there yet.
+    is_got: bool,
+}
+
+/// Reads the files that the configuration names, if it names any, or what the gateway has got itself.
 pub(super) fn read(config: &Config) -> Result<PublicCertificates, Failure> {
-    let read = config.tls.files()?.as_ref().map(certified).transpose()?;
-    Ok(read.map(PublicCertificates::from).unwrap_or_default())
+    let mut shown = PublicCertificates::default();
+    for place in places(config)? {
+        match certified(&place.files) {
+            Ok(certified) => shown = shown.with(&place.name, certified),
+            // Another one is got in its place.
+            Err(_missing_or_broken) if place.is_got => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(shown)
+}
+
+fn places(config: &Config) -> Result<Vec<Place>, Failure> {
+    let named = config.tls.files()?.map(|files| Place { name: String::new(), files, is_got: false });
+    let got = config.acme.names.iter().map(|name| {
+        let file = config.state_dir.acme_certificate(name);
+        let files = PublicCertificateFiles { certificate: file.clone(), key: file };
+        Place { name: name.clone(), files, is_got: true }
+    });
+    Ok(named.into_iter().chain(got).collect())
 }
 
 fn certified(files: &PublicCertificateFiles) -> Result<Certified, Failure> {
@@ -28,8 +56,8 @@ fn certified(files: &PublicCertificateFiles) -> Result<Certified, Failure> {
     })
 }
 
-/// Which files hold it, and when each was changed.
-type Seen = (PublicCertificateFiles, [Option<SystemTime>; 2]);
+/// Which files hold them, and when each was changed.
+type Seen = Vec<(Place, [Option<SystemTime>; 2])>;
 
 /// Follows the files of the configuration.
 pub(super) struct Following {
@@ -40,14 +68,14 @@ pub(super) struct Following {
     told: Option<String>,
 }
 
-/// A certificate that was read and is not shown yet.
+/// Certificates that were read and are not shown yet.
 pub(super) struct Renewed {
     turn: u64,
     seen: Seen,
-    certified: Certified,
+    certificates: PublicCertificates,
 }
 
-/// Shows what the files hold whenever they have changed. While they are of no use, the former certificate stays.
+/// Shows what the files hold whenever they have changed. While they are of no use, what was shown stays.
 pub(super) async fn follow(identity: Arc<ServerIdentity>, config: Arc<ArcSwap<Config>>) {
     let mut following = Following::new(identity, config);
     loop {
@@ -68,12 +96,13 @@ impl Following {
     pub(super) fn read(&mut self) -> Option<Renewed> {
         // Asked before the configuration: a reload first changes that, and then what is shown.
         let turn = self.identity.turn();
-        let seen = seen(&self.config.load())?;
+        let config = self.config.load();
+        let seen = seen(&config)?;
         if self.known.as_ref().is_some_and(|known| *known == (turn, seen.clone())) {
             return None;
         }
-        match certified(&seen.0) {
-            Ok(certified) => Some(Renewed { turn, seen, certified }),
+        match read(&config) {
+            Ok(certificates) => Some(Renewed { turn, seen, certificates }),
             // One of the two files may just be new: it is tried again.
             Err(failure) => {
                 let error = failure.to_string();
@@ -86,10 +115,10 @@ impl Following {
         }
     }
 
-    /// Shows a certificate that was read, unless a reload has put another one in force since, or taken it away: then
-    /// the files are read again at the next look.
-    pub(super) fn show(&mut self, Renewed { turn, seen, certified }: Renewed) {
-        let Some(turn) = self.identity.show_to_public_if(turn, certified.into()) else { return };
+    /// Shows what was read, unless a reload has put something else in force since, or taken it away: then the files are
+    /// read again at the next look.
+    pub(super) fn show(&mut self, Renewed { turn, seen, certificates }: Renewed) {
+        let Some(turn) = self.identity.show_to_public_if(turn, certificates) else { return };
         if self.known.as_ref().is_some_and(|(_, known)| *known != seen) {
             tracing::info!("the public certificate was read again");
         }
@@ -97,11 +126,14 @@ impl Following {
     }
 }
 
-/// The files as they are now.
+/// The files as they are now, if there are to be any.
 fn seen(config: &Config) -> Option<Seen> {
-    let files = config.tls.files().ok().flatten()?;
     // Where it can be known.
     let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
-    let stamps = [&files.certificate, &files.key].map(|path| changed(path));
-    Some((files, stamps))
+    let stamps = |place: Place| {
+        let stamps = [&place.files.certificate, &place.files.key].map(|path| changed(path));
+        (place, stamps)
+    };
+    let seen: Seen = places(config).ok()?.into_iter().map(stamps).collect();
+    (!seen.is_empty()).then_some(seen)
 }

@@ -30,7 +30,7 @@ use adit_server::accounts::sqlite::Store;
 use adit_server::accounts::{Accounts, Device, UserName};
 use adit_server::admin::GatewayView;
 use adit_server::config::{
-    AnyConnectConfig, Config, DnsConfig, EspConfig, Limits, LoginConfig, OidcConfig, Pools, PublicAddress,
+    AcmeConfig, AnyConnectConfig, Config, DnsConfig, EspConfig, Limits, LoginConfig, OidcConfig, Pools, PublicAddress,
     SecondFactor, SourceName, TlsConfig, TunConfig, WorkersConfig,
 };
 use adit_server::core::Core;
@@ -109,6 +109,7 @@ impl DataPlane<Session> for Watched {
 fn config(directory: &std::path::Path) -> Config {
     Config {
         tls: TlsConfig::default(),
+        acme: AcmeConfig::default(),
         anyconnect: AnyConnectConfig::default(),
         path: directory.join("server.toml"),
         public: vec![PublicAddress { host: HOST.to_owned(), port: 443 }],

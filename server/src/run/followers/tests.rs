@@ -9,7 +9,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::super::public_certificate::Following;
 use super::*;
-use crate::config::{TlsConfig, config_for_tests, parse_public_address};
+use crate::config::{AcmeConfig, TlsConfig, config_for_tests, parse_public_address};
 use crate::directories::StateDir;
 use crate::identity::sha256;
 
@@ -78,6 +78,16 @@ impl Gateway {
         shown(&self.identity, client_config(&self.authority.certificate(), None).unwrap())
     }
 
+    /// Writes a certificate as the gateway writes what it has got by ACME.
+    fn get(&self) -> [u8; 32] {
+        let file = self.current.load().state_dir.acme_certificate("vpn.example.org");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let ([certificate, key], written) = write_certificate(self.directory.path(), "got");
+        fs::write(&file, [fs::read(key).unwrap(), fs::read(certificate).unwrap()].concat()).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        written
+    }
+
     fn following(&self) -> Following {
         Following::new(Arc::clone(&self.identity), Arc::clone(&self.current))
     }
@@ -131,6 +141,49 @@ fn certificate_that_a_reload_has_read_before_it_was_renewed_is_read_again() {
     following.show(read);
     assert_eq!(gateway.to_stranger(), renewed);
     assert!(following.read().is_none(), "once is enough");
+}
+
+#[test]
+fn certificate_that_was_got_is_shown_for_as_long_as_its_name_is_configured() {
+    let gateway = Gateway::new();
+    let own = gateway.to_stranger();
+    let ([authority, _], _) = write_certificate(gateway.directory.path(), "authority");
+    let without = Config::clone(&gateway.current.load());
+    let acme = AcmeConfig {
+        names: vec!["vpn.example.org".to_owned()],
+        directory: "https://acme.example/dir".to_owned(),
+        accept_terms: true,
+        authority: Some(authority),
+        ..AcmeConfig::default()
+    };
+    let with = Config { acme, ..without.clone() };
+    gateway.reload(&with);
+    let mut following = gateway.following();
+    let mut look = || {
+        if let Some(read) = following.read() {
+            following.show(read);
+        }
+        gateway.to_stranger()
+    };
+    assert_eq!(look(), own, "there is none yet");
+    let first = gateway.get();
+    assert_eq!(look(), first, "no reload is needed");
+    gateway.reload(&with);
+    assert_eq!(gateway.to_stranger(), first);
+    let renewed = gateway.get();
+    assert_eq!(look(), renewed);
+    gateway.reload(&without);
+    assert_eq!((gateway.to_stranger(), look()), (own, own));
+    gateway.reload(&with);
+    assert_eq!(gateway.to_stranger(), renewed, "it was kept");
+    let refused = |config: &Config| (gateway.follow)(config).err().map(|failure| failure.what);
+    assert_eq!(refused(&with), None);
+    let unaccepted = Config { acme: AcmeConfig { accept_terms: false, ..with.acme.clone() }, ..with.clone() };
+    assert_eq!(refused(&unaccepted), Some("acme.accept_terms".to_owned()));
+    // One that nobody could use is got anew, and stops neither a reload nor a start.
+    fs::write(gateway.current.load().state_dir.acme_certificate("vpn.example.org"), "garbage").unwrap();
+    gateway.reload(&with);
+    assert_eq!(gateway.to_stranger(), own);
 }
 
 #[test]
