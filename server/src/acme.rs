@@ -4,9 +4,24 @@
 //! What it gives is written to the state directory before anybody is shown it, and is shown as long as there is nothing
 //! better: a failure takes no certificate away and stops no gateway.
 
+#[cfg(feature = "acme")]
+mod account;
+#[cfg(feature = "acme")]
+mod authority;
+#[cfg(feature = "acme")]
+mod fault;
+#[cfg(feature = "acme")]
+mod files;
+mod kept;
 pub mod schedule;
 
 use crate::config::{AcmeConfig, Config, Problem, TlsConfig};
+
+#[cfg(feature = "acme")]
+pub use authority::Authority;
+#[cfg(feature = "acme")]
+pub use fault::Refusal;
+pub use kept::Kept;
 
 /// What keeps the gateway from getting certificates, if it is to get some. The authority is not asked.
 pub(crate) fn problems(config: &Config) -> Vec<Problem> {
