@@ -13,6 +13,8 @@ mod fault;
 #[cfg(feature = "acme")]
 mod files;
 mod kept;
+#[cfg(feature = "acme")]
+mod order;
 pub mod schedule;
 
 use crate::config::{AcmeConfig, Config, Problem, TlsConfig};

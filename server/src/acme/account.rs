@@ -62,6 +62,15 @@ pub(super) async fn open(
     Ok(account)
 }
 
+/// Has the account be asked for again, by its key: the authority does not know the address that it told.
+pub(super) async fn forget_address(state_dir: &StateDir) -> Result<(), Fault> {
+    if let Some(mut stored) = Stored::read(state_dir)? {
+        (stored.id, stored.contact) = (None, None);
+        stored.write(state_dir).await?;
+    }
+    Ok(())
+}
+
 impl Stored {
     fn new(directory: &str) -> Result<Self, Fault> {
         let (_, key) = Key::generate_pkcs8()?;

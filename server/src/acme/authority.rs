@@ -10,18 +10,23 @@ use hyper::Request;
 use instant_acme::{
     Account, AccountBuilder, BodyWrapper, BytesResponse, CertificateIdentifier, Error, HttpClient, RenewalInfo,
 };
+use tokio::time::timeout;
 
 use super::account;
 use super::fault::{Fault, Refusal};
 use super::kept::Kept;
+use super::order::{Room, Wanted};
 use super::schedule::{Window, Wish};
 use crate::config::{AcmeConfig, Config, Problem};
 use crate::directories::StateDir;
+use crate::listener::Challenges;
 use crate::trust;
 use crate::web_client::WebClient;
 
 /// How long an answer may take: some authorities sign while one waits.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a certificate may take, from the first word to the last.
+const LONGEST_ORDER: Duration = Duration::from_secs(600);
 
 /// An authority, and the gateway as its customer.
 pub struct Authority {
@@ -60,6 +65,41 @@ impl Authority {
     async fn renewal_info(&self, kept: &Kept) -> Result<(RenewalInfo, Duration), Fault> {
         let id = identifier(kept).ok_or(Error::Unsupported("certificates without the name of their issuer's key"))?;
         Ok(self.account().await?.renewal_info(&id).await?)
+    }
+
+    /// Gets a certificate for a name, in place of a former one, and writes it. Whoever asks about the name meanwhile
+    /// finds the answer in `challenges`.
+    ///
+    /// # Errors
+    /// The reason in words. There is then nothing new, and the former certificate is as it was.
+    pub async fn certificate(
+        &self,
+        name: &str,
+        former: Option<&Kept>,
+        challenges: &Arc<Challenges>,
+    ) -> Result<Kept, Refusal> {
+        let former = former.and_then(identifier);
+        let wanted = Wanted { name, former, directory: &self.settings.directory };
+        match timeout(LONGEST_ORDER, self.get(&wanted, challenges)).await {
+            Ok(got) => got.map_err(|fault| self.told(fault, name)),
+            Err(_elapsed) => Err(self.told(Fault::Authority(Error::Timeout(None)), name)),
+        }
+    }
+
+    async fn get(&self, wanted: &Wanted<'_>, challenges: &Arc<Challenges>) -> Result<Kept, Fault> {
+        match self.get_once(wanted, challenges).await {
+            Err(fault) if fault.is_unknown_account() => {
+                tracing::warn!("the ACME authority does not know the gateway's account; it is asked for a new one");
+                account::forget_address(&self.state_dir).await?;
+                self.get_once(wanted, challenges).await
+            }
+            done => done,
+        }
+    }
+
+    async fn get_once(&self, wanted: &Wanted<'_>, challenges: &Arc<Challenges>) -> Result<Kept, Fault> {
+        let room = Room::take(&self.state_dir, wanted.name).await?;
+        wanted.get(room, &self.account().await?, challenges).await
     }
 
     async fn account(&self) -> Result<Account, Fault> {

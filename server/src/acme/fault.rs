@@ -7,6 +7,8 @@ use adit_program::exit::Failure;
 use adit_program::foreign_text::printable;
 use instant_acme::Error;
 
+use crate::web_client::WebError;
+
 /// What the kinds of problems begin with (RFC 8555 section 6.7).
 const KIND: &str = "urn:ietf:params:acme:error:";
 /// How long an authority is left alone whose limit is reached.
@@ -45,6 +47,11 @@ impl From<Failure> for Fault {
 }
 
 impl Fault {
+    /// Whether the authority has forgotten the account.
+    pub(super) fn is_unknown_account(&self) -> bool {
+        matches!(self, Self::Authority(error) if kind_of(error) == Some("accountDoesNotExist"))
+    }
+
     /// The same in words, about the certificate of a name.
     pub(super) fn told(self, name: &str, directory: &str) -> Refusal {
         match self {
@@ -58,6 +65,15 @@ impl Fault {
                 Refusal { reason: in_words(&error), next, pause }
             }
         }
+    }
+}
+
+/// Whether an order may be taken without word of the certificate that it replaces (RFC 9773 section 5).
+pub(super) fn is_about_former(error: &Error) -> bool {
+    match kind_of(error) {
+        Some(kind) => !["rateLimited", "accountDoesNotExist", "badNonce"].contains(&kind),
+        None if matches!(error, Error::Other(cause) if cause.is::<WebError>()) => false,
+        None => matches!(error, Error::Unsupported(_) | Error::Other(_)),
     }
 }
 
@@ -109,7 +125,6 @@ fn way_to_authority(error: &Error, directory: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web_client::WebError;
 
     fn refused(kind: &str) -> Fault {
         let problem = format!("{{\"type\":\"{KIND}{kind}\",\"detail\":\"so \\u001b[1m\"}}");
@@ -138,5 +153,15 @@ mod tests {
         assert!(refusal.next.contains("clock") && refusal.next.contains("acme.authority"), "{refusal:?}");
         let page = serde_json::from_str::<instant_acme::Problem>("<html>").unwrap_err();
         assert!(told(Fault::Authority(Error::Json(page))).next.contains("is the directory"));
+    }
+
+    #[test]
+    fn only_what_concerns_the_former_certificate_is_tried_without_it() {
+        let is_retried = |fault: &Fault| matches!(fault, Fault::Authority(error) if is_about_former(error));
+        assert!(is_retried(&refused("alreadyReplaced")) && is_retried(&refused("malformed")));
+        assert!(!is_retried(&refused("rateLimited")) && !is_retried(&refused("accountDoesNotExist")));
+        assert!(is_retried(&Fault::Authority(Error::Unsupported("ARI"))));
+        let late = WebError::Long { host: "acme.example".to_owned() };
+        assert!(!is_retried(&Fault::Authority(Error::Other(Box::new(late)))));
     }
 }

@@ -77,6 +77,10 @@ impl World {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|(at, _)| at == path).map(|(_, payload)| payload.clone()).collect()
     }
+
+    async fn order(&self, former: Option<&Kept>) -> Refusal {
+        self.authority.certificate(NAME, former, &Arc::default()).await.unwrap_err()
+    }
 }
 
 async fn answer(
@@ -145,6 +149,21 @@ async fn wish_of_the_authority_is_heard_with_when_to_ask_again() {
 }
 
 #[tokio::test]
+async fn order_names_the_certificate_that_it_replaces_and_does_without_where_that_is_not_wanted() {
+    let world =
+        World::new(|order| if order["replaces"].is_string() { (409, "alreadyReplaced") } else { (429, "rateLimited") });
+    let world = world.await;
+    let refusal = world.order(Some(&kept())).await;
+    assert!(refusal.reason.contains("rateLimited") && refusal.pause.is_some(), "{refusal:?}");
+    let orders = world.asked("/order");
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    let id = orders[0]["replaces"].as_str().unwrap();
+    assert!(id.split('.').all(|part| BASE64URL_NOPAD.decode(part.as_bytes()).is_ok_and(|part| part.len() > 8)), "{id}");
+    assert_eq!(orders[1]["replaces"], Value::Null);
+    assert_eq!(orders[1]["identifiers"], json!([{ "type": "dns", "value": NAME }]));
+}
+
+#[tokio::test]
 async fn account_is_made_once_with_the_terms_accepted() {
     let world = World::new(|_| (500, "")).await;
     for _ in 0..2 {
@@ -166,4 +185,25 @@ async fn contact_is_told_when_it_changes() {
     world.authority.settings.contact = None;
     world.authority.wish(&kept()).await;
     assert_eq!(world.asked("/account")[1..], [json!({ "contact": [] })]);
+}
+
+#[tokio::test]
+async fn account_that_the_authority_has_forgotten_is_asked_for_again() {
+    let world = World::new(|_| (400, "accountDoesNotExist")).await;
+    world.order(None).await;
+    assert_eq!((world.asked("/new-account").len(), world.asked("/order").len()), (2, 2), "tried once more");
+}
+
+#[tokio::test]
+async fn gateway_without_room_for_a_certificate_orders_none() {
+    let world = World::new(|_| (403, "rejectedIdentifier")).await;
+    // Nothing can be written below a file.
+    fs::write(world.authority.state_dir.acme(), "").unwrap();
+    let refusal = world.order(None).await;
+    let path = world.authority.state_dir.acme_certificate(NAME).display().to_string();
+    assert!(refusal.reason.starts_with(&path) && refusal.reason.contains("cannot be written"), "{refusal:?}");
+    assert!(world.asked.lock().unwrap().is_empty(), "nobody was asked");
+    fs::remove_file(world.authority.state_dir.acme()).unwrap();
+    world.order(None).await;
+    assert_eq!(world.asked("/order").len(), 1, "the positive control");
 }
