@@ -17,6 +17,10 @@ mod kept;
 mod order;
 pub mod schedule;
 
+use std::time::SystemTime;
+
+use adit_program::exit::Failure;
+
 use crate::config::{AcmeConfig, Config, Problem, TlsConfig};
 
 #[cfg(feature = "acme")]
@@ -59,4 +63,18 @@ fn of_authority(acme: &AcmeConfig) -> Vec<Problem> {
 #[cfg(not(feature = "acme"))]
 fn of_authority(_acme: &AcmeConfig) -> Vec<Problem> {
     vec![crate::sources::not_built_with("acme")]
+}
+
+/// What an administrator should know of the certificates of a gateway that does not run.
+pub(crate) fn warnings(config: &Config, clock: SystemTime) -> Vec<String> {
+    let warning = |name: &String| match Kept::read(&config.state_dir, name) {
+        Ok(Some(kept)) if kept.life.is_nearly_over(clock) => {
+            let ends = humantime::format_rfc3339_seconds(kept.life.ends);
+            Some(format!("the certificate of {name} ends at {ends}; the gateway renews it while it runs"))
+        }
+        Ok(Some(_)) => None,
+        Ok(None) => Some(format!("{name} has no certificate yet; the gateway gets one while it runs")),
+        Err(Failure { what, reason, next, .. }) => Some(format!("the certificate of {name}: {what}: {reason}; {next}")),
+    };
+    config.acme.names.iter().filter_map(warning).collect()
 }

@@ -47,7 +47,7 @@ use crate::trail::TRAIL;
 pub use explain::ExplainRequest;
 pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
 pub use limits::{BanInfo, BansAnswer, ForgivenAnswer, UnbanRequest, UnlockRequest};
-pub use live::{GatewayStatus, GatewayView, LiveGateway, SessionInfo};
+pub use live::{CertificateReport, GatewayStatus, GatewayView, LiveGateway, SessionInfo};
 pub use revoke::{RevokeAnswer, RevokeRequest};
 pub use users::{
     FactorAnswer, FactorOffer, FactorRequest, LinkRequest, PasswordAnswer, PasswordRequest, StandingAnswer, UserRequest,
@@ -100,7 +100,11 @@ impl Admin {
             ("GET", "/users") => Ok(json!({ "users": self.store.users(now()).map_err(store_refusal)? })),
             ("GET", "/devices") => Ok(json!({ "devices": self.store.devices().map_err(store_refusal)? })),
             ("GET", "/sessions") => Ok(json!({ "sessions": self.live()?.sessions() })),
-            ("GET", "/status") => encode(GatewayStatus { warnings: self.warnings(), ..self.live()?.status() }),
+            ("GET", "/status") => {
+                let mut status = self.live()?.status();
+                status.warnings.extend(self.warnings());
+                encode(status)
+            }
             ("POST", "/invite") => encode(self.invite(&decode(body)?, clock)?),
             ("POST", "/token") => encode(self.token(&decode(body)?, now())?),
             ("POST", "/revoke") => encode(self.revoke(&decode(body)?, now())?),
@@ -234,6 +238,7 @@ mod tests {
                 passwords: None,
                 logins_turned_away: std::collections::BTreeMap::default(),
                 guards: Vec::new(),
+                certificates: Vec::new(),
                 warnings: Vec::new(),
             }
         }

@@ -1,6 +1,8 @@
 //! The life of a running gateway: everything is loaded and checked first, then the host is set up, then it listens; on
 //! the way out the host is left as it was.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod clock;
 mod flows;
 mod followers;
@@ -49,11 +51,12 @@ use crate::enroll::Enrollment;
 use crate::front_ends::anyconnect::{self, DtlsDoor};
 use crate::front_ends::connect_ip::{FrontEnd, Upgrades};
 use crate::identity::Authority;
-use crate::listener::Guest;
+use crate::listener::{Challenges, Guest};
 use crate::reload::{ReloadOrder, ReloadRequest, Reloading};
 use crate::sources::radius::SessionAccounting;
 
 use flows::HostFlows;
+use listeners::Strangers;
 use loading::Loaded;
 use reloading::Reachable;
 use upkeep::Upkeep;
@@ -155,7 +158,9 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let pending = front_end.pending();
     let upgrades: Arc<dyn Guest> = Arc::new(Upgrades::new(Arc::clone(&front_end)));
     let guests = guests.into_iter().chain([upgrades]).collect();
-    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, guests, pending)?;
+    let challenges = Arc::<Challenges>::default();
+    let strangers = Strangers { pending, challenges: &challenges };
+    let listeners = listeners::start(&config, &identity, &authority, sockets.tcp, &sources, guests, strangers)?;
     let dtls = door.map(|door| serve_dtls(&door, sockets.dtls)).transpose()?;
     let mut followers = vec![
         followers::log(as_read.log),
@@ -176,8 +181,19 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
         own,
         followers,
     };
-    let upkeep =
-        Upkeep { config, current, policy_table, own, core: Arc::clone(&core), store, sessions, authority, identity };
+    let upkeep = Upkeep {
+        config,
+        current,
+        policy_table,
+        own,
+        core: Arc::clone(&core),
+        store,
+        sessions,
+        authority,
+        identity,
+        challenges,
+        view: Arc::clone(&view),
+    };
     let mut tasks = upkeep.start();
     tasks.extend(listeners);
     tasks.extend(dtls.into_iter().flatten());

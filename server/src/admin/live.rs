@@ -64,6 +64,32 @@ pub struct SessionInfo {
     pub drops: BTreeMap<String, u64>,
 }
 
+/// A certificate that the gateway gets itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// The name it is for.
+    pub name: String,
+    /// When it ends (RFC 3339); `None` while there is none.
+    pub ends: Option<String>,
+    /// When it is renewed.
+    pub renews: Option<String>,
+    /// Why there is no newer one, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Whether an administrator should look after it.
+    pub alarming: bool,
+}
+
+impl CertificateReport {
+    /// What an administrator should know, if anything.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let trouble = self.trouble.as_ref().filter(|_| self.alarming)?;
+        let standing = self.ends.as_ref().map_or_else(|| "none yet".to_owned(), |ends| format!("it ends at {ends}"));
+        Some(format!("the certificate of {} ({standing}): {trouble}", self.name))
+    }
+}
+
 /// The gateway at a glance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GatewayStatus {
@@ -90,6 +116,9 @@ pub struct GatewayStatus {
     /// Settings of the host that do not hold, or had to be put back within the last ten minutes.
     #[serde(default)]
     pub guards: Vec<GuardReport>,
+    /// The certificates that the gateway gets itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateReport>,
     /// What an administrator should look after; none when all is well.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -123,6 +152,7 @@ pub struct GatewayView {
     listen: Vec<SocketAddr>,
     since: Instant,
     guards: Mutex<Vec<GuardReport>>,
+    certificates: Mutex<Vec<CertificateReport>>,
     reloads: mpsc::Sender<ReloadOrder>,
 }
 
@@ -134,12 +164,18 @@ impl GatewayView {
         listen: Vec<SocketAddr>,
         reloads: mpsc::Sender<ReloadOrder>,
     ) -> Self {
-        Self { core, router, listen, since: Instant::now(), guards: Mutex::default(), reloads }
+        let (guards, certificates) = (Mutex::default(), Mutex::default());
+        Self { core, router, listen, since: Instant::now(), guards, certificates, reloads }
     }
 
     /// Notes what the guards of the host found last.
     pub fn tell_guards(&self, guards: Vec<GuardReport>) {
         *self.guards.lock().unwrap_or_else(PoisonError::into_inner) = guards;
+    }
+
+    /// Notes how the certificates stand that the gateway gets itself.
+    pub fn tell_certificates(&self, certificates: Vec<CertificateReport>) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
     }
 }
 
@@ -150,6 +186,7 @@ impl LiveGateway for GatewayView {
     }
 
     fn status(&self) -> GatewayStatus {
+        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
         GatewayStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.since.elapsed().as_secs(),
@@ -161,7 +198,8 @@ impl LiveGateway for GatewayView {
             passwords: self.core.logins().and_then(|logins| logins.chain().hash_counts()),
             logins_turned_away: self.core.logins().map(|logins| logins.turned_away()).unwrap_or_default(),
             guards: self.guards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            warnings: Vec::new(),
+            warnings: certificates.iter().filter_map(CertificateReport::warning).collect(),
+            certificates,
         }
     }
 

@@ -6,6 +6,8 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use super::{Place, Refusal, ask, columns, list, reload, small_runtime};
+use crate::acme;
+use crate::admin::{CertificateReport, GatewayStatus};
 use crate::config::Config;
 use crate::identity::Authority;
 use crate::run::resolver;
@@ -23,6 +25,7 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
     }
     let mut warnings = config.warnings();
     warnings.extend(small_runtime()?.block_on(resolver::unhelpful(&config)));
+    warnings.extend(of_certificates(&config, status.as_ref())?);
     let reload = reload::preview(&config)?;
     let authority = Authority::load(&config.state_dir).map_err(|error| error.into_failure())?;
     let fingerprint = HEXLOWER.encode(&authority.pin());
@@ -57,6 +60,23 @@ pub(super) fn check(place: &Place, live: bool) -> Result<(), Refusal> {
 
 fn running(config: &Config) -> Result<Value, Failure> {
     ask::ask_running(config, "GET", "/status", &Value::Null)?.ok_or_else(|| ask::not_running(config))
+}
+
+/// What is wrong with certificates that the gateway gets itself. One that runs knows best.
+fn of_certificates(config: &Config, status: Option<&Value>) -> Result<Vec<String>, Failure> {
+    if config.acme.names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = match status {
+        Some(status) => Some(status.clone()),
+        None => match ask::ask_running(config, "GET", "/status", &Value::Null) {
+            Err(failure) if failure.exit == Exit::Permission => None,
+            told => told?,
+        },
+    };
+    let Some(status) = asked else { return Ok(acme::warnings(config, super::now())) };
+    let status: GatewayStatus = ask::decode(status)?;
+    Ok(status.certificates.iter().filter_map(CertificateReport::warning).collect())
 }
 
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {

@@ -121,10 +121,22 @@ fn glance(status: &Value) -> String {
     ];
     lines.push(("dropped", counts(&status["drops"]).unwrap_or_else(|| "nothing".to_owned())));
     lines.extend(counts(&status["logins_turned_away"]).map(|counts| ("logins turned away", counts)));
+    let certificates = status["certificates"].as_array().into_iter().flatten();
+    lines.extend(certificates.map(|certificate| ("certificate", standing(certificate))));
     let of_guards = guards(status).map(|guard| guard.warning());
     let others = status["warnings"].as_array().into_iter().flatten();
     let warnings = of_guards.chain(others.map(|warning| format!("warning: {}", word(warning))));
     columns::aligned(&lines) + &warnings.map(|warning| format!("\n{warning}")).collect::<String>()
+}
+
+/// How a certificate stands that the gateway gets itself.
+fn standing(certificate: &Value) -> String {
+    let name = word(&certificate["name"]);
+    match (certificate["ends"].as_str(), certificate["renews"].as_str()) {
+        (Some(ends), Some(renews)) => format!("{name} until {ends}, renewed at {renews}"),
+        (Some(ends), None) => format!("{name} until {ends}, of another authority"),
+        (None, _) => format!("{name}: none yet"),
+    }
 }
 
 /// What was counted by reason or source, if anything was.
@@ -275,6 +287,7 @@ mod tests {
             passwords: None,
             logins_turned_away: BTreeMap::new(),
             guards: Vec::new(),
+            certificates: Vec::new(),
             warnings: Vec::new(),
         };
         let text = glance(&serde_json::to_value(&status).unwrap());
@@ -294,5 +307,16 @@ mod tests {
         status.warnings.push("the disk is full".to_owned());
         let text = glance(&serde_json::to_value(&status).unwrap());
         assert!(text.ends_with("and put back\nwarning: the disk is full"), "{text}");
+    }
+
+    #[test]
+    fn certificate_is_shown_with_its_end_and_when_it_is_renewed() {
+        let text = |certificate: Value| glance(&json!({ "drops": {}, "certificates": [certificate] }));
+        let shown =
+            text(json!({ "name": "a.example", "ends": "2026-04-01T00:00:00Z", "renews": "2026-03-01T00:00:00Z" }));
+        assert!(shown.ends_with("a.example until 2026-04-01T00:00:00Z, renewed at 2026-03-01T00:00:00Z"), "{shown}");
+        assert!(text(json!({ "name": "a.example", "ends": null })).ends_with("a.example: none yet"));
+        let foreign = text(json!({ "name": "a.example", "ends": "2026-04-01T00:00:00Z", "renews": null }));
+        assert!(foreign.ends_with("of another authority"), "{foreign}");
     }
 }

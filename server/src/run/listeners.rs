@@ -13,7 +13,15 @@ use super::{RAISE_LIMITS, RESTORE_KEYS};
 use crate::config::Config;
 use crate::core::admission::Pending;
 use crate::identity::Authority;
-use crate::listener::{Guest, Guests, Listener, Portal};
+use crate::listener::{Challenges, Guest, Guests, Listener, Portal};
+
+/// What there is for whoever is not known yet.
+pub(super) struct Strangers<'a> {
+    /// Places for callers.
+    pub(super) pending: &'a Arc<Pending>,
+    /// Answers for ACME authorities.
+    pub(super) challenges: &'a Arc<Challenges>,
+}
 
 /// Serves `front_ends` and the pages for browsers on `sockets`, the gateway's own addresses, and the pages of a login
 /// where else they are wanted.
@@ -24,17 +32,19 @@ pub(super) fn start(
     sockets: Vec<TcpListener>,
     sources: &Sources,
     front_ends: Vec<Arc<dyn Guest>>,
-    pending: &Arc<Pending>,
+    strangers: Strangers<'_>,
 ) -> Result<Vec<Task>, Failure> {
     let tls = tls::listener_config(Arc::clone(identity), &authority.certificate(), config.anyconnect.tls12)
         .map_err(|error| Failure::new(Exit::Other, "TLS", error.to_string(), RESTORE_KEYS))?;
+    let guests_of =
+        |guests| Arc::new(Guests::new(guests, Arc::clone(strangers.pending)).answering(strangers.challenges));
     let pages: Vec<_> = sources.pages().into_iter().collect();
-    let elsewhere = Arc::new(Guests::new(pages.clone(), Arc::clone(pending)));
+    let elsewhere = guests_of(pages.clone());
     let mut guests = [pages, front_ends].concat();
     if let Some(public) = config.public.first() {
         guests.push(Arc::new(Portal::new(public, config.anyconnect.enabled)));
     }
-    let guests = Arc::new(Guests::new(guests, Arc::clone(pending)));
+    let guests = guests_of(guests);
     let mut tasks = Vec::new();
     for socket in sockets {
         tasks.push(serve(socket, Some(Arc::clone(&tls)), &guests)?);

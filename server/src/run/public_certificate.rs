@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use adit_net::tls::{Certified, PublicCertificates, ServerIdentity};
 use adit_program::exit::{Exit, Failure};
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::identity::PublicCertificateFiles;
@@ -75,11 +76,12 @@ pub(super) struct Renewed {
     certificates: PublicCertificates,
 }
 
-/// Shows what the files hold whenever they have changed. While they are of no use, what was shown stays.
-pub(super) async fn follow(identity: Arc<ServerIdentity>, config: Arc<ArcSwap<Config>>) {
+/// Shows what the files hold whenever they have changed, at once if `renewed` tells of it. While they are of no use,
+/// what was shown stays.
+pub(super) async fn follow(identity: Arc<ServerIdentity>, config: Arc<ArcSwap<Config>>, renewed: Arc<Notify>) {
     let mut following = Following::new(identity, config);
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        let _told_or_time_to_look = tokio::time::timeout(LOOK_EVERY, renewed.notified()).await;
         if let Some(renewed) = following.read() {
             following.show(renewed);
         }

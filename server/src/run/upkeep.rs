@@ -10,14 +10,17 @@ use adit_proto::packet::icmp::GatewayAddresses;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::sync::Notify;
 
 use super::{clock, memory, names, public_certificate, recheck, resolver};
 use crate::accounts::sqlite::{HostClock, Store, Written};
+use crate::admin::GatewayView;
 use crate::config::Config;
 use crate::core::local::LocalCore;
 use crate::core::overdue;
 use crate::core::sessions::{Ending, SessionTable};
 use crate::identity::Authority;
+use crate::listener::Challenges;
 
 /// How often the store forgets what is over.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
@@ -43,12 +46,18 @@ pub(super) struct Upkeep {
     pub(super) sessions: Arc<SessionTable>,
     pub(super) authority: Arc<Authority>,
     pub(super) identity: Arc<ServerIdentity>,
+    /// Where ACME authorities find their answers.
+    pub(super) challenges: Arc<Challenges>,
+    /// What administrators see.
+    pub(super) view: Arc<GatewayView>,
 }
 
 impl Upkeep {
     /// Starts it; it ends with the tasks.
     pub(super) fn start(self) -> Vec<Task> {
-        let Self { config, current, policy_table, own, core, store, sessions, authority, identity } = self;
+        let Self { config, current, policy_table, own, core, store, sessions, authority, identity, challenges, view } =
+            self;
+        let renewed = Arc::<Notify>::default();
         let mut tasks = vec![
             task::spawn(memory::look_after(sessions)),
             task::spawn(prune(Arc::clone(&store))),
@@ -56,13 +65,38 @@ impl Upkeep {
             task::spawn(recheck::look_after(Arc::clone(&core), Arc::clone(&store), Arc::clone(&current))),
             task::spawn(write_revocations(Arc::clone(&store), Arc::clone(&core))),
         ];
-        tasks.push(task::spawn(public_certificate::follow(Arc::clone(&identity), Arc::clone(&current))));
+        let follow = public_certificate::follow(Arc::clone(&identity), Arc::clone(&current), Arc::clone(&renewed));
+        tasks.push(task::spawn(follow));
+        tasks.extend(look_after_acme(&current, challenges, renewed, view));
         tasks.push(task::spawn(names::look_up(policy_table, Arc::clone(&current))));
         tasks.push(task::spawn(count_quotas(Arc::clone(&core))));
         tasks.push(task::spawn(clock::look_after(identity, authority, current, store, core)));
         tasks.push(task::spawn(async move { resolver::warn_of_unhelpful(&config, own).await }));
         tasks
     }
+}
+
+/// Looks after the certificates that the gateway gets itself.
+#[cfg(feature = "acme")]
+fn look_after_acme(
+    current: &Arc<ArcSwap<Config>>,
+    challenges: Arc<Challenges>,
+    renewed: Arc<Notify>,
+    view: Arc<GatewayView>,
+) -> Option<Task> {
+    let renewal = super::acme::Renewal { config: Arc::clone(current), challenges, renewed, view };
+    Some(task::spawn(super::acme::look_after(renewal)))
+}
+
+/// A gateway that was built without ACME gets none.
+#[cfg(not(feature = "acme"))]
+fn look_after_acme(
+    _current: &Arc<ArcSwap<Config>>,
+    _challenges: Arc<Challenges>,
+    _renewed: Arc<Notify>,
+    _view: Arc<GatewayView>,
+) -> Option<Task> {
+    None
 }
 
 /// Looks every second who has used up a quota.

@@ -1,0 +1,181 @@
+//! Looks after the certificates that the gateway gets itself: orders and renews them when that is due.
+//!
+//! What is got lies in the state directory; who shows public certificates finds it there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_program::exit::Failure;
+use adit_program::random::random;
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::acme::schedule::{Schedule, Step};
+use crate::acme::{Authority, Kept};
+use crate::admin::{CertificateReport, GatewayView};
+use crate::config::{AcmeConfig, Config};
+use crate::listener::Challenges;
+
+/// How often it is looked what is due. A reload is noticed as soon, and so is a clock that was set.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What is said while nothing is ordered because of the clock.
+const CLOCK_IS_BEHIND: &str =
+    "this host's clock is before the certificate's beginning, so nothing is ordered; set the clock";
+
+/// What the gateway's certificates have to do with.
+pub(super) struct Renewal {
+    pub(super) config: Arc<ArcSwap<Config>>,
+    /// Where authorities find their answers.
+    pub(super) challenges: Arc<Challenges>,
+    /// Told when there is a new certificate.
+    pub(super) renewed: Arc<Notify>,
+    /// What administrators see.
+    pub(super) view: Arc<GatewayView>,
+}
+
+/// The names of one configuration, and who certifies them.
+struct Names {
+    config: Arc<Config>,
+    /// Or why there is nobody, and what to do.
+    authority: Result<Authority, String>,
+    names: Vec<Name>,
+}
+
+/// One name.
+struct Name {
+    name: String,
+    schedule: Schedule,
+    /// The certificate there is; also one of another authority than the configured one.
+    kept: Option<Kept>,
+    /// Why there is no newer one, and what to do.
+    trouble: Option<String>,
+}
+
+/// Does so until the gateway ends.
+pub(super) async fn look_after(renewal: Renewal) {
+    let mut names = None;
+    loop {
+        let config = renewal.config.load_full();
+        names = if config.acme.names.is_empty() { None } else { Some(Names::by(config, names)) };
+        if let Some(names) = &mut names {
+            names.go_on(&renewal).await;
+        }
+        let reports = names.as_ref().map(|names: &Names| names.reports(SystemTime::now()));
+        renewal.view.tell_certificates(reports.unwrap_or_default());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+impl Names {
+    /// The names of a configuration; those of a former one go on where nothing about them has changed.
+    fn by(config: Arc<Config>, former: Option<Self>) -> Self {
+        match former {
+            Some(former) if Arc::ptr_eq(&former.config, &config) => former,
+            // What vouches for the authority is read again, as all files are at a reload.
+            Some(former) if former.config.acme == config.acme => Self::new(config, former.names),
+            Some(_) | None => {
+                let names = config.acme.names.iter().map(|name| Name::of(name, &config)).collect();
+                Self::new(config, names)
+            }
+        }
+    }
+
+    fn new(config: Arc<Config>, names: Vec<Name>) -> Self {
+        let authority = Authority::new(&config).map_err(|problem| {
+            // It was checked at the start or at the reload, but files change.
+            tracing::warn!(%problem, "no certificates are ordered until the next reload");
+            format!("{problem}; {}, then reload", problem.next)
+        });
+        Self { config, authority, names }
+    }
+
+    async fn go_on(&mut self, renewal: &Renewal) {
+        let Ok(authority) = &self.authority else { return };
+        for name in &mut self.names {
+            name.go_on(authority, &self.config, renewal).await;
+        }
+    }
+
+    fn reports(&self, clock: SystemTime) -> Vec<CertificateReport> {
+        let nobody = self.authority.as_ref().err();
+        self.names.iter().map(|name| name.report(clock, nobody)).collect()
+    }
+}
+
+impl Name {
+    fn of(name: &str, config: &Config) -> Self {
+        let kept = Kept::read(&config.state_dir, name).unwrap_or_else(|Failure { what, reason, .. }| {
+            tracing::warn!(name, file = what, reason, "the certificate there is cannot be used");
+            None
+        });
+        // One of another authority is shown until there is one of this, but neither asked about nor renewed.
+        let own = kept.as_ref().filter(|kept| kept.directory == config.acme.directory);
+        Self { name: name.to_owned(), schedule: Schedule::new(own.map(|own| own.life)), kept, trouble: None }
+    }
+
+    /// Does what is due now.
+    async fn go_on(&mut self, authority: &Authority, config: &Config, renewal: &Renewal) {
+        // Who removes it wants another one.
+        if self.kept.is_some() && !config.state_dir.acme_certificate(&self.name).exists() {
+            *self = Self::of(&self.name, config);
+        }
+        let clock = SystemTime::now();
+        if self.schedule.is_clock_behind(clock) && self.trouble.is_none() {
+            tracing::warn!(name = self.name, "{CLOCK_IS_BEHIND}");
+        }
+        match self.schedule.next_step(Instant::now(), clock) {
+            Step::Wait => {}
+            Step::Ask => {
+                if let Some(kept) = &self.kept {
+                    let wish = authority.wish(kept).await;
+                    self.schedule.handle_wish(wish, any_number(), Instant::now());
+                }
+            }
+            Step::Order => self.order(authority, &config.acme, renewal).await,
+        }
+        if self.schedule.is_clock_behind(clock) {
+            self.trouble = Some(CLOCK_IS_BEHIND.to_owned());
+        } else if self.trouble.as_deref() == Some(CLOCK_IS_BEHIND) {
+            self.trouble = None;
+        }
+    }
+
+    async fn order(&mut self, authority: &Authority, settings: &AcmeConfig, renewal: &Renewal) {
+        let former = self.kept.as_ref().filter(|kept| kept.directory == settings.directory);
+        match authority.certificate(&self.name, former, &renewal.challenges).await {
+            Ok(kept) => {
+                let ends = humantime::format_rfc3339_seconds(kept.life.ends).to_string();
+                tracing::info!(name = self.name, ends, "the authority has issued a certificate");
+                self.schedule.handle_certificate(kept.life, any_number(), Instant::now(), SystemTime::now());
+                let is_over = self.schedule.is_alarming(SystemTime::now());
+                self.trouble = is_over.then(|| "it is nearly over already; look at the clock of this host".to_owned());
+                self.kept = Some(kept);
+                renewal.renewed.notify_one();
+            }
+            Err(refusal) => {
+                let pause = self.schedule.handle_failure(refusal.pause, any_number(), Instant::now());
+                let (name, reason, next) = (&self.name, &refusal.reason, &refusal.next);
+                tracing::warn!(name, reason, next, pause_seconds = pause.as_secs(), "no certificate could be had");
+                self.trouble = Some(format!("{reason}; {next}"));
+            }
+        }
+    }
+
+    /// How it stands; `nobody` says why there is no authority to ask.
+    fn report(&self, clock: SystemTime, nobody: Option<&String>) -> CertificateReport {
+        let written = |time| humantime::format_rfc3339_seconds(time).to_string();
+        let is_alarming = self.schedule.is_alarming(clock) || self.schedule.is_clock_behind(clock);
+        CertificateReport {
+            name: self.name.clone(),
+            ends: self.kept.as_ref().map(|kept| written(kept.life.ends)),
+            renews: self.schedule.renews_at().map(written),
+            trouble: nobody.or(self.trouble.as_ref()).cloned(),
+            alarming: nobody.is_some() || is_alarming,
+        }
+    }
+}
+
+/// A number that keeps gateways from coming all at once. It is no secret, so none will do where there is no randomness.
+fn any_number() -> u32 {
+    random().map_or(0, u32::from_be_bytes)
+}
