@@ -11,6 +11,7 @@
     reason = "a failed expectation ends a test, which says what it saw"
 )]
 
+mod acme;
 mod admission;
 mod anyconnect;
 mod anyconnect_client;
