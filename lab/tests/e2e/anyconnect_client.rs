@@ -243,9 +243,10 @@ fn user_logs_in_at_ocserv_and_twenty_mebibytes_arrive_intact_each_way(version: V
     eventually("the login is forgotten", || (!has_login(&ocserv.client)).then_some(()));
 }
 
-#[test]
-fn ocserv_is_known_by_the_fingerprint_of_its_own_key_and_by_no_other() {
-    let Some(mut ocserv) = Ocserv::start() else { return };
+with_each_version!(ocserv_is_known_by_the_fingerprint_of_its_own_key_and_by_no_other);
+
+fn ocserv_is_known_by_the_fingerprint_of_its_own_key_and_by_no_other(version: Version) {
+    let Some(mut ocserv) = Ocserv::start_with(version) else { return };
     let other = add(&ocserv.client, &["--pin", &"ab".repeat(32)]);
     assert_eq!(other.code, OTHER_IDENTITY, "{other:?}");
     add(&ocserv.client, &["--pin", &ocserv.fingerprint]).success().unwrap();

@@ -167,10 +167,11 @@ fn new_keys_by_new_connections_cost_no_packet_under_load() {
     assert_eq!(client.inner_addresses().unwrap(), inner);
 }
 
-#[test]
-fn twenty_mebibytes_arrive_intact_each_way_in_records_at_ocserv() {
+with_each_version!(twenty_mebibytes_arrive_intact_each_way_in_records_at_ocserv);
+
+fn twenty_mebibytes_arrive_intact_each_way_in_records_at_ocserv(version: Version) {
     let _turn = alone();
-    let Some(mut ocserv) = Ocserv::start() else { return };
+    let Some(mut ocserv) = Ocserv::start_with(version) else { return };
     add(&ocserv.client, &["--authority", &ocserv.certificate]).success().unwrap();
     let host = ocserv.client.host().clone();
     let before = host.snapshot().unwrap();
