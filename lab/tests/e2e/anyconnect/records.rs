@@ -128,6 +128,27 @@ fn client_that_wants_no_records_is_not_disturbed() {
 }
 
 #[test]
+fn old_tls_lets_nobody_in_unless_it_is_permitted_and_gives_keys_for_records_then() {
+    let options = ["--gnutls-priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2", "--user", "alice", "--passwd-on-stdin"];
+    let input = format!("{PASSWORD}\n");
+    for is_permitted in ["false", "true"] {
+        let settings = [("anyconnect.tls12", is_permitted)];
+        let Some(tunnel) = start_many(&[Version::Own, Version::Newest], &settings) else { return };
+        for client in [0, 1] {
+            if is_permitted == "false" {
+                let refused = run_at(&tunnel, client, &options, &input);
+                assert_eq!(refused.code, NO_LOGIN, "{refused:?}");
+                assert!(refused.stderr.contains("fatal alert"), "{refused:?}");
+                continue;
+            }
+            let (stranger, session) = up_at(&tunnel, client, &options, &input);
+            comes_to_at(&tunnel, client, &session, "dtls", PATIENCE);
+            assert!(stranger.0.stdout().contains("(TLS1.2)"), "{}", stranger.0.tail());
+        }
+    }
+}
+
+#[test]
 fn none_of_100_000_replayed_records_is_accepted() {
     let Some(tunnel) = start() else { return };
     let (_stranger, session) = log_in(&tunnel, PASSWORD);
