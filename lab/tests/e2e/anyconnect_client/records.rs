@@ -188,10 +188,11 @@ fn twenty_mebibytes_arrive_intact_each_way_in_records_at_ocserv(version: Version
     assert_as_before(&host, &before);
 }
 
-#[test]
-fn session_at_ocserv_goes_on_over_tls_while_udp_is_blocked_and_comes_back_to_records() {
+with_each_version!(session_at_ocserv_goes_on_over_tls_while_udp_is_blocked_and_comes_back_to_records);
+
+fn session_at_ocserv_goes_on_over_tls_while_udp_is_blocked_and_comes_back_to_records(version: Version) {
     let _turn = alone();
-    let Some(mut ocserv) = Ocserv::start() else { return };
+    let Some(mut ocserv) = Ocserv::start_with(version) else { return };
     add(&ocserv.client, &["--authority", &ocserv.certificate]).success().unwrap();
     block_udp(&ocserv.gateway);
     up(&mut ocserv.client, &format!("{PASSWORD}\n"));
