@@ -21,7 +21,7 @@ use crate::device_key;
 use crate::gateway_contact::{GatewayContact, PROMPTLY, Trust};
 use crate::obstacle;
 use crate::profile::{
-    EspTable, GatewayProtocol, Identity, LanAccess, Profile, ProfileName, ProfileStore, WorkersTable,
+    EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, ProfileStore, WorkersTable,
 };
 use crate::protocols::ConnectError;
 use crate::protocols::connect_ip::PostReply;
@@ -216,6 +216,7 @@ fn assemble(
             chain_pem: response.certificate,
             key_pem: Zeroizing::new(key.serialize_pem()),
         },
+        login: LoginTable::default(),
         esp: EspTable::default(),
         workers: WorkersTable::default(),
         mark: Mark::default(),

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Either kind may say how its packets travel, in the tables `[esp]` and `[workers]`, which are kept when the profile
-//! is saved. `docs/configuration.md` has all keys with their defaults; its table is made of the rows in
-//! `profile/keys.rs`.
+//! is saved. Profiles for AnyConnect gateways say in `[login]` how their user logs in. `docs/configuration.md` has all
+//! keys with their defaults; its table is made of the rows in `profile/keys.rs`.
 
 mod directories;
 mod draft;
@@ -49,7 +49,7 @@ pub(crate) use error::guard_failure;
 pub use login::KeptLogin;
 pub use name::ProfileName;
 pub use store::{Entry, ProfileRoom, ProfileStore};
-pub use tables::{EspTable, WorkersTable};
+pub use tables::{EspTable, LoginTable, WorkersTable};
 
 /// How a profile proves who its device is. The secrets are wiped from memory on drop.
 #[derive(Clone)]
@@ -120,6 +120,8 @@ pub struct Profile {
     pub pin: Option<[u8; 32]>,
     /// The device's proof.
     pub identity: Identity,
+    /// How its user logs in at an AnyConnect gateway.
+    pub login: LoginTable,
     /// The ESP carrier.
     pub esp: EspTable,
     /// The packet path.

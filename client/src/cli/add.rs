@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use super::join::{USUAL_PORT, certificates_of};
 use super::{ClientFiles, dir_flag};
 use crate::gateway_contact::{GatewayContact, parse_pin};
-use crate::profile::{EspTable, GatewayProtocol, Identity, LanAccess, Profile, ProfileName, WorkersTable};
+use crate::profile::{EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, WorkersTable};
 use crate::protocols::anyconnect;
 
 /// What the URL of a gateway begins with.
@@ -65,6 +65,7 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
         authority_pem: authorities.iter().map(pem).collect(),
         pin: args.pin,
         identity: Identity::Login,
+        login: LoginTable::default(),
         esp: EspTable::default(),
         workers: WorkersTable::default(),
         mark: Mark::default(),

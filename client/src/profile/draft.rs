@@ -10,7 +10,9 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::keys::KEYS;
-use super::{EspTable, GatewayProtocol, Identity, LanAccess, Profile, ProfileError, ProfileName, WorkersTable};
+use super::{
+    EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileError, ProfileName, WorkersTable,
+};
 
 /// What stands in the file of a profile.
 #[derive(Default, PartialEq)]
@@ -29,6 +31,7 @@ pub(super) struct Draft {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<Zeroizing<String>>,
     pub(super) token: Option<Zeroizing<String>>,
+    pub(super) login: LoginTable,
     pub(super) esp: EspTable,
     pub(super) workers: WorkersTable,
     pub(super) mark: Mark,
@@ -78,6 +81,9 @@ impl Draft {
         if self.pin.is_some() && (!is_foreign || !self.authority.is_empty()) {
             return Err(invalid("`pin` is for AnyConnect gateways without `authority`"));
         }
+        if !is_foreign && self.login != LoginTable::default() {
+            return Err(invalid("`[login]` is for AnyConnect gateways"));
+        }
         if self.authority.is_empty() && !is_foreign {
             return Err(invalid("`authority` is missing"));
         }
@@ -103,6 +109,7 @@ impl Draft {
             authority_pem: self.authority,
             pin: self.pin,
             identity,
+            login: self.login,
             esp: self.esp,
             workers: self.workers,
             mark: self.mark,

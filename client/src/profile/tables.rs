@@ -1,4 +1,5 @@
-//! The optional tables of a profile, `[esp]` and `[workers]`: how its packets travel. What is left out has its default.
+//! The optional tables of a profile: `[login]`, how its user logs in; `[esp]` and `[workers]`, how its packets travel.
+//! What is left out has its default.
 
 use adit_net::carrier::esp::EspSettings;
 use adit_net::worker;
@@ -9,6 +10,21 @@ use crate::packet_path::DEFAULT_MTU;
 const GSO_MAX_SEGS: u32 = 44;
 const _: () = assert!(44 * adit_proto::esp::packet::sealed_len(DEFAULT_MTU as usize) <= adit_net::udp::MAX_BYTES);
 const _: () = assert!(45 * adit_proto::esp::packet::sealed_len(DEFAULT_MTU as usize) > adit_net::udp::MAX_BYTES);
+
+/// How the user of a profile logs in at an AnyConnect gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginTable {
+    /// The path of the gateway's link, with the slash that it begins with. Some gateways have one for each group.
+    pub path: String,
+    /// The group, by its label or its value in the gateway's list; empty if whoever logs in is asked for it.
+    pub group: String,
+}
+
+impl Default for LoginTable {
+    fn default() -> Self {
+        Self { path: "/".to_owned(), group: String::new() }
+    }
+}
 
 /// The ESP carrier of one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,6 +22,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         authority_pem: authority_pem(),
         pin: None,
         identity: Identity::Certificate { chain_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) },
+        login: LoginTable::default(),
         esp: EspTable::default(),
         workers: WorkersTable::default(),
         mark: Mark::default(),
@@ -70,6 +71,27 @@ fn anyconnect_profile_names_who_vouches_for_the_gateway_and_no_device() {
     assert!(read("pin = \"ab\"\n").unwrap_err().contains("64 hexadecimal digits"));
     let native = Profile::parse(name(), "host = \"h\"\ntoken = \"t\"\n").unwrap_err().to_string();
     assert!(native.contains("`authority` is missing"), "{native}");
+}
+
+#[test]
+fn ways_of_a_login_survive_encode_and_parse_and_are_for_anyconnect_gateways() {
+    let read = |more: &str| {
+        let text = format!("host = \"h\"\nprotocol = \"anyconnect\"\n{more}");
+        Profile::parse(name(), &text).map_err(|error| error.to_string())
+    };
+    assert!(!read("").unwrap().encode().unwrap().contains("login"));
+    for (path, group) in [("/staff", ""), ("/", "Staff & guests"), ("/a/b", "staff")] {
+        let table = LoginTable { path: path.to_owned(), group: group.to_owned() };
+        let profile = read(&format!("[login]\npath = \"{path}\"\ngroup = \"{group}\"\n")).unwrap();
+        assert_eq!(profile.login, table);
+        assert_eq!(Profile::parse(name(), &profile.encode().unwrap()).unwrap().login, table);
+    }
+    for path in ["", "staff", "//elsewhere.test/", "/a b"] {
+        let refused = read(&format!("[login]\npath = \"{path}\"\n")).unwrap_err();
+        assert!(refused.contains("is no path of a link"), "{path}: {refused}");
+    }
+    let native = with("[login]\ngroup = \"staff\"\n").unwrap_err().to_string();
+    assert!(native.contains("`[login]` is for AnyConnect gateways"), "{native}");
 }
 
 #[test]

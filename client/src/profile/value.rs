@@ -48,6 +48,13 @@ pub(super) fn mark(given: &Given<'_>) -> Result<Mark, Complaint> {
     text.parse().map_err(|error| Complaint::malformed(format!("`{text}` is no mark: {error}"), ""))
 }
 
+/// The path of a link.
+pub(super) fn path(given: &Given<'_>) -> Result<String, Complaint> {
+    let text = plain::<String>(given)?;
+    let is_path = text.starts_with('/') && !text.starts_with("//") && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_path { Ok(text) } else { Err(Complaint::malformed(format!("`{text}` is no path of a link"), "")) }
+}
+
 /// A fingerprint.
 pub(super) fn pin(given: &Given<'_>) -> Result<[u8; 32], Complaint> {
     parse_pin(&plain::<String>(given)?).map_err(|error| Complaint::malformed(error, ""))

@@ -8,7 +8,7 @@ use adit_proto::mark::Mark;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 
-use super::{EspTable, GatewayProtocol, Identity, LanAccess, Profile, WorkersTable};
+use super::{EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, WorkersTable};
 
 /// The keys of a file, in the order they are written. Optional tables that say nothing new are left out.
 #[derive(Serialize)]
@@ -39,9 +39,20 @@ pub(super) struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<WrittenLogin<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     esp: Option<WrittenEsp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<WrittenWorkers>,
+}
+
+/// The keys of `[login]`, but those that say nothing new.
+#[derive(Serialize)]
+struct WrittenLogin<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    group: &'a str,
 }
 
 /// The keys of `[esp]`.
@@ -86,9 +97,17 @@ impl<'a> Written<'a> {
             key,
             token,
             mark: (profile.mark != Mark::default()).then(|| profile.mark.to_string()),
+            login: (profile.login != LoginTable::default()).then(|| WrittenLogin::of(&profile.login)),
             esp: (profile.esp != EspTable::default()).then(|| WrittenEsp::of(&profile.esp)),
             workers: (profile.workers != WorkersTable::default()).then(|| WrittenWorkers::of(&profile.workers)),
         }
+    }
+}
+
+impl<'a> WrittenLogin<'a> {
+    fn of(table: &'a LoginTable) -> Self {
+        let LoginTable { path, group } = table;
+        Self { path: (*path != LoginTable::default().path).then_some(path.as_str()), group }
     }
 }
 
