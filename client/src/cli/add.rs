@@ -15,16 +15,19 @@ use super::join::{USUAL_PORT, certificates_of};
 use super::{ClientFiles, dir_flag};
 use crate::gateway_contact::{GatewayContact, parse_pin};
 use crate::profile::{EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, WorkersTable};
-use crate::protocols::anyconnect;
+use crate::protocols::anyconnect::login::{Entrance, greet};
 
 /// What the URL of a gateway begins with.
 const SCHEME: &str = "https://";
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// The gateway, https://HOST or https://HOST:PORT
+    /// The gateway, https://HOST or https://HOST:PORT; with /GROUP if its link has that
     #[arg(value_name = "URL")]
     gateway: String,
+    /// The group to log in to, as the gateway's list calls it; asked for at each login otherwise
+    #[arg(long)]
+    group: Option<String>,
     /// Who logs in there; asked for at each login otherwise
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -44,7 +47,7 @@ pub(super) struct AddArgs {
 
 /// Looks whether the gateway is there and who it says it is, and saves the profile.
 pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failure> {
-    let Place { host, port } = place(&args.gateway)?;
+    let (Place { host, port }, path) = link(&args.gateway)?;
     let name = match args.name {
         Some(name) => name,
         None => ProfileName::from_host(&host)?,
@@ -65,12 +68,12 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
         authority_pem: authorities.iter().map(pem).collect(),
         pin: args.pin,
         identity: Identity::Login,
-        login: LoginTable::default(),
+        login: LoginTable { path, group: args.group.unwrap_or_default() },
         esp: EspTable::default(),
         workers: WorkersTable::default(),
         mark: Mark::default(),
     };
-    anyconnect::login::greet(&mut GatewayContact::of(&profile, None).await?).await?;
+    greet(&mut GatewayContact::of(&profile, None).await?, Entrance::of(&profile.login)).await?;
     room.save(&profile)?;
     // It was of the gateway that had this name before.
     files.store.forget_login(&profile.name)?;
@@ -79,17 +82,20 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
     Ok(())
 }
 
-fn place(url: &str) -> Result<Place, Failure> {
+/// The place and the path that a link names.
+fn link(url: &str) -> Result<(Place, String), Failure> {
     let unusable = |reason: String| {
-        let next = "give https:// and the gateway's host name, with :PORT if it is not 443";
+        let next =
+            "give https:// and the gateway's host name, with :PORT if it is not 443, and /GROUP if its link has it";
         Failure::new(Exit::Usage, "gateway", reason, next)
     };
     let rest = url.trim().strip_prefix(SCHEME).ok_or_else(|| unusable("it is no https:// link".to_owned()))?;
-    let place = rest.strip_suffix('/').unwrap_or(rest);
-    if place.contains('/') {
-        return Err(unusable("a path in the link, which names a group at some gateways, is not supported".to_owned()));
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if path.starts_with('/') || path.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'?' | b'#')) {
+        return Err(unusable("the path of the link is none of a group".to_owned()));
     }
-    Place::parse(place, USUAL_PORT).map_err(|error| unusable(printable(&error.to_string())))
+    let place = Place::parse(place, USUAL_PORT).map_err(|error| unusable(printable(&error.to_string())))?;
+    Ok((place, format!("/{path}")))
 }
 
 /// A certificate as a file has it (RFC 7468).
@@ -108,11 +114,17 @@ mod tests {
 
     #[test]
     fn gateway_is_named_by_a_link_of_https() {
-        let place = |url: &str| place(url).map(|place| (place.host, place.port)).map_err(|failure| failure.exit);
-        assert_eq!(place("https://vpn.example.org"), Ok(("vpn.example.org".to_owned(), 443)));
-        assert_eq!(place("https://[2001:db8::1]:8443/"), Ok(("2001:db8::1".to_owned(), 8443)));
-        for other in ["vpn.example.org", "http://vpn.example.org", "https://", "https://a/group", "https://a:0"] {
-            assert_eq!(place(other), Err(Exit::Usage), "{other}");
+        let link =
+            |url: &str| link(url).map(|(place, path)| (place.host, place.port, path)).map_err(|failure| failure.exit);
+        let named = |host: &str, port, path: &str| Ok((host.to_owned(), port, path.to_owned()));
+        assert_eq!(link("https://vpn.example.org"), named("vpn.example.org", 443, "/"));
+        assert_eq!(link("https://[2001:db8::1]:8443/"), named("2001:db8::1", 8443, "/"));
+        assert_eq!(link("https://vpn.example.org:8443/staff/de"), named("vpn.example.org", 8443, "/staff/de"));
+        for other in ["vpn.example.org", "http://vpn.example.org", "https://", "https://a:0"] {
+            assert_eq!(link(other), Err(Exit::Usage), "{other}");
+        }
+        for path in ["/b", "b c", "b?c=d", "b#c", "b\r\nX: y", "\u{e4}"] {
+            assert_eq!(link(&format!("https://a/{path}")), Err(Exit::Usage), "{path:?}");
         }
     }
 

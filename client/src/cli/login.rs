@@ -22,6 +22,7 @@ use crate::gateway_contact::GatewayContact;
 use crate::login::{Granted, Link, Person, log_in};
 use crate::profile::{GatewayProtocol, Identity, KeptLogin, Profile, ProfileName};
 use crate::protocols::anyconnect;
+use crate::protocols::anyconnect::login::Entrance;
 
 /// How somebody logs in.
 #[derive(Debug, Args)]
@@ -84,7 +85,7 @@ pub(super) async fn log_in_anew(files: &ClientFiles, profile: &Profile) -> Resul
 /// Leads the login at an AnyConnect gateway to its end, and keeps what it is worth.
 async fn fill_in_forms(files: &ClientFiles, profile: &Profile, person: &mut AtTerminal) -> Result<(), Failure> {
     let mut gateway = GatewayContact::of(profile, usable_mark(profile)).await?;
-    let token = anyconnect::login::log_in(&mut gateway, person).await?;
+    let token = anyconnect::login::log_in(&mut gateway, Entrance::of(&profile.login), person).await?;
     Ok(files.store.save_login(&profile.name, &KeptLogin::new(&token, None, SystemTime::now()))?)
 }
 

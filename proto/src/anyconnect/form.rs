@@ -111,6 +111,19 @@ pub struct Question<'a> {
     pub choices: &'a [Choice],
 }
 
+impl Question<'_> {
+    fn is_of_groups(&self) -> bool {
+        self.name == GROUP && !self.choices.is_empty()
+    }
+
+    /// What there is to choose under this name: the label of a choice, or else its value.
+    pub fn choice(&self, named: &str) -> Option<&Choice> {
+        let choices = self.choices;
+        let labelled = choices.iter().find(|choice| choice.label == named);
+        labelled.or_else(|| choices.iter().find(|choice| choice.value == named))
+    }
+}
+
 impl Told {
     /// Reads a document.
     ///
@@ -151,8 +164,18 @@ impl Told {
 }
 
 impl GatewayForm {
-    /// What has to be answered, in order.
+    /// The list of the groups that users may choose from, if there is one. The value of the one that was chosen goes
+    /// with the answers, under the name of this question.
+    pub fn groups(&self) -> Option<Question<'_>> {
+        self.visible().find(Question::is_of_groups)
+    }
+
+    /// What else has to be answered, in order.
     pub fn questions(&self) -> impl Iterator<Item = Question<'_>> {
+        self.visible().filter(|question| !question.is_of_groups())
+    }
+
+    fn visible(&self) -> impl Iterator<Item = Question<'_>> {
         self.fields.iter().filter_map(|Field { name, label, kind }| {
             let (is_secret, choices) = match kind {
                 Kind::Text => (false, &[][..]),
@@ -185,9 +208,10 @@ impl GatewayForm {
     }
 }
 
-/// The document that begins a login at the gateway which this URL names.
-pub fn begin(version: &str, url: &str) -> Zeroizing<String> {
-    document("init", version, &format!("<group-access>{}</group-access>", escape(url)))
+/// The document that begins a login at the gateway which this URL names, in a group if one was chosen.
+pub fn begin(version: &str, url: &str, group: Option<&str>) -> Zeroizing<String> {
+    let group = group.map(|group| format!("<group-select>{}</group-select>", escape(group))).unwrap_or_default();
+    document("init", version, &format!("<group-access>{}</group-access>{group}", escape(url)))
 }
 
 fn document(kind: &str, version: &str, body: &str) -> Zeroizing<String> {

@@ -65,7 +65,7 @@ pub fn anyconnect_form(data: &[u8]) {
     let Ok(Told::Form(form)) = Told::of_document(data) else { return };
     assert!(form.action.starts_with('/') && !form.action.starts_with("//"));
     let answer = |question: Question<'_>| (question.name.to_owned(), Zeroizing::new("<&>".to_owned()));
-    let reply = form.reply("v9", &form.questions().map(answer).collect());
+    let reply = form.reply("v9", &form.questions().chain(form.groups()).map(answer).collect());
     let heard = Posted::of_xml(reply.as_bytes());
     assert!(matches!(heard, Ok(Posted::Answer { .. }) | Err(XmlFault::TooLarge)), "what was hidden may be large");
 }

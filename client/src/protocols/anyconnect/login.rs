@@ -20,6 +20,7 @@ use super::{AGENT, VERSION};
 use crate::gateway_contact::GatewayContact;
 use crate::login::Person;
 use crate::obstacle::join_failure;
+use crate::profile::LoginTable;
 use crate::protocols::connect_ip::{Endpoint, explain_tcp};
 use crate::protocols::stream::shake;
 use crate::protocols::{ConnectError, authority};
@@ -31,39 +32,60 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 /// What the login of the native protocol calls a user's name, which whoever answers may know beforehand.
 const USER: (&str, &str) = ("username", "user");
 
-/// Asks for the first form of a login, which shows that a gateway of this family is there.
+/// Where a login begins, and what was chosen before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entrance<'a> {
+    /// The path of the gateway's link.
+    pub path: &'a str,
+    /// The group, by its label or its value in the gateway's list.
+    pub group: Option<&'a str>,
+}
+
+impl<'a> Entrance<'a> {
+    /// That of a profile.
+    #[must_use]
+    pub fn of(table: &'a LoginTable) -> Self {
+        Self { path: &table.path, group: Some(table.group.as_str()).filter(|group| !group.is_empty()) }
+    }
+}
+
+/// Asks for the first form of a login, which shows that a gateway of this family is there, and whether it has the group
+/// that was chosen.
 ///
 /// # Errors
-/// A [`Failure`] with its exit code: another gateway 4, no answer 5.
-pub async fn greet(gateway: &mut GatewayContact) -> Result<(), Failure> {
-    Conversation::new(gateway).begin().await.map(drop)
+/// A [`Failure`] with its exit code: no such group 2, another gateway 4, no answer 5.
+pub async fn greet(gateway: &mut GatewayContact, entrance: Entrance<'_>) -> Result<(), Failure> {
+    let mut conversation = Conversation::new(gateway, entrance);
+    if let Told::Form(form) = conversation.begin(entrance.path, entrance.group).await?
+        && let (Some(list), Some(named)) = (form.groups(), entrance.group)
+    {
+        conversation.group_named(list, named)?;
+    }
+    Ok(())
 }
 
 /// Leads a login to its end and returns the session token.
 ///
 /// # Errors
-/// A [`Failure`] with its exit code: refused 3, another gateway 4, no answer 5.
-pub async fn log_in(gateway: &mut GatewayContact, person: &mut dyn Person) -> Result<Zeroizing<String>, Failure> {
-    let mut conversation = Conversation::new(gateway);
-    let mut told = conversation.begin().await?;
-    // Secrets that were asked for: a gateway that asks for one again did not like it.
-    let mut asked = BTreeSet::new();
+/// A [`Failure`] with its exit code: no such group 2, refused 3, another gateway 4, no answer 5.
+pub async fn log_in(
+    gateway: &mut GatewayContact,
+    entrance: Entrance<'_>,
+    person: &mut dyn Person,
+) -> Result<Zeroizing<String>, Failure> {
+    let mut conversation = Conversation::new(gateway, entrance);
+    let mut told = conversation.begin(entrance.path, entrance.group).await?;
     for _ in 0..MOST_FORMS {
         let form = match told {
             Told::Complete { token } => return conversation.token(token),
             Told::Refused(reason) => return Err(conversation.refused(&reason)),
             Told::Form(form) => form,
         };
-        let (text, fields) = (shown_text(&form), form.questions().map(field).collect::<Vec<_>>());
-        let secrets = fields.iter().filter(|field| field.kind == FieldKind::Secret).map(|field| field.name.clone());
-        let secrets = secrets.collect::<BTreeSet<_>>();
-        let is_refused = form.error.is_some() || !secrets.is_disjoint(&asked);
-        let answers = person.answer(&text, &fields).map_err(|failure| {
-            // Whoever has nothing else to say hears what the gateway said.
-            if is_refused && failure.exit == Exit::Usage { conversation.refused(reason(&form)) } else { failure }
-        })?;
-        asked.extend(secrets);
-        told = conversation.say(&form.action, form.reply(VERSION, &given(&form, answers))).await?;
+        told = match conversation.choose_group(&form, person)? {
+            // Stock clients begin anew in the group, too: what is asked may depend on it.
+            Some(group) => conversation.begin(&form.action, Some(&group)).await?,
+            None => conversation.fill_in(&form, person).await?,
+        };
     }
     Err(strange(&conversation.name, "it asks without end"))
 }
@@ -72,18 +94,72 @@ pub async fn log_in(gateway: &mut GatewayContact, person: &mut dyn Person) -> Re
 struct Conversation<'a> {
     gateway: &'a mut GatewayContact,
     name: String,
+    entrance: Entrance<'a>,
+    /// The value of the group that was chosen in a list.
+    group: Option<String>,
+    /// Secrets that were asked for: a gateway that asks for one again did not like it.
+    asked: BTreeSet<String>,
     cookies: cookie::Kept,
 }
 
 impl<'a> Conversation<'a> {
-    fn new(gateway: &'a mut GatewayContact) -> Self {
+    fn new(gateway: &'a mut GatewayContact, entrance: Entrance<'a>) -> Self {
         let name = gateway.name();
-        Self { gateway, name, cookies: cookie::Kept::default() }
+        Self { gateway, name, entrance, group: None, asked: BTreeSet::new(), cookies: cookie::Kept::default() }
     }
 
-    async fn begin(&mut self) -> Result<Told, Failure> {
-        let document = form::begin(VERSION, &format!("https://{}/", self.name));
-        self.say("/", document).await
+    async fn begin(&mut self, path: &str, group: Option<&str>) -> Result<Told, Failure> {
+        let document = form::begin(VERSION, &format!("https://{}{path}", self.name), group);
+        self.say(path, document).await
+    }
+
+    /// The group to begin anew in, where a form has a list of which nothing was chosen yet.
+    fn choose_group(&mut self, form: &GatewayForm, person: &mut dyn Person) -> Result<Option<String>, Failure> {
+        let Some(list) = form.groups() else { return Ok(None) };
+        if self.group.as_ref().is_some_and(|chosen| list.choices.iter().any(|choice| choice.value == *chosen)) {
+            return Ok(None);
+        }
+        let chosen = match (self.entrance.group, list.choices) {
+            (Some(named), _) => self.group_named(list, named)?,
+            (None, [only]) => only.value.clone(),
+            (None, several) => {
+                let field = field(list);
+                let answers = person.answer("", std::slice::from_ref(&field))?;
+                let label = answers.get(&field.name).map(String::as_str).unwrap_or_default();
+                let chosen = several.iter().find(|choice| printable(&choice.label) == label);
+                chosen.map(|choice| choice.value.clone()).ok_or_else(|| self.no_group(list, label))?
+            }
+        };
+        self.group = Some(chosen.clone());
+        Ok(Some(chosen))
+    }
+
+    fn group_named(&self, list: Question<'_>, named: &str) -> Result<String, Failure> {
+        list.choice(named).map(|choice| choice.value.clone()).ok_or_else(|| self.no_group(list, named))
+    }
+
+    fn no_group(&self, list: Question<'_>, named: &str) -> Failure {
+        let labels: Vec<String> = list.choices.iter().map(|choice| printable(&choice.label)).collect();
+        let (reason, next) = (format!("it has no group `{named}`"), format!("choose one of: {}", labels.join(", ")));
+        Failure::new(Exit::Usage, &self.name, reason, next)
+    }
+
+    /// Has the questions of a form answered, and posts the answers.
+    async fn fill_in(&mut self, form: &GatewayForm, person: &mut dyn Person) -> Result<Told, Failure> {
+        let (text, fields) = (shown_text(form), form.questions().map(field).collect::<Vec<_>>());
+        let secrets = fields.iter().filter(|field| field.kind == FieldKind::Secret).map(|field| field.name.clone());
+        let secrets = secrets.collect::<BTreeSet<_>>();
+        let is_refused = form.error.is_some() || !secrets.is_disjoint(&self.asked);
+        let answers = person.answer(&text, &fields).map_err(|failure| {
+            // Whoever has nothing else to say hears what the gateway said.
+            if is_refused && failure.exit == Exit::Usage { self.refused(reason(form)) } else { failure }
+        })?;
+        self.asked.extend(secrets);
+        let mut given = given(form, answers);
+        if let (Some(list), Some(chosen)) = (form.groups(), &self.group) {
+            given.insert(list.name.to_owned(), Zeroizing::new(chosen.clone()));
+        }
+        self.say(&form.action, form.reply(VERSION, &given)).await
     }
 
     /// Posts a document. It is posted once: the gateway may have taken it, and a code is good once.

@@ -58,20 +58,36 @@ fn fields_bear_the_names_in_the_answer_that_gateways_expect() {
         <input type=\"password\" name=\"verify_password\"/><input type=\"submit\" name=\"Login\" value=\"Login\"/>\
         <select name=\"group_list\" label=\"GROUP:\"><option value=\"g1\">One</option><option>Two</option></select>";
     let form = in_form(fields).unwrap();
-    let questions = [
-        triple("username", "username", false),
-        triple("answer", "Response", true),
-        triple("group_list", "GROUP", false),
-    ];
-    assert_eq!(asked(&form), questions);
-    let choices: Vec<_> = form.questions().flat_map(|question| question.choices.to_vec()).collect();
+    assert_eq!(asked(&form), [triple("username", "username", false), triple("answer", "Response", true)]);
+    let groups = form.groups().unwrap();
     let choice = |value: &str, label: &str| Choice { value: value.to_owned(), label: label.to_owned() };
-    assert_eq!(choices, [choice("g1", "One"), choice("Two", "Two")]);
+    assert_eq!((groups.name, groups.label), ("group_list", "GROUP"));
+    assert_eq!(groups.choices, [choice("g1", "One"), choice("Two", "Two")]);
     let given = answers(&[("username", "u"), ("answer", "p"), ("group_list", "g1"), ("verify_password", "p")]);
     let reply = form.reply("v9", &given);
     let body = "<auth><tgroup>&quot;h&quot;</tgroup><username>u</username><password>p</password></auth>\
         <group-select>g1</group-select></config-auth>\n";
     assert!(reply.ends_with(body), "{}", *reply);
+}
+
+#[test]
+fn group_is_named_by_its_label_or_else_by_its_value() {
+    let options = "<option value=\"b\">a</option><option value=\"a\">b</option><option value=\"c\">C</option>";
+    let form = in_form(&format!("<select name=\"group_list\">{options}</select>")).unwrap();
+    let value = |named: &str| form.groups().unwrap().choice(named).map(|choice| choice.value.clone());
+    assert_eq!(["a", "b", "C", "c"].map(value), ["b", "a", "c", "c"].map(|value| Some(value.to_owned())));
+    assert_eq!(value("d"), None);
+    for other in ["<input name=\"group_list\"/>", "<select name=\"group_list\"/>", "<select name=\"a\"/>"] {
+        assert!(in_form(other).unwrap().groups().is_none(), "there is nothing to choose: {other}");
+    }
+}
+
+#[test]
+fn login_begins_in_the_group_that_was_chosen() {
+    let begun = begin("v9", "https://gw.test/a&b", Some("<staff>"));
+    let body = "<group-access>https://gw.test/a&amp;b</group-access><group-select>&lt;staff&gt;</group-select>";
+    assert!(begun.contains(body) && begun.contains("type=\"init\""), "{}", *begun);
+    assert!(Posted::of_xml(begun.as_bytes()) == Ok(Posted::Begin { group: Some("<staff>".to_owned()) }));
 }
 
 #[test]
@@ -141,7 +157,7 @@ fn what_this_client_cannot_do_is_told_apart() {
 /// The gateway of this crate on the other side.
 #[test]
 fn our_gateway_and_our_client_understand_each_other() {
-    assert!(Posted::of_xml(begin("v9", "https://gw.test/?a&b").as_bytes()) == Ok(Posted::Begin { group: None }));
+    assert!(Posted::of_xml(begin("v9", "https://gw.test/?a&b", None).as_bytes()) == Ok(Posted::Begin { group: None }));
     let asked = |name, kind, echo| Asked { name, label: "L", kind, echo };
     let choice = login::Kind::Choice(vec!["one & 1".to_owned(), "two".to_owned()]);
     let shown = Form {

@@ -1,4 +1,102 @@
+mod listed;
+
+use std::collections::VecDeque;
+
+use listed::{ListedGateway, page};
+
 use super::*;
+use crate::login::Link;
+
+/// Somebody who types these answers, one for each question.
+#[derive(Default)]
+struct Typist {
+    answers: VecDeque<&'static str>,
+    shown: Vec<String>,
+}
+
+impl Typist {
+    fn of(answers: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { answers: answers.into_iter().collect(), shown: Vec::new() }
+    }
+}
+
+impl Person for Typist {
+    fn answer(&mut self, text: &str, fields: &[LoginField]) -> Result<BTreeMap<String, String>, Failure> {
+        self.shown.push(text.to_owned());
+        let type_in = |field: &LoginField| -> Result<(String, String), Failure> {
+            let answer = self.answers.pop_front();
+            let answer = answer.ok_or_else(|| Failure::new(Exit::Usage, &field.label, "standard input ended", ""))?;
+            Ok((field.name.clone(), answer.to_owned()))
+        };
+        fields.iter().map(type_in).collect()
+    }
+
+    fn open(&mut self, _link: &Link) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn wait(&mut self) {}
+
+    fn has_browser(&self) -> bool {
+        false
+    }
+}
+
+const AT_ROOT: Entrance<'_> = Entrance { path: "/", group: None };
+const COMPLETE: &str =
+    "<config-auth type=\"complete\"><session-token>t0ken</session-token><auth id=\"success\"/></config-auth>";
+const LIST: &str = "<select name=\"group_list\" label=\"GROUP:\"><option value=\"staff\">Staff people</option>\
+    <option value=\"guests\">Guests</option></select>";
+
+/// A form with these fields, which is posted to `/auth`.
+fn asking(fields: &str) -> String {
+    page(&format!(
+        "<config-auth type=\"auth-request\"><auth id=\"main\"><message>Hello.</message><form action=\"/auth\">{fields}</form></auth></config-auth>"
+    ))
+}
+
+#[tokio::test]
+async fn group_that_was_named_is_chosen_by_its_label_and_the_login_begins_anew_in_it() {
+    let form = asking(&format!("<input name=\"username\"/>{LIST}"));
+    let gateway = ListedGateway::start(vec![form.clone(), form, page(COMPLETE)]);
+    let entrance = Entrance { path: "/start", group: Some("Staff people") };
+    let token = log_in(&mut gateway.contact().await, entrance, &mut Typist::of(["alice"])).await.unwrap();
+    assert_eq!(token.as_str(), "t0ken");
+    let heard = gateway.heard();
+    let asked: Vec<&str> = heard.iter().map(|heard| heard.asked.as_str()).collect();
+    assert_eq!(asked, ["POST /start", "POST /auth", "POST /auth"]);
+    let groups = ["<group-select>Staff people<", "<group-select>staff<", "</auth><group-select>staff<"];
+    for (heard, group) in heard.iter().zip(groups) {
+        assert!(heard.body.contains(group), "{}", heard.body);
+    }
+    assert!(heard[0].body.contains("/start</group-access>") && heard[1].body.contains("type=\"init\""));
+}
+
+#[tokio::test]
+async fn whoever_logs_in_is_asked_for_the_group_before_anything_else() {
+    let form = asking(&format!("<input name=\"username\"/>{LIST}"));
+    let gateway = ListedGateway::start(vec![form.clone(), form, page(COMPLETE)]);
+    let mut typist = Typist::of(["Guests", "alice"]);
+    log_in(&mut gateway.contact().await, AT_ROOT, &mut typist).await.unwrap();
+    let heard = gateway.heard();
+    assert!(!heard[0].body.contains("group-select") && heard[1].body.contains("<group-select>guests<"));
+    assert!(heard[2].body.contains("<username>alice<") && heard[2].body.contains("<group-select>guests<"));
+    assert_eq!((typist.answers.len(), typist.shown), (0, vec![String::new(), "Hello.".to_owned()]));
+}
+
+#[tokio::test]
+async fn group_that_is_not_in_the_list_is_refused_with_those_that_are() {
+    let entrance = Entrance { path: "/", group: Some("nosuch") };
+    let gateway = ListedGateway::start(vec![asking(LIST), asking(LIST)]);
+    let mut contact = gateway.contact().await;
+    let greeted = greet(&mut contact, entrance).await;
+    let refused = log_in(&mut contact, entrance, &mut Typist::default()).await.map(drop);
+    for failure in [greeted.err().unwrap(), refused.err().unwrap()] {
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.reason.contains("nosuch") && failure.next.contains("Staff people, Guests"), "{failure}");
+    }
+    assert_eq!(gateway.heard().len(), 2, "nothing else was sent");
+}
 
 fn form(fields: &str, error: &str) -> GatewayForm {
     let document = format!(
@@ -12,7 +110,7 @@ fn form(fields: &str, error: &str) -> GatewayForm {
 }
 
 const FIELDS: &str = "<input type=\"text\" name=\"username\" label=\"User:\"/><input type=\"password\" name=\"password\"/>\
-    <select name=\"group_list\" label=\"Group\"><option value=\"g1\">One</option><option>Two</option></select>\
+    <select name=\"realm\" label=\"Realm\"><option value=\"r1\">One</option><option>Two</option></select>\
     <input type=\"hidden\" name=\"h\" value=\"1\"/>";
 
 #[test]
@@ -22,7 +120,7 @@ fn questions_are_shown_as_those_of_the_native_login() {
     let expected = [
         ("user", "User", FieldKind::Text),
         ("password", "password", FieldKind::Secret),
-        ("group_list", "Group", FieldKind::Choice),
+        ("realm", "Realm", FieldKind::Choice),
     ];
     assert_eq!(shown, expected.map(|(name, label, kind)| (name.to_owned(), label.to_owned(), kind)));
     let choices: Vec<_> = form.questions().map(field).flat_map(|field| field.choices).collect();
@@ -31,11 +129,11 @@ fn questions_are_shown_as_those_of_the_native_login() {
 
 #[test]
 fn answers_go_back_under_the_names_and_values_of_the_form() {
-    let answers = [("user", "alice"), ("password", "p"), ("group_list", "One"), ("other", "o")];
+    let answers = [("user", "alice"), ("password", "p"), ("realm", "One"), ("other", "o")];
     let answers = answers.map(|(name, answer)| (name.to_owned(), answer.to_owned()));
     let given = given(&form(FIELDS, ""), answers.into());
     let given: Vec<_> = given.iter().map(|(name, answer)| (name.as_str(), answer.as_str())).collect();
-    assert_eq!(given, [("group_list", "g1"), ("password", "p"), ("username", "alice")]);
+    assert_eq!(given, [("password", "p"), ("realm", "r1"), ("username", "alice")]);
 }
 
 #[test]
