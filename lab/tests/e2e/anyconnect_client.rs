@@ -2,6 +2,7 @@
 //!
 //! Where ocserv is not installed its tests skip themselves with a loud word, but fail where `CI` is set.
 
+mod groups;
 mod records;
 
 use std::fs;
@@ -29,7 +30,12 @@ const USAGE: i32 = 2;
 
 /// Has the client add the gateway as `work`, known by these arguments.
 fn add(client: &Client, known_by: &[&str]) -> adit_lab::Output {
-    let url = format!("https://{GATEWAY_V4}");
+    add_at(client, "", known_by)
+}
+
+/// As [`add`], by a link with this path.
+fn add_at(client: &Client, path: &str, known_by: &[&str]) -> adit_lab::Output {
+    let url = format!("https://{GATEWAY_V4}{path}");
     run(client, &[&["add", &url, "--user", "alice", "--name", "work", "--replace"], known_by].concat(), "")
 }
 
@@ -161,6 +167,8 @@ struct Ocserv {
 }
 
 impl Ocserv {
+    /// Whoever has a password gets in.
+    const PASSWORDS: &str = "auth = \"plain[passwd=FOLDER/users]\"\n";
     const ADDRESSES: [&str; 2] = ["10.79.0.1", "fd79::1"];
 
     /// Starts this machine's own, if it has it.
@@ -170,35 +178,56 @@ impl Ocserv {
 
     /// Starts that of this version, if it is there.
     fn start_with(version: Version) -> Option<Self> {
+        Self::start_prepared(version, Self::PASSWORDS, |_folder| ())
+    }
+
+    /// As [`Self::start_with`], with these lines of configuration, which say who gets in. `FOLDER` is that of its
+    /// files, and what they name there is made before. Alice is of two groups.
+    fn start_prepared(version: Version, lines: &str, prepare: impl FnOnce(&Path)) -> Option<Self> {
         let program = version.program("ocserv")?;
         let mut lab = standard_lab()?;
         let gateway = lab.host("gateway").unwrap();
         let folder = gateway.folder().to_owned();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![GATEWAY_V4.to_string()]).unwrap().self_signed(&key).unwrap();
-        let spki = digest::digest(&digest::SHA256, &key.subject_public_key_info());
-        fs::write(folder.join("certificate.pem"), certificate.pem()).unwrap();
-        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
-        fs::write(folder.join("ocserv.conf"), Self::settings(&folder)).unwrap();
+        let fingerprint = Self::certify(&folder);
+        prepare(&folder);
+        fs::write(folder.join("ocserv.conf"), Self::settings(&folder, lines)).unwrap();
         let mut users = Command::new("ocpasswd");
         users.arg("--passwd").arg(folder.join("users")).arg("alice");
         let users = gateway.with_input(&users, &format!("{PASSWORD}\n{PASSWORD}\n")).unwrap();
         gateway.output(users, PATIENCE).unwrap().success().unwrap();
+        let users = fs::read_to_string(folder.join("users")).unwrap();
+        fs::write(folder.join("users"), users.replacen("alice:*:", "alice:staff,guests:", 1)).unwrap();
+        let process = Self::run(&program, &gateway);
+        let client = Client::new(&lab.host("client").unwrap(), &adit_lab::binaries().unwrap());
+        let certificate = folder.join("certificate.pem").to_str().unwrap().to_owned();
+        Some(Self { client, process, gateway, _lab: lab, certificate, fingerprint })
+    }
+
+    /// Writes a new key and its certificate, and returns the fingerprint.
+    fn certify(folder: &Path) -> String {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![GATEWAY_V4.to_string()]).unwrap().self_signed(&key).unwrap();
+        fs::write(folder.join("certificate.pem"), certificate.pem()).unwrap();
+        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        let spki = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+        spki.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn run(program: &Path, gateway: &Host) -> Process {
+        let folder = gateway.folder();
         let mut command = Command::new(program);
         command.args(["--foreground", "--config"]).arg(folder.join("ocserv.conf"));
         command.arg("--pid-file").arg(folder.join("ocserv.pid"));
         let process = gateway.spawn(command).unwrap();
         process.wait_for_line("listening (TCP)", PATIENCE).unwrap();
-        let client = Client::new(&lab.host("client").unwrap(), &adit_lab::binaries().unwrap());
-        let certificate = folder.join("certificate.pem").to_str().unwrap().to_owned();
-        let fingerprint = spki.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Self { client, process, gateway, _lab: lab, certificate, fingerprint })
+        process
     }
 
-    fn settings(folder: &Path) -> String {
+    fn settings(folder: &Path, lines: &str) -> String {
         let folder = folder.display();
+        let lines = lines.replace("FOLDER", &folder.to_string());
         format!(
-            "auth = \"plain[passwd={folder}/users]\"\ntcp-port = 443\nsocket-file = {folder}/ocserv.sock\n\
+            "{lines}tcp-port = 443\nsocket-file = {folder}/ocserv.sock\n\
              udp-port = 443\nrun-as-user = root\nrun-as-group = root\nisolate-workers = false\nuse-occtl = false\n\
              server-cert = {folder}/certificate.pem\nserver-key = {folder}/key.pem\nmax-clients = 4\n\
              keepalive = 20\ndpd = 30\ntry-mtu-discovery = false\nauth-timeout = 60\ndevice = vpns\n\
