@@ -27,6 +27,11 @@ impl Validity {
     pub(crate) fn of(chain_pem: &str) -> Option<Self> {
         let certificate = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
         let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+        Self::of_certificate(&parsed)
+    }
+
+    /// That of a certificate.
+    pub(crate) fn of_certificate(parsed: &X509Certificate<'_>) -> Option<Self> {
         let time = |seconds: i64| Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?));
         let validity = parsed.validity();
         Some(Self { begins: time(validity.not_before.timestamp())?, ends: time(validity.not_after.timestamp())? })

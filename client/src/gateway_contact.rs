@@ -112,6 +112,19 @@ impl GatewayContact {
         &self.place
     }
 
+    /// The gateway as it is reached with this TLS, which trusts what these words say.
+    pub(crate) fn endpoint(&self, tls: Arc<rustls::ClientConfig>, trusts: &'static str) -> Endpoint<'_> {
+        Endpoint {
+            host: &self.place.host,
+            port: self.place.port,
+            addresses: self.addresses.clone(),
+            mark: self.mark,
+            tls,
+            trusts,
+            known_past: self.known_past,
+        }
+    }
+
     /// Addresses to remember: the one that answered, then those of its names.
     pub(crate) fn addresses(&self, answered: SocketAddr) -> Vec<SocketAddr> {
         gateway_addresses::remember([answered].into_iter().chain(self.lookups.resolved()), &[])
@@ -141,15 +154,7 @@ impl GatewayContact {
         let mut deadline = Instant::now() + within;
         let mut worst: Option<ConnectError> = None;
         loop {
-            let endpoint = Endpoint {
-                host: &self.place.host,
-                port: self.place.port,
-                addresses: self.addresses.clone(),
-                mark: self.mark,
-                tls: Arc::clone(&self.tls),
-                trusts: self.trusts,
-                known_past: self.known_past,
-            };
+            let endpoint = self.endpoint(Arc::clone(&self.tls), self.trusts);
             let left = deadline.saturating_duration_since(Instant::now());
             let error = match ask(&endpoint, left).await {
                 Ok((answer, remote)) => {

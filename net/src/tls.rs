@@ -5,6 +5,7 @@
 //! the handshake: a client that knows the authority says so by offering the application protocol `adit`.
 
 mod pinned;
+mod sight;
 mod undated;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, We
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub use sight::{Seen, Sight};
 
 /// Application protocol of HTTP/3 (RFC 9114 section 3.1).
 const ALPN: &[u8] = b"h3";
@@ -327,6 +330,22 @@ pub fn foreign_client_config(known_by: KnownBy) -> Result<Arc<ClientConfig>, rus
             finish_client(config.with_no_client_auth(), &[HTTP1, KNOWS_AUTHORITY])
         }
     })
+}
+
+/// TLS over TCP of a client that only looks at what a gateway shows: as that of [`KnownBy::Pin`], but every handshake
+/// fails, so that nothing is ever said to the gateway.
+///
+/// # Errors
+/// If the library takes none of the protocol versions.
+pub fn looking_client_config() -> Result<(Arc<ClientConfig>, Arc<Sight>), rustls::Error> {
+    let (provider, versions) = wider_provider(true);
+    let sight = Arc::new(Sight::new(Arc::clone(&provider)));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::<Sight>::clone(&sight))
+        .with_no_client_auth();
+    Ok((finish_client(config, &[HTTP1, KNOWS_AUTHORITY]), sight))
 }
 
 /// As `config`, which is for QUIC, for the listener on TCP.

@@ -1,5 +1,7 @@
 //! `add`: a profile for a gateway at which users log in and which knows no devices, of the AnyConnect family.
 
+mod first_contact;
+
 use std::path::PathBuf;
 
 use adit_program::exit::{Exit, Failure};
@@ -54,7 +56,7 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
     };
     let room = files.store.prepare(&name, args.replace)?;
     let authorities = args.authority.as_deref().map(certificates_of).transpose()?.unwrap_or_default();
-    let profile = Profile {
+    let mut profile = Profile {
         name,
         host,
         port,
@@ -73,13 +75,29 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
         workers: WorkersTable::default(),
         mark: Mark::default(),
     };
-    greet(&mut GatewayContact::of(&profile, None).await?, Entrance::of(&profile.login)).await?;
+    recognise(&mut profile).await?;
     room.save(&profile)?;
     // It was of the gateway that had this name before.
     files.store.forget_login(&profile.name)?;
     output::line(&format!("profile {} saved in {}", profile.name, files.store.path(&profile.name).display()));
     output::line(&format!("next: adit-client{} up {}", dir_flag(files), profile.name));
     Ok(())
+}
+
+/// Looks whether the gateway is there and the one that the profile means. Where the profile says nothing of that, and
+/// nobody vouches for the gateway, whoever sits at the terminal does.
+async fn recognise(profile: &mut Profile) -> Result<(), Failure> {
+    let mut gateway = GatewayContact::of(profile, None).await?;
+    let greeted = greet(&mut gateway, Entrance::of(&profile.login)).await;
+    let is_told = profile.pin.is_some() || !profile.authority_pem.is_empty();
+    match greeted {
+        Err(failure) if failure.exit == Exit::IdentityMismatch && !is_told => {
+            profile.pin = Some(first_contact::vouched_for(&gateway, failure).await?);
+            let mut known = GatewayContact::of(profile, None).await?;
+            greet(&mut known, Entrance::of(&profile.login)).await
+        }
+        greeted => greeted,
+    }
 }
 
 /// The place and the path that a link names.

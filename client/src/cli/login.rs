@@ -222,7 +222,7 @@ fn choose(field: &LoginField) -> Result<String, Failure> {
     })
 }
 
-fn answer(label: &str, echo: Echo) -> Result<String, Failure> {
+pub(super) fn answer(label: &str, echo: Echo) -> Result<String, Failure> {
     prompt::ask(label, echo).map(|answer| answer.to_string()).map_err(|error| {
         let next = match error {
             Unanswered::Ended => "run it at a terminal, or give one answer for each line of standard input",

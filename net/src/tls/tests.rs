@@ -131,6 +131,30 @@ fn over_tcp_certificates_are_chosen_as_by_quic_and_renewed_for_the_next_handshak
 }
 
 #[test]
+fn gateway_that_is_looked_at_hears_nothing_and_is_known_by_what_it_has_shown() {
+    let (own, other) = (issue(), issue());
+    let identity = |chain, key| Arc::new(ServerIdentity::new(chain, key).unwrap());
+    let with_authority = identity(own.chain.clone(), own.key.clone_key());
+    let alone = identity(own.chain[..1].to_vec(), own.key);
+    let stranger = listener_config(identity(other.chain, other.key), &other.authority, false).unwrap();
+    for (identity, pinned) in [(with_authority, &own.authority), (alone, &own.chain[0])] {
+        let server = listener_config(identity, &own.authority, false).unwrap();
+        let (looking, sight) = looking_client_config().unwrap();
+        assert_eq!(sight.seen("gw.example"), None);
+        assert!(speak(looking, Arc::clone(&server)).is_err(), "there is no connection");
+        let seen = sight.seen("gw.example").unwrap();
+        let is_of_authority = pinned == &own.authority;
+        let expected = Seen { certificate: own.chain[0].clone(), pin: spki_sha256(pinned).unwrap(), is_of_authority };
+        assert_eq!(seen, expected);
+        let known = || foreign_client_config(KnownBy::Pin(seen.pin)).unwrap();
+        assert_eq!(speak(known(), server).unwrap(), HTTP1);
+        assert!(speak(known(), Arc::clone(&stranger)).is_err(), "another gateway is not known");
+        let elsewhere = sight.seen("other.example").unwrap();
+        assert_eq!(elsewhere.pin, spki_sha256(&own.chain[0]).unwrap(), "the authority vouches for no other name");
+    }
+}
+
+#[test]
 fn tls_1_2_is_for_who_permits_it() {
     let own = issue();
     let identity = Arc::new(ServerIdentity::new(own.chain, own.key).unwrap());

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use adit_net::http::h1::{self, Reply};
+use adit_net::tls::{self, Seen};
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
 use adit_proto::anyconnect::form::{self, FormFault, GatewayForm, Question, Told};
@@ -17,7 +18,7 @@ use adit_proto::login::message::{FieldKind, LoginField};
 use zeroize::Zeroizing;
 
 use super::{AGENT, VERSION};
-use crate::gateway_contact::GatewayContact;
+use crate::gateway_contact::{GatewayContact, PROMPTLY};
 use crate::login::Person;
 use crate::obstacle::join_failure;
 use crate::profile::LoginTable;
@@ -62,6 +63,21 @@ pub async fn greet(gateway: &mut GatewayContact, entrance: Entrance<'_>) -> Resu
         conversation.group_named(list, named)?;
     }
     Ok(())
+}
+
+/// What a gateway shows that nobody vouches for. Nothing is said to it.
+///
+/// # Errors
+/// A [`Failure`] with its exit code: no answer 5.
+pub async fn look(gateway: &GatewayContact) -> Result<Seen, Failure> {
+    let unusable = |error: rustls::Error| Failure::new(Exit::Other, gateway.name(), error.to_string(), "");
+    let (tls, sight) = tls::looking_client_config().map_err(unusable)?;
+    let looked = shake(&gateway.endpoint(tls, "nobody"), PROMPTLY).await;
+    let seen = sight.seen(&gateway.place().host);
+    seen.ok_or_else(|| match looked {
+        Err(error) => join_failure(&gateway.name(), &error),
+        Ok(_) => strange(&gateway.name(), "it shows no certificate"),
+    })
 }
 
 /// Leads a login to its end and returns the session token.
