@@ -2,13 +2,14 @@
 //!
 //! Where ocserv is not installed its tests skip themselves with a loud word, but fail where `CI` is set.
 
+mod first_contact;
 mod groups;
 mod records;
 
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -160,6 +161,7 @@ struct Ocserv {
     process: Process,
     gateway: Host,
     _lab: Lab,
+    program: PathBuf,
     /// The file of its certificate, which is its own authority.
     certificate: String,
     /// The fingerprint of its key.
@@ -200,7 +202,7 @@ impl Ocserv {
         let process = Self::run(&program, &gateway);
         let client = Client::new(&lab.host("client").unwrap(), &adit_lab::binaries().unwrap());
         let certificate = folder.join("certificate.pem").to_str().unwrap().to_owned();
-        Some(Self { client, process, gateway, _lab: lab, certificate, fingerprint })
+        Some(Self { client, process, gateway, _lab: lab, program, certificate, fingerprint })
     }
 
     /// Writes a new key and its certificate, and returns the fingerprint.
@@ -221,6 +223,14 @@ impl Ocserv {
         let process = gateway.spawn(command).unwrap();
         process.wait_for_line("listening (TCP)", PATIENCE).unwrap();
         process
+    }
+
+    /// Has another gateway take its place.
+    fn restart_with_another_key(&mut self) {
+        self.process.terminate().unwrap();
+        self.process.wait(PATIENCE).unwrap();
+        self.fingerprint = Self::certify(self.gateway.folder());
+        self.process = Self::run(&self.program, &self.gateway);
     }
 
     fn settings(folder: &Path, lines: &str) -> String {
