@@ -43,7 +43,7 @@ struct Cli {
 enum Verb {
     /// Enrol this device, with an invite or by a login, and save a profile
     Join(JoinArgs),
-    /// Save a profile for an AnyConnect gateway of any make
+    /// Save a profile for a gateway of which only the link is known, such as an AnyConnect gateway of any make
     Add(AddArgs),
     /// Log in again: before the login of a profile ends, or after it
     Login(LoginArgs),

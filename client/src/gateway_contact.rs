@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::gateway_addresses::{self, Lookups};
+use crate::obstacle::join_failure;
 use crate::profile::{GatewayProtocol, Profile};
 use crate::protocols::anyconnect;
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
@@ -19,6 +20,8 @@ use crate::protocols::{Candidates, ConnectError, authority};
 
 /// How long a gateway may take to answer a request for which it has to ask nobody else.
 pub(crate) const PROMPTLY: Duration = Duration::from_secs(10);
+/// How long a gateway is waited for that answers on TCP and may do so on UDP.
+const QUIC_WITHIN: Duration = Duration::from_secs(5);
 /// How long a gateway is tried again after somebody who is not the gateway has answered.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait before the gateway is tried again.
@@ -143,6 +146,24 @@ impl GatewayContact {
             })
         };
         self.reach(within, ask).await
+    }
+
+    /// Whether the gateway speaks CONNECT-IP as Adit's do. It is asked over TCP, so this is for contacts of AnyConnect
+    /// profiles, whose TLS is for that.
+    ///
+    /// # Errors
+    /// A [`Failure`] with its exit code: another gateway 4, no answer 5.
+    pub async fn speaks_connect_ip(&mut self) -> Result<bool, Failure> {
+        let asked = self.reach(PROMPTLY, async |endpoint: &Endpoint<'_>, timeout: Duration| {
+            connect_ip::speaks_connect_ip(endpoint, timeout).await
+        });
+        asked.await.map_err(|error| join_failure(&self.name(), &error))
+    }
+
+    /// Whether the gateway answers by QUIC, in time for somebody who waits.
+    pub async fn answers_by_quic(&mut self) -> bool {
+        let ask = async |endpoint: &Endpoint<'_>, timeout: Duration| connect_ip::answers(endpoint, timeout).await;
+        self.reach(QUIC_WITHIN, ask).await.is_ok()
     }
 
     /// Has `ask` ask the gateway, as [`Self::post`] says; it returns the answer and the address that answered.

@@ -1,21 +1,22 @@
-//! `add`: a profile for a gateway at which users log in and which knows no devices, of the AnyConnect family.
+//! `add`: a profile for a gateway of which only the link is known. Mostly it is of the AnyConnect family, which knows
+//! users and no devices. One that speaks CONNECT-IP is joined.
 
 mod first_contact;
-
-use std::path::PathBuf;
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
 use adit_program::output;
-use adit_proto::invite::{PIN_LEN, Place};
+use adit_proto::invite::Place;
 use adit_proto::mark::Mark;
 use clap::Args;
 use data_encoding::BASE64;
 use rustls::pki_types::CertificateDer;
 
-use super::join::{USUAL_PORT, certificates_of};
+use super::join::{KnownBy, USUAL_PORT, certificates_of, tell_with_next_step};
+use super::login::{AtTerminal, LoginFlags};
 use super::{ClientFiles, dir_flag};
-use crate::gateway_contact::{GatewayContact, parse_pin};
+use crate::gateway_contact::{GatewayContact, Trust};
+use crate::join::join_by_login;
 use crate::profile::{EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, WorkersTable};
 use crate::protocols::anyconnect::login::{Entrance, greet};
 
@@ -30,52 +31,36 @@ pub(super) struct AddArgs {
     /// The group to log in to, as the gateway's list calls it; asked for at each login otherwise
     #[arg(long)]
     group: Option<String>,
-    /// Who logs in there; asked for at each login otherwise
-    #[arg(long, value_name = "NAME")]
-    user: Option<String>,
+    /// Which protocol to speak, `native` or `anyconnect`; the gateway is asked otherwise
+    #[arg(long, value_parser = parse_protocol)]
+    protocol: Option<GatewayProtocol>,
+    #[command(flatten)]
+    login: LoginFlags,
     /// Name of the new profile [default: the gateway's host name]
     #[arg(long)]
     name: Option<ProfileName>,
     /// Overwrite a profile of this name
     #[arg(long)]
     replace: bool,
-    /// Trust the certificate authorities in this PEM file, not those of the system
-    #[arg(long, value_name = "FILE", conflicts_with = "pin")]
-    authority: Option<PathBuf>,
-    /// Trust the authority, or the gateway's own certificate, with this fingerprint of its key
-    #[arg(long, value_name = "FINGERPRINT", value_parser = parse_pin)]
-    pin: Option<[u8; PIN_LEN]>,
+    #[command(flatten)]
+    known_by: KnownBy,
 }
 
-/// Looks whether the gateway is there and who it says it is, and saves the profile.
+/// Looks whether the gateway is there, who it says it is, and what it speaks, and saves the profile.
 pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failure> {
-    let (Place { host, port }, path) = link(&args.gateway)?;
+    let (place, path) = link(&args.gateway)?;
+    let login = LoginTable { path, group: args.group.unwrap_or_default() };
+    let protocol = named_protocol(args.protocol, &login)?;
     let name = match args.name {
         Some(name) => name,
-        None => ProfileName::from_host(&host)?,
+        None => ProfileName::from_host(&place.host)?,
     };
     let room = files.store.prepare(&name, args.replace)?;
-    let authorities = args.authority.as_deref().map(certificates_of).transpose()?.unwrap_or_default();
-    let mut profile = Profile {
-        name,
-        host,
-        port,
-        protocol: GatewayProtocol::AnyConnect,
-        user: args.user.unwrap_or_default(),
-        device: String::new(),
-        addresses: Vec::new(),
-        kill_switch: None,
-        lan: LanAccess::default(),
-        full_tunnel: false,
-        authority_pem: authorities.iter().map(pem).collect(),
-        pin: args.pin,
-        identity: Identity::Login,
-        login: LoginTable { path, group: args.group.unwrap_or_default() },
-        esp: EspTable::default(),
-        workers: WorkersTable::default(),
-        mark: Mark::default(),
-    };
-    recognise(&mut profile).await?;
+    let mut profile = draft(name, &place, login, &args.login, &args.known_by)?;
+    if recognise(&mut profile, protocol, &args.known_by).await? == GatewayProtocol::ConnectIp {
+        drop(room);
+        return join(files, &profile, args.replace, &args.login, &args.known_by).await;
+    }
     room.save(&profile)?;
     // It was of the gateway that had this name before.
     files.store.forget_login(&profile.name)?;
@@ -84,19 +69,120 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
     Ok(())
 }
 
-/// Looks whether the gateway is there and the one that the profile means. Where the profile says nothing of that, and
-/// nobody vouches for the gateway, whoever sits at the terminal does.
-async fn recognise(profile: &mut Profile) -> Result<(), Failure> {
+/// The protocol that the command line leads to, if it leads to one.
+fn named_protocol(named: Option<GatewayProtocol>, login: &LoginTable) -> Result<Option<GatewayProtocol>, Failure> {
+    let is_for_others = *login != LoginTable::default();
+    match named {
+        Some(GatewayProtocol::ConnectIp) if is_for_others => {
+            let reason = "an Adit gateway knows no groups in links, and asks for none";
+            Err(Failure::new(Exit::Usage, "--protocol native", reason, "leave it out, or the group"))
+        }
+        None if is_for_others => Ok(Some(GatewayProtocol::AnyConnect)),
+        named => Ok(named),
+    }
+}
+
+/// The profile of a gateway of the AnyConnect family.
+fn draft(
+    name: ProfileName,
+    place: &Place,
+    login: LoginTable,
+    flags: &LoginFlags,
+    known_by: &KnownBy,
+) -> Result<Profile, Failure> {
+    let authorities = known_by.authority.as_deref().map(certificates_of).transpose()?.unwrap_or_default();
+    Ok(Profile {
+        name,
+        host: place.host.clone(),
+        port: place.port,
+        protocol: GatewayProtocol::AnyConnect,
+        user: flags.user.clone().unwrap_or_default(),
+        device: String::new(),
+        addresses: Vec::new(),
+        kill_switch: None,
+        lan: LanAccess::default(),
+        full_tunnel: false,
+        authority_pem: authorities.iter().map(pem).collect(),
+        pin: known_by.pin,
+        identity: Identity::Login,
+        login,
+        esp: EspTable::default(),
+        workers: WorkersTable::default(),
+        mark: Mark::default(),
+    })
+}
+
+/// Looks whether the gateway is there and the one that the profile means, and what it speaks. Where the profile says
+/// nothing of who it is, and nobody vouches for the gateway, whoever sits at the terminal does.
+async fn recognise(
+    profile: &mut Profile,
+    protocol: Option<GatewayProtocol>,
+    known_by: &KnownBy,
+) -> Result<GatewayProtocol, Failure> {
+    if protocol == Some(GatewayProtocol::ConnectIp) {
+        // It may listen on UDP alone.
+        return Ok(GatewayProtocol::ConnectIp);
+    }
     let mut gateway = GatewayContact::of(profile, None).await?;
-    let greeted = greet(&mut gateway, Entrance::of(&profile.login)).await;
     let is_told = profile.pin.is_some() || !profile.authority_pem.is_empty();
-    match greeted {
+    match greeted(&mut gateway, profile, protocol, known_by).await {
         Err(failure) if failure.exit == Exit::IdentityMismatch && !is_told => {
             profile.pin = Some(first_contact::vouched_for(&gateway, failure).await?);
-            let mut known = GatewayContact::of(profile, None).await?;
-            greet(&mut known, Entrance::of(&profile.login)).await
+            greeted(&mut GatewayContact::of(profile, None).await?, profile, protocol, known_by).await
         }
         greeted => greeted,
+    }
+}
+
+/// What a gateway speaks that is there and the one meant.
+async fn greeted(
+    gateway: &mut GatewayContact,
+    profile: &Profile,
+    protocol: Option<GatewayProtocol>,
+    known_by: &KnownBy,
+) -> Result<GatewayProtocol, Failure> {
+    if protocol.is_none() && gateway.speaks_connect_ip().await? {
+        let mut on_udp = GatewayContact::find(vec![gateway.place().clone()], &trust(profile, known_by)?).await?;
+        if on_udp.answers_by_quic().await {
+            return Ok(GatewayProtocol::ConnectIp);
+        }
+        let name = gateway.name();
+        output::note(&format!(
+            "{name} is an Adit gateway, but does not answer on UDP: the AnyConnect protocol will do"
+        ));
+    }
+    greet(gateway, Entrance::of(&profile.login)).await?;
+    Ok(GatewayProtocol::AnyConnect)
+}
+
+/// By what the gateway of a profile is known, to whoever joins it.
+fn trust(profile: &Profile, known_by: &KnownBy) -> Result<Trust, Failure> {
+    KnownBy { authority: known_by.authority.clone(), pin: profile.pin }.trust()
+}
+
+/// Enrols this device at a gateway that speaks CONNECT-IP.
+async fn join(
+    files: &ClientFiles,
+    profile: &Profile,
+    replace: bool,
+    flags: &LoginFlags,
+    known_by: &KnownBy,
+) -> Result<(), Failure> {
+    output::note(&format!("{} is an Adit gateway: this device is enrolled there", profile.gateway()));
+    let place = Place { host: profile.host.clone(), port: profile.port };
+    let (trust, mut person) = (trust(profile, known_by)?, AtTerminal::new(flags, ""));
+    let name = Some(profile.name.clone());
+    let joined = join_by_login(place, &trust, &mut person, name, replace, &files.store).await?;
+    tell_with_next_step(files, &joined);
+    Ok(())
+}
+
+/// A protocol, as users name it.
+fn parse_protocol(text: &str) -> Result<GatewayProtocol, String> {
+    match text {
+        "native" => Ok(GatewayProtocol::ConnectIp),
+        "anyconnect" => Ok(GatewayProtocol::AnyConnect),
+        _ => Err("it is `native`, for Adit's gateways, or `anyconnect`".to_owned()),
     }
 }
 
@@ -144,6 +230,21 @@ mod tests {
         for path in ["/b", "b c", "b?c=d", "b#c", "b\r\nX: y", "\u{e4}"] {
             assert_eq!(link(&format!("https://a/{path}")), Err(Exit::Usage), "{path:?}");
         }
+    }
+
+    #[test]
+    fn group_is_of_anyconnect_gateways_and_nothing_else_says_what_a_gateway_speaks() {
+        let named = |protocol, group: &str| {
+            let login = LoginTable { group: group.to_owned(), ..LoginTable::default() };
+            named_protocol(protocol, &login).map_err(|failure| failure.exit)
+        };
+        assert_eq!(named(None, ""), Ok(None));
+        assert_eq!(named(None, "staff"), Ok(Some(GatewayProtocol::AnyConnect)));
+        assert_eq!(named(Some(GatewayProtocol::ConnectIp), ""), Ok(Some(GatewayProtocol::ConnectIp)));
+        assert_eq!(named(Some(GatewayProtocol::ConnectIp), "staff"), Err(Exit::Usage));
+        assert_eq!(parse_protocol("native"), Ok(GatewayProtocol::ConnectIp));
+        assert_eq!(parse_protocol("anyconnect"), Ok(GatewayProtocol::AnyConnect));
+        assert!(parse_protocol("pigeon").is_err());
     }
 
     #[test]

@@ -52,13 +52,14 @@ pub(super) struct JoinArgs {
 
 /// By what a gateway is known that is joined without an invite.
 #[derive(Debug, Args)]
-struct KnownBy {
+pub(super) struct KnownBy {
     /// Trust the certificate authorities in this PEM file, not those of the system
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
-    authority: Option<PathBuf>,
-    /// Trust the gateway's own authority with this fingerprint, as `adit-server check` prints it
+    pub(super) authority: Option<PathBuf>,
+    /// Trust the authority of the gateway with this fingerprint of its key, as `adit-server check` prints it; at an
+    /// AnyConnect gateway it may be that of its own certificate
     #[arg(long, value_name = "FINGERPRINT", value_parser = parse_pin)]
-    pin: Option<[u8; PIN_LEN]>,
+    pub(super) pin: Option<[u8; PIN_LEN]>,
 }
 
 /// Enrols this device, and connects if that is wanted.
@@ -81,14 +82,19 @@ pub(super) async fn join(files: &ClientFiles, args: JoinArgs) -> Result<Done, Fa
         let mut person = AtTerminal::new(&args.login, "");
         join::join_by_login(place, &args.known_by.trust()?, &mut person, name, replace, &files.store).await?
     };
-    tell(files, &profile);
     if args.up {
+        tell(files, &profile);
         let profile = NameArgs { name: Some(profile.name) };
         return connect(files, UpArgs { profile, connection: args.connection, detached: false }).await;
     }
-    let flag = dir_flag(files);
-    output::line(&format!("next: adit-client{flag} up {}", profile.name));
+    tell_with_next_step(files, &profile);
     Ok(Done::Ended)
+}
+
+/// Says that a device has joined, and what to do next.
+pub(super) fn tell_with_next_step(files: &ClientFiles, profile: &Profile) {
+    tell(files, profile);
+    output::line(&format!("next: adit-client{} up {}", dir_flag(files), profile.name));
 }
 
 fn tell(files: &ClientFiles, profile: &Profile) {
@@ -99,7 +105,7 @@ fn tell(files: &ClientFiles, profile: &Profile) {
 }
 
 impl KnownBy {
-    fn trust(&self) -> Result<Trust, Failure> {
+    pub(super) fn trust(&self) -> Result<Trust, Failure> {
         if let Some(pin) = self.pin {
             return Ok(Trust::Pin(pin));
         }

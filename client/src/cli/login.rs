@@ -29,7 +29,7 @@ use crate::protocols::anyconnect::login::Entrance;
 pub(super) struct LoginFlags {
     /// The user's name; asked for otherwise
     #[arg(long, value_name = "NAME")]
-    user: Option<String>,
+    pub(super) user: Option<String>,
     /// Open no browser: show the link and its code for one on another device
     #[arg(long)]
     no_browser: bool,

@@ -1,6 +1,7 @@
 //! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams, or by
 //! ESP where there is a TUN device and the gateway agrees. Or TLS, HTTP/1.1 and CONNECT-IP: [`TlsConnection`].
 
+mod asked;
 mod control;
 mod dial;
 mod esp;
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::packet_source::Packets;
 
+pub(crate) use asked::{answers, speaks_connect_ip};
 pub use dial::Endpoint;
 pub(crate) use dial::more_telling;
 pub(super) use dial::{leads_nowhere, no_route, race, unusable};

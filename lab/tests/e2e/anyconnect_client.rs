@@ -4,6 +4,7 @@
 
 mod first_contact;
 mod groups;
+mod protocol;
 mod records;
 
 use std::fs;
@@ -37,7 +38,8 @@ fn add(client: &Client, known_by: &[&str]) -> adit_lab::Output {
 /// As [`add`], by a link with this path.
 fn add_at(client: &Client, path: &str, known_by: &[&str]) -> adit_lab::Output {
     let url = format!("https://{GATEWAY_V4}{path}");
-    run(client, &[&["add", &url, "--user", "alice", "--name", "work", "--replace"], known_by].concat(), "")
+    let how = ["add", &url, "--protocol", "anyconnect", "--user", "alice", "--name", "work", "--replace"];
+    run(client, &[&how[..], known_by].concat(), "")
 }
 
 /// Has the client connect, and type this when it is asked.

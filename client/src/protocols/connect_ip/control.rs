@@ -33,7 +33,7 @@ use crate::protocols::data::DataPath;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Header by which our gateway says in words why it refused.
-const REASON_FIELD: &str = "adit-reason";
+pub(super) const REASON_FIELD: &str = "adit-reason";
 
 /// An accepted CONNECT-IP request.
 pub(super) struct Tunnel {

@@ -15,7 +15,7 @@ use crate::people::pin;
 /// What `add` is told at these gateways.
 fn arguments() -> Vec<String> {
     let url = format!("https://{GATEWAY_V4}");
-    ["add", &url, "--user", "alice", "--name", "work"].map(str::to_owned).to_vec()
+    ["add", &url, "--protocol", "anyconnect", "--user", "alice", "--name", "work"].map(str::to_owned).to_vec()
 }
 
 /// Whether this machine has what runs a command at a terminal.
