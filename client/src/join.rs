@@ -71,8 +71,9 @@ pub async fn join(
     };
     room.save(&profile).map_err(|error| again(error.into()))?;
     key.forget();
-    // It was of the device that had this name before.
+    // They were of the device that had this name before.
     store.forget_login(&profile.name)?;
+    store.forget_password(&profile.name)?;
     Ok(profile)
 }
 

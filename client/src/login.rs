@@ -2,6 +2,8 @@
 //!
 //! Each step is a request on a connection of its own: nothing is held at the gateway while somebody looks for a phone.
 
+pub mod known_password;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;

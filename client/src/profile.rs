@@ -23,6 +23,7 @@ mod error;
 mod keys;
 mod login;
 mod name;
+mod password;
 mod store;
 mod tables;
 #[cfg(test)]

@@ -58,6 +58,7 @@ pub(super) async fn forget(files: &ClientFiles, name: &ProfileName) -> Result<()
     }
     files.store.remove(name)?;
     files.store.forget_login(name)?;
+    files.store.forget_password(name)?;
     remove_socket(files, name);
     for file in [files.directories.log(name), files.directories.lock(name)] {
         // Either may be missing; neither holds anything of worth.

@@ -45,6 +45,8 @@ pub async fn join_by_login(
     })?;
     let profile = enrolled.profile;
     room.save(&profile)?;
+    // It was of the gateway that had this name before.
+    store.forget_password(&profile.name)?;
     match enrolled.session {
         Some(session) => {
             let login = KeptLogin::new(&session.token, session.ends_at, SystemTime::now());

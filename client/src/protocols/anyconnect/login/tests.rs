@@ -6,6 +6,7 @@ use listed::{ListedGateway, page};
 
 use super::*;
 use crate::login::Link;
+use crate::login::known_password::KnownPassword;
 
 /// Somebody who types these answers, one for each question.
 #[derive(Default)]
@@ -82,6 +83,50 @@ async fn whoever_logs_in_is_asked_for_the_group_before_anything_else() {
     assert!(!heard[0].body.contains("group-select") && heard[1].body.contains("<group-select>guests<"));
     assert!(heard[2].body.contains("<username>alice<") && heard[2].body.contains("<group-select>guests<"));
     assert_eq!((typist.answers.len(), typist.shown), (0, vec![String::new(), "Hello.".to_owned()]));
+}
+
+/// The password that is known beforehand, and what becomes of a login with it that is answered so.
+async fn log_in_with_known_password(answers: Vec<String>, typed: &[&'static str]) -> (Vec<String>, bool, Option<Exit>) {
+    let gateway = ListedGateway::start(answers);
+    let mut typist = Typist::of(typed.iter().copied());
+    let mut person = KnownPassword::new(&mut typist, Box::new(|| Ok(Some(Zeroizing::new("kept".to_owned())))));
+    let outcome = log_in(&mut gateway.contact().await, AT_ROOT, &mut person).await.map(drop);
+    let was_refused = person.was_refused(&outcome);
+    let sent = gateway.heard().into_iter().map(|heard| heard.body);
+    let passwords = sent.filter_map(|body| Some(body.split_once("<password>")?.1.split_once('<')?.0.to_owned()));
+    (passwords.collect(), was_refused, outcome.err().map(|failure| failure.exit))
+}
+
+const PASSWORD: &str = "<input name=\"username\"/><input type=\"password\" name=\"password\"/>";
+const CODE: &str = "<input type=\"password\" name=\"answer\"/>";
+
+#[tokio::test]
+async fn password_that_is_known_answers_the_question_for_one_and_no_other() {
+    let answers = vec![asking(PASSWORD), asking(CODE), page(COMPLETE)];
+    let (sent, was_refused, failed) = log_in_with_known_password(answers, &["alice", "123456"]).await;
+    assert_eq!((sent, was_refused, failed), (vec!["kept".to_owned(), "123456".to_owned()], false, None));
+}
+
+#[tokio::test]
+async fn password_that_is_known_and_wrong_is_not_tried_again() {
+    // With nobody to ask the login ends; somebody may type another one.
+    let answers = || vec![asking(PASSWORD), asking(PASSWORD)];
+    let (sent, was_refused, failed) = log_in_with_known_password(answers(), &["alice", "alice"]).await;
+    assert_eq!((sent, was_refused, failed), (vec!["kept".to_owned()], true, Some(Exit::AuthRefused)));
+    let answers = [answers(), vec![page(COMPLETE)]].concat();
+    let (sent, was_refused, failed) = log_in_with_known_password(answers, &["alice", "alice", "typed"]).await;
+    assert_eq!((sent, was_refused, failed), (vec!["kept".to_owned(), "typed".to_owned()], true, None));
+}
+
+#[tokio::test]
+async fn password_is_not_tried_again_after_a_refusal_without_a_form_or_a_wrong_code() {
+    let refusal = page("<config-auth><auth id=\"main\"><error>Too many.</error></auth></config-auth>");
+    let (sent, was_refused, failed) = log_in_with_known_password(vec![asking(PASSWORD), refusal], &["alice"]).await;
+    assert_eq!((sent, was_refused, failed), (vec!["kept".to_owned()], true, Some(Exit::AuthRefused)));
+    let answers = vec![asking(PASSWORD), asking(CODE), asking(PASSWORD)];
+    let (sent, was_refused, _) = log_in_with_known_password(answers, &["alice", "000000", "alice"]).await;
+    assert_eq!(sent, ["kept", "000000"], "it may have been right, but nobody knows");
+    assert!(!was_refused);
 }
 
 #[tokio::test]
