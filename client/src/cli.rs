@@ -72,6 +72,9 @@ struct LoginArgs {
     profile: NameArgs,
     #[command(flatten)]
     flags: login::LoginFlags,
+    /// Keep the password that is typed beside the profile, for every later login at this AnyConnect gateway
+    #[arg(long)]
+    save_password: bool,
 }
 
 #[derive(Debug, Args)]
@@ -235,7 +238,7 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
     match verb {
         Verb::Join(args) => return join::join(files, args).await,
         Verb::Add(args) => add::add(files, args).await?,
-        Verb::Login(args) => login::login(files, &args.profile, &args.flags).await?,
+        Verb::Login(args) => login::login(files, &args).await?,
         Verb::Up(args) => return connect(files, args).await,
         Verb::Down(args) => tunnel::down(files, &files.choose(&args)?).await?,
         Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,

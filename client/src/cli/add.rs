@@ -31,6 +31,9 @@ pub(super) struct AddArgs {
     /// The group to log in to, as the gateway's list calls it; asked for at each login otherwise
     #[arg(long)]
     group: Option<String>,
+    /// A command that prints the password at each login
+    #[arg(long, value_name = "CMD")]
+    credential_command: Option<String>,
     /// Which protocol to speak, `native` or `anyconnect`; the gateway is asked otherwise
     #[arg(long, value_parser = parse_protocol)]
     protocol: Option<GatewayProtocol>,
@@ -49,7 +52,8 @@ pub(super) struct AddArgs {
 /// Looks whether the gateway is there, who it says it is, and what it speaks, and saves the profile.
 pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failure> {
     let (place, path) = link(&args.gateway)?;
-    let login = LoginTable { path, group: args.group.unwrap_or_default() };
+    let (group, credential_command) = (args.group.unwrap_or_default(), args.credential_command.unwrap_or_default());
+    let login = LoginTable { path, group, credential_command };
     let protocol = named_protocol(args.protocol, &login)?;
     let name = match args.name {
         Some(name) => name,
@@ -62,8 +66,9 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
         return join(files, &profile, args.replace, &args.login, &args.known_by).await;
     }
     room.save(&profile)?;
-    // It was of the gateway that had this name before.
+    // They were of the gateway that had this name before.
     files.store.forget_login(&profile.name)?;
+    files.store.forget_password(&profile.name)?;
     output::line(&format!("profile {} saved in {}", profile.name, files.store.path(&profile.name).display()));
     output::line(&format!("next: adit-client{} up {}", dir_flag(files), profile.name));
     Ok(())
@@ -74,8 +79,8 @@ fn named_protocol(named: Option<GatewayProtocol>, login: &LoginTable) -> Result<
     let is_for_others = *login != LoginTable::default();
     match named {
         Some(GatewayProtocol::ConnectIp) if is_for_others => {
-            let reason = "an Adit gateway knows no groups in links, and asks for none";
-            Err(Failure::new(Exit::Usage, "--protocol native", reason, "leave it out, or the group"))
+            let reason = "Adit gateways know nothing of groups, paths of links and passwords from commands";
+            Err(Failure::new(Exit::Usage, "--protocol native", reason, "leave out one or the other"))
         }
         None if is_for_others => Ok(Some(GatewayProtocol::AnyConnect)),
         named => Ok(named),

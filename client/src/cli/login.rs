@@ -1,6 +1,8 @@
 //! `login`, and the person who logs in: at a terminal, or by standard input.
 
 mod browser;
+mod credential_command;
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,12 +19,10 @@ use serde_json::Value;
 
 use super::lock::ClientLock;
 use super::tunnel::call_failure;
-use super::{ClientFiles, NameArgs};
+use super::{ClientFiles, LoginArgs};
 use crate::gateway_contact::GatewayContact;
 use crate::login::{Granted, Link, Person, log_in};
 use crate::profile::{GatewayProtocol, Identity, KeptLogin, Profile, ProfileName};
-use crate::protocols::anyconnect;
-use crate::protocols::anyconnect::login::Entrance;
 
 /// How somebody logs in.
 #[derive(Debug, Args)]
@@ -36,14 +36,11 @@ pub(super) struct LoginFlags {
 }
 
 /// Has the user of a profile log in, keeps what that is worth, and tells a client that runs.
-pub(super) async fn login(files: &ClientFiles, args: &NameArgs, flags: &LoginFlags) -> Result<(), Failure> {
-    let name = files.choose(args)?;
+pub(super) async fn login(files: &ClientFiles, args: &LoginArgs) -> Result<(), Failure> {
+    let name = files.choose(&args.profile)?;
     let profile = files.store.load(&name)?;
-    if matches!(profile.identity, Identity::Token(_)) {
-        let next = "connect with `adit-client up`";
-        return Err(Failure::new(Exit::Usage, format!("profile {name}"), "its bearer token needs no login", next));
-    }
-    let mut person = AtTerminal::new(flags, &profile.user);
+    check(&profile, args.save_password)?;
+    let mut person = AtTerminal::new(&args.flags, &profile.user);
     match profile.protocol {
         GatewayProtocol::ConnectIp => {
             let mut gateway = GatewayContact::of(&profile, usable_mark(&profile)).await?;
@@ -52,11 +49,29 @@ pub(super) async fn login(files: &ClientFiles, args: &NameArgs, flags: &LoginFla
             output::line(&format!("{name}: {user} is logged in{}", lasts(ends_at)));
         }
         GatewayProtocol::AnyConnect => {
-            fill_in_forms(files, &profile, &mut person).await?;
+            foreign::log_in(files, &profile, &mut person, args.save_password).await?;
             output::line(&format!("{name}: logged in"));
         }
     }
     tell(files, &name).await
+}
+
+/// Whether there is a login, and a password to keep, at the gateway of a profile.
+fn check(profile: &Profile, saves_password: bool) -> Result<(), Failure> {
+    let what = || format!("profile {}", profile.name);
+    if matches!(profile.identity, Identity::Token(_)) {
+        let next = "connect with `adit-client up`";
+        return Err(Failure::new(Exit::Usage, what(), "its bearer token needs no login", next));
+    }
+    let reason = match profile.protocol {
+        GatewayProtocol::ConnectIp => "its login lasts without a password that is kept",
+        GatewayProtocol::AnyConnect if !profile.login.credential_command.is_empty() => "a command prints its password",
+        GatewayProtocol::AnyConnect => return Ok(()),
+    };
+    if saves_password {
+        return Err(Failure::new(Exit::Usage, what(), reason, "log in without `--save-password`"));
+    }
+    Ok(())
 }
 
 /// Has the user of an AnyConnect profile log in, unless there is a login from before; whether there is one. Other
@@ -79,14 +94,7 @@ pub(super) async fn ensure(files: &ClientFiles, profile: &Profile) -> Result<boo
 pub(super) async fn log_in_anew(files: &ClientFiles, profile: &Profile) -> Result<(), Failure> {
     let user = Some(profile.user.clone()).filter(|user| !user.is_empty());
     let mut person = AtTerminal::new(&LoginFlags { user, no_browser: true }, &profile.user);
-    fill_in_forms(files, profile, &mut person).await
-}
-
-/// Leads the login at an AnyConnect gateway to its end, and keeps what it is worth.
-async fn fill_in_forms(files: &ClientFiles, profile: &Profile, person: &mut AtTerminal) -> Result<(), Failure> {
-    let mut gateway = GatewayContact::of(profile, usable_mark(profile)).await?;
-    let token = anyconnect::login::log_in(&mut gateway, Entrance::of(&profile.login), person).await?;
-    Ok(files.store.save_login(&profile.name, &KeptLogin::new(&token, None, SystemTime::now()))?)
+    foreign::log_in(files, profile, &mut person, false).await
 }
 
 /// Until when a login lasts, for the end of a sentence.

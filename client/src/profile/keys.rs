@@ -165,6 +165,15 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             read: |given, draft| put(&mut draft.login.group, value::plain(given)),
         },
         Key {
+            name: "login.credential_command",
+            kind: Kind::Text,
+            absent: Absent::Default(r#""""#),
+            example: r#""secret-tool lookup vpn work""#,
+            meaning: "Command of a shell that prints the password at an AnyConnect gateway, on its first line. It runs as the client's user, without a terminal and for at most a minute.",
+            applies: Applies::Restart,
+            read: |given, draft| put(&mut draft.login.credential_command, value::plain(given)),
+        },
+        Key {
             name: "esp.enabled",
             kind: Kind::Boolean,
             absent: Absent::Default("true"),

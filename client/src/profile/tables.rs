@@ -18,11 +18,13 @@ pub struct LoginTable {
     pub path: String,
     /// The group, by its label or its value in the gateway's list; empty if whoever logs in is asked for it.
     pub group: String,
+    /// A command that prints the password; empty if there is none.
+    pub credential_command: String,
 }
 
 impl Default for LoginTable {
     fn default() -> Self {
-        Self { path: "/".to_owned(), group: String::new() }
+        Self { path: "/".to_owned(), group: String::new(), credential_command: String::new() }
     }
 }
 

@@ -80,9 +80,10 @@ fn ways_of_a_login_survive_encode_and_parse_and_are_for_anyconnect_gateways() {
         Profile::parse(name(), &text).map_err(|error| error.to_string())
     };
     assert!(!read("").unwrap().encode().unwrap().contains("login"));
-    for (path, group) in [("/staff", ""), ("/", "Staff & guests"), ("/a/b", "staff")] {
-        let table = LoginTable { path: path.to_owned(), group: group.to_owned() };
-        let profile = read(&format!("[login]\npath = \"{path}\"\ngroup = \"{group}\"\n")).unwrap();
+    for (path, group, command) in [("/staff", "", ""), ("/", "Staff & guests", "pass vpn"), ("/a/b", "staff", "")] {
+        let table = LoginTable { path: path.into(), group: group.into(), credential_command: command.into() };
+        let login = format!("path = \"{path}\"\ngroup = \"{group}\"\ncredential_command = \"{command}\"\n");
+        let profile = read(&format!("[login]\n{login}")).unwrap();
         assert_eq!(profile.login, table);
         assert_eq!(Profile::parse(name(), &profile.encode().unwrap()).unwrap().login, table);
     }

@@ -53,6 +53,8 @@ struct WrittenLogin<'a> {
     path: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     group: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    credential_command: &'a str,
 }
 
 /// The keys of `[esp]`.
@@ -106,8 +108,9 @@ impl<'a> Written<'a> {
 
 impl<'a> WrittenLogin<'a> {
     fn of(table: &'a LoginTable) -> Self {
-        let LoginTable { path, group } = table;
-        Self { path: (*path != LoginTable::default().path).then_some(path.as_str()), group }
+        let LoginTable { path, group, credential_command } = table;
+        let path = (*path != LoginTable::default().path).then_some(path.as_str());
+        Self { path, group, credential_command }
     }
 }
 
