@@ -4,6 +4,7 @@
 
 mod first_contact;
 mod groups;
+mod passwords;
 mod protocol;
 mod records;
 
