@@ -55,7 +55,7 @@ pub use tables::{EspTable, LoginTable, WorkersTable};
 /// How a profile proves who its device is. The secrets are wiped from memory on drop.
 #[derive(Clone)]
 pub enum Identity {
-    /// A device certificate and its key, both PEM.
+    /// A device certificate, or that of a user at an AnyConnect gateway, and its key, both PEM.
     Certificate {
         /// The certificate.
         chain_pem: String,

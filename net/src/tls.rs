@@ -12,11 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
+use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use sight::{Seen, Sight};
@@ -60,6 +63,9 @@ pub fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let hash = digest::digest(&digest::SHA256, parsed.tbs_certificate.subject_pki.raw);
     hash.as_ref().try_into().ok()
 }
+
+/// What a client shows of itself: a certificate chain, leaf first, and the leaf's key.
+pub type OwnCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// A certificate chain (leaf first, authority last) with the leaf's key, which belong together.
 #[derive(Debug, Clone)]
@@ -267,16 +273,23 @@ fn gateway_config(
 /// If the authority is no certificate, or chain and key do not belong together.
 pub fn client_config(
     authority: &CertificateDer<'static>,
-    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    certificate: Option<OwnCertificate>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(authority)?);
-    let config = match certificate {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
-        None => builder.with_no_client_auth(),
-    };
-    Ok(finish_client(config, &[ALPN, KNOWS_AUTHORITY]))
+    Ok(finish_client(showing(builder, certificate)?, &[ALPN, KNOWS_AUTHORITY]))
+}
+
+/// TLS of a client that shows a certificate, or none.
+fn showing(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    certificate: Option<OwnCertificate>,
+) -> Result<ClientConfig, rustls::Error> {
+    match certificate {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key),
+        None => Ok(builder.with_no_client_auth()),
+    }
 }
 
 /// TLS of a client that knows only its gateway's name, and believes a certificate of one of these authorities for it.
@@ -315,19 +328,22 @@ pub enum KnownBy {
 }
 
 /// TLS over TCP of a client at a gateway of whatever make: also TLS 1.2, with forward secrecy and authenticated
-/// encryption alone.
+/// encryption alone. `certificate` is what is shown to a gateway that asks for one.
 ///
 /// # Errors
-/// If the library takes none of the protocol versions.
-pub fn foreign_client_config(known_by: KnownBy) -> Result<Arc<ClientConfig>, rustls::Error> {
+/// If the library takes none of the protocol versions, or chain and key do not belong together.
+pub fn foreign_client_config(
+    known_by: KnownBy,
+    certificate: Option<OwnCertificate>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
     let (provider, versions) = wider_provider(true);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions)?;
     Ok(match known_by {
-        KnownBy::Roots(roots) => finish_client(builder.with_root_certificates(roots).with_no_client_auth(), &[HTTP1]),
+        KnownBy::Roots(roots) => finish_client(showing(builder.with_root_certificates(roots), certificate)?, &[HTTP1]),
         KnownBy::Pin(pin) => {
             let verifier = pinned::PinnedAuthority::new(pin, provider).or_leaf();
-            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-            finish_client(config.with_no_client_auth(), &[HTTP1, KNOWS_AUTHORITY])
+            let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+            finish_client(showing(builder, certificate)?, &[HTTP1, KNOWS_AUTHORITY])
         }
     })
 }

@@ -43,7 +43,7 @@ const FRAMES: usize = 4;
 pub(super) fn trusting(authority: &CertificateDer<'static>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).context("trust the gateway's authority")?;
-    Ok(tls::foreign_client_config(KnownBy::Roots(roots))?)
+    Ok(tls::foreign_client_config(KnownBy::Roots(roots), None)?)
 }
 
 /// The tunnel of one client.

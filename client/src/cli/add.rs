@@ -3,21 +3,29 @@
 
 mod first_contact;
 
+use std::path::{Path, PathBuf};
+
+use adit_net::tls::Certified;
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
+use adit_program::guarded_file::{Guard, Readers};
 use adit_program::output;
 use adit_proto::invite::Place;
 use adit_proto::mark::Mark;
 use clap::Args;
 use data_encoding::BASE64;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::join::{KnownBy, USUAL_PORT, certificates_of, tell_with_next_step};
 use super::login::{AtTerminal, LoginFlags};
 use super::{ClientFiles, dir_flag};
 use crate::gateway_contact::{GatewayContact, Trust};
 use crate::join::join_by_login;
-use crate::profile::{EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, WorkersTable};
+use crate::profile::{
+    EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, WorkersTable, guard_failure,
+};
 use crate::protocols::anyconnect::login::{Entrance, greet};
 
 /// What the URL of a gateway begins with.
@@ -47,6 +55,12 @@ pub(super) struct AddArgs {
     replace: bool,
     #[command(flatten)]
     known_by: KnownBy,
+    /// Show the certificate in this PEM file to the gateway, besides a password if it wants one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The private key of that certificate, in a PEM file that only its owner may read
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
 }
 
 /// Looks whether the gateway is there, who it says it is, and what it speaks, and saves the profile.
@@ -54,13 +68,15 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
     let (place, path) = link(&args.gateway)?;
     let (group, credential_command) = (args.group.unwrap_or_default(), args.credential_command.unwrap_or_default());
     let login = LoginTable { path, group, credential_command };
-    let protocol = named_protocol(args.protocol, &login)?;
+    let identity = identity(args.certificate.as_deref().zip(args.key.as_deref()))?;
+    let is_for_others = login != LoginTable::default() || !matches!(identity, Identity::Login);
+    let protocol = named_protocol(args.protocol, is_for_others)?;
     let name = match args.name {
         Some(name) => name,
         None => ProfileName::from_host(&place.host)?,
     };
     let room = files.store.prepare(&name, args.replace)?;
-    let mut profile = draft(name, &place, login, &args.login, &args.known_by)?;
+    let mut profile = draft(name, &place, (login, identity), &args.login, &args.known_by)?;
     if recognise(&mut profile, protocol, &args.known_by).await? == GatewayProtocol::ConnectIp {
         drop(room);
         return join(files, &profile, args.replace, &args.login, &args.known_by).await;
@@ -75,11 +91,10 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
 }
 
 /// The protocol that the command line leads to, if it leads to one.
-fn named_protocol(named: Option<GatewayProtocol>, login: &LoginTable) -> Result<Option<GatewayProtocol>, Failure> {
-    let is_for_others = *login != LoginTable::default();
+fn named_protocol(named: Option<GatewayProtocol>, is_for_others: bool) -> Result<Option<GatewayProtocol>, Failure> {
     match named {
         Some(GatewayProtocol::ConnectIp) if is_for_others => {
-            let reason = "Adit gateways know nothing of groups, paths of links and passwords from commands";
+            let reason = "Adit gateways take no group, path, credential command or certificate of others";
             Err(Failure::new(Exit::Usage, "--protocol native", reason, "leave out one or the other"))
         }
         None if is_for_others => Ok(Some(GatewayProtocol::AnyConnect)),
@@ -91,7 +106,7 @@ fn named_protocol(named: Option<GatewayProtocol>, login: &LoginTable) -> Result<
 fn draft(
     name: ProfileName,
     place: &Place,
-    login: LoginTable,
+    (login, identity): (LoginTable, Identity),
     flags: &LoginFlags,
     known_by: &KnownBy,
 ) -> Result<Profile, Failure> {
@@ -109,12 +124,27 @@ fn draft(
         full_tunnel: false,
         authority_pem: authorities.iter().map(pem).collect(),
         pin: known_by.pin,
-        identity: Identity::Login,
+        identity,
         login,
         esp: EspTable::default(),
         workers: WorkersTable::default(),
         mark: Mark::default(),
     })
+}
+
+/// What the gateway is shown of the user: a certificate, if there is one in these files, with its key.
+fn identity(files: Option<(&Path, &Path)>) -> Result<Identity, Failure> {
+    let Some((certificate, key)) = files else { return Ok(Identity::Login) };
+    let chain = certificates_of(certificate)?;
+    let content = Guard::default().read(key, Readers::Owner).map_err(guard_failure)?;
+    let unusable = |reason: String| {
+        let next = "give the key of the certificate in PEM, without a passphrase";
+        Failure::new(Exit::Usage, key.display().to_string(), reason, next)
+    };
+    let private = PrivateKeyDer::from_pem_slice(&content).map_err(|error| unusable(error.to_string()))?;
+    Certified::new(chain.clone(), private).map_err(|error| unusable(error.to_string()))?;
+    let text = str::from_utf8(&content).map_err(|error| unusable(error.to_string()))?;
+    Ok(Identity::Certificate { chain_pem: chain.iter().map(pem).collect(), key_pem: Zeroizing::new(text.to_owned()) })
 }
 
 /// Looks whether the gateway is there and the one that the profile means, and what it speaks. Where the profile says
@@ -130,12 +160,13 @@ async fn recognise(
     }
     let mut gateway = GatewayContact::of(profile, None).await?;
     let is_told = profile.pin.is_some() || !profile.authority_pem.is_empty();
-    match greeted(&mut gateway, profile, protocol, known_by).await {
+    let met = greeted(&mut gateway, profile, protocol, known_by).await;
+    match met {
         Err(failure) if failure.exit == Exit::IdentityMismatch && !is_told => {
             profile.pin = Some(first_contact::vouched_for(&gateway, failure).await?);
             greeted(&mut GatewayContact::of(profile, None).await?, profile, protocol, known_by).await
         }
-        greeted => greeted,
+        met => met,
     }
 }
 
@@ -156,7 +187,7 @@ async fn greeted(
             "{name} is an Adit gateway, but does not answer on UDP: the AnyConnect protocol will do"
         ));
     }
-    greet(gateway, Entrance::of(&profile.login)).await?;
+    greet(gateway, Entrance::of(profile)).await?;
     Ok(GatewayProtocol::AnyConnect)
 }
 
@@ -217,7 +248,8 @@ fn pem(certificate: &CertificateDer<'static>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::pem::PemObject as _;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -238,18 +270,40 @@ mod tests {
     }
 
     #[test]
-    fn group_is_of_anyconnect_gateways_and_nothing_else_says_what_a_gateway_speaks() {
-        let named = |protocol, group: &str| {
-            let login = LoginTable { group: group.to_owned(), ..LoginTable::default() };
-            named_protocol(protocol, &login).map_err(|failure| failure.exit)
-        };
-        assert_eq!(named(None, ""), Ok(None));
-        assert_eq!(named(None, "staff"), Ok(Some(GatewayProtocol::AnyConnect)));
-        assert_eq!(named(Some(GatewayProtocol::ConnectIp), ""), Ok(Some(GatewayProtocol::ConnectIp)));
-        assert_eq!(named(Some(GatewayProtocol::ConnectIp), "staff"), Err(Exit::Usage));
+    fn what_is_for_others_alone_says_what_a_gateway_speaks() {
+        let named = |protocol, is_for_others| named_protocol(protocol, is_for_others).map_err(|failure| failure.exit);
+        assert_eq!(named(None, false), Ok(None));
+        assert_eq!(named(None, true), Ok(Some(GatewayProtocol::AnyConnect)));
+        assert_eq!(named(Some(GatewayProtocol::ConnectIp), false), Ok(Some(GatewayProtocol::ConnectIp)));
+        assert_eq!(named(Some(GatewayProtocol::ConnectIp), true), Err(Exit::Usage));
         assert_eq!(parse_protocol("native"), Ok(GatewayProtocol::ConnectIp));
         assert_eq!(parse_protocol("anyconnect"), Ok(GatewayProtocol::AnyConnect));
         assert!(parse_protocol("pigeon").is_err());
+    }
+
+    #[test]
+    fn certificate_of_the_user_comes_with_its_key_which_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str, mode: u32| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let made = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+            let key = write(&format!("{name}.key"), &key.serialize_pem(), 0o600);
+            (write(&format!("{name}.pem"), &certificate.pem(), 0o644), key)
+        };
+        let ((certificate, key), (_, another)) = (made("one"), made("another"));
+        let shown = |key: &Path| identity(Some((certificate.as_path(), key))).map_err(|failure| failure.reason);
+        assert!(matches!(shown(&key), Ok(Identity::Certificate { key_pem, .. }) if key_pem.contains("PRIVATE KEY")));
+        assert!(shown(&another).is_err(), "it is not the key of the certificate");
+        assert!(shown(&write("nonsense", "nonsense", 0o600)).is_err());
+        let open = write("open.key", &fs::read_to_string(&key).unwrap(), 0o640);
+        assert!(shown(&open).err().unwrap().contains("lets others at a secret"));
+        assert!(matches!(identity(None), Ok(Identity::Login)));
     }
 
     #[test]

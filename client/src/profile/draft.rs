@@ -62,8 +62,8 @@ impl Draft {
         let is_foreign = self.protocol == GatewayProtocol::AnyConnect;
         let identity = match (self.certificate, self.key, self.token) {
             (None, None, None) if is_foreign => Identity::Login,
-            (_, _, _) if is_foreign => {
-                return Err(invalid("users log in at AnyConnect gateways, without `certificate`, `key` or `token`"));
+            (_, _, Some(_)) if is_foreign => {
+                return Err(invalid("users log in at AnyConnect gateways, without `token`"));
             }
             (Some(chain_pem), Some(key_pem), None) => Identity::Certificate { chain_pem, key_pem },
             (None, None, Some(token)) => Identity::Token(token),

@@ -69,6 +69,9 @@ fn anyconnect_profile_names_who_vouches_for_the_gateway_and_no_device() {
     assert!(read("token = \"t\"\n").unwrap_err().contains("users log in"));
     assert!(read(&format!("{authority}{pin}")).unwrap_err().contains("`pin` is for"));
     assert!(read("pin = \"ab\"\n").unwrap_err().contains("64 hexadecimal digits"));
+    let of_user = format!("certificate = '''\n{}'''\nkey = \"k\"\n", authority_pem());
+    assert!(matches!(read(&of_user).unwrap().identity, Identity::Certificate { .. }));
+    assert!(read("key = \"k\"\n").unwrap_err().contains("`key` without `certificate`"));
     let native = Profile::parse(name(), "host = \"h\"\ntoken = \"t\"\n").unwrap_err().to_string();
     assert!(native.contains("`authority` is missing"), "{native}");
 }

@@ -74,8 +74,8 @@ pub(crate) fn endpoint(target: &GatewayAccess) -> Result<Endpoint<'_>, ConnectEr
         (None, "") => (KnownBy::Roots(public_roots::load().map_err(local)?), public_roots::CALLED),
         (None, pem) => (KnownBy::Roots(roots(pem)?), "the certificate authority in the profile"),
     };
-    let tls = tls::foreign_client_config(known_by)
-        .map_err(|error| connect_ip::unusable("what the gateway is known by", &error))?;
+    let tls = tls::foreign_client_config(known_by, target.own_certificate()?)
+        .map_err(|error| connect_ip::unusable("the profile's certificate or key", &error))?;
     let known_past = clock::known_past(std::iter::empty());
     let addresses = addresses.clone();
     Ok(Endpoint { host, port: *port, addresses, mark: *mark, tls, trusts, known_past })

@@ -9,7 +9,7 @@ use rcgen::KeyPair;
 
 use crate::clock::Validity;
 use crate::device_key;
-use crate::profile::{Identity, Profile, ProfileError, ProfileStore};
+use crate::profile::{GatewayProtocol, Identity, Profile, ProfileError, ProfileStore};
 use crate::protocols::ConnectError;
 use crate::protocols::connect_ip;
 
@@ -54,6 +54,14 @@ impl RenewalPlan {
         match self {
             Self::Renew(wait) | Self::Wait(wait) => *wait,
         }
+    }
+}
+
+/// When to renew the certificate of a profile; `None` if there is none, or none that its gateway has made for it.
+pub(super) fn plan_for(profile: &Profile, now: SystemTime) -> Option<RenewalPlan> {
+    match (&profile.identity, profile.protocol) {
+        (Identity::Certificate { chain_pem, .. }, GatewayProtocol::ConnectIp) => Some(plan(chain_pem, now)),
+        (Identity::Certificate { .. }, GatewayProtocol::AnyConnect) | (Identity::Token(_) | Identity::Login, _) => None,
     }
 }
 
@@ -146,6 +154,14 @@ mod tests {
         assert_eq!(plan(&pem, begins + DAY * 60), RenewalPlan::Renew(DAY));
         assert_eq!(plan(&pem, begins + DAY * 1000), RenewalPlan::Renew(SHORTEST_RETRY));
         assert_eq!(plan("no certificate", begins), RenewalPlan::Wait(DAY));
+    }
+
+    #[test]
+    fn certificate_of_a_user_at_an_anyconnect_gateway_is_left_to_the_user() {
+        let (now, native) = (SystemTime::now(), profile("home"));
+        assert!(plan_for(&native, now).is_some(), "the positive control");
+        assert_eq!(plan_for(&Profile { protocol: GatewayProtocol::AnyConnect, ..native.clone() }, now), None);
+        assert_eq!(plan_for(&Profile { identity: Identity::Login, ..native }, now), None);
     }
 
     #[test]

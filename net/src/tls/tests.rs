@@ -146,7 +146,7 @@ fn gateway_that_is_looked_at_hears_nothing_and_is_known_by_what_it_has_shown() {
         let is_of_authority = pinned == &own.authority;
         let expected = Seen { certificate: own.chain[0].clone(), pin: spki_sha256(pinned).unwrap(), is_of_authority };
         assert_eq!(seen, expected);
-        let known = || foreign_client_config(KnownBy::Pin(seen.pin)).unwrap();
+        let known = || foreign_client_config(KnownBy::Pin(seen.pin), None).unwrap();
         assert_eq!(speak(known(), server).unwrap(), HTTP1);
         assert!(speak(known(), Arc::clone(&stranger)).is_err(), "another gateway is not known");
         let elsewhere = sight.seen("other.example").unwrap();

@@ -29,8 +29,21 @@ pub enum Told {
         /// The session token, of gateways that say it here and not in a cookie.
         token: Option<Zeroizing<String>>,
     },
+    /// The gateway wants a certificate of the user, or to hear that there is none.
+    CertificateWanted,
     /// There is nothing to go on from, for this reason.
     Refused(String),
+}
+
+/// What a login begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning<'a> {
+    /// The gateway as its user names it.
+    pub url: &'a str,
+    /// The group, if one was chosen.
+    pub group: Option<&'a str>,
+    /// Whether the gateway has to do without a certificate of the user.
+    pub has_no_certificate: bool,
 }
 
 /// Why a document leads nowhere.
@@ -57,9 +70,6 @@ pub enum FormFault {
     /// It wants a browser.
     #[error("it wants a login in a browser, which this client cannot do at such gateways yet")]
     Browser,
-    /// It wants a certificate of the user.
-    #[error("it wants a certificate of the user, which this client cannot show at such gateways yet")]
-    Certificate,
 }
 
 /// A form to be filled in. Hidden fields may be secrets, so it has no `Debug`.
@@ -145,7 +155,7 @@ impl Told {
         }
         let has = |name: &str| elements.iter().any(|element| is_at(element, root.path.as_str(), name));
         if has("client-cert-request") {
-            return Err(FormFault::Certificate);
+            return Ok(Self::CertificateWanted);
         }
         let error = text_of(&elements, &[&format!("{auth}/error"), "config-auth/error"]);
         let text = text_of(&elements, &[&format!("{auth}/banner"), &format!("{auth}/message")]);
@@ -208,10 +218,12 @@ impl GatewayForm {
     }
 }
 
-/// The document that begins a login at the gateway which this URL names, in a group if one was chosen.
-pub fn begin(version: &str, url: &str, group: Option<&str>) -> Zeroizing<String> {
+/// The document that begins a login.
+pub fn begin(version: &str, beginning: Beginning<'_>) -> Zeroizing<String> {
+    let Beginning { url, group, has_no_certificate } = beginning;
     let group = group.map(|group| format!("<group-select>{}</group-select>", escape(group))).unwrap_or_default();
-    document("init", version, &format!("<group-access>{}</group-access>{group}", escape(url)))
+    let certificate = if has_no_certificate { "<client-cert-fail/>" } else { "" };
+    document("init", version, &format!("<group-access>{}</group-access>{certificate}{group}", escape(url)))
 }
 
 fn document(kind: &str, version: &str, body: &str) -> Zeroizing<String> {

@@ -30,7 +30,7 @@ pub(super) async fn log_in(
         Box::new(|| credential_command::password_of(command).map(Some))
     };
     let mut person = KnownPassword::new(person, source);
-    let outcome = login::log_in(&mut gateway, Entrance::of(&profile.login), &mut person).await;
+    let outcome = login::log_in(&mut gateway, Entrance::of(profile), &mut person).await;
     if person.was_refused(&outcome) {
         // Asked for at each start of a service, a wrong one would lock its user out.
         store.forget_password(name)?;

@@ -10,7 +10,7 @@ use adit_net::http::h1::{self, Reply};
 use adit_net::tls::{self, Seen};
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
-use adit_proto::anyconnect::form::{self, FormFault, GatewayForm, Question, Told};
+use adit_proto::anyconnect::form::{self, Beginning, FormFault, GatewayForm, Question, Told};
 use adit_proto::anyconnect::login::MAX_BODY;
 use adit_proto::anyconnect::{MAX_COOKIE, cookie};
 use adit_proto::http::field::Field;
@@ -21,7 +21,7 @@ use super::{AGENT, VERSION};
 use crate::gateway_contact::{GatewayContact, PROMPTLY};
 use crate::login::Person;
 use crate::obstacle::join_failure;
-use crate::profile::LoginTable;
+use crate::profile::{Identity, LoginTable, Profile};
 use crate::protocols::connect_ip::{Endpoint, explain_tcp};
 use crate::protocols::stream::shake;
 use crate::protocols::{ConnectError, authority};
@@ -40,13 +40,17 @@ pub struct Entrance<'a> {
     pub path: &'a str,
     /// The group, by its label or its value in the gateway's list.
     pub group: Option<&'a str>,
+    /// Whether the gateway is shown a certificate of the user if it asks for one.
+    pub has_certificate: bool,
 }
 
 impl<'a> Entrance<'a> {
     /// That of a profile.
     #[must_use]
-    pub fn of(table: &'a LoginTable) -> Self {
-        Self { path: &table.path, group: Some(table.group.as_str()).filter(|group| !group.is_empty()) }
+    pub fn of(profile: &'a Profile) -> Self {
+        let LoginTable { path, group, .. } = &profile.login;
+        let group = Some(group.as_str()).filter(|group| !group.is_empty());
+        Self { path, group, has_certificate: matches!(profile.identity, Identity::Certificate { .. }) }
     }
 }
 
@@ -95,6 +99,10 @@ pub async fn log_in(
         let form = match told {
             Told::Complete { token } => return conversation.token(token),
             Told::Refused(reason) => return Err(conversation.refused(&reason)),
+            Told::CertificateWanted => {
+                told = conversation.show_certificate().await?;
+                continue;
+            }
             Told::Form(form) => form,
         };
         told = match conversation.choose_group(&form, person)? {
@@ -115,18 +123,33 @@ struct Conversation<'a> {
     group: Option<String>,
     /// Secrets that were asked for: a gateway that asks for one again did not like it.
     asked: BTreeSet<String>,
+    /// How often the gateway has asked for a certificate.
+    certificate_requests: usize,
     cookies: cookie::Kept,
 }
 
 impl<'a> Conversation<'a> {
     fn new(gateway: &'a mut GatewayContact, entrance: Entrance<'a>) -> Self {
         let name = gateway.name();
-        Self { gateway, name, entrance, group: None, asked: BTreeSet::new(), cookies: cookie::Kept::default() }
+        let (asked, cookies) = (BTreeSet::new(), cookie::Kept::default());
+        Self { gateway, name, entrance, group: None, asked, certificate_requests: 0, cookies }
     }
 
     async fn begin(&mut self, path: &str, group: Option<&str>) -> Result<Told, Failure> {
-        let document = form::begin(VERSION, &format!("https://{}{path}", self.name), group);
-        self.say(path, document).await
+        let has_no_certificate = self.certificate_requests > usize::from(self.entrance.has_certificate);
+        let url = format!("https://{}{path}", self.name);
+        self.say(path, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate })).await
+    }
+
+    /// Begins anew at a gateway that wants a certificate. As each request has a connection of its own, it sees the
+    /// certificate if it asks for it there; if it does not, it hears that there is none.
+    async fn show_certificate(&mut self) -> Result<Told, Failure> {
+        self.certificate_requests += 1;
+        if self.certificate_requests > usize::from(self.entrance.has_certificate) + 1 {
+            return Err(self.refused_for_certificate("it lets nobody in without a certificate of the user"));
+        }
+        let group = self.group.clone();
+        self.begin(self.entrance.path, group.as_deref().or(self.entrance.group)).await
     }
 
     /// The group to begin anew in, where a form has a list of which nothing was chosen yet.
@@ -185,13 +208,19 @@ impl<'a> Conversation<'a> {
             let fields = fields(endpoint, cookies.as_ref().map(|cookies| cookies.as_str()));
             post(endpoint, path, fields, document.clone(), timeout).await
         });
-        let reply = answered.await.map_err(|error| join_failure(&self.name, &error))?;
+        let reply = answered.await.map_err(|error| {
+            if matches!(error, ConnectError::Refused(_) | ConnectError::OutOfDate) {
+                self.refused_for_certificate(&error.to_string())
+            } else {
+                join_failure(&self.name, &error)
+            }
+        })?;
         for set in reply.fields.iter().filter(|field| field.name == "set-cookie") {
             self.cookies.take(&set.value);
         }
         match reply.status {
             200 => Told::of_document(&reply.body).map_err(|fault| unusable(&self.name, &fault)),
-            401 | 403 => Err(self.refused(&format!("it refuses to let anybody log in (status {})", reply.status))),
+            401 | 403 => Err(self.refused_for_certificate(&format!("it lets nobody log in (status {})", reply.status))),
             status => Err(strange(&self.name, &format!("it answers a login with the status {status}"))),
         }
     }
@@ -206,6 +235,13 @@ impl<'a> Conversation<'a> {
         } else {
             Err(strange(&self.name, "the token it gave cannot be used"))
         }
+    }
+
+    /// Why nobody gets in, where that may be for want of a certificate.
+    fn refused_for_certificate(&self, reason: &str) -> Failure {
+        let next = "ask the gateway's administrator; a certificate of the user that it may want is given to `adit-client \
+                    add` with `--certificate` and `--key`";
+        Failure::new(Exit::AuthRefused, &self.name, reason, next)
     }
 
     fn refused(&self, reason: &str) -> Failure {
@@ -289,7 +325,7 @@ fn given(form: &GatewayForm, mut answers: BTreeMap<String, String>) -> BTreeMap<
 
 fn unusable(name: &str, fault: &FormFault) -> Failure {
     match fault {
-        FormFault::Browser | FormFault::Certificate => {
+        FormFault::Browser => {
             let next =
                 "use a client that can, such as openconnect, or ask the gateway's administrator for another login";
             Failure::new(Exit::Other, name, fault.to_string(), next)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_net::quic;
-use adit_net::tls;
+use adit_net::tls::{self, OwnCertificate};
 use nix::errno::Errno;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -98,19 +98,19 @@ impl GatewayAccess {
     pub(crate) fn tls(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
         let authority = CertificateDer::from_pem_slice(self.authority_pem.as_bytes())
             .map_err(|error| unusable("the profile's authority certificate", &error))?;
-        let certificate = match &self.credentials {
-            Credentials::Token(_) | Credentials::Login => None,
-            Credentials::Certificate { chain_pem, key_pem } => {
-                let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| unusable("the profile's certificate", &error))?;
-                let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-                    .map_err(|error| unusable("the profile's key", &error))?;
-                Some((chain, key))
-            }
-        };
-        tls::client_config(&authority, certificate)
+        tls::client_config(&authority, self.own_certificate()?)
             .map_err(|error| unusable("the profile's certificate or key", &error))
+    }
+
+    /// The certificate that is shown to the gateway, if there is one.
+    pub(in crate::protocols) fn own_certificate(&self) -> Result<Option<OwnCertificate>, ConnectError> {
+        let Credentials::Certificate { chain_pem, key_pem } = &self.credentials else { return Ok(None) };
+        let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unusable("the profile's certificate", &error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| unusable("the profile's key", &error))?;
+        Ok(Some((chain, key)))
     }
 }
 

@@ -11,11 +11,11 @@ use crate::run::renewal::{self, RenewalError};
 
 impl<P: Protocol> Driver<P> {
     pub(super) fn check_renewal(&mut self) {
-        let Identity::Certificate { chain_pem, .. } = &self.config.profile.identity else {
+        let Some(plan) = renewal::plan_for(&self.config.profile, SystemTime::now()) else {
             self.next_renewal_check = None;
             return;
         };
-        let wait = match renewal::plan(chain_pem, SystemTime::now()) {
+        let wait = match plan {
             renewal::RenewalPlan::Wait(wait) => wait,
             renewal::RenewalPlan::Renew(wait) => {
                 let (profile, mark) = (self.config.profile.clone(), self.config.mark);

@@ -14,7 +14,7 @@ const AGAIN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<config-auth cl
 fn form(document: &str) -> Result<GatewayForm, FormFault> {
     match Told::of_document(document.as_bytes())? {
         Told::Form(form) => Ok(form),
-        Told::Complete { .. } | Told::Refused(_) => panic!("no form"),
+        Told::Complete { .. } | Told::CertificateWanted | Told::Refused(_) => panic!("no form"),
     }
 }
 
@@ -84,7 +84,8 @@ fn group_is_named_by_its_label_or_else_by_its_value() {
 
 #[test]
 fn login_begins_in_the_group_that_was_chosen() {
-    let begun = begin("v9", "https://gw.test/a&b", Some("<staff>"));
+    let beginning = Beginning { url: "https://gw.test/a&b", group: Some("<staff>"), has_no_certificate: false };
+    let begun = begin("v9", beginning);
     let body = "<group-access>https://gw.test/a&amp;b</group-access><group-select>&lt;staff&gt;</group-select>";
     assert!(begun.contains(body) && begun.contains("type=\"init\""), "{}", *begun);
     assert!(Posted::of_xml(begun.as_bytes()) == Ok(Posted::Begin { group: Some("<staff>".to_owned()) }));
@@ -150,14 +151,22 @@ fn hostile_documents_lead_nowhere() {
 #[test]
 fn what_this_client_cannot_do_is_told_apart() {
     assert_eq!(in_form("<input type=\"sso\" name=\"sso-token\"/>").err(), Some(FormFault::Browser));
-    let certificate = "<config-auth type=\"auth-request\"><client-cert-request/></config-auth>";
-    assert_eq!(form(certificate).err(), Some(FormFault::Certificate));
+}
+
+#[test]
+fn gateway_that_wants_a_certificate_hears_that_there_is_none() {
+    let wanted = "<config-auth type=\"auth-request\"><client-cert-request/></config-auth>";
+    assert!(matches!(Told::of_document(wanted.as_bytes()), Ok(Told::CertificateWanted)));
+    let beginning = Beginning { url: "https://gw.test/", group: None, has_no_certificate: true };
+    assert!(begin("v9", beginning).contains("</group-access><client-cert-fail/></config-auth>"));
+    assert!(!begin("v9", Beginning { has_no_certificate: false, ..beginning }).contains("client-cert-fail"));
 }
 
 /// The gateway of this crate on the other side.
 #[test]
 fn our_gateway_and_our_client_understand_each_other() {
-    assert!(Posted::of_xml(begin("v9", "https://gw.test/?a&b", None).as_bytes()) == Ok(Posted::Begin { group: None }));
+    let beginning = Beginning { url: "https://gw.test/?a&b", group: None, has_no_certificate: true };
+    assert!(Posted::of_xml(begin("v9", beginning).as_bytes()) == Ok(Posted::Begin { group: None }));
     let asked = |name, kind, echo| Asked { name, label: "L", kind, echo };
     let choice = login::Kind::Choice(vec!["one & 1".to_owned(), "two".to_owned()]);
     let shown = Form {

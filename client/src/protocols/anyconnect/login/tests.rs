@@ -43,7 +43,7 @@ impl Person for Typist {
     }
 }
 
-const AT_ROOT: Entrance<'_> = Entrance { path: "/", group: None };
+const AT_ROOT: Entrance<'_> = Entrance { path: "/", group: None, has_certificate: false };
 const COMPLETE: &str =
     "<config-auth type=\"complete\"><session-token>t0ken</session-token><auth id=\"success\"/></config-auth>";
 const LIST: &str = "<select name=\"group_list\" label=\"GROUP:\"><option value=\"staff\">Staff people</option>\
@@ -60,7 +60,7 @@ fn asking(fields: &str) -> String {
 async fn group_that_was_named_is_chosen_by_its_label_and_the_login_begins_anew_in_it() {
     let form = asking(&format!("<input name=\"username\"/>{LIST}"));
     let gateway = ListedGateway::start(vec![form.clone(), form, page(COMPLETE)]);
-    let entrance = Entrance { path: "/start", group: Some("Staff people") };
+    let entrance = Entrance { path: "/start", group: Some("Staff people"), ..AT_ROOT };
     let token = log_in(&mut gateway.contact().await, entrance, &mut Typist::of(["alice"])).await.unwrap();
     assert_eq!(token.as_str(), "t0ken");
     let heard = gateway.heard();
@@ -83,6 +83,25 @@ async fn whoever_logs_in_is_asked_for_the_group_before_anything_else() {
     assert!(!heard[0].body.contains("group-select") && heard[1].body.contains("<group-select>guests<"));
     assert!(heard[2].body.contains("<username>alice<") && heard[2].body.contains("<group-select>guests<"));
     assert_eq!((typist.answers.len(), typist.shown), (0, vec![String::new(), "Hello.".to_owned()]));
+}
+
+#[tokio::test]
+async fn gateway_that_wants_a_certificate_gets_another_chance_to_see_it_and_then_hears_that_there_is_none() {
+    let wanted = || page("<config-auth type=\"auth-request\"><client-cert-request/></config-auth>");
+    for has_certificate in [false, true] {
+        let number = usize::from(has_certificate) + 1;
+        let answers = [vec![wanted(); number], vec![page(COMPLETE)]].concat();
+        let gateway = ListedGateway::start(answers);
+        let entrance = Entrance { has_certificate, ..AT_ROOT };
+        log_in(&mut gateway.contact().await, entrance, &mut Typist::default()).await.unwrap();
+        let gives_up: Vec<bool> = gateway.heard().iter().map(|heard| heard.body.contains("client-cert-fail")).collect();
+        let expected: Vec<bool> = (0..=number).map(|request| request == number).collect();
+        assert_eq!(gives_up, expected, "{has_certificate}");
+    }
+    let gateway = ListedGateway::start(vec![wanted(), wanted()]);
+    let refused = log_in(&mut gateway.contact().await, AT_ROOT, &mut Typist::default()).await.err().unwrap();
+    assert!(refused.exit == Exit::AuthRefused && refused.next.contains("--certificate"), "{refused}");
+    assert_eq!(gateway.heard().len(), 2, "it is not asked without end");
 }
 
 /// The password that is known beforehand, and what becomes of a login with it that is answered so.
@@ -131,7 +150,7 @@ async fn password_is_not_tried_again_after_a_refusal_without_a_form_or_a_wrong_c
 
 #[tokio::test]
 async fn group_that_is_not_in_the_list_is_refused_with_those_that_are() {
-    let entrance = Entrance { path: "/", group: Some("nosuch") };
+    let entrance = Entrance { group: Some("nosuch"), ..AT_ROOT };
     let gateway = ListedGateway::start(vec![asking(LIST), asking(LIST)]);
     let mut contact = gateway.contact().await;
     let greeted = greet(&mut contact, entrance).await;
@@ -150,7 +169,7 @@ fn form(fields: &str, error: &str) -> GatewayForm {
     );
     match Told::of_document(document.as_bytes()) {
         Ok(Told::Form(form)) => form,
-        Ok(Told::Complete { .. } | Told::Refused(_)) | Err(_) => panic!("it is a form"),
+        Ok(Told::Complete { .. } | Told::CertificateWanted | Told::Refused(_)) | Err(_) => panic!("it is a form"),
     }
 }
 
