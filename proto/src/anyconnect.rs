@@ -1,10 +1,11 @@
 //! The protocol of AnyConnect and OpenConnect clients: TLS on TCP, a login in XML forms over HTTP/1.1, then a CONNECT
 //! after which the same connection carries packets.
 //!
-//! [`login`] translates between the forms of the gateway's login and the documents of these clients, and [`form`] is
-//! what a client makes of such documents. [`tunnel`] is the CONNECT and its answer, from both ends, and [`frame`] and
-//! [`channel`] are what follows on the stream. What stock clients and gateways send and take was found out with
-//! openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the protocol.
+//! [`login`] translates between the forms of the gateway's login and the documents of these clients; [`form`] is what a
+//! client makes of such documents, and [`link`] of where they lead. [`tunnel`] is the CONNECT and its answer, from both
+//! ends, and [`frame`] and [`channel`] are what follows on the stream. What stock clients and gateways send and take
+//! was found out with openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the
+//! protocol.
 //!
 //! Packets may also travel beside the stream, in records of DTLS ([`record`]). [`record_path`] decides that at the
 //! client, and [`datagrams`] follows it at the gateway.
@@ -15,6 +16,7 @@ pub mod datagrams;
 pub mod form;
 pub mod form_body;
 pub mod frame;
+pub mod link;
 pub mod login;
 pub mod record;
 pub mod record_path;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use adit_net::carrier::cstp::{ChannelEnd, Cstp, FollowedChannel};
 use adit_net::carrier::stream::StreamCarrier;
 use adit_net::tls::{self, KnownBy};
-use adit_program::foreign_text::printable_bytes;
+use adit_program::foreign_text::{printable, printable_bytes};
 use adit_proto::anyconnect::channel::Channel;
 use adit_proto::anyconnect::frame::farewell;
 use adit_proto::anyconnect::tunnel::settings::TunnelSettings;
@@ -104,6 +104,9 @@ async fn control(
     mut frames: mpsc::Receiver<Bytes>,
     events: mpsc::Sender<ConnectionEvent>,
 ) {
+    if let Some(banner) = &settings.banner {
+        tracing::info!(banner = printable(banner), "the gateway greets");
+    }
     let lasts = settings.lasts.map(ConnectionEvent::LoginLasts);
     let told = [ConnectionEvent::Network(network(&settings)), ConnectionEvent::Mtu(beside.told_mtu())];
     for event in told.into_iter().chain(lasts) {

@@ -11,8 +11,6 @@ use super::xml::{self, Element, XmlFault};
 
 /// Most fields of a form, hidden ones among them.
 const MAX_FIELDS: usize = 32;
-/// Longest path to which a form is posted, in bytes.
-const MAX_ACTION: usize = 1024;
 /// The select of the group, whose value stands beside the other answers.
 const GROUP: &str = "group_list";
 /// Fields whose value is called a password in the answer, whatever they are called in the form.
@@ -28,6 +26,8 @@ pub enum Told {
     Complete {
         /// The session token, of gateways that say it here and not in a cookie.
         token: Option<Zeroizing<String>>,
+        /// What is to be told to who has logged in, a line for each text; may be empty.
+        text: String,
     },
     /// The gateway wants a certificate of the user, or to hear that there is none.
     CertificateWanted,
@@ -64,9 +64,6 @@ pub enum FormFault {
     /// It has a field without a name that could be sent back.
     #[error("the form has a field that cannot be answered")]
     Nameless,
-    /// It is to be posted to no path of the gateway.
-    #[error("the form leads to another server")]
-    Elsewhere,
     /// It wants a browser.
     #[error("it wants a login in a browser, which this client cannot do at such gateways yet")]
     Browser,
@@ -74,7 +71,7 @@ pub enum FormFault {
 
 /// A form to be filled in. Hidden fields may be secrets, so it has no `Debug`.
 pub struct GatewayForm {
-    /// The path that it is posted to.
+    /// The link that it is posted to, as it stands in the document.
     pub action: String,
     /// What is to be told above it, a line for each text; may be empty.
     pub text: String,
@@ -151,7 +148,8 @@ impl Told {
         if root.attribute("type") == Some("complete") || id == Some("success") {
             let token = only(&elements, "config-auth/session-token", "session-token")?;
             let token = token.map(|token| Zeroizing::new(token.text.trim().to_owned()));
-            return Ok(Self::Complete { token: token.filter(|token| !token.is_empty()) });
+            let text = text_of(&elements, &[&format!("{auth}/banner"), &format!("{auth}/message")]);
+            return Ok(Self::Complete { token: token.filter(|token| !token.is_empty()), text });
         }
         let has = |name: &str| elements.iter().any(|element| is_at(element, root.path.as_str(), name));
         if has("client-cert-request") {
@@ -164,7 +162,7 @@ impl Told {
             return reason.map(Self::Refused).ok_or(FormFault::Unknown);
         };
         Ok(Self::Form(GatewayForm {
-            action: action(form)?,
+            action: form.attribute("action").unwrap_or_default().to_owned(),
             text,
             error: Some(error).filter(|error| !error.is_empty()),
             fields: fields(&elements, &format!("{auth}/form/"))?,
@@ -270,16 +268,6 @@ fn text_of(elements: &[Element], paths: &[&str]) -> String {
     let said = elements.iter().filter(|element| paths.contains(&element.path.as_str()));
     let lines = said.flat_map(|element| element.text.lines()).map(str::trim).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join("\n")
-}
-
-fn action(form: &Element) -> Result<String, FormFault> {
-    let action = form.attribute("action").filter(|action| !action.is_empty()).unwrap_or("/");
-    let is_path = action.starts_with('/') && !action.starts_with("//");
-    if is_path && action.len() <= MAX_ACTION && action.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(action.to_owned())
-    } else {
-        Err(FormFault::Elsewhere)
-    }
 }
 
 /// The fields of the form below a path.

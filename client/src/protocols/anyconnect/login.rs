@@ -11,9 +11,10 @@ use adit_net::tls::{self, Seen};
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
 use adit_proto::anyconnect::form::{self, Beginning, FormFault, GatewayForm, Question, Told};
+use adit_proto::anyconnect::link::{LinkFault, path_at};
 use adit_proto::anyconnect::login::MAX_BODY;
 use adit_proto::anyconnect::{MAX_COOKIE, cookie};
-use adit_proto::http::field::Field;
+use adit_proto::http::field::{Field, value};
 use adit_proto::login::message::{FieldKind, LoginField};
 use zeroize::Zeroizing;
 
@@ -28,8 +29,13 @@ use crate::protocols::{ConnectError, authority};
 
 /// Most forms of a login: more than any gateway has.
 const MOST_FORMS: usize = 24;
+/// Most redirections of a request.
+const MOST_REDIRECTIONS: usize = 5;
 /// How long the gateway may take to answer: it may have to ask servers of others.
 const ANSWER_WITHIN: Duration = Duration::from_secs(75);
+/// What to do where a gateway lets nobody in, or ends the connection, perhaps for want of a certificate.
+const WANTS_CERTIFICATE: &str = "ask the gateway's administrator; a certificate of the user that it may want is given to \
+    `adit-client add` with `--certificate` and `--key`";
 /// What the login of the native protocol calls a user's name, which whoever answers may know beforehand.
 const USER: (&str, &str) = ("username", "user");
 
@@ -97,7 +103,12 @@ pub async fn log_in(
     let mut told = conversation.begin(entrance.path, entrance.group).await?;
     for _ in 0..MOST_FORMS {
         let form = match told {
-            Told::Complete { token } => return conversation.token(token),
+            Told::Complete { token, text } => {
+                if !text.is_empty() {
+                    person.answer(&lines(&text), &[])?;
+                }
+                return conversation.token(token);
+            }
             Told::Refused(reason) => return Err(conversation.refused(&reason)),
             Told::CertificateWanted => {
                 told = conversation.show_certificate().await?;
@@ -125,6 +136,8 @@ struct Conversation<'a> {
     asked: BTreeSet<String>,
     /// How often the gateway has asked for a certificate.
     certificate_requests: usize,
+    /// The path of the gateway's last page.
+    page: String,
     cookies: cookie::Kept,
 }
 
@@ -132,13 +145,15 @@ impl<'a> Conversation<'a> {
     fn new(gateway: &'a mut GatewayContact, entrance: Entrance<'a>) -> Self {
         let name = gateway.name();
         let (asked, cookies) = (BTreeSet::new(), cookie::Kept::default());
-        Self { gateway, name, entrance, group: None, asked, certificate_requests: 0, cookies }
+        let page = entrance.path.to_owned();
+        Self { gateway, name, entrance, group: None, asked, certificate_requests: 0, page, cookies }
     }
 
-    async fn begin(&mut self, path: &str, group: Option<&str>) -> Result<Told, Failure> {
+    /// Begins a login where a link of the gateway leads.
+    async fn begin(&mut self, link: &str, group: Option<&str>) -> Result<Told, Failure> {
         let has_no_certificate = self.certificate_requests > usize::from(self.entrance.has_certificate);
-        let url = format!("https://{}{path}", self.name);
-        self.say(path, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate })).await
+        let url = format!("https://{}{}", self.name, self.path(link)?);
+        self.say(link, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate })).await
     }
 
     /// Begins anew at a gateway that wants a certificate. As each request has a connection of its own, it sees the
@@ -201,8 +216,24 @@ impl<'a> Conversation<'a> {
         self.say(&form.action, form.reply(VERSION, &given)).await
     }
 
+    /// Posts a document to where a link of the gateway leads, and to where it redirects that.
+    async fn say(&mut self, link: &str, document: Zeroizing<String>) -> Result<Told, Failure> {
+        let mut path = self.path(link)?;
+        for _ in 0..=MOST_REDIRECTIONS {
+            let reply = self.post(&path, document.clone()).await?;
+            self.page = path;
+            path = match reply.status {
+                200 => return Told::of_document(&reply.body).map_err(|fault| unusable(&self.name, &fault)),
+                301 | 302 | 307 | 308 => self.path(value(&reply.fields, "location").unwrap_or_default())?,
+                status @ (401 | 403) => return Err(self.refused_with(status)),
+                status => return Err(strange(&self.name, &format!("it answers a login with the status {status}"))),
+            };
+        }
+        Err(strange(&self.name, "it redirects without end"))
+    }
+
     /// Posts a document. It is posted once: the gateway may have taken it, and a code is good once.
-    async fn say(&mut self, path: &str, document: Zeroizing<String>) -> Result<Told, Failure> {
+    async fn post(&mut self, path: &str, document: Zeroizing<String>) -> Result<Reply, Failure> {
         let cookies = self.cookies.field();
         let answered = self.gateway.reach(ANSWER_WITHIN, async |endpoint: &Endpoint<'_>, timeout: Duration| {
             let fields = fields(endpoint, cookies.as_ref().map(|cookies| cookies.as_str()));
@@ -210,19 +241,32 @@ impl<'a> Conversation<'a> {
         });
         let reply = answered.await.map_err(|error| {
             if matches!(error, ConnectError::Refused(_) | ConnectError::OutOfDate) {
-                self.refused_for_certificate(&error.to_string())
-            } else {
-                join_failure(&self.name, &error)
+                return self.refused_for_certificate(&error.to_string());
             }
+            let failure = join_failure(&self.name, &error);
+            // Some gateways do that instead of saying what they want.
+            let is_unsaid = matches!(error, ConnectError::Closed(_)) && !self.entrance.has_certificate;
+            if is_unsaid { Failure { next: WANTS_CERTIFICATE.to_owned(), ..failure } } else { failure }
         })?;
         for set in reply.fields.iter().filter(|field| field.name == "set-cookie") {
             self.cookies.take(&set.value);
         }
-        match reply.status {
-            200 => Told::of_document(&reply.body).map_err(|fault| unusable(&self.name, &fault)),
-            401 | 403 => Err(self.refused_for_certificate(&format!("it lets nobody log in (status {})", reply.status))),
-            status => Err(strange(&self.name, &format!("it answers a login with the status {status}"))),
-        }
+        Ok(reply)
+    }
+
+    /// The path of this gateway that a link on its last page leads to.
+    fn path(&self, link: &str) -> Result<String, Failure> {
+        path_at(link, self.gateway.place(), &self.page).map_err(|fault| match fault {
+            LinkFault::Elsewhere(host) => {
+                let host = printable(&host);
+                let next = format!(
+                    "what this host knows of the one gateway says nothing of the other; if its administrator means that, \
+                     add it, too: `adit-client add https://{host}`"
+                );
+                Failure::new(Exit::Other, &self.name, format!("it leads the login on to {host}"), next)
+            }
+            LinkFault::Unusable => strange(&self.name, &fault.to_string()),
+        })
     }
 
     fn token(&self, told: Option<Zeroizing<String>>) -> Result<Zeroizing<String>, Failure> {
@@ -237,11 +281,14 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    fn refused_with(&self, status: u16) -> Failure {
+        let reason = format!("it lets nobody log in (status {status})");
+        if self.asked.is_empty() { self.refused_for_certificate(&reason) } else { self.refused(&reason) }
+    }
+
     /// Why nobody gets in, where that may be for want of a certificate.
     fn refused_for_certificate(&self, reason: &str) -> Failure {
-        let next = "ask the gateway's administrator; a certificate of the user that it may want is given to `adit-client \
-                    add` with `--certificate` and `--key`";
-        Failure::new(Exit::AuthRefused, &self.name, reason, next)
+        Failure::new(Exit::AuthRefused, &self.name, reason, WANTS_CERTIFICATE)
     }
 
     fn refused(&self, reason: &str) -> Failure {
@@ -287,8 +334,13 @@ async fn post(
 
 /// What is shown above a form: what was wrong, and what it says, a line each.
 fn shown_text(form: &GatewayForm) -> String {
-    let lines = form.error.iter().flat_map(|error| error.lines()).chain(form.text.lines());
-    lines.map(printable).collect::<Vec<_>>().join("\n")
+    let parts = form.error.iter().chain(Some(&form.text)).filter(|part| !part.is_empty());
+    parts.map(|part| lines(part)).collect::<Vec<_>>().join("\n")
+}
+
+/// The lines of a text, as they may be shown.
+fn lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Why a form came again, in one line.
@@ -330,12 +382,9 @@ fn unusable(name: &str, fault: &FormFault) -> Failure {
                 "use a client that can, such as openconnect, or ask the gateway's administrator for another login";
             Failure::new(Exit::Other, name, fault.to_string(), next)
         }
-        FormFault::Xml(_)
-        | FormFault::Unknown
-        | FormFault::Twice(_)
-        | FormFault::TooMany
-        | FormFault::Nameless
-        | FormFault::Elsewhere => strange(name, &fault.to_string()),
+        FormFault::Xml(_) | FormFault::Unknown | FormFault::Twice(_) | FormFault::TooMany | FormFault::Nameless => {
+            strange(name, &fault.to_string())
+        }
     }
 }
 

@@ -62,14 +62,17 @@ fn make_groups(folder: &Path) {
 
 #[test]
 fn group_of_ocserv_is_chosen_by_its_label_or_by_who_is_asked() {
-    let groups = "select-group = staff[Staff people]\nselect-group = guests\nconfig-per-group = FOLDER/groups\n";
+    let groups = "select-group = staff[Staff people]\nselect-group = guests\nconfig-per-group = FOLDER/groups\n\
+        banner = \"Be good.\"\n";
     let lines = [Ocserv::PASSWORDS, groups].concat();
     let Some(mut ocserv) = Ocserv::start_prepared(Version::Own, &lines, make_groups) else { return };
     let known_by = ["--authority", ocserv.certificate.as_str()];
     add(&ocserv.client, &[&known_by[..], &["--group", "Staff people"]].concat()).success().unwrap();
     up(&mut ocserv.client, &format!("{PASSWORD}\n"));
-    let said = ocserv.client.process().unwrap().stdout();
+    let process = ocserv.client.process().unwrap();
+    let (said, noted) = (process.stdout(), process.stderr());
     assert!(said.contains("some traffic"), "the session is one of staff: {said}");
+    assert!(noted.contains("Be good."), "the banner is shown: {noted}");
     down(&ocserv.client);
 
     add(&ocserv.client, &known_by).success().unwrap();

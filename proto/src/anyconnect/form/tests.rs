@@ -104,12 +104,22 @@ fn what_is_opaque_comes_back_as_it_was() {
 #[test]
 fn end_of_a_login_is_known_with_a_token_and_without() {
     let token = |document: &str| match Told::of_document(document.as_bytes()) {
-        Ok(Told::Complete { token }) => token.map(|token| token.to_string()),
+        Ok(Told::Complete { token, .. }) => token.map(|token| token.to_string()),
         Ok(_) | Err(_) => panic!("it is complete: {document}"),
     };
     assert_eq!(token(&complete("t0k-en_", Dialect::Aggregate)).as_deref(), Some("t0k-en_"));
     assert_eq!(token("<config-auth type=\"complete\"><auth id=\"success\"/></config-auth>"), None);
     assert_eq!(token("<auth id=\"success\"><title>SSL VPN Service</title></auth>"), None);
+}
+
+#[test]
+fn banner_of_a_login_that_is_complete_is_told() {
+    let complete = "<config-auth type=\"complete\"><auth id=\"success\"><banner>One.\nTwo.</banner>\
+        <message>Three.</message></auth></config-auth>";
+    let Ok(Told::Complete { text, token: None }) = Told::of_document(complete.as_bytes()) else {
+        panic!("it is complete")
+    };
+    assert_eq!(text, "One.\nTwo.\nThree.");
 }
 
 #[test]
@@ -137,10 +147,6 @@ fn hostile_documents_lead_nowhere() {
     let many = |number: usize| in_form(&(0..number).map(|n| format!("<input name=\"a{n}\"/>")).collect::<String>());
     assert!(many(MAX_FIELDS).is_ok());
     assert_eq!(many(MAX_FIELDS + 1).err(), Some(FormFault::TooMany));
-    for action in ["https://elsewhere.test/", "//elsewhere.test/", "auth", "/a b", "/a\r\nX: y"] {
-        let led = format!("<auth><form action=\"{}\">{field}</form></auth>", escape(action).replace('\n', "&#10;"));
-        assert_eq!(form(&led).err(), Some(FormFault::Elsewhere), "{action:?}");
-    }
     let lol = "<!DOCTYPE a [<!ENTITY l \"ha\">]><auth><message>&l;</message><form><input name=\"a\"/></form></auth>";
     assert_eq!(form(lol).err(), Some(FormFault::Xml(XmlFault::DocumentType)));
     for unknown in ["<html/>", "<config-auth type=\"auth-request\"/>", "<config-auth><auth/></config-auth>"] {

@@ -47,6 +47,8 @@ pub struct TunnelSettings {
     pub lasts: Option<Duration>,
     /// Where packets may be sent in records of DTLS.
     pub dtls: Option<DtlsSettings>,
+    /// What is to be told to the user.
+    pub banner: Option<String>,
 }
 
 /// How a gateway takes packets in records of DTLS.
@@ -110,6 +112,7 @@ impl TunnelSettings {
                 .map(|rekey| rekey.max(INTERVALS.0)),
             lasts: seconds(fields, "x-cstp-session-timeout"),
             dtls: DtlsSettings::of(fields),
+            banner: values(fields, &["x-cstp-banner"]).next().map(str::to_owned),
         })
     }
 

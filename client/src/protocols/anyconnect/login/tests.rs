@@ -2,7 +2,7 @@ mod listed;
 
 use std::collections::VecDeque;
 
-use listed::{ListedGateway, page};
+use listed::{Heard, ListedGateway, answer, page};
 
 use super::*;
 use crate::login::Link;
@@ -102,6 +102,63 @@ async fn gateway_that_wants_a_certificate_gets_another_chance_to_see_it_and_then
     let refused = log_in(&mut gateway.contact().await, AT_ROOT, &mut Typist::default()).await.err().unwrap();
     assert!(refused.exit == Exit::AuthRefused && refused.next.contains("--certificate"), "{refused}");
     assert_eq!(gateway.heard().len(), 2, "it is not asked without end");
+}
+
+/// What becomes of a login that is redirected to this link, and the requests.
+async fn log_in_redirected(location: &str) -> (Result<(), Failure>, Vec<String>) {
+    let redirection = answer("302 Found", &[&format!("Location: {location}"), "Set-Cookie: a=b"], "");
+    let mut answers = vec![redirection.clone(), asking(PASSWORD), redirection, page(COMPLETE)];
+    // Whoever is not followed asks for nothing more.
+    if location.starts_with("https://") {
+        answers.truncate(1);
+    }
+    let gateway = ListedGateway::start(answers);
+    let outcome = log_in(&mut gateway.contact().await, AT_ROOT, &mut Typist::of(["alice", "secret"])).await.map(drop);
+    let heard = gateway.heard().into_iter().map(|Heard { asked, body }| format!("{asked} {body}"));
+    (outcome, heard.collect())
+}
+
+#[tokio::test]
+async fn redirection_is_followed_within_the_gateway_with_what_was_said() {
+    let (outcome, heard) = log_in_redirected("/elsewhere?a=1").await;
+    outcome.unwrap();
+    for (heard, part) in heard.iter().zip(["POST / ", "POST /elsewhere?a=1 ", "POST /auth ", "POST /elsewhere?a=1 "]) {
+        assert!(heard.starts_with(part), "{heard}");
+    }
+    assert!(heard[1].contains("type=\"init\"") && heard[3].contains("<password>secret<"), "{heard:?}");
+}
+
+#[tokio::test]
+async fn redirection_to_another_host_is_refused_with_its_name() {
+    let (outcome, heard) = log_in_redirected("https://other.test:8443/auth").await;
+    let failure = outcome.err().unwrap();
+    assert!(failure.reason.contains("other.test:8443") && failure.next.contains("add https://other.test:8443"));
+    assert_eq!(heard.len(), 1);
+    let form = "<auth id=\"main\"><form action=\"https://other.test/auth\"><input name=\"username\"/></form></auth>";
+    let gateway = ListedGateway::start(vec![page(form)]);
+    let refused = log_in(&mut gateway.contact().await, AT_ROOT, &mut Typist::of(["alice"])).await.err().unwrap();
+    assert!(refused.reason.contains("other.test"), "{refused}");
+    assert_eq!(gateway.heard().len(), 1, "nobody hears what was typed");
+}
+
+#[tokio::test]
+async fn redirections_without_end_are_left() {
+    let redirection = answer("302 Found", &["Location: /"], "");
+    let gateway = ListedGateway::start(vec![redirection; MOST_REDIRECTIONS + 1]);
+    let failure = log_in(&mut gateway.contact().await, AT_ROOT, &mut Typist::default()).await.err().unwrap();
+    assert!(failure.reason.contains("without end"), "{failure}");
+    assert_eq!(gateway.heard().len(), MOST_REDIRECTIONS + 1);
+}
+
+#[tokio::test]
+async fn banner_is_shown_to_who_has_logged_in() {
+    let complete = "<config-auth type=\"complete\"><session-token>t0ken</session-token><auth id=\"success\">\
+        <banner>Be\u{202e} good.\nOr else.</banner></auth></config-auth>";
+    let gateway = ListedGateway::start(vec![page(complete)]);
+    let mut typist = Typist::default();
+    log_in(&mut gateway.contact().await, AT_ROOT, &mut typist).await.unwrap();
+    assert_eq!(typist.shown, ["Be\\u{202e} good.\nOr else."]);
+    gateway.heard();
 }
 
 /// The password that is known beforehand, and what becomes of a login with it that is answered so.
