@@ -105,6 +105,8 @@ pub(super) fn cause(error: &hyper::Error) -> io::Error {
         }
         source = error.source();
     }
-    let kind = if error.is_incomplete_message() { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
+    // A request is cancelled if the connection ends before it is sent.
+    let has_ended = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    let kind = if has_ended { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
     io::Error::new(kind, error.to_string())
 }
