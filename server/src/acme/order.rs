@@ -171,3 +171,30 @@ impl Room {
         off_runtime(move || reservation.replace(&content)).await.map_err(|error| unwritten(&path, &error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "vpn.example.org";
+    const DIRECTORY: &str = "https://acme.example/dir";
+
+    #[test]
+    fn only_a_certificate_for_the_name_and_the_key_of_the_order_is_taken() {
+        let wanted = Wanted { name: NAME, former: None, directory: DIRECTORY };
+        let (own, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let check = |name: &str, certified: &KeyPair| {
+            let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(certified).unwrap();
+            wanted.check(&text(DIRECTORY, &own.serialize_pem(), &certificate.pem()))
+        };
+        assert!(check(NAME, &own).is_ok(), "the positive control");
+        for (refused, of) in [(check("other.example.org", &own), "name"), (check(NAME, &other), "key")] {
+            let refused = refused.expect_err(of);
+            assert!(refused.what.contains(NAME) && refused.next.contains("acme.directory"), "{of}: {refused}");
+        }
+        let key = own.serialize_pem();
+        for nonsense in ["", "garbage", &"-".repeat(2 * ROOM)] {
+            assert!(wanted.check(&text(DIRECTORY, &key, nonsense)).is_err());
+        }
+    }
+}
