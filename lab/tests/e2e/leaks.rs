@@ -145,7 +145,13 @@ fn port(packet: &Captured) -> Option<u16> {
 
 /// UDP to the gateway's port.
 fn is_tunnel(packet: &Captured) -> bool {
-    GATEWAY.contains(&packet.destination) && port(packet) == Some(PORT)
+    GATEWAY.contains(&packet.destination) && (port(packet) == Some(PORT) || is_of_connection(packet))
+}
+
+/// Whether a packet is of a connection over TCP to the gateway's port, without IP options.
+fn is_of_connection(packet: &Captured) -> bool {
+    let at = if packet.source.is_ipv4() { 22 } else { 42 };
+    protocol(packet) == TCP && packet.bytes.get(at..at + 2) == Some(&PORT.to_be_bytes())
 }
 
 /// The kernel's word to the gateway that nobody takes its datagrams any more (ICMP 3/3), as after a kill. It quotes

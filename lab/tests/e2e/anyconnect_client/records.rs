@@ -9,6 +9,7 @@ use adit_lab::traffic::Dialogue;
 
 use super::*;
 use crate::harness::{Tunnel, answers, filter, unfilter};
+use crate::leaks::Watched;
 
 /// How long it takes at most until a client has noticed that nothing passes, or tries again, and somewhat more.
 const NEXT_TRY: Duration = Duration::from_secs(120);
@@ -86,6 +87,23 @@ fn session_goes_on_over_tls_while_udp_is_blocked_and_comes_back_to_records() {
     comes_to(client, INTERNET[0], "dtls", connected);
     let after = session(&tunnel);
     assert_eq!((after.session, after.addresses), (told.session, told.addresses), "it is the same one");
+}
+
+#[test]
+fn nothing_leaves_beside_the_tunnel_by_whichever_carrier_it_goes() {
+    let _turn = alone();
+    let Some((mut tunnel, connected)) = start() else { return };
+    comes_to(tunnel.client(), INTERNET[0], "dtls", connected);
+    let watched = Watched::new(&tunnel);
+    watched.assert_tight("by records");
+    block_udp(tunnel.gateway.host());
+    comes_to(tunnel.client(), INTERNET[0], "tls", connected);
+    watched.assert_tight("by TLS");
+    unfilter(tunnel.gateway.host(), NO_UDP);
+    tunnel.clients[0].kill();
+    watched.assert_tight("killed");
+    run(tunnel.client(), &["down", "work"], "").success().unwrap();
+    Watched::new(&tunnel).assert_open("opened");
 }
 
 #[test]
