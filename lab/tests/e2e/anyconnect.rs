@@ -10,6 +10,7 @@ mod insiders;
 mod records;
 mod refusals;
 mod roads;
+mod told;
 
 use std::fs;
 use std::net::IpAddr;

@@ -199,10 +199,10 @@ impl Offer<'_> {
     fn names(&self, head: &mut Head) {
         for resolver in self.resolvers {
             head.line("X-CSTP-DNS", resolver);
-            if resolver.is_ipv6() {
-                // Where Cisco's clients look for it.
-                head.line("X-CSTP-DNS-IP6", resolver);
-            }
+        }
+        // Where Cisco's clients look for them. Others count these lines as well, and take the first three of all.
+        for resolver in self.resolvers.iter().filter(|resolver| resolver.is_ipv6()) {
+            head.line("X-CSTP-DNS-IP6", resolver);
         }
         for domain in self.domains {
             head.line("X-CSTP-Split-DNS", domain);

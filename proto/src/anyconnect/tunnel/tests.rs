@@ -147,10 +147,14 @@ fn records_are_offered_with_the_names_that_clients_look_for() {
 
 #[test]
 fn resolvers_and_the_names_they_answer_for_are_told() {
-    let resolvers = ["10.0.0.53".parse().unwrap(), "fd00::53".parse().unwrap()];
+    let resolvers = ["fd00::53".parse().unwrap(), "10.0.0.53".parse().unwrap()];
     let all = Offer { resolvers: &resolvers, ..offer() }.head();
-    assert_eq!(values(&all, "X-CSTP-DNS"), ["10.0.0.53", "fd00::53"]);
+    assert_eq!(values(&all, "X-CSTP-DNS"), ["fd00::53", "10.0.0.53"]);
     assert_eq!(values(&all, "X-CSTP-DNS-IP6"), ["fd00::53"]);
+    assert!(
+        all.find("X-CSTP-DNS-IP6") > all.find("X-CSTP-DNS: 10"),
+        "who takes the first three gets none twice: {all}"
+    );
     assert_eq!(values(&all, "X-CSTP-Tunnel-All-DNS"), ["true"]);
     let domains = ["corp.example".to_owned(), "lab.example".to_owned()];
     let split = Offer { resolvers: &resolvers, domains: &domains, ..offer() }.head();
