@@ -276,6 +276,20 @@ fn client_that_logs_out_or_is_shut_out_does_not_come_back_with_its_cookie(versio
     assert_eq!(out.code, NO_COOKIE, "{out:?}");
 }
 
+with_each_version!(client_that_leaves_without_logging_out_comes_back_with_its_cookie);
+
+fn client_that_leaves_without_logging_out_comes_back_with_its_cookie(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
+    let (cookie, with) = (cookie(&tunnel), ["--cookie-on-stdin"]);
+    let (stranger, before) = up(&tunnel, &with, &format!("{cookie}\n"));
+    stranger.0.signal(Signal::SIGHUP).unwrap();
+    assert_eq!(stranger.0.wait(PATIENCE).unwrap(), 0);
+    eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+    let (_stranger, after) = up(&tunnel, &with, &format!("{cookie}\n"));
+    assert_eq!(after.addresses, before.addresses);
+    reach_internet(tunnel.client().host());
+}
+
 with_each_version!(client_beyond_the_limit_of_devices_is_told_so_and_gets_in_once_another_has_logged_out);
 
 fn client_beyond_the_limit_of_devices_is_told_so_and_gets_in_once_another_has_logged_out(version: Version) {
