@@ -177,6 +177,11 @@ impl Ocserv {
     const PASSWORDS: &str = "auth = \"plain[passwd=FOLDER/users]\"\n";
     const ADDRESSES: [&str; 2] = ["10.79.0.1", "fd79::1"];
 
+    /// Starts this machine's own, if it has it.
+    fn start() -> Option<Self> {
+        Self::start_with(Version::Own)
+    }
+
     /// Starts that of this version, if it is there.
     fn start_with(version: Version) -> Option<Self> {
         Self::start_prepared(version, Self::PASSWORDS, |_folder| ())
