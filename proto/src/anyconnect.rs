@@ -7,12 +7,15 @@
 //! was found out with openconnect 9.01 and 9.21 and ocserv 1.1.6; `draft-mavrogiannopoulos-openconnect` describes the
 //! protocol.
 //!
+//! A login in a browser of the client's own host ends with a token for the client alone ([`external_browser`]).
+//!
 //! Packets may also travel beside the stream, in records of DTLS ([`record`]). [`record_path`] decides that at the
 //! client, and [`datagrams`] follows it at the gateway.
 
 pub mod channel;
 pub mod cookie;
 pub mod datagrams;
+pub mod external_browser;
 pub mod form;
 pub mod form_body;
 pub mod frame;
