@@ -140,6 +140,8 @@ pub struct StartedLink {
     pub interval: Duration,
     /// What the source needs to go on; at most [`MAX_STATE`] bytes.
     pub state: Vec<u8>,
+    /// Whether the browser brings a proof to the client, without which the source lets nobody in.
+    pub returns: bool,
 }
 
 /// Why a source refuses somebody. Strangers do not learn it.

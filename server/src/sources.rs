@@ -110,16 +110,34 @@ pub trait LinkSource: Send + Sync {
 
     /// Asks how far a login is, by the state it began with. For a login that comes back to the gateway, too: whoever
     /// serves the way back keeps what it brought until it is asked for here.
-    fn poll<'a>(&'a self, state: &'a [u8]) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>>;
+    /// `proof` is what the client has got from the browser. A login that began with a [`WayToClient`] lets nobody in
+    /// without it.
+    fn poll<'a>(
+        &'a self,
+        state: &'a [u8],
+        proof: Option<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>>;
 }
 
-/// Which kind of link is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which kind of link is wanted. A secret may be in it, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub enum LinkWish {
     /// One for a browser on the client's own host, which comes back to the gateway.
     Redirect,
+    /// As [`Self::Redirect`], and the browser goes on from the gateway to the client.
+    ToClient(WayToClient),
     /// One for a browser anywhere, where a code is typed (RFC 8628).
     DeviceCode,
+}
+
+/// How a browser tells the client on its own host that its user has logged in. The proof is a secret, so it has no
+/// `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WayToClient {
+    /// Where the browser is sent, with a parameter `return`: where it goes from there.
+    pub location: String,
+    /// What the client learns by that, and nobody else.
+    pub proof: Zeroizing<String>,
 }
 
 /// How far a login in a browser is.

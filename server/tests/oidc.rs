@@ -51,8 +51,12 @@ struct Begun {
 
 impl Begun {
     async fn new(oidc: Arc<Oidc>) -> Self {
+        Self::with(oidc, LinkWish::Redirect).await
+    }
+
+    async fn with(oidc: Arc<Oidc>, wish: LinkWish) -> Self {
         let (address, serving) = serve(&oidc, ([127, 0, 0, 1], 0).into());
-        let started = oidc.begin(LinkWish::Redirect, &somewhere()).await.unwrap();
+        let started = oidc.begin(wish, &somewhere()).await.unwrap();
         let mut browser = Browser::new(GATEWAY, address);
         let page = browser.get(&started.url).await;
         assert_eq!(page.status, 200, "{}", page.body);
@@ -77,7 +81,7 @@ impl Begun {
     }
 
     async fn poll(&self) -> LinkAnswer {
-        self.oidc.poll(&self.started.state).await
+        self.oidc.poll(&self.started.state, None).await
     }
 }
 
@@ -85,7 +89,7 @@ impl Begun {
 async fn settled(oidc: &Oidc, started: &StartedLink) -> Verdict {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match oidc.poll(&started.state).await {
+        match oidc.poll(&started.state, None).await {
             LinkAnswer::Settled(verdict) => return verdict,
             LinkAnswer::Pending { interval } => tokio::time::sleep(interval.min(Duration::from_secs(6))).await,
         }

@@ -38,7 +38,7 @@ use zeroize::Zeroizing;
 
 use super::{Cause, Kind, MAX_STATE, Person, Question, StartedLink, Verdict};
 
-pub use form::{Asked, Form};
+pub use form::{Asked, Form, PROOF};
 use form::{BROWSER, METHOD};
 
 /// Most times that a client may answer in one login.
@@ -100,6 +100,8 @@ pub enum Command {
         source: usize,
         /// What the source wanted to have back.
         state: Vec<u8>,
+        /// What the browser brought to the client.
+        proof: Option<Zeroizing<String>>,
     },
 }
 
@@ -118,6 +120,8 @@ pub enum Step {
         lifetime: Duration,
         /// When to ask.
         again_in: Duration,
+        /// Whether the browser brings a proof to the client, which then asks at once, with it.
+        returns: bool,
     },
     /// Ask again after this time.
     Wait {
@@ -256,13 +260,15 @@ impl LoginFlow {
             return;
         }
         self.handle_timeout(now);
+        let proof = answers.remove(PROOF).filter(|proof| proof.len() <= MAX_ANSWER);
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Linked { source, state, not_before } if now < not_before => {
+            State::Linked { source, state, not_before } if now < not_before && proof.is_none() => {
                 self.state = State::Linked { source, state, not_before };
                 self.step = Some(Step::Wait { again_in: not_before.saturating_sub(now) });
             }
             State::Linked { source, state, .. } => {
-                self.send(Command::PollLink { source, state: state.clone() }, Errand::Poll { source, state });
+                let command = Command::PollLink { source, state: state.clone(), proof };
+                self.send(command, Errand::Poll { source, state });
             }
             State::Start => {
                 if self.count_round() {
@@ -331,11 +337,11 @@ impl LoginFlow {
         match started {
             _ if matches!(self.state, State::Over) => {}
             Ok(link) if link.state.len() > MAX_STATE => self.refuse(Failure::TooMuchState),
-            Ok(StartedLink { url, user_code, lifetime, interval, state }) => {
+            Ok(StartedLink { url, user_code, lifetime, interval, state, returns }) => {
                 let (lifetime, again_in) = (lifetime.min(LINK_PATIENCE), interval.max(SHORTEST_INTERVAL));
                 self.deadline = now.saturating_add(lifetime);
                 self.state = State::Linked { source, state, not_before: now.saturating_add(again_in) };
-                self.step = Some(Step::Open { url, user_code, lifetime, again_in });
+                self.step = Some(Step::Open { url, user_code, lifetime, again_in, returns });
             }
             Err(reason) => {
                 self.away = Some(reason);

@@ -91,6 +91,7 @@ fn begin(flow: &mut LoginFlow) {
         lifetime: Duration::from_secs(300),
         interval: Duration::from_secs(5),
         state: vec![8; 40],
+        returns: false,
     };
     flow.handle_started(Ok(link), NOW);
 }

@@ -113,7 +113,7 @@ mod tests {
     use crate::core::sessions::Ending;
     use crate::identity::ServiceKey;
     use crate::reload::{ReloadAnswer, ReloadRefusal, ReloadRequest};
-    use crate::sources::{Answering, Origin, Recheck, Source};
+    use crate::sources::{Answering, LinkWish, Origin, Recheck, Source};
 
     /// A gateway that lets users log in.
     struct Open(Recorder, Arc<Logins>);
@@ -148,7 +148,7 @@ mod tests {
         let given = [("user", "alice".to_owned()), ("password", number.to_string())];
         let answers = given.into_iter().map(|(name, answer)| (name.to_owned(), answer.into())).collect();
         let origin = Origin { address: [192, 0, 2, 7].into(), device: None };
-        logins.advance(LoginWish { handle: None, answers, browser: false, origin }).await;
+        logins.advance(LoginWish { handle: None, answers, link: LinkWish::DeviceCode, origin }).await;
     }
 
     #[tokio::test(start_paused = true)]

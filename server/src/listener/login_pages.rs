@@ -43,5 +43,8 @@ fn encode(shown: Page) -> Answer {
     if let Some(Ok(cookie)) = cookie {
         answer.headers_mut().insert(header::SET_COOKIE, cookie);
     }
+    if let Some(Ok(location)) = shown.location.map(HeaderValue::try_from) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
     answer
 }

@@ -29,7 +29,9 @@ use openidconnect::{ClientId, IssuerUrl, Nonce};
 use zeroize::Zeroizing;
 
 use super::status::ServerStatus;
-use super::{Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable};
+use super::{
+    Answering, LinkAnswer, LinkSource, LinkWish, Origin, Recheck, Source, StartedLink, Unavailable, WayToClient,
+};
 use crate::accounts::OidcSubject;
 use crate::config::{Config, OidcConfig, SecretPlace};
 use crate::trust;
@@ -201,10 +203,15 @@ impl Registered {
         let published = self.provider.published().await?;
         // Either kind of link does in any browser, so one stands in for the other.
         match (wish, &self.way_back, &published.device) {
-            (LinkWish::Redirect, Some(way_back), _) | (_, Some(way_back), None) => {
-                self.begin_redirect(way_back, &published, origin)
+            (LinkWish::ToClient(way), Some(way_back), _) => {
+                self.begin_redirect(way_back, &published, Some(way), origin)
             }
-            (_, _, Some(endpoint)) => self.begin_device(&published, endpoint, origin).await,
+            (LinkWish::Redirect, Some(way_back), _) | (LinkWish::DeviceCode, Some(way_back), None) => {
+                self.begin_redirect(way_back, &published, None, origin)
+            }
+            (LinkWish::DeviceCode, _, Some(endpoint)) | (_, None, Some(endpoint)) => {
+                self.begin_device(&published, endpoint, origin).await
+            }
             (_, None, None) => Err(unavailable(format!(
                 "{} gives out no device codes, so browsers need a way back: set oidc.listen",
                 self.provider.registration.issuer.as_str()
@@ -212,21 +219,24 @@ impl Registered {
         }
     }
 
-    async fn poll(&self, ticket: &str) -> LinkAnswer {
-        let progress = self.flows().poll(ticket, tokio::time::Instant::now());
+    async fn poll(&self, ticket: &str, proof: Option<&str>) -> LinkAnswer {
+        let progress = self.flows().poll(ticket, proof, tokio::time::Instant::now());
         match progress {
             Progress::Pending(interval) => LinkAnswer::Pending { interval },
             Progress::AskProvider(code) => self.poll_device(ticket, &code).await,
             Progress::Over(verdict) => LinkAnswer::Settled(verdict),
-            Progress::Gone => {
-                LinkAnswer::Settled(Verdict::Refused(Cause::NotPermitted("the link was not used in time".to_owned())))
-            }
+            Progress::Gone => not_permitted("the link was not used in time"),
+            Progress::Unproven => not_permitted("the client brought the proof of another login"),
         }
     }
 
     fn flows(&self) -> MutexGuard<'_, Flows> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn not_permitted(reason: &str) -> LinkAnswer {
+    LinkAnswer::Settled(Verdict::Refused(Cause::NotPermitted(reason.to_owned())))
 }
 
 /// The gateway's secret at the provider.
@@ -318,7 +328,11 @@ impl LinkSource for Oidc {
         Box::pin(async move { self.0.load_full().begin(wish, origin).await })
     }
 
-    fn poll<'a>(&'a self, state: &'a [u8]) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
-        Box::pin(async move { self.0.load_full().poll(&String::from_utf8_lossy(state)).await })
+    fn poll<'a>(
+        &'a self,
+        state: &'a [u8],
+        proof: Option<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
+        Box::pin(async move { self.0.load_full().poll(&String::from_utf8_lossy(state), proof).await })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adit_program::durable_file;
 use adit_proto::login::{Method, Verdict};
 use adit_server::config::{OidcConfig, SecretPlace};
-use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Source as _};
+use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Source as _, WayToClient};
 use serde_json::json;
 
 use super::provider::{self, GATEWAY, Provider, source};
@@ -87,6 +87,37 @@ async fn way_back_with_another_state_or_from_another_browser_changes_nothing() {
     assert_eq!(login.browser.get(&callback).await.status, 200);
     assert_eq!(login.browser.get(&callback).await.status, 410, "each way back is good once");
     assert_eq!(accepted(login.poll().await).name, "alice");
+}
+
+#[tokio::test]
+async fn browser_that_goes_on_to_its_client_brings_the_proof_without_which_nobody_is_let_in() {
+    let Some(provider) = good() else { return };
+    let way = || {
+        let location = "http://localhost:29786/api/sso/sealed".to_owned();
+        LinkWish::ToClient(WayToClient { location, proof: "proof".to_owned().into() })
+    };
+    let mut login = Begun::with(provider.source("adit-RS256"), way()).await;
+    assert!(login.started.returns);
+    let callback = login.callback(Some("alice")).await;
+    let sent = login.browser.get(&callback).await;
+    assert_eq!(sent.status, 303, "{}", sent.body);
+    let location = sent.headers["location"].to_str().unwrap();
+    let end = location.strip_prefix("http://localhost:29786/api/sso/sealed?return=").unwrap();
+    assert_eq!(end, "https%3A%2F%2Fgateway.test%2Flogin%2Fend");
+    let end = login.browser.get(&format!("{GATEWAY}/login/end")).await;
+    assert!(end.status == 200 && end.body.contains("can be closed"), "{}", end.body);
+    assert!(matches!(login.poll().await, LinkAnswer::Pending { .. }), "nobody is let in without the proof");
+    let state = &login.started.state;
+    assert_eq!(accepted(login.oidc.poll(state, Some("proof")).await).name, "alice");
+    assert!(not_permitted(login.oidc.poll(state, Some("proof")).await).contains("not used in time"), "it is good once");
+
+    let mut other = Begun::with(provider.source("adit-RS256"), way()).await;
+    let callback = other.callback(None).await;
+    let seen = other.browser.get(&callback).await;
+    assert_eq!(seen.status, 403, "who cancels is told so, and goes nowhere: {}", seen.body);
+    let state = &other.started.state;
+    assert!(not_permitted(other.oidc.poll(state, Some("proofs")).await).contains("another login"));
+    assert!(not_permitted(other.oidc.poll(state, Some("proof")).await).contains("not used in time"));
 }
 
 #[tokio::test]

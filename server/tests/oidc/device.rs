@@ -24,18 +24,18 @@ async fn user_who_types_the_code_anywhere_is_known() {
     assert_eq!((started.interval.as_secs(), started.lifetime.as_secs()), (5, 120));
     let before = provider.asked("/token").await;
     for _poll in 0..3 {
-        assert!(matches!(oidc.poll(&started.state).await, LinkAnswer::Pending { .. }));
+        assert!(matches!(oidc.poll(&started.state, None).await, LinkAnswer::Pending { .. }));
     }
     assert_eq!(provider.asked("/token").await, before, "a hasty client does not make the gateway one");
     tokio::time::sleep(started.interval).await;
-    assert!(matches!(oidc.poll(&started.state).await, LinkAnswer::Pending { .. }), "nobody has typed it yet");
+    assert!(matches!(oidc.poll(&started.state, None).await, LinkAnswer::Pending { .. }), "nobody has typed it yet");
     assert_eq!(provider.asked("/token").await, before + 1);
     let page = elsewhere().log_in(&started.url, Some("1001")).await.ok().unwrap();
     assert_eq!(page.status, 200);
     let Verdict::Accepted(person) = settled(&oidc, &started).await else { panic!("not accepted") };
     assert_eq!((person.name.as_str(), person.groups), ("alice", vec!["staff".to_owned()]));
     assert_eq!(person.subject, format!("{} 1001", provider.issuer));
-    let reason = not_permitted(oidc.poll(&started.state).await);
+    let reason = not_permitted(oidc.poll(&started.state, None).await);
     assert!(reason.contains("not used in time"), "{reason}");
 }
 
@@ -54,7 +54,7 @@ async fn state_that_nobody_was_given_is_no_login() {
     let Some(provider) = provider::start(&json!({})) else { return };
     let oidc = provider.source("adit-RS256");
     for state in [b"".as_slice(), b"x", &[0xff; 64]] {
-        not_permitted(oidc.poll(state).await);
+        not_permitted(oidc.poll(state, None).await);
     }
     assert_eq!(provider.asked("/token").await, 0);
 }

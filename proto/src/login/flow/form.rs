@@ -8,6 +8,8 @@ const MAX_TEXT: usize = 512;
 const MAX_CHOICES: usize = 32;
 const MAX_CHOICE: usize = 64;
 
+/// The answer of a client to which a browser has brought something at the end of a login. No form asks for it.
+pub const PROOF: &str = "proof";
 pub(super) const USER: &str = "user";
 pub(super) const PASSWORD: &str = "password";
 pub(super) const METHOD: &str = "method";

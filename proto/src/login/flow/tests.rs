@@ -41,6 +41,7 @@ fn link() -> StartedLink {
         lifetime: 300 * SECOND,
         interval: 5 * SECOND,
         state: b"link".to_vec(),
+        returns: false,
     }
 }
 
@@ -341,7 +342,7 @@ fn source_with_a_browser_gives_a_link_that_is_asked_for_in_time() {
     assert!(flow.poll_command().is_none(), "too early to ask");
     let poll = |flow: &mut LoginFlow, at: u32| {
         flow.handle_answers(Answers::new(), BEGIN + at * SECOND);
-        flow.poll_command() == Some(Command::PollLink { source: 0, state: b"link".to_vec() })
+        flow.poll_command() == Some(Command::PollLink { source: 0, state: b"link".to_vec(), proof: None })
     };
     assert!(poll(&mut flow, 5));
     flow.handle_pending(10 * SECOND, BEGIN + 5 * SECOND);
@@ -350,6 +351,20 @@ fn source_with_a_browser_gives_a_link_that_is_asked_for_in_time() {
     assert!(poll(&mut flow, 200), "longer than a login with a password");
     flow.handle_verdict(Verdict::Accepted(alice()), BEGIN + 200 * SECOND);
     assert_eq!(flow.poll_step(), Some(Step::Done(alice())));
+}
+
+#[test]
+fn client_that_brings_what_its_browser_brought_is_heard_at_once() {
+    let mut flow = flow(&[Way::Browser]);
+    flow.handle_answers(Answers::new(), BEGIN);
+    flow.poll_command();
+    flow.handle_started(Ok(StartedLink { returns: true, ..link() }), BEGIN);
+    assert!(matches!(flow.poll_step(), Some(Step::Open { returns: true, .. })));
+    flow.handle_answers(answers(&[("proof", &"p".repeat(MAX_ANSWER + 1))]), BEGIN);
+    assert_eq!(flow.poll_step(), Some(Step::Wait { again_in: 5 * SECOND }), "one that is too long is none");
+    flow.handle_answers(answers(&[("proof", "p")]), BEGIN);
+    let proof = Some(Zeroizing::new("p".to_owned()));
+    assert!(flow.poll_command() == Some(Command::PollLink { source: 0, state: b"link".to_vec(), proof }));
 }
 
 #[test]
@@ -440,7 +455,7 @@ fn handle_of_a_link_keeps_when_it_may_be_asked_for() {
     back.handle_answers(Answers::new(), BEGIN + SECOND);
     assert_eq!(back.poll_step(), Some(Step::Wait { again_in: 4 * SECOND }));
     back.handle_answers(Answers::new(), BEGIN + 5 * SECOND);
-    assert!(back.poll_command() == Some(Command::PollLink { source: 0, state: b"link".to_vec() }));
+    assert!(back.poll_command() == Some(Command::PollLink { source: 0, state: b"link".to_vec(), proof: None }));
 }
 
 #[test]
@@ -480,7 +495,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = (Op, u8)> {
-    let fields = proptest::collection::vec((0..7_usize, "[a-z\0]{0,3}"), 0..3);
+    let fields = proptest::collection::vec((0..8_usize, "[a-z\0]{0,3}"), 0..3);
     let kinds = [Kind::User, Kind::Password, Kind::Code, Kind::NewPassword, Kind::Choice(vec!["a".into()]), Kind::Text];
     let verdict = prop_oneof![
         Just(Verdict::Accepted(alice())),
@@ -505,7 +520,7 @@ fn op() -> impl Strategy<Value = (Op, u8)> {
     (op, 0..20_u8)
 }
 
-const FIELDS: [&str; 7] = ["user", "password", "code", "new_password", "choice", "text", "method"];
+const FIELDS: [&str; 8] = ["user", "password", "code", "new_password", "choice", "text", "method", "proof"];
 
 fn ways() -> impl Strategy<Value = Vec<Way>> {
     proptest::collection::vec(prop_oneof![Just(Way::Password), Just(Way::Browser)], 1..4)

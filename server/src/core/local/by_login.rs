@@ -96,7 +96,7 @@ mod tests {
     use crate::directories::StateDir;
     use crate::identity::ServiceKey;
     use crate::policy::PolicyFile;
-    use crate::sources::{Answering, Origin, Recheck, Source};
+    use crate::sources::{Answering, LinkWish, Origin, Recheck, Source};
 
     /// Accounts that know alice, whose logins are of the first generation.
     fn with_alice() -> (Arc<LocalCore>, Arc<FakeAccounts>) {
@@ -206,7 +206,8 @@ mod tests {
         let given = [("user", "alice"), ("password", "secret")];
         let answers = given.map(|(name, answer)| (name.to_owned(), answer.to_owned().into())).into();
         let origin = Origin { address: [192, 0, 2, 7].into(), device: None };
-        let step = Arc::clone(core).login(LoginWish { handle: None, answers, browser: false, origin }).await;
+        let wish = LoginWish { handle: None, answers, link: LinkWish::DeviceCode, origin };
+        let step = Arc::clone(core).login(wish).await;
         let LoginStep::Done { token, .. } = step else { panic!("nobody is refused") };
         token
     }
@@ -281,7 +282,7 @@ mod tests {
         let (core, _store) = over(&Arc::default(), folder.path());
         let ask = async |handle: Option<String>| {
             let origin = Origin { address: [192, 0, 2, 7].into(), device: None };
-            let wish = LoginWish { handle, answers: Answers::new(), browser: false, origin };
+            let wish = LoginWish { handle, answers: Answers::new(), link: LinkWish::DeviceCode, origin };
             let LoginStep::Ask { handle, form } = Arc::clone(&core).login(wish).await else { panic!("it is asked") };
             (handle, form.text)
         };

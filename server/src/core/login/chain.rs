@@ -105,7 +105,7 @@ impl Chain {
     }
 
     /// Has a source do what a flow wants.
-    pub(super) async fn ask(&self, command: &Command, origin: &Origin, wish: LinkWish, is_known: bool) -> Answer {
+    pub(super) async fn ask(&self, command: &Command, origin: &Origin, wish: &LinkWish, is_known: bool) -> Answer {
         let (Command::Check { source, .. }
         | Command::Answer { source, .. }
         | Command::BeginLink { source }
@@ -135,7 +135,7 @@ impl Link {
         timeout(TURN, self.strangers.acquire()).await.ok()?.ok()
     }
 
-    async fn ask(&self, command: &Command, origin: &Origin, wish: LinkWish) -> Answer {
+    async fn ask(&self, command: &Command, origin: &Origin, wish: &LinkWish) -> Answer {
         let asking = async {
             match command {
                 Command::Check { name, password, .. } => {
@@ -145,11 +145,11 @@ impl Link {
                     Answer::Verdict(self.source.answer(state, answer, origin).await)
                 }
                 Command::BeginLink { .. } => Answer::Started(match self.source.links() {
-                    Some(links) => links.begin(wish, origin).await.map_err(|away| away.0),
+                    Some(links) => links.begin(wish.clone(), origin).await.map_err(|away| away.0),
                     None => Err(format!("{} has no logins in a browser", self.source.name())),
                 }),
-                Command::PollLink { state, .. } => match self.source.links() {
-                    Some(links) => match links.poll(state).await {
+                Command::PollLink { state, proof, .. } => match self.source.links() {
+                    Some(links) => match links.poll(state, proof.as_ref().map(|proof| proof.as_str())).await {
                         LinkAnswer::Pending { interval } => Answer::Pending(interval),
                         LinkAnswer::Settled(verdict) => Answer::Verdict(verdict),
                     },

@@ -22,7 +22,7 @@ use super::turns::Turns;
 use crate::accounts::sqlite::{HostClock, Store};
 use crate::accounts::{Accounts as _, BegunLogin, KnownPerson, PersonError, StoreFault};
 use crate::identity::ServiceKey;
-use crate::sources::{LinkWish, Origin, Source};
+use crate::sources::{Origin, Source};
 use crate::trail::TRAIL;
 
 pub(in crate::core) use super::step::NOBODY;
@@ -145,9 +145,8 @@ impl Logins {
     }
 
     async fn step(&self, wish: LoginWish) -> LoginStep {
-        let LoginWish { handle, answers, browser, origin } = wish;
+        let LoginWish { handle, answers, link, origin } = wish;
         let Some(mut flow) = self.flow(handle.as_deref(), &origin) else { return EXPIRED };
-        let link = if browser { LinkWish::Redirect } else { LinkWish::DeviceCode };
         let mut inquiry = Inquiry::default();
         let mut turn = None;
         flow.handle_answers(answers, since_boot());
@@ -165,7 +164,7 @@ impl Logins {
                     continue;
                 }
             }
-            let answer = self.chain.ask(&command, &origin, link, inquiry.standing.known.is_some()).await;
+            let answer = self.chain.ask(&command, &origin, &link, inquiry.standing.known.is_some()).await;
             self.hand_over(answer, &mut flow, &command, &inquiry.standing).await;
         }
         drop(turn);
@@ -251,8 +250,9 @@ impl Logins {
         let handle = || flow.encode().and_then(|flow| self.handles.seal(&flow, origin));
         let step = match step {
             Step::Ask(form) => handle().map(|handle| LoginStep::Ask { handle, form: escaped(form) }),
-            Step::Open { url, user_code, lifetime, again_in } => {
-                let step = handle().map(|handle| LoginStep::Open { handle, url, user_code, lifetime, again_in });
+            Step::Open { url, user_code, lifetime, again_in, returns } => {
+                let opened = |handle| LoginStep::Open { handle, url, user_code, lifetime, again_in, returns };
+                let step = handle().map(opened);
                 // Whoever asks for links and goes to none of them must not get one after the other.
                 return (step.unwrap_or(BROKEN), Outcome::Failed);
             }

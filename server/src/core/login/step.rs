@@ -6,7 +6,7 @@ use adit_program::foreign_text::printable;
 use adit_proto::login::Kind;
 use adit_proto::login::flow::{Answers, Form};
 
-use crate::sources::Origin;
+use crate::sources::{LinkWish, Origin};
 
 /// What a client wants next of a login. A password may be in it, so it has no `Debug`.
 pub struct LoginWish {
@@ -14,8 +14,8 @@ pub struct LoginWish {
     pub handle: Option<String>,
     /// What was asked for.
     pub answers: Answers,
-    /// Whether the client can open a link in a browser of its own host.
-    pub browser: bool,
+    /// Which link suits the client, if there is to be one.
+    pub link: LinkWish,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -41,6 +41,8 @@ pub enum LoginStep {
         lifetime: Duration,
         /// When to come back.
         again_in: Duration,
+        /// Whether the browser brings a proof to the client, which then comes back at once, with it.
+        returns: bool,
     },
     /// Come back with the handle after this time.
     Wait {

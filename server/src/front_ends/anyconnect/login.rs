@@ -20,7 +20,7 @@ use super::{FrontEnd, MARKS, token};
 use crate::core::NOT_IN_GROUP;
 use crate::core::login::logins::{LoginStep, LoginWish};
 use crate::listener::{Answer, Caller};
-use crate::sources::Origin;
+use crate::sources::{LinkWish, Origin};
 
 /// How long a body may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,7 +124,7 @@ impl FrontEnd {
 
     async fn step(&self, handle: Option<String>, answers: Answers, visitor: &Visitor<'_>) -> LoginStep {
         let origin = Origin { address: visitor.caller.address.ip().to_canonical(), device: visitor.device.clone() };
-        Arc::clone(&self.core).login(LoginWish { handle, answers, browser: false, origin }).await
+        Arc::clone(&self.core).login(LoginWish { handle, answers, link: LinkWish::DeviceCode, origin }).await
     }
 }
 
@@ -297,6 +297,7 @@ mod tests {
             user_code: Some("AB-CD".to_owned()),
             lifetime: Duration::from_secs(60),
             again_in: Duration::from_secs(5),
+            returns: false,
         };
         let page = shown(look(None, "/").show(&open, Some("not yet"), false)).await;
         assert!(page.contains("Open https://provider.test/device in a browser and type AB-CD."), "{page}");

@@ -17,7 +17,7 @@ use super::stage;
 use crate::core::login::Identity;
 use crate::core::login::logins::{LoginStep, LoginWish};
 use crate::front_ends::peer::Peer;
-use crate::sources::Origin;
+use crate::sources::{LinkWish, Origin};
 
 impl Context {
     /// Takes a login one step further. Whoever asks may be anybody, and keeps the place of a stranger.
@@ -46,7 +46,7 @@ fn wish(mut request: LoginRequest, origin: Origin) -> LoginWish {
     LoginWish {
         handle: request.handle.take(),
         answers: answers.collect::<BTreeMap<_, _>>(),
-        browser: request.browser,
+        link: if request.browser { LinkWish::Redirect } else { LinkWish::DeviceCode },
         origin,
     }
 }
@@ -57,7 +57,7 @@ fn answer_of(step: LoginStep) -> LoginAnswer {
         LoginStep::Ask { handle, form } => {
             LoginAnswer::Ask { handle, text: form.text, fields: form.fields.into_iter().map(field_of).collect() }
         }
-        LoginStep::Open { handle, url, user_code, lifetime, again_in } => {
+        LoginStep::Open { handle, url, user_code, lifetime, again_in, .. } => {
             let (seconds, interval) = (lifetime.as_secs(), whole_seconds(again_in));
             LoginAnswer::Open { handle, url, code: user_code, seconds, interval }
         }
@@ -131,6 +131,7 @@ mod tests {
             browser: true,
         };
         let wish = wish(request, origin);
-        assert_eq!((wish.handle.as_deref(), wish.answers["user"].as_str(), wish.browser), (Some("h"), "alice", true));
+        assert_eq!((wish.handle.as_deref(), wish.answers["user"].as_str()), (Some("h"), "alice"));
+        assert!(wish.link == LinkWish::Redirect, "it has a browser");
     }
 }

@@ -14,12 +14,14 @@ use super::flows::{Browser, Flows, LIFETIME, NotSent, Returned};
 use super::pages::{self, Page};
 use super::provider::{Fault, Published};
 use super::token::Tokens;
-use super::{Origin, Registered, StartedLink, Unavailable, unguessable, verdict_of};
+use super::{Origin, Registered, StartedLink, Unavailable, WayToClient, unguessable, verdict_of};
 
 /// Where browsers begin.
 const START: &str = "/login/start";
 /// Where they come back to.
 const CALLBACK: &str = "/login/callback";
+/// Where they end that went on to a client from here.
+const END: &str = "/login/end";
 /// Letters of a code that people compare: no vowels, so that no words come about, and none that look alike.
 const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 
@@ -27,6 +29,7 @@ const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 pub(super) struct WayBack {
     start: String,
     callback: String,
+    end: String,
 }
 
 /// What a browser asks for.
@@ -52,7 +55,8 @@ impl WayBack {
             settings.redirect_host.as_ref().map_or((public, 443), |named| (named.host.as_str(), named.port));
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let origin = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
-        Self { start: format!("{origin}{START}"), callback: format!("{origin}{CALLBACK}") }
+        let [start, callback, end] = [START, CALLBACK, END].map(|path| format!("{origin}{path}"));
+        Self { start, callback, end }
     }
 }
 
@@ -61,6 +65,7 @@ impl Registered {
         &self,
         way_back: &WayBack,
         published: &Published,
+        to_client: Option<WayToClient>,
         origin: &Origin,
     ) -> Result<StartedLink, Unavailable> {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
@@ -84,9 +89,10 @@ impl Registered {
             lifetime: LIFETIME,
             interval: Flows::INTERVAL,
             state: ticket.clone().into_bytes(),
+            returns: to_client.is_some(),
         };
-        let authorization = authorization.into();
-        let browser = Browser { link, cookie: unguessable()?, user_code, state, nonce, verifier, authorization };
+        let (cookie, authorization) = (unguessable()?, authorization.into());
+        let browser = Browser { link, cookie, user_code, state, nonce, verifier, authorization, to_client };
         self.flows().begin_browser(ticket, browser, origin, Instant::now());
         Ok(started)
     }
@@ -96,6 +102,7 @@ impl Registered {
         match visit.path {
             START => self.start(visit.query),
             CALLBACK => self.callback(&visit).await,
+            END => pages::end(),
             pages::STYLE_PATH => pages::style(),
             _ => pages::not_found(),
         }
@@ -123,10 +130,21 @@ impl Registered {
         };
         let mut settling = Settling { oidc: self, ticket: returned.ticket.clone(), verdict: None };
         let answer = Answer { code: brought("code"), error: error_of(visit.query), issuer: brought("iss") };
+        let location = returned.location.clone();
         let verdict = verdict_of(self.exchange(returned, answer).await);
-        let page = pages::outcome(&verdict);
+        let page = match location {
+            Some(location) if matches!(verdict, Verdict::Accepted(_)) => pages::on_to(self.to_client(&location)),
+            Some(_) | None => pages::outcome(&verdict),
+        };
         settling.verdict = Some(verdict);
         page
+    }
+
+    /// Where a browser goes on to its client, and from there to the last page.
+    fn to_client(&self, location: &str) -> String {
+        let end = self.way_back.as_ref().map_or("", |way_back| &way_back.end);
+        let end: String = form_urlencoded::byte_serialize(end.as_bytes()).collect();
+        format!("{location}?return={end}")
     }
 
     async fn exchange(&self, returned: Returned, answer: Answer) -> Result<Person, Fault> {

@@ -37,6 +37,7 @@ impl Registered {
             lifetime,
             interval,
             state: ticket.into_bytes(),
+            returns: false,
         })
     }
 

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::Origin;
+use super::{Origin, WayToClient};
 use crate::core::admission::networks::{Networks, Shares};
 
 /// How long a login in a browser may take.
@@ -39,6 +39,8 @@ struct Flow {
     /// The device, where it has shown its certificate.
     device: Option<String>,
     until: Instant,
+    /// What the client has to bring, where the browser goes on to it.
+    proof: Option<Zeroizing<String>>,
     stage: Stage,
 }
 
@@ -66,6 +68,8 @@ pub(super) struct Browser {
     pub(super) verifier: PkceCodeVerifier,
     /// Where the provider is asked to begin.
     pub(super) authorization: String,
+    /// Where the browser goes on at the end, if it does.
+    pub(super) to_client: Option<WayToClient>,
 }
 
 /// A login by a device code.
@@ -88,6 +92,8 @@ pub(super) struct Returned {
     pub(super) ticket: String,
     pub(super) nonce: Nonce,
     pub(super) verifier: PkceCodeVerifier,
+    /// Where it goes on to its client, if it does.
+    pub(super) location: Option<String>,
 }
 
 /// Why a browser that came back is not the one that was sent.
@@ -110,6 +116,8 @@ pub(super) enum Progress {
     Over(Verdict),
     /// There is no such login, or not any longer.
     Gone,
+    /// The client brought another proof than this login's, which ends it.
+    Unproven,
 }
 
 impl Default for Flows {
@@ -123,7 +131,8 @@ impl Flows {
     pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
     pub(super) fn begin_browser(&mut self, ticket: String, browser: Browser, origin: &Origin, now: Instant) {
-        self.begin(ticket, Stage::Browser(browser), LIFETIME, origin, now);
+        let proof = browser.to_client.as_ref().map(|way| way.proof.clone());
+        self.begin(ticket, (Stage::Browser(browser), proof), LIFETIME, origin, now);
     }
 
     pub(super) fn begin_device(
@@ -134,10 +143,17 @@ impl Flows {
         origin: &Origin,
         now: Instant,
     ) {
-        self.begin(ticket, Stage::Device(device), lifetime, origin, now);
+        self.begin(ticket, (Stage::Device(device), None), lifetime, origin, now);
     }
 
-    fn begin(&mut self, ticket: String, stage: Stage, lifetime: Duration, origin: &Origin, now: Instant) {
+    fn begin(
+        &mut self,
+        ticket: String,
+        (stage, proof): (Stage, Option<Zeroizing<String>>),
+        lifetime: Duration,
+        origin: &Origin,
+        now: Instant,
+    ) {
         let (client, device) = (origin.address.to_canonical(), origin.device.clone());
         if self.in_the_way(client, device.as_deref()).is_some() {
             let over: Vec<String> = self.tickets_where(|flow| flow.until <= now).cloned().collect();
@@ -149,7 +165,7 @@ impl Flows {
         if device.is_none() {
             self.networks.add(client);
         }
-        self.flows.insert(ticket, Flow { client, device, until: now + lifetime, stage });
+        self.flows.insert(ticket, Flow { client, device, until: now + lifetime, proof, stage });
     }
 
     /// Which login has to give way to one more of this client, if one has.
@@ -211,7 +227,9 @@ impl Flows {
         drop(waiting);
         let flow = self.flows.get_mut(&ticket).ok_or(NotSent::UnknownState)?;
         match std::mem::replace(&mut flow.stage, Stage::Checking) {
-            Stage::Browser(browser) => Ok(Returned { ticket, nonce: browser.nonce, verifier: browser.verifier }),
+            Stage::Browser(Browser { nonce, verifier, to_client, .. }) => {
+                Ok(Returned { ticket, nonce, verifier, location: to_client.map(|way| way.location) })
+            }
             Stage::Checking | Stage::Device(_) | Stage::Over(_) => Err(NotSent::UnknownState),
         }
     }
@@ -230,14 +248,23 @@ impl Flows {
         }
     }
 
-    /// The client asks how far its login is. Once it is told that it is over, the login is forgotten.
-    pub(super) fn poll(&mut self, ticket: &str, now: Instant) -> Progress {
+    /// The client asks how far its login is, and may bring what its browser brought. Once it is told that the login is
+    /// over, that is forgotten. Where a proof is wanted, nobody is told anything without it, and nobody may guess.
+    pub(super) fn poll(&mut self, ticket: &str, proof: Option<&str>, now: Instant) -> Progress {
         let Some(flow) = self.flows.get_mut(ticket) else { return Progress::Gone };
-        match &mut flow.stage {
-            _ if flow.until <= now => {
+        if flow.until <= now {
+            self.forget(ticket);
+            return Progress::Gone;
+        }
+        match (&flow.proof, proof) {
+            (Some(wanted), Some(proof)) if !bool::from(wanted.as_bytes().ct_eq(proof.as_bytes())) => {
                 self.forget(ticket);
-                Progress::Gone
+                return Progress::Unproven;
             }
+            (Some(_), None) => return Progress::Pending(Self::INTERVAL),
+            (Some(_), Some(_)) | (None, _) => {}
+        }
+        match &mut flow.stage {
             Stage::Browser(_) | Stage::Checking => Progress::Pending(Self::INTERVAL),
             Stage::Device(device) if now < device.next => Progress::Pending(device.next - now),
             Stage::Device(device) => {
@@ -280,7 +307,14 @@ mod tests {
             nonce: Nonce::new(format!("nonce-{number}")),
             verifier: PkceCodeVerifier::new("v".repeat(43)),
             authorization: "https://provider.example/".to_owned(),
+            to_client: None,
         }
+    }
+
+    /// As [`browser`], which goes on to its client.
+    fn returning(number: usize) -> Browser {
+        let proof = Zeroizing::new(format!("proof{number}"));
+        Browser { to_client: Some(WayToClient { location: format!("to-{number}"), proof }), ..browser(number) }
     }
 
     fn refused() -> Verdict {
@@ -291,15 +325,49 @@ mod tests {
     fn browser_comes_back_once_and_its_client_hears_once() {
         let (mut flows, now) = (Flows::default(), Instant::now());
         flows.begin_browser("ticket".to_owned(), browser(1), &stranger(1), now);
-        assert!(matches!(flows.poll("ticket", now), Progress::Pending(Flows::INTERVAL)));
+        assert!(matches!(flows.poll("ticket", None, now), Progress::Pending(Flows::INTERVAL)));
         assert_eq!(flows.page("link-1", now).unwrap().cookie, "cookie-1");
         let returned = flows.returned("state-1", Some("cookie-1"), now).ok().unwrap();
         assert_eq!((returned.ticket.as_str(), returned.nonce.secret().as_str()), ("ticket", "nonce-1"));
         assert_eq!(flows.returned("state-1", Some("cookie-1"), now).err(), Some(NotSent::UnknownState));
-        assert!(matches!(flows.poll("ticket", now), Progress::Pending(_)), "the provider is still being asked");
+        assert!(matches!(flows.poll("ticket", None, now), Progress::Pending(_)), "the provider is still being asked");
         flows.settle("ticket", refused());
-        assert!(matches!(flows.poll("ticket", now), Progress::Over(verdict) if verdict == refused()));
-        assert!(matches!(flows.poll("ticket", now), Progress::Gone));
+        assert!(matches!(flows.poll("ticket", None, now), Progress::Over(verdict) if verdict == refused()));
+        assert!(matches!(flows.poll("ticket", None, now), Progress::Gone));
+    }
+
+    #[test]
+    fn login_that_goes_on_to_its_client_lets_in_who_brings_its_proof_alone() {
+        let now = Instant::now();
+        let over = || {
+            let mut flows = Flows::default();
+            for number in [1, 2] {
+                flows.begin_browser(format!("ticket-{number}"), returning(number), &stranger(1), now);
+                let (state, cookie) = (format!("state-{number}"), format!("cookie-{number}"));
+                let returned = flows.returned(&state, Some(&cookie), now).ok().unwrap();
+                assert_eq!(returned.location, Some(format!("to-{number}")));
+                flows.settle(&returned.ticket, refused());
+            }
+            flows
+        };
+        let mut flows = over();
+        assert!(matches!(flows.poll("ticket-1", None, now), Progress::Pending(_)), "nobody is told without it");
+        assert!(matches!(flows.poll("ticket-1", Some("proof1"), now), Progress::Over(_)), "the positive control");
+        assert!(matches!(flows.poll("ticket-1", Some("proof1"), now), Progress::Gone), "it is good once");
+        for wrong in ["proof2", "proof", "proof11", ""] {
+            let mut flows = over();
+            assert!(matches!(flows.poll("ticket-1", Some(wrong), now), Progress::Unproven), "{wrong:?}");
+            assert!(matches!(flows.poll("ticket-1", Some("proof1"), now), Progress::Gone), "nobody guesses again");
+            assert!(matches!(flows.poll("ticket-2", Some("proof2"), now), Progress::Over(_)), "the other one goes on");
+        }
+        assert!(matches!(over().poll("ticket-1", Some("proof1"), now + LIFETIME), Progress::Gone), "it expires");
+    }
+
+    #[test]
+    fn proof_before_the_browser_came_back_proves_nothing_yet() {
+        let (mut flows, now) = (Flows::default(), Instant::now());
+        flows.begin_browser("ticket".to_owned(), returning(1), &stranger(1), now);
+        assert!(matches!(flows.poll("ticket", Some("proof1"), now), Progress::Pending(_)));
     }
 
     #[test]
@@ -310,7 +378,7 @@ mod tests {
         assert_eq!(flows.returned("state-1", Some("cookie-2"), now).err(), Some(NotSent::OtherBrowser));
         assert_eq!(flows.returned("state-2", Some("cookie-1"), now).err(), Some(NotSent::UnknownState));
         assert!(flows.page("ticket", now).is_none(), "who sees the ticket has no link");
-        assert!(matches!(flows.poll("link-1", now), Progress::Gone), "who sees the link cannot poll");
+        assert!(matches!(flows.poll("link-1", None, now), Progress::Gone), "who sees the link cannot poll");
         assert!(flows.returned("state-1", Some("cookie-1"), now).is_ok());
     }
 
@@ -322,7 +390,7 @@ mod tests {
         assert!(flows.page("link-1", end - Duration::from_secs(1)).is_some());
         assert!(flows.page("link-1", end).is_none());
         assert_eq!(flows.returned("state-1", Some("cookie-1"), end).err(), Some(NotSent::UnknownState));
-        assert!(matches!(flows.poll("ticket", end), Progress::Gone));
+        assert!(matches!(flows.poll("ticket", None, end), Progress::Gone));
         assert!(flows.flows.is_empty());
     }
 
@@ -348,7 +416,7 @@ mod tests {
         // Each from a network of its own, of every size.
         let go_on = begin_all(&mut flows, MOST, |number| stranger(number.reverse_bits()));
         assert_eq!((flows.flows.len(), go_on.len(), go_on[0]), (MOST, MOST - 1, 1));
-        assert!(matches!(flows.poll("device", now), Progress::Pending(_)), "though it is older");
+        assert!(matches!(flows.poll("device", None, now), Progress::Pending(_)), "though it is older");
         flows.forget("ticket-1");
         flows.forget("device");
         assert_eq!(flows.flows.len(), MOST - 2);
@@ -367,7 +435,7 @@ mod tests {
         };
         let go_on = begin_all(&mut flows, 2 * MOST, of_one_network);
         assert_eq!((go_on.len(), go_on[0]), (MOST / 16, 2 * MOST - MOST / 16), "its own oldest give way");
-        assert!(matches!(flows.poll("home", now), Progress::Pending(_)));
+        assert!(matches!(flows.poll("home", None, now), Progress::Pending(_)));
     }
 
     #[test]
@@ -376,7 +444,7 @@ mod tests {
         let of = |device: &str| Origin { device: Some(device.to_owned()), ..stranger(1) };
         flows.begin_browser("other".to_owned(), browser(0), &of("dev-b"), Instant::now());
         assert_eq!(begin_all(&mut flows, 10, |_| of("dev-a")), [6, 7, 8, 9]);
-        assert!(matches!(flows.poll("other", Instant::now()), Progress::Pending(_)));
+        assert!(matches!(flows.poll("other", None, Instant::now()), Progress::Pending(_)));
     }
 
     #[test]
@@ -385,8 +453,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let device = Device { code: Zeroizing::new("code".to_owned()), interval: 5 * second, next: now + 5 * second };
         flows.begin_device("ticket".to_owned(), device, LIFETIME, &stranger(1), now);
-        let asks =
-            |flows: &mut Flows, at: u32| matches!(flows.poll("ticket", now + at * second), Progress::AskProvider(_));
+        let asks = |flows: &mut Flows, at: u32| {
+            matches!(flows.poll("ticket", None, now + at * second), Progress::AskProvider(_))
+        };
         let asked: Vec<u32> = (0..=16).filter(|at| asks(&mut flows, *at)).collect();
         assert_eq!(asked, [5, 10, 15]);
         assert_eq!(flows.slow_down("ticket", 5 * second, now + 16 * second), 10 * second);

@@ -24,6 +24,8 @@ pub struct Page {
     pub body: String,
     /// A cookie to set, as `NAME=VALUE`; it is for this host, for ten minutes, and for nothing but this login.
     pub cookie: Option<String>,
+    /// Where the browser goes on by itself, if it does.
+    pub location: Option<String>,
 }
 
 /// The page behind a link: which login it is, and the way on.
@@ -66,6 +68,17 @@ pub(super) fn outcome(verdict: &Verdict) -> Page {
     }
 }
 
+/// Sends the browser on to the client, which takes it from here.
+pub(super) fn on_to(location: String) -> Page {
+    let body = "<p>This browser goes on to your VPN client.</p>";
+    Page { location: Some(location), ..page(303, "Logged in", body) }
+}
+
+/// What is shown when the client has taken what the browser brought.
+pub(super) fn end() -> Page {
+    page(200, "Logged in", "<p>Go back to your VPN client, which goes on by itself; this page can be closed.</p>")
+}
+
 pub(super) fn link_is_over() -> Page {
     page(
         410,
@@ -89,7 +102,7 @@ pub(super) fn not_found() -> Page {
 }
 
 pub(super) fn style() -> Page {
-    Page { status: 200, media_type: "text/css; charset=utf-8", body: STYLE.to_owned(), cookie: None }
+    Page { status: 200, media_type: "text/css; charset=utf-8", body: STYLE.to_owned(), cookie: None, location: None }
 }
 
 fn page(status: u16, title: &str, body: &str) -> Page {
@@ -98,7 +111,7 @@ fn page(status: u16, title: &str, body: &str) -> Page {
          content=\"width=device-width\"><title>{title}</title><link rel=\"stylesheet\" href=\"{STYLE_PATH}\"></head>\
          <body><h1>{title}</h1>{body}</body></html>\n"
     );
-    Page { status, media_type: "text/html; charset=utf-8", body, cookie: None }
+    Page { status, media_type: "text/html; charset=utf-8", body, cookie: None, location: None }
 }
 
 #[cfg(test)]

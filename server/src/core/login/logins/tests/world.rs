@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::super::*;
 use crate::accounts::UserName;
 use crate::directories::StateDir;
-use crate::sources::{Answering, LinkAnswer, LinkSource, Recheck, Unavailable};
+use crate::sources::{Answering, LinkAnswer, LinkSource, LinkWish, Recheck, Unavailable};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOME: &str = "198.51.100.7";
@@ -81,11 +81,15 @@ impl LinkSource for Double {
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + 'a>> {
         let user_code = (wish == LinkWish::DeviceCode).then(|| "ABCD-EFGH".to_owned());
         let (lifetime, interval) = (300 * SECOND, SECOND);
-        let link = StartedLink { url: "https://idp.example".to_owned(), user_code, lifetime, interval, state: vec![1] };
-        Box::pin(async { Ok(link) })
+        let (url, state, returns) = ("https://idp.example".to_owned(), vec![1], false);
+        Box::pin(async move { Ok(StartedLink { url, user_code, lifetime, interval, state, returns }) })
     }
 
-    fn poll<'a>(&'a self, _state: &'a [u8]) -> std::pin::Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
+    fn poll<'a>(
+        &'a self,
+        _state: &'a [u8],
+        _proof: Option<&'a str>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>> {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move { (self.link.unwrap())(asked) })
     }
@@ -145,7 +149,7 @@ pub(super) fn origin(address: &str, device: Option<&str>) -> Origin {
 
 pub(super) fn wish(handle: Option<String>, answers: &[(&str, &str)], origin: Origin) -> LoginWish {
     let answers = answers.iter().map(|(name, answer)| ((*name).to_owned(), (*answer).to_owned().into())).collect();
-    LoginWish { handle, answers, browser: false, origin }
+    LoginWish { handle, answers, link: LinkWish::DeviceCode, origin }
 }
 
 impl World {
