@@ -7,10 +7,11 @@
 use quick_xml::escape::escape;
 use zeroize::Zeroizing;
 
+use super::external_browser::CAPABILITY;
 use super::form_body;
 use super::xml::{self, Element};
 use crate::login::Kind;
-use crate::login::flow::{Answers, Asked, Form};
+use crate::login::flow::{Answers, Asked, Form, PROOF};
 use crate::login::message::MAX_HANDLE;
 
 pub use super::xml::XmlFault;
@@ -21,6 +22,9 @@ pub const MAX_BODY: usize = xml::MAX_DOCUMENT;
 /// The hidden field that leads from one form to the next.
 const HANDLE: &str = "handle";
 
+/// The field of what a browser has brought to the client; the type of such a field has a name of its own, too.
+const TOKEN: &str = "sso-token";
+
 /// The field of the choice of a group, which clients know by this name: `--authgroup` fills it in.
 const GROUP: &str = "group_list";
 /// The choice of none: names of groups have no dots.
@@ -29,7 +33,7 @@ const NO_GROUP: &str = ".";
 /// What fields are called: by clients, and by the gateway's login. `username` and `password` are what a client fills in
 /// that knows them beforehand, and `secondary_password` is where it puts the code of an app. The names `answer`,
 /// `whichpin` and `new_password` come back as `password`, so none of them is used.
-const NAMES: [(&str, &str); 7] = [
+const NAMES: [(&str, &str); 8] = [
     ("username", "user"),
     ("password", "password"),
     ("secondary_password", "code"),
@@ -37,6 +41,7 @@ const NAMES: [(&str, &str); 7] = [
     ("choice", "choice"),
     ("method", "method"),
     ("text", "text"),
+    (TOKEN, PROOF),
 ];
 
 /// What a client wants. A password may be in it, so it has no `Debug`.
@@ -46,6 +51,8 @@ pub enum Posted {
     Begin {
         /// The group that its user has chosen.
         group: Option<String>,
+        /// Whether it can open a browser on its own host.
+        opens_browser: bool,
     },
     /// To answer a form.
     Answer {
@@ -55,6 +62,8 @@ pub enum Posted {
         answers: Answers,
         /// The group that its user has chosen in it.
         group: Option<String>,
+        /// Whether it can open a browser on its own host.
+        opens_browser: bool,
     },
     /// To have its cookie made worthless.
     LogOut,
@@ -68,29 +77,33 @@ impl Posted {
     pub fn of_xml(document: &[u8]) -> Result<Self, XmlFault> {
         let mut elements = xml::read(document)?;
         let root = elements.pop().filter(|root| root.path == "config-auth").ok_or(XmlFault::Malformed)?;
+        let opens_browser = elements
+            .iter()
+            .any(|element| element.path == "config-auth/capabilities/auth-method" && element.text.trim() == CAPABILITY);
         let field = |Element { path, text, .. }| match path.as_str() {
             "config-auth/group-select" => Some((GROUP.to_owned(), text)),
             path => Some((path.strip_prefix("config-auth/auth/")?.to_owned(), text)),
         };
         let fields = elements.into_iter().filter_map(field);
         match root.attribute("type") {
-            Some("init") => Ok(Self::begin(fields)),
+            Some("init") => Ok(Self::begin(fields, opens_browser)),
             Some("logout") => Ok(Self::LogOut),
-            Some("auth-reply") => Ok(Self::answer(fields)),
+            Some("auth-reply") => Ok(Self::answer(fields, opens_browser)),
             Some(_) | None => Err(XmlFault::Malformed),
         }
     }
 
     /// Reads form-encoded fields; `None` if the body has none that can be read.
     pub fn of_form(body: &[u8]) -> Option<Self> {
-        Some(Self::answer(form_body::read(body)?))
+        Some(Self::answer(form_body::read(body)?, false))
     }
 
-    fn begin(fields: impl IntoIterator<Item = (String, Zeroizing<String>)>) -> Self {
-        Self::Begin { group: fields.into_iter().find(|(name, _)| name == GROUP).and_then(|(_, value)| chosen(&value)) }
+    fn begin(fields: impl IntoIterator<Item = (String, Zeroizing<String>)>, opens_browser: bool) -> Self {
+        let group = fields.into_iter().find(|(name, _)| name == GROUP).and_then(|(_, value)| chosen(&value));
+        Self::Begin { group, opens_browser }
     }
 
-    fn answer(fields: impl IntoIterator<Item = (String, Zeroizing<String>)>) -> Self {
+    fn answer(fields: impl IntoIterator<Item = (String, Zeroizing<String>)>, opens_browser: bool) -> Self {
         let (mut handle, mut answers, mut group) = (None, Answers::new(), None);
         for (name, value) in fields {
             if name == HANDLE && value.len() <= MAX_HANDLE {
@@ -101,7 +114,7 @@ impl Posted {
                 answers.insert((*ours).to_owned(), value);
             }
         }
-        Self::Answer { handle, answers, group }
+        Self::Answer { handle, answers, group, opens_browser }
     }
 }
 
@@ -123,6 +136,21 @@ pub enum Dialect {
 pub struct Page<'a> {
     /// What is asked for.
     pub form: &'a Form,
+    /// What leads on from it.
+    pub handle: &'a str,
+    /// What is wrong with the last answer.
+    pub error: Option<&'a str>,
+    /// The groups to choose from.
+    pub groups: Groups<'a>,
+}
+
+/// A page that has a client open a browser, and wait until the browser brings it a token. Only clients that post XML
+/// and say that they can are shown one.
+pub struct BrowserPage<'a> {
+    /// What is said to the user.
+    pub text: &'a str,
+    /// What the browser opens.
+    pub url: &'a str,
     /// What leads on from it.
     pub handle: &'a str,
     /// What is wrong with the last answer.
@@ -168,18 +196,45 @@ impl Page<'_> {
         let has_name = self.form.fields.iter().any(|field| field.kind == Kind::User);
         let id = if has_name { "main" } else { "challenge" };
         let message = if self.form.text.is_empty() { "Please log in." } else { &self.form.text };
-        let error = self.error.map(|error| format!("<error>{}</error>", escape(error))).unwrap_or_default();
         let fields: String = self.form.fields.iter().map(input).collect();
-        let auth = format!(
-            "<auth id=\"{id}\"><title>Login</title><message>{}</message>{error}<form method=\"post\" action=\"{}\">\
-             <input type=\"hidden\" name=\"{HANDLE}\" value=\"{}\"/>{}{fields}</form></auth>",
-            escape(message),
-            self.groups.action(),
-            escape(self.handle),
-            self.groups.field(),
-        );
+        let auth = auth(id, (message, self.error), "", (self.handle, self.groups, &fields));
         document(dialect, "auth-request", "", &auth)
     }
+}
+
+impl BrowserPage<'_> {
+    /// The page as a document. Of the elements that clients expect, those that tell of cookies in a browser inside the
+    /// client have no meaning here.
+    pub fn document(&self) -> String {
+        let url = escape(self.url);
+        let browser = format!(
+            "<sso-v2-login>{url}</sso-v2-login><sso-v2-login-final>{url}</sso-v2-login-final>\
+             <sso-v2-token-cookie-name>acSamlv2Token</sso-v2-token-cookie-name>\
+             <sso-v2-error-cookie-name>acSamlv2Error</sso-v2-error-cookie-name>\
+             <sso-v2-browser-mode>external</sso-v2-browser-mode>"
+        );
+        let field = format!("<input type=\"sso\" name=\"{TOKEN}\"/>");
+        let auth = auth("main", (self.text, self.error), &browser, (self.handle, self.groups, &field));
+        document(Dialect::Aggregate, "auth-request", "", &auth)
+    }
+}
+
+/// What a page consists of: texts, what stands in front of the form, and the form with its fields.
+fn auth(
+    id: &str,
+    (message, error): (&str, Option<&str>),
+    before: &str,
+    (handle, groups, fields): (&str, Groups<'_>, &str),
+) -> String {
+    let error = error.map(|error| format!("<error>{}</error>", escape(error))).unwrap_or_default();
+    format!(
+        "<auth id=\"{id}\"><title>Login</title><message>{}</message>{error}{before}<form method=\"post\" \
+         action=\"{}\"><input type=\"hidden\" name=\"{HANDLE}\" value=\"{}\"/>{}{fields}</form></auth>",
+        escape(message),
+        groups.action(),
+        escape(handle),
+        groups.field(),
+    )
 }
 
 /// Says that the login is complete. The token is in it for clients that read it there; others read the cookie.

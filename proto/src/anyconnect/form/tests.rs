@@ -88,7 +88,10 @@ fn login_begins_in_the_group_that_was_chosen() {
     let begun = begin("v9", beginning);
     let body = "<group-access>https://gw.test/a&amp;b</group-access><group-select>&lt;staff&gt;</group-select>";
     assert!(begun.contains(body) && begun.contains("type=\"init\""), "{}", *begun);
-    assert!(Posted::of_xml(begun.as_bytes()) == Ok(Posted::Begin { group: Some("<staff>".to_owned()) }));
+    assert!(
+        Posted::of_xml(begun.as_bytes())
+            == Ok(Posted::Begin { group: Some("<staff>".to_owned()), opens_browser: false })
+    );
 }
 
 #[test]
@@ -172,7 +175,8 @@ fn gateway_that_wants_a_certificate_hears_that_there_is_none() {
 #[test]
 fn our_gateway_and_our_client_understand_each_other() {
     let beginning = Beginning { url: "https://gw.test/?a&b", group: None, has_no_certificate: true };
-    assert!(Posted::of_xml(begin("v9", beginning).as_bytes()) == Ok(Posted::Begin { group: None }));
+    let posted = Posted::of_xml(begin("v9", beginning).as_bytes());
+    assert!(posted == Ok(Posted::Begin { group: None, opens_browser: false }));
     let asked = |name, kind, echo| Asked { name, label: "L", kind, echo };
     let choice = login::Kind::Choice(vec!["one & 1".to_owned(), "two".to_owned()]);
     let shown = Form {
@@ -197,7 +201,7 @@ fn our_gateway_and_our_client_understand_each_other() {
             ("choice", "one & 1"),
             ("group_list", "staff"),
         ];
-        let Ok(Posted::Answer { handle, answers, group }) =
+        let Ok(Posted::Answer { handle, answers, group, .. }) =
             Posted::of_xml(form.reply("v9", &answers(&given)).as_bytes())
         else {
             panic!("it is an answer")

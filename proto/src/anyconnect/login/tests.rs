@@ -34,11 +34,49 @@ fn pair(name: &str, value: &str) -> (String, String) {
 
 #[test]
 fn what_a_stock_client_posts_first_begins_a_login() {
-    assert!(Posted::of_xml(INIT.as_bytes()) == Ok(Posted::Begin { group: None }));
+    assert!(Posted::of_xml(INIT.as_bytes()) == Ok(Posted::Begin { group: None, opens_browser: false }));
     assert!(Posted::of_xml(b"<config-auth client=\"vpn\" type=\"logout\"/>") == Ok(Posted::LogOut));
     for other in ["<config-auth type=\"x\"/>", "<config-auth/>", "<auth type=\"init\"/>"] {
         assert!(Posted::of_xml(other.as_bytes()) == Err(XmlFault::Malformed), "{other}");
     }
+}
+
+#[test]
+fn client_says_in_every_document_whether_it_opens_a_browser() {
+    let opens = |kind: &str, method: &str| {
+        let document = format!(
+            "<config-auth type=\"{kind}\"><capabilities><auth-method>single-sign-on-v2</auth-method>\
+             <auth-method>{method}</auth-method></capabilities><auth/></config-auth>"
+        );
+        match Posted::of_xml(document.as_bytes()).ok() {
+            Some(Posted::Begin { opens_browser, .. } | Posted::Answer { opens_browser, .. }) => opens_browser,
+            Some(Posted::LogOut) | None => panic!("{document}"),
+        }
+    };
+    for kind in ["init", "auth-reply"] {
+        assert!(opens(kind, "single-sign-on-external-browser"), "{kind}");
+        assert!(!opens(kind, "single-sign-on"), "{kind}");
+    }
+}
+
+#[test]
+fn page_has_a_client_open_a_browser_and_what_that_brought_is_its_answer() {
+    let offered = ["staff".to_owned()];
+    let groups = Groups { offered: &offered, chosen: None };
+    let page = BrowserPage { text: "<Code> A", url: "https://gw/login?a&b", handle: "h1", error: None, groups };
+    let document = page.document();
+    for part in [
+        "type=\"auth-request\"",
+        "<message>&lt;Code&gt; A</message><sso-v2-login>https://gw/login?a&amp;b</sso-v2-login>",
+        "<sso-v2-browser-mode>external</sso-v2-browser-mode>",
+        "<input type=\"hidden\" name=\"handle\" value=\"h1\"/><select name=\"group_list\"",
+        "<input type=\"sso\" name=\"sso-token\"/></form>",
+    ] {
+        assert!(document.contains(part), "{part}: {document}");
+    }
+    let auth = "<handle>h1</handle><sso-token>T0ken</sso-token>";
+    let answer = answered(Posted::of_xml(reply(auth).as_bytes()).ok());
+    assert_eq!(answer, Some((Some("h1".to_owned()), vec![pair("proof", "T0ken")])));
 }
 
 #[test]
@@ -78,7 +116,7 @@ fn group_is_chosen_in_a_list_of_the_first_form_and_stands_in_the_path_from_then_
 #[test]
 fn group_is_told_beside_the_answers() {
     let group = |posted: Option<Posted>| match posted? {
-        Posted::Begin { group } | Posted::Answer { group, .. } => group,
+        Posted::Begin { group, .. } | Posted::Answer { group, .. } => group,
         Posted::LogOut => None,
     };
     let of_xml = |kind: &str, named: &str| {

@@ -53,13 +53,13 @@ impl FrontEnd {
         let path = request.uri().path().to_owned();
         let posted = match (request.method() == Method::GET, path == LOG_OUT_PATH) {
             (true, true) => Some(Posted::LogOut),
-            (true, false) => Some(Posted::Begin { group: None }),
+            (true, false) => Some(Posted::Begin { group: None, opens_browser: false }),
             (false, _) => read(request.into_body()).await,
         };
         let (handle, answers, group) = match posted {
             None => return malformed(),
-            Some(Posted::Begin { group }) => (None, Answers::new(), group),
-            Some(Posted::Answer { handle, answers, group }) => (handle, answers, group),
+            Some(Posted::Begin { group, .. }) => (None, Answers::new(), group),
+            Some(Posted::Answer { handle, answers, group, .. }) => (handle, answers, group),
             Some(Posted::LogOut) => {
                 if let Some(SessionCookie { token, .. }) = session {
                     Arc::clone(&self.core).log_out(token).await;
