@@ -19,17 +19,17 @@ use crate::harness::{INTERNET, Options, Tunnel, reach};
 use crate::people::{PROFILE, give_policy, pin};
 
 /// Where browsers find the gateway's pages, behind what would be a reverse proxy.
-const GATEWAY: &str = "https://gateway.test";
+pub(crate) const GATEWAY: &str = "https://gateway.test";
 const PAGES: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 /// A gateway that runs, and the provider that knows its users.
-struct World {
-    tunnel: Tunnel,
+pub(crate) struct World {
+    pub(crate) tunnel: Tunnel,
     provider: Arc<OidcProvider>,
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let settings = [("login.sources", "oidc"), ("login.recheck", "5s")];
         let mut tunnel = Tunnel::prepare(Options { clients: 1, settings: &settings })?;
         let host = tunnel.gateway.host().clone();
@@ -79,7 +79,7 @@ impl World {
 }
 
 /// Does something with a new browser on a host, which finds the gateway's pages there.
-fn browse<T: Send + 'static>(host: &Host, visit: impl AsyncFnOnce(&mut Browser) -> T + Send + 'static) -> T {
+pub(crate) fn browse<T: Send + 'static>(host: &Host, visit: impl AsyncFnOnce(&mut Browser) -> T + Send + 'static) -> T {
     host.run(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { visit(&mut Browser::new(GATEWAY, PAGES)).await })

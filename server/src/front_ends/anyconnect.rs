@@ -4,6 +4,7 @@
 
 mod connection;
 mod dtls_door;
+mod external_browser;
 mod identity;
 mod login;
 mod records;

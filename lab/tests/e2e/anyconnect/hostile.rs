@@ -10,7 +10,7 @@ use crate::logins::PASSWORD;
 
 /// Says what no client says, and prints how each is answered. Arguments: the gateway, and a cookie that is good.
 const HOSTILE: &str = r#"
-import socket, ssl, sys
+import base64, socket, ssl, sys
 host, cookie = sys.argv[1:]
 
 def connect():
@@ -33,9 +33,15 @@ def ask(name, head, body=b""):
         pass
     print(name, heard(stream)[:12].decode() or "closed")
 
-def post(name, body):
-    head = f"POST / HTTP/1.1\r\nHost: a\r\nX-Aggregate-Auth: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-    ask(name, head, body.encode())
+def post(name, body, more=""):
+    head = "POST / HTTP/1.1\r\nHost: a\r\nX-Aggregate-Auth: 1\r\nConnection: close\r\n"
+    ask(name, f"{head}{more}Content-Length: {len(body)}\r\n", body.encode())
+
+def key(name, point):
+    spki = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200") + point
+    method = "<auth-method>single-sign-on-external-browser</auth-method>"
+    post(name, f'<config-auth type="init"><capabilities>{method}</capabilities></config-auth>',
+         f"X-AnyConnect-STRAP-DH-Pubkey: {base64.b64encode(spki).decode()}\r\n")
 
 def tunnel(cookie):
     stream = connect()
@@ -47,6 +53,13 @@ def tunnel(cookie):
     return stream, said
 
 post("init", '<config-auth type="init"/>')
+generator = bytes.fromhex("046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+                          "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5")
+key("point", generator)
+key("beside", generator[:-1] + b"\xf4")
+key("zero", b"\x04" + bytes(64))
+key("compressed", b"\x03" + generator[1:33])
+key("bomb", generator * 999)
 laughs = "".join(f'<!ENTITY l{n + 1} "' + f"&l{n};" * 10 + '">' for n in range(9))
 post("laughs", f'<!DOCTYPE a [<!ENTITY l0 "ha">{laughs}]><config-auth type="init">&l9;</config-auth>')
 post("deep", "<a>" * 999 + "</a>" * 999)
@@ -88,6 +101,10 @@ fn hostile_requests_and_frames_cost_only_who_sends_them() {
     let said = host.output(hostile, 3 * PATIENCE).unwrap().success().unwrap();
     for line in [
         "init HTTP/1.1 200",
+        "point HTTP/1.1 200",
+        "beside HTTP/1.1 400",
+        "zero HTTP/1.1 400",
+        "compressed HTTP/1.1 400",
         "laughs HTTP/1.1 400",
         "deep HTTP/1.1 400",
         "none HTTP/1.1 401",
@@ -99,7 +116,7 @@ fn hostile_requests_and_frames_cost_only_who_sends_them() {
         assert!(said.lines().any(|told| told == line), "{line}: {said}");
     }
     // Whoever goes on sending may miss the answer.
-    for refused in ["large", "headers", "negative", "beyond", "chunk", "longer"] {
+    for refused in ["large", "bomb", "headers", "negative", "beyond", "chunk", "longer"] {
         let told = said.lines().find(|line| line.starts_with(&format!("{refused} "))).unwrap();
         assert!(["400", "431", "closed"].iter().any(|end| told.ends_with(end)), "{said}");
     }

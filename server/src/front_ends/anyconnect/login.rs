@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_proto::anyconnect::cookie::{self, SessionCookie};
-use adit_proto::anyconnect::login::{Dialect, Groups, MAX_BODY, Page, Posted, complete, refusal};
+use adit_proto::anyconnect::external_browser::KEY_HEADER;
+use adit_proto::anyconnect::login::{BrowserPage, Dialect, Groups, MAX_BODY, Page, Posted, complete, refusal};
 use adit_proto::login::Kind;
 use adit_proto::login::flow::{Answers, Asked, Form};
 use http_body_util::{BodyExt as _, Limited};
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::identity::Holder;
-use super::{FrontEnd, MARKS, token};
+use super::{FrontEnd, MARKS, external_browser, token};
 use crate::core::NOT_IN_GROUP;
 use crate::core::login::logins::{LoginStep, LoginWish};
 use crate::listener::{Answer, Caller};
@@ -32,6 +33,8 @@ struct Visitor<'a> {
     caller: &'a Caller,
     /// The device whose certificate it shows.
     device: Option<String>,
+    /// Which link suits its client, if its user logs in in a browser.
+    link: LinkWish,
     look: Look,
 }
 
@@ -50,32 +53,37 @@ impl FrontEnd {
         let headers = request.headers();
         let dialect = if headers.contains_key(MARKS[1]) { Dialect::Aggregate } else { Dialect::Plain };
         let session = token(headers).map(SessionCookie::decode);
+        let key = headers.get(KEY_HEADER).filter(|_| dialect == Dialect::Aggregate).cloned();
         let path = request.uri().path().to_owned();
         let posted = match (request.method() == Method::GET, path == LOG_OUT_PATH) {
             (true, true) => Some(Posted::LogOut),
             (true, false) => Some(Posted::Begin { group: None, opens_browser: false }),
             (false, _) => read(request.into_body()).await,
         };
-        let (handle, answers, group) = match posted {
+        let (handle, answers, group, opens_browser) = match posted {
             None => return malformed(),
-            Some(Posted::Begin { group, .. }) => (None, Answers::new(), group),
-            Some(Posted::Answer { handle, answers, group, .. }) => (handle, answers, group),
-            Some(Posted::LogOut) => {
-                if let Some(SessionCookie { token, .. }) = session {
-                    Arc::clone(&self.core).log_out(token).await;
-                }
-                return document(complete("", dialect));
-            }
+            Some(Posted::Begin { group, opens_browser }) => (None, Answers::new(), group, opens_browser),
+            Some(Posted::Answer { handle, answers, group, opens_browser }) => (handle, answers, group, opens_browser),
+            Some(Posted::LogOut) => return self.log_out(session, dialect).await,
         };
+        let Some(link) = external_browser::link(key.filter(|_| opens_browser).as_ref()) else { return malformed() };
         let look = Look::new(dialect, self.core.offered_groups(), group, &path);
         match self.device_of(caller).await {
             Ok(Some(holder)) if !holder.needs_login => self.let_in(&holder, &look).await,
             Ok(holder) => {
                 let device = holder.map(|holder| holder.device);
-                self.lead(handle, answers, Visitor { caller, device, look }).await
+                self.lead(handle, answers, Visitor { caller, device, link, look }).await
             }
             Err(refused) => document(refusal(refused.reason, dialect)),
         }
+    }
+
+    /// Makes the token of a session worthless, if there is one.
+    async fn log_out(&self, session: Option<SessionCookie>, dialect: Dialect) -> Answer {
+        if let Some(SessionCookie { token, .. }) = session {
+            Arc::clone(&self.core).log_out(token).await;
+        }
+        document(complete("", dialect))
     }
 
     /// Lets a device in that needs no more than its certificate.
@@ -124,7 +132,7 @@ impl FrontEnd {
 
     async fn step(&self, handle: Option<String>, answers: Answers, visitor: &Visitor<'_>) -> LoginStep {
         let origin = Origin { address: visitor.caller.address.ip().to_canonical(), device: visitor.device.clone() };
-        Arc::clone(&self.core).login(LoginWish { handle, answers, link: LinkWish::DeviceCode, origin }).await
+        Arc::clone(&self.core).login(LoginWish { handle, answers, link: visitor.link.clone(), origin }).await
     }
 }
 
@@ -146,6 +154,11 @@ impl Look {
         let page = |handle: &str, form: &Form| document(Page { form, handle, error, groups }.document(self.dialect));
         match step {
             LoginStep::Ask { handle, form } => page(handle, form),
+            LoginStep::Open { handle, url, user_code, returns: true, .. } => {
+                let code = user_code.as_ref().map(|code| format!(", which shows the code {code}")).unwrap_or_default();
+                let text = format!("Log in in the browser{code}. If none opens, open {url} on this host.");
+                document(BrowserPage { text: &text, url, handle, error, groups }.document())
+            }
             LoginStep::Open { handle, url, user_code, .. } => {
                 let code = user_code.as_ref().map(|code| format!(" and type {code}")).unwrap_or_default();
                 let text = format!("Open {url} in a browser{code}. When you have logged in there, go on here.");
@@ -305,5 +318,21 @@ mod tests {
         assert!(page.contains("<error>not yet</error>"), "{page}");
         let wait = LoginStep::Wait { handle: "h".to_owned(), again_in: Duration::from_secs(5) };
         assert!(shown(look(None, "/").show(&wait, None, false)).await.contains("not complete yet"));
+    }
+
+    #[tokio::test]
+    async fn client_that_the_browser_comes_back_to_is_told_to_open_one() {
+        let open = LoginStep::Open {
+            handle: "h".to_owned(),
+            url: "https://gateway.test/login/start?l".to_owned(),
+            user_code: Some("AB-CD".to_owned()),
+            lifetime: Duration::from_secs(60),
+            again_in: Duration::from_secs(5),
+            returns: true,
+        };
+        let page = shown(look(None, "/").show(&open, Some("not yet"), true)).await;
+        assert!(page.contains("<sso-v2-login>https://gateway.test/login/start?l</sso-v2-login>"), "{page}");
+        assert!(page.contains("type=\"sso\"") && page.contains("group_list"), "{page}");
+        assert!(page.contains("which shows the code AB-CD.") && page.contains("<error>not yet</error>"), "{page}");
     }
 }
