@@ -1,8 +1,9 @@
 //! The CONNECT that turns a connection into the channel, and what it is answered.
 //!
 //! Clients and gateways compare the names of these headers with their case, so both heads are written here, letter by
-//! letter. [`settings`] reads the answer.
+//! letter. [`settings`] reads the answer, and [`keying`] is about the keys of records beside the channel.
 
+pub mod keying;
 pub mod settings;
 
 use std::fmt::Write as _;
@@ -16,6 +17,8 @@ use zeroize::Zeroizing;
 use super::cookie::{self, SessionCookie};
 use crate::http::field::{self, Field};
 use crate::packet::IPV6_MIN_MTU;
+
+use keying::{Keying, NamedSuite};
 
 /// What is connected to.
 pub const TUNNEL_PATH: &str = "/CSCOSSLC/tunnel";
@@ -32,7 +35,7 @@ const LINK_MTU: u16 = 1500;
 /// Longest text that a client says of itself, in bytes.
 const MAX_TEXT: usize = 256;
 
-/// What a client asks for. The token is a secret, so it has no `Debug`.
+/// What a client asks for. Secrets are in it, so it has no `Debug`.
 pub struct TunnelRequest {
     /// Its session token.
     pub token: Option<Zeroizing<String>>,
@@ -48,8 +51,8 @@ pub struct TunnelRequest {
     pub takes_v4: bool,
     /// Whether it takes an IPv6 address beside it.
     pub takes_v6: bool,
-    /// Whether it would send packets in records of DTLS, under a pre-shared key of this connection.
-    pub takes_dtls: bool,
+    /// Where the keys of DTLS come from, if it would send packets in records.
+    pub dtls: Option<Keying>,
 }
 
 impl TunnelRequest {
@@ -59,7 +62,6 @@ impl TunnelRequest {
         let cookies = fields.iter().filter(|field| field.name == "cookie").map(|field| field.value.as_str());
         let families = field::value(fields, "x-cstp-address-type");
         let takes = |family| families.is_some_and(|families| families.split(',').any(|named| named.trim() == family));
-        let suites = field::value(fields, "x-dtls-ciphersuite").unwrap_or_default();
         let is_full = field::value(fields, "x-cstp-full-ipv6-capability") == Some("true");
         let session = cookie::find(cookies, cookie::SESSION).map(SessionCookie::decode);
         let (token, group) = session.map_or((None, None), |session| (Some(session.token), session.group));
@@ -71,7 +73,7 @@ impl TunnelRequest {
             mtu: field::value(fields, "x-cstp-mtu").and_then(|mtu| mtu.parse().ok()),
             takes_v4: families.is_none() || takes("IPv4"),
             takes_v6: takes("IPv6") && is_full,
-            takes_dtls: suites.split(':').any(|suite| suite.trim() == PSK_NEGOTIATE),
+            dtls: Keying::of(fields),
         }
     }
 
@@ -154,6 +156,8 @@ pub struct DtlsOffer {
     pub port: u16,
     /// What names the session in the handshake.
     pub app_id: [u8; APP_ID_LEN],
+    /// The suite of the session of TLS that is resumed; without one the handshake is under a pre-shared key.
+    pub resumed: Option<NamedSuite>,
     /// How long either side may be silent there before it is asked whether it is there.
     pub dpd: Duration,
 }
@@ -180,10 +184,17 @@ impl Offer<'_> {
     }
 
     fn dtls(&self, head: &mut Head) {
-        let Some(DtlsOffer { port, app_id, dpd }) = self.dtls else { return };
+        let Some(DtlsOffer { port, app_id, resumed, dpd }) = self.dtls else { return };
+        let name = HEXLOWER.encode(&app_id);
         // From the link's size the client reckons what fits a record, and then looks what passes.
-        head.line("X-CSTP-Base-MTU", LINK_MTU).line("X-DTLS-Port", port).line("X-DTLS-CipherSuite", PSK_NEGOTIATE);
-        head.line("X-DTLS-App-ID", HEXLOWER.encode(&app_id));
+        head.line("X-CSTP-Base-MTU", LINK_MTU).line("X-DTLS-Port", port);
+        match resumed {
+            None => head.line("X-DTLS-CipherSuite", PSK_NEGOTIATE).line("X-DTLS-App-ID", name),
+            Some(suite) => {
+                head.line(suite.header, suite.name).line("X-DTLS-Session-ID", name);
+                head.line("X-DTLS-MTU", self.mtu.min(suite.largest_packet()))
+            }
+        };
         head.line("X-DTLS-DPD", dpd.as_secs()).line("X-DTLS-Keepalive", self.keepalive.as_secs());
     }
 

@@ -119,6 +119,96 @@ fn packets_are_as_large_as_the_path_takes(version: Version) {
 }
 
 #[test]
+fn client_without_a_pre_shared_key_resumes_a_session_by_the_secret_that_it_told() {
+    let Some(tunnel) = start() else { return };
+    for (options, said, suite) in [
+        (&["--dtls-ciphers", "OC-DTLS1_2-AES256-GCM"][..], "-(RSA)-(AES-256-GCM)", "aes-256-gcm"),
+        (
+            &["--dtls-ciphers", "AES128-SHA", "--dtls12-ciphers", "AES128-GCM-SHA256"],
+            "-(RSA)-(AES-128-GCM)",
+            "aes-128-gcm",
+        ),
+        (
+            &["--dtls-ciphers", "AES128-SHA", "--dtls12-ciphers", "ECDHE-RSA-AES256-GCM-SHA384"],
+            "-(ECDHE-RSA)-(AES-256-GCM)",
+            "aes-256-gcm",
+        ),
+    ] {
+        let arguments = [&["--user", "alice", "--passwd-on-stdin"], options].concat();
+        let (stranger, session) = up(&tunnel, &arguments, &format!("{PASSWORD}\n"));
+        let told = comes_to(&tunnel, &session, "dtls", PATIENCE);
+        assert_eq!(told.suite.as_deref(), Some(suite));
+        assert!(stranger.0.stdout().contains(said), "{said}: {}", stranger.0.tail());
+        for address in INTERNET {
+            let server = TcpServer::start(&tunnel.internet, address).unwrap();
+            for direction in [Direction::Upload, Direction::Download] {
+                let done = transfer(tunnel.client().host(), server.address(), direction, 1 << 20).unwrap();
+                assert!(done.bytes == 1 << 20 && done.is_intact(), "{direction:?} with {address} by {suite}");
+            }
+        }
+        let told = tunnel.gateway.sessions().unwrap().pop().unwrap();
+        assert_eq!((told.session, told.carrier.as_str()), (session.session, "dtls"), "{told:?}");
+        drop(stranger);
+        eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
+    }
+}
+
+/// Tells a gateway a secret, and has OpenSSL resume sessions with it and with others; prints who gets an answer.
+/// Arguments: the gateway, and a cookie that is good.
+const RESUMING: &str = r#"
+import base64, re, select, socket, ssl, subprocess, sys, tempfile, time
+host, cookie = sys.argv[1:]
+secret, suite = bytes(range(48)), "ECDHE-RSA-AES256-GCM-SHA384"
+
+def tagged(tag, value):
+    return bytes([tag, len(value)]) + value
+
+def answers(name, secret):
+    session = tagged(2, b"\1") + tagged(2, b"\0\xfe\xfd") + tagged(4, b"\xc0\x30") + tagged(4, name)
+    session += tagged(4, secret) + tagged(0xa1, tagged(2, int(time.time()).to_bytes(4, "big")))
+    session = base64.encodebytes(tagged(0x30, session + tagged(0xa2, tagged(2, b"\x1c\x20")))).decode()
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(f"-----BEGIN SSL SESSION PARAMETERS-----\n{session}-----END SSL SESSION PARAMETERS-----\n")
+        file.flush()
+        command = ["openssl", "s_client", "-dtls1_2", "-connect", f"{host}:443", "-cipher", suite, "-quiet"]
+        child = subprocess.Popen(command + ["-sess_in", file.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        heard = None
+        # What overtakes the end of the handshake is lost.
+        for _ in range(5):
+            child.stdin.write(b"\x03are you there?\n")
+            child.stdin.flush()
+            if select.select([child.stdout], [], [], 1)[0]:
+                heard = child.stdout.readline()
+                break
+        child.kill()
+        child.wait()
+    return heard == b"\x04are you there?\n"
+
+stream = ssl._create_unverified_context().wrap_socket(socket.create_connection((host, 443), 15))
+stream.sendall(f"CONNECT /CSCOSSLC/tunnel HTTP/1.1\r\nHost: a\r\nCookie: webvpn={cookie}\r\n"
+               f"X-DTLS-Master-Secret: {secret.hex()}\r\nX-DTLS12-CipherSuite: {suite}\r\n\r\n".encode())
+said = b""
+while not said.endswith(b"\r\n\r\n"):
+    said += stream.recv(65536)
+name = bytes.fromhex(re.search(rb"X-DTLS-Session-ID: (\w+)", said).group(1).decode())
+print("right", answers(name, secret))
+print("secret", answers(name, bytes(48)))
+print("session", answers(bytes(32), secret))
+print("again", answers(name, secret))
+"#;
+
+#[test]
+fn nobody_resumes_a_session_without_its_secret() {
+    let Some(tunnel) = start() else { return };
+    let cookie = cookie(&tunnel);
+    let token = cookie.rsplit("webvpn=").next().unwrap();
+    let mut resuming = Command::new("python3");
+    resuming.args(["-c", RESUMING, &GATEWAY_V4.to_string(), token]);
+    let said = tunnel.client().host().output(resuming, 3 * PATIENCE).unwrap().success().unwrap();
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["right True", "secret False", "session False", "again True"]);
+}
+
+#[test]
 fn client_that_wants_no_records_is_not_disturbed() {
     let Some(tunnel) = start() else { return };
     let arguments = ["--user", "alice", "--passwd-on-stdin", "--no-dtls"];

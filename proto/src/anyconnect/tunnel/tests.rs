@@ -58,7 +58,7 @@ fn what_a_stock_client_asks_for_is_understood() {
     assert_eq!(asked.host_name.as_deref(), Some("laptop"));
     assert_eq!(asked.agent.as_deref(), Some("Open AnyConnect VPN Agent v9.01-3"));
     assert_eq!((asked.mtu, asked.takes_v4, asked.takes_v6), (Some(1390), true, true));
-    assert!(asked.takes_dtls);
+    assert!(matches!(asked.dtls, Some(Keying::PreSharedKey)));
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn what_is_not_said_or_makes_no_sense_counts_as_not_said() {
     let bare = TunnelRequest::of(&fields(&[("cookie", "other=1")]));
     assert!(bare.token.is_none() && bare.host_name.is_none() && bare.agent.is_none() && bare.mtu.is_none());
     assert!(bare.takes_v4 && !bare.takes_v6, "an old client");
-    assert!(!bare.takes_dtls);
+    assert!(bare.dtls.is_none());
     let older = TunnelRequest::of(&fields(&[("x-dtls-ciphersuite", "OC-DTLS1_2-AES256-GCM:AES128-SHA")]));
-    assert!(!older.takes_dtls, "it would resume a session of TLS");
+    assert!(older.dtls.is_none(), "it has no secret to resume a session of TLS with");
     for mtu in ["", "-1", "65536", "99999999999999999999", "1390 "] {
         assert_eq!(TunnelRequest::of(&fields(&[("x-cstp-mtu", mtu)])).mtu, None, "{mtu:?}");
     }
@@ -129,7 +129,7 @@ fn answer_begins_and_ends_as_clients_want_it() {
 
 #[test]
 fn records_are_offered_with_the_names_that_clients_look_for() {
-    let dtls = DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], dpd: Duration::from_secs(10) };
+    let dtls = DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], resumed: None, dpd: Duration::from_secs(10) };
     let head = Offer { dtls: Some(dtls), ..offer() }.head();
     for (name, value) in [
         ("X-DTLS-Port", "443"),
@@ -143,6 +143,23 @@ fn records_are_offered_with_the_names_that_clients_look_for() {
     }
     assert!(!head.contains("Rekey-Method: ssl") && !head.contains("Session-ID"), "no renegotiation, no resumption");
     assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head}");
+}
+
+#[test]
+fn session_that_is_resumed_is_told_with_the_suite_that_the_client_named() {
+    let resumed =
+        |suite| DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], resumed: Some(suite), dpd: Duration::from_secs(10) };
+    for (suite, header) in
+        NamedSuite::ALL.iter().zip(["X-DTLS12-CipherSuite"; 4].iter().chain(&["X-DTLS-CipherSuite"; 2]))
+    {
+        let head = Offer { dtls: Some(resumed(*suite)), ..offer() }.head();
+        assert_eq!(values(&head, header), [suite.name]);
+        assert_eq!(values(&head, "X-DTLS-Session-ID"), ["a5".repeat(32)]);
+        assert_eq!(values(&head, "X-DTLS-MTU"), ["1414"], "with headers of IPv6 and UDP that is 1500");
+        assert!(!head.contains("App-ID") && !head.contains("PSK"), "{head}");
+    }
+    let narrow = Offer { mtu: 1280, dtls: Some(resumed(NamedSuite::ALL[0])), ..offer() }.head();
+    assert_eq!(values(&narrow, "X-DTLS-MTU"), ["1280"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use adit_proto::anyconnect::tunnel::PSK_LEN;
 use adit_proto::dtls::handshake::{Credential, Setup};
 use adit_proto::dtls::record::ContentType;
 use adit_proto::dtls::sa::Outbound;
+use adit_proto::dtls::secret::{MASTER_LEN, MasterSecret};
 use adit_proto::dtls::succession::{Change, Succession};
 use adit_proto::dtls::suite::CipherSuite;
 use adit_proto::esp::session::Hints;
@@ -33,12 +34,33 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Bytes of the largest datagram of a handshake: what every path takes.
 const HANDSHAKE: usize = 1200;
 
+/// What the keys of a session's associations come from. It has no `Debug`.
+pub(super) enum Secret {
+    /// A key that both have from their TLS connection.
+    PreSharedKey(Zeroizing<[u8; PSK_LEN]>),
+    /// What the client has told over its TLS connection, and the suite that was chosen with it.
+    Resumed { master: Zeroizing<[u8; MASTER_LEN]>, suite: CipherSuite },
+}
+
+impl Secret {
+    fn credential(&self) -> Credential {
+        match self {
+            Self::PreSharedKey(key) => {
+                Credential::PreSharedKey { key: Zeroizing::new(key.to_vec()), suites: CipherSuite::PSK.to_vec() }
+            }
+            Self::Resumed { master, suite } => {
+                Credential::Resumed { master: MasterSecret::new(**master), suite: *suite }
+            }
+        }
+    }
+}
+
 /// The DTLS side of one session. Dropping it ends what there is.
 pub(super) struct Records {
     session: Arc<Session>,
     registration: Registration,
     from_client: mpsc::Receiver<FromClient>,
-    psk: Zeroizing<[u8; PSK_LEN]>,
+    secret: Secret,
     succession: Succession<Cipher, Arc<Outbound<Cipher>>>,
     datagrams: Datagrams,
     /// Where the datagrams of the newest hello arrived, and from whom; those of the hello before.
@@ -47,18 +69,18 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Begins without an association, for a client that takes the same key from TLS.
+    /// Begins without an association, for a client that knows the same secret.
     pub(super) fn new(
         session: Arc<Session>,
         (registration, from_client): (Registration, mpsc::Receiver<FromClient>),
-        psk: Zeroizing<[u8; PSK_LEN]>,
+        secret: Secret,
     ) -> Self {
         let carrier = DtlsCarrier::new(Arc::clone(&session), Arc::clone(registration.door.plane()));
         Self {
             session,
             registration,
             from_client,
-            psk,
+            secret,
             succession: Succession::default(),
             datagrams: Datagrams::new(DPD, Instant::now()),
             origins: [None; 2],
@@ -87,7 +109,7 @@ impl Records {
 
     fn handle_datagram(&mut self, FromClient { introduction, stray }: FromClient) {
         let (from, mut datagram, now) = (stray.from, stray.datagram, Instant::now());
-        let Self { succession, psk, registration, origins, .. } = self;
+        let Self { succession, secret, registration, origins, .. } = self;
         let handled = match introduction {
             Some(introduction) => {
                 if origins[0].is_none_or(|(known, _)| known != from) {
@@ -95,10 +117,7 @@ impl Records {
                 }
                 origins[0] = Some((from, stray.origin));
                 let setup = || Setup {
-                    credential: Credential::PreSharedKey {
-                        key: Zeroizing::new(psk.to_vec()),
-                        suites: CipherSuite::PSK.to_vec(),
-                    },
+                    credential: secret.credential(),
                     session_id: registration.app_id.to_vec(),
                     random: random(),
                     largest_datagram: HANDSHAKE,

@@ -11,6 +11,7 @@ use adit_program::causes::with_causes;
 use adit_program::foreign_text::printable;
 use adit_proto::anyconnect::channel::Channel;
 use adit_proto::anyconnect::datagrams::Farewell;
+use adit_proto::anyconnect::tunnel::keying::Keying;
 use adit_proto::anyconnect::tunnel::{DtlsOffer, Offer, PSK_LABEL, PSK_LEN, TunnelRequest};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -21,8 +22,8 @@ use zeroize::Zeroizing;
 
 use super::FrontEnd;
 use super::connection::TlsConnection;
-use super::dtls_door::{DtlsDoor, FromClient, Registration};
-use super::records::{self, Records};
+use super::dtls_door::{FromClient, Registration};
+use super::records::{self, Records, Secret};
 use crate::core::callers::{self, CallerSession};
 use crate::core::grant::Grant;
 use crate::core::login::clocks;
@@ -54,7 +55,13 @@ struct Opened {
     /// The answer to the CONNECT.
     head: String,
     /// If the client may send its packets in records of DTLS.
-    dtls: Option<(Registration, mpsc::Receiver<FromClient>)>,
+    dtls: Option<OfferedDtls>,
+}
+
+/// What a client has been offered beside its connection.
+struct OfferedDtls {
+    registered: (Registration, mpsc::Receiver<FromClient>),
+    keying: Keying,
 }
 
 /// When a client connects anew, and how long its session lasts at most.
@@ -93,10 +100,12 @@ impl FrontEnd {
                 refusal(&error)
             })?;
         let grant = open.session.grant();
-        let dtls = self.dtls.as_ref().filter(|_| request.takes_dtls).map(DtlsDoor::register);
-        let offered = dtls.as_ref().map(|(registration, _)| DtlsOffer {
+        let dtls = self.dtls.as_ref().zip(request.dtls.clone());
+        let dtls = dtls.map(|(door, keying)| OfferedDtls { registered: door.register(), keying });
+        let offered = dtls.as_ref().map(|OfferedDtls { registered: (registration, _), keying }| DtlsOffer {
             port: caller.local.port(),
             app_id: registration.app_id,
+            resumed: keying.resumed(),
             dpd: records::DPD,
         });
         let mtu = mtu.min(grant.terms.limits.largest_packet);
@@ -168,8 +177,9 @@ impl Opened {
         let Self { core, open, connection, caller, token, head, dtls } = self;
         let session = Arc::clone(&open.session);
         let _session = CallerSession::begin(&caller, &session, open.replaces);
-        let psk = psk(&stream);
-        let records = dtls.zip(psk).map(|(registered, psk)| Records::new(Arc::clone(&session), registered, psk));
+        let records = dtls.and_then(|OfferedDtls { registered, keying }| {
+            Some(Records::new(Arc::clone(&session), registered, secret(keying, &stream)?))
+        });
         connection.carrier.queue(head.as_bytes());
         let deliver = {
             let session = Arc::clone(&session);
@@ -193,7 +203,14 @@ impl Opened {
     }
 }
 
-/// The key of DTLS, which the client takes from the same connection.
+/// What the keys of DTLS come from. The client takes a pre-shared key from the same connection.
+fn secret(keying: Keying, stream: &CallerStream) -> Option<Secret> {
+    match keying {
+        Keying::PreSharedKey => psk(stream).map(Secret::PreSharedKey),
+        Keying::Resumed { master, suite } => Some(Secret::Resumed { master, suite: suite.suite }),
+    }
+}
+
 fn psk(stream: &CallerStream) -> Option<Zeroizing<[u8; PSK_LEN]>> {
     let (_, tls) = stream.get_ref();
     let psk = tls.export_keying_material([0; PSK_LEN], PSK_LABEL, None);
