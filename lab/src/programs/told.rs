@@ -21,6 +21,9 @@ pub struct ToldSession {
     /// The client's name and version, where it says them.
     #[serde(default)]
     pub client: Option<String>,
+    /// The group that its user has chosen, if one was.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Carrier in use: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: String,
     /// Cipher suite; not of `quic`.

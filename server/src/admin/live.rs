@@ -40,6 +40,9 @@ pub struct SessionInfo {
     /// The client's name and version, as it says itself; native ones do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The group that the user has chosen for this session, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Carrier in use: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: String,
     /// Cipher suite of the carrier in use; not of `quic`.
@@ -237,6 +240,7 @@ fn info(session: &Session, now: Instant) -> SessionInfo {
         remote: session.connection.remote(),
         front_end: about.front_end.to_owned(),
         client: about.client.map(str::to_owned),
+        group: session.connection.group().map(str::to_owned),
         carrier: session.carriers.name().to_owned(),
         suite: suite.map(str::to_owned),
         mtu: session.carriers.mtu(),

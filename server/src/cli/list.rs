@@ -83,6 +83,7 @@ fn session_table(answer: &Value) -> String {
             word(&session["rx_bytes"]),
             word(&session["tx_bytes"]),
             word(&session["reordered"]),
+            word(&session["group"]),
             word(&session["client"]),
         ]
     });
@@ -100,6 +101,7 @@ fn session_table(answer: &Value) -> String {
         "RX BYTES",
         "TX BYTES",
         "REORDERED",
+        "GROUP",
         "CLIENT",
     ];
     if rows.is_empty() { "No sessions.".to_owned() } else { columns::table(headings, &rows) }
@@ -239,6 +241,7 @@ mod tests {
             remote: "192.0.2.1:4711".parse().unwrap(),
             front_end: "connect-ip".to_owned(),
             client: None,
+            group: None,
             carrier: carrier.to_owned(),
             suite: suite.map(str::to_owned),
             mtu: 1400,
@@ -267,11 +270,12 @@ mod tests {
         let told = SessionInfo {
             front_end: "anyconnect".to_owned(),
             client,
+            group: Some("staff".to_owned()),
             ..session("tls", Some("TLS13_AES_256_GCM_SHA384"))
         };
         let text = session_table(&json!({ "sessions": [told] }));
         let line = text.lines().next_back().unwrap();
-        assert!(line.contains("anyconnect") && line.ends_with("Open AnyConnect VPN Agent v9.01-3"), "{text}");
+        assert!(line.contains("anyconnect") && line.ends_with("  staff  Open AnyConnect VPN Agent v9.01-3"), "{text}");
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn user_reads_the_banner_and_chooses_a_group_that_is_offered(version: Version) {
 
     let host = tunnel.client().host();
     let (stranger, session) = up(&tunnel, &as_alice("full"), &typed);
+    assert_eq!(session.group.as_deref(), Some("full"), "administrators see it");
     reach_internet(host);
     stranger.0.signal(Signal::SIGUSR2).unwrap();
     let newer = || tunnel.gateway.sessions().unwrap().pop().filter(|now| now.session != session.session);
@@ -81,6 +82,7 @@ fn user_reads_the_banner_and_chooses_a_group_that_is_offered(version: Version) {
     eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));
 
     let (_stranger, session) = up(&tunnel, &as_alice("default"), &typed);
+    assert_eq!(session.group, None);
     eventually("what the usual group has no route to is refused", || {
         assert!(!answers(host, INTERNET[0]));
         tunnel.session_of(session.addresses[0]).unwrap().drops.get("no_route").map(drop)
