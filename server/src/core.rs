@@ -64,6 +64,9 @@ pub trait Core: Send + Sync {
     /// The names of the groups that users may choose from when they log in, in the order of the policy.
     fn offered_groups(&self) -> Vec<String>;
 
+    /// What users read who begin a login, if there is anything.
+    fn banner(&self) -> Option<Arc<String>>;
+
     /// Whether a user may choose a group; `false` also where the accounts cannot tell.
     fn may_choose(self: Arc<Self>, user: String, group: String) -> Reply<bool>;
 

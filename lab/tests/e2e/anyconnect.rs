@@ -41,9 +41,10 @@ const OUTER_LINK: &str = "eth0";
 const NO_LOGIN: i32 = 1;
 const NO_COOKIE: i32 = 2;
 
-/// Sets the stranger's device up, and sends what is for the internet host through it.
+/// Says the banner, sets the stranger's device up, and sends what is for the internet host through it.
 const SCRIPT: &str = "#!/bin/sh -e
 [ \"$reason\" = connect ] || exit 0
+echo \"$CISCO_BANNER\"
 ip link set dev \"$TUNDEV\" up mtu \"$INTERNAL_IP4_MTU\"
 ip address add \"$INTERNAL_IP4_ADDRESS/32\" dev \"$TUNDEV\"
 ip address add \"$INTERNAL_IP6_NETMASK\" dev \"$TUNDEV\" nodad

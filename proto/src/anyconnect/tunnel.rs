@@ -145,6 +145,8 @@ pub struct Offer<'a> {
     pub lasts: Option<Duration>,
     /// How long it may carry nothing.
     pub idle: Option<Duration>,
+    /// What its user is to read.
+    pub banner: Option<&'a str>,
     /// Where it may send records of DTLS.
     pub dtls: Option<DtlsOffer>,
 }
@@ -179,6 +181,9 @@ impl Offer<'_> {
         head.line("X-CSTP-Session-Timeout", seconds(self.lasts)).line("X-CSTP-Idle-Timeout", seconds(self.idle));
         head.line("X-CSTP-Disconnected-Timeout", "none").line("X-CSTP-Keep", true);
         head.line("X-CSTP-TCP-Keepalive", true).line("X-CSTP-Smartcard-Removal-Disconnect", true);
+        if let Some(banner) = self.banner {
+            head.line("X-CSTP-Banner", escaped(banner));
+        }
         self.dtls(&mut head);
         head.0 + "\r\n"
     }
@@ -241,6 +246,14 @@ impl Offer<'_> {
             }
         }
     }
+}
+
+/// A text as clients read it: all but plain letters as `%` and two digits for each byte.
+fn escaped(text: &str) -> String {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'%';
+    text.bytes()
+        .map(|byte| if is_plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") })
+        .collect()
 }
 
 /// The lines of a head so far.

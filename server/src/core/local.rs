@@ -260,6 +260,10 @@ impl Core for LocalCore {
         self.terms.load().offered()
     }
 
+    fn banner(&self) -> Option<Arc<String>> {
+        self.banner.load_full()
+    }
+
     fn may_choose(self: Arc<Self>, user: String, group: String) -> Reply<bool> {
         Box::pin(async move {
             let looked = spawn_blocking(move || self.is_choice_of(&user, &group)).await;

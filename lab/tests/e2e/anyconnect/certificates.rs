@@ -12,6 +12,8 @@ use crate::logins::{PASSWORD, set_up_app};
 use crate::people::{add_user, join};
 use crate::versions::{Version, with_each_version};
 
+const BANNER: &str = "F\u{fc}r B\u{fc}ro 100%";
+
 /// The options of a stranger that shows the certificate of the native client, which is in its profile.
 fn shown(tunnel: &Tunnel) -> Vec<String> {
     let client = tunnel.client();
@@ -43,7 +45,10 @@ fn device_of_session(tunnel: &Tunnel) -> String {
 with_each_version!(certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked);
 
 fn certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked(version: Version) {
-    let Some(tunnel) = start_with(version) else { return };
+    let Some(mut tunnel) = start_with(version) else { return };
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("login.banner", BANNER);
+    tunnel.gateway.start().unwrap();
     tunnel.join(0);
     let shown = shown(&tunnel);
     let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
@@ -57,6 +62,7 @@ fn certificate_of_a_device_is_all_that_it_takes_until_it_is_revoked(version: Ver
     assert_eq!(session.front_end, "anyconnect");
     assert_eq!(vec![device_of_session(&tunnel)], devices(&tunnel), "it is the device of the certificate");
     reach_internet(tunnel.client().host());
+    assert!(stranger.0.stdout().contains(BANNER), "its user is asked nothing, and reads it: {}", stranger.0.tail());
     stranger.0.signal(Signal::SIGINT).unwrap();
     assert_eq!(stranger.0.wait(PATIENCE).unwrap(), 0);
     eventually("the session is over", || tunnel.gateway.sessions().unwrap().is_empty().then_some(()));

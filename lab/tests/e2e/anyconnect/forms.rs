@@ -74,6 +74,7 @@ fn user_reads_the_banner_and_chooses_a_group_that_is_offered(version: Version) {
     let (stranger, session) = up(&tunnel, &as_alice("full"), &typed);
     assert_eq!(session.group.as_deref(), Some("full"), "administrators see it");
     reach_internet(host);
+    assert!(!stranger.0.stdout().contains(BANNER), "it was read when its user logged in: {}", stranger.0.tail());
     stranger.0.signal(Signal::SIGUSR2).unwrap();
     let newer = || tunnel.gateway.sessions().unwrap().pop().filter(|now| now.session != session.session);
     eventually("it connects anew", newer);

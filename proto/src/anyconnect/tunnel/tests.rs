@@ -36,6 +36,7 @@ fn offer() -> Offer<'static> {
         rekey: seconds(86_400),
         lasts: Some(seconds(43_200)),
         idle: None,
+        banner: None,
         dtls: None,
     }
 }
@@ -160,6 +161,14 @@ fn session_that_is_resumed_is_told_with_the_suite_that_the_client_named() {
     }
     let narrow = Offer { mtu: 1280, dtls: Some(resumed(NamedSuite::ALL[0])), ..offer() }.head();
     assert_eq!(values(&narrow, "X-DTLS-MTU"), ["1280"]);
+}
+
+#[test]
+fn banner_comes_in_one_line_whatever_letters_it_has() {
+    let head = Offer { banner: Some("F\u{fc}r 100% B\r\nX-CSTP-MTU: 1"), ..offer() }.head();
+    assert_eq!(values(&head, "X-CSTP-Banner"), ["F%c3%bcr 100%25 B%0d%0aX-CSTP-MTU: 1"]);
+    assert_eq!(values(&head, "X-CSTP-MTU"), ["1420"]);
+    assert!(values(&offer().head(), "X-CSTP-Banner").is_empty());
 }
 
 #[test]

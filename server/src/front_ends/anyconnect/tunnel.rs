@@ -93,6 +93,8 @@ impl FrontEnd {
         let identity = self.identify(request, caller, &device_caller).await?;
         caller.know();
         let lasts = identity.login.map(|login| login.end.left(&clocks::now()));
+        // Nobody was asked anything who comes without a login.
+        let banner = if identity.login.is_none() { self.core.banner() } else { None };
         let core = Arc::clone(&self.core);
         let open =
             Arc::clone(&core).open(identity, Arc::<TlsConnection>::clone(&connection)).await.map_err(|error| {
@@ -110,7 +112,7 @@ impl FrontEnd {
         });
         let mtu = mtu.min(grant.terms.limits.largest_packet);
         let times = Times { rekey: Duration::from_secs(self.rekey_after.load(Ordering::Relaxed)), lasts };
-        let head = head(request, &grant, mtu, times, offered);
+        let head = head(request, &grant, mtu, times, banner.as_deref(), offered);
         let token = request.token.clone();
         Ok(Opened { core, open, connection, caller: device_caller, token, head, dtls })
     }
@@ -150,7 +152,14 @@ fn refusal(error: &OpenError) -> Refused {
 }
 
 /// What a client is told of its grant.
-fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, times: Times, dtls: Option<DtlsOffer>) -> String {
+fn head(
+    request: &TunnelRequest,
+    grant: &Grant,
+    mtu: u16,
+    times: Times,
+    banner: Option<&String>,
+    dtls: Option<DtlsOffer>,
+) -> String {
     let Grant { lease, terms } = grant;
     // A client that takes one address only gets that of IPv4, if there is one.
     let v6 = lease.v6.filter(|_| request.takes_v6 || lease.v4.is_none());
@@ -166,6 +175,7 @@ fn head(request: &TunnelRequest, grant: &Grant, mtu: u16, times: Times, dtls: Op
         rekey: times.rekey,
         lasts: times.lasts,
         idle: terms.limits.idle_timeout,
+        banner: banner.map(String::as_str),
         dtls,
     };
     offer.head()

@@ -227,6 +227,7 @@ fn what_our_gateway_offers_is_what_our_client_gets() {
         rekey: Duration::from_secs(86_400),
         lasts: Some(Duration::from_secs(43_200)),
         idle: None,
+        banner: None,
         dtls: Some(DtlsOffer { port: 443, app_id: [0xa5; APP_ID_LEN], resumed: None, dpd: Duration::from_secs(10) }),
     };
     let head = offer.head();
