@@ -1,8 +1,8 @@
 //! UDP sockets for ESP: many datagrams to and from the kernel in one call, by UDP_SEGMENT and UDP_GRO.
 //!
 //! On a gateway the sockets of a port form a group, [`bind_group`]: a main one, one per worker and perhaps one for
-//! handshakes of DTLS, between which the kernel chooses by the first bytes of a datagram. A client has one socket more,
-//! [`bind_any`].
+//! handshakes of DTLS, between which the kernel chooses by the first bytes of a datagram. A port for DTLS alone has a
+//! group without a main one, [`bind_dtls_group`]. A client has one socket more, [`bind_any`].
 
 mod arrivals;
 mod bind;
@@ -19,7 +19,7 @@ use adit_proto::queue::offload_pause::{FIRST_PAUSE, OffloadPause};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
 pub use arrivals::Arrivals;
-pub use bind::{Group, bind_any, bind_dtls, bind_group};
+pub use bind::{DtlsGroup, Group, bind_any, bind_dtls, bind_dtls_group, bind_group};
 pub(crate) use bind::{open, size_buffers};
 use control::{Arrival, Control};
 pub use steering::dtls_worker;

@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::EspSocket;
-use super::steering::{steer, steer_with_dtls};
+use super::steering::{steer, steer_dtls, steer_with_dtls};
 
 /// The receive buffer and the send buffer of a socket, in bytes.
 ///
@@ -43,6 +43,14 @@ pub struct Group {
     pub esp: Vec<EspSocket>,
 }
 
+/// The sockets of one address of a gateway at which there is nothing but DTLS. They have to be closed together.
+pub struct DtlsGroup {
+    /// Gets what begins an association, records of epoch 0, and what is no record.
+    pub door: EspSocket,
+    /// One socket per worker, in the order of the workers.
+    pub workers: Vec<EspSocket>,
+}
+
 /// Binds a group of sockets to one address: the main one and one per worker. An IPv6 wildcard takes IPv4 as well.
 ///
 /// With `offload` the kernel segments what is sent and joins what is received.
@@ -64,15 +72,9 @@ pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Res
     let address = main.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     let mut esp = Vec::with_capacity(usize::from(workers));
     for bound in 1..=workers {
-        let socket = open(address, None)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
+        esp.push(join(address, offload)?);
         // Only now may this worker be chosen.
         steer(&main, bound)?;
-        if address.ip().is_unspecified() {
-            tell_local_address(&socket, address.is_ipv6())?;
-        }
-        esp.push(prepare(socket, address.is_ipv6(), offload)?);
     }
     Ok(Group { main: main.into(), esp })
 }
@@ -85,15 +87,41 @@ pub fn bind_group(address: SocketAddr, workers: usize, offload: bool) -> io::Res
 pub fn bind_dtls(group: &Group) -> io::Result<EspSocket> {
     let workers = u8::try_from(group.esp.len()).ok().filter(|&workers| workers > 0);
     let workers = workers.ok_or(io::ErrorKind::InvalidInput)?;
-    let address = group.main.local_addr()?;
+    let socket = join(group.main.local_addr()?, false)?;
+    steer_with_dtls(&group.main, workers)?;
+    Ok(socket)
+}
+
+/// Binds a group of sockets for DTLS alone to one address. Records go where [`bind_dtls`] has them go.
+///
+/// # Errors
+/// As [`bind_group`], and `InvalidInput` without workers.
+pub fn bind_dtls_group(address: SocketAddr, workers: usize, offload: bool) -> io::Result<DtlsGroup> {
+    let count = u8::try_from(workers).ok().filter(|count| (1..=WORKERS).contains(count));
+    let count = count.ok_or(io::ErrorKind::InvalidInput)?;
+    let door = open(address, None)?;
+    door.set_reuse_port(true)?;
+    // As in `bind_group`: a program before the address makes a group of its own.
+    steer_dtls(&door, 0)?;
+    door.bind(&address.into())?;
+    let address = door.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    let workers = (0..count).map(|_| join(address, offload)).collect::<io::Result<_>>()?;
+    steer_dtls(&door, count)?;
+    if address.ip().is_unspecified() {
+        tell_local_address(&door, address.is_ipv6())?;
+    }
+    Ok(DtlsGroup { door: prepare(door, address.is_ipv6(), false)?, workers })
+}
+
+/// Binds one more socket to the address of a group.
+fn join(address: SocketAddr, offload: bool) -> io::Result<EspSocket> {
     let socket = open(address, None)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
-    steer_with_dtls(&group.main, workers)?;
     if address.ip().is_unspecified() {
         tell_local_address(&socket, address.is_ipv6())?;
     }
-    prepare(socket, address.is_ipv6(), false)
+    prepare(socket, address.is_ipv6(), offload)
 }
 
 /// Binds a client's socket to a port of the kernel's choice on all addresses, so that its source address follows the

@@ -40,14 +40,32 @@ pub(super) fn steer(socket: &impl AsFd, workers: u8) -> io::Result<()> {
 pub(super) fn steer_with_dtls(socket: &impl AsFd, workers: u8) -> io::Result<()> {
     let mut program = vec![load(BPF_B, 0)];
     program.extend(esp(workers));
-    program.extend([
+    program.extend(records(workers, u32::from(workers) + 1));
+    attach(socket, program)
+}
+
+/// In a group for DTLS alone: has the kernel give records behind epoch 0 to the socket of [`dtls_worker`], and all else
+/// to socket 0. Without workers that gets all.
+pub(super) fn steer_dtls(socket: &impl AsFd, workers: u8) -> io::Result<()> {
+    if workers == 0 {
+        return attach(socket, vec![answer(0)]);
+    }
+    let mut program = vec![load(BPF_B, 0)];
+    program.extend(records(workers, 0));
+    attach(socket, program)
+}
+
+/// Answers with socket `door` for records of epoch 0, with that of their worker for all others, and with socket 0 for
+/// what is no record. The first byte has been loaded.
+fn records(workers: u8, door: u32) -> [sock_filter; 14] {
+    [
         jump(BPF_JGE, DTLS.1, (1, 0)),
         jump(BPF_JGE, DTLS.0, (1, 0)),
         answer(0),
         // Who is no stranger any more is where the workers can find it.
         load(BPF_H, EPOCH),
         jump(BPF_JEQ, 0, (0, 1)),
-        answer(u32::from(workers) + 1),
+        answer(door),
         load(BPF_B, IP_HEADER),
         jump(BPF_JEQ, IPV4, (0, 2)),
         load(BPF_H, PORT_BEHIND_IPV4),
@@ -56,8 +74,7 @@ pub(super) fn steer_with_dtls(socket: &impl AsFd, workers: u8) -> io::Result<()>
         instruction(BPF_ALU | BPF_MOD | BPF_K, workers.into(), (0, 0)),
         instruction(BPF_ALU | BPF_ADD | BPF_K, 1, (0, 0)),
         instruction(BPF_RET | BPF_A, 0, (0, 0)),
-    ]);
-    attach(socket, program)
+    ]
 }
 
 /// The worker, of so many, that gets a peer's records of DTLS.

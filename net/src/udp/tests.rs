@@ -313,6 +313,36 @@ fn records_of_dtls_go_by_their_epoch_and_their_senders_port() {
 }
 
 #[test]
+fn port_for_dtls_alone_steers_records_as_any_other_and_gives_its_door_the_rest() {
+    const WORKERS: usize = 3;
+    for wildcard in [LOOPBACK, "[::]:0"] {
+        let group = bind_dtls_group(address(wildcard), WORKERS, false).unwrap();
+        let bound = group.door.local_addr().unwrap();
+        assert!(bind_group(bound, 1, false).is_err(), "nobody joins it");
+        let mut expected = [0; WORKERS];
+        for number in 0..20 {
+            let targets: &[&str] = if wildcard == LOOPBACK { &["127.0.0.1"] } else { &["127.0.0.1", "::1"] };
+            let target = SocketAddr::new(ip(targets[number % targets.len()]), bound.port());
+            let sender = bind_any(target.is_ipv6(), None, true).unwrap();
+            for epoch in [0, 1] {
+                let record = [23, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 0, 0, 0];
+                assert_eq!(sender.send(target, None, &record, record.len(), 0).datagrams, 1);
+            }
+            assert_eq!(sender.send(target, None, &[0x80; 13], 13, 0).datagrams, 1, "ESP has no worker here");
+            expected[dtls_worker(sender.local_addr().unwrap(), WORKERS)] += 1;
+        }
+        let found = first_bytes(40, |buffer| Ok(group.door.receive(buffer)?.len));
+        assert_eq!(found, BTreeMap::from([(23, 20), (0x80, 20)]), "{wildcard}");
+        for (socket, senders) in group.workers.iter().zip(expected) {
+            let mut found = first_bytes(senders, |buffer| Ok(socket.receive(buffer)?.len));
+            assert_eq!(found.remove(&23).unwrap_or(0), senders, "{wildcard}");
+            assert!(found.is_empty());
+        }
+    }
+    assert!(bind_dtls_group(address(LOOPBACK), 0, false).is_err());
+}
+
+#[test]
 fn messages_of_many_datagrams_are_steered_as_one() {
     let group = bind_group(address(LOOPBACK), 2, true).unwrap();
     let sender = bind_any(false, None, true).unwrap();
