@@ -168,6 +168,8 @@ pub struct AnyConnectConfig {
     pub tls12: bool,
     /// When they make a new connection.
     pub rekey_after: Duration,
+    /// The UDP port of DTLS, if that is not the one of TCP.
+    pub dtls_port: Option<u16>,
 }
 
 impl TlsConfig {
@@ -323,6 +325,20 @@ impl Config {
             own.port() == address.port() && (all || own.ip() == address.ip())
         };
         self.listen_tcp && self.listen.iter().any(covers)
+    }
+
+    /// Whether clients may send packets in records of DTLS. They come by TCP first.
+    #[must_use]
+    pub const fn serves_dtls(&self) -> bool {
+        self.anyconnect.enabled && self.listen_tcp
+    }
+
+    /// The UDP ports on which the gateway listens.
+    #[must_use]
+    pub fn udp_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.listen.iter().map(SocketAddr::port).collect();
+        ports.extend(self.anyconnect.dtls_port.filter(|port| self.serves_dtls() && !ports.contains(port)));
+        ports
     }
 
     /// Names for the server certificate: the public hosts without ports or duplicates.

@@ -149,7 +149,8 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let enrollment = Enrollment::new(Arc::clone(&store), Arc::clone(&authority), config.certificate_lifetime);
     let enrollment = Arc::new(enrollment.renewing(config.certificate_renewal).with_logins(logins));
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
-    let door = (!sockets.dtls.is_empty()).then(|| DtlsDoor::new(Arc::<WorkersHandle<Session>>::clone(&plane)));
+    let door = (!sockets.dtls.is_empty())
+        .then(|| DtlsDoor::new(Arc::<WorkersHandle<Session>>::clone(&plane), config.anyconnect.dtls_port));
     let made = || anyconnect::FrontEnd::new(Arc::clone(&serving), Arc::clone(&router), config.tun.mtu, door.clone());
     let anyconnect = config.anyconnect.enabled.then(|| Arc::new(made()));
     anyconnect.iter().for_each(|front_end| front_end.set_rekey_after(config.anyconnect.rekey_after));
@@ -222,10 +223,10 @@ fn serve_admin(config: &Config, admin: Admin) -> Result<ControlServer, Failure> 
     })
 }
 
-/// Serves handshakes of DTLS on these sockets, in the order of the workers' ones.
-fn serve_dtls(door: &Arc<DtlsDoor>, sockets: Vec<EspSocket>) -> Result<Vec<Task>, Failure> {
+/// Serves handshakes of DTLS on these sockets, each with its place among a worker's ones.
+fn serve_dtls(door: &Arc<DtlsDoor>, sockets: Vec<(usize, EspSocket)>) -> Result<Vec<Task>, Failure> {
     let mut tasks = vec![task::spawn(Arc::clone(door).serve_workers())];
-    for (number, socket) in sockets.into_iter().enumerate() {
+    for (number, socket) in sockets {
         let arrivals = Arrivals::new(socket)
             .map_err(|error| Failure::new(Exit::Other, "listen for DTLS", error.to_string(), RAISE_LIMITS))?;
         tasks.push(task::spawn(Arc::clone(door).serve(number, arrivals)));

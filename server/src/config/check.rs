@@ -36,6 +36,7 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
             "name a wildcard such as [::]:443 instead, or set esp.enabled = false",
         ));
     }
+    problems.extend(dtls_port(config));
     problems.extend(duplicates("public", &config.public, |public| format!("{}:{}", public.host, public.port)));
     problems.extend(duplicates("local_services", &config.local_services, ToString::to_string));
     problems.extend(duplicates("routes", &config.routes, ToString::to_string));
@@ -63,6 +64,23 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
         problems.push(Problem::new("runtime_dir", "the path of the socket in it is too long", "choose a shorter path"));
     }
     problems
+}
+
+/// Each worker has a socket for DTLS at every address, beside the one for ESP where that has another port.
+fn dtls_port(config: &Config) -> Option<Problem> {
+    config.anyconnect.dtls_port?;
+    if !config.serves_dtls() {
+        let next = "remove it, or set anyconnect.enabled and listen_tcp to true";
+        return Some(Problem::new("anyconnect.dtls_port", "nobody is told of it: its clients come by TCP first", next));
+    }
+    let most = MAX_SOCKETS / 2;
+    (config.listen.len() > most).then(|| {
+        let reason = format!(
+            "{} addresses to listen on, but with a port for DTLS the gateway takes {most}",
+            config.listen.len()
+        );
+        Problem::new("anyconnect.dtls_port", reason, "name a wildcard such as [::]:443 in listen, or remove it")
+    })
 }
 
 /// The pools with the names of their keys.

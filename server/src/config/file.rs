@@ -235,6 +235,27 @@ mod tests {
     }
 
     #[test]
+    fn port_of_dtls_is_for_gateways_that_have_clients_and_sockets_for_it() {
+        let with = |top: &str, value: &str| {
+            problems(&format!("{top}public = [\"a.example\"]\n[pool]\nv4 = \"10.77.0.0/24\"\n[anyconnect]\n{value}\n"))
+        };
+        assert_eq!(with("", "dtls_port = 4433"), [""; 0], "the positive control");
+        for off in [with("listen_tcp = false\n", "dtls_port = 4433"), with("", "enabled = false\ndtls_port = 4433")] {
+            assert!(off.len() == 1 && off[0].contains("nobody is told of it"), "{off:?}");
+        }
+        for port in ["0", "65536", "\"4433\""] {
+            assert!(with("", &format!("dtls_port = {port}"))[0].starts_with("anyconnect.dtls_port: "), "{port}");
+        }
+        let listen = |count: u8| {
+            let addresses: Vec<String> = (1..=count).map(|number| format!("\"192.0.2.{number}:443\"")).collect();
+            format!("listen = [{}]\n", addresses.join(", "))
+        };
+        assert_eq!(with(&listen(15), "dtls_port = 4433"), [""; 0]);
+        assert!(with(&listen(16), "dtls_port = 4433")[0].contains("takes 15"));
+        assert_eq!(with(&listen(16), "tls12 = false"), [""; 0]);
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let found = problems(
             "publik = [\"a.example\"]\nlisten = [\"nonsense\"]\n[tun]\nmtu = 9\nnmae = \"x\"\n[pool]\nv4 = \"10.0.0.1/24\"\n",

@@ -136,6 +136,7 @@ const RESTART: &[&str] = &[
     "limits.pending_sessions",
     "anyconnect.enabled",
     "anyconnect.tls12",
+    "anyconnect.dtls_port",
     "oidc.listen",
     "radius.accounting_servers",
     "radius.accounting_interim",

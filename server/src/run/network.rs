@@ -82,7 +82,7 @@ fn firewall_rules(
     policy: Option<&PolicyFile>,
     changes: &HostChanges,
 ) -> Result<GatewayRules, HostError> {
-    let listen_ports: Vec<u16> = config.listen.iter().map(|address| address.port()).collect();
+    let listen_ports = config.udp_ports();
     let mut rules = GatewayRules {
         tun: config.tun.name.clone(),
         pool_v4: config.pool.v4,

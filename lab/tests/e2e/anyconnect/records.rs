@@ -209,6 +209,26 @@ fn nobody_resumes_a_session_without_its_secret() {
 }
 
 #[test]
+fn records_go_to_a_port_of_their_own_where_there_is_one() {
+    let Some(mut tunnel) = start() else { return };
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("anyconnect.dtls_port", "4433");
+    tunnel.gateway.start().unwrap();
+    filter(tunnel.gateway.host(), NO_UDP, &[("input priority 0", "udp dport != 4433 drop")]);
+    let (_stranger, session) = log_in(&tunnel, PASSWORD);
+    comes_to(&tunnel, &session, "dtls", PATIENCE);
+    for address in INTERNET {
+        let server = TcpServer::start(&tunnel.internet, address).unwrap();
+        for direction in [Direction::Upload, Direction::Download] {
+            let done = transfer(tunnel.client().host(), server.address(), direction, 1 << 20).unwrap();
+            assert!(done.bytes == 1 << 20 && done.is_intact(), "{direction:?} with {address}");
+        }
+    }
+    let told = tunnel.gateway.sessions().unwrap().pop().unwrap();
+    assert_eq!((told.session, told.carrier.as_str()), (session.session, "dtls"), "{told:?}");
+}
+
+#[test]
 fn client_that_wants_no_records_is_not_disturbed() {
     let Some(tunnel) = start() else { return };
     let arguments = ["--user", "alice", "--passwd-on-stdin", "--no-dtls"];

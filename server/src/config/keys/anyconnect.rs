@@ -35,4 +35,14 @@ pub(super) const ROWS: &[Key<Config>] = &[
         applies: Applies::NewSessions,
         read: |given, config| put(&mut config.anyconnect.rekey_after, given.duration()),
     },
+    Key {
+        name: "anyconnect.dtls_port",
+        kind: Kind::Integer { least: 1, most: 65_535 },
+        absent: Absent::Optional,
+        example: "4433",
+        meaning: "UDP port of DTLS at each address of `listen`, where that is to be another than the one of TCP; {least} to\n\
+         {most}. Clients are told it.",
+        applies: Applies::Restart,
+        read: |given, config| put(&mut config.anyconnect.dtls_port, given.integer().map(Some)),
+    },
 ];

@@ -37,6 +37,8 @@ type AppId = [u8; APP_ID_LEN];
 pub struct DtlsDoor {
     greeter: Greeter,
     plane: Arc<dyn AssociationPlane<Session>>,
+    /// The UDP port, where that is not the one of TCP.
+    port: Option<u16>,
     book: Mutex<Book>,
 }
 
@@ -67,10 +69,16 @@ pub(super) struct Registration {
 }
 
 impl DtlsDoor {
-    /// Makes the door of a gateway whose workers are reached by `plane`.
-    pub fn new(plane: Arc<dyn AssociationPlane<Session>>) -> Arc<Self> {
+    /// Makes the door of a gateway whose workers are reached by `plane`, at the UDP port `port` if that is not the one
+    /// of TCP.
+    pub fn new(plane: Arc<dyn AssociationPlane<Session>>, port: Option<u16>) -> Arc<Self> {
         let greeter = Greeter::new(random(), Instant::now());
-        Arc::new(Self { greeter, plane, book: Mutex::default() })
+        Arc::new(Self { greeter, plane, port, book: Mutex::default() })
+    }
+
+    /// The UDP port for a client that has connected to this one of TCP.
+    pub(super) fn port_beside(&self, tcp: u16) -> u16 {
+        self.port.unwrap_or(tcp)
     }
 
     /// The workers.

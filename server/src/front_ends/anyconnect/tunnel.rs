@@ -105,7 +105,7 @@ impl FrontEnd {
         let dtls = self.dtls.as_ref().zip(request.dtls.clone());
         let dtls = dtls.map(|(door, keying)| OfferedDtls { registered: door.register(), keying });
         let offered = dtls.as_ref().map(|OfferedDtls { registered: (registration, _), keying }| DtlsOffer {
-            port: caller.local.port(),
+            port: registration.door.port_beside(caller.local.port()),
             app_id: registration.app_id,
             resumed: keying.resumed(),
             dpd: records::DPD,

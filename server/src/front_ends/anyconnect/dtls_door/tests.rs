@@ -51,7 +51,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let sent = Arc::<Sent>::default();
-        Self { door: DtlsDoor::new(Arc::<Sent>::clone(&sent)), sent }
+        Self { door: DtlsDoor::new(Arc::<Sent>::clone(&sent), None), sent }
     }
 
     fn handle(&self, from: SocketAddr, datagram: &[u8]) {
