@@ -139,6 +139,12 @@ impl ServerIdentity {
         self.replace(None, || self.current.store(certified.0));
     }
 
+    /// The certificate that clients are shown which do not know the gateway's own authority, and ask for this name.
+    pub fn shown_to_public(&self, asked: Option<&str>) -> Option<CertificateDer<'static>> {
+        let public = self.public.load().of_name(asked).map(|certified| Arc::clone(&certified.0));
+        public.unwrap_or_else(|| self.current.load_full()).cert.first().cloned()
+    }
+
     /// How often a certificate was replaced. Whoever makes one of what may change meanwhile asks for this first, and
     /// shows it by [`Self::show_to_public_if`] or [`Self::renew_if`].
     pub fn turn(&self) -> u64 {

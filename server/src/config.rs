@@ -170,6 +170,8 @@ pub struct AnyConnectConfig {
     pub rekey_after: Duration,
     /// The UDP port of DTLS, if that is not the one of TCP.
     pub dtls_port: Option<u16>,
+    /// Whether Cisco's own clients get what they ask for on top.
+    pub cisco: bool,
 }
 
 impl TlsConfig {

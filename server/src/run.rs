@@ -151,7 +151,10 @@ async fn start(loaded: Loaded, changes: &mut HostChanges) -> Result<Running, Fai
     let (serving, plane): (Arc<dyn Core>, _) = (Arc::<LocalCore>::clone(&core), Arc::clone(workers.handle()));
     let door = (!sockets.dtls.is_empty())
         .then(|| DtlsDoor::new(Arc::<WorkersHandle<Session>>::clone(&plane), config.anyconnect.dtls_port));
-    let made = || anyconnect::FrontEnd::new(Arc::clone(&serving), Arc::clone(&router), config.tun.mtu, door.clone());
+    let made = || {
+        let made = anyconnect::FrontEnd::new(Arc::clone(&serving), Arc::clone(&router), config.tun.mtu, door.clone());
+        if config.anyconnect.cisco { made.for_cisco(Arc::clone(&identity)) } else { made }
+    };
     let anyconnect = config.anyconnect.enabled.then(|| Arc::new(made()));
     anyconnect.iter().for_each(|front_end| front_end.set_rekey_after(config.anyconnect.rekey_after));
     let guests = anyconnect.clone().map(|front_end| front_end as Arc<dyn Guest>);

@@ -237,10 +237,28 @@ fn auth(
     )
 }
 
+const WELCOME: &str = "<auth id=\"success\"><message>Welcome.</message></auth>";
+
 /// Says that the login is complete. The token is in it for clients that read it there; others read the cookie.
 pub fn complete(token: &str, dialect: Dialect) -> String {
     let token = format!("<session-token>{}</session-token>", escape(token));
-    document(dialect, "complete", &token, "<auth id=\"success\"><message>Welcome.</message></auth>")
+    document(dialect, "complete", &token, WELCOME)
+}
+
+/// As [`complete`], with what Cisco's clients ask for on top: a name of the session, which nobody asks for again, and
+/// the SHA-1 of the gateway's certificate in hex.
+pub fn complete_for_cisco(token: &str, fingerprint: &str, dialect: Dialect) -> String {
+    let session = format!("<session-id>1</session-id><session-token>{}</session-token>", escape(token));
+    // Clients that post no XML read what is in `auth` alone.
+    let config = match dialect {
+        Dialect::Plain => String::new(),
+        Dialect::Aggregate => format!(
+            "<config client=\"vpn\" type=\"private\"><vpn-base-config><server-cert-hash>{}</server-cert-hash>\
+             </vpn-base-config></config>",
+            escape(fingerprint)
+        ),
+    };
+    document(dialect, "complete", &session, &format!("{WELCOME}{config}"))
 }
 
 /// Says that there is no login here, and why.

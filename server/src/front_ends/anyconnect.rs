@@ -2,6 +2,7 @@
 //! the core, and turns a CONNECT into a session of it. Packets go over that connection, or in records of DTLS beside
 //! it.
 
+mod cisco;
 mod connection;
 mod dtls_door;
 mod external_browser;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_net::http::h1::fields;
+use adit_net::tls::ServerIdentity;
 use adit_proto::anyconnect::cookie;
 use adit_proto::anyconnect::tunnel::{TUNNEL_PATH, TunnelRequest};
 use hyper::body::Incoming;
@@ -25,7 +27,7 @@ use hyper::{Method, Request};
 
 use crate::core::Core;
 use crate::core::router::Router;
-use crate::listener::{Caller, Guest, Reply};
+use crate::listener::{Answer, Caller, Guest, Reply};
 
 pub use dtls_door::DtlsDoor;
 
@@ -46,6 +48,8 @@ pub struct FrontEnd {
     dtls: Option<Arc<DtlsDoor>>,
     /// When clients that connect now are to connect anew, in seconds.
     rekey_after: AtomicU64,
+    /// The certificates that are shown, if Cisco's clients get what they ask for on top.
+    cisco: Option<Arc<ServerIdentity>>,
 }
 
 impl FrontEnd {
@@ -53,12 +57,23 @@ impl FrontEnd {
     /// `router` and have at most `largest_packet` bytes. Their associations of DTLS, if there are to be any, begin at
     /// `dtls`.
     pub fn new(core: Arc<dyn Core>, router: Arc<Router>, largest_packet: u16, dtls: Option<Arc<DtlsDoor>>) -> Self {
-        Self { core, router, largest_packet, dtls, rekey_after: AtomicU64::new(USUAL_REKEY) }
+        Self { core, router, largest_packet, dtls, rekey_after: AtomicU64::new(USUAL_REKEY), cisco: None }
+    }
+
+    /// The same, of a gateway with these certificates, which gives Cisco's clients what they ask for on top.
+    #[must_use]
+    pub fn for_cisco(self, identity: Arc<ServerIdentity>) -> Self {
+        Self { cisco: Some(identity), ..self }
     }
 
     /// Has clients that connect from now on connect anew after this time, which counts in whole seconds.
     pub fn set_rekey_after(&self, time: Duration) {
         self.rekey_after.store(time.as_secs(), Ordering::Relaxed);
+    }
+
+    /// What is at a path for Cisco's clients alone.
+    fn file(&self, head: &Parts) -> Option<Answer> {
+        self.cisco.as_ref().filter(|_| head.method == Method::GET).and_then(|_| cisco::file(head.uri.path()))
     }
 }
 
@@ -66,7 +81,7 @@ impl Guest for FrontEnd {
     fn wants(&self, head: &Parts) -> bool {
         match head.method {
             Method::CONNECT => head.uri.path() == TUNNEL_PATH,
-            Method::GET | Method::POST => is_of_a_client(&head.headers),
+            Method::GET | Method::POST => is_of_a_client(&head.headers) || self.file(head).is_some(),
             _ => false,
         }
     }
@@ -78,10 +93,13 @@ impl Guest for FrontEnd {
     ) -> Pin<Box<dyn Future<Output = Reply> + Send + 'a>> {
         Box::pin(async move {
             if request.method() == Method::CONNECT {
-                self.connect(TunnelRequest::of(&fields(request.headers())), caller).await
-            } else {
-                Reply::Answer(self.log_in(request, caller).await)
+                return self.connect(TunnelRequest::of(&fields(request.headers())), caller).await;
             }
+            let (head, body) = request.into_parts();
+            Reply::Answer(match self.file(&head) {
+                Some(file) => file,
+                None => self.log_in(Request::from_parts(head, body), caller).await,
+            })
         })
     }
 }

@@ -137,6 +137,7 @@ const RESTART: &[&str] = &[
     "anyconnect.enabled",
     "anyconnect.tls12",
     "anyconnect.dtls_port",
+    "anyconnect.cisco",
     "oidc.listen",
     "radius.accounting_servers",
     "radius.accounting_interim",

@@ -1,10 +1,13 @@
 //! What users are asked, and how clients answer that know it beforehand.
 
-use adit_testing::eventually;
+use std::process::Command;
+
+use adit_lab::GATEWAY_V4;
+use adit_testing::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
 use super::{NO_LOGIN, cookie_with, log_in, reach_internet, run, start, start_with, up};
-use crate::harness::{INTERNET, answers};
+use crate::harness::{INTERNET, Tunnel, answers};
 use crate::logins::PASSWORD;
 use crate::people::{give_policy, join};
 use crate::versions::{Version, with_each_version};
@@ -27,6 +30,24 @@ fn client_that_posts_no_xml_logs_in_as_well(version: Version) {
     assert!(wrong.stderr.contains("is not accepted"), "{wrong:?}");
     let (_stranger, session) = up(&tunnel, &plain, &format!("{PASSWORD}\n"));
     assert_eq!(session.addresses.len(), 2, "{session:?}");
+    reach_internet(tunnel.client().host());
+}
+
+#[test]
+fn gateway_for_cisco_s_clients_has_what_they_look_for_and_serves_others_as_before() {
+    let Some(mut tunnel) = start() else { return };
+    let looks = |tunnel: &Tunnel| {
+        let url = format!("https://{GATEWAY_V4}/1/VPNManifest.xml");
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", &url]);
+        tunnel.client().host().output(curl, PATIENCE).unwrap().success().unwrap()
+    };
+    assert_eq!(looks(&tunnel), "404", "no stranger learns what kind of gateway it is");
+    tunnel.gateway.stop().unwrap();
+    tunnel.gateway.set("anyconnect.cisco", "true");
+    tunnel.gateway.start().unwrap();
+    assert_eq!(looks(&tunnel), "200");
+    let (_stranger, _session) = log_in(&tunnel, PASSWORD);
     reach_internet(tunnel.client().host());
 }
 

@@ -185,6 +185,10 @@ fn end_of_a_login_bears_the_token_where_clients_look() {
     let document = complete("t0k-en_", Dialect::Aggregate);
     assert!(document.contains("type=\"complete\"") && document.contains("<session-token>t0k-en_</session-token>"));
     assert!(complete("t", Dialect::Plain).contains("<auth id=\"success\">"));
+    let cisco = complete_for_cisco("t0k-en_", "AB12", Dialect::Aggregate);
+    assert!(cisco.contains("<session-token>t0k-en_</session-token>") && xml::read(cisco.as_bytes()).is_ok(), "{cisco}");
+    assert!(cisco.contains("<server-cert-hash>AB12</server-cert-hash>"), "{cisco}");
+    assert_eq!(complete_for_cisco("t", "AB12", Dialect::Plain), complete("t", Dialect::Plain));
     assert!(refusal("a & b", Dialect::Aggregate).contains("<error>a &amp; b</error>"));
 }
 

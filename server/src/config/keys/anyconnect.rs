@@ -45,4 +45,14 @@ pub(super) const ROWS: &[Key<Config>] = &[
         applies: Applies::Restart,
         read: |given, config| put(&mut config.anyconnect.dtls_port, given.integer().map(Some)),
     },
+    Key {
+        name: "anyconnect.cisco",
+        kind: Kind::Boolean,
+        absent: Absent::Default("false"),
+        example: "true",
+        meaning: "Whether Cisco's own clients get what they ask for on top: files that tell them that there is nothing\n\
+         newer, and the fingerprint of the certificate. It has not been tried with them.",
+        applies: Applies::Restart,
+        read: |given, config| put(&mut config.anyconnect.cisco, given.boolean()),
+    },
 ];

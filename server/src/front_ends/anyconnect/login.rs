@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use adit_proto::anyconnect::cookie::{self, SessionCookie};
 use adit_proto::anyconnect::external_browser::KEY_HEADER;
-use adit_proto::anyconnect::login::{BrowserPage, Dialect, Groups, MAX_BODY, Page, Posted, complete, refusal};
+use adit_proto::anyconnect::login::{
+    BrowserPage, Dialect, Groups, MAX_BODY, Page, Posted, complete, complete_for_cisco, refusal,
+};
 use adit_proto::login::Kind;
 use adit_proto::login::flow::{Answers, Asked, Form};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SET_COOKIE};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SET_COOKIE};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::identity::Holder;
-use super::{FrontEnd, MARKS, external_browser, token};
+use super::{FrontEnd, MARKS, cisco, external_browser, token};
 use crate::core::NOT_IN_GROUP;
 use crate::core::login::logins::{LoginStep, LoginWish};
 use crate::listener::{Answer, Caller};
@@ -45,6 +48,8 @@ struct Look {
     offered: Vec<String>,
     /// The group that was chosen: in that form, or by the path of a request.
     chosen: Option<String>,
+    /// The fingerprint of the gateway's certificate, if Cisco's clients are told it.
+    fingerprint: Option<String>,
 }
 
 impl FrontEnd {
@@ -54,6 +59,7 @@ impl FrontEnd {
         let dialect = if headers.contains_key(MARKS[1]) { Dialect::Aggregate } else { Dialect::Plain };
         let session = token(headers).map(SessionCookie::decode);
         let key = headers.get(KEY_HEADER).filter(|_| dialect == Dialect::Aggregate).cloned();
+        let asked = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = request.uri().path().to_owned();
         let posted = match (request.method() == Method::GET, path == LOG_OUT_PATH) {
             (true, true) => Some(Posted::LogOut),
@@ -67,7 +73,10 @@ impl FrontEnd {
             Some(Posted::LogOut) => return self.log_out(session, dialect).await,
         };
         let Some(link) = external_browser::link(key.filter(|_| opens_browser).as_ref()) else { return malformed() };
-        let look = Look::new(dialect, self.core.offered_groups(), group, &path);
+        let asked = asked.as_ref().map(Authority::host);
+        let shown = self.cisco.as_ref().and_then(|identity| identity.shown_to_public(asked));
+        let fingerprint = shown.map(|certificate| cisco::fingerprint(&certificate));
+        let look = Look { fingerprint, ..Look::new(dialect, self.core.offered_groups(), group, &path) };
         match self.device_of(caller).await {
             Ok(Some(holder)) if !holder.needs_login => self.let_in(&holder, &look).await,
             Ok(holder) => {
@@ -145,7 +154,7 @@ impl Look {
         let chosen = of_path.clone().or_else(|| listed.filter(is_offered));
         // Whoever names a group by the path is not asked for one.
         let offered = if of_path.is_some() { Vec::new() } else { offered };
-        Self { dialect, offered, chosen }
+        Self { dialect, offered, chosen, fingerprint: None }
     }
 
     /// Shows what the core asks for. Only the `first` form has a choice of groups.
@@ -189,16 +198,18 @@ fn going_on(text: String) -> Form {
 
 fn logged_in(token: &str, look: &Look) -> Answer {
     let session = SessionCookie { token: Zeroizing::new(token.to_owned()), group: look.chosen.clone() }.encode();
-    let mut answer = document(complete(&session, look.dialect));
+    let mut answer = document(match &look.fingerprint {
+        Some(fingerprint) => complete_for_cisco(&session, fingerprint, look.dialect),
+        None => complete(&session, look.dialect),
+    });
+    let description = look.fingerprint.as_deref().map(cisco::description);
     let cookie = format!("{}={}; Path=/; Secure; HttpOnly", cookie::SESSION, *session);
-    match HeaderValue::try_from(cookie) {
-        Ok(mut cookie) => {
-            cookie.set_sensitive(true);
-            answer.headers_mut().insert(SET_COOKIE, cookie);
-            answer
-        }
-        Err(_unsendable) => malformed(),
+    for cookie in description.into_iter().chain([cookie]) {
+        let Ok(mut cookie) = HeaderValue::try_from(cookie) else { return malformed() };
+        cookie.set_sensitive(true);
+        answer.headers_mut().append(SET_COOKIE, cookie);
     }
+    answer
 }
 
 fn document(text: String) -> Answer {
@@ -300,6 +311,19 @@ mod tests {
         let cookie = answer.headers().get(SET_COOKIE).unwrap();
         assert!(cookie.is_sensitive() && cookie.to_str().unwrap().starts_with("webvpn=t0k-en_; "));
         assert!(shown(answer).await.contains("<session-token>t0k-en_<"));
+    }
+
+    #[tokio::test]
+    async fn cisco_s_clients_are_told_the_certificate_where_they_are_served() {
+        let answer = logged_in("t", &Look { fingerprint: Some("AB12".to_owned()), ..look(None, "/") });
+        let cookies: Vec<&str> =
+            answer.headers().get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(cookies.len(), 2);
+        assert!(cookies[0].starts_with("webvpnc=") && cookies[1].starts_with("webvpn=t; "), "{cookies:?}");
+        assert!(shown(answer).await.contains("<server-cert-hash>AB12</server-cert-hash>"));
+        let others = logged_in("t", &look(None, "/"));
+        assert_eq!(others.headers().get_all(SET_COOKIE).iter().count(), 1);
+        assert!(!shown(others).await.contains("server-cert-hash"));
     }
 
     #[tokio::test]
