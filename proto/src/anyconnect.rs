@@ -15,6 +15,7 @@
 pub mod channel;
 pub mod cookie;
 pub mod datagrams;
+pub mod envelope;
 pub mod external_browser;
 pub mod form;
 pub mod form_body;

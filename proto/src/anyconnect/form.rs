@@ -11,6 +11,9 @@ use super::xml::{self, Element, XmlFault};
 
 /// Most fields of a form, hidden ones among them.
 const MAX_FIELDS: usize = 32;
+/// What a client says that its user may log in in a browser of its host.
+const CAPABILITIES: &str = "<capabilities><auth-method>single-sign-on-v2</auth-method>\
+    <auth-method>single-sign-on-external-browser</auth-method></capabilities>";
 /// The select of the group, whose value stands beside the other answers.
 const GROUP: &str = "group_list";
 /// Fields whose value is called a password in the answer, whatever they are called in the form.
@@ -44,6 +47,8 @@ pub struct Beginning<'a> {
     pub group: Option<&'a str>,
     /// Whether the gateway has to do without a certificate of the user.
     pub has_no_certificate: bool,
+    /// Whether its user may log in in a browser of this host.
+    pub has_browser: bool,
 }
 
 /// Why a document leads nowhere.
@@ -64,8 +69,8 @@ pub enum FormFault {
     /// It has a field without a name that could be sent back.
     #[error("the form has a field that cannot be answered")]
     Nameless,
-    /// It wants a browser.
-    #[error("it wants a login in a browser, which this client cannot do at such gateways yet")]
+    /// It wants a browser, but none of this host.
+    #[error("it wants a login in a browser that is a part of its client")]
     Browser,
 }
 
@@ -77,6 +82,8 @@ pub struct GatewayForm {
     pub text: String,
     /// What was wrong with the last answer.
     pub error: Option<String>,
+    /// The page at which its user logs in in a browser, if that is what it wants.
+    page: Option<String>,
     fields: Vec<Field>,
     /// What is sent back as it came, as a part of a document.
     opaque: Option<Zeroizing<String>>,
@@ -94,6 +101,8 @@ enum Kind {
     Secret,
     Choice(Vec<Choice>),
     Hidden(Zeroizing<String>),
+    /// What a browser brings.
+    Brought,
 }
 
 /// One of the values of a choice.
@@ -165,6 +174,7 @@ impl Told {
             action: form.attribute("action").unwrap_or_default().to_owned(),
             text,
             error: Some(error).filter(|error| !error.is_empty()),
+            page: page(&elements, auth)?,
             fields: fields(&elements, &format!("{auth}/form/"))?,
             opaque: opaque(&elements),
         }))
@@ -178,6 +188,13 @@ impl GatewayForm {
         self.visible().find(Question::is_of_groups)
     }
 
+    /// The login in a browser that the form waits for: the name of the answer, which is the token that it brings, and
+    /// the page where it begins.
+    pub fn browser(&self) -> Option<(&str, &str)> {
+        let field = self.fields.iter().find(|field| matches!(field.kind, Kind::Brought))?;
+        Some((&field.name, self.page.as_deref()?))
+    }
+
     /// What else has to be answered, in order.
     pub fn questions(&self) -> impl Iterator<Item = Question<'_>> {
         self.visible().filter(|question| !question.is_of_groups())
@@ -189,7 +206,7 @@ impl GatewayForm {
                 Kind::Text => (false, &[][..]),
                 Kind::Secret => (true, &[][..]),
                 Kind::Choice(choices) => (false, choices.as_slice()),
-                Kind::Hidden(_) => return None,
+                Kind::Hidden(_) | Kind::Brought => return None,
             };
             (!REPETITIONS.contains(&name.as_str())).then_some(Question { name, label, is_secret, choices })
         })
@@ -201,7 +218,7 @@ impl GatewayForm {
         for Field { name, kind, .. } in &self.fields {
             let value = match kind {
                 Kind::Hidden(value) => Some(value),
-                Kind::Text | Kind::Secret | Kind::Choice(_) => answers.get(name),
+                Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Brought => answers.get(name),
             };
             let Some(value) = value.filter(|_| !REPETITIONS.contains(&name.as_str())) else { continue };
             match name.as_str() {
@@ -218,10 +235,15 @@ impl GatewayForm {
 
 /// The document that begins a login.
 pub fn begin(version: &str, beginning: Beginning<'_>) -> Zeroizing<String> {
-    let Beginning { url, group, has_no_certificate } = beginning;
+    let Beginning { url, group, has_no_certificate, has_browser } = beginning;
+    let capabilities = if has_browser { CAPABILITIES } else { "" };
     let group = group.map(|group| format!("<group-select>{}</group-select>", escape(group))).unwrap_or_default();
     let certificate = if has_no_certificate { "<client-cert-fail/>" } else { "" };
-    document("init", version, &format!("<group-access>{}</group-access>{certificate}{group}", escape(url)))
+    document(
+        "init",
+        version,
+        &format!("{capabilities}<group-access>{}</group-access>{certificate}{group}", escape(url)),
+    )
 }
 
 fn document(kind: &str, version: &str, body: &str) -> Zeroizing<String> {
@@ -247,6 +269,20 @@ fn add_element(text: &mut String, name: &str, value: &str) {
     for part in ["<", name, ">", &value, "</", name, ">"] {
         text.push_str(part);
     }
+}
+
+/// Where a login in a browser of this host begins, if a form waits for one.
+fn page(elements: &[Element], auth: &str) -> Result<Option<String>, FormFault> {
+    let waits = elements
+        .iter()
+        .any(|element| element.path == format!("{auth}/form/input") && element.attribute("type") == Some("sso"));
+    if !waits {
+        return Ok(None);
+    }
+    let text = |name: &'static str| only(elements, &format!("{auth}/{name}"), name);
+    let mode = text("sso-v2-browser-mode")?.map(|mode| mode.text.trim());
+    let page = text("sso-v2-login")?.map(|page| page.text.trim().to_owned());
+    page.filter(|_| mode == Some("external")).map(Some).ok_or(FormFault::Browser)
 }
 
 /// The element at a path; an error if there are two.
@@ -280,7 +316,7 @@ fn fields(elements: &[Element], form: &str) -> Result<Vec<Field>, FormFault> {
             (Some("input"), Some("hidden")) => {
                 Kind::Hidden(Zeroizing::new(element.attribute("value").unwrap_or_default().to_owned()))
             }
-            (Some("input"), Some("sso")) => return Err(FormFault::Browser),
+            (Some("input"), Some("sso")) => Kind::Brought,
             (Some("select/option"), _) => {
                 choices.push(choice(element));
                 continue;

@@ -153,7 +153,8 @@ impl<'a> Conversation<'a> {
     async fn begin(&mut self, link: &str, group: Option<&str>) -> Result<Told, Failure> {
         let has_no_certificate = self.certificate_requests > usize::from(self.entrance.has_certificate);
         let url = format!("https://{}{}", self.name, self.path(link)?);
-        self.say(link, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate })).await
+        self.say(link, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate, has_browser: false }))
+            .await
     }
 
     /// Begins anew at a gateway that wants a certificate. As each request has a connection of its own, it sees the

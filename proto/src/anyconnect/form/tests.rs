@@ -84,7 +84,8 @@ fn group_is_named_by_its_label_or_else_by_its_value() {
 
 #[test]
 fn login_begins_in_the_group_that_was_chosen() {
-    let beginning = Beginning { url: "https://gw.test/a&b", group: Some("<staff>"), has_no_certificate: false };
+    let beginning =
+        Beginning { url: "https://gw.test/a&b", group: Some("<staff>"), has_no_certificate: false, has_browser: false };
     let begun = begin("v9", beginning);
     let body = "<group-access>https://gw.test/a&amp;b</group-access><group-select>&lt;staff&gt;</group-select>";
     assert!(begun.contains(body) && begun.contains("type=\"init\""), "{}", *begun);
@@ -157,16 +158,38 @@ fn hostile_documents_lead_nowhere() {
     }
 }
 
+/// A form that waits for a browser, with these elements before it.
+fn in_browser(before: &str) -> Result<GatewayForm, FormFault> {
+    form(&format!("<auth id=\"main\">{before}<form><input type=\"sso\" name=\"sso-token\"/></form></auth>"))
+}
+
 #[test]
-fn what_this_client_cannot_do_is_told_apart() {
-    assert_eq!(in_form("<input type=\"sso\" name=\"sso-token\"/>").err(), Some(FormFault::Browser));
+fn login_in_a_browser_of_this_host_is_answered_with_what_it_brings() {
+    const PAGE: &str = "<sso-v2-login>https://gw.test/sso?a=1&amp;b=2</sso-v2-login>";
+    let external = format!("{PAGE}<sso-v2-browser-mode>external</sso-v2-browser-mode>");
+    let form = in_browser(&external).unwrap();
+    assert_eq!(form.browser(), Some(("sso-token", "https://gw.test/sso?a=1&b=2")));
+    assert_eq!(asked(&form), [], "nobody types it");
+    assert!(
+        form.reply("v9", &answers(&[("sso-token", "t0ken")])).contains("<auth><sso-token>t0ken</sso-token></auth>")
+    );
+    for other in
+        ["", PAGE, &external.replace("external", "embedded"), "<sso-v2-browser-mode>external</sso-v2-browser-mode>"]
+    {
+        assert_eq!(in_browser(other).err(), Some(FormFault::Browser), "{other}");
+    }
+    assert_eq!(in_browser(&external.repeat(2)).err(), Some(FormFault::Twice("sso-v2-browser-mode")));
+    assert_eq!(in_form("<input name=\"a\"/>").unwrap().browser(), None);
+    let beginning = Beginning { url: "https://gw.test/", group: None, has_no_certificate: false, has_browser: true };
+    let announced = |has_browser| begin("v9", Beginning { has_browser, ..beginning }).contains("external-browser<");
+    assert!(announced(true) && !announced(false));
 }
 
 #[test]
 fn gateway_that_wants_a_certificate_hears_that_there_is_none() {
     let wanted = "<config-auth type=\"auth-request\"><client-cert-request/></config-auth>";
     assert!(matches!(Told::of_document(wanted.as_bytes()), Ok(Told::CertificateWanted)));
-    let beginning = Beginning { url: "https://gw.test/", group: None, has_no_certificate: true };
+    let beginning = Beginning { url: "https://gw.test/", group: None, has_no_certificate: true, has_browser: false };
     assert!(begin("v9", beginning).contains("</group-access><client-cert-fail/></config-auth>"));
     assert!(!begin("v9", Beginning { has_no_certificate: false, ..beginning }).contains("client-cert-fail"));
 }
@@ -174,9 +197,11 @@ fn gateway_that_wants_a_certificate_hears_that_there_is_none() {
 /// The gateway of this crate on the other side.
 #[test]
 fn our_gateway_and_our_client_understand_each_other() {
-    let beginning = Beginning { url: "https://gw.test/?a&b", group: None, has_no_certificate: true };
-    let posted = Posted::of_xml(begin("v9", beginning).as_bytes());
-    assert!(posted == Ok(Posted::Begin { group: None, opens_browser: false }));
+    for has_browser in [false, true] {
+        let beginning = Beginning { url: "https://gw.test/?a&b", group: None, has_no_certificate: true, has_browser };
+        let posted = Posted::of_xml(begin("v9", beginning).as_bytes());
+        assert!(posted == Ok(Posted::Begin { group: None, opens_browser: has_browser }));
+    }
     let asked = |name, kind, echo| Asked { name, label: "L", kind, echo };
     let choice = login::Kind::Choice(vec!["one & 1".to_owned(), "two".to_owned()]);
     let shown = Form {
