@@ -168,15 +168,16 @@ fn harmless(field: LoginField) -> LoginField {
     LoginField { label: printable(&field.label), choices, ..field }
 }
 
-/// A link that a browser may be given: whoever answers for the gateway must not have it open a file or a program.
+/// A link that a browser may be given.
 fn safe_link(name: &str, url: String) -> Result<String, Failure> {
+    if is_safe_link(&url) { Ok(url) } else { Err(strange(name, "the link it gave is none that a browser should open")) }
+}
+
+/// Whether a browser may be given a link: whoever answers for the gateway must not have it open a file or a program.
+pub(crate) fn is_safe_link(url: &str) -> bool {
     let local = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
     let may_open = url.starts_with("https://") || local.iter().any(|prefix| url.starts_with(prefix));
-    if may_open && url.bytes().all(|byte| byte.is_ascii_graphic()) && url.len() <= 4096 {
-        Ok(url)
-    } else {
-        Err(strange(name, "the link it gave is none that a browser should open"))
-    }
+    may_open && url.bytes().all(|byte| byte.is_ascii_graphic()) && url.len() <= 4096
 }
 
 fn refused(name: &str, message: &str, retry_after: Option<u64>) -> Failure {

@@ -42,6 +42,9 @@ pub(super) struct AddArgs {
     /// A command that prints the password at each login
     #[arg(long, value_name = "CMD")]
     credential_command: Option<String>,
+    /// Let the gateway have its user log in in a browser, which has to run on this host
+    #[arg(long)]
+    browser: bool,
     /// Which protocol to speak, `native` or `anyconnect`; the gateway is asked otherwise
     #[arg(long, value_parser = parse_protocol)]
     protocol: Option<GatewayProtocol>,
@@ -67,7 +70,7 @@ pub(super) struct AddArgs {
 pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failure> {
     let (place, path) = link(&args.gateway)?;
     let (group, credential_command) = (args.group.unwrap_or_default(), args.credential_command.unwrap_or_default());
-    let login = LoginTable { path, group, credential_command };
+    let login = LoginTable { path, group, credential_command, browser: args.browser };
     let identity = identity(args.certificate.as_deref().zip(args.key.as_deref()))?;
     let is_for_others = login != LoginTable::default() || !matches!(identity, Identity::Login);
     let protocol = named_protocol(args.protocol, is_for_others)?;

@@ -174,6 +174,15 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             read: |given, draft| put(&mut draft.login.credential_command, value::plain(given)),
         },
         Key {
+            name: "login.browser",
+            kind: Kind::Boolean,
+            absent: Absent::Default("false"),
+            example: "true",
+            meaning: "Whether an AnyConnect gateway may have its user log in in a browser, which has to run on this host.",
+            applies: Applies::Restart,
+            read: |given, draft| put(&mut draft.login.browser, value::plain(given)),
+        },
+        Key {
             name: "esp.enabled",
             kind: Kind::Boolean,
             absent: Absent::Default("true"),

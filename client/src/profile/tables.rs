@@ -20,11 +20,13 @@ pub struct LoginTable {
     pub group: String,
     /// A command that prints the password; empty if there is none.
     pub credential_command: String,
+    /// Whether its user may log in in a browser of this host.
+    pub browser: bool,
 }
 
 impl Default for LoginTable {
     fn default() -> Self {
-        Self { path: "/".to_owned(), group: String::new(), credential_command: String::new() }
+        Self { path: "/".to_owned(), group: String::new(), credential_command: String::new(), browser: false }
     }
 }
 

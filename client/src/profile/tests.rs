@@ -84,8 +84,14 @@ fn ways_of_a_login_survive_encode_and_parse_and_are_for_anyconnect_gateways() {
     };
     assert!(!read("").unwrap().encode().unwrap().contains("login"));
     for (path, group, command) in [("/staff", "", ""), ("/", "Staff & guests", "pass vpn"), ("/a/b", "staff", "")] {
-        let table = LoginTable { path: path.into(), group: group.into(), credential_command: command.into() };
+        let table = LoginTable {
+            path: path.into(),
+            group: group.into(),
+            credential_command: command.into(),
+            browser: group.is_empty(),
+        };
         let login = format!("path = \"{path}\"\ngroup = \"{group}\"\ncredential_command = \"{command}\"\n");
+        let login = format!("{login}browser = {}\n", group.is_empty());
         let profile = read(&format!("[login]\n{login}")).unwrap();
         assert_eq!(profile.login, table);
         assert_eq!(Profile::parse(name(), &profile.encode().unwrap()).unwrap().login, table);

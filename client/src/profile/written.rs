@@ -55,6 +55,8 @@ struct WrittenLogin<'a> {
     group: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     credential_command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    browser: Option<bool>,
 }
 
 /// The keys of `[esp]`.
@@ -108,9 +110,9 @@ impl<'a> Written<'a> {
 
 impl<'a> WrittenLogin<'a> {
     fn of(table: &'a LoginTable) -> Self {
-        let LoginTable { path, group, credential_command } = table;
+        let LoginTable { path, group, credential_command, browser } = table;
         let path = (*path != LoginTable::default().path).then_some(path.as_str());
-        Self { path, group, credential_command }
+        Self { path, group, credential_command, browser: browser.then_some(true) }
     }
 }
 

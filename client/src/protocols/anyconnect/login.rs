@@ -2,30 +2,33 @@
 //!
 //! Each step is a request on a connection of its own; cookies lead from one to the next.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+mod browser;
+mod request;
 
-use adit_net::http::h1::{self, Reply};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use adit_net::http::h1::Reply;
 use adit_net::tls::{self, Seen};
 use adit_program::exit::{Exit, Failure};
 use adit_program::foreign_text::printable;
 use adit_proto::anyconnect::form::{self, Beginning, FormFault, GatewayForm, Question, Told};
 use adit_proto::anyconnect::link::{LinkFault, path_at};
-use adit_proto::anyconnect::login::MAX_BODY;
 use adit_proto::anyconnect::{MAX_COOKIE, cookie};
-use adit_proto::http::field::{Field, value};
+use adit_proto::http::field::value;
 use adit_proto::login::message::{FieldKind, LoginField};
 use zeroize::Zeroizing;
 
-use super::{AGENT, VERSION};
+use super::VERSION;
 use crate::gateway_contact::{GatewayContact, PROMPTLY};
 use crate::login::Person;
 use crate::obstacle::join_failure;
 use crate::profile::{Identity, LoginTable, Profile};
-use crate::protocols::connect_ip::{Endpoint, explain_tcp};
+use crate::protocols::ConnectError;
+use crate::protocols::connect_ip::Endpoint;
 use crate::protocols::stream::shake;
-use crate::protocols::{ConnectError, authority};
+use browser::BrowserKey;
+use request::{fields, post};
 
 /// Most forms of a login: more than any gateway has.
 const MOST_FORMS: usize = 24;
@@ -48,15 +51,18 @@ pub struct Entrance<'a> {
     pub group: Option<&'a str>,
     /// Whether the gateway is shown a certificate of the user if it asks for one.
     pub has_certificate: bool,
+    /// Whether the gateway may have its user log in in a browser of this host.
+    pub has_browser: bool,
 }
 
 impl<'a> Entrance<'a> {
     /// That of a profile.
     #[must_use]
     pub fn of(profile: &'a Profile) -> Self {
-        let LoginTable { path, group, .. } = &profile.login;
+        let LoginTable { path, group, browser: has_browser, .. } = &profile.login;
         let group = Some(group.as_str()).filter(|group| !group.is_empty());
-        Self { path, group, has_certificate: matches!(profile.identity, Identity::Certificate { .. }) }
+        let has_certificate = matches!(profile.identity, Identity::Certificate { .. });
+        Self { path, group, has_certificate, has_browser: *has_browser }
     }
 }
 
@@ -100,6 +106,7 @@ pub async fn log_in(
     person: &mut dyn Person,
 ) -> Result<Zeroizing<String>, Failure> {
     let mut conversation = Conversation::new(gateway, entrance);
+    conversation.browser = entrance.has_browser.then(BrowserKey::generate).transpose()?;
     let mut told = conversation.begin(entrance.path, entrance.group).await?;
     for _ in 0..MOST_FORMS {
         let form = match told {
@@ -139,6 +146,8 @@ struct Conversation<'a> {
     /// The path of the gateway's last page.
     page: String,
     cookies: cookie::Kept,
+    /// What tokens are sealed for that a browser brings, if there may be a browser.
+    browser: Option<BrowserKey>,
 }
 
 impl<'a> Conversation<'a> {
@@ -146,15 +155,15 @@ impl<'a> Conversation<'a> {
         let name = gateway.name();
         let (asked, cookies) = (BTreeSet::new(), cookie::Kept::default());
         let page = entrance.path.to_owned();
-        Self { gateway, name, entrance, group: None, asked, certificate_requests: 0, page, cookies }
+        Self { gateway, name, entrance, group: None, asked, certificate_requests: 0, page, cookies, browser: None }
     }
 
     /// Begins a login where a link of the gateway leads.
     async fn begin(&mut self, link: &str, group: Option<&str>) -> Result<Told, Failure> {
         let has_no_certificate = self.certificate_requests > usize::from(self.entrance.has_certificate);
         let url = format!("https://{}{}", self.name, self.path(link)?);
-        self.say(link, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate, has_browser: false }))
-            .await
+        let has_browser = self.browser.is_some();
+        self.say(link, form::begin(VERSION, Beginning { url: &url, group, has_no_certificate, has_browser })).await
     }
 
     /// Begins anew at a gateway that wants a certificate. As each request has a connection of its own, it sees the
@@ -214,6 +223,10 @@ impl<'a> Conversation<'a> {
         if let (Some(list), Some(chosen)) = (form.groups(), &self.group) {
             given.insert(list.name.to_owned(), Zeroizing::new(chosen.clone()));
         }
+        if let Some((name, page)) = form.browser() {
+            let key = self.browser.as_ref().ok_or_else(|| wants_browser(&self.name))?;
+            given.insert(name.to_owned(), key.log_in(page, person).await?);
+        }
         self.say(&form.action, form.reply(VERSION, &given)).await
     }
 
@@ -236,8 +249,9 @@ impl<'a> Conversation<'a> {
     /// Posts a document. It is posted once: the gateway may have taken it, and a code is good once.
     async fn post(&mut self, path: &str, document: Zeroizing<String>) -> Result<Reply, Failure> {
         let cookies = self.cookies.field();
+        let key = self.browser.as_ref().map(BrowserKey::public).transpose()?;
         let answered = self.gateway.reach(ANSWER_WITHIN, async |endpoint: &Endpoint<'_>, timeout: Duration| {
-            let fields = fields(endpoint, cookies.as_ref().map(|cookies| cookies.as_str()));
+            let fields = fields(endpoint, cookies.as_ref().map(|cookies| cookies.as_str()), key.as_deref());
             post(endpoint, path, fields, document.clone(), timeout).await
         });
         let reply = answered.await.map_err(|error| {
@@ -298,41 +312,6 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// What stands in the head of each request.
-fn fields(endpoint: &Endpoint<'_>, cookies: Option<&str>) -> Vec<Field> {
-    let host = authority(endpoint.host, endpoint.port);
-    let fixed = [
-        ("host", host.as_str()),
-        ("user-agent", AGENT),
-        ("x-transcend-version", "1"),
-        ("x-aggregate-auth", "1"),
-        ("content-type", "application/xml; charset=utf-8"),
-    ];
-    let fields = fixed.into_iter().chain(cookies.map(|cookies| ("cookie", cookies)));
-    fields.map(|(name, value)| Field::new(name, value)).collect()
-}
-
-async fn post(
-    endpoint: &Endpoint<'_>,
-    path: &str,
-    fields: Vec<Field>,
-    document: Zeroizing<String>,
-    timeout: Duration,
-) -> Result<(Reply, SocketAddr), ConnectError> {
-    let began = Instant::now();
-    let (stream, remote) = shake(endpoint, timeout).await?;
-    let left = timeout.saturating_sub(began.elapsed());
-    let posted = tokio::time::timeout(left, h1::post(stream, path, fields, document, MAX_BODY)).await;
-    match posted.map(|posted| posted.map_err(|error| explain_tcp(&error, remote))) {
-        Ok(Ok(reply)) => Ok((reply, remote)),
-        // The gateway may have the request.
-        Ok(Err(ConnectError::Unreachable(_))) | Err(_) => {
-            Err(ConnectError::Closed(format!("{remote} did not answer the request")))
-        }
-        Ok(Err(error)) => Err(error),
-    }
-}
-
 /// What is shown above a form: what was wrong, and what it says, a line each.
 fn shown_text(form: &GatewayForm) -> String {
     let parts = form.error.iter().chain(Some(&form.text)).filter(|part| !part.is_empty());
@@ -379,14 +358,18 @@ fn given(form: &GatewayForm, mut answers: BTreeMap<String, String>) -> BTreeMap<
 fn unusable(name: &str, fault: &FormFault) -> Failure {
     match fault {
         FormFault::Browser => {
-            let next =
-                "use a client that can, such as openconnect, or ask the gateway's administrator for another login";
+            let next = "use a client of its maker, or ask the gateway's administrator for another login";
             Failure::new(Exit::Other, name, fault.to_string(), next)
         }
         FormFault::Xml(_) | FormFault::Unknown | FormFault::Twice(_) | FormFault::TooMany | FormFault::Nameless => {
             strange(name, &fault.to_string())
         }
     }
+}
+
+fn wants_browser(name: &str) -> Failure {
+    let next = "add it again with `--browser`, where a browser runs on this host";
+    Failure::new(Exit::Other, name, "it wants a login in a browser", next)
 }
 
 fn strange(name: &str, reason: &str) -> Failure {

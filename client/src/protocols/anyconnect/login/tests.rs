@@ -43,7 +43,7 @@ impl Person for Typist {
     }
 }
 
-const AT_ROOT: Entrance<'_> = Entrance { path: "/", group: None, has_certificate: false };
+const AT_ROOT: Entrance<'_> = Entrance { path: "/", group: None, has_certificate: false, has_browser: false };
 const COMPLETE: &str =
     "<config-auth type=\"complete\"><session-token>t0ken</session-token><auth id=\"success\"/></config-auth>";
 const LIST: &str = "<select name=\"group_list\" label=\"GROUP:\"><option value=\"staff\">Staff people</option>\

@@ -1,0 +1,333 @@
+//! A login in a browser of this host, as stock clients have it: the gateway's last page sends the browser on to a port
+//! of this host, with a token that is sealed for this client alone.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
+use std::time::Duration;
+
+use adit_program::exit::{Exit, Failure};
+use adit_proto::anyconnect::envelope::{Envelope, INFO, SEAL_LEN};
+use adit_proto::anyconnect::form_body;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use data_encoding::BASE64;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use zeroize::Zeroizing;
+
+use crate::login::{Link, Person, is_safe_link};
+
+/// The port of this host that gateways send browsers to.
+const PORT: u16 = 29786;
+/// What the path begins with that they send them to.
+const PATH: &str = "/api/sso/";
+/// How long somebody may take for a login in a browser.
+const WITHIN: Duration = Duration::from_secs(15 * 60);
+/// How long a browser may take for its request.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// How often whoever waits hears so.
+const SIGN_EVERY: Duration = Duration::from_secs(5);
+/// Most bytes of a request.
+const MAX_REQUEST: usize = 16 << 10;
+/// Longest token, in bytes.
+const MAX_TOKEN: usize = 1024;
+
+/// The key of one login in a browser.
+pub(super) struct BrowserKey(PrivateKey);
+
+impl BrowserKey {
+    pub(super) fn generate() -> Result<Self, Failure> {
+        PrivateKey::generate(&ECDH_P256).map(Self).map_err(|_| unusable("no key can be made for it"))
+    }
+
+    /// What the gateway seals tokens for.
+    pub(super) fn public(&self) -> Result<String, Failure> {
+        let public = self.0.compute_public_key().and_then(|key| key.as_der());
+        public.map(|key| BASE64.encode(key.as_ref())).map_err(|_| unusable("no key can be made for it"))
+    }
+
+    /// Has somebody log in in a browser, and returns the token that it brings.
+    pub(super) async fn log_in(&self, url: &str, person: &mut dyn Person) -> Result<Zeroizing<String>, Failure> {
+        if !is_safe_link(url) {
+            return Err(unusable("the link that the gateway gave is none that a browser should open"));
+        }
+        let listeners = listen().await?;
+        person.open(&Link { url: url.to_owned(), code: None, lifetime: WITHIN })?;
+        let mut token = pin!(self.await_token(&listeners));
+        let deadline = Instant::now() + WITHIN;
+        while Instant::now() < deadline {
+            tokio::select! {
+                token = &mut token => return token,
+                () = sleep(SIGN_EVERY) => person.wait(),
+            }
+        }
+        let reason = "nobody finished the login in the browser in time";
+        Err(Failure::new(Exit::TimedOut, "login in a browser", reason, "begin it again"))
+    }
+
+    /// Answers browsers until one brings the token.
+    async fn await_token(&self, listeners: &[TcpListener]) -> Result<Zeroizing<String>, Failure> {
+        loop {
+            let accepted = match listeners {
+                [one, other] => tokio::select! {
+                    accepted = one.accept() => accepted,
+                    accepted = other.accept() => accepted,
+                },
+                [one] => one.accept().await,
+                _ => return Err(unusable("this host has no loopback address")),
+            };
+            // Whoever connects and asks nothing holds nobody up for long.
+            if let Ok((stream, _)) = accepted
+                && let Ok(Ok(Some(token))) = timeout(REQUEST_WITHIN, self.answer(stream)).await
+            {
+                return Ok(token);
+            }
+        }
+    }
+
+    /// Answers one browser; the token, if it brought one.
+    async fn answer(&self, mut stream: TcpStream) -> io::Result<Option<Zeroizing<String>>> {
+        let request = read_head(&mut stream).await?;
+        let (token, next) = request.as_deref().map(|request| self.brought(request)).unwrap_or_default();
+        let answer = match (&token, next) {
+            (None, _) => "HTTP/1.1 404 Not Found\r\n".to_owned(),
+            (Some(_), Some(next)) => format!("HTTP/1.1 302 Found\r\nLocation: {next}\r\n"),
+            (Some(_), None) => "HTTP/1.1 200 OK\r\n".to_owned(),
+        };
+        let body = if token.is_some() { "You are logged in. This page may be closed.\n" } else { "" };
+        let length = body.len();
+        let head = format!("{answer}Content-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        stream.shutdown().await?;
+        Ok(token)
+    }
+
+    /// The token that a request brings, and the page that the browser is sent on to.
+    fn brought(&self, head: &str) -> (Option<Zeroizing<String>>, Option<String>) {
+        let target = head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let token = path.strip_prefix(PATH).and_then(|sealed| self.open(sealed));
+        let fields = form_body::read(query.as_bytes()).unwrap_or_default();
+        let next = fields.into_iter().find(|(name, _)| name == "return").map(|(_, next)| next.to_string());
+        (token, next.filter(|next| next.starts_with("https://") && is_safe_link(next)))
+    }
+
+    /// The token in an envelope, as it stands in a path.
+    fn open(&self, path: &str) -> Option<Zeroizing<String>> {
+        let fields = form_body::read(format!("sealed={path}").as_bytes())?;
+        // The plus of base 64 is a space in forms.
+        let text = fields.first().map(|(_, text)| text.replace(' ', "+"))?;
+        let envelope = Envelope::decode(&BASE64.decode(text.as_bytes()).ok()?)?;
+        let key = self.shared_key(&envelope)?;
+        let text = unseal(&key, &envelope)?;
+        let token = str::from_utf8(&text).ok()?;
+        let is_plain =
+            !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(|b| b.is_ascii_alphanumeric());
+        is_plain.then(|| Zeroizing::new(token.to_owned()))
+    }
+
+    fn shared_key(&self, envelope: &Envelope) -> Option<Zeroizing<[u8; 32]>> {
+        let peer = UnparsedPublicKey::new(&ECDH_P256, &envelope.peer_key);
+        let derived = agree(&self.0, peer, (), |secret| {
+            let mut key = Zeroizing::new([0; 32]);
+            let expanded = Salt::new(HKDF_SHA256, &[]).extract(secret);
+            let filled = expanded.expand(&[INFO], HKDF_SHA256).and_then(|expanded| expanded.fill(&mut key[..]));
+            filled.map(|()| key).map_err(drop)
+        });
+        derived.ok()
+    }
+}
+
+/// Opens a seal of which only a part is there. Encrypting what was encrypted gives the text back, as the key stream is
+/// the same; encrypting that again gives the whole tag.
+fn unseal(key: &[u8; 32], envelope: &Envelope) -> Option<Zeroizing<Vec<u8>>> {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
+    let nonce = || Nonce::assume_unique_for_key(envelope.nonce);
+    let mut text = Zeroizing::new(envelope.sealed.clone());
+    let _tag_of_nothing = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut text).ok()?;
+    let mut again = text.clone();
+    let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut again).ok()?;
+    let (seal, _cut) = tag.as_ref().split_at_checked(SEAL_LEN)?;
+    verify_slices_are_equal(seal, &envelope.seal).ok()?;
+    Some(text)
+}
+
+/// Listens where browsers are sent to, on the loopback addresses that this host has.
+async fn listen() -> Result<Vec<TcpListener>, Failure> {
+    let (mut listeners, mut refused) = (Vec::new(), None);
+    for address in [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)] {
+        match TcpListener::bind((address, PORT)).await {
+            Ok(listener) => listeners.push(listener),
+            // Whoever has one of them would get the token's envelope, which is of no use to others, and we would not.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => refused = Some(error),
+            Err(error) => tracing::debug!(%error, "not every loopback address can be listened at"),
+        }
+    }
+    match refused {
+        None => Ok(listeners),
+        Some(error) => {
+            let (what, next) =
+                (format!("port {PORT} of this host"), "end the other login in a browser, and begin again");
+            Err(Failure::new(Exit::Other, what, error.to_string(), next))
+        }
+    }
+}
+
+/// The head of a request; `None` if it is none that a browser sends.
+async fn read_head(stream: &mut TcpStream) -> io::Result<Option<String>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut piece = [0; 1024];
+        let length = stream.read(&mut piece).await?;
+        head.extend(piece.iter().take(length));
+        if length == 0 || head.len() > MAX_REQUEST {
+            return Ok(None);
+        }
+    }
+    Ok(String::from_utf8(head).ok())
+}
+
+fn unusable(reason: &str) -> Failure {
+    let next = "log in with a password, or with another client, or ask the gateway's administrator";
+    Failure::new(Exit::Other, "login in a browser", reason, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{Read as _, Write as _};
+    use std::net;
+    use std::thread::{self, JoinHandle};
+
+    use adit_proto::login::message::LoginField;
+
+    use super::*;
+
+    /// An envelope for whoever has this public key, as a gateway makes it, in a path.
+    fn sealed_for(public: &str, token: &str) -> Vec<u8> {
+        let own = PrivateKey::generate(&ECDH_P256).unwrap();
+        let own_public = own.compute_public_key().unwrap().as_der().unwrap().as_ref().to_vec();
+        let peer = UnparsedPublicKey::new(&ECDH_P256, BASE64.decode(public.as_bytes()).unwrap());
+        let mut key = [0; 32];
+        agree(&own, peer, (), |secret| {
+            let prk = Salt::new(HKDF_SHA256, &[]).extract(secret);
+            prk.expand(&[INFO], HKDF_SHA256).and_then(|okm| okm.fill(&mut key)).map_err(drop)
+        })
+        .unwrap();
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap());
+        let mut text = token.as_bytes().to_vec();
+        let nonce = Nonce::assume_unique_for_key([7; 12]);
+        let tag = cipher.seal_in_place_separate_tag(nonce, Aad::empty(), &mut text).unwrap();
+        let part = |tag: u8, value: &[u8]| {
+            let length = u16::try_from(value.len()).unwrap().to_be_bytes();
+            [&[0, tag], &length[..], value].concat()
+        };
+        [vec![0, 1], part(1, &own_public), part(2, &tag.as_ref()[..SEAL_LEN]), part(3, &text), part(4, &[7; 12])]
+            .concat()
+    }
+
+    /// What a browser asks for that is sent on with an envelope.
+    fn request(envelope: &[u8], query: &str) -> String {
+        let path: String = BASE64.encode(envelope).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        format!("GET {PATH}{path}{query} HTTP/1.1\r\nHost: localhost:{PORT}\r\n\r\n")
+    }
+
+    #[test]
+    fn token_that_is_sealed_for_this_client_is_brought_with_the_next_page() {
+        let key = BrowserKey::generate().unwrap_or_else(|failure| panic!("{failure}"));
+        let envelope = sealed_for(&key.public().unwrap(), "t0ken");
+        let (token, next) = key.brought(&request(&envelope, "?return=https%3A%2F%2Fgw.test%2Fdone"));
+        assert_eq!((token.unwrap().as_str(), next.as_deref()), ("t0ken", Some("https://gw.test/done")));
+        let plain = format!("GET {PATH}{} HTTP/1.1\r\n\r\n", BASE64.encode(&envelope));
+        assert_eq!(key.brought(&plain).0.unwrap().as_str(), "t0ken", "also without escapes");
+        for next in ["http%3A%2F%2Fgw.test", "javascript%3Aalert(1)", "https%3A%2F%2Fgw.test%0D%0AX%3A+y"] {
+            let (token, next) = key.brought(&request(&envelope, &format!("?return={next}")));
+            assert!(token.is_some() && next.is_none(), "{next:?}");
+        }
+    }
+
+    /// Somebody whose browser asks for these things, one after the other.
+    struct Visitor {
+        requests: Vec<String>,
+        opened: Vec<String>,
+        browser: Option<JoinHandle<Vec<String>>>,
+    }
+
+    impl Person for Visitor {
+        fn answer(&mut self, _text: &str, _fields: &[LoginField]) -> Result<BTreeMap<String, String>, Failure> {
+            Ok(BTreeMap::new())
+        }
+
+        fn open(&mut self, link: &Link) -> Result<(), Failure> {
+            self.opened.push(link.url.clone());
+            let requests = std::mem::take(&mut self.requests);
+            let ask = |request: String| {
+                let mut socket = net::TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).unwrap();
+                socket.write_all(request.as_bytes()).unwrap();
+                let mut answer = String::new();
+                socket.read_to_string(&mut answer).unwrap();
+                answer
+            };
+            self.browser = Some(thread::spawn(move || requests.into_iter().map(ask).collect()));
+            Ok(())
+        }
+
+        fn wait(&mut self) {}
+
+        fn has_browser(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn browser_is_waited_for_that_brings_the_token_whoever_else_comes() {
+        let key = BrowserKey::generate().unwrap();
+        let right = sealed_for(&key.public().unwrap(), "t0ken");
+        let forged = sealed_for(&BrowserKey::generate().unwrap().public().unwrap(), "f0rged");
+        let requests = vec![
+            "GET /favicon.ico HTTP/1.1\r\n\r\n".to_owned(),
+            request(&forged, ""),
+            request(&right, "?return=https%3A%2F%2Fgw.test%2Fdone"),
+        ];
+        let mut visitor = Visitor { requests, opened: Vec::new(), browser: None };
+        for url in ["file:///etc/passwd", "http://gw.test/", "https://gw.test/\r\nX: y"] {
+            assert!(key.log_in(url, &mut visitor).await.is_err() && visitor.opened.is_empty(), "{url}");
+        }
+        let token = key.log_in("https://gw.test/sso", &mut visitor).await.unwrap();
+        assert_eq!((token.as_str(), visitor.opened), ("t0ken", vec!["https://gw.test/sso".to_owned()]));
+        let answers = visitor.browser.unwrap().join().unwrap();
+        for (answer, begins) in answers.iter().zip(["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 302"]) {
+            assert!(answer.starts_with(begins), "{answer}");
+        }
+        assert!(answers[2].contains("Location: https://gw.test/done\r\n"), "{}", answers[2]);
+    }
+
+    #[test]
+    fn token_of_anybody_else_is_none() {
+        let (key, other) = (BrowserKey::generate().unwrap(), BrowserKey::generate().unwrap());
+        let public = key.public().unwrap();
+        let token = |envelope: &[u8]| key.brought(&request(envelope, "")).0;
+        let right = sealed_for(&public, "t0ken");
+        assert!(token(&right).is_some(), "the positive control");
+        assert!(token(&sealed_for(&other.public().unwrap(), "t0ken")).is_none(), "it is for another client");
+        for text in ["", "to-ken", "t\u{f6}ken", &"t".repeat(MAX_TOKEN + 1)] {
+            assert!(token(&sealed_for(&public, text)).is_none(), "{text}");
+        }
+        // Version, tags and lengths, the key, and each byte that is sealed or vouches for it.
+        for position in 0..right.len() {
+            let mut changed = right.clone();
+            changed[position] ^= 1;
+            assert!(token(&changed).is_none(), "{position}");
+        }
+        for other in
+            ["GET / HTTP/1.1\r\n\r\n", "POST /api/sso/AAAA HTTP/1.1\r\n\r\n", "GET /api/sso/AAAA HTTP/1.1\r\n\r\n", ""]
+        {
+            assert_eq!(key.brought(other), (None, None), "{other}");
+        }
+    }
+}
