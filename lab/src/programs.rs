@@ -257,7 +257,7 @@ fn start(host: &Host, mut command: Command) -> Result<Process> {
                     return Ok(process);
                 }
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if is_no_message_yet(error.kind()) => {}
             Err(error) => return Err(error).context("wait for a program to be ready"),
         }
         if let Some(code) = process.try_wait()? {
@@ -267,6 +267,12 @@ fn start(host: &Host, mut command: Command) -> Result<Process> {
             bail!("the program was not ready in {PATIENCE:?}\n{}", process.tail());
         }
     }
+}
+
+/// Whether a wait for a message ended without one. A signal with a handler interrupts a wait that has a time-out, as
+/// does the end of a child in tests that follow theirs.
+fn is_no_message_yet(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
 fn stop(process: Option<Process>) -> Result<i32> {
