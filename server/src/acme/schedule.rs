@@ -159,11 +159,11 @@ impl Schedule {
     }
 
     /// When the certificate is renewed, if there is one: at the point that was taken, but early enough to try again and
-    /// again before its end.
+    /// again before its end, and within its life, whatever date an authority writes.
     #[must_use]
     pub fn renews_at(&self) -> Option<SystemTime> {
         let life = self.life?;
-        let wished = self.wish.map(|(_, point)| point.min(life.after(5, 6)));
+        let wished = self.wish.map(|(_, point)| point.clamp(life.begins, life.after(5, 6)));
         Some(wished.unwrap_or_else(|| life.after(2, 3)))
     }
 

@@ -150,6 +150,25 @@ fn nonsense_of_an_authority_is_as_if_it_had_not_been_heard() {
 }
 
 #[test]
+fn window_before_the_certificate_or_before_all_dates_wants_it_renewed_from_its_beginning_on() {
+    let now = Now::begin();
+    let mut schedule = Schedule::new(Some(ninety_days(now)));
+    let before_all = SystemTime::UNIX_EPOCH - 300 * DAY;
+    for begins in [now.clock - 2 * DAY, before_all] {
+        let past = Window { begins, ends: begins + DAY };
+        schedule.handle_wish(Wish::Window(past, None), MOST, now.instant);
+        let point = schedule.renews_at().unwrap();
+        assert_eq!(point, now.clock, "{past:?}");
+        assert!(!humantime::format_rfc3339_seconds(point).to_string().is_empty(), "it can be told");
+        assert_eq!(step(&schedule, now), Step::Order);
+    }
+    // One that began before and goes on keeps its point.
+    let around = Window { begins: now.clock - DAY, ends: now.clock + 3 * DAY };
+    schedule.handle_wish(Wish::Window(around, None), MOST / 2 + 1, now.instant);
+    assert_eq!(schedule.renews_at(), Some(now.clock + DAY));
+}
+
+#[test]
 fn pauses_between_failures_double_from_a_minute_to_a_day() {
     let mut now = Now::begin();
     let mut schedule = Schedule::new(None);
