@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Request;
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use instant_acme::{
     Account, AccountBuilder, BodyWrapper, BytesResponse, CertificateIdentifier, Error, HttpClient, RenewalInfo,
 };
@@ -27,6 +28,8 @@ use crate::web_client::WebClient;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a certificate may take, from the first word to the last.
 const LONGEST_ORDER: Duration = Duration::from_secs(600);
+/// The longest pause that an authority may ask for, in seconds: a day.
+const LONGEST_PAUSE: u32 = 24 * 3600;
 
 /// An authority, and the gateway as its customer.
 pub struct Authority {
@@ -134,9 +137,19 @@ impl HttpClient for Web {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_or_else(|never| match never {}, |body| body.to_bytes());
             let answer = client.send(Request::from_parts(parts, body.into())).await;
-            let (parts, body) = answer.map_err(|error| Error::Other(Box::new(error)))?.into_parts();
+            let (mut parts, body) = answer.map_err(|error| Error::Other(Box::new(error)))?.into_parts();
+            shorten_pause(&mut parts.headers);
             Ok(BytesResponse { parts, body: Box::new(Bytes::from(body)) })
         })
+    }
+}
+
+/// Cuts a pause in seconds that is longer than any good one: `instant_acme` adds it to the clock, whatever it is, and
+/// the sum of a huge one does not exist.
+fn shorten_pause(headers: &mut HeaderMap) {
+    let asked = headers.get(RETRY_AFTER).and_then(|pause| pause.to_str().ok()?.trim().parse::<u64>().ok());
+    if asked.is_some_and(|seconds| seconds > LONGEST_PAUSE.into()) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(LONGEST_PAUSE));
     }
 }
 

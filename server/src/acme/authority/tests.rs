@@ -42,6 +42,11 @@ type OnOrder = fn(&Value) -> (u16, &'static str);
 
 impl World {
     async fn new(on_order: OnOrder) -> Self {
+        Self::pausing("7200", on_order).await
+    }
+
+    /// One with these words in each answer about when to ask again.
+    async fn pausing(pause: &'static str, on_order: OnOrder) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -63,7 +68,7 @@ impl World {
                 let service = service_fn(|request| {
                     let mode = fs::metadata(&account).ok().map(|file| file.permissions().mode() & 0o777);
                     let (base, seen) = (base.clone(), Arc::clone(&seen));
-                    async move { Ok::<_, Infallible>(answer(request, &base, &seen, on_order, mode).await) }
+                    async move { Ok::<_, Infallible>(answer(request, &base, &seen, (pause, on_order), mode).await) }
                 });
                 let _gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             }
@@ -87,7 +92,7 @@ async fn answer(
     request: Request<Incoming>,
     base: &str,
     seen: &Asked,
-    on_order: OnOrder,
+    (pause, on_order): (&str, OnOrder),
     mode: Option<u32>,
 ) -> Response<Full<Bytes>> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -121,7 +126,7 @@ async fn answer(
     if method != Method::HEAD {
         seen.lock().unwrap().push((path, payload));
     }
-    let answer = Response::builder().status(status).header("replay-nonce", "one").header("retry-after", "7200");
+    let answer = Response::builder().status(status).header("replay-nonce", "one").header("retry-after", pause);
     answer.header("location", format!("{base}/account")).body(Full::new(Bytes::from(text))).unwrap()
 }
 
@@ -146,6 +151,31 @@ async fn wish_of_the_authority_is_heard_with_when_to_ask_again() {
     let Wish::Window(told, Some(again)) = world.authority.wish(&kept()).await else { panic!("no window") };
     assert_eq!(told, window);
     assert!((7100..=7200).contains(&again.as_secs()), "{again:?}");
+}
+
+#[tokio::test]
+async fn pause_that_no_clock_can_show_is_a_day() {
+    for pause in ["18446744073709551615", "+18446744073709551615", "86401"] {
+        let world = World::pausing(pause, |_| (500, "")).await;
+        let Wish::Window(_, Some(again)) = world.authority.wish(&kept()).await else { panic!("no window: {pause}") };
+        assert!((86_300..=86_400).contains(&again.as_secs()), "{pause}: {again:?}");
+    }
+}
+
+#[test]
+fn pause_of_a_day_or_less_and_one_that_is_a_date_are_left_as_they_are() {
+    let told = |pause: &'static str| {
+        let mut headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(pause))]);
+        shorten_pause(&mut headers);
+        headers[RETRY_AFTER].to_str().unwrap().to_owned()
+    };
+    for good in ["", "0", "86400", "Fri, 31 Dec 1999 23:59:59 GMT", "soon"] {
+        assert_eq!(told(good), good);
+    }
+    assert_eq!(told("86401"), "86400");
+    let mut none = HeaderMap::new();
+    shorten_pause(&mut none);
+    assert!(none.is_empty());
 }
 
 #[tokio::test]
