@@ -199,7 +199,7 @@ enum State {
     /// Waits for the answer to a question.
     Asked { source: usize, question: Question, state: Vec<u8> },
     /// Waits until the client asks how far a login in a browser is.
-    Linked { source: usize, state: Vec<u8>, not_before: Duration },
+    Linked { source: usize, state: Vec<u8>, returns: bool, not_before: Duration },
     /// Waits for a source.
     Busy(Errand),
     /// Nothing more comes.
@@ -211,7 +211,7 @@ enum Errand {
     Check { source: usize, password: Zeroizing<String> },
     Answer { source: usize },
     Begin { source: usize },
-    Poll { source: usize, state: Vec<u8> },
+    Poll { source: usize, state: Vec<u8>, returns: bool },
 }
 
 impl LoginFlow {
@@ -262,13 +262,16 @@ impl LoginFlow {
         self.handle_timeout(now);
         let proof = answers.remove(PROOF).filter(|proof| proof.len() <= MAX_ANSWER);
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Linked { source, state, not_before } if now < not_before && proof.is_none() => {
-                self.state = State::Linked { source, state, not_before };
+            // Only a browser that brings a proof says when the login is through; a stranger may bring one at any time.
+            State::Linked { source, state, returns, not_before }
+                if now < not_before && !(returns && proof.is_some()) =>
+            {
+                self.state = State::Linked { source, state, returns, not_before };
                 self.step = Some(Step::Wait { again_in: not_before.saturating_sub(now) });
             }
-            State::Linked { source, state, .. } => {
+            State::Linked { source, state, returns, .. } => {
                 let command = Command::PollLink { source, state: state.clone(), proof };
-                self.send(command, Errand::Poll { source, state });
+                self.send(command, Errand::Poll { source, state, returns });
             }
             State::Start => {
                 if self.count_round() {
@@ -340,7 +343,8 @@ impl LoginFlow {
             Ok(StartedLink { url, user_code, lifetime, interval, state, returns }) => {
                 let (lifetime, again_in) = (lifetime.min(LINK_PATIENCE), interval.max(SHORTEST_INTERVAL));
                 self.deadline = now.saturating_add(lifetime);
-                self.state = State::Linked { source, state, not_before: now.saturating_add(again_in) };
+                let not_before = now.saturating_add(again_in);
+                self.state = State::Linked { source, state, returns, not_before };
                 self.step = Some(Step::Open { url, user_code, lifetime, again_in, returns });
             }
             Err(reason) => {
@@ -352,9 +356,10 @@ impl LoginFlow {
 
     /// A login in a browser is not settled yet, and wants to be asked for after `interval`.
     pub fn handle_pending(&mut self, interval: Duration, now: Duration) {
-        let State::Busy(Errand::Poll { source, state }) = &mut self.state else { return };
-        let (source, state, again_in) = (*source, std::mem::take(state), interval.max(SHORTEST_INTERVAL));
-        self.state = State::Linked { source, state, not_before: now.saturating_add(again_in) };
+        let State::Busy(Errand::Poll { source, state, returns }) = &mut self.state else { return };
+        let (source, state, returns) = (*source, std::mem::take(state), *returns);
+        let again_in = interval.max(SHORTEST_INTERVAL);
+        self.state = State::Linked { source, state, returns, not_before: now.saturating_add(again_in) };
         self.step = Some(Step::Wait { again_in });
         self.handle_timeout(now);
     }

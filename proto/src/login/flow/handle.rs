@@ -4,7 +4,7 @@
 //! version (1) | state (1) | rounds (1) | deadline (8, ms) | name: text | of the state
 //! 0 start     nothing more
 //! 1 asked     source (1) | state: bytes | text: text | kind (1) | echo (1) | choices (1) | each choice: text
-//! 2 linked    source (1) | state: bytes | not before (8, ms)
+//! 2 linked    source (1) | state: bytes | not before (8, ms) | returns (1)
 //! ```
 
 use std::time::Duration;
@@ -32,8 +32,12 @@ impl LoginFlow {
                 writer.byte(u8::try_from(*source).ok()?).bytes(state);
                 encode_question(&mut writer, question);
             }
-            State::Linked { source, state, not_before } => {
-                writer.byte(u8::try_from(*source).ok()?).bytes(state).number(millis(*not_before));
+            State::Linked { source, state, returns, not_before } => {
+                writer
+                    .byte(u8::try_from(*source).ok()?)
+                    .bytes(state)
+                    .number(millis(*not_before))
+                    .byte((*returns).into());
             }
             State::Start | State::Busy(_) | State::Over => {}
         }
@@ -56,7 +60,8 @@ impl LoginFlow {
             }
             2 => {
                 let (source, state) = (source(&mut reader, &ways)?, state(&mut reader)?);
-                State::Linked { source, state, not_before: Duration::from_millis(reader.number()?) }
+                let not_before = Duration::from_millis(reader.number()?);
+                State::Linked { source, state, returns: reader.byte()? != 0, not_before }
             }
             _ => return None,
         };

@@ -368,6 +368,29 @@ fn client_that_brings_what_its_browser_brought_is_heard_at_once() {
 }
 
 #[test]
+fn proof_skips_the_wait_only_where_the_link_has_the_browser_bring_one() {
+    for returns in [false, true] {
+        let mut begun = flow(&[Way::Browser]);
+        begun.handle_answers(Answers::new(), BEGIN);
+        begun.poll_command();
+        begun.handle_started(Ok(StartedLink { returns, ..link() }), BEGIN);
+        begun.poll_step();
+        let mut again = come_back(&begun, &[Way::Browser]);
+        again.handle_answers(Answers::new(), BEGIN + 5 * SECOND);
+        assert!(again.poll_command().is_some(), "the pace of polls is kept");
+        again.handle_pending(5 * SECOND, BEGIN + 5 * SECOND);
+        again.poll_step();
+        let back = come_back(&again, &[Way::Browser]);
+        for (mut flow, asked) in [(begun, BEGIN), (again, BEGIN + 5 * SECOND), (back, BEGIN + 5 * SECOND)] {
+            flow.handle_answers(answers(&[("proof", "p")]), asked + SECOND);
+            let waits = Some(Step::Wait { again_in: 4 * SECOND });
+            assert_eq!(flow.poll_command().is_some(), returns, "{asked:?}");
+            assert_eq!(flow.poll_step(), waits.filter(|_| !returns));
+        }
+    }
+}
+
+#[test]
 fn link_has_its_own_end_and_a_source_that_gives_none_is_away() {
     let mut over = flow(&[Way::Browser]);
     over.handle_answers(Answers::new(), BEGIN);
