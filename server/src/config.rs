@@ -322,11 +322,7 @@ impl Config {
     /// Whether the gateway listens at an address on TCP anyway, whatever else is wanted there.
     #[must_use]
     pub fn listens_on_tcp(&self, address: SocketAddr) -> bool {
-        let covers = |own: &SocketAddr| {
-            let all = own.ip().is_unspecified() && (own.is_ipv6() || address.is_ipv4());
-            own.port() == address.port() && (all || own.ip() == address.ip())
-        };
-        self.listen_tcp && self.listen.iter().any(covers)
+        self.listen_tcp && self.listen.iter().any(|own| check::covers(own, &address))
     }
 
     /// Whether clients may send packets in records of DTLS. They come by TCP first.

@@ -68,19 +68,31 @@ pub(super) fn coherence(config: &Config) -> Vec<Problem> {
 
 /// Each worker has a socket for DTLS at every address, beside the one for ESP where that has another port.
 fn dtls_port(config: &Config) -> Option<Problem> {
-    config.anyconnect.dtls_port?;
+    let port = config.anyconnect.dtls_port?;
     if !config.serves_dtls() {
         let next = "remove it, or set anyconnect.enabled and listen_tcp to true";
         return Some(Problem::new("anyconnect.dtls_port", "nobody is told of it: its clients come by TCP first", next));
     }
     let most = MAX_SOCKETS / 2;
-    (config.listen.len() > most).then(|| {
+    if config.listen.len() > most {
         let reason = format!(
             "{} addresses to listen on, but with a port for DTLS the gateway takes {most}",
             config.listen.len()
         );
-        Problem::new("anyconnect.dtls_port", reason, "name a wildcard such as [::]:443 in listen, or remove it")
-    })
+        let next = "name a wildcard such as [::]:443 in listen, or remove it";
+        return Some(Problem::new("anyconnect.dtls_port", reason, next));
+    }
+    dtls_alone_before_all(config, port)
+}
+
+/// Sockets of one address get what comes there, before those of all addresses: where the former are for DTLS alone,
+/// nobody would hear QUIC and ESP.
+fn dtls_alone_before_all(config: &Config, port: u16) -> Option<Problem> {
+    let dtls = config.listen.iter().map(|address| SocketAddr::new(address.ip(), port));
+    let mut alone = dtls.filter(|address| !config.listen.contains(address));
+    let (one, all) = alone.find_map(|one| Some((one, config.listen.iter().find(|all| covers(all, &one))?)))?;
+    let reason = format!("{one} would be for DTLS alone, but {all} in listen is to take QUIC and ESP there");
+    Some(Problem::new("anyconnect.dtls_port", reason, "choose a port that listen does not name, or remove it"))
 }
 
 /// The pools with the names of their keys.
@@ -111,12 +123,16 @@ fn pool_conflicts(config: &Config, key: &str, pool: IpNet) -> Vec<Problem> {
         .collect()
 }
 
+/// Whether what comes to an address is for who listens at `own`, unless somebody listens at that very address.
+pub(super) fn covers(own: &SocketAddr, address: &SocketAddr) -> bool {
+    let all = own.ip().is_unspecified() && (own.is_ipv6() || address.is_ipv4());
+    own.port() == address.port() && (all || own.ip() == address.ip())
+}
+
 fn listen_duplicates(listen: &[SocketAddr]) -> Vec<Problem> {
     let mut problems = duplicates("listen", listen, ToString::to_string);
     for wide in listen.iter().filter(|address| address.ip().is_unspecified()) {
-        let covered =
-            |other: &&SocketAddr| *other != wide && other.port() == wide.port() && (wide.is_ipv6() || other.is_ipv4());
-        for other in listen.iter().filter(covered) {
+        for other in listen.iter().filter(|other| *other != wide && covers(wide, other)) {
             let reason = format!("{wide} already covers {other}");
             problems.push(Problem::new("listen", reason, "remove one of them"));
         }

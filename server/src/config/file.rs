@@ -256,6 +256,32 @@ mod tests {
     }
 
     #[test]
+    fn port_of_dtls_takes_no_address_from_a_wildcard_that_has_that_port() {
+        let with = |listen: &str, port: u16| {
+            let rest = format!("[pool]\nv4 = \"10.77.0.0/24\"\n[anyconnect]\ndtls_port = {port}\n");
+            problems(&format!("public = [\"a.example\"]\nlisten = [{listen}]\n{rest}"))
+        };
+        for (listen, one, all) in [
+            (r#""[::]:443", "192.0.2.1:8443""#, "192.0.2.1:443", "[::]:443"),
+            (r#""192.0.2.1:8443", "0.0.0.0:443""#, "192.0.2.1:443", "0.0.0.0:443"),
+            (r#""[::]:443", "0.0.0.0:8443""#, "0.0.0.0:443", "[::]:443"),
+        ] {
+            let found = with(listen, 443);
+            let told = format!("anyconnect.dtls_port: {one} would be for DTLS alone, but {all} in listen");
+            assert!(found.len() == 1 && found[0].starts_with(&told), "{found:?}");
+            assert_eq!(with(listen, 4433), [""; 0], "the positive control");
+        }
+        for good in [
+            r#""[::]:443", "[::]:8443""#,
+            r#""192.0.2.1:443", "192.0.2.2:8443""#,
+            r#""0.0.0.0:443", "[2001:db8::1]:8443""#,
+            r#""[::]:443""#,
+        ] {
+            assert_eq!(with(good, 443), [""; 0], "{good}");
+        }
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let found = problems(
             "publik = [\"a.example\"]\nlisten = [\"nonsense\"]\n[tun]\nmtu = 9\nnmae = \"x\"\n[pool]\nv4 = \"10.0.0.1/24\"\n",
