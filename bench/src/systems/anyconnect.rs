@@ -175,8 +175,10 @@ impl AnyConnect {
                 let mut client = Client::new(host, &adit_lab::binaries()?);
                 let authority = authority.to_str().context("the path of the authority is UTF-8")?;
                 let gateway = format!("https://{GATEWAY_V4}");
+                // An Adit gateway would be joined by its own protocol otherwise.
+                let protocol = ["--protocol", "anyconnect"];
                 let known = ["--user", USER, "--name", PROFILE, "--authority", authority];
-                client.run(&[&["add", &gateway], &known[..]].concat())?.success()?;
+                client.run(&[&["add", &gateway], &protocol[..], &known[..]].concat())?.success()?;
                 let by_tls: &[&str] = if self.carrier == Tls { &["--carrier", "tls"] } else { &[] };
                 client.up_with_input(&[&[PROFILE], by_tls].concat(), &format!("{PASSWORD}\n"))?;
                 let end = client_end(&client)?;
