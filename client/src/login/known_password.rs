@@ -8,6 +8,7 @@ use adit_proto::login::message::{FieldKind, LoginField};
 use zeroize::Zeroizing;
 
 use super::{Link, Person};
+use crate::profile::ProfileName;
 
 /// What the question is called.
 const PASSWORD: &str = "password";
@@ -48,6 +49,25 @@ impl<'a> KnownPassword<'a> {
     pub fn was_refused<T>(&self, outcome: &Result<T, Failure>) -> bool {
         let is_refused = matches!(outcome, Err(failure) if failure.exit == Exit::AuthRefused);
         self.fate == Fate::Refused || (self.fate == Fate::Given && is_refused)
+    }
+
+    /// The outcome of a login to this profile, for a service manager that starts the client again when it fails. Where
+    /// the known password was sent, and the gateway did not say whether it is right, the user has to log in: sent again
+    /// and again, a wrong one would lock its user out.
+    ///
+    /// # Errors
+    /// That of the outcome, with exit code 2 or 3 if the password was sent.
+    pub fn sent_once<T>(&self, name: &ProfileName, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let was_sent = matches!(self.fate, Fate::Given | Fate::Taken);
+        outcome.map_err(|failure| {
+            if !was_sent || matches!(failure.exit, Exit::Usage | Exit::AuthRefused) {
+                return failure;
+            }
+            let then = if failure.next.is_empty() { String::new() } else { format!("{}; then ", failure.next) };
+            let next =
+                format!("{then}`adit-client login {name}`: a service does not send the password again by itself");
+            Failure { exit: Exit::AuthRefused, next, ..failure }
+        })
     }
 
     /// The password that the person typed last, if the person was asked for one.

@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) fn password_of(command: &str) -> Result<Zeroizing<String>, Failure> {
     run(command, WITHIN).map_err(|reason| {
         let next = "run the command by hand as this user, without a terminal, and see what it says";
-        Failure::new(Exit::Other, "credential command", reason, next)
+        // The service ends with that: it must not have a server or a person asked each second.
+        Failure::new(Exit::AuthRefused, "credential command", reason, next)
     })
 }
 
@@ -140,6 +141,7 @@ mod tests {
         ] {
             let failure = password_of(command).err().unwrap();
             assert!(failure.reason.contains(words), "{command}: {failure}");
+            assert_eq!(failure.exit, Exit::AuthRefused, "the unit does not start it again");
             assert!(!failure.to_string().contains("hush"), "what it printed is a secret: {failure}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use adit_program::causes::with_causes;
 use adit_program::exit::Failure;
 use adit_program::output;
 
@@ -33,13 +34,15 @@ pub(super) async fn log_in(
     let outcome = login::log_in(&mut gateway, Entrance::of(profile), &mut person).await;
     if person.was_refused(&outcome) {
         // Asked for at each start of a service, a wrong one would lock its user out.
-        store.forget_password(name)?;
-        let whose =
-            if command.is_empty() { "the password that was kept: it is forgotten" } else { "that of the command" };
+        let whose = match store.forget_password(name) {
+            Err(error) => format!("the password that was kept, which cannot be forgotten: {}", with_causes(&error)),
+            Ok(()) if command.is_empty() => "the password that was kept: it is forgotten".to_owned(),
+            Ok(()) => "that of the command".to_owned(),
+        };
         output::note(&format!("{name}: the gateway did not take {whose}"));
     }
-    let token = outcome?;
-    store.save_login(name, &KeptLogin::new(&token, None, SystemTime::now()))?;
+    let kept = outcome.and_then(|token| Ok(store.save_login(name, &KeptLogin::new(&token, None, SystemTime::now()))?));
+    person.sent_once(name, kept)?;
     match person.into_typed() {
         Some(typed) if saves_password => store.save_password(name, &typed)?,
         None if saves_password => output::note(&format!("{name}: no password was asked for, so none is kept")),

@@ -11,9 +11,6 @@ use crate::harness::{INTERNET, Tunnel, reach};
 use crate::logins::{PASSWORD, gateway, run};
 use crate::people::{REFUSED, pin};
 
-/// Whatever has no exit code of its own.
-const OTHER: i32 = 1;
-
 /// Has the client connect with nobody to ask.
 fn up_alone(tunnel: &Tunnel) -> Output {
     run(tunnel.client(), &["up", "work", "--timeout", "30s"], "")
@@ -84,7 +81,7 @@ fn command_prints_the_password_and_what_it_prints_is_told_to_the_gateway_alone()
 
     with(&tunnel, "exit 7");
     let failed = up_alone(&tunnel);
-    assert_eq!(failed.code, OTHER, "{failed:?}");
+    assert_eq!(failed.code, REFUSED, "{failed:?}");
     assert!(failed.stderr.contains("credential command: it failed: exit status: 7"), "{failed:?}");
     with(&tunnel, "echo wrong horse battery");
     let wrong = up_alone(&tunnel);

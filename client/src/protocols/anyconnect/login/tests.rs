@@ -168,6 +168,7 @@ async fn log_in_with_known_password(answers: Vec<String>, typed: &[&'static str]
     let mut person = KnownPassword::new(&mut typist, Box::new(|| Ok(Some(Zeroizing::new("kept".to_owned())))));
     let outcome = log_in(&mut gateway.contact().await, AT_ROOT, &mut person).await.map(drop);
     let was_refused = person.was_refused(&outcome);
+    let outcome = person.sent_once(&"work".parse().unwrap(), outcome);
     let sent = gateway.heard().into_iter().map(|heard| heard.body);
     let passwords = sent.filter_map(|body| Some(body.split_once("<password>")?.1.split_once('<')?.0.to_owned()));
     (passwords.collect(), was_refused, outcome.err().map(|failure| failure.exit))
@@ -203,6 +204,23 @@ async fn password_is_not_tried_again_after_a_refusal_without_a_form_or_a_wrong_c
     let (sent, was_refused, _) = log_in_with_known_password(answers, &["alice", "000000", "alice"]).await;
     assert_eq!(sent, ["kept", "000000"], "it may have been right, but nobody knows");
     assert!(!was_refused);
+}
+
+#[tokio::test]
+async fn password_that_was_sent_without_a_verdict_is_kept_and_not_sent_again_by_a_service() {
+    let without_verdict =
+        || [answer("429 Too Many", &[], ""), answer("503 Busy", &[], ""), page("<nonsense/>"), String::new()];
+    for said in without_verdict() {
+        let outcome = log_in_with_known_password(vec![asking(PASSWORD), said.clone()], &["alice"]).await;
+        assert_eq!(outcome, (vec!["kept".to_owned()], false, Some(Exit::AuthRefused)), "{said}");
+    }
+    let answers = vec![asking(PASSWORD), asking(CODE), answer("503 Busy", &[], "")];
+    let (sent, was_refused, failed) = log_in_with_known_password(answers, &["alice", "123456"]).await;
+    assert_eq!((sent.len(), was_refused, failed), (2, false, Some(Exit::AuthRefused)), "nor one that was taken");
+    for said in without_verdict() {
+        let (sent, _, failed) = log_in_with_known_password(vec![said.clone()], &[]).await;
+        assert!(sent.is_empty() && failed.is_some_and(|exit| exit != Exit::AuthRefused), "{said}: it was not sent");
+    }
 }
 
 #[tokio::test]
