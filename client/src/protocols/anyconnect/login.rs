@@ -232,18 +232,30 @@ impl<'a> Conversation<'a> {
 
     /// Posts a document to where a link of the gateway leads, and to where it redirects that.
     async fn say(&mut self, link: &str, document: Zeroizing<String>) -> Result<Told, Failure> {
-        let mut path = self.path(link)?;
+        let (mut path, mut asked) = (self.path(link)?, BTreeSet::new());
         for _ in 0..=MOST_REDIRECTIONS {
+            // What a page did not take it would not take again, and a password in it would count as another attempt.
+            if !asked.insert(path.clone()) {
+                return Err(strange(&self.name, "it redirects in a circle"));
+            }
             let reply = self.post(&path, document.clone()).await?;
             self.page = path;
             path = match reply.status {
                 200 => return Told::of_document(&reply.body).map_err(|fault| unusable(&self.name, &fault)),
-                301 | 302 | 307 | 308 => self.path(value(&reply.fields, "location").unwrap_or_default())?,
+                301 | 302 | 307 | 308 => self.redirection(&reply)?,
                 status @ (401 | 403) => return Err(self.refused_with(status)),
                 status => return Err(strange(&self.name, &format!("it answers a login with the status {status}"))),
             };
         }
         Err(strange(&self.name, "it redirects without end"))
+    }
+
+    /// The path that a redirection leads to.
+    fn redirection(&self, reply: &Reply) -> Result<String, Failure> {
+        match value(&reply.fields, "location") {
+            Some(link) if !link.is_empty() => self.path(link),
+            Some(_) | None => Err(strange(&self.name, "it redirects to nowhere")),
+        }
     }
 
     /// Posts a document. It is posted once: the gateway may have taken it, and a code is good once.

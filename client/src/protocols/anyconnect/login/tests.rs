@@ -143,11 +143,32 @@ async fn redirection_to_another_host_is_refused_with_its_name() {
 
 #[tokio::test]
 async fn redirections_without_end_are_left() {
-    let redirection = answer("302 Found", &["Location: /"], "");
-    let gateway = ListedGateway::start(vec![redirection; MOST_REDIRECTIONS + 1]);
+    let redirection = |page: usize| answer("302 Found", &[&format!("Location: /{page}")], "");
+    let gateway = ListedGateway::start((0..=MOST_REDIRECTIONS).map(redirection).collect());
     let failure = log_in(&mut gateway.contact().await, AT_ROOT, &mut Typist::default()).await.err().unwrap();
     assert!(failure.reason.contains("without end"), "{failure}");
     assert_eq!(gateway.heard().len(), MOST_REDIRECTIONS + 1);
+}
+
+#[tokio::test]
+async fn no_page_gets_what_was_typed_twice_by_a_redirection() {
+    for (fields, words) in [
+        (&[][..], "to nowhere"),
+        (&["Location: "][..], "to nowhere"),
+        (&["Location: /auth"][..], "in a circle"),
+        (&["Location: #top"][..], "in a circle"),
+    ] {
+        let gateway = ListedGateway::start(vec![asking(PASSWORD), answer("302 Found", fields, "")]);
+        let mut typist = Typist::of(["alice", "secret"]);
+        let failure = log_in(&mut gateway.contact().await, AT_ROOT, &mut typist).await.err().unwrap();
+        assert!(failure.exit == Exit::Other && failure.reason.contains(words), "{fields:?}: {failure}");
+        assert_eq!(gateway.heard().iter().filter(|heard| heard.body.contains("secret")).count(), 1, "{fields:?}");
+    }
+    let ways = ["/other", "/auth"].map(|page| answer("302 Found", &[&format!("Location: {page}")], ""));
+    let gateway = ListedGateway::start([vec![asking(PASSWORD)], ways.to_vec()].concat());
+    let mut typist = Typist::of(["alice", "secret"]);
+    let failure = log_in(&mut gateway.contact().await, AT_ROOT, &mut typist).await.err().unwrap();
+    assert!(failure.reason.contains("in a circle") && gateway.heard().len() == 3, "{failure}");
 }
 
 #[tokio::test]
