@@ -69,11 +69,10 @@ pub async fn join(
             });
         }
     };
-    room.save(&profile).map_err(|error| again(error.into()))?;
+    // They are of the device that had this name before, and not for the new one, whatever fails in between.
+    let forgotten = store.forget_login(&profile.name).and_then(|()| store.forget_password(&profile.name));
+    forgotten.and_then(|()| room.save(&profile)).map_err(|error| again(error.into()))?;
     key.forget();
-    // They were of the device that had this name before.
-    store.forget_login(&profile.name)?;
-    store.forget_password(&profile.name)?;
     Ok(profile)
 }
 

@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::join::{KnownBy, USUAL_PORT, certificates_of, tell_with_next_step};
+use super::join::{KnownBy, USUAL_PORT, certificates_of, profile_name, tell_with_next_step};
 use super::login::{AtTerminal, LoginFlags};
 use super::{ClientFiles, dir_flag};
 use crate::gateway_contact::{GatewayContact, Trust};
@@ -74,20 +74,17 @@ pub(super) async fn add(files: &ClientFiles, args: AddArgs) -> Result<(), Failur
     let identity = identity(args.certificate.as_deref().zip(args.key.as_deref()))?;
     let is_for_others = login != LoginTable::default() || !matches!(identity, Identity::Login);
     let protocol = named_protocol(args.protocol, is_for_others)?;
-    let name = match args.name {
-        Some(name) => name,
-        None => ProfileName::from_host(&place.host)?,
-    };
+    let name = profile_name(files, args.name, &place.host, args.replace)?;
     let room = files.store.prepare(&name, args.replace)?;
     let mut profile = draft(name, &place, (login, identity), &args.login, &args.known_by)?;
     if recognise(&mut profile, protocol, &args.known_by).await? == GatewayProtocol::ConnectIp {
         drop(room);
         return join(files, &profile, args.replace, &args.login, &args.known_by).await;
     }
-    room.save(&profile)?;
-    // They were of the gateway that had this name before.
+    // They are of the gateway that had this name before, and not for the new one, whatever fails in between.
     files.store.forget_login(&profile.name)?;
     files.store.forget_password(&profile.name)?;
+    room.save(&profile)?;
     output::line(&format!("profile {} saved in {}", profile.name, files.store.path(&profile.name).display()));
     output::line(&format!("next: adit-client{} up {}", dir_flag(files), profile.name));
     Ok(())

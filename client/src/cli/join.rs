@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
+use super::lock::ClientLock;
 use super::login::{AtTerminal, LoginFlags, lasts};
 use super::{ClientFiles, ConnectionArgs, Done, NameArgs, UpArgs, connect, dir_flag};
 use crate::gateway_contact::{Trust, parse_pin};
@@ -65,7 +66,7 @@ pub(super) struct KnownBy {
 /// Enrols this device, and connects if that is wanted.
 pub(super) async fn join(files: &ClientFiles, args: JoinArgs) -> Result<Done, Failure> {
     let given = if args.gateway == "-" { read_invite()? } else { Zeroizing::new(args.gateway) };
-    let (name, replace) = (args.name, args.replace);
+    let replace = args.replace;
     // Whatever is a link must be an invite: no host name holds this.
     let profile = if given.contains("://") {
         let invite = parse_invite(given.trim())?;
@@ -73,14 +74,16 @@ pub(super) async fn join(files: &ClientFiles, args: JoinArgs) -> Result<Done, Fa
             let reason = "the invite says by what the gateway is known";
             return Err(Failure::new(Exit::Usage, "--authority, --pin", reason, "leave the flag out"));
         }
-        join::join(&invite, name, replace, &files.store).await?
+        let name = profile_name(files, args.name, &invite.host, replace)?;
+        join::join(&invite, Some(name), replace, &files.store).await?
     } else {
         let place = Place::parse(given.trim(), USUAL_PORT).map_err(|error| {
             let next = "give an invite, in quotes, or the gateway's host name, with :PORT if it is not 443";
             Failure::new(Exit::Usage, "gateway", printable(&error.to_string()), next)
         })?;
+        let name = profile_name(files, args.name, &place.host, replace)?;
         let mut person = AtTerminal::new(&args.login, "");
-        join::join_by_login(place, &args.known_by.trust()?, &mut person, name, replace, &files.store).await?
+        join::join_by_login(place, &args.known_by.trust()?, &mut person, Some(name), replace, &files.store).await?
     };
     if args.up {
         tell(files, &profile);
@@ -89,6 +92,26 @@ pub(super) async fn join(files: &ClientFiles, args: JoinArgs) -> Result<Done, Fa
     }
     tell_with_next_step(files, &profile);
     Ok(Done::Ended)
+}
+
+/// What a new profile is called: as its user says, or as the gateway's host. None is replaced that a client is running
+/// with: it would send the new login to the gateway of before.
+pub(super) fn profile_name(
+    files: &ClientFiles,
+    name: Option<ProfileName>,
+    host: &str,
+    replace: bool,
+) -> Result<ProfileName, Failure> {
+    let name = match name {
+        Some(name) => name,
+        None => ProfileName::from_host(host)?,
+    };
+    if replace && ClientLock::is_held(&files.directories, &name) {
+        let next = format!("end it with `adit-client{} down {name}`, and try again", dir_flag(files));
+        let reason = "a client is running with it, and would send the new login to the gateway of before";
+        return Err(Failure::new(Exit::Usage, format!("profile {name}"), reason, next));
+    }
+    Ok(name)
 }
 
 /// Says that a device has joined, and what to do next.
@@ -163,6 +186,25 @@ fn read_invite() -> Result<Zeroizing<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn profile_of_a_client_that_runs_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = ClientFiles::new(Some(&directory.path().to_owned()));
+        files.directories.create_for_running().unwrap();
+        let named = |name: Option<&str>, replace| {
+            let name = name.map(|name| name.parse().unwrap());
+            profile_name(&files, name, "vpn.example.org", replace).map(|name| name.to_string())
+        };
+        let running = ClientLock::acquire(&files.directories, &"vpn.example.org".parse().unwrap()).unwrap();
+        let refused = named(None, true).err().unwrap();
+        assert!(refused.exit == Exit::Usage && refused.next.contains("down vpn.example.org"), "{refused}");
+        assert!(named(Some("vpn.example.org"), true).is_err());
+        assert_eq!(named(Some("other"), true).unwrap(), "other");
+        assert_eq!(named(None, false).unwrap(), "vpn.example.org", "a profile that is there is refused later");
+        drop(running);
+        assert_eq!(named(None, true).unwrap(), "vpn.example.org");
+    }
 
     #[test]
     fn file_without_a_certificate_vouches_for_nobody() {

@@ -44,15 +44,13 @@ pub async fn join_by_login(
         ..unenrolled.failure
     })?;
     let profile = enrolled.profile;
-    room.save(&profile)?;
-    // It was of the gateway that had this name before.
+    // They are of the gateway that had this name before, and not for the new one, whatever fails in between.
+    store.forget_login(&profile.name)?;
     store.forget_password(&profile.name)?;
-    match enrolled.session {
-        Some(session) => {
-            let login = KeptLogin::new(&session.token, session.ends_at, SystemTime::now());
-            store.save_login(&profile.name, &login)?;
-        }
-        None => store.forget_login(&profile.name)?,
+    room.save(&profile)?;
+    if let Some(session) = enrolled.session {
+        let login = KeptLogin::new(&session.token, session.ends_at, SystemTime::now());
+        store.save_login(&profile.name, &login)?;
     }
     Ok(profile)
 }

@@ -73,6 +73,8 @@ fn command_prints_the_password_and_what_it_prints_is_told_to_the_gateway_alone()
     assert_eq!(both.code, USAGE, "{both:?}");
     up(&mut tunnel.clients[0], "");
     reach(tunnel.client().host(), INTERNET[0]);
+    let replaced = add(tunnel.client(), &["--pin", &fingerprint]);
+    assert!(replaced.code == USAGE && replaced.stderr.contains("down work"), "its client is running: {replaced:?}");
     let process = tunnel.client().process().unwrap();
     assert!(!format!("{}{}", process.stdout(), process.stderr()).contains(PASSWORD));
     let profile = fs::read_to_string(tunnel.client().folder().join("clients/work.toml")).unwrap();
