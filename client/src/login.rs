@@ -60,6 +60,8 @@ pub struct Link {
     pub code: Option<String>,
     /// How long it is of use.
     pub lifetime: Duration,
+    /// Whether it has to be opened on this host: its last page leads back to it.
+    pub on_this_host: bool,
 }
 
 /// What a login is worth.
@@ -97,7 +99,8 @@ pub async fn log_in(gateway: &mut GatewayContact, person: &mut dyn Person) -> Re
             }
             LoginAnswer::Open { handle, url, code, seconds, interval } => {
                 let code = code.map(|code| printable(&code));
-                person.open(&Link { url: safe_link(&name, url)?, code, lifetime: Duration::from_secs(seconds) })?;
+                let (url, lifetime) = (safe_link(&name, url)?, Duration::from_secs(seconds));
+                person.open(&Link { url, code, lifetime, on_this_host: false })?;
                 (again(handle, &request), Duration::from_secs(interval))
             }
             LoginAnswer::Wait { handle, seconds } => (again(handle, &request), Duration::from_secs(seconds)),

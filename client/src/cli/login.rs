@@ -176,10 +176,7 @@ impl Person for AtTerminal {
             browser::open(&link.url);
             return Ok(());
         }
-        let picture = qr_code(&link.url, &Screen::of(std::io::stderr()))?;
-        let code = link.code.as_ref().map_or_else(String::new, |code| format!("\nand type the code {code}\n"));
-        let within = humantime::format_duration(link.lifetime);
-        output::note(&format!("Open this link on any device, within {within}:\n\n  {}\n\n{picture}{code}", link.url));
+        output::note(&without_browser(link, &Screen::of(std::io::stderr()))?);
         Ok(())
     }
 
@@ -211,6 +208,16 @@ fn beside_browser(link: &Link) -> String {
         .as_ref()
         .map_or_else(String::new, |code| format!("Go on there only if the page shows this code: {code}\n"));
     format!("Log in in the browser. If none opens, open this link on this host:\n\n  {}\n\n{code}", link.url)
+}
+
+/// What is said where no browser is opened: where the link works, and how it gets there.
+fn without_browser(link: &Link, screen: &Screen) -> Result<String, Failure> {
+    let Link { url, code, lifetime, on_this_host } = link;
+    let (place, picture) =
+        if *on_this_host { ("this host", String::new()) } else { ("any device", qr_code(url, screen)?) };
+    let code = code.as_ref().map_or_else(String::new, |code| format!("\nand type the code {code}\n"));
+    let within = humantime::format_duration(*lifetime);
+    Ok(format!("Open this link on {place}, within {within}:\n\n  {url}\n\n{picture}{code}"))
 }
 
 fn choose(field: &LoginField) -> Result<String, Failure> {
@@ -268,9 +275,25 @@ mod tests {
     #[test]
     fn code_of_the_page_is_told_beside_a_browser() {
         let (url, lifetime) = ("https://gw.example/login".to_owned(), Duration::from_secs(600));
-        let told = beside_browser(&Link { url: url.clone(), code: Some("ABCD-EFGH".into()), lifetime });
+        let told =
+            beside_browser(&Link { url: url.clone(), code: Some("ABCD-EFGH".into()), lifetime, on_this_host: false });
         assert!(told.contains(&url) && told.contains("only if the page shows this code: ABCD-EFGH"), "{told}");
-        assert!(!beside_browser(&Link { url, code: None, lifetime }).contains("code"));
+        assert!(!beside_browser(&Link { url, code: None, lifetime, on_this_host: false }).contains("code"));
+    }
+
+    #[test]
+    fn link_that_works_on_this_host_alone_is_not_shown_for_others() {
+        let screen = Screen::of(std::io::stderr());
+        let link = |on_this_host| {
+            let (url, lifetime) = ("https://gw.example/login".to_owned(), Duration::from_secs(600));
+            let link = Link { url, code: None, lifetime, on_this_host };
+            (without_browser(&link, &screen).unwrap(), qr_code(&link.url, &screen).unwrap())
+        };
+        let (told, picture) = link(false);
+        assert!(told.contains("on any device, within 10m") && told.contains(&picture), "{told}");
+        let (told, picture) = link(true);
+        assert!(told.contains("on this host, within 10m") && told.contains("https://gw.example/login"), "{told}");
+        assert!(!told.contains("any device") && !told.contains(&picture), "{told}");
     }
 
     #[test]

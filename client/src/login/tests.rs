@@ -105,6 +105,7 @@ async fn link_is_shown_once_and_waited_for() {
         url: "https://idp.example/device".into(),
         code: Some("ABCD-EFGH".into()),
         lifetime: Duration::from_secs(600),
+        on_this_host: false,
     };
     assert_eq!((person.opened, person.waited), (vec![link], 1));
     assert_eq!(gateway.asked()[2].1["handle"], "h2");

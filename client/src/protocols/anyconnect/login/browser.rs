@@ -57,7 +57,7 @@ impl BrowserKey {
             return Err(unusable("the link that the gateway gave is none that a browser should open"));
         }
         let listeners = listen().await?;
-        person.open(&Link { url: url.to_owned(), code: None, lifetime: WITHIN })?;
+        person.open(&Link { url: url.to_owned(), code: None, lifetime: WITHIN, on_this_host: true })?;
         let mut token = pin!(self.await_token(&listeners));
         let deadline = Instant::now() + WITHIN;
         while Instant::now() < deadline {
@@ -254,7 +254,7 @@ mod tests {
     /// Somebody whose browser asks for these things, one after the other.
     struct Visitor {
         requests: Vec<String>,
-        opened: Vec<String>,
+        opened: Vec<Link>,
         browser: Option<JoinHandle<Vec<String>>>,
     }
 
@@ -264,7 +264,7 @@ mod tests {
         }
 
         fn open(&mut self, link: &Link) -> Result<(), Failure> {
-            self.opened.push(link.url.clone());
+            self.opened.push(link.clone());
             let requests = std::mem::take(&mut self.requests);
             let ask = |request: String| {
                 let mut socket = net::TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).unwrap();
@@ -299,7 +299,8 @@ mod tests {
             assert!(key.log_in(url, &mut visitor).await.is_err() && visitor.opened.is_empty(), "{url}");
         }
         let token = key.log_in("https://gw.test/sso", &mut visitor).await.unwrap();
-        assert_eq!((token.as_str(), visitor.opened), ("t0ken", vec!["https://gw.test/sso".to_owned()]));
+        let opened = Link { url: "https://gw.test/sso".to_owned(), code: None, lifetime: WITHIN, on_this_host: true };
+        assert_eq!((token.as_str(), visitor.opened), ("t0ken", vec![opened]));
         let answers = visitor.browser.unwrap().join().unwrap();
         for (answer, begins) in answers.iter().zip(["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 302"]) {
             assert!(answer.starts_with(begins), "{answer}");
