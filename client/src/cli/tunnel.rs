@@ -51,7 +51,7 @@ async fn run_with_login(files: &ClientFiles, args: &UpArgs, profile: Profile) ->
         outcome = run(files, args, profile.clone()).await;
     }
     if outcome.is_ok() {
-        // The farewell has ended the login, too.
+        // Whoever ended the session wants the login to end, too; the gateway knows if it heard the farewell.
         files.store.forget_login(&profile.name)?;
     }
     outcome

@@ -169,7 +169,7 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             kind: Kind::Text,
             absent: Absent::Default(r#""""#),
             example: r#""secret-tool lookup vpn work""#,
-            meaning: "Command of a shell that prints the password at an AnyConnect gateway, on its first line. It runs as the client's user, without a terminal and for at most a minute.",
+            meaning: "Command of a shell that prints the password at an AnyConnect gateway, on its first line. It runs as the client's user, with nothing to read, for at most a minute.",
             applies: Applies::Restart,
             read: |given, draft| put(&mut draft.login.credential_command, value::plain(given)),
         },

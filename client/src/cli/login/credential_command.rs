@@ -21,10 +21,10 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked whether it has ended, once it prints no more.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The first line that a command prints. It runs in a shell, as the user of this program and without a terminal.
+/// The first line that a command prints. It runs in a shell, as the user of this program, with nothing to read.
 pub(super) fn password_of(command: &str) -> Result<Zeroizing<String>, Failure> {
     run(command, WITHIN).map_err(|reason| {
-        let next = "run the command by hand as this user, without a terminal, and see what it says";
+        let next = "run the command by hand as this user, with `</dev/null`, and see what it says";
         // The service ends with that: it must not have a server or a person asked each second.
         Failure::new(Exit::AuthRefused, "credential command", reason, next)
     })
