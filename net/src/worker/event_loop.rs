@@ -17,7 +17,8 @@ use crate::udp::{DatagramSocket, EspSocket};
 
 /// Superpackets or messages moved in one direction before the other gets its turn.
 const BUDGET: usize = 8;
-/// Single packets that cost as much as one superpacket. A whole turn of them fills one call of UDP_SEGMENT.
+/// Single packets that cost as much as one superpacket or message. A whole turn of them fills one call of UDP_SEGMENT,
+/// or one superpacket.
 const SINGLES: usize = 8;
 
 /// So many turns in a row that found one packet each make the next ones expect no more than one.
@@ -83,6 +84,11 @@ impl Rhythm {
             _ => 0,
         };
     }
+}
+
+/// What one call that moved so many packets takes of a turn's budget.
+const fn cost(packets: usize) -> usize {
+    if packets > 1 { SINGLES } else { 1 }
 }
 
 /// What a turn moved.
@@ -163,7 +169,7 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
             && let Some(segments) = self.transmit.step(&*self.routing, &*self.queue)?
         {
             found += 1;
-            left = left.saturating_sub(if segments > 1 { SINGLES } else { 1 });
+            left = left.saturating_sub(cost(segments));
             moved = moved.max(Moved::by(segments));
         }
         self.rhythms[0].note(found);
@@ -172,9 +178,12 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
         let sockets = self.transmit.sockets().iter().enumerate();
         found = 0;
         for (number, socket) in sockets.filter(|(number, _)| ready.socket(*number)) {
-            for _ in 0..if of_sockets { 1 } else { BUDGET } {
-                let Some(datagrams) = self.receive.step(&around, number, &**socket) else { break };
+            let mut left = if of_sockets { 1 } else { BUDGET * SINGLES };
+            while left > 0
+                && let Some(datagrams) = self.receive.step(&around, number, &**socket)
+            {
                 found += 1;
+                left = left.saturating_sub(cost(datagrams));
                 moved = moved.max(Moved::by(datagrams));
             }
         }

@@ -27,9 +27,12 @@ use table::{Entry, Table};
 
 /// Bytes of one message: UDP_GRO hands over no more.
 const MESSAGE: usize = 65_535;
-/// Messages that are held until their packets are written together. A sender fills its calls regardless of where its
-/// superpackets end, so most messages begin in the middle of one: what they hold of it joins only across messages.
-const HELD: usize = 4;
+/// Room for messages that are held until their packets are written together. A sender fills its calls regardless of
+/// where its superpackets end, so most messages begin in the middle of one: what they hold of it joins only across
+/// messages. Other senders, such as openconnect, make a call for each datagram, and have no superpackets at all.
+const ROOM: usize = 4 * MESSAGE;
+/// Messages that are held at most, however short they are.
+const HELD: usize = 64;
 /// Packets collected before they are written: what the coalescer takes.
 const BATCH: usize = 512;
 /// How often at most the control side hears of packets without probes from an address that is not the proven one.
@@ -98,7 +101,7 @@ impl Run {
 impl<S: Carried> Receive<S> {
     pub(super) fn new() -> Self {
         Self {
-            buffer: vec![0; HELD * MESSAGE].into_boxed_slice(),
+            buffer: vec![0; ROOM].into_boxed_slice(),
             held: Vec::with_capacity(HELD),
             coalescer: Coalescer::new(Limits { packets: BATCH, ..Limits::default() }),
             room: BATCH,
@@ -125,17 +128,17 @@ impl<S: Carried> Receive<S> {
     }
 
     /// Takes one message from the socket with this number and returns how many datagrams it had; `None` if there was
-    /// none. The packets of a message with more than one may wait for those of the next, or for [`Self::flush`].
+    /// none. Its packets may wait for those of the next, or for [`Self::flush`].
     pub(super) fn step<R: Routing<Session = S>>(
         &mut self,
         around: &Surroundings<'_, R, impl PacketQueue>,
         number: usize,
         socket: &impl DatagramSocket,
     ) -> Option<usize> {
-        if self.held.len() >= HELD {
+        if self.held.len() >= HELD || ROOM - self.held_len() < MESSAGE {
             self.flush(around);
         }
-        let start = self.held.last().map_or(0, |(end, _)| *end);
+        let start = self.held_len();
         let free = self.buffer.get_mut(start..).expect("messages end within the buffer");
         let message = match socket.receive(free) {
             Ok(message) => message,
@@ -156,11 +159,13 @@ impl<S: Carried> Receive<S> {
         } else {
             self.held.push((start + message.len, message.from));
             self.handle_message(around, number, start, &message);
-            if datagrams == 1 {
-                self.flush(around);
-            }
         }
         Some(datagrams)
+    }
+
+    /// Bytes of the messages that are held.
+    fn held_len(&self) -> usize {
+        self.held.last().map_or(0, |(end, _)| *end)
     }
 
     fn handle_message<R: Routing<Session = S>>(

@@ -31,24 +31,32 @@ fn flow_that_goes_on_in_the_next_message_reaches_the_kernel_in_one_piece() {
 fn no_more_is_held_than_there_is_room_for() {
     in_namespace(|| {
         let mut scene = Scene::new(ecn::NOT_ECT);
+        // Messages of 40 packets have about 54 KB, so that the room is for four.
         scene.arrive(9);
         (0..9).for_each(|_| assert!(scene.hold()));
         let written = scene.came_in().len();
         assert_eq!(written, 8, "the ninth message waits alone");
         scene.flush();
         assert_eq!(scene.came_in().concat().len(), SEGMENTS);
+        (0..2).for_each(|_| arrive_in(&scene, 1));
+        (0..2 * SEGMENTS).for_each(|_| assert!(scene.hold()));
+        let written = scene.came_in().concat().len();
+        assert_eq!(written, 64, "no more messages than that are held, however short they are");
         assert_eq!(scene.session.carriers.counters().traffic().drops, []);
     });
 }
 
 #[test]
-fn packet_that_comes_alone_waits_for_nothing() {
+fn flow_whose_packets_come_one_by_one_reaches_the_kernel_in_one_piece() {
     in_namespace(|| {
         let mut scene = Scene::new(ecn::NOT_ECT);
         arrive_in(&scene, 1);
-        for number in 0..SEGMENTS {
-            assert!(scene.hold());
-            assert_eq!(datagrams(&scene.inside, 1).0, [content(1300, number)]);
-        }
+        (0..SEGMENTS).for_each(|_| assert!(scene.hold()));
+        nothing_comes(&scene.inside);
+        scene.flush();
+        let (received, messages) = datagrams(&scene.inside, SEGMENTS);
+        assert!(received.into_iter().zip(0..).all(|(payload, number)| payload == content(1300, number)));
+        assert_eq!(messages, 1);
+        assert_eq!(scene.session.carriers.counters().traffic().drops, []);
     });
 }
