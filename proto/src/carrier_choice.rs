@@ -1,0 +1,27 @@
+//! Over which kind of connection a client has its session, where a network may or may not pass UDP.
+//!
+//! A device has one session, so of two connections only one is ever asked for it: [`Race`] decides which at the start.
+
+mod race;
+
+pub use race::{ANSWER_WITHIN, Failure, Race, RaceEvent, TLS_AFTER, TLS_ASKED_AFTER};
+
+/// What a connection is made over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// QUIC, over UDP. Packets travel by `esp` or `quic`.
+    Quic,
+    /// TLS, over TCP. Packets travel by `tls`.
+    Tls,
+}
+
+impl Transport {
+    /// The one that is not this.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Quic => Self::Tls,
+            Self::Tls => Self::Quic,
+        }
+    }
+}
