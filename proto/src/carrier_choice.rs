@@ -1,9 +1,12 @@
 //! Over which kind of connection a client has its session, where a network may or may not pass UDP.
 //!
-//! A device has one session, so of two connections only one is ever asked for it: [`Race`] decides which at the start.
+//! A device has one session, so of two connections only one is ever asked for it: [`Race`] decides which at the start,
+//! [`Change`] when the other one is to have it.
 
+mod change;
 mod race;
 
+pub use change::{Change, ChangeEvent, DOUBTED_FOR};
 pub use race::{ANSWER_WITHIN, Failure, Race, RaceEvent, TLS_AFTER, TLS_ASKED_AFTER};
 
 /// What a connection is made over.

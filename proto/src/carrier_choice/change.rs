@@ -1,0 +1,234 @@
+//! When an open session goes over to another connection: down to TLS when nothing is answered over UDP any more, and up
+//! to QUIC again once that passes.
+//!
+//! The other connection is made beside the one in use, and asked for the session only once its gateway has proven who
+//! it is. Until then nothing is lost by being wrong.
+//!
+//! ```mermaid
+//! stateDiagram-v2
+//!     [*] --> Alone
+//!     Alone --> Dialling: QUIC is doubted, or it is time to try QUIC
+//!     Dialling --> Proven: the gateway has shown who it is
+//!     Proven --> Asked: QUIC was doubted for long enough, or it is QUIC
+//!     Asked --> Alone: the session has moved, or has not
+//!     Dialling --> Alone: failed, or QUIC answers again
+//!     Dialling --> [*]: the gateway is back, after TLS had failed as well
+//!     Proven --> Alone: failed, or QUIC answers again
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Transport;
+
+/// How long QUIC must be doubted before the session moves to TLS.
+pub const DOUBTED_FOR: Duration = Duration::from_millis(250);
+
+/// How long TLS must have been proven before that: what QUIC answers at the same time, as after a host was too busy for
+/// both, comes first.
+const PROVEN_FOR: Duration = Duration::from_millis(50);
+
+/// When TLS is dialled again that has failed beside a QUIC that is doubted.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// When QUIC is tried first beside TLS: soon, since it may have lost no more than one packet.
+const FIRST_TRY: Duration = Duration::from_secs(1);
+
+/// Longest wait before QUIC is tried again; it doubles each time that was in vain.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A session that stayed on QUIC for so long had a sound one: what was waited before is forgotten.
+const SOUND_AFTER: Duration = Duration::from_secs(60);
+
+/// What the owner has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeEvent {
+    /// Shake hands beside the connection in use, and no more.
+    Dial(Transport),
+    /// Ask for the session on the connection that was dialled. Packets go there once it is accepted.
+    Ask,
+    /// Drop the connection that was dialled.
+    Drop,
+    /// Open the session anew: the gateway is back after neither transport has passed, so nothing says that UDP is
+    /// blocked. Both connections go, and nothing follows.
+    Reopen,
+}
+
+/// How far the connection beside the one in use has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Alone,
+    Dialling,
+    Proven { since: Instant },
+    Asked,
+}
+
+/// The connections of one open session over time.
+#[derive(Debug)]
+pub struct Change {
+    current: Transport,
+    since: Instant,
+    beside: Beside,
+    /// Since when QUIC, which is in use, leaves unanswered what it was asked.
+    doubted: Option<Instant>,
+    /// TLS has failed as well while QUIC was doubted.
+    is_away: bool,
+    /// When the other transport is dialled.
+    dial_at: Option<Instant>,
+    /// The last wait before QUIC was tried.
+    wait: Option<Duration>,
+    events: VecDeque<ChangeEvent>,
+}
+
+impl Change {
+    /// A session that was opened over this.
+    #[must_use]
+    pub fn new(current: Transport, now: Instant) -> Self {
+        Self {
+            current,
+            since: now,
+            beside: Beside::Alone,
+            doubted: None,
+            is_away: false,
+            dial_at: (current == Transport::Tls).then(|| now + FIRST_TRY),
+            wait: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// What carries the session.
+    #[must_use]
+    pub fn current(&self) -> Transport {
+        self.current
+    }
+
+    /// Whether the other connection was asked: the gateway may end the one in use at any moment.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        self.beside == Beside::Asked
+    }
+
+    /// Whether QUIC, which is in use, leaves unanswered what it was asked.
+    pub fn handle_doubt(&mut self, is_doubted: bool, now: Instant) {
+        if self.current != Transport::Quic || self.doubted.is_some() == is_doubted {
+            return;
+        }
+        self.doubted = is_doubted.then_some(now);
+        match (is_doubted, self.beside) {
+            (true, Beside::Alone) => self.dial(),
+            (false, Beside::Dialling | Beside::Proven { .. }) => {
+                self.beside = Beside::Alone;
+                self.events.push_back(ChangeEvent::Drop);
+            }
+            (true, Beside::Dialling | Beside::Proven { .. } | Beside::Asked) => {}
+            (false, Beside::Alone | Beside::Asked) => {}
+        }
+        if !is_doubted {
+            (self.is_away, self.dial_at) = (false, None);
+        }
+    }
+
+    /// The gateway has proven who it is on the other connection.
+    pub fn handle_proven(&mut self, now: Instant) {
+        if self.beside != Beside::Dialling {
+            return;
+        }
+        if self.is_away {
+            self.beside = Beside::Alone;
+            self.events.push_back(ChangeEvent::Reopen);
+        } else {
+            self.beside = Beside::Proven { since: now };
+            self.ask_if_due(now);
+        }
+    }
+
+    /// The gateway has accepted the other connection, which is the one in use from now on. `random` is any number.
+    pub fn handle_moved(&mut self, random: u32, now: Instant) {
+        if self.beside != Beside::Asked {
+            return;
+        }
+        let lasted = now.saturating_duration_since(self.since);
+        self.current = self.current.other();
+        (self.since, self.beside, self.doubted, self.dial_at) = (now, Beside::Alone, None, None);
+        if self.current == Transport::Tls {
+            if lasted >= SOUND_AFTER {
+                self.wait = None;
+            }
+            self.wait_longer(random, now);
+        }
+    }
+
+    /// The other connection could not be made, or has ended. `random` is any number.
+    pub fn handle_failed(&mut self, random: u32, now: Instant) {
+        if self.beside == Beside::Alone {
+            return;
+        }
+        self.beside = Beside::Alone;
+        match self.current {
+            Transport::Quic => {
+                self.is_away = self.doubted.is_some();
+                self.dial_at = self.doubted.map(|_| now + AGAIN);
+            }
+            Transport::Tls => self.wait_longer(random, now),
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.beside == Beside::Alone && self.dial_at.is_some_and(|at| now >= at) {
+            self.dial();
+        }
+        self.ask_if_due(now);
+    }
+
+    /// When [`Self::handle_timeout`] must be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.beside {
+            Beside::Alone => self.dial_at,
+            Beside::Proven { since } => self.ask_at(since),
+            Beside::Dialling | Beside::Asked => None,
+        }
+    }
+
+    /// The next thing the owner must do.
+    pub fn poll_event(&mut self) -> Option<ChangeEvent> {
+        self.events.pop_front()
+    }
+
+    fn dial(&mut self) {
+        self.dial_at = None;
+        self.beside = Beside::Dialling;
+        self.events.push_back(ChangeEvent::Dial(self.current.other()));
+    }
+
+    /// When the connection that was proven then is asked: up at once, down only from a QUIC that was silent for long
+    /// enough.
+    fn ask_at(&self, proven: Instant) -> Option<Instant> {
+        match self.current {
+            Transport::Tls => Some(proven),
+            Transport::Quic => self.doubted.map(|since| (since + DOUBTED_FOR).max(proven + PROVEN_FOR)),
+        }
+    }
+
+    fn ask_if_due(&mut self, now: Instant) {
+        let Beside::Proven { since } = self.beside else { return };
+        if self.ask_at(since).is_some_and(|at| now >= at) {
+            self.beside = Beside::Asked;
+            self.events.push_back(ChangeEvent::Ask);
+        }
+    }
+
+    /// QUIC is tried later than the last time, so that a session does not go up and down all the time.
+    fn wait_longer(&mut self, random: u32, now: Instant) {
+        let wait = self.wait.map_or(FIRST_WAIT, |wait| (wait * 2).min(LONGEST_WAIT));
+        self.wait = Some(wait);
+        let half = wait / 2;
+        // Many clients of one gateway do not come in step.
+        self.dial_at = Some(now + half + half.mul_f64(f64::from(random) / f64::from(u32::MAX)));
+    }
+}

@@ -1,0 +1,174 @@
+use super::ChangeEvent::{Ask, Dial, Drop, Reopen};
+use super::Transport::{Quic, Tls};
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "only differences from it matter")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// The longest jitter.
+const LATEST: u32 = u32::MAX;
+
+fn events(change: &mut Change) -> Vec<ChangeEvent> {
+    std::iter::from_fn(|| change.poll_event()).collect()
+}
+
+/// A session on QUIC that is doubted since `now`.
+fn doubted() -> (Change, Instant) {
+    let now = start();
+    let mut change = Change::new(Quic, now);
+    assert_eq!(change.poll_timeout(), None, "a sound QUIC needs no other");
+    change.handle_doubt(true, now);
+    assert_eq!(events(&mut change), [Dial(Tls)]);
+    (change, now)
+}
+
+/// Has the other connection carry the session.
+fn moves(change: &mut Change, now: Instant) {
+    change.handle_proven(now);
+    change.handle_timeout(now + PROVEN_FOR);
+    assert!(change.is_moving());
+    change.handle_moved(LATEST, now);
+    assert!(!change.is_moving());
+    events(change);
+}
+
+/// Waits until the other connection is dialled; how long that took.
+fn next_dial(change: &mut Change, now: &mut Instant) -> Duration {
+    let at = change.poll_timeout().unwrap();
+    let waited = at - *now;
+    *now = at;
+    change.handle_timeout(*now);
+    assert_eq!(events(change), [Dial(change.current().other())]);
+    waited
+}
+
+#[test]
+fn session_moves_to_tls_once_quic_was_silent_for_long_enough() {
+    let (mut change, now) = doubted();
+    change.handle_proven(now);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], Some(now + DOUBTED_FOR)));
+    change.handle_timeout(now + DOUBTED_FOR);
+    assert_eq!(events(&mut change), [Ask]);
+    change.handle_moved(0, now + DOUBTED_FOR);
+    assert_eq!(change.current(), Tls);
+}
+
+#[test]
+fn quic_that_answers_again_keeps_the_session() {
+    let (mut change, now) = doubted();
+    change.handle_proven(now);
+    change.handle_doubt(false, now);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![Drop], None));
+    change.handle_timeout(now + DOUBTED_FOR);
+    assert_eq!((events(&mut change), change.current()), (vec![], Quic));
+    change.handle_doubt(true, now);
+    assert_eq!(events(&mut change), [Dial(Tls)], "and is doubted again");
+}
+
+#[test]
+fn tls_that_fails_as_well_is_tried_on_while_quic_is_doubted() {
+    let (mut change, mut now) = doubted();
+    for _ in 0..20 {
+        change.handle_failed(LATEST, now);
+        assert_eq!(next_dial(&mut change, &mut now), AGAIN);
+    }
+    change.handle_failed(LATEST, now);
+    change.handle_doubt(false, now);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], None));
+}
+
+#[test]
+fn gateway_that_was_away_as_a_whole_does_not_make_a_network_that_blocks_udp() {
+    let (mut change, mut now) = doubted();
+    change.handle_failed(LATEST, now);
+    next_dial(&mut change, &mut now);
+    change.handle_proven(now);
+    assert_eq!(events(&mut change), [Reopen]);
+    // The positive control: QUIC has answered in between.
+    let (mut change, now) = doubted();
+    change.handle_failed(LATEST, now);
+    change.handle_doubt(false, now);
+    change.handle_doubt(true, now);
+    change.handle_proven(now);
+    change.handle_timeout(now + DOUBTED_FOR);
+    assert_eq!(events(&mut change), [Dial(Tls), Ask]);
+}
+
+#[test]
+fn session_moves_up_as_soon_as_quic_is_proven() {
+    let mut now = start();
+    let mut change = Change::new(Tls, now);
+    assert_eq!(next_dial(&mut change, &mut now), FIRST_TRY);
+    change.handle_proven(now);
+    assert_eq!(events(&mut change), [Ask]);
+    change.handle_moved(LATEST, now);
+    assert_eq!((change.current(), change.poll_timeout()), (Quic, None));
+}
+
+#[test]
+fn quic_is_tried_ever_more_rarely_where_it_does_not_pass() {
+    let mut now = start();
+    let mut change = Change::new(Tls, now);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        waits.push(next_dial(&mut change, &mut now).as_secs());
+        change.handle_failed(LATEST, now);
+    }
+    assert_eq!(waits, [1, 10, 20, 40, 80, 160, 320, 600, 600]);
+    change.handle_failed(0, now);
+    assert_eq!(next_dial(&mut change, &mut now), LONGEST_WAIT, "a failure counts once");
+    change.handle_failed(0, now);
+    assert_eq!(next_dial(&mut change, &mut now), LONGEST_WAIT / 2, "not all in step");
+}
+
+#[test]
+fn quic_that_fails_soon_after_it_was_chosen_waits_longer_each_time() {
+    let mut now = start();
+    let mut change = Change::new(Tls, now);
+    next_dial(&mut change, &mut now);
+    moves(&mut change, now);
+    let mut waits = Vec::new();
+    let mut fall = |change: &mut Change, now: &mut Instant, after: Duration| {
+        *now += after;
+        change.handle_doubt(true, *now);
+        events(change);
+        *now += DOUBTED_FOR;
+        moves(change, *now);
+        waits.push(next_dial(change, now).as_secs());
+        moves(change, *now);
+    };
+    for _ in 0..4 {
+        fall(&mut change, &mut now, SOUND_AFTER / 2);
+    }
+    fall(&mut change, &mut now, SOUND_AFTER);
+    assert_eq!(waits, [10, 20, 40, 80, 10]);
+}
+
+#[test]
+fn what_comes_unasked_moves_nothing() {
+    let now = start();
+    let mut change = Change::new(Quic, now);
+    change.handle_proven(now);
+    change.handle_moved(0, now);
+    change.handle_failed(0, now);
+    change.handle_timeout(now + LONGEST_WAIT);
+    assert_eq!((events(&mut change), change.current(), change.poll_timeout()), (vec![], Quic, None));
+    let mut on_tls = Change::new(Tls, now);
+    on_tls.handle_doubt(true, now);
+    assert_eq!(events(&mut on_tls), [], "TCP knows itself what is unanswered");
+}
+
+#[test]
+fn doubt_that_ends_while_the_gateway_is_asked_changes_nothing() {
+    let (mut change, now) = doubted();
+    change.handle_proven(now + DOUBTED_FOR);
+    assert_eq!(events(&mut change), [], "an answer over QUIC may be under way");
+    change.handle_timeout(now + DOUBTED_FOR + PROVEN_FOR);
+    assert_eq!(events(&mut change), [Ask]);
+    change.handle_doubt(false, now + DOUBTED_FOR);
+    assert!(change.is_moving() && events(&mut change).is_empty());
+    change.handle_moved(0, now + DOUBTED_FOR);
+    assert_eq!(change.current(), Tls);
+}
