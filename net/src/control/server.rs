@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use adit_program::task::{self, Task};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,10 +20,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::Uid;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Handler, MAX_BODY, Request, Response};
+use super::events::Lines;
+use super::{Handler, MAX_BODY, MAX_FOLLOWERS, Request, Response};
 
 /// Most connections at once; further ones wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -31,6 +33,8 @@ const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which means that descriptors or memory are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long followers may take to read what they were told last.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A control socket being served; dropping it ends all its connections and removes the socket.
 #[derive(Debug)]
@@ -39,6 +43,15 @@ pub struct ControlServer {
     path: PathBuf,
     /// Device and inode of our socket; another process may have put its own in the same place.
     identity: (u64, u64),
+    followers: Arc<Semaphore>,
+}
+
+impl ControlServer {
+    /// Waits until all followers have read to the end of their events, but no longer than a second. For whoever has
+    /// told the last one and is about to drop the server.
+    pub async fn followers_gone(&self) {
+        let _slow_ones_are_cut_off = timeout(FAREWELL, self.followers.acquire_many(MAX_FOLLOWERS.into())).await;
+    }
 }
 
 impl Drop for ControlServer {
@@ -63,7 +76,9 @@ pub fn serve(path: &Path, handler: Arc<dyn Handler>) -> io::Result<ControlServer
     // Until this is done, peer credentials alone keep other users out.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     let identity = identity(path)?;
-    Ok(ControlServer { _accepting: task::spawn(accept(listener, handler)), path: path.to_owned(), identity })
+    let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS.into()));
+    let serving = Serving { handler, followers: Arc::clone(&followers) };
+    Ok(ControlServer { _accepting: task::spawn(accept(listener, serving)), path: path.to_owned(), identity, followers })
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -87,12 +102,20 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, handler: Arc<dyn Handler>) {
+/// What all connections share.
+#[derive(Clone)]
+struct Serving {
+    handler: Arc<dyn Handler>,
+    /// A permit for each follower there may be.
+    followers: Arc<Semaphore>,
+}
+
+async fn accept(listener: UnixListener, serving: Serving) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => { connections.spawn(connection(stream, handler.clone())); }
+                Ok((stream, _)) => { connections.spawn(connection(stream, serving.clone())); }
                 Err(error) => {
                     tracing::warn!(%error, "accepting on the control socket failed");
                     sleep(ACCEPT_PAUSE).await;
@@ -103,7 +126,7 @@ async fn accept(listener: UnixListener, handler: Arc<dyn Handler>) {
     }
 }
 
-async fn connection(stream: UnixStream, handler: Arc<dyn Handler>) {
+async fn connection(stream: UnixStream, serving: Serving) {
     let peer_uid = match stream.peer_cred() {
         Ok(peer) => peer.uid(),
         Err(error) => {
@@ -111,47 +134,78 @@ async fn connection(stream: UnixStream, handler: Arc<dyn Handler>) {
             return;
         }
     };
-    let handler = handler.as_ref();
-    let service =
-        service_fn(move |request| async move { Ok::<_, Infallible>(encode(answer(handler, peer_uid, request).await)) });
+    let cut = Arc::new(Notify::new());
+    let (serving, cut) = (&serving, &cut);
+    let service = service_fn(move |request| async move {
+        Ok::<_, Infallible>(match answer(serving, peer_uid, request, cut).await {
+            Answer::Whole(response) => encode(response),
+            Answer::Lines(lines) => hyper::Response::new(Either::Right(StreamBody::new(lines))),
+        })
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "a control connection failed");
+    tokio::select! {
+        biased;
+        () = cut.notified() => tracing::debug!("a follower of the control socket does not read"),
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, "a control connection failed");
+        },
     }
 }
 
-async fn answer(handler: &dyn Handler, peer_uid: u32, request: hyper::Request<Incoming>) -> Response {
+/// What a request is answered with.
+enum Answer {
+    Whole(Response),
+    Lines(Lines),
+}
+
+/// A body that is there, or that comes line by line.
+type Body = Either<Full<Bytes>, StreamBody<Lines>>;
+
+async fn answer(serving: &Serving, peer_uid: u32, request: hyper::Request<Incoming>, cut: &Arc<Notify>) -> Answer {
+    let request = match read(peer_uid, request).await {
+        Ok(request) => request,
+        Err(refusal) => return Answer::Whole(refusal),
+    };
+    let Some(subscribing) = serving.handler.follow(&request) else {
+        return Answer::Whole(serving.handler.handle(request).await);
+    };
+    let Ok(place) = Arc::clone(&serving.followers).try_acquire_owned() else {
+        return Answer::Whole(Response::refused(503, format!("there are {MAX_FOLLOWERS} followers already")));
+    };
+    match subscribing.await {
+        Ok(events) => Answer::Lines(events.into_lines(place, Arc::clone(cut))),
+        Err(refusal) => Answer::Whole(refusal),
+    }
+}
+
+/// Reads a request of somebody who may make one.
+async fn read(peer_uid: u32, request: hyper::Request<Incoming>) -> Result<Request, Response> {
     if !is_allowed(peer_uid, Uid::effective().as_raw()) {
-        return Response::refused(403, "only root and the user this process runs as may use the control socket");
+        return Err(Response::refused(403, "only root and the user this process runs as may use the control socket"));
     }
     let (parts, body) = request.into_parts();
     let bytes = match timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Response::refused(413, format!("the request is larger than {MAX_BODY} bytes"));
+            return Err(Response::refused(413, format!("the request is larger than {MAX_BODY} bytes")));
         }
-        Ok(Err(error)) => return Response::refused(400, format!("the request broke off: {error}")),
-        Err(_) => return Response::refused(408, "the request did not arrive in time"),
+        Ok(Err(error)) => return Err(Response::refused(400, format!("the request broke off: {error}"))),
+        Err(_) => return Err(Response::refused(408, "the request did not arrive in time")),
     };
     let body = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
-    match body {
-        Ok(body) => {
-            let (method, path) = (parts.method.as_str().to_owned(), parts.uri.path().to_owned());
-            handler.handle(Request { method, path, body, peer_uid }).await
-        }
-        Err(error) => Response::refused(400, format!("the request is not JSON: {error}")),
-    }
+    let body = body.map_err(|error| Response::refused(400, format!("the request is not JSON: {error}")))?;
+    Ok(Request { method: parts.method.as_str().to_owned(), path: parts.uri.path().to_owned(), body, peer_uid })
 }
 
 fn is_allowed(peer: u32, own: u32) -> bool {
     peer == 0 || peer == own
 }
 
-fn encode(response: Response) -> hyper::Response<Full<Bytes>> {
-    let body = Full::new(Bytes::from(response.body.to_string()));
+fn encode(response: Response) -> hyper::Response<Body> {
+    let body = Either::Left(Full::new(Bytes::from(response.body.to_string())));
     let mut encoded = hyper::Response::new(body);
     *encoded.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     encoded.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
