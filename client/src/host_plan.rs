@@ -14,5 +14,5 @@ mod hooks;
 pub mod managed;
 mod plan;
 
-pub use hooks::{GuardState, GuardStatus, HostFault, HostHooks};
+pub use hooks::{GuardState, GuardStatus, HostFault, HostHooks, InForce};
 pub use plan::{Claim, HostPlan, HostPlanError, own_hosts};

@@ -209,6 +209,8 @@ pub enum ConnectionEvent {
     Network(NetworkSettings),
     /// The largest packet the carrier takes changed, in bytes.
     Mtu(u16),
+    /// Packets travel by another carrier than before.
+    Carrier,
     /// How long the user's login still lasts.
     LoginLasts(Duration),
     /// The connection ended.

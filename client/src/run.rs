@@ -29,6 +29,7 @@
 //! ```
 
 mod driver;
+mod event;
 mod protocol;
 mod renewal;
 mod status;
@@ -39,7 +40,7 @@ use std::time::Duration;
 use adit_program::exit::{Exit, Failure};
 use adit_program::task::{self, Task};
 use adit_proto::packet::IPV6_MIN_MTU;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::host_plan::HostHooks;
 use crate::packet_source::Packets;
@@ -48,6 +49,7 @@ use crate::protocols::NetworkSettings;
 use crate::state::State;
 use driver::Driver;
 
+pub use event::{Standing, StatusEvent};
 pub use status::{Status, StatusCounters};
 
 /// Commands that may wait for a session; senders wait when it is full.
@@ -153,6 +155,14 @@ impl SessionHandle {
         answered.await.ok()
     }
 
+    /// How the session stands now, and each change of that from now on; `None` once it has ended. After its last event,
+    /// which has an exit code, the receiver is closed.
+    pub async fn follow(&self) -> Option<(StatusEvent, broadcast::Receiver<StatusEvent>)> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Follow(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
     /// Says that a user has logged in, and that the store has the new login.
     pub async fn logged_in(&self) {
         // A session that has ended reads it when it starts again.
@@ -170,6 +180,7 @@ impl SessionHandle {
 #[derive(Debug)]
 enum Command {
     Status(oneshot::Sender<Status>),
+    Follow(oneshot::Sender<(StatusEvent, broadcast::Receiver<StatusEvent>)>),
     LoggedIn,
     Stop,
 }

@@ -39,7 +39,7 @@ pub(crate) use watch::{HostWatch, Signal};
 use history::LONGEST_PAUSE;
 use watch::BETWEEN_LOOKS;
 
-use crate::changes::HostChanges;
+use crate::changes::{HostChanges, ResolverPart};
 
 /// How often everything is looked at without any event: not every setting has one.
 const POLL: Duration = Duration::from_secs(5);
@@ -54,7 +54,23 @@ const _: () = assert!(
         && LONGEST_PAUSE.as_millis() + RESTLESS_POLL.as_millis() < LONGEST_ABSENCE.as_millis()
 );
 
+/// Whether the host is as it was set, as far as the last look told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InForce {
+    /// The resolver; also if none was set.
+    pub resolver: bool,
+    /// Everything else.
+    pub others: bool,
+}
+
 impl HostChanges {
+    /// Whether what was set is in force.
+    pub fn in_force(&self) -> InForce {
+        let of_resolver = |guard: &str| ResolverPart::ALL.iter().any(|part| part.guard() == guard);
+        let fails = |resolver| self.history.failing().any(|guard| of_resolver(guard) == resolver);
+        InForce { resolver: !fails(true), others: !fails(false) }
+    }
+
     /// Waits until something changed on the host, or nobody has looked for a while. After an event it returns at once,
     /// but a storm of them makes it return four times a second at most. Cancel-safe.
     pub async fn changed(&mut self) {

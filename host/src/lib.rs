@@ -35,7 +35,7 @@ pub use conntrack::{addresses_with_connections, forget_connections};
 pub use dns::SystemBus;
 pub use error::HostError;
 pub use firewall::{ForwardedBefore, GatewayRules, LocalService, TrackedPort, is_forbidden_destination, tracked_ports};
-pub use guard::{GuardReport, GuardState};
+pub use guard::{GuardReport, GuardState, InForce};
 pub use ipv6::why_no_ipv6;
 pub use journal::WithoutDisk;
 pub use kill_switch::{KillSwitch, LanNetwork, ProtectedTunnel, closed_kill_switches, open_kill_switch};

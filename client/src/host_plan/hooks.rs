@@ -62,10 +62,24 @@ pub trait HostHooks: Send + 'static {
         false
     }
 
+    /// Whether what [`Self::apply`] set is in force now, as far as is known. For an embedder it is since that returned.
+    fn in_force(&self) -> InForce {
+        InForce { routes: true, resolver: true }
+    }
+
     /// What the user should know about the host as it is configured, for the session's status.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// Whether the settings of a tunnel are in force on its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InForce {
+    /// What belongs in the tunnel is routed there.
+    pub routes: bool,
+    /// Names are asked for at the tunnel's servers; also if it has none.
+    pub resolver: bool,
 }
 
 /// A setting of the host that another program changed.

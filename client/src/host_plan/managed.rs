@@ -22,7 +22,7 @@ use adit_program::file_lock::FileLock;
 use adit_proto::mark::Mark;
 use adit_proto::packet::IPV6_MIN_MTU;
 
-use super::hooks::{GuardState, GuardStatus, HostFault, HostHooks};
+use super::hooks::{GuardState, GuardStatus, HostFault, HostHooks, InForce};
 use super::plan::{Claim, HostPlan};
 use crate::packet_source::BoxFuture;
 use crate::protocols::NetworkSettings;
@@ -328,6 +328,12 @@ impl HostHooks for ManagedHost {
 
     fn is_tunnel(&self, link: &str) -> bool {
         self.tunnels.contains(link)
+    }
+
+    fn in_force(&self) -> InForce {
+        let now = self.changes.in_force();
+        let asks_nobody = self.plan.as_ref().is_some_and(|plan| plan.dns.is_none());
+        InForce { routes: self.plan.is_some() && now.others, resolver: asks_nobody || now.resolver }
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -78,6 +78,11 @@ impl DataPath {
         self.carriers().mtu()
     }
 
+    /// Name of the carrier in use now.
+    pub(super) fn carrier(&self) -> &'static str {
+        self.carriers().name()
+    }
+
     /// Packets to other addresses than these are dropped.
     pub(super) fn set_addresses(&self, addresses: Vec<IpAddr>) {
         self.session.set_addresses(addresses);

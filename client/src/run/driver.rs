@@ -14,13 +14,14 @@ mod report;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use adit_program::exit::Failure;
+use adit_program::exit::{Exit, Failure};
 use adit_program::random::random;
 use adit_program::task::Task;
 use adit_proto::invite::Place;
 use adit_proto::packet::IPV6_MIN_MTU;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
+use super::event::{MOST_UNREAD, Standing, StatusEvent};
 use super::protocol::Protocol;
 use super::renewal::{self, RenewalError};
 use super::{Command, SessionConfig, Snapshot};
@@ -44,6 +45,9 @@ pub(super) struct Driver<P: Protocol> {
     protocol: P,
     commands: mpsc::Receiver<Command>,
     publish: watch::Sender<Snapshot>,
+    followers: broadcast::Sender<StatusEvent>,
+    /// What followers were told last.
+    told_standing: Option<Standing>,
     life: LifeCycle,
     lookups: Lookups,
     local_resolvers: LocalResolvers,
@@ -91,6 +95,8 @@ impl<P: Protocol> Driver<P> {
             protocol,
             commands,
             publish,
+            followers: broadcast::Sender::new(MOST_UNREAD),
+            told_standing: None,
             life,
             lookups,
             local_resolvers: LocalResolvers::default(),
@@ -160,12 +166,17 @@ impl<P: Protocol> Driver<P> {
             Input::Connection(ConnectionEvent::Network(network)) => self.changes.take_network(network, now()),
             Input::Connection(ConnectionEvent::Mtu(mtu)) => self.changes.take_mtu(mtu, now()),
             Input::Connection(ConnectionEvent::LoginLasts(lasts)) => self.handle_login_lasts(lasts),
+            // All that is to be done is done after every input: to tell followers.
+            Input::Connection(ConnectionEvent::Carrier) => {}
             Input::Connection(ConnectionEvent::Closed(error)) => {
                 self.handle_lost(obstacle::obstacle(&error), &error.to_string());
             }
             Input::Command(Command::Status(answer)) => {
                 // The asker may have gone; then nobody needs the answer.
                 answer.send(self.status()).ok();
+            }
+            Input::Command(Command::Follow(answer)) => {
+                answer.send(self.follow()).ok();
             }
             Input::Command(Command::Stop) => self.life.handle_stop(now()),
             Input::Command(Command::LoggedIn) => self.handle_login(),
@@ -222,14 +233,22 @@ impl<P: Protocol> Driver<P> {
             Some(host) => host.undo_but_stay_closed().await,
             None => Ok(()),
         };
-        self.publish();
+        let ended = self.outcome(obstacle, undone);
+        self.publish_snapshot();
+        self.tell_end(ended.as_ref().err().map_or(Exit::Ok, |failure| failure.exit));
+        ended
+    }
+
+    /// What becomes of a session that ends because of this obstacle, or because it was told to.
+    fn outcome(&mut self, obstacle: Option<Obstacle>, undone: Result<(), Failure>) -> Result<(), Failure> {
         let Some(obstacle) = obstacle else { return undone };
         if let Err(failure) = undone {
             tracing::warn!("something stays behind on this host; run `adit-client cleanup`");
             tracing::debug!(reason = failure.reason, "something stays behind on this host");
         }
         let gateway = self.config.profile.gateway();
-        Err(self.host_failure.unwrap_or_else(|| obstacle::failure(&gateway, obstacle, self.life.reason())))
+        let told = || obstacle::failure(&gateway, obstacle, self.life.reason());
+        Err(self.host_failure.take().unwrap_or_else(told))
     }
 }
 

@@ -115,6 +115,12 @@ impl History {
         self.records.get(guard).is_some_and(|record| record.failure.is_some())
     }
 
+    /// The guards whose setting does not hold, or is fought over.
+    pub(crate) fn failing(&self) -> impl Iterator<Item = &str> {
+        let fails = |record: &Record| record.failure.is_some() || record.is_fought_over();
+        self.records.iter().filter(move |(_, record)| fails(record)).map(|(guard, _)| guard.as_str())
+    }
+
     /// Notes what is wrong with a setting, if anything, and mends it if it is time; returns whether it holds now.
     pub(crate) fn hold(
         &mut self,
@@ -313,8 +319,9 @@ mod tests {
         let [report] = history.reports(now).try_into().unwrap();
         assert_eq!((report.state, report.times), (GuardState::Broken, 0));
         assert_eq!(report.reason, "was removed, and cannot be put back: add it: Operation not permitted (os error 1)");
-        assert!(history.is_restless());
+        assert!(history.is_restless() && history.failing().eq([GUARD]));
         assert_eq!(look(&mut history, Found::Right, now), []);
+        assert_eq!(history.failing().next(), None);
     }
 
     #[test]

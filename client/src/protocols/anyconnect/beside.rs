@@ -99,6 +99,7 @@ impl BesideChannel {
         let mut over = pin!(channel.over());
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told_carrier = data.carrier();
         loop {
             tokio::select! {
                 end = &mut over => return Next::Over(Ended::Channel(end)),
@@ -114,6 +115,10 @@ impl BesideChannel {
             let mtu = data.mtu();
             if std::mem::replace(&mut self.told_mtu, mtu) != mtu {
                 let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
+            }
+            let carrier = data.carrier();
+            if std::mem::replace(&mut told_carrier, carrier) != carrier {
+                let _reader_gone = events.send(ConnectionEvent::Carrier).await;
             }
         }
     }

@@ -183,13 +183,14 @@ async fn follow(
     }
 }
 
-/// What the gateway said of the network, and what of it and of the packet size was told.
+/// What the gateway said of the network, and what of it, of the packet size and of the carrier was told.
 #[derive(Default)]
 pub(super) struct News {
     settings: NetworkSettings,
     /// The settings when this was last asked for news.
     drained_settings: NetworkSettings,
     told_mtu: Option<u16>,
+    told_carrier: Option<&'static str>,
 }
 
 impl News {
@@ -224,6 +225,10 @@ impl News {
         let mtu = data.mtu();
         if self.told_mtu.replace(mtu) != Some(mtu) {
             let _reader_gone = events.send(ConnectionEvent::Mtu(mtu)).await;
+        }
+        let carrier = data.carrier();
+        if self.told_carrier.replace(carrier).is_some_and(|told| told != carrier) {
+            let _reader_gone = events.send(ConnectionEvent::Carrier).await;
         }
     }
 }

@@ -54,6 +54,84 @@ async fn embedded_session_connects_reports_and_stops() {
     assert!(handle.status().await.is_none());
 }
 
+/// The states and exit codes that a follower hears until the session has ended.
+async fn heard(mut events: broadcast::Receiver<StatusEvent>) -> Vec<(String, Option<u8>)> {
+    let mut heard = Vec::new();
+    while let Ok(event) = events.recv().await {
+        heard.push((event.standing.state, event.standing.exit));
+    }
+    heard
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_hear_each_change_of_a_session_and_its_end() {
+    let world = World::start(PATIENCE);
+    let handle = world.session.handle();
+    let (first, events) = handle.follow().await.unwrap();
+    assert_eq!((first.standing.state.as_str(), first.standing.name.as_str()), ("connecting", "home"));
+    assert!(!first.standing.route && !first.standing.dns && first.standing.exit.is_none());
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    // Whoever comes later begins with what is so by then, and what has not changed is not told.
+    let (second, mut later) = handle.follow().await.unwrap();
+    assert_eq!((second.standing.state.as_str(), second.standing.carrier.as_deref()), ("connected", Some("quic")));
+    assert!(second.standing.route && second.standing.dns, "nobody but the embedder configures its host");
+    gateway.send(ConnectionEvent::Carrier).await.unwrap();
+    gateway.send(ConnectionEvent::Mtu(1350)).await.unwrap();
+    assert_eq!(later.recv().await.unwrap().standing.mtu, Some(1350));
+    gateway.send(lost()).await.unwrap();
+    let away = later.recv().await.unwrap().standing;
+    assert_eq!((away.state.as_str(), away.carrier, away.remote), ("reconnecting", None, None));
+    assert!(away.reason.is_some_and(|reason| reason.contains("restarted")) && !away.route && !away.dns);
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    handle.stop().await;
+    world.session.wait().await.unwrap();
+
+    let told = ["connected", "disconnecting"].map(|state| (state.to_owned(), None));
+    let end = ("disconnected".to_owned(), Some(0));
+    assert_eq!(heard(later).await, [&told[..], std::slice::from_ref(&end)].concat());
+    let all = heard(events).await;
+    assert!(all.starts_with(&[("connected".to_owned(), None)]) && all.ends_with(&[end]), "{all:?}");
+    assert!(handle.follow().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_event_of_a_session_that_gives_up_has_its_exit_code_and_reason() {
+    let world = World::start(PATIENCE);
+    let (_, mut events) = world.session.handle().follow().await.unwrap();
+    world.refuse(ConnectError::Refused("revoked".to_owned())).await;
+    let last = events.recv().await.unwrap().standing;
+    let failure = world.session.wait().await.unwrap_err();
+    assert_eq!((last.state.as_str(), last.exit), ("disconnected", Some(failure.exit as u8)));
+    assert!(last.reason.is_some_and(|reason| reason.contains("revoked")));
+    assert!(events.recv().await.is_err(), "there is one last event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_hold_on_the_host_is_told_until_it_does() {
+    let (host, interfere, _) = ScriptedHost::new();
+    let world = Prepared { host: Some(host), ..World::prepare(PATIENCE, None) }.begin();
+    let _gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let (first, mut events) = world.session.handle().follow().await.unwrap();
+    assert!(first.standing.route && first.standing.dns);
+    let broken = |guard: &str| GuardStatus {
+        guard: guard.to_owned(),
+        state: GuardState::Broken,
+        reason: "was removed".to_owned(),
+        times: 1,
+    };
+    for (guards, route, dns) in [(vec![broken("rule")], false, true), (vec![broken("resolver")], true, false)] {
+        interfere.send(guards).await.unwrap();
+        let told = events.recv().await.unwrap().standing;
+        assert_eq!((told.route, told.dns), (route, dns));
+    }
+    interfere.send(Vec::new()).await.unwrap();
+    let told = events.recv().await.unwrap().standing;
+    assert!(told.route && told.dns);
+}
+
 #[tokio::test(start_paused = true)]
 async fn lost_session_keeps_its_settings_and_takes_new_ones() {
     let world = World::start(PATIENCE);

@@ -248,7 +248,7 @@ async fn next_mtu(connection: &mut Connection) -> u16 {
         match tokio::time::timeout(PATIENCE, connection.next_event()).await.unwrap() {
             ConnectionEvent::Mtu(mtu) => return mtu,
             // The gateway tells that it has no routes, maybe after the addresses.
-            ConnectionEvent::Network(_) => {}
+            ConnectionEvent::Network(_) | ConnectionEvent::Carrier => {}
             event @ (ConnectionEvent::LoginLasts(_) | ConnectionEvent::Closed(_)) => panic!("{event:?}"),
         }
     }

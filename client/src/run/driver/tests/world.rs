@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
 use super::settings;
-use crate::host_plan::{GuardStatus, HostFault, HostHooks};
+use crate::host_plan::{GuardStatus, HostFault, HostHooks, InForce};
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
@@ -180,6 +180,11 @@ impl HostHooks for ScriptedHost {
 
     fn hold(&mut self) -> BoxFuture<'_, Vec<GuardStatus>> {
         Box::pin(async { self.guards.clone() })
+    }
+
+    fn in_force(&self) -> InForce {
+        let is_broken = |guard: &str| self.guards.iter().any(|status| status.guard == guard);
+        InForce { routes: !is_broken("rule"), resolver: !is_broken("resolver") }
     }
 
     fn undo(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
