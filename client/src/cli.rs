@@ -4,6 +4,7 @@ mod add;
 mod block;
 mod cleanup;
 mod detach;
+mod events;
 mod join;
 mod list;
 mod lock;
@@ -11,6 +12,7 @@ mod login;
 mod session;
 mod status;
 mod tunnel;
+mod wait;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use add::AddArgs;
 use join::JoinArgs;
+use wait::WaitArgs;
 
 use crate::profile::{Directories, ProfileName, ProfileStore};
 
@@ -53,6 +56,8 @@ enum Verb {
     Down(NameArgs),
     /// Say how a client stands
     Status(StatusArgs),
+    /// Wait until a client is connected, or what its tunnel sets on this host is in force
+    Wait(WaitArgs),
     /// List the profiles and how they stand
     List(ListArgs),
     /// Delete a profile
@@ -242,6 +247,7 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
         Verb::Up(args) => return connect(files, args).await,
         Verb::Down(args) => tunnel::down(files, &files.choose(&args)?).await?,
         Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,
+        Verb::Wait(args) => wait::wait(files, &args).await?,
         Verb::List(args) => list::list(files, args.json).await?,
         Verb::Forget { name } => cleanup::forget(files, &name).await?,
         Verb::Block(args) => block::block(files, &files.choose(&args)?).await?,

@@ -90,8 +90,12 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
         mark: Some(mark.value),
         store: Some(ProfileStore::new(&directories.clients)),
     });
-    let _control = serve_control(&directories.socket(&name), session.handle());
-    accompany(session, &mut signals, on_connected).await
+    let control = serve_control(&directories.socket(&name), session.handle());
+    let ended = accompany(session, &mut signals, on_connected).await;
+    if let Some(control) = &control {
+        control.followers_gone().await;
+    }
+    ended
 }
 
 fn start_packet_path(device: Tun, profile: &Profile, esp: bool) -> Result<PacketPath, Failure> {

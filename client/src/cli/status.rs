@@ -32,15 +32,19 @@ pub(super) async fn status(files: &ClientFiles, name: &ProfileName, json: bool) 
 /// Asks a running client; `None` if none is running.
 pub(super) async fn ask(files: &ClientFiles, name: &ProfileName) -> Result<Option<Status>, Failure> {
     match control::call(&files.directories.socket(name), "GET", "/status", &Value::Null).await {
-        Ok(value) => serde_json::from_value(value).map(Some).map_err(|error| {
-            let next = "end the client with `adit-client down`; it may be of another version";
-            Failure::new(Exit::Other, format!("client {name}"), error.to_string(), next)
-        }),
+        Ok(value) => serde_json::from_value(value).map(Some).map_err(|error| misunderstood(name, &error.to_string())),
         Err(CallError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(call_failure(name, &error)),
     }
 }
 
+/// The failure of a client whose answer is not one that this program knows.
+pub(super) fn misunderstood(name: &ProfileName, error: &str) -> Failure {
+    let next = "end the client with `adit-client down`; it may be of another version";
+    Failure::new(Exit::Other, format!("client {name}"), error, next)
+}
+
+/// How a client stands that is not running.
 fn disconnected(files: &ClientFiles, name: &ProfileName) -> Result<Status, Failure> {
     let profile = files.store.load(name)?;
     let running = ClientLock::is_held(&files.directories, name);

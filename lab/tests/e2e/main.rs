@@ -52,4 +52,5 @@ mod tls;
 mod traffic;
 mod unproven;
 mod versions;
+mod watching;
 mod wrong_clock;
