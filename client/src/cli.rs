@@ -5,6 +5,7 @@ mod block;
 mod cleanup;
 mod detach;
 mod events;
+mod follow;
 mod join;
 mod list;
 mod lock;
@@ -143,7 +144,10 @@ struct NameArgs {
 struct StatusArgs {
     #[command(flatten)]
     profile: NameArgs,
-    /// Print one JSON object
+    /// Go on with a line for each change, until the client ends
+    #[arg(long)]
+    follow: bool,
+    /// Print a JSON object; with --follow one in each line
     #[arg(long)]
     json: bool,
 }
@@ -246,6 +250,7 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
         Verb::Login(args) => login::login(files, &args).await?,
         Verb::Up(args) => return connect(files, args).await,
         Verb::Down(args) => tunnel::down(files, &files.choose(&args)?).await?,
+        Verb::Status(args) if args.follow => follow::follow(files, &files.choose(&args.profile)?, args.json).await?,
         Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,
         Verb::Wait(args) => wait::wait(files, &args).await?,
         Verb::List(args) => list::list(files, args.json).await?,

@@ -10,8 +10,17 @@ use crate::exit::Failure;
 
 /// Prints text as it is on standard output.
 pub fn raw(text: &str) {
+    write(text).ok();
+}
+
+/// Prints text and a line end on standard output, for a program that goes on doing so; says whether anybody reads it.
+pub fn is_line_read(text: &str) -> bool {
+    write(&format!("{text}\n")).is_ok()
+}
+
+fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 /// Prints text and a line end on standard output.

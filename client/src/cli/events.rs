@@ -1,4 +1,4 @@
-//! What a running client tells as it changes. `wait` hears it over the client's control socket.
+//! What a running client tells as it changes. `wait` and `status --follow` hear it over the client's control socket.
 
 use adit_net::control::{self, CallError, Follower};
 use adit_program::exit::{Exit, Failure};

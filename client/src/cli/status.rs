@@ -45,7 +45,7 @@ pub(super) fn misunderstood(name: &ProfileName, error: &str) -> Failure {
 }
 
 /// How a client stands that is not running.
-fn disconnected(files: &ClientFiles, name: &ProfileName) -> Result<Status, Failure> {
+pub(super) fn disconnected(files: &ClientFiles, name: &ProfileName) -> Result<Status, Failure> {
     let profile = files.store.load(name)?;
     let running = ClientLock::is_held(&files.directories, name);
     let closed = !running && block::is_closed(name);
@@ -141,7 +141,7 @@ fn carrier(status: &Status) -> String {
     format!("{carrier}{suite}{mtu}{rtt}")
 }
 
-fn joined<T: ToString>(items: &[T]) -> String {
+pub(super) fn joined<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

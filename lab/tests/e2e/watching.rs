@@ -1,4 +1,4 @@
-//! What scripts hear of a client: `wait`.
+//! What scripts hear of a client: `wait` and `status --follow`.
 
 use std::thread;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use adit_lab::programs::Client;
 use adit_lab::{Output, Process};
 use adit_testing::{PATIENCE, eventually};
+use serde_json::Value;
 
 use crate::harness::{Options, Tunnel, filter, run, unfilter};
 
@@ -106,4 +107,63 @@ fn wait_for_dns_lasts_until_the_resolver_is_set() {
     let waiting = start(tunnel.client(), &["wait", "--for", "dns", "--timeout", LONG]);
     run(&host, &["mount", "-o", "remount,bind,rw", RESOLV_CONF]);
     assert_reached(&waiting.output(PATIENCE * 2).unwrap());
+}
+
+/// The events that a client has told.
+fn events(follower: &Process) -> Vec<Value> {
+    follower.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Waits for an event after the first `known` ones that has this state; returns it, and how many there are up to it.
+fn event_in(follower: &Process, known: usize, state: &str) -> (Value, usize) {
+    eventually(&format!("an event says {state}"), || {
+        let all = events(follower);
+        let found = all.iter().enumerate().skip(known).find(|(_, event)| event["state"] == state)?;
+        Some((found.1.clone(), found.0 + 1))
+    })
+}
+
+#[test]
+fn follower_hears_of_a_lost_and_mended_connection_until_the_client_ends() {
+    let Some(mut tunnel) = joined() else { return };
+    let not_running = tunnel.client().run(&["status", "--follow", "--json"]).unwrap().success().unwrap();
+    assert!(not_running.lines().count() == 1 && not_running.contains("\"disconnected\""), "{not_running}");
+    tunnel.clients[0].up().unwrap();
+    let follower = start(tunnel.client(), &["status", "--follow", "--json"]);
+    let for_people = start(tunnel.client(), &["status", "--follow"]);
+    let (first, seen) = event_in(&follower, 0, "connected");
+    assert_eq!(seen, 1, "the first line says how it stands");
+    assert!(first["addresses"].as_array().unwrap().len() == 2 && first["mtu"].is_u64(), "{first}");
+    assert!(first["route"] == true && first["dns"] == true && first["exit"].is_null(), "{first}");
+    let by_esp = |event: &Value| event["carrier"] == "esp";
+    eventually("it hears when packets travel by esp", || events(&follower).iter().any(by_esp).then_some(()));
+
+    cut_off(&tunnel, true);
+    let (away, seen) = event_in(&follower, seen, "reconnecting");
+    assert!(away["carrier"].is_null() && away["route"] == false && !away["reason"].is_null(), "{away}");
+    cut_off(&tunnel, false);
+    let (_, seen) = event_in(&follower, seen, "connected");
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+    let (last, seen) = event_in(&follower, seen, "disconnected");
+    assert_eq!((&last["exit"], seen), (&Value::from(0), events(&follower).len()), "the last line has the exit code");
+    assert_eq!(follower.wait(PATIENCE).unwrap(), 0, "it ends with the client");
+    assert_eq!(for_people.wait(PATIENCE).unwrap(), 0, "it ends with the client");
+    let told = for_people.stdout();
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains(": connected, by ") && lines.last().unwrap().ends_with("exit code 0"), "{told}");
+    let times: Vec<String> = events(&follower).iter().map(|event| event["time"].to_string()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[test]
+fn follower_of_a_client_that_is_killed_says_so() {
+    let Some(mut tunnel) = joined() else { return };
+    tunnel.clients[0].up().unwrap();
+    let follower = start(tunnel.client(), &["status", "--follow", "--json"]);
+    event_in(&follower, 0, "connected");
+    tunnel.clients[0].kill();
+    assert_eq!(follower.wait(PATIENCE).unwrap(), 1, "{}", follower.stdout());
+    assert!(follower.stderr().contains("it was killed"), "{}", follower.stderr());
+    let all = events(&follower);
+    assert!(all.iter().all(|event| event["exit"].is_null()), "{all:?}");
 }
