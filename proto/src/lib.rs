@@ -27,6 +27,7 @@ pub mod login;
 pub mod mark;
 pub mod offload;
 pub mod packet;
+pub mod path_check;
 pub mod policy;
 pub mod queue;
 pub mod radius;
