@@ -15,7 +15,6 @@
 pub mod channel;
 pub mod cookie;
 pub mod datagrams;
-pub mod envelope;
 pub mod external_browser;
 pub mod form;
 pub mod form_body;

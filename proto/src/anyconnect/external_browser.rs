@@ -2,26 +2,18 @@
 //! the login sends the browser to it, with a token that is sealed for a key which the client made for this.
 //!
 //! ```text
-//! http://localhost:29786/api/sso/BLOB        and behind it, where the browser goes then: ?return=URL
-//!
-//! BLOB  = base64, with what has a meaning in URLs escaped, of:
-//!         version (2), 1       then fields, each a number (2), a length (2) and a value:
-//!         1  public key of the gateway, made for this token, as SubjectPublicKeyInfo (91)
-//!         2  the first bytes of the tag (12)
-//!         3  the token, sealed by AES-256-GCM
-//!         4  nonce (12)
-//! key   = HKDF-SHA-256 over the secret of ECDH on P-256, without salt, info "AC_ECIES" (32)
+//! http://localhost:29786/api/sso/TOKEN       and behind it, where the browser goes then: ?return=URL
 //! ```
 //!
-//! Only the process that has the client's private key can read the token. It posts it as the answer to the form.
+//! Only the process that has the client's private key can read the token ([`SealedToken`]). It posts it as the answer
+//! to the form.
+
+mod sealed_token;
 
 use data_encoding::BASE64;
-use hkdf::Hkdf;
-use sha2::Sha256;
-use zeroize::Zeroizing;
+pub use sealed_token::{MAX_TOKEN, SealedToken};
 
 use crate::sealing::aead::{Aead, CipherRefused, NONCE_LEN};
-use crate::sealing::suite::Suite;
 
 /// What a client says that it can do.
 pub const CAPABILITY: &str = "single-sign-on-external-browser";
@@ -29,9 +21,11 @@ pub const CAPABILITY: &str = "single-sign-on-external-browser";
 pub const KEY_HEADER: &str = "x-anyconnect-strap-dh-pubkey";
 /// Bytes of a point on P-256 that is not compressed.
 pub const POINT_LEN: usize = 65;
+/// The port of its own host at which the client listens.
+pub const PORT: u16 = 29786;
+/// What stands in front of the token in the path.
+pub const PATH: &str = "/api/sso/";
 
-/// Where the client listens.
-const CLIENT: &str = "http://localhost:29786/api/sso/";
 /// What stands in front of an uncompressed point on P-256 in a SubjectPublicKeyInfo (RFC 5480 section 2).
 const SPKI_HEAD: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
@@ -39,10 +33,6 @@ const SPKI_HEAD: [u8; 26] = [
 ];
 /// The first byte of such a point (SEC 1 section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
-const VERSION: u16 = 1;
-const KEY_INFO: &[u8] = b"AC_ECIES";
-/// Bytes of a tag that are sent.
-const SENT_TAG: usize = 12;
 
 /// A public key for agreeing on a secret. That its point is on the curve is for whoever does that to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +44,20 @@ impl AgreementKey {
         // Base64 of those bytes, and not of a body that somebody would have us decode.
         let longest = (SPKI_HEAD.len() + POINT_LEN).div_ceil(3) * 4;
         let spki = BASE64.decode(Some(value).filter(|value| value.len() <= longest)?.as_bytes()).ok()?;
+        Self::of_spki(&spki)
+    }
+
+    /// The value of [`KEY_HEADER`].
+    pub fn header(&self) -> String {
+        BASE64.encode(&self.spki())
+    }
+
+    fn of_spki(spki: &[u8]) -> Option<Self> {
         Self::of_point(spki.strip_prefix(&SPKI_HEAD)?)
+    }
+
+    fn spki(&self) -> Vec<u8> {
+        [SPKI_HEAD.as_slice(), &self.0].concat()
     }
 
     /// Takes a point; `None` if it is not an uncompressed one.
@@ -73,28 +76,15 @@ impl AgreementKey {
 /// key pair and the secret are for this token alone, so any nonce is new. Clients take letters and digits as a token.
 ///
 /// # Errors
-/// The cipher does not do it.
+/// The token is longer than [`MAX_TOKEN`], or the cipher does not do it.
 pub fn location<A: Aead>(
     token: &str,
     secret: &[u8],
     ours: &AgreementKey,
     nonce: [u8; NONCE_LEN],
 ) -> Result<String, CipherRefused> {
-    let mut key = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(None, secret).expand(KEY_INFO, key.as_mut_slice()).map_err(|_too_long| CipherRefused)?;
-    let mut sealed = token.as_bytes().to_vec();
-    let tag = A::new(Suite::Aes256Gcm, key.as_slice())?.seal(nonce, &[], &mut sealed)?;
-    let (tag, _unsent) = tag.split_first_chunk::<SENT_TAG>().ok_or(CipherRefused)?;
-    let spki = [SPKI_HEAD.as_slice(), &ours.0].concat();
-    let fields: [(u16, &[u8]); 4] = [(1, &spki), (2, tag), (3, &sealed), (4, &nonce)];
-    let mut blob = VERSION.to_be_bytes().to_vec();
-    for (number, value) in fields {
-        let len = u16::try_from(value.len()).map_err(|_too_long| CipherRefused)?;
-        blob.extend([number.to_be_bytes(), len.to_be_bytes()].concat());
-        blob.extend(value);
-    }
-    let blob = BASE64.encode(&blob).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    Ok(format!("{CLIENT}{blob}"))
+    let token = SealedToken::seal::<A>(token, secret, ours, nonce)?.encode();
+    Ok(format!("http://localhost:{PORT}{PATH}{token}"))
 }
 
 #[cfg(test)]
@@ -125,9 +115,28 @@ mod tests {
         let theirs = UnparsedPublicKey::new(&ECDH_P256, clients.point());
         let seal = |secret: &[u8]| location::<AwsCipher>(TOKEN, secret, &public, nonce);
         let location = agree(&ours, theirs, CipherRefused, seal).unwrap();
-        let blob = location.strip_prefix(CLIENT).unwrap();
+        let blob = location.strip_prefix("http://localhost:29786/api/sso/").unwrap();
         assert!(blob.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'), "it may stand in a URL: {blob}");
         assert_eq!(blob.replace("%2B", "+").replace("%2F", "/").replace("%3D", "="), BLOB);
+    }
+
+    #[test]
+    fn client_opens_what_the_gateway_sends_its_browser_with() {
+        let generate = || PrivateKey::generate(&ECDH_P256).unwrap();
+        let public = |key: &PrivateKey| AgreementKey::of_point(key.compute_public_key().unwrap().as_ref()).unwrap();
+        let (clients, gateways, other) = (generate(), generate(), generate());
+        let heard = AgreementKey::of_header(&public(&clients).header()).unwrap();
+        let theirs = UnparsedPublicKey::new(&ECDH_P256, heard.point());
+        let seal = |secret: &[u8]| location::<AwsCipher>(TOKEN, secret, &public(&gateways), [7; NONCE_LEN]);
+        let location = agree(&gateways, theirs, CipherRefused, seal).unwrap();
+        let path = location.strip_prefix(&format!("http://localhost:{PORT}")).unwrap();
+        let sealed = SealedToken::decode(path.strip_prefix(PATH).unwrap()).unwrap();
+        let opened_by = |key: &PrivateKey| {
+            let theirs = UnparsedPublicKey::new(&ECDH_P256, sealed.gateways_key().point());
+            agree(key, theirs, (), |secret| sealed.open::<AwsCipher>(secret).ok_or(())).ok()
+        };
+        assert_eq!(opened_by(&clients).unwrap().as_slice(), TOKEN.as_bytes());
+        assert!(opened_by(&other).is_none(), "it is for another client");
     }
 
     #[test]

@@ -6,15 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 use std::time::Duration;
 
+use adit_net::cipher::Cipher;
 use adit_program::exit::{Exit, Failure};
-use adit_proto::anyconnect::envelope::{Envelope, INFO, SEAL_LEN};
+use adit_proto::anyconnect::external_browser::{AgreementKey, PATH, PORT, SealedToken};
 use adit_proto::anyconnect::form_body;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use data_encoding::BASE64;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -22,10 +18,6 @@ use zeroize::Zeroizing;
 
 use crate::login::{Link, Person, is_safe_link};
 
-/// The port of this host that gateways send browsers to.
-const PORT: u16 = 29786;
-/// What the path begins with that they send them to.
-const PATH: &str = "/api/sso/";
 /// How long somebody may take for a login in a browser.
 const WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How long a browser may take for its request.
@@ -34,8 +26,6 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 const SIGN_EVERY: Duration = Duration::from_secs(5);
 /// Most bytes of a request.
 const MAX_REQUEST: usize = 16 << 10;
-/// Longest token, in bytes.
-const MAX_TOKEN: usize = 1024;
 
 /// The key of one login in a browser.
 pub(super) struct BrowserKey(PrivateKey);
@@ -47,8 +37,8 @@ impl BrowserKey {
 
     /// What the gateway seals tokens for.
     pub(super) fn public(&self) -> Result<String, Failure> {
-        let public = self.0.compute_public_key().and_then(|key| key.as_der());
-        public.map(|key| BASE64.encode(key.as_ref())).map_err(|_| unusable("no key can be made for it"))
+        let public = self.0.compute_public_key().ok().and_then(|key| AgreementKey::of_point(key.as_ref()));
+        public.map(|key| key.header()).ok_or_else(|| unusable("no key can be made for it"))
     }
 
     /// Has somebody log in in a browser, and returns the token that it brings.
@@ -117,44 +107,15 @@ impl BrowserKey {
         (token, next.filter(|next| next.starts_with("https://") && is_safe_link(next)))
     }
 
-    /// The token in an envelope, as it stands in a path.
+    /// The token that stands sealed in a path.
     fn open(&self, path: &str) -> Option<Zeroizing<String>> {
-        let fields = form_body::read(format!("sealed={path}").as_bytes())?;
-        // The plus of base 64 is a space in forms.
-        let text = fields.first().map(|(_, text)| text.replace(' ', "+"))?;
-        let envelope = Envelope::decode(&BASE64.decode(text.as_bytes()).ok()?)?;
-        let key = self.shared_key(&envelope)?;
-        let text = unseal(&key, &envelope)?;
+        let sealed = SealedToken::decode(path)?;
+        let gateways = UnparsedPublicKey::new(&ECDH_P256, sealed.gateways_key().point());
+        let text = agree(&self.0, gateways, (), |secret| sealed.open::<Cipher>(secret).ok_or(())).ok()?;
         let token = str::from_utf8(&text).ok()?;
-        let is_plain =
-            !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_plain = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
         is_plain.then(|| Zeroizing::new(token.to_owned()))
     }
-
-    fn shared_key(&self, envelope: &Envelope) -> Option<Zeroizing<[u8; 32]>> {
-        let peer = UnparsedPublicKey::new(&ECDH_P256, &envelope.peer_key);
-        let derived = agree(&self.0, peer, (), |secret| {
-            let mut key = Zeroizing::new([0; 32]);
-            let expanded = Salt::new(HKDF_SHA256, &[]).extract(secret);
-            let filled = expanded.expand(&[INFO], HKDF_SHA256).and_then(|expanded| expanded.fill(&mut key[..]));
-            filled.map(|()| key).map_err(drop)
-        });
-        derived.ok()
-    }
-}
-
-/// Opens a seal of which only a part is there. Encrypting what was encrypted gives the text back, as the key stream is
-/// the same; encrypting that again gives the whole tag.
-fn unseal(key: &[u8; 32], envelope: &Envelope) -> Option<Zeroizing<Vec<u8>>> {
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
-    let nonce = || Nonce::assume_unique_for_key(envelope.nonce);
-    let mut text = Zeroizing::new(envelope.sealed.clone());
-    let _tag_of_nothing = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut text).ok()?;
-    let mut again = text.clone();
-    let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut again).ok()?;
-    let (seal, _cut) = tag.as_ref().split_at_checked(SEAL_LEN)?;
-    verify_slices_are_equal(seal, &envelope.seal).ok()?;
-    Some(text)
 }
 
 /// Listens where browsers are sent to, on the loopback addresses that this host has.
@@ -163,7 +124,7 @@ async fn listen() -> Result<Vec<TcpListener>, Failure> {
     for address in [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)] {
         match TcpListener::bind((address, PORT)).await {
             Ok(listener) => listeners.push(listener),
-            // Whoever has one of them would get the token's envelope, which is of no use to others, and we would not.
+            // Whoever has one of them would get the sealed token, which is of no use to others, and we would not.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => refused = Some(error),
             Err(error) => tracing::debug!(%error, "not every loopback address can be listened at"),
         }
@@ -204,49 +165,37 @@ mod tests {
     use std::net;
     use std::thread::{self, JoinHandle};
 
+    use adit_proto::anyconnect::external_browser::location;
     use adit_proto::login::message::LoginField;
+    use adit_proto::sealing::aead::CipherRefused;
+    use data_encoding::BASE64;
 
     use super::*;
 
-    /// An envelope for whoever has this public key, as a gateway makes it, in a path.
-    fn sealed_for(public: &str, token: &str) -> Vec<u8> {
+    /// A token that is sealed for whoever has this public key, as a gateway has it in a path.
+    fn sealed_for(public: &str, token: &str) -> String {
         let own = PrivateKey::generate(&ECDH_P256).unwrap();
-        let own_public = own.compute_public_key().unwrap().as_der().unwrap().as_ref().to_vec();
-        let peer = UnparsedPublicKey::new(&ECDH_P256, BASE64.decode(public.as_bytes()).unwrap());
-        let mut key = [0; 32];
-        agree(&own, peer, (), |secret| {
-            let prk = Salt::new(HKDF_SHA256, &[]).extract(secret);
-            prk.expand(&[INFO], HKDF_SHA256).and_then(|okm| okm.fill(&mut key)).map_err(drop)
-        })
-        .unwrap();
-        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap());
-        let mut text = token.as_bytes().to_vec();
-        let nonce = Nonce::assume_unique_for_key([7; 12]);
-        let tag = cipher.seal_in_place_separate_tag(nonce, Aad::empty(), &mut text).unwrap();
-        let part = |tag: u8, value: &[u8]| {
-            let length = u16::try_from(value.len()).unwrap().to_be_bytes();
-            [&[0, tag], &length[..], value].concat()
-        };
-        [vec![0, 1], part(1, &own_public), part(2, &tag.as_ref()[..SEAL_LEN]), part(3, &text), part(4, &[7; 12])]
-            .concat()
+        let ours = AgreementKey::of_point(own.compute_public_key().unwrap().as_ref()).unwrap();
+        let clients = AgreementKey::of_header(public).unwrap();
+        let theirs = UnparsedPublicKey::new(&ECDH_P256, clients.point());
+        let seal = |secret: &[u8]| location::<Cipher>(token, secret, &ours, [7; 12]);
+        let location = agree(&own, theirs, CipherRefused, seal).unwrap();
+        location.strip_prefix(&format!("http://localhost:{PORT}{PATH}")).unwrap().to_owned()
     }
 
-    /// What a browser asks for that is sent on with an envelope.
-    fn request(envelope: &[u8], query: &str) -> String {
-        let path: String = BASE64.encode(envelope).bytes().map(|byte| format!("%{byte:02X}")).collect();
-        format!("GET {PATH}{path}{query} HTTP/1.1\r\nHost: localhost:{PORT}\r\n\r\n")
+    /// What a browser asks for that is sent on with a token.
+    fn request(sealed: &str, query: &str) -> String {
+        format!("GET {PATH}{sealed}{query} HTTP/1.1\r\nHost: localhost:{PORT}\r\n\r\n")
     }
 
     #[test]
     fn token_that_is_sealed_for_this_client_is_brought_with_the_next_page() {
         let key = BrowserKey::generate().unwrap_or_else(|failure| panic!("{failure}"));
-        let envelope = sealed_for(&key.public().unwrap(), "t0ken");
-        let (token, next) = key.brought(&request(&envelope, "?return=https%3A%2F%2Fgw.test%2Fdone"));
+        let sealed = sealed_for(&key.public().unwrap(), "t0ken");
+        let (token, next) = key.brought(&request(&sealed, "?return=https%3A%2F%2Fgw.test%2Fdone"));
         assert_eq!((token.unwrap().as_str(), next.as_deref()), ("t0ken", Some("https://gw.test/done")));
-        let plain = format!("GET {PATH}{} HTTP/1.1\r\n\r\n", BASE64.encode(&envelope));
-        assert_eq!(key.brought(&plain).0.unwrap().as_str(), "t0ken", "also without escapes");
         for next in ["http%3A%2F%2Fgw.test", "javascript%3Aalert(1)", "https%3A%2F%2Fgw.test%0D%0AX%3A+y"] {
-            let (token, next) = key.brought(&request(&envelope, &format!("?return={next}")));
+            let (token, next) = key.brought(&request(&sealed, &format!("?return={next}")));
             assert!(token.is_some() && next.is_none(), "{next:?}");
         }
     }
@@ -312,18 +261,21 @@ mod tests {
     fn token_of_anybody_else_is_none() {
         let (key, other) = (BrowserKey::generate().unwrap(), BrowserKey::generate().unwrap());
         let public = key.public().unwrap();
-        let token = |envelope: &[u8]| key.brought(&request(envelope, "")).0;
+        let token = |sealed: &str| key.brought(&request(sealed, "")).0;
         let right = sealed_for(&public, "t0ken");
         assert!(token(&right).is_some(), "the positive control");
         assert!(token(&sealed_for(&other.public().unwrap(), "t0ken")).is_none(), "it is for another client");
-        for text in ["", "to-ken", "t\u{f6}ken", &"t".repeat(MAX_TOKEN + 1)] {
+        for text in ["", "to-ken", "t\u{f6}ken"] {
             assert!(token(&sealed_for(&public, text)).is_none(), "{text}");
         }
-        // Version, tags and lengths, the key, and each byte that is sealed or vouches for it.
+        // Version, numbers and lengths, the key, and each byte that is sealed or vouches for it.
+        let right = right.replace("%2B", "+").replace("%2F", "/").replace("%3D", "=");
+        let right = BASE64.decode(right.as_bytes()).unwrap();
+        assert!(token(&BASE64.encode(&right)).is_some(), "also without escapes");
         for position in 0..right.len() {
             let mut changed = right.clone();
             changed[position] ^= 1;
-            assert!(token(&changed).is_none(), "{position}");
+            assert!(token(&BASE64.encode(&changed)).is_none(), "{position}");
         }
         for other in
             ["GET / HTTP/1.1\r\n\r\n", "POST /api/sso/AAAA HTTP/1.1\r\n\r\n", "GET /api/sso/AAAA HTTP/1.1\r\n\r\n", ""]

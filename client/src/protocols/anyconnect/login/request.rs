@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use adit_net::http::h1::{self, Reply};
+use adit_proto::anyconnect::external_browser::KEY_HEADER;
 use adit_proto::anyconnect::login::MAX_BODY;
 use adit_proto::http::field::Field;
 use zeroize::Zeroizing;
@@ -23,7 +24,7 @@ pub(super) fn fields(endpoint: &Endpoint<'_>, cookies: Option<&str>, key: Option
         ("x-aggregate-auth", "1"),
         ("content-type", "application/xml; charset=utf-8"),
     ];
-    let key = key.map(|key| ("x-anyconnect-strap-dh-pubkey", key));
+    let key = key.map(|key| (KEY_HEADER, key));
     let fields = fixed.into_iter().chain(cookies.map(|cookies| ("cookie", cookies))).chain(key);
     fields.map(|(name, value)| Field::new(name, value)).collect()
 }
