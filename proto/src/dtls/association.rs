@@ -12,8 +12,12 @@
 //! the workers: [`Association::outbound`] is shared, [`Association::take_inbound`] moves. A worker then hands in what
 //! it opened that is no data, by [`Association::handle_opened`]; the association answers a repeated Finished, a wish to
 //! renegotiate, and the end.
+//!
+//! A network may deliver records of epoch 1 before the messages that prove their sender. A few of them wait until those
+//! have come; what they hold is told after [`Event::Established`].
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
@@ -23,7 +27,7 @@ use super::greeting::Introduction;
 use super::handshake::{Handshake, Setup, Step};
 use super::message::{Fragment, Kind};
 use super::reassembly::{Fate, Reassembly};
-use super::record::{ContentType, DTLS_1_2, HEADER_LEN, plain, split_first};
+use super::record::{ContentType, DTLS_1_2, HEADER_LEN, Header, plain, split_first};
 use super::sa::{EPOCH, Inbound, Outbound};
 use super::secret::BothKeys;
 use super::suite::CipherSuite;
@@ -34,8 +38,10 @@ use crate::sealing::aead::Aead;
 /// How long a handshake may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The longest record of epoch 1 that is kept until there are keys: a Finished has 61 bytes.
-const EARLY: usize = 128;
+/// Most records of epoch 1 that wait for the end of the handshake, and the longest of them, in bytes. The oldest gives
+/// way: garbage that was sent first keeps nothing out.
+const EARLY: usize = 8;
+const LONGEST_EARLY: usize = 2048;
 
 /// A shared [`Outbound`]: `Arc<Outbound<A>>`, or `Rc` in tests.
 pub trait SharedOutbound<A>: Clone + From<Outbound<A>> + Deref<Target = Outbound<A>> {}
@@ -84,8 +90,8 @@ pub struct Association<A, H> {
     flight: Option<Flight>,
     outbound: Option<H>,
     inbound: Option<Inbound<A>>,
-    /// A record that has overtaken what makes the keys.
-    early: Option<Vec<u8>>,
+    /// Records that have overtaken what makes the keys, or what proves the peer.
+    early: VecDeque<Vec<u8>>,
     /// The number of the next record of epoch 0.
     sequence: u64,
     largest_datagram: usize,
@@ -123,7 +129,7 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
             flight: None,
             outbound: None,
             inbound: None,
-            early: None,
+            early: VecDeque::new(),
             sequence: 0,
             largest_datagram: largest_datagram.max(SMALLEST_DATAGRAM),
             transmits: VecDeque::new(),
@@ -150,11 +156,26 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
             outcome = outcome.and(handled);
             rest = after;
         }
-        if let Some(mut record) = self.early.take_if(|_| self.inbound.is_some()) {
-            // If it was none of the peer's, that is no fault of this datagram.
+        self.handle_early(now);
+        outcome
+    }
+
+    /// Takes the records that came early, as far as their time has come, data last. Those that are none of the peer's
+    /// are no fault of the datagram that came last.
+    fn handle_early(&mut self, now: Instant) {
+        if self.inbound.is_none() || self.early.is_empty() {
+            return;
+        }
+        let mut records: Vec<_> = mem::take(&mut self.early).into();
+        records.sort_by_key(|record| is_data(record));
+        for mut record in records {
             self.handle_sealed(&mut record, now).ok();
         }
-        outcome
+    }
+
+    /// Whether a record of epoch 1 came too early: before the keys, or data before its sender is proven.
+    fn is_early(&self, record: &[u8]) -> bool {
+        matches!(self.stage, Stage::Handshaking { .. }) && (self.inbound.is_none() || is_data(record))
     }
 
     /// Nothing in the clear ends anything: only the handshake as a whole is proven, by its Finished messages.
@@ -168,8 +189,14 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
     }
 
     fn handle_sealed(&mut self, record: &mut [u8], now: Instant) -> Result<(), DropReason> {
-        if self.inbound.is_none() && matches!(self.stage, Stage::Handshaking { .. }) && record.len() <= EARLY {
-            self.early = Some(record.to_vec());
+        if self.is_early(record) {
+            if record.len() > LONGEST_EARLY {
+                return Err(DropReason::NotConnected);
+            }
+            if self.early.len() >= EARLY {
+                self.early.pop_front();
+            }
+            self.early.push_back(record.to_vec());
             return Ok(());
         }
         let opened = self.inbound.as_mut().ok_or(DropReason::UnknownEpoch)?.open(record)?;
@@ -327,7 +354,8 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
     fn end(&mut self, ending: Ending) {
         if self.stage != Stage::Closed {
             self.stage = Stage::Closed;
-            (self.flight, self.inbound, self.early) = (None, None, None);
+            (self.flight, self.inbound) = (None, None);
+            self.early.clear();
             self.reassembly.clear();
             self.events.push_back(Event::Closed(ending));
         }
@@ -376,6 +404,11 @@ impl<A: Aead, H: SharedOutbound<A>> Association<A, H> {
     pub fn take_inbound(&mut self) -> Option<Inbound<A>> {
         self.inbound.take_if(|_| self.stage == Stage::Established)
     }
+}
+
+/// Whether a record says that it holds data. That is authenticated with the rest of it.
+fn is_data(record: &[u8]) -> bool {
+    Header::parse(record).is_ok_and(|header| header.content == ContentType::ApplicationData)
 }
 
 #[cfg(test)]

@@ -230,5 +230,27 @@ fn nothing_is_given_away_before_both_ends_are_proven() {
     assert!(world.server().outbound().is_none() && world.server().take_inbound().is_none());
     let data = world.client.outbound().unwrap().record(DATA, b"early").unwrap();
     world.inject_to_server(&data);
-    assert_eq!((world.dropped.pop(), world.server_events.len()), (Some(DropReason::NotConnected), 0));
+    world.run(2 * PATIENCE);
+    assert_eq!(world.server_events, [Event::Closed(Ending::Silence)]);
+}
+
+#[test]
+fn data_that_overtakes_the_last_message_is_told_after_it() {
+    let mut world = World::new(Plan::resumed(CipherSuite::RsaAes256Gcm));
+    // The client's last flight is on its way for longer than what follows it.
+    world.tamper = |by, number, datagram| (by == Role::Server || number < 2).then_some(datagram);
+    world.run(ms(100));
+    let finished = world.sent_by(Role::Client).pop().unwrap();
+    let outbound = Rc::clone(world.client.outbound().unwrap());
+    let texts: Vec<_> = (0..=EARLY).map(|number| vec![u8::try_from(number).unwrap(); 1400]).collect();
+    let records: Vec<_> = texts.iter().map(|text| outbound.record(DATA, text).unwrap()).collect();
+    world.dropped.clear();
+    records.iter().for_each(|record| world.inject_to_server(record));
+    assert!(world.server_events.is_empty() && world.dropped.is_empty(), "they wait");
+    world.inject_to_server(&finished);
+    let told = texts[1..].iter().cloned().map(Event::Data);
+    let told: Vec<_> = [Event::Established].into_iter().chain(told).collect();
+    assert!(world.server_events == told, "all but the oldest, which gave way");
+    world.inject_to_server(&records[EARLY]);
+    assert_eq!((world.dropped.pop(), world.server_events.len()), (Some(DropReason::Replayed), told.len()));
 }
