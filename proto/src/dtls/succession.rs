@@ -3,6 +3,10 @@
 //! A client that reconnects, or that came to another address, begins a new association while the present one still
 //! carries its packets (RFC 6347 section 4.2.8). The present one goes on until the new one is established, which takes
 //! its place; a new one that comes to nothing changes nothing.
+//!
+//! Each association leaves this host where it began: whoever sends a copy of a hello to another address of this host
+//! would otherwise have the answers come from there, where the peer does not expect them. While a handshake goes on,
+//! that is where its last message came; the last message of all proves the sender, and nothing changes it after that.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -17,8 +21,10 @@ use crate::drop_reason::DropReason;
 use crate::sealing::aead::Aead;
 
 /// An association, and how it is known.
-struct Member<A, H> {
+struct Member<A, H, O> {
     peer: SocketAddr,
+    /// From where this host sends its datagrams.
+    origin: O,
     /// The client's random, by which a repeated hello is known.
     random: [u8; RANDOM_LEN],
     association: Association<A, H>,
@@ -36,23 +42,24 @@ pub enum Change {
     Closed(Ending),
 }
 
-/// The present association of a session and the one in the making.
-pub struct Succession<A, H> {
-    present: Option<Member<A, H>>,
-    next: Option<Member<A, H>>,
+/// The present association of a session and the one in the making. `O` is what the shell calls the place that datagrams
+/// leave from, if it has several.
+pub struct Succession<A, H, O = ()> {
+    present: Option<Member<A, H, O>>,
+    next: Option<Member<A, H, O>>,
 }
 
-impl<A, H> Default for Succession<A, H> {
+impl<A, H, O> Default for Succession<A, H, O> {
     fn default() -> Self {
         Self { present: None, next: None }
     }
 }
 
-impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
+impl<A: Aead, H: SharedOutbound<A>, O: Copy> Succession<A, H, O> {
     /// Begins an association as the client, in place of one in the making.
-    pub fn begin(&mut self, peer: SocketAddr, setup: Setup, now: Instant) {
+    pub fn begin(&mut self, peer: SocketAddr, origin: O, setup: Setup, now: Instant) {
         let random = setup.random;
-        self.next = Some(Member { peer, random, association: Association::client(setup, now) });
+        self.next = Some(Member { peer, origin, random, association: Association::client(setup, now) });
     }
 
     /// Whether an association is in the making.
@@ -60,8 +67,9 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         self.next.is_some()
     }
 
-    /// Takes the hello of a client that the greeter introduced as this session's. A repeated one is known by its
-    /// random; any other begins an association, in place of one in the making, with what `setup` makes.
+    /// Takes the hello of a client that the greeter introduced as this session's, and that came to `origin`. A repeated
+    /// one is known by its random; any other begins an association, in place of one in the making, with what `setup`
+    /// makes.
     ///
     /// # Errors
     /// Why the datagram was dropped.
@@ -69,11 +77,12 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         &mut self,
         introduction: &Introduction,
         from: SocketAddr,
+        origin: O,
         datagram: &mut [u8],
         setup: impl FnOnce() -> Setup,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let is_known = |member: &Option<Member<A, H>>| {
+        let is_known = |member: &Option<Member<A, H, O>>| {
             member.as_ref().is_some_and(|member| member.random == introduction.random && member.peer == from)
         };
         if is_known(&self.present) {
@@ -82,28 +91,35 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         }
         if !is_known(&self.next) {
             let association = Association::server(setup(), introduction, now);
-            self.next = Some(Member { peer: from, random: introduction.random, association });
+            self.next = Some(Member { peer: from, origin, random: introduction.random, association });
         }
-        self.handle_datagram(datagram, from, now)
+        self.handle_datagram(datagram, from, origin, now)
     }
 
-    /// Takes any other datagram that no worker opens.
+    /// Takes any other datagram that no worker opens, and that came to `origin`.
     ///
     /// # Errors
     /// Why it was dropped; [`DropReason::NotConnected`] if this session has no association with its sender.
-    pub fn handle_datagram(&mut self, datagram: &mut [u8], from: SocketAddr, now: Instant) -> Result<(), DropReason> {
+    pub fn handle_datagram(
+        &mut self,
+        datagram: &mut [u8],
+        from: SocketAddr,
+        origin: O,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let [present, next] =
             [&mut self.present, &mut self.next].map(|member| member.as_mut().filter(|member| member.peer == from));
         match (present, next) {
             (None, None) => Err(DropReason::NotConnected),
-            (Some(one), None) | (None, Some(one)) => one.association.handle_datagram(datagram, now),
+            (Some(present), None) => present.association.handle_datagram(datagram, now),
+            (None, Some(next)) => next.handle_handshake(datagram, origin, now),
             // A client that begins anew from the same address, or at the same gateway: what is sealed is of either.
             (Some(present), Some(next)) => {
                 let mut copy = datagram.to_vec();
                 if is_sealed(datagram) && present.association.handle_datagram(&mut copy, now).is_ok() {
                     return Ok(());
                 }
-                next.association.handle_datagram(datagram, now)
+                next.handle_handshake(datagram, origin, now)
             }
         }
     }
@@ -133,9 +149,9 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         members.filter_map(|member| member.association.poll_timeout()).min()
     }
 
-    /// The next datagram, and where it goes.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.members().find_map(|member| Some((member.peer, member.association.poll_transmit()?)))
+    /// The next datagram, where it goes, and from where.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, O, Vec<u8>)> {
+        self.members().find_map(|member| Some((member.peer, member.origin, member.association.poll_transmit()?)))
     }
 
     /// What happened next. To be called when [`Self::poll_transmit`] has nothing more.
@@ -167,6 +183,11 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         }
     }
 
+    /// From where data for the peer leaves.
+    pub fn origin(&self) -> Option<O> {
+        self.present.as_ref().map(|present| present.origin)
+    }
+
     /// What seals data for the peer.
     pub fn outbound(&self) -> Option<&H> {
         self.present.as_ref()?.association.outbound()
@@ -177,8 +198,17 @@ impl<A: Aead, H: SharedOutbound<A>> Succession<A, H> {
         self.present.as_mut()?.association.take_inbound()
     }
 
-    fn members(&mut self) -> impl Iterator<Item = &mut Member<A, H>> {
+    fn members(&mut self) -> impl Iterator<Item = &mut Member<A, H, O>> {
         [&mut self.present, &mut self.next].into_iter().flatten()
+    }
+}
+
+impl<A: Aead, H: SharedOutbound<A>, O> Member<A, H, O> {
+    /// Takes a datagram of a handshake; what follows leaves from where it came.
+    fn handle_handshake(&mut self, datagram: &mut [u8], origin: O, now: Instant) -> Result<(), DropReason> {
+        self.association.handle_datagram(datagram, now)?;
+        self.origin = origin;
+        Ok(())
     }
 }
 

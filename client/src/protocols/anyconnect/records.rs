@@ -132,7 +132,7 @@ impl Records {
     /// Of datagrams that no worker can open only the gateway's are taken.
     fn handle_stray(&mut self, stray: Stray) -> Result<(), DropReason> {
         let mut datagram = stray.datagram;
-        self.succession.handle_datagram(&mut datagram, stray.from, Instant::now())
+        self.succession.handle_datagram(&mut datagram, stray.from, (), Instant::now())
     }
 
     fn handle_report(&mut self, report: &RecordReport) -> Result<(), DropReason> {
@@ -176,7 +176,7 @@ impl Records {
     fn drain(&mut self, now: Instant) {
         if self.path.poll_association() {
             let setup = self.setup();
-            self.succession.begin(self.gateway, setup, now);
+            self.succession.begin(self.gateway, (), setup, now);
         }
         let handshake: Vec<_> = from_fn(|| self.succession.poll_transmit()).collect();
         while let Some(change) = self.succession.poll_change() {
@@ -185,7 +185,7 @@ impl Records {
         if !self.succession.is_beginning() {
             self.path.handle_not_established(now);
         }
-        for (_gateway, datagram) in handshake {
+        for (_gateway, (), datagram) in handshake {
             self.send(&datagram);
         }
         while let Some(plaintext) = self.path.poll_transmit() {

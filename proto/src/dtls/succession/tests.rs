@@ -1,4 +1,5 @@
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::*;
 use crate::dtls::association::PATIENCE;
@@ -28,8 +29,11 @@ fn setup(random: u8, key: u8) -> Setup {
 /// A gateway with one session.
 struct Gateway {
     greeter: Greeter,
-    succession: Succession<AwsCipher, Sealing>,
+    succession: Succession<AwsCipher, Sealing, u8>,
     changes: Vec<Change>,
+    /// To which of its addresses datagrams come, and from which ones it answered.
+    address: u8,
+    answered_from: Vec<u8>,
     /// Associations that were begun.
     begun: u8,
     now: Instant,
@@ -39,7 +43,8 @@ impl Gateway {
     fn new() -> Self {
         let now = start();
         let greeter = Greeter::new([3; 32], now);
-        Self { greeter, succession: Succession::default(), changes: Vec::new(), begun: 0, now }
+        let (succession, changes) = (Succession::default(), Vec::new());
+        Self { greeter, succession, changes, address: 1, answered_from: Vec::new(), begun: 0, now }
     }
 
     fn receive(
@@ -48,7 +53,7 @@ impl Gateway {
         from: SocketAddr,
         answers: &mut Vec<Vec<u8>>,
     ) -> Result<(), DropReason> {
-        let Self { greeter, succession, begun, now, .. } = self;
+        let Self { greeter, succession, begun, now, address, answered_from, .. } = self;
         let outcome = match greeter.greet(&datagram, from, *now) {
             Ok(Greeting::Ask(answer)) => {
                 answers.push(answer);
@@ -59,12 +64,13 @@ impl Gateway {
                     *begun += 1;
                     setup(100 + *begun, 6)
                 };
-                succession.handle_hello(&introduction, from, &mut datagram, begin, *now)
+                succession.handle_hello(&introduction, from, *address, &mut datagram, begin, *now)
             }
-            Err(_) => succession.handle_datagram(&mut datagram, from, *now),
+            Err(_) => succession.handle_datagram(&mut datagram, from, *address, *now),
         };
-        while let Some((to, datagram)) = succession.poll_transmit() {
+        while let Some((to, origin, datagram)) = succession.poll_transmit() {
             assert_eq!(to, from);
+            answered_from.push(origin);
             answers.push(datagram);
         }
         self.changes.extend(std::iter::from_fn(|| self.succession.poll_change()));
@@ -174,7 +180,7 @@ fn either_end_closes() {
     let mut client = End::client(setup(1, 6), start());
     let mut gateway = Gateway::established(&mut client, home());
     gateway.succession.handle_close();
-    let (_, mut alert) = gateway.succession.poll_transmit().unwrap();
+    let (_, _, mut alert) = gateway.succession.poll_transmit().unwrap();
     client.handle_datagram(&mut alert, gateway.now).unwrap();
     assert_eq!(gateway.succession.poll_change(), Some(Change::Closed(Ending::Ours)));
     assert!(client.outbound().is_none());
@@ -184,12 +190,12 @@ fn either_end_closes() {
 fn talk_as_client(client: &mut Succession<AwsCipher, Sealing>, gateway: &mut Gateway) -> Vec<Change> {
     for _ in 0..9 {
         let mut answers = Vec::new();
-        while let Some((to, datagram)) = client.poll_transmit() {
+        while let Some((to, (), datagram)) = client.poll_transmit() {
             assert_eq!(to, elsewhere(), "to the gateway");
             gateway.receive(datagram, home(), &mut answers).ok();
         }
         for mut answer in answers {
-            client.handle_datagram(&mut answer, elsewhere(), gateway.now).unwrap();
+            client.handle_datagram(&mut answer, elsewhere(), (), gateway.now).unwrap();
         }
     }
     std::iter::from_fn(|| client.poll_change()).collect()
@@ -198,7 +204,7 @@ fn talk_as_client(client: &mut Succession<AwsCipher, Sealing>, gateway: &mut Gat
 #[test]
 fn client_keeps_its_association_until_the_next_one_is_established() {
     let (mut client, mut gateway) = (Succession::<AwsCipher, Sealing>::default(), Gateway::new());
-    client.begin(elsewhere(), setup(1, 6), gateway.now);
+    client.begin(elsewhere(), (), setup(1, 6), gateway.now);
     assert!(client.is_beginning() && client.outbound().is_none());
     assert_eq!(talk_as_client(&mut client, &mut gateway), [Change::Established(elsewhere())]);
     assert!(!client.is_beginning());
@@ -206,14 +212,14 @@ fn client_keeps_its_association_until_the_next_one_is_established() {
     let _worker = client.take_inbound().unwrap();
 
     // The gateway has another key for this one.
-    client.begin(elsewhere(), setup(2, 66), gateway.now);
+    client.begin(elsewhere(), (), setup(2, 66), gateway.now);
     assert_eq!(talk_as_client(&mut client, &mut gateway), []);
     assert!(client.is_beginning() && Rc::ptr_eq(client.outbound().unwrap(), &first));
     client.handle_timeout(gateway.now + PATIENCE);
     assert_eq!((client.poll_change(), client.is_beginning()), (None, false), "it came to nothing");
     assert!(Rc::ptr_eq(client.outbound().unwrap(), &first), "and the first one goes on");
 
-    client.begin(elsewhere(), setup(3, 6), gateway.now);
+    client.begin(elsewhere(), (), setup(3, 6), gateway.now);
     assert_eq!(talk_as_client(&mut client, &mut gateway), [Change::Established(elsewhere())]);
     assert!(!Rc::ptr_eq(client.outbound().unwrap(), &first));
 }
@@ -221,13 +227,57 @@ fn client_keeps_its_association_until_the_next_one_is_established() {
 #[test]
 fn client_takes_nothing_from_anybody_but_its_gateway() {
     let (mut client, mut gateway) = (Succession::<AwsCipher, Sealing>::default(), Gateway::new());
-    client.begin(elsewhere(), setup(1, 6), gateway.now);
-    let (_, hello) = client.poll_transmit().unwrap();
+    client.begin(elsewhere(), (), setup(1, 6), gateway.now);
+    let (_, (), hello) = client.poll_transmit().unwrap();
     let mut answers = Vec::new();
     gateway.receive(hello, home(), &mut answers).unwrap();
     let stranger: SocketAddr = "[2001:db8::7]:40002".parse().unwrap();
-    let taken = client.handle_datagram(&mut answers[0].clone(), stranger, gateway.now);
+    let taken = client.handle_datagram(&mut answers[0].clone(), stranger, (), gateway.now);
     assert_eq!((taken, client.poll_transmit()), (Err(DropReason::NotConnected), None));
-    assert_eq!(client.handle_datagram(&mut answers[0], elsewhere(), gateway.now), Ok(()));
+    assert_eq!(client.handle_datagram(&mut answers[0], elsewhere(), (), gateway.now), Ok(()));
     assert!(client.poll_transmit().is_some(), "the control");
+}
+
+#[test]
+fn hello_that_is_sent_again_to_another_address_moves_no_answer_there() {
+    let (mut client, mut gateway) = (End::client(setup(1, 6), start()), Gateway::new());
+    gateway.talk(&mut client, home(), 1);
+    let hello = client.poll_transmit().unwrap();
+    let mut answers = Vec::new();
+    gateway.receive(hello.clone(), home(), &mut answers).unwrap();
+    // Whoever overheard it has the gateway's own answer to the copy come from elsewhere, and nothing more.
+    gateway.address = 2;
+    gateway.now += Duration::from_secs(1);
+    gateway.receive(hello.clone(), home(), &mut Vec::new()).unwrap();
+    assert_eq!(std::mem::take(&mut gateway.answered_from), [1, 2]);
+    gateway.address = 1;
+    for mut answer in answers {
+        client.handle_datagram(&mut answer, gateway.now).unwrap();
+    }
+    gateway.talk(&mut client, home(), 9);
+    assert_eq!(gateway.changes, [Change::Established(home())]);
+    assert_eq!((gateway.succession.origin(), gateway.answered_from.last()), (Some(1), Some(&1)));
+    gateway.changes.clear();
+
+    gateway.address = 2;
+    assert_eq!(gateway.receive(hello, home(), &mut Vec::new()), Err(DropReason::UnknownEpoch));
+    assert_eq!(gateway.hears(&client, home(), b"still there"), Ok(()));
+    assert_eq!(gateway.succession.origin(), Some(1));
+}
+
+#[test]
+fn hellos_of_others_leave_an_association_where_it_is() {
+    let mut client = End::client(setup(1, 6), start());
+    let mut gateway = Gateway::established(&mut client, home());
+    gateway.address = 2;
+    for port in [40_002, 40_003, 40_004] {
+        let stranger = SocketAddr::new(elsewhere().ip(), port);
+        gateway.talk(&mut End::client(setup(9, 66), start()), stranger, 9);
+    }
+    assert_eq!(gateway.begun, 4, "they know the session, and no key");
+    assert_eq!((gateway.succession.origin(), gateway.hears(&client, home(), b"still there")), (Some(1), Ok(())));
+    let mut anew = End::client(setup(2, 6), start());
+    gateway.talk(&mut anew, home(), 9);
+    assert_eq!(gateway.changes, [Change::Established(home())]);
+    assert_eq!(gateway.succession.origin(), Some(2), "the control: one that begins there stays there");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use adit_net::carrier::Origin;
 use adit_net::carrier::dtls::DtlsCarrier;
 use adit_net::cipher::Cipher;
-use adit_net::worker::RecordReport;
+use adit_net::worker::{RecordReport, Stray};
 use adit_proto::anyconnect::datagrams::{Datagrams, Farewell, State};
 use adit_proto::anyconnect::tunnel::PSK_LEN;
 use adit_proto::dtls::handshake::{Credential, Setup};
@@ -61,10 +61,8 @@ pub(super) struct Records {
     registration: Registration,
     from_client: mpsc::Receiver<FromClient>,
     secret: Secret,
-    succession: Succession<Cipher, Arc<Outbound<Cipher>>>,
+    succession: Succession<Cipher, Arc<Outbound<Cipher>>, Origin>,
     datagrams: Datagrams,
-    /// Where the datagrams of the newest hello arrived, and from whom; those of the hello before.
-    origins: [Option<(SocketAddr, Origin)>; 2],
     carrier: DtlsCarrier<Session>,
 }
 
@@ -83,7 +81,6 @@ impl Records {
             secret,
             succession: Succession::default(),
             datagrams: Datagrams::new(DPD, Instant::now()),
-            origins: [None; 2],
             carrier,
         }
     }
@@ -108,23 +105,19 @@ impl Records {
     }
 
     fn handle_datagram(&mut self, FromClient { introduction, stray }: FromClient) {
-        let (from, mut datagram, now) = (stray.from, stray.datagram, Instant::now());
-        let Self { succession, secret, registration, origins, .. } = self;
+        let (Stray { from, origin, mut datagram }, now) = (stray, Instant::now());
+        let Self { succession, secret, registration, .. } = self;
         let handled = match introduction {
             Some(introduction) => {
-                if origins[0].is_none_or(|(known, _)| known != from) {
-                    origins.rotate_right(1);
-                }
-                origins[0] = Some((from, stray.origin));
                 let setup = || Setup {
                     credential: secret.credential(),
                     session_id: registration.app_id.to_vec(),
                     random: random(),
                     largest_datagram: HANDSHAKE,
                 };
-                succession.handle_hello(&introduction, from, &mut datagram, setup, now)
+                succession.handle_hello(&introduction, from, origin, &mut datagram, setup, now)
             }
-            None => succession.handle_datagram(&mut datagram, from, now),
+            None => succession.handle_datagram(&mut datagram, from, origin, now),
         };
         if let Err(reason) = handled {
             self.session.carriers.counters().count_drop(reason);
@@ -187,13 +180,14 @@ impl Records {
                 }
             }
         }
-        for (to, datagram) in handshake {
-            self.send(to, &datagram);
+        for (to, origin, datagram) in handshake {
+            self.send(origin, to, &datagram);
         }
         while let Some(plaintext) = self.datagrams.poll_transmit() {
             let sealed = self.succession.outbound().map(|sa| sa.record(ContentType::ApplicationData, &plaintext));
-            if let (Some(Ok(record)), Some(peer)) = (sealed, self.carrier.peer()) {
-                self.send(peer, &record);
+            let way = self.succession.origin().zip(self.carrier.peer());
+            if let (Some(Ok(record)), Some((origin, peer))) = (sealed, way) {
+                self.send(origin, peer, &record);
             }
         }
         self.set_route();
@@ -214,22 +208,17 @@ impl Records {
     /// Has the workers send in records while those pass, and by TLS while they do not.
     fn set_route(&mut self) {
         let is_passing = self.datagrams.state() == State::Passing;
-        let route = self.carrier.peer().zip(self.succession.outbound()).filter(|_| is_passing);
-        let route = route.zip(self.carrier.largest_packet()).map(|((to, sa), largest)| {
+        let route = self.succession.outbound().zip(self.succession.origin()).filter(|_| is_passing);
+        let route = route.zip(self.carrier.largest_packet()).map(|((sa, origin), largest)| {
             let mtu = self.datagrams.path_mtu().map_or(largest, |mtu| mtu.min(largest));
-            (sa, self.origin(to), mtu)
+            (sa, origin, mtu)
         });
         self.carrier.set_route(route);
     }
 
-    fn origin(&self, to: SocketAddr) -> Origin {
-        let known = self.origins.iter().flatten().find(|(from, _)| *from == to).map(|(_, origin)| *origin);
-        known.unwrap_or_else(|| self.registration.door.plane().origin(to))
-    }
-
-    fn send(&self, to: SocketAddr, datagram: &[u8]) {
+    fn send(&self, origin: Origin, to: SocketAddr, datagram: &[u8]) {
         // What is lost here is sent again like what is lost on its way.
-        self.registration.door.plane().send(self.origin(to), to, datagram, NOT_ECT).ok();
+        self.registration.door.plane().send(origin, to, datagram, NOT_ECT).ok();
     }
 }
 

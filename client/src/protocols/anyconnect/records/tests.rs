@@ -51,13 +51,13 @@ impl Gateway {
                 Ok(Greeting::Proven(hello)) => {
                     assert_eq!(hello.session, APP_ID);
                     let setup = || setup(random().unwrap());
-                    self.succession.handle_hello(&hello, from, datagram, setup, now).ok();
+                    self.succession.handle_hello(&hello, from, (), datagram, setup, now).ok();
                 }
                 Err(_no_hello) => {
-                    self.succession.handle_datagram(datagram, from, now).ok();
+                    self.succession.handle_datagram(datagram, from, (), now).ok();
                 }
             }
-            while let Some((to, datagram)) = self.succession.poll_transmit() {
+            while let Some((to, (), datagram)) = self.succession.poll_transmit() {
                 self.socket.send_to(&datagram, to).await.unwrap();
             }
             while let Some(change) = self.succession.poll_change() {
