@@ -10,6 +10,7 @@ pub mod status;
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_proto::login::{Cause, Person, Verdict};
@@ -119,15 +120,22 @@ pub trait LinkSource: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = LinkAnswer> + Send + 'a>>;
 }
 
-/// Which kind of link is wanted. A secret may be in it, so it has no `Debug`.
-#[derive(Clone, PartialEq, Eq)]
+/// Which kind of link is wanted.
+#[derive(Clone)]
 pub enum LinkWish {
     /// One for a browser on the client's own host, which comes back to the gateway.
     Redirect,
-    /// As [`Self::Redirect`], and the browser goes on from the gateway to the client.
-    ToClient(WayToClient),
+    /// As [`Self::Redirect`], and the browser goes on from the gateway to the client, by the way that this makes.
+    ToClient(Arc<dyn ClientOfBrowser>),
     /// One for a browser anywhere, where a code is typed (RFC 8628).
     DeviceCode,
+}
+
+/// A client that a browser on its own host can go on to.
+pub trait ClientOfBrowser: Send + Sync {
+    /// Makes the way to it; `None` if what the client told for that is of no use. It costs work with keys, so it is
+    /// asked for once the limits have let the login begin.
+    fn way(&self) -> Option<WayToClient>;
 }
 
 /// How a browser tells the client on its own host that its user has logged in. The proof is a secret, so it has no

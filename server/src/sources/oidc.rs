@@ -201,17 +201,18 @@ impl Registered {
 
     async fn begin(&self, wish: LinkWish, origin: &Origin) -> Result<StartedLink, Unavailable> {
         let published = self.provider.published().await?;
+        let is_redirect = matches!(wish, LinkWish::Redirect);
+        // A client that there is no way to gets what those get that want none.
+        let way = match wish {
+            LinkWish::ToClient(client) if self.way_back.is_some() => client.way(),
+            LinkWish::ToClient(_) | LinkWish::Redirect | LinkWish::DeviceCode => None,
+        };
         // Either kind of link does in any browser, so one stands in for the other.
-        match (wish, &self.way_back, &published.device) {
-            (LinkWish::ToClient(way), Some(way_back), _) => {
-                self.begin_redirect(way_back, &published, Some(way), origin)
-            }
-            (LinkWish::Redirect, Some(way_back), _) | (LinkWish::DeviceCode, Some(way_back), None) => {
-                self.begin_redirect(way_back, &published, None, origin)
-            }
-            (LinkWish::DeviceCode, _, Some(endpoint)) | (_, None, Some(endpoint)) => {
-                self.begin_device(&published, endpoint, origin).await
-            }
+        match (way, &self.way_back, &published.device) {
+            (Some(way), Some(way_back), _) => self.begin_redirect(way_back, &published, Some(way), origin),
+            (None, Some(way_back), None) => self.begin_redirect(way_back, &published, None, origin),
+            (None, Some(way_back), Some(_)) if is_redirect => self.begin_redirect(way_back, &published, None, origin),
+            (_, _, Some(endpoint)) => self.begin_device(&published, endpoint, origin).await,
             (_, None, None) => Err(unavailable(format!(
                 "{} gives out no device codes, so browsers need a way back: set oidc.listen",
                 self.provider.registration.issuer.as_str()

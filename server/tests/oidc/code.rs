@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adit_program::durable_file;
 use adit_proto::login::{Method, Verdict};
 use adit_server::config::{OidcConfig, SecretPlace};
-use adit_server::sources::{LinkAnswer, LinkSource as _, LinkWish, Source as _, WayToClient};
+use adit_server::sources::{ClientOfBrowser, LinkAnswer, LinkSource as _, LinkWish, Source as _, WayToClient};
 use serde_json::json;
 
 use super::provider::{self, GATEWAY, Provider, source};
@@ -89,13 +89,34 @@ async fn way_back_with_another_state_or_from_another_browser_changes_nothing() {
     assert_eq!(accepted(login.poll().await).name, "alice");
 }
 
+/// A client that opens a browser itself, and may have told a key for it that is one.
+struct Opener {
+    has_key: bool,
+}
+
+impl ClientOfBrowser for Opener {
+    fn way(&self) -> Option<WayToClient> {
+        let location = "http://localhost:29786/api/sso/sealed".to_owned();
+        self.has_key.then(|| WayToClient { location, proof: "proof".to_owned().into() })
+    }
+}
+
+#[tokio::test]
+async fn client_whose_key_is_none_gets_the_link_of_those_that_tell_none() {
+    let Some(provider) = good() else { return };
+    let oidc = provider.source("adit-RS256");
+    let begin = async |wish| oidc.begin(wish, &somewhere()).await.unwrap();
+    let client = |has_key| LinkWish::ToClient(Arc::new(Opener { has_key }));
+    let (with, without) = (begin(client(true)).await, begin(client(false)).await);
+    assert!(with.returns && !without.returns, "the positive control, and no way");
+    let usual = begin(LinkWish::DeviceCode).await;
+    assert_eq!((without.user_code.is_some(), without.interval), (usual.user_code.is_some(), usual.interval));
+}
+
 #[tokio::test]
 async fn browser_that_goes_on_to_its_client_brings_the_proof_without_which_nobody_is_let_in() {
     let Some(provider) = good() else { return };
-    let way = || {
-        let location = "http://localhost:29786/api/sso/sealed".to_owned();
-        LinkWish::ToClient(WayToClient { location, proof: "proof".to_owned().into() })
-    };
+    let way = || LinkWish::ToClient(Arc::new(Opener { has_key: true }));
     let mut login = Begun::with(provider.source("adit-RS256"), way()).await;
     assert!(login.started.returns);
     let callback = login.callback(Some("alice")).await;

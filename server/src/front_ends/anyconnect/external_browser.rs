@@ -1,5 +1,7 @@
 //! The way from a browser to the client on its own host.
 
+use std::sync::Arc;
+
 use adit_net::cipher::Cipher;
 use adit_proto::anyconnect::external_browser::{AgreementKey, location};
 use adit_proto::sealing::aead::CipherRefused;
@@ -10,13 +12,20 @@ use hyper::header::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::dtls_door::random;
-use crate::sources::{LinkWish, WayToClient};
+use crate::sources::{ClientOfBrowser, LinkWish, WayToClient};
 
-/// Which link suits a client that opens a browser itself and tells this key for it; the usual one without a key. `None`
-/// if the key is none.
-pub(super) fn link(key: Option<&HeaderValue>) -> Option<LinkWish> {
-    let Some(key) = key else { return Some(LinkWish::DeviceCode) };
-    way_to(&AgreementKey::of_header(key.to_str().ok()?)?).map(LinkWish::ToClient)
+/// A client that opens a browser itself and tells this key for it.
+struct Opener(HeaderValue);
+
+impl ClientOfBrowser for Opener {
+    fn way(&self) -> Option<WayToClient> {
+        way_to(&AgreementKey::of_header(self.0.to_str().ok()?)?)
+    }
+}
+
+/// Which link suits a client that tells this key; the usual one without a key.
+pub(super) fn link(key: Option<HeaderValue>) -> LinkWish {
+    key.map_or(LinkWish::DeviceCode, |key| LinkWish::ToClient(Arc::new(Opener(key))))
 }
 
 /// Makes a proof and seals it for the client with this key. `None` if its point is not on the curve.
@@ -46,8 +55,12 @@ mod tests {
     }
 
     fn way(point: &[u8]) -> Option<WayToClient> {
-        match link(Some(&header(point)))? {
-            LinkWish::ToClient(way) => Some(way),
+        way_with(header(point))
+    }
+
+    fn way_with(key: HeaderValue) -> Option<WayToClient> {
+        match link(Some(key)) {
+            LinkWish::ToClient(client) => client.way(),
             LinkWish::Redirect | LinkWish::DeviceCode => panic!("it has a key"),
         }
     }
@@ -78,15 +91,15 @@ mod tests {
     }
 
     #[test]
-    fn key_that_is_none_gets_no_link() {
+    fn key_that_is_none_leads_nowhere() {
         let point = PrivateKey::generate(&ECDH_P256).unwrap().compute_public_key().unwrap();
         assert!(way(point.as_ref()).is_some(), "the positive control");
         let mut beside = point.as_ref().to_vec();
         beside[64] ^= 1;
         assert!(way(&beside).is_none(), "it is not on the curve");
         assert!(way(&[&[4][..], &[0; 64]].concat()).is_none());
-        assert!(link(Some(&HeaderValue::from_static("garbage"))).is_none());
-        assert!(link(Some(&HeaderValue::from_bytes(b"\xff").unwrap())).is_none());
-        assert!(link(None) == Some(LinkWish::DeviceCode), "without a key it is as with every client");
+        assert!(way_with(HeaderValue::from_static("garbage")).is_none());
+        assert!(way_with(HeaderValue::from_bytes(b"\xff").unwrap()).is_none());
+        assert!(matches!(link(None), LinkWish::DeviceCode), "without a key it is as with every client");
     }
 }

@@ -72,7 +72,7 @@ impl FrontEnd {
             Some(Posted::Answer { handle, answers, group, opens_browser }) => (handle, answers, group, opens_browser),
             Some(Posted::LogOut) => return self.log_out(session, dialect).await,
         };
-        let Some(link) = external_browser::link(key.filter(|_| opens_browser).as_ref()) else { return malformed() };
+        let link = external_browser::link(key.filter(|_| opens_browser));
         let asked = asked.as_ref().map(Authority::host);
         let shown = self.cisco.as_ref().and_then(|identity| identity.shown_to_public(asked));
         let fingerprint = shown.map(|certificate| cisco::fingerprint(&certificate));

@@ -132,6 +132,6 @@ mod tests {
         };
         let wish = wish(request, origin);
         assert_eq!((wish.handle.as_deref(), wish.answers["user"].as_str()), (Some("h"), "alice"));
-        assert!(wish.link == LinkWish::Redirect, "it has a browser");
+        assert!(matches!(wish.link, LinkWish::Redirect), "it has a browser");
     }
 }

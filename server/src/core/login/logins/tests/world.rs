@@ -79,7 +79,7 @@ impl LinkSource for Double {
         wish: LinkWish,
         _origin: &'a Origin,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<StartedLink, Unavailable>> + Send + 'a>> {
-        let user_code = (wish == LinkWish::DeviceCode).then(|| "ABCD-EFGH".to_owned());
+        let user_code = matches!(wish, LinkWish::DeviceCode).then(|| "ABCD-EFGH".to_owned());
         let (lifetime, interval) = (300 * SECOND, SECOND);
         let (url, state, returns) = ("https://idp.example".to_owned(), vec![1], false);
         Box::pin(async move { Ok(StartedLink { url, user_code, lifetime, interval, state, returns }) })
