@@ -30,17 +30,18 @@ pub(super) async fn log_in(
     } else {
         Box::new(|| credential_command::password_of(command).map(Some))
     };
-    let mut person = KnownPassword::new(person, source);
-    let outcome = login::log_in(&mut gateway, Entrance::of(profile), &mut person).await;
-    if person.was_refused(&outcome) {
-        // Asked for at each start of a service, a wrong one would lock its user out.
+    // Asked for at each start of a service, a wrong one would lock its user out.
+    let refused = || {
         let whose = match store.forget_password(name) {
             Err(error) => format!("the password that was kept, which cannot be forgotten: {}", with_causes(&error)),
             Ok(()) if command.is_empty() => "the password that was kept: it is forgotten".to_owned(),
             Ok(()) => "that of the command".to_owned(),
         };
         output::note(&format!("{name}: the gateway did not take {whose}"));
-    }
+    };
+    let mut person = KnownPassword::new(person, source, Box::new(refused));
+    let outcome = login::log_in(&mut gateway, Entrance::of(profile), &mut person).await;
+    person.handle_outcome(&outcome);
     let kept = outcome.and_then(|token| Ok(store.save_login(name, &KeptLogin::new(&token, None, SystemTime::now()))?));
     person.sent_once(name, kept)?;
     match person.into_typed() {

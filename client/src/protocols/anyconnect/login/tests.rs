@@ -1,12 +1,13 @@
 mod listed;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use listed::{Heard, ListedGateway, answer, page};
 
 use super::*;
 use crate::login::Link;
-use crate::login::known_password::KnownPassword;
+use crate::login::known_password::{KnownPassword, PasswordSource};
 
 /// Somebody who types these answers, one for each question.
 #[derive(Default)]
@@ -186,13 +187,15 @@ async fn banner_is_shown_to_who_has_logged_in() {
 async fn log_in_with_known_password(answers: Vec<String>, typed: &[&'static str]) -> (Vec<String>, bool, Option<Exit>) {
     let gateway = ListedGateway::start(answers);
     let mut typist = Typist::of(typed.iter().copied());
-    let mut person = KnownPassword::new(&mut typist, Box::new(|| Ok(Some(Zeroizing::new("kept".to_owned())))));
+    let was_refused = Cell::new(false);
+    let source: PasswordSource<'_> = Box::new(|| Ok(Some(Zeroizing::new("kept".to_owned()))));
+    let mut person = KnownPassword::new(&mut typist, source, Box::new(|| was_refused.set(true)));
     let outcome = log_in(&mut gateway.contact().await, AT_ROOT, &mut person).await.map(drop);
-    let was_refused = person.was_refused(&outcome);
+    person.handle_outcome(&outcome);
     let outcome = person.sent_once(&"work".parse().unwrap(), outcome);
     let sent = gateway.heard().into_iter().map(|heard| heard.body);
     let passwords = sent.filter_map(|body| Some(body.split_once("<password>")?.1.split_once('<')?.0.to_owned()));
-    (passwords.collect(), was_refused, outcome.err().map(|failure| failure.exit))
+    (passwords.collect(), was_refused.get(), outcome.err().map(|failure| failure.exit))
 }
 
 const PASSWORD: &str = "<input name=\"username\"/><input type=\"password\" name=\"password\"/>";
