@@ -1,9 +1,11 @@
 //! A login in a browser of this host, as stock clients have it: the gateway's last page sends the browser on to a port
 //! of this host, with a token that is sealed for this client alone.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_net::cipher::Cipher;
@@ -13,6 +15,7 @@ use adit_proto::anyconnect::form_body;
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
@@ -22,17 +25,23 @@ use crate::login::{Link, Person, is_safe_link};
 const WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How long a browser may take for its request.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Most connections at once. The oldest gives way: a browser needs its own for a moment, whoever else holds theirs.
+const MOST_VISITORS: usize = 64;
+/// The pause after a connection could not be accepted, as when this process has too many files open.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How often whoever waits hears so.
 const SIGN_EVERY: Duration = Duration::from_secs(5);
 /// Most bytes of a request.
 const MAX_REQUEST: usize = 16 << 10;
 
 /// The key of one login in a browser.
-pub(super) struct BrowserKey(PrivateKey);
+#[derive(Clone)]
+pub(super) struct BrowserKey(Arc<PrivateKey>);
 
 impl BrowserKey {
     pub(super) fn generate() -> Result<Self, Failure> {
-        PrivateKey::generate(&ECDH_P256).map(Self).map_err(|_| unusable("no key can be made for it"))
+        let key = PrivateKey::generate(&ECDH_P256).map_err(|_| unusable("no key can be made for it"))?;
+        Ok(Self(Arc::new(key)))
     }
 
     /// What the gateway seals tokens for.
@@ -60,28 +69,34 @@ impl BrowserKey {
         Err(Failure::new(Exit::TimedOut, "login in a browser", reason, "begin it again"))
     }
 
-    /// Answers browsers until one brings the token.
+    /// Answers browsers until one brings the token. Any program of this host may connect, so none is waited for.
     async fn await_token(&self, listeners: &[TcpListener]) -> Result<Zeroizing<String>, Failure> {
+        let (mut visitors, mut handles) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
         loop {
-            let accepted = match listeners {
-                [one, other] => tokio::select! {
-                    accepted = one.accept() => accepted,
-                    accepted = other.accept() => accepted,
+            tokio::select! {
+                accepted = accept(listeners) => match accepted? {
+                    Some(stream) => {
+                        handles.retain(|handle| !handle.is_finished());
+                        if handles.len() >= MOST_VISITORS
+                            && let Some(oldest) = handles.pop_front()
+                        {
+                            oldest.abort();
+                        }
+                        handles.push_back(visitors.spawn(timeout(REQUEST_WITHIN, self.clone().answer(stream))));
+                    }
+                    None => sleep(PAUSE).await,
                 },
-                [one] => one.accept().await,
-                _ => return Err(unusable("this host has no loopback address")),
-            };
-            // Whoever connects and asks nothing holds nobody up for long.
-            if let Ok((stream, _)) = accepted
-                && let Ok(Ok(Some(token))) = timeout(REQUEST_WITHIN, self.answer(stream)).await
-            {
-                return Ok(token);
+                Some(answered) = visitors.join_next() => {
+                    if let Ok(Ok(Ok(Some(token)))) = answered {
+                        return Ok(token);
+                    }
+                }
             }
         }
     }
 
     /// Answers one browser; the token, if it brought one.
-    async fn answer(&self, mut stream: TcpStream) -> io::Result<Option<Zeroizing<String>>> {
+    async fn answer(self, mut stream: TcpStream) -> io::Result<Option<Zeroizing<String>>> {
         let request = read_head(&mut stream).await?;
         let (token, next) = request.as_deref().map(|request| self.brought(request)).unwrap_or_default();
         let answer = match (&token, next) {
@@ -137,6 +152,19 @@ async fn listen() -> Result<Vec<TcpListener>, Failure> {
             Err(Failure::new(Exit::Other, what, error.to_string(), next))
         }
     }
+}
+
+/// The next connection; `None` if it could not be accepted.
+async fn accept(listeners: &[TcpListener]) -> Result<Option<TcpStream>, Failure> {
+    let accepted = match listeners {
+        [one, other] => tokio::select! {
+            accepted = one.accept() => accepted,
+            accepted = other.accept() => accepted,
+        },
+        [one] => one.accept().await,
+        _ => return Err(unusable("this host has no loopback address")),
+    };
+    Ok(accepted.ok().map(|(stream, _)| stream))
 }
 
 /// The head of a request; `None` if it is none that a browser sends.
@@ -255,6 +283,33 @@ mod tests {
             assert!(answer.starts_with(begins), "{answer}");
         }
         assert!(answers[2].contains("Location: https://gw.test/done\r\n"), "{}", answers[2]);
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_hold_no_browser_up() {
+        let key = BrowserKey::generate().unwrap();
+        let right = sealed_for(&key.public().unwrap(), "t0ken");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let begun = Instant::now();
+        let browser = async {
+            let mut silent = Vec::new();
+            for _ in 0..2 * MOST_VISITORS {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            let mut browser = TcpStream::connect(address).await.unwrap();
+            browser.write_all(request(&right, "").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            browser.read_to_string(&mut answer).await.unwrap();
+            let mut oldest = [0; 1];
+            assert_eq!(silent[0].read(&mut oldest).await.ok(), Some(0), "it gave way");
+            answer
+        };
+        let listeners = [listener];
+        let (token, answer) = tokio::join!(key.await_token(&listeners), browser);
+        assert_eq!(token.unwrap_or_else(|failure| panic!("{failure}")).as_str(), "t0ken");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(begun.elapsed() < REQUEST_WITHIN, "nobody waited for the silent ones");
     }
 
     #[test]
