@@ -16,6 +16,7 @@ use crate::accounts::{Accounts as _, EnrollError, RenewError, TOO_MANY_DEVICES, 
 use crate::core::login::clocks;
 use crate::core::login::logins::Logins;
 use crate::identity::{Authority, DeviceCertificate, DeviceRequest, IdentityError};
+use crate::off_runtime::off_runtime_or;
 use crate::trail::TRAIL;
 
 /// Requests that may wait for a disk at a time. Each keeps a thread; logins that read alone must find one meanwhile.
@@ -80,8 +81,8 @@ impl Enrollment {
     ) -> Result<T, EnrollRefusal> {
         let _turn = self.writers.acquire().await.expect("it is never closed");
         let enrollment = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&enrollment)).await;
-        done.unwrap_or_else(|_panicked| Err(refusal(500, "internal", "internal error")))
+        let broken = |_panicked| Err(refusal(500, "internal", "internal error"));
+        off_runtime_or(broken, move || work(&enrollment)).await
     }
 
     /// Enrols a device: looks at the invite, checks the request, consumes the invite and issues the certificate. For

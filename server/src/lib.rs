@@ -13,6 +13,7 @@ pub mod front_ends;
 pub mod identity;
 pub mod init;
 pub mod listener;
+mod off_runtime;
 pub mod policy;
 pub mod reload;
 pub mod run;

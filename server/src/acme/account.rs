@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::fault::Fault;
-use super::files::{create_folder, off_runtime, unwritten};
+use super::files::{create_folder, unwritten};
 use crate::config::{AcmeConfig, guard};
 use crate::directories::StateDir;
+use crate::off_runtime::off_runtime;
 
 /// An account as it lies in the state directory.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]

@@ -12,12 +12,6 @@ pub(super) fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Does work that waits for a disk where it keeps no thread of the runtime waiting.
-pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
-}
-
 /// Why a file could not be written, and what to do.
 pub(super) fn unwritten(path: &Path, error: &io::Error) -> Failure {
     let kind = error.kind();

@@ -21,10 +21,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use zeroize::Zeroizing;
 
 use super::fault::{Fault, is_about_former};
-use super::files::{create_folder, off_runtime, unwritten};
+use super::files::{create_folder, unwritten};
 use super::kept::{Kept, text};
 use crate::directories::StateDir;
 use crate::listener::Challenges;
+use crate::off_runtime::off_runtime;
 
 /// Room that is taken before a certificate is ordered: key and chain need some 10 KiB, and no more than this is read.
 const ROOM: usize = 60 << 10;

@@ -12,10 +12,10 @@ mod turns;
 use std::time::Duration;
 
 use adit_proto::login::token::{Clocks, LoginEnd, LoginId, SessionToken};
-use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use crate::accounts::{AuthError, Device, StoreFault};
+use crate::off_runtime::off_runtime_or;
 
 /// What somebody proves who they are with. A secret may be in it, so it has no `Debug`.
 pub enum Credential {
@@ -80,9 +80,9 @@ pub enum LoginError {
     Internal,
 }
 
-/// Does work that may block where it keeps no thread of the runtime waiting.
-async fn off_runtime<T: Send + 'static>(
+/// Does work with the store, which blocks.
+async fn in_store<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
 ) -> Result<T, StoreFault> {
-    spawn_blocking(work).await.unwrap_or_else(|panicked| Err(StoreFault::new(panicked)))
+    off_runtime_or(|panicked| Err(StoreFault::new(panicked)), work).await
 }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::core::enforcement::RuleTable;
 use crate::core::local::LocalCore;
 use crate::core::personal::PersonalTerms;
+use crate::off_runtime::off_runtime;
 use crate::reload::{Prepared, ReloadAnswer, ReloadRefusal, ReloadRequest, Reloading};
 
 /// What a reload reaches of a running gateway.
@@ -144,11 +145,6 @@ impl Reachable {
 fn interrupted() -> HostError {
     let source = std::io::ErrorKind::Interrupted.into();
     HostError::System { doing: "remove the policy's table".to_owned(), source }
-}
-
-/// Does work that waits for the kernel where it keeps no thread of the runtime waiting.
-async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(work).await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 fn not_enforced(error: HostError) -> ReloadRefusal {

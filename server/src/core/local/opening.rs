@@ -8,7 +8,6 @@ use std::time::{Instant, SystemTime};
 use adit_net::carrier::counters::Traffic;
 use adit_program::causes::with_causes;
 use adit_proto::address_pool::Lease;
-use tokio::task::spawn_blocking;
 
 use super::LocalCore;
 use crate::accounts::Device;
@@ -18,6 +17,7 @@ use crate::core::leases::Claim;
 use crate::core::login::{Identity, LastingLogin, lasting};
 use crate::core::sessions::{Connection, Ending, Session, UserFull};
 use crate::core::{Core as _, OpenError, OpenSession};
+use crate::off_runtime::off_runtime_or;
 use crate::trail::TRAIL;
 
 impl LocalCore {
@@ -147,7 +147,7 @@ impl LocalCore {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
-    spawn_blocking(work).await.unwrap_or(Err(OpenError::Full))
+    off_runtime_or(|_panicked| Err(OpenError::Full), work).await
 }
 
 /// A session that can be found but that nobody serves yet. Whatever goes wrong until it is handed over, a panic

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::chain::{Answer, Chain};
 use super::clocks;
-use super::off_runtime;
+use super::in_store;
 use super::places::{Places, Standing};
 use super::sealed::{Handles, Tokens};
 use super::step::{BROKEN, BUSY, EXPIRED, NOT_ACCEPTED, OTHERS_DEVICE, SOURCE_AWAY, UNSURE, escaped, wait};
@@ -201,7 +201,7 @@ impl Logins {
     async fn is_own(&self, command: &Command, standing: &Standing) -> bool {
         let Command::Check { source, .. } = command else { return false };
         let (store, account, asked) = (Arc::clone(&self.store), standing.account.clone(), self.chain.name_of(*source));
-        let known = off_runtime(move || store.person(&account)).await;
+        let known = in_store(move || store.person(&account)).await;
         known.is_ok_and(|known| known.is_some_and(|known| Some(known.source.as_str()) == asked))
     }
 
@@ -279,7 +279,7 @@ impl Logins {
     /// Makes a user and a token of a person whom a source let in.
     async fn complete(&self, name: &str, person: Person, origin: &Origin, standing: &Standing) -> (LoginStep, Outcome) {
         let (store, from) = (Arc::clone(&self.store), origin.clone());
-        let recording = off_runtime(move || Ok(record(&store, &person, &from).map(|known| (known, person))));
+        let recording = in_store(move || Ok(record(&store, &person, &from).map(|known| (known, person))));
         let (known, person) = match recording.await {
             Ok(Ok(recorded)) => recorded,
             Ok(Err(RecordError::OthersDevice(name))) => {
@@ -323,7 +323,7 @@ impl Logins {
             since_boot: now.since_boot,
         };
         let (sealed, ends_at, store) = (self.tokens.seal(&token)?, token.ends_at, Arc::clone(&self.store));
-        let beginning = off_runtime(move || {
+        let beginning = in_store(move || {
             let SessionToken { login: id, user, generation, .. } = &token;
             Ok(store.begin_login(&BegunLogin { id, user, generation: *generation, lifetime })?)
         });

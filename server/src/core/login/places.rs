@@ -10,7 +10,7 @@ use adit_proto::login::limits::known_network;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use super::off_runtime;
+use super::in_store;
 use crate::accounts::sqlite::Store;
 use crate::accounts::{Accounts as _, StoreFault, UserName, is_invisible};
 use crate::sources::Origin;
@@ -64,7 +64,7 @@ impl Places {
         let account = folded(name);
         if let Some(device) = origin.device.clone() {
             let store = Arc::clone(&self.store);
-            let owner = off_runtime(move || Ok(store.device(&device)?.map(|device| device.user))).await?;
+            let owner = in_store(move || Ok(store.device(&device)?.map(|device| device.user))).await?;
             if let Some(owner) = owner.filter(|owner| self.is_of(owner, &account)) {
                 return Ok(Standing { account: owner, known: origin.device.clone() });
             }
@@ -74,7 +74,7 @@ impl Places {
         let mut users: Vec<String> = typed.into_iter().chain(led_to).collect();
         users.retain(|user| self.may_know(user, &network));
         let (store, of) = (Arc::clone(&self.store), network.clone());
-        let known = if users.is_empty() { None } else { off_runtime(move || known_of(&store, users, &of)).await? };
+        let known = if users.is_empty() { None } else { in_store(move || known_of(&store, users, &of)).await? };
         Ok(match known {
             Some(account) => Standing { account, known: Some(network) },
             // By the name as it was typed: what one name has left must not tell strangers what others lead to.
