@@ -107,9 +107,7 @@ async fn control(
     if let Some(banner) = &settings.banner {
         tracing::info!(banner = printable(banner), "the gateway greets");
     }
-    let lasts = settings.lasts.map(ConnectionEvent::LoginLasts);
-    let told = [ConnectionEvent::Network(network(&settings)), ConnectionEvent::Mtu(beside.told_mtu())];
-    for event in told.into_iter().chain(lasts) {
+    for event in news(&settings, None).chain([ConnectionEvent::Mtu(beside.told_mtu())]) {
         let _reader_gone = events.send(event).await;
     }
     let remote = moving.carrier.remote();
@@ -121,8 +119,8 @@ async fn control(
         };
         match beside.take_over(stream, &mut moving, followed.into_frames(), &settings).await {
             Ok((next, its_frames)) => {
-                if network(&next) != network(&settings) {
-                    let _reader_gone = events.send(ConnectionEvent::Network(network(&next))).await;
+                for event in news(&next, Some(&settings)) {
+                    let _reader_gone = events.send(event).await;
                 }
                 (settings, frames) = (next, its_frames);
             }
@@ -162,6 +160,14 @@ fn explain_end(ended: Ended, connection: Option<ConnectError>, remote: SocketAdd
     }
 }
 
+/// What a tunnel tells that takes the place of a known one.
+fn news(settings: &TunnelSettings, known: Option<&TunnelSettings>) -> impl Iterator<Item = ConnectionEvent> {
+    let network = network(settings);
+    let is_known = known.map(self::network).as_ref() == Some(&network);
+    let network = (!is_known).then_some(ConnectionEvent::Network(network));
+    network.into_iter().chain(settings.lasts.map(ConnectionEvent::LoginLasts))
+}
+
 fn network(settings: &TunnelSettings) -> NetworkSettings {
     NetworkSettings {
         addresses: settings.addresses(),
@@ -169,5 +175,36 @@ fn network(settings: &TunnelSettings) -> NetworkSettings {
         routes: settings.routes.clone(),
         dns_servers: settings.resolvers.clone(),
         dns_domains: settings.domains.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::http::field::Field;
+
+    use super::*;
+
+    fn settings(resolver: &str, lasts: &str) -> TunnelSettings {
+        let fields = [("address", "10.79.0.2"), ("mtu", "1400"), ("dns", resolver), ("session-timeout", lasts)];
+        TunnelSettings::of(&fields.map(|(name, value)| Field::new(format!("x-cstp-{name}"), value))).unwrap()
+    }
+
+    #[test]
+    fn tunnel_that_takes_the_place_of_another_tells_what_is_new_and_how_long_it_lasts() {
+        let known = settings("10.79.0.1", "600");
+        let told = |settings: &TunnelSettings, known| {
+            let events = news(settings, known).map(|event| match event {
+                ConnectionEvent::Network(network) => format!("{:?}", network.dns_servers),
+                ConnectionEvent::LoginLasts(lasts) => format!("{} s", lasts.as_secs()),
+                event @ (ConnectionEvent::Mtu(_) | ConnectionEvent::Carrier | ConnectionEvent::Closed(_)) => {
+                    panic!("{event:?}")
+                }
+            });
+            events.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&known, None), ["[10.79.0.1]", "600 s"]);
+        assert_eq!(told(&settings("10.79.0.1", "300"), Some(&known)), ["300 s"]);
+        assert_eq!(told(&settings("10.79.0.53", "300"), Some(&known)), ["[10.79.0.53]", "300 s"]);
+        assert_eq!(told(&settings("10.79.0.1", "none"), Some(&known)), Vec::<String>::new());
     }
 }

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_net::carrier::Carrier as _;
 use adit_net::carrier::cstp::{ChannelEnd, Cstp, FollowedChannel};
 use adit_net::http::h1::Shaken;
 use adit_program::task::{self, Task};
@@ -141,7 +142,7 @@ impl BesideChannel {
         let asked = timeout(RENEWAL, self.asker.ask(stream, remote)).await;
         let silent = |_elapsed| Err(ConnectError::Unreachable(remote.to_string()));
         let Granted { settings, terms, connection } = asked.unwrap_or_else(silent)?;
-        if settings.addresses() != known.addresses() || settings.mtu < known.mtu {
+        if is_another(&settings, known, self.asker.largest, moving.carrier.mtu()) {
             return Err(ConnectError::Closed("the gateway gives another tunnel than before".to_owned()));
         }
         let frames = moving.take_over(Cstp, connection, frames)?;
@@ -187,10 +188,41 @@ impl Renewal {
     }
 }
 
+/// Whether a tunnel cannot take the place of one whose packets have `mtu` bytes at most. This end has packets of at
+/// most `largest` bytes, so it does not matter by how much a gateway goes beyond that.
+fn is_another(next: &TunnelSettings, known: &TunnelSettings, largest: u16, mtu: u16) -> bool {
+    next.addresses() != known.addresses() || next.mtu.min(largest) < mtu
+}
+
 /// Does what is next in records, if there may be any.
 async fn turn(records: &mut Option<Records>) {
     match records {
         Some(records) => records.turn().await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::http::field::Field;
+
+    use super::*;
+
+    fn settings(address: &str, mtu: &str) -> TunnelSettings {
+        TunnelSettings::of(&[Field::new("x-cstp-address", address), Field::new("x-cstp-mtu", mtu)]).unwrap()
+    }
+
+    #[test]
+    fn tunnel_with_the_same_addresses_that_takes_as_large_packets_goes_on() {
+        let known = settings("10.79.0.2", "1500");
+        for (address, mtu, is_other) in [
+            ("10.79.0.2", "1500", false),
+            ("10.79.0.2", "1420", false),
+            ("10.79.0.2", "1419", true),
+            ("10.79.0.2", "9000", false),
+            ("10.79.0.3", "1500", true),
+        ] {
+            assert_eq!(is_another(&settings(address, mtu), &known, 1420, 1420), is_other, "{address} {mtu}");
+        }
     }
 }
