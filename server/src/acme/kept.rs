@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::guarded_file::Readers;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
@@ -49,6 +49,8 @@ impl Kept {
         let first = text.split(|byte| *byte == b'\n').next()?;
         let directory = std::str::from_utf8(first).ok()?.strip_prefix(DIRECTORY)?.to_owned();
         let certificate = CertificateDer::from_pem_slice(text).ok()?;
+        // Without it the certificate is shown to nobody.
+        let _key = PrivateKeyDer::from_pem_slice(text).ok()?;
         let life = life_of(&certificate)?;
         Some(Self { directory, certificate, life })
     }
@@ -80,7 +82,6 @@ mod tests {
 
     use adit_program::durable_file;
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-    use rustls::pki_types::PrivateKeyDer;
 
     use super::*;
 
@@ -119,7 +120,8 @@ mod tests {
         assert!(read().unwrap().is_some());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(read().unwrap_err().next.contains("chmod 600"));
-        for content in [&b""[..], b"garbage", chain.as_bytes(), b"# directory: x\n"] {
+        let keyless = format!("# directory: {DIRECTORY}\n{chain}");
+        for content in [&b""[..], b"garbage", chain.as_bytes(), b"# directory: x\n", keyless.as_bytes()] {
             durable_file::replace(&path, content, 0o600).unwrap();
             let refused = read().unwrap_err();
             assert!(refused.to_string().contains(NAME) && refused.next.contains("remove it"), "{refused}");

@@ -113,6 +113,13 @@ impl Schedule {
         }
     }
 
+    /// There is another certificate now than this was made for, or none: somebody has replaced or removed it. After
+    /// failures the authority is left alone as long as before.
+    pub fn handle_found(&mut self, life: Option<Life>) {
+        let retry_at = self.retry_at.filter(|_| self.failures > 0);
+        *self = Self { failures: self.failures, retry_at, ..Self::new(life) };
+    }
+
     /// The authority has said its wish. A window that is named again keeps its point. `random` chooses that.
     pub fn handle_wish(&mut self, wish: Wish, random: u32, now: Instant) {
         let pause = match wish {

@@ -10,14 +10,17 @@ use adit_program::random::random;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use crate::acme::schedule::{Schedule, Step};
-use crate::acme::{Authority, Kept};
+use crate::acme::schedule::{Life, Schedule, Step};
+use crate::acme::{Authority, Kept, Refusal};
 use crate::admin::{CertificateReport, GatewayView};
-use crate::config::{AcmeConfig, Config};
+use crate::config::Config;
 use crate::listener::Challenges;
+use crate::off_runtime::off_runtime;
 
 /// How often it is looked what is due. A reload is noticed as soon, and so is a clock that was set.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a certificate has to be unreadable until another one is ordered: what kept it from being read may pass.
+const UNREADABLE: Duration = Duration::from_secs(60);
 /// What is said while nothing is ordered because of the clock.
 const CLOCK_IS_BEHIND: &str =
     "this host's clock is before the certificate's beginning, so nothing is ordered; set the clock";
@@ -47,6 +50,8 @@ struct Name {
     schedule: Schedule,
     /// The certificate there is; also one of another authority than the configured one.
     kept: Option<Kept>,
+    /// Since when that cannot be read any more.
+    unreadable_since: Option<Instant>,
     /// Why there is no newer one, and what to do.
     trouble: Option<String>,
 }
@@ -92,7 +97,9 @@ impl Names {
     async fn go_on(&mut self, renewal: &Renewal) {
         let Ok(authority) = &self.authority else { return };
         for name in &mut self.names {
-            name.go_on(authority, &self.config, renewal).await;
+            if name.go_on(authority, &self.config, &renewal.challenges).await {
+                renewal.renewed.notify_one();
+            }
         }
     }
 
@@ -108,21 +115,20 @@ impl Name {
             tracing::warn!(name, file = what, reason, "the certificate there is cannot be used");
             None
         });
-        // One of another authority is shown until there is one of this, but neither asked about nor renewed.
-        let own = kept.as_ref().filter(|kept| kept.directory == config.acme.directory);
-        Self { name: name.to_owned(), schedule: Schedule::new(own.map(|own| own.life)), kept, trouble: None }
+        let schedule = Schedule::new(life_at(kept.as_ref(), &config.acme.directory));
+        Self { name: name.to_owned(), schedule, kept, unreadable_since: None, trouble: None }
     }
 
-    /// Does what is due now.
-    async fn go_on(&mut self, authority: &Authority, config: &Config, renewal: &Renewal) {
-        // Who removes it wants another one.
-        if self.kept.is_some() && !config.state_dir.acme_certificate(&self.name).exists() {
-            *self = Self::of(&self.name, config);
-        }
+    /// Does what is due now; whether there is a new certificate.
+    async fn go_on(&mut self, authority: &Authority, config: &Config, challenges: &Arc<Challenges>) -> bool {
+        let (state_dir, name) = (config.state_dir.clone(), self.name.clone());
+        let found = off_runtime(move || Kept::read(&state_dir, &name)).await;
+        self.handle_found(found, &config.acme.directory, Instant::now());
         let clock = SystemTime::now();
         if self.schedule.is_clock_behind(clock) && self.trouble.is_none() {
             tracing::warn!(name = self.name, "{CLOCK_IS_BEHIND}");
         }
+        let mut is_new = false;
         match self.schedule.next_step(Instant::now(), clock) {
             Step::Wait => {}
             Step::Ask => {
@@ -131,34 +137,66 @@ impl Name {
                     self.schedule.handle_wish(wish, any_number(), Instant::now());
                 }
             }
-            Step::Order => self.order(authority, &config.acme, renewal).await,
+            Step::Order => is_new = self.order(authority, config, challenges).await,
         }
         if self.schedule.is_clock_behind(clock) {
             self.trouble = Some(CLOCK_IS_BEHIND.to_owned());
         } else if self.trouble.as_deref() == Some(CLOCK_IS_BEHIND) {
             self.trouble = None;
         }
+        is_new
     }
 
-    async fn order(&mut self, authority: &Authority, settings: &AcmeConfig, renewal: &Renewal) {
-        let former = self.kept.as_ref().filter(|kept| kept.directory == settings.directory);
-        match authority.certificate(&self.name, former, &renewal.challenges).await {
+    /// Takes what was found in the file: who removes or replaces the certificate there wants another one.
+    fn handle_found(&mut self, found: Result<Option<Kept>, Failure>, directory: &str, now: Instant) {
+        let found = match found {
+            Ok(found) => found,
+            Err(_) if self.kept.is_none() => return,
+            Err(Failure { what, reason, .. }) => {
+                let since = *self.unreadable_since.get_or_insert(now);
+                if now.saturating_duration_since(since) < UNREADABLE {
+                    return;
+                }
+                tracing::warn!(name = self.name, file = what, reason, "the certificate cannot be used any more");
+                None
+            }
+        };
+        self.unreadable_since = None;
+        if found != self.kept {
+            self.schedule.handle_found(life_at(found.as_ref(), directory));
+            self.kept = found;
+        }
+    }
+
+    /// Orders a certificate; whether there is one.
+    async fn order(&mut self, authority: &Authority, config: &Config, challenges: &Arc<Challenges>) -> bool {
+        let former = self.kept.as_ref().filter(|kept| kept.directory == config.acme.directory);
+        match authority.certificate(&self.name, former, challenges).await {
             Ok(kept) => {
-                let ends = humantime::format_rfc3339_seconds(kept.life.ends).to_string();
-                tracing::info!(name = self.name, ends, "the authority has issued a certificate");
-                self.schedule.handle_certificate(kept.life, any_number(), Instant::now(), SystemTime::now());
-                let is_over = self.schedule.is_alarming(SystemTime::now());
-                self.trouble = is_over.then(|| "it is nearly over already; look at the clock of this host".to_owned());
-                self.kept = Some(kept);
-                renewal.renewed.notify_one();
+                self.handle_certificate(kept);
+                true
             }
             Err(refusal) => {
-                let pause = self.schedule.handle_failure(refusal.pause, any_number(), Instant::now());
-                let (name, reason, next) = (&self.name, &refusal.reason, &refusal.next);
-                tracing::warn!(name, reason, next, pause_seconds = pause.as_secs(), "no certificate could be had");
-                self.trouble = Some(format!("{reason}; {next}"));
+                self.handle_refusal(&refusal);
+                false
             }
         }
+    }
+
+    fn handle_certificate(&mut self, kept: Kept) {
+        let ends = humantime::format_rfc3339_seconds(kept.life.ends).to_string();
+        tracing::info!(name = self.name, ends, "the authority has issued a certificate");
+        self.schedule.handle_certificate(kept.life, any_number(), Instant::now(), SystemTime::now());
+        let is_over = self.schedule.is_alarming(SystemTime::now());
+        self.trouble = is_over.then(|| "it is nearly over already; look at the clock of this host".to_owned());
+        self.kept = Some(kept);
+    }
+
+    fn handle_refusal(&mut self, refusal: &Refusal) {
+        let pause = self.schedule.handle_failure(refusal.pause, any_number(), Instant::now());
+        let (name, reason, next) = (&self.name, &refusal.reason, &refusal.next);
+        tracing::warn!(name, reason, next, pause_seconds = pause.as_secs(), "no certificate could be had");
+        self.trouble = Some(format!("{reason}; {next}"));
     }
 
     /// How it stands; `nobody` says why there is no authority to ask.
@@ -175,7 +213,16 @@ impl Name {
     }
 }
 
+/// The life of a certificate of this authority. One of another is shown until there is one of this, but neither asked
+/// about nor renewed.
+fn life_at(kept: Option<&Kept>, directory: &str) -> Option<Life> {
+    kept.filter(|kept| kept.directory == directory).map(|kept| kept.life)
+}
+
 /// A number that keeps gateways from coming all at once. It is no secret, so none will do where there is no randomness.
 fn any_number() -> u32 {
     random().map_or(0, u32::from_be_bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,3 +240,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn certificate_that_is_removed_is_ordered_at_once_but_not_from_an_authority_that_fails() {
+    let now = Now::begin();
+    let mut schedule = Schedule::new(None);
+    schedule.handle_certificate(ninety_days(now), NONE, now.instant, now.clock);
+    schedule.handle_found(None);
+    assert_eq!(step(&schedule, now), Step::Order);
+    let pause = schedule.handle_failure(None, NONE, now.instant);
+    for found in [Some(ninety_days(now)), None] {
+        schedule.handle_found(found);
+    }
+    assert_eq!((step(&schedule, now), step(&schedule, now.after(pause))), (Step::Wait, Step::Order));
+}
