@@ -9,6 +9,8 @@ mod account;
 #[cfg(feature = "acme")]
 mod authority;
 #[cfg(feature = "acme")]
+pub mod backoff;
+#[cfg(feature = "acme")]
 mod fault;
 #[cfg(feature = "acme")]
 mod files;

@@ -77,6 +77,12 @@ impl StateDir {
         self.acme().join(format!("{name}.pem"))
     }
 
+    /// The pause after orders for a name that failed.
+    #[must_use]
+    pub fn acme_backoff(&self, name: &str) -> PathBuf {
+        self.acme().join(format!("{name}.pause.json"))
+    }
+
     /// The directory of what RADIUS servers are still to be told of sessions.
     #[must_use]
     pub fn radius_accounting(&self) -> PathBuf {

@@ -250,6 +250,14 @@ fn authority_that_is_away_confused_or_refuses_is_told_of_and_stops_nobody() {
     world.configure("");
     world.tunnel.gateway.start().unwrap();
     world.warns(&[NAME, "none yet", "cannot be reached"]);
+    let pause = world.tunnel.gateway.folder().join(format!("state/acme/{NAME}.pause.json"));
+    assert_eq!(fs::metadata(pause).unwrap().permissions().mode() & 0o777, 0o600);
+    // A gateway that starts again knows of it, and does not ask again at once.
+    world.tunnel.gateway.kill();
+    world.tunnel.gateway.start().unwrap();
+    world.warns(&[NAME, "none yet", "cannot be reached"]);
+    let told = world.tunnel.gateway.process().unwrap().stderr();
+    assert!(!told.contains("no certificate could be had"), "{told}");
     let checked = world.tunnel.gateway.admin(&["check"]).unwrap().success().unwrap();
     assert!(checked.contains(&format!("warning: the certificate of {NAME}")), "{checked}");
     // Meanwhile strangers see what they would see without ACME, and who was invited notices nothing.

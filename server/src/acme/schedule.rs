@@ -67,6 +67,17 @@ pub enum Wish {
     Unheard,
 }
 
+/// How long an authority is left alone after orders that failed, by the host's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// Orders that failed in a row.
+    pub failures: u32,
+    /// When the last one did.
+    pub begins: SystemTime,
+    /// Before when none is tried again.
+    pub ends: SystemTime,
+}
+
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -118,6 +129,21 @@ impl Schedule {
     pub fn handle_found(&mut self, life: Option<Life>) {
         let retry_at = self.retry_at.filter(|_| self.failures > 0);
         *self = Self { failures: self.failures, retry_at, ..Self::new(life) };
+    }
+
+    /// What has to outlive the process, if anything.
+    #[must_use]
+    pub fn backoff(&self, now: Instant, clock: SystemTime) -> Option<Backoff> {
+        let pause = self.retry_at.filter(|_| self.failures > 0)?.saturating_duration_since(now);
+        Some(Backoff { failures: self.failures, begins: clock, ends: clock + pause })
+    }
+
+    /// Goes on with what outlived a process. A clock that was set back since then, or was far ahead, lengthens no pause
+    /// beyond what it was, and none beyond the longest.
+    pub fn resume(&mut self, kept: Backoff, now: Instant, clock: SystemTime) {
+        let left = kept.ends.duration_since(clock.max(kept.begins)).unwrap_or_default();
+        self.failures = kept.failures;
+        self.retry_at = Some(now + left.min(LONGEST_PAUSE));
     }
 
     /// The authority has said its wish. A window that is named again keeps its point. `random` chooses that.

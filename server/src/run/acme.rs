@@ -10,6 +10,7 @@ use adit_program::random::random;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use crate::acme::backoff::{self, KeptBackoff};
 use crate::acme::schedule::{Life, Schedule, Step};
 use crate::acme::{Authority, Kept, Refusal};
 use crate::admin::{CertificateReport, GatewayView};
@@ -21,6 +22,8 @@ use crate::off_runtime::off_runtime;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a certificate has to be unreadable until another one is ordered: what kept it from being read may pass.
 const UNREADABLE: Duration = Duration::from_secs(60);
+/// What is said of an order that the gateway did not see the end of.
+const CUT_SHORT: &str = "the gateway ended while it ordered one; it orders again after a pause";
 /// What is said while nothing is ordered because of the clock.
 const CLOCK_IS_BEHIND: &str =
     "this host's clock is before the certificate's beginning, so nothing is ordered; set the clock";
@@ -115,8 +118,16 @@ impl Name {
             tracing::warn!(name, file = what, reason, "the certificate there is cannot be used");
             None
         });
-        let schedule = Schedule::new(life_at(kept.as_ref(), &config.acme.directory));
-        Self { name: name.to_owned(), schedule, kept, unreadable_since: None, trouble: None }
+        let mut schedule = Schedule::new(life_at(kept.as_ref(), &config.acme.directory));
+        let paused = backoff::read(&config.state_dir, name, &config.acme).unwrap_or_else(|failure| {
+            tracing::warn!(name, error = %failure, "the pause of before is not known");
+            None
+        });
+        let trouble = paused.map(|KeptBackoff { backoff, trouble }| {
+            schedule.resume(backoff, Instant::now(), SystemTime::now());
+            trouble
+        });
+        Self { name: name.to_owned(), schedule, kept, unreadable_since: None, trouble }
     }
 
     /// Does what is due now; whether there is a new certificate.
@@ -170,17 +181,25 @@ impl Name {
 
     /// Orders a certificate; whether there is one.
     async fn order(&mut self, authority: &Authority, config: &Config, challenges: &Arc<Challenges>) -> bool {
-        let former = self.kept.as_ref().filter(|kept| kept.directory == config.acme.directory);
-        match authority.certificate(&self.name, former, challenges).await {
-            Ok(kept) => {
-                self.handle_certificate(kept);
-                true
-            }
-            Err(refusal) => {
-                self.handle_refusal(&refusal);
-                false
-            }
+        // Should the gateway end meanwhile, the next one is not to order at once.
+        let mut cut_short = self.schedule.clone();
+        cut_short.handle_failure(None, any_number(), Instant::now());
+        if let Err(Failure { what, reason, next, .. }) = self.keep_pause(&cut_short, CUT_SHORT, config).await {
+            self.handle_refusal(&Refusal { reason: format!("{what}: {reason}"), next, pause: None });
+            return false;
         }
+        let former = self.kept.as_ref().filter(|kept| kept.directory == config.acme.directory);
+        let got = authority.certificate(&self.name, former, challenges).await;
+        let is_new = got.is_ok();
+        match got {
+            Ok(kept) => self.handle_certificate(kept),
+            Err(refusal) => self.handle_refusal(&refusal),
+        }
+        let trouble = self.trouble.as_deref().unwrap_or_default();
+        if let Err(error) = self.keep_pause(&self.schedule, trouble, config).await {
+            tracing::warn!(name = self.name, %error, "how long to leave the authority alone is not kept");
+        }
+        is_new
     }
 
     fn handle_certificate(&mut self, kept: Kept) {
@@ -197,6 +216,13 @@ impl Name {
         let (name, reason, next) = (&self.name, &refusal.reason, &refusal.next);
         tracing::warn!(name, reason, next, pause_seconds = pause.as_secs(), "no certificate could be had");
         self.trouble = Some(format!("{reason}; {next}"));
+    }
+
+    /// Keeps how long the authority is left alone, or that it is not.
+    async fn keep_pause(&self, schedule: &Schedule, trouble: &str, config: &Config) -> Result<(), Failure> {
+        let backoff = schedule.backoff(Instant::now(), SystemTime::now());
+        let kept = backoff.map(|backoff| KeptBackoff { backoff, trouble: trouble.to_owned() });
+        backoff::keep(&config.state_dir, &self.name, &config.acme, kept).await
     }
 
     /// How it stands; `nobody` says why there is no authority to ask.

@@ -242,6 +242,43 @@ proptest! {
 }
 
 #[test]
+fn pause_outlives_a_restart_and_goes_on_to_double() {
+    let mut now = Now::begin();
+    let mut schedule = Schedule::new(None);
+    assert_eq!(schedule.backoff(now.instant, now.clock), None, "nothing has failed");
+    for minutes in [1, 2, 4, 8] {
+        assert_eq!(schedule.handle_failure(None, NONE, now.instant), MINUTE * minutes);
+        let kept = schedule.backoff(now.instant, now.clock).unwrap();
+        // The next process knows nothing else; it starts a while later.
+        now = now.after(MINUTE / 2);
+        schedule = Schedule::new(None);
+        assert_eq!(step(&schedule, now), Step::Order, "the control: it would ask at once");
+        schedule.resume(kept, now.instant, now.clock);
+        assert_eq!(step(&schedule, now), Step::Wait);
+        assert_eq!(step(&schedule, now.after(MINUTE * minutes - MINUTE / 2)), Step::Order);
+        assert!(schedule.is_alarming(now.clock));
+    }
+    schedule.handle_certificate(ninety_days(now), NONE, now.instant, now.clock);
+    assert_eq!(schedule.backoff(now.instant, now.clock), None);
+}
+
+#[test]
+fn pause_is_never_longer_than_it_was_whatever_the_clock_shows() {
+    let now = Now::begin();
+    let left = |kept: Backoff, clock: SystemTime| {
+        let mut schedule = Schedule::new(None);
+        schedule.resume(kept, now.instant, clock);
+        schedule.backoff(now.instant, clock).map(|left| left.ends.duration_since(clock).unwrap())
+    };
+    let kept = Backoff { failures: 4, begins: now.clock, ends: now.clock + HOUR };
+    assert_eq!(left(kept, now.clock + MINUTE), Some(HOUR - MINUTE));
+    assert_eq!(left(kept, now.clock - 1000 * DAY), Some(HOUR), "the clock was set back");
+    assert_eq!(left(kept, now.clock + 1000 * DAY), Some(Duration::ZERO));
+    let endless = Backoff { ends: now.clock + 1000 * DAY, ..kept };
+    assert_eq!(left(endless, now.clock), Some(DAY));
+}
+
+#[test]
 fn certificate_that_is_removed_is_ordered_at_once_but_not_from_an_authority_that_fails() {
     let now = Now::begin();
     let mut schedule = Schedule::new(None);
