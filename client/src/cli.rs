@@ -10,6 +10,7 @@ mod join;
 mod list;
 mod lock;
 mod login;
+mod netcheck;
 mod session;
 mod status;
 mod tunnel;
@@ -27,6 +28,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use add::AddArgs;
 use join::JoinArgs;
+use netcheck::NetcheckArgs;
 use wait::WaitArgs;
 
 use crate::profile::{Directories, ProfileName, ProfileStore};
@@ -59,6 +61,8 @@ enum Verb {
     Status(StatusArgs),
     /// Wait until a client is connected, or what its tunnel sets on this host is in force
     Wait(WaitArgs),
+    /// Say what of a gateway answers from here, by which way, and what does not
+    Netcheck(NetcheckArgs),
     /// List the profiles and how they stand
     List(ListArgs),
     /// Delete a profile
@@ -253,6 +257,7 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
         Verb::Status(args) if args.follow => follow::follow(files, &files.choose(&args.profile)?, args.json).await?,
         Verb::Status(args) => status::status(files, &files.choose(&args.profile)?, args.json).await?,
         Verb::Wait(args) => wait::wait(files, &args).await?,
+        Verb::Netcheck(args) => netcheck::netcheck(files, &args).await?,
         Verb::List(args) => list::list(files, args.json).await?,
         Verb::Forget { name } => cleanup::forget(files, &name).await?,
         Verb::Block(args) => block::block(files, &files.choose(&args)?).await?,

@@ -51,6 +51,8 @@ use driver::Driver;
 
 pub use event::{Standing, StatusEvent};
 pub use status::{Status, StatusCounters};
+#[cfg(feature = "cli")]
+pub(crate) use way_out::link_with;
 
 /// Commands that may wait for a session; senders wait when it is full.
 const COMMAND_QUEUE: usize = 16;

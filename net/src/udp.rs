@@ -19,7 +19,7 @@ use adit_proto::queue::offload_pause::{FIRST_PAUSE, OffloadPause};
 use socket2::{MaybeUninitSlice, MsgHdr, MsgHdrMut, SockAddr, Socket};
 
 pub use arrivals::Arrivals;
-pub use bind::{DtlsGroup, Group, bind_any, bind_dtls, bind_dtls_group, bind_group};
+pub use bind::{DtlsGroup, Group, bind_any, bind_dtls, bind_dtls_group, bind_group, connect_unfragmented};
 pub(crate) use bind::{open, size_buffers};
 use control::{Arrival, Control};
 pub use steering::dtls_worker;

@@ -28,10 +28,12 @@ use super::{
 };
 use crate::packet_source::Packets;
 
+#[cfg(feature = "cli")]
+pub(crate) use asked::answers_by_tls;
 pub(crate) use asked::{answers, speaks_connect_ip};
 pub use dial::Endpoint;
-pub(crate) use dial::more_telling;
-pub(super) use dial::{leads_nowhere, no_route, race, unusable};
+pub(crate) use dial::{leads_nowhere, more_telling};
+pub(super) use dial::{no_route, race, unusable};
 pub(super) use explain::{explain_tcp, explain_unproven_tcp};
 pub use post::{PostReply, post};
 pub(super) use roaming::Roaming;

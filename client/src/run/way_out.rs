@@ -51,7 +51,7 @@ fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
 }
 
 /// The link that has an address.
-fn link_with(address: IpAddr) -> Option<String> {
+pub(crate) fn link_with(address: IpAddr) -> Option<String> {
     let holds = |found: &InterfaceAddress| {
         let held = found.address.as_ref();
         let v4 = held.and_then(|held| held.as_sockaddr_in()).map(|v4| IpAddr::from(v4.ip()));

@@ -139,6 +139,25 @@ pub fn bind_any(v6: bool, mark: Option<u32>, offload: bool) -> io::Result<EspSoc
     prepare(socket, v6, offload)
 }
 
+/// A socket for datagrams to one address that are never fragmented, from a port of the kernel's choice; `mark` sets
+/// SO_MARK. It never blocks, and reports what ICMP says of the way.
+///
+/// # Errors
+/// What the system refuses, such as `NetworkUnreachable` where no route leads to the address.
+pub fn connect_unfragmented(to: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let address = SocketAddr::new(any, 0);
+    let socket = open(address, mark)?;
+    socket.bind(&address.into())?;
+    if to.is_ipv6() {
+        setsockopt(&socket, option::MtuDiscoveryV6, &libc::IPV6_PMTUDISC_PROBE)?;
+    } else {
+        setsockopt(&socket, option::MtuDiscovery, &libc::IP_PMTUDISC_PROBE)?;
+    }
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
 /// A socket that never blocks, not bound yet. An IPv6 wildcard will take IPv4 as well.
 pub(crate) fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;

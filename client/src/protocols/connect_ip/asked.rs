@@ -2,6 +2,8 @@
 //! answers by QUIC.
 
 use std::net::SocketAddr;
+#[cfg(feature = "cli")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::http::h1;
@@ -9,9 +11,13 @@ use adit_net::http::h3::close;
 use adit_proto::connect_ip::client::{Client, ClientConfig};
 use adit_proto::connect_ip::template::FULL_TUNNEL_PATH;
 use adit_proto::http::h3::error::Code;
+#[cfg(feature = "cli")]
+use tokio::net::TcpStream;
 
 use super::control::REASON_FIELD;
 use super::dial::{Needs, dial};
+#[cfg(feature = "cli")]
+use super::explain::explain_unproven_tcp;
 use super::{ConnectError, Endpoint};
 use crate::protocols::authority;
 use crate::protocols::stream::shake;
@@ -45,13 +51,27 @@ pub(crate) async fn speaks_connect_ip(
     Ok((is_spoken, remote))
 }
 
-/// Shakes hands by QUIC, and no more; returns who answered.
+/// Shakes hands by QUIC, and no more; returns how long an answer takes, and who answered.
 ///
 /// # Errors
 /// Why nobody has.
-pub(crate) async fn answers(gateway: &Endpoint<'_>, timeout: Duration) -> Result<((), SocketAddr), ConnectError> {
+pub(crate) async fn answers(gateway: &Endpoint<'_>, timeout: Duration) -> Result<(Duration, SocketAddr), ConnectError> {
     let dialled = dial(gateway, Needs::Requests, timeout).await?;
-    let remote = dialled.quic.remote_address();
+    let (rtt, remote) = (dialled.quic.rtt(), dialled.quic.remote_address());
     close(&dialled.quic, Code::NO_ERROR, "only asked");
-    Ok(((), remote))
+    Ok((rtt, remote))
+}
+
+/// Shakes hands by TLS on a connection with an address of the gateway, and no more. Its TLS is one for TCP.
+///
+/// # Errors
+/// Why who is there does not answer as the gateway.
+#[cfg(feature = "cli")]
+pub(crate) async fn answers_by_tls(
+    gateway: &Endpoint<'_>,
+    socket: TcpStream,
+    address: SocketAddr,
+) -> Result<(), ConnectError> {
+    let shaken = h1::connect(socket, Arc::clone(&gateway.tls), gateway.host).await;
+    shaken.map(drop).map_err(|error| explain_unproven_tcp(&error, address, gateway.trusts, gateway.known_past))
 }

@@ -252,7 +252,7 @@ pub(in crate::protocols) fn no_route(address: SocketAddr) -> ConnectError {
 }
 
 /// Whether an error says that this host has no way to an address. QUIC would wait for an answer that cannot come.
-pub(in crate::protocols) fn leads_nowhere(error: &io::Error) -> bool {
+pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
     const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
     error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
 }
