@@ -167,6 +167,11 @@ impl Rekey {
         self.active
     }
 
+    /// Whether the session is over.
+    pub(crate) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// This end wants an epoch: at the start of the session, or because an SA's lifetime is over. A client starts one
     /// unless one is under way; a server asks the client, once per epoch.
     pub fn handle_rekey_wanted(&mut self) {

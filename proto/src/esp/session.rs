@@ -216,7 +216,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// The system refused to send a datagram of so many bytes because it is too large.
     pub fn handle_refused(&mut self, len: usize, now: Instant) {
-        let is_padded = len > packet::sealed_len(probe::LEN);
+        let is_padded = len > packet::sealed_len(probe::LEN) && !self.rekey.is_closed();
         if let Some(size) = u16::try_from(len).ok().filter(|_| is_padded) {
             self.path_mtu.handle_too_big(size, now);
             self.settle(now);
@@ -225,6 +225,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// This end's own address or network changed.
     pub fn handle_rebind(&mut self, now: Instant) {
+        if self.rekey.is_closed() {
+            return;
+        }
         self.origins.clear();
         self.path.handle_rebind(now);
         if self.path.state() == PathState::Up {
@@ -237,6 +240,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// A worker authenticated packets.
     pub fn handle_report(&mut self, report: &Report<O>, now: Instant) {
+        if self.rekey.is_closed() {
+            return;
+        }
         let &Report { epoch, from, origin, len, newest, probe } = report;
         // First, so that a probe is answered with the epoch it came with.
         self.rekey.handle_authenticated(epoch, now);
@@ -259,6 +265,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// The packet path has something to tell.
     pub fn handle_hints(&mut self, hints: Hints, now: Instant) {
+        if self.rekey.is_closed() {
+            return;
+        }
         if hints.sent {
             self.path.handle_sent(now);
             self.path_mtu.handle_sent(now);
@@ -280,6 +289,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.rekey.is_closed() {
+            return;
+        }
         if self.lifetime_ends(now).is_some_and(|ends| now >= ends) {
             self.over = self.epochs.active_number();
             self.rekey.handle_rekey_wanted();
@@ -295,7 +307,8 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
     }
 
     /// The session, its request stream or its connection ended: its SAs end with it, at once. All commands that follow
-    /// are [`Command::SetRoute`] with `None` and [`Command::Retire`], also for what an owner that failed left undone.
+    /// are [`Command::SetRoute`] with `None` and [`Command::Retire`], also for what an owner that failed left undone;
+    /// whatever else is called then changes nothing.
     pub fn handle_closed(&mut self) {
         self.commands.retain(|command| matches!(command, Command::Retire(_)));
         self.rekey.handle_closed();
@@ -304,6 +317,9 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
 
     /// When [`Self::handle_timeout`] is due; at once if the keys in use have sealed enough.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        if self.rekey.is_closed() {
+            return None;
+        }
         let path = [self.path.poll_timeout(), self.path_mtu.poll_timeout(), self.marking.poll_timeout(), self.size_due];
         let keys = [self.rekey.poll_timeout(), self.lifetime_ends(now)];
         path.into_iter().chain(keys).flatten().min()

@@ -270,6 +270,27 @@ fn end_after_a_failed_command_retires_what_waited_behind_it() {
 }
 
 #[test]
+fn closed_session_sends_tells_and_wants_nothing_more() {
+    let mut world = World::usual();
+    world.run_busy(seconds(3));
+    let hints = Hints { sent: true, doubt: true, too_big: Some(1472), rekey: true };
+    let report = Report { epoch: 0, from: attacker(), origin: 3, len: 100, newest: true, probe: None };
+    for end in [&mut world.client, &mut world.server] {
+        end.session.handle_closed();
+        end.execute(world.now);
+        for later in [ms(0), seconds(2), seconds(4000)] {
+            let now = world.now + later;
+            end.session.handle_hints(hints, now);
+            end.session.handle_rebind(now);
+            end.session.handle_report(&report, now);
+            end.session.handle_timeout(now);
+            assert_eq!(end.session.poll_timeout(now), None);
+            assert!(end.session.poll_command().is_none() && end.session.poll_transmit().is_none());
+        }
+    }
+}
+
+#[test]
 fn index_of_an_epoch_that_never_came_is_given_back() {
     let mut world = World::usual();
     assert_eq!(world.client.claimed.len(), 1);
