@@ -195,6 +195,12 @@ impl Ledger {
                 self.accept(tunnel, frame, probe, packet)
             }
             Outcome::Refused(reason) => self.refuse(tunnel, frame, reason, now),
+            Outcome::Unsealed => {
+                self.newest.insert((tunnel.generation(), frame.from));
+                self.hear(tunnel, frame);
+                Ok(())
+            }
+            Outcome::Cookie => self.prove_by_cookie(tunnel, frame),
         }
     }
 
@@ -232,6 +238,17 @@ impl Ledger {
         if tunnel.role() == Role::Server {
             *self.heard.entry((tunnel.generation(), frame.from)).or_default() += frame.bytes.len();
         }
+    }
+
+    /// A cookie came back: it was sent to the address that it comes from.
+    fn prove_by_cookie(&mut self, tunnel: &dyn Tunnel, frame: &Frame) -> Kept {
+        self.hear(tunnel, frame);
+        let place = (tunnel.generation(), frame.from);
+        if !self.told.contains_key(&place) {
+            return broken("a cookie is good for the address that it was sent to", &frame.from);
+        }
+        self.proven.insert(place);
+        Ok(())
     }
 
     /// A packet came, by whichever carrier.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adit_netem::random::Random;
 use adit_netem::{Link, LinkDirection};
+use adit_proto::dtls::suite::CipherSuite;
 use adit_proto::esp::capsule::Group;
 use adit_proto::esp::field::Answer;
 use adit_proto::esp::lifetime::RekeyPolicy;
@@ -109,8 +110,20 @@ impl Quality {
     }
 }
 
+/// How packets go in datagrams, if they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// By ESP, beside CONNECT-IP.
+    Esp,
+    /// In records of DTLS, beside AnyConnect's channel.
+    Records,
+}
+
 /// What a scenario begins with.
 pub(crate) struct Settings {
+    pub(crate) kind: Kind,
+    /// The suites of DTLS at both ends.
+    pub(crate) record_suites: Vec<CipherSuite>,
     pub(crate) negotiated: Answer,
     pub(crate) policies: [RekeyPolicy; 2],
     pub(crate) client: SocketAddr,
@@ -129,6 +142,8 @@ impl Settings {
             pick(random, &[usual, usual, short, few])
         });
         Self {
+            kind: pick(random, &[Kind::Esp, Kind::Esp, Kind::Esp, Kind::Records]),
+            record_suites: vec![pick(random, &CipherSuite::PSK)],
             negotiated: Answer { suite, group, vouched: random.chance(0.5) },
             policies,
             client: client_at(0, true),

@@ -1,6 +1,7 @@
-//! One end of one session: its machines and its worker, which opens what comes at once.
+//! One end of one session, of either kind: its machines and its worker, which opens what comes at once.
 
 mod esp;
+mod records;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use adit_proto::role::Role;
 use crate::promises::{Generation, Kept};
 
 pub(crate) use esp::EspTunnel;
+pub(crate) use records::{RecordTerms, RecordTunnel};
 
 /// Which socket of its host a datagram uses.
 pub(crate) type Origin = u32;
@@ -43,6 +45,10 @@ pub(crate) enum Outcome {
     },
     /// It is dropped.
     Refused(DropReason),
+    /// It is part of a handshake, and proves nothing by itself.
+    Unsealed,
+    /// The same, but a cookie in it shows that its sender gets what is sent to that address.
+    Cookie,
 }
 
 /// What became of a packet that was to go in a datagram.

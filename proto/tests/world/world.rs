@@ -247,7 +247,7 @@ impl World {
             }
         }
         let due = self.all_awake().map(|tunnel| tunnel.poll_timeout(self.now).map(|at| at - self.start));
-        broken("a moment ends", &(self.elapsed(), due.collect::<Vec<_>>()))
+        broken("a moment ends", &(self.settings.kind, self.elapsed(), due.collect::<Vec<_>>()))
     }
 
     fn all_awake(&self) -> impl Iterator<Item = &dyn Tunnel> {

@@ -8,7 +8,8 @@ use adit_proto::role::Role;
 use crate::connection::{Connection, Loss};
 use crate::network::gateway;
 use crate::promises::Kept;
-use crate::tunnel::EspTunnel;
+use crate::scenario::Kind;
+use crate::tunnel::{EspTunnel, RecordTerms, RecordTunnel};
 
 use super::{Dial, World, place};
 
@@ -39,11 +40,12 @@ impl World {
         if self.orphaned.is_some_and(|since| now - since >= ORPHAN_ENDS) {
             self.close(Role::Server)?;
         }
+        let is_tcp = self.settings.kind == Kind::Records;
         let (passes_udp, is_out) = (self.network.passes_udp(), self.asleep || self.network.unplugged);
         match self.dial {
             Some(Dial::Waits(at)) if now >= at && is_out => self.dial = Some(Dial::Waits(now + DIAL_AGAIN)),
             Some(Dial::Waits(at)) if now >= at => {
-                self.dial = Some(Dial::Handshake { done: now + HANDSHAKE, over_tcp: !passes_udp });
+                self.dial = Some(Dial::Handshake { done: now + HANDSHAKE, over_tcp: !passes_udp || is_tcp });
             }
             Some(Dial::Handshake { done, over_tcp }) if now >= done => {
                 if is_out || !over_tcp && !passes_udp {
@@ -91,7 +93,10 @@ impl World {
         (self.connection, self.dial) = (Some(Connection::new(over_tcp)), None);
         let secret: [u8; 32] = self.bytes();
         for role in [Role::Client, Role::Server] {
-            self.tunnels[place(role)] = Some(Box::new(self.esp_tunnel(role, secret)?));
+            self.tunnels[place(role)] = Some(match self.settings.kind {
+                Kind::Esp => Box::new(self.esp_tunnel(role, secret)?),
+                Kind::Records => Box::new(self.record_tunnel(role, secret)?),
+            });
         }
         self.tell_interface();
         self.sessions += 1;
@@ -108,6 +113,11 @@ impl World {
             Role::Server => EspSession::server(setup, self.now),
         };
         EspTunnel::new(role, self.sessions, session, self.now)
+    }
+
+    fn record_tunnel(&mut self, role: Role, secret: [u8; 32]) -> Kept<RecordTunnel> {
+        let suites = self.settings.record_suites.clone();
+        RecordTunnel::new(RecordTerms { role, generation: self.sessions, secret, suites, seed: self.bytes() }, self.now)
     }
 
     fn bytes(&mut self) -> [u8; 32] {

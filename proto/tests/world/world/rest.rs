@@ -6,6 +6,7 @@ use adit_proto::role::Role;
 
 use crate::network::{WIDE, gateway};
 use crate::promises::{Broken, Kept, broken};
+use crate::scenario::Kind;
 
 use super::World;
 
@@ -25,7 +26,7 @@ impl World {
         let is_good =
             network.passes_udp() && !network.is_lossy && network.largest == [WIDE; 2] && network.steals == [0; 2];
         let sessions = self.tunnels.each_ref().map(|tunnel| tunnel.as_ref().map(|tunnel| tunnel.generation()));
-        is_good && sessions[0] == sessions[1] && self.check_ways().is_ok()
+        is_good && self.settings.kind == Kind::Esp && sessions[0] == sessions[1] && self.check_ways().is_ok()
     }
 
     /// Packets have followed a client that went elsewhere and heard of it.
