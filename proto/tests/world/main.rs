@@ -18,6 +18,7 @@
     reason = "a failed expectation ends a test, which says what it saw"
 )]
 
+mod choice;
 mod cipher;
 mod connection;
 mod nat;
@@ -34,6 +35,17 @@ use scenario::Scenario;
 /// Scenarios of a run that nobody asked more of.
 const SCENARIOS: u64 = 300;
 
+/// The first seed.
+fn first() -> u64 {
+    asked("ADIT_WORLD_SEED").unwrap_or(1)
+}
+
+/// How many seeds.
+fn count() -> u64 {
+    let usual = if asked("ADIT_WORLD_SEED").is_some() { 1 } else { SCENARIOS };
+    asked("ADIT_WORLD_SCENARIOS").unwrap_or(usual)
+}
+
 /// A number in the environment.
 fn asked(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -42,10 +54,7 @@ fn asked(variable: &str) -> Option<u64> {
 
 #[test]
 fn every_promise_is_kept_whatever_happens() {
-    let seed = asked("ADIT_WORLD_SEED");
-    let first = seed.unwrap_or(1);
-    let usual = if seed.is_some() { 1 } else { SCENARIOS };
-    let count = asked("ADIT_WORLD_SCENARIOS").unwrap_or(usual);
+    let (first, count) = (first(), count());
     let mut all = Tally::default();
     let mut virtual_time = std::time::Duration::ZERO;
     for seed in first..first.saturating_add(count) {
@@ -69,6 +78,15 @@ fn every_promise_is_kept_whatever_happens() {
     }
     println!("{count} scenarios from seed {first}, {virtual_time:?} of virtual time: {all:?}");
     assert!(count < SCENARIOS || all.is_complete(), "something never happened, so nothing was shown of it: {all:?}");
+}
+
+#[test]
+fn session_is_where_it_can_be_whatever_the_network_passes() {
+    for seed in first()..first().saturating_add(count()) {
+        if let Err(broken) = choice::choose(seed) {
+            panic!("seed {seed}: promise not kept: {}\nseen: {}", broken.promise, broken.detail);
+        }
+    }
 }
 
 #[test]

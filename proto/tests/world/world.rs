@@ -72,7 +72,7 @@ const fn receiver(direction: LinkDirection) -> Role {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a start is needed, and only differences from it matter")]
-fn start() -> Instant {
+pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
