@@ -36,3 +36,4 @@ pub mod role;
 pub mod route_table;
 pub mod sealing;
 pub mod varint;
+pub mod waking;
