@@ -23,7 +23,7 @@
 //!     Connected --> Disconnected: handle_lost, the device is gone
 //!     Reconnecting --> Disconnected: handle_attempt_failed, the device is gone
 //!     Reconnecting --> Connected: handle_connected
-//!     Reconnecting --> Reconnecting: handle_attempt_failed, no answer
+//!     Reconnecting --> Reconnecting: handle_attempt_failed, no answer; handle_wake
 //!     Reconnecting --> Blocked: handle_attempt_failed, refused
 //!     Blocked --> Connected: handle_connected
 //!     Blocked --> Reconnecting: handle_attempt_failed, no answer
@@ -62,6 +62,8 @@ const LOGIN_RETRY: Duration = Duration::from_secs(300);
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long a goodbye to the gateway may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long after waking the loss of a connection counts as caused by the sleep: longer than it takes to find out.
+const JUST_WOKEN: Duration = Duration::from_secs(5);
 
 /// Where a client stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,6 +199,7 @@ pub struct LifeCycle {
     most_telling: (Obstacle, String),
     patience: Option<Duration>,
     give_up: Option<Instant>,
+    woke: Option<Instant>,
     waiting: Waiting,
     back_off: BackOff,
     events: VecDeque<Event>,
@@ -221,6 +224,7 @@ impl LifeCycle {
             most_telling: (Obstacle::NoAnswer, String::new()),
             patience,
             give_up: None,
+            woke: None,
             waiting: Waiting::Nothing,
             back_off: BackOff::new(now),
             events: VecDeque::new(),
@@ -299,6 +303,20 @@ impl LifeCycle {
     pub fn handle_login(&mut self, now: Instant) {
         if self.state == State::LoginNeeded && matches!(self.waiting, Waiting::Retry { .. }) {
             self.attempt(now);
+        }
+    }
+
+    /// The host woke from sleep: waits began in another time, and an attempt under way has hardly a chance. If the
+    /// connection turns out to be lost, it is made anew without any wait.
+    pub fn handle_wake(&mut self, now: Instant) {
+        self.woke = Some(now);
+        match self.waiting {
+            Waiting::Attempt { .. } | Waiting::Retry { .. } => {
+                self.abandon();
+                self.back_off = BackOff::new(now);
+                self.attempt(now);
+            }
+            Waiting::Nothing | Waiting::Goodbye { .. } => {}
         }
     }
 
@@ -387,7 +405,11 @@ impl LifeCycle {
             self.waiting = Waiting::Retry { at: now + jitter(LOGIN_RETRY, random) };
         } else {
             self.enter(State::Reconnecting, now);
-            self.retry(began, random, now);
+            if self.woke.take_if(|woke| now.saturating_duration_since(*woke) < JUST_WOKEN).is_some() {
+                self.attempt(now);
+            } else {
+                self.retry(began, random, now);
+            }
         }
     }
 

@@ -286,6 +286,44 @@ fn flapping_connection_does_not_reset_the_back_off() {
 }
 
 #[test]
+fn waking_ends_every_wait_and_begins_the_outage_anew() {
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    let mut clock = now;
+    // An old outage, which is retried slowly.
+    while clock - now < Duration::from_secs(600) {
+        clock = wake(&mut life);
+        drain(&mut life);
+        life.handle_attempt_failed(Obstacle::NoAnswer, "", LONG, clock);
+    }
+    life.handle_wake(clock);
+    assert_eq!(drain(&mut life), [attempt()], "at once, and as short as the first");
+    let later = clock + Duration::from_millis(1);
+    life.handle_wake(later);
+    assert_eq!(drain(&mut life), [Event::Abandon, attempt()], "an attempt of before the sleep is begun anew");
+    life.handle_connected(later);
+    life.handle_wake(later + STABLE_AFTER);
+    assert_eq!((life.state(), drain(&mut life)), (State::Connected, vec![]), "the connection is asked first");
+}
+
+#[test]
+fn connection_that_did_not_outlive_a_sleep_is_made_anew_without_a_wait_and_only_once() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    let woke = now + STABLE_AFTER;
+    life.handle_wake(woke);
+    life.handle_lost(Obstacle::NoAnswer, "silent", LONG, woke + Duration::from_millis(400));
+    assert_eq!((life.state(), drain(&mut life)), (State::Reconnecting, vec![attempt()]));
+    life.handle_attempt_failed(Obstacle::NoAnswer, "no network yet", LONG, woke + Duration::from_millis(401));
+    assert_eq!(drain(&mut life), [], "then it is waited as ever");
+
+    let mut life = connected(now);
+    life.handle_wake(woke);
+    life.handle_lost(Obstacle::NoAnswer, "something else", LONG, woke + JUST_WOKEN);
+    assert_eq!(drain(&mut life), [], "a loss long after waking is one like another");
+}
+
+#[test]
 fn stop_while_connected_says_goodbye_first() {
     let now = Instant::now();
     let mut life = connected(now);
