@@ -76,6 +76,10 @@ pub trait OpenConnection: Send + 'static {
     /// Waits for the next event. Cancel-safe. After `Closed` it returns `Closed` again.
     fn next_event(&mut self) -> impl Future<Output = ConnectionEvent> + Send;
 
+    /// This host woke, after having slept for so long: what the gateway and the path knew of the connection may be
+    /// forgotten. A connection that finds it so ends.
+    fn handle_wake(&mut self, slept: Duration);
+
     /// Counters now.
     fn stats(&self) -> ConnectionStats;
 

@@ -47,7 +47,7 @@ use crate::packet_source::Packets;
 use crate::profile::{GatewayProtocol, Profile, ProfileStore};
 use crate::protocols::NetworkSettings;
 use crate::state::State;
-use driver::Driver;
+use driver::{Driver, SleepClock, since_boot};
 
 pub use event::{Standing, StatusEvent};
 pub use status::{Status, StatusCounters};
@@ -115,10 +115,15 @@ impl ClientSession {
     }
 
     fn start_with<P: protocol::Protocol>(config: SessionConfig, protocol: P) -> Self {
+        Self::start_by(config, protocol, Box::new(since_boot))
+    }
+
+    /// As [`Self::start_with`], by this clock.
+    fn start_by<P: protocol::Protocol>(config: SessionConfig, protocol: P, clock: SleepClock) -> Self {
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
         let first = Snapshot { state: State::Disconnected, network: None, mtu: IPV6_MIN_MTU };
         let (publish, snapshots) = watch::channel(first);
-        let task = task::spawn(Driver::new(config, protocol, received, publish).run());
+        let task = task::spawn(Driver::new(config, protocol, received, publish, clock).run());
         Self { handle: SessionHandle { commands }, snapshots, task }
     }
 

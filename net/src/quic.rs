@@ -35,7 +35,7 @@ const LEAST_UDP_PAYLOAD: u16 = 1200;
 const LARGEST_UDP_PAYLOAD: u16 = 1472;
 
 /// Silence after which a connection is given up.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a client pings after nothing has come: keeps NAT bindings alive, which may be lost after 30 s (RFC 9000 section
 /// 10.1.2). It is most of what idle clients cost their gateway.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);

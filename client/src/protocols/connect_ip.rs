@@ -11,6 +11,7 @@ mod obstruction;
 mod post;
 mod roaming;
 mod tls;
+mod waking;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub struct Connection {
     first: Option<ConnectionEvent>,
     publish: mpsc::Sender<ConnectionEvent>,
     events: mpsc::Receiver<ConnectionEvent>,
+    sleeps: mpsc::Sender<Duration>,
     _control: Task,
     pumps: Vec<Task>,
 }
@@ -84,14 +86,16 @@ impl Connection {
         let data = Arc::new(DataPath::new(Arc::<Datagrams>::clone(&datagrams), packets));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let span = tracing::debug_span!("session", gateway = %quic.remote_address());
-        let control = control::run(tunnel, quic.clone(), Arc::clone(&data), publish.clone());
-        let control = task::spawn(tracing::Instrument::instrument(control, span));
+        let (sleeps, waking) = mpsc::channel(1);
+        let waking = waking::Sleeps::new(waking);
+        let control = control::run(tunnel, quic.clone(), Arc::clone(&data), waking, publish.clone());
+        let _control = task::spawn(tracing::Instrument::instrument(control, span));
         let first = match events.recv().await {
             Some(ConnectionEvent::Closed(error)) => return Err(error),
             Some(event) => Some(event),
             None => return Err(ConnectError::Protocol("the gateway gave no address".to_owned())),
         };
-        Ok(Self { endpoint, quic, datagrams, data, first, publish, events, _control: control, pumps: Vec::new() })
+        Ok(Self { endpoint, quic, datagrams, data, first, publish, events, sleeps, _control, pumps: Vec::new() })
     }
 }
 
@@ -111,6 +115,11 @@ impl OpenConnection for Connection {
 
     async fn next_event(&mut self) -> ConnectionEvent {
         next_event(&mut self.first, &mut self.events).await
+    }
+
+    fn handle_wake(&mut self, slept: Duration) {
+        // One that waits already leads to the same questions.
+        self.sleeps.try_send(slept).ok();
     }
 
     fn stats(&self) -> ConnectionStats {
@@ -187,8 +196,10 @@ mod tests {
         let carrier = Arc::<Datagrams>::clone(&datagrams);
         let data = Arc::new(DataPath::new(carrier, Packets::Embedder(Arc::new(Deleted))));
         let _control = task::spawn(async {});
+        let (sleeps, _unheard) = mpsc::channel(1);
+        let pumps = vec![];
         let mut connection =
-            Connection { endpoint, quic, datagrams, data, first: None, publish, events, _control, pumps: vec![] };
+            Connection { endpoint, quic, datagrams, data, first: None, publish, events, sleeps, _control, pumps };
         connection.attach();
         for _ in 0..2 {
             let event = tokio::time::timeout(Duration::from_secs(5), connection.next_event()).await.unwrap();

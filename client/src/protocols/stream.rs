@@ -46,6 +46,9 @@ pub(super) async fn shake(gateway: &Endpoint<'_>, timeout: Duration) -> Result<(
     .await
 }
 
+/// How long a host may sleep and find its connection as it was: the other end's TCP gives it up about then.
+const LONGEST_SLEEP: Duration = Duration::from_secs(20);
+
 /// How long a connection in whose place another one is may go on to bring packets.
 pub(super) const FORMER: Duration = Duration::from_secs(2);
 
@@ -164,6 +167,14 @@ impl<F: Framing> OpenConnection for StreamConnection<F> {
 
     async fn next_event(&mut self) -> ConnectionEvent {
         connect_ip::next_event(&mut self.first, &mut self.events).await
+    }
+
+    fn handle_wake(&mut self, slept: Duration) {
+        if slept >= LONGEST_SLEEP {
+            let reason = "this host slept for longer than a connection lasts".to_owned();
+            // Where the reader has many events before it, TCP finds out by itself.
+            self.publish.try_send(ConnectionEvent::Closed(ConnectError::Closed(reason))).ok();
+        }
     }
 
     fn stats(&self) -> ConnectionStats {

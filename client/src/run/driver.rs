@@ -10,6 +10,7 @@ mod host;
 mod login;
 mod network;
 mod report;
+mod waking;
 
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ use crate::state::{Event, LifeCycle, Obstacle, State};
 use attempt::Attempted;
 use changes::Changes;
 use login::LoginWatch;
+use waking::SleepAlarm;
+
+pub(super) use waking::{SleepClock, since_boot};
 
 /// How long a connection may take to say goodbye: a gateway that does not answer must not hold up the end.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,6 +61,7 @@ pub(super) struct Driver<P: Protocol> {
     next_renewal_check: Option<Instant>,
     login: LoginWatch,
     next_login_look: Option<Instant>,
+    sleep: SleepAlarm,
     network: Option<NetworkSettings>,
     changes: Changes,
     mtu: u16,
@@ -76,6 +81,7 @@ enum Input<C> {
     RenewalCheck,
     LoginLook,
     Renewed(Result<String, RenewalError>),
+    Woke(Duration),
     HostChanged,
     ChangesDue,
 }
@@ -86,6 +92,7 @@ impl<P: Protocol> Driver<P> {
         protocol: P,
         commands: mpsc::Receiver<Command>,
         publish: watch::Sender<Snapshot>,
+        clock: SleepClock,
     ) -> Self {
         let life = LifeCycle::new(config.patience, now());
         let Profile { host, port, .. } = &config.profile;
@@ -106,6 +113,7 @@ impl<P: Protocol> Driver<P> {
             next_renewal_check: None,
             login: LoginWatch::default(),
             next_login_look: None,
+            sleep: SleepAlarm::start(clock),
             network: None,
             changes: Changes::default(),
             mtu: IPV6_MIN_MTU,
@@ -145,6 +153,7 @@ impl<P: Protocol> Driver<P> {
             Some(command) = self.commands.recv() => Input::Command(command),
             () = until(timeout) => Input::Timeout,
             () = until(changes_due) => Input::ChangesDue,
+            slept = self.sleep.woke() => Input::Woke(slept),
             () = host_changed(&mut self.config.host) => Input::HostChanged,
             () = until(renewal_check) => Input::RenewalCheck,
             () = until(login_look) => Input::LoginLook,
@@ -183,7 +192,11 @@ impl<P: Protocol> Driver<P> {
             Input::LoginLook => self.look_at_login(),
             Input::RenewalCheck => self.check_renewal(),
             Input::Renewed(result) => self.handle_renewed(result),
-            Input::HostChanged => self.hold_host().await,
+            Input::Woke(slept) => self.handle_wake(slept),
+            Input::HostChanged => {
+                self.sleep.look();
+                self.hold_host().await;
+            }
             Input::ChangesDue => self.apply_changes().await,
         }
     }

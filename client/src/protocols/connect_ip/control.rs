@@ -18,6 +18,7 @@ use adit_proto::http::field::{Field, value};
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::login::message::{LOGIN_FIELD, LOGIN_NEEDED};
 use adit_proto::role::Role;
+use adit_proto::waking::WakeEvent;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -25,6 +26,7 @@ use super::esp::Esp;
 use super::explain::explain;
 use super::liveness::{Finding, Liveness};
 use super::roaming::Roaming;
+use super::waking::Sleeps;
 use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
 use crate::packet_source::TunnelSession;
 use crate::protocols::data::DataPath;
@@ -102,13 +104,14 @@ pub(super) async fn run(
     tunnel: Tunnel,
     quic: quinn::Connection,
     data: Arc<DataPath>,
+    sleeps: Sleeps,
     events: mpsc::Sender<ConnectionEvent>,
 ) {
     let Tunnel { http, stream, machine } = tunnel;
     let (esp, roaming) = Esp::start(&machine, &stream, quic.remote_address(), &data)
         .map_or((None, None), |Esp { control, roaming }| (Some(control), Some(roaming)));
     let mut following = Following::new(stream, machine, esp);
-    let ended = follow(&mut following, roaming, &quic, &data, &events).await;
+    let ended = follow(&mut following, (roaming, sleeps), &quic, &data, &events).await;
     following.end_esp();
     data.end();
     let error = match ended {
@@ -134,11 +137,17 @@ enum Ended {
     Silent,
 }
 
+/// Forgets what was learnt about the path, and lets the gateway hear of this host by both ways that there are.
+fn look_around(following: &mut Following<Client, TunnelSession>) {
+    following.handle_rebind(Instant::now());
+    following.ask();
+}
+
 /// Follows the tunnel, and looks once a second whether the gateway lives and this host has moved, until one of that
-/// ends it.
+/// ends it, or a sleep of this host.
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
-    mut roaming: Option<Roaming>,
+    (mut roaming, mut sleeps): (Option<Roaming>, Sleeps),
     quic: &quinn::Connection,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
@@ -161,11 +170,14 @@ async fn follow(
                     Finding::Gone => return Ok(Ended::Silent),
                 }
                 if roaming.as_mut().is_some_and(Roaming::has_moved) {
-                    following.handle_rebind(Instant::now());
-                    // So that the gateway hears of the new address by QUIC as well.
-                    following.ask();
+                    look_around(following);
                 }
             }
+            event = sleeps.next_event(quic), if !is_amid_piece => match event {
+                WakeEvent::Probe => look_around(following),
+                WakeEvent::Ask => following.ask(),
+                WakeEvent::GiveUp => return Ok(Ended::Silent),
+            },
             step = following.step() => match step? {
                 Step::Event(event) => {
                     news.take(event, data);

@@ -331,6 +331,40 @@ async fn end_of_a_login_that_a_gateway_tells_is_kept_with_that_login_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn night_of_sleep_is_told_to_the_connection_whose_loss_is_then_mended_without_a_wait() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.woke.lock().await.is_empty(), "a minute of waking is no sleep");
+    world.sleep(8 * 3600);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let woke = world.woke.lock().await.clone();
+    assert!(woke.len() == 1 && woke[0].as_secs().abs_diff(8 * 3600) <= 1, "{woke:?}");
+
+    let lost_at = tokio::time::Instant::now();
+    let _gateway = world.accept("10.64.3.9/32").await;
+    gateway.send(lost()).await.unwrap();
+    let mut snapshots = world.session.snapshots();
+    snapshots.wait_for(|snapshot| snapshot.network == Some(settings("10.64.3.9/32"))).await.unwrap();
+    assert_eq!(lost_at.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sleep_ends_the_wait_of_a_client_that_is_reconnecting() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    gateway.send(ConnectionEvent::Closed(ConnectError::Refused("revoked".to_owned()))).await.unwrap();
+    world.reach(State::Blocked).await;
+    world.sleep(8 * 3600);
+    let _gateway = world.accept("10.64.3.2/32").await;
+    let slept = tokio::time::Instant::now();
+    world.reach(State::Connected).await;
+    assert!(slept.elapsed() <= Duration::from_secs(1), "not after half a minute: {:?}", slept.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn source_that_fails_ends_the_session_instead_of_leaving_it_deaf() {
     let world = World::start(PATIENCE);
     let gateway = world.accept("10.64.3.2/32").await;
@@ -380,7 +414,8 @@ async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     events.send(ConnectionEvent::Mtu(1400)).await.unwrap();
     events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
     let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
-    let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: false };
+    let woke = Arc::default();
+    let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
@@ -414,7 +449,8 @@ async fn undone_without_device(routes: &str) -> usize {
     let routes = vec![RouteRange::from(routes.parse::<IpNet>().unwrap())];
     events.send(ConnectionEvent::Network(NetworkSettings { routes, ..settings("10.64.3.2/32") })).await.unwrap();
     let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
-    let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: false };
+    let woke = Arc::default();
+    let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     world.reach(State::Connected).await;
     let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");

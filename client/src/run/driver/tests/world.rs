@@ -4,13 +4,14 @@ use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adit_net::packet_buffer::PacketBuffer;
 use adit_program::exit::Failure;
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
 use super::settings;
 use crate::host_plan::{GuardStatus, HostFault, HostHooks, InForce};
@@ -48,8 +49,13 @@ impl Prepared {
             mark: None,
             store: self.store,
         };
-        let session = ClientSession::start_with(config, ScriptedProtocol(Arc::new(Mutex::new(received))));
-        World { session, outcomes, admitted: Arc::default(), closed: Arc::default(), close_hangs: false }
+        let asleep = Arc::new(AtomicU64::new(0));
+        let (booted, seconds) = (Instant::now(), Arc::clone(&asleep));
+        let clock = move || booted.elapsed() + Duration::from_secs(seconds.load(Ordering::Relaxed));
+        let protocol = ScriptedProtocol(Arc::new(Mutex::new(received)));
+        let session = ClientSession::start_by(config, protocol, Box::new(clock));
+        let (admitted, woke, closed) = (Arc::default(), Arc::default(), Arc::default());
+        World { session, outcomes, admitted, woke, closed, close_hangs: false, asleep }
     }
 }
 
@@ -57,6 +63,8 @@ impl Prepared {
 pub(super) struct ScriptedConnection {
     pub(super) events: mpsc::Receiver<ConnectionEvent>,
     pub(super) admitted: Arc<Mutex<Vec<IpAddr>>>,
+    /// How long the host slept, each time.
+    pub(super) woke: Arc<Mutex<Vec<Duration>>>,
     pub(super) closed: Arc<AtomicUsize>,
     pub(super) close_hangs: bool,
 }
@@ -73,6 +81,10 @@ impl OpenConnection for ScriptedConnection {
             Some(event) => event,
             None => pending().await,
         }
+    }
+
+    fn handle_wake(&mut self, slept: Duration) {
+        self.woke.try_lock().unwrap().push(slept);
     }
 
     fn stats(&self) -> ConnectionStats {
@@ -201,11 +213,18 @@ pub(super) struct World {
     pub(super) session: ClientSession,
     pub(super) outcomes: mpsc::Sender<Result<ScriptedConnection, ConnectError>>,
     pub(super) admitted: Arc<Mutex<Vec<IpAddr>>>,
+    pub(super) woke: Arc<Mutex<Vec<Duration>>>,
     pub(super) closed: Arc<AtomicUsize>,
     pub(super) close_hangs: bool,
+    asleep: Arc<AtomicU64>,
 }
 
 impl World {
+    /// The host sleeps: no timer goes on, but the clock does that counts sleep.
+    pub(super) fn sleep(&self, seconds: u64) {
+        self.asleep.fetch_add(seconds, Ordering::Relaxed);
+    }
+
     pub(super) fn start(patience: impl Into<Option<Duration>>) -> Self {
         Self::prepare(patience, None).begin()
     }
@@ -225,8 +244,9 @@ impl World {
     pub(super) async fn accept_with(&self, network: NetworkSettings) -> mpsc::Sender<ConnectionEvent> {
         let (events, received) = mpsc::channel(8);
         events.send(ConnectionEvent::Network(network)).await.unwrap();
-        let (admitted, closed) = (Arc::clone(&self.admitted), Arc::clone(&self.closed));
-        let connection = ScriptedConnection { events: received, admitted, closed, close_hangs: self.close_hangs };
+        let (admitted, woke) = (Arc::clone(&self.admitted), Arc::clone(&self.woke));
+        let (closed, close_hangs) = (Arc::clone(&self.closed), self.close_hangs);
+        let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs };
         self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
         events
     }
