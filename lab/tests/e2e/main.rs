@@ -48,6 +48,7 @@ mod recovery;
 mod reload;
 mod resolver;
 mod services;
+mod sleep;
 mod spoofing;
 mod tls;
 mod traffic;

@@ -1,4 +1,4 @@
-//! A program's wall clock, set wrong while it runs.
+//! A program's wall clock, set wrong while it runs, or moved as if its host had slept.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use crate::harness::preloaded;
 /// Seconds of a day.
 pub(crate) const DAY: i64 = 24 * 60 * 60;
 
-/// A library that moves the wall clock of a program by as many seconds as a file says.
+/// A library that moves the wall clock of a program by as many seconds as a file says, and, if it is to look like
+/// sleep, the clock that counts sleep as well.
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,7 +23,8 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
   if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
   int result = real(clock, time);
   const char *path = getenv("ADIT_TEST_CLOCK");
-  FILE *file = clock == CLOCK_REALTIME && path ? fopen(path, "r") : NULL;
+  int moves = clock == CLOCK_REALTIME || (clock == CLOCK_BOOTTIME && getenv("ADIT_TEST_SLEEP"));
+  FILE *file = moves && path ? fopen(path, "r") : NULL;
   long seconds = 0;
   if (file) {
     if (fscanf(file, "%ld", &seconds) == 1) time->tv_sec += seconds;
@@ -58,5 +60,11 @@ impl WrongClock {
     /// What a program has to be started with.
     pub(crate) fn environment(&self) -> [(&str, &str); 2] {
         [("LD_PRELOAD", self.library.to_str().unwrap()), ("ADIT_TEST_CLOCK", self.file.to_str().unwrap())]
+    }
+
+    /// The same for a program whose host seems to have slept when the clock moves ahead.
+    pub(crate) fn environment_of_sleep(&self) -> [(&str, &str); 3] {
+        let [library, clock] = self.environment();
+        [library, clock, ("ADIT_TEST_SLEEP", "1")]
     }
 }
