@@ -7,7 +7,7 @@ mod watch;
 
 pub(super) use file::{SavedFile, Standing};
 pub(super) use reach::Reach;
-pub(super) use resolved::{LinkServers, Resolved, is_behind};
+pub(super) use resolved::{LinkServers, Resolved, connect, is_behind};
 pub(super) use watch::{follow_file, follow_resolved};
 
 /// The bus on which systemd-resolved is looked for.

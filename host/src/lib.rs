@@ -28,6 +28,7 @@ mod sysctl;
 mod test_bus;
 #[cfg(test)]
 mod test_packets;
+mod waking;
 
 pub use answers::AnswerRules;
 pub use changes::{HostChanges, HostOptions, Recovery, recover, recover_same_namespace, recover_with, release};

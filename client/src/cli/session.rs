@@ -58,6 +58,7 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     // Leftovers are undone before the device is made: they may bear its name.
     recover_others(&directories, &name).await;
     let mut changes = open_journal(&journal).await?;
+    changes.listen_for_waking();
     let closing = Closing::of(&profile, kill_switch);
     closing.begin(&mut changes).await.map_err(|error| journal_failure(&journal, &error))?;
     // The device and its worker. Without them nothing is begun, and the journal goes again.

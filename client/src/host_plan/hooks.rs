@@ -27,8 +27,8 @@ pub trait HostHooks: Send + 'static {
     /// They are logged, and the session goes on: a packet that is too large is answered with "too big".
     fn set_mtu(&mut self, mtu: u16) -> BoxFuture<'_, Result<(), HostFault>>;
 
-    /// Waits until something on the host changed, so that [`Self::hold`] should look; never, for an embedder whose
-    /// system keeps what it was given. Cancel-safe.
+    /// Waits until something on the host changed, so that [`Self::hold`] should look, or the host woke from sleep;
+    /// never, for an embedder whose system keeps what it was given and does not tell. Cancel-safe.
     fn changed(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(pending())
     }

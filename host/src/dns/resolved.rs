@@ -142,7 +142,7 @@ pub(super) fn names_stub(text: &str) -> bool {
 }
 
 /// Connects to a bus; `None` if there is none, or it does not answer.
-pub(super) async fn connect(bus: &SystemBus) -> Option<Connection> {
+pub(crate) async fn connect(bus: &SystemBus) -> Option<Connection> {
     let builder = match bus {
         SystemBus::System => conn::Builder::system(),
         SystemBus::Address(address) => conn::Builder::address(address.as_str()),

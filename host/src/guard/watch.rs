@@ -66,6 +66,12 @@ impl HostWatch {
         watch
     }
 
+    /// One that hears nothing but what is added.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> Self {
+        Self { signal: Signal::default(), sources: Vec::new(), last: None }
+    }
+
     /// What a further source of events raises.
     pub(crate) fn signal(&self) -> Signal {
         self.signal.clone()
