@@ -245,6 +245,8 @@ pub struct ConnectionStats {
     pub drops: Vec<(&'static str, u64)>,
     /// Round-trip time of the connection.
     pub rtt: Duration,
+    /// The largest IP packet of QUIC that came through so far, in bytes; `None` without QUIC.
+    pub path_mtu: Option<u16>,
     /// The gateway's address in use.
     pub remote: Option<SocketAddr>,
 }

@@ -95,8 +95,8 @@ fn mark(profile: &Profile, report: &mut Report) -> Option<u32> {
 fn session(status: Status, may_use_esp: bool) -> SessionReport {
     let stands = status.state == State::Connected.label();
     let esp = (stands && may_use_esp).then(|| status.carrier.as_deref() == Some("esp"));
-    let Status { state, since_seconds, reason, carrier, remote, rtt_ms, .. } = status;
-    SessionReport { state, since_seconds, reason, carrier, remote, rtt_ms, esp }
+    let Status { state, since_seconds, reason, carrier, carrier_seconds, remote, rtt_ms, .. } = status;
+    SessionReport { state, since_seconds, reason, carrier, carrier_seconds, remote, rtt_ms, esp }
 }
 
 /// Asks for the gateway's name, and all addresses that are known or found.

@@ -137,8 +137,11 @@ fn carrier(status: &Status) -> String {
     let suite = status.suite.as_ref().map_or_else(String::new, |suite| format!(" with {suite}"));
     // Without a device its MTU is nowhere else.
     let mtu = status.mtu.filter(|_| status.tun.is_none()).map_or_else(String::new, |mtu| format!(", mtu {mtu}"));
+    let path = status.path_mtu.map_or_else(String::new, |mtu| format!(", path mtu {mtu}"));
+    let lasts = status.carrier_seconds.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)));
+    let lasts = lasts.map_or_else(String::new, |lasts| format!(" for {lasts}"));
     let rtt = status.rtt_ms.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1} ms"));
-    format!("{carrier}{suite}{mtu}{rtt}")
+    format!("{carrier}{suite}{lasts}{mtu}{path}{rtt}")
 }
 
 pub(super) fn joined<T: ToString>(items: &[T]) -> String {
@@ -202,6 +205,8 @@ mod tests {
             tun: Some("adit0".into()),
             mtu: Some(1420),
             carrier: Some("esp".into()),
+            carrier_seconds: Some(61),
+            path_mtu: Some(1499),
             suite: Some("aes-256-gcm".into()),
             counters: StatusCounters { rx_packets: 9, rx_bytes: 900, rx_reordered: 4, ..StatusCounters::default() },
             ..Status::default()
@@ -209,12 +214,12 @@ mod tests {
         let text = describe(&status);
         for part in [
             "  device     adit0, mtu 1420\n",
-            "esp with aes-256-gcm\n",
+            "esp with aes-256-gcm for 1m 1s, path mtu 1499\n",
             "9 packets, 900 bytes, 4 of them not in the order of their numbers",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         let embedded = describe(&Status { tun: None, carrier: Some("quic".into()), suite: None, ..status });
-        assert!(embedded.contains("  carrier    quic, mtu 1420\n"), "{embedded}");
+        assert!(embedded.contains("  carrier    quic for 1m 1s, mtu 1420, path mtu 1499\n"), "{embedded}");
     }
 }

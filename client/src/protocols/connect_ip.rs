@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use super::data::{self, DataPath};
 use super::{
     ConnectError, ConnectionEvent, ConnectionStats, Credentials, GatewayAccess, NetworkSettings, OpenConnection,
+    udp_overhead,
 };
 use crate::packet_source::Packets;
 
@@ -123,7 +124,9 @@ impl OpenConnection for Connection {
     }
 
     fn stats(&self) -> ConnectionStats {
-        self.data.stats(self.quic.rtt(), self.quic.remote_address())
+        let remote = self.quic.remote_address();
+        let path_mtu = self.quic.stats().path.current_mtu.saturating_add(udp_overhead(remote));
+        ConnectionStats { path_mtu: Some(path_mtu), ..self.data.stats(self.quic.rtt(), remote) }
     }
 
     async fn close(self) {

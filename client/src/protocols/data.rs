@@ -110,6 +110,7 @@ impl DataPath {
             tx_bytes: traffic.tx_bytes,
             drops: traffic.drops,
             rtt,
+            path_mtu: None,
             remote: Some(remote),
         }
     }

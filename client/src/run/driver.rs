@@ -50,6 +50,8 @@ pub(super) struct Driver<P: Protocol> {
     commands: mpsc::Receiver<Command>,
     publish: watch::Sender<Snapshot>,
     followers: broadcast::Sender<StatusEvent>,
+    /// The carrier that was in use when this was last looked at, and since when.
+    carrier: Option<(&'static str, Instant)>,
     /// What followers were told last.
     told_standing: Option<Standing>,
     life: LifeCycle,
@@ -103,6 +105,7 @@ impl<P: Protocol> Driver<P> {
             commands,
             publish,
             followers: broadcast::Sender::new(MOST_UNREAD),
+            carrier: None,
             told_standing: None,
             life,
             lookups,

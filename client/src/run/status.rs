@@ -56,6 +56,9 @@ pub struct Status {
     pub dns: Vec<IpAddr>,
     /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
+    /// Seconds since packets travel by it.
+    #[serde(default)]
+    pub carrier_seconds: Option<u64>,
     /// The cipher suite, while packets travel by `esp` or `dtls`.
     #[serde(default)]
     pub suite: Option<String>,
@@ -64,6 +67,9 @@ pub struct Status {
     pub rekeys: u32,
     /// Largest inner packet, in bytes.
     pub mtu: Option<u16>,
+    /// The largest outer packet of QUIC that came through so far, in bytes; it looks for none above 1500.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
     /// Round-trip time to the gateway, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Packets and bytes of the connection in use.
@@ -110,6 +116,7 @@ impl Status {
         self.carrier = Some(stats.carrier.to_owned());
         self.suite = stats.suite.map(str::to_owned);
         self.rekeys = stats.rekeys;
+        self.path_mtu = stats.path_mtu;
         self.rtt_ms = Some(stats.rtt.as_secs_f64() * 1000.0);
         self.remote = stats.remote;
         self.add_drops(stats.drops);
@@ -174,6 +181,8 @@ mod tests {
         let mut value = serde_json::to_value(Status::default()).unwrap();
         let status = value.as_object_mut().unwrap();
         status.remove("suite");
+        status.remove("carrier_seconds");
+        status.remove("path_mtu");
         status.remove("rekeys");
         status.remove("login_seconds");
         status.remove("login_past_half");
@@ -197,6 +206,8 @@ mod tests {
             "routes",
             "dns",
             "carrier",
+            "carrier_seconds",
+            "path_mtu",
             "suite",
             "rekeys",
             "mtu",

@@ -58,6 +58,10 @@ pub struct ToldStatus {
     pub addresses: Vec<IpNet>,
     /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
+    /// Seconds since packets travel by it.
+    pub carrier_seconds: Option<u64>,
+    /// The largest outer packet that came through, in bytes.
+    pub path_mtu: Option<u16>,
     /// The cipher suite, while packets travel by `esp` or `dtls`.
     pub suite: Option<String>,
     /// How often the keys of `esp` were replaced.

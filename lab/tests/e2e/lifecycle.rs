@@ -92,6 +92,8 @@ fn status_tells_the_states(carrier: Carrier, arguments: &[&str]) {
     assert_eq!(status.reason, None);
     assert_eq!(status.suite.is_some(), carrier == Carrier::Esp);
     assert!(status.rtt_ms.is_some() && status.mtu.is_some() && status.since_seconds.is_some());
+    assert!(status.carrier_seconds <= status.since_seconds && status.carrier_seconds.is_some(), "{status:?}");
+    assert!(status.path_mtu.is_some_and(|mtu| (1359..=1500).contains(&mtu)), "{status:?}");
 
     assert_eq!(tunnel.gateway.stop().unwrap(), 0);
     let status = stands(tunnel.client(), "reconnecting");

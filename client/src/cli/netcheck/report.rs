@@ -96,6 +96,8 @@ pub(super) struct SessionReport {
     pub(super) since_seconds: Option<u64>,
     pub(super) reason: Option<String>,
     pub(super) carrier: Option<String>,
+    /// Seconds since packets travel by it.
+    pub(super) carrier_seconds: Option<u64>,
     pub(super) remote: Option<SocketAddr>,
     pub(super) rtt_ms: Option<f64>,
     /// Whether ESP passes: `true` while packets travel by it, `false` while they do not although the session stands and
@@ -157,18 +159,24 @@ impl Report {
     /// Adds what does not get through: a protocol that no address answers although another one is answered, or
     /// everything.
     pub(super) fn conclude(&mut self, port: u16) {
-        let session = self.session.as_ref().filter(|session| session.state != "connected");
-        let since_seconds = session.and_then(|session| session.since_seconds);
-        let mut blocked = |what: String| self.blocked.push(Blocked { what, since_seconds });
+        let session = self.session.as_ref();
+        let away = session.filter(|session| session.state != "connected").and_then(|session| session.since_seconds);
+        let fallen_back = session.filter(|session| session.carrier.as_deref() == Some("tls"));
+        let without_udp = fallen_back.and_then(|session| session.carrier_seconds).or(away);
+        let mut blocked = |what: String, since_seconds| self.blocked.push(Blocked { what, since_seconds });
         let asked = |answer: &Answer| answer.outcome != Outcome::NotAsked;
         let none_answers = |of: fn(&AddressReport) -> &Answer| {
             let mut answers = self.addresses.iter().map(of).filter(|answer| asked(answer)).peekable();
             answers.peek().is_some() && answers.all(|answer| !answer.is_answered())
         };
         match (none_answers(|address| &address.quic), none_answers(|address| &address.tls)) {
-            (true, true) => blocked(format!("everything: the gateway answers neither on UDP nor on TCP port {port}")),
-            (true, false) => blocked(format!("UDP port {port}: packets can travel by `tls` only")),
-            (false, true) => blocked(format!("TCP port {port}: there is nothing to fall back to where UDP is blocked")),
+            (true, true) => {
+                blocked(format!("everything: the gateway answers neither on UDP nor on TCP port {port}"), away)
+            }
+            (true, false) => blocked(format!("UDP port {port}: packets can travel by `tls` only"), without_udp),
+            (false, true) => {
+                blocked(format!("TCP port {port}: there is nothing to fall back to where UDP is blocked"), away)
+            }
             (false, false) => {}
         }
     }
@@ -263,6 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn udp_is_blocked_since_packets_travel_by_tls_or_the_session_was_lost() {
+        let since = |state: &str, carrier: Option<&str>| {
+            let session = SessionReport {
+                state: state.to_owned(),
+                since_seconds: Some(61),
+                reason: None,
+                carrier: carrier.map(str::to_owned),
+                carrier_seconds: carrier.map(|_| 7),
+                remote: None,
+                rtt_ms: None,
+                esp: None,
+            };
+            let addresses = vec![address(Outcome::Silent, Outcome::Answers)];
+            let mut report = Report { addresses, session: Some(session), ..Report::default() };
+            report.conclude(443);
+            report.blocked[0].since_seconds
+        };
+        assert_eq!(since("connected", Some("tls")), Some(7));
+        assert_eq!(since("reconnecting", None), Some(61));
+        assert_eq!(since("connected", Some("esp")), None, "it passed a moment ago");
+    }
+
+    #[test]
     fn text_and_json_say_the_same() {
         let mut answering = address(Outcome::Answers, Outcome::Refused);
         answering.quic = Answer::answers(Duration::from_millis(12));
@@ -272,6 +303,7 @@ mod tests {
             since_seconds: Some(61),
             reason: Some("no answer".to_owned()),
             carrier: None,
+            carrier_seconds: None,
             remote: None,
             rtt_ms: None,
             esp: None,

@@ -15,11 +15,20 @@ impl<P: Protocol> Driver<P> {
     /// Tells the embedder and all followers how the session stands, if that changed.
     pub(super) fn publish(&mut self) {
         self.publish_snapshot();
+        self.look_at_carrier();
         if self.followers.receiver_count() > 0 {
             let standing = self.standing();
             if self.told_standing.as_ref() != Some(&standing) {
                 self.tell(standing);
             }
+        }
+    }
+
+    /// Notes since when packets travel by the carrier in use. Connections say when that changes.
+    fn look_at_carrier(&mut self) {
+        let carrier = self.connection.as_ref().map(|connection| connection.stats().carrier);
+        if carrier != self.carrier.map(|(known, _)| known) {
+            self.carrier = carrier.map(|carrier| (carrier, now()));
         }
     }
 
@@ -101,6 +110,8 @@ impl<P: Protocol> Driver<P> {
         }
         if let Some(connection) = &self.connection {
             status.add_stats(connection.stats());
+            let lasts = self.carrier.map(|(_, since)| now().saturating_duration_since(since).as_secs());
+            status.carrier_seconds = lasts;
         }
         if let Some(workers) = self.config.packets.workers() {
             status.add_drops(workers.counters().traffic().drops);

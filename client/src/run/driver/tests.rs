@@ -76,7 +76,10 @@ async fn followers_hear_each_change_of_a_session_and_its_end() {
     let (second, mut later) = handle.follow().await.unwrap();
     assert_eq!((second.standing.state.as_str(), second.standing.carrier.as_deref()), ("connected", Some("quic")));
     assert!(second.standing.route && second.standing.dns, "nobody but the embedder configures its host");
+    tokio::time::sleep(Duration::from_secs(7)).await;
     gateway.send(ConnectionEvent::Carrier).await.unwrap();
+    let status = handle.status().await.unwrap();
+    assert_eq!((status.carrier_seconds, status.path_mtu), (Some(7), Some(1499)), "it is the same carrier still");
     gateway.send(ConnectionEvent::Mtu(1350)).await.unwrap();
     assert_eq!(later.recv().await.unwrap().standing.mtu, Some(1350));
     gateway.send(lost()).await.unwrap();

@@ -89,7 +89,7 @@ impl OpenConnection for ScriptedConnection {
 
     fn stats(&self) -> ConnectionStats {
         let remote = Some("192.0.2.9:4443".parse().unwrap());
-        ConnectionStats { carrier: "quic", rx_packets: 7, remote, ..ConnectionStats::default() }
+        ConnectionStats { carrier: "quic", rx_packets: 7, remote, path_mtu: Some(1499), ..ConnectionStats::default() }
     }
 
     async fn close(self) {
