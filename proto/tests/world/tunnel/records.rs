@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::cipher::NotingCipher;
 use crate::network::{WIDE, gateway};
-use crate::promises::{Generation, Kept, broken};
+use crate::promises::{Generation, Kept, broken, origin_for};
 
 use super::{AFTERMATH, Origin, Outcome, Outgoing, Patience, SendOutcome, Told, Tunnel, Way};
 
@@ -55,7 +55,7 @@ enum Decision {
 pub(crate) struct RecordTunnel {
     terms: RecordTerms,
     random: Random,
-    succession: Succession<NotingCipher, Rc<Outbound<NotingCipher>>>,
+    succession: Succession<NotingCipher, Rc<Outbound<NotingCipher>>, Origin>,
     decision: Decision,
     /// The association that the worker has, and with whom.
     worker: Option<(SocketAddr, Inbound<NotingCipher>)>,
@@ -109,7 +109,7 @@ impl RecordTunnel {
             && path.poll_association()
         {
             let setup = self.setup();
-            self.succession.begin(gateway(), setup, now);
+            self.succession.begin(gateway(), origin_for(gateway()), setup, now);
         }
         let handshake: Vec<_> = from_fn(|| self.succession.poll_transmit()).collect();
         while let Some(change) = self.succession.poll_change() {
@@ -120,8 +120,8 @@ impl RecordTunnel {
         {
             path.handle_not_established(now);
         }
-        for (to, datagram) in handshake {
-            self.push(to, datagram);
+        for (to, origin, datagram) in handshake {
+            self.push(to, origin, datagram);
         }
         while let Some(plaintext) = match &mut self.decision {
             Decision::Client(path) => path.poll_transmit(),
@@ -129,7 +129,7 @@ impl RecordTunnel {
         } {
             let sealed = self.succession.outbound().map(|sa| sa.record(ContentType::ApplicationData, &plaintext));
             if let (Some(Ok(record)), Some(peer)) = (sealed, self.peer()) {
-                self.push(peer, record);
+                self.push(peer, origin_for(peer), record);
             }
         }
         let passes = self.way().is_some();
@@ -181,9 +181,9 @@ impl RecordTunnel {
         }
     }
 
-    fn push(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+    fn push(&mut self, to: SocketAddr, origin: Origin, bytes: Vec<u8>) {
         if bytes.len() <= self.interface {
-            self.outgoing.push(Outgoing { to, origin: None, bytes, marked: false, packet: None });
+            self.outgoing.push(Outgoing { to, origin: Some(origin), bytes, marked: false, packet: None });
         }
     }
 
@@ -224,24 +224,24 @@ impl RecordTunnel {
     }
 
     /// What the control side makes of a datagram that no worker opens.
-    fn take_stray(&mut self, from: SocketAddr, mut datagram: Vec<u8>, now: Instant) -> Outcome {
+    fn take_stray(&mut self, from: SocketAddr, origin: Origin, mut datagram: Vec<u8>, now: Instant) -> Outcome {
         let greeting = match &self.decision {
             Decision::Client(_) => None,
             Decision::Gateway { greeter, .. } => greeter.greet(&datagram, from, now).ok(),
         };
         match greeting {
             Some(Greeting::Ask(answer)) => {
-                self.push(from, answer);
+                self.push(from, origin, answer);
                 Outcome::Unsealed
             }
             Some(Greeting::Proven(introduction)) if introduction.session == self.session_id() => {
                 let setup = self.setup();
-                let _late = self.succession.handle_hello(&introduction, from, &mut datagram, || setup, now);
+                let _late = self.succession.handle_hello(&introduction, from, origin, &mut datagram, || setup, now);
                 Outcome::Cookie
             }
             Some(Greeting::Proven(_)) => Outcome::Unsealed,
             None => {
-                let _dropped = self.succession.handle_datagram(&mut datagram, from, now);
+                let _dropped = self.succession.handle_datagram(&mut datagram, from, origin, now);
                 Outcome::Unsealed
             }
         }
@@ -316,17 +316,18 @@ impl Tunnel for RecordTunnel {
             self.drain(now);
             return Ok(SendOutcome::NotInDatagrams);
         }
-        self.outgoing.push(Outgoing { to: way.to, origin: None, bytes, marked: false, packet: Some(packet) });
+        let (to, origin) = (way.to, way.origin);
+        self.outgoing.push(Outgoing { to, origin, bytes, marked: false, packet: Some(packet) });
         if let Decision::Client(path) = &mut self.decision {
             path.handle_sent(now);
         }
         Ok(SendOutcome::Sent)
     }
 
-    fn receive(&mut self, from: SocketAddr, _origin: Origin, datagram: Vec<u8>, now: Instant) -> Kept<Outcome> {
+    fn receive(&mut self, from: SocketAddr, origin: Origin, datagram: Vec<u8>, now: Instant) -> Kept<Outcome> {
         let outcome = match self.open(from, &datagram, now) {
             Ok(Some(outcome)) => outcome,
-            Ok(None) => self.take_stray(from, datagram, now),
+            Ok(None) => self.take_stray(from, origin, datagram, now),
             Err(reason) => Outcome::Refused(reason),
         };
         self.drain(now);
@@ -371,7 +372,7 @@ impl Tunnel for RecordTunnel {
             }
         };
         let to = self.peer().filter(|_| self.succession.outbound().is_some());
-        to.zip(largest).map(|(to, mtu)| Way { to, origin: None, mtu })
+        to.zip(largest).map(|(to, mtu)| Way { to, origin: self.succession.origin(), mtu })
     }
 
     fn is_narrow(&self) -> bool {
