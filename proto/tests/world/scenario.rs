@@ -61,6 +61,8 @@ pub(crate) enum Event {
     Reconnect,
     /// The packet path of an end wants new keys, or doubts the path.
     Hint { client: bool, rekey: bool, doubt: bool },
+    /// An end leaves out more numbers of its key than its peer remembers.
+    Skip { client: bool },
     /// The attacker sends what it saw so many datagrams ago, in its own name or another's.
     Attack { attack: Attack, up: bool, back: usize, own_name: bool },
     /// The attacker holds back so many datagrams and sends them in its own name.
@@ -275,7 +277,7 @@ fn draw_time(random: &mut Random) -> Event {
 
 fn draw_event(random: &mut Random) -> Event {
     let yes = |random: &mut Random| random.chance(0.5);
-    match below(random, 24) {
+    match below(random, 25) {
         0 | 1 => Event::Quality(pick(random, &Quality::ALL)),
         2 => Event::Block { up: true, down: true },
         3 => Event::Block { up: yes(random), down: yes(random) },
@@ -305,7 +307,8 @@ fn draw_event(random: &mut Random) -> Event {
             let back = usize::try_from(below(random, 24)).expect("a small number");
             Event::Attack { attack, up: yes(random), back, own_name: yes(random) }
         }
-        22 => Event::Steal { up: random.chance(0.8), count: 1 + u32::try_from(below(random, 3)).expect("small") },
+        22 => Event::Skip { client: yes(random) },
+        23 => Event::Steal { up: random.chance(0.8), count: 1 + u32::try_from(below(random, 3)).expect("small") },
         _ => Event::Relay(random.chance(0.8)),
     }
 }
@@ -341,6 +344,7 @@ impl Event {
                 let role = if client { Role::Client } else { Role::Server };
                 world.hint(role, Hints { rekey, doubt, ..Hints::default() })
             }
+            Self::Skip { client } => world.skip_numbers(if client { Role::Client } else { Role::Server }),
             Self::Attack { attack, up, back, own_name } => {
                 world.network.attack(attack, direction(up), back, own_name, world.now);
                 // What an attacker carries past a block may prove a path.

@@ -111,6 +111,9 @@ pub(crate) trait Tunnel {
     /// Sends a packet as a worker does.
     fn send_packet(&mut self, content: &[u8], packet: usize, marked: bool, now: Instant) -> Kept<SendOutcome>;
 
+    /// Leaves out so many numbers that all datagrams before are too old for the peer, as a great loss would.
+    fn skip_numbers(&mut self) -> Kept;
+
     /// Opens a datagram and tells the machines of it, as a worker does.
     fn receive(&mut self, from: SocketAddr, origin: Origin, datagram: Vec<u8>, now: Instant) -> Kept<Outcome>;
 

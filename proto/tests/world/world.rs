@@ -190,6 +190,11 @@ impl World {
         self.pump(role)
     }
 
+    /// An end leaves out numbers of its key, unless it sleeps.
+    pub(crate) fn skip_numbers(&mut self, role: Role) -> Kept {
+        self.awake(role).map_or(Ok(()), |tunnel| tunnel.skip_numbers())
+    }
+
     /// The client hears that its network changed.
     pub(crate) fn rebind(&mut self) -> Kept {
         let now = self.now;

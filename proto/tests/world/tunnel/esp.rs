@@ -25,6 +25,8 @@ use super::{AFTERMATH, Origin, Outcome, Outgoing, Patience, SendOutcome, Told, T
 
 type Handle = Rc<Outbound<NotingCipher>>;
 
+/// Numbers that are skipped at a time: more than a receiver remembers.
+const SKIPPED: u32 = 8200;
 /// Most inbound SAs and claimed indices of an end.
 const MOST_HELD: (usize, usize) = (17, 18);
 
@@ -242,6 +244,10 @@ impl Tunnel for EspTunnel {
         if bytes.len() > self.interface {
             let too_big = u16::try_from(bytes.len()).ok();
             self.handle_hints(Hints { sent: signalled, too_big, ..Hints::default() }, now)?;
+            let largest = self.route.as_ref().map_or(0, |route| sealed_len(usize::from(route.mtu)));
+            if largest >= bytes.len() {
+                return broken("what the system refuses is not tried with the next packet", &(bytes.len(), largest));
+            }
             return Ok(SendOutcome::NotInDatagrams);
         }
         let (to, origin, marked) = (route.to, route.origin, marked && route.marked);
@@ -250,6 +256,13 @@ impl Tunnel for EspTunnel {
             self.handle_hints(Hints { sent: true, ..Hints::default() }, now)?;
         }
         Ok(SendOutcome::Sent)
+    }
+
+    fn skip_numbers(&mut self) -> Kept {
+        match self.route.as_ref().map(|route| route.sa.reserve(SKIPPED, 0)) {
+            Some(Err(reason)) => broken("keys are replaced long before they are used up", &reason),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     fn receive(&mut self, from: SocketAddr, origin: Origin, mut datagram: Vec<u8>, now: Instant) -> Kept<Outcome> {
