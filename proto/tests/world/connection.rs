@@ -10,12 +10,14 @@ use crate::network::{Network, way};
 
 /// How long what goes over it is on its way.
 const DELAY: Duration = Duration::from_millis(25);
+/// How long an answer takes.
+pub(crate) const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// Packets that wait in one direction; newer ones are lost.
 const MOST_PACKETS: usize = 64;
 /// After how long in which nothing passes a client makes another connection.
 const CLIENT_GIVES_UP: Duration = Duration::from_secs(8);
 /// After how long a gateway gives a client up.
-const GATEWAY_GIVES_UP: Duration = Duration::from_secs(60);
+pub(crate) const GATEWAY_GIVES_UP: Duration = Duration::from_secs(60);
 /// How long a client may not notice that its gateway knows nothing of it, if it has nothing to say.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -60,6 +62,12 @@ impl Connection {
     /// The client's host was asleep, which is nobody's fault.
     pub(crate) const fn wake(&mut self) {
         self.stands_since = None;
+    }
+
+    /// Whether a question to the gateway is answered. One that knows nothing of it says so.
+    pub(crate) fn is_answered(&mut self, network: &Network) -> bool {
+        self.speaks = true;
+        self.passes(network) && self.forgotten.is_none()
     }
 
     /// Takes something to the other end; says whether there was room.

@@ -333,7 +333,11 @@ impl Event {
                 if told && was_well { world.expect_moved() } else { Ok(()) }
             }
             Self::Rebind => world.rebind(),
-            Self::Sleep { time, told, gateway_sends } => world.sleep(Duration::from_millis(time), told, gateway_sends),
+            Self::Sleep { time, told, gateway_sends } => {
+                let was_well = told && world.is_well();
+                world.sleep(Duration::from_millis(time), told, gateway_sends)?;
+                if was_well { world.expect_awake() } else { Ok(()) }
+            }
             Self::RestartGateway => {
                 let was_well = world.is_well();
                 world.restart_gateway();

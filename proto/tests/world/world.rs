@@ -2,16 +2,19 @@
 
 mod connecting;
 mod rest;
+mod waking;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use adit_netem::LinkDirection;
 use adit_netem::random::Random;
 use adit_proto::esp::session::Hints;
 use adit_proto::role::Role;
+use adit_proto::waking::Awakening;
 
 use crate::cipher;
-use crate::connection::{Connection, Item};
+use crate::connection::{Connection, GATEWAY_GIVES_UP, Item};
 use crate::network::{Frame, Network, gateway, way};
 use crate::promises::{Kept, Ledger, Prospects, Tally, Watch, broken, origin_for};
 use crate::scenario::Settings;
@@ -45,6 +48,10 @@ pub(crate) struct World {
     /// Since when the gateway has a session without a connection.
     orphaned: Option<Instant>,
     asleep: bool,
+    awakening: Awakening,
+    /// When answers of the gateway come that it was asked for, and how many came.
+    answers: VecDeque<Instant>,
+    received: u64,
     ledger: Ledger,
     transcript: Transcript,
 }
@@ -96,6 +103,9 @@ impl World {
             dial: Some(Dial::Waits(now)),
             orphaned: None,
             asleep: false,
+            awakening: Awakening::new(GATEWAY_GIVES_UP),
+            answers: VecDeque::new(),
+            received: 0,
             ledger: Ledger::default(),
             transcript: Transcript::default(),
         }
@@ -208,21 +218,6 @@ impl World {
         self.watches.iter_mut().for_each(Watch::begin_anew);
     }
 
-    /// The client's host sleeps for so long.
-    pub(crate) fn sleep(&mut self, time: Duration, told: bool, gateway_sends: bool) -> Kept {
-        self.asleep = true;
-        if gateway_sends {
-            self.busy(time.min(Duration::from_secs(5)), Duration::from_millis(250), &[Role::Server], false)?;
-        }
-        self.run(time)?;
-        self.asleep = false;
-        self.begin_watching_anew();
-        if let Some(connection) = &mut self.connection {
-            connection.wake();
-        }
-        if told { self.rebind() } else { Ok(()) }
-    }
-
     /// The gateway's process is killed and started again.
     pub(crate) fn restart_gateway(&mut self) {
         self.tunnels[place(Role::Server)] = None;
@@ -245,6 +240,9 @@ impl World {
                 let now = self.now;
                 self.awake(role).map_or(Ok(()), |tunnel| tunnel.handle_timeout(now))?;
                 self.pump(role)?;
+            }
+            if !self.asleep {
+                self.follow_awakening()?;
             }
             let is_busy = [self.deliver_datagrams()?, self.deliver_items()?, self.follow_connection()?];
             if is_busy == [false; 3] && !self.is_due() {
@@ -277,7 +275,9 @@ impl World {
             Dial::Waits(at) | Dial::Handshake { done: at, .. } => at,
         });
         let orphan = self.orphaned.map(|since| since + ORPHAN_ENDS);
-        let rest = [self.network.poll_timeout(), connection, dial, orphan];
+        let awakening = self.awakening.poll_timeout().filter(|_| !self.asleep);
+        let answer = self.answers.front().copied();
+        let rest = [self.network.poll_timeout(), connection, dial, orphan, awakening, answer];
         timers.chain(rest.into_iter().flatten()).filter(|at| *at > self.now).min()
     }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use adit_proto::esp::session::{EspSession, Setup};
 use adit_proto::role::Role;
+use adit_proto::waking::Awakening;
 
-use crate::connection::{Connection, Loss};
+use crate::connection::{Connection, GATEWAY_GIVES_UP, Loss};
 use crate::network::gateway;
 use crate::promises::Kept;
 use crate::scenario::Kind;
@@ -60,7 +61,7 @@ impl World {
         Ok(false)
     }
 
-    fn lose(&mut self, loss: Loss) -> Kept {
+    pub(super) fn lose(&mut self, loss: Loss) -> Kept {
         match (loss, &mut self.connection) {
             (Loss::AtGateway, Some(connection)) => {
                 connection.forget(self.now);
@@ -91,6 +92,8 @@ impl World {
             self.close(role)?;
         }
         (self.connection, self.dial) = (Some(Connection::new(over_tcp)), None);
+        (self.awakening, self.received) = (Awakening::new(GATEWAY_GIVES_UP), 0);
+        self.answers.clear();
         let secret: [u8; 32] = self.bytes();
         for role in [Role::Client, Role::Server] {
             self.tunnels[place(role)] = Some(match self.settings.kind {
