@@ -9,6 +9,7 @@ pub mod control;
 pub mod dns;
 pub mod http;
 pub mod memory;
+pub mod network_watch;
 pub mod packet_buffer;
 pub mod quic;
 pub mod resolve;
