@@ -23,3 +23,4 @@ pub mod protocols;
 mod public_roots;
 pub mod run;
 pub mod state;
+mod ways;

@@ -54,7 +54,6 @@ pub struct PacketPath {
     workers: Mutex<Workers<TunnelSession>>,
     esp: Option<EspSettings>,
     mtu: u16,
-    mark: Option<u32>,
     tun: Tun,
 }
 
@@ -77,7 +76,7 @@ impl PacketPath {
         let workers = Workers::start(&routing, tun.queues(), vec![sockets], worker)?;
         let handle = Arc::clone(workers.handle());
         let esp = esp.filter(|_| handle.has_sockets());
-        Ok(Self { routing, handle, workers: Mutex::new(workers), esp, mtu, mark, tun })
+        Ok(Self { routing, handle, workers: Mutex::new(workers), esp, mtu, tun })
     }
 
     /// The TUN device's name.
@@ -97,10 +96,6 @@ impl PacketWorkers for PacketPath {
 
     fn mtu(&self) -> u16 {
         self.mtu
-    }
-
-    fn mark(&self) -> Option<u32> {
-        self.mark
     }
 
     fn has_sockets(&self) -> bool {

@@ -39,9 +39,6 @@ pub trait PacketWorkers: Send + Sync + 'static {
     /// Largest packet that goes by ESP or DTLS, in bytes.
     fn mtu(&self) -> u16;
 
-    /// Mark (SO_MARK) of the sockets for datagrams, which routes may depend on.
-    fn mark(&self) -> Option<u32>;
-
     /// Whether there is any socket for datagrams.
     fn has_sockets(&self) -> bool;
 

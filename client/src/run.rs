@@ -51,8 +51,6 @@ use driver::{Driver, SleepClock, since_boot};
 
 pub use event::{Standing, StatusEvent};
 pub use status::{Status, StatusCounters};
-#[cfg(feature = "cli")]
-pub(crate) use way_out::link_with;
 
 /// Commands that may wait for a session; senders wait when it is full.
 const COMMAND_QUEUE: usize = 16;

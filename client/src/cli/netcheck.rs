@@ -28,8 +28,9 @@ use crate::own_question::LocalResolvers;
 use crate::profile::{GatewayProtocol, Profile};
 use crate::protocols::connect_ip::{self, Endpoint};
 use crate::protocols::{Candidates, ConnectError, Credentials, GatewayAccess, anyconnect};
-use crate::run::{Status, link_with};
+use crate::run::Status;
 use crate::state::State;
+use crate::ways::{leads_nowhere, link_with};
 use path::{Measured, NotMeasured, UdpPath};
 use report::{AddressReport, Answer, NameReport, Outcome, Report, SessionReport, milliseconds};
 
@@ -257,7 +258,7 @@ impl Gateway {
 
 /// What the system's refusal to reach an address means.
 fn refused(error: &io::Error) -> Answer {
-    if connect_ip::leads_nowhere(error) {
+    if leads_nowhere(error) {
         return Answer::plain(Outcome::NoRoute);
     }
     let kind = error.kind();

@@ -34,7 +34,7 @@ use crate::packet_source::Packets;
 pub(crate) use asked::answers_by_tls;
 pub(crate) use asked::{answers, speaks_connect_ip};
 pub use dial::Endpoint;
-pub(crate) use dial::{leads_nowhere, more_telling};
+pub(crate) use dial::more_telling;
 pub(super) use dial::{no_route, race, unusable};
 pub(super) use explain::{explain_tcp, explain_unproven_tcp};
 pub use post::{PostReply, post};
@@ -88,8 +88,8 @@ impl Connection {
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let span = tracing::debug_span!("session", gateway = %quic.remote_address());
         let (sleeps, waking) = mpsc::channel(1);
-        let waking = waking::Sleeps::new(waking);
-        let control = control::run(tunnel, quic.clone(), Arc::clone(&data), waking, publish.clone());
+        let host = (Roaming::new(quic.remote_address(), target.mark), waking::Sleeps::new(waking));
+        let control = control::run(tunnel, quic.clone(), Arc::clone(&data), host, publish.clone());
         let _control = task::spawn(tracing::Instrument::instrument(control, span));
         let first = match events.recv().await {
             Some(ConnectionEvent::Closed(error)) => return Err(error),

@@ -18,6 +18,7 @@ use super::connect_ip::{self, EVENT_QUEUE, Endpoint, FAREWELL};
 use super::data::{DataPath, move_out};
 use super::{ConnectError, ConnectionEvent, ConnectionStats, OpenConnection};
 use crate::packet_source::Packets;
+use crate::ways::leads_nowhere;
 
 /// Pieces of frames that may wait for the control side, each as much as is read at a time.
 const FRAMES: usize = 4;
@@ -35,7 +36,7 @@ pub(super) async fn shake(gateway: &Endpoint<'_>, timeout: Duration) -> Result<(
     connect_ip::race(host, &gateway.addresses, timeout, |address| {
         let (config, host) = (Arc::clone(&gateway.tls), host.to_owned());
         async move {
-            let failed = |error: io::Error| match connect_ip::leads_nowhere(&error) {
+            let failed = |error: io::Error| match leads_nowhere(&error) {
                 true => connect_ip::no_route(address),
                 false => connect_ip::explain_unproven_tcp(&error, address, trusts, known_past),
             };

@@ -1,13 +1,10 @@
 //! By which link the client's own datagrams leave this host. One that is a tunnel itself, and above all the client's
 //! own, may carry them round in a circle: what each tunnel takes in, the other takes out.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
-use adit_net::quic;
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use std::net::SocketAddr;
 
 use crate::host_plan::{HostHooks, HostPlan};
+use crate::ways::{link_with, source_address};
 
 /// What is wrong with the way of datagrams with `mark` to a gateway, in words for the user; `None` if nothing is, or if
 /// there is no way at all. `host` knows the session's own device and which other links are tunnels.
@@ -40,25 +37,6 @@ pub(super) fn covered(gateway: SocketAddr, plan: &HostPlan) -> Option<String> {
     Some(format!(
         "the gateway's own address {address} lies in its route {route}: other programs reach it through the tunnel only"
     ))
-}
-
-/// The address the routes give to datagrams to `to`. Sends nothing.
-fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
-    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = quic::bind(SocketAddr::new(any, 0), mark)?;
-    socket.connect(to)?;
-    Ok(socket.local_addr()?.ip().to_canonical())
-}
-
-/// The link that has an address.
-pub(crate) fn link_with(address: IpAddr) -> Option<String> {
-    let holds = |found: &InterfaceAddress| {
-        let held = found.address.as_ref();
-        let v4 = held.and_then(|held| held.as_sockaddr_in()).map(|v4| IpAddr::from(v4.ip()));
-        let v6 = held.and_then(|held| held.as_sockaddr_in6()).map(|v6| IpAddr::from(v6.ip()));
-        v4.or(v6) == Some(address)
-    };
-    getifaddrs().ok()?.find(holds).map(|found| found.interface_name)
 }
 
 #[cfg(test)]

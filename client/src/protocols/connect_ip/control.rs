@@ -22,7 +22,7 @@ use adit_proto::waking::WakeEvent;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::esp::Esp;
+use super::esp;
 use super::explain::explain;
 use super::liveness::{Finding, Liveness};
 use super::roaming::Roaming;
@@ -104,14 +104,13 @@ pub(super) async fn run(
     tunnel: Tunnel,
     quic: quinn::Connection,
     data: Arc<DataPath>,
-    sleeps: Sleeps,
+    host: (Roaming, Sleeps),
     events: mpsc::Sender<ConnectionEvent>,
 ) {
     let Tunnel { http, stream, machine } = tunnel;
-    let (esp, roaming) = Esp::start(&machine, &stream, quic.remote_address(), &data)
-        .map_or((None, None), |Esp { control, roaming }| (Some(control), Some(roaming)));
+    let esp = esp::start(&machine, &stream, quic.remote_address(), &data);
     let mut following = Following::new(stream, machine, esp);
-    let ended = follow(&mut following, (roaming, sleeps), &quic, &data, &events).await;
+    let ended = follow(&mut following, host, &quic, &data, &events).await;
     following.end_esp();
     data.end();
     let error = match ended {
@@ -143,11 +142,11 @@ fn look_around(following: &mut Following<Client, TunnelSession>) {
     following.ask();
 }
 
-/// Follows the tunnel, and looks once a second whether the gateway lives and this host has moved, until one of that
-/// ends it, or a sleep of this host.
+/// Follows the tunnel, and looks once a second whether the gateway lives, until one of that ends it, or a sleep of this
+/// host. The host may move meanwhile: that is looked at, too, and whenever the system says that the network changed.
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
-    (mut roaming, mut sleeps): (Option<Roaming>, Sleeps),
+    (mut roaming, mut sleeps): (Roaming, Sleeps),
     quic: &quinn::Connection,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
@@ -169,10 +168,13 @@ async fn follow(
                     Finding::Ask => following.ask(),
                     Finding::Gone => return Ok(Ended::Silent),
                 }
-                if roaming.as_mut().is_some_and(Roaming::has_moved) {
+                if roaming.has_moved() {
                     look_around(following);
                 }
             }
+            () = roaming.network_changed(), if !is_amid_piece => if roaming.has_moved() {
+                look_around(following);
+            },
             event = sleeps.next_event(quic), if !is_amid_piece => match event {
                 WakeEvent::Probe => look_around(following),
                 WakeEvent::Ask => following.ask(),

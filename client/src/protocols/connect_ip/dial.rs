@@ -8,19 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use adit_net::quic;
 use adit_net::tls::{self, OwnCertificate};
-use nix::errno::Errno;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::explain::explain_unproven;
-use super::roaming::source_address;
 use super::{ConnectError, Credentials, GatewayAccess};
 use crate::clock::{self, Validity};
 use crate::gateway_addresses::Candidates;
 use crate::obstacle::obstacle;
 use crate::protocols::udp_overhead;
+use crate::ways::{leads_nowhere, source_address};
 
 /// How long an address is tried alone before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -249,12 +248,6 @@ impl Dialler {
 
 pub(in crate::protocols) fn no_route(address: SocketAddr) -> ConnectError {
     ConnectError::NoRoute { address, family: if address.is_ipv4() { "IPv4" } else { "IPv6" } }
-}
-
-/// Whether an error says that this host has no way to an address. QUIC would wait for an answer that cannot come.
-pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
-    const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
-    error.raw_os_error().is_some_and(|code| NOWHERE.contains(&Errno::from_raw(code)))
 }
 
 /// The error of something that the profile holds and that is of no use.

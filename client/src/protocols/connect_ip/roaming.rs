@@ -1,21 +1,30 @@
 //! Notices that this host has moved: that datagrams to the gateway would leave from another address.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use adit_net::quic;
+use adit_net::network_watch::NetworkWatch;
+
+use crate::ways::source_address;
 
 /// From which address datagrams to the gateway leave.
 pub(in crate::protocols) struct Roaming {
     gateway: SocketAddr,
     mark: Option<u32>,
     local: Option<IpAddr>,
+    watch: NetworkWatch,
 }
 
 impl Roaming {
     /// Remembers where the host is now. `mark` is the SO_MARK of its outer sockets, which routes may depend on.
     pub(in crate::protocols) fn new(gateway: SocketAddr, mark: Option<u32>) -> Self {
-        Self { gateway, mark, local: source_address(gateway, mark).ok() }
+        // First, so that no move falls between the two.
+        let watch = NetworkWatch::open();
+        Self { gateway, mark, local: source_address(gateway, mark).ok(), watch }
+    }
+
+    /// Waits until the host's network changed, which may be a move. Cancel-safe.
+    pub(super) async fn network_changed(&mut self) {
+        self.watch.changed().await;
     }
 
     /// Whether the address is another than before. A host without a way to the gateway has not moved yet.
@@ -30,20 +39,14 @@ impl Roaming {
     }
 }
 
-/// The address the routes give to datagrams to `to`. Sends nothing.
-pub(super) fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
-    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = quic::bind(SocketAddr::new(any, 0), mark)?;
-    socket.connect(to)?;
-    Ok(socket.local_addr()?.ip())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    #[test]
-    fn only_another_address_is_a_move() {
+    #[tokio::test]
+    async fn only_another_address_is_a_move() {
         let [home, away] = ["192.0.2.1", "198.51.100.1"].map(|text| text.parse::<IpAddr>().unwrap());
         let mut roaming = Roaming::new("127.0.0.1:443".parse().unwrap(), None);
         assert_eq!(roaming.local, Some(Ipv4Addr::LOCALHOST.into()));
