@@ -37,6 +37,9 @@
 //! What a client meets before the gateway has proven who it is, a stranger may have caused: it counts as no answer. A
 //! client that gives up for want of time tells the most telling of it.
 //!
+//! A client that is connected may attempt another connection beside the one it has, which takes its place: when its
+//! host has moved to where that one does not lead ([`LifeCycle::handle_move`]).
+//!
 //! Once connected, the host stays configured until `Disconnected`: while `Reconnecting`, `Blocked` and `LoginNeeded`
 //! nothing that belongs in the tunnel leaves the host another way.
 
@@ -270,6 +273,11 @@ impl LifeCycle {
     /// The attempt in progress failed. `random` is any number, for the jitter.
     pub fn handle_attempt_failed(&mut self, obstacle: Obstacle, reason: &str, random: u32, now: Instant) {
         let Waiting::Attempt { began, timeout } = self.waiting else { return };
+        if self.state == State::Connected {
+            // Whatever it met, the connection in use says when it is over.
+            self.waiting = Waiting::Nothing;
+            return;
+        }
         if now.saturating_duration_since(began) >= timeout {
             self.back_off.lengthen_attempts();
         }
@@ -292,6 +300,14 @@ impl LifeCycle {
                     self.back_off = BackOff::new(now);
                 }
                 self.note(obstacle, reason);
+                let is_attempt_in_vain =
+                    matches!(obstacle, Obstacle::DeviceGone | Obstacle::Refused | Obstacle::LoginNeeded);
+                if matches!(self.waiting, Waiting::Attempt { .. }) && !is_attempt_in_vain {
+                    // The one that was to take its place is under way.
+                    self.enter(State::Reconnecting, now);
+                    return;
+                }
+                self.abandon();
                 self.reconsider(obstacle, now, random, now);
             }
             State::Disconnecting => self.handle_closed(now),
@@ -320,10 +336,32 @@ impl LifeCycle {
         }
     }
 
+    /// This host has moved, so that what was tried from elsewhere is tried anew, at once; a connection that is in use
+    /// goes on until another one takes its place.
+    pub fn handle_move(&mut self, now: Instant) {
+        match self.state {
+            State::Connecting | State::Connected | State::Reconnecting => {
+                self.abandon();
+                self.attempt(now);
+            }
+            // A refusal holds wherever this host is.
+            State::Blocked | State::LoginNeeded | State::Disconnected | State::Disconnecting => {}
+        }
+    }
+
+    /// The connection in use leads to the gateway again, so none is to take its place.
+    pub fn handle_way_back(&mut self) {
+        if self.state == State::Connected {
+            self.abandon();
+            self.waiting = Waiting::Nothing;
+        }
+    }
+
     /// The user wants the tunnel to end.
     pub fn handle_stop(&mut self, now: Instant) {
         match self.state {
             State::Connected => {
+                self.abandon();
                 self.waiting = Waiting::Goodbye { deadline: now + CLOSE_TIMEOUT };
                 self.enter(State::Disconnecting, now);
                 self.events.push_back(Event::Close);

@@ -379,3 +379,69 @@ fn stale_results_are_ignored() {
     life.handle_closed(now);
     assert_eq!((life.state(), drain(&mut life)), (State::Disconnected, vec![]));
 }
+
+#[test]
+fn move_begins_an_attempt_beside_the_connection_in_use() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_move(now);
+    assert_eq!((life.state(), drain(&mut life)), (State::Connected, vec![attempt()]));
+    life.handle_move(now);
+    assert_eq!(drain(&mut life), [Event::Abandon, attempt()], "it is tried anew from the next place");
+    life.handle_connected(now);
+    assert_eq!((life.state(), life.poll_timeout()), (State::Connected, None));
+}
+
+#[test]
+fn attempt_that_fails_beside_a_connection_changes_nothing() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    for obstacle in [Obstacle::NoAnswer, Obstacle::Refused, Obstacle::LoginNeeded] {
+        life.handle_move(now);
+        drain(&mut life);
+        life.handle_attempt_failed(obstacle, "no", 0, now);
+        assert_eq!((life.state(), life.reason(), life.poll_timeout()), (State::Connected, "", None), "{obstacle:?}");
+    }
+    life.handle_move(now);
+    drain(&mut life);
+    wake(&mut life);
+    assert_eq!((life.state(), drain(&mut life)), (State::Connected, vec![Event::Abandon]), "it took too long");
+    life.handle_move(now);
+    life.handle_way_back();
+    assert_eq!(drain(&mut life), [attempt(), Event::Abandon]);
+    assert_eq!((life.state(), life.poll_timeout()), (State::Connected, None));
+}
+
+#[test]
+fn connection_lost_beside_an_attempt_waits_for_that_unless_it_is_in_vain() {
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_move(now);
+    drain(&mut life);
+    life.handle_lost(Obstacle::NoAnswer, "gone", LONG, now);
+    assert_eq!((life.state(), drain(&mut life)), (State::Reconnecting, vec![]));
+    life.handle_connected(now);
+    assert_eq!(life.state(), State::Connected);
+    life.handle_move(now);
+    drain(&mut life);
+    life.handle_lost(Obstacle::Refused, "revoked", LONG, now);
+    assert_eq!((life.state(), drain(&mut life)), (State::Blocked, vec![Event::Abandon]));
+    life.handle_move(now);
+    assert_eq!(drain(&mut life), [], "a refusal holds everywhere");
+}
+
+#[test]
+fn move_ends_the_wait_for_the_next_attempt() {
+    let now = Instant::now();
+    let mut life = reconnecting(now);
+    drain(&mut life);
+    life.handle_move(now);
+    assert_eq!((life.state(), drain(&mut life)), (State::Reconnecting, vec![attempt()]));
+    life.handle_stop(now);
+    assert_eq!(drain(&mut life), [Event::Abandon, Event::Finished(None)]);
+    let mut life = connected(now);
+    life.handle_move(now);
+    drain(&mut life);
+    life.handle_stop(now);
+    assert_eq!(drain(&mut life), [Event::Abandon, Event::Close]);
+}
