@@ -83,6 +83,9 @@ pub trait OpenConnection: Send + 'static {
     /// Counters now.
     fn stats(&self) -> ConnectionStats;
 
+    /// Whether it goes on when this host gets another address. One over TCP does not: another is to take its place.
+    fn outlives_moves(&self) -> bool;
+
     /// Says goodbye to the gateway and waits at most a second until that is heard.
     fn close(self) -> impl Future<Output = ()> + Send;
 }

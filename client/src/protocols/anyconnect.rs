@@ -144,7 +144,6 @@ fn channel(settings: &TunnelSettings) -> Channel {
 /// In words, with what the connection itself had come to.
 fn explain_end(ended: Ended, connection: Option<ConnectError>, remote: SocketAddr) -> ConnectError {
     match (ended, connection) {
-        (Ended::Moved, _) => ConnectError::Closed("this host's network has changed".to_owned()),
         (Ended::Failed(error), _) => error,
         (Ended::Channel(ChannelEnd::Ended(reason)), _) if reason.is_empty() => {
             ConnectError::LoginNeeded("it ended the session".to_owned())

@@ -29,6 +29,7 @@ use super::{
     udp_overhead,
 };
 use crate::packet_source::Packets;
+use roaming::Roaming;
 
 #[cfg(feature = "cli")]
 pub(crate) use asked::answers_by_tls;
@@ -38,7 +39,6 @@ pub(crate) use dial::more_telling;
 pub(super) use dial::{no_route, race, unusable};
 pub(super) use explain::{explain_tcp, explain_unproven_tcp};
 pub use post::{PostReply, post};
-pub(super) use roaming::Roaming;
 pub use tls::TlsConnection;
 
 /// Events that may wait for their reader; the control task waits when it is full.
@@ -127,6 +127,10 @@ impl OpenConnection for Connection {
         let remote = self.quic.remote_address();
         let path_mtu = self.quic.stats().path.current_mtu.saturating_add(udp_overhead(remote));
         ConnectionStats { path_mtu: Some(path_mtu), ..self.data.stats(self.quic.rtt(), remote) }
+    }
+
+    fn outlives_moves(&self) -> bool {
+        true
     }
 
     async fn close(self) {

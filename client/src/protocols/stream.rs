@@ -182,6 +182,10 @@ impl<F: Framing> OpenConnection for StreamConnection<F> {
         self.data.stats(self.carrier.rtt().unwrap_or_default(), self.carrier.remote())
     }
 
+    fn outlives_moves(&self) -> bool {
+        false
+    }
+
     async fn close(mut self) {
         self.data.end();
         self.carrier.queue(&self.farewell);

@@ -8,6 +8,7 @@ mod certificate;
 mod changes;
 mod host;
 mod login;
+mod moves;
 mod network;
 mod report;
 mod waking;
@@ -36,6 +37,7 @@ use crate::state::{Event, LifeCycle, Obstacle, State};
 use attempt::Attempted;
 use changes::Changes;
 use login::LoginWatch;
+use moves::Whereabouts;
 use waking::SleepAlarm;
 
 pub(super) use waking::{SleepClock, since_boot};
@@ -66,6 +68,7 @@ pub(super) struct Driver<P: Protocol> {
     sleep: SleepAlarm,
     network: Option<NetworkSettings>,
     changes: Changes,
+    whereabouts: Whereabouts,
     mtu: u16,
     plan: HostPlan,
     host_failure: Option<Failure>,
@@ -86,6 +89,7 @@ enum Input<C> {
     Woke(Duration),
     HostChanged,
     ChangesDue,
+    MayHaveMoved,
 }
 
 impl<P: Protocol> Driver<P> {
@@ -99,6 +103,7 @@ impl<P: Protocol> Driver<P> {
         let life = LifeCycle::new(config.patience, now());
         let Profile { host, port, .. } = &config.profile;
         let lookups = Lookups::new(vec![Place { host: host.clone(), port: *port }]);
+        let whereabouts = Whereabouts::new(config.mark);
         Self {
             config,
             protocol,
@@ -119,6 +124,7 @@ impl<P: Protocol> Driver<P> {
             sleep: SleepAlarm::start(clock),
             network: None,
             changes: Changes::default(),
+            whereabouts,
             mtu: IPV6_MIN_MTU,
             plan: HostPlan::default(),
             host_failure: None,
@@ -158,6 +164,7 @@ impl<P: Protocol> Driver<P> {
             () = until(changes_due) => Input::ChangesDue,
             slept = self.sleep.woke() => Input::Woke(slept),
             () = host_changed(&mut self.config.host) => Input::HostChanged,
+            () = self.whereabouts.may_differ() => Input::MayHaveMoved,
             () = until(renewal_check) => Input::RenewalCheck,
             () = until(login_look) => Input::LoginLook,
             result = renewed(&mut self.renewal) => Input::Renewed(result),
@@ -201,6 +208,7 @@ impl<P: Protocol> Driver<P> {
                 self.hold_host().await;
             }
             Input::ChangesDue => self.apply_changes().await,
+            Input::MayHaveMoved => self.look_around(),
         }
     }
 

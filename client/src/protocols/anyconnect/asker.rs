@@ -27,7 +27,7 @@ pub(super) struct Asker {
     host: String,
     port: u16,
     authority: String,
-    pub(super) mark: Option<u32>,
+    mark: Option<u32>,
     tls: Arc<ClientConfig>,
     trusts: &'static str,
     known_past: Option<SystemTime>,

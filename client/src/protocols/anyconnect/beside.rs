@@ -1,5 +1,5 @@
-//! What happens beside the channel of a connection: packets in records, a host that moves, and new keys by another
-//! connection that takes its place.
+//! What happens beside the channel of a connection: packets in records, and new keys by another connection that takes
+//! its place.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -18,12 +18,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::asker::{Asker, Granted};
 use super::records::{Records, Terms};
-use crate::protocols::connect_ip::Roaming;
 use crate::protocols::data::DataPath;
 use crate::protocols::stream::{FORMER, Moving};
 use crate::protocols::{ConnectError, ConnectionEvent};
 
-/// How often it is looked whether this host has moved.
+/// How often it is looked whether the records of the connection before have served their time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take until the gateway has what is under way when another connection takes over.
 const UNDER_WAY: Duration = Duration::from_millis(500);
@@ -36,8 +35,6 @@ const NEXT_RENEWAL: Duration = Duration::from_secs(60);
 pub(super) enum Ended {
     /// The channel is.
     Channel(ChannelEnd),
-    /// This host has another address now, from which nothing comes to the gateway on this connection.
-    Moved,
     /// The connection that was to take its place did not.
     Failed(ConnectError),
 }
@@ -58,7 +55,6 @@ pub(super) struct BesideChannel {
     records: Option<Records>,
     /// Those of the connection before, and since when they are.
     former: Option<(Instant, Records)>,
-    roaming: Option<Roaming>,
     /// The largest packet as it was told last, in bytes.
     told_mtu: u16,
     renewal: Renewal,
@@ -74,8 +70,6 @@ impl BesideChannel {
         data: &DataPath,
     ) -> Self {
         Self {
-            // Without a mark the way that is looked at may be the one through the tunnel.
-            roaming: asker.mark.map(|mark| Roaming::new(remote, Some(mark))),
             asker: Arc::new(asker),
             remote,
             records: terms.and_then(|terms| Records::new(terms, remote, data)),
@@ -106,12 +100,7 @@ impl BesideChannel {
                 end = &mut over => return Next::Over(Ended::Channel(end)),
                 () = turn(&mut self.records) => {}
                 stream = self.renewal.connection(&self.asker, self.remote) => return Next::TakeOver(stream),
-                _ = looks.tick() => {
-                    drop(self.former.take_if(|(since, _)| since.elapsed() >= FORMER));
-                    if self.roaming.as_mut().is_some_and(Roaming::has_moved) {
-                        return Next::Over(Ended::Moved);
-                    }
-                }
+                _ = looks.tick() => drop(self.former.take_if(|(since, _)| since.elapsed() >= FORMER)),
             }
             let mtu = data.mtu();
             if std::mem::replace(&mut self.told_mtu, mtu) != mtu {

@@ -7,7 +7,7 @@ use adit_net::network_watch::NetworkWatch;
 use crate::ways::source_address;
 
 /// From which address datagrams to the gateway leave.
-pub(in crate::protocols) struct Roaming {
+pub(super) struct Roaming {
     gateway: SocketAddr,
     mark: Option<u32>,
     local: Option<IpAddr>,
@@ -16,7 +16,7 @@ pub(in crate::protocols) struct Roaming {
 
 impl Roaming {
     /// Remembers where the host is now. `mark` is the SO_MARK of its outer sockets, which routes may depend on.
-    pub(in crate::protocols) fn new(gateway: SocketAddr, mark: Option<u32>) -> Self {
+    pub(super) fn new(gateway: SocketAddr, mark: Option<u32>) -> Self {
         // First, so that no move falls between the two.
         let watch = NetworkWatch::open();
         Self { gateway, mark, local: source_address(gateway, mark).ok(), watch }
@@ -28,7 +28,7 @@ impl Roaming {
     }
 
     /// Whether the address is another than before. A host without a way to the gateway has not moved yet.
-    pub(in crate::protocols) fn has_moved(&mut self) -> bool {
+    pub(super) fn has_moved(&mut self) -> bool {
         self.moved_to(source_address(self.gateway, self.mark).ok())
     }
 

@@ -33,6 +33,7 @@ struct FirstSettings {
 
 impl<P: Protocol> Driver<P> {
     pub(super) fn begin_attempt(&mut self, timeout: Duration) -> Task<Attempted<P::Connection>> {
+        self.note_whereabouts();
         let profile = self.config.profile.clone();
         let (protocol, packets, mark) = (self.protocol.clone(), self.config.packets.clone(), self.config.mark);
         // A resolver that is asked through the tunnel cannot answer while it is down.
@@ -85,6 +86,7 @@ impl<P: Protocol> Driver<P> {
             self.handle_login_lasts(lasts);
         }
         self.life.handle_connected(now());
+        self.begin_way();
         self.told_obstacles.clear();
         self.next_renewal_check = Some(now());
         tracing::info!("connected");

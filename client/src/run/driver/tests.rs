@@ -1,5 +1,6 @@
 //! Sessions over in-memory connections, under a clock that stands still while anything is to be done.
 
+mod moves;
 mod world;
 
 use std::io;
@@ -418,7 +419,8 @@ async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
     let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
     let woke = Arc::default();
-    let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false };
+    let connection =
+        ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false, outlives_moves: true };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
@@ -453,7 +455,8 @@ async fn undone_without_device(routes: &str) -> usize {
     events.send(ConnectionEvent::Network(NetworkSettings { routes, ..settings("10.64.3.2/32") })).await.unwrap();
     let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
     let woke = Arc::default();
-    let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false };
+    let connection =
+        ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false, outlives_moves: true };
     world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
     world.reach(State::Connected).await;
     let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");

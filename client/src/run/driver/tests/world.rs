@@ -46,7 +46,7 @@ impl Prepared {
             packets: Packets::Embedder(Arc::new(NoPackets)),
             host: self.host,
             patience: self.patience,
-            mark: None,
+            mark: self.mark,
             store: self.store,
         };
         let asleep = Arc::new(AtomicU64::new(0));
@@ -55,7 +55,7 @@ impl Prepared {
         let protocol = ScriptedProtocol(Arc::new(Mutex::new(received)));
         let session = ClientSession::start_by(config, protocol, Box::new(clock));
         let (admitted, woke, closed) = (Arc::default(), Arc::default(), Arc::default());
-        World { session, outcomes, admitted, woke, closed, close_hangs: false, asleep }
+        World { session, outcomes, admitted, woke, closed, close_hangs: false, outlives_moves: true, asleep }
     }
 }
 
@@ -67,6 +67,7 @@ pub(super) struct ScriptedConnection {
     pub(super) woke: Arc<Mutex<Vec<Duration>>>,
     pub(super) closed: Arc<AtomicUsize>,
     pub(super) close_hangs: bool,
+    pub(super) outlives_moves: bool,
 }
 
 impl OpenConnection for ScriptedConnection {
@@ -90,6 +91,10 @@ impl OpenConnection for ScriptedConnection {
     fn stats(&self) -> ConnectionStats {
         let remote = Some("192.0.2.9:4443".parse().unwrap());
         ConnectionStats { carrier: "quic", rx_packets: 7, remote, path_mtu: Some(1499), ..ConnectionStats::default() }
+    }
+
+    fn outlives_moves(&self) -> bool {
+        self.outlives_moves
     }
 
     async fn close(self) {
@@ -155,6 +160,7 @@ pub(super) struct Prepared {
     pub(super) patience: Option<Duration>,
     pub(super) store: Option<ProfileStore>,
     pub(super) host: Option<Box<dyn HostHooks>>,
+    pub(super) mark: Option<u32>,
 }
 
 /// A host on which other programs do what the test says.
@@ -216,6 +222,7 @@ pub(super) struct World {
     pub(super) woke: Arc<Mutex<Vec<Duration>>>,
     pub(super) closed: Arc<AtomicUsize>,
     pub(super) close_hangs: bool,
+    pub(super) outlives_moves: bool,
     asleep: Arc<AtomicU64>,
 }
 
@@ -233,7 +240,7 @@ impl World {
         let patience = patience.into();
         let mut profile = profile("home");
         profile.host = "192.0.2.1".to_owned();
-        Prepared { profile, patience, store, host: None }
+        Prepared { profile, patience, store, host: None, mark: None }
     }
 
     /// Lets the next attempt succeed; returns the gateway's end of the connection.
@@ -245,8 +252,9 @@ impl World {
         let (events, received) = mpsc::channel(8);
         events.send(ConnectionEvent::Network(network)).await.unwrap();
         let (admitted, woke) = (Arc::clone(&self.admitted), Arc::clone(&self.woke));
-        let (closed, close_hangs) = (Arc::clone(&self.closed), self.close_hangs);
-        let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs };
+        let closed = Arc::clone(&self.closed);
+        let Self { close_hangs, outlives_moves, .. } = *self;
+        let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs, outlives_moves };
         self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
         events
     }

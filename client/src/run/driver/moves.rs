@@ -1,0 +1,150 @@
+//! The driver's part that follows where this host is: by another network, or another address, the gateway may be
+//! reached at once that could not be, and a connection over TCP goes nowhere any more.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use adit_net::network_watch::NetworkWatch;
+
+use super::{Driver, OpenConnection, Protocol, now, until};
+use crate::ways::{Ways, ways};
+
+/// When another way is looked for again while the connection in use leads nowhere; the pause doubles each time. What a
+/// network offers, such as its resolvers, is not all known when its routes are.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// By which ways this session's own datagrams leave its host.
+pub(super) struct Whereabouts {
+    /// Hears of changes, and the mark of the datagrams; `None` without a mark: what is looked up may lead through the
+    /// tunnel then.
+    watched: Option<(NetworkWatch, u32)>,
+    ways: Ways,
+    /// While the connection in use is astray, the pause before it is looked again, and when that is over.
+    astray: Option<(Duration, Instant)>,
+}
+
+impl Whereabouts {
+    /// Of datagrams with this mark. Must be called inside a tokio runtime.
+    pub(super) fn new(mark: Option<u32>) -> Self {
+        Self { watched: mark.map(|mark| (NetworkWatch::open(), mark)), ways: Ways::new(), astray: None }
+    }
+
+    /// Waits until it is time to look. Cancel-safe.
+    pub(super) async fn may_differ(&mut self) {
+        let Self { watched, astray, .. } = self;
+        let changed = async {
+            match watched {
+                Some((watch, _)) => watch.changed().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = until(astray.map(|(_, at)| at)) => {}
+        }
+    }
+
+    /// Looks by which ways datagrams leave now; returns how it was before.
+    fn look(&mut self, destinations: impl IntoIterator<Item = SocketAddr>) -> Ways {
+        let now = self.watched.as_ref().map_or_else(Ways::new, |(_, mark)| ways(destinations, *mark));
+        std::mem::replace(&mut self.ways, now)
+    }
+
+    /// Takes note of whether the connection in use leads nowhere. It is looked again after a while then, and at once
+    /// where the host `has_changed`.
+    fn note_astray(&mut self, is_astray: bool, has_changed: bool) {
+        let pause = match self.astray {
+            Some((pause, _)) if !has_changed => (pause * 2).min(LONGEST_PAUSE),
+            Some(_) | None => FIRST_PAUSE,
+        };
+        self.astray = is_astray.then(|| (pause, now() + pause));
+    }
+}
+
+/// What a look at a connection's way found.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// It is as it was.
+    Same,
+    /// It begins elsewhere.
+    Other,
+    /// There is none.
+    Gone,
+}
+
+/// What became of the way to a connection's gateway.
+fn way(before: &Ways, now: &Ways, gateway: SocketAddr) -> Way {
+    match (before.get(&gateway), now.get(&gateway)) {
+        (_, Some(None)) => Way::Gone,
+        (Some(before), Some(now)) if before != now => Way::Other,
+        (_, Some(Some(_)) | None) => Way::Same,
+    }
+}
+
+impl<P: Protocol> Driver<P> {
+    /// Takes note of where this host is when an attempt begins.
+    pub(super) fn note_whereabouts(&mut self) {
+        let destinations = self.known_addresses();
+        drop(self.whereabouts.look(destinations));
+    }
+
+    /// Takes note of a new connection, which may have been overtaken by a move already.
+    pub(super) fn begin_way(&mut self) {
+        self.whereabouts.astray = None;
+        self.look_around();
+    }
+
+    /// Looks where this host is now, and has another connection made where that is of use.
+    pub(super) fn look_around(&mut self) {
+        let destinations = self.known_addresses();
+        let before = self.whereabouts.look(destinations);
+        let has_changed = before != self.whereabouts.ways;
+        let Some(connection) = &self.connection else {
+            self.whereabouts.astray = None;
+            if has_changed {
+                self.life.handle_move(now());
+            }
+            return;
+        };
+        let Some(gateway) = connection.stats().remote else { return };
+        let is_astray = match way(&before, &self.whereabouts.ways, gateway) {
+            Way::Gone => true,
+            Way::Other => !connection.outlives_moves(),
+            Way::Same => self.whereabouts.astray.is_some() && !connection.outlives_moves(),
+        };
+        let was_astray = self.whereabouts.astray.is_some();
+        self.whereabouts.note_astray(is_astray, has_changed);
+        if is_astray && (has_changed || self.attempt.is_none()) {
+            self.life.handle_move(now());
+        } else if was_astray && !is_astray {
+            self.life.handle_way_back();
+        }
+    }
+
+    /// The gateway's addresses as far as they are known.
+    fn known_addresses(&self) -> Vec<SocketAddr> {
+        let in_use = self.connection.as_ref().and_then(|connection| connection.stats().remote);
+        in_use.into_iter().chain(self.config.profile.addresses.iter().copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn way_to_the_gateway_counts_and_no_other() {
+        let [gateway, other] = ["192.0.2.1:443", "[2001:db8::1]:443"].map(|text| text.parse().unwrap());
+        let from = |address: Option<&str>| Ways::from([(gateway, address.map(|text| text.parse().unwrap()))]);
+        let (home, away, nowhere) = (from(Some("192.0.2.9")), from(Some("198.51.100.9")), from(None));
+        assert_eq!(way(&home, &home, gateway), Way::Same);
+        assert_eq!(way(&home, &away, gateway), Way::Other);
+        assert_eq!(way(&nowhere, &home, gateway), Way::Other, "what was under way meanwhile went nowhere");
+        assert_eq!(way(&away, &nowhere, gateway), Way::Gone);
+        assert_eq!(way(&Ways::new(), &home, gateway), Way::Same, "a gateway's new address is no move of this host");
+        assert_eq!(way(&Ways::new(), &nowhere, gateway), Way::Gone);
+        assert_eq!(way(&home, &away, other), Way::Same);
+    }
+}
