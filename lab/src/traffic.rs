@@ -37,7 +37,7 @@ pub use numbered::{NumberedPlan, NumberedReport, numbered};
 pub use ping::{PingOutcome, ping, ping_with_ttl};
 pub use search::{Search, highest_rate};
 pub use stream::{StreamPlan, Streams};
-pub use tcp::{Direction, TcpServer, Transfer, transfer};
+pub use tcp::{Direction, TcpServer, Transfer, transfer, transfer_within};
 pub use udp::{EchoReport, Heartbeat, UdpEcho, echo};
 
 /// How often a server looks whether it shall end.

@@ -97,23 +97,61 @@ impl TcpServer {
 /// # Errors
 /// Fails where the connection does, or nothing moves for 20 s.
 pub fn transfer(host: &Host, server: SocketAddr, direction: Direction, bytes: u64) -> Result<Transfer> {
-    host.run(move || client(server, direction, bytes)).with_context(|| format!("TCP transfer with {server}"))
+    transfer_within(host, server, direction, bytes, Duration::ZERO)
 }
 
-fn client(server: SocketAddr, direction: Direction, bytes: u64) -> io::Result<Transfer> {
-    let start = Instant::now();
+/// As [`transfer`], with the bytes spread evenly over so much time, if they need less.
+///
+/// # Errors
+/// As [`transfer`].
+pub fn transfer_within(
+    host: &Host,
+    server: SocketAddr,
+    direction: Direction,
+    bytes: u64,
+    time: Duration,
+) -> Result<Transfer> {
+    let pace = Pace { begins: Instant::now(), bytes, time };
+    host.run(move || client(server, direction, &pace)).with_context(|| format!("TCP transfer with {server}"))
+}
+
+/// When which part of a transfer may move.
+#[derive(Debug)]
+struct Pace {
+    begins: Instant,
+    bytes: u64,
+    time: Duration,
+}
+
+impl Pace {
+    /// A transfer of so many bytes that is as fast as it can be.
+    fn full(bytes: u64) -> Self {
+        Self { begins: Instant::now(), bytes, time: Duration::ZERO }
+    }
+
+    /// Waits until all but `left` bytes may have moved.
+    fn wait(&self, left: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
+        let share = self.bytes.saturating_sub(left) as f64 / self.bytes.max(1) as f64;
+        let due = self.begins + self.time.mul_f64(share);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn client(server: SocketAddr, direction: Direction, pace: &Pace) -> io::Result<Transfer> {
+    let (start, bytes) = (Instant::now(), pace.bytes);
     let mut stream = TcpStream::connect_timeout(&server, STALL)?;
     limit_silence(&stream)?;
     stream.write_all(&[u8::from(direction == Direction::Download)])?;
     stream.write_all(&bytes.to_be_bytes())?;
     let (sent, received) = match direction {
         Direction::Upload => {
-            let sent = give(&mut stream, bytes)?;
+            let sent = give(&mut stream, pace)?;
             stream.shutdown(Shutdown::Write)?;
             (sent, Tally::read_from(&mut stream)?)
         }
         Direction::Download => {
-            let received = take(&mut stream, bytes)?;
+            let received = take(&mut stream, pace)?;
             (Tally::read_from(&mut stream)?, received)
         }
     };
@@ -167,7 +205,8 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.read_exact(&mut download)?;
     stream.read_exact(&mut bytes)?;
     let bytes = u64::from_be_bytes(bytes);
-    let tally = if download == [1] { give(&mut stream, bytes)? } else { take(&mut stream, bytes)? };
+    let pace = Pace::full(bytes);
+    let tally = if download == [1] { give(&mut stream, &pace)? } else { take(&mut stream, &pace)? };
     tally.write_to(&mut stream)
 }
 
@@ -177,11 +216,12 @@ fn limit_silence(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Sends bytes that neither compress nor repeat.
-fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
+fn give(stream: &mut TcpStream, pace: &Pace) -> io::Result<Tally> {
     let mut block = noise();
     let mut hash = Hash::new(&SHA256);
-    let mut left = bytes;
+    let mut left = pace.bytes;
     while left > 0 {
+        pace.wait(left);
         if let Some(stamp) = block.first_chunk_mut() {
             *stamp = left.to_be_bytes();
         }
@@ -191,15 +231,16 @@ fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
         hash.update(piece);
         left -= u64::try_from(length).unwrap_or(left);
     }
-    Ok(Tally::new(bytes, hash))
+    Ok(Tally::new(pace.bytes, hash))
 }
 
-fn take(stream: &mut TcpStream, bytes: u64) -> io::Result<Tally> {
+fn take(stream: &mut TcpStream, pace: &Pace) -> io::Result<Tally> {
     let mut block = vec![0; BLOCK];
     let mut hash = Hash::new(&SHA256);
-    let mut stream = stream.take(bytes);
+    let mut stream = stream.take(pace.bytes);
     let mut taken = 0;
     loop {
+        pace.wait(stream.limit());
         match stream.read(&mut block)? {
             0 if stream.limit() > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             0 => return Ok(Tally::new(taken, hash)),

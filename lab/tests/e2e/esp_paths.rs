@@ -9,7 +9,7 @@ use adit_lab::{GATEWAY_V4, Host, INTERNET_V4};
 use adit_testing::{PATIENCE, eventually};
 use ipnet::IpNet;
 
-use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, reach, unfilter};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, flows, reach, unfilter};
 
 /// Packets a second in each direction.
 const RATE: u32 = 1_000;
@@ -34,13 +34,6 @@ fn under_load(tunnel: &Tunnel) -> Dialogue {
     let dialogue = Dialogue::start(tunnel.client().host(), &tunnel.internet, INTERNET_V4.into(), RATE).unwrap();
     flows(&dialogue, start);
     dialogue
-}
-
-/// Waits until packets arrive in both directions that did not before `since`.
-fn flows(dialogue: &Dialogue, since: Instant) {
-    eventually("packets flow both ways", || {
-        dialogue.arrived_since(since).iter().all(|count| *count > 50).then_some(())
-    });
 }
 
 /// What drops ESP on its way: at the gateway what the client sends, at the client what the gateway sends. Nobody is

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adit_lab::programs::{Client, Gateway, ToldSession};
-use adit_lab::traffic::ping;
+use adit_lab::traffic::{Dialogue, ping};
 use adit_lab::{Host, INTERNET_V4, INTERNET_V6, Lab, Process};
 use adit_testing::{PATIENCE, eventually};
 
@@ -224,6 +224,13 @@ pub(crate) fn answers(host: &Host, target: IpAddr) -> bool {
 /// Waits until an address answers; panics after [`PATIENCE`].
 pub(crate) fn reach(host: &Host, target: IpAddr) {
     eventually(&format!("{} reaches {target}", host.name()), || answers(host, target).then_some(()));
+}
+
+/// Waits until packets arrive in both directions that did not before `since`.
+pub(crate) fn flows(dialogue: &Dialogue, since: Instant) {
+    eventually("packets flow both ways", || {
+        dialogue.arrived_since(since).iter().all(|count| *count > 50).then_some(())
+    });
 }
 
 /// Waits until a host looks exactly as before; panics with what differs after [`PATIENCE`].

@@ -1,12 +1,14 @@
 //! The `tls` carrier: everything by TCP, where no UDP passes.
 
 use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use adit_lab::traffic::{Direction, TcpServer, UdpEcho, echo, transfer};
-use adit_lab::{OUTSIDE_V4, OUTSIDE_V6};
+use adit_lab::traffic::{Dialogue, Direction, TcpServer, UdpEcho, echo, transfer, transfer_within};
+use adit_lab::{INTERNET_V4, OUTSIDE_V4, OUTSIDE_V6};
 use adit_testing::{alone, eventually};
 
-use crate::harness::{INTERNET, Options, Tunnel, filter, reach};
+use crate::harness::{INTERNET, Options, Tunnel, filter, flows, reach};
 
 const TRANSFER: u64 = 20 << 20;
 
@@ -70,4 +72,48 @@ fn session_by_tls_is_as_good_as_any_other() {
         let status = tunnel.client().status().unwrap();
         (status.state == "blocked" && status.reason.is_some_and(|reason| reason.contains("revoked"))).then_some(())
     });
+}
+
+/// Long before TCP would give up its connection, or anything notices that nothing comes: a client that has not noticed
+/// its move would still wait then.
+const UNNOTICED: Duration = Duration::from_secs(15);
+
+#[test]
+fn session_by_tls_moves_with_its_host_and_flows_go_on() {
+    let _turn = alone();
+    let Some(tunnel) = without_udp() else { return };
+    let client = tunnel.client().host().clone();
+    let inner = tunnel.client().inner_addresses().unwrap();
+    let server = TcpServer::start(&tunnel.internet, INTERNET[0]).unwrap();
+    reach(&client, INTERNET[0]);
+    let (since, dialogue) =
+        (Instant::now(), Dialogue::start(&client, &tunnel.internet, INTERNET_V4.into(), 200).unwrap());
+    flows(&dialogue, since);
+    let flow = {
+        let (client, address) = (client.clone(), server.address());
+        thread::spawn(move || transfer_within(&client, address, Direction::Download, TRANSFER / 4, UNNOTICED / 3))
+    };
+    for [old, new] in [[18, 28], [28, 27], [27, 18]] {
+        let net = |host| format!("192.0.2.{host}/28").parse().unwrap();
+        let moved = Instant::now();
+        client.replace_address("eth0", net(old), net(new)).unwrap();
+        eventually("the session comes from the new address", || {
+            let told = tunnel.gateway.sessions().unwrap();
+            (told.len() == 1 && told[0].remote.ip() == net(new).addr()).then_some(())
+        });
+        flows(&dialogue, Instant::now());
+        println!("moved: silences of {:?}", dialogue.longest_silence(moved, Instant::now()));
+        assert!(moved.elapsed() < UNNOTICED, "the move was not noticed by itself");
+        // The state was never another: a session that is lost is connected anew since then.
+        let told = tunnel.client().status().unwrap();
+        assert!(told.since_seconds >= Some(since.elapsed().as_secs().saturating_sub(1)), "{told:?}");
+    }
+    let done = flow.join().unwrap().unwrap();
+    assert!(done.bytes == TRANSFER / 4 && done.is_intact());
+    assert_eq!(tunnel.client().inner_addresses().unwrap(), inner);
+    assert_eq!(tunnel.client().status().unwrap().carrier.as_deref(), Some("tls"));
+    for course in dialogue.finish() {
+        println!("{} packets, {} lost", course.sent, course.lost());
+        assert_eq!(course.duplicated(), 0);
+    }
 }
