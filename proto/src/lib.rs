@@ -25,6 +25,7 @@ pub mod http;
 pub mod invite;
 pub mod login;
 pub mod mark;
+pub mod nat64;
 pub mod offload;
 pub mod packet;
 pub mod path_check;
