@@ -62,7 +62,7 @@ impl GatewayContact {
     /// If none of the names can be resolved, or TLS does not take what the gateway is known by.
     pub async fn find(places: Vec<Place>, trust: &Trust) -> Result<Self, Failure> {
         let Some(place) = places.first().cloned() else { return Err(local("no place of the gateway is known")) };
-        let mut lookups = Lookups::new(places);
+        let mut lookups = Lookups::new(places, None);
         let addresses = lookups.candidates(&[], true);
         let (tls, trusts) = match trust {
             Trust::Pin(pin) => (tls::pinned_client_config(*pin), "the certificate authority of that fingerprint"),
@@ -82,7 +82,7 @@ impl GatewayContact {
     /// As [`Self::find`], and if the profile's certificates or key cannot be used.
     pub async fn of(profile: &Profile, mark: Option<u32>) -> Result<Self, Failure> {
         let place = Place { host: profile.host.clone(), port: profile.port };
-        let mut lookups = Lookups::new(vec![place.clone()]);
+        let mut lookups = Lookups::new(vec![place.clone()], mark);
         let addresses = lookups.candidates(&profile.addresses, true);
         let target = profile.target(Candidates::default(), mark);
         let endpoint = match profile.protocol {
@@ -130,7 +130,7 @@ impl GatewayContact {
 
     /// Addresses to remember: the one that answered, then those of its names.
     pub(crate) fn addresses(&self, answered: SocketAddr) -> Vec<SocketAddr> {
-        gateway_addresses::remember([answered].into_iter().chain(self.lookups.resolved()), &[])
+        gateway_addresses::remember([self.lookups.original(answered)].into_iter().chain(self.lookups.resolved()), &[])
     }
 
     /// Posts until the gateway itself answers, or `within` is over. A stranger's answer shortens the time, so that

@@ -32,6 +32,12 @@ pub(crate) fn ways(destinations: impl IntoIterator<Item = SocketAddr>, mark: u32
     destinations.into_iter().chain(anywhere).filter_map(way).collect()
 }
 
+/// Whether this host is in a network of IPv6 alone, as datagrams with `mark` see it.
+pub(crate) fn has_ipv6_alone(mark: Option<u32>) -> bool {
+    let way = |to: IpAddr| source_address(SocketAddr::new(to, ANY_PORT), mark);
+    way(ANYWHERE_V4.into()).is_err_and(|error| leads_nowhere(&error)) && way(ANYWHERE_V6.into()).is_ok()
+}
+
 /// The address the routes give to datagrams to `to`.
 pub(crate) fn source_address(to: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
     let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -90,12 +96,17 @@ mod tests {
             assert_eq!(look(), [None; 3], "there is no route yet");
             ip("route add default via 192.0.2.1");
             eventually("there is a way", || (look() == [Some(home), Some(home), None]).then_some(()));
+            assert!(!has_ipv6_alone(Some(0x16)));
             ip("link set router0 down");
             eventually("the cable is cut", || (look() == [None; 3]).then_some(()));
             ip("link set router0 up");
             ip("address add 2001:db8::9/64 dev eth0 nodad");
             ip("-6 route add default via 2001:db8::1");
             eventually("there is a way again", || (look() == [Some(home), Some(home), Some(home6)]).then_some(()));
+            assert!(!has_ipv6_alone(Some(0x16)));
+            ip("route del default");
+            assert_eq!(look(), [None, None, Some(home6)]);
+            assert!(has_ipv6_alone(Some(0x16)));
         });
     }
 }

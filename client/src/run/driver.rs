@@ -102,7 +102,7 @@ impl<P: Protocol> Driver<P> {
     ) -> Self {
         let life = LifeCycle::new(config.patience, now());
         let Profile { host, port, .. } = &config.profile;
-        let lookups = Lookups::new(vec![Place { host: host.clone(), port: *port }]);
+        let lookups = Lookups::new(vec![Place { host: host.clone(), port: *port }], config.mark);
         let whereabouts = Whereabouts::new(config.mark);
         Self {
             config,

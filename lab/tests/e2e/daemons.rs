@@ -2,7 +2,7 @@
 //! somebody's name server.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -213,7 +213,12 @@ pub(crate) struct NameServer(Process);
 
 impl NameServer {
     /// Starts it at an address of a host; without the program, says that the test is skipped.
-    pub(crate) fn start(host: &Host, address: Ipv4Addr, answer: &str) -> Option<Self> {
+    pub(crate) fn start(host: &Host, address: impl Into<IpAddr>, answer: &str) -> Option<Self> {
+        Self::start_for(host, address, &[("#", answer)])
+    }
+
+    /// As [`Self::start`], with an answer for each domain.
+    pub(crate) fn start_for(host: &Host, address: impl Into<IpAddr>, answers: &[(&str, &str)]) -> Option<Self> {
         if !is_installed("dnsmasq") {
             skip("needs the program dnsmasq");
             return None;
@@ -222,7 +227,8 @@ impl NameServer {
         command.args(["--keep-in-foreground", "--no-hosts", "--no-resolv", "--conf-file=/dev/null", "--user=root"]);
         command.args(["--bind-interfaces", "--log-queries", "--log-facility=-"]);
         command.arg(format!("--pid-file={}", host.folder().join("dnsmasq.pid").display()));
-        command.arg(format!("--listen-address={address}")).arg(format!("--address=/#/{answer}"));
+        command.arg(format!("--listen-address={}", address.into()));
+        command.args(answers.iter().map(|(domain, answer)| format!("--address=/{domain}/{answer}")));
         let process = host.spawn(command).unwrap();
         process.wait_for_line("started", PATIENCE).unwrap();
         Some(Self(process))
@@ -264,6 +270,6 @@ fn program(name: &str) -> Command {
     command
 }
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     find(program).is_some()
 }

@@ -143,7 +143,7 @@ impl<P: Protocol> Driver<P> {
     /// Remembers the addresses that worked or might: once the tunnel has taken the resolver, nothing else leads back.
     fn learn_addresses(&mut self, connection: &P::Connection) {
         let profile = &mut self.config.profile;
-        let working = connection.stats().remote.into_iter();
+        let working = connection.stats().remote.map(|address| self.lookups.original(address)).into_iter();
         let learned = gateway_addresses::remember(working.chain(self.lookups.resolved()), &profile.addresses);
         if profile.addresses != learned {
             profile.addresses = learned;
