@@ -5,12 +5,13 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use adit_net::dns;
 use adit_program::random::random;
 use adit_proto::dns::question::{AddressKind, Question};
+use nix::net::if_::if_nametoindex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,7 +29,7 @@ const FURTHER: Duration = Duration::from_millis(300);
 
 /// The resolvers of the networks this host is in, best first.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LocalResolvers(Vec<IpAddr>);
+pub(crate) struct LocalResolvers(Vec<SocketAddr>);
 
 impl LocalResolvers {
     /// Takes those that the host has now in the place of those known, unless they are the tunnel's or none.
@@ -51,7 +52,7 @@ impl LocalResolvers {
             for kind in [AddressKind::V4, AddressKind::V6] {
                 let Ok(id) = random().map(u16::from_ne_bytes) else { return Vec::new() };
                 let question = Question { id, name: name.to_owned(), kind };
-                let server = SocketAddr::new(*server, DNS_PORT);
+                let server = *server;
                 asking
                     .spawn(async move { dns::ask(server, &question, Some(mark)).await.map(|answer| answer.addresses) });
             }
@@ -73,9 +74,21 @@ impl LocalResolvers {
 }
 
 /// The resolvers that a file names, but those on this host and those in the tunnel.
-fn resolvers(text: &str, tunnels: &[IpAddr]) -> Vec<IpAddr> {
-    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
-    named.filter(|server| !server.is_loopback() && !tunnels.contains(server)).take(MOST_RESOLVERS).collect()
+fn resolvers(text: &str, tunnels: &[IpAddr]) -> Vec<SocketAddr> {
+    let named = text.lines().filter_map(|line| resolver(line.trim().strip_prefix("nameserver")?.trim()));
+    let is_near = |server: &SocketAddr| !server.ip().is_loopback() && !tunnels.contains(&server.ip());
+    named.filter(is_near).take(MOST_RESOLVERS).collect()
+}
+
+/// A resolver by its address; one of IPv6 that counts on one link alone, as routers announce them, names that behind
+/// `%` (RFC 4007 section 11).
+fn resolver(text: &str) -> Option<SocketAddr> {
+    let Some((address, link)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, DNS_PORT));
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    let link = link.parse().or_else(|_no_number| if_nametoindex(link)).ok()?;
+    Some(SocketAddrV6::new(address, DNS_PORT, 0, link).into())
 }
 
 #[cfg(test)]
@@ -90,9 +103,18 @@ mod tests {
     #[test]
     fn resolvers_of_this_host_and_of_the_tunnel_are_not_asked() {
         let text = "# by hand\nnameserver 127.0.0.53\n nameserver 192.0.2.53\nnameserver 10.64.3.1\nnameserver fd00::1\n\
-            search example.net\nnameserver fe80::1%eth0\n";
-        let expected: Vec<IpAddr> = vec!["192.0.2.53".parse().unwrap(), "fd00::1".parse().unwrap()];
+            search example.net\nnameserver 192.0.2.54\n";
+        let expected =
+            ["192.0.2.53:53", "[fd00::1]:53", "192.0.2.54:53"].map(|text| text.parse::<SocketAddr>().unwrap());
         assert_eq!(resolvers(text, &["10.64.3.1".parse().unwrap()]), expected);
+    }
+
+    #[test]
+    fn resolver_that_a_router_announces_counts_on_its_link() {
+        let text = "nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3%no-such-link\nnameserver ::1%lo\n";
+        let links = [("fe80::1", if_nametoindex("lo").unwrap()), ("fe80::2", 7)];
+        let on_link = |(address, link): (&str, u32)| SocketAddrV6::new(address.parse().unwrap(), DNS_PORT, 0, link);
+        assert_eq!(resolvers(text, &[]), links.map(|link| SocketAddr::from(on_link(link))));
     }
 
     /// What is answered to a question: an address of IPv4 and none of IPv6.
@@ -126,7 +148,7 @@ mod tests {
             ip("link set lo up");
             let server = Server::bind("127.0.0.9:53").unwrap();
             let answering = thread::spawn(move || answer(&server));
-            let resolvers = LocalResolvers(vec!["127.0.0.9".parse().unwrap()]);
+            let resolvers = LocalResolvers(vec!["127.0.0.9:53".parse().unwrap()]);
             let found = resolvers.ask("gw.example", 22).await;
             assert_eq!(found, ["192.0.2.17".parse::<IpAddr>().unwrap()]);
             answering.join().unwrap();
@@ -156,7 +178,8 @@ mod tests {
                 }
             });
             let _silent = Server::bind("127.0.0.8:53").unwrap();
-            let resolvers = LocalResolvers(["127.0.0.8", "127.0.0.9"].map(|server| server.parse().unwrap()).to_vec());
+            let resolvers =
+                LocalResolvers(["127.0.0.8:53", "127.0.0.9:53"].map(|server| server.parse().unwrap()).to_vec());
             let asked = resolvers.ask_within(FOR_EVER, "gw.example", 22);
             let found =
                 tokio::time::timeout(adit_testing::PATIENCE, asked).await.expect("it waits for no other answer");
