@@ -36,6 +36,7 @@ mod lifecycle;
 mod listener;
 mod lockout;
 mod logins;
+mod moves;
 mod nat64;
 mod netcheck;
 mod oidc;
