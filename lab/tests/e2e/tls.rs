@@ -117,3 +117,33 @@ fn session_by_tls_moves_with_its_host_and_flows_go_on() {
         assert_eq!(course.duplicated(), 0);
     }
 }
+
+/// TCP cuts what it carries to what the path takes, so packets of 1280 bytes and more pass inside on every path of
+/// IPv6's least size, also on one that becomes so while a flow goes on.
+#[test]
+fn session_by_tls_passes_narrow_paths() {
+    let _turn = alone();
+    let Some(tunnel) = without_udp() else { return };
+    let client = tunnel.client().host().clone();
+    let servers = INTERNET.map(|address| TcpServer::start(&tunnel.internet, address).unwrap());
+    INTERNET.into_iter().for_each(|address| reach(&client, address));
+    for mtu in [1400, 1340, 1280] {
+        let flow = {
+            let (client, address) = (client.clone(), servers[0].address());
+            let lasting = Duration::from_secs(2);
+            thread::spawn(move || transfer_within(&client, address, Direction::Upload, TRANSFER / 10, lasting))
+        };
+        thread::sleep(Duration::from_millis(500));
+        for host in [&client, tunnel.gateway.host()] {
+            host.set_mtu("eth0", mtu).unwrap();
+        }
+        let done = flow.join().unwrap().unwrap();
+        assert!(done.bytes == TRANSFER / 10 && done.is_intact(), "{mtu}, begun before");
+        for server in &servers {
+            for direction in [Direction::Upload, Direction::Download] {
+                let done = transfer(&client, server.address(), direction, TRANSFER / 10).unwrap();
+                assert!(done.bytes == TRANSFER / 10 && done.is_intact(), "{mtu}, {direction:?}");
+            }
+        }
+    }
+}
