@@ -3,7 +3,7 @@
 //! Most tests run with the machine's own and with the newest. Where one of them is missing they skip themselves with a
 //! loud word, but fail where `CI` is set.
 
-mod browsers;
+pub(crate) mod browsers;
 mod certificates;
 mod forms;
 mod hostile;

@@ -2,6 +2,7 @@
 //!
 //! Where ocserv is not installed its tests skip themselves with a loud word, but fail where `CI` is set.
 
+mod browsers;
 mod certificates;
 mod first_contact;
 mod groups;

@@ -33,7 +33,7 @@ fn begin(world: &World) -> (Stranger, String) {
 }
 
 /// Follows a link, and logs in as this user or cancels where there is none. Gives what came last from the gateway.
-fn log_in(world: &World, link: String, user: Option<&'static str>) -> Seen {
+pub(crate) fn log_in(world: &World, link: String, user: Option<&'static str>) -> Seen {
     browse(world.tunnel.gateway.host(), async move |browser| {
         let page = browser.get(&link).await;
         assert_eq!(page.status, 200, "{}", page.body);
