@@ -39,6 +39,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 /// What to do where a gateway lets nobody in, or ends the connection, perhaps for want of a certificate.
 const WANTS_CERTIFICATE: &str = "ask the gateway's administrator; a certificate of the user that it may want is given to \
     `adit-client add` with `--certificate` and `--key`";
+/// What to do where the gateway breaks the handshake off.
+const TURNED_AWAY: &str = "try again later: some gateways do that for a while where wrong passwords came from; if it \
+    stays so, ask the gateway's administrator";
 /// What the login of the native protocol calls a user's name, which whoever answers may know beforehand.
 const USER: (&str, &str) = ("username", "user");
 
@@ -271,6 +274,9 @@ impl<'a> Conversation<'a> {
                 return self.refused_for_certificate(&error.to_string());
             }
             let failure = join_failure(&self.name, &error);
+            if matches!(error, ConnectError::BrokenOff(_)) {
+                return Failure { next: TURNED_AWAY.to_owned(), ..failure };
+            }
             // Some gateways do that instead of saying what they want.
             let is_unsaid = matches!(error, ConnectError::Closed(_)) && !self.entrance.has_certificate;
             if is_unsaid { Failure { next: WANTS_CERTIFICATE.to_owned(), ..failure } } else { failure }
