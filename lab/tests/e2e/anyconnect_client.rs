@@ -6,6 +6,7 @@ mod browsers;
 mod certificates;
 mod first_contact;
 mod groups;
+mod ocserv;
 mod passwords;
 mod protocol;
 mod records;
@@ -32,6 +33,8 @@ use crate::versions::{Version, with_each_version};
 const TRANSFER: u64 = 20 << 20;
 const OTHER_IDENTITY: i32 = 4;
 const USAGE: i32 = 2;
+/// Whoever does not answer, or ends the connection.
+const CLOSED: i32 = 5;
 
 /// Has the client add the gateway as `work`, known by these arguments.
 fn add(client: &Client, known_by: &[&str]) -> adit_lab::Output {
@@ -223,7 +226,8 @@ impl Ocserv {
     fn run(program: &Path, gateway: &Host) -> Process {
         let folder = gateway.folder();
         let mut command = Command::new(program);
-        command.args(["--foreground", "--config"]).arg(folder.join("ocserv.conf"));
+        // It tells of each session on standard error.
+        command.args(["--foreground", "--debug", "3", "--config"]).arg(folder.join("ocserv.conf"));
         command.arg("--pid-file").arg(folder.join("ocserv.pid"));
         let process = gateway.spawn(command).unwrap();
         process.wait_for_line("listening (TCP)", PATIENCE).unwrap();
@@ -243,7 +247,8 @@ impl Ocserv {
         let lines = lines.replace("FOLDER", &folder.to_string());
         format!(
             "{lines}tcp-port = 443\nsocket-file = {folder}/ocserv.sock\n\
-             udp-port = 443\nrun-as-user = root\nrun-as-group = root\nisolate-workers = false\nuse-occtl = false\n\
+             udp-port = 443\nrun-as-user = root\nrun-as-group = root\nisolate-workers = false\nuse-occtl = true\n\
+             occtl-socket-file = {folder}/occtl.sock\n\
              server-cert = {folder}/certificate.pem\nserver-key = {folder}/key.pem\nmax-clients = 4\n\
              keepalive = 20\ndpd = 30\ntry-mtu-discovery = false\nauth-timeout = 60\ndevice = vpns\n\
              predictable-ips = true\nping-leases = false\nipv4-network = 10.79.0.0\nipv4-netmask = 255.255.255.0\n\

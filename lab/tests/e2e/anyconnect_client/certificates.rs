@@ -8,11 +8,11 @@ use adit_lab::Output;
 use adit_testing::eventually;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 
-use super::{Ocserv, USAGE, add, up};
+use super::{CLOSED, Ocserv, USAGE, add, up};
 use crate::harness::{INTERNET, Tunnel, reach};
 use crate::logins::{PASSWORD, gateway, run};
 use crate::people::{self, REFUSED, pin};
-use crate::versions::Version;
+use crate::versions::{Version, with_each_version};
 
 /// A certificate and its key, in files.
 struct Shown {
@@ -115,17 +115,15 @@ fn certify_alice(folder: &Path) -> Shown {
     Shown::write(folder, "alice", &certificate.pem(), &key.serialize_pem())
 }
 
-/// Whoever does not answer, or ends the connection.
-const CLOSED: i32 = 5;
 const CERTIFICATES: &str = "auth = \"certificate\"\nca-cert = FOLDER/ca.pem\ncert-user-oid = 2.5.4.3\n";
 
-#[test]
-fn ocserv_lets_in_who_shows_a_certificate_alone_or_with_a_password() {
+with_each_version!(ocserv_lets_in_who_shows_a_certificate_alone_or_with_a_password);
+
+fn ocserv_lets_in_who_shows_a_certificate_alone_or_with_a_password(version: Version) {
     for (passwords, typed) in [("", String::new()), (Ocserv::PASSWORDS, format!("{PASSWORD}\n"))] {
         let mut shown = None;
         let lines = [CERTIFICATES, passwords].concat();
-        let Some(mut ocserv) =
-            Ocserv::start_prepared(Version::Own, &lines, |folder| shown = Some(certify_alice(folder)))
+        let Some(mut ocserv) = Ocserv::start_prepared(version, &lines, |folder| shown = Some(certify_alice(folder)))
         else {
             return;
         };

@@ -9,7 +9,7 @@ use adit_testing::eventually;
 use super::{Ocserv, USAGE, add, add_at, up};
 use crate::logins::{PASSWORD, gateway, run};
 use crate::people::{REFUSED, give_policy, pin};
-use crate::versions::Version;
+use crate::versions::{Version, with_each_version};
 
 /// Alice's usual group reaches nothing of the internet, and one that she may choose does.
 const POLICY: &str = "[groups.usual]\nmembers = [\"alice\"]\nroutes = [\"10.1.0.0/16\"]\n\
@@ -60,12 +60,13 @@ fn make_groups(folder: &Path) {
     fs::write(folder.join("groups/staff"), "route = 10.99.0.0/255.255.0.0\n").unwrap();
 }
 
-#[test]
-fn group_of_ocserv_is_chosen_by_its_label_or_by_who_is_asked() {
+with_each_version!(group_of_ocserv_is_chosen_by_its_label_or_by_who_is_asked);
+
+fn group_of_ocserv_is_chosen_by_its_label_or_by_who_is_asked(version: Version) {
     let groups = "select-group = staff[Staff people]\nselect-group = guests\nconfig-per-group = FOLDER/groups\n\
         banner = \"Be good.\"\n";
     let lines = [Ocserv::PASSWORDS, groups].concat();
-    let Some(mut ocserv) = Ocserv::start_prepared(Version::Own, &lines, make_groups) else { return };
+    let Some(mut ocserv) = Ocserv::start_prepared(version, &lines, make_groups) else { return };
     let known_by = ["--authority", ocserv.certificate.as_str()];
     add(&ocserv.client, &[&known_by[..], &["--group", "Staff people"]].concat()).success().unwrap();
     up(&mut ocserv.client, &format!("{PASSWORD}\n"));

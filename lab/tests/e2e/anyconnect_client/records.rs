@@ -17,7 +17,7 @@ const NO_UDP: &str = "no_udp";
 /// Packets a second in each direction.
 const RATE: u32 = 200;
 /// The link of the client's host to the gateway, and its addresses there.
-const OUTER_LINK: &str = "eth0";
+pub(super) const OUTER_LINK: &str = "eth0";
 const HOMES: [&str; 2] = ["192.0.2.18/28", "192.0.2.28/28"];
 
 /// Nothing comes to the gateway by UDP.
@@ -26,7 +26,7 @@ fn block_udp(gateway: &Host) {
 }
 
 /// Waits until a client's packets have this carrier. It has not connected anew since `connected`.
-fn comes_to(client: &Client, through: IpAddr, carrier: &str, connected: Instant) {
+pub(super) fn comes_to(client: &Client, through: IpAddr, carrier: &str, connected: Instant) {
     let deadline = Instant::now() + NEXT_TRY;
     loop {
         // It may be lost as long as the other way is not noticed to be the better one.
