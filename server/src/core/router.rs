@@ -46,8 +46,12 @@ impl Router {
     }
 
     /// Takes packets that came from a client by its connection, checks each and gives those that may pass to the
-    /// kernel. Empties `packets`.
+    /// kernel. Empties `packets`. What comes by the connection of a session that another one has taken over from counts
+    /// as that one's.
     pub fn from_client(&self, session: &Session, packets: &mut Vec<Bytes>) {
+        if let Some(successor) = session.successor() {
+            return self.from_client(successor, packets);
+        }
         let counters = session.carriers.counters();
         packets.retain(|packet| match self.admit_bytes(session, packet) {
             Ok(()) => true,
@@ -126,5 +130,54 @@ impl Routing for Router {
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::packet::checksum::Checksum;
+    use adit_testing::namespace::in_namespace_async;
+
+    use super::*;
+    use crate::core::sessions::Ending;
+    use crate::core::tests::session;
+
+    /// An empty UDP packet from the address of [`session`]s with the number 2.
+    fn packet() -> Bytes {
+        let mut packet = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 0, 2, 192, 0, 2, 1, 0, 9, 0, 9, 0, 8, 0, 0];
+        let checksum = Checksum::new().with(&packet[..20]).finish().to_be_bytes();
+        packet[10..12].copy_from_slice(&checksum);
+        Bytes::copy_from_slice(&packet)
+    }
+
+    /// Packets taken from a client, and those refused since its session is over.
+    fn taken(session: &Session) -> (u64, u64) {
+        let traffic = session.carriers.counters().traffic();
+        let of_nobody = traffic.drops.iter().find(|(reason, _)| *reason == DropReason::NotConnected.label());
+        (traffic.rx_packets, of_nobody.map_or(0, |(_, count)| *count))
+    }
+
+    #[test]
+    fn what_comes_by_a_connection_that_was_left_is_of_the_session_that_took_over_and_ends_with_it() {
+        in_namespace_async(|| async {
+            let router = Router::new(Tun::create("adit0", 1, true).unwrap(), Arc::default());
+            let [old, new, newest] = [1, 2, 3].map(|id| session(id, "dev-a", 2));
+            let send = || router.from_client(&old, &mut vec![packet()]);
+            send();
+            assert_eq!(taken(&old), (1, 0));
+            old.stop(Ending::Replaced);
+            send();
+            assert_eq!(taken(&old), (1, 1), "nobody has taken over");
+            old.hand_over_to(&new);
+            send();
+            assert_eq!((taken(&old), taken(&new)), ((1, 1), (1, 0)));
+            new.hand_over_to(&newest);
+            new.stop(Ending::Replaced);
+            send();
+            assert_eq!((taken(&new), taken(&newest)), ((1, 0), (1, 0)));
+            newest.stop(Ending::Revoked);
+            send();
+            assert_eq!((taken(&old), taken(&newest)), ((1, 1), (1, 1)), "whoever is shut out gets in by no connection");
+        });
     }
 }

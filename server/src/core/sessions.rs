@@ -5,7 +5,7 @@ mod table;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_net::carrier::{Carried, Carrier, Carriers};
@@ -41,6 +41,11 @@ pub trait Connection: Carrier + Closing {
     fn remote(&self) -> SocketAddr;
     /// What there is to tell of it.
     fn about(&self) -> About<'_>;
+    /// Another connection of the same device carries its session from now on. What is under way here is still sent, and
+    /// taken, for a moment, where that can be; then it closes.
+    fn retire(&self, ending: Ending) {
+        self.close(ending);
+    }
     /// The group that the user has chosen for this session, where there is a choice. It proves nothing.
     fn group(&self) -> Option<&str> {
         None
@@ -130,6 +135,9 @@ pub struct Session {
     certificates_end: AtomicU64,
     /// Why the gateway ends it; empty while it lives, and when the client ends it.
     ending: OnceLock<Ending>,
+    /// The session of the same device that has taken over its addresses, and the one whose it has taken over.
+    successor: OnceLock<Arc<Session>>,
+    predecessor: OnceLock<Weak<Session>>,
 }
 
 impl Session {
@@ -152,6 +160,8 @@ impl Session {
             login: watch::Sender::new(None),
             certificates_end: AtomicU64::new(u64::MAX),
             ending: OnceLock::new(),
+            successor: OnceLock::new(),
+            predecessor: OnceLock::new(),
         })
     }
 
@@ -246,6 +256,22 @@ impl Session {
     pub fn close(&self, ending: Ending) {
         self.stop(ending);
         self.connection.close(ending);
+    }
+
+    /// Another session of the same device has its addresses from now on. What is under way on this one's connection is
+    /// of that one, which alone says whether it may pass.
+    pub(super) fn hand_over_to(self: &Arc<Self>, successor: &Arc<Self>) {
+        // Of the connections that a device has left, only the last one may take a moment.
+        if let Some(before) = self.predecessor.get().and_then(Weak::upgrade) {
+            before.connection.close(Ending::Replaced);
+        }
+        let _only_once = successor.predecessor.set(Arc::downgrade(self));
+        let _only_once = self.successor.set(Arc::clone(successor));
+    }
+
+    /// The session that has taken over its addresses.
+    pub(super) fn successor(&self) -> Option<&Self> {
+        self.successor.get().map(|session| &**session)
     }
 
     /// Nothing passes by a carrier beside the connection any more, for this reason unless there was one before.

@@ -12,8 +12,8 @@ use adit_net::carrier::stream::{Framing, Pump, StreamCarrier};
 use adit_net::packet_buffer::PacketBuffer;
 use adit_program::task::{self, Task};
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
 
 use crate::core::sessions::{About, Closing, Connection, Ending};
 use crate::listener::{Caller, CallerStream};
@@ -23,6 +23,8 @@ use crate::listener::{Caller, CallerStream};
 pub(super) const UNREAD: Duration = Duration::from_secs(15);
 /// How long a client may leave the last words unread.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long what a client sent on a connection may be under way after it has left that.
+const UNDER_WAY: Duration = Duration::from_secs(3);
 /// Pieces of frames that may wait for the front-end, each as much as is read at a time.
 const FRAMES: usize = 4;
 
@@ -30,6 +32,9 @@ const FRAMES: usize = 4;
 pub(super) trait StreamProtocol: Framing {
     /// The front-end's name.
     const FRONT_END: &'static str;
+
+    /// Whether clients leave a connection for another one of the same session.
+    const IS_LEFT: bool = false;
 
     /// The last words to a client whose session the gateway ends for this reason, where the protocol has any.
     fn farewell(ending: Ending) -> Option<Bytes>;
@@ -43,6 +48,8 @@ pub(super) struct StreamConnection<F> {
     client: Option<String>,
     group: Option<String>,
     is_closed: AtomicBool,
+    /// Told when the client has left it for another one.
+    retired: Notify,
 }
 
 impl<F: StreamProtocol> StreamConnection<F> {
@@ -50,7 +57,14 @@ impl<F: StreamProtocol> StreamConnection<F> {
     pub(super) fn new(caller: &Caller, mtu: u16) -> Self {
         let cipher = caller.suite.and_then(|suite| suite.as_str());
         let carrier = StreamCarrier::new(caller.address, mtu);
-        Self { carrier, cipher, client: None, group: None, is_closed: AtomicBool::new(false) }
+        let (is_closed, retired) = (AtomicBool::new(false), Notify::new());
+        Self { carrier, cipher, client: None, group: None, is_closed, retired }
+    }
+
+    /// Waits until the client has left it for another one, and a little longer, for what is under way.
+    pub(super) async fn left(&self) {
+        self.retired.notified().await;
+        sleep(UNDER_WAY).await;
     }
 
     /// The same, of a client that calls itself so, whose user has chosen this group.
@@ -88,6 +102,14 @@ impl<F: StreamProtocol> Connection for StreamConnection<F> {
 
     fn group(&self) -> Option<&str> {
         self.group.as_deref()
+    }
+
+    fn retire(&self, ending: Ending) {
+        if F::IS_LEFT {
+            self.retired.notify_one();
+        } else {
+            self.close(ending);
+        }
     }
 }
 

@@ -101,11 +101,13 @@ impl LocalCore {
         admitted.keep();
         let unowned = Unowned { core: self, session: &session };
         let replaces = displaced.replaced.is_some();
-        let replaced = displaced.replaced.into_iter().map(|old| (old, Ending::Replaced));
-        for (old, ending) in replaced.chain(displaced.crowded.into_iter().map(|old| (old, Ending::Crowded))) {
-            old.stop(ending);
+        if let Some(old) = displaced.replaced {
+            self.give_way(&old, &session);
+        }
+        for old in displaced.crowded {
+            old.stop(Ending::Crowded);
             self.settle(&old);
-            old.connection.close(ending);
+            old.connection.close(Ending::Crowded);
         }
         self.confirm(&session, login)?;
         // The user may be in other groups since.
@@ -115,6 +117,21 @@ impl LocalCore {
         let (user, device, remote) = (&session.device.user, &session.device.id, session.connection.remote());
         tracing::debug!(target: TRAIL, session = id, user, device, %remote, "session of");
         Ok((session, replaces))
+    }
+
+    /// Ends a session in whose place another one of the same device is. If that has the same addresses, the client has
+    /// only changed its connection, and loses nothing that is under way.
+    fn give_way(&self, old: &Arc<Session>, new: &Arc<Session>) {
+        let goes_on = old.lease == new.lease;
+        if goes_on {
+            old.hand_over_to(new);
+        }
+        old.stop(Ending::Replaced);
+        self.settle(old);
+        match goes_on {
+            true => old.connection.retire(Ending::Replaced),
+            false => old.connection.close(Ending::Replaced),
+        }
     }
 
     /// Looks at the accounts once more now that the session can be found: whoever shut the device out since it was let

@@ -524,3 +524,18 @@ fn session_that_begins_while_the_policy_goes_waits_for_its_end_and_is_not_refuse
     assert_eq!(result(&second.unwrap()).unwrap(), None);
     assert_eq!(live.grant().terms.rules, None);
 }
+
+#[test]
+fn device_that_changes_its_connection_leaves_what_is_under_way_to_its_new_session() {
+    let (core, _) = core();
+    let opened = [(); 3].map(|()| open(&core, "dev-a").unwrap());
+    let [(first, left), (second, kept), (third, _)] = &opened;
+    assert_eq!([first.lease, second.lease], [third.lease; 2]);
+    assert_eq!(first.successor().map(|session| session.id), Some(second.id));
+    assert_eq!(second.successor().map(|session| session.id), Some(third.id));
+    assert!(third.successor().is_none() && first.carriers.is_closed() && second.carriers.is_closed());
+    assert_eq!([left.closed(), kept.closed()], [Some(Ending::Replaced); 2]);
+    // Who is somebody else gets nothing of it.
+    let (other, _) = open(&core, "dev-b").unwrap();
+    assert!(third.successor().is_none() && other.successor().is_none());
+}

@@ -134,8 +134,12 @@ impl Tunnel {
         let stream = TunnelStream::from(UpgradedStream::new(Arc::clone(&connection.carrier), capsules));
         let following = Following::<_, Session>::new(stream, machine, None).with_unread_limit(UNREAD);
         let span = tracing::info_span!("session", session = session.id);
-        if let Err(error) = follow(following, &mut opened.orders, &session, &router).instrument(span).await {
-            tracing::debug!(%error, "tunnel ended");
+        let followed = follow(following, &mut opened.orders, &session, &router).instrument(span);
+        tokio::select! {
+            followed = followed => if let Err(error) = followed {
+                tracing::debug!(%error, "tunnel ended");
+            },
+            () = connection.left() => tracing::debug!("the client goes on by another connection"),
         }
         running.close();
         drop(opened);
@@ -145,6 +149,7 @@ impl Tunnel {
 
 impl StreamProtocol for Capsules {
     const FRONT_END: &'static str = "connect-ip";
+    const IS_LEFT: bool = true;
 
     /// HTTP/1.1 has no words for the reason; the client hears it when it asks again.
     fn farewell(_ending: Ending) -> Option<Bytes> {
