@@ -2,6 +2,7 @@
 
 mod address;
 mod link;
+mod neighbour;
 mod route;
 mod rule;
 mod survey;
