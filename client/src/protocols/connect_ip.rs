@@ -78,9 +78,23 @@ impl Connection {
     }
 
     async fn open_tunnel(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+        let dialled = Self::dial(target, timeout).await?;
+        Self::ask(dialled, target, packets).await
+    }
+
+    /// Shakes hands, and no more.
+    async fn dial(target: &GatewayAccess, timeout: Duration) -> Result<dial::Dialled, ConnectError> {
         let gateway = target.endpoint()?;
         let dialling = dial::dial(&gateway, dial::Needs::Packets, timeout);
-        let dial::Dialled { endpoint, quic } = obstruction::watch(dialling, &target.addresses, target.mark).await?;
+        obstruction::watch(dialling, &target.addresses, target.mark).await
+    }
+
+    /// Asks for the session.
+    async fn ask(
+        dial::Dialled { endpoint, quic }: dial::Dialled,
+        target: &GatewayAccess,
+        packets: Packets,
+    ) -> Result<Self, ConnectError> {
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&quic, target, esp).await?;
         let datagrams = Arc::new(Datagrams::new(quic.clone(), tunnel.stream_id()));

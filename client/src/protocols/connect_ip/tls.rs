@@ -1,11 +1,12 @@
 //! A connection to a gateway over TLS and TCP, for networks that pass no UDP: CONNECT-IP by an upgrade of HTTP/1.1.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_net::carrier::following::{FollowError, Following, Step};
 use adit_net::carrier::tls::{CapsuleCarrier, Capsules};
-use adit_net::http::h1::{self, UpgradedStream};
+use adit_net::http::h1::{self, Shaken, UpgradedStream};
 use adit_net::http::stream::TunnelStream;
 use adit_net::tls;
 use adit_proto::connect_ip::client::Client;
@@ -31,9 +32,23 @@ impl StreamConnection<Capsules> {
     }
 
     async fn open_tunnel(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+        let dialled = Self::dial(target, timeout).await?;
+        Self::ask(dialled, target, packets).await
+    }
+
+    /// Shakes hands, and no more; says with which address.
+    pub(super) async fn dial(target: &GatewayAccess, timeout: Duration) -> Result<(Shaken, SocketAddr), ConnectError> {
         let gateway = target.endpoint()?;
         let over_tcp = Endpoint { tls: tls::over_tcp(&gateway.tls), ..gateway };
-        let (stream, remote) = shake(&over_tcp, timeout).await?;
+        shake(&over_tcp, timeout).await
+    }
+
+    /// Asks for the session.
+    pub(super) async fn ask(
+        (stream, remote): (Shaken, SocketAddr),
+        target: &GatewayAccess,
+        packets: Packets,
+    ) -> Result<Self, ConnectError> {
         let mut machine = machine(target, None);
         let answered = h1::request_tunnel(stream, &machine.request()).await;
         let answered = answered.map_err(|error| explain_tcp(&error, remote))?;
