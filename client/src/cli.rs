@@ -122,12 +122,15 @@ struct ConnectionArgs {
 /// Which carriers a client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Carrier {
-    /// By ESP where the gateway and the path can do that, else by QUIC datagrams; at AnyConnect gateways by DTLS
+    /// By ESP where the gateway and the path can do that, else by QUIC datagrams, or by TLS over TCP where no UDP
+    /// passes; at AnyConnect gateways by DTLS, else by TLS
     #[default]
     Auto,
+    /// By ESP, or by QUIC datagrams while ESP does not pass; never by TLS
+    Esp,
     /// By QUIC datagrams only
     Quic,
-    /// By TLS over TCP, for networks that pass no UDP
+    /// By TLS over TCP only
     Tls,
 }
 
@@ -304,6 +307,7 @@ mod tests {
             Some(up.connection.carrier)
         };
         assert_eq!(carrier(&[]), Some(Carrier::Auto));
+        assert_eq!(carrier(&["home", "--carrier", "esp"]), Some(Carrier::Esp));
         assert_eq!(carrier(&["home", "--carrier", "quic"]), Some(Carrier::Quic));
         assert_eq!(carrier(&["--carrier", "tls"]), Some(Carrier::Tls));
         assert_eq!(carrier(&["--carrier", "pigeon"]), None);

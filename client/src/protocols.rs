@@ -252,6 +252,8 @@ pub struct ConnectionStats {
     pub path_mtu: Option<u16>,
     /// The gateway's address in use.
     pub remote: Option<SocketAddr>,
+    /// What is in the way of UDP, in words, where the client chose TLS for that.
+    pub not_by_udp: Option<String>,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! [`ClientSession`] is the library's front door. It works with any
 //! [`PacketSource`](crate::packet_source::PacketSource), so a phone's VPN service or a test can embed it; such packets
-//! are carried by `quic`:
+//! are carried by `quic`, or by `tls`:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -94,7 +94,7 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
-    /// Starts to connect. Must be called inside a tokio runtime.
+    /// Starts to connect, over UDP where that passes, else over TLS and TCP. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(config: SessionConfig) -> Self {
         match config.profile.protocol {
@@ -103,7 +103,16 @@ impl ClientSession {
         }
     }
 
-    /// As [`Self::start`], over TLS and TCP, for networks that pass no UDP.
+    /// As [`Self::start`], over UDP alone.
+    #[must_use]
+    pub fn start_over_udp(config: SessionConfig) -> Self {
+        match config.profile.protocol {
+            GatewayProtocol::ConnectIp => Self::start_with(config, protocol::ConnectIpOverUdp),
+            GatewayProtocol::AnyConnect => Self::start_with(config, protocol::AnyConnect),
+        }
+    }
+
+    /// As [`Self::start`], over TLS and TCP alone.
     #[must_use]
     pub fn start_over_tls(config: SessionConfig) -> Self {
         match config.profile.protocol {

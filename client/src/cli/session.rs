@@ -63,8 +63,8 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
     closing.begin(&mut changes).await.map_err(|error| journal_failure(&journal, &error))?;
     // The device and its worker. Without them nothing is begun, and the journal goes again.
     let opened = open_tun(&directories.run, tun.as_deref(), profile.workers.tun_offload);
-    let started =
-        opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, carrier == Carrier::Auto)?, slot)));
+    let offers_esp = matches!(carrier, Carrier::Auto | Carrier::Esp);
+    let started = opened.and_then(|(device, slot)| Ok((start_packet_path(device, &profile, offers_esp)?, slot)));
     let (path, slot) = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -80,7 +80,8 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
         .with_started_from(started_from::started_from())
         .with_kill_switch(closing);
     let start = match carrier {
-        Carrier::Auto | Carrier::Quic => ClientSession::start,
+        Carrier::Auto => ClientSession::start,
+        Carrier::Esp | Carrier::Quic => ClientSession::start_over_udp,
         Carrier::Tls => ClientSession::start_over_tls,
     };
     let session = start(SessionConfig {

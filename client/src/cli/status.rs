@@ -141,7 +141,8 @@ fn carrier(status: &Status) -> String {
     let lasts = status.carrier_seconds.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)));
     let lasts = lasts.map_or_else(String::new, |lasts| format!(" for {lasts}"));
     let rtt = status.rtt_ms.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1} ms"));
-    format!("{carrier}{suite}{lasts}{mtu}{path}{rtt}")
+    let why = status.not_by_udp.as_ref().map_or_else(String::new, |why| format!("; by UDP: {why}"));
+    format!("{carrier}{suite}{lasts}{mtu}{path}{rtt}{why}")
 }
 
 pub(super) fn joined<T: ToString>(items: &[T]) -> String {
@@ -221,5 +222,8 @@ mod tests {
         }
         let embedded = describe(&Status { tun: None, carrier: Some("quic".into()), suite: None, ..status });
         assert!(embedded.contains("  carrier    quic for 1m 1s, mtu 1420, path mtu 1499\n"), "{embedded}");
+        let (carrier, why) = (Some("tls".into()), Some("no answer yet".into()));
+        let without_udp = describe(&Status { carrier, not_by_udp: why, ..Status::default() });
+        assert!(without_udp.contains("  carrier    tls; by UDP: no answer yet\n"), "{without_udp}");
     }
 }

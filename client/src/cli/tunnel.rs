@@ -39,9 +39,14 @@ pub(super) async fn up(files: &ClientFiles, args: UpArgs) -> Result<(), Failure>
 
 /// Connects to an AnyConnect gateway, with the login of before if that is still good, or after a new one.
 async fn run_with_login(files: &ClientFiles, args: &UpArgs, profile: Profile) -> Result<(), Failure> {
-    if args.connection.carrier == Carrier::Quic {
+    let flag = match args.connection.carrier {
+        Carrier::Auto | Carrier::Tls => None,
+        Carrier::Esp => Some("--carrier esp"),
+        Carrier::Quic => Some("--carrier quic"),
+    };
+    if let Some(flag) = flag {
         let next = "leave it out, or give `tls`";
-        return Err(Failure::new(Exit::Usage, "--carrier quic", "an AnyConnect gateway has no such carrier", next));
+        return Err(Failure::new(Exit::Usage, flag, "an AnyConnect gateway has no such carrier", next));
     }
     // Without a terminal there is nobody to ask; whoever started the detached process has asked.
     let is_old = args.detached || login::ensure(files, &profile).await?;

@@ -2,13 +2,16 @@
 //! ESP where there is a TUN device and the gateway agrees. Or TLS, HTTP/1.1 and CONNECT-IP: [`TlsConnection`].
 
 mod asked;
+mod changing;
 mod control;
 mod dial;
+mod either;
 mod esp;
 mod explain;
 mod liveness;
 mod obstruction;
 mod post;
+mod racing;
 mod roaming;
 mod tls;
 mod waking;
@@ -34,6 +37,7 @@ use roaming::Roaming;
 #[cfg(feature = "cli")]
 pub(crate) use asked::answers_by_tls;
 pub(crate) use asked::{answers, speaks_connect_ip};
+pub use changing::ChangingConnection;
 pub use dial::Endpoint;
 pub(crate) use dial::more_telling;
 pub(super) use dial::{no_route, race, unusable};

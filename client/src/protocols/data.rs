@@ -112,6 +112,7 @@ impl DataPath {
             rtt,
             path_mtu: None,
             remote: Some(remote),
+            not_by_udp: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::packet_source::Packets;
 use crate::protocols::anyconnect::ChannelConnection;
-use crate::protocols::connect_ip::{Connection, TlsConnection};
+use crate::protocols::connect_ip::{ChangingConnection, Connection, TlsConnection};
 use crate::protocols::{ConnectError, GatewayAccess, OpenConnection};
 
 /// Makes connections to gateways of one kind.
@@ -22,11 +22,28 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
 }
 
-/// CONNECT-IP over HTTP/3.
+/// CONNECT-IP over QUIC where that passes, else over TLS.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectIp;
 
 impl Protocol for ConnectIp {
+    type Connection = ChangingConnection;
+
+    async fn connect(
+        &self,
+        target: GatewayAccess,
+        packets: Packets,
+        timeout: Duration,
+    ) -> Result<ChangingConnection, ConnectError> {
+        ChangingConnection::open(target, packets, timeout).await
+    }
+}
+
+/// CONNECT-IP over HTTP/3.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectIpOverUdp;
+
+impl Protocol for ConnectIpOverUdp {
     type Connection = Connection;
 
     async fn connect(

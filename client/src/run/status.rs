@@ -56,6 +56,9 @@ pub struct Status {
     pub dns: Vec<IpAddr>,
     /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
+    /// What is in the way of UDP, where the client chose `tls` for that.
+    #[serde(default)]
+    pub not_by_udp: Option<String>,
     /// Seconds since packets travel by it.
     #[serde(default)]
     pub carrier_seconds: Option<u64>,
@@ -114,6 +117,7 @@ impl Status {
     /// Adds the counters of a connection.
     pub(super) fn add_stats(&mut self, stats: ConnectionStats) {
         self.carrier = Some(stats.carrier.to_owned());
+        self.not_by_udp = stats.not_by_udp;
         self.suite = stats.suite.map(str::to_owned);
         self.rekeys = stats.rekeys;
         self.path_mtu = stats.path_mtu;
@@ -180,6 +184,7 @@ mod tests {
     fn status_of_an_older_client_is_understood() {
         let mut value = serde_json::to_value(Status::default()).unwrap();
         let status = value.as_object_mut().unwrap();
+        status.remove("not_by_udp");
         status.remove("suite");
         status.remove("carrier_seconds");
         status.remove("path_mtu");
@@ -208,6 +213,7 @@ mod tests {
             "carrier",
             "carrier_seconds",
             "path_mtu",
+            "not_by_udp",
             "suite",
             "rekeys",
             "mtu",

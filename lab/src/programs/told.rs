@@ -58,6 +58,8 @@ pub struct ToldStatus {
     pub addresses: Vec<IpNet>,
     /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
+    /// What is in the way of UDP, where the client chose `tls` for that.
+    pub not_by_udp: Option<String>,
     /// Seconds since packets travel by it.
     pub carrier_seconds: Option<u64>,
     /// The largest outer packet that came through, in bytes.

@@ -359,7 +359,7 @@ fn mark_of_others_and_the_firewall_of_this_host_are_told_apart_from_the_gateways
 
     nft(&host, "add rule ip kube output udp dport 443 drop");
     nft(&host, "table ip6 kube { chain output { type filter hook output priority 0; udp dport 443 drop; }; }");
-    let refused = tunnel.client().run(&["up", "--timeout", "5s"]).unwrap();
+    let refused = tunnel.client().run(&["up", "--carrier", "esp", "--timeout", "5s"]).unwrap();
     assert_eq!(refused.code, 5, "{refused:?}");
     assert!(refused.stderr.contains("this host's firewall drops datagrams to 192.0.2.17:443"), "{refused:?}");
     assert!(refused.stderr.contains("nft list ruleset"), "{refused:?}");

@@ -30,6 +30,15 @@ fn joins(client: &Client, tunnel: &Tunnel, name: &str) {
     assert_eq!(joined.code, 0, "{}", joined.stderr);
 }
 
+/// TCP cuts what it carries to what the path takes: a client that may choose goes that way.
+fn goes_by_tls(tunnel: &mut Tunnel, name: &str) {
+    tunnel.clients[0].up_with(&[name], &[]).unwrap();
+    let told = tunnel.client().run(&["status", name]).unwrap().success().unwrap();
+    assert!(told.contains("carrier    tls"), "{told}");
+    reach(tunnel.client().host(), INTERNET[0]);
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+}
+
 #[test]
 fn narrow_path_is_named_and_passes_a_join() {
     let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
@@ -48,12 +57,13 @@ fn narrow_path_is_named_and_passes_a_join() {
             let too_large = "udp dport 443 udp length > 1260 drop";
             filter(&gateway, "narrow", &[(BEFORE_ROUTING, too_large)]);
         }
-        let refused = tunnel.client().run(&["up", &name, "--timeout", "10s"]).unwrap();
+        let refused = tunnel.client().run(&["up", &name, "--carrier", "esp", "--timeout", "10s"]).unwrap();
         assert_eq!(refused.code, UNREACHABLE, "{}{}", refused.stdout, refused.stderr);
         let said = format!("the path to {GATEWAY_V4}:443 is too narrow");
         assert!(refused.stderr.contains(&said) && refused.stderr.contains("a tunnel needs 1359"), "{}", refused.stderr);
         // The host is closed, as its tunnel is known to be full.
         assert_eq!(tunnel.client().run(&["down", &name]).unwrap().code, 0);
+        goes_by_tls(&mut tunnel, &name);
         joins(tunnel.client(), &tunnel, if on_own_link { "own" } else { "far" });
     }
 }

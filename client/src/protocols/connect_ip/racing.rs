@@ -1,0 +1,271 @@
+//! Connects over QUIC or over TLS, whichever the network passes.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_proto::carrier_choice::{Failure, Race, RaceEvent, Transport};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::either::{EitherConnection, Proven};
+use super::more_telling;
+use crate::packet_source::Packets;
+use crate::protocols::{ConnectError, GatewayAccess};
+
+/// What a race ends with.
+pub(super) struct Won {
+    pub(super) connection: EitherConnection,
+    /// Why packets do not go over UDP, in words, if they do not.
+    pub(super) why: Option<String>,
+}
+
+/// Tries to reach a gateway over both kinds of connection, as [`Race`] says, and has its session on one of them. All of
+/// it takes at most `timeout`. The error is the most telling one.
+pub(super) async fn race(
+    target: Arc<GatewayAccess>,
+    packets: Packets,
+    blocks_udp: bool,
+    timeout: Duration,
+) -> Result<Won, ConnectError> {
+    let deadline = Instant::now() + timeout;
+    let racing = Racing {
+        target,
+        packets,
+        deadline,
+        running: JoinSet::new(),
+        quic: Lane::default(),
+        tls: Lane::default(),
+        opened: None,
+    };
+    racing.run(Race::new(blocks_udp, Instant::now().into_std())).await
+}
+
+struct Racing {
+    target: Arc<GatewayAccess>,
+    packets: Packets,
+    deadline: Instant,
+    running: JoinSet<(Transport, Step)>,
+    quic: Lane,
+    tls: Lane,
+    opened: Option<EitherConnection>,
+}
+
+/// One of the two connections.
+#[derive(Default)]
+struct Lane {
+    task: Option<AbortHandle>,
+    proven: Option<Proven>,
+    error: Option<ConnectError>,
+}
+
+/// How far a connection has come.
+enum Step {
+    Proven(Proven),
+    Opened(Box<EitherConnection>),
+    Failed(ConnectError),
+}
+
+impl Racing {
+    async fn run(mut self, mut race: Race) -> Result<Won, ConnectError> {
+        loop {
+            while let Some(event) = race.poll_event() {
+                match event {
+                    RaceEvent::Dial(transport) => self.dial(transport),
+                    RaceEvent::Ask(transport) => self.ask(transport),
+                    RaceEvent::Drop(transport) => self.leave(transport),
+                    RaceEvent::Won(transport) => return self.won(transport),
+                    RaceEvent::Lost => return Err(self.error()),
+                }
+            }
+            let timeout = race.poll_timeout();
+            tokio::select! {
+                biased;
+                steps = next_steps(&mut self.running) => {
+                    steps.into_iter().for_each(|(transport, step)| self.take(transport, step, &mut race));
+                }
+                () = until(timeout) => race.handle_timeout(Instant::now().into_std()),
+            }
+        }
+    }
+
+    fn take(&mut self, transport: Transport, step: Step, race: &mut Race) {
+        let now = Instant::now().into_std();
+        match step {
+            Step::Proven(proven) => {
+                self.lane(transport).proven = Some(proven);
+                race.handle_proven(transport, now);
+            }
+            Step::Opened(connection) => {
+                self.opened = Some(*connection);
+                race.handle_accepted(transport);
+            }
+            Step::Failed(error) => {
+                tracing::debug!(?transport, %error, "one of two connections could not be made");
+                let failure = failure(transport, &error);
+                self.lane(transport).error = Some(error);
+                race.handle_failed(transport, failure, now);
+            }
+        }
+    }
+
+    fn dial(&mut self, transport: Transport) {
+        let (target, left) = (Arc::clone(&self.target), self.deadline.saturating_duration_since(Instant::now()));
+        self.lane(transport).task = Some(self.running.spawn(async move {
+            let dialled = Proven::dial(transport, &target, left).await;
+            (transport, dialled.map_or_else(Step::Failed, Step::Proven))
+        }));
+    }
+
+    fn ask(&mut self, transport: Transport) {
+        let Some(proven) = self.lane(transport).proven.take() else { return };
+        let (target, packets, deadline) = (Arc::clone(&self.target), self.packets.clone(), self.deadline);
+        self.lane(transport).task = Some(self.running.spawn(async move {
+            let asked = timeout_at(deadline, proven.ask(&target, packets)).await;
+            let asked = asked.unwrap_or_else(|_elapsed| Err(ConnectError::Unreachable(target.authority())));
+            (transport, asked.map_or_else(Step::Failed, |connection| Step::Opened(Box::new(connection))))
+        }));
+    }
+
+    /// Drops what there is of a connection. Its error, if it has one already, still counts.
+    fn leave(&mut self, transport: Transport) {
+        let lane = self.lane(transport);
+        lane.proven = None;
+        if let Some(task) = lane.task.take() {
+            task.abort();
+        }
+    }
+
+    fn won(mut self, transport: Transport) -> Result<Won, ConnectError> {
+        let Some(connection) = self.opened.take() else { return Err(self.error()) };
+        let why = match (transport, &self.quic.error) {
+            (Transport::Quic, _) => None,
+            (Transport::Tls, Some(error)) => Some(error.to_string()),
+            (Transport::Tls, None) => Some("no answer yet".to_owned()),
+        };
+        Ok(Won { connection, why })
+    }
+
+    /// The more telling of both errors: of two that tell as much QUIC's, which is the usual way.
+    fn error(&mut self) -> ConnectError {
+        match (self.tls.error.take(), self.quic.error.take()) {
+            (Some(tls), Some(quic)) => more_telling(tls, quic),
+            (Some(error), None) | (None, Some(error)) => error,
+            (None, None) => ConnectError::Unreachable(self.target.authority()),
+        }
+    }
+
+    fn lane(&mut self, transport: Transport) -> &mut Lane {
+        match transport {
+            Transport::Quic => &mut self.quic,
+            Transport::Tls => &mut self.tls,
+        }
+    }
+}
+
+/// Whether a gateway that was asked has refused, or has just not answered. Whoever can forge packets can end a
+/// connection over TCP.
+fn failure(transport: Transport, error: &ConnectError) -> Failure {
+    let is_forgeable = error.is_unproven() || transport == Transport::Tls && matches!(error, ConnectError::Closed(_));
+    if is_forgeable { Failure::NoAnswer } else { Failure::Refused }
+}
+
+/// Waits until something has come of a connection; of all that has by then, QUIC's comes first. Cancel-safe.
+async fn next_steps(running: &mut JoinSet<(Transport, Step)>) -> Vec<(Transport, Step)> {
+    let mut steps = Vec::new();
+    while steps.is_empty() {
+        match running.join_next().await {
+            // One that was dropped leaves nothing.
+            Some(joined) => steps.extend(joined.ok()),
+            None => return pending().await,
+        }
+    }
+    steps.extend(std::iter::from_fn(|| running.try_join_next()).filter_map(Result::ok));
+    steps.sort_by_key(|(transport, _)| *transport == Transport::Tls);
+    steps
+}
+
+async fn until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+
+    use adit_net::packet_buffer::PacketBuffer;
+    use bytes::Bytes;
+    use data_encoding::BASE64;
+    use rustls::pki_types::CertificateDer;
+
+    use super::*;
+    use crate::packet_source::{BoxFuture, PacketSource};
+    use crate::protocols::Credentials;
+    use crate::protocols::connect_ip::dial;
+
+    /// A source without packets.
+    struct NoPackets;
+
+    impl PacketSource for NoPackets {
+        fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn deliver(&self, packets: &[Bytes]) -> usize {
+            packets.len()
+        }
+    }
+
+    /// Races to an address of a gateway of this authority, and tells why that led to nothing.
+    async fn lost(address: SocketAddr, authority: &CertificateDer<'_>) -> ConnectError {
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(authority));
+        let target = GatewayAccess {
+            host: "gw.example".to_owned(),
+            port: address.port(),
+            addresses: vec![address].into(),
+            authority_pem: pem,
+            pin: None,
+            credentials: Credentials::Login,
+            login: None,
+            mark: None,
+        };
+        let packets = Packets::Embedder(Arc::new(NoPackets));
+        match race(Arc::new(target), packets, false, Duration::from_secs(3)).await {
+            Ok(_) => panic!("there is no session"),
+            Err(error) => error,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_quic_met_is_told_where_nobody_listens_on_tcp() {
+        let ((stranger, _), (_, authority)) = (dial::tests::gateway(), dial::tests::gateway());
+        let address = stranger.local_addr().unwrap();
+        let error = dial::tests::served(&[&stranger], lost(address, &authority)).await;
+        assert!(matches!(error, ConnectError::IdentityMismatch(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn silence_over_both_is_no_answer() {
+        let (gateway, authority) = dial::tests::gateway();
+        // Nobody serves its handshakes.
+        let error = lost(gateway.local_addr().unwrap(), &authority).await;
+        assert!(matches!(error, ConnectError::Unreachable(_)), "{error}");
+    }
+
+    #[test]
+    fn only_what_the_gateway_said_itself_is_a_refusal() {
+        let words = || "words".to_owned();
+        for transport in [Transport::Quic, Transport::Tls] {
+            assert_eq!(failure(transport, &ConnectError::Refused(words())), Failure::Refused);
+            assert_eq!(failure(transport, &ConnectError::LoginNeeded(words())), Failure::Refused);
+            assert_eq!(failure(transport, &ConnectError::Unreachable(words())), Failure::NoAnswer);
+            assert_eq!(failure(transport, &ConnectError::BrokenOff(words())), Failure::NoAnswer);
+        }
+        assert_eq!(failure(Transport::Quic, &ConnectError::Closed(words())), Failure::Refused);
+        assert_eq!(failure(Transport::Tls, &ConnectError::Closed(words())), Failure::NoAnswer);
+    }
+}
