@@ -1,5 +1,6 @@
 //! One authenticated connection to a gateway: QUIC, HTTP/3 and CONNECT-IP, carrying packets as QUIC datagrams, or by
-//! ESP where there is a TUN device and the gateway agrees. Or TLS, HTTP/1.1 and CONNECT-IP: [`TlsConnection`].
+//! ESP where there is a TUN device and the gateway agrees. Or TLS, HTTP/1.1 and CONNECT-IP: [`TlsConnection`]. Or
+//! whichever of the two passes: [`ChangingConnection`].
 
 mod asked;
 mod changing;
@@ -13,6 +14,7 @@ mod obstruction;
 mod post;
 mod racing;
 mod roaming;
+mod silence;
 mod tls;
 mod waking;
 
@@ -24,7 +26,7 @@ use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::close;
 use adit_program::task::{self, Task};
 use adit_proto::http::h3::error::Code;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::data::{self, DataPath};
 use super::{
@@ -60,8 +62,12 @@ pub struct Connection {
     publish: mpsc::Sender<ConnectionEvent>,
     events: mpsc::Receiver<ConnectionEvent>,
     sleeps: mpsc::Sender<Duration>,
+    /// Whether the gateway leaves unanswered what it is asked.
+    doubts: watch::Receiver<bool>,
     _control: Task,
-    pumps: Vec<Task>,
+    /// What takes packets for the gateway, and what brings those that come by QUIC.
+    outward: Option<Task>,
+    inward: Option<Task>,
 }
 
 impl Connection {
@@ -106,7 +112,9 @@ impl Connection {
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let span = tracing::debug_span!("session", gateway = %quic.remote_address());
         let (sleeps, waking) = mpsc::channel(1);
-        let host = (Roaming::new(quic.remote_address(), target.mark), waking::Sleeps::new(waking));
+        let silence = silence::SilenceWatch::new(quic.clone());
+        let doubts = silence.doubts();
+        let host = (Roaming::new(quic.remote_address(), target.mark), waking::Sleeps::new(waking), silence);
         let control = control::run(tunnel, quic.clone(), Arc::clone(&data), host, publish.clone());
         let _control = task::spawn(tracing::Instrument::instrument(control, span));
         let first = match events.recv().await {
@@ -114,7 +122,20 @@ impl Connection {
             Some(event) => Some(event),
             None => return Err(ConnectError::Protocol("the gateway gave no address".to_owned())),
         };
-        Ok(Self { endpoint, quic, datagrams, data, first, publish, events, sleeps, _control, pumps: Vec::new() })
+        Ok(Self {
+            endpoint,
+            quic,
+            datagrams,
+            data,
+            first,
+            publish,
+            events,
+            sleeps,
+            doubts,
+            _control,
+            outward: None,
+            inward: None,
+        })
     }
 }
 
@@ -126,10 +147,8 @@ impl OpenConnection for Connection {
     fn attach(&mut self) {
         let (data, publish) = (Arc::clone(&self.data), self.publish.clone());
         self.data.begin();
-        self.pumps = vec![
-            task::spawn(data::move_out(data, publish)),
-            task::spawn(data::downlink(Arc::clone(&self.data), Arc::clone(&self.datagrams))),
-        ];
+        self.outward = Some(task::spawn(data::move_out(data, publish)));
+        self.inward = Some(task::spawn(data::downlink(Arc::clone(&self.data), Arc::clone(&self.datagrams))));
     }
 
     async fn next_event(&mut self) -> ConnectionEvent {
@@ -220,11 +239,22 @@ mod tests {
         let datagrams = Arc::new(Datagrams::new(quic.clone(), 0));
         let carrier = Arc::<Datagrams>::clone(&datagrams);
         let data = Arc::new(DataPath::new(carrier, Packets::Embedder(Arc::new(Deleted))));
-        let _control = task::spawn(async {});
+        let (_control, (_doubting, doubts)) = (task::spawn(async {}), watch::channel(false));
         let (sleeps, _unheard) = mpsc::channel(1);
-        let pumps = vec![];
-        let mut connection =
-            Connection { endpoint, quic, datagrams, data, first: None, publish, events, sleeps, _control, pumps };
+        let mut connection = Connection {
+            endpoint,
+            quic,
+            datagrams,
+            data,
+            first: None,
+            publish,
+            events,
+            sleeps,
+            doubts,
+            _control,
+            outward: None,
+            inward: None,
+        };
         connection.attach();
         for _ in 0..2 {
             let event = tokio::time::timeout(Duration::from_secs(5), connection.next_event()).await.unwrap();

@@ -154,6 +154,11 @@ impl<F: Framing> StreamConnection<F> {
         };
         Ok(Self { carrier, data, first, publish, events, control, moving: None, farewell })
     }
+
+    /// Takes no more packets. Those that it has are still sent, and those that come delivered.
+    pub(super) fn stop_sending(&mut self) {
+        self.moving = None;
+    }
 }
 
 impl<F: Framing> OpenConnection for StreamConnection<F> {

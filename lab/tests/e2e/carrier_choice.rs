@@ -1,12 +1,15 @@
 //! A client that chooses by itself how its packets travel: over UDP where that passes, else over TCP.
 
+mod changes;
+
 use std::time::Instant;
 
 use adit_lab::Host;
 use adit_lab::programs::ToldSession;
 use adit_lab::traffic::{Direction, TcpServer, transfer};
+use adit_testing::eventually;
 
-use crate::harness::{INTERNET, Options, Tunnel, filter, reach};
+use crate::harness::{INTERNET, Options, Tunnel, filter, reach, unfilter};
 
 const TRANSFER: u64 = 4 << 20;
 /// The ports of the gateway, before anything else looks at what comes.
@@ -23,6 +26,29 @@ fn joined() -> Option<Tunnel> {
 /// Has a network in front of the gateway drop what goes to its UDP port.
 fn block_udp(gateway: &Host) {
     filter(gateway, "no_udp", &[(BEFORE_ROUTING, "udp dport 443 drop")]);
+}
+
+fn open_udp(gateway: &Host) {
+    unfilter(gateway, "no_udp");
+}
+
+/// Waits until both ends say that packets travel by this.
+fn comes_to(tunnel: &Tunnel, carrier: &str) {
+    eventually(&format!("packets travel by {carrier}"), || {
+        let near = tunnel.client().status().unwrap().carrier;
+        let far = tunnel.gateway.sessions().unwrap().pop().map(|session| session.carrier);
+        (near.as_deref() == Some(carrier) && far.as_deref() == Some(carrier)).then_some(())
+    });
+}
+
+/// Waits until packets travel over UDP.
+fn comes_to_udp(tunnel: &Tunnel) {
+    eventually("packets travel over UDP", || {
+        let status = tunnel.client().status().unwrap();
+        let is_by_udp = matches!(status.carrier.as_deref(), Some("esp" | "quic"));
+        assert!(!is_by_udp || status.not_by_udp.is_none(), "{status:?}");
+        is_by_udp.then_some(())
+    });
 }
 
 /// The only session.

@@ -1,40 +1,217 @@
-//! A session's connection over whichever of QUIC and TLS the network passes.
+//! A session's connection over whichever of QUIC and TLS the network passes, which goes over to the other one when that
+//! changes.
+//!
+//! The one that is left is read to its end, so that what is under way there still arrives.
 
+use std::collections::VecDeque;
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::either::EitherConnection;
+use adit_program::random::random;
+use adit_program::task::{self, Task};
+use adit_proto::carrier_choice::{Change, ChangeEvent, Transport};
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+
+use super::either::{EitherConnection, Proven};
 use super::racing::{self, Won};
 use crate::packet_source::Packets;
-use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, OpenConnection};
+use crate::protocols::{
+    ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, NetworkSettings, OpenConnection,
+};
+
+/// How long the gateway may take to shake hands beside an open session, and then to answer.
+const DIAL_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection that the session has left may go on to bring packets.
+const FORMER: Duration = Duration::from_secs(2);
+/// What is in the way of UDP where a session had to leave it.
+const SILENT: &str = "nothing is answered any more";
 
 /// An open connection over QUIC where that passes, else over TLS; dropping it closes it.
 pub struct ChangingConnection {
+    target: Arc<GatewayAccess>,
+    packets: Packets,
+    change: Change,
     current: EitherConnection,
+    doubts: Option<watch::Receiver<bool>>,
     /// Why packets do not go over UDP, in words, if they do not.
     why: Option<String>,
+    /// What the gateway gave, as it was told last.
+    network: NetworkSettings,
+    admitted: Vec<IpAddr>,
+    is_attached: bool,
+    /// What is under way to another connection.
+    beside: Option<Task<Step>>,
+    /// The other connection, before it is asked for the session.
+    proven: Option<Proven>,
+    /// How the connection in use ended while the session was moving.
+    ended: Option<ConnectError>,
+    /// Reads the connection that the session has left.
+    former: Option<Task>,
+    events: VecDeque<ConnectionEvent>,
+}
+
+/// What came of the other connection.
+enum Step {
+    Proven(Proven),
+    /// It is open, and these are its settings.
+    Opened(Box<(EitherConnection, NetworkSettings)>),
+    Failed(ConnectError),
 }
 
 impl ChangingConnection {
     /// As [`Connection::open`](super::Connection::open), over whichever answers first.
     pub(crate) async fn open(target: GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
-        let Won { connection, why } = racing::race(Arc::new(target), packets, false, timeout).await?;
-        Ok(Self { current: connection, why })
+        let target = Arc::new(target);
+        let Won { connection, why } = racing::race(Arc::clone(&target), packets.clone(), false, timeout).await?;
+        Ok(Self {
+            target,
+            packets,
+            change: Change::new(connection.transport(), now()),
+            doubts: connection.doubts(),
+            current: connection,
+            why,
+            network: NetworkSettings::default(),
+            admitted: Vec::new(),
+            is_attached: false,
+            beside: None,
+            proven: None,
+            ended: None,
+            former: None,
+            events: VecDeque::new(),
+        })
+    }
+
+    /// Does what the choice of the connection asks for.
+    fn follow_change(&mut self) {
+        while let Some(event) = self.change.poll_event() {
+            match event {
+                ChangeEvent::Dial(transport) => self.dial(transport),
+                ChangeEvent::Ask => self.ask(),
+                ChangeEvent::Drop => (self.beside, self.proven) = (None, None),
+                ChangeEvent::Reopen => {
+                    let away = ConnectError::Unreachable(self.target.authority());
+                    self.events.push_back(ConnectionEvent::Closed(away));
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, transport: Transport) {
+        let target = Arc::clone(&self.target);
+        self.beside = Some(task::spawn(async move {
+            Proven::dial(transport, &target, DIAL_WITHIN).await.map_or_else(Step::Failed, Step::Proven)
+        }));
+    }
+
+    fn ask(&mut self) {
+        let Some(proven) = self.proven.take() else { return };
+        let (target, packets) = (Arc::clone(&self.target), self.packets.clone());
+        self.beside = Some(task::spawn(async move {
+            let silent = || Step::Failed(ConnectError::Unreachable(target.authority()));
+            let opened = timeout(ANSWER_WITHIN, open(proven, &target, packets)).await;
+            opened.map_or_else(|_elapsed| silent(), |opened| opened.map_or_else(Step::Failed, Step::Opened))
+        }));
+    }
+
+    fn take(&mut self, step: Step) {
+        self.beside = None;
+        match step {
+            Step::Proven(proven) => {
+                self.proven = Some(proven);
+                self.change.handle_proven(now());
+            }
+            Step::Opened(opened) => self.move_to(*opened),
+            Step::Failed(error) => {
+                tracing::debug!(%error, "the session stays on its connection");
+                self.change.handle_failed(random_number(), now());
+                if self.change.current() == Transport::Tls {
+                    self.why = Some(error.to_string());
+                }
+                self.events.extend(self.ended.take().map(ConnectionEvent::Closed));
+            }
+        }
+    }
+
+    /// Has packets go by another connection, on which the session is now.
+    fn move_to(&mut self, (mut connection, network): (EitherConnection, NetworkSettings)) {
+        self.ended = None;
+        if network.addresses != self.network.addresses {
+            // This host is not set up for them: that is for whoever opens sessions.
+            let error = ConnectError::Closed("the gateway gave other addresses on another connection".to_owned());
+            return self.events.push_back(ConnectionEvent::Closed(error));
+        }
+        connection.admit(self.admitted.clone());
+        if self.is_attached {
+            connection.attach();
+        }
+        self.change.handle_moved(random_number(), now());
+        self.why = (connection.transport() == Transport::Tls).then(|| SILENT.to_owned());
+        self.doubts = connection.doubts();
+        let mut former = std::mem::replace(&mut self.current, connection);
+        former.stop_sending();
+        self.former = Some(task::spawn(read_to_the_end(former)));
+        tracing::info!(carrier = self.current.stats().carrier, "the session goes on by another connection");
+        self.events.push_back(ConnectionEvent::Carrier);
+        if network != self.network {
+            self.network = network.clone();
+            self.events.push_back(ConnectionEvent::Network(network));
+        }
+    }
+
+    /// The next event of the connection in use, for its reader; `None` if it concerns nobody yet.
+    fn pass_on(&mut self, event: ConnectionEvent) -> Option<ConnectionEvent> {
+        match event {
+            // A gateway ends a device's former connection when it accepts another.
+            ConnectionEvent::Closed(error) if self.change.is_moving() => {
+                self.ended = Some(error);
+                None
+            }
+            ConnectionEvent::Network(network) => {
+                self.network = network.clone();
+                Some(ConnectionEvent::Network(network))
+            }
+            event @ (ConnectionEvent::Closed(_)
+            | ConnectionEvent::Mtu(_)
+            | ConnectionEvent::Carrier
+            | ConnectionEvent::LoginLasts(_)) => Some(event),
+        }
     }
 }
 
 impl OpenConnection for ChangingConnection {
     fn admit(&mut self, addresses: Vec<IpAddr>) {
-        self.current.admit(addresses);
+        self.current.admit(addresses.clone());
+        self.admitted = addresses;
     }
 
     fn attach(&mut self) {
         self.current.attach();
+        self.is_attached = true;
     }
 
     async fn next_event(&mut self) -> ConnectionEvent {
-        self.current.next_event().await
+        loop {
+            self.follow_change();
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            let due = self.change.poll_timeout();
+            tokio::select! {
+                biased;
+                is_doubted = next_doubt(&mut self.doubts) => self.change.handle_doubt(is_doubted, now()),
+                event = self.current.next_event(), if self.ended.is_none() => {
+                    if let Some(event) = self.pass_on(event) {
+                        return event;
+                    }
+                }
+                step = next_step(&mut self.beside) => self.take(step),
+                () = until(due) => self.change.handle_timeout(now()),
+            }
+        }
     }
 
     fn handle_wake(&mut self, slept: Duration) {
@@ -52,4 +229,61 @@ impl OpenConnection for ChangingConnection {
     async fn close(self) {
         self.current.close().await;
     }
+}
+
+/// Asks for the session on a connection, and waits for its settings.
+async fn open(
+    proven: Proven,
+    target: &GatewayAccess,
+    packets: Packets,
+) -> Result<Box<(EitherConnection, NetworkSettings)>, ConnectError> {
+    let mut connection = proven.ask(target, packets).await?;
+    loop {
+        match connection.next_event().await {
+            ConnectionEvent::Network(network) => return Ok(Box::new((connection, network))),
+            ConnectionEvent::Closed(error) => return Err(error),
+            ConnectionEvent::Mtu(_) | ConnectionEvent::Carrier | ConnectionEvent::LoginLasts(_) => {}
+        }
+    }
+}
+
+/// Has a connection bring what is still under way, until the gateway ends it.
+async fn read_to_the_end(mut former: EitherConnection) {
+    let end = async { while !matches!(former.next_event().await, ConnectionEvent::Closed(_)) {} };
+    let _in_time = timeout(FORMER, end).await;
+    former.close().await;
+}
+
+/// Waits until the gateway is doubted, or no more. Cancel-safe.
+async fn next_doubt(doubts: &mut Option<watch::Receiver<bool>>) -> bool {
+    if let Some(doubts) = doubts
+        && doubts.changed().await.is_ok()
+    {
+        return *doubts.borrow_and_update();
+    }
+    // The connection has ended, which it tells itself.
+    pending().await
+}
+
+async fn next_step(beside: &mut Option<Task<Step>>) -> Step {
+    match beside {
+        Some(task) => task.await.unwrap_or_else(|error| Step::Failed(ConnectError::Protocol(error.to_string()))),
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A random number for the jitter.
+fn random_number() -> u32 {
+    u32::from_ne_bytes(random().expect("the system has randomness: TLS came before"))
 }

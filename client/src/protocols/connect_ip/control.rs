@@ -26,6 +26,7 @@ use super::esp;
 use super::explain::explain;
 use super::liveness::{Finding, Liveness};
 use super::roaming::Roaming;
+use super::silence::SilenceWatch;
 use super::waking::Sleeps;
 use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
 use crate::packet_source::TunnelSession;
@@ -104,7 +105,7 @@ pub(super) async fn run(
     tunnel: Tunnel,
     quic: quinn::Connection,
     data: Arc<DataPath>,
-    host: (Roaming, Sleeps),
+    host: (Roaming, Sleeps, SilenceWatch),
     events: mpsc::Sender<ConnectionEvent>,
 ) {
     let Tunnel { http, stream, machine } = tunnel;
@@ -146,7 +147,7 @@ fn look_around(following: &mut Following<Client, TunnelSession>) {
 /// host. The host may move meanwhile: that is looked at, too, and whenever the system says that the network changed.
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
-    (mut roaming, mut sleeps): (Roaming, Sleeps),
+    (mut roaming, mut sleeps, mut silence): (Roaming, Sleeps, SilenceWatch),
     quic: &quinn::Connection,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
@@ -180,6 +181,9 @@ async fn follow(
                 WakeEvent::Ask => following.ask(),
                 WakeEvent::GiveUp => return Ok(Ended::Silent),
             },
+            asks = silence.look(data.session().carriers().route().is_some()), if !is_amid_piece => if asks {
+                following.ask();
+            },
             step = following.step() => match step? {
                 Step::Event(event) => {
                     news.take(event, data);
@@ -192,6 +196,7 @@ async fn follow(
         }
         if following.take_unanswered() {
             following.ask();
+            silence.note_asked();
         }
         news.tell(data, events).await;
     }

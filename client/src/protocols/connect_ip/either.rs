@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use adit_net::http::h1::Shaken;
 use adit_proto::carrier_choice::Transport;
+use tokio::sync::watch;
 
 use super::dial::Dialled;
 use super::{Connection, TlsConnection};
@@ -45,6 +46,31 @@ impl Proven {
 pub(super) enum EitherConnection {
     Quic(Connection),
     Tls(TlsConnection),
+}
+
+impl EitherConnection {
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Quic(_) => Transport::Quic,
+            Self::Tls(_) => Transport::Tls,
+        }
+    }
+
+    /// Takes no more packets. Those that it has are still sent, and those that come delivered.
+    pub(super) fn stop_sending(&mut self) {
+        match self {
+            Self::Quic(connection) => connection.outward = None,
+            Self::Tls(connection) => connection.stop_sending(),
+        }
+    }
+
+    /// Whether the gateway leaves unanswered what it is asked; `None` where TCP knows better.
+    pub(super) fn doubts(&self) -> Option<watch::Receiver<bool>> {
+        match self {
+            Self::Quic(connection) => Some(connection.doubts.clone()),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 impl OpenConnection for EitherConnection {
