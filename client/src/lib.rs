@@ -14,6 +14,7 @@ mod gateway_double;
 pub mod host_plan;
 pub mod join;
 pub mod login;
+pub mod network_memory;
 mod obstacle;
 mod own_question;
 pub mod packet_path;

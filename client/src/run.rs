@@ -18,6 +18,7 @@
 //!     patience: None,
 //!     mark: None,
 //!     store: None,
+//!     networks: None,
 //! });
 //! let mut snapshots = session.snapshots();
 //! while snapshots.changed().await.is_ok() {
@@ -35,6 +36,7 @@ mod renewal;
 mod status;
 mod way_out;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_program::exit::{Exit, Failure};
@@ -43,6 +45,7 @@ use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::host_plan::HostHooks;
+use crate::network_memory::NetworkMemory;
 use crate::packet_source::Packets;
 use crate::profile::{GatewayProtocol, Profile, ProfileStore};
 use crate::protocols::NetworkSettings;
@@ -72,6 +75,8 @@ pub struct SessionConfig {
     /// Where renewed certificates and working addresses are saved, and where the user's login is; `None` keeps them in
     /// memory, and does without a login.
     pub store: Option<ProfileStore>,
+    /// What remembers which networks block UDP; `None` finds it out each time.
+    pub networks: Option<Arc<dyn NetworkMemory>>,
 }
 
 /// What an embedder needs to know at each change.
@@ -98,7 +103,10 @@ impl ClientSession {
     #[must_use]
     pub fn start(config: SessionConfig) -> Self {
         match config.profile.protocol {
-            GatewayProtocol::ConnectIp => Self::start_with(config, protocol::ConnectIp),
+            GatewayProtocol::ConnectIp => {
+                let networks = config.networks.clone();
+                Self::start_with(config, protocol::ConnectIp { networks })
+            }
             GatewayProtocol::AnyConnect => Self::start_with(config, protocol::AnyConnect),
         }
     }

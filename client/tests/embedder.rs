@@ -191,6 +191,7 @@ fn start(
         patience: Some(LIMIT),
         mark: None,
         store: None,
+        networks: None,
     });
     (session, outgoing, received)
 }

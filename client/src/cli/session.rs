@@ -1,6 +1,7 @@
 //! `adit-client up`: one session in this process, with TUN device, host changes, control socket and signals.
 
 mod control;
+mod networks;
 mod recovery;
 mod started_from;
 
@@ -23,6 +24,7 @@ use crate::profile::{Directories, Profile, ProfileStore};
 use crate::run::{ClientSession, SessionConfig, SessionHandle, Snapshot, Status};
 use crate::state::State;
 use control::ControlHandler;
+use networks::NetworkFile;
 use recovery::{open_journal, recover_others};
 
 /// What `up` needs.
@@ -91,6 +93,7 @@ pub(super) async fn up(options: UpOptions) -> Result<(), Failure> {
         patience,
         mark: Some(mark.value),
         store: Some(ProfileStore::new(&directories.clients)),
+        networks: Some(Arc::new(NetworkFile::new(&directories.state, Some(mark.value)))),
     });
     let control = serve_control(&directories.socket(&name), session.handle());
     let ended = accompany(session, &mut signals, on_connected).await;

@@ -1,8 +1,10 @@
 //! What a session needs of a protocol, so that one is as good as another, and tests bring their own.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::network_memory::NetworkMemory;
 use crate::packet_source::Packets;
 use crate::protocols::anyconnect::ChannelConnection;
 use crate::protocols::connect_ip::{ChangingConnection, Connection, TlsConnection};
@@ -23,8 +25,10 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
 }
 
 /// CONNECT-IP over QUIC where that passes, else over TLS.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectIp;
+#[derive(Clone)]
+pub(super) struct ConnectIp {
+    pub(super) networks: Option<Arc<dyn NetworkMemory>>,
+}
 
 impl Protocol for ConnectIp {
     type Connection = ChangingConnection;
@@ -35,7 +39,7 @@ impl Protocol for ConnectIp {
         packets: Packets,
         timeout: Duration,
     ) -> Result<ChangingConnection, ConnectError> {
-        ChangingConnection::open(target, packets, timeout).await
+        ChangingConnection::open(target, packets, self.networks.clone(), timeout).await
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod changes;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use adit_lab::Host;
@@ -93,4 +95,30 @@ fn gateway_without_tcp_is_reached_over_udp_in_one_session() {
     let status = tunnel.client().status().unwrap();
     assert!(matches!(status.carrier.as_deref(), Some("esp" | "quic")) && status.not_by_udp.is_none(), "{status:?}");
     assert_eq!(session(&tunnel).session, 1);
+}
+
+#[test]
+fn network_that_blocks_udp_is_remembered_until_udp_passes_there() {
+    let Some(mut tunnel) = joined() else { return };
+    let file = tunnel.client().folder().join("state/networks.json");
+    let is_remembered = || fs::read_to_string(&file).unwrap_or_default().contains("eth0");
+    block_udp(tunnel.gateway.host());
+    tunnel.clients[0].up().unwrap();
+    let first = tunnel.client().status().unwrap().not_by_udp.unwrap();
+    assert!(!is_remembered() && !first.contains("as before"), "{first}");
+    eventually("the network is remembered", || is_remembered().then_some(()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+
+    let began = Instant::now();
+    tunnel.clients[0].up().unwrap();
+    println!("connected after {:?}", began.elapsed());
+    let again = tunnel.client().status().unwrap().not_by_udp.unwrap();
+    assert!(again.contains("as before in this network"), "{again}");
+    assert_eq!(tunnel.clients[0].stop().unwrap(), 0);
+
+    open_udp(tunnel.gateway.host());
+    tunnel.clients[0].up().unwrap();
+    comes_to_udp(&tunnel);
+    eventually("the network is forgotten", || (!is_remembered()).then_some(()));
 }

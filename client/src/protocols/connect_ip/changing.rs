@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::either::{EitherConnection, Proven};
 use super::racing::{self, Won};
+use crate::network_memory::NetworkMemory;
 use crate::packet_source::Packets;
 use crate::protocols::{
     ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, NetworkSettings, OpenConnection,
@@ -39,6 +40,7 @@ pub struct ChangingConnection {
     doubts: Option<watch::Receiver<bool>>,
     /// Why packets do not go over UDP, in words, if they do not.
     why: Option<String>,
+    memory: Memory,
     /// What the gateway gave, as it was told last.
     network: NetworkSettings,
     admitted: Vec<IpAddr>,
@@ -54,6 +56,13 @@ pub struct ChangingConnection {
     events: VecDeque<ConnectionEvent>,
 }
 
+/// What is remembered of the network that leads to a gateway.
+struct Memory {
+    networks: Option<(Arc<dyn NetworkMemory>, IpAddr)>,
+    blocks_udp: bool,
+    noting: Option<Task>,
+}
+
 /// What came of the other connection.
 enum Step {
     Proven(Proven),
@@ -64,9 +73,20 @@ enum Step {
 
 impl ChangingConnection {
     /// As [`Connection::open`](super::Connection::open), over whichever answers first.
-    pub(crate) async fn open(target: GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
+    pub(crate) async fn open(
+        target: GatewayAccess,
+        packets: Packets,
+        networks: Option<Arc<dyn NetworkMemory>>,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let mut memory = Memory::of(networks, &target).await;
         let target = Arc::new(target);
-        let Won { connection, why } = racing::race(Arc::clone(&target), packets.clone(), false, timeout).await?;
+        let won = racing::race(Arc::clone(&target), packets.clone(), memory.blocks_udp, timeout).await?;
+        let Won { connection, why } = won;
+        let why = why.map(|why| if memory.blocks_udp { format!("{why}, as before in this network") } else { why });
+        if connection.transport() == Transport::Quic {
+            memory.note(true);
+        }
         Ok(Self {
             target,
             packets,
@@ -74,6 +94,7 @@ impl ChangingConnection {
             doubts: connection.doubts(),
             current: connection,
             why,
+            memory,
             network: NetworkSettings::default(),
             admitted: Vec::new(),
             is_attached: false,
@@ -121,6 +142,9 @@ impl ChangingConnection {
         self.beside = None;
         match step {
             Step::Proven(proven) => {
+                if self.change.current() == Transport::Tls {
+                    self.memory.note(true);
+                }
                 self.proven = Some(proven);
                 self.change.handle_proven(now());
             }
@@ -129,6 +153,9 @@ impl ChangingConnection {
                 tracing::debug!(%error, "the session stays on its connection");
                 self.change.handle_failed(random_number(), now());
                 if self.change.current() == Transport::Tls {
+                    if matches!(error, ConnectError::Unreachable(_)) {
+                        self.memory.note(false);
+                    }
                     self.why = Some(error.to_string());
                 }
                 self.events.extend(self.ended.take().map(ConnectionEvent::Closed));
@@ -179,6 +206,26 @@ impl ChangingConnection {
             | ConnectionEvent::Carrier
             | ConnectionEvent::LoginLasts(_)) => Some(event),
         }
+    }
+}
+
+impl Memory {
+    async fn of(networks: Option<Arc<dyn NetworkMemory>>, target: &GatewayAccess) -> Self {
+        let gateway = target.addresses.known().first().map(SocketAddr::ip);
+        let networks = networks.zip(gateway);
+        let blocks_udp = match &networks {
+            Some((networks, gateway)) => networks.blocks_udp(*gateway).await,
+            None => false,
+        };
+        Self { networks, blocks_udp, noting: None }
+    }
+
+    /// UDP passes here, or does not.
+    fn note(&mut self, passes: bool) {
+        let is_known = passes && !self.blocks_udp;
+        let Some((networks, gateway)) = self.networks.clone().filter(|_| !is_known) else { return };
+        self.blocks_udp = !passes;
+        self.noting = Some(task::spawn(async move { networks.note_udp(gateway, passes).await }));
     }
 }
 

@@ -48,6 +48,7 @@ impl Prepared {
             patience: self.patience,
             mark: self.mark,
             store: self.store,
+            networks: None,
         };
         let asleep = Arc::new(AtomicU64::new(0));
         let (booted, seconds) = (Instant::now(), Arc::clone(&asleep));
