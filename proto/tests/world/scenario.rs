@@ -26,6 +26,9 @@ const EVENTS: (u64, u64) = (5, 20);
 /// Sizes of datagrams that networks take; the last two are too small for ESP.
 const SIZES: [usize; 7] = [WIDE, 1452, 1412, 1372, 1320, 1300, 1000];
 
+/// Milliseconds in which an end that goes on sending what gets lost has to notice, whatever the reason.
+const LONG: u64 = 35_000;
+
 /// Something that happens. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -270,8 +273,8 @@ fn draw_time(random: &mut Random) -> Event {
         return Event::Pause(below(random, longest));
     }
     let ends = pick(random, &[(true, true), (true, true), (true, false), (false, true)]);
-    let time = pick(random, &[300, 1_500, 3_000, 6_000]);
-    let every = pick(random, &[15, 60, 250, 400]);
+    let time = pick(random, &[300, 1_500, 3_000, 6_000, LONG]);
+    let every = if time == LONG { 400 } else { pick(random, &[15, 60, 250, 400]) };
     Event::Busy { time, every, client: ends.0, gateway: ends.1, full: random.chance(0.3) }
 }
 
