@@ -257,6 +257,15 @@ impl Rekey {
         }
     }
 
+    /// This end's own address changed. The peer follows a packet of the newest epoch alone, so that one is probed at
+    /// once while it is being confirmed.
+    pub fn handle_rebind(&mut self, now: Instant) {
+        if let State::Confirming { probe_at: Some(at), pause, .. } = &mut self.state {
+            (*at, *pause) = (now, PROBE_PAUSE);
+            self.handle_timeout(now);
+        }
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let State::Confirming { epoch, anyway_at, probe_at, pause } = &mut self.state {

@@ -229,6 +229,7 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
             return;
         }
         self.origins.clear();
+        self.rekey.handle_rebind(now);
         self.path.handle_rebind(now);
         if self.path.state() == PathState::Up {
             self.path_mtu.handle_up(now);

@@ -21,6 +21,7 @@
 mod choice;
 mod cipher;
 mod connection;
+mod found;
 mod nat;
 mod network;
 mod promises;

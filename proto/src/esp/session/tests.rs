@@ -216,6 +216,24 @@ fn rebind_moves_the_session_at_once() {
 }
 
 #[test]
+fn client_that_moves_while_keys_change_is_followed_at_once() {
+    let mut world = World::usual();
+    world.run(seconds(3));
+    // The server has heard the new keys, and the client has heard nothing of that.
+    world.server.blocked = true;
+    let now = world.now;
+    world.client.session.handle_hints(Hints { rekey: true, ..Hints::default() }, now);
+    world.run(ms(700));
+    assert_eq!((world.client.epoch, world.server.epoch), (Some(0), Some(1)));
+    world.server.blocked = false;
+    world.client.address = roaming();
+    let now = world.now;
+    world.client.session.handle_rebind(now);
+    world.run(ms(20));
+    assert_eq!((world.by_esp(), world.server.route_to()), ([true, true], Some(roaming())));
+}
+
+#[test]
 fn replay_from_elsewhere_moves_nothing_and_gets_little() {
     let mut world = World::usual();
     world.run(seconds(3));
