@@ -23,6 +23,9 @@ use crate::packet::IPV6_MIN_MTU;
 
 /// Silence, in intervals, after which records do not pass any more.
 const INTERVALS: u32 = 2;
+/// How long a size counts that the client asks for no more: longer than two of its pauses, so that a question may get
+/// lost.
+const SIZE_LASTS: Duration = Duration::from_secs(45);
 /// Most answers that wait to be sent. A client that asks more often hears less.
 const MAX_ANSWERS: usize = 16;
 
@@ -54,15 +57,24 @@ pub struct Datagrams {
     heard: Instant,
     asked: Option<Instant>,
     answers: VecDeque<Vec<u8>>,
-    /// Bytes of the largest question that came in a record of this association.
+    /// Bytes of the largest question that came in a record of this association, and when it came last.
     largest_question: usize,
+    largest_came: Instant,
 }
 
 impl Datagrams {
     /// Begins without an association. A client that is silent for `interval` is asked.
     pub const fn new(interval: Duration, now: Instant) -> Self {
         let answers = VecDeque::new();
-        Self { state: State::Absent, interval, heard: now, asked: None, answers, largest_question: 0 }
+        Self {
+            state: State::Absent,
+            interval,
+            heard: now,
+            asked: None,
+            answers,
+            largest_question: 0,
+            largest_came: now,
+        }
     }
 
     /// Whether packets go in records.
@@ -100,7 +112,7 @@ impl Datagrams {
         match record::split(plaintext)? {
             // The client looks for the largest packet that passes, so all of it goes back.
             (FrameKind::DpdRequest, payload) => {
-                self.largest_question = self.largest_question.max(payload.len());
+                self.note_question(payload.len(), now);
                 self.say(FrameKind::DpdResponse, payload);
             }
             (FrameKind::Disconnect, [USER_ENDED, ..]) => return Some(Farewell::LoggedOut),
@@ -115,6 +127,15 @@ impl Datagrams {
     pub fn handle_doubt(&mut self) {
         if self.state == State::Passing {
             self.state = State::Waiting;
+        }
+    }
+
+    /// Keeps the largest size that the client asks for. One that it repeats no more does not pass any more; questions
+    /// without a size tell nothing.
+    fn note_question(&mut self, len: usize, now: Instant) {
+        let is_outdated = now.saturating_duration_since(self.largest_came) > SIZE_LASTS;
+        if len >= usize::from(IPV6_MIN_MTU) && (len >= self.largest_question || is_outdated) {
+            (self.largest_question, self.largest_came) = (len, now);
         }
     }
 
@@ -205,6 +226,22 @@ mod tests {
         }
         datagrams.handle_established();
         assert_eq!(datagrams.path_mtu(), None, "another association may go another way");
+    }
+
+    #[test]
+    fn size_that_is_asked_for_no_more_is_left() {
+        let (mut datagrams, begin) = passing();
+        let mut ask = |after: u64, len: usize| {
+            let question = record::encode(FrameKind::DpdRequest, &vec![0; len]);
+            datagrams.handle_record(&question, begin + Duration::from_secs(after));
+            datagrams.path_mtu()
+        };
+        assert_eq!([ask(0, 1400), ask(20, 1400)], [Some(1400); 2]);
+        // The path takes less from here on.
+        assert_eq!([ask(40, 1280), ask(65, 1280)], [Some(1400); 2], "a question may get lost");
+        assert_eq!(ask(66, 1), Some(1400), "and some ask for no size");
+        assert_eq!([ask(67, 1280), ask(200, 1)], [Some(1280); 2]);
+        assert_eq!(ask(201, 1400), Some(1400));
     }
 
     #[test]

@@ -374,7 +374,7 @@ impl Watch {
                 "packets go in datagrams into a hole for a short time",
             ),
             (self.marked.note(prospects.marked, now), MARKED_HOLE, "marks that get lost are given up in 6 seconds"),
-            (self.large.note(prospects.large, now), patience.large, "sizes that get lost are given up in 25 seconds"),
+            (self.large.note(prospects.large, now), patience.large, "sizes that get lost are given up in time"),
         ];
         match spans.into_iter().find(|(span, longest, _)| span > longest) {
             Some((span, _, promise)) => broken(promise, &(role, span)),

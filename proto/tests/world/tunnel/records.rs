@@ -260,9 +260,9 @@ impl Tunnel for RecordTunnel {
     }
 
     /// It is tried again every minute. A gateway follows its client, and learns nothing of what gets lost on the way
-    /// there.
+    /// there; of sizes it learns what the client asks for no more.
     fn patience(&self) -> Patience {
-        Patience { hole: Duration::MAX, large: Duration::MAX, calm: Duration::from_secs(75) }
+        Patience { hole: Duration::MAX, large: Duration::from_secs(75), calm: Duration::from_secs(75) }
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Kept {
