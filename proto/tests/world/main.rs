@@ -9,8 +9,8 @@
 //! ADIT_WORLD_SEED=4711 cargo test -p adit-proto --test world           from this seed on; alone unless told otherwise
 //! ```
 //!
-//! A scenario that breaks a promise is told with its seed and with the fewest events that do: they are what a named
-//! test of the machine is made of.
+//! A scenario that breaks a promise is told with its seed and with the fewest events that do: they are what a test of
+//! [`found`] is made of, and one of the machine.
 
 #![allow(
     clippy::unwrap_used,
