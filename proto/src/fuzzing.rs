@@ -23,6 +23,7 @@ use crate::http::h3::{huffman, qpack};
 use crate::invite::Invite;
 use crate::packet::icmp::{GatewayAddresses, packet_too_big};
 use crate::packet::{IPV6_MIN_MTU, IpPacket};
+use crate::path_check::version_question::decode_answer;
 use crate::role::Role;
 use crate::sealing::suite::Suite;
 use crate::{datagram, varint};
@@ -50,8 +51,9 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 40] = [
+pub const BODIES: [(&str, Body); 41] = [
     ("varint", varint),
+    ("version_answer", version_answer),
     ("h3_uni", h3_uni),
     ("h3_settings", h3_settings),
     ("h3_message", h3_message),
@@ -92,6 +94,15 @@ pub const BODIES: [(&str, Body); 40] = [
     ("dtls_reassembly", dtls_reassembly),
     ("dtls_association", dtls_association),
 ];
+
+/// What counts as an answer to a question about versions holds the question's id twice, and a version.
+pub fn version_answer(data: &[u8]) {
+    let Some(id) = decode_answer(data) else { return };
+    let ids = [&[0; 4][..], &[8], &id, &[8], &id].concat();
+    let after_first = data.split_first().map(|(_, rest)| rest).unwrap_or_default();
+    let versions = after_first.strip_prefix(ids.as_slice()).unwrap_or_default();
+    assert!(!versions.is_empty() && versions.len().is_multiple_of(4), "an answer has its ids and versions");
+}
 
 /// A decoded integer is in range and its shortest encoding is not longer than what was read.
 pub fn varint(data: &[u8]) {

@@ -30,6 +30,7 @@ pub(crate) struct Seed {
 pub(crate) fn all() -> Vec<Seed> {
     [
         numbers(),
+        version_answers(),
         connections(),
         messages(),
         capsules(),
@@ -58,6 +59,23 @@ fn raw(kind: u64, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::encode(kind, payload, &mut out);
     out
+}
+
+fn version_answers() -> Vec<Seed> {
+    const ID: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+    let answer = |source: [u8; 8], versions: &[u8]| {
+        let head: [&[u8]; 6] = [&[0xca, 0, 0, 0, 0], &[8], &ID, &[8], &source, versions];
+        head.concat()
+    };
+    seeds(
+        "version_answer",
+        [
+            ("two_versions", answer(ID, &[0, 0, 0, 1, 0x0a, 0x1a, 0x2a, 0x3a])),
+            ("other_source", answer([9; 8], &[0, 0, 0, 1])),
+            ("no_version", answer(ID, &[])),
+            ("cut_short", answer(ID, &[0, 0])),
+        ],
+    )
 }
 
 fn numbers() -> Vec<Seed> {
