@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 /// Lines that may wait for a follower, beside those that its socket holds.
 const MAX_WAITING: usize = 32;
@@ -39,14 +39,14 @@ impl Events {
         Self(stream::once(ready(Ok(line(first)))).chain(later).boxed())
     }
 
-    /// The lines for a follower that has this `place` among all of them for so long. `cut` is told if it falls behind:
-    /// its connection must be closed then, since it may never be ready to be written to again.
-    pub(super) fn into_lines(self, place: OwnedSemaphorePermit, cut: Arc<Notify>) -> Lines {
+    /// The lines for a follower. `cut` is told if it falls behind: its connection must be closed then, since it may
+    /// never be ready to be written to again.
+    pub(super) fn into_lines(self, cut: Arc<Notify>) -> Lines {
         let (lines, waiting) = mpsc::channel(MAX_WAITING);
         let pump = task::spawn(pump(self, lines, cut));
-        stream::unfold((waiting, pump, place), |(mut waiting, pump, place)| async move {
+        stream::unfold((waiting, pump), |(mut waiting, pump)| async move {
             let line = waiting.recv().await?;
-            Some((Ok(Frame::data(line)), (waiting, pump, place)))
+            Some((Ok(Frame::data(line)), (waiting, pump)))
         })
         .boxed()
     }

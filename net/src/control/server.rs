@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adit_program::task::{self, Task};
@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::Uid;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -134,12 +134,12 @@ async fn connection(stream: UnixStream, serving: Serving) {
             return;
         }
     };
-    let cut = Arc::new(Notify::new());
-    let (serving, cut) = (&serving, &cut);
+    let caller = Caller { peer_uid, cut: Arc::new(Notify::new()), place: OnceLock::new() };
+    let (serving, caller) = (&serving, &caller);
     let service = service_fn(move |request| async move {
-        Ok::<_, Infallible>(match answer(serving, peer_uid, request, cut).await {
+        Ok::<_, Infallible>(match answer(serving, caller, request).await {
             Answer::Whole(response) => encode(response),
-            Answer::Lines(lines) => hyper::Response::new(Either::Right(StreamBody::new(lines))),
+            Answer::Lines(lines) => encode_lines(lines),
         })
     });
     let served = http1::Builder::new()
@@ -148,11 +148,21 @@ async fn connection(stream: UnixStream, serving: Serving) {
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         biased;
-        () = cut.notified() => tracing::debug!("a follower of the control socket does not read"),
+        () = caller.cut.notified() => tracing::debug!("a follower of the control socket does not read"),
         served = served => if let Err(error) = served {
             tracing::debug!(%error, "a control connection failed");
         },
     }
+}
+
+/// Who is at the other end of a connection.
+struct Caller {
+    peer_uid: u32,
+    /// Told when a follower does not read.
+    cut: Arc<Notify>,
+    /// A follower's place among all of them. It has that for as long as the connection: its last line is written by
+    /// then, and not only handed over for that.
+    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 /// What a request is answered with.
@@ -164,8 +174,8 @@ enum Answer {
 /// A body that is there, or that comes line by line.
 type Body = Either<Full<Bytes>, StreamBody<Lines>>;
 
-async fn answer(serving: &Serving, peer_uid: u32, request: hyper::Request<Incoming>, cut: &Arc<Notify>) -> Answer {
-    let request = match read(peer_uid, request).await {
+async fn answer(serving: &Serving, caller: &Caller, request: hyper::Request<Incoming>) -> Answer {
+    let request = match read(caller.peer_uid, request).await {
         Ok(request) => request,
         Err(refusal) => return Answer::Whole(refusal),
     };
@@ -176,7 +186,11 @@ async fn answer(serving: &Serving, peer_uid: u32, request: hyper::Request<Incomi
         return Answer::Whole(Response::refused(503, format!("there are {MAX_FOLLOWERS} followers already")));
     };
     match subscribing.await {
-        Ok(events) => Answer::Lines(events.into_lines(place, Arc::clone(cut))),
+        Ok(events) => {
+            // A second one is not asked for on the same connection, which is closed after the first.
+            caller.place.set(place).ok();
+            Answer::Lines(events.into_lines(Arc::clone(&caller.cut)))
+        }
         Err(refusal) => Answer::Whole(refusal),
     }
 }
@@ -202,6 +216,12 @@ async fn read(peer_uid: u32, request: hyper::Request<Incoming>) -> Result<Reques
 
 fn is_allowed(peer: u32, own: u32) -> bool {
     peer == 0 || peer == own
+}
+
+fn encode_lines(lines: Lines) -> hyper::Response<Body> {
+    let mut encoded = hyper::Response::new(Either::Right(StreamBody::new(lines)));
+    encoded.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    encoded
 }
 
 fn encode(response: Response) -> hyper::Response<Body> {
