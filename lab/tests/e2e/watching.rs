@@ -8,7 +8,7 @@ use adit_lab::{Output, Process};
 use adit_testing::{PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::harness::{Options, Tunnel, filter, run, unfilter};
+use crate::harness::{INTERNET, Options, Tunnel, answers, filter, run, unfilter};
 
 /// The exit codes of what takes too long, and of what the gateway refuses.
 const TIMED_OUT: i32 = 7;
@@ -50,6 +50,14 @@ fn cut_off(tunnel: &Tunnel, is_cut: bool) {
     }
 }
 
+/// Waits until a client that is cut off notices, which takes something to send: it is quiet otherwise.
+fn notices(tunnel: &Tunnel) {
+    eventually("the client notices", || {
+        assert!(!answers(tunnel.client().host(), INTERNET[0]), "it is cut off");
+        (tunnel.client().status().unwrap().state == "reconnecting").then_some(())
+    });
+}
+
 #[test]
 fn wait_returns_when_the_client_that_starts_later_has_what_is_asked_for() {
     let Some(mut tunnel) = joined() else { return };
@@ -77,7 +85,7 @@ fn wait_lasts_while_a_client_reconnects_and_ends_with_what_will_not_come() {
     let Some(mut tunnel) = joined() else { return };
     tunnel.clients[0].up().unwrap();
     cut_off(&tunnel, true);
-    eventually("the client notices", || (tunnel.client().status().unwrap().state == "reconnecting").then_some(()));
+    notices(&tunnel);
     let late = wait(tunnel.client(), "route", "2s");
     assert_eq!(late.code, TIMED_OUT, "{}", late.stdout);
     assert!(late.stderr.contains("it is reconnecting"), "{}", late.stderr);
@@ -139,6 +147,7 @@ fn follower_hears_of_a_lost_and_mended_connection_until_the_client_ends() {
     eventually("it hears when packets travel by esp", || events(&follower).iter().any(by_esp).then_some(()));
 
     cut_off(&tunnel, true);
+    notices(&tunnel);
     let (away, seen) = event_in(&follower, seen, "reconnecting");
     assert!(away["carrier"].is_null() && away["route"] == false && !away["reason"].is_null(), "{away}");
     cut_off(&tunnel, false);
