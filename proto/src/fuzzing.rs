@@ -29,6 +29,7 @@ use crate::sealing::suite::Suite;
 use crate::{datagram, varint};
 
 mod anyconnect;
+mod captive_portal;
 mod dtls;
 mod esp;
 mod login;
@@ -37,6 +38,7 @@ mod policy;
 mod radius;
 
 pub use anyconnect::{anyconnect_connect, anyconnect_form, anyconnect_frames, anyconnect_login, anyconnect_settings};
+pub use captive_portal::captive_portal;
 pub use dtls::{dtls_association, dtls_greeting, dtls_message, dtls_open, dtls_reassembly};
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use login::{login_handle, login_request, login_token};
@@ -93,6 +95,7 @@ pub const BODIES: [(&str, Body); 41] = [
     ("dtls_message", dtls_message),
     ("dtls_reassembly", dtls_reassembly),
     ("dtls_association", dtls_association),
+    ("captive_portal", captive_portal),
 ];
 
 /// What counts as an answer to a question about versions holds the question's id twice, and a version.

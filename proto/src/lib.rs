@@ -11,6 +11,7 @@
 pub mod address_pool;
 pub mod anyconnect;
 pub mod capsule;
+pub mod captive_portal;
 pub mod carrier_choice;
 pub mod connect_ip;
 pub mod datagram;

@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<Seed> {
         esp::carrier(),
         invites(),
         radius(),
+        captive_portals(),
         login::logins(),
         anyconnect::clients(),
         anyconnect::gateways(),
@@ -447,6 +448,26 @@ fn radius() -> Vec<Seed> {
             ("without_length", vec![25]),
             ("length_0", vec![25, 0]),
             ("packet", [&[2, 7, 0, 20][..], &[0; 16]].concat()),
+        ],
+    )
+}
+
+fn captive_portals() -> Vec<Seed> {
+    seeds(
+        "captive_portal",
+        [
+            (
+                "captive",
+                br#"{"captive":true,"user-portal-url":"https://portal.example/in?a=1","seconds-remaining":60}"#
+                    .to_vec(),
+            ),
+            ("open", br#"{"captive":false,"venue-info-url":"https://venue.example/"}"#.to_vec()),
+            ("no_page", br#"{"captive":true}"#.to_vec()),
+            ("unfit_page", br#"{"captive":true,"user-portal-url":"javascript:alert(1)"}"#.to_vec()),
+            ("not_boolean", br#"{"captive":"true"}"#.to_vec()),
+            ("address", b"http://[2001:db8::7]:8880/guest/?u='`|#top".to_vec()),
+            ("user_in_address", b"https://bank.example@portal.example/".to_vec()),
+            ("unrestricted", b"urn:ietf:params:capport:unrestricted".to_vec()),
         ],
     )
 }
