@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::StreamError;
 use crate::carrier::tls::CapsuleCarrier;
 
-pub use exchange::{Heard, Reply, ask_verbatim, post};
+pub use exchange::{Heard, Reply, ask_verbatim, get, post};
 pub use request::{Answered, Shaken, connect, request_tunnel};
 
 /// The fields of a head that are text, as protocols read them.

@@ -8,12 +8,12 @@ use std::io;
 use adit_program::task;
 use adit_proto::http::field::Field;
 use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConnection;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
@@ -72,6 +72,37 @@ pub async fn post(
     let body = Limited::new(response.into_body(), limit).collect().await;
     let body = body.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(Reply { status, fields, body: Zeroizing::new(body.to_bytes().to_vec()) })
+}
+
+/// Asks for a page, and waits for the answer, of whose body `limit` bytes are read.
+///
+/// # Errors
+/// Why there is no answer. What TLS found wrong is a [`rustls::Error`] in it.
+pub async fn get<S>(stream: S, path: &str, head: Vec<Field>, limit: usize) -> io::Result<Reply>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .title_case_headers(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| cause(&error))?;
+    let _connection = task::spawn(connection);
+    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(invalid)?;
+    put(request.headers_mut(), head)?;
+    let response = sender.send_request(request).await.map_err(|error| cause(&error))?;
+    let (status, fields) = (response.status().as_u16(), fields(response.headers()));
+    let (mut incoming, mut body) = (response.into_body(), Zeroizing::new(Vec::new()));
+    while body.len() < limit
+        && let Some(frame) = incoming.frame().await
+    {
+        let frame = frame.map_err(|error| cause(&error))?;
+        let data = frame.data_ref().map_or(&[][..], |data| &data[..]);
+        let room = limit - body.len();
+        body.extend_from_slice(data.get(..room).unwrap_or(data));
+    }
+    Ok(Reply { status, fields, body })
 }
 
 /// Sends the head of a request, letter by letter, and waits for the head of the answer.
