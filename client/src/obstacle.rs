@@ -47,6 +47,7 @@ pub(crate) fn join_failure(gateway: &str, error: &ConnectError) -> Failure {
         Obstacle::NoAnswer
         | Obstacle::Firewall
         | Obstacle::NarrowPath
+        | Obstacle::CaptivePortal
         | Obstacle::BrokenOff
         | Obstacle::Clock
         | Obstacle::Protocol
@@ -65,6 +66,7 @@ fn next_step(obstacle: Obstacle) -> String {
             "use another network, or raise the MTU of the link on the way that is too narrow, which `tracepath` shows; a \
              tunnel or PPPoE around this one takes bytes, too"
         }
+        Obstacle::CaptivePortal => "open that page in a browser, then connect again",
         Obstacle::Firewall => {
             "find the rule with `nft list ruleset` or `iptables-save` and let the datagrams pass; if it is about the \
              mark, set another `mark` in the profile"

@@ -24,6 +24,13 @@
 //!     Reconnecting --> Disconnected: handle_attempt_failed, the device is gone
 //!     Reconnecting --> Connected: handle_connected
 //!     Reconnecting --> Reconnecting: handle_attempt_failed, no answer; handle_wake
+//!     Connecting --> CaptivePortal: handle_portal, one
+//!     Reconnecting --> CaptivePortal: handle_portal, one
+//!     CaptivePortal --> Connecting: handle_portal, none
+//!     CaptivePortal --> Reconnecting: handle_portal, none
+//!     CaptivePortal --> Connected: handle_connected
+//!     CaptivePortal --> Blocked: handle_attempt_failed, refused
+//!     CaptivePortal --> Disconnected: handle_stop, or no answer in time
 //!     Reconnecting --> Blocked: handle_attempt_failed, refused
 //!     Blocked --> Connected: handle_connected
 //!     Blocked --> Reconnecting: handle_attempt_failed, no answer
@@ -41,7 +48,8 @@
 //! host has moved to where that one does not lead ([`LifeCycle::handle_move`]).
 //!
 //! Once connected, the host stays configured until `Disconnected`: while `Reconnecting`, `Blocked` and `LoginNeeded`
-//! nothing that belongs in the tunnel leaves the host another way.
+//! nothing that belongs in the tunnel leaves the host another way. `CaptivePortal` is how `Connecting` and
+//! `Reconnecting` are called while the network is known to have a portal: everything goes on as in these.
 
 mod back_off;
 
@@ -79,6 +87,9 @@ pub enum State {
     Connected,
     /// The connection was lost; a new one is being made.
     Reconnecting,
+    /// As [`Self::Connecting`] or [`Self::Reconnecting`], in a network that lets nobody out who has not been at its
+    /// captive portal.
+    CaptivePortal,
     /// Saying goodbye.
     Disconnecting,
     /// The gateway refuses this device; retried slowly.
@@ -95,6 +106,7 @@ impl State {
             Self::Connecting => "connecting",
             Self::Connected => "connected",
             Self::Reconnecting => "reconnecting",
+            Self::CaptivePortal => "captive portal",
             Self::Disconnecting => "disconnecting",
             Self::Blocked => "blocked",
             Self::LoginNeeded => "login needed",
@@ -117,6 +129,8 @@ pub enum Obstacle {
     Firewall,
     /// The path to the gateway is too narrow for a tunnel.
     NarrowPath,
+    /// The network lets nobody out who has not been at its captive portal.
+    CaptivePortal,
     /// The handshake was broken off, by whomever.
     BrokenOff,
     /// The dates in a certificate do not fit a clock.
@@ -147,6 +161,7 @@ impl Obstacle {
             | Self::Clock
             | Self::Firewall
             | Self::NarrowPath
+            | Self::CaptivePortal
             | Self::Protocol
             | Self::IdentityMismatch => false,
         }
@@ -159,7 +174,7 @@ impl Obstacle {
             Self::BrokenOff => 1,
             Self::IdentityMismatch => 2,
             Self::Clock => 3,
-            Self::Firewall | Self::NarrowPath | Self::Protocol => 4,
+            Self::Firewall | Self::NarrowPath | Self::CaptivePortal | Self::Protocol => 4,
             Self::Refused | Self::LoginNeeded | Self::Permission | Self::Local | Self::DeviceGone => 5,
         }
     }
@@ -167,7 +182,12 @@ impl Obstacle {
     /// The exit code of a program that ends for this reason.
     pub fn exit(self) -> Exit {
         match self {
-            Self::NoAnswer | Self::BrokenOff | Self::Clock | Self::Firewall | Self::NarrowPath => Exit::Unreachable,
+            Self::NoAnswer
+            | Self::BrokenOff
+            | Self::Clock
+            | Self::Firewall
+            | Self::NarrowPath
+            | Self::CaptivePortal => Exit::Unreachable,
             Self::Refused | Self::LoginNeeded => Exit::AuthRefused,
             Self::IdentityMismatch => Exit::IdentityMismatch,
             Self::Permission => Exit::Permission,
@@ -195,6 +215,7 @@ pub enum Event {
 /// The life-cycle machine of one client.
 #[derive(Debug)]
 pub struct LifeCycle {
+    /// Never `CaptivePortal`, as which [`Self::state`] shows two others.
     state: State,
     since: Instant,
     reason: String,
@@ -205,6 +226,8 @@ pub struct LifeCycle {
     woke: Option<Instant>,
     waiting: Waiting,
     back_off: BackOff,
+    /// Whether the network is known to have a captive portal, while there is no connection.
+    at_portal: bool,
     events: VecDeque<Event>,
 }
 
@@ -230,13 +253,14 @@ impl LifeCycle {
             woke: None,
             waiting: Waiting::Nothing,
             back_off: BackOff::new(now),
+            at_portal: false,
             events: VecDeque::new(),
         }
     }
 
     /// The state now.
     pub fn state(&self) -> State {
-        self.state
+        if self.at_portal { State::CaptivePortal } else { self.state }
     }
 
     /// When the state was entered.
@@ -288,7 +312,7 @@ impl LifeCycle {
             State::Reconnecting | State::Blocked | State::LoginNeeded => {
                 self.reconsider(obstacle, began, random, now);
             }
-            State::Disconnected | State::Connected | State::Disconnecting => {}
+            State::Disconnected | State::Connected | State::CaptivePortal | State::Disconnecting => {}
         }
     }
 
@@ -311,8 +335,33 @@ impl LifeCycle {
                 self.reconsider(obstacle, now, random, now);
             }
             State::Disconnecting => self.handle_closed(now),
-            State::Disconnected | State::Connecting | State::Reconnecting | State::Blocked | State::LoginNeeded => {}
+            State::Disconnected
+            | State::Connecting
+            | State::Reconnecting
+            | State::CaptivePortal
+            | State::Blocked
+            | State::LoginNeeded => {}
         }
+    }
+
+    /// A look at the network, beside the attempts, has found a captive portal, which this text tells of, or none.
+    pub fn handle_portal(&mut self, portal: Option<&str>, now: Instant) {
+        if !matches!(self.state, State::Connecting | State::Reconnecting) {
+            return;
+        }
+        if self.at_portal != portal.is_some() {
+            self.since = now;
+        }
+        match portal {
+            Some(reason) => self.note(Obstacle::CaptivePortal, reason),
+            // What was told of the portal is true no more.
+            None if self.at_portal => {
+                self.reason.clear();
+                self.most_telling = (Obstacle::NoAnswer, String::new());
+            }
+            None => {}
+        }
+        self.at_portal = portal.is_some();
     }
 
     /// Somebody has logged in on this host: what waits for that tries at once.
@@ -345,7 +394,8 @@ impl LifeCycle {
                 self.attempt(now);
             }
             // A refusal holds wherever this host is.
-            State::Blocked | State::LoginNeeded | State::Disconnected | State::Disconnecting => {}
+            State::Blocked | State::LoginNeeded | State::CaptivePortal | State::Disconnected | State::Disconnecting => {
+            }
         }
     }
 
@@ -370,7 +420,7 @@ impl LifeCycle {
                 self.abandon();
                 self.finish(None, now);
             }
-            State::Disconnected | State::Disconnecting => {}
+            State::Disconnected | State::CaptivePortal | State::Disconnecting => {}
         }
     }
 
@@ -421,11 +471,15 @@ impl LifeCycle {
         if self.state != state {
             self.state = state;
             self.since = now;
+            self.at_portal = false;
         }
     }
 
     fn note(&mut self, obstacle: Obstacle, reason: &str) {
-        reason.clone_into(&mut self.reason);
+        // Who does not answer behind a portal, or answers in the gateway's place, is news of that portal.
+        if !self.at_portal || obstacle.weight() >= Obstacle::CaptivePortal.weight() {
+            reason.clone_into(&mut self.reason);
+        }
         if obstacle.weight() >= self.most_telling.0.weight() {
             self.most_telling = (obstacle, reason.to_owned());
         }
@@ -458,6 +512,10 @@ impl LifeCycle {
     }
 
     fn retry(&mut self, began: Instant, random: u32, now: Instant) {
+        if self.at_portal {
+            // Somebody may be at the portal just now, and wants to be let in soon.
+            self.back_off.stay_quick(now);
+        }
         self.waiting = Waiting::Retry { at: self.back_off.retry_at(began, random, now) };
     }
 

@@ -47,6 +47,11 @@ impl BackOff {
         (began + jitter(wait, random)).max(now + jitter(FIRST_RETRY, random))
     }
 
+    /// Takes the outage for a young one from now on.
+    pub(super) fn stay_quick(&mut self, now: Instant) {
+        self.outage_began = now;
+    }
+
     fn next_wait(&mut self, now: Instant) -> Duration {
         let young = now.saturating_duration_since(self.outage_began) < QUICK_PERIOD;
         let cap = if young { QUICK_RETRY } else { SLOW_RETRY };

@@ -1,5 +1,7 @@
 //! The life cycle, step by step.
 
+mod portal;
+
 use super::back_off::{FIRST_ATTEMPT, FIRST_RETRY};
 use super::*;
 

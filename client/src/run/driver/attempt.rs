@@ -128,6 +128,7 @@ impl<P: Protocol> Driver<P> {
             Obstacle::NarrowPath => {
                 tracing::warn!("no connection yet, trying on: the path to the gateway is too narrow for a tunnel");
             }
+            Obstacle::CaptivePortal => tracing::warn!("no connection yet, trying on: {reason}"),
             Obstacle::NoAnswer
             | Obstacle::Firewall
             | Obstacle::Protocol
