@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
+use crate::captive_portal::CaptiveProbe;
 use crate::device_key;
 use crate::gateway_contact::{GatewayContact, PROMPTLY, Trust};
 use crate::obstacle;
@@ -208,6 +209,7 @@ fn assemble(
         addresses,
         kill_switch: None,
         lan: LanAccess::default(),
+        captive_probe: CaptiveProbe::default(),
         full_tunnel: false,
         protocol: GatewayProtocol::ConnectIp,
         authority_pem: response.authority,

@@ -3,6 +3,7 @@
 //! Without the features `cli` and `host` it is a library that changes nothing on its host: an embedder gives a
 //! [`run::ClientSession`] its packets and, if it wants, [`host_plan::HostHooks`].
 
+pub mod captive_portal;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;

@@ -38,6 +38,7 @@ use adit_proto::mark::Mark;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::captive_portal::CaptiveProbe;
 use crate::protocols::{Candidates, Credentials, GatewayAccess, authority};
 
 use written::Written;
@@ -112,6 +113,8 @@ pub struct Profile {
     pub kill_switch: Option<bool>,
     /// Whether a closed host may use its local networks.
     pub lan: LanAccess,
+    /// Whom to ask whether the network has a captive portal.
+    pub captive_probe: CaptiveProbe,
     /// Whether all traffic went into the tunnel when it was last connected.
     pub full_tunnel: bool,
     /// The gateway's certificate authority, PEM. For AnyConnect gateways there may be several, or none: then `pin`

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::join::{KnownBy, USUAL_PORT, certificates_of, profile_name, tell_with_next_step};
 use super::login::{AtTerminal, LoginFlags};
 use super::{ClientFiles, dir_flag};
+use crate::captive_portal::CaptiveProbe;
 use crate::gateway_contact::{GatewayContact, Trust};
 use crate::join::join_by_login;
 use crate::profile::{
@@ -121,6 +122,7 @@ fn draft(
         addresses: Vec::new(),
         kill_switch: None,
         lan: LanAccess::default(),
+        captive_probe: CaptiveProbe::default(),
         full_tunnel: false,
         authority_pem: authorities.iter().map(pem).collect(),
         pin: known_by.pin,

@@ -83,6 +83,7 @@ fn describe(status: &Status) -> String {
         }
     };
     row("reason", status.reason.clone().unwrap_or_default());
+    row("portal", status.portal.clone().unwrap_or_default());
     for warning in &status.warnings {
         row("warning", warning.clone());
     }

@@ -13,6 +13,7 @@ use super::keys::KEYS;
 use super::{
     EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileError, ProfileName, WorkersTable,
 };
+use crate::captive_portal::CaptiveProbe;
 
 /// What stands in the file of a profile.
 #[derive(Default, PartialEq)]
@@ -25,6 +26,7 @@ pub(super) struct Draft {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) kill_switch: Option<bool>,
     pub(super) lan: LanAccess,
+    pub(super) captive_probe: CaptiveProbe,
     pub(super) full_tunnel: bool,
     pub(super) authority: String,
     pub(super) pin: Option<[u8; 32]>,
@@ -105,6 +107,7 @@ impl Draft {
             addresses: self.addresses,
             kill_switch: self.kill_switch,
             lan: self.lan,
+            captive_probe: self.captive_probe,
             full_tunnel: self.full_tunnel,
             authority_pem: self.authority,
             pin: self.pin,

@@ -84,6 +84,15 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             read: |given, draft| put(&mut draft.lan, value::plain(given)),
         },
         Key {
+            name: "captive_probe",
+            kind: Kind::Text,
+            absent: Absent::Default(r#""usual""#),
+            example: r#""http://test.example.org/empty""#,
+            meaning: "Whom the client asks for a page in clear while its gateway does not answer, to recognise a captive portal: its gateway's host and addresses that nobody has (`usual`), nobody (`off`), or a page of your own, which answers with status 204.",
+            applies: Applies::Restart,
+            read: |given, draft| put(&mut draft.captive_probe, value::captive_probe(given)),
+        },
+        Key {
             name: "full_tunnel",
             kind: Kind::Boolean,
             absent: Absent::Default("false"),

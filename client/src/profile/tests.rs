@@ -1,3 +1,5 @@
+use adit_proto::captive_portal::PageAddress;
+
 use super::*;
 
 pub(crate) fn authority_pem() -> String {
@@ -18,6 +20,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         addresses: vec!["192.0.2.1:4443".parse().unwrap(), "[2001:db8::1]:4443".parse().unwrap()],
         kill_switch: None,
         lan: LanAccess::Block,
+        captive_probe: CaptiveProbe::default(),
         full_tunnel: false,
         authority_pem: authority_pem(),
         pin: None,
@@ -102,6 +105,22 @@ fn ways_of_a_login_survive_encode_and_parse_and_are_for_anyconnect_gateways() {
     }
     let native = with("[login]\ngroup = \"staff\"\n").unwrap_err().to_string();
     assert!(native.contains("`[login]` is for AnyConnect gateways"), "{native}");
+}
+
+#[test]
+fn probe_for_portals_survives_encode_and_parse_and_goes_in_clear() {
+    let read = |value: &str| with(&format!("captive_probe = \"{value}\"\n")).map_err(|error| error.to_string());
+    let site = CaptiveProbe::Site(PageAddress::parse("http://test.example.org/empty").unwrap());
+    for (value, probe) in
+        [("usual", CaptiveProbe::Usual), ("off", CaptiveProbe::Off), ("http://test.example.org/empty", site)]
+    {
+        let profile = read(value).unwrap();
+        assert_eq!(profile.captive_probe, probe);
+        assert_eq!(Profile::parse(name(), &profile.encode().unwrap()).unwrap().captive_probe, probe);
+    }
+    for value in ["", "on", "https://test.example.org/", "test.example.org"] {
+        assert!(read(value).unwrap_err().contains("neither `usual` nor `off`"), "{value}");
+    }
 }
 
 #[test]

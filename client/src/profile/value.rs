@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use adit_program::configuration::{Complaint, Given, Kind};
 use adit_program::toml_error::TomlFault;
+use adit_proto::captive_portal::PageAddress;
 use adit_proto::mark::Mark;
 use adit_proto::sealing::suite::Suite;
 use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 use zeroize::Zeroizing;
 
+use crate::captive_portal::CaptiveProbe;
 use crate::gateway_contact::parse_pin;
 
 /// A value as it stands.
@@ -53,6 +55,22 @@ pub(super) fn path(given: &Given<'_>) -> Result<String, Complaint> {
     let text = plain::<String>(given)?;
     let is_path = text.starts_with('/') && !text.starts_with("//") && text.bytes().all(|byte| byte.is_ascii_graphic());
     if is_path { Ok(text) } else { Err(Complaint::malformed(format!("`{text}` is no path of a link"), "")) }
+}
+
+/// Whom to ask whether the network has a captive portal.
+pub(super) fn captive_probe(given: &Given<'_>) -> Result<CaptiveProbe, Complaint> {
+    let text = plain::<String>(given)?;
+    let complaint =
+        || Complaint::malformed(format!("`{text}` is neither `usual` nor `off` nor an address with http://"), "");
+    match text.as_str() {
+        "usual" => Ok(CaptiveProbe::Usual),
+        "off" => Ok(CaptiveProbe::Off),
+        address => {
+            // Over TLS no portal can answer.
+            let page = PageAddress::parse(address).filter(|page| !page.is_encrypted());
+            page.map(CaptiveProbe::Site).ok_or_else(complaint)
+        }
+    }
 }
 
 /// A fingerprint.

@@ -25,6 +25,8 @@ pub(super) struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     lan: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    captive_probe: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     full_tunnel: Option<bool>,
     #[serde(skip_serializing_if = "str::is_empty")]
     authority: &'a str,
@@ -94,6 +96,7 @@ impl<'a> Written<'a> {
             addresses: &profile.addresses,
             kill_switch: profile.kill_switch,
             lan: (profile.lan == LanAccess::Allow).then_some("allow"),
+            captive_probe: profile.captive_probe.written(),
             full_tunnel: profile.full_tunnel.then_some(true),
             authority: &profile.authority_pem,
             pin: profile.pin.map(|pin| HEXLOWER.encode(&pin)),

@@ -10,6 +10,7 @@ mod host;
 mod login;
 mod moves;
 mod network;
+mod portal;
 mod report;
 mod waking;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use adit_program::exit::{Exit, Failure};
 use adit_program::random::random;
 use adit_program::task::Task;
+use adit_proto::captive_portal::PageAddress;
 use adit_proto::invite::Place;
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -38,6 +40,7 @@ use attempt::Attempted;
 use changes::Changes;
 use login::LoginWatch;
 use moves::Whereabouts;
+use portal::PortalWatch;
 use waking::SleepAlarm;
 
 pub(super) use waking::{SleepClock, since_boot};
@@ -66,6 +69,7 @@ pub(super) struct Driver<P: Protocol> {
     login: LoginWatch,
     next_login_look: Option<Instant>,
     sleep: SleepAlarm,
+    portal: PortalWatch,
     network: Option<NetworkSettings>,
     changes: Changes,
     whereabouts: Whereabouts,
@@ -85,6 +89,7 @@ enum Input<C> {
     Command(Command),
     RenewalCheck,
     LoginLook,
+    PortalLooked(Option<PageAddress>),
     Renewed(Result<String, RenewalError>),
     Woke(Duration),
     HostChanged,
@@ -122,6 +127,7 @@ impl<P: Protocol> Driver<P> {
             login: LoginWatch::default(),
             next_login_look: None,
             sleep: SleepAlarm::start(clock),
+            portal: PortalWatch::default(),
             network: None,
             changes: Changes::default(),
             whereabouts,
@@ -167,6 +173,7 @@ impl<P: Protocol> Driver<P> {
             () = self.whereabouts.may_differ() => Input::MayHaveMoved,
             () = until(renewal_check) => Input::RenewalCheck,
             () = until(login_look) => Input::LoginLook,
+            page = self.portal.looked() => Input::PortalLooked(page),
             result = renewed(&mut self.renewal) => Input::Renewed(result),
             result = attempted(&mut self.attempt) => Input::Attempted(result),
             event = connection_event(&mut self.connection) => Input::Connection(event),
@@ -200,6 +207,7 @@ impl<P: Protocol> Driver<P> {
             Input::Command(Command::Stop) => self.life.handle_stop(now()),
             Input::Command(Command::LoggedIn) => self.handle_login(),
             Input::LoginLook => self.look_at_login(),
+            Input::PortalLooked(page) => self.handle_looked(page),
             Input::RenewalCheck => self.check_renewal(),
             Input::Renewed(result) => self.handle_renewed(result),
             Input::Woke(slept) => self.handle_wake(slept),

@@ -21,11 +21,14 @@ pub(super) const NO_RESOLVER: &str = "the gateway gives no DNS servers: this hos
 pub struct Status {
     /// Name of the profile.
     pub name: String,
-    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `disconnecting`, `blocked`
-    /// or `login needed`.
+    /// State of the life cycle: `disconnected`, `connecting`, `connected`, `reconnecting`, `captive portal`,
+    /// `disconnecting`, `blocked` or `login needed`.
     pub state: String,
     /// Why it is not connected, if there is something to say.
     pub reason: Option<String>,
+    /// The page of the network's captive portal, in the state `captive portal`.
+    #[serde(default)]
+    pub portal: Option<String>,
     /// What the user should know about a session that runs.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -189,6 +192,7 @@ mod tests {
         status.remove("carrier_seconds");
         status.remove("path_mtu");
         status.remove("rekeys");
+        status.remove("portal");
         status.remove("login_seconds");
         status.remove("login_past_half");
         status["counters"].as_object_mut().unwrap().remove("rx_reordered");
@@ -202,6 +206,7 @@ mod tests {
             "name",
             "state",
             "reason",
+            "portal",
             "warnings",
             "guards",
             "since_seconds",

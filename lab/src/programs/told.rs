@@ -46,6 +46,9 @@ pub struct ToldStatus {
     pub state: String,
     /// Why it is not connected, where there is something to say.
     pub reason: Option<String>,
+    /// Where the network's captive portal is, in the state `captive portal`.
+    #[serde(default)]
+    pub portal: Option<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// Seconds since the state was entered; `None` while no client runs.

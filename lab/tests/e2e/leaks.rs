@@ -23,6 +23,11 @@ const DNS: u16 = 53;
 /// The gateway as the client's host reaches it, and its UDP port.
 const GATEWAY: [IpAddr; 2] = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)];
 const PORT: u16 = 443;
+/// Where a client asks for a page in clear, to see whether a portal answers: at the gateway's host, and at addresses
+/// that nobody has.
+const HTTP: u16 = 80;
+const NOBODY: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 80)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xcafe, 0, 0, 0, 0, 0x80))];
 /// The client's address on its link to the gateway.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 18);
 /// What the gateway's host sends to the client's after each probe.
@@ -93,7 +98,8 @@ impl Watched {
     pub(crate) fn beside_the_tunnel(&self) -> Vec<Captured> {
         let left = |packet: &Captured| packet.link == self.outer && !GATEWAY.contains(&packet.source);
         self.capture.packets(|packet| {
-            left(packet) && !is_tunnel(packet) && !is_refusal(packet) && !is_answer(packet) && !is_neighbourly(packet)
+            let is_clients_own = is_tunnel(packet) || is_look(packet) || is_refusal(packet);
+            left(packet) && !is_clients_own && !is_answer(packet) && !is_neighbourly(packet)
         })
     }
 
@@ -145,13 +151,18 @@ fn port(packet: &Captured) -> Option<u16> {
 
 /// UDP to the gateway's port.
 fn is_tunnel(packet: &Captured) -> bool {
-    GATEWAY.contains(&packet.destination) && (port(packet) == Some(PORT) || is_of_connection(packet))
+    GATEWAY.contains(&packet.destination) && (port(packet) == Some(PORT) || is_of_connection(packet, PORT))
 }
 
-/// Whether a packet is of a connection over TCP to the gateway's port, without IP options.
-fn is_of_connection(packet: &Captured) -> bool {
+/// Of the client's look for a captive portal.
+fn is_look(packet: &Captured) -> bool {
+    is_of_connection(packet, HTTP) && GATEWAY.iter().chain(&NOBODY).any(|asked| *asked == packet.destination)
+}
+
+/// Whether a packet is of a connection over TCP to this port, without IP options.
+fn is_of_connection(packet: &Captured, port: u16) -> bool {
     let at = if packet.source.is_ipv4() { 22 } else { 42 };
-    protocol(packet) == TCP && packet.bytes.get(at..at + 2) == Some(&PORT.to_be_bytes())
+    protocol(packet) == TCP && packet.bytes.get(at..at + 2) == Some(&port.to_be_bytes())
 }
 
 /// The kernel's word to the gateway that nobody takes its datagrams any more (ICMP 3/3), as after a kill. It quotes
@@ -171,7 +182,7 @@ fn is_answer(packet: &Captured) -> bool {
 
 /// Neighbour discovery (RFC 4861, types 133 to 137) and multicast listening (RFC 3810, type 143), which never leave a
 /// link. ARP is not captured at all.
-fn is_neighbourly(packet: &Captured) -> bool {
+pub(crate) fn is_neighbourly(packet: &Captured) -> bool {
     let hop_by_hop = protocol(packet) == HOP_BY_HOP;
     let kind = packet.bytes.get(if hop_by_hop { 48 } else { 40 });
     packet.source.is_ipv6()

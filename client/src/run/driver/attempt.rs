@@ -43,6 +43,7 @@ impl<P: Protocol> Driver<P> {
         let mut addresses = self.lookups.candidates(&profile.addresses, may_resolve);
         self.refresh_login();
         let login = self.login_token();
+        self.look_for_portal();
         task::spawn(async move {
             if !tokio::time::timeout(RESOLVE_TIMEOUT, addresses.is_ready()).await.unwrap_or_default() {
                 return Err(ConnectError::Unreachable(format!("{}: its name cannot be resolved", profile.gateway())));
@@ -56,7 +57,7 @@ impl<P: Protocol> Driver<P> {
 
     /// Whom to ask for the gateway's name where the host's own resolver may not get out: the resolvers of the local
     /// network, but for the tunnel's.
-    fn own_way(&mut self) -> Option<(LocalResolvers, u32)> {
+    pub(super) fn own_way(&mut self) -> Option<(LocalResolvers, u32)> {
         let is_shut_in = self.config.profile.full_tunnel || self.plan.takes_resolver();
         let mark = self.config.mark.filter(|_| self.config.host.is_some() && is_shut_in)?;
         let tunnels = self.network.as_ref().map_or(&[][..], |network| network.dns_servers.as_slice());
@@ -88,6 +89,7 @@ impl<P: Protocol> Driver<P> {
         self.life.handle_connected(now());
         self.begin_way();
         self.told_obstacles.clear();
+        self.forget_portal();
         self.next_renewal_check = Some(now());
         tracing::info!("connected");
         if let Some(fault) = self.way_out_fault() {
@@ -115,7 +117,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// Says, once until there is a connection, what a client meets instead of the gateway and goes on trying against.
-    fn tell_obstacle(&mut self, obstacle: Obstacle, reason: &str) {
+    pub(super) fn tell_obstacle(&mut self, obstacle: Obstacle, reason: &str) {
         if self.told_obstacles.contains(&obstacle) {
             return;
         }

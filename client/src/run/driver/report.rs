@@ -94,6 +94,7 @@ impl<P: Protocol> Driver<P> {
             state: self.life.state().label().to_owned(),
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
             since_seconds: Some(self.since_seconds()),
+            portal: self.portal_page(),
             gateway: self.config.profile.gateway(),
             tun: self.config.host.as_ref().and_then(|host| host.device()).map(str::to_owned),
             guards: self.guards.clone(),

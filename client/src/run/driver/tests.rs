@@ -1,6 +1,7 @@
 //! Sessions over in-memory connections, under a clock that stands still while anything is to be done.
 
 mod moves;
+mod portal;
 mod world;
 
 use std::io;

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use super::settings;
+use crate::captive_portal::CaptiveProbe;
 use crate::host_plan::{GuardStatus, HostFault, HostHooks, InForce};
 use crate::packet_source::{BoxFuture, PacketSource, Packets};
 use crate::profile::tests::profile;
@@ -241,6 +242,7 @@ impl World {
         let patience = patience.into();
         let mut profile = profile("home");
         profile.host = "192.0.2.1".to_owned();
+        profile.captive_probe = CaptiveProbe::Off;
         Prepared { profile, patience, store, host: None, mark: None }
     }
 
