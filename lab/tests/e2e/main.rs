@@ -15,6 +15,7 @@ mod acme;
 mod admission;
 mod anyconnect;
 mod anyconnect_client;
+mod captive_portal;
 mod carrier_choice;
 mod clients;
 mod clocks;
