@@ -4,6 +4,8 @@
 //! The table has no owner, so it stays when its client dies; and it is replaced in one transaction, so there is no
 //! moment without it. Every drop is counted and says why: see `nft list ruleset`.
 
+mod portal;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,6 +15,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::error::HostError;
 use crate::nft::{Batch, Chain, ChainKind, FAMILY_INET, Hook, Rule, Socket, TableState};
 use crate::sysctl::ports_of_programs;
+
+pub use portal::{PortalWay, close_portal_way};
 
 /// What the names of all these tables begin with; the profile's name follows.
 pub(crate) const TABLE: &str = "adit_client_";
@@ -86,6 +90,7 @@ impl KillSwitch {
         let mut batch = Batch::new(&self.table());
         batch.delete_table();
         batch.create_table();
+        portal::create_sets(&mut batch);
         let rules = self.rules();
         for (name, hook, priority) in [
             (RAW_PREROUTING, Hook::Prerouting, RAW_PRIORITY),
@@ -110,6 +115,8 @@ impl KillSwitch {
         rules.extend(self.unasked_rules(ports));
         rules.push(Rule::new(OUTPUT).mark(self.mark).sent_by(self.user).accept());
         rules.extend(self.tunnel().map(|tunnel| Rule::new(OUTPUT).output(tunnel).accept()));
+        // Before the rule about the tunnel's address, which these packets may bear until the last moment.
+        rules.extend(portal::rules(OUTPUT));
         rules.extend(self.passage_rules(OUTPUT));
         rules.extend(self.own_rules());
         rules.extend(self.departure_rules(OUTPUT, ports));
@@ -253,6 +260,11 @@ impl ClosedKillSwitch {
         Ok(now.is_some() && now == self.as_loaded)
     }
 
+    /// Closes the way to a captive portal, if there is one.
+    pub(crate) fn close_portal_way(&self) -> Result<(), HostError> {
+        close_portal_way(&self.switch.profile)
+    }
+
     /// Loads the table again as it was.
     pub(crate) fn put_back(&mut self) -> Result<(), HostError> {
         self.as_loaded = load(&self.switch)?.as_loaded;
@@ -279,7 +291,8 @@ pub(crate) fn unload(profile: &str) -> Result<(), HostError> {
     let table = table_of(profile);
     let mut batch = Batch::new(&table);
     batch.delete_table();
-    apply(batch, &format!("remove the nftables table inet {table}"))
+    apply(batch, &format!("remove the nftables table inet {table}"))?;
+    portal::unload(profile)
 }
 
 fn apply(batch: Batch, doing: &str) -> Result<(), HostError> {

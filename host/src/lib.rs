@@ -39,7 +39,9 @@ pub use firewall::{ForwardedBefore, GatewayRules, LocalService, TrackedPort, is_
 pub use guard::{GuardReport, GuardState, InForce};
 pub use ipv6::why_no_ipv6;
 pub use journal::WithoutDisk;
-pub use kill_switch::{KillSwitch, LanNetwork, ProtectedTunnel, closed_kill_switches, open_kill_switch};
+pub use kill_switch::{
+    KillSwitch, LanNetwork, PortalWay, ProtectedTunnel, close_portal_way, closed_kill_switches, open_kill_switch,
+};
 pub use netlink::{
     Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenRoute,
     Survey, default_source_addresses,

@@ -18,7 +18,7 @@ pub(super) use attribute::{Attributes, find};
 pub(super) use batch::{Batch, Chain, ChainKind, ConnectionSet, Hook, Protection};
 pub(super) use listing::{ListedChain, ListedElement, ListedExpression, ListedRule, ListedTable, ListedVerdict};
 pub(super) use rule::Rule;
-pub(super) use set::{Element, Holds, Key, Set};
+pub(super) use set::{Element, Holds, Key, NumberSet, Numbers, Set};
 pub(super) use socket::{Refusal, Socket};
 pub(super) use state::TableState;
 

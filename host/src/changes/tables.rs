@@ -6,7 +6,7 @@ use super::{HostChanges, is_kill_switch};
 use crate::error::HostError;
 use crate::firewall::{GatewayRules, Table, TableRecord};
 use crate::journal::Change;
-use crate::kill_switch::{self, KillSwitch};
+use crate::kill_switch::{self, ClosedKillSwitch, KillSwitch};
 use crate::policy_table::PolicyTable;
 
 impl HostChanges {
@@ -119,6 +119,14 @@ impl HostChanges {
     pub async fn open_kill_switch(&mut self) -> Result<(), HostError> {
         self.kill_switch = None;
         self.undo_where(is_kill_switch).await
+    }
+
+    /// Closes the way to a captive portal past a kill switch that this process has closed, if somebody opened one.
+    ///
+    /// # Errors
+    /// The kernel's refusal; the way closes by itself then, after its time.
+    pub fn close_portal_way(&self) -> Result<(), HostError> {
+        self.kill_switch.as_ref().map_or(Ok(()), ClosedKillSwitch::close_portal_way)
     }
 
     /// Whether the kill switch is closed, by this process or by one before it.

@@ -1,5 +1,7 @@
 //! The loaded rules against real packets: one TUN device is the tunnel, another leads to the internet.
 
+mod portal;
+
 use std::ffi::OsString;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;

@@ -2,7 +2,7 @@
 
 use super::attribute::Attributes;
 use super::rule::Rule;
-use super::set::{Element, Set, encode_all_elements, encode_elements};
+use super::set::{Element, NumberSet, Set, encode_all_elements, encode_elements};
 use super::{FAMILY_ARP, FAMILY_INET, SUBSYSTEM, message};
 
 /// `NLM_F_REQUEST`.
@@ -205,6 +205,12 @@ impl Batch {
 
     /// Creates a set of addresses.
     pub(crate) fn create_named_set(&mut self, set: &Set) {
+        let id = FIRST_SET + self.sequence();
+        self.push(message::NEW_SET, CREATE, &set.encode(&self.table, id), format!("create set {}", set.name));
+    }
+
+    /// Creates a set of numbers.
+    pub(crate) fn create_number_set(&mut self, set: NumberSet) {
         let id = FIRST_SET + self.sequence();
         self.push(message::NEW_SET, CREATE, &set.encode(&self.table, id), format!("create set {}", set.name));
     }

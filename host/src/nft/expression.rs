@@ -22,6 +22,8 @@ pub(crate) enum Meta {
     OutputName = 7,
     /// User of the socket a packet comes from; nothing for one that comes from no program's socket.
     SocketUser = 10,
+    /// Group of the socket a packet comes from; nothing for one that comes from no program's socket.
+    SocketGroup = 11,
     /// Group of the link the packet came in by.
     InputGroup = 21,
     /// Group of the link the packet leaves by.

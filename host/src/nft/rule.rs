@@ -157,6 +157,16 @@ impl Rule {
         self.then(Expression::Meta(Meta::SocketUser)).equal(user.to_ne_bytes())
     }
 
+    /// Matches packets of programs that run as a group.
+    pub(crate) fn sent_by_group(self, group: u32) -> Self {
+        self.then(Expression::Meta(Meta::SocketGroup)).equal(group.to_ne_bytes())
+    }
+
+    /// Matches packets of programs that run as one of the groups in a set.
+    pub(crate) fn sent_by_group_in(self, set: &str) -> Self {
+        self.then(Expression::Meta(Meta::SocketGroup)).then(Expression::Lookup(set.to_owned()))
+    }
+
     /// Matches IPv4 packets.
     pub(crate) fn ipv4(self) -> Self {
         self.then(Expression::Meta(Meta::Family)).equal([FAMILY_IPV4])
@@ -266,6 +276,11 @@ impl Rule {
         let at_least = Expression::Compare(Comparison::AtLeast, low.to_be_bytes().to_vec());
         let at_most = Expression::Compare(Comparison::AtMost, high.to_be_bytes().to_vec());
         if low == high { self.destination_port(low) } else { self.transport(2, 2).then(at_least).then(at_most) }
+    }
+
+    /// Matches TCP or UDP to a port in a set.
+    pub(crate) fn destination_port_in(self, set: &str) -> Self {
+        self.transport(2, 2).then(Expression::Lookup(set.to_owned()))
     }
 
     /// Matches TCP or UDP to a port up to this one.

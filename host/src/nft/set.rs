@@ -39,6 +39,22 @@ pub(crate) struct Set {
     pub(crate) holds: Holds,
 }
 
+/// A set of numbers, each of which goes after a time of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NumberSet {
+    pub(crate) name: &'static str,
+    pub(crate) numbers: Numbers,
+}
+
+/// What numbers in a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// Groups of users.
+    Groups,
+    /// Ports of TCP or UDP.
+    Ports,
+}
+
 /// One element of a set, or the end of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Element(Attributes);
@@ -86,6 +102,24 @@ impl Set {
     }
 }
 
+impl NumberSet {
+    /// Encodes the set with a number that no other set of the batch has.
+    pub(super) fn encode(self, table: &str, id: u32) -> Attributes {
+        // The types are `gid` and `inet_service`, for `nft list` only.
+        let (kind, length) = match self.numbers {
+            Numbers::Groups => (25, 4),
+            Numbers::Ports => (13, 2),
+        };
+        Attributes::new()
+            .text(1, table)
+            .text(2, self.name)
+            .number(3, TIMEOUT)
+            .number(4, kind)
+            .number(5, length)
+            .number(10, id)
+    }
+}
+
 impl Element {
     fn of(key: &[u8]) -> Self {
         Self(Attributes::new().nested(1, &Attributes::new().bytes(1, key)))
@@ -94,6 +128,16 @@ impl Element {
     /// An address.
     pub(crate) fn address(address: IpAddr) -> Self {
         Self::of(&octets(address))
+    }
+
+    /// A group of users.
+    pub(crate) fn group(group: u32) -> Self {
+        Self::of(&group.to_ne_bytes())
+    }
+
+    /// A port.
+    pub(crate) fn port(port: u16) -> Self {
+        Self::of(&port.to_be_bytes())
     }
 
     /// The addresses from one to another, both included, of the same family.
