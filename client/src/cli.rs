@@ -11,6 +11,7 @@ mod list;
 mod lock;
 mod login;
 mod netcheck;
+mod portal;
 mod session;
 mod status;
 mod tunnel;
@@ -29,6 +30,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use add::AddArgs;
 use join::JoinArgs;
 use netcheck::NetcheckArgs;
+use portal::{PortalArgs, ProgramArgs};
 use wait::WaitArgs;
 
 use crate::profile::{Directories, ProfileName, ProfileStore};
@@ -72,6 +74,11 @@ enum Verb {
     },
     /// Close this host for what belongs in a full tunnel, until `up` or `down`
     Block(NameArgs),
+    /// Say where the network's captive portal is, or let one program out to it, for ten minutes at most
+    Portal(PortalArgs),
+    /// Become the program that is let out
+    #[command(hide = true)]
+    PortalProgram(ProgramArgs),
     /// Undo what crashed clients left on this host, and open it if they left it closed
     Cleanup(CleanupArgs),
 }
@@ -264,6 +271,8 @@ async fn dispatch(files: &ClientFiles, verb: Verb) -> Result<Done, Failure> {
         Verb::List(args) => list::list(files, args.json).await?,
         Verb::Forget { name } => cleanup::forget(files, &name).await?,
         Verb::Block(args) => block::block(files, &files.choose(&args)?).await?,
+        Verb::Portal(args) => portal::portal(files, &args).await?,
+        Verb::PortalProgram(args) => return Err(portal::become_program(&args)),
         Verb::Cleanup(args) => cleanup::cleanup(files, args.keep_closed).await?,
     }
     Ok(Done::Ended)

@@ -66,7 +66,10 @@ fn next_step(obstacle: Obstacle) -> String {
             "use another network, or raise the MTU of the link on the way that is too narrow, which `tracepath` shows; a \
              tunnel or PPPoE around this one takes bytes, too"
         }
-        Obstacle::CaptivePortal => "open that page in a browser, then connect again",
+        Obstacle::CaptivePortal => {
+            "open that page in a browser, then connect again; past a closed kill switch `adit-client portal NAME` lets a \
+             browser out"
+        }
         Obstacle::Firewall => {
             "find the rule with `nft list ruleset` or `iptables-save` and let the datagrams pass; if it is about the \
              mark, set another `mark` in the profile"

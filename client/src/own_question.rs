@@ -41,6 +41,12 @@ impl LocalResolvers {
         }
     }
 
+    /// The addresses of those known, but for those that count on one link alone.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let counts_anywhere = |server: &&SocketAddr| !matches!(server, SocketAddr::V6(v6) if v6.scope_id() != 0);
+        self.0.iter().filter(counts_anywhere).map(SocketAddr::ip).collect()
+    }
+
     /// Asks all of them for the addresses of `name`; empty where none answers in time, or the mark may not be set.
     pub(crate) async fn ask(&self, name: &str, mark: u32) -> Vec<IpAddr> {
         self.ask_within(PATIENCE, name, mark).await

@@ -34,6 +34,22 @@ pub(super) fn is_closed(name: &ProfileName) -> bool {
     adit_host::closed_kill_switches().is_ok_and(|closed| closed.iter().any(|profile| profile == name.as_str()))
 }
 
+/// Fails unless the profile's kill switch is closed, and this user may see that.
+pub(super) fn must_be_closed(name: &ProfileName) -> Result<(), Failure> {
+    let what = || format!("kill switch of {name}");
+    match adit_host::closed_kill_switches() {
+        Ok(closed) if closed.iter().any(|profile| profile == name.as_str()) => Ok(()),
+        Ok(_) => {
+            let next = "start the program as ever: nothing keeps it in";
+            Err(Failure::new(Exit::Usage, what(), "it is open", next))
+        }
+        Err(error) if error.is_permission_denied() => {
+            Err(Failure::new(Exit::Permission, what(), with_causes(&error), Capability::NetAdmin.next_step()))
+        }
+        Err(error) => Err(Failure::new(Exit::Other, what(), with_causes(&error), "")),
+    }
+}
+
 /// Opens the kill switch of a client that no longer runs, and undoes what else it left; returns whether it was closed.
 /// Who may not see whether it is must not hear that all is well.
 pub(super) async fn open(files: &ClientFiles, name: &ProfileName) -> Result<bool, Failure> {

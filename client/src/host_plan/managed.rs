@@ -132,6 +132,8 @@ impl ManagedHost {
     /// # Errors
     /// See [`HostSetupError`]. What was done up to then is in the journal and undone by [`Self::undo`].
     pub async fn apply(&mut self, settings: &NetworkSettings) -> Result<(), HostSetupError> {
+        // The tunnel is about to stand, so nobody has anything more to do at a captive portal.
+        self.changes.close_portal_way()?;
         let plan = HostPlan::new(&self.within_reach(settings).await, host_has_ipv6())?;
         if self.plan.as_ref() == Some(&plan) {
             return Ok(());

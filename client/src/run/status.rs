@@ -57,6 +57,9 @@ pub struct Status {
     pub routes_total: usize,
     /// Resolvers inside the tunnel.
     pub dns: Vec<IpAddr>,
+    /// Resolvers of the networks that this host is in, as far as the client has asked them for its gateway's name.
+    #[serde(default)]
+    pub local_dns: Vec<IpAddr>,
     /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
     /// What is in the way of UDP, where the client chose `tls` for that.
@@ -193,6 +196,7 @@ mod tests {
         status.remove("path_mtu");
         status.remove("rekeys");
         status.remove("portal");
+        status.remove("local_dns");
         status.remove("login_seconds");
         status.remove("login_past_half");
         status["counters"].as_object_mut().unwrap().remove("rx_reordered");
@@ -215,6 +219,7 @@ mod tests {
             "addresses",
             "routes",
             "dns",
+            "local_dns",
             "carrier",
             "carrier_seconds",
             "path_mtu",

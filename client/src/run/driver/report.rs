@@ -97,6 +97,7 @@ impl<P: Protocol> Driver<P> {
             portal: self.portal_page(),
             gateway: self.config.profile.gateway(),
             tun: self.config.host.as_ref().and_then(|host| host.device()).map(str::to_owned),
+            local_dns: self.local_resolvers.addresses(),
             guards: self.guards.clone(),
             ..Status::default()
         };

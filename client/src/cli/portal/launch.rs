@@ -1,0 +1,119 @@
+//! Starts the program that is let out, and ends it.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use adit_program::exit::{Exit, Failure};
+use adit_program::output;
+use adit_program::random::random;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Group, Pid, Uid, User, geteuid, getgid, getuid};
+use tokio::process::{Child, Command};
+
+/// The numbers that systemd gives to users and groups of services for as long as they run: no system has lasting ones
+/// there.
+const PASSING: std::ops::RangeInclusive<u32> = 61_184..=65_519;
+/// How often a group is looked for that nobody has.
+const MOST_TRIES: usize = 64;
+/// How long the program may take to end when it is asked to.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// The program, which runs.
+pub(super) struct Launched(Child);
+
+impl Launched {
+    /// Starts it as who called this program, in the group; what it asks for names stands in the file.
+    pub(super) fn start(group: u32, resolver_file: &Path, program: &[OsString]) -> Result<Self, Failure> {
+        let (user, own_group) = caller();
+        if user.is_root() {
+            output::note("called by no other user, so the program runs as root");
+        }
+        let own = std::env::current_exe().map_err(|error| not_started(&error))?;
+        let mut command = Command::new(own);
+        command.arg("portal-program");
+        for (flag, number) in [("--user", user.as_raw()), ("--own-group", own_group.as_raw()), ("--group", group)] {
+            command.arg(flag).arg(number.to_string());
+        }
+        command.arg("--resolver-file").arg(resolver_file).arg("--").args(program);
+        command.spawn().map(Self).map_err(|error| not_started(&error))
+    }
+
+    /// Waits for its end. Cancel-safe.
+    pub(super) async fn ended(&mut self) {
+        if let Err(error) = self.0.wait().await {
+            tracing::debug!(%error, "the program's end cannot be seen");
+        }
+    }
+
+    /// Asks it to end, and sees to that.
+    pub(super) async fn end(mut self) {
+        let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        if let Err(error) = kill(Pid::from_raw(id), Signal::SIGTERM) {
+            tracing::debug!(%error, "the program has ended already");
+        }
+        if tokio::time::timeout(GOODBYE, self.0.wait()).await.is_err()
+            && let Err(error) = self.0.kill().await
+        {
+            tracing::debug!(%error, "the program cannot be killed");
+        }
+    }
+}
+
+/// A group that nobody is in.
+pub(super) fn unused_group() -> Result<u32, Failure> {
+    let room = PASSING.end() - PASSING.start() + 1;
+    for _ in 0..MOST_TRIES {
+        let number = random().map(u32::from_ne_bytes).map_err(|error| not_started(&io::Error::other(error)))?;
+        let group = PASSING.start() + number % room;
+        if let Ok(None) = Group::from_gid(Gid::from_raw(group)) {
+            return Ok(group);
+        }
+    }
+    Err(not_started(&io::Error::other("there is no group that nobody is in")))
+}
+
+/// Who called this program: behind `sudo`, `pkexec` or `doas` another than root, if that user is known.
+fn caller() -> (Uid, Gid) {
+    let own = (getuid(), getgid());
+    if !geteuid().is_root() {
+        return own;
+    }
+    let number = |variable: &str| std::env::var(variable).ok()?.parse().ok().filter(|number: &u32| *number != 0);
+    let by_number = ["SUDO_UID", "PKEXEC_UID"].into_iter().find_map(number);
+    let by_name = || User::from_name(&std::env::var("DOAS_USER").ok()?).ok().flatten();
+    let user = by_number.map(Uid::from_raw);
+    let known = user.map_or_else(by_name, |user| User::from_uid(user).ok().flatten());
+    match (user, known) {
+        (_, Some(known)) => (known.uid, known.gid),
+        // A user that is in no file, as in a container.
+        (Some(user), None) => (user, Gid::from_raw(number("SUDO_GID").unwrap_or(user.as_raw()))),
+        (None, None) => own,
+    }
+}
+
+/// Writes a file that everybody may read.
+pub(super) fn write_for_all(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o644).open(path)?;
+    // Whatever the umask is.
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())
+}
+
+fn not_started(error: &io::Error) -> Failure {
+    Failure::new(Exit::Other, "start the program", error.to_string(), "run this command as root")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_of_the_program_is_one_that_nobody_is_in() {
+        let group = unused_group().unwrap();
+        assert!(PASSING.contains(&group) && Group::from_gid(Gid::from_raw(group)).unwrap().is_none());
+    }
+}
