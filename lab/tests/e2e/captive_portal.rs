@@ -1,6 +1,8 @@
 //! Networks that let nobody out who has not been at their portal: the client recognises them, says where the portal
 //! is, keeps the host closed meanwhile, and connects by itself once somebody has passed it.
 
+mod program;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;

@@ -1,0 +1,133 @@
+//! `adit-client portal`: one program gets to the portal, while the host stays closed for all others.
+
+use std::path::Path;
+
+use super::*;
+
+/// Who calls the program, by `sudo`, and is in no file of the host.
+const CALLER: &str = "12345";
+/// Comes to the portal, then waits for a file before each further page.
+const VISITOR: &str = r#"
+    trap 'echo asked to end; exit' TERM
+    echo "user $(id -u)"
+    cat /etc/resolv.conf
+    for page in first second accept; do
+        while [ ! -e "/run/$page" ]; do sleep 0.1; done
+        curl --ipv4 --silent --show-error --max-time 20 "http://portal.cafe.test/$page"
+        echo "$page is over"
+    done
+    sleep 1000
+"#;
+
+fn portal(client: &Client, program: &[&str]) -> Command {
+    let mut command = client.command(&[&["portal", "--"], program].concat());
+    command.envs([("SUDO_UID", CALLER), ("SUDO_GID", CALLER)]);
+    command
+}
+
+/// Lets the visitor ask for a page, and waits for the answer.
+fn visit(visitor: &Process, client: &Client, page: &'static str) {
+    client.host().run(move || fs::write(Path::new("/run").join(page), "").unwrap());
+    visitor.wait_for_line(&format!("/{page} is welcome"), PATIENCE).unwrap();
+    // Its connection is closed by then.
+    visitor.wait_for_line(&format!("{page} is over"), PATIENCE).unwrap();
+}
+
+/// Tries to get to the portal as another program of that user, and as root.
+fn others_try(client: &Client) {
+    let page = ["curl", "--ipv4", "--silent", "--max-time", "1", "http://portal.cafe.test/others"];
+    let direct = ["curl", "--ipv4", "--silent", "--max-time", "1", "http://192.168.9.1/others"];
+    let as_caller = ["setpriv", "--reuid", CALLER, "--regid", CALLER, "--clear-groups"];
+    for command in [&page[..], &direct, &[&as_caller[..], &page].concat(), &[&as_caller[..], &direct].concat()] {
+        let mut other = Command::new(command[0]);
+        other.args(&command[1..]);
+        let output = client.host().output(other, PATIENCE).unwrap();
+        assert_ne!(output.code, 0, "{command:?} reached {}", output.stdout);
+    }
+}
+
+/// Whether the client's host lets anybody out to a portal.
+fn has_way(client: &Client) -> bool {
+    let rules = nft(client.host(), "list ruleset");
+    rules.contains("expires") || rules.contains("adit_portal_")
+}
+
+#[test]
+fn program_passes_the_portal_past_a_tunnel_while_the_host_stays_closed_for_others() {
+    let Some((mut tunnel, cafe)) = known_to_be_full() else { return };
+    tunnel.clients[0].up().unwrap();
+    let client = tunnel.client();
+    cafe.enter(client.host());
+    told_portal(client);
+    let explained = client.run(&["portal"]).unwrap().success().unwrap();
+    assert!(explained.contains(PORTAL) && explained.contains("-- firefox"), "{explained}");
+
+    let visitor = client.host().spawn(portal(client, &["sh", "-c", VISITOR])).unwrap();
+    visitor.wait_for_line(&format!("user {CALLER}"), PATIENCE).unwrap();
+    visitor.wait_for_line(&format!("nameserver {}", ROUTER.0), PATIENCE).unwrap();
+    visit(&visitor, client, "first");
+    let watched = Watched::new(&tunnel, &cafe);
+    others_try(client);
+    watched.assert_tight(1, "while a program is let out");
+    // The control: the way was open all the while.
+    visit(&visitor, client, "second");
+    let second = client.host().output(portal(client, &["true"]), PATIENCE).unwrap();
+    assert!(second.code == 2 && second.stderr.contains("is there already"), "{second:?}");
+
+    client.host().run(|| fs::write("/run/accept", "").unwrap());
+    stands(client, "connected");
+    assert_eq!(visitor.wait(PATIENCE).unwrap(), 0, "{}", visitor.tail());
+    assert!(visitor.stdout().contains("/accept is welcome"), "{}", visitor.tail());
+    assert!(visitor.stdout().contains("connected; the way to the portal is closed"), "{}", visitor.stdout());
+    assert!(!has_way(client));
+    reach(client.host(), INTERNET[0]);
+    Watched::new(&tunnel, &cafe).assert_tight(2, "connected again");
+}
+
+#[test]
+fn closed_host_without_a_client_lets_a_program_out_until_it_ends() {
+    let Some((tunnel, cafe)) = known_to_be_full() else { return };
+    let client = tunnel.client();
+    assert!(client.run(&["block"]).unwrap().success().unwrap().contains("blocked"));
+    cafe.enter(client.host());
+    let explained = client.run(&["portal"]).unwrap().success().unwrap();
+    assert!(explained.contains("no captive portal is known of") && explained.contains("is closed"), "{explained}");
+    others_try(client);
+    let ask = ["curl", "--ipv4", "--silent", "--show-error", "--max-time", "20", "http://portal.cafe.test/accept"];
+    let visited = client.host().output(portal(client, &ask), PATIENCE).unwrap().success().unwrap();
+    let ended = "the program has ended; the way to the portal is closed";
+    assert!(visited.contains("/accept is welcome") && visited.contains(ended), "{visited}");
+    assert!(!has_way(client));
+    assert_eq!(client.status().unwrap().state, "blocked");
+    others_try(client);
+
+    let running = begin(client, &[], &[]);
+    stands(client, "connected");
+    let connected = client.host().output(portal(client, &["true"]), PATIENCE).unwrap();
+    assert!(connected.code == 2 && connected.stderr.contains("it is connected"), "{connected:?}");
+    client.run(&["down"]).unwrap().success().unwrap();
+    drop(running);
+    let open = client.host().output(portal(client, &["true"]), PATIENCE).unwrap();
+    assert!(open.code == 2 && open.stderr.contains("it is open"), "{open:?}");
+}
+
+#[test]
+fn way_closes_by_itself_when_who_holds_it_open_is_killed() {
+    let Some((tunnel, cafe)) = known_to_be_full() else { return };
+    let client = tunnel.client();
+    cafe.enter(client.host());
+    let running = begin(client, &[], &[]);
+    told_portal(client);
+    let visitor = client.host().spawn(portal(client, &["sh", "-c", VISITOR])).unwrap();
+    visit(&visitor, client, "first");
+    assert!(has_way(client));
+    visitor.kill();
+    // It is nobody's process any more, but says what it hears.
+    eventually("the program is asked to end", || visitor.stdout().contains("asked to end").then_some(()));
+    eventually("the way is closed", || (!nft(client.host(), "list ruleset").contains("expires")).then_some(()));
+    others_try(client);
+    client.run(&["down"]).unwrap().success().unwrap();
+    drop(running);
+    let rules = nft(client.host(), "list ruleset");
+    assert!(!rules.contains("adit_"), "{rules}");
+}
