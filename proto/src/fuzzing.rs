@@ -53,7 +53,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 41] = [
+pub const BODIES: [(&str, Body); 42] = [
     ("varint", varint),
     ("version_answer", version_answer),
     ("h3_uni", h3_uni),
