@@ -58,11 +58,12 @@ impl<P: Protocol> Driver<P> {
     /// Whom to ask for the gateway's name where the host's own resolver may not get out: the resolvers of the local
     /// network, but for the tunnel's.
     pub(super) fn own_way(&mut self) -> Option<(LocalResolvers, u32)> {
-        let is_shut_in = self.config.profile.full_tunnel || self.plan.takes_resolver();
-        let mark = self.config.mark.filter(|_| self.config.host.is_some() && is_shut_in)?;
+        let mark = self.config.mark.filter(|_| self.config.host.is_some())?;
+        // Before it is known whether the tunnel takes the resolver: afterwards this host's files name its own no more.
         let tunnels = self.network.as_ref().map_or(&[][..], |network| network.dns_servers.as_slice());
         self.local_resolvers.refresh(tunnels);
-        Some((self.local_resolvers.clone(), mark))
+        let is_shut_in = self.config.profile.full_tunnel || self.plan.takes_resolver();
+        is_shut_in.then(|| (self.local_resolvers.clone(), mark))
     }
 
     pub(super) async fn handle_attempt_succeeded(&mut self, success: Success<P::Connection>) {
