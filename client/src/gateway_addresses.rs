@@ -101,6 +101,11 @@ impl Lookups {
         Self { places, mark, found, own_way: None, _running: None }
     }
 
+    /// All places but the first.
+    pub(crate) fn others(&self) -> &[Place] {
+        self.places.get(1..).unwrap_or_default()
+    }
+
     /// Has names asked for by the client itself as well, or no more: past a host that is closed.
     pub(crate) fn ask_alone(&mut self, own_way: Option<(LocalResolvers, u32)>) {
         self.own_way = own_way;
@@ -258,6 +263,8 @@ impl Candidates {
         let last_working = if self.given.is_empty() { self.waiting.pop_front() } else { None };
         self.waiting.retain(|address| !news.contains(address));
         news.into_iter().rev().filter(|new| Some(*new) != last_working).for_each(|new| self.waiting.push_front(new));
+        let before = last_working.as_ref().or_else(|| self.given.last());
+        self.waiting = in_turns(self.waiting.drain(..), before.is_none_or(SocketAddr::is_ipv4));
         last_working.into_iter().for_each(|first| self.waiting.push_front(first));
         is_complete
     }
@@ -272,6 +279,22 @@ impl From<Vec<SocketAddr>> for Candidates {
 /// What to remember: the newest addresses first, then those known before, none twice.
 pub(crate) fn remember(newest: impl IntoIterator<Item = SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
     distinct(newest.into_iter().chain(known.iter().copied()), MOST_REMEMBERED)
+}
+
+/// The addresses of both families in turns, each family in its own order: where one of them leads nowhere, the other is
+/// tried soon (RFC 8305 section 4).
+fn in_turns(addresses: impl Iterator<Item = SocketAddr>, begins_with_v6: bool) -> VecDeque<SocketAddr> {
+    let (v6, v4): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv6);
+    let (first, second) = if begins_with_v6 { (v6, v4) } else { (v4, v6) };
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut turns = VecDeque::new();
+    loop {
+        let turn = (first.next(), second.next());
+        if turn == (None, None) {
+            return turns;
+        }
+        turns.extend(turn.0.into_iter().chain(turn.1));
+    }
 }
 
 fn distinct(addresses: impl IntoIterator<Item = SocketAddr>, most: usize) -> Vec<SocketAddr> {
@@ -342,6 +365,18 @@ mod tests {
         assert_eq!(candidates.known(), [address(9), address(2), address(1)]);
         assert_eq!(drain(&mut candidates).await, [address(9), address(1), address(2)]);
         assert_eq!(candidates.given().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn families_are_tried_in_turns_behind_the_address_that_worked_last() {
+        let six = |last: u16| SocketAddr::new(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into(), 443);
+        let (mut candidates, tell) = asked(&[address(9), address(8), six(8)]);
+        tell.send_modify(|found| {
+            found.addresses = vec![address(1), address(2), six(1), six(2)];
+            found.is_complete = true;
+        });
+        let order = [address(9), six(1), address(1), six(2), address(2), six(8), address(8)];
+        assert_eq!(drain(&mut candidates).await, order);
     }
 
     #[tokio::test]

@@ -82,7 +82,7 @@ impl GatewayContact {
     /// As [`Self::find`], and if the profile's certificates or key cannot be used.
     pub async fn of(profile: &Profile, mark: Option<u32>) -> Result<Self, Failure> {
         let place = Place { host: profile.host.clone(), port: profile.port };
-        let mut lookups = Lookups::new(vec![place.clone()], mark);
+        let mut lookups = Lookups::new(profile.places(), mark);
         let addresses = lookups.candidates(&profile.addresses, true);
         let target = profile.target(Candidates::default(), mark);
         let endpoint = match profile.protocol {
@@ -113,6 +113,11 @@ impl GatewayContact {
     /// The gateway as its certificate and requests name it.
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// As [`Self::place`], and where else the gateway is reached.
+    pub(crate) fn places(&self) -> (&Place, &[Place]) {
+        (&self.place, self.lookups.others())
     }
 
     /// The gateway as it is reached with this TLS, which trusts what these words say.

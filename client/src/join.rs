@@ -157,7 +157,7 @@ async fn enroll(
     let response = accept(&gateway_name, &answer).map_err(Unenrolled::answered)?;
     check(&gateway_name, proof.pin, &response, key).map_err(Unenrolled::answered)?;
     let session = response.session.clone();
-    let profile = assemble(name, gateway.place(), response, key, gateway.addresses(answer.remote));
+    let profile = assemble(name, gateway.places(), response, key, gateway.addresses(answer.remote));
     Ok(Enrolled { profile, session })
 }
 
@@ -195,7 +195,7 @@ fn check(gateway: &str, pin: Option<[u8; 32]>, response: &EnrollResponse, key: &
 
 fn assemble(
     name: ProfileName,
-    place: &Place,
+    (place, others): (&Place, &[Place]),
     response: EnrollResponse,
     key: &KeyPair,
     addresses: Vec<SocketAddr>,
@@ -204,6 +204,7 @@ fn assemble(
         name,
         host: place.host.clone(),
         port: place.port,
+        others: others.to_vec(),
         user: printable(&response.user),
         device: printable(&response.device),
         addresses,
@@ -312,7 +313,7 @@ mod tests {
         let name = ProfileName::from_host("vpn.example.org").unwrap();
         let remote = vec!["192.0.2.1:443".parse().unwrap()];
         let place = Place { host: "vpn.example.org".into(), port: 443 };
-        let profile = assemble(name, &place, response(&authority, &authority), &key, remote);
+        let profile = assemble(name, (&place, &[]), response(&authority, &authority), &key, remote);
         assert_eq!(profile.name.as_str(), "vpn.example.org");
         assert!(matches!(profile.identity, Identity::Certificate { key_pem, .. } if *key_pem == key.serialize_pem()));
     }

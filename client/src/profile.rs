@@ -34,6 +34,7 @@ mod written;
 use std::fmt;
 use std::net::SocketAddr;
 
+use adit_proto::invite::Place;
 use adit_proto::mark::Mark;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -101,13 +102,15 @@ pub struct Profile {
     pub host: String,
     /// Port of the gateway: of UDP, or of TCP at AnyConnect gateways.
     pub port: u16,
+    /// Where else the same gateway is reached.
+    pub others: Vec<Place>,
     /// Which protocol it speaks.
     pub protocol: GatewayProtocol,
     /// The user the device belongs to, or who logs in; empty if unknown.
     pub user: String,
     /// The device's id at the gateway; empty if unknown.
     pub device: String,
-    /// Addresses of the gateway: the one last reached first, then those its name had then.
+    /// Addresses of the gateway: the one last reached first, then those its names had then.
     pub addresses: Vec<SocketAddr>,
     /// Whether this host is closed for what belongs in a full tunnel; `None` closes it for every full tunnel.
     pub kill_switch: Option<bool>,
@@ -166,6 +169,13 @@ impl Profile {
         let authority_pem = self.authority_pem.clone();
         let (host, port, pin) = (self.host.clone(), self.port, self.pin);
         GatewayAccess { host, port, addresses, authority_pem, pin, credentials, login: None, mark }
+    }
+
+    /// Where the gateway is reached; the first is what its certificate bears.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let first = Place { host: self.host.clone(), port: self.port };
+        std::iter::once(first).chain(self.others.iter().cloned()).collect()
     }
 
     /// The gateway as `HOST:PORT`, with brackets around an IPv6 address.

@@ -103,14 +103,20 @@ pub enum InviteError {
     },
 }
 
+/// As [`Place::parse`] reads it, with the port.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, &self.host, self.port)
+    }
+}
+
 impl fmt::Display for Invite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secret = BASE64URL_NOPAD.encode(&[&self.pin[..], &self.code[..]].concat());
         f.write_str(PREFIX)?;
         write_place(f, &self.host, self.port)?;
-        for Place { host, port } in &self.others {
-            f.write_str(",")?;
-            write_place(f, host, *port)?;
+        for place in &self.others {
+            write!(f, ",{place}")?;
         }
         write!(f, "#{secret}")
     }

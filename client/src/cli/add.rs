@@ -119,6 +119,7 @@ fn draft(
         protocol: GatewayProtocol::AnyConnect,
         user: flags.user.clone().unwrap_or_default(),
         device: String::new(),
+        others: Vec::new(),
         addresses: Vec::new(),
         kill_switch: None,
         lan: LanAccess::default(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use adit_program::configuration::{Fault, Finding, Origin, Overrides};
 use adit_program::toml_error::TomlFault;
+use adit_proto::invite::Place;
 use adit_proto::mark::Mark;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -20,6 +21,7 @@ use crate::captive_portal::CaptiveProbe;
 pub(super) struct Draft {
     pub(super) host: String,
     pub(super) port: u16,
+    pub(super) others: Vec<Place>,
     pub(super) protocol: GatewayProtocol,
     pub(super) user: String,
     pub(super) device: String,
@@ -101,6 +103,7 @@ impl Draft {
             name,
             host: self.host,
             port: self.port,
+            others: self.others,
             protocol: self.protocol,
             user: self.user,
             device: self.device,

@@ -30,6 +30,15 @@ pub(super) static KEYS: Keys<Draft> = Keys {
             read: |given, draft| put(&mut draft.port, value::plain(given)),
         },
         Key {
+            name: "others",
+            kind: Kind::List,
+            absent: Absent::Default("[]"),
+            example: r#"["vpn2.example.org:443"]"#,
+            meaning: "Further names and addresses of the same gateway, with their ports, as the invite said. They are tried beside `host`, and the certificate must bear `host` there, too.",
+            applies: Applies::Restart,
+            read: |given, draft| put(&mut draft.others, value::places(given)),
+        },
+        Key {
             name: "protocol",
             kind: Kind::Text,
             absent: Absent::Default(r#""connect-ip""#),

@@ -14,6 +14,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         name: name.parse().unwrap(),
         host: "vpn.example.org".into(),
         port: 4443,
+        others: Vec::new(),
         protocol: GatewayProtocol::ConnectIp,
         user: "alice".into(),
         device: "d1".into(),
@@ -38,10 +39,13 @@ fn name() -> ProfileName {
 
 #[test]
 fn profile_survives_encode_and_parse() {
-    let original = profile("home");
+    let mut original = profile("home");
+    original.others =
+        ["vpn2.example.org:443", "[2001:db8::2]:8443"].map(|text| Place::parse(text, 1).unwrap()).to_vec();
     let text = original.encode().unwrap();
     let read = Profile::parse(name(), &text).unwrap();
     assert_eq!(read.encode().unwrap(), text);
+    assert_eq!(read.places()[1..], original.others);
     assert_eq!(read.addresses, original.addresses);
     assert!(matches!(read.identity, Identity::Certificate { .. }));
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use adit_program::configuration::{Complaint, Given, Kind};
+use adit_program::foreign_text::printable;
 use adit_program::toml_error::TomlFault;
 use adit_proto::captive_portal::PageAddress;
+use adit_proto::invite::Place;
 use adit_proto::mark::Mark;
 use adit_proto::sealing::suite::Suite;
 use serde::de::DeserializeOwned;
@@ -13,6 +15,9 @@ use zeroize::Zeroizing;
 
 use crate::captive_portal::CaptiveProbe;
 use crate::gateway_contact::parse_pin;
+
+/// Port of a gateway that names none.
+const USUAL_PORT: u16 = 443;
 
 /// A value as it stands.
 pub(super) fn plain<T: DeserializeOwned>(given: &Given<'_>) -> Result<T, Complaint> {
@@ -71,6 +76,16 @@ pub(super) fn captive_probe(given: &Given<'_>) -> Result<CaptiveProbe, Complaint
             page.map(CaptiveProbe::Site).ok_or_else(complaint)
         }
     }
+}
+
+/// Where a gateway is reached.
+pub(super) fn places(given: &Given<'_>) -> Result<Vec<Place>, Complaint> {
+    let place = |text: &String| {
+        Place::parse(text, USUAL_PORT).map_err(|error| {
+            Complaint::malformed(format!("`{}` is no place of a gateway: {error}", printable(text)), "")
+        })
+    };
+    plain::<Vec<String>>(given)?.iter().map(place).collect()
 }
 
 /// A fingerprint.

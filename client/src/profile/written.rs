@@ -15,6 +15,8 @@ use super::{EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile,
 pub(super) struct Written<'a> {
     host: &'a str,
     port: u16,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<&'static str>,
     user: &'a str,
@@ -90,6 +92,7 @@ impl<'a> Written<'a> {
         Self {
             host: &profile.host,
             port: profile.port,
+            others: profile.others.iter().map(ToString::to_string).collect(),
             protocol: (profile.protocol == GatewayProtocol::AnyConnect).then_some("anyconnect"),
             user: &profile.user,
             device: &profile.device,

@@ -21,7 +21,6 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::random::random;
 use adit_program::task::Task;
 use adit_proto::captive_portal::PageAddress;
-use adit_proto::invite::Place;
 use adit_proto::packet::IPV6_MIN_MTU;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -33,7 +32,6 @@ use crate::gateway_addresses::Lookups;
 use crate::host_plan::{GuardStatus, HostHooks, HostPlan};
 use crate::obstacle;
 use crate::own_question::LocalResolvers;
-use crate::profile::Profile;
 use crate::protocols::{ConnectError, ConnectionEvent, NetworkSettings, OpenConnection};
 use crate::state::{Event, LifeCycle, Obstacle, State};
 use attempt::Attempted;
@@ -106,8 +104,7 @@ impl<P: Protocol> Driver<P> {
         clock: SleepClock,
     ) -> Self {
         let life = LifeCycle::new(config.patience, now());
-        let Profile { host, port, .. } = &config.profile;
-        let lookups = Lookups::new(vec![Place { host: host.clone(), port: *port }], config.mark);
+        let lookups = Lookups::new(config.profile.places(), config.mark);
         let whereabouts = Whereabouts::new(config.mark);
         Self {
             config,

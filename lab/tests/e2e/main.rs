@@ -52,6 +52,7 @@ mod recovery;
 mod reload;
 mod resolver;
 mod services;
+mod several_names;
 mod sleep;
 mod spoofing;
 mod tls;
