@@ -57,7 +57,11 @@ impl PhoneNetwork {
 
     /// The client leaves the network at home, all at once, and joins this one.
     fn join(&self) {
-        self.client.run(|| fs::write("/etc/resolv.conf", format!("nameserver {ROUTER}\n")).unwrap());
+        // Where a client finds them while its tunnel's stand in the resolver's own file, which it guards.
+        self.client.run(|| {
+            fs::create_dir_all("/run/NetworkManager").unwrap();
+            fs::write("/run/NetworkManager/no-stub-resolv.conf", format!("nameserver {ROUTER}\n")).unwrap();
+        });
         self.client.set_link(HOME_LINK, false).unwrap();
         self.client.add_default_route(IpAddr::V6(ROUTER)).unwrap();
     }
