@@ -30,7 +30,7 @@ use super::packet;
 use super::probe::{self, Kind, Probe};
 use crate::packet::icmp::RateLimit;
 use candidate::Candidate;
-use series::{Series, Step};
+use series::{REPEAT_AFTER, Series, Step};
 
 pub(super) use series::Nonces;
 pub use series::{ANSWER_WITHIN, SEED_LEN};
@@ -50,6 +50,12 @@ const MAX_BACK_OFF: u32 = 4;
 
 /// A path that was up for so long counts as sound: its next failure starts with the first pause again.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
+
+/// A probe on a path whose round trip is known is repeated for the first time after so many of those: soon, as that has
+/// a gateway asked that may have restarted.
+const FIRST_REPEAT: u32 = 4;
+/// The same at least: peers do not always answer at once.
+const LEAST_FIRST_REPEAT: Duration = Duration::from_millis(50);
 
 /// Doubt so soon after a proof is not followed: where packets of one direction keep to another carrier, all of them
 /// raise it.
@@ -121,6 +127,7 @@ pub struct Path {
     candidate: Option<Candidate>,
     /// When the probe was sent that was answered last.
     proven: Instant,
+    round_trip: Option<Duration>,
     sent: Option<Instant>,
     up_since: Option<Instant>,
     back_off: u32,
@@ -153,6 +160,7 @@ impl Path {
             series: None,
             candidate: None,
             proven: now,
+            round_trip: None,
             sent: None,
             up_since: None,
             back_off: 0,
@@ -193,7 +201,7 @@ impl Path {
         match &mut self.candidate {
             Some(candidate) if candidate.address == received.from => candidate.handle_received(received.len),
             Some(_) | None if received.newest => {
-                let series = Series::new(self.nonces.draw(), now);
+                let series = Series::new(self.nonces.draw(), REPEAT_AFTER, now);
                 self.candidate = Some(Candidate::new(received.from, received.len, series));
             }
             // Late or replayed traffic of an old network: neither followed nor answered.
@@ -220,6 +228,7 @@ impl Path {
     pub fn handle_rebind(&mut self, now: Instant) {
         if self.address.is_some() {
             self.back_off = 0;
+            self.round_trip = None;
             self.probe(now);
         }
     }
@@ -273,6 +282,7 @@ impl Path {
 
     fn handle_answer(&mut self, answer: &Probe, now: Instant) {
         if let Some(series) = self.series.take_if(|series| series.is_answered_by(answer)) {
+            self.round_trip = series.round_trip(now).or(self.round_trip);
             self.prove(series.first(), now);
         }
     }
@@ -377,7 +387,9 @@ impl Path {
 
     /// Starts a series to the address and sends its first probe.
     fn probe(&mut self, now: Instant) {
-        self.series = Some(Series::new(self.nonces.draw(), now));
+        let round_trips = self.round_trip.map(|once| once.saturating_mul(FIRST_REPEAT));
+        let first_pause = round_trips.map_or(REPEAT_AFTER, |pause| pause.clamp(LEAST_FIRST_REPEAT, REPEAT_AFTER));
+        self.series = Some(Series::new(self.nonces.draw(), first_pause, now));
         self.step_series(now);
     }
 

@@ -16,7 +16,7 @@ pub const SEED_LEN: usize = 32;
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 
 /// The pause between repetitions: five probes before it is given up, so that loss alone rarely ends a path.
-const REPEAT_AFTER: Duration = Duration::from_millis(300);
+pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
 /// Nonces nobody else can guess: SHA-256 of a secret seed, their use and a count, cut.
 #[derive(ZeroizeOnDrop)]
@@ -54,17 +54,24 @@ pub(super) struct Series {
     nonce: [u8; NONCE_LEN],
     first: Instant,
     next: Instant,
+    pause: Duration,
+    is_repeated: bool,
 }
 
 impl Series {
-    /// Begins at `now`; the first [`Self::step`] sends.
-    pub(super) const fn new(nonce: [u8; NONCE_LEN], now: Instant) -> Self {
-        Self { nonce, first: now, next: now }
+    /// Begins at `now`; the first [`Self::step`] sends, and one after `first_pause` sends again.
+    pub(super) const fn new(nonce: [u8; NONCE_LEN], first_pause: Duration, now: Instant) -> Self {
+        Self { nonce, first: now, next: now, pause: first_pause, is_repeated: false }
     }
 
     /// When it began.
     pub(super) const fn first(&self) -> Instant {
         self.first
+    }
+
+    /// The round trip, if the answer came now and there is no doubt which probe it is to.
+    pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
+        (!self.is_repeated).then(|| now.saturating_duration_since(self.first))
     }
 
     pub(super) fn is_answered_by(&self, probe: &Probe) -> bool {
@@ -83,7 +90,9 @@ impl Series {
         if now < self.next {
             return Step::Wait;
         }
-        self.next = now.checked_add(REPEAT_AFTER).unwrap_or(now);
+        self.is_repeated = now > self.first;
+        self.next = now.checked_add(self.pause).unwrap_or(now);
+        self.pause = REPEAT_AFTER;
         Step::Send(Probe { kind: Kind::Request, nonce: self.nonce })
     }
 

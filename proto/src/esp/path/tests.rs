@@ -90,6 +90,25 @@ fn repeated_probe_of_a_path_that_is_up_is_told_once() {
 }
 
 #[test]
+fn first_repetition_comes_after_four_round_trips_of_the_path() {
+    for (round_trip, expected) in [(1, 50), (30, 120), (200, 300)] {
+        let now = start();
+        let mut path = client(now);
+        let answered = now + Duration::from_millis(round_trip);
+        answer_all(&mut path, answered);
+        let sent = answered + ACTIVE_INTERVAL;
+        path.handle_sent(sent);
+        path.handle_timeout(sent);
+        assert_eq!(path.poll_timeout(), Some(sent + Duration::from_millis(expected)), "{round_trip} ms");
+        path.handle_timeout(sent + Duration::from_millis(expected));
+        assert!(path.take_unanswered());
+        assert_eq!(path.poll_timeout(), Some(sent + Duration::from_millis(expected) + REPEAT_AFTER), "then as ever");
+        path.handle_rebind(sent + Duration::from_secs(1));
+        assert_eq!(path.poll_timeout(), Some(sent + Duration::from_secs(1) + REPEAT_AFTER), "another network");
+    }
+}
+
+#[test]
 fn nothing_is_up_before_an_answer() {
     let now = start();
     let mut path = client(now);
