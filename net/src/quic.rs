@@ -1,6 +1,7 @@
 //! QUIC endpoints for both sides, with the limits of a gateway that faces strangers.
 
 mod initial;
+mod knocking;
 mod unmarked;
 
 use std::io;
@@ -20,6 +21,8 @@ use zeroize::ZeroizeOnDrop;
 use crate::udp;
 use initial::DeafToInitials;
 use unmarked::Unmarked;
+
+pub use knocking::came_up;
 
 /// The only QUIC version we speak: 1 (RFC 9000).
 const VERSIONS: [u32; 1] = [1];

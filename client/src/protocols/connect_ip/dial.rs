@@ -209,7 +209,7 @@ impl Dialler {
         if source_address(address, self.mark).is_err_and(|error| leads_nowhere(&error)) {
             return Err(no_route(address));
         }
-        let mut usual = pin!(self.handshake(address, quic::client_endpoint, &self.usual));
+        let mut usual = pin!(self.dial_usual(address));
         let narrow = async {
             sleep(NARROW_AFTER).await;
             self.handshake(address, quic::narrow_client_endpoint, &self.narrow).await
@@ -226,6 +226,21 @@ impl Dialler {
                 let carries = narrow.quic.stats().path.current_mtu + udp_overhead(address);
                 Err(ConnectError::NarrowPath { address, carries })
             }),
+        }
+    }
+
+    /// A handshake with datagrams as a tunnel needs them, and a second one if the gateway comes to listen meanwhile.
+    async fn dial_usual(&self, address: SocketAddr) -> Result<Dialled, ConnectError> {
+        let mut first = pin!(self.handshake(address, quic::client_endpoint, &self.usual));
+        tokio::select! {
+            biased;
+            dialled = &mut first => return dialled,
+            () = quic::came_up(address, self.mark) => {}
+        }
+        let second = self.handshake(address, quic::client_endpoint, &self.usual);
+        tokio::select! {
+            dialled = first => dialled,
+            dialled = second => dialled,
         }
     }
 
@@ -274,6 +289,12 @@ pub(super) mod tests {
 
     /// As [`gateway_on`], with a certificate that is valid in these years.
     fn gateway_valid_in(socket: UdpSocket, years: std::ops::Range<i32>) -> (quinn::Endpoint, CertificateDer<'static>) {
+        let (tls, authority) = gateway_tls(years);
+        (serve_on(socket, tls), authority)
+    }
+
+    /// What a gateway shows, with a certificate that is valid in these years, and its authority.
+    fn gateway_tls(years: std::ops::Range<i32>) -> (Arc<rustls::ServerConfig>, CertificateDer<'static>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -286,9 +307,12 @@ pub(super) mod tests {
         let leaf = params.signed_by(&leaf_key, &issuer);
         let leaf_key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
         let identity = tls::ServerIdentity::new(vec![leaf.unwrap().into(), authority.clone()], leaf_key).unwrap();
-        let tls = tls::server_config(Arc::new(identity), &authority).unwrap();
+        (tls::server_config(Arc::new(identity), &authority).unwrap(), authority)
+    }
+
+    fn serve_on(socket: UdpSocket, tls: Arc<rustls::ServerConfig>) -> quinn::Endpoint {
         let keys = quic::EndpointKeys { reset: [1; 32], token: [2; 32], connection_id: 3 };
-        (quic::server_endpoint(socket, tls, &keys).unwrap(), authority)
+        quic::server_endpoint(socket, tls, &keys).unwrap()
     }
 
     /// Serves handshakes while `dialling` goes on.
@@ -345,6 +369,26 @@ pub(super) mod tests {
             let Some(ConnectError::IdentityMismatch(reason)) = refused else { panic!("{refused:?}") };
             assert!(reason.contains(words) && !reason.contains("error:"), "{reason}");
         }
+    }
+
+    #[tokio::test]
+    async fn gateway_that_comes_up_while_it_is_dialled_is_neither_missed_nor_taken_for_a_narrow_path() {
+        let socket = quic::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
+        let address = [socket.local_addr().unwrap()];
+        let (tls, authority) = gateway_tls(2000..4000);
+        let coming_up = async {
+            // Between the repetitions of both handshakes, the usual and the narrow one.
+            sleep(Duration::from_millis(1200)).await;
+            socket.set_nonblocking(true).unwrap();
+            while socket.recv(&mut [0; 2048]).is_ok() {}
+            served(&[&serve_on(socket, tls)], std::future::pending::<()>()).await;
+        };
+        let endpoint = endpoint(&address, tls::client_config(&authority, None).unwrap());
+        let dialled = tokio::select! {
+            dialled = dial(&endpoint, Needs::Packets, TIMEOUT) => dialled,
+            () = coming_up => unreachable!("it serves for ever"),
+        };
+        dialled.unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[tokio::test]
