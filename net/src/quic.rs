@@ -38,10 +38,10 @@ const LEAST_UDP_PAYLOAD: u16 = 1200;
 const LARGEST_UDP_PAYLOAD: u16 = 1472;
 
 /// Silence after which a connection is given up.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// When a client pings after nothing has come: keeps NAT bindings alive, which may be lost after 30 s (RFC 9000 section
-/// 10.1.2). It is most of what idle clients cost their gateway.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// 10.1.2). It is most of what idle clients cost their gateway, and themselves: each ping wakes a radio.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(28);
 
 /// Datagrams that wait in a connection to be sent, in bytes: enough for the few batches its driver sends at once. More
 /// wait in front of it (`carrier::quic`).
@@ -176,7 +176,7 @@ fn transport() -> TransportConfig {
     ack_frequency.ack_eliciting_threshold(VarInt::from_u32(10));
     let mut transport = TransportConfig::default();
     transport
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("30 s fits a varint of milliseconds")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("60 s fits a varint of milliseconds")))
         .initial_mtu(INITIAL_UDP_PAYLOAD)
         .min_mtu(MIN_UDP_PAYLOAD)
         .mtu_discovery_config(Some(discovery))

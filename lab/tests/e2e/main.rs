@@ -31,6 +31,7 @@ mod gateway_rules;
 mod generator;
 mod guards;
 mod harness;
+mod idle;
 mod interop;
 mod kill_switch;
 mod leaks;

@@ -38,9 +38,10 @@ pub use series::{ANSWER_WITHIN, SEED_LEN};
 /// The pause between proofs of a path that packets are sent on.
 pub const ACTIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The client's pause between proofs of an idle path, which also keep NAT bindings alive; most last 30 s or more (RFC
-/// 4787 section 4.3 asks for 2 minutes).
-pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The client's pause between proofs of an idle path. They are too few for NATs that forget a binding within two
+/// minutes (RFC 4787 section 4.3 asks for more): QUIC keeps its own alive, and brings what the gateway has to send
+/// until ESP is proven again.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4 * 60);
 
 /// The first pause before a path that went down is tried again; it doubles each time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

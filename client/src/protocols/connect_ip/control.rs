@@ -163,8 +163,9 @@ async fn follow(
             // two pieces the look comes first: a gateway that always has something to say must not put it off.
             biased;
             _ = looks.tick(), if !is_amid_piece => {
-                let by_esp = data.session().carriers().route().is_some();
-                match liveness.look(quic.stats().udp_rx.datagrams, by_esp) {
+                let carriers = data.session().carriers();
+                let (_, sent) = carriers.counters().packets();
+                match liveness.look(quic.stats().udp_rx.datagrams, sent, carriers.route().is_some()) {
                     Finding::Alive => {}
                     Finding::Ask => following.ask(),
                     Finding::Gone => return Ok(Ended::Silent),

@@ -226,6 +226,18 @@ fn idle_client_keeps_the_binding_alive_and_an_idle_server_is_silent() {
 }
 
 #[test]
+fn idle_hour_takes_fifteen_probes() {
+    let (now, mut count) = (start(), 0);
+    let mut path = connected(now);
+    while let Some(due) = path.poll_timeout().filter(|due| *due <= now + Duration::from_secs(3600)) {
+        path.handle_timeout(due);
+        count += path.transmits.len();
+        answer_all(&mut path, due);
+    }
+    assert_eq!(count, 15);
+}
+
+#[test]
 fn doubt_and_rebind_probe_at_once() {
     let now = start();
     let mut path = connected(now);
