@@ -151,7 +151,8 @@ async fn enroll(
     let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| Unenrolled::unasked(local(error)))?);
     let answer = gateway.post(ENROLL_PATH, &body, PROMPTLY).await.map_err(|error| {
         let failure = obstacle::join_failure(&gateway_name, &error);
-        let was_asked = matches!(error, ConnectError::Closed(_) | ConnectError::Protocol(_));
+        let was_asked =
+            matches!(error, ConnectError::Closed(_) | ConnectError::Restarts(_) | ConnectError::Protocol(_));
         if was_asked { Unenrolled::unanswered(failure) } else { Unenrolled::unasked(failure) }
     })?;
     let response = accept(&gateway_name, &answer).map_err(Unenrolled::answered)?;

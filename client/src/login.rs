@@ -140,7 +140,9 @@ async fn ask(gateway: &mut GatewayContact, request: &LoginRequest) -> Result<Pos
     loop {
         match gateway.post(LOGIN_PATH, &body, ANSWER_WITHIN).await {
             Ok(reply) => return Ok(reply),
-            Err(ConnectError::Closed(_) | ConnectError::Unreachable(_)) if left > 0 => left -= 1,
+            Err(ConnectError::Closed(_) | ConnectError::Restarts(_) | ConnectError::Unreachable(_)) if left > 0 => {
+                left -= 1
+            }
             Err(error) => return Err(join_failure(&name, &error)),
         }
         tokio::time::sleep(PAUSES.0).await;

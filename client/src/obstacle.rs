@@ -16,7 +16,10 @@ pub(crate) fn obstacle(error: &ConnectError) -> Obstacle {
         ConnectError::BrokenOff(_) => Obstacle::BrokenOff,
         ConnectError::Refused(_) | ConnectError::OutOfDate => Obstacle::Refused,
         ConnectError::LoginNeeded(_) => Obstacle::LoginNeeded,
-        ConnectError::Unreachable(_) | ConnectError::NoRoute { .. } | ConnectError::Closed(_) => Obstacle::NoAnswer,
+        ConnectError::Unreachable(_)
+        | ConnectError::NoRoute { .. }
+        | ConnectError::Restarts(_)
+        | ConnectError::Closed(_) => Obstacle::NoAnswer,
         ConnectError::Firewall(_) => Obstacle::Firewall,
         ConnectError::NarrowPath { .. } => Obstacle::NarrowPath,
         ConnectError::Protocol(_) => Obstacle::Protocol,
@@ -117,6 +120,7 @@ mod tests {
         assert_eq!(exit(&ConnectError::Clock(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::BrokenOff(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Closed(text())), Exit::Unreachable);
+        assert_eq!(exit(&ConnectError::Restarts(std::time::Duration::ZERO)), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Firewall(text())), Exit::Unreachable);
         assert_eq!(exit(&ConnectError::Protocol(text())), Exit::Other);
         assert_eq!(exit(&ConnectError::Local(io::ErrorKind::PermissionDenied.into())), Exit::Permission);

@@ -172,6 +172,9 @@ pub enum ConnectError {
     /// The packet source failed: its TUN device was deleted.
     #[error("the source of packets failed: {0}")]
     Source(#[source] std::io::Error),
+    /// The gateway restarts, and means to be back in so long a time.
+    #[error("the gateway restarts, and is back in {} s", .0.as_secs())]
+    Restarts(Duration),
     /// The gateway ended the session (shutting down, replaced, revoked …).
     #[error("the connection was closed: {0}")]
     Closed(String),
@@ -204,6 +207,7 @@ impl ConnectError {
             | Self::Protocol(_)
             | Self::Local(_)
             | Self::Source(_)
+            | Self::Restarts(_)
             | Self::Closed(_) => false,
         }
     }

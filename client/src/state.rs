@@ -73,6 +73,8 @@ const LOGIN_RETRY: Duration = Duration::from_secs(300);
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long a goodbye to the gateway may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Over how long a time at most the clients of a gateway spread their return that told when it is back.
+const LONGEST_SPREAD: Duration = Duration::from_secs(5);
 /// How long after waking the loss of a connection counts as caused by the sleep: longer than it takes to find out.
 const JUST_WOKEN: Duration = Duration::from_secs(5);
 
@@ -362,6 +364,16 @@ impl LifeCycle {
             None => {}
         }
         self.at_portal = portal.is_some();
+    }
+
+    /// The gateway whose connection was just lost said that it restarts, and when it is back: it is not tried before.
+    /// `random` is any number, for the jitter.
+    pub fn handle_restart(&mut self, back_in: Duration, random: u32, now: Instant) {
+        if self.state == State::Reconnecting {
+            self.abandon();
+            let spread = (back_in / 4).min(LONGEST_SPREAD);
+            self.waiting = Waiting::Retry { at: now + back_in + jitter(spread, random) };
+        }
     }
 
     /// Somebody has logged in on this host: what waits for that tries at once.

@@ -34,6 +34,7 @@ pub mod policy;
 pub mod queue;
 pub mod radius;
 pub mod range;
+pub mod restart;
 pub mod role;
 pub mod route_table;
 pub mod sealing;

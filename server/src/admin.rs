@@ -11,6 +11,7 @@
 //! | POST | `/token` | [`TokenRequest`] | [`TokenAnswer`] |
 //! | POST | `/revoke` | [`RevokeRequest`] | [`RevokeAnswer`] |
 //! | POST | `/reload` | [`ReloadRequest`](crate::reload::ReloadRequest) | [`ReloadAnswer`](crate::reload::ReloadAnswer) |
+//! | POST | `/announce` | [`AnnounceRequest`] | [`AnnounceRequest`] |
 //! | POST | `/explain` | [`ExplainRequest`] | [`Explanation`](crate::policy::explain::Explanation) |
 //! | GET | `/bans` | | [`BansAnswer`] |
 //! | POST | `/unban` | [`UnbanRequest`] | [`ForgivenAnswer`] |
@@ -22,6 +23,7 @@
 //! | POST | `/user/totp/offer` | [`UserRequest`] | [`FactorOffer`] |
 //! | POST | `/user/totp` | [`FactorRequest`] | [`FactorAnswer`] |
 
+mod announce;
 mod explain;
 mod invites;
 mod limits;
@@ -44,6 +46,7 @@ use crate::config::Config;
 use crate::identity::Authority;
 use crate::trail::TRAIL;
 
+pub use announce::AnnounceRequest;
 pub use explain::ExplainRequest;
 pub use invites::{InviteAnswer, InviteRequest, MAX_INVITE_LIFETIME, TokenAnswer, TokenRequest};
 pub use limits::{BanInfo, BansAnswer, ForgivenAnswer, UnbanRequest, UnlockRequest};
@@ -121,6 +124,7 @@ impl Admin {
             ("POST", "/reload") => {
                 encode(self.live()?.reload(decode(body)?).map_err(|refusal| bad_request(refusal.0))?)
             }
+            ("POST", "/announce") => encode(self.announce(decode(body)?)?),
             ("POST", "/explain") => encode(self.explain(&decode(body)?)?),
             _ => Err(AdminRefusal { status: 404, message: format!("no such request: {method} {path}") }),
         }
@@ -219,6 +223,7 @@ mod tests {
     #[derive(Default)]
     pub(super) struct Recorder {
         pub(super) closed: Mutex<Vec<String>>,
+        pub(super) announced: Mutex<Option<Duration>>,
     }
 
     impl LiveGateway for Recorder {
@@ -251,6 +256,10 @@ mod tests {
             let applied = vec!["routes".to_owned()];
             let refusal = || ReloadRefusal("pool.v4: changed".to_owned());
             request.partial.then(|| ReloadAnswer { applied, ..ReloadAnswer::default() }).ok_or_else(refusal)
+        }
+
+        fn announce_restart(&self, back_in: Duration) {
+            *self.announced.lock().unwrap() = Some(back_in);
         }
 
         fn close_device(&self, device: &str, _why: Ending) -> usize {

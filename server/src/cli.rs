@@ -1,5 +1,6 @@
 //! The command line of `adit-server`.
 
+mod announce;
 mod ask;
 mod check;
 mod columns;
@@ -93,6 +94,8 @@ enum Verb {
     Explain(policy::ExplainFlags),
     /// Have the running gateway read its configuration and policy again; nobody is dropped
     Reload(reload::ReloadFlags),
+    /// Say that the gateway is about to be restarted, and when it is back; clients wait for that, and show it
+    Announce(announce::AnnounceFlags),
     /// List the networks from which no stranger may try to log in now
     Bans,
     /// Forget the failed logins from an address or a network
@@ -206,6 +209,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Refusal> {
         Verb::Policy { verb: policy::PolicyVerb::Check { file } } => policy::check(&place, file),
         Verb::Explain(flags) => policy::explain(&place, &flags),
         Verb::Reload(flags) => reload::reload(&place, &flags),
+        Verb::Announce(flags) => announce::announce(&place, &flags),
         Verb::Bans => limits::bans(&place),
         Verb::Unban { network } => limits::unban(&place, &network),
         Verb::Unlock { name } => limits::unlock(&place, &name),

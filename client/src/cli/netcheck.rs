@@ -289,6 +289,7 @@ fn unanswered(error: &ConnectError) -> Answer {
         | ConnectError::Protocol(_)
         | ConnectError::Local(_)
         | ConnectError::Source(_)
+        | ConnectError::Restarts(_)
         | ConnectError::Closed(_) => Answer::with(Outcome::Failed, error),
     }
 }

@@ -15,7 +15,7 @@ mod report;
 mod waking;
 
 use std::future::pending;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_program::exit::{Exit, Failure};
 use adit_program::random::random;
@@ -28,6 +28,7 @@ use super::event::{MOST_UNREAD, Standing, StatusEvent};
 use super::protocol::Protocol;
 use super::renewal::{self, RenewalError};
 use super::{Command, SessionConfig, Snapshot};
+use crate::clock;
 use crate::gateway_addresses::Lookups;
 use crate::host_plan::{GuardStatus, HostHooks, HostPlan};
 use crate::obstacle;
@@ -191,6 +192,7 @@ impl<P: Protocol> Driver<P> {
             Input::Connection(ConnectionEvent::LoginLasts(lasts)) => self.handle_login_lasts(lasts),
             // All that is to be done is done after every input: to tell followers.
             Input::Connection(ConnectionEvent::Carrier) => {}
+            Input::Connection(ConnectionEvent::Closed(ConnectError::Restarts(back_in))) => self.handle_restart(back_in),
             Input::Connection(ConnectionEvent::Closed(error)) => {
                 self.handle_lost(obstacle::obstacle(&error), &error.to_string());
             }
@@ -230,6 +232,13 @@ impl<P: Protocol> Driver<P> {
             tracing::warn!(%state, "the connection was lost");
             tracing::debug!(reason, "the connection was lost");
         }
+    }
+
+    /// The gateway said when it is back.
+    fn handle_restart(&mut self, back_in: Duration) {
+        let back_at = clock::shown(SystemTime::now() + back_in);
+        self.handle_lost(Obstacle::NoAnswer, &format!("the gateway restarts, back at {back_at}"));
+        self.life.handle_restart(back_in, random_number(), now());
     }
 
     fn save_profile(&self) {

@@ -326,6 +326,24 @@ fn connection_that_did_not_outlive_a_sleep_is_made_anew_without_a_wait_and_only_
 }
 
 #[test]
+fn gateway_that_says_when_it_is_back_is_not_tried_before_and_not_by_all_at_once() {
+    for (random, waits) in [(0, 32_500), (LONG, 35_000)] {
+        let now = Instant::now();
+        let mut life = connected(now);
+        life.handle_lost(Obstacle::NoAnswer, "restarts", 0, now);
+        life.handle_restart(Duration::from_secs(30), random, now);
+        assert_eq!((life.state(), life.reason()), (State::Reconnecting, "restarts"));
+        let at = wake(&mut life);
+        assert_eq!((at - now).as_millis(), waits);
+        assert_eq!(drain(&mut life), [attempt()]);
+    }
+    let now = Instant::now();
+    let mut life = connected(now);
+    life.handle_restart(Duration::from_secs(30), 0, now);
+    assert_eq!((life.state(), life.poll_timeout()), (State::Connected, None), "there is a connection");
+}
+
+#[test]
 fn stop_while_connected_says_goodbye_first() {
     let now = Instant::now();
     let mut life = connected(now);

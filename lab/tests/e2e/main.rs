@@ -52,6 +52,7 @@ mod radius;
 mod recovery;
 mod reload;
 mod resolver;
+mod restarts;
 mod services;
 mod several_names;
 mod sleep;

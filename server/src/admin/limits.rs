@@ -139,6 +139,10 @@ mod tests {
             self.0.reload(request)
         }
 
+        fn announce_restart(&self, back_in: Duration) {
+            self.0.announce_restart(back_in);
+        }
+
         fn logins(&self) -> Option<Arc<Logins>> {
             Some(Arc::clone(&self.1))
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_host::GuardReport;
 use adit_net::worker::Routing as _;
@@ -18,6 +18,9 @@ use crate::core::router::Router;
 use crate::core::sessions::{Ending, Session};
 use crate::reload::{ReloadAnswer, ReloadOrder, ReloadRefusal, ReloadRequest};
 use crate::sources::local::hashers::HashCounts;
+
+/// How long an announced restart is waited for. A stop long after it is one like any other.
+const ANNOUNCEMENT_LASTS: Duration = Duration::from_secs(10 * 60);
 
 /// One live session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -142,6 +145,8 @@ pub trait LiveGateway: Send + Sync {
     /// # Errors
     /// Why nothing was changed.
     fn reload(&self, request: ReloadRequest) -> Result<ReloadAnswer, ReloadRefusal>;
+    /// The next stop is a restart, if it is soon: clients are told that the gateway is back in so long a time.
+    fn announce_restart(&self, back_in: Duration);
     /// Where users log in, if they can.
     fn logins(&self) -> Option<Arc<Logins>> {
         None
@@ -157,6 +162,14 @@ pub struct GatewayView {
     guards: Mutex<Vec<GuardReport>>,
     certificates: Mutex<Vec<CertificateReport>>,
     reloads: mpsc::Sender<ReloadOrder>,
+    restart: Mutex<Option<AnnouncedRestart>>,
+}
+
+/// That the next stop is a restart.
+#[derive(Debug, Clone, Copy)]
+struct AnnouncedRestart {
+    at: Instant,
+    back_in: Duration,
 }
 
 impl GatewayView {
@@ -168,7 +181,14 @@ impl GatewayView {
         reloads: mpsc::Sender<ReloadOrder>,
     ) -> Self {
         let (guards, certificates) = (Mutex::default(), Mutex::default());
-        Self { core, router, listen, since: Instant::now(), guards, certificates, reloads }
+        let restart = Mutex::default();
+        Self { core, router, listen, since: Instant::now(), guards, certificates, reloads, restart }
+    }
+
+    /// How long after its stop the gateway is back, if it was announced lately that it would restart.
+    pub fn announced_restart(&self) -> Option<Duration> {
+        let announced = *self.restart.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.filter(|restart| restart.at.elapsed() < ANNOUNCEMENT_LASTS).map(|restart| restart.back_in)
     }
 
     /// Notes what the guards of the host found last.
@@ -215,6 +235,11 @@ impl LiveGateway for GatewayView {
         let (answer, told) = oneshot::channel();
         self.reloads.blocking_send(ReloadOrder { request, answer }).map_err(|_stopped| stopping())?;
         told.blocking_recv().map_err(|_stopped| stopping())?
+    }
+
+    fn announce_restart(&self, back_in: Duration) {
+        let announced = AnnouncedRestart { at: Instant::now(), back_in };
+        *self.restart.lock().unwrap_or_else(PoisonError::into_inner) = Some(announced);
     }
 
     fn logins(&self) -> Option<Arc<Logins>> {

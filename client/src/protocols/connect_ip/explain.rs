@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use adit_program::foreign_text::{printable, printable_bytes};
 use adit_proto::http::h3::error::Code;
+use adit_proto::restart;
 use quinn::{ConnectionError, TransportErrorCode};
 
 use super::ConnectError;
@@ -119,11 +120,11 @@ pub(super) fn explain(error: &ConnectionError, remote: SocketAddr) -> ConnectErr
             _ => ConnectError::Closed(printable(&close.to_string())),
         },
         ConnectionError::ApplicationClosed(close) => {
-            let reason = printable_bytes(&close.reason);
-            if u64::from(close.error_code) == Code::REQUEST_REJECTED.value() {
+            let (code, reason) = (u64::from(close.error_code), printable_bytes(&close.reason));
+            if code == Code::REQUEST_REJECTED.value() {
                 ConnectError::Refused(reason)
             } else {
-                ConnectError::Closed(reason)
+                restart::back_in(code).map_or(ConnectError::Closed(reason), ConnectError::Restarts)
             }
         }
         ConnectionError::TimedOut => ConnectError::Unreachable(remote.to_string()),

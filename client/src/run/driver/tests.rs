@@ -274,7 +274,7 @@ async fn login_that_ends_is_never_called_connected_and_a_new_one_connects_again(
     let store = ProfileStore::new(directory.path());
     let prepared = World::prepare(PATIENCE, Some(store.clone()));
     let name = prepared.profile.name.clone();
-    let now = std::time::SystemTime::now();
+    let now = SystemTime::now();
     let soon = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 7 * 60;
     let login = |token| KeptLogin::new(token, Some(soon), now);
     store.save_login(&name, &login("old")).unwrap();
@@ -309,7 +309,7 @@ async fn end_of_a_login_that_a_gateway_tells_is_kept_with_that_login_alone() {
     let store = ProfileStore::new(directory.path());
     let prepared = World::prepare(PATIENCE, Some(store.clone()));
     let name = prepared.profile.name.clone();
-    let login = |token| KeptLogin::new(token, None, std::time::SystemTime::now());
+    let login = |token| KeptLogin::new(token, None, SystemTime::now());
     store.save_login(&name, &login("first")).unwrap();
     let world = prepared.begin();
     let gateway = world.accept("10.64.3.2/32").await;
@@ -367,6 +367,22 @@ async fn sleep_ends_the_wait_of_a_client_that_is_reconnecting() {
     let slept = tokio::time::Instant::now();
     world.reach(State::Connected).await;
     assert!(slept.elapsed() <= Duration::from_secs(1), "not after half a minute: {:?}", slept.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_is_told_with_its_time_and_waited_for() {
+    let world = World::start(PATIENCE);
+    let gateway = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let back_in = Duration::from_secs(30);
+    gateway.send(ConnectionEvent::Closed(ConnectError::Restarts(back_in))).await.unwrap();
+    world.reach(State::Reconnecting).await;
+    let (lost_at, _gateway) = (tokio::time::Instant::now(), world.accept("10.64.3.2/32").await);
+    let reason = world.session.handle().status().await.unwrap().reason.unwrap();
+    assert!(reason.starts_with("the gateway restarts, back at 20"), "{reason}");
+    tokio::time::sleep(back_in).await;
+    world.reach(State::Connected).await;
+    assert!((30..=38).contains(&lost_at.elapsed().as_secs()), "{:?}", lost_at.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
