@@ -3,8 +3,9 @@
 //! Each client makes a real handshake, logs in as a device of its own, opens a tunnel and, with the carrier `esp`,
 //! negotiates and proves that. Then all are idle for a while, and after that each sends echo requests to the gateway's
 //! inner address, which the kernel of the gateway's host answers. If wanted, some of them move to other addresses
-//! meanwhile, some send much, and at last clients come and go. They share a few UDP sockets, but for those that move,
-//! and two threads. With the carrier `tls` each is a client of the AnyConnect family, with a TCP connection of its own.
+//! meanwhile, some send much, the gateway is killed and started again, and at last clients come and go. They share a
+//! few UDP sockets, but for those that move, and two threads. With the carrier `tls` each is a client of the AnyConnect
+//! family, with a TCP connection of its own.
 
 mod anyconnect;
 mod capacity;
@@ -21,6 +22,7 @@ mod options;
 pub(crate) mod passes;
 mod plan;
 mod report;
+mod returning;
 mod roam;
 mod session;
 mod site;
@@ -84,11 +86,11 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn measure(options: &Options, interrupt: &Interrupt) -> Result<Report> {
     let watch = Watch::new(interrupt, options);
-    let (site, passes) = Site::start(options, &|| watch.check())?;
+    let (mut site, passes) = Site::start(options, &|| watch.check())?;
     let generator = Generator::new(&site, passes, options)?;
     let meter = Meter::new(site.process()?);
     let report = Report::new(options, &site);
-    let mut run = Run { options, watch: &watch, site: &site, meter, generator, report };
+    let mut run = Run { options, watch: &watch, site: &mut site, meter, generator, report };
     run.sessions()?;
     if let Some(rate) = options.churn {
         run.churn(rate)?;
@@ -101,7 +103,7 @@ fn measure(options: &Options, interrupt: &Interrupt) -> Result<Report> {
 struct Run<'a> {
     options: &'a Options,
     watch: &'a Watch<'a>,
-    site: &'a Site,
+    site: &'a mut Site,
     meter: Meter,
     // Before the site its sockets are in.
     generator: Generator,
@@ -125,6 +127,9 @@ impl Run<'_> {
             self.active()?;
         }
         let loaded = self.resident()?;
+        if let Some(down) = self.options.restart {
+            self.restart(down)?;
+        }
         self.report.note_sessions(&self.generator, &self.site.gateway().sessions()?);
         self.watch.enter(Stage::Ending);
         self.generator.disconnect();
@@ -201,6 +206,22 @@ impl Run<'_> {
             others: Echoes::new(&since(&counts(&others), &of_others), echoes.round_trips.percentiles()),
             drops: self.generator.ended().0 - failed,
         });
+        Ok(())
+    }
+
+    /// Kills the gateway under its clients, and starts it again.
+    fn restart(&mut self, down: Duration) -> Result<()> {
+        self.watch.enter(Stage::Restart);
+        let (watch, site) = (self.watch, &mut *self.site);
+        let outage = || {
+            // So that nobody is idle when it goes.
+            watch.pause(SETTLING)?;
+            site.restart(|| watch.pause(down))
+        };
+        let clients = self.generator.restart(outage, &|| watch.check())?;
+        self.report.restart = Some(self.generator.returns().report(clients, down));
+        // It is another process now.
+        self.meter = Meter::new(self.site.process()?);
         Ok(())
     }
 

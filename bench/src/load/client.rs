@@ -20,7 +20,7 @@ use adit_proto::esp::lifetime::RekeyPolicy;
 use adit_proto::http::field::value;
 use adit_proto::http::h3::message::MessageEvent;
 use adit_proto::role::Role;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use bytes::Bytes;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -38,6 +38,9 @@ const BATCH: usize = 16;
 
 /// Pause after which a client that only looks in repeats an unanswered echo request.
 const REPEAT: Duration = Duration::from_millis(500);
+
+/// Longest wait before a client that lost its tunnel connects again; that of the real client.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
 
 /// Largest packet that goes by ESP, in bytes; that of the real client.
 const LARGEST_PACKET: u16 = 1420;
@@ -62,23 +65,65 @@ struct NativeTunnel {
     http: H3Connection,
 }
 
-/// Lives the life of a client; it moves if it `roams`. Ends only where something went wrong.
+/// Lives the life of a client; it moves if it `roams`, and comes back where that is expected. Ends only where something
+/// went wrong.
 ///
 /// # Errors
 /// Why the client could not connect, or lost its tunnel.
 pub(super) async fn live(shared: &Shared, number: u32, pass: &Pass, roams: bool) -> Result<()> {
     let began = Instant::now();
     let mut tunnel = connect(shared, number, pass, roams).await?;
-    let outcome: Result<()> = async {
-        loop {
-            if tunnel.follow(shared).await? {
-                shared.note_connected(began.elapsed(), tunnel.session());
-            }
+    loop {
+        let ended = follow_to_the_end(&mut tunnel, shared, began).await;
+        tunnel.session().carriers().close();
+        if !shared.returns.are_expected() {
+            return Err(ended);
+        }
+        let before = tunnel.session().address();
+        drop(tunnel);
+        tunnel = come_back(shared, (number, pass, roams), before).await?;
+    }
+}
+
+/// Follows a tunnel until it ends; returns why it did.
+async fn follow_to_the_end(tunnel: &mut Tunnel, shared: &Shared, began: Instant) -> Error {
+    loop {
+        match tunnel.follow(shared).await {
+            Ok(true) => shared.note_connected(began.elapsed(), tunnel.session()),
+            Ok(false) => {}
+            Err(error) => return error,
         }
     }
-    .await;
-    tunnel.session().carriers().close();
-    outcome
+}
+
+/// Connects again after the gateway restarted, as the real client does, and gets one echo answered. `before` is the
+/// inner address of before.
+async fn come_back(
+    shared: &Shared,
+    (number, pass, roams): (u32, &Pass, bool),
+    before: Option<Ipv4Addr>,
+) -> Result<Tunnel> {
+    sleep(FIRST_RETRY / 2 + FIRST_RETRY / 200 * (number % 100)).await;
+    let mut tunnel = tokio::select! {
+        tunnel = connect(shared, number, pass, roams) => tunnel?,
+        () = quic::came_up(shared.plan.gateway, None) => connect(shared, number, pass, roams).await?,
+    };
+    let session = Arc::clone(tunnel.session());
+    let answered = async {
+        while session.answered() == 0 {
+            if tunnel.follow(shared).await? {
+                session.ping(shared.plan.inner);
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        outcome = answered => outcome?,
+        never = repeat(&session, shared.plan.inner) => match never {},
+    }
+    shared.returns.note(session.address() == before);
+    shared.replace(&session);
+    Ok(tunnel)
 }
 
 /// Connects, logs in, gets one echo answered and leaves; returns how long it took to connect.
@@ -223,6 +268,9 @@ impl NativeTunnel {
             }
             () = self.session.ordered() => self.depart(shared)?,
             () = sleep_until(seek.unwrap_or(self.sought).into()), if seek.is_some() => self.seek(shared),
+        }
+        if self.following.take_unanswered() {
+            self.following.ask();
         }
         match self.http.quic().close_reason() {
             Some(reason) => Err(reason.into()),

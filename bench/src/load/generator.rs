@@ -24,6 +24,7 @@ use super::load_path::SharedSockets;
 use super::moves::Roaming;
 use super::options::{Carrier, Options};
 use super::plan::{Load, Pass, Plan, Shared};
+use super::returning::Returns;
 use super::roam;
 use super::session::{Echoes, Session};
 use super::site::Site;
@@ -38,6 +39,10 @@ const SOCKETS: usize = 4;
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for clients that moved last.
 const RETURNING: Duration = Duration::from_secs(5);
+/// Longest time for which clients send whose gateway restarts.
+const OUTAGE: Duration = Duration::from_secs(60 * 60);
+/// Longest wait for clients whose gateway restarted.
+const COMING_BACK: Duration = Duration::from_secs(60);
 /// Longest wait for the connections to be closed.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -198,6 +203,34 @@ impl Generator {
             Self::pause(check)?;
         }
         Ok(self.shared.echoes.moves.report(clients, every))
+    }
+
+    /// Lets all sessions send, while the gateway goes and comes back by `restart`, and waits until all clients are
+    /// back, or too long. Says how many had a session.
+    ///
+    /// # Errors
+    /// When `check` or `restart` fails.
+    pub(super) fn restart(&self, restart: impl FnOnce() -> Result<()>, check: &dyn Fn() -> Result<()>) -> Result<u32> {
+        let (sessions, inner) = (self.sessions(), self.shared.plan.inner);
+        ensure!(!sessions.is_empty(), "no session is up");
+        let count = u32::try_from(sessions.len()).expect("clients are numbered by u32");
+        self.shared.returns.begin();
+        // Each client once a second, until this is dropped.
+        let load = Load { sessions, rate: f64::from(count) };
+        let _sending = on(&self.runtime, send(load, inner, OUTAGE));
+        restart()?;
+        self.shared.returns.note_ready();
+        let deadline = Instant::now() + COMING_BACK;
+        while self.shared.returns.count() < count && Instant::now() < deadline {
+            Self::pause(check)?;
+        }
+        self.shared.returns.end();
+        Ok(count)
+    }
+
+    /// What became of them.
+    pub(super) fn returns(&self) -> &Returns {
+        &self.shared.returns
     }
 
     /// Lets clients come, get one echo and leave, `rate` each second.

@@ -11,6 +11,8 @@ use super::options::{Carrier, Options};
 const DESCRIPTORS: u64 = 512;
 /// Descriptors of one roaming client: its socket, and the next one while it moves.
 const DESCRIPTORS_ROAMING: u64 = 2;
+/// Descriptors of a client that comes back: what it asks whether the gateway listens.
+const DESCRIPTORS_RETURNING: u64 = 1;
 /// Memory that gateway and generator need for each client, in bytes.
 const MEMORY: u64 = 256 << 10;
 /// Memory of a roaming client's own endpoint, of which most is a buffer for arriving datagrams, in bytes.
@@ -26,7 +28,8 @@ pub(super) fn secure(options: &Options) -> Result<(), Failure> {
     let (roamers, clients) = (u64::from(options.roamers()), u64::from(options.clients));
     // Gateway and generator have one for each TCP connection, and the gateway has the limit that it inherits.
     let connections = if options.carrier == Carrier::Tls { clients } else { 0 };
-    secure_descriptors(DESCRIPTORS + DESCRIPTORS_ROAMING * roamers + connections)?;
+    let returning = if options.restart.is_some() { DESCRIPTORS_RETURNING * clients } else { 0 };
+    secure_descriptors(DESCRIPTORS + DESCRIPTORS_ROAMING * roamers + connections + returning)?;
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let needed = MEMORY_BASE + MEMORY * clients + MEMORY_ROAMING * roamers;
     match available(&meminfo) {

@@ -69,6 +69,9 @@ pub struct Options {
     /// out.
     #[arg(long, default_value_t = 0, value_name = "CLIENTS")]
     pub(super) active: u32,
+    /// Kill the gateway while all clients send, start it again after so long, and time their return.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) restart: Option<Duration>,
     /// At the end, let so many clients per second connect, log in, get one echo and leave.
     #[arg(long, value_name = "N/s", value_parser = arrival)]
     pub(super) churn: Option<f64>,
@@ -97,6 +100,10 @@ impl Options {
         if is_by_tls && self.roam > 0.0 {
             let reason = "no TCP connection goes on at another address".to_owned();
             return refuse("--roam", reason, "leave it out, or give another --carrier".to_owned());
+        }
+        if is_by_tls && self.restart.is_some() {
+            let reason = "clients over TLS do not come back in this program".to_owned();
+            return refuse("--restart", reason, "leave it out, or give another --carrier".to_owned());
         }
         if self.active > self.clients {
             let reason = format!("{} clients cannot be active of {}", self.active, self.clients);
@@ -183,7 +190,7 @@ pub(super) mod tests {
         assert!(refusal(&["--roam", "5%", "--rate", "0"]).contains("give --rate more than 0"));
         assert!(refusal(&["--active", "200", "--clients", "100"]).contains("--clients 200"));
         assert!(refusal(&["--churn", "100/s", "--clients", "50"]).contains("--clients 100"));
-        for wrong in [["--login", "certificate"], ["--roam", "5%"]] {
+        for wrong in [["--login", "certificate"], ["--roam", "5%"], ["--restart", "1s"]] {
             assert!(refusal(&[&["--carrier", "tls"], &wrong[..]].concat()).contains("another --carrier"));
         }
         assert_eq!(parsed(&["--carrier", "tls", "--churn", "10/s"]).check(), Ok(()));

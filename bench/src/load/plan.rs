@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::histogram::Histogram;
 use super::load_path::SharedSockets;
+use super::returning::Returns;
 use super::roam;
 use super::session::{Echoes, Session};
 
@@ -93,6 +94,8 @@ pub(super) struct Shared {
     pub(super) ended: AtomicU32,
     /// Clients that looked in and were not answered.
     pub(super) visits_failed: AtomicU32,
+    /// Clients that came back to a gateway that restarted.
+    pub(super) returns: Returns,
     reasons: Mutex<Vec<String>>,
 }
 
@@ -117,6 +120,7 @@ impl Shared {
             sessions: Mutex::default(),
             ended: AtomicU32::new(0),
             visits_failed: AtomicU32::new(0),
+            returns: Returns::default(),
             reasons: Mutex::default(),
         }
     }
@@ -135,6 +139,13 @@ impl Shared {
     pub(super) fn note_connected(&self, after: Duration, session: &Arc<Session>) {
         self.connect_times.note(after);
         self.sessions().push(Arc::clone(session));
+    }
+
+    /// A client has another session in place of its former one.
+    pub(super) fn replace(&self, session: &Arc<Session>) {
+        if let Some(place) = self.sessions().iter_mut().find(|former| former.number() == session.number()) {
+            *place = Arc::clone(session);
+        }
     }
 
     /// A client failed, which `counter` counts.

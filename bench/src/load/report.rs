@@ -12,6 +12,7 @@ use super::histogram::Percentiles;
 use super::meter::Phase;
 use super::moves::Roaming;
 use super::options::{Carrier, Login, Options};
+use super::returning::Restarted;
 use super::site::Site;
 use super::targets::{self, Burst, Limit, Seen, Sessions, Target};
 use crate::report::machine::{Machine, Program};
@@ -73,6 +74,8 @@ pub(super) struct Report {
     pub(super) roaming: Option<Roaming>,
     /// Some that sent much; `None` where that was left out.
     pub(super) active: Option<Active>,
+    /// A gateway that was killed and started again; `None` where that was left out.
+    pub(super) restart: Option<Restarted>,
     /// Clients that came and went; `None` where that was left out.
     pub(super) churn: Option<Churn>,
     /// Processor time.
@@ -257,6 +260,7 @@ impl Report {
             echoes: None,
             roaming: None,
             active: None,
+            restart: None,
             churn: None,
             phases: Vec::new(),
             memory: Memory::default(),
@@ -349,8 +353,10 @@ impl Report {
     pub(super) fn failures(&self) -> Option<String> {
         let visits = self.churn.as_ref().map_or(0, |churn| churn.failed);
         let clients = (self.failed > 0).then(|| format!("{} of {} clients failed", self.failed, self.clients));
+        let lost = self.restart.map_or(0, |restart| restart.not_back);
+        let lost = (lost > 0).then(|| format!("{lost} clients did not come back to the restarted gateway"));
         let visits = (visits > 0).then(|| format!("{visits} visits failed"));
-        let parts: Vec<String> = clients.into_iter().chain(visits).collect();
+        let parts: Vec<String> = clients.into_iter().chain(lost).chain(visits).collect();
         (!parts.is_empty()).then(|| format!("{}: {}", parts.join(", "), self.failures.join("; ")))
     }
 }
@@ -394,6 +400,7 @@ mod tests {
 
     use super::super::moves::Moves;
     use super::super::options::tests::parsed;
+    use super::super::returning::Returns;
     use super::*;
     use crate::documented;
 
@@ -412,6 +419,7 @@ mod tests {
             others: echoes,
             drops: 0,
         });
+        report.restart = Some(Returns::default().report(1, std::time::Duration::from_secs(1)));
         report.churn = Some(Churn {
             rate_per_second: 1.0,
             visits: 1,

@@ -132,6 +132,11 @@ impl Session {
         self.address.set(address).is_ok()
     }
 
+    /// The address that the gateway gave it.
+    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+        self.address.get().copied()
+    }
+
     /// Echo requests it has sent.
     pub(super) fn sent(&self) -> u32 {
         self.sent.load(Ordering::Relaxed)

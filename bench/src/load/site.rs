@@ -84,6 +84,16 @@ impl Site {
         &self.gateway
     }
 
+    /// Kills the gateway, lets `outage` pass and starts it again.
+    ///
+    /// # Errors
+    /// When `outage` fails, or the gateway does not start.
+    pub(super) fn restart(&mut self, outage: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.gateway.kill();
+        outage()?;
+        self.gateway.start()
+    }
+
     /// The gateway's process.
     ///
     /// # Errors

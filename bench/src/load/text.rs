@@ -6,6 +6,7 @@ use super::fairness::Fairness;
 use super::histogram::Percentiles;
 use super::moves::Roaming;
 use super::report::{Active, Churn, Echoes, Memory, Policy, Report};
+use super::returning::Restarted;
 use super::targets::Table;
 
 impl fmt::Display for Report {
@@ -26,6 +27,7 @@ impl fmt::Display for Report {
         self.echoes.iter().try_for_each(|echoes| write!(f, "{echoes}"))?;
         self.roaming.iter().try_for_each(|roaming| write!(f, "{roaming}"))?;
         self.active.iter().try_for_each(|active| write!(f, "{active}"))?;
+        self.restart.iter().try_for_each(|restart| write!(f, "{restart}"))?;
         self.churn.iter().try_for_each(|churn| write!(f, "{churn}"))?;
         let Memory { before_kib, with_sessions_kib, loaded_kib, after_kib, per_session_kib } = self.memory;
         writeln!(
@@ -110,6 +112,14 @@ impl fmt::Display for Active {
         };
         indented(f, echoes, "active")?;
         indented(f, others, "others")
+    }
+}
+
+impl fmt::Display for Restarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clients, down_seconds, not_back, other_address, return_ms } = self;
+        writeln!(f, "restart     killed for {down_seconds} s under {clients} clients: {not_back} not back")?;
+        writeln!(f, "  return    {return_ms} ms after it was ready; {other_address} with another address")
     }
 }
 

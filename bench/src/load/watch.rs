@@ -35,6 +35,8 @@ pub(super) enum Stage {
     Searching,
     /// Some send at most of it.
     Active,
+    /// The gateway is killed and started again.
+    Restart,
     /// Sessions end.
     Ending,
     /// Clients come and go.
@@ -50,6 +52,7 @@ impl Stage {
             Self::Loaded => "all sessions send",
             Self::Searching => "the highest rate is searched",
             Self::Active => "some sessions send much",
+            Self::Restart => "the gateway is killed and started again",
             Self::Ending => "sessions end",
             Self::Churn => "clients come and go",
         }
@@ -144,6 +147,9 @@ fn plan(options: &Options) -> Vec<(Stage, Duration)> {
     }
     if options.active > 0 {
         plan.extend([(Stage::Searching, SEARCH), (Stage::Active, options.duration)]);
+    }
+    if let Some(down) = options.restart {
+        plan.push((Stage::Restart, BESIDES + down));
     }
     plan.push((Stage::Ending, BESIDES));
     if options.churn.is_some() {

@@ -91,6 +91,18 @@ fn clients_that_move_are_back_and_every_client_goes_on() {
 }
 
 #[test]
+fn clients_whose_gateway_was_killed_are_back_with_their_addresses() {
+    for carrier in ["esp", "quic"] {
+        let Some(report) = run(&["--duration", "1s", "--carrier", carrier, "--restart", "1s"]) else { return };
+        let restart = &report["restart"];
+        for (key, expected) in [("clients", 50), ("not_back", 0), ("other_address", 0)] {
+            assert_eq!(restart[key], expected, "{key} in {restart:#}");
+        }
+        assert_eq!(restart["return_ms"]["count"], 50, "{restart:#}");
+    }
+}
+
+#[test]
 fn active_clients_and_visits_with_certificates_are_reported_beside_their_targets() {
     let wanted = ["--login", "certificate", "--active", "5", "--churn", "50/s", "--duration", "1s"];
     let Some(report) = run(&wanted) else { return };
