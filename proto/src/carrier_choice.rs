@@ -1,6 +1,6 @@
 //! Over which kind of connection a client has its session, where a network may or may not pass UDP.
 //!
-//! A device has one session, so of two connections only one is ever asked for it: [`Race`] decides which at the start,
+//! A device has one session, so only one of two connections at a time is asked for it: [`Race`] decides which at first,
 //! [`Change`] when the other one is to have it.
 
 mod change;

@@ -12,7 +12,7 @@
 //!     Proven --> Asked: QUIC was doubted for long enough, or it is QUIC
 //!     Asked --> Alone: the session has moved, or has not
 //!     Dialling --> Alone: failed, or QUIC answers again
-//!     Dialling --> [*]: the gateway is back, after TLS had failed as well
+//!     Proven --> [*]: the gateway is back after both had failed, and QUIC does not go on
 //!     Proven --> Alone: failed, or QUIC answers again
 //! ```
 
@@ -29,10 +29,15 @@ pub const DOUBTED_FOR: Duration = Duration::from_millis(250);
 
 /// How long TLS must have been proven before that: what QUIC answers at the same time, as after a host was too busy for
 /// both, comes first.
-const PROVEN_FOR: Duration = Duration::from_millis(50);
+const PROVEN_FOR: Duration = Duration::from_millis(300);
 
-/// When TLS is dialled again that has failed beside a QUIC that is doubted.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How long TLS must have been proven before the session is opened anew, where both had failed: QUIC, which is asked
+/// once a second then, goes on if it was only cut off, and is told by a gateway that has started again.
+const REOPENED_AFTER: Duration = Duration::from_secs(2);
+
+/// Longest wait before TLS is dialled again that has failed beside a QUIC that is doubted; it doubles each time.
+const FIRST_AGAIN: Duration = Duration::from_millis(500);
+const LONGEST_AGAIN: Duration = Duration::from_secs(4);
 
 /// When QUIC is tried first beside TLS: soon, since it may have lost no more than one packet.
 const FIRST_TRY: Duration = Duration::from_secs(1);
@@ -77,6 +82,8 @@ pub struct Change {
     doubted: Option<Instant>,
     /// TLS has failed as well while QUIC was doubted.
     is_away: bool,
+    /// The last wait before TLS was dialled again.
+    again: Duration,
     /// When the other transport is dialled.
     dial_at: Option<Instant>,
     /// The last wait before QUIC was tried.
@@ -94,6 +101,7 @@ impl Change {
             beside: Beside::Alone,
             doubted: None,
             is_away: false,
+            again: Duration::ZERO,
             dial_at: (current == Transport::Tls).then(|| now + FIRST_TRY),
             wait: None,
             events: VecDeque::new(),
@@ -128,7 +136,7 @@ impl Change {
             (false, Beside::Alone | Beside::Asked) => {}
         }
         if !is_doubted {
-            (self.is_away, self.dial_at) = (false, None);
+            (self.is_away, self.again, self.dial_at) = (false, Duration::ZERO, None);
         }
     }
 
@@ -137,13 +145,8 @@ impl Change {
         if self.beside != Beside::Dialling {
             return;
         }
-        if self.is_away {
-            self.beside = Beside::Alone;
-            self.events.push_back(ChangeEvent::Reopen);
-        } else {
-            self.beside = Beside::Proven { since: now };
-            self.ask_if_due(now);
-        }
+        self.beside = Beside::Proven { since: now };
+        self.ask_if_due(now);
     }
 
     /// The gateway has accepted the other connection, which is the one in use from now on. `random` is any number.
@@ -154,6 +157,7 @@ impl Change {
         let lasted = now.saturating_duration_since(self.since);
         self.current = self.current.other();
         (self.since, self.beside, self.doubted, self.dial_at) = (now, Beside::Alone, None, None);
+        self.again = Duration::ZERO;
         if self.current == Transport::Tls {
             if lasted >= SOUND_AFTER {
                 self.wait = None;
@@ -171,7 +175,8 @@ impl Change {
         match self.current {
             Transport::Quic => {
                 self.is_away = self.doubted.is_some();
-                self.dial_at = self.doubted.map(|_| now + AGAIN);
+                self.again = (self.again * 2).clamp(FIRST_AGAIN, LONGEST_AGAIN);
+                self.dial_at = self.doubted.map(|_| now + jittered(self.again, random));
             }
             Transport::Tls => self.wait_longer(random, now),
         }
@@ -207,28 +212,38 @@ impl Change {
     }
 
     /// When the connection that was proven then is asked: up at once, down only from a QUIC that was silent for long
-    /// enough.
+    /// enough. Where both had failed, it shows that the gateway is back, for which QUIC has some time as well.
     fn ask_at(&self, proven: Instant) -> Option<Instant> {
         match self.current {
             Transport::Tls => Some(proven),
+            Transport::Quic if self.is_away => self.doubted.map(|_| proven + REOPENED_AFTER),
             Transport::Quic => self.doubted.map(|since| (since + DOUBTED_FOR).max(proven + PROVEN_FOR)),
         }
     }
 
     fn ask_if_due(&mut self, now: Instant) {
         let Beside::Proven { since } = self.beside else { return };
-        if self.ask_at(since).is_some_and(|at| now >= at) {
-            self.beside = Beside::Asked;
-            self.events.push_back(ChangeEvent::Ask);
+        if self.ask_at(since).is_none_or(|at| now < at) {
+            return;
         }
+        let (beside, event) = match self.is_away {
+            true => (Beside::Alone, ChangeEvent::Reopen),
+            false => (Beside::Asked, ChangeEvent::Ask),
+        };
+        self.beside = beside;
+        self.events.push_back(event);
     }
 
     /// QUIC is tried later than the last time, so that a session does not go up and down all the time.
     fn wait_longer(&mut self, random: u32, now: Instant) {
         let wait = self.wait.map_or(FIRST_WAIT, |wait| (wait * 2).min(LONGEST_WAIT));
         self.wait = Some(wait);
-        let half = wait / 2;
-        // Many clients of one gateway do not come in step.
-        self.dial_at = Some(now + half + half.mul_f64(f64::from(random) / f64::from(u32::MAX)));
+        self.dial_at = Some(now + jittered(wait, random));
     }
+}
+
+/// Between half of a wait and all of it, so that many clients of one gateway do not come in step.
+fn jittered(wait: Duration, random: u32) -> Duration {
+    let half = wait / 2;
+    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }

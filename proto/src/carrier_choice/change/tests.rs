@@ -48,10 +48,10 @@ fn next_dial(change: &mut Change, now: &mut Instant) -> Duration {
 fn session_moves_to_tls_once_quic_was_silent_for_long_enough() {
     let (mut change, now) = doubted();
     change.handle_proven(now);
-    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], Some(now + DOUBTED_FOR)));
-    change.handle_timeout(now + DOUBTED_FOR);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], Some(now + PROVEN_FOR)));
+    change.handle_timeout(now + PROVEN_FOR);
     assert_eq!(events(&mut change), [Ask]);
-    change.handle_moved(0, now + DOUBTED_FOR);
+    change.handle_moved(0, now + PROVEN_FOR);
     assert_eq!(change.current(), Tls);
 }
 
@@ -68,15 +68,23 @@ fn quic_that_answers_again_keeps_the_session() {
 }
 
 #[test]
-fn tls_that_fails_as_well_is_tried_on_while_quic_is_doubted() {
+fn tls_that_fails_as_well_is_tried_ever_more_rarely_while_quic_is_doubted() {
     let (mut change, mut now) = doubted();
-    for _ in 0..20 {
+    let mut waits = Vec::new();
+    for _ in 0..5 {
         change.handle_failed(LATEST, now);
-        assert_eq!(next_dial(&mut change, &mut now), AGAIN);
+        waits.push(next_dial(&mut change, &mut now).as_millis());
     }
+    assert_eq!(waits, [500, 1000, 2000, 4000, 4000]);
+    change.handle_failed(0, now);
+    assert_eq!(next_dial(&mut change, &mut now), LONGEST_AGAIN / 2, "not all in step");
     change.handle_failed(LATEST, now);
     change.handle_doubt(false, now);
     assert_eq!((events(&mut change), change.poll_timeout()), (vec![], None));
+    change.handle_doubt(true, now);
+    change.handle_failed(LATEST, now);
+    events(&mut change);
+    assert_eq!(next_dial(&mut change, &mut now), FIRST_AGAIN, "what was waited before is forgotten");
 }
 
 #[test]
@@ -85,15 +93,29 @@ fn gateway_that_was_away_as_a_whole_does_not_make_a_network_that_blocks_udp() {
     change.handle_failed(LATEST, now);
     next_dial(&mut change, &mut now);
     change.handle_proven(now);
-    assert_eq!(events(&mut change), [Reopen]);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], Some(now + REOPENED_AFTER)));
+    change.handle_timeout(now + REOPENED_AFTER);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![Reopen], None));
     // The positive control: QUIC has answered in between.
     let (mut change, now) = doubted();
     change.handle_failed(LATEST, now);
     change.handle_doubt(false, now);
     change.handle_doubt(true, now);
     change.handle_proven(now);
-    change.handle_timeout(now + DOUBTED_FOR);
+    change.handle_timeout(now + PROVEN_FOR);
     assert_eq!(events(&mut change), [Dial(Tls), Ask]);
+}
+
+#[test]
+fn quic_that_was_only_cut_off_keeps_the_session() {
+    let (mut change, mut now) = doubted();
+    change.handle_failed(LATEST, now);
+    next_dial(&mut change, &mut now);
+    change.handle_proven(now);
+    change.handle_timeout(now + REOPENED_AFTER / 2);
+    change.handle_doubt(false, now + REOPENED_AFTER / 2);
+    change.handle_timeout(now + REOPENED_AFTER);
+    assert_eq!((events(&mut change), change.current(), change.poll_timeout()), (vec![Drop], Quic, None));
 }
 
 #[test]
