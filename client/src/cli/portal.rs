@@ -144,7 +144,7 @@ async fn let_out(
 ) -> Result<Over, Failure> {
     let mut signals = Signals::listen()?;
     way.open(LEASE).map_err(|error| refused(name, &error))?;
-    if let Err(error) = way.lead_past_tunnel() {
+    if let Err(error) = way.lead_past_tunnel(LEASE) {
         // Only where there is a tunnel, out of use, does anything depend on it.
         output::note(
             "the program cannot be led past a tunnel: if it reaches nothing, `adit-client down` opens the host",

@@ -3,6 +3,7 @@
 //! The program runs as a group that no other has. Which group that is, and what it may reach, stands in sets of the
 //! kill switch's table, whose elements go after a time, whoever is left to take them out. A table beside it leads the
 //! program's packets past a tunnel that is out of use: the routes lead into that, and the addresses are the tunnel's.
+//! That table has such a set as well, since its mark lets root's packets out whatever the kill switch's sets say.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -57,17 +58,21 @@ impl PortalWay {
             let of_family = self.resolvers.iter().filter(|resolver| Key::of(**resolver) == key);
             batch.add_elements(set, of_family.map(|resolver| Element::address(*resolver).lasting(time)));
         }
-        apply(batch, "open the way to a captive portal")
+        apply(batch, "open the way to a captive portal")?;
+        self.lead_on(time)
     }
 
-    /// Leads the program's packets past a tunnel, as far as they may leave the host, until the way is closed.
+    /// Leads the program's packets past a tunnel, as far as they may leave the host, for this time from now on, or for
+    /// as long as [`Self::open`] says later.
     ///
     /// # Errors
     /// The kernel's refusal. Without a tunnel the way needs none of this.
-    pub fn lead_past_tunnel(&self) -> Result<(), HostError> {
+    pub fn lead_past_tunnel(&self, time: Duration) -> Result<(), HostError> {
         let mut batch = Batch::new(&beside(&self.profile));
         batch.delete_table();
         batch.create_table();
+        batch.create_number_set(GROUPS);
+        batch.add_elements(GROUPS.name, [Element::group(self.group).lasting(time)]);
         for (name, kind, hook, priority) in [
             (OUTPUT, ChainKind::Route, Hook::Output, MARKING_PRIORITY),
             (POSTROUTING, ChainKind::Nat, Hook::Postrouting, NAT_PRIORITY),
@@ -80,9 +85,20 @@ impl PortalWay {
         apply(batch, "lead a program past the tunnel")
     }
 
+    /// Goes on to lead the program's packets past a tunnel, if that was begun.
+    fn lead_on(&self, time: Duration) -> Result<(), HostError> {
+        let mut batch = Batch::new(&beside(&self.profile));
+        batch.empty_set(GROUPS.name);
+        batch.add_elements(GROUPS.name, [Element::group(self.group).lasting(time)]);
+        match apply(batch, "lead a program past the tunnel") {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+            led => led,
+        }
+    }
+
     /// What is marked leaves by the host's usual routes, and what leaves by them gets the address of its link.
     fn leading_rules(&self) -> Vec<Rule> {
-        let sent = || Rule::new(OUTPUT).sent_by_group(self.group);
+        let sent = || Rule::new(OUTPUT).sent_by_group_in(GROUPS.name);
         let pages = self.ports.iter().map(|port| sent().tcp().destination_port(*port).put_mark(self.mark));
         let mut rules: Vec<Rule> = pages.collect();
         for resolver in &self.resolvers {
@@ -90,7 +106,7 @@ impl PortalWay {
             rules.push(asked().udp().destination_port(DNS_PORT).put_mark(self.mark));
             rules.push(asked().tcp().destination_port(DNS_PORT).put_mark(self.mark));
         }
-        rules.push(Rule::new(POSTROUTING).sent_by_group(self.group).output_not("lo").masquerade());
+        rules.push(Rule::new(POSTROUTING).sent_by_group_in(GROUPS.name).output_not("lo").masquerade());
         rules
     }
 }

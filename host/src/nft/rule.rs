@@ -157,11 +157,6 @@ impl Rule {
         self.then(Expression::Meta(Meta::SocketUser)).equal(user.to_ne_bytes())
     }
 
-    /// Matches packets of programs that run as a group.
-    pub(crate) fn sent_by_group(self, group: u32) -> Self {
-        self.then(Expression::Meta(Meta::SocketGroup)).equal(group.to_ne_bytes())
-    }
-
     /// Matches packets of programs that run as one of the groups in a set.
     pub(crate) fn sent_by_group_in(self, set: &str) -> Self {
         self.then(Expression::Meta(Meta::SocketGroup)).then(Expression::Lookup(set.to_owned()))

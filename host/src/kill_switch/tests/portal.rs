@@ -139,7 +139,7 @@ fn program_is_led_past_a_tunnel_with_an_address_of_its_link() {
         way.open(LONG).unwrap();
         let visit_v4: fn() = || visit(INTERNET.into(), 80);
         assert!(!host.leaves(|| as_member(STRANGER, LET_OUT, visit_v4)), "the routes lead it into the tunnel");
-        way.lead_past_tunnel().unwrap();
+        way.lead_past_tunnel(LONG).unwrap();
         let visits: [(fn(), Vec<u8>); 3] = [
             (visit_v4, OWN_ADDRESS.octets().to_vec()),
             (|| visit(INTERNET_V6.into(), 80), OWN_ADDRESS_V6.octets().to_vec()),
@@ -156,6 +156,15 @@ fn program_is_led_past_a_tunnel_with_an_address_of_its_link() {
         for (what, probe) in OTHERS {
             assert!(!host.leaves(|| as_member(0, LET_OUT, probe)), "{what}, though root's sockets may bear the mark");
         }
+        // The mark alone lets root's packets out.
+        for user in [STRANGER, 0] {
+            let is_open = || host.leaves(|| as_member(user, LET_OUT, visit_v4));
+            way.open(LONG).unwrap();
+            assert!(is_open(), "user {user}");
+            way.open(SHORT).unwrap();
+            eventually("the time is over for root, too", || (!is_open()).then_some(()));
+        }
+        way.open(LONG).unwrap();
         close_portal_way("home").unwrap();
         assert!(!host.leaves(|| as_member(STRANGER, LET_OUT, visit_v4)));
         let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
