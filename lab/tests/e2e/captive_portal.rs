@@ -15,7 +15,7 @@ use adit_testing::{PATIENCE, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::daemons::NameServer;
-use crate::harness::{INTERNET, Options, Tunnel, nft, reach, sysctl};
+use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
 use crate::leaks::is_neighbourly;
 
 /// The router of the network, which is its resolver and has its pages, and the client beside it.
@@ -159,6 +159,14 @@ fn told_portal(client: &Client) -> String {
     })
 }
 
+/// Waits until a client that was carried away notices, which takes something to send: it is quiet otherwise.
+fn misses_gateway(client: &Client) {
+    eventually("the client misses its gateway", || {
+        assert!(!answers(client.host(), INTERNET[0]), "the network lets it out");
+        (client.status().unwrap().state != "connected").then_some(())
+    });
+}
+
 fn stands(client: &Client, state: &str) {
     eventually(&format!("the client is {state}"), || (client.status().unwrap().state == state).then_some(()));
 }
@@ -276,7 +284,7 @@ fn client_that_is_carried_into_such_a_network_says_so_and_comes_back_by_itself()
     let client = tunnel.client();
     let addresses = client.status().unwrap().addresses;
     cafe.enter(client.host());
-    eventually("the client misses its gateway", || (client.status().unwrap().state != "connected").then_some(()));
+    misses_gateway(client);
     assert!(told_portal(client).starts_with(PORTAL));
     cafe.let_out();
     stands(client, "connected");

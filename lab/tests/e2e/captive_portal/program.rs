@@ -58,6 +58,7 @@ fn program_passes_the_portal_past_a_tunnel_while_the_host_stays_closed_for_other
     tunnel.clients[0].up().unwrap();
     let client = tunnel.client();
     cafe.enter(client.host());
+    misses_gateway(client);
     told_portal(client);
     let explained = client.run(&["portal"]).unwrap().success().unwrap();
     assert!(explained.contains(PORTAL) && explained.contains("-- firefox"), "{explained}");
