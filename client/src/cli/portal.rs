@@ -17,7 +17,7 @@ use adit_program::output;
 use adit_program::signals::Signals;
 use adit_proto::captive_portal::PageAddress;
 use clap::Args;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{ClientFiles, NameArgs, block, dir_flag, status};
 use crate::own_question::LocalResolvers;
@@ -34,8 +34,9 @@ const MOST_TIME: Duration = Duration::from_secs(10 * 60);
 const LEASE: Duration = Duration::from_secs(15);
 /// How often the way is opened anew.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// How often it is looked whether the tunnel stands.
+/// How often it is looked whether the tunnel stands, and how long the client may take to say so.
 const LOOK: Duration = Duration::from_secs(1);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The ports of pages, in clear and over TLS.
 const PAGES: [u16; 2] = [80, 443];
 
@@ -50,7 +51,7 @@ pub(super) struct PortalArgs {
 
 /// Why a program is let out no longer.
 enum Over {
-    ProgramEnded,
+    ProgramEnded(Option<i32>),
     Connected,
     HostOpened,
     TimeUp,
@@ -80,14 +81,30 @@ pub(super) async fn portal(files: &ClientFiles, args: &PortalArgs) -> Result<(),
     let way = way(&profile, &status)?;
     let over = let_out(files, &name, &way, &args.program).await;
     close_portal_way(name.as_str()).map_err(|error| refused(&name, &error))?;
-    output::line(&format!("{name}: {}; the way to the portal is closed", over?.in_words()));
-    Ok(())
+    let over = over?;
+    output::line(&format!("{name}: {}; the way to the portal is closed", over.in_words()));
+    match over {
+        Over::ProgramEnded(code) if code != Some(0) => Err(failed(&args.program, code)),
+        Over::ProgramEnded(_) | Over::Connected | Over::HostOpened | Over::TimeUp | Over::Asked => Ok(()),
+    }
+}
+
+/// What a program that failed means for whoever called this one. What is missing to start it, the child has said.
+fn failed(program: &[OsString], code: Option<i32>) -> Failure {
+    let exit = match code {
+        Some(2) => Exit::Usage,
+        Some(6) => Exit::Permission,
+        _ => Exit::Other,
+    };
+    let ended = code.map_or_else(|| "it was killed".to_owned(), |code| format!("it ended with exit code {code}"));
+    let program = program.first().map(|program| program.display().to_string()).unwrap_or_default();
+    Failure::new(exit, program, ended, "see what it said")
 }
 
 impl Over {
     fn in_words(&self) -> &'static str {
         match self {
-            Self::ProgramEnded => "the program has ended",
+            Self::ProgramEnded(_) => "the program has ended",
             Self::Connected => "connected",
             Self::HostOpened => "this host was opened",
             Self::TimeUp => "ten minutes are over",
@@ -168,12 +185,12 @@ async fn stay(
 ) -> Result<Over, Failure> {
     let (began, mut renewed) = (Instant::now(), Instant::now());
     loop {
-        tokio::select! {
-            () = launched.ended() => return Ok(Over::ProgramEnded),
+        let connected = tokio::select! {
+            code = launched.ended() => return Ok(Over::ProgramEnded(code)),
             _signal = signals.next() => return Ok(Over::Asked),
-            () = sleep(LOOK) => {}
-        }
-        if status::ask(files, name).await?.as_ref().is_some_and(is_connected) {
+            connected = stands(files, name) => connected,
+        };
+        if connected {
             return Ok(Over::Connected);
         }
         if !block::is_closed(name) {
@@ -188,6 +205,13 @@ async fn stay(
             renewed = Instant::now();
         }
     }
+}
+
+/// Waits a little, and asks the client whether the tunnel stands. One that does not say so may be ending, or hang.
+async fn stands(files: &ClientFiles, name: &ProfileName) -> bool {
+    sleep(LOOK).await;
+    let asked = timeout(ANSWER_WITHIN, status::ask(files, name)).await;
+    matches!(asked, Ok(Ok(Some(status))) if is_connected(&status))
 }
 
 fn refused(name: &ProfileName, error: &HostError) -> Failure {

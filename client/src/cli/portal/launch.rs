@@ -10,9 +10,10 @@ use std::time::Duration;
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use adit_program::random::random;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Gid, Group, Pid, Uid, User, geteuid, getgid, getuid};
 use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
 
 /// The numbers that systemd gives to users and groups of services for as long as they run: no system has lasting ones
 /// there.
@@ -22,8 +23,14 @@ const MOST_TRIES: usize = 64;
 /// How long the program may take to end when it is asked to.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// The program, which runs.
-pub(super) struct Launched(Child);
+/// How often it is looked whether all of it has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The program, which runs, with all that it starts and that stays in its session.
+pub(super) struct Launched {
+    child: Child,
+    session: Option<Pid>,
+}
 
 impl Launched {
     /// Starts it as who called this program, in the group; what it asks for names stands in the file.
@@ -39,26 +46,47 @@ impl Launched {
             command.arg(flag).arg(number.to_string());
         }
         command.arg("--resolver-file").arg(resolver_file).arg("--").args(program);
-        command.spawn().map(Self).map_err(|error| not_started(&error))
+        let child = command.spawn().map_err(|error| not_started(&error))?;
+        let session = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Ok(Self { child, session })
     }
 
-    /// Waits for its end. Cancel-safe.
-    pub(super) async fn ended(&mut self) {
-        if let Err(error) = self.0.wait().await {
-            tracing::debug!(%error, "the program's end cannot be seen");
+    /// Waits for its end, and says its exit code, if it was not killed. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> Option<i32> {
+        match self.child.wait().await {
+            Ok(status) => status.code(),
+            Err(error) => {
+                tracing::debug!(%error, "the program's end cannot be seen");
+                None
+            }
         }
     }
 
-    /// Asks it to end, and sees to that.
+    /// Asks all of it to end, and sees to that.
     pub(super) async fn end(mut self) {
-        let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
-        if let Err(error) = kill(Pid::from_raw(id), Signal::SIGTERM) {
-            tracing::debug!(%error, "the program has ended already");
+        self.send(Signal::SIGTERM);
+        if timeout(GOODBYE, self.all_ended()).await.is_err() {
+            self.send(Signal::SIGKILL);
+            self.ended().await;
         }
-        if tokio::time::timeout(GOODBYE, self.0.wait()).await.is_err()
-            && let Err(error) = self.0.kill().await
-        {
-            tracing::debug!(%error, "the program cannot be killed");
+    }
+
+    async fn all_ended(&mut self) {
+        self.ended().await;
+        // Nothing is left that a signal could reach.
+        while self.session.is_some_and(|session| killpg(session, None).is_ok()) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Sends a signal to the program, and to what it has started.
+    fn send(&self, signal: Signal) {
+        let Some(session) = self.session else { return };
+        // One that has only just started has no session of its own yet, and has started nothing.
+        let sent = killpg(session, signal)
+            .or_else(|error| if self.child.id().is_some() { kill(session, signal) } else { Err(error) });
+        if let Err(error) = sent {
+            tracing::debug!(%error, "the program has ended already");
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid, setsid};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved and nscd answer for this host.
@@ -87,6 +87,8 @@ fn take_rights(args: &ProgramArgs, known: Option<&User>) -> io::Result<()> {
     setgroups(&groups)?;
     setresgid(group, group, group)?;
     setresuid(user, user, user)?;
+    // What the caller types is for the caller's programs: who shares a terminal with them may be able to type, too.
+    setsid()?;
     // Whoever lets it out ends with this process, or the other way round.
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     Ok(())

@@ -131,7 +131,10 @@ impl<P: Protocol> Driver<P> {
             Obstacle::NarrowPath => {
                 tracing::warn!("no connection yet, trying on: the path to the gateway is too narrow for a tunnel");
             }
-            Obstacle::CaptivePortal => tracing::warn!("no connection yet, trying on: {reason}"),
+            Obstacle::CaptivePortal => tracing::warn!(
+                "no connection yet, trying on: this network has a captive portal; `adit-client status` says where, and \
+                 `adit-client portal` lets a browser there out of a closed host"
+            ),
             Obstacle::NoAnswer
             | Obstacle::Firewall
             | Obstacle::Protocol

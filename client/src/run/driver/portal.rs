@@ -56,8 +56,8 @@ impl<P: Protocol> Driver<P> {
         if let Some(reason) = reason
             && self.life.state() == State::CaptivePortal
         {
-            let next = "open it in a browser, which `adit-client portal` lets out of a closed host";
-            self.tell_obstacle(Obstacle::CaptivePortal, &format!("{reason}; {next}"));
+            self.tell_obstacle(Obstacle::CaptivePortal, &reason);
+            tracing::debug!(reason, "no connection yet");
         }
         self.portal.page = page;
     }

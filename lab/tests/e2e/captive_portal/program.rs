@@ -99,6 +99,11 @@ fn closed_host_without_a_client_lets_a_program_out_until_it_ends() {
     let ended = "the program has ended; the way to the portal is closed";
     assert!(visited.contains("/accept is welcome") && visited.contains(ended), "{visited}");
     assert!(!has_way(client));
+    let missing = client.host().output(portal(client, &["no-such-program"]), PATIENCE).unwrap();
+    assert!(missing.code == 2 && missing.stderr.contains("no-such-program: it cannot be started"), "{missing:?}");
+    // What it leaves behind ends with it; it would hold the output open.
+    let failing = client.host().output(portal(client, &["sh", "-c", "sleep 1000 & exit 7"]), PATIENCE).unwrap();
+    assert!(failing.code == 1 && failing.stderr.contains("it ended with exit code 7"), "{failing:?}");
     assert_eq!(client.status().unwrap().state, "blocked");
     others_try(client);
 
