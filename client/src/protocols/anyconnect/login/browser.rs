@@ -107,9 +107,15 @@ impl BrowserKey {
         let body = if token.is_some() { "You are logged in. This page may be closed.\n" } else { "" };
         let length = body.len();
         let head = format!("{answer}Content-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-        stream.write_all(format!("{head}{body}").as_bytes()).await?;
-        stream.shutdown().await?;
-        Ok(token)
+        let answered = async {
+            stream.write_all(format!("{head}{body}").as_bytes()).await?;
+            stream.shutdown().await
+        };
+        match answered.await {
+            // A browser that hung up has brought what it had to.
+            Err(error) if token.is_none() => Err(error),
+            Ok(()) | Err(_) => Ok(token),
+        }
     }
 
     /// The token that a request brings, and the page that the browser is sent on to.
