@@ -34,7 +34,6 @@ use adit_program::log::Log;
 use adit_program::service;
 use adit_program::signals::{SignalRequest, Signals};
 use adit_program::task::{self, Task};
-use adit_proto::restart;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
@@ -240,12 +239,8 @@ fn serve_dtls(door: &Arc<DtlsDoor>, sockets: Vec<(usize, EspSocket)>) -> Result<
 
 impl Running {
     async fn stop(self) {
-        if let Some(back_in) = self.view.announced_restart() {
-            // Before anything else: a connection is closed once, and says then why.
-            let code = quinn::VarInt::from_u64(restart::close_code(back_in)).expect("it fits a varint");
-            self.endpoints.iter().for_each(|endpoint| endpoint.close(code, b"the gateway restarts"));
-        }
-        self.core.close_all(Ending::Shutdown);
+        let restart = self.view.announced_restart().map(|back_in| u16::try_from(back_in.as_secs()).unwrap_or(u16::MAX));
+        self.core.close_all(restart.map_or(Ending::Shutdown, Ending::Restart));
         for endpoint in &self.endpoints {
             endpoint.close(quinn::VarInt::from_u32(0x100), Ending::Shutdown.reason().as_bytes());
         }

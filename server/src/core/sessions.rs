@@ -84,6 +84,8 @@ pub enum Ending {
     CertificateOver,
     /// The gateway stops.
     Shutdown,
+    /// The gateway stops, and is back after so many seconds.
+    Restart(u16),
 }
 
 impl Ending {
@@ -99,6 +101,7 @@ impl Ending {
             Self::LoginOver => "the login of this device's user is over",
             Self::CertificateOver => "this device's certificate has expired",
             Self::Shutdown => "the gateway is shutting down",
+            Self::Restart(_) => "the gateway restarts",
         }
     }
 }

@@ -54,7 +54,7 @@ impl Totals {
             Some(Ending::Crowded | Ending::Idle | Ending::OutsideHours) => &mut sums.limited,
             Some(Ending::LoginOver) => &mut sums.login_over,
             Some(Ending::CertificateOver) => &mut sums.certificate_over,
-            Some(Ending::Shutdown) => &mut sums.shutdown,
+            Some(Ending::Shutdown | Ending::Restart(_)) => &mut sums.shutdown,
         };
         *count += 1;
         sums.rx_packets += traffic.rx_packets;

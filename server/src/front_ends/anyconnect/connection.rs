@@ -16,7 +16,7 @@ impl StreamProtocol for Cstp {
     /// Tells a client that must not come back by itself why; all others come back when the connection ends.
     fn farewell(ending: Ending) -> Option<Bytes> {
         match ending {
-            Ending::Replaced | Ending::Shutdown => None,
+            Ending::Replaced | Ending::Shutdown | Ending::Restart(_) => None,
             Ending::Revoked
             | Ending::Disabled
             | Ending::Crowded

@@ -8,6 +8,7 @@ use adit_net::carrier::quic::Datagrams;
 use adit_net::http::h3::{H3Connection, close};
 use adit_program::task;
 use adit_proto::http::h3::error::Code;
+use adit_proto::restart;
 use adit_proto::role::Role;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -103,15 +104,21 @@ impl Closing for quinn::Connection {
 
 /// Ends a QUIC connection for a reason of the core.
 fn end(quic: &quinn::Connection, ending: Ending) {
-    let code = match ending {
+    let code = quinn::VarInt::from_u64(code(ending)).expect("error codes fit a varint");
+    quic.close(code, ending.reason().as_bytes());
+}
+
+/// The error code that a reason of the core has.
+fn code(ending: Ending) -> u64 {
+    match ending {
         // Tells the client that trying again at once is useless.
         Ending::Revoked
         | Ending::Disabled
         | Ending::Crowded
         | Ending::Idle
         | Ending::OutsideHours
-        | Ending::CertificateOver => Code::REQUEST_REJECTED,
-        Ending::Replaced | Ending::LoginOver | Ending::Shutdown => Code::NO_ERROR,
-    };
-    close(quic, code, ending.reason());
+        | Ending::CertificateOver => Code::REQUEST_REJECTED.value(),
+        Ending::Replaced | Ending::LoginOver | Ending::Shutdown => Code::NO_ERROR.value(),
+        Ending::Restart(seconds) => restart::close_code(Duration::from_secs(seconds.into())),
+    }
 }

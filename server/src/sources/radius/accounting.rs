@@ -153,7 +153,7 @@ fn cause(ending: Option<Ending>) -> u32 {
         Some(Ending::Idle) => IDLE_TIMEOUT,
         Some(Ending::OutsideHours | Ending::LoginOver | Ending::CertificateOver) => SESSION_TIMEOUT,
         Some(Ending::Revoked | Ending::Disabled) => ADMIN_RESET,
-        Some(Ending::Shutdown) => NAS_REBOOT,
+        Some(Ending::Shutdown | Ending::Restart(_)) => NAS_REBOOT,
     }
 }
 
