@@ -10,8 +10,8 @@ use adit_testing::{alone, eventually};
 use super::observe::{CABLE, PORT, Wire, stands};
 use crate::harness::{CLIENT_MARK, INTERNET, Options, Tunnel, answers, reach};
 
-/// The gateway gives up a silent connection after 30 s.
-const FORGOTTEN_WITHIN: Duration = Duration::from_secs(40);
+/// The gateway gives up a silent connection after 60 s.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(80);
 /// Pause between two looks at what arrived of a stream that ends.
 const LOOK: Duration = Duration::from_millis(300);
 
