@@ -5,12 +5,13 @@
 
 use std::io;
 
-use adit_program::task;
+use adit_program::task::{self, Task};
 use adit_proto::http::field::Field;
 use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Empty, Full, Limited};
-use hyper::Request;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConnection;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -58,16 +59,8 @@ pub async fn post(
     body: Zeroizing<String>,
     limit: usize,
 ) -> io::Result<Reply> {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .title_case_headers(true)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| cause(&error))?;
-    let _connection = task::spawn(connection);
-    let mut request = Request::post(path).body(Full::new(Bytes::from_owner(body))).map_err(invalid)?;
-    put(request.headers_mut(), head)?;
-    let response = sender.send_request(request).await.map_err(|error| cause(&error))?;
+    let request = Request::post(path).body(Full::new(Bytes::from_owner(body))).map_err(invalid)?;
+    let (response, _connection) = ask(stream, request, head).await?;
     let (status, fields) = (response.status().as_u16(), fields(response.headers()));
     let body = Limited::new(response.into_body(), limit).collect().await;
     let body = body.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -82,16 +75,8 @@ pub async fn get<S>(stream: S, path: &str, head: Vec<Field>, limit: usize) -> io
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .title_case_headers(true)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| cause(&error))?;
-    let _connection = task::spawn(connection);
-    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(invalid)?;
-    put(request.headers_mut(), head)?;
-    let response = sender.send_request(request).await.map_err(|error| cause(&error))?;
+    let request = Request::get(path).body(Full::default()).map_err(invalid)?;
+    let (response, _connection) = ask(stream, request, head).await?;
     let (status, fields) = (response.status().as_u16(), fields(response.headers()));
     let (mut incoming, mut body) = (response.into_body(), Zeroizing::new(Vec::new()));
     while body.len() < limit
@@ -103,6 +88,27 @@ where
         body.extend_from_slice(data.get(..room).unwrap_or(data));
     }
     Ok(Reply { status, fields, body })
+}
+
+/// Sends a request, and waits for the head of the answer, whose body comes while the connection is kept.
+async fn ask<S>(
+    stream: S,
+    mut request: Request<Full<Bytes>>,
+    head: Vec<Field>,
+) -> io::Result<(Response<Incoming>, Task<hyper::Result<()>>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .title_case_headers(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| cause(&error))?;
+    let connection = task::spawn(connection);
+    put(request.headers_mut(), head)?;
+    let response = sender.send_request(request).await.map_err(|error| cause(&error))?;
+    Ok((response, connection))
 }
 
 /// Sends the head of a request, letter by letter, and waits for the head of the answer.

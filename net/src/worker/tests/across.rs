@@ -12,12 +12,12 @@ fn arrive_in(scene: &Scene, count: usize) {
     }
 }
 
-#[test]
-fn flow_that_goes_on_in_the_next_message_reaches_the_kernel_in_one_piece() {
-    in_namespace(|| {
+/// Has a flow come in messages of so many packets, which are held together.
+fn reaches_the_kernel_in_one_piece(count: usize) {
+    in_namespace(move || {
         let mut scene = Scene::new(ecn::NOT_ECT);
-        arrive_in(&scene, SEGMENTS / 4);
-        (0..4).for_each(|_| assert!(scene.hold()));
+        arrive_in(&scene, count);
+        (0..SEGMENTS / count).for_each(|_| assert!(scene.hold()));
         nothing_comes(&scene.inside);
         scene.flush();
         let (received, messages) = datagrams(&scene.inside, SEGMENTS);
@@ -25,6 +25,16 @@ fn flow_that_goes_on_in_the_next_message_reaches_the_kernel_in_one_piece() {
         assert_eq!(messages, 1);
         assert_eq!(scene.session.carriers.counters().traffic().drops, []);
     });
+}
+
+#[test]
+fn flow_that_goes_on_in_the_next_message_reaches_the_kernel_in_one_piece() {
+    reaches_the_kernel_in_one_piece(SEGMENTS / 4);
+}
+
+#[test]
+fn flow_whose_packets_come_one_by_one_reaches_the_kernel_in_one_piece() {
+    reaches_the_kernel_in_one_piece(1);
 }
 
 #[test]
@@ -42,21 +52,6 @@ fn no_more_is_held_than_there_is_room_for() {
         (0..2 * SEGMENTS).for_each(|_| assert!(scene.hold()));
         let written = scene.came_in().concat().len();
         assert_eq!(written, 64, "no more messages than that are held, however short they are");
-        assert_eq!(scene.session.carriers.counters().traffic().drops, []);
-    });
-}
-
-#[test]
-fn flow_whose_packets_come_one_by_one_reaches_the_kernel_in_one_piece() {
-    in_namespace(|| {
-        let mut scene = Scene::new(ecn::NOT_ECT);
-        arrive_in(&scene, 1);
-        (0..SEGMENTS).for_each(|_| assert!(scene.hold()));
-        nothing_comes(&scene.inside);
-        scene.flush();
-        let (received, messages) = datagrams(&scene.inside, SEGMENTS);
-        assert!(received.into_iter().zip(0..).all(|(payload, number)| payload == content(1300, number)));
-        assert_eq!(messages, 1);
         assert_eq!(scene.session.carriers.counters().traffic().drops, []);
     });
 }
