@@ -14,6 +14,7 @@
 mod event_loop;
 mod handle;
 mod mailbox;
+mod readiness;
 mod receive;
 mod transmit;
 
@@ -200,8 +201,8 @@ impl<S: Carried, D: DatagramSocket + AsFd + Send + Sync + 'static> Workers<S, D>
     /// Starts one worker for each of `queues`, with the sockets at the same position of `sockets`: the same number for
     /// each, none where there is no ESP.
     ///
-    /// A worker sleeps in poll(2) until one of the descriptors has something to read. None of them may block: reading
-    /// one says `WouldBlock` when it has nothing.
+    /// A worker sleeps in epoll_wait(2) until one of the descriptors has something to read. None of them may block:
+    /// reading one says `WouldBlock` when it has nothing.
     ///
     /// # Errors
     /// `InvalidInput` for more than [`MAX_SOCKETS`] on one worker; else the system gives no thread or no event

@@ -5,13 +5,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::mailbox::{Command, Mailbox};
+use super::readiness::{Readiness, Ready};
 use super::receive::{Receive, Surroundings};
 use super::transmit::Transmit;
-use super::{Installation, MAX_SOCKETS, Routing, Settings};
+use super::{Installation, Routing, Settings};
 use crate::tun::{PacketQueue, Queue};
 use crate::udp::{DatagramSocket, EspSocket};
 
@@ -26,39 +24,10 @@ const LONELY: u8 = 4;
 /// So many more of them, and a turn looks whether that is still true.
 const LONELY_TURNS: u8 = 7;
 
-/// What a worker waits for: its queue, its mailbox and its sockets.
-const PLACES: usize = MAX_SOCKETS + 2;
-
-/// How soon a full socket is tried again, in milliseconds: the shortest time that poll(2) sleeps at all. Three tries
-/// fit in the patience of the transmit side, and a link of 1 Gbit/s carries 125 KB between two of them.
-const RETRY_MS: u16 = 1;
-
 /// Whether every turn takes a tenth longer than it needs. The feature exists so that a maintainer can see whether a
 /// comparison of builds finds a slower one (`docs/comparing.md`, "Trusting a machine"). A build without it has no trace
 /// of this.
 const IS_SLOWED: bool = cfg!(feature = "slow-packets");
-
-/// What may have something to read.
-#[derive(Debug, Clone, Copy)]
-struct Ready {
-    queue: bool,
-    /// One bit for each socket, the first one the lowest.
-    sockets: u32,
-}
-
-impl Ready {
-    /// To be found out by reading.
-    const PERHAPS_ALL: Self = Self { queue: true, sockets: u32::MAX };
-
-    /// Whether poll(2) said so, which then says as well what else there is.
-    fn is_told(self) -> bool {
-        self.sockets != u32::MAX
-    }
-
-    fn socket(self, number: usize) -> bool {
-        self.sockets >> number & 1 == 1
-    }
-}
 
 /// How packets have come from one side of late.
 ///
@@ -196,6 +165,8 @@ impl<R: Routing, Q: PacketQueue, D: DatagramSocket> Worker<R, Q, D> {
 impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D> {
     /// Moves packets until it is stopped, or fails because the TUN device is gone.
     pub(super) fn run(mut self) -> io::Result<()> {
+        let sockets = self.transmit.sockets().iter().map(AsFd::as_fd);
+        let mut readiness = Readiness::new(self.queue.as_fd(), self.mailbox.as_fd(), sockets)?;
         let (mut yields, mut ready) = (0, Ready::PERHAPS_ALL);
         while !self.mailbox.is_stopped() {
             self.receive.apply(self.mailbox.take());
@@ -214,45 +185,22 @@ impl<R: Routing, Q: PacketQueue + AsFd, D: DatagramSocket + AsFd> Worker<R, Q, D
                     std::thread::yield_now();
                     Ready::PERHAPS_ALL
                 }
-                // The program that waits for these packets often waits for this core as well. One call of poll(2) lets
-                // it run; trying to read from each descriptor would take one call each.
-                Moved::Packets | Moved::Nothing => self.wait()?,
+                // The program that waits for these packets often waits for this core as well. One call that
+                // waits lets it run; trying to read from each descriptor would take one call each.
+                Moved::Packets | Moved::Nothing => self.wait(&mut readiness)?,
             };
         }
         Ok(())
     }
 
     /// Sleeps until there is something to read.
-    fn wait(&mut self) -> io::Result<Ready> {
+    fn wait(&mut self, readiness: &mut Readiness) -> io::Result<Ready> {
         self.transmit.forget();
-        let mut wanted: [PollFd<'_>; PLACES] =
-            std::array::from_fn(|_| PollFd::new(self.queue.as_fd(), PollFlags::POLLIN));
-        // While a full socket holds packets up, nothing is read from the queue, and the socket is tried again soon.
-        // poll(2) would say that it can be written only once it is half empty, which is too late.
-        let is_held_up = self.transmit.is_waiting();
-        let timeout = if is_held_up { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
-        if let Some(queue) = wanted.first_mut().filter(|_| is_held_up) {
-            queue.set_events(PollFlags::empty());
-        }
-        // The mailbox and the sockets take the next places.
-        let others = std::iter::once(self.mailbox.as_fd()).chain(self.transmit.sockets().iter().map(AsFd::as_fd));
-        let mut count = 1;
-        for (place, fd) in wanted.iter_mut().skip(1).zip(others) {
-            *place = PollFd::new(fd, PollFlags::POLLIN);
-            count += 1;
-        }
-        match poll(&mut wanted[..count], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // An event that has no name here counts as well: reading shows what it is.
-        let mut some = wanted[..count].iter().map(|place| place.any() != Some(false));
-        let queue = some.next() == Some(true) || is_held_up;
-        if some.next() == Some(true) {
+        let ready = readiness.wait(&*self.queue, self.transmit.is_waiting())?;
+        if ready.mailbox {
             self.mailbox.clear();
         }
-        let sockets = some.enumerate().fold(0, |bits, (number, some)| bits | u32::from(some) << number);
-        Ok(Ready { queue, sockets })
+        Ok(ready)
     }
 }
 
