@@ -219,7 +219,11 @@ fn networkmanager_that_read_our_file_leaves_the_device_alone() {
     const OTHERS: &str = "interface-name:lo,interface-name:eth0";
     let Some((tunnel, watched)) = watched(Carrier::Esp) else { return };
     let Some(bus) = Bus::start_for(tunnel.client().host(), &[NETWORK_MANAGER]) else { return };
-    let before = tunnel.client().host().settled().unwrap();
+    let host = tunnel.client().host();
+    // The device follows its session to ESP a moment after the session says so.
+    let esp = format!("/{TUN}/mtu = 1420");
+    eventually("the device has the MTU of ESP", || host.snapshot().unwrap().contains(&esp).then_some(()));
+    let before = host.settled().unwrap();
     // The control: without the file it takes the device for one that it may manage.
     let manager = NetworkManager::start_with(&bus, OTHERS, None);
     let state = eventually("it has seen the device", || manager.state_of(TUN).filter(|state| state != "unmanaged"));
