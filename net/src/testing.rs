@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test whose set-up fails has failed")]
 
 pub mod forgery;
+pub mod stream;
 pub mod world;
 
 use std::sync::atomic::{AtomicU16, Ordering};

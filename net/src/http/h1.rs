@@ -4,6 +4,7 @@
 
 mod exchange;
 mod request;
+mod shaken;
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use super::StreamError;
 use crate::carrier::tls::CapsuleCarrier;
 
 pub use exchange::{Heard, Reply, ask_verbatim, get, post};
-pub use request::{Answered, Shaken, connect, request_tunnel};
+pub use request::{Answered, connect, request_tunnel};
+pub use shaken::Shaken;
 
 /// The fields of a head that are text, as protocols read them.
 #[must_use]

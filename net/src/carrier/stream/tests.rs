@@ -1,43 +1,20 @@
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_program::task::{self, Task};
 use adit_proto::capsule::{Capsule, encode};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConnection, ServerConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::carrier::tls::Capsules;
-use crate::http::h1;
-use crate::tls::{ServerIdentity, client_config, listener_config, over_tcp};
+use crate::testing::stream::shaken;
 
 /// Both ends of a connection whose handshake is done.
 async fn connected() -> ((TcpStream, ServerConnection), (TcpStream, ClientConnection)) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let authority: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
-    let issuer = Issuer::new(params, key);
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["gw.example".to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-    let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
-    let identity = ServerIdentity::new(vec![leaf.into(), authority.clone()], key).unwrap();
-    let server = listener_config(Arc::new(identity), &authority, false).unwrap();
-    let client = over_tcp(&client_config(&authority, None).unwrap());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let accepting = task::spawn(async move {
-        let (socket, _) = listener.accept().await.unwrap();
-        TlsAcceptor::from(server).accept(socket).await.unwrap().into_inner()
-    });
-    let connected = h1::connect(open(address, None).await.unwrap(), client, "gw.example").await.unwrap().into_inner();
-    (accepting.await.unwrap(), connected)
+    let (server, client) = shaken().await;
+    (server, client.into_inner())
 }
 
 /// One end of a stream, with what came to it.

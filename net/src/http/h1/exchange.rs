@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::fields;
-use super::request::{MAX_HEAD, Shaken, cause, invalid, put};
+use super::request::{MAX_HEAD, cause, invalid, put};
+use super::shaken::Shaken;
 
 /// Most bytes of the head of an answer to what is sent as it is written: gateways name their routes in it.
 const MAX_LONG_HEAD: usize = 64 << 10;
@@ -149,6 +150,40 @@ fn parse(received: &[u8]) -> io::Result<Option<(usize, u16, Vec<Field>)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::stream::{sealed_before_an_alert, shaken};
+
+    /// What a gateway says that wants a login, and that sends an alert right behind it, as ocserv does.
+    const REFUSED: &[u8] = b"HTTP/1.1 401 Cookie is not acceptable\r\nContent-Length: 0\r\n\r\n";
+
+    #[tokio::test]
+    async fn answer_is_heard_though_an_alert_comes_with_it() {
+        let ((mut socket, mut tls), stream) = shaken().await;
+        socket.write_all(&sealed_before_an_alert(&mut tls, REFUSED)).await.unwrap();
+        let heard = ask_verbatim(stream, "CONNECT / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(heard.status, 401);
+
+        let ((mut socket, mut tls), stream) = shaken().await;
+        let head = b"HTTP/1.1 200 OK\r\n";
+        socket.write_all(&sealed_before_an_alert(&mut tls, head)).await.unwrap();
+        let fault = ask_verbatim(stream, "CONNECT / HTTP/1.1\r\n\r\n").await.err().unwrap();
+        let tls = fault.get_ref().and_then(|fault| fault.downcast_ref::<rustls::Error>());
+        assert!(matches!(tls, Some(rustls::Error::AlertReceived(_))), "half a head is none: {fault}");
+    }
+
+    #[tokio::test]
+    async fn answer_to_what_was_posted_is_heard_though_an_alert_comes_with_it() {
+        let ((mut socket, mut tls), stream) = shaken().await;
+        let answering = task::spawn(async move {
+            // Hyper takes no answer before it has asked.
+            let mut asked = [0; 1];
+            socket.read_exact(&mut asked).await.unwrap();
+            socket.write_all(&sealed_before_an_alert(&mut tls, REFUSED)).await.unwrap();
+            socket
+        });
+        let reply = post(stream, "/auth", Vec::new(), Zeroizing::new("alice".to_owned()), 100).await.unwrap();
+        assert_eq!(reply.status, 401);
+        drop(answering.await);
+    }
 
     #[test]
     fn head_is_read_once_it_is_whole_and_what_follows_is_left() {

@@ -16,15 +16,12 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::fields;
+use super::shaken::Shaken;
 
 /// Most bytes of an answer's head.
 pub(super) const MAX_HEAD: usize = 16 << 10;
-
-/// A connection over TLS before it is asked for anything.
-pub type Shaken = TlsStream<TcpStream>;
 
 /// A gateway's answer to a request for a tunnel, in the form of HTTP/3.
 pub struct Answered {
@@ -41,7 +38,7 @@ pub struct Answered {
 pub async fn connect(socket: TcpStream, config: Arc<ClientConfig>, host: &str) -> io::Result<Shaken> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the name is no host name"))?;
-    TlsConnector::from(config).connect(name, socket).await
+    Ok(TlsConnector::from(config).connect(name, socket).await?.into())
 }
 
 /// Asks for the tunnel that `request` asks for in the form of HTTP/3.
