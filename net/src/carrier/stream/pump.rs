@@ -45,6 +45,8 @@ pub struct Pump<F: Framing, P> {
     unread: Vec<u8>,
     portion: Vec<Bytes>,
     has_ended: bool,
+    /// What TLS found wrong, which has ended it.
+    fault: Option<io::Error>,
 }
 
 /// What became of sending.
@@ -92,6 +94,7 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
             unread: Vec::new(),
             portion: Vec::with_capacity(PORTION),
             has_ended: false,
+            fault: None,
         })
     }
 
@@ -116,15 +119,19 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
         loop {
             // A socket that is always ready must not keep the thread from other tasks.
             consume_budget().await;
-            let sent = self.send()?;
+            let sent = self.send();
             if self.has_ended {
-                // The last words may have come together with the end.
+                // The last words may have come together with the end, whatever becomes of what is sent then.
                 if !self.unread.is_empty() {
                     let _in_time = timeout(FAREWELL, pass_on(&self.others, &mut self.unread)).await;
+                }
+                if let Some(fault) = self.fault.take() {
+                    return Err(fault);
                 }
                 let is_whole = self.framing.may_end(&self.plain);
                 return if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
+            let sent = sent?;
             let (is_closing, is_said) = self.carrier.closing_state();
             if is_closing && is_said && sent != Sent::Blocked {
                 return Ok(());
@@ -250,12 +257,14 @@ impl<F: Framing, P: FnMut(&mut Vec<Bytes>) + Send> Pump<F, P> {
         let mut received = self.received.as_slice();
         self.plain.reserve(READ);
         loop {
-            let state = self.tls.process_new_packets().map_err(io::Error::other);
-            if state.is_err() {
-                // The other end is told why, if it hears.
-                let _unheard = self.tls.write_tls(&mut NonBlocking(&self.socket));
+            match self.tls.process_new_packets() {
+                Ok(state) => self.has_ended |= state.peer_has_closed(),
+                Err(fault) => {
+                    // The other end is told why, if it hears. What came before is handed over.
+                    let _unheard = self.tls.write_tls(&mut NonBlocking(&self.socket));
+                    (self.has_ended, self.fault) = (true, Some(io::Error::other(fault)));
+                }
             }
-            self.has_ended |= state?.peer_has_closed();
             loop {
                 let mut reader = self.tls.reader();
                 let length = match reader.fill_buf() {

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::carrier::tls::Capsules;
-use crate::testing::stream::shaken;
+use crate::testing::stream::{sealed_before_an_alert, shaken};
 
 /// Both ends of a connection whose handshake is done.
 async fn connected() -> ((TcpStream, ServerConnection), (TcpStream, ClientConnection)) {
@@ -160,6 +160,22 @@ async fn last_words_that_come_together_with_the_end_are_heard() {
     let mut server = end::<Capsules>(server, &[]);
     assert_eq!(server.others.recv().await.unwrap(), capsule);
     assert_eq!(server.others.recv().await, None);
+}
+
+#[tokio::test]
+async fn last_words_that_come_together_with_an_alert_are_heard() {
+    let ((mut socket, mut tls), client) = connected().await;
+    let mut capsule = Vec::new();
+    encode(&Capsule::AddressRequest(vec![adit_proto::capsule::RequestedAddress::any_v4(1)]), &mut capsule);
+    let words = [&Capsules::frame(PacketBuffer::copy_from(&[7; 100]))[..], &capsule].concat();
+    socket.write_all(&sealed_before_an_alert(&mut tls, &words)).await.unwrap();
+    // All of it is there before anything is read.
+    let mut client = end::<Capsules>(client, &[]);
+    assert_eq!(client.others.recv().await.unwrap(), capsule);
+    assert_eq!(client.packets.recv().await.unwrap(), [7; 100].as_slice());
+    let fault = client.pump.await.unwrap().unwrap_err();
+    let tls = fault.get_ref().and_then(|fault| fault.downcast_ref::<rustls::Error>());
+    assert!(matches!(tls, Some(rustls::Error::AlertReceived(_))), "{fault}");
 }
 
 #[tokio::test]
