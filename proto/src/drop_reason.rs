@@ -94,6 +94,8 @@ drop_reasons! {
     UnknownEpoch = "unknown_epoch",
     /// The record is of no type that DTLS has, or not of version 1.2.
     BadRecord = "bad_record",
+    /// The packet is of no kind that OpenVPN's control channel has, or breaks its form.
+    BadControlPacket = "bad_control_packet",
     /// The SA saw so many forgeries that it opens nothing more.
     SaRetired = "sa_retired",
     /// The sequence number is zero, or not the one that the IV repeats.

@@ -28,6 +28,7 @@ pub mod login;
 pub mod mark;
 pub mod nat64;
 pub mod offload;
+pub mod openvpn;
 pub mod packet;
 pub mod path_check;
 pub mod policy;

@@ -1,0 +1,22 @@
+//! The protocol of OpenVPN, from both ends, as versions 2.6 and 2.7 speak it.
+//!
+//! One UDP port, or one TCP connection, carries two channels, told apart by the first byte of each packet. The control
+//! channel is TLS over a small reliable transport of its own; the data channel carries sealed packets.
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`wire`] | the first byte of every packet, and packets of the control channel |
+//!
+//! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
+//! `doc/doxygen` and `doc/tls-crypt-v2.txt` of OpenVPN describe parts of it.
+//!
+//! Nothing here runs TLS: what the reliable transport delivers goes to a TLS library, and what that has to say comes
+//! back the same way. No program uses this yet: it is the pure half of a front-end that serves stock clients, and of a
+//! client of stock servers.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
+)]
+
+pub mod wire;
