@@ -6,6 +6,8 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`wire`] | the first byte of every packet, and packets of the control channel |
+//! | [`wrapping`], [`static_key`] | what hides control packets from strangers: tls-auth, tls-crypt, tls-crypt-v2 |
+//! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
 //! `doc/doxygen` and `doc/tls-crypt-v2.txt` of OpenVPN describe parts of it.
@@ -19,4 +21,10 @@
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
 )]
 
+pub mod primitives;
+pub mod static_key;
 pub mod wire;
+pub mod wrapping;
+
+#[cfg(test)]
+pub(crate) mod test_primitives;
