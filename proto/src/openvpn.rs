@@ -6,7 +6,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`wire`] | the first byte of every packet, and packets of the control channel |
-//! | [`wrapping`], [`static_key`] | what hides control packets from strangers: tls-auth, tls-crypt, tls-crypt-v2 |
+//! | [`wrapping`], [`static_key`], [`client_key`] | what hides control packets from strangers: tls-auth, tls-crypt, tls-crypt-v2 |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -21,6 +21,7 @@
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
 )]
 
+pub mod client_key;
 pub mod primitives;
 pub mod static_key;
 pub mod wire;
@@ -28,3 +29,5 @@ pub mod wrapping;
 
 #[cfg(test)]
 pub(crate) mod test_primitives;
+#[cfg(test)]
+mod vectors;
