@@ -8,6 +8,7 @@
 //! | [`wire`] | the first byte of every packet, and packets of the control channel |
 //! | [`wrapping`], [`static_key`], [`client_key`] | what hides control packets from strangers: tls-auth, tls-crypt, tls-crypt-v2 |
 //! | [`reliability`] | the transport below TLS: numbers, acknowledgements, repetition |
+//! | [`greeting`] | the answer to strangers, of whom nothing is kept |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -23,6 +24,7 @@
 )]
 
 pub mod client_key;
+pub mod greeting;
 pub mod primitives;
 pub mod reliability;
 pub mod static_key;
