@@ -9,6 +9,7 @@
 //! | [`wrapping`], [`static_key`], [`client_key`] | what hides control packets from strangers: tls-auth, tls-crypt, tls-crypt-v2 |
 //! | [`reliability`] | the transport below TLS: numbers, acknowledgements, repetition |
 //! | [`greeting`] | the answer to strangers, of whom nothing is kept |
+//! | [`key_method`], [`peer_info`], [`negotiation`] | the first message in TLS each way, and what both ends agree on |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -25,6 +26,9 @@
 
 pub mod client_key;
 pub mod greeting;
+pub mod key_method;
+pub mod negotiation;
+pub mod peer_info;
 pub mod primitives;
 pub mod reliability;
 pub mod static_key;
