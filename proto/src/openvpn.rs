@@ -10,6 +10,7 @@
 //! | [`reliability`] | the transport below TLS: numbers, acknowledgements, repetition |
 //! | [`greeting`] | the answer to strangers, of whom nothing is kept |
 //! | [`key_method`], [`peer_info`], [`negotiation`] | the first message in TLS each way, and what both ends agree on |
+//! | [`message`], [`login`] | what is said after that, questions and refusals of a login among it |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -27,6 +28,8 @@
 pub mod client_key;
 pub mod greeting;
 pub mod key_method;
+pub mod login;
+pub mod message;
 pub mod negotiation;
 pub mod peer_info;
 pub mod primitives;
