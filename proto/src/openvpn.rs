@@ -11,6 +11,7 @@
 //! | [`greeting`] | the answer to strangers, of whom nothing is kept |
 //! | [`key_method`], [`peer_info`], [`negotiation`] | the first message in TLS each way, and what both ends agree on |
 //! | [`message`], [`login`] | what is said after that, questions and refusals of a login among it |
+//! | [`push`], [`words`] | the settings of a session, and how options are written |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -33,9 +34,11 @@ pub mod message;
 pub mod negotiation;
 pub mod peer_info;
 pub mod primitives;
+pub mod push;
 pub mod reliability;
 pub mod static_key;
 pub mod wire;
+pub mod words;
 pub mod wrapping;
 
 #[cfg(test)]
