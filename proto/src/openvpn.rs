@@ -12,6 +12,7 @@
 //! | [`key_method`], [`peer_info`], [`negotiation`] | the first message in TLS each way, and what both ends agree on |
 //! | [`message`], [`login`] | what is said after that, questions and refusals of a login among it |
 //! | [`push`], [`words`] | the settings of a session, and how options are written |
+//! | [`data`] | the data channel: keys, sealing and opening, pings |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -27,6 +28,7 @@
 )]
 
 pub mod client_key;
+pub mod data;
 pub mod greeting;
 pub mod key_method;
 pub mod login;

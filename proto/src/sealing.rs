@@ -1,4 +1,5 @@
-//! What the formats of sealed datagrams share: ESP ([`crate::esp`]) and DTLS ([`crate::dtls`]).
+//! What the formats of sealed datagrams share: ESP ([`crate::esp`]), DTLS ([`crate::dtls`]) and OpenVPN's data
+//! ([`crate::openvpn::data`]).
 //!
 //! | room | holds |
 //! | --- | --- |
