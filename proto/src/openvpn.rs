@@ -13,6 +13,7 @@
 //! | [`message`], [`login`] | what is said after that, questions and refusals of a login among it |
 //! | [`push`], [`words`] | the settings of a session, and how options are written |
 //! | [`data`] | the data channel: keys, sealing and opening, pings |
+//! | [`profile`] | the profiles of stock clients |
 //! | [`primitives`] | what is needed of a cryptographic library for wrapping |
 //!
 //! What stock programs send and take was found out with openvpn 2.6.14 and 2.7.8. The protocol has no standard;
@@ -36,6 +37,7 @@ pub mod message;
 pub mod negotiation;
 pub mod peer_info;
 pub mod primitives;
+pub mod profile;
 pub mod push;
 pub mod reliability;
 pub mod static_key;
