@@ -34,6 +34,7 @@ mod dtls;
 mod esp;
 mod login;
 mod offload;
+mod openvpn;
 mod policy;
 mod radius;
 
@@ -43,6 +44,10 @@ pub use dtls::{dtls_association, dtls_greeting, dtls_message, dtls_open, dtls_re
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use login::{login_handle, login_request, login_token};
 pub use offload::{offload_coalesce, offload_split};
+pub use openvpn::{
+    openvpn_data, openvpn_greeting, openvpn_key_method, openvpn_message, openvpn_packet, openvpn_profile, openvpn_push,
+    openvpn_reliability,
+};
 pub use policy::policy_text;
 pub use radius::radius_reply;
 
@@ -53,7 +58,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 42] = [
+pub const BODIES: [(&str, Body); 50] = [
     ("varint", varint),
     ("version_answer", version_answer),
     ("h3_uni", h3_uni),
@@ -96,6 +101,14 @@ pub const BODIES: [(&str, Body); 42] = [
     ("dtls_reassembly", dtls_reassembly),
     ("dtls_association", dtls_association),
     ("captive_portal", captive_portal),
+    ("openvpn_packet", openvpn_packet),
+    ("openvpn_reliability", openvpn_reliability),
+    ("openvpn_greeting", openvpn_greeting),
+    ("openvpn_key_method", openvpn_key_method),
+    ("openvpn_message", openvpn_message),
+    ("openvpn_push", openvpn_push),
+    ("openvpn_data", openvpn_data),
+    ("openvpn_profile", openvpn_profile),
 ];
 
 /// What counts as an answer to a question about versions holds the question's id twice, and a version.

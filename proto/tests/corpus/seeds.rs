@@ -17,6 +17,7 @@ mod dtls;
 mod esp;
 mod login;
 mod offload;
+mod openvpn;
 
 /// An input and where it belongs.
 #[derive(Debug, Clone)]
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Seed> {
         anyconnect::gateways(),
         policies(),
         dtls::associations(),
+        openvpn::openvpn(),
     ]
     .into_iter()
     .flatten()
