@@ -33,6 +33,31 @@ fn client_that_posts_no_xml_logs_in_as_well(version: Version) {
     reach_internet(tunnel.client().host());
 }
 
+/// The headers with which clients bind a login to the connections it is used on.
+const BINDING: [&str; 3] =
+    ["X-AnyConnect-STRAP-Pubkey: ", "X-AnyConnect-STRAP-DH-Pubkey: ", "X-AnyConnect-STRAP-Verify: "];
+
+with_each_version!(client_that_would_bind_its_login_to_its_connections_gets_in);
+
+fn client_that_would_bind_its_login_to_its_connections_gets_in(version: Version) {
+    let Some(tunnel) = start_with(version) else { return };
+    let arguments = ["--user", "alice", "--passwd-on-stdin", "--dump-http-traffic", "-v"];
+    let (stranger, session) = up(&tunnel, &arguments, &format!("{PASSWORD}\n"));
+    let sent = || [stranger.0.stdout(), stranger.0.stderr()].concat();
+    for header in BINDING {
+        assert!(sent().contains(header), "the control: {header}: {}", sent());
+    }
+    reach_internet(tunnel.client().host());
+    // It comes again with another key, which is signed with the one before.
+    let signed = || sent().matches(BINDING[2]).count();
+    let before = signed();
+    stranger.0.signal(Signal::SIGUSR2).unwrap();
+    let newer = || tunnel.gateway.sessions().unwrap().pop().filter(|now| now.session != session.session);
+    eventually("it connects anew", newer);
+    assert!(signed() > before, "the control: {}", sent());
+    reach_internet(tunnel.client().host());
+}
+
 #[test]
 fn gateway_for_cisco_s_clients_has_what_they_look_for_and_serves_others_as_before() {
     let Some(mut tunnel) = start() else { return };
