@@ -1,31 +1,26 @@
 //! Clients and gateways of the AnyConnect family against each other: does Adit carry more, for less?
 //!
-//! Each goal compares two systems by what they reach in the same round. In a round the reference takes a turn before
-//! and after those that are compared with it; its two turns also show how much equal systems differ here.
+//! Each goal compares two systems by what they reach in the same round (`reference`).
 
 mod goals;
-mod judge;
 mod result;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use adit_netem::random::Random;
-use adit_program::exit::Failure;
 use adit_program::output;
 use anyhow::Result;
 use clap::Args;
 
 use crate::interrupt::Interrupt;
 use crate::measure::task::{Selection, Task, selected};
-use crate::measure::turns::Turns;
-use crate::measure::{blank, missing, positive, subject};
+use crate::measure::{blank, positive};
+use crate::reference;
+use crate::reference::judge::LEAST_ROUNDS;
 use crate::report::model::Effort;
 use crate::report::{self, save};
-use crate::systems::{Programs, catalogue, own_variants};
-use goals::{Goal, Name, order};
-use judge::{LEAST_ROUNDS, Seen, row};
+use crate::systems::Programs;
+use goals::Name;
 use result::Comparison;
 
 /// What is measured: one TCP connection each way.
@@ -97,65 +92,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn compare(options: &Options, interrupt: &Interrupt) -> Result<Comparison> {
-    let started = Instant::now();
     let (goals, tasks) = (goals::selected(&options.only), tasks());
     let mut report = blank("anyconnect", options.effort(), &tasks, options.rounds());
     report.seed = options.seed;
-    let names = order(&goals, 1).concat();
-    let mut systems = catalogue(&own_variants(), &Programs::new(options.peers_dir.as_deref()));
-    systems.retain(|system| names.contains(&system.name()));
-    // Who is not installed is a reason why something is not decided.
-    let mut absent = BTreeMap::new();
-    for system in &systems {
-        report.systems.push(subject(system.as_ref()).unwrap_or_else(|failure| {
-            absent.insert(system.name().to_owned(), reason(&failure));
-            missing(system.name(), &failure)
-        }));
-    }
-    let mut turns = Turns::begin(&systems, &tasks, report, interrupt);
-    take_all(&mut turns, &goals, options.rounds(), &mut absent)?;
-    let Turns { mut report, repeated, .. } = turns;
-    report.complete = true;
-    report.total_seconds = started.elapsed().as_secs_f64();
-    report.summarise(goals.iter().map(|goal| goal.reference.system));
-    let seen = Seen { runs: &report.runs, rounds: options.rounds(), absent: &absent };
-    let mut random = Random::seeded(options.seed);
-    let both_ways = goals.iter().flat_map(|goal| TASKS.map(|task| (goal, task)));
-    let rows = both_ways.map(|(goal, task)| row(goal, task, &seen, &mut random)).collect();
-    Ok(Comparison::new(options.seed, rows, report, repeated))
-}
-
-/// Takes the turns of all rounds. A system whose turn failed each time takes no more, which `absent` gets.
-fn take_all(turns: &mut Turns<'_>, goals: &[Goal], rounds: u32, absent: &mut BTreeMap<String, String>) -> Result<()> {
-    let of_a_round = order(goals, 1).concat().len();
-    turns.expect(rounds * u32::try_from(of_a_round).unwrap_or(u32::MAX));
-    for round in 1..=rounds {
-        for group in order(goals, round) {
-            // Without its reference nobody's turn says anything.
-            if group.first().is_some_and(|reference| absent.contains_key(*reference)) {
-                continue;
-            }
-            for name in group {
-                if absent.contains_key(name) {
-                    continue;
-                }
-                if let Some(failure) = turns.take(name, round)? {
-                    absent.insert(name.to_owned(), reason(&failure));
-                }
-            }
-        }
-    }
-    turns.pause();
-    Ok(())
+    let programs = Programs::new(options.peers_dir.as_deref());
+    Ok(Comparison::new(reference::compare(&goals, &tasks, report, &programs, interrupt)?))
 }
 
 fn tasks() -> Vec<Task> {
     selected(&TASKS.map(|name| name.parse::<Selection>().expect("the tasks have these names")))
-}
-
-/// What is said of a system that takes no part.
-fn reason(failure: &Failure) -> String {
-    format!("{}: {}", failure.what, failure.reason)
 }
 
 #[cfg(test)]

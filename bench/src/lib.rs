@@ -13,6 +13,8 @@ pub mod logins;
 pub mod measure;
 pub mod micro;
 mod policy;
+mod reference;
 mod report;
 mod runtime;
 pub mod systems;
+mod verdict;

@@ -1,76 +1,12 @@
-//! What gateway and client should reach beside others, and in which order all take their turns.
+//! What gateway and client should reach beside others of the AnyConnect family.
 
 use std::str::FromStr;
 
 use crate::load::targets::Bound;
-use crate::report::model::Run;
+use crate::reference::goal::{Figure, Goal, Side};
 use crate::systems::anyconnect::{
     ADIT_ANYCONNECT, ADIT_TO_OCSERV, ADIT_TO_OCSERV_TLS, OCSERV, OCSERV_TLS, OPENCONNECT_TO_ADIT,
 };
-
-/// A system, and the carrier by which it has to travel for its figures to count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Side {
-    pub(super) system: &'static str,
-    pub(super) carrier: &'static str,
-}
-
-impl Side {
-    const fn of(system: &'static str, carrier: &'static str) -> Self {
-        Self { system, carrier }
-    }
-}
-
-/// What is compared of two systems.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Figure {
-    /// Payload that arrives.
-    Rate,
-    /// Processor time of the gateway for each gigabyte of it.
-    GatewayCpu,
-    /// Processor time of the client for each gigabyte of it.
-    ClientCpu,
-}
-
-impl Figure {
-    /// Its name in the JSON object.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Rate => "rate",
-            Self::GatewayCpu => "gateway_cpu",
-            Self::ClientCpu => "client_cpu",
-        }
-    }
-
-    pub(super) fn unit(self) -> &'static str {
-        match self {
-            Self::Rate => "Gbit/s",
-            Self::GatewayCpu | Self::ClientCpu => "s/GB",
-        }
-    }
-
-    /// Its value in a run, if it has one above 0.
-    pub(super) fn value(self, run: &Run) -> Option<f64> {
-        let both = |user, system| Some(run.value(user)? + run.value(system)?);
-        let value = match self {
-            Self::Rate => run.value("rate"),
-            Self::GatewayCpu => both("cpu_gateway_user", "cpu_gateway_system"),
-            Self::ClientCpu => both("cpu_client_user", "cpu_client_system"),
-        };
-        value.filter(|value| *value > 0.0)
-    }
-}
-
-/// What one system should reach, as a multiple of what another one does in the same run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Goal {
-    pub(super) name: &'static str,
-    pub(super) what: &'static str,
-    pub(super) side: Side,
-    pub(super) reference: Side,
-    pub(super) figure: Figure,
-    pub(super) bound: Bound,
-}
 
 /// All goals, those of one reference side by side.
 const GOALS: [Goal; 6] = [
@@ -80,7 +16,7 @@ const GOALS: [Goal; 6] = [
         side: Side::of(OPENCONNECT_TO_ADIT, "dtls"),
         reference: Side::of(OCSERV, "dtls"),
         figure: Figure::Rate,
-        bound: Bound::Least(1.15),
+        bound: Some(Bound::Least(1.15)),
     },
     Goal {
         name: "A2",
@@ -88,7 +24,7 @@ const GOALS: [Goal; 6] = [
         side: Side::of(OPENCONNECT_TO_ADIT, "dtls"),
         reference: Side::of(OCSERV, "dtls"),
         figure: Figure::GatewayCpu,
-        bound: Bound::Most(0.35),
+        bound: Some(Bound::Most(0.35)),
     },
     Goal {
         name: "A3",
@@ -96,7 +32,7 @@ const GOALS: [Goal; 6] = [
         side: Side::of(ADIT_TO_OCSERV, "dtls"),
         reference: Side::of(OCSERV, "dtls"),
         figure: Figure::ClientCpu,
-        bound: Bound::Most(0.5),
+        bound: Some(Bound::Most(0.5)),
     },
     Goal {
         name: "A4",
@@ -104,7 +40,7 @@ const GOALS: [Goal; 6] = [
         side: Side::of(ADIT_ANYCONNECT, "dtls"),
         reference: Side::of("adit", "esp"),
         figure: Figure::Rate,
-        bound: Bound::Least(0.8),
+        bound: Some(Bound::Least(0.8)),
     },
     Goal {
         name: "A5",
@@ -112,7 +48,7 @@ const GOALS: [Goal; 6] = [
         side: Side::of(ADIT_TO_OCSERV_TLS, "tls"),
         reference: Side::of(OCSERV_TLS, "tls"),
         figure: Figure::ClientCpu,
-        bound: Bound::Most(0.5),
+        bound: Some(Bound::Most(0.5)),
     },
     Goal {
         name: "A6",
@@ -120,7 +56,7 @@ const GOALS: [Goal; 6] = [
         side: Side::of("adit-tls", "tls"),
         reference: Side::of(OCSERV_TLS, "tls"),
         figure: Figure::Rate,
-        bound: Bound::Least(1.3),
+        bound: Some(Bound::Least(1.3)),
     },
 ];
 
@@ -142,31 +78,12 @@ pub(super) fn selected(names: &[Name]) -> Vec<Goal> {
     GOALS.into_iter().filter(|goal| names.is_empty() || names.contains(&Name(goal.name))).collect()
 }
 
-/// Who takes a turn in a round, in order: each reference before and after those that are compared with it, so that what
-/// changes steadily meets both alike. In every second round these go backwards.
-pub(super) fn order(goals: &[Goal], round: u32) -> Vec<Vec<&'static str>> {
-    let mut groups: Vec<Vec<&'static str>> = Vec::new();
-    for Goal { side, reference, .. } in goals {
-        match groups.iter_mut().find(|group| group.first() == Some(&reference.system)) {
-            Some(group) if group.contains(&side.system) => {}
-            Some(group) => group.push(side.system),
-            None => groups.push(vec![reference.system, side.system]),
-        }
-    }
-    for group in &mut groups {
-        group.extend(group.first().copied());
-        if round.is_multiple_of(2) {
-            group.reverse();
-        }
-    }
-    groups
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::reference::goal::order;
     use crate::systems::{Programs, catalogue, own_variants};
 
     #[test]

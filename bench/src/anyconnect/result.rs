@@ -6,9 +6,10 @@ use adit_program::exit::{Exit, Failure};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::judge::Row;
+use crate::reference::judge::Row;
+use crate::reference::{Compared, Rows};
 use crate::report::model::{Report, Run};
-use crate::report::table::number;
+use crate::verdict;
 
 /// Version of the JSON object: raised when a field changes its meaning or vanishes.
 const SCHEMA: &str = "adit-bench-anyconnect/1";
@@ -31,8 +32,9 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(seed: u64, targets: Vec<Row>, measurement: Report, repeated: Vec<Run>) -> Self {
-        let debug_build = cfg!(debug_assertions);
+    pub(super) fn new(compared: Compared) -> Self {
+        let Compared { rows: targets, report: measurement, repeated } = compared;
+        let (debug_build, seed) = (cfg!(debug_assertions), measurement.seed);
         let mut found = Self { schema: SCHEMA, debug_build, seed, targets, exit_code: 0, repeated, measurement };
         found.exit_code = found.verdict().map_or_else(|failure| failure.exit, |()| Exit::Ok) as u8;
         found
@@ -47,20 +49,7 @@ impl Comparison {
     /// # Errors
     /// A target was missed: exit code 8. One is not decided: 9.
     pub(super) fn verdict(&self) -> Result<(), Failure> {
-        let names = |met: Option<bool>| {
-            let rows = self.targets.iter().filter(|row| row.met == met);
-            rows.map(|row| format!("{} {}", row.name, row.task)).collect::<Vec<_>>().join(", ")
-        };
-        let (missed, open) = (names(Some(false)), names(None));
-        if !missed.is_empty() {
-            let reason = format!("missed: {missed}");
-            return Err(Failure::new(Exit::Regression, "anyconnect", reason, "look at what changed"));
-        }
-        if !open.is_empty() {
-            let next = "see the notes; give it more --rounds or --seconds, or a quieter machine";
-            return Err(Failure::new(Exit::Inconclusive, "anyconnect", format!("not decided: {open}"), next));
-        }
-        Ok(())
+        verdict::of("anyconnect", self.targets.iter().filter_map(Row::verdict))
     }
 }
 
@@ -68,32 +57,7 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let build = if self.debug_build { ", not a release build" } else { "" };
         writeln!(f, "{}{build}\n", self.measurement.circumstances())?;
-        let what = self.targets.iter().map(|row| row.what.chars().count()).max().unwrap_or_default();
-        writeln!(
-            f,
-            "    {:<what$}  {:<8}  {:>9}  {:>9}  {:<7}  {:>23}  {:>7}",
-            "target", "task", "system", "reference", "bound", "ratio", "noise"
-        )?;
-        for row in &self.targets {
-            let shown = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), number);
-            let ratio = match (row.measured, row.lowest, row.highest) {
-                (Some(middle), Some(lowest), Some(highest)) => format!("{middle:.3} ({lowest:.3}–{highest:.3})"),
-                _ => "unknown".to_owned(),
-            };
-            let noise = row.noise_percent.map_or_else(|| "unknown".to_owned(), |percent| format!("±{percent:.1} %"));
-            let verdict = match row.met {
-                Some(true) => "met",
-                Some(false) => "missed",
-                None => "not decided",
-            };
-            let (value, reference) = (shown(row.value), shown(row.reference_value));
-            let note = row.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-            writeln!(
-                f,
-                "{}  {:<what$}  {:<8}  {value:>9}  {reference:>9}  {:<7}  {ratio:>23}  {noise:>7}  {verdict}{note}",
-                row.name, row.what, row.task, row.target,
-            )?;
-        }
+        write!(f, "{}", Rows(&self.targets))?;
         let disturbed = self.measurement.runs.iter().filter(|run| run.disturbed).count();
         let (runs, again) = (self.measurement.runs.len(), self.repeated.len());
         write!(f, "\n{disturbed} of {runs} runs that count were disturbed; {again} more were made again")
@@ -107,10 +71,10 @@ mod tests {
     use adit_netem::random::Random;
 
     use super::super::goals::{Name, selected};
-    use super::super::judge::tests::runs;
-    use super::super::judge::{Seen, row};
     use super::*;
     use crate::documented;
+    use crate::reference::judge::tests::runs;
+    use crate::reference::judge::{Seen, row};
     use crate::report::model::tests::example;
 
     /// The goals about openconnect at Adit, one way.
@@ -120,7 +84,7 @@ mod tests {
         let seen = Seen { runs: &runs, rounds: 7, absent: &absent };
         let judge = |goal| row(goal, "tcp-up", &seen, &mut Random::seeded(1));
         let rows = selected(&names).iter().map(judge).collect();
-        Comparison::new(1, rows, Report { runs, ..example() }, Vec::new())
+        Comparison::new(Compared { rows, report: Report { runs, ..example() }, repeated: Vec::new() })
     }
 
     #[test]

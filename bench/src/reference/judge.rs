@@ -5,55 +5,55 @@ use std::collections::BTreeMap;
 use adit_netem::random::Random;
 use serde::Serialize;
 
-use super::goals::{Figure, Goal, Side};
+use super::goal::{Figure, Goal, Side};
 use crate::compare::statistics::{mean, noise};
 use crate::load::targets::Bound;
 use crate::report::model::Run;
 use crate::report::summary::median;
 
 /// Rounds that a verdict needs.
-pub(super) const LEAST_ROUNDS: u32 = 5;
+pub(crate) const LEAST_ROUNDS: u32 = 5;
 
 /// One goal, one way, beside what was seen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The goal.
-    pub(super) name: &'static str,
-    pub(super) what: &'static str,
-    pub(super) task: String,
-    pub(super) figure: &'static str,
-    pub(super) unit: &'static str,
-    pub(super) system: &'static str,
-    pub(super) reference: &'static str,
-    /// The bound of `measured`, such as `>= 1.15`.
-    pub(super) target: String,
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) task: String,
+    pub(crate) figure: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) system: &'static str,
+    pub(crate) reference: &'static str,
+    /// The bound of `measured`, such as `>= 1.15`; `None` where it is stated only.
+    pub(crate) target: Option<String>,
     /// The median over the rounds of what the system reached as a multiple of what the reference did.
-    pub(super) measured: Option<f64>,
+    pub(crate) measured: Option<f64>,
     /// The lowest and the highest of these multiples.
-    pub(super) lowest: Option<f64>,
-    pub(super) highest: Option<f64>,
+    pub(crate) lowest: Option<f64>,
+    pub(crate) highest: Option<f64>,
     /// The medians themselves.
-    pub(super) value: Option<f64>,
-    pub(super) reference_value: Option<f64>,
+    pub(crate) value: Option<f64>,
+    pub(crate) reference_value: Option<f64>,
     /// Equal systems stay within this many percent in 95 % of such comparisons: the reference against itself.
-    pub(super) noise_percent: Option<f64>,
+    pub(crate) noise_percent: Option<f64>,
     /// The multiple of each round.
-    pub(super) ratios: Vec<f64>,
+    pub(crate) ratios: Vec<f64>,
     /// What the reference reached at the end of each round as a multiple of what it did at its beginning.
-    pub(super) noise_ratios: Vec<f64>,
-    /// Whether the target was met; `None` where that is not decided.
-    pub(super) met: Option<bool>,
+    pub(crate) noise_ratios: Vec<f64>,
+    /// Whether the target was met; `None` where that is not decided, or there is none.
+    pub(crate) met: Option<bool>,
     /// Why not.
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// What was measured.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen<'a> {
-    pub(super) runs: &'a [Run],
-    pub(super) rounds: u32,
+pub(crate) struct Seen<'a> {
+    pub(crate) runs: &'a [Run],
+    pub(crate) rounds: u32,
     /// Who could not take part, and why.
-    pub(super) absent: &'a BTreeMap<String, String>,
+    pub(crate) absent: &'a BTreeMap<String, String>,
 }
 
 impl Seen<'_> {
@@ -81,9 +81,16 @@ impl Seen<'_> {
     }
 }
 
+impl Row {
+    /// Its name for a verdict, and whether the target was met; `None` where there is no target.
+    pub(crate) fn verdict(&self) -> Option<(String, Option<bool>)> {
+        self.target.as_ref().map(|_| (format!("{} {}", self.name, self.task), self.met))
+    }
+}
+
 /// Judges one goal by one task. Where the median is closer to the bound than equal systems are to each other, nothing
 /// is decided; nor is it where other load disturbed most rounds.
-pub(super) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random) -> Row {
+pub(crate) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random) -> Row {
     let &Goal { name, what, side, reference, figure, bound } = goal;
     let (mut logs, mut calm, mut values, mut references) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut disturbed = 0;
@@ -104,10 +111,11 @@ pub(super) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random)
         let is_most = disturbed * 2 > logs.len();
         is_most.then(|| format!("other load disturbed {disturbed} of {} rounds", logs.len()))
     });
-    let decision = match (reason, measured, spread) {
-        (Some(reason), _, _) => Err(reason),
-        (None, Some(measured), Some(spread)) => decide(bound, measured, spread),
-        (None, _, _) => Err("nothing was measured".to_owned()),
+    let decision = match (reason, measured, spread, bound) {
+        (Some(reason), ..) => Err(reason),
+        (None, Some(measured), Some(spread), Some(bound)) => decide(bound, measured, spread),
+        (None, Some(_), Some(_), None) => Err("stated, without a target".to_owned()),
+        (None, ..) => Err("nothing was measured".to_owned()),
     };
     Row {
         name,
@@ -117,7 +125,7 @@ pub(super) fn row(goal: &Goal, task: &str, seen: &Seen<'_>, random: &mut Random)
         unit: figure.unit(),
         system: side.system,
         reference: reference.system,
-        target: bound.to_string(),
+        target: bound.map(|bound| bound.to_string()),
         measured,
         lowest: ratios.iter().copied().reduce(f64::min),
         highest: ratios.iter().copied().reduce(f64::max),
@@ -163,16 +171,28 @@ fn middle(values: &[f64]) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::goals::{Name, selected};
+pub(crate) mod tests {
     use super::*;
     use crate::report::model::Reading;
     use crate::report::model::tests::example;
 
     const TASK: &str = "tcp-up";
+    const OWN: Side = Side::of("openconnect-to-adit", "dtls");
+    const REFERENCE: Side = Side::of("ocserv", "dtls");
+
+    /// What the tests ask of [`OWN`]: more than the reference, or less processor time.
+    const fn goal(name: &'static str, figure: Figure, bound: Option<Bound>) -> Goal {
+        Goal { name, what: "what is compared", side: OWN, reference: REFERENCE, figure, bound }
+    }
+
+    const GOALS: [Goal; 3] = [
+        goal("rate", Figure::Rate, Some(Bound::Least(1.15))),
+        goal("cpu", Figure::GatewayCpu, Some(Bound::Most(0.35))),
+        goal("stated", Figure::Rate, None),
+    ];
 
     /// Rounds in which openconnect is so much faster at Adit, whose gateway needs as much less time.
-    pub(in super::super) fn runs(rounds: u32, faster: f64) -> Vec<Run> {
+    pub(crate) fn runs(rounds: u32, faster: f64) -> Vec<Run> {
         let template = example().runs.remove(0);
         let run = |round: u32, system: &str, factor: f64| {
             let reading = |metric: &str, value: f64| Reading { metric: metric.to_owned(), unit: String::new(), value };
@@ -192,8 +212,8 @@ pub(super) mod tests {
     }
 
     fn judged(name: &str, runs: &[Run], rounds: u32, absent: &BTreeMap<String, String>) -> Row {
-        let goals = selected(&[name.parse::<Name>().unwrap()]);
-        row(&goals[0], TASK, &Seen { runs, rounds, absent }, &mut Random::seeded(1))
+        let goal = GOALS.iter().find(|goal| goal.name == name).unwrap();
+        row(goal, TASK, &Seen { runs, rounds, absent }, &mut Random::seeded(1))
     }
 
     fn verdict(name: &str, faster: f64) -> (Option<bool>, Option<String>) {
@@ -203,7 +223,7 @@ pub(super) mod tests {
 
     #[test]
     fn multiple_is_that_of_the_mean_of_both_turns_of_the_reference() {
-        let row = judged("A1", &runs(7, 1.3), 7, &BTreeMap::new());
+        let row = judged("rate", &runs(7, 1.3), 7, &BTreeMap::new());
         let expected = 1.3 / 1.01_f64.sqrt();
         assert!(row.measured.is_some_and(|measured| (measured - expected).abs() < 1e-9), "{row:?}");
         assert_eq!((row.ratios.len(), row.noise_ratios.len(), row.met), (7, 7, Some(true)));
@@ -212,17 +232,26 @@ pub(super) mod tests {
 
     #[test]
     fn bound_is_met_or_missed_by_more_than_the_noise() {
-        assert_eq!(verdict("A1", 1.3), (Some(true), None));
-        assert_eq!(verdict("A1", 1.0), (Some(false), None));
-        let (met, note) = verdict("A1", 1.155);
+        assert_eq!(verdict("rate", 1.3), (Some(true), None));
+        assert_eq!(verdict("rate", 1.0), (Some(false), None));
+        let (met, note) = verdict("rate", 1.155);
         assert!(met.is_none() && note.is_some_and(|note| note.starts_with("closer to 1.15")));
-        assert_eq!(verdict("A2", 4.0), (Some(true), None));
-        assert_eq!(verdict("A2", 2.0), (Some(false), None));
+        assert_eq!(verdict("cpu", 4.0), (Some(true), None));
+        assert_eq!(verdict("cpu", 2.0), (Some(false), None));
+    }
+
+    #[test]
+    fn what_is_stated_only_has_figures_and_no_verdict() {
+        let row = judged("stated", &runs(7, 1.0), 7, &BTreeMap::new());
+        assert!(row.measured.is_some() && row.met.is_none() && row.target.is_none(), "{row:?}");
+        assert_eq!((row.note.as_deref(), row.verdict()), (Some("stated, without a target"), None));
+        let judged = judged("rate", &runs(7, 1.3), 7, &BTreeMap::new());
+        assert_eq!(judged.verdict(), Some(("rate tcp-up".to_owned(), Some(true))));
     }
 
     #[test]
     fn few_rounds_decide_nothing() {
-        let row = judged("A1", &runs(4, 1.3), 4, &BTreeMap::new());
+        let row = judged("rate", &runs(4, 1.3), 4, &BTreeMap::new());
         assert!(row.measured.is_some() && row.met.is_none());
         assert_eq!(row.note.as_deref(), Some("4 rounds count, and 5 are needed"));
     }
@@ -233,7 +262,7 @@ pub(super) mod tests {
         for run in runs.iter_mut().filter(|run| run.round > 2 && run.system != "ocserv") {
             run.carrier = Some("tls".to_owned());
         }
-        let row = judged("A1", &runs, 7, &BTreeMap::new());
+        let row = judged("rate", &runs, 7, &BTreeMap::new());
         assert_eq!((row.ratios.len(), row.met), (2, None));
         assert_eq!(row.note.as_deref(), Some("openconnect-to-adit went by tls, not by dtls"));
     }
@@ -243,7 +272,7 @@ pub(super) mod tests {
         let disturbed_in = |rounds: u32| {
             let mut runs = runs(7, 1.0);
             runs.iter_mut().filter(|run| run.round <= rounds).for_each(|run| run.disturbed = true);
-            let row = judged("A1", &runs, 7, &BTreeMap::new());
+            let row = judged("rate", &runs, 7, &BTreeMap::new());
             (row.met, row.note)
         };
         assert_eq!(disturbed_in(3), (Some(false), None));
@@ -253,7 +282,7 @@ pub(super) mod tests {
     #[test]
     fn whoever_could_not_take_part_is_named_with_the_reason() {
         let absent = BTreeMap::from([("ocserv".to_owned(), "is not installed".to_owned())]);
-        let row = judged("A1", &[], 7, &absent);
+        let row = judged("rate", &[], 7, &absent);
         assert_eq!((row.measured, row.met), (None, None));
         assert_eq!(row.note.as_deref(), Some("ocserv: is not installed"));
     }
