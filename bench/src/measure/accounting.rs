@@ -6,6 +6,8 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{SysconfVar, sysconf};
 
 use adit_lab::Host;
@@ -66,6 +68,17 @@ pub(crate) fn cpu_time_alone(process: u32) -> Result<CpuTime> {
     let path = format!("/proc/{process}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_stat(&stat, tick()?).with_context(|| format!("understand {path}"))
+}
+
+/// Processor time of all children of this program that have ended, and of theirs, as far as they were waited for.
+pub(crate) fn ended_children() -> Result<CpuTime> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("ask for the processor time of children")?;
+    Ok(CpuTime { user: duration(usage.user_time())?, system: duration(usage.system_time())? })
+}
+
+fn duration(time: TimeVal) -> Result<Duration> {
+    let microseconds = u64::try_from(time.num_microseconds()).context("processor time is not negative")?;
+    Ok(Duration::from_micros(microseconds))
 }
 
 /// A process, its children, and theirs; the process alone where the kernel does not tell.

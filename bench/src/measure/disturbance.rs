@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::accounting::{CpuTime, MachineTime, cpu_time_alone, family};
+use super::accounting::{CpuTime, MachineTime, cpu_time_alone, ended_children, family};
 use crate::report::model::Run;
 
 /// Where other programs use more than this many cores, a run counts as disturbed.
@@ -37,6 +37,8 @@ pub(crate) struct Disturbance {
 pub(crate) struct Moment {
     machine: MachineTime,
     processes: BTreeMap<u32, CpuTime>,
+    /// What children of this program spent in user space that have ended.
+    ended: Duration,
     throttled: Duration,
     overheated: u64,
 }
@@ -45,10 +47,9 @@ impl Moment {
     /// Now; `processes` are those of the system that is measured, to which this program is added.
     pub(crate) fn now(processes: impl IntoIterator<Item = u32>) -> Result<Self> {
         let all = family(processes.into_iter().chain([std::process::id()])).into_iter();
-        // A process that has ended is an error of the run already.
         let processes = all.filter_map(|process| Some((process, cpu_time_alone(process).ok()?))).collect();
-        let (throttled, overheated) = (throttled(), overheated());
-        Ok(Self { machine: MachineTime::now()?, processes, throttled, overheated })
+        let (ended, throttled, overheated) = (ended_children()?.user, throttled(), overheated());
+        Ok(Self { machine: MachineTime::now()?, processes, ended, throttled, overheated })
     }
 
     /// Notes in `run`, which must know how long it took, what happened since `before`.
@@ -77,12 +78,15 @@ impl Moment {
     }
 
     /// What the measured processes spent in user space since `before`; one that was started since counts from its
-    /// start.
+    /// start, and one that has ended since to its end.
     fn own(&self, before: &Self) -> Duration {
         let spent = |(process, time): (&u32, &CpuTime)| {
             time.since(before.processes.get(process).copied().unwrap_or_default()).user
         };
-        self.processes.iter().map(spent).sum()
+        let gone = before.processes.iter().filter(|(process, _)| !self.processes.contains_key(process));
+        let earlier: Duration = gone.map(|(_, time)| time.user).sum();
+        let of_ended = self.ended.saturating_sub(before.ended).saturating_sub(earlier);
+        self.processes.iter().map(spent).sum::<Duration>() + of_ended
     }
 }
 
@@ -140,6 +144,7 @@ mod tests {
         Moment {
             machine: MachineTime { user, busy: user, steal: Duration::from_millis(steal) },
             processes: processes.iter().map(|(process, user)| (*process, time(*user))).collect(),
+            ended: Duration::ZERO,
             throttled: Duration::ZERO,
             overheated: 0,
         }
@@ -165,6 +170,25 @@ mod tests {
     fn process_that_was_started_meanwhile_is_not_foreign() {
         let run = judged(&moment(&[(1, 100)], 0, 0), &moment(&[(1, 100), (2, 300)], 0, 0));
         assert!(!run.disturbed, "{run:?}");
+    }
+
+    #[test]
+    fn process_that_ended_meanwhile_is_not_foreign() {
+        let before = moment(&[(1, 100), (2, 500)], 0, 0);
+        // It spent 800 ms in all, 300 ms of it since then.
+        let mut after = Moment { ended: Duration::from_millis(800), ..moment(&[(1, 100)], 500 + 300, 0) };
+        let run = judged(&before, &after);
+        assert!(!run.disturbed && run.foreign_cores < 1e-9, "{run:?}");
+        after.machine.user += Duration::from_millis(200);
+        assert!(judged(&before, &after).disturbed);
+    }
+
+    #[test]
+    fn time_of_a_child_that_ended_is_told() {
+        let before = Moment::now([]).unwrap().ended;
+        let script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        assert!(std::process::Command::new("sh").args(["-c", script]).status().unwrap().success());
+        assert!(Moment::now([]).unwrap().ended > before);
     }
 
     #[test]
