@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         save::save(path, &format!("{}\n", comparison.json()?))?;
     }
     if let Some(path) = &options.html {
-        save::save(path, &report::page(path, &comparison.measurement))?;
+        save::save(path, &report::page(&[(path, &comparison.measurement)]))?;
     }
     output::line(&if options.json { comparison.json()? } else { comparison.to_string() });
     Ok(comparison.verdict()?)

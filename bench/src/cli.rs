@@ -6,7 +6,7 @@ use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use clap::{Parser, Subcommand};
 
-use crate::{anyconnect, compare, demo, instructions, load, logins, measure, policy, report};
+use crate::{anyconnect, compare, demo, instructions, load, logins, measure, networks, policy, report};
 
 /// Shows and measures an Adit tunnel on this machine, in network namespaces that leave nothing behind.
 #[derive(Debug, Parser)]
@@ -37,6 +37,9 @@ enum Command {
     /// Flood a gateway with wrong passwords, and see whether users log in and sessions go on: exit code 0 yes, 8 no, 9
     /// unclear.
     Logins(logins::Options),
+    /// Let networks get in the way of a tunnel, and see how soon packets flow again: exit code 0 every target is met, 8
+    /// one is missed, 9 unclear.
+    Networks(networks::Options),
     /// Print a policy with so many groups and rules, for measurements with one.
     Policy(policy::Options),
     /// Count the instructions of the packet path's parts under valgrind, and compare them with a baseline.
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::AnyConnect(options) => anyconnect::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Logins(options) => logins::run(&options),
+        Command::Networks(options) => networks::run(&options),
         Command::Policy(options) => {
             policy::run(&options);
             Ok(())
@@ -119,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn logins_policies_and_anyconnect_need_no_argument() {
-        for command in ["logins", "policy", "anyconnect"] {
+    fn logins_networks_policies_and_anyconnect_need_no_argument() {
+        for command in ["logins", "networks", "policy", "anyconnect"] {
             assert!(Cli::try_parse_from(["adit-bench", command]).is_ok(), "{command}");
         }
         let all = ["logins", "--rate", "500/s", "--duration", "5s", "--rounds", "1", "--pairs", "3", "--json"];

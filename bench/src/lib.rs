@@ -12,6 +12,7 @@ pub mod load;
 pub mod logins;
 pub mod measure;
 pub mod micro;
+mod networks;
 mod policy;
 mod reference;
 mod report;

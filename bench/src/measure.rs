@@ -232,7 +232,7 @@ fn finish(options: &Options, report: &Report) -> Result<()> {
         report.write(path)?;
     }
     if let Some(path) = &options.html {
-        save::save(path, &report::page(path, report))?;
+        save::save(path, &report::page(&[(path, report)]))?;
     }
     output::line(&if options.json { report.json()? } else { table::of(report) });
     Ok(())

@@ -63,9 +63,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The page that `report --html` makes of one file, for whoever has just measured; `path` names it.
-pub(crate) fn page(path: &Path, report: &Report) -> String {
-    html::page(&Overlay::new(&[(path, report)]))
+/// The page that `report --html` makes of files, for whoever has just measured; paths name the reports.
+pub(crate) fn page(reports: &[(&Path, &Report)]) -> String {
+    html::page(&Overlay::new(reports))
 }
 
 /// A report in which something was measured.

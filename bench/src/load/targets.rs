@@ -154,6 +154,14 @@ impl Bound {
             Self::Most(bound) => value <= bound,
         }
     }
+
+    /// A bound that asks for so many times more, or leaves so many times less.
+    pub(crate) fn stricter(self, factor: f64) -> Self {
+        match self {
+            Self::Least(bound) => Self::Least(bound * factor),
+            Self::Most(bound) => Self::Most(bound / factor),
+        }
+    }
 }
 
 impl fmt::Display for Bound {

@@ -16,4 +16,5 @@ mod impair;
 mod load;
 mod logins;
 mod measure;
+mod networks;
 mod report;
