@@ -14,6 +14,7 @@
 
 mod binaries;
 mod features;
+mod filter;
 mod host;
 mod namespace;
 mod netlink;

@@ -167,19 +167,14 @@ pub(crate) fn compiled(folder: &Path, name: &str, source: &str, options: &[&str]
     None
 }
 
-/// Has the host's packet filter apply rules, each with its hook, in the syntax of nft(8); replaces at once what it
-/// applied under this name.
+/// [`Host::filter`], which the lab's hosts can do where nft is installed.
 pub(crate) fn filter(host: &Host, name: &str, rules: &[(&str, &str)]) {
-    let chain = |(number, (hook, rules)): (usize, &(&str, &str))| {
-        format!("chain rules{number} {{ type filter hook {hook}; {rules}; }};")
-    };
-    let chains: String = rules.iter().enumerate().map(chain).collect();
-    nft(host, &format!("table inet {name}; delete table inet {name}; table inet {name} {{ {chains} }};"));
+    host.filter(name, rules).unwrap();
 }
 
 /// Takes back [`filter`].
 pub(crate) fn unfilter(host: &Host, name: &str) {
-    nft(host, &format!("delete table inet {name}"));
+    host.unfilter(name).unwrap();
 }
 
 /// Runs a command in a host to its end and returns what it printed.
@@ -191,7 +186,7 @@ pub(crate) fn run(host: &Host, command: &[&str]) -> String {
 
 /// Runs nft(8) on a host.
 pub(crate) fn nft(host: &Host, commands: &str) -> String {
-    run(host, &["nft", commands])
+    host.nft(commands).unwrap()
 }
 
 /// Runs ip(8) on a host, with arguments separated by single spaces.
