@@ -6,7 +6,7 @@
 pub(crate) mod accounting;
 pub(crate) mod disturbance;
 mod drops;
-mod meter;
+pub(crate) mod meter;
 pub(crate) mod progress;
 pub(crate) mod session;
 pub(crate) mod task;

@@ -1,18 +1,28 @@
 //! Networks that get in the way of a tunnel: how soon packets flow again, and what is lost of their rate.
 //!
-//! Each row is one thing that networks do, named `N1`, `N2` and so on, and has targets of its own. Streams over bad
+//! Each trouble is one thing that networks do, named `N1`, `N2` and so on, and has targets of its own. Streams over bad
 //! lines are compared with those of the bare path (`reference`).
 
+mod demand;
 mod options;
 mod result;
+mod site;
 mod streams;
+mod trouble;
+mod udp_blocked;
+
+use std::time::Instant;
 
 use adit_program::output;
 use anyhow::Result;
 
 use crate::interrupt::Interrupt;
+use crate::measure::{blank, subject};
+use crate::report::model::Report;
 use crate::report::save;
+use crate::systems::{Programs, catalogue, own_variants};
 use result::Found;
+use trouble::{SYSTEM, TROUBLES, Trouble, Turn};
 
 pub(crate) use options::Options;
 
@@ -37,13 +47,35 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, interrupt: &Interrupt) -> Result<Found> {
-    let mut found = Found::new(options.stricter);
+    let troubles: Vec<Trouble> = TROUBLES.into_iter().filter(|trouble| options.wants(trouble.name)).collect();
+    let measurement = take_all(&troubles, options, interrupt)?;
+    let mut streams = Vec::new();
     if options.wants(streams::NAME) {
         for profile in options.profiles() {
             output::note(&format!("{}: streams over {}", streams::NAME, profile.name));
-            found.streams.push(streams::measure(profile, options, interrupt)?);
+            streams.push(streams::measure(profile, options, interrupt)?);
         }
     }
-    found.close();
-    Ok(found)
+    Ok(Found::new(&troubles, measurement, streams, options.stricter))
+}
+
+/// Takes the turns of all rounds, in which every trouble has one.
+fn take_all(troubles: &[Trouble], options: &Options, interrupt: &Interrupt) -> Result<Report> {
+    let (started, rounds) = (Instant::now(), options.rounds());
+    let mut report = blank("networks", options.effort(), &[], rounds);
+    report.seed = options.seed;
+    report.tasks = troubles.iter().map(|trouble| trouble.task.to_owned()).collect();
+    let systems = catalogue(&own_variants(), &Programs::default());
+    let own = systems.iter().filter(|system| system.name() == SYSTEM);
+    report.systems = own.map(|system| subject(system.as_ref())).collect::<Result<_, _>>()?;
+    for round in 1..=rounds {
+        for trouble in troubles {
+            output::note(&format!("{}, round {round}: {}", trouble.name, trouble.words));
+            report.runs.push(trouble.take(&Turn { round, options, interrupt })?);
+        }
+    }
+    report.complete = true;
+    report.total_seconds = started.elapsed().as_secs_f64();
+    report.summarise([]);
+    Ok(report)
 }

@@ -53,7 +53,7 @@ impl Moment {
     }
 
     /// Notes in `run`, which must know how long it took, what happened since `before`.
-    pub(super) fn judge(&self, before: &Self, run: &mut Run) {
+    pub(crate) fn judge(&self, before: &Self, run: &mut Run) {
         let found = self.since(before, run.seconds);
         run.foreign_cores = found.foreign_cores;
         run.stolen_cores = found.stolen_cores;

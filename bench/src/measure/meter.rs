@@ -42,8 +42,13 @@ impl From<Vec<Reading>> for Outcome {
 }
 
 /// One value that was read.
-pub(super) fn reading(metric: &str, unit: &str, value: f64) -> Reading {
+pub(crate) fn reading(metric: &str, unit: &str, value: f64) -> Reading {
     Reading { metric: metric.to_owned(), unit: unit.to_owned(), value }
+}
+
+/// A time that was read, in milliseconds.
+pub(crate) fn milliseconds(metric: &str, time: Duration) -> Reading {
+    reading(metric, "ms", time.as_secs_f64() * 1e3)
 }
 
 /// About how long a task takes.

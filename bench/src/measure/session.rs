@@ -161,26 +161,12 @@ impl Turn<'_> {
     }
 
     fn outcome(&self, task: Option<Task>, elapsed: Duration, outcome: Result<Outcome>) -> Run {
-        let (Outcome { readings, timeline, latencies }, error) = match outcome {
-            Ok(outcome) => (outcome, None),
-            Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
+        let (timeline, latencies, readings) = match outcome {
+            Ok(Outcome { readings, timeline, latencies }) => (timeline, latencies, Ok(readings)),
+            Err(error) => (None, None, Err(error)),
         };
-        Run {
-            round: self.round,
-            system: self.system.name().to_owned(),
-            task: task.map(|task| task.to_string()),
-            seconds: elapsed.as_secs_f64(),
-            foreign_cores: 0.0,
-            stolen_cores: 0.0,
-            throttled_seconds: 0.0,
-            overheated: 0,
-            disturbed: false,
-            readings,
-            carrier: None,
-            error,
-            timeline,
-            latencies,
-        }
+        let run = Run::new(self.round, self.system.name(), task.map(Task::name), elapsed, readings);
+        Run { timeline, latencies, ..run }
     }
 }
 

@@ -8,6 +8,7 @@ use adit_netem::Profile;
 use clap::Args;
 
 use super::streams;
+use super::trouble::TROUBLES;
 use crate::measure::positive;
 use crate::report::model::Effort;
 
@@ -51,12 +52,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether a row is measured.
+    /// Whether a trouble is measured.
     pub(super) fn wants(&self, name: &'static str) -> bool {
         self.only.is_empty() || self.only.contains(&Name(name))
     }
 
-    /// How often each row is measured.
+    /// How often each is measured.
     pub(super) fn rounds(&self) -> u32 {
         if self.quick { 1 } else { self.rounds }
     }
@@ -75,10 +76,14 @@ impl Options {
     }
 }
 
-/// All rows, in their order.
-const NAMES: [&str; 1] = [streams::NAME];
+/// All troubles, in their order.
+fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = TROUBLES.iter().map(|trouble| trouble.name).chain([streams::NAME]).collect();
+    names.sort_unstable();
+    names
+}
 
-/// A row as the command line names it.
+/// A trouble as the command line names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Name(&'static str);
 
@@ -86,8 +91,9 @@ impl FromStr for Name {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = NAMES.iter().find(|name| name.eq_ignore_ascii_case(text));
-        found.map(|name| Self(name)).ok_or_else(|| format!("known are {}", NAMES.join(", ")))
+        let names = names();
+        let found = names.iter().find(|name| name.eq_ignore_ascii_case(text));
+        found.map(|name| Self(name)).ok_or_else(|| format!("known are {}", names.join(", ")))
     }
 }
 
@@ -117,18 +123,22 @@ pub(super) mod tests {
     fn nothing_need_be_said_and_a_quick_run_is_short() {
         let full = parsed(&[]).unwrap();
         assert_eq!((full.rounds(), full.effort().duration), (5, Duration::from_secs(5)));
-        let names: Vec<String> = full.profiles().into_iter().map(|profile| profile.name).collect();
-        assert_eq!(names, streams::PROFILES);
-        assert!(NAMES.iter().all(|name| full.wants(name)));
+        let profiles: Vec<String> = full.profiles().into_iter().map(|profile| profile.name).collect();
+        assert_eq!(profiles, streams::PROFILES);
+        assert!(names().into_iter().all(|name| full.wants(name)));
         let quick = parsed(&["--quick", "--profiles", "dsl,lte"]).unwrap();
         assert_eq!((quick.rounds(), quick.effort().duration), (1, Duration::from_millis(500)));
         assert_eq!(quick.profiles().len(), 2);
     }
 
     #[test]
-    fn rows_are_chosen_by_name() {
+    fn troubles_are_chosen_by_name() {
         let only = parsed(&["--only", "n6"]).unwrap();
         assert!(only.wants("N6") && !only.wants("N1"));
+        let mut names = names();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 
     #[test]

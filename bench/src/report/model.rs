@@ -200,6 +200,36 @@ pub(crate) struct Figure {
 }
 
 impl Run {
+    /// A run of so long that nothing disturbed, with what was read, or why nothing was.
+    pub(crate) fn new(
+        round: u32,
+        system: &str,
+        task: Option<&str>,
+        elapsed: Duration,
+        outcome: Result<Vec<Reading>>,
+    ) -> Self {
+        let (readings, error) = match outcome {
+            Ok(readings) => (readings, None),
+            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        };
+        Self {
+            round,
+            system: system.to_owned(),
+            task: task.map(str::to_owned),
+            seconds: elapsed.as_secs_f64(),
+            foreign_cores: 0.0,
+            stolen_cores: 0.0,
+            throttled_seconds: 0.0,
+            overheated: 0,
+            disturbed: false,
+            readings,
+            carrier: None,
+            error,
+            timeline: None,
+            latencies: None,
+        }
+    }
+
     /// The value of one metric.
     pub(crate) fn value(&self, metric: &str) -> Option<f64> {
         self.readings.iter().find(|reading| reading.metric == metric).map(|reading| reading.value)

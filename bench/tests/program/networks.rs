@@ -32,6 +32,29 @@ fn quick_streams_over_a_line_are_measured_and_decide_nothing() {
 }
 
 #[test]
+fn target_that_nobody_meets_is_missed() {
+    if let Err(failure) = adit_lab::check_permission() {
+        return adit_testing::skip(failure);
+    }
+    let folder = TempDir::new().unwrap();
+    let arguments = ["networks", "--only", "N1", "--rounds", "1", "--stricter", "1e6", "--json"];
+    let output = bench(&folder, &arguments).output().unwrap();
+    let report = report(&output);
+    let [run] = report["measurement"]["runs"].as_array().unwrap().as_slice() else { panic!("one run: {report:#}") };
+    assert!(run["error"].is_null() && run["task"] == "udp-blocked", "{run:#}");
+    // Other load on this machine excuses everything.
+    let is_excused = run["disturbed"].as_bool().unwrap();
+    assert_eq!(output.status.code(), Some(if is_excused { 9 } else { 8 }), "{report:#}");
+    let targets = report["targets"].as_array().unwrap();
+    assert_eq!(targets.len(), 2, "{report:#}");
+    for target in targets {
+        assert!(target["measured"].as_f64().is_some_and(|milliseconds| milliseconds > 1.0), "{target:#}");
+        assert_eq!(target["met"].as_bool(), (!is_excused).then_some(false), "{target:#}");
+    }
+    assert_nothing_left(&folder);
+}
+
+#[test]
 fn interrupted_run_leaves_nothing() {
     if let Err(failure) = adit_lab::check_permission() {
         return adit_testing::skip(failure);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{Meter, reading};
+use super::{Meter, milliseconds};
 use crate::report::model::Reading;
 use adit_lab::traffic::Beacon;
 
@@ -60,8 +60,4 @@ impl Meter<'_> {
             thread::sleep(Duration::from_millis(2));
         }
     }
-}
-
-fn milliseconds(metric: &str, time: Duration) -> Reading {
-    reading(metric, "ms", time.as_secs_f64() * 1e3)
 }

@@ -1,0 +1,112 @@
+//! What a tunnel in trouble should reach, and what its runs say of that.
+
+use crate::load::targets::{Bound, Target};
+use crate::report::model::Run;
+
+/// Rounds that have to meet a demand.
+pub(super) const LEAST_ROUNDS: usize = 5;
+
+/// What each run of a trouble should reach.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    /// What is meant, with its unit.
+    pub(super) what: &'static str,
+    /// The reading that counts.
+    pub(super) metric: &'static str,
+    pub(super) bound: Bound,
+}
+
+impl Demand {
+    /// The same with a bound that is so many times stricter.
+    pub(super) fn stricter(self, factor: f64) -> Self {
+        Self { bound: self.bound.stricter(factor), ..self }
+    }
+
+    /// Judges the runs of the trouble `name`. All have to meet it: one that missed it decides, unless other load
+    /// disturbed that run. Where too few met it, or one failed, nothing is decided.
+    pub(super) fn judge(&self, name: &'static str, runs: &[&Run]) -> Target {
+        let Self { what, metric, bound } = *self;
+        let values: Vec<(f64, bool)> =
+            runs.iter().filter_map(|run| Some((run.value(metric)?, run.disturbed))).collect();
+        let worse = |one: f64, other: f64| match bound {
+            Bound::Least(_) => one.min(other),
+            Bound::Most(_) => one.max(other),
+        };
+        let measured = values.iter().map(|(value, _)| *value).reduce(worse);
+        let missed: Vec<bool> = values.iter().filter(|(value, _)| !bound.holds(*value)).map(|(_, is)| *is).collect();
+        let failed = runs.iter().find_map(|run| Some(format!("round {}: {}", run.round, run.error.as_ref()?)));
+        let decided = match (missed.len(), failed) {
+            (1.., _) if missed.contains(&false) => Ok(false),
+            (1.., _) => Err("other load disturbed the runs that missed it".to_owned()),
+            (0, Some(failed)) => Err(failed),
+            (0, None) if values.len() < LEAST_ROUNDS => {
+                Err(format!("{} rounds met it, and {LEAST_ROUNDS} are needed", values.len()))
+            }
+            (0, None) => Ok(true),
+        };
+        let (met, note) = (decided.as_ref().ok().copied(), decided.err());
+        Target { name, what, target: bound.to_string(), measured, met, note }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use anyhow::anyhow;
+
+    use super::*;
+    use crate::measure::meter::reading;
+
+    const DEMAND: Demand = Demand { what: "connected, ms", metric: "connect", bound: Bound::Most(1_000.0) };
+
+    fn run(value: f64, disturbed: bool) -> Run {
+        let readings = vec![reading("connect", "ms", value), reading("other", "ms", 1e9)];
+        Run { disturbed, ..Run::new(1, "adit", Some("udp-blocked"), Duration::from_secs(1), Ok(readings)) }
+    }
+
+    fn judged(runs: &[Run]) -> (Option<f64>, Option<bool>, Option<String>) {
+        let Target { measured, met, note, .. } = DEMAND.judge("N1", &runs.iter().collect::<Vec<_>>());
+        (measured, met, note)
+    }
+
+    #[test]
+    fn worst_of_all_rounds_counts() {
+        let mut runs: Vec<Run> = [300.0, 900.0, 500.0, 400.0, 1_000.0].map(|value| run(value, false)).to_vec();
+        assert_eq!(judged(&runs), (Some(1_000.0), Some(true), None));
+        runs[2] = run(1_000.1, false);
+        assert_eq!(judged(&runs), (Some(1_000.1), Some(false), None));
+        let least = Demand { bound: Bound::Least(350.0), ..DEMAND };
+        let target = least.judge("N1", &runs.iter().collect::<Vec<_>>());
+        assert_eq!((target.measured, target.met), (Some(300.0), Some(false)));
+    }
+
+    #[test]
+    fn one_round_that_missed_it_decides_and_one_that_met_it_does_not() {
+        assert_eq!(judged(&[run(2_000.0, false)]).1, Some(false));
+        let (_, met, note) = judged(&[run(200.0, false)]);
+        assert_eq!((met, note.as_deref()), (None, Some("1 rounds met it, and 5 are needed")));
+    }
+
+    #[test]
+    fn other_load_excuses_what_was_missed_and_nothing_else() {
+        let mut runs = vec![run(200.0, true); 5];
+        assert_eq!(judged(&runs).1, Some(true), "reached nevertheless");
+        runs[0] = run(2_000.0, true);
+        let (measured, met, note) = judged(&runs);
+        assert_eq!((measured, met), (Some(2_000.0), None));
+        assert!(note.is_some_and(|note| note.starts_with("other load")));
+        runs[1] = run(2_000.0, false);
+        assert_eq!(judged(&runs).1, Some(false));
+    }
+
+    #[test]
+    fn round_that_failed_is_named_and_decides_nothing() {
+        let mut runs = vec![run(200.0, false); 5];
+        let error = Err(anyhow!("nft: not found"));
+        runs.push(Run::new(6, "adit", Some("udp-blocked"), Duration::ZERO, error));
+        let (measured, met, note) = judged(&runs);
+        assert_eq!((measured, met, note.as_deref()), (Some(200.0), None, Some("round 6: nft: not found")));
+        assert_eq!(judged(&[]), (None, None, Some("0 rounds met it, and 5 are needed".to_owned())));
+    }
+}
