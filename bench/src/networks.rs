@@ -4,12 +4,14 @@
 //! lines are compared with those of the bare path (`reference`).
 
 mod demand;
+mod flows;
 mod options;
 mod result;
 mod site;
 mod streams;
 mod trouble;
 mod udp_blocked;
+mod udp_changes;
 
 use std::time::Instant;
 

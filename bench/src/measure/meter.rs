@@ -113,6 +113,6 @@ fn gigabits(bytes: u64, elapsed: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no figure needs more than 52 bits")]
-pub(super) fn count(value: u64) -> f64 {
+pub(crate) fn count(value: u64) -> f64 {
     value as f64
 }

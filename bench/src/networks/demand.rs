@@ -50,15 +50,24 @@ impl Demand {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use anyhow::anyhow;
 
+    use super::super::trouble::Trouble;
     use super::*;
     use crate::measure::meter::reading;
+    use crate::report::model::Reading;
 
     const DEMAND: Demand = Demand { what: "connected, ms", metric: "connect", bound: Bound::Most(1_000.0) };
+
+    /// Which demands of a trouble are met where each round reads this.
+    pub(in super::super) fn met(trouble: &Trouble, readings: Vec<Reading>) -> Vec<Option<bool>> {
+        let run = Run::new(1, "adit", Some(trouble.task), Duration::from_secs(1), Ok(readings));
+        let runs = [&run; LEAST_ROUNDS];
+        trouble.demands.iter().map(|demand| demand.judge(trouble.name, &runs).met).collect()
+    }
 
     fn run(value: f64, disturbed: bool) -> Run {
         let readings = vec![reading("connect", "ms", value), reading("other", "ms", 1e9)];

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use adit_lab::programs::{Client, Gateway};
-use adit_lab::{Host, Lab};
-use anyhow::{Context as _, Result};
+use adit_lab::traffic::Dialogue;
+use adit_lab::{Host, INTERNET_V4, Lab};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::interrupt::Interrupt;
 
@@ -13,6 +14,13 @@ use crate::interrupt::Interrupt;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at a program, each of which starts another one.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// The carriers over UDP that a client chooses among.
+pub(super) const BY_UDP: [&str; 2] = ["esp", "quic"];
+/// Packets a second each way of what shows gaps, which are measured as finely as packets follow each other.
+const RATE: u32 = 200;
+/// So many packets each way show that they flow, and are no remainder of before.
+const FLOWING: usize = 20;
 
 /// What comes to the gateway's host, before anything else looks at it.
 const ARRIVING: &str = "prerouting priority -400";
@@ -25,6 +33,8 @@ pub(super) struct Site {
     // Processes before the lab they run in.
     pub(super) client: Client,
     pub(super) gateway: Gateway,
+    /// The host behind the gateway.
+    pub(super) internet: Host,
     _lab: Lab,
 }
 
@@ -41,7 +51,8 @@ impl Site {
         gateway.start()?;
         let client = Client::new(&lab.host("client")?, &binaries);
         client.join(&gateway.invite("bench", &[])?)?.success()?;
-        Ok(Self { client, gateway, _lab: lab })
+        let internet = lab.host("internet")?;
+        Ok(Self { client, gateway, internet, _lab: lab })
     }
 
     /// Starts the client; says how long that took until it was connected.
@@ -60,6 +71,49 @@ impl Site {
     pub(super) fn block_udp(&self) -> Result<()> {
         self.gateway.host().filter(FILTER, &[(ARRIVING, "udp dport 443 drop")])
     }
+
+    /// Takes back [`Self::block_udp`].
+    ///
+    /// # Errors
+    /// Where nothing is blocked.
+    pub(super) fn open_udp(&self) -> Result<()> {
+        self.gateway.host().unfilter(FILTER)
+    }
+
+    /// Waits until both ends say that packets travel by one of these carriers, and says after how long; `None` where
+    /// they do not.
+    ///
+    /// # Errors
+    /// When interrupted.
+    pub(super) fn comes_to(&self, carriers: &[&str], interrupt: &Interrupt) -> Result<Option<Duration>> {
+        let is_one = |carrier: Option<&str>| carrier.is_some_and(|carrier| carriers.contains(&carrier));
+        let both = || {
+            let (near, far) = (self.client.status()?.carrier, self.gateway.sessions()?.pop());
+            let far = far.map(|session| session.carrier);
+            Ok((is_one(near.as_deref()) && is_one(far.as_deref())).then_some(()))
+        };
+        Ok(wait(interrupt, both)?.map(|((), after)| after))
+    }
+
+    /// Numbered packets between the client and the host behind the gateway, which flow both ways.
+    ///
+    /// # Errors
+    /// Where they do not, or when interrupted.
+    pub(super) fn dialogue(&self, interrupt: &Interrupt) -> Result<Dialogue> {
+        let began = Instant::now();
+        let dialogue = Dialogue::start(self.client.host(), &self.internet, INTERNET_V4.into(), RATE)?;
+        ensure!(flow_again(&dialogue, began, interrupt)?, "no packets flow through the tunnel");
+        Ok(dialogue)
+    }
+}
+
+/// Waits until packets arrive both ways that did not before `since`; false where they do not.
+///
+/// # Errors
+/// When interrupted.
+pub(super) fn flow_again(dialogue: &Dialogue, since: Instant, interrupt: &Interrupt) -> Result<bool> {
+    let flowing = || dialogue.arrived_since(since).iter().all(|count| *count >= FLOWING);
+    Ok(wait(interrupt, || Ok(flowing().then_some(())))?.is_some())
 }
 
 /// Asks until there is an answer, for at most [`PATIENCE`]; says how long that took.

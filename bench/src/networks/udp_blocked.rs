@@ -61,16 +61,18 @@ fn is_remembered(reason: &str) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use super::super::demand::tests::met;
     use super::*;
-    use crate::report::model::Run;
 
     #[test]
     fn second_start_has_less_time_than_the_first() {
-        let readings = [900, 310].map(Duration::from_millis);
-        let readings = vec![milliseconds("connect", readings[0]), milliseconds("remembered", readings[1])];
-        let runs = vec![Run::new(1, "adit", Some(TROUBLE.task), Duration::from_secs(3), Ok(readings)); 5];
-        let judged = |demand: &Demand| demand.judge(TROUBLE.name, &runs.iter().collect::<Vec<_>>()).met;
-        assert_eq!(TROUBLE.demands.iter().map(judged).collect::<Vec<_>>(), [Some(true), Some(false)]);
+        let of = |connect, remembered| {
+            let [connect, remembered] = [connect, remembered].map(Duration::from_millis);
+            met(&TROUBLE, vec![milliseconds("connect", connect), milliseconds("remembered", remembered)])
+        };
+        assert_eq!(of(900, 300), [Some(true), Some(true)]);
+        assert_eq!(of(900, 310), [Some(true), Some(false)]);
+        assert_eq!(of(1_001, 300), [Some(false), Some(true)]);
     }
 
     #[test]
