@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_program::output;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::interrupt::Interrupt;
 use crate::measure::accounting::resident;
@@ -49,6 +49,7 @@ use site::Site;
 use watch::{Stage, Watch};
 
 pub use options::{Carrier, Login, Options};
+pub(crate) use returning::Restarted;
 
 /// Longest wait for ESP on all sessions, after the last has connected.
 const PROOF: Duration = Duration::from_secs(10);
@@ -82,6 +83,20 @@ pub fn run(options: &Options) -> Result<()> {
         Some(failures) => bail!(failures),
         None => Ok(()),
     }
+}
+
+/// Kills a gateway under so many clients, each of which sends once a second, starts it again and says how they came
+/// back.
+///
+/// # Errors
+/// Fails where the system permits no lab or not enough descriptors or memory, when interrupted, and where a client had
+/// no session before.
+pub(crate) fn restart(clients: u32, interrupt: &Interrupt) -> Result<Restarted> {
+    let options = Options::of_restart(clients);
+    limits::secure(&options)?;
+    let report = measure(&options, interrupt)?;
+    ensure!(report.failed == 0, "{}", report.failures().unwrap_or_default());
+    report.restart.context("the gateway was restarted")
 }
 
 fn measure(options: &Options, interrupt: &Interrupt) -> Result<Report> {

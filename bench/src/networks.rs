@@ -6,6 +6,7 @@
 mod demand;
 mod flows;
 mod options;
+mod restart;
 mod result;
 mod site;
 mod streams;
@@ -61,7 +62,7 @@ fn measure(options: &Options, interrupt: &Interrupt) -> Result<Found> {
     Ok(Found::new(&troubles, measurement, streams, options.stricter))
 }
 
-/// Takes the turns of all rounds, in which every trouble has one.
+/// Takes the turns of all rounds, in which troubles have one each.
 fn take_all(troubles: &[Trouble], options: &Options, interrupt: &Interrupt) -> Result<Report> {
     let (started, rounds) = (Instant::now(), options.rounds());
     let mut report = blank("networks", options.effort(), &[], rounds);
@@ -71,7 +72,7 @@ fn take_all(troubles: &[Trouble], options: &Options, interrupt: &Interrupt) -> R
     let own = systems.iter().filter(|system| system.name() == SYSTEM);
     report.systems = own.map(|system| subject(system.as_ref())).collect::<Result<_, _>>()?;
     for round in 1..=rounds {
-        for trouble in troubles {
+        for trouble in troubles.iter().filter(|trouble| trouble.is_due(round)) {
             output::note(&format!("{}, round {round}: {}", trouble.name, trouble.words));
             report.runs.push(trouble.take(&Turn { round, options, interrupt })?);
         }

@@ -81,6 +81,26 @@ pub struct Options {
 }
 
 impl Options {
+    /// So many clients that come as enrolled ones do, and a gateway that is killed and started again a second later.
+    pub(super) fn of_restart(clients: u32) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            clients,
+            arrive: 200.0,
+            login: Login::Certificate,
+            rate: 0.0,
+            policy: None,
+            duration: second,
+            carrier: Carrier::Esp,
+            roam: 0.0,
+            roam_every: second,
+            active: 0,
+            restart: Some(second),
+            churn: None,
+            json: false,
+        }
+    }
+
     /// Refuses what cannot be meant.
     ///
     /// # Errors
@@ -194,6 +214,7 @@ pub(super) mod tests {
             assert!(refusal(&[&["--carrier", "tls"], &wrong[..]].concat()).contains("another --carrier"));
         }
         assert_eq!(parsed(&["--carrier", "tls", "--churn", "10/s"]).check(), Ok(()));
+        assert_eq!(Options::of_restart(1_000).check(), Ok(()));
         assert_eq!(parsed(&["--roam", "5%", "--active", "10", "--churn", "100/s"]).check(), Ok(()));
     }
 

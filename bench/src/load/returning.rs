@@ -67,17 +67,17 @@ impl Returns {
 
 /// A gateway that was killed and started again.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Restarted {
+pub(crate) struct Restarted {
     /// How many clients had a session.
-    pub(super) clients: u32,
+    pub(crate) clients: u32,
     /// From the kill to the start.
-    pub(super) down_seconds: f64,
+    pub(crate) down_seconds: f64,
     /// Clients that got no echo through a new tunnel within the time that was waited.
-    pub(super) not_back: u32,
+    pub(crate) not_back: u32,
     /// Clients that came back with another inner address.
-    pub(super) other_address: u32,
+    pub(crate) other_address: u32,
     /// From the gateway's word that it is ready to the first echo through the new tunnel.
-    pub(super) return_ms: Percentiles,
+    pub(crate) return_ms: Percentiles,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a tunnel in trouble should reach, and what its runs say of that.
 
+use super::trouble::Trouble;
 use crate::load::targets::{Bound, Target};
 use crate::report::model::Run;
 
@@ -22,10 +23,10 @@ impl Demand {
         Self { bound: self.bound.stricter(factor), ..self }
     }
 
-    /// Judges the runs of the trouble `name`. All have to meet it: one that missed it decides, unless other load
-    /// disturbed that run. Where too few met it, or one failed, nothing is decided.
-    pub(super) fn judge(&self, name: &'static str, runs: &[&Run]) -> Target {
-        let Self { what, metric, bound } = *self;
+    /// Judges the runs of a trouble. All have to meet it: one that missed it decides, unless other load disturbed that
+    /// run. Where too few met it, or one failed or had too few events, nothing is decided.
+    pub(super) fn judge(&self, trouble: &Trouble, runs: &[&Run]) -> Target {
+        let (Self { what, metric, bound }, name) = (*self, trouble.name);
         let values: Vec<(f64, bool)> =
             runs.iter().filter_map(|run| Some((run.value(metric)?, run.disturbed))).collect();
         let worse = |one: f64, other: f64| match bound {
@@ -35,14 +36,19 @@ impl Demand {
         let measured = values.iter().map(|(value, _)| *value).reduce(worse);
         let missed: Vec<bool> = values.iter().filter(|(value, _)| !bound.holds(*value)).map(|(_, is)| *is).collect();
         let failed = runs.iter().find_map(|run| Some(format!("round {}: {}", run.round, run.error.as_ref()?)));
-        let decided = match (missed.len(), failed) {
-            (1.., _) if missed.contains(&false) => Ok(false),
-            (1.., _) => Err("other load disturbed the runs that missed it".to_owned()),
-            (0, Some(failed)) => Err(failed),
-            (0, None) if values.len() < LEAST_ROUNDS => {
-                Err(format!("{} rounds met it, and {LEAST_ROUNDS} are needed", values.len()))
+        let small = trouble
+            .events
+            .filter(|events| runs.iter().any(|run| run.value(events.metric).is_some_and(|count| count < events.least)));
+        let needed = if trouble.events.is_some() { 1 } else { LEAST_ROUNDS };
+        let decided = match (small, missed.len(), failed) {
+            (Some(events), ..) => Err(format!("needs {}", events.flag)),
+            (None, 1.., _) if missed.contains(&false) => Ok(false),
+            (None, 1.., _) => Err("other load disturbed the runs that missed it".to_owned()),
+            (None, 0, Some(failed)) => Err(failed),
+            (None, 0, None) if values.len() < needed => {
+                Err(format!("{} rounds met it, and {needed} are needed", values.len()))
             }
-            (0, None) => Ok(true),
+            (None, 0, None) => Ok(true),
         };
         let (met, note) = (decided.as_ref().ok().copied(), decided.err());
         Target { name, what, target: bound.to_string(), measured, met, note }
@@ -55,7 +61,7 @@ pub(super) mod tests {
 
     use anyhow::anyhow;
 
-    use super::super::trouble::Trouble;
+    use super::super::udp_blocked::TROUBLE;
     use super::*;
     use crate::measure::meter::reading;
     use crate::report::model::Reading;
@@ -66,7 +72,7 @@ pub(super) mod tests {
     pub(in super::super) fn met(trouble: &Trouble, readings: Vec<Reading>) -> Vec<Option<bool>> {
         let run = Run::new(1, "adit", Some(trouble.task), Duration::from_secs(1), Ok(readings));
         let runs = [&run; LEAST_ROUNDS];
-        trouble.demands.iter().map(|demand| demand.judge(trouble.name, &runs).met).collect()
+        trouble.demands.iter().map(|demand| demand.judge(trouble, &runs).met).collect()
     }
 
     fn run(value: f64, disturbed: bool) -> Run {
@@ -75,7 +81,7 @@ pub(super) mod tests {
     }
 
     fn judged(runs: &[Run]) -> (Option<f64>, Option<bool>, Option<String>) {
-        let Target { measured, met, note, .. } = DEMAND.judge("N1", &runs.iter().collect::<Vec<_>>());
+        let Target { measured, met, note, .. } = DEMAND.judge(&TROUBLE, &runs.iter().collect::<Vec<_>>());
         (measured, met, note)
     }
 
@@ -86,7 +92,7 @@ pub(super) mod tests {
         runs[2] = run(1_000.1, false);
         assert_eq!(judged(&runs), (Some(1_000.1), Some(false), None));
         let least = Demand { bound: Bound::Least(350.0), ..DEMAND };
-        let target = least.judge("N1", &runs.iter().collect::<Vec<_>>());
+        let target = least.judge(&TROUBLE, &runs.iter().collect::<Vec<_>>());
         assert_eq!((target.measured, target.met), (Some(300.0), Some(false)));
     }
 

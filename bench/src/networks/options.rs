@@ -21,9 +21,12 @@ pub(crate) struct Options {
     /// What is measured, such as N1 [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<Name>,
-    /// How often each is measured.
+    /// How often each is measured, but for those of whose events one turn has many.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
+    /// The sessions of N4.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    sessions: u32,
     /// How long each stream of N6 is counted, after a warm-up of half that.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     seconds: f64,
@@ -32,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAME|FILE,…", value_parser = adit_lab::network)]
     profiles: Vec<Profile>,
     /// One short round of each: enough to see that everything works, too little to say that a target is met.
-    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
+    #[arg(long, conflicts_with_all = ["rounds", "sessions", "seconds"])]
     quick: bool,
     /// Ask for so many times less time, or more of a rate, than the targets: to see how much room is left.
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = factor)]
@@ -60,6 +63,11 @@ impl Options {
     /// How often each is measured.
     pub(super) fn rounds(&self) -> u32 {
         if self.quick { 1 } else { self.rounds }
+    }
+
+    /// The sessions under which the gateway is restarted.
+    pub(super) fn sessions(&self) -> u32 {
+        if self.quick { 20 } else { self.sessions }
     }
 
     /// The networks over which streams are compared.

@@ -45,11 +45,7 @@ impl Found {
         let judged = |trouble: &Trouble| {
             let runs: Vec<&Run> =
                 measurement.runs.iter().filter(|run| run.task.as_deref() == Some(trouble.task)).collect();
-            trouble
-                .demands
-                .iter()
-                .map(|demand| demand.stricter(stricter).judge(trouble.name, &runs))
-                .collect::<Vec<_>>()
+            trouble.demands.iter().map(|demand| demand.stricter(stricter).judge(trouble, &runs)).collect::<Vec<_>>()
         };
         let (debug_build, targets) = (cfg!(debug_assertions), troubles.iter().flat_map(judged).collect());
         let mut found = Self { schema: SCHEMA, debug_build, stricter, targets, streams, exit_code: 0, measurement };

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::demand::Demand;
 use super::options::Options;
-use super::{udp_blocked, udp_changes};
+use super::{restart, udp_blocked, udp_changes};
 use crate::interrupt::Interrupt;
 use crate::measure::disturbance::Moment;
 use crate::report::model::{Reading, Run};
@@ -15,7 +15,7 @@ use crate::report::model::{Reading, Run};
 pub(super) const SYSTEM: &str = "adit";
 
 /// All that are about times and counts, in their order.
-pub(super) const TROUBLES: [Trouble; 2] = [udp_blocked::TROUBLE, udp_changes::TROUBLE];
+pub(super) const TROUBLES: [Trouble; 3] = [udp_blocked::TROUBLE, udp_changes::TROUBLE, restart::TROUBLE];
 
 /// One thing that networks do to a tunnel.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +26,23 @@ pub(super) struct Trouble {
     pub(super) task: &'static str,
     /// For whoever watches.
     pub(super) words: &'static str,
+    /// What one turn has many of, so that it is taken once; `None` where every round takes one.
+    pub(super) events: Option<Events>,
     pub(super) demands: &'static [Demand],
     /// Reads what it should reach, in a lab of its own. What does not come counts with the longest wait; an error is
     /// one of the lab.
     pub(super) measure: fn(&Turn<'_>) -> Result<Vec<Reading>>,
+}
+
+/// Many things of a kind that happen in one turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Events {
+    /// The reading that counts them.
+    pub(super) metric: &'static str,
+    /// How many the targets are about.
+    pub(super) least: f64,
+    /// What makes them as many.
+    pub(super) flag: &'static str,
 }
 
 /// One of its rounds.
@@ -42,6 +55,11 @@ pub(super) struct Turn<'a> {
 }
 
 impl Trouble {
+    /// Whether a turn is taken in this round.
+    pub(super) fn is_due(&self, round: u32) -> bool {
+        round == 1 || self.events.is_none()
+    }
+
     /// Takes a turn.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub(super) const TROUBLE: Trouble = Trouble {
     name: "N1",
     task: "udp-blocked",
     words: "UDP is blocked from the start",
+    events: None,
     demands: &[
         Demand { what: "connected where UDP is blocked, ms", metric: "connect", bound: Bound::Most(1_000.0) },
         Demand { what: "the same, remembered, ms", metric: "remembered", bound: Bound::Most(300.0) },

@@ -17,6 +17,7 @@ pub(super) const TROUBLE: Trouble = Trouble {
     name: "N2",
     task: "udp-changes",
     words: "UDP is blocked while packets flow, and opened again",
+    events: None,
     demands: &[
         Demand { what: "gap when UDP is blocked, ms", metric: "gap", bound: Bound::Most(3_000.0) },
         Demand { what: "packets lost by the way back to UDP", metric: "lost", bound: Bound::Most(0.0) },
