@@ -17,6 +17,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::namespace::Namespace;
 use super::process::{Output, Process};
+use super::programs::PATIENCE;
 use super::{Feature, features, netlink, snapshot};
 
 /// What a host's resolver file says at first; nobody answers at that address.
@@ -137,6 +138,16 @@ impl Host {
     /// Runs a process in the host to its end; fails where it takes longer than `limit`.
     pub fn output(&self, command: Command, limit: Duration) -> Result<Output> {
         self.spawn(command)?.output(limit)
+    }
+
+    /// Runs ip(8) on the host, with arguments separated by single spaces, and returns what it printed.
+    ///
+    /// # Errors
+    /// Fails where it is not installed, or says why it does not do this.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        let mut ip = Command::new("ip");
+        ip.args(arguments.split(' '));
+        self.output(ip, PATIENCE)?.success().with_context(|| format!("ip {arguments}"))
     }
 
     /// Adds a default route for the family of `via`.

@@ -25,6 +25,7 @@ pub mod programs;
 mod relay;
 mod snapshot;
 pub mod traffic;
+mod traveller;
 mod user_namespace;
 mod worker;
 
@@ -41,6 +42,7 @@ pub use features::Feature;
 pub use host::{Host, LinkAddresses, Route};
 pub use network::network;
 pub use process::{Output, Process};
+pub use traveller::{Move, Traveller};
 
 pub use user_namespace::{check_permission, enter_user_namespace};
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use adit_bench::systems::{self, Programs, Running};
@@ -38,15 +37,9 @@ fn profile(text: &str) -> Profile {
 fn know(host: &Host, neighbour: &Host) {
     let addresses = neighbour.addresses("eth0").unwrap();
     let address = addresses.iter().map(|net| net.addr()).find(IpAddr::is_ipv4).unwrap();
-    let link = ip(neighbour, "-o link show dev eth0");
+    let link = neighbour.ip("-o link show dev eth0").unwrap();
     let link_layer = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
-    ip(host, &format!("neigh replace {address} lladdr {link_layer} dev eth0 nud permanent"));
-}
-
-fn ip(host: &Host, arguments: &str) -> String {
-    let mut command = Command::new("ip");
-    command.args(arguments.split(' '));
-    host.output(command, LIMIT).unwrap().success().unwrap()
+    host.ip(&format!("neigh replace {address} lladdr {link_layer} dev eth0 nud permanent")).unwrap();
 }
 
 /// Numbered packets from the client to the gateway, 4,000 at 2,000 a second, and what the relay says of all frames.

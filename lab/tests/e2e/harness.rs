@@ -191,7 +191,7 @@ pub(crate) fn nft(host: &Host, commands: &str) -> String {
 
 /// Runs ip(8) on a host, with arguments separated by single spaces.
 pub(crate) fn ip(host: &Host, arguments: &str) -> String {
-    run(host, &["ip"].into_iter().chain(arguments.split(' ')).collect::<Vec<_>>())
+    host.ip(arguments).unwrap()
 }
 
 /// Sets a sysctl of the host, such as `net/ipv4/ip_forward`.
