@@ -5,6 +5,7 @@
 
 mod demand;
 mod flows;
+mod moves;
 mod options;
 mod restart;
 mod result;

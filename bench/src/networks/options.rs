@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// How often each is measured, but for those of whose events one turn has many.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
+    /// The moves of N3.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    moves: u32,
     /// The sessions of N4.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     sessions: u32,
@@ -35,7 +38,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAME|FILE,…", value_parser = adit_lab::network)]
     profiles: Vec<Profile>,
     /// One short round of each: enough to see that everything works, too little to say that a target is met.
-    #[arg(long, conflicts_with_all = ["rounds", "sessions", "seconds"])]
+    #[arg(long, conflicts_with_all = ["rounds", "moves", "sessions", "seconds"])]
     quick: bool,
     /// Ask for so many times less time, or more of a rate, than the targets: to see how much room is left.
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = factor)]
@@ -63,6 +66,11 @@ impl Options {
     /// How often each is measured.
     pub(super) fn rounds(&self) -> u32 {
         if self.quick { 1 } else { self.rounds }
+    }
+
+    /// How often the client's host moves.
+    pub(super) fn moves(&self) -> usize {
+        if self.quick { 3 } else { self.moves as usize }
     }
 
     /// The sessions under which the gateway is restarted.

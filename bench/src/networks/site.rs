@@ -44,9 +44,18 @@ impl Site {
     /// # Errors
     /// Where the system permits no lab, or a program fails.
     pub(super) fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with keys of the gateway's configuration.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
         let binaries = adit_lab::binaries()?;
         let mut lab = Lab::standard()?;
         let mut gateway = Gateway::new(&lab.host("gateway")?, &binaries);
+        settings.iter().for_each(|(key, value)| gateway.set(key, value));
         gateway.init()?.success()?;
         gateway.start()?;
         let client = Client::new(&lab.host("client")?, &binaries);
@@ -105,6 +114,12 @@ impl Site {
         ensure!(flow_again(&dialogue, began, interrupt)?, "no packets flow through the tunnel");
         Ok(dialogue)
     }
+}
+
+/// The longer silence of both directions.
+pub(super) fn longest(silences: [Duration; 2]) -> Duration {
+    let [up, down] = silences;
+    up.max(down)
 }
 
 /// Waits until packets arrive both ways that did not before `since`; false where they do not.

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::demand::Demand;
 use super::flows::Flows;
-use super::site::{BY_UDP, Site, flow_again};
+use super::site::{BY_UDP, Site, flow_again, longest};
 use super::trouble::{Trouble, Turn};
 use crate::load::targets::Bound;
 use crate::measure::meter::{count, milliseconds, reading};
@@ -59,11 +59,6 @@ fn measure(turn: &Turn<'_>) -> Result<Vec<Reading>> {
         reading("flows_lost", "connections", flows_lost.into()),
         milliseconds("back", back),
     ])
-}
-
-/// The longer silence of both directions.
-fn longest(silences: [Duration; 2]) -> Duration {
-    silences.into_iter().max().unwrap_or_default()
 }
 
 /// Packets of both directions that never arrived.
