@@ -13,9 +13,11 @@
 //! was not translated, and the gateway does not forward until somebody tells it to.
 
 mod binaries;
+mod compile;
 mod features;
 mod filter;
 mod host;
+mod moved_clock;
 mod namespace;
 mod netlink;
 mod network;
@@ -38,8 +40,10 @@ use relay::Relay;
 use tempfile::TempDir;
 
 pub use binaries::{BIN_DIR, Binaries, binaries};
+pub use compile::compile;
 pub use features::Feature;
 pub use host::{Host, LinkAddresses, Route};
+pub use moved_clock::MovedClock;
 pub use network::network;
 pub use process::{Output, Process};
 pub use traveller::{Move, Traveller};

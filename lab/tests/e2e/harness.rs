@@ -157,14 +157,12 @@ pub(crate) fn preloaded(folder: &Path, name: &str, source: &str) -> Option<PathB
 
 /// Compiles C source to a program; `None`, loudly, where that cannot be done.
 pub(crate) fn compiled(folder: &Path, name: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
-    let (text, made) = (folder.join(format!("{name}.c")), folder.join(name));
-    std::fs::write(&text, source).unwrap();
-    let status = Command::new("cc").args(options).arg("-o").arg(&made).arg(&text).arg("-ldl").status();
-    if status.is_ok_and(|status| status.success()) {
-        return Some(made);
-    }
-    adit_testing::skip("needs cc to compile what stands between a program and its system");
-    None
+    tool(adit_lab::compile(folder, name, source, options))
+}
+
+/// What was compiled; `None`, loudly, where that could not be done.
+pub(crate) fn tool<T>(compiled: anyhow::Result<T>) -> Option<T> {
+    compiled.inspect_err(|error| adit_testing::skip(format!("needs cc: {error:#}"))).ok()
 }
 
 /// [`Host::filter`], which the lab's hosts can do where nft is installed.

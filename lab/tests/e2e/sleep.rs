@@ -1,15 +1,13 @@
 //! Hosts that sleep, and programs that are stopped: traffic flows again at once, whatever the gateway did meanwhile.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit_lab::Host;
 use adit_lab::traffic::ping;
 use adit_testing::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, reach};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, reach};
 use crate::wrong_clock::WrongClock;
 
 /// What is noticed as sleep, and some more.
@@ -75,20 +73,9 @@ fn stopped_client_whose_datagrams_nobody_knows_any_more_connects_anew_at_once() 
     let woken = stop_while(&mut tunnel, |tunnel| {
         // As where a NAT forgot the client, and gave its ports to somebody else. What a client asks every second
         // would tell it so after eight seconds.
-        let ports = udp_ports(tunnel.client().host()).join(", ");
-        let rule = format!("udp sport {{ {ports} }} drop");
-        filter(tunnel.gateway.host(), "forgotten", &[("prerouting priority -300", &rule)]);
+        tunnel.gateway.host().forget(tunnel.client().host()).unwrap();
     });
     assert_flows_soon(&tunnel, woken, "forgotten ports");
-}
-
-/// The UDP ports that are open on a host.
-fn udp_ports(host: &Host) -> Vec<String> {
-    let read = || ["udp", "udp6"].map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap());
-    let port = |line: &str| u16::from_str_radix(line.split_whitespace().nth(1)?.rsplit_once(':')?.1, 16).ok();
-    let ports = host.run(read).iter().flat_map(|table| table.lines().skip(1).filter_map(port)).collect::<Vec<_>>();
-    assert!(!ports.is_empty(), "the client has a port open");
-    ports.iter().map(ToString::to_string).collect()
 }
 
 #[test]
