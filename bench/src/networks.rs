@@ -10,6 +10,7 @@ mod options;
 mod restart;
 mod result;
 mod site;
+mod sleep;
 mod streams;
 mod trouble;
 mod udp_blocked;
