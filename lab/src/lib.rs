@@ -138,6 +138,16 @@ impl Lab {
         self.relay.as_ref().map(Relay::counts)
     }
 
+    /// From now on has the relay drop packets of more than `mtu` bytes either way, and tell nobody: the path has become
+    /// narrower somewhere in the middle.
+    ///
+    /// # Errors
+    /// Fails where there is no relay.
+    pub fn narrow(&self, mtu: usize) -> Result<()> {
+        self.relay.as_ref().context("this lab has no relay")?.narrow(mtu);
+        Ok(())
+    }
+
     /// Adds a client (`client`, `client2`, …) with a link to `gateway`, which must exist, and default routes through
     /// it.
     pub fn add_client(&mut self) -> Result<Host> {
@@ -262,6 +272,21 @@ mod tests {
         let listener = gateway.run(|| TcpListener::bind((GATEWAY_V4, 0)).unwrap());
         let address = listener.local_addr().unwrap();
         second.run(move || TcpStream::connect(address).unwrap());
+    }
+
+    #[test]
+    fn narrowed_path_drops_what_is_larger_and_tells_nobody() {
+        if lab().is_none() {
+            return;
+        }
+        let mut lab = Lab::pair_through(&Profile::shipped("clean").unwrap(), 1).unwrap();
+        let (client, gateway) = (lab.host("client").unwrap(), lab.host("gateway").unwrap());
+        let server = traffic::UdpEcho::start(&gateway, GATEWAY_V4.into()).unwrap();
+        let arrived = |size| traffic::echo(&client, server.address(), 20, 1_000, size).unwrap().received;
+        // A header of IPv4 and one of UDP come on top.
+        assert_eq!(arrived(1_372 + 1), 20);
+        lab.narrow(1_400).unwrap();
+        assert_eq!((arrived(1_372 + 1), arrived(1_372)), (0, 20));
     }
 
     #[test]

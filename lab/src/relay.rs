@@ -8,6 +8,7 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ use super::Host;
 const ALL_PROTOCOLS: u16 = 3;
 /// Room for a frame: an Ethernet and a VLAN header and the 1,500 bytes of a cable, with some to spare.
 const FRAME: usize = 2_048;
+/// Length of an Ethernet header (IEEE 802.3), which is no part of the packet.
+const HEADER: usize = 14;
 /// Frames of one direction on their way at most, 64 MiB of memory: a second at 400 Mbit/s of large packets.
 const HELD_FRAMES: usize = 32 * 1_024;
 /// What the kernel keeps for a thread that does not run at once. It counts small frames as at least 768 bytes.
@@ -46,6 +49,8 @@ const AFTER_ERROR: Duration = Duration::from_millis(1);
 pub(super) struct Relay {
     stop: Arc<EventFd>,
     counts: [Arc<Mutex<Counts>>; 2],
+    /// The longest frame that goes on, either way.
+    longest: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -60,15 +65,22 @@ impl Relay {
         host.set_link(near, true)?;
         host.set_link(far, true)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).context("make an event descriptor")?);
-        let mut relay = Self { stop, counts: Default::default(), threads: Vec::new() };
+        let longest = Arc::new(AtomicUsize::new(FRAME));
+        let mut relay = Self { stop, counts: Default::default(), longest, threads: Vec::new() };
         let ways = [(LinkDirection::Up, &near_end, &far_end), (LinkDirection::Down, &far_end, &near_end)];
         for ((direction, from, to), counts) in ways.into_iter().zip(&relay.counts) {
             let impairment = Impairment::new(profile, direction, seed);
-            let carrier = Carrier::new(Arc::clone(from), Arc::clone(to), impairment, Arc::clone(counts));
+            let longest = Arc::clone(&relay.longest);
+            let carrier = Carrier::new(Arc::clone(from), Arc::clone(to), impairment, longest, Arc::clone(counts));
             let stop = Arc::clone(&relay.stop);
             relay.threads.push(host.start(move || carrier.run(&stop)));
         }
         Ok(relay)
+    }
+
+    /// From now on drops packets of more than `mtu` bytes either way, and tells nobody.
+    pub(super) fn narrow(&self, mtu: usize) {
+        self.longest.store(mtu.saturating_add(HEADER), Ordering::Relaxed);
     }
 
     /// What became of the frames so far, upwards and downwards.
@@ -123,6 +135,7 @@ struct Carrier {
     from: Arc<Socket>,
     to: Arc<Socket>,
     passage: Passage<Frame>,
+    longest: Arc<AtomicUsize>,
     began: Instant,
     /// Frames that were read but have not begun their way.
     arrived: Vec<Frame>,
@@ -137,11 +150,18 @@ struct Carrier {
 }
 
 impl Carrier {
-    fn new(from: Arc<Socket>, to: Arc<Socket>, impairment: Impairment, counts: Arc<Mutex<Counts>>) -> Self {
+    fn new(
+        from: Arc<Socket>,
+        to: Arc<Socket>,
+        impairment: Impairment,
+        longest: Arc<AtomicUsize>,
+        counts: Arc<Mutex<Counts>>,
+    ) -> Self {
         Self {
             from,
             to,
             passage: Passage::new(impairment, HELD_FRAMES),
+            longest,
             began: Instant::now(),
             arrived: Vec::with_capacity(BATCH),
             spare: Vec::new(),
@@ -158,10 +178,11 @@ impl Carrier {
         while self.wait(stop) {
             self.read();
             // After they were read: no frame counts as arrived before it was.
-            let now = self.began.elapsed();
+            let (now, longest) = (self.began.elapsed(), self.longest.load(Ordering::Relaxed));
             for frame in self.arrived.drain(..) {
                 let length = frame.length;
-                self.spare.extend(self.passage.handle(now, frame, length));
+                let gone = if length > longest { Some(frame) } else { self.passage.handle(now, frame, length) };
+                self.spare.extend(gone);
             }
             self.deliver();
             self.tell();
