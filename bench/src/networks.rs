@@ -6,6 +6,7 @@
 mod demand;
 mod flows;
 mod moves;
+mod narrowing;
 mod options;
 mod restart;
 mod result;

@@ -16,22 +16,33 @@ const PORTS: [u16; 2] = [5_201, 5_202];
 /// A connection that has moved so many bytes more is alive: more than lay in buffers on its way.
 const ALIVE: u64 = 256 << 10;
 
-/// One connection each way, at a steady rate; they end on drop.
+/// One connection each way; they end on drop.
 #[derive(Debug)]
 pub(super) struct Flows([Streams; 2]);
 
 impl Flows {
-    /// Opens both from `client` to the host behind the gateway.
+    /// Opens both from `client` to the host behind the gateway, each at a steady rate.
     ///
     /// # Errors
     /// Where a connection does not come about.
     pub(super) fn start(client: &Host, internet: &Host) -> Result<Self> {
-        let start = |port, direction| {
+        Self::open(|plan| Streams::start_paced(client, internet, plan, RATE))
+    }
+
+    /// The same as fast as they can be, so that their packets are as large as they may be.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) fn at_full_speed(client: &Host, internet: &Host) -> Result<Self> {
+        Self::open(|plan| Streams::start(client, internet, plan))
+    }
+
+    fn open(start: impl Fn(&StreamPlan) -> Result<Streams>) -> Result<Self> {
+        let one = |port, direction| {
             let server = SocketAddr::from((INTERNET_V4, port));
-            let plan = StreamPlan { server, connections: 1, direction, congestion: "cubic".to_owned() };
-            Streams::start_paced(client, internet, &plan, RATE)
+            start(&StreamPlan { server, connections: 1, direction, congestion: "cubic".to_owned() })
         };
-        Ok(Self([start(PORTS[0], Direction::Upload)?, start(PORTS[1], Direction::Download)?]))
+        Ok(Self([one(PORTS[0], Direction::Upload)?, one(PORTS[1], Direction::Download)?]))
     }
 
     /// How many do not go on.
@@ -44,7 +55,8 @@ impl Flows {
         Ok(dead(before, self.received()))
     }
 
-    fn received(&self) -> [u64; 2] {
+    /// Bytes that each has moved.
+    pub(super) fn received(&self) -> [u64; 2] {
         self.0.each_ref().map(Streams::received)
     }
 }

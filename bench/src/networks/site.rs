@@ -35,7 +35,7 @@ pub(super) struct Site {
     pub(super) gateway: Gateway,
     /// The host behind the gateway.
     pub(super) internet: Host,
-    _lab: Lab,
+    pub(super) lab: Lab,
 }
 
 impl Site {
@@ -52,8 +52,15 @@ impl Site {
     /// # Errors
     /// As [`Self::start`].
     pub(super) fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::in_lab(Lab::standard()?, settings)
+    }
+
+    /// The same in a lab that has a client, a gateway and a host behind it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) fn in_lab(mut lab: Lab, settings: &[(&str, &str)]) -> Result<Self> {
         let binaries = adit_lab::binaries()?;
-        let mut lab = Lab::standard()?;
         let mut gateway = Gateway::new(&lab.host("gateway")?, &binaries);
         settings.iter().for_each(|(key, value)| gateway.set(key, value));
         gateway.init()?.success()?;
@@ -61,7 +68,7 @@ impl Site {
         let client = Client::new(&lab.host("client")?, &binaries);
         client.join(&gateway.invite("bench", &[])?)?.success()?;
         let internet = lab.host("internet")?;
-        Ok(Self { client, gateway, internet, _lab: lab })
+        Ok(Self { client, gateway, internet, lab })
     }
 
     /// Starts the client; says how long that took until it was connected.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::demand::Demand;
 use super::options::Options;
-use super::{moves, restart, sleep, udp_blocked, udp_changes};
+use super::{moves, narrowing, restart, sleep, udp_blocked, udp_changes};
 use crate::interrupt::Interrupt;
 use crate::measure::disturbance::Moment;
 use crate::report::model::{Reading, Run};
@@ -15,8 +15,8 @@ use crate::report::model::{Reading, Run};
 pub(super) const SYSTEM: &str = "adit";
 
 /// All that are about times and counts, in their order.
-pub(super) const TROUBLES: [Trouble; 5] =
-    [udp_blocked::TROUBLE, udp_changes::TROUBLE, moves::TROUBLE, restart::TROUBLE, sleep::TROUBLE];
+pub(super) const TROUBLES: [Trouble; 6] =
+    [udp_blocked::TROUBLE, udp_changes::TROUBLE, moves::TROUBLE, restart::TROUBLE, sleep::TROUBLE, narrowing::TROUBLE];
 
 /// One thing that networks do to a tunnel.
 #[derive(Debug, Clone, Copy)]
