@@ -128,6 +128,11 @@ impl DataPath {
     pub(super) fn deliver(&self, batch: &mut Vec<Bytes>) {
         // The gateway may have its reasons not to send datagrams.
         self.carriers().note_doubt();
+        self.hand_over(batch);
+    }
+
+    /// As [`Self::deliver`], where the packets came in datagrams.
+    pub(super) fn hand_over(&self, batch: &mut Vec<Bytes>) {
         let counters = self.carriers().counters();
         batch.retain(|packet| match self.check(packet) {
             Ok(()) => true,

@@ -134,7 +134,7 @@ impl Routing for Router {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use adit_proto::packet::checksum::Checksum;
     use adit_testing::namespace::in_namespace_async;
 
@@ -143,7 +143,7 @@ mod tests {
     use crate::core::tests::session;
 
     /// An empty UDP packet from the address of [`session`]s with the number 2.
-    fn packet() -> Bytes {
+    pub(crate) fn packet() -> Bytes {
         let mut packet = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 0, 2, 192, 0, 2, 1, 0, 9, 0, 9, 0, 8, 0, 0];
         let checksum = Checksum::new().with(&packet[..20]).finish().to_be_bytes();
         packet[10..12].copy_from_slice(&checksum);

@@ -67,7 +67,7 @@ impl BesideChannel {
         remote: SocketAddr,
         settings: &TunnelSettings,
         terms: Option<Terms>,
-        data: &DataPath,
+        data: &Arc<DataPath>,
     ) -> Self {
         Self {
             asker: Arc::new(asker),

@@ -11,6 +11,8 @@ use adit_net::carrier::dtls::DtlsCarrier;
 use adit_net::cipher::Cipher;
 use adit_net::worker::{AssociationPlane, RecordReport, Stray};
 use adit_program::random::random;
+use adit_proto::anyconnect::frame::FrameKind;
+use adit_proto::anyconnect::record;
 use adit_proto::anyconnect::record_path::{RecordPath, State};
 use adit_proto::anyconnect::tunnel::settings::DtlsSettings;
 use adit_proto::anyconnect::tunnel::{APP_ID_LEN, PSK_LABEL, PSK_LEN};
@@ -23,6 +25,7 @@ use adit_proto::dtls::suite::CipherSuite;
 use adit_proto::esp::session::Hints;
 use adit_proto::packet::IPV6_MIN_MTU;
 use adit_proto::packet::ecn::NOT_ECT;
+use bytes::Bytes;
 use rustls::ClientConnection;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
@@ -55,6 +58,7 @@ impl Terms {
 
 /// The DTLS side of one session. Dropping it ends what there is.
 pub(super) struct Records {
+    data: Arc<DataPath>,
     session: Arc<TunnelSession>,
     plane: Arc<dyn AssociationPlane<TunnelSession>>,
     gateway: SocketAddr,
@@ -70,7 +74,7 @@ pub(super) struct Records {
 
 impl Records {
     /// Begins without an association, towards the address of the connection; `None` without workers.
-    pub(super) fn new(terms: Terms, connection: SocketAddr, data: &DataPath) -> Option<Self> {
+    pub(super) fn new(terms: Terms, connection: SocketAddr, data: &Arc<DataPath>) -> Option<Self> {
         let Terms { psk, settings: DtlsSettings { port, app_id, dpd, keepalive } } = terms;
         let plane = data.packets().workers()?.plane();
         let (sender, strays) = mpsc::channel(STRAYS);
@@ -80,6 +84,7 @@ impl Records {
         let session = Arc::clone(data.session());
         Some(Self {
             carrier: DtlsCarrier::new(Arc::clone(&session), Arc::clone(&plane)),
+            data: Arc::clone(data),
             session,
             plane,
             gateway: beside(connection, port.get()),
@@ -206,13 +211,23 @@ impl Records {
                 self.carrier.associate(gateway, sa);
                 self.path.handle_established(self.carrier.largest_packet().unwrap_or(IPV6_MIN_MTU), now);
             }
-            // It came before the worker took over.
-            Change::Data(body) => self.path.handle_record(&body, now),
+            Change::Data(body) => self.handle_data(&body, now),
             Change::Closed(ending) => {
                 tracing::debug!(?ending, "no association any more");
                 self.carrier.dissociate();
                 self.path.handle_closed(now);
             }
+        }
+    }
+
+    /// Takes what a record held that came before the worker took over.
+    fn handle_data(&mut self, body: &[u8], now: Instant) {
+        match record::split(body) {
+            Some((FrameKind::Data, packet)) => {
+                self.path.handle_heard();
+                self.data.hand_over(&mut vec![Bytes::copy_from_slice(packet)]);
+            }
+            Some(_) | None => self.path.handle_record(body, now),
         }
     }
 

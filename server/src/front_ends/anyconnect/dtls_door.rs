@@ -119,7 +119,7 @@ impl DtlsDoor {
         }
     }
 
-    fn handle(&self, stray: Stray, now: Instant) {
+    pub(super) fn handle(&self, stray: Stray, now: Instant) {
         let introduction = match self.greeter.greet(&stray.datagram, stray.from, now) {
             Ok(Greeting::Ask(answer)) => {
                 // Whoever does not get it says hello again.
@@ -182,4 +182,4 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

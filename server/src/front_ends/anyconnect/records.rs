@@ -10,6 +10,8 @@ use adit_net::carrier::dtls::DtlsCarrier;
 use adit_net::cipher::Cipher;
 use adit_net::worker::{RecordReport, Stray};
 use adit_proto::anyconnect::datagrams::{Datagrams, Farewell, State};
+use adit_proto::anyconnect::frame::FrameKind;
+use adit_proto::anyconnect::record;
 use adit_proto::anyconnect::tunnel::PSK_LEN;
 use adit_proto::dtls::handshake::{Credential, Setup};
 use adit_proto::dtls::record::ContentType;
@@ -20,11 +22,13 @@ use adit_proto::dtls::suite::CipherSuite;
 use adit_proto::esp::session::Hints;
 use adit_proto::packet::IPV6_MIN_MTU;
 use adit_proto::packet::ecn::NOT_ECT;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use zeroize::Zeroizing;
 
 use super::dtls_door::{FromClient, Registration, random};
+use crate::core::router::Router;
 use crate::core::sessions::Session;
 
 /// How long a client may be silent in records before it is asked whether it gets any.
@@ -58,6 +62,7 @@ impl Secret {
 /// The DTLS side of one session. Dropping it ends what there is.
 pub(super) struct Records {
     session: Arc<Session>,
+    router: Arc<Router>,
     registration: Registration,
     from_client: mpsc::Receiver<FromClient>,
     secret: Secret,
@@ -70,12 +75,14 @@ impl Records {
     /// Begins without an association, for a client that knows the same secret.
     pub(super) fn new(
         session: Arc<Session>,
+        router: Arc<Router>,
         (registration, from_client): (Registration, mpsc::Receiver<FromClient>),
         secret: Secret,
     ) -> Self {
         let carrier = DtlsCarrier::new(Arc::clone(&session), Arc::clone(registration.door.plane()));
         Self {
             session,
+            router,
             registration,
             from_client,
             secret,
@@ -170,10 +177,7 @@ impl Records {
         while let Some(change) = self.succession.poll_change() {
             match change {
                 Change::Established(peer) => self.establish(peer),
-                Change::Data(body) => {
-                    // It came before the worker took over; what it says of the session is said again.
-                    self.datagrams.handle_record(&body, now);
-                }
+                Change::Data(body) => self.handle_data(&body, now),
                 Change::Closed(ending) => {
                     tracing::debug!(?ending, "no association any more");
                     self.retire();
@@ -191,6 +195,17 @@ impl Records {
             }
         }
         self.set_route();
+    }
+
+    /// Takes what a record held that came before the worker took over.
+    fn handle_data(&mut self, body: &[u8], now: Instant) {
+        if let Some((FrameKind::Data, packet)) = record::split(body) {
+            self.datagrams.handle_heard(now);
+            self.router.from_client(&self.session, &mut vec![Bytes::copy_from_slice(packet)]);
+        } else {
+            // What it says of the session is said again.
+            self.datagrams.handle_record(body, now);
+        }
     }
 
     fn establish(&mut self, peer: SocketAddr) {
@@ -227,5 +242,66 @@ impl Drop for Records {
         self.succession.handle_close();
         self.drain(Instant::now());
         self.retire();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_net::tun::Tun;
+    use adit_proto::dtls::association::Association;
+    use adit_testing::PATIENCE;
+    use adit_testing::namespace::in_namespace_async;
+    use tokio::time::timeout;
+
+    use super::super::dtls_door::DtlsDoor;
+    use super::super::dtls_door::tests::{Sent, address};
+    use super::*;
+    use crate::core::router;
+    use crate::core::tests::session;
+
+    const MASTER: [u8; MASTER_LEN] = [7; MASTER_LEN];
+    const SUITE: CipherSuite = CipherSuite::RsaAes256Gcm;
+
+    type Client = Association<Cipher, Arc<Outbound<Cipher>>>;
+
+    /// One that may send as soon as it has said its last word of the handshake.
+    fn client(registration: &Registration) -> Client {
+        let credential = Credential::Resumed { master: MasterSecret::new(MASTER), suite: SUITE };
+        let session_id = registration.app_id.to_vec();
+        Client::client(Setup { credential, session_id, random: random(), largest_datagram: HANDSHAKE }, Instant::now())
+    }
+
+    #[test]
+    fn packet_that_overtakes_the_end_of_a_handshake_is_not_lost() {
+        in_namespace_async(|| async {
+            let router = Arc::new(Router::new(Tun::create("adit0", 1, true).unwrap(), Arc::default()));
+            let (session, sent) = (session(1, "dev-a", 2), Arc::<Sent>::default());
+            let door = DtlsDoor::new(Arc::<Sent>::clone(&sent), None);
+            let registered = door.register();
+            let mut client = client(&registered.0);
+            let secret = Secret::Resumed { master: Zeroizing::new(MASTER), suite: SUITE };
+            let mut records = Records::new(Arc::clone(&session), router, registered, secret);
+            let handle = |datagram: Vec<u8>| {
+                door.handle(Stray { from: address(1000), origin: Origin::default(), datagram }, Instant::now());
+            };
+            let mut has_sent = false;
+            while records.carrier.peer().is_none() {
+                let flight: Vec<_> = from_fn(|| client.poll_transmit()).collect();
+                if let Some(outbound) = client.outbound().filter(|_| !std::mem::replace(&mut has_sent, true)) {
+                    let packet = record::encode(FrameKind::Data, &router::tests::packet());
+                    handle(outbound.record(ContentType::ApplicationData, &packet).unwrap());
+                }
+                flight.into_iter().for_each(handle);
+                while !records.from_client.is_empty() {
+                    timeout(PATIENCE, records.turn()).await.unwrap();
+                }
+                for mut datagram in sent.take() {
+                    client.handle_datagram(&mut datagram, Instant::now()).unwrap();
+                }
+            }
+            assert!(has_sent, "it was sent before the gateway had the last word of the handshake");
+            assert_eq!(session.carriers.counters().traffic().rx_packets, 1);
+            assert_eq!(records.datagrams.state(), State::Passing);
+        });
     }
 }

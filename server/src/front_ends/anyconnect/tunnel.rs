@@ -188,7 +188,8 @@ impl Opened {
         let session = Arc::clone(&open.session);
         let _session = CallerSession::begin(&caller, &session, open.replaces);
         let records = dtls.and_then(|OfferedDtls { registered, keying }| {
-            Some(Records::new(Arc::clone(&session), registered, secret(keying, &stream)?))
+            let secret = secret(keying, &stream)?;
+            Some(Records::new(Arc::clone(&session), Arc::clone(&router), registered, secret))
         });
         connection.carrier.queue(head.as_bytes());
         let deliver = {

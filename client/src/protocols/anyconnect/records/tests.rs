@@ -7,9 +7,8 @@ use adit_net::carrier::esp::EspSettings;
 use adit_net::testing::Keeper;
 use adit_net::tun::Tun;
 use adit_program::task;
-use adit_proto::anyconnect::frame::FrameKind;
-use adit_proto::anyconnect::record;
 use adit_proto::dtls::greeting::{Greeter, Greeting};
+use adit_proto::packet::checksum::Checksum;
 use adit_testing::namespace::{in_namespace_async, ip, up};
 use tokio::time::{sleep, timeout};
 
@@ -35,6 +34,8 @@ struct Gateway {
     greeter: Greeter,
     succession: Succession<Cipher, Arc<Outbound<Cipher>>>,
     packets: mpsc::Sender<Arrived>,
+    /// A packet for the client, which overtakes the end of the handshake.
+    first: Vec<u8>,
 }
 
 impl Gateway {
@@ -57,31 +58,47 @@ impl Gateway {
                     self.succession.handle_datagram(datagram, from, (), now).ok();
                 }
             }
-            while let Some((to, (), datagram)) = self.succession.poll_transmit() {
-                self.socket.send_to(&datagram, to).await.unwrap();
-            }
+            let handshake: Vec<_> = from_fn(|| self.succession.poll_transmit()).collect();
             while let Some(change) = self.succession.poll_change() {
-                if let Change::Data(body) = change {
-                    self.handle_record(&body, from).await;
+                match change {
+                    Change::Established(to) => self.say(FrameKind::Data, &self.first, to).await,
+                    Change::Data(body) => self.handle_record(&body, from).await,
+                    Change::Closed(_) => {}
                 }
+            }
+            for (to, (), datagram) in handshake {
+                self.socket.send_to(&datagram, to).await.unwrap();
             }
         }
     }
 
     async fn handle_record(&mut self, body: &[u8], from: SocketAddr) {
         match record::split(body).unwrap() {
-            (FrameKind::DpdRequest, payload) => {
-                let answer = record::encode(FrameKind::DpdResponse, payload);
-                let sa = self.succession.outbound().unwrap();
-                let answer = sa.record(ContentType::ApplicationData, &answer).unwrap();
-                self.socket.send_to(&answer, from).await.unwrap();
-            }
+            (FrameKind::DpdRequest, payload) => self.say(FrameKind::DpdResponse, payload, from).await,
             (FrameKind::Data, packet) => {
                 self.packets.try_send((packet.to_vec(), from)).ok();
             }
             other => panic!("{other:?}"),
         }
     }
+
+    async fn say(&self, kind: FrameKind, payload: &[u8], to: SocketAddr) {
+        let sa = self.succession.outbound().unwrap();
+        let sealed = sa.record(ContentType::ApplicationData, &record::encode(kind, payload)).unwrap();
+        self.socket.send_to(&sealed, to).await.unwrap();
+    }
+}
+
+/// A UDP packet from 10.64.3.9 to 10.64.3.2, from port 9 to this one.
+fn packet(port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(28 + payload.len()).unwrap();
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 64, 3, 9, 10, 64, 3, 2, 0, 9, 0, 0, 0, 0, 0, 0];
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
+    packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
+    let checksum = Checksum::new().with(&packet[..20]).finish();
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    [&packet, payload].concat()
 }
 
 async fn turn(mut records: Records) {
@@ -103,18 +120,22 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 fn packets_go_in_records_of_the_gateway_and_of_nobody_else() {
     in_namespace_async(|| async {
         ip("link set lo up");
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let (packets, mut arriving) = mpsc::channel(64);
-        let greeter = Greeter::new(random().unwrap(), Instant::now());
-        let gateway = Gateway { socket, greeter, succession: Succession::default(), packets };
-        let _serving = task::spawn(gateway.serve());
-
         let settings = PacketPathSettings { esp: Some(EspSettings::default()), ..PacketPathSettings::default() };
         let path = Arc::new(PacketPath::start(Tun::create("adit0", 1, true).unwrap(), settings).unwrap());
         ip("address add 10.64.3.2/24 dev adit0");
         up("adit0");
-        let data = DataPath::new(Arc::new(Keeper::new(1420)), Packets::Device(path));
+        let host = tokio::net::UdpSocket::bind("10.64.3.2:0").await.unwrap();
+
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (packets, mut arriving) = mpsc::channel(64);
+        let greeter = Greeter::new(random().unwrap(), Instant::now());
+        let first = packet(host.local_addr().unwrap().port(), b"early");
+        let gateway = Gateway { socket, greeter, succession: Succession::default(), packets, first };
+        let _serving = task::spawn(gateway.serve());
+
+        let data = Arc::new(DataPath::new(Arc::new(Keeper::new(1420)), Packets::Device(path)));
+        data.set_addresses(vec!["10.64.3.2".parse().unwrap()]);
         data.begin();
         let port = NonZeroU16::new(address.port()).unwrap();
         let settings = DtlsSettings { port, app_id: APP_ID, dpd: None, keepalive: None };
@@ -126,8 +147,12 @@ fn packets_go_in_records_of_the_gateway_and_of_nobody_else() {
         eventually("packets go in records", || session.carriers().name() == "dtls").await;
         assert_eq!(session.carriers().mtu(), 1420, "as much as the connection takes");
 
-        let host = UdpSocket::bind("10.64.3.2:0").unwrap();
-        host.send_to(b"hello", "10.64.3.9:9").unwrap();
+        let mut early = [0; 16];
+        let (length, _) = timeout(PATIENCE, host.recv_from(&mut early)).await.expect("it is not lost").unwrap();
+        assert_eq!(&early[..length], b"early", "it came before a worker could open it");
+        assert_eq!(session.carriers().counters().traffic().rx_packets, 1);
+
+        host.send_to(b"hello", "10.64.3.9:9").await.unwrap();
         let arrived = timeout(PATIENCE, async {
             loop {
                 let (packet, from) = arriving.recv().await.unwrap();

@@ -14,7 +14,14 @@ use super::*;
 
 /// Workers that keep what they are to send.
 #[derive(Default)]
-struct Sent(Mutex<Vec<Vec<u8>>>);
+pub(in super::super) struct Sent(Mutex<Vec<Vec<u8>>>);
+
+impl Sent {
+    /// Takes what they are to send.
+    pub(in super::super) fn take(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
 
 impl DataPlane<Session> for Sent {
     fn claim_spi(&self, _beside: Option<Spi>) -> Option<Spi> {
@@ -84,7 +91,7 @@ impl World {
     }
 }
 
-fn address(port: u16) -> SocketAddr {
+pub(in super::super) fn address(port: u16) -> SocketAddr {
     (std::net::Ipv4Addr::new(192, 0, 2, 7), port).into()
 }
 
