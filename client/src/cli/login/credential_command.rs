@@ -1,4 +1,5 @@
 //! A command that prints the password of a profile's user: bounded in time and size, and what it prints is in no log.
+//! It ends with this program, however that ends.
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -18,6 +19,10 @@ use zeroize::Zeroizing;
 const MOST_BYTES: usize = 4096;
 /// How long it may take: it may have to unlock something.
 const WITHIN: Duration = Duration::from_secs(60);
+/// Runs the command that stands behind it, with nothing to read. A watcher beside it ends all of the process group as
+/// soon as this program is gone, which alone can write to where the watcher reads.
+const WATCHED: &str = "exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null & exec 3<&-; \
+                       /bin/sh -c \"$1\"; ended=$?; kill $!; exit $ended";
 /// How often it is looked whether it has ended, once it prints no more.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -34,8 +39,9 @@ fn run(command: &str, within: Duration) -> Result<Zeroizing<String>, String> {
     let deadline = Instant::now() + within;
     let mut shell = Command::new("/bin/sh");
     // A group of its own, so that all of it can be ended.
-    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    shell.args(["-c", WATCHED, "sh", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     let mut child = shell.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
+    let _watched = child.stdin.take();
     let printed = match child.stdout.take() {
         Some(output) => read(output, deadline).and_then(|printed| await_end(&mut child, deadline).map(|()| printed)),
         None => Err("its output cannot be read".to_owned()),

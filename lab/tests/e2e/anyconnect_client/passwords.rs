@@ -4,7 +4,7 @@ use std::fs;
 
 use adit_lab::Output;
 use adit_program::durable_file;
-use adit_testing::PATIENCE;
+use adit_testing::{PATIENCE, eventually};
 
 use super::{USAGE, add, assert_private, up};
 use crate::harness::{INTERNET, Tunnel, reach};
@@ -89,6 +89,28 @@ fn command_prints_the_password_and_what_it_prints_is_told_to_the_gateway_alone()
     let wrong = up_alone(&tunnel);
     assert_eq!(wrong.code, REFUSED, "{wrong:?}");
     assert!(wrong.stderr.contains("did not take that of the command"), "{wrong:?}");
+}
+
+#[test]
+fn command_ends_with_its_client_however_that_ends() {
+    let Some(tunnel) = gateway() else { return };
+    let fingerprint = pin(&tunnel.gateway);
+    let client = tunnel.client();
+    let read = client.host().folder().join("read");
+    fs::write(&read, "").unwrap();
+    // It never ends by itself, and no other process has these arguments.
+    let (command, arguments) = (format!("tail -f '{}'", read.display()), format!("tail\0-f\0{}\0", read.display()));
+    add(client, &["--pin", &fingerprint, "--credential-command", &command]).success().unwrap();
+    let login = client.host().spawn(client.command(&["login", "work"])).unwrap();
+    eventually("the command runs", || runs(&arguments).then_some(()));
+    login.kill();
+    eventually("it has ended", || (!runs(&arguments)).then_some(()));
+}
+
+/// Whether a process runs with these arguments. One that nobody has waited for has none any more.
+fn runs(arguments: &str) -> bool {
+    let mut processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.any(|process| fs::read(process.path().join("cmdline")).is_ok_and(|line| line == arguments.as_bytes()))
 }
 
 #[test]
