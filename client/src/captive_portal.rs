@@ -105,10 +105,13 @@ impl Look {
         told
     }
 
-    /// What an API answers; nothing where it is not who its certificate says.
+    /// What an API answers; nothing where it is not who its certificate says, or at no address that may be asked.
     async fn ask_api(&self, api: &PageAddress) -> Option<UserStanding> {
         let tls = network::tls()?;
         for address in self.addresses_of(api).await {
+            if !network::may_be_asked(address, self.mark) {
+                continue;
+            }
             let Ok(socket) = open(address, self.mark).await else { continue };
             let Ok(stream) = h1::connect(socket, Arc::clone(&tls), api.host()).await else { continue };
             let mut head = head(api);

@@ -1,7 +1,7 @@
 //! What a network told this host of its API, and how that is reached.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::own_question::LocalResolvers;
 use crate::public_roots;
+use crate::ways::source_address;
 
 /// Where systemd-networkd keeps what it knows of each link, in a file of its number (`sd_network(3)`).
 pub(super) const LINKS: &str = "/run/systemd/netif/links";
@@ -37,6 +38,21 @@ pub(super) fn apis(links: &Path) -> Vec<PageAddress> {
 pub(super) fn tls() -> Option<Arc<rustls::ClientConfig>> {
     let roots = public_roots::load().ok()?;
     tls::foreign_client_config(KnownBy::Roots(roots), None).ok()
+}
+
+/// Whether an API may be asked at this address, which a network chose: it is none of this host, whose services may
+/// trust whoever comes from here, and none that counts on one link alone or stands for many hosts, for which no
+/// authority vouches.
+pub(super) fn may_be_asked(address: SocketAddr, mark: Option<u32>) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_near = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast();
+    let counts_on_a_link = match ip {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    // What this host sends to an address of its own comes from that very address.
+    let is_elsewhere = || source_address(SocketAddr::new(ip, address.port()), mark).is_ok_and(|source| source != ip);
+    !is_near && !counts_on_a_link && is_elsewhere()
 }
 
 /// Asks for a name: the network's resolvers past a closed host, or else this host's own.

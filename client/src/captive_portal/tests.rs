@@ -3,6 +3,7 @@
 use std::fs;
 
 use adit_program::task::{self, Task};
+use adit_testing::eventually;
 use adit_testing::namespace::{in_namespace_async, ip};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -106,4 +107,38 @@ fn networks_tell_of_their_apis_by_encrypted_addresses_alone() {
     let apis: Vec<String> = network::apis(links.path()).iter().map(PageAddress::to_string).collect();
     assert_eq!(apis, ["https://p.example/api"]);
     assert!(network::apis(Path::new("/nonexistent")).is_empty());
+}
+
+#[test]
+fn api_is_asked_elsewhere_and_at_no_address_of_this_host_or_its_links() {
+    in_namespace_async(|| async {
+        ip("link set lo up");
+        ip("link add eth0 type veth peer name router0");
+        ip("address add 192.0.2.9/24 dev eth0");
+        ip("address add 2001:db8::9/64 dev eth0 nodad");
+        ip("link set router0 up");
+        ip("link set eth0 up");
+        let may_be_asked = |host: &str| network::may_be_asked(SocketAddr::new(host.parse().unwrap(), 443), None);
+        for host in ["192.0.2.1", "192.0.2.10", "2001:db8::1", "::ffff:192.0.2.1"] {
+            eventually(host, || may_be_asked(host).then_some(()));
+        }
+        let refused =
+            ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "192.0.2.9", "2001:db8::9", "::ffff:192.0.2.9"];
+        for host in refused.into_iter().chain(["0.0.0.0", "::", "169.254.169.254", "fe80::1", "224.0.0.1", "ff02::1"]) {
+            assert!(!may_be_asked(host), "{host}");
+        }
+
+        let service = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = service.local_addr().unwrap().port();
+        let links = tempfile::tempdir().unwrap();
+        for (link, host) in ["127.0.0.1", "192.0.2.9", "localhost"].iter().enumerate() {
+            let told = format!("CAPTIVE_PORTAL=https://{host}:{port}/api\n");
+            fs::write(links.path().join(link.to_string()), told).unwrap();
+        }
+        assert_eq!(look(CaptiveProbe::Usual, &[]).portal_by(links.path()).await, None);
+        // The control: whoever comes is let in, and nobody came before.
+        let control = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (_, first) = service.accept().await.unwrap();
+        assert_eq!(first, control.local_addr().unwrap(), "the look came to a service of this host");
+    });
 }
