@@ -1,5 +1,6 @@
 //! `portal`: says where the network's captive portal is, or lets one program out to it past a closed kill switch.
 
+mod environment;
 mod launch;
 mod program;
 
@@ -127,7 +128,7 @@ fn explain(files: &ClientFiles, name: &ProfileName, status: &Status) {
     let (flag, page) = (dir_flag(files), page.unwrap_or("http://ADDRESS"));
     output::line("this host is closed; as root, this lets one program out for ten minutes at most:");
     output::line(&format!(
-        "  adit-client{flag} portal {name} -- firefox --new-instance --profile \"$(mktemp -d)\" '{page}'"
+        "  adit-client{flag} portal {name} -- sh -c 'firefox --new-instance --profile \"$(mktemp -d)\" \"$0\"' '{page}'"
     ));
 }
 

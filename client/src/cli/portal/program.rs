@@ -18,6 +18,9 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid, setsid};
 
+use super::environment::{RUNTIME, environment};
+use super::launch::write_for_all;
+
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved and nscd answer for this host.
 const SERVICES: [&str; 2] = ["/run/systemd/resolve", "/run/nscd"];
@@ -54,7 +57,8 @@ pub(in crate::cli) fn become_program(args: &ProgramArgs) -> Failure {
         return Failure::new(Exit::Usage, "portal", "no program is given", "name one behind `--`");
     };
     let mut command = Command::new(program);
-    command.args(arguments).envs(environment(args.user, known.as_ref()));
+    let environment = environment(args.user, known.as_ref(), Path::new(RUNTIME), std::env::vars_os());
+    command.args(arguments).env_clear().envs(environment);
     let error = command.exec();
     let next = "check its name, or give its path";
     Failure::new(Exit::Usage, program.display().to_string(), format!("it cannot be started: {error}"), next)
@@ -72,7 +76,7 @@ fn show_resolvers(file: &Path) -> io::Result<()> {
         mount(Some("none"), service, Some("tmpfs"), flags, Some("mode=755"))?;
         if target.starts_with(service) {
             // It was covered up just now.
-            fs::write(&target, &text)?;
+            write_for_all(&target, &text)?;
         }
     }
     Ok(())
@@ -92,24 +96,6 @@ fn take_rights(args: &ProgramArgs, known: Option<&User>) -> io::Result<()> {
     // Whoever lets it out ends with this process, or the other way round.
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     Ok(())
-}
-
-/// What tells programs whose they are, and where that user's screen is.
-fn environment(user: u32, known: Option<&User>) -> Vec<(&'static str, OsString)> {
-    let mut environment: Vec<(&str, OsString)> = Vec::new();
-    if let Some(known) = known {
-        environment.push(("HOME", known.dir.clone().into_os_string()));
-        environment.extend(["USER", "LOGNAME"].map(|variable| (variable, known.name.clone().into())));
-    }
-    let runtime = PathBuf::from(format!("/run/user/{user}"));
-    if runtime.is_dir() {
-        let display = "wayland-0";
-        if std::env::var_os("WAYLAND_DISPLAY").is_none() && runtime.join(display).exists() {
-            environment.push(("WAYLAND_DISPLAY", display.into()));
-        }
-        environment.push(("XDG_RUNTIME_DIR", runtime.into_os_string()));
-    }
-    environment
 }
 
 fn refused(doing: &str, error: &io::Error) -> Failure {

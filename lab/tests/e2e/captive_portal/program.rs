@@ -1,5 +1,6 @@
 //! `adit-client portal`: one program gets to the portal, while the host stays closed for all others.
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::*;
@@ -61,7 +62,7 @@ fn program_passes_the_portal_past_a_tunnel_while_the_host_stays_closed_for_other
     misses_gateway(client);
     told_portal(client);
     let explained = client.run(&["portal"]).unwrap().success().unwrap();
-    assert!(explained.contains(PORTAL) && explained.contains("-- firefox"), "{explained}");
+    assert!(explained.contains(PORTAL) && explained.contains("firefox --new-instance"), "{explained}");
 
     let visitor = client.host().spawn(portal(client, &["sh", "-c", VISITOR])).unwrap();
     visitor.wait_for_line(&format!("user {CALLER}"), PATIENCE).unwrap();
@@ -115,6 +116,33 @@ fn closed_host_without_a_client_lets_a_program_out_until_it_ends() {
     drop(running);
     let open = client.host().output(portal(client, &["true"]), PATIENCE).unwrap();
     assert!(open.code == 2 && open.stderr.contains("it is open"), "{open:?}");
+}
+
+/// Runs as root with a strict umask, on a host whose resolver file leads to that of a service.
+#[test]
+fn program_has_the_environment_and_the_resolvers_of_its_user_whatever_its_caller_has() {
+    const LOOK_AROUND: &str = "env; cat /etc/resolv.conf; curl --ipv4 --silent --show-error http://portal.cafe.test/in";
+    let Some((tunnel, cafe)) = known_to_be_full() else { return };
+    let client = tunnel.client();
+    client.run(&["block"]).unwrap().success().unwrap();
+    cafe.enter(client.host());
+    client.host().run(|| {
+        fs::remove_file("/etc/resolv.conf").unwrap();
+        symlink("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf").unwrap();
+    });
+    let asked = portal(client, &["sh", "-c", LOOK_AROUND]);
+    let mut strict = Command::new("sh");
+    strict.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(asked.get_program()).args(asked.get_args());
+    strict.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    strict.envs([("A_TOKEN", "top-secret"), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
+    let said = client.host().output(strict, PATIENCE * 2).unwrap().success().unwrap();
+    for part in ["LANG=C.UTF-8", "PATH=", &format!("nameserver {}", ROUTER.0), "/in is welcome"] {
+        assert!(said.contains(part), "{part} is missing in\n{said}");
+    }
+    for part in ["top-secret", "SUDO_UID", "HOME=/root"] {
+        assert!(!said.contains(part), "{part} is in\n{said}");
+    }
+    client.run(&["down"]).unwrap().success().unwrap();
 }
 
 #[test]
