@@ -1,7 +1,8 @@
 //! Starts the program that is let out, and ends it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -91,17 +92,33 @@ impl Launched {
     }
 }
 
-/// A group that nobody is in.
+/// A group that nobody is in, by name, and no process by its number: neither a service in a container without names of
+/// its own, nor what an earlier program has left behind.
 pub(super) fn unused_group() -> Result<u32, Failure> {
+    let in_use = groups_in_use(Path::new("/proc"));
     let room = PASSING.end() - PASSING.start() + 1;
     for _ in 0..MOST_TRIES {
         let number = random().map(u32::from_ne_bytes).map_err(|error| not_started(&io::Error::other(error)))?;
         let group = PASSING.start() + number % room;
-        if let Ok(None) = Group::from_gid(Gid::from_raw(group)) {
+        if !in_use.contains(&group) && matches!(Group::from_gid(Gid::from_raw(group)), Ok(None)) {
             return Ok(group);
         }
     }
     Err(not_started(&io::Error::other("there is no group that nobody is in")))
+}
+
+/// The groups that processes act in, or may: those of `Gid` and `Groups` in their `status` (`proc_pid_status(5)`).
+fn groups_in_use(processes: &Path) -> BTreeSet<u32> {
+    let folders = fs::read_dir(processes).into_iter().flatten().flatten();
+    // One that has ended meanwhile is in no group any more.
+    let texts = folders.filter_map(|folder| fs::read(folder.path().join("status")).ok());
+    let mut in_use = BTreeSet::new();
+    for text in texts {
+        let text = String::from_utf8_lossy(&text);
+        let lists = text.lines().filter_map(|line| line.strip_prefix("Gid:").or_else(|| line.strip_prefix("Groups:")));
+        in_use.extend(lists.flat_map(str::split_whitespace).filter_map(|number| number.parse::<u32>().ok()));
+    }
+    in_use
 }
 
 /// Who called this program: behind `sudo`, `pkexec` or `doas` another than root, if that user is known.
@@ -127,7 +144,7 @@ fn caller() -> (Uid, Gid) {
 pub(super) fn write_for_all(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o644).open(path)?;
     // Whatever the umask is.
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(text.as_bytes())
 }
 
@@ -143,5 +160,23 @@ mod tests {
     fn group_of_the_program_is_one_that_nobody_is_in() {
         let group = unused_group().unwrap();
         assert!(PASSING.contains(&group) && Group::from_gid(Gid::from_raw(group)).unwrap().is_none());
+        let in_use = groups_in_use(Path::new("/proc"));
+        assert!(in_use.contains(&getgid().as_raw()) && !in_use.contains(&group), "{group} of {in_use:?}");
+    }
+
+    #[test]
+    fn group_is_in_use_that_any_process_is_in_by_whichever_right() {
+        let processes = tempfile::tempdir().unwrap();
+        let status = |process: &str, text: &str| {
+            fs::create_dir(processes.path().join(process)).unwrap();
+            fs::write(processes.path().join(process).join("status"), text).unwrap();
+        };
+        status(
+            "1",
+            "Name:\tinit\nUid:\t7\t7\t7\t7\nGid:\t0\t61184\t0\t61185\nNgid:\t8\nGroups:\t4 61186 \nVmPeak:\t9 kB\n",
+        );
+        status("2", "Name:\tpast\nGid:\t61187\t61187\t61187\t61187\nGroups:\t\n");
+        fs::create_dir(processes.path().join("sys")).unwrap();
+        assert_eq!(groups_in_use(processes.path()), [0, 4, 61_184, 61_185, 61_186, 61_187].into());
     }
 }
