@@ -1,7 +1,7 @@
 //! Looks whether the network keeps this host from its gateway by a captive portal.
 //!
 //! Nobody is asked who could make anything of it: the network's own API, if it told of one (RFC 8910), the gateway's
-//! host in clear, and addresses that nobody has. Who answers there is a portal. The sockets bear the mark of the
+//! host in clear, and addresses that nobody has. Who shows a page there is a portal. The sockets bear the mark of the
 //! client's outer sockets, so that a closed host lets them out.
 
 mod network;
@@ -56,8 +56,8 @@ impl CaptiveProbe {
 /// One look at the network.
 pub(crate) struct Look {
     pub(crate) probe: CaptiveProbe,
-    /// Name or address of the gateway.
-    pub(crate) gateway: String,
+    /// Names and addresses of the gateway, of which there is at least one; the first is asked for.
+    pub(crate) hosts: Vec<String>,
     /// Its addresses, best first.
     pub(crate) addresses: Vec<SocketAddr>,
     /// Whom to ask for names, and the mark of the questions, where the host's own resolver may not get out.
@@ -70,6 +70,8 @@ pub(crate) struct Look {
 struct PlainRequest {
     asked: Asked,
     page: PageAddress,
+    /// Other names and addresses of who is asked.
+    own: Arc<[String]>,
     address: SocketAddr,
 }
 
@@ -143,19 +145,25 @@ impl Look {
             CaptiveProbe::Off => Vec::new(),
             CaptiveProbe::Site(page) => {
                 let addresses = self.addresses_of(page).await;
-                let probe = |address| PlainRequest { asked: Asked::TestSite, page: page.clone(), address };
+                let own: Arc<[String]> = Arc::default();
+                let probe = |address| PlainRequest {
+                    asked: Asked::TestSite,
+                    page: page.clone(),
+                    own: Arc::clone(&own),
+                    address,
+                };
                 addresses.into_iter().map(probe).collect()
             }
             CaptiveProbe::Usual => {
+                let addresses = self.addresses.iter().map(|address| address.ip().to_string());
+                let own: Arc<[String]> = self.hosts.iter().cloned().chain(addresses).collect();
                 let request = |asked, page: Option<PageAddress>, address: IpAddr| {
-                    let page = page?;
-                    Some(PlainRequest { asked, address: SocketAddr::new(address, page.port()), page })
+                    let (page, own) = (page?, Arc::clone(&own));
+                    Some(PlainRequest { asked, address: SocketAddr::new(address, page.port()), page, own })
                 };
-                let gateway = self
-                    .addresses
-                    .iter()
-                    .take(MOST_ASKED)
-                    .map(|address| request(Asked::Somebody, PageAddress::first_of(&self.gateway), address.ip()));
+                let first_page = || PageAddress::first_of(self.hosts.first()?);
+                let addresses = self.addresses.iter().take(MOST_ASKED);
+                let gateway = addresses.map(|address| request(Asked::Somebody, first_page(), address.ip()));
                 let nobody = NOBODY.into_iter().map(|address| request(Asked::Nobody, page_of(address), address));
                 gateway.chain(nobody).flatten().collect()
             }
@@ -177,7 +185,7 @@ impl PlainRequest {
         let stream = open(self.address, mark).await.ok()?;
         let reply = h1::get(stream, self.page.path(), head(&self.page), 0).await.ok()?;
         let location = field::value(&reply.fields, "location");
-        portal_of(self.asked, &self.page, reply.status, location)
+        portal_of(self.asked, &self.page, &self.own, reply.status, location)
     }
 }
 

@@ -62,16 +62,29 @@ pub enum Asked {
 }
 
 /// The page of a captive portal, if that is who answered a request for `page` in clear with this status, and this
-/// `location` if there is one.
-pub fn portal_of(asked: Asked, page: &PageAddress, status: u16, location: Option<&str>) -> Option<PageAddress> {
+/// `location` if there is one. `own` are names and addresses of whoever was asked, beside that in `page`.
+///
+/// A portal shows a page or the way to one, or says what it wants. Any other error is one of whoever stands in the way
+/// and cannot reach the host either, such as a proxy.
+pub fn portal_of(
+    asked: Asked,
+    page: &PageAddress,
+    own: &[String],
+    status: u16,
+    location: Option<&str>,
+) -> Option<PageAddress> {
+    if status != AUTHENTICATION_REQUIRED && !(200..400).contains(&status) {
+        return None;
+    }
     let led = location.filter(|_| (300..400).contains(&status)).and_then(PageAddress::parse);
     let shown_here = || Some(page.clone());
+    let is_own = |led: &PageAddress| led.is_of(page.host()) || own.iter().any(|host| led.is_of(host));
     match asked {
         Asked::Nobody => led.or_else(shown_here),
         Asked::TestSite if status == NO_CONTENT => None,
         Asked::TestSite => led.or_else(shown_here),
         Asked::Somebody if status == AUTHENTICATION_REQUIRED => shown_here(),
-        Asked::Somebody => led.filter(|led| !led.is_of(page.host())),
+        Asked::Somebody => led.filter(|led| !is_own(led)),
     }
 }
 
@@ -123,7 +136,7 @@ mod tests {
     #[test]
     fn whoever_answers_in_the_place_of_nobody_is_a_portal() {
         let asked = page("http://203.0.113.80/");
-        let portal = |status, location| portal_of(Asked::Nobody, &asked, status, location);
+        let portal = |status, location| portal_of(Asked::Nobody, &asked, &[], status, location);
         assert_eq!(portal(302, Some("http://p.example/in")), Some(page("http://p.example/in")));
         for (status, location) in [(200, None), (302, Some("/in")), (302, None), (511, None), (200, Some("http://x/"))]
         {
@@ -132,14 +145,29 @@ mod tests {
     }
 
     #[test]
+    fn proxy_that_reaches_nobody_either_is_no_portal() {
+        let page = page("http://203.0.113.80/");
+        for asked in [Asked::Nobody, Asked::TestSite, Asked::Somebody] {
+            for status in [400, 403, 404, 500, 502, 503, 504] {
+                assert_eq!(portal_of(asked, &page, &[], status, Some("http://p.example/")), None, "{asked:?} {status}");
+            }
+            assert_eq!(portal_of(asked, &page, &[], 511, None), Some(page.clone()), "{asked:?}");
+        }
+    }
+
+    #[test]
     fn gateways_own_web_server_is_no_portal_and_who_leads_elsewhere_is_one() {
         let asked = page("http://vpn.example/");
-        let portal = |status, location| portal_of(Asked::Somebody, &asked, status, location);
+        let own = ["gw2.example", "192.0.2.1", "2001:db8::1"].map(str::to_owned);
+        let portal = |status, location| portal_of(Asked::Somebody, &asked, &own, status, location);
         for (status, location) in [
             (200, None),
             (404, None),
             (301, Some("https://vpn.example/")),
             (301, Some("https://VPN.example.:8443/login")),
+            (301, Some("https://gw2.example/")),
+            (308, Some("http://192.0.2.1:8080/")),
+            (301, Some("https://[2001:DB8:0::1]/")),
             (302, Some("/login")),
             (302, Some("javascript:alert(1)")),
             (200, Some("http://p.example/")),
@@ -153,7 +181,7 @@ mod tests {
     #[test]
     fn test_site_is_reached_if_it_says_so() {
         let asked = page("http://test.example/empty");
-        let portal = |status, location| portal_of(Asked::TestSite, &asked, status, location);
+        let portal = |status, location| portal_of(Asked::TestSite, &asked, &[], status, location);
         assert_eq!(portal(204, None), None);
         assert_eq!(portal(200, None), Some(asked.clone()));
         assert_eq!(portal(302, Some("https://p.example/in")), Some(page("https://p.example/in")));

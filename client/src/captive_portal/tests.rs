@@ -37,7 +37,8 @@ async fn end((_, _, answering): (SocketAddr, mpsc::Receiver<String>, Task)) {
 
 fn look(probe: CaptiveProbe, addresses: &[&str]) -> Look {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Look { probe, gateway: "vpn.example".to_owned(), addresses, own_way: None, mark: None }
+    let hosts = ["vpn.example", "gw2.example"].map(str::to_owned).to_vec();
+    Look { probe, hosts, addresses, own_way: None, mark: None }
 }
 
 async fn found(look: Look) -> Option<String> {
@@ -76,13 +77,18 @@ fn gateways_host_is_no_portal_but_who_leads_elsewhere_or_answers_for_nobody_is()
         for address in ["192.0.2.1/32", "203.0.113.80/32"] {
             ip(&format!("address add {address} dev lo"));
         }
-        let own = answer("192.0.2.1:80", leads_to("https://vpn.example/")).await;
-        assert_eq!(found(look(CaptiveProbe::Usual)).await, None, "its own web server does");
-        end(own).await;
+        for own in ["https://vpn.example/", "https://gw2.example/", "https://192.0.2.1/"] {
+            let server = answer("192.0.2.1:80", leads_to(own)).await;
+            assert_eq!(found(look(CaptiveProbe::Usual)).await, None, "its own web server leads to {own}");
+            end(server).await;
+        }
         let caught = answer("192.0.2.1:80", leads_to(PORTAL)).await;
         assert_eq!(found(look(CaptiveProbe::Usual)).await.as_deref(), Some(PORTAL));
         assert_eq!(found(look(CaptiveProbe::Off)).await, None, "nobody is asked");
         end(caught).await;
+        let proxy = answer("203.0.113.80:80", "504 Gateway Timeout".to_owned()).await;
+        assert_eq!(found(look(CaptiveProbe::Usual)).await, None, "a proxy reaches nobody either");
+        end(proxy).await;
         let _nobody = answer("203.0.113.80:80", "200 OK".to_owned()).await;
         assert_eq!(found(look(CaptiveProbe::Usual)).await.as_deref(), Some("http://203.0.113.80/"));
     });

@@ -78,10 +78,14 @@ impl PageAddress {
         path.split('#').next().unwrap_or("/")
     }
 
-    /// Whether the page is of this host.
+    /// Whether the page is of this host, by name or by address.
     pub fn is_of(&self, host: &str) -> bool {
+        let address = |name: &str| name.parse::<IpAddr>().ok();
         let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        bare(self.host()) == bare(host)
+        match (address(self.host()), address(host)) {
+            (None, None) => bare(self.host()) == bare(host),
+            (own, other) => own == other,
+        }
     }
 }
 

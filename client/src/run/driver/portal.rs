@@ -42,7 +42,7 @@ impl<P: Protocol> Driver<P> {
         let profile = &self.config.profile;
         let look = Look {
             probe: profile.captive_probe.clone(),
-            gateway: profile.host.clone(),
+            hosts: profile.places().into_iter().map(|place| place.host).collect(),
             addresses: gateway_addresses::remember(self.lookups.resolved(), &profile.addresses),
             own_way,
             mark: self.config.mark,
