@@ -6,6 +6,7 @@
 
 mod network;
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +30,11 @@ const MOST_APIS: usize = 4;
 /// Addresses that nobody has, since they are kept for documentation (RFC 5737, RFC 3849).
 const NOBODY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 80)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xcafe, 0, 0, 0, 0, 0x80))];
+
+/// What people are told of a portal.
+pub(crate) fn in_words(page: impl Display) -> String {
+    format!("this network has a captive portal: {page}")
+}
 
 /// Whom a client asks for a page in clear, to see whether a portal answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,6 +3,7 @@
 //! It asks as a client does, by sockets with the client's mark where this user may set it, so a tunnel that runs and a
 //! host that is closed do not stand in the way. It shows no credentials: who answers proves itself, and we do not.
 
+mod names;
 mod path;
 mod report;
 
@@ -13,16 +14,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_net::carrier::stream;
-use adit_net::resolve::{AddressFamily, resolve};
 use adit_net::{quic, tls};
 use adit_program::exit::{Exit, Failure};
 use adit_program::output;
 use adit_program::rights::Capability;
+use adit_proto::captive_portal::PageAddress;
+use adit_proto::invite::Place;
 use clap::Args;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::{ClientFiles, NameArgs, block, status};
+use crate::captive_portal::Look;
 use crate::gateway_addresses;
 use crate::own_question::LocalResolvers;
 use crate::profile::{GatewayProtocol, Profile};
@@ -32,10 +35,8 @@ use crate::run::Status;
 use crate::state::State;
 use crate::ways::{leads_nowhere, link_with};
 use path::{Measured, NotMeasured, UdpPath};
-use report::{AddressReport, Answer, NameReport, Outcome, Report, SessionReport, milliseconds};
+use report::{AddressReport, Answer, NameReport, Outcome, Report, SessionReport};
 
-/// How long names are waited for.
-const NAMES: Duration = Duration::from_secs(3);
 /// How long the addresses are, which are asked side by side.
 const ADDRESSES: Duration = Duration::from_secs(6);
 
@@ -65,7 +66,13 @@ pub(super) async fn netcheck(files: &ClientFiles, args: &NetcheckArgs) -> Result
         report.notes.push("this host is closed: only what bears the client's mark gets out".to_owned());
     }
     let gateway = Arc::new(Gateway::new(&profile, mark)?);
-    (report.names, report.addresses) = look(&gateway, &profile, tunnel.as_ref()).await;
+    let found = look(&gateway, &profile, tunnel.as_ref()).await;
+    (report.names, report.addresses) = (found.names, found.addresses);
+    // Where the gateway is reached, no portal is in its way.
+    if !report.is_reachable() {
+        let told = || tunnel.as_ref().and_then(|status| status.portal.clone());
+        report.portal = found.portal.map(|page| page.to_string()).or_else(told);
+    }
     report.session = tunnel.map(|status| session(status, profile.esp.settings().is_some()));
     report.conclude(profile.port);
     if args.json {
@@ -73,11 +80,7 @@ pub(super) async fn netcheck(files: &ClientFiles, args: &NetcheckArgs) -> Result
     } else {
         output::raw(&report.describe());
     }
-    if report.is_reachable() {
-        return Ok(());
-    }
-    let next = "check this host's network, that the gateway runs, and that its port is open";
-    Err(Failure::new(Exit::Unreachable, report.gateway, "nothing there answers as the gateway", next))
+    report.failure().map_or(Ok(()), Err)
 }
 
 /// The mark of the client's datagrams, if this user may set it.
@@ -100,63 +103,46 @@ fn session(status: Status, may_use_esp: bool) -> SessionReport {
     SessionReport { state, since_seconds, reason, carrier, carrier_seconds, remote, rtt_ms, esp }
 }
 
-/// Asks for the gateway's name, and all addresses that are known or found.
-async fn look(
-    gateway: &Arc<Gateway>,
-    profile: &Profile,
-    tunnel: Option<&Status>,
-) -> (Vec<NameReport>, Vec<AddressReport>) {
-    let literal = profile.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, profile.port));
-    let known = gateway_addresses::remember(literal, &profile.addresses);
+/// What was found of a gateway, and of a network that may be in its way.
+struct Found {
+    names: Vec<NameReport>,
+    addresses: Vec<AddressReport>,
+    portal: Option<PageAddress>,
+}
+
+/// Asks for the gateway's names, asks all addresses that are known or found, and looks for a captive portal meanwhile.
+async fn look(gateway: &Arc<Gateway>, profile: &Profile, tunnel: Option<&Status>) -> Found {
+    let places = profile.places();
+    let (named, literal): (Vec<&Place>, Vec<&Place>) =
+        places.iter().partition(|place| place.host.parse::<IpAddr>().is_err());
+    let literals = literal.iter().filter_map(|place| Some(SocketAddr::new(place.host.parse().ok()?, place.port)));
+    let known = gateway_addresses::remember(literals, &profile.addresses);
     let mut asked = JoinSet::new();
     let begin = |asked: &mut JoinSet<AddressReport>, address| {
         let gateway = Arc::clone(gateway);
         asked.spawn(async move { gateway.ask(address).await });
     };
     known.iter().for_each(|address| begin(&mut asked, *address));
-    let names = match literal {
-        Some(_) => Vec::new(),
-        None => ask_names(&profile.host, gateway.mark, tunnel).await,
-    };
-    let found = names.iter().flat_map(|name| &name.addresses).map(|ip| SocketAddr::new(*ip, profile.port));
-    let all = gateway_addresses::remember(found.chain(known.iter().copied()), &[]);
+    // What is found is asked beside it.
+    let mut resolvers = LocalResolvers::default();
+    resolvers.refresh(tunnel.map_or(&[][..], |tunnel| tunnel.dns.as_slice()));
+    let own_way = gateway.mark.map(|mark| (resolvers, mark));
+    let (names, found) = names::ask(&named, own_way.as_ref()).await;
+    let mut all = gateway_addresses::remember(found, &[]);
     all.iter().filter(|address| !known.contains(address)).for_each(|address| begin(&mut asked, *address));
-    let mut reports = Vec::new();
-    while let Some(report) = asked.join_next().await {
-        reports.extend(report.ok());
-    }
-    reports.sort_by_key(|report| all.iter().position(|address| *address == report.address));
-    (names, reports)
-}
-
-/// Asks this host's resolver, and those of the local network past it, as a client does on a closed host.
-async fn ask_names(host: &str, mark: Option<u32>, tunnel: Option<&Status>) -> Vec<NameReport> {
-    let began = Instant::now();
-    let report = |asked, addresses| NameReport { asked, addresses, took_ms: milliseconds(began.elapsed()) };
-    let by_host = async {
-        let mut questions = JoinSet::new();
-        for family in [AddressFamily::V6, AddressFamily::V4] {
-            let host = host.to_owned();
-            questions.spawn_blocking(move || resolve(&host, family));
-        }
-        let mut addresses = Vec::new();
-        let all = async {
-            while let Some(answered) = questions.join_next().await {
-                addresses.extend(answered.ok().and_then(Result::ok).unwrap_or_default());
-            }
-        };
-        // Answers of one family count where the other's is not answered.
-        let _cut_short = timeout(NAMES, all).await;
-        report("this host's resolver", addresses)
+    all.extend(known);
+    // The portal's own names are asked for as a client does: past a closed host, or a tunnel that takes the resolver.
+    let is_shut_in = block::is_closed(&profile.name) || tunnel.is_some_and(|tunnel| !tunnel.dns.is_empty());
+    let look = Look {
+        probe: profile.captive_probe.clone(),
+        hosts: places.iter().map(|place| place.host.clone()).collect(),
+        addresses: gateway_addresses::remember(all.iter().copied(), &[]),
+        own_way: own_way.filter(|_| is_shut_in),
+        mark: gateway.mark,
     };
-    let by_network = async {
-        let mut resolvers = LocalResolvers::default();
-        resolvers.refresh(tunnel.map_or(&[][..], |tunnel| tunnel.dns.as_slice()));
-        let found = timeout(NAMES, resolvers.ask(host, mark?)).await;
-        Some(report("the local network's resolvers", found.unwrap_or_default()))
-    };
-    let (by_host, by_network) = tokio::join!(by_host, by_network);
-    [by_host].into_iter().chain(by_network).collect()
+    let (portal, mut addresses) = tokio::join!(look.portal(), asked.join_all());
+    addresses.sort_by_key(|report| all.iter().position(|address| *address == report.address));
+    Found { names, addresses, portal }
 }
 
 /// The gateway as it is asked.

@@ -21,6 +21,7 @@ use clap::Args;
 use tokio::time::{sleep, timeout};
 
 use super::{ClientFiles, NameArgs, block, dir_flag, status};
+use crate::captive_portal;
 use crate::own_question::LocalResolvers;
 use crate::profile::{Profile, ProfileName, file_failure, guard_failure};
 use crate::run::Status;
@@ -118,7 +119,7 @@ impl Over {
 fn explain(files: &ClientFiles, name: &ProfileName, status: &Status) {
     let page = status.portal.as_deref();
     match page {
-        Some(page) => output::line(&format!("{name}: this network has a captive portal: {page}")),
+        Some(page) => output::line(&format!("{name}: {}", captive_portal::in_words(page))),
         None => output::line(&format!("{name}: no captive portal is known of")),
     }
     if !block::is_closed(name) {

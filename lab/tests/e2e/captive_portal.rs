@@ -13,6 +13,7 @@ use adit_lab::traffic::{Capture, Captured};
 use adit_lab::{GATEWAY_V4, GATEWAY_V6, Host, LinkAddresses, Process};
 use adit_testing::{PATIENCE, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::Value;
 
 use crate::daemons::NameServer;
 use crate::harness::{INTERNET, Options, Tunnel, answers, nft, reach, sysctl};
@@ -86,6 +87,12 @@ impl Cafe {
     /// Answers no page in clear any more, and keeps everybody in as before.
     fn show_nothing(&self) {
         nft(&self.router, "flush chain inet captive pages");
+    }
+
+    /// Answers in the place of others over TLS alone.
+    fn show_stranger(&self) {
+        self.show_nothing();
+        nft(&self.router, "add rule inet captive pages fib daddr type != local tcp dport 443 redirect to :8443");
     }
 
     fn let_out(&self) {
@@ -301,6 +308,17 @@ fn stranger_who_answers_over_tls_is_known_for_a_portal() {
     let (code, said) = (impatient.code, impatient.stderr);
     assert!(code == 5 && said.contains("this network has a captive portal: http://portal.cafe.test/"), "{code} {said}");
     assert!(said.contains("open that page in a browser"), "{said}");
+
+    let netcheck = || client.run(&["netcheck", "--json"]).unwrap();
+    let at_portal = netcheck();
+    let report: Value = serde_json::from_str(&at_portal.stdout).unwrap();
+    assert_eq!((at_portal.code, &report["addresses"][0]["tls"]["outcome"]), (5, &"stranger".into()), "{report}");
+    assert!(report["portal"].as_str().unwrap().starts_with(PORTAL), "{report}");
+    assert!(at_portal.stderr.contains("this network has a captive portal"), "{}", at_portal.stderr);
+    cafe.show_stranger();
+    let beside_stranger = netcheck();
+    let report: Value = serde_json::from_str(&beside_stranger.stdout).unwrap();
+    assert_eq!((beside_stranger.code, &report["portal"]), (4, &Value::Null), "{report}");
 }
 
 /// RFC 8910 and RFC 8908: what systemd-networkd was told, and what the network's own API says.

@@ -1,5 +1,6 @@
 //! `adit-client netcheck` on paths that let through some, all or nothing.
 
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,8 @@ use adit_lab::programs::Client;
 use adit_testing::PATIENCE;
 use serde_json::Value;
 
-use crate::harness::{Carrier, Options, Tunnel, filter, unfilter};
+use crate::daemons::NameServer;
+use crate::harness::{Carrier, Options, Tunnel, filter, ip, unfilter};
 
 /// The client's link to the gateway.
 const LINK: &str = "eth0";
@@ -137,4 +139,29 @@ fn netcheck_measures_the_outer_path_beside_a_tunnel_and_on_a_closed_host() {
     assert_eq!(code, UNREACHABLE, "{unmarked}");
     assert_ne!(outcome(&unmarked, "quic"), "answers", "{unmarked}");
     assert_eq!(tunnel.client().run(&["down"]).unwrap().code, 0);
+}
+
+#[test]
+fn netcheck_asks_for_every_name_of_a_gateway_and_at_every_address() {
+    const FURTHER: &str = "192.0.2.19";
+    let here = GATEWAY_V4.to_string();
+    let names = [("gw.example", here.as_str()), ("gw2.example", FURTHER)];
+    let settings = &[("public", r#"["gw.example:443", "gw2.example:443"]"#)];
+    let Some(mut tunnel) = Tunnel::prepare(Options { clients: 1, settings }) else { return };
+    let gateway = tunnel.gateway.host().clone();
+    ip(&gateway, &format!("address add {FURTHER}/28 dev eth0"));
+    let Some(_server) = NameServer::start_for(&gateway, GATEWAY_V4, &names) else { return };
+    tunnel.gateway.start().unwrap();
+    let host = tunnel.client().host();
+    host.run(|| fs::write("/etc/resolv.conf", format!("nameserver {GATEWAY_V4}\n")).unwrap());
+    tunnel.join(0);
+    let (code, report) = check(tunnel.client());
+    assert_eq!(code, 0, "{report}");
+    for (name, address) in names {
+        let is_told = |told: &Value| told["name"] == name && told["addresses"][0] == address;
+        assert!(report["names"].as_array().unwrap().iter().any(is_told), "{name} is not asked for: {report}");
+        let answers =
+            |told: &Value| told["address"] == format!("{address}:443") && told["quic"]["outcome"] == "answers";
+        assert!(report["addresses"].as_array().unwrap().iter().any(answers), "{address} is not asked: {report}");
+    }
 }

@@ -3,9 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use adit_program::exit::Failure;
 use serde::Serialize;
 
+use crate::captive_portal;
 use crate::cli::status::joined;
+use crate::obstacle;
+use crate::state::Obstacle;
 
 /// What was tried, and what answered.
 #[derive(Debug, Default, Serialize)]
@@ -16,10 +20,12 @@ pub(super) struct Report {
     pub(super) gateway: String,
     /// Whether the questions bore the mark of the client's own datagrams, which pass a tunnel and a closed host.
     pub(super) marked: bool,
-    /// Whom the gateway's name was asked for at.
+    /// Whom the gateway's names were asked for at.
     pub(super) names: Vec<NameReport>,
     /// Each address of the gateway.
     pub(super) addresses: Vec<AddressReport>,
+    /// The page of the network's captive portal, if one keeps this host from the gateway.
+    pub(super) portal: Option<String>,
     /// The client that runs, if one does.
     pub(super) session: Option<SessionReport>,
     /// What does not get through, in words.
@@ -31,6 +37,8 @@ pub(super) struct Report {
 /// What one kind of resolver says.
 #[derive(Debug, Serialize)]
 pub(super) struct NameReport {
+    /// The name.
+    pub(super) name: String,
     /// Who was asked.
     pub(super) asked: &'static str,
     /// The addresses in the answers; none if there was no answer in time.
@@ -156,6 +164,21 @@ impl Report {
         self.addresses.iter().any(|address| address.quic.is_answered() || address.tls.is_answered())
     }
 
+    /// The failure of a gateway that answers in no way: the most telling of what stands in the way.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        if self.is_reachable() {
+            return None;
+        }
+        let answers = self.addresses.iter().flat_map(|address| [&address.quic, &address.tls]);
+        let stranger = answers.into_iter().find(|answer| answer.outcome == Outcome::Stranger);
+        let (obstacle, reason) = match (&self.portal, stranger) {
+            (Some(page), _) => (Obstacle::CaptivePortal, captive_portal::in_words(page)),
+            (None, Some(stranger)) => (Obstacle::IdentityMismatch, stranger.detail.clone().unwrap_or_default()),
+            (None, None) => (Obstacle::NoAnswer, "nothing there answers as the gateway".to_owned()),
+        };
+        Some(obstacle::failure(&self.gateway, obstacle, &reason))
+    }
+
     /// Adds what does not get through: a protocol that no address answers although another one is answered, or
     /// everything.
     pub(super) fn conclude(&mut self, port: u16) {
@@ -184,13 +207,14 @@ impl Report {
     /// The report for people.
     pub(super) fn describe(&self) -> String {
         let mut lines = vec![format!("{}: {}", self.name, self.gateway)];
-        for NameReport { asked, addresses, took_ms } in &self.names {
+        for NameReport { name, asked, addresses, took_ms } in &self.names {
             let found = if addresses.is_empty() { "no answer".to_owned() } else { joined(addresses) };
-            lines.push(row("name", &format!("{asked}: {found} ({took_ms:.0} ms)")));
+            lines.push(row("name", &format!("{name} by {asked}: {found} ({took_ms:.0} ms)")));
         }
         for address in &self.addresses {
             address.describe(&mut lines);
         }
+        lines.extend(self.portal.as_ref().map(|page| row("portal", page)));
         lines.extend(self.session.as_ref().map(|session| row("session", &session.describe())));
         for Blocked { what, since_seconds } in &self.blocked {
             let since = since_seconds.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)));
@@ -237,6 +261,8 @@ fn row(label: &str, value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use adit_program::exit::Exit;
+
     use super::*;
 
     fn address(quic: Outcome, tls: Outcome) -> AddressReport {
@@ -271,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn failure_is_the_most_telling_of_what_stands_in_the_way() {
+        let exit = |quic, tls, portal: Option<&str>| {
+            let addresses = vec![address(Outcome::Silent, Outcome::Silent), address(quic, tls)];
+            let report = Report { addresses, portal: portal.map(str::to_owned), ..Report::default() };
+            report.failure().map(|failure| (failure.exit, failure.reason))
+        };
+        let (silent, stranger) = (Outcome::Silent, Outcome::Stranger);
+        assert_eq!(exit(silent, Outcome::Answers, None), None);
+        assert_eq!(exit(stranger, Outcome::Answers, None), None, "the gateway is reached all the same");
+        assert_eq!(exit(silent, silent, None).unwrap().0, Exit::Unreachable);
+        for (quic, tls) in [(silent, stranger), (stranger, Outcome::Refused)] {
+            assert_eq!(exit(quic, tls, None).unwrap().0, Exit::IdentityMismatch);
+            let (exit, reason) = exit(quic, tls, Some("http://p.example/")).unwrap();
+            assert!(exit == Exit::Unreachable && reason.contains("http://p.example/"), "{exit:?} {reason}");
+        }
+    }
+
+    #[test]
     fn udp_is_blocked_since_packets_travel_by_tls_or_the_session_was_lost() {
         let since = |state: &str, carrier: Option<&str>| {
             let session = SessionReport {
@@ -297,7 +341,12 @@ mod tests {
     fn text_and_json_say_the_same() {
         let mut answering = address(Outcome::Answers, Outcome::Refused);
         answering.quic = Answer::answers(Duration::from_millis(12));
-        let names = vec![NameReport { asked: "this host's resolver", addresses: vec![], took_ms: 7.0 }];
+        let names = vec![NameReport {
+            name: "gw.example".to_owned(),
+            asked: "this host's resolver",
+            addresses: vec![],
+            took_ms: 7.0,
+        }];
         let session = SessionReport {
             state: "reconnecting".to_owned(),
             since_seconds: Some(61),
@@ -314,7 +363,7 @@ mod tests {
         report.conclude(443);
         let text = report.describe();
         for part in [
-            "this host's resolver: no answer (7 ms)",
+            "name       gw.example by this host's resolver: no answer (7 ms)",
             "192.0.2.1:443 from 192.168.1.7 by eth0",
             "quic     answers, round trip 12.0 ms",
             "tls      refused",

@@ -6,7 +6,7 @@ use adit_program::task::{self, Task};
 use adit_proto::captive_portal::PageAddress;
 
 use super::{Driver, Protocol, now};
-use crate::captive_portal::Look;
+use crate::captive_portal::{self, Look};
 use crate::gateway_addresses;
 use crate::state::{Obstacle, State};
 
@@ -51,7 +51,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     pub(super) fn handle_looked(&mut self, page: Option<PageAddress>) {
-        let reason = page.as_ref().map(|page| format!("this network has a captive portal: {page}"));
+        let reason = page.as_ref().map(captive_portal::in_words);
         self.life.handle_portal(reason.as_deref(), now());
         if let Some(reason) = reason
             && self.life.state() == State::CaptivePortal
