@@ -17,7 +17,7 @@ use adit_program::file_lock::FileLock;
 use adit_program::output;
 use adit_program::signals::Signals;
 use adit_proto::captive_portal::PageAddress;
-use clap::Args;
+use clap::{Args, value_parser};
 use tokio::time::{sleep, timeout};
 
 use super::{ClientFiles, NameArgs, block, dir_flag, status};
@@ -39,13 +39,18 @@ const RENEWAL: Duration = Duration::from_secs(5);
 /// How often it is looked whether the tunnel stands, and how long the client may take to say so.
 const LOOK: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// The ports of pages, in clear and over TLS.
-const PAGES: [u16; 2] = [80, 443];
+/// The ports of pages, in clear and over TLS: the usual ones, and those that portals have most beside them.
+const PAGES: [u16; 4] = [80, 443, 8080, 8443];
+/// Most further ports that may be named.
+const MOST_PORTS: usize = 16;
 
 #[derive(Debug, Args)]
 pub(super) struct PortalArgs {
     #[command(flatten)]
     profile: NameArgs,
+    /// A further TCP port that the program may reach; 80, 443, 8080, 8443 and that of the portal's address need none
+    #[arg(long = "port", value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
+    ports: Vec<u16>,
     /// The program that is let out, such as a browser, and its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -80,7 +85,7 @@ pub(super) async fn portal(files: &ClientFiles, args: &PortalArgs) -> Result<(),
         let next = "end that one first: one program at a time is let out";
         return Err(Failure::new(Exit::Usage, format!("portal of {name}"), "a program is there already", next));
     };
-    let way = way(&profile, &status)?;
+    let way = way(&profile, &status, &args.ports)?;
     let over = let_out(files, &name, &way, &args.program).await;
     close_portal_way(name.as_str()).map_err(|error| refused(&name, &error))?;
     let over = over?;
@@ -133,8 +138,13 @@ fn explain(files: &ClientFiles, name: &ProfileName, status: &Status) {
     ));
 }
 
-/// What the program may reach: pages, at the portal's own port as well, and the network's resolvers.
-fn way(profile: &Profile, status: &Status) -> Result<PortalWay, Failure> {
+/// What the program may reach: pages, at the portal's own port and those that are `named` as well, and the network's
+/// resolvers.
+fn way(profile: &Profile, status: &Status, named: &[u16]) -> Result<PortalWay, Failure> {
+    if named.len() > MOST_PORTS {
+        let reason = format!("there are more than {MOST_PORTS}");
+        return Err(Failure::new(Exit::Usage, "--port", reason, "name those alone that the portal's pages have"));
+    }
     let mut resolvers = LocalResolvers::default();
     resolvers.refresh(&status.dns);
     let mut resolvers: BTreeSet<IpAddr> = resolvers.addresses().into_iter().collect();
@@ -149,7 +159,7 @@ fn way(profile: &Profile, status: &Status) -> Result<PortalWay, Failure> {
         profile: profile.name.to_string(),
         group: launch::unused_group()?,
         mark: profile.mark,
-        ports: PAGES.into_iter().chain(page.map(|page| page.port())).collect(),
+        ports: PAGES.into_iter().chain(page.map(|page| page.port())).chain(named.iter().copied()).collect(),
         resolvers,
     })
 }

@@ -18,7 +18,7 @@ PORTAL = "portal.cafe.test"
 
 class Pages(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        if self.headers.get("Host") != PORTAL:
+        if self.headers.get("Host").split(":")[0] != PORTAL:
             self.send_response(302)
             self.send_header("Location", f"http://{PORTAL}/login?from={self.headers.get('Host')}")
             self.send_header("Content-Length", "0")
@@ -66,7 +66,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 tls.load_cert_chain(sys.argv[1], sys.argv[2])
-threading.Thread(target=Server(80, Pages).serve_forever).start()
+for port in [80, 8080, 8880]:
+    threading.Thread(target=Server(port, Pages).serve_forever).start()
 api = Server(8443, Api, tls)
 print("the pages are there", flush=True)
 api.serve_forever()

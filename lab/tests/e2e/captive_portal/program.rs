@@ -118,6 +118,27 @@ fn closed_host_without_a_client_lets_a_program_out_until_it_ends() {
     assert!(open.code == 2 && open.stderr.contains("it is open"), "{open:?}");
 }
 
+#[test]
+fn program_reaches_the_further_ports_of_a_portal_and_no_others() {
+    let Some((tunnel, cafe)) = known_to_be_full() else { return };
+    let client = tunnel.client();
+    client.run(&["block"]).unwrap().success().unwrap();
+    cafe.enter(client.host());
+    let visit = |more: &[&str], port: u16| {
+        let page = format!("http://portal.cafe.test:{port}/in");
+        let ask = ["--", "curl", "--ipv4", "--silent", "--show-error", "--max-time", "20", &page];
+        client.host().output(client.command(&[&["portal"], more, &ask].concat()), PATIENCE * 2).unwrap()
+    };
+    assert!(visit(&[], 8080).success().unwrap().contains("/in is welcome"));
+    let other = visit(&[], 8880);
+    assert!(other.code == 1 && !other.stdout.contains("welcome"), "{other:?}");
+    assert!(visit(&["--port", "8443", "--port", "8880"], 8880).success().unwrap().contains("/in is welcome"));
+    let many: Vec<String> = (1..=17).map(|port| format!("--port={port}")).collect();
+    let refused = visit(&many.iter().map(String::as_str).collect::<Vec<_>>(), 80);
+    assert!(refused.code == 2 && refused.stderr.contains("more than 16"), "{refused:?}");
+    client.run(&["down"]).unwrap().success().unwrap();
+}
+
 /// Runs as root with a strict umask, on a host whose resolver file leads to that of a service.
 #[test]
 fn program_has_the_environment_and_the_resolvers_of_its_user_whatever_its_caller_has() {
