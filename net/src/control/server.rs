@@ -182,17 +182,17 @@ async fn answer(serving: &Serving, caller: &Caller, request: hyper::Request<Inco
     let Some(subscribing) = serving.handler.follow(&request) else {
         return Answer::Whole(serving.handler.handle(request).await);
     };
+    let events = match subscribing.await {
+        Ok(events) => events,
+        Err(refusal) => return Answer::Whole(refusal),
+    };
+    // Asked for last: while the server ends it gives no more places, and whoever subscribes has heard why.
     let Ok(place) = Arc::clone(&serving.followers).try_acquire_owned() else {
         return Answer::Whole(Response::refused(503, format!("there are {MAX_FOLLOWERS} followers already")));
     };
-    match subscribing.await {
-        Ok(events) => {
-            // A second one is not asked for on the same connection, which is closed after the first.
-            caller.place.set(place).ok();
-            Answer::Lines(events.into_lines(Arc::clone(&caller.cut)))
-        }
-        Err(refusal) => Answer::Whole(refusal),
-    }
+    // A second one is not asked for on the same connection, which is closed after the first.
+    caller.place.set(place).ok();
+    Answer::Lines(events.into_lines(Arc::clone(&caller.cut)))
 }
 
 /// Reads a request of somebody who may make one.

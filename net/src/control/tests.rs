@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -207,6 +207,33 @@ async fn who_may_not_follow_hears_why() {
     drop(server);
     let error = follow(&path, "/events").await.err().unwrap();
     assert!(matches!(error, CallError::NotRunning { .. }), "{error:?}");
+}
+
+/// Tells the first follower that it is there, and no other any more.
+#[derive(Default)]
+struct Ending(OnceLock<broadcast::Sender<String>>);
+
+impl Handler for Ending {
+    fn follow(&self, _request: &Request) -> Option<Subscribing<'_>> {
+        let (tell, later) = broadcast::channel(16);
+        let is_first = self.0.set(tell).is_ok();
+        let ending = || Response::refused(503, "it is ending");
+        Some(Box::pin(async move { is_first.then(|| Events::new(&"first".to_owned(), later)).ok_or_else(ending) }))
+    }
+
+    fn handle(&self, _request: Request) -> Handling<'_> {
+        Box::pin(async { Response::ok(Value::Null) })
+    }
+}
+
+#[tokio::test]
+async fn who_comes_while_the_server_waits_for_its_last_followers_hears_that_it_ends() {
+    let (_directory, path) = socket();
+    let server = serve(&path, Arc::new(Ending::default())).unwrap();
+    let _slow = followed(&path).await;
+    let (gone, late) = futures::future::join(server.followers_gone(), follow(&path, "/events")).await;
+    let ((), Err(error)) = (gone, late) else { panic!("a late follower is let in") };
+    assert!(matches!(&error, CallError::Refused { status: 503, message } if message == "it is ending"), "{error:?}");
 }
 
 #[tokio::test]
