@@ -15,7 +15,7 @@ use adit_program::causes::with_causes;
 use adit_program::exit::{Exit, Failure};
 use adit_program::file_lock::FileLock;
 use adit_program::output;
-use adit_program::signals::Signals;
+use adit_program::signals::{SignalRequest, Signals};
 use adit_proto::captive_portal::PageAddress;
 use clap::{Args, value_parser};
 use tokio::time::{sleep, timeout};
@@ -199,7 +199,11 @@ async fn stay(
     loop {
         let connected = tokio::select! {
             code = launched.ended() => return Ok(Over::ProgramEnded(code)),
-            _signal = signals.next() => return Ok(Over::Asked),
+            signal = signals.next() => match signal {
+                SignalRequest::Stop | SignalRequest::HangUp => return Ok(Over::Asked),
+                // There are none. Whoever asks all clients of this host for them ends nothing.
+                SignalRequest::Statistics => continue,
+            },
             connected = stands(files, name) => connected,
         };
         if connected {

@@ -3,6 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
 use super::*;
 
 /// Who calls the program, by `sudo`, and is in no file of the host.
@@ -71,6 +73,8 @@ fn program_passes_the_portal_past_a_tunnel_while_the_host_stays_closed_for_other
     let watched = Watched::new(&tunnel, &cafe);
     others_try(client);
     watched.assert_tight(1, "while a program is let out");
+    // As by `killall -USR1 adit-client`, which is for the client's statistics.
+    visitor.signal(Signal::SIGUSR1).unwrap();
     // The control: the way was open all the while.
     visit(&visitor, client, "second");
     let second = client.host().output(portal(client, &["true"]), PATIENCE).unwrap();
