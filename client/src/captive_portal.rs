@@ -88,7 +88,7 @@ impl Look {
     }
 
     async fn portal_by(self, links: &Path) -> Option<PageAddress> {
-        if self.probe == CaptiveProbe::Off {
+        if self.probe == CaptiveProbe::Off || self.is_on_this_host() {
             return None;
         }
         let (told, shown) = tokio::join!(timeout(PATIENCE, self.told(links)), timeout(PATIENCE, self.shown()));
@@ -98,6 +98,11 @@ impl Look {
             Ok(Some(UserStanding::Captive(page))) => page.or(shown).or_else(|| page_of(NOBODY[0])),
             Ok(Some(UserStanding::Open) | None) | Err(_) => shown,
         }
+    }
+
+    /// Whether no network is between this host and its gateway.
+    fn is_on_this_host(&self) -> bool {
+        !self.addresses.is_empty() && self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
     }
 
     /// How this host stands as the network's own API tells; the first that says it is captive counts.
@@ -209,4 +214,4 @@ fn head(page: &PageAddress) -> Vec<Field> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

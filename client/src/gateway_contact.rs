@@ -10,13 +10,15 @@ use adit_proto::invite::{PIN_LEN, Place};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use tokio::time::timeout;
 
+use crate::captive_portal::{self, CaptiveProbe, Look};
 use crate::clock;
 use crate::gateway_addresses::{self, Lookups};
-use crate::obstacle::join_failure;
+use crate::obstacle::{self, join_failure};
 use crate::profile::{GatewayProtocol, Profile};
 use crate::protocols::anyconnect;
 use crate::protocols::connect_ip::{self, Endpoint, PostReply};
 use crate::protocols::{Candidates, ConnectError, authority};
+use crate::state::Obstacle;
 
 /// How long a gateway may take to answer a request for which it has to ask nobody else.
 pub(crate) const PROMPTLY: Duration = Duration::from_secs(10);
@@ -53,6 +55,7 @@ pub struct GatewayContact {
     trusts: &'static str,
     known_past: Option<SystemTime>,
     mark: Option<u32>,
+    captive_probe: CaptiveProbe,
 }
 
 impl GatewayContact {
@@ -70,7 +73,8 @@ impl GatewayContact {
         };
         let tls = tls.map_err(|error| local(&error.to_string()))?;
         let known_past = clock::known_past(std::iter::empty());
-        let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark: None };
+        let captive_probe = CaptiveProbe::default();
+        let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark: None, captive_probe };
         found.resolve().await?;
         Ok(found)
     }
@@ -91,7 +95,8 @@ impl GatewayContact {
         };
         let endpoint = endpoint.map_err(|error| local(&error.to_string()))?;
         let (tls, trusts, known_past) = (endpoint.tls, endpoint.trusts, endpoint.known_past);
-        let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark };
+        let captive_probe = profile.captive_probe.clone();
+        let mut found = Self { place, lookups, addresses, tls, trusts, known_past, mark, captive_probe };
         found.resolve().await?;
         Ok(found)
     }
@@ -101,7 +106,8 @@ impl GatewayContact {
             return Ok(());
         }
         let next = "check the gateway's name and this host's network";
-        Err(Failure::new(Exit::Unreachable, self.name(), "its name cannot be resolved", next))
+        let unresolved = || Failure::new(Exit::Unreachable, self.name(), "its name cannot be resolved", next);
+        Err(self.at_portal().await.unwrap_or_else(unresolved))
     }
 
     /// Host and port as in a URL.
@@ -162,7 +168,35 @@ impl GatewayContact {
         let asked = self.reach(PROMPTLY, async |endpoint: &Endpoint<'_>, timeout: Duration| {
             connect_ip::speaks_connect_ip(endpoint, timeout).await
         });
-        asked.await.map_err(|error| join_failure(&self.name(), &error))
+        match asked.await {
+            Ok(speaks) => Ok(speaks),
+            Err(error) => Err(self.failure(&error).await),
+        }
+    }
+
+    /// The failure of whoever has asked this gateway in vain; a captive portal tells more than a gateway that was not
+    /// reached.
+    pub(crate) async fn failure(&self, error: &ConnectError) -> Failure {
+        self.held_up(error).await.unwrap_or_else(|| join_failure(&self.name(), error))
+    }
+
+    /// The failure of whoever a captive portal keeps from this gateway. It is looked for where nothing has proven that
+    /// the gateway itself answered.
+    pub(crate) async fn held_up(&self, error: &ConnectError) -> Option<Failure> {
+        if error.is_unproven() { self.at_portal().await } else { None }
+    }
+
+    async fn at_portal(&self) -> Option<Failure> {
+        let (first, others) = self.places();
+        let look = Look {
+            probe: self.captive_probe.clone(),
+            hosts: std::iter::once(first).chain(others).map(|place| place.host.clone()).collect(),
+            addresses: self.addresses.known(),
+            own_way: None,
+            mark: self.mark,
+        };
+        let page = look.portal().await?;
+        Some(obstacle::failure(&self.name(), Obstacle::CaptivePortal, &captive_portal::in_words(page)))
     }
 
     /// Whether the gateway answers by QUIC, in time for somebody who waits.
@@ -229,7 +263,10 @@ pub(crate) fn parse_pin(text: &str) -> Result<[u8; PIN_LEN], String> {
 
 #[cfg(test)]
 mod tests {
+    use adit_testing::namespace::{in_namespace_async, ip};
+
     use super::*;
+    use crate::captive_portal::tests::{PORTAL, answer, leads_to};
 
     #[test]
     fn fingerprint_is_taken_in_either_form_and_nothing_shorter() {
@@ -240,5 +277,30 @@ mod tests {
         for text in ["", "abcd", &hex[1..], "nonsense"] {
             assert!(parse_pin(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn gateway_that_is_not_reached_in_a_network_with_a_portal_fails_by_that() {
+        in_namespace_async(|| async {
+            ip("link set lo up");
+            ip("address add 203.0.113.80/32 dev lo");
+            let place = Place { host: "192.0.2.1".to_owned(), port: 443 };
+            let contact = GatewayContact::find(vec![place], &Trust::Pin([0; PIN_LEN])).await.unwrap();
+            let silent = ConnectError::Unreachable("192.0.2.1:443".to_owned());
+            let plain = contact.failure(&silent).await;
+            assert!(plain.exit == Exit::Unreachable && !plain.reason.contains("portal"), "{plain}");
+            let _portal = answer("203.0.113.80:80", leads_to(PORTAL)).await;
+            let stranger = ConnectError::IdentityMismatch("another certificate".to_owned());
+            for error in [&silent, &stranger] {
+                let failure = contact.failure(error).await;
+                assert!(failure.exit == Exit::Unreachable && failure.reason.contains(PORTAL), "{failure}");
+                assert!(failure.next.contains("open that page"), "{failure}");
+            }
+            let refused = contact.failure(&ConnectError::Refused("revoked".to_owned())).await;
+            assert!(refused.exit == Exit::AuthRefused && refused.reason.ends_with("revoked"), "it said so: {refused}");
+            let unknown = Place { host: "gw.invalid".to_owned(), port: 443 };
+            let unresolved = GatewayContact::find(vec![unknown], &Trust::Pin([0; PIN_LEN])).await.err().unwrap();
+            assert!(unresolved.reason.contains(PORTAL), "{unresolved}");
+        });
     }
 }

@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 use crate::captive_portal::CaptiveProbe;
 use crate::device_key;
 use crate::gateway_contact::{GatewayContact, PROMPTLY, Trust};
-use crate::obstacle;
 use crate::profile::{
     EspTable, GatewayProtocol, Identity, LanAccess, LoginTable, Profile, ProfileName, ProfileStore, WorkersTable,
 };
@@ -149,12 +148,15 @@ async fn enroll(
         device_name: device_name(),
     };
     let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| Unenrolled::unasked(local(error)))?);
-    let answer = gateway.post(ENROLL_PATH, &body, PROMPTLY).await.map_err(|error| {
-        let failure = obstacle::join_failure(&gateway_name, &error);
-        let was_asked =
-            matches!(error, ConnectError::Closed(_) | ConnectError::Restarts(_) | ConnectError::Protocol(_));
-        if was_asked { Unenrolled::unanswered(failure) } else { Unenrolled::unasked(failure) }
-    })?;
+    let answer = match gateway.post(ENROLL_PATH, &body, PROMPTLY).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let failure = gateway.failure(&error).await;
+            let was_asked =
+                matches!(error, ConnectError::Closed(_) | ConnectError::Restarts(_) | ConnectError::Protocol(_));
+            return Err(if was_asked { Unenrolled::unanswered(failure) } else { Unenrolled::unasked(failure) });
+        }
+    };
     let response = accept(&gateway_name, &answer).map_err(Unenrolled::answered)?;
     check(&gateway_name, proof.pin, &response, key).map_err(Unenrolled::answered)?;
     let session = response.session.clone();

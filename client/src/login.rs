@@ -15,7 +15,6 @@ use adit_proto::login::message::{LOGIN_PATH, LoginAnswer, LoginField, LoginReque
 use zeroize::Zeroizing;
 
 use crate::gateway_contact::GatewayContact;
-use crate::obstacle::join_failure;
 use crate::protocols::ConnectError;
 use crate::protocols::connect_ip::PostReply;
 
@@ -143,7 +142,7 @@ async fn ask(gateway: &mut GatewayContact, request: &LoginRequest) -> Result<Pos
             Err(ConnectError::Closed(_) | ConnectError::Restarts(_) | ConnectError::Unreachable(_)) if left > 0 => {
                 left -= 1
             }
-            Err(error) => return Err(join_failure(&name, &error)),
+            Err(error) => return Err(gateway.failure(&error).await),
         }
         tokio::time::sleep(PAUSES.0).await;
     }

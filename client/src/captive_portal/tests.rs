@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-const PORTAL: &str = "http://portal.example/in?to=1";
+pub(crate) const PORTAL: &str = "http://portal.example/in?to=1";
 
 /// Answers everybody who comes to an address with this head; tells what was asked.
-async fn answer(address: &str, head: String) -> (SocketAddr, mpsc::Receiver<String>, Task) {
+pub(crate) async fn answer(address: &str, head: String) -> (SocketAddr, mpsc::Receiver<String>, Task) {
     let listener = TcpListener::bind(address).await.unwrap();
     let (bound, (tell, asked)) = (listener.local_addr().unwrap(), mpsc::channel(8));
     let answering = task::spawn(async move {
@@ -45,7 +45,7 @@ async fn found(look: Look) -> Option<String> {
     look.portal_by(Path::new("/nonexistent")).await.map(|page| page.to_string())
 }
 
-fn leads_to(page: &str) -> String {
+pub(crate) fn leads_to(page: &str) -> String {
     format!("302 Found\r\nLocation: {page}")
 }
 

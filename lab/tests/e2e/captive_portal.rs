@@ -300,6 +300,22 @@ fn client_that_is_carried_into_such_a_network_says_so_and_comes_back_by_itself()
 }
 
 #[test]
+fn device_that_joins_behind_a_portal_is_told_of_it_and_joins_once_it_is_passed() {
+    let Some(mut tunnel) = Tunnel::prepare(Options::default()) else { return };
+    let Some(cafe) = Cafe::open(&mut tunnel) else { return };
+    tunnel.gateway.start().unwrap();
+    let invite = tunnel.gateway.invite("user1", &[]).unwrap();
+    let client = tunnel.client();
+    cafe.enter(client.host());
+    let held_up = client.join(&invite).unwrap();
+    let (code, said) = (held_up.code, held_up.stderr);
+    assert!(code == 5 && said.contains("this network has a captive portal: http://portal.cafe.test/"), "{code} {said}");
+    assert!(said.contains("open that page in a browser"), "{said}");
+    cafe.let_out();
+    client.join(&invite).unwrap().success().unwrap();
+}
+
+#[test]
 fn stranger_who_answers_over_tls_is_known_for_a_portal() {
     let Some((tunnel, cafe)) = known_to_be_full() else { return };
     let client = tunnel.client();

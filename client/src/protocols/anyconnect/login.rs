@@ -93,10 +93,11 @@ pub async fn look(gateway: &GatewayContact) -> Result<Seen, Failure> {
     let (tls, sight) = tls::looking_client_config().map_err(unusable)?;
     let looked = shake(&gateway.endpoint(tls, "nobody"), PROMPTLY).await;
     let seen = sight.seen(&gateway.place().host);
-    seen.ok_or_else(|| match looked {
-        Err(error) => join_failure(&gateway.name(), &error),
-        Ok(_) => strange(&gateway.name(), "it shows no certificate"),
-    })
+    match (seen, looked) {
+        (Some(seen), _) => Ok(seen),
+        (None, Err(error)) => Err(gateway.failure(&error).await),
+        (None, Ok(_)) => Err(strange(&gateway.name(), "it shows no certificate")),
+    }
 }
 
 /// Leads a login to its end and returns the session token.
@@ -269,22 +270,31 @@ impl<'a> Conversation<'a> {
             let fields = fields(endpoint, cookies.as_ref().map(|cookies| cookies.as_str()), key.as_deref());
             post(endpoint, path, fields, document.clone(), timeout).await
         });
-        let reply = answered.await.map_err(|error| {
-            if matches!(error, ConnectError::Refused(_) | ConnectError::OutOfDate) {
-                return self.refused_for_certificate(&error.to_string());
-            }
-            let failure = join_failure(&self.name, &error);
-            if matches!(error, ConnectError::BrokenOff(_)) {
-                return Failure { next: TURNED_AWAY.to_owned(), ..failure };
-            }
-            // Some gateways do that instead of saying what they want.
-            let is_unsaid = matches!(error, ConnectError::Closed(_)) && !self.entrance.has_certificate;
-            if is_unsaid { Failure { next: WANTS_CERTIFICATE.to_owned(), ..failure } } else { failure }
-        })?;
+        let reply = match answered.await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.unanswered(&error).await),
+        };
         for set in reply.fields.iter().filter(|field| field.name == "set-cookie") {
             self.cookies.take(&set.value);
         }
         Ok(reply)
+    }
+
+    /// The failure of a document that was posted in vain.
+    async fn unanswered(&self, error: &ConnectError) -> Failure {
+        if matches!(error, ConnectError::Refused(_) | ConnectError::OutOfDate) {
+            return self.refused_for_certificate(&error.to_string());
+        }
+        if let Some(at_portal) = self.gateway.held_up(error).await {
+            return at_portal;
+        }
+        let failure = join_failure(&self.name, error);
+        if matches!(error, ConnectError::BrokenOff(_)) {
+            return Failure { next: TURNED_AWAY.to_owned(), ..failure };
+        }
+        // Some gateways do that instead of saying what they want.
+        let is_unsaid = matches!(error, ConnectError::Closed(_)) && !self.entrance.has_certificate;
+        if is_unsaid { Failure { next: WANTS_CERTIFICATE.to_owned(), ..failure } } else { failure }
     }
 
     /// The path of this gateway that a link on its last page leads to.
