@@ -33,7 +33,8 @@ fn in_json(event: &StatusEvent) -> String {
 /// An event for people.
 fn describe(event: &StatusEvent) -> String {
     let StatusEvent { time, standing, .. } = event;
-    let Standing { name, state, reason, carrier, remote, addresses, mtu, route, dns, exit } = standing;
+    // The reason names the portal.
+    let Standing { name, state, reason, portal: _, carrier, remote, addresses, mtu, route, dns, exit } = standing;
     let mut parts = vec![format!("{time} {name}: {state}")];
     parts.extend(carrier.as_ref().map(|carrier| format!("by {carrier}")));
     if carrier.is_some() {

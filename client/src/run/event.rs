@@ -38,6 +38,9 @@ pub struct Standing {
     pub state: String,
     /// Why it is not connected, if there is something to say.
     pub reason: Option<String>,
+    /// The page of the network's captive portal, in the state `captive portal`.
+    #[serde(default)]
+    pub portal: Option<String>,
     /// How packets travel: `esp`, `dtls`, `quic` or `tls`.
     pub carrier: Option<String>,
     /// The address of the gateway in use.
@@ -77,6 +80,7 @@ mod tests {
             "exit",
             "mtu",
             "name",
+            "portal",
             "reason",
             "remote",
             "route",

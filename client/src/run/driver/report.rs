@@ -73,6 +73,7 @@ impl<P: Protocol> Driver<P> {
             name: self.config.profile.name.to_string(),
             state: self.life.state().label().to_owned(),
             reason: (!reason.is_empty()).then(|| reason.to_owned()),
+            portal: self.portal_page(),
             carrier: stats.as_ref().map(|stats| stats.carrier.to_owned()),
             remote: stats.and_then(|stats| stats.remote),
             addresses: self.network.as_ref().map(|network| network.addresses.clone()).unwrap_or_default(),

@@ -39,6 +39,8 @@ async fn portal_is_told_with_its_page_until_it_is_passed() {
     let status = world.session.handle().status().await.unwrap();
     assert_eq!((status.state.as_str(), status.portal.as_deref()), ("captive portal", Some("http://p.example/in")));
     assert!(status.reason.unwrap().contains("http://p.example/in"));
+    let (event, _) = world.session.handle().follow().await.unwrap();
+    assert_eq!(event.standing.portal.as_deref(), Some("http://p.example/in"));
 
     pass.send(true).unwrap();
     world.refuse(silence()).await;
