@@ -238,7 +238,9 @@ impl AddressReport {
             lines.push(row(&format!("  {label}"), &format!("{}{rtt}{detail}", answer.outcome.label())));
         }
         lines.extend(self.path_mtu.map(|mtu| row("  path mtu", &mtu.to_string())));
-        lines.extend(self.nat.filter(|nat| *nat).map(|_| row("  nat", "yes: this host's address there is private")));
+        let translated =
+            "yes: this host's address there is private; how long it remembers a silent flow is not measured";
+        lines.extend(self.nat.filter(|nat| *nat).map(|_| row("  nat", translated)));
     }
 }
 
@@ -368,7 +370,7 @@ mod tests {
             "quic     answers, round trip 12.0 ms",
             "tls      refused",
             "path mtu 1400",
-            "nat      yes",
+            "nat      yes: this host's address there is private; how long it remembers a silent flow is not measured",
             "reconnecting for 1m 1s, no answer",
             "(for 1m 1s)",
             "note       the mark",
