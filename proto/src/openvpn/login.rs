@@ -170,7 +170,7 @@ impl Refusal {
         if let Some(challenge) = text.strip_prefix("CRV1:").and_then(Challenge::parse) {
             return Self::Challenge(challenge);
         }
-        if let Some(reason) = text.strip_prefix("SESSION") {
+        if let Some(reason) = text.strip_prefix("SESSION").filter(|rest| rest.is_empty() || rest.starts_with(':')) {
             return Self::SessionExpired(reason.trim_start_matches(':').trim_start().to_owned());
         }
         text.strip_prefix("TEMP").and_then(Self::parse_temporary).unwrap_or_else(|| Self::Final(text.to_owned()))
@@ -317,6 +317,7 @@ pub(super) mod tests {
             ("TEMP[backoff 2:text", Refusal::Final("TEMP[backoff 2:text".to_owned())),
             ("TEMPORARY", Refusal::Final("TEMPORARY".to_owned())),
             ("CRV1:R:state", Refusal::Final("CRV1:R:state".to_owned())),
+            ("SESSIONS are full", Refusal::Final("SESSIONS are full".to_owned())),
             ("SESSION: Token expired", Refusal::SessionExpired("Token expired".to_owned())),
         ];
         for (text, refusal) in cases {
