@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::push::filter::Filter;
 use super::push::{Dns, Redirect, Route};
 use super::wrapping::tls_auth::{Digest, Direction};
 use crate::sealing::suite::Suite;
@@ -150,6 +151,8 @@ pub struct Profile {
     pub dns: Dns,
     /// Whether the server's routes and resolvers do not count.
     pub route_nopull: bool,
+    /// Which of the options that the server pushes count.
+    pub filters: Vec<Filter>,
     /// Whether IPv6 is blocked that the tunnel does not carry.
     pub block_v6: bool,
     /// Whether other resolvers than those of the tunnel are blocked.

@@ -10,6 +10,7 @@
 //! compressed are refused, as they would change what every packet looks like.
 
 pub mod dns;
+pub mod filter;
 pub mod read;
 pub mod write;
 

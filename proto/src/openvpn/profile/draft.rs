@@ -15,6 +15,7 @@ use super::{
 use crate::openvpn::peer_info::suites;
 use crate::openvpn::push::Redirect;
 use crate::openvpn::push::dns::{DnsDraft, DnsError, Taken};
+use crate::openvpn::push::filter::{Action, Filter};
 use crate::openvpn::push::read::{MAX_ROUTES, route_v4, route_v6};
 use crate::openvpn::wrapping::tls_auth::{Digest, Direction};
 use crate::sealing::suite::Suite;
@@ -23,6 +24,8 @@ use crate::sealing::suite::Suite;
 const MAX_COMPLAINTS: usize = 100;
 /// Longest name of an option that is told, in characters.
 const MAX_NAME: usize = 64;
+/// Most filters for what the server pushes.
+const MAX_FILTERS: usize = 256;
 /// The port where none is named.
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(1194).expect("it is not 0");
 
@@ -105,6 +108,7 @@ struct Fields {
     routes: Vec<super::Route>,
     redirect: Redirect,
     route_nopull: bool,
+    filters: Vec<Filter>,
     block_v6: bool,
     block_outside_dns: bool,
     mtu: Option<u16>,
@@ -323,6 +327,8 @@ impl Draft {
             "dhcp-option" => {
                 self.dns.take_dhcp(line.values).map(|taken| self.note_dns(taken, line)).map_err(dns_reason)
             }
+            "pull-filter" if fields.filters.len() >= MAX_FILTERS => Err("is one more than is taken"),
+            "pull-filter" => filter(line).map(|filter| fields.filters.push(filter)),
             "route-nopull" => switch(&mut fields.route_nopull),
             "block-ipv6" => switch(&mut fields.block_v6),
             "block-outside-dns" => switch(&mut fields.block_outside_dns),
@@ -417,6 +423,7 @@ impl Draft {
             redirect: fields.redirect,
             dns: self.dns.finish(),
             route_nopull: fields.route_nopull,
+            filters: fields.filters,
             block_v6: fields.block_v6,
             block_outside_dns: fields.block_outside_dns,
             mtu: fields.mtu,
@@ -520,6 +527,18 @@ fn server_name(line: &Line<'_>) -> Result<ServerName, &'static str> {
         Some(&"name-prefix") => Ok(ServerName::NamePrefix(name)),
         Some(_) => Err("needs `subject`, `name` or `name-prefix`"),
     }
+}
+
+/// `pull-filter ACTION TEXT`
+fn filter(line: &Line<'_>) -> Result<Filter, &'static str> {
+    let [action, prefix] = line.values else { return Err("needs an action and a text") };
+    let action = match *action {
+        "accept" => Action::Accept,
+        "ignore" => Action::Ignore,
+        "reject" => Action::Reject,
+        _ => return Err("needs `accept`, `ignore` or `reject`"),
+    };
+    Ok(Filter { action, prefix: (*prefix).to_owned() })
 }
 
 /// One in the line, or one in each line of a block; with or without colons.

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::openvpn::push::filter::Action;
 
 const LEAST: &str = "client\ndev tun\nremote vpn.example 1194 udp\nca ca.pem\nauth-user-pass\n";
 
@@ -60,7 +61,7 @@ fn profile_of_a_provider_is_read() {
 fn settings_of_the_network_are_read() {
     let text = "route 10.0.0.0 255.0.0.0\nroute 192.0.2.7 255.255.255.255 net_gateway\nroute-ipv6 fd00::/8\n\
         dhcp-option DNS 10.8.0.1\ndhcp-option DOMAIN corp.example\nblock-ipv6\nblock-outside-dns\nroute-nopull\n\
-        tun-mtu 1400\nmssfix 1300\nkeepalive 10 60\nreneg-bytes 1000000\nhand-window 30\nexplicit-exit-notify 2";
+        tun-mtu 1400\nmssfix 1300\nkeepalive 10 60\npull-filter ignore \"route \"\nreneg-bytes 1000000\nhand-window 30\nexplicit-exit-notify 2";
     let profile = profile(text);
     assert_eq!(profile.routes.len(), 3);
     assert!(profile.routes[1].around);
@@ -70,6 +71,7 @@ fn settings_of_the_network_are_read() {
     assert_eq!((profile.mtu, profile.mssfix), (Some(1400), Some(1300)));
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     assert_eq!((profile.ping, profile.ping_restart, profile.hand_window), (seconds(10), seconds(60), seconds(30)));
+    assert_eq!(profile.filters, [Filter { action: Action::Ignore, prefix: "route ".to_owned() }]);
     assert_eq!(profile.renegotiate_bytes, Some(1_000_000));
 }
 
@@ -136,6 +138,8 @@ fn what_cannot_be_honoured_is_refused_with_a_cure() {
         ("reneg-sec soon", "seconds"),
         ("verify-x509-name a nickname", "subject"),
         ("peer-fingerprint 00:11", "SHA-256"),
+        ("pull-filter drop route", "ignore"),
+        ("pull-filter ignore", "a text"),
         ("remote a/b", "name or an address"),
         ("remote a 0", "port"),
         ("remote a 1 sctp", "udp"),

@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zeroize::Zeroizing;
 
 use super::dns::{DnsDraft, DnsError, Taken};
+use super::filter::{Action, Filter, decide};
 use super::{Liveness, MAX_PEER_ID, Route, Settings, Token};
 use crate::openvpn::login::from_base64;
 use crate::openvpn::negotiation::Format;
@@ -50,6 +51,9 @@ pub enum PushError {
     /// No address was pushed.
     #[error("the server pushes no address")]
     NoAddress,
+    /// A `pull-filter reject` of the profile is about an option.
+    #[error("the profile does not permit what the server pushes: `{0}`")]
+    Rejected(String),
 }
 
 /// What was read.
@@ -64,11 +68,17 @@ pub struct Reply {
 /// Puts together what comes in several messages.
 #[derive(Default)]
 pub struct Reader {
+    filters: Vec<Filter>,
     options: Vec<String>,
     len: usize,
 }
 
 impl Reader {
+    /// One that asks the filters of a profile about each option; without filters, as by default, each one counts.
+    pub const fn new(filters: Vec<Filter>) -> Self {
+        Self { filters, options: Vec::new(), len: 0 }
+    }
+
     /// Takes what stands behind `PUSH_REPLY,` in the next message; `None` while more is announced.
     ///
     /// # Errors
@@ -80,11 +90,18 @@ impl Reader {
         }
         let (markers, options): (Vec<&str>, Vec<&str>) =
             text.split(',').partition(|option| option.trim_start().starts_with("push-continuation"));
-        self.options.extend(options.into_iter().map(str::to_owned));
+        for option in options {
+            match decide(&self.filters, option) {
+                Action::Accept => self.options.push(option.to_owned()),
+                Action::Ignore => {}
+                Action::Reject => return Err(PushError::Rejected(option.chars().take(MAX_UNKNOWN_LEN).collect())),
+            }
+        }
         if markers.iter().any(|marker| marker.split_whitespace().nth(1) == Some("2")) {
             return Ok(None);
         }
-        parse(&std::mem::take(self).options).map(Some)
+        self.len = 0;
+        parse(&std::mem::take(&mut self.options)).map(Some)
     }
 }
 

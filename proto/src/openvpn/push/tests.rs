@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::dns::MAX_NAMES;
+use super::filter::{Action, Filter};
 use super::read::{MAX_ROUTES, PushError, Reader, Reply};
 use super::write::messages;
 use super::*;
@@ -128,6 +129,18 @@ fn messages_that_go_on_are_waited_for() {
     let endless = format!("{},push-continuation 2", "route 10.0.0.0 255.0.0.0,".repeat(1000));
     let refused = (0..20).find_map(|_| reader.handle(&endless).err());
     assert_eq!(refused, Some(PushError::TooMuch));
+}
+
+#[test]
+fn filters_of_the_profile_are_asked_about_each_option() {
+    let filter = |action, prefix: &str| Filter { action, prefix: prefix.to_owned() };
+    let filters = vec![filter(Action::Ignore, "redirect-gateway"), filter(Action::Reject, "route-ipv6")];
+    let mut reader = Reader::new(filters);
+    let mut read = |more: &str| reader.handle(&format!("{LEAST},{more}")).map(|reply| reply.unwrap().settings.redirect);
+    for _ in 0..2 {
+        assert_eq!(read("redirect-gateway def1"), Ok(Redirect::default()));
+        assert_eq!(read("route-ipv6 fd00::/8"), Err(PushError::Rejected("route-ipv6 fd00::/8".to_owned())));
+    }
 }
 
 #[test]
