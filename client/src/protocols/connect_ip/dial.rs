@@ -295,6 +295,17 @@ pub(super) mod tests {
 
     /// What a gateway shows, with a certificate that is valid in these years, and its authority.
     fn gateway_tls(years: std::ops::Range<i32>) -> (Arc<rustls::ServerConfig>, CertificateDer<'static>) {
+        let (identity, authority) = gateway_identity(years);
+        (tls::server_config(identity, &authority).unwrap(), authority)
+    }
+
+    /// What a gateway shows over TCP, and its authority.
+    pub(crate) fn listener_tls() -> (Arc<rustls::ServerConfig>, CertificateDer<'static>) {
+        let (identity, authority) = gateway_identity(2000..4000);
+        (tls::listener_config(identity, &authority, false).unwrap(), authority)
+    }
+
+    fn gateway_identity(years: std::ops::Range<i32>) -> (Arc<tls::ServerIdentity>, CertificateDer<'static>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -307,7 +318,7 @@ pub(super) mod tests {
         let leaf = params.signed_by(&leaf_key, &issuer);
         let leaf_key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
         let identity = tls::ServerIdentity::new(vec![leaf.unwrap().into(), authority.clone()], leaf_key).unwrap();
-        (tls::server_config(Arc::new(identity), &authority).unwrap(), authority)
+        (Arc::new(identity), authority)
     }
 
     fn serve_on(socket: UdpSocket, tls: Arc<rustls::ServerConfig>) -> quinn::Endpoint {

@@ -146,10 +146,9 @@ impl Racing {
         Ok(Won { connection, why })
     }
 
-    /// The more telling of both errors: of two that tell as much QUIC's, which is the usual way.
     fn error(&mut self) -> ConnectError {
-        match (self.tls.error.take(), self.quic.error.take()) {
-            (Some(tls), Some(quic)) => more_telling(tls, quic),
+        match (self.quic.error.take(), self.tls.error.take()) {
+            (Some(quic), Some(tls)) => told_of_both(quic, tls),
             (Some(error), None) | (None, Some(error)) => error,
             (None, None) => ConnectError::Unreachable(self.target.authority()),
         }
@@ -160,6 +159,21 @@ impl Racing {
             Transport::Quic => &mut self.quic,
             Transport::Tls => &mut self.tls,
         }
+    }
+}
+
+/// What is told where neither connection could be made: the more telling of both errors, and of two that tell as much
+/// QUIC's, which is the usual way.
+///
+/// A gateway need not listen on TCP, and another program may do so in its place. What somebody says there who has not
+/// proven to be the gateway is told beside a silence over UDP, and never instead of what QUIC met.
+fn told_of_both(quic: ConnectError, tls: ConnectError) -> ConnectError {
+    match (quic, tls) {
+        (ConnectError::Unreachable(silent), tls @ (ConnectError::IdentityMismatch(_) | ConnectError::BrokenOff(_))) => {
+            ConnectError::Unreachable(format!("{silent} over UDP; over TCP {tls}"))
+        }
+        (quic, ConnectError::IdentityMismatch(_) | ConnectError::BrokenOff(_)) => quic,
+        (quic, tls) => more_telling(tls, quic),
     }
 }
 
@@ -198,11 +212,14 @@ mod tests {
     use std::net::SocketAddr;
 
     use adit_net::packet_buffer::PacketBuffer;
+    use adit_program::exit::Exit;
     use bytes::Bytes;
     use data_encoding::BASE64;
+    use rustls::ServerConnection;
     use rustls::pki_types::CertificateDer;
 
     use super::*;
+    use crate::obstacle::obstacle;
     use crate::packet_source::{BoxFuture, PacketSource};
     use crate::protocols::Credentials;
     use crate::protocols::connect_ip::dial;
@@ -254,6 +271,37 @@ mod tests {
         // Nobody serves its handshakes.
         let error = lost(gateway.local_addr().unwrap(), &authority).await;
         assert!(matches!(error, ConnectError::Unreachable(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn stranger_on_tcp_does_not_stand_for_a_gateway_that_is_silent_over_udp() {
+        let ((gateway, authority), (stranger, _)) = (dial::tests::gateway(), dial::tests::listener_tls());
+        // Nobody serves the gateway's handshakes.
+        let address = gateway.local_addr().unwrap();
+        let web_server = std::net::TcpListener::bind(address).unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut client, _) = web_server.accept().unwrap();
+            // The client breaks it off when it has seen the certificate.
+            ServerConnection::new(stranger).unwrap().complete_io(&mut client).is_err()
+        });
+        let error = lost(address, &authority).await;
+        assert!(serving.join().unwrap(), "the stranger was met");
+        assert_eq!(obstacle(&error).exit(), Exit::Unreachable, "{error}");
+        let words = error.to_string();
+        assert!(words.starts_with(&format!("no answer from {address} over UDP; over TCP ")), "{words}");
+        assert!(words.contains("is not of the certificate authority"), "{words}");
+    }
+
+    #[test]
+    fn what_tcp_met_is_told_where_the_gateway_said_it() {
+        let silent = || ConnectError::Unreachable("192.0.2.1:443".to_owned());
+        let words = || "words".to_owned();
+        let told = told_of_both(silent(), ConnectError::Refused(words()));
+        assert!(matches!(told, ConnectError::Refused(_)), "{told}");
+        let told = told_of_both(ConnectError::Closed(words()), ConnectError::IdentityMismatch(words()));
+        assert!(matches!(told, ConnectError::Closed(_)), "the gateway has proven itself over QUIC: {told}");
+        let told = told_of_both(ConnectError::IdentityMismatch(words()), silent());
+        assert!(matches!(told, ConnectError::IdentityMismatch(_)), "{told}");
     }
 
     #[test]
