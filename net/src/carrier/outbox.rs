@@ -36,6 +36,7 @@ pub(super) struct Outbox {
     bounds: Bounds,
     waiting: Mutex<Waiting>,
     filled: Notify,
+    taken: Notify,
     /// The largest packet that fits a datagram as far as is known, in bytes.
     known_mtu: AtomicU16,
 }
@@ -80,8 +81,8 @@ impl Waiting {
 
 impl Outbox {
     pub(super) fn new(bounds: Bounds) -> Self {
-        let (waiting, filled, known_mtu) = (Mutex::default(), Notify::new(), AtomicU16::new(0));
-        Self { bounds, waiting, filled, known_mtu }
+        let (filled, taken) = (Notify::new(), Notify::new());
+        Self { bounds, waiting: Mutex::default(), filled, taken, known_mtu: AtomicU16::new(0) }
     }
 
     /// Adds datagrams, and returns how many older ones gave way to them. Never waits for the connection.
@@ -120,6 +121,11 @@ impl Outbox {
         self.filled.notified().await;
     }
 
+    /// Waits until some of it was taken since this last returned. Cancel-safe.
+    pub(super) async fn taken(&self) {
+        self.taken.notified().await;
+    }
+
     /// Wakes whoever waits for it to be filled.
     pub(super) fn wake(&self) {
         self.filled.notify_one();
@@ -141,6 +147,10 @@ impl Outbox {
         portion.extend(std::iter::from_fn(|| waiting.pop()).take(most));
         if waiting.datagrams.is_empty() && waiting.datagrams.capacity() > PLACES {
             waiting.datagrams.shrink_to(PLACES);
+        }
+        drop(waiting);
+        if !portion.is_empty() {
+            self.taken.notify_one();
         }
     }
 

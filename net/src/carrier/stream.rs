@@ -81,6 +81,17 @@ pub struct StreamCarrier<F> {
     framing: PhantomData<fn() -> F>,
 }
 
+/// What the other end's system has acknowledged of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Bytes, over all of the connection.
+    pub bytes: u64,
+    /// Whether that is all that was sent.
+    pub is_all: bool,
+    /// The smoothed round-trip time as TCP measures it.
+    pub rtt: Duration,
+}
+
 /// What the control side has to say.
 #[derive(Default)]
 struct Control {
@@ -124,7 +135,18 @@ impl<F: Framing> StreamCarrier<F> {
     /// The round-trip time of the connection as TCP measures it.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.socket().and_then(|socket| socket::rtt(&socket))
+        self.acknowledged().map(|acknowledged| acknowledged.rtt)
+    }
+
+    /// What the other end's system has acknowledged; `None` once nobody moves anything any more.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<Acknowledged> {
+        self.socket().and_then(|socket| socket::acknowledged(&socket))
+    }
+
+    /// Waits until packets were taken to be sent since this last returned. Cancel-safe.
+    pub async fn sent(&self) {
+        self.outbox.taken().await;
     }
 
     fn socket(&self) -> Option<Arc<TcpStream>> {
@@ -144,7 +166,7 @@ impl<F: Framing> StreamCarrier<F> {
             loop {
                 // The pump has its turn meanwhile.
                 sleep(LOOK).await;
-                if self.socket().is_none_or(|socket| socket::is_acknowledged(&socket)) {
+                if self.acknowledged().is_none_or(|acknowledged| acknowledged.is_all) {
                     break;
                 }
             }

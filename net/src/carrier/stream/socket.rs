@@ -8,6 +8,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::Acknowledged;
+
 /// Bytes that may wait in the socket to be sent, beside those on their way: at 10 Mbit/s they pass in a tenth of a
 /// second, and they are several times what one call sends.
 const UNSENT: u32 = 128 * 1024;
@@ -41,14 +43,11 @@ pub async fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStrea
     socket.connect(address).await
 }
 
-/// The smoothed round-trip time of a connection.
-pub(super) fn rtt(socket: &TcpStream) -> Option<Duration> {
-    Some(Duration::from_micros(info(socket)?.tcpi_rtt.into()))
-}
-
-/// Whether the other end's system has all that was sent.
-pub(super) fn is_acknowledged(socket: &TcpStream) -> bool {
-    info(socket).is_none_or(|info| info.tcpi_unacked == 0)
+/// What the other end's system says it has.
+pub(super) fn acknowledged(socket: &TcpStream) -> Option<Acknowledged> {
+    let info = info(socket)?;
+    let rtt = Duration::from_micros(info.tcpi_rtt.into());
+    Some(Acknowledged { bytes: info.tcpi_bytes_acked, is_all: info.tcpi_unacked == 0, rtt })
 }
 
 /// What the system knows of a connection.

@@ -1,7 +1,9 @@
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_program::task::{self, Task};
 use adit_proto::capsule::{Capsule, encode};
+use adit_testing::namespace::{in_namespace_async, ip};
 use rustls::{ClientConnection, ServerConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -74,6 +76,39 @@ async fn packets_and_capsules_arrive_whole_and_in_order_both_ways() {
         assert_eq!(from.counters().traffic().tx_packets, 1000);
         assert!(from.rtt().is_some());
     }
+}
+
+/// Loses every packet on its way through the loopback, or no more.
+fn cut(is_cut: bool) {
+    let rules = "table inet cut { chain input { type filter hook input priority 0; policy drop; }; }";
+    let status = Command::new("nft").arg(if is_cut { rules } else { "delete table inet cut" }).status();
+    assert!(status.expect("nftables is installed").success());
+}
+
+#[test]
+fn what_the_other_end_does_not_acknowledge_is_told_from_what_it_does() {
+    in_namespace_async(|| async {
+        ip("link set lo up");
+        let (server, client) = connected().await;
+        let (mut server, client) = (end::<Capsules>(server, &[]), end::<Capsules>(client, &[]));
+        let acknowledged = || client.carrier.acknowledged().unwrap();
+        send(&client.carrier, [packet(1, 100)].into_iter());
+        timeout(adit_testing::PATIENCE, client.carrier.sent()).await.unwrap();
+        server.packets.recv().await.unwrap();
+        soon(|| acknowledged().is_all).await;
+        let before = acknowledged().bytes;
+        assert!(timeout(Duration::from_millis(100), client.carrier.sent()).await.is_err(), "nothing more is sent");
+
+        cut(true);
+        send(&client.carrier, [packet(2, 100)].into_iter());
+        timeout(adit_testing::PATIENCE, client.carrier.sent()).await.unwrap();
+        soon(|| !acknowledged().is_all).await;
+        assert_eq!(acknowledged().bytes, before);
+        cut(false);
+        server.packets.recv().await.unwrap();
+        soon(|| acknowledged().is_all).await;
+        assert!(acknowledged().bytes > before);
+    });
 }
 
 #[tokio::test]
