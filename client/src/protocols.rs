@@ -222,6 +222,9 @@ pub enum ConnectionEvent {
     Mtu(u16),
     /// Packets travel by another carrier than before.
     Carrier,
+    /// Nothing that is sent is answered, if true, or it is again. The connection may go on: another one is to be made
+    /// beside it meanwhile. One that goes over to other carriers by itself tells this only of those over TCP.
+    Silent(bool),
     /// How long the user's login still lasts.
     LoginLasts(Duration),
     /// The connection ended.

@@ -195,7 +195,10 @@ mod tests {
             let events = news(settings, known).map(|event| match event {
                 ConnectionEvent::Network(network) => format!("{:?}", network.dns_servers),
                 ConnectionEvent::LoginLasts(lasts) => format!("{} s", lasts.as_secs()),
-                event @ (ConnectionEvent::Mtu(_) | ConnectionEvent::Carrier | ConnectionEvent::Closed(_)) => {
+                event @ (ConnectionEvent::Mtu(_)
+                | ConnectionEvent::Carrier
+                | ConnectionEvent::Silent(_)
+                | ConnectionEvent::Closed(_)) => {
                     panic!("{event:?}")
                 }
             });

@@ -16,6 +16,7 @@ mod racing;
 mod roaming;
 mod silence;
 mod tls;
+mod unacknowledged;
 mod waking;
 
 use std::net::IpAddr;

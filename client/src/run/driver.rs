@@ -189,6 +189,7 @@ impl<P: Protocol> Driver<P> {
             }
             Input::Connection(ConnectionEvent::Network(network)) => self.changes.take_network(network, now()),
             Input::Connection(ConnectionEvent::Mtu(mtu)) => self.changes.take_mtu(mtu, now()),
+            Input::Connection(ConnectionEvent::Silent(is_silent)) => self.handle_silence(is_silent),
             Input::Connection(ConnectionEvent::LoginLasts(lasts)) => self.handle_login_lasts(lasts),
             // All that is to be done is done after every input: to tell followers.
             Input::Connection(ConnectionEvent::Carrier) => {}

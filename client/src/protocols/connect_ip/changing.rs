@@ -45,6 +45,8 @@ pub struct ChangingConnection {
     network: NetworkSettings,
     admitted: Vec<IpAddr>,
     is_attached: bool,
+    /// Whether the connection in use was told to be silent.
+    is_silent: bool,
     /// What is under way to another connection.
     beside: Option<Task<Step>>,
     /// The other connection, before it is asked for the session.
@@ -98,6 +100,7 @@ impl ChangingConnection {
             network: NetworkSettings::default(),
             admitted: Vec::new(),
             is_attached: false,
+            is_silent: false,
             beside: None,
             proven: None,
             ended: None,
@@ -183,6 +186,9 @@ impl ChangingConnection {
         self.former = Some(task::spawn(read_to_the_end(former)));
         tracing::info!(carrier = self.current.stats().carrier, "the session goes on by another connection");
         self.events.push_back(ConnectionEvent::Carrier);
+        if std::mem::take(&mut self.is_silent) {
+            self.events.push_back(ConnectionEvent::Silent(false));
+        }
         if network != self.network {
             self.network = network.clone();
             self.events.push_back(ConnectionEvent::Network(network));
@@ -200,6 +206,10 @@ impl ChangingConnection {
             ConnectionEvent::Network(network) => {
                 self.network = network.clone();
                 Some(ConnectionEvent::Network(network))
+            }
+            ConnectionEvent::Silent(is_silent) => {
+                self.is_silent = is_silent;
+                Some(ConnectionEvent::Silent(is_silent))
             }
             event @ (ConnectionEvent::Closed(_)
             | ConnectionEvent::Mtu(_)
@@ -289,7 +299,10 @@ async fn open(
         match connection.next_event().await {
             ConnectionEvent::Network(network) => return Ok(Box::new((connection, network))),
             ConnectionEvent::Closed(error) => return Err(error),
-            ConnectionEvent::Mtu(_) | ConnectionEvent::Carrier | ConnectionEvent::LoginLasts(_) => {}
+            ConnectionEvent::Mtu(_)
+            | ConnectionEvent::Carrier
+            | ConnectionEvent::Silent(_)
+            | ConnectionEvent::LoginLasts(_) => {}
         }
     }
 }

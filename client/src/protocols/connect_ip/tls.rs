@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::control::{News, machine, refusal};
 use super::explain::explain_tcp;
+use super::unacknowledged::AckWatch;
 use super::{ConnectError, ConnectionEvent, Endpoint, GatewayAccess};
 use crate::packet_source::{Packets, TunnelSession};
 use crate::protocols::data::DataPath;
@@ -71,7 +72,8 @@ async fn control(
     moving: Moving<Capsules>,
     events: mpsc::Sender<ConnectionEvent>,
 ) {
-    let followed = follow(&mut following, &moving.data, &events).await;
+    let acks = AckWatch::new(Arc::clone(&moving.carrier));
+    let followed = follow(&mut following, acks, &moving.data, &events).await;
     let ended = moving.end().await;
     let error = match (followed, ended) {
         (Err(error), _) => ConnectError::Protocol(error.to_string()),
@@ -84,15 +86,21 @@ async fn control(
 
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
+    mut acks: AckWatch,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
 ) -> Result<(), FollowError> {
     let mut news = News::default();
     loop {
-        match following.step().await? {
-            Step::Event(event) => news.take(event, data),
-            Step::Drained => news.tell(data, events).await,
-            Step::Ended => return Ok(()),
+        tokio::select! {
+            step = following.step() => match step? {
+                Step::Event(event) => news.take(event, data),
+                Step::Drained => news.tell(data, events).await,
+                Step::Ended => return Ok(()),
+            },
+            is_silent = acks.changed() => {
+                let _reader_gone = events.send(ConnectionEvent::Silent(is_silent)).await;
+            }
         }
     }
 }

@@ -175,7 +175,7 @@ async fn first_settings<C: OpenConnection>(connection: &mut C) -> Result<FirstSe
                 routes_due = routes_due.or_else(|| Some(now() + ROUTES_TIMEOUT));
             }
             ConnectionEvent::Mtu(mtu) => first.mtu = Some(mtu),
-            ConnectionEvent::Carrier => {}
+            ConnectionEvent::Carrier | ConnectionEvent::Silent(_) => {}
             ConnectionEvent::LoginLasts(lasts) => first.login_lasts = Some(lasts),
             ConnectionEvent::Closed(error) => return Err(error),
         }

@@ -1,5 +1,6 @@
 //! The driver's part that follows where this host is: by another network, or another address, the gateway may be
-//! reached at once that could not be, and a connection over TCP goes nowhere any more.
+//! reached at once that could not be, and a connection over TCP goes nowhere any more. Such a connection has another
+//! one made beside it, and so has one over TCP on which nothing is answered.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -21,14 +22,19 @@ pub(super) struct Whereabouts {
     /// tunnel then.
     watched: Option<(NetworkWatch, u32)>,
     ways: Ways,
-    /// While the connection in use is astray, the pause before it is looked again, and when that is over.
+    /// Whether the connection in use leads nowhere from where this host is now.
+    has_left: bool,
+    /// Whether nothing is answered on it.
+    is_silent: bool,
+    /// While one of that holds, the pause before it is looked again, and when that is over.
     astray: Option<(Duration, Instant)>,
 }
 
 impl Whereabouts {
     /// Of datagrams with this mark. Must be called inside a tokio runtime.
     pub(super) fn new(mark: Option<u32>) -> Self {
-        Self { watched: mark.map(|mark| (NetworkWatch::open(), mark)), ways: Ways::new(), astray: None }
+        let watched = mark.map(|mark| (NetworkWatch::open(), mark));
+        Self { watched, ways: Ways::new(), has_left: false, is_silent: false, astray: None }
     }
 
     /// Waits until it is time to look. Cancel-safe.
@@ -52,14 +58,19 @@ impl Whereabouts {
         std::mem::replace(&mut self.ways, now)
     }
 
-    /// Takes note of whether the connection in use leads nowhere. It is looked again after a while then, and at once
-    /// where the host `has_changed`.
-    fn note_astray(&mut self, is_astray: bool, has_changed: bool) {
+    /// There is another connection, or none any more.
+    fn forget_connection(&mut self) {
+        (self.has_left, self.is_silent, self.astray) = (false, false, None);
+    }
+
+    /// Takes note of whether another connection is to be made beside the one in use. It is looked again after a while
+    /// then, and at once where the host `has_changed`.
+    fn note_astray(&mut self, has_changed: bool) {
         let pause = match self.astray {
             Some((pause, _)) if !has_changed => (pause * 2).min(LONGEST_PAUSE),
             Some(_) | None => FIRST_PAUSE,
         };
-        self.astray = is_astray.then(|| (pause, now() + pause));
+        self.astray = (self.has_left || self.is_silent).then(|| (pause, now() + pause));
     }
 }
 
@@ -92,7 +103,13 @@ impl<P: Protocol> Driver<P> {
 
     /// Takes note of a new connection, which may have been overtaken by a move already.
     pub(super) fn begin_way(&mut self) {
-        self.whereabouts.astray = None;
+        self.whereabouts.forget_connection();
+        self.look_around();
+    }
+
+    /// On the connection in use nothing is answered, or something is again.
+    pub(super) fn handle_silence(&mut self, is_silent: bool) {
+        self.whereabouts.is_silent = is_silent;
         self.look_around();
     }
 
@@ -102,20 +119,22 @@ impl<P: Protocol> Driver<P> {
         let before = self.whereabouts.look(destinations);
         let has_changed = before != self.whereabouts.ways;
         let Some(connection) = &self.connection else {
-            self.whereabouts.astray = None;
+            self.whereabouts.forget_connection();
             if has_changed {
                 self.life.handle_move(now());
             }
             return;
         };
         let Some(gateway) = connection.stats().remote else { return };
-        let is_astray = match way(&before, &self.whereabouts.ways, gateway) {
+        let outlives = connection.outlives_moves();
+        self.whereabouts.has_left = match way(&before, &self.whereabouts.ways, gateway) {
             Way::Gone => true,
-            Way::Other => !connection.outlives_moves(),
-            Way::Same => self.whereabouts.astray.is_some() && !connection.outlives_moves(),
+            Way::Other => !outlives,
+            Way::Same => self.whereabouts.has_left && !outlives,
         };
         let was_astray = self.whereabouts.astray.is_some();
-        self.whereabouts.note_astray(is_astray, has_changed);
+        self.whereabouts.note_astray(has_changed);
+        let is_astray = self.whereabouts.astray.is_some();
         if is_astray && (has_changed || self.attempt.is_none()) {
             self.life.handle_move(now());
         } else if was_astray && !is_astray {

@@ -8,15 +8,15 @@ use adit_lab::INTERNET_V4;
 use adit_lab::traffic::{Dialogue, Direction, TcpServer, transfer};
 use adit_testing::eventually;
 
-use super::{block_udp, comes_to, comes_to_udp, joined, open_udp, session};
-use crate::harness::{Carrier, INTERNET, Options, Tunnel, reach};
+use super::{BEFORE_ROUTING, block_udp, comes_to, comes_to_udp, joined, open_udp, session};
+use crate::harness::{Carrier, INTERNET, Options, Tunnel, filter, reach};
 use crate::leaks::watched;
 
 const TRANSFER: u64 = 8 << 20;
 /// Packets a second in each direction.
 const RATE: u32 = 200;
 /// A session that goes down in time has a silence of 3 s at most. One that waited until its gateway counts as gone
-/// would have one of 8 s.
+/// would have one of 8 s, or of 20 s over TCP.
 const LONGEST_SILENCE: Duration = Duration::from_secs(6);
 /// When transfers end where a test has failed.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -36,6 +36,11 @@ fn flows(dialogue: &Dialogue, since: Instant) {
     eventually("packets flow both ways", || {
         dialogue.arrived_since(since).iter().all(|count| *count > 20).then_some(())
     });
+}
+
+/// The port from which the client's only connection comes.
+fn outer_port(tunnel: &Tunnel) -> u16 {
+    session(tunnel).remote.port()
 }
 
 /// Blocks UDP, waits until the session has moved to TLS and back once UDP is open again.
@@ -85,6 +90,26 @@ fn transfers_and_addresses_outlast_udp_that_is_blocked_and_opened_again() {
     });
     assert_eq!(tunnel.client().inner_addresses().unwrap(), addresses);
     session(&tunnel);
+}
+
+#[test]
+fn session_leaves_a_tcp_connection_that_is_dead_without_a_word_for_another() {
+    let Some(mut tunnel) = joined() else { return };
+    block_udp(tunnel.gateway.host());
+    tunnel.clients[0].up().unwrap();
+    comes_to(&tunnel, "tls");
+    let dialogue = under_load(&tunnel);
+    let (dead, cut) = (outer_port(&tunnel), Instant::now());
+    // What belongs to this connection is lost, and no other's.
+    let lost = format!("tcp sport {dead} drop; tcp dport {dead} drop");
+    filter(tunnel.gateway.host(), "dead", &[(BEFORE_ROUTING, lost.as_str()), ("output priority 0", lost.as_str())]);
+    eventually("another connection has the session", || (outer_port(&tunnel) != dead).then_some(()));
+    flows(&dialogue, Instant::now());
+    let silences = dialogue.longest_silence(cut, Instant::now());
+    println!("a dead connection: silences of {silences:?}");
+    assert!(silences.iter().all(|silence| *silence < LONGEST_SILENCE), "{silences:?}");
+    let since = tunnel.client().status().unwrap().since_seconds.unwrap();
+    assert!(since >= cut.elapsed().as_secs(), "the session was never lost: connected for {since} s");
 }
 
 #[test]

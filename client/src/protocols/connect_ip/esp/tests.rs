@@ -249,7 +249,9 @@ async fn next_mtu(connection: &mut Connection) -> u16 {
             ConnectionEvent::Mtu(mtu) => return mtu,
             // The gateway tells that it has no routes, maybe after the addresses.
             ConnectionEvent::Network(_) | ConnectionEvent::Carrier => {}
-            event @ (ConnectionEvent::LoginLasts(_) | ConnectionEvent::Closed(_)) => panic!("{event:?}"),
+            event @ (ConnectionEvent::LoginLasts(_) | ConnectionEvent::Silent(_) | ConnectionEvent::Closed(_)) => {
+                panic!("{event:?}")
+            }
         }
     }
 }

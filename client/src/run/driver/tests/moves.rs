@@ -64,3 +64,27 @@ fn connection_that_outlives_moves_is_replaced_only_while_it_has_no_way() {
         timeout(PATIENCE, first.closed()).await.expect("the second takes the place of the first");
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn silent_connection_serves_until_another_takes_its_place_or_it_is_answered_again() {
+    let world = World::start(PATIENCE);
+    let first = world.accept("10.64.3.2/32").await;
+    world.reach(State::Connected).await;
+    let mut snapshots = world.session.snapshots();
+    assert_eq!(snapshots.borrow_and_update().state, State::Connected);
+    first.send(ConnectionEvent::Silent(true)).await.unwrap();
+    tokio::time::sleep(A_WHILE / 2).await;
+    assert_eq!(world.attempts(), 2, "another one is being made at once");
+    assert!(!first.is_closed());
+    let second = world.accept("10.64.3.2/32").await;
+    timeout(PATIENCE, first.closed()).await.expect("the second takes the place of the first");
+    assert!(!snapshots.has_changed().unwrap(), "the session was connected all the time");
+
+    second.send(ConnectionEvent::Silent(true)).await.unwrap();
+    tokio::time::sleep(PATIENCE).await;
+    let tried = world.attempts();
+    assert!(tried > 3, "it is tried again and again while nothing is answered");
+    second.send(ConnectionEvent::Silent(false)).await.unwrap();
+    tokio::time::sleep(PATIENCE).await;
+    assert!(world.attempts() == tried && !second.is_closed(), "{} attempts", world.attempts());
+}

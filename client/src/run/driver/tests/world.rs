@@ -54,10 +54,12 @@ impl Prepared {
         let asleep = Arc::new(AtomicU64::new(0));
         let (booted, seconds) = (Instant::now(), Arc::clone(&asleep));
         let clock = move || booted.elapsed() + Duration::from_secs(seconds.load(Ordering::Relaxed));
-        let protocol = ScriptedProtocol(Arc::new(Mutex::new(received)));
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let protocol = ScriptedProtocol { attempts: Arc::clone(&attempts), outcomes: Arc::new(Mutex::new(received)) };
         let session = ClientSession::start_by(config, protocol, Box::new(clock));
         let (admitted, woke, closed) = (Arc::default(), Arc::default(), Arc::default());
-        World { session, outcomes, admitted, woke, closed, close_hangs: false, outlives_moves: true, asleep }
+        let (close_hangs, outlives_moves) = (false, true);
+        World { session, attempts, outcomes, admitted, woke, closed, close_hangs, outlives_moves, asleep }
     }
 }
 
@@ -109,7 +111,10 @@ impl OpenConnection for ScriptedConnection {
 
 /// Attempts whose outcomes the test sends; without one, an attempt hangs.
 #[derive(Clone)]
-struct ScriptedProtocol(Arc<Mutex<mpsc::Receiver<Result<ScriptedConnection, ConnectError>>>>);
+struct ScriptedProtocol {
+    attempts: Arc<AtomicUsize>,
+    outcomes: Arc<Mutex<mpsc::Receiver<Result<ScriptedConnection, ConnectError>>>>,
+}
 
 impl Protocol for ScriptedProtocol {
     type Connection = ScriptedConnection;
@@ -120,7 +125,8 @@ impl Protocol for ScriptedProtocol {
         _packets: Packets,
         _timeout: Duration,
     ) -> Result<ScriptedConnection, ConnectError> {
-        match self.0.lock().await.recv().await {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        match self.outcomes.lock().await.recv().await {
             Some(outcome) => outcome,
             None => pending().await,
         }
@@ -219,6 +225,8 @@ impl HostHooks for ScriptedHost {
 
 pub(super) struct World {
     pub(super) session: ClientSession,
+    /// How many attempts have begun.
+    attempts: Arc<AtomicUsize>,
     pub(super) outcomes: mpsc::Sender<Result<ScriptedConnection, ConnectError>>,
     pub(super) admitted: Arc<Mutex<Vec<IpAddr>>>,
     pub(super) woke: Arc<Mutex<Vec<Duration>>>,
@@ -232,6 +240,10 @@ impl World {
     /// The host sleeps: no timer goes on, but the clock does that counts sleep.
     pub(super) fn sleep(&self, seconds: u64) {
         self.asleep.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn attempts(&self) -> usize {
+        self.attempts.load(Ordering::Relaxed)
     }
 
     pub(super) fn start(patience: impl Into<Option<Duration>>) -> Self {
