@@ -113,7 +113,7 @@ impl Connection {
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let span = tracing::debug_span!("session", gateway = %quic.remote_address());
         let (sleeps, waking) = mpsc::channel(1);
-        let silence = silence::SilenceWatch::new(quic.clone());
+        let silence = silence::SilenceWatch::new(Arc::clone(&datagrams));
         let doubts = silence.doubts();
         let host = (Roaming::new(quic.remote_address(), target.mark), waking::Sleeps::new(waking), silence);
         let control = control::run(tunnel, quic.clone(), Arc::clone(&data), host, publish.clone());

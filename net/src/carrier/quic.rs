@@ -47,6 +47,11 @@ impl Datagrams {
         &self.quic
     }
 
+    /// Waits until packets were taken to be sent since this last returned. Cancel-safe.
+    pub async fn sent(&self) {
+        self.outbox.taken().await;
+    }
+
     /// Largest packet that fits a datagram now, in bytes; 0 when the peer takes none.
     pub fn mtu(&self) -> u16 {
         let payload = self.quic.max_datagram_size().unwrap_or(0).saturating_sub(self.prefix.as_bytes().len());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use adit_net::carrier::Carried as _;
 use adit_net::carrier::following::{FollowError, Following, Step};
@@ -20,20 +20,17 @@ use adit_proto::login::message::{LOGIN_FIELD, LOGIN_NEEDED};
 use adit_proto::role::Role;
 use adit_proto::waking::WakeEvent;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep_until;
 
 use super::esp;
 use super::explain::explain;
-use super::liveness::{Finding, Liveness};
+use super::liveness::{Finding, Liveness, Sending};
 use super::roaming::Roaming;
 use super::silence::SilenceWatch;
 use super::waking::Sleeps;
 use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
 use crate::packet_source::TunnelSession;
 use crate::protocols::data::DataPath;
-
-/// How often the carrier's packet size, and whether the gateway lives, is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Header by which our gateway says in words why it refused.
 pub(super) const REASON_FIELD: &str = "adit-reason";
@@ -143,8 +140,9 @@ fn look_around(following: &mut Following<Client, TunnelSession>) {
     following.ask();
 }
 
-/// Follows the tunnel, and looks once a second whether the gateway lives, until one of that ends it, or a sleep of this
-/// host. The host may move meanwhile: that is looked at, too, and whenever the system says that the network changed.
+/// Follows the tunnel, and looks now and then whether the gateway lives, until one of that ends it, or a sleep of this
+/// host. The host may move meanwhile: that is looked at, too, and whenever the system says that the network changed. So
+/// is the carrier's packet size.
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
     (mut roaming, mut sleeps, mut silence): (Roaming, Sleeps, SilenceWatch),
@@ -152,20 +150,19 @@ async fn follow(
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
 ) -> Result<Ended, FollowError> {
-    let mut looks = interval(LOOK_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut liveness = Liveness::default();
+    let mut liveness = Liveness::new(now());
     let mut news = News::default();
     let mut is_amid_piece = false;
     loop {
+        let carriers = data.session().carriers();
+        let sending = || Sending { packets: carriers.counters().packets().1, by_esp: carriers.route().is_some() };
+        let look_at = liveness.poll_timeout(sending());
         tokio::select! {
             // All that came in one piece is told as one change of the network, so nothing may come in between. Between
             // two pieces the look comes first: a gateway that always has something to say must not put it off.
             biased;
-            _ = looks.tick(), if !is_amid_piece => {
-                let carriers = data.session().carriers();
-                let (_, sent) = carriers.counters().packets();
-                match liveness.look(quic.stats().udp_rx.datagrams, sent, carriers.route().is_some()) {
+            () = sleep_until(look_at.into()), if !is_amid_piece => {
+                match liveness.handle_look(quic.stats().udp_rx.datagrams, sending(), now()) {
                     Finding::Alive => {}
                     Finding::Ask => following.ask(),
                     Finding::Gone => return Ok(Ended::Silent),
@@ -182,7 +179,7 @@ async fn follow(
                 WakeEvent::Ask => following.ask(),
                 WakeEvent::GiveUp => return Ok(Ended::Silent),
             },
-            asks = silence.look(data.session().carriers().route().is_some()), if !is_amid_piece => if asks {
+            asks = silence.look(carriers.route().is_some()), if !is_amid_piece => if asks {
                 following.ask();
             },
             step = following.step() => match step? {
@@ -201,6 +198,10 @@ async fn follow(
         }
         news.tell(data, events).await;
     }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// What the gateway said of the network, and what of it, of the packet size and of the carrier was told.
