@@ -45,13 +45,15 @@
 //! client that gives up for want of time tells the most telling of it.
 //!
 //! A client that is connected may attempt another connection beside the one it has, which takes its place: when its
-//! host has moved to where that one does not lead ([`LifeCycle::handle_move`]).
+//! host has moved to where that one does not lead ([`LifeCycle::handle_move`]), and as long as it leads nowhere
+//! ([`LifeCycle::handle_astray`]).
 //!
 //! Once connected, the host stays configured until `Disconnected`: while `Reconnecting`, `Blocked` and `LoginNeeded`
 //! nothing that belongs in the tunnel leaves the host another way. `CaptivePortal` is how `Connecting` and
 //! `Reconnecting` are called while the network is known to have a portal: everything goes on as in these.
 
 mod back_off;
+mod following;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -60,6 +62,7 @@ use std::time::{Duration, Instant};
 use adit_program::exit::Exit;
 
 use back_off::{BackOff, jitter};
+use following::Following;
 
 /// How long the gateway's name may take to resolve, before an attempt's own time begins.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -228,6 +231,9 @@ pub struct LifeCycle {
     woke: Option<Instant>,
     waiting: Waiting,
     back_off: BackOff,
+    following: Following,
+    /// When the host's last move is followed, if that has to wait.
+    follow_at: Option<Instant>,
     /// Whether the network is known to have a captive portal, while there is no connection.
     at_portal: bool,
     events: VecDeque<Event>,
@@ -255,6 +261,8 @@ impl LifeCycle {
             woke: None,
             waiting: Waiting::Nothing,
             back_off: BackOff::new(now),
+            following: Following::default(),
+            follow_at: None,
             at_portal: false,
             events: VecDeque::new(),
         }
@@ -290,7 +298,8 @@ impl LifeCycle {
     pub fn handle_connected(&mut self, now: Instant) {
         if matches!(self.waiting, Waiting::Attempt { .. }) {
             self.waiting = Waiting::Nothing;
-            self.give_up = None;
+            (self.give_up, self.follow_at) = (None, None);
+            self.following.note_held(now);
             self.reason.clear();
             self.enter(State::Connected, now);
         }
@@ -397,26 +406,47 @@ impl LifeCycle {
         }
     }
 
-    /// This host has moved, so that what was tried from elsewhere is tried anew, at once; a connection that is in use
-    /// goes on until another one takes its place.
+    /// This host has moved, so that what was tried from elsewhere is tried anew; a connection that is in use goes on
+    /// until another one takes its place. The first move of a while is followed at once, and those of a host that goes
+    /// on moving after pauses, while what is under way goes on.
     pub fn handle_move(&mut self, now: Instant) {
-        match self.state {
-            State::Connecting | State::Connected | State::Reconnecting => {
-                self.abandon();
-                self.attempt(now);
-            }
-            // A refusal holds wherever this host is.
-            State::Blocked | State::LoginNeeded | State::CaptivePortal | State::Disconnected | State::Disconnecting => {
-            }
+        if !self.follows_moves() {
+            return;
+        }
+        let at = self.following.handle_move(now);
+        if at > now {
+            self.follow_at.get_or_insert(at);
+        } else {
+            self.follow_move(now);
+        }
+    }
+
+    /// The connection in use leads nowhere, and this host has not moved: another one is tried beside it, unless one is
+    /// already. Whoever tells this makes pauses.
+    pub fn handle_astray(&mut self, now: Instant) {
+        if self.state == State::Connected && matches!(self.waiting, Waiting::Nothing) {
+            self.attempt(now);
         }
     }
 
     /// The connection in use leads to the gateway again, so none is to take its place.
-    pub fn handle_way_back(&mut self) {
+    pub fn handle_way_back(&mut self, now: Instant) {
         if self.state == State::Connected {
             self.abandon();
-            self.waiting = Waiting::Nothing;
+            (self.waiting, self.follow_at) = (Waiting::Nothing, None);
+            self.following.note_held(now);
         }
+    }
+
+    fn follow_move(&mut self, now: Instant) {
+        self.following.note_followed(now);
+        self.abandon();
+        self.attempt(now);
+    }
+
+    /// A refusal holds wherever this host is.
+    fn follows_moves(&self) -> bool {
+        matches!(self.state, State::Connecting | State::Connected | State::Reconnecting)
     }
 
     /// The user wants the tunnel to end.
@@ -452,6 +482,9 @@ impl LifeCycle {
             self.finish(Some(obstacle), now);
             return;
         }
+        if self.follow_at.take_if(|at| now >= *at).is_some() && self.follows_moves() {
+            return self.follow_move(now);
+        }
         match self.waiting {
             Waiting::Attempt { began, timeout } if now >= deadline(began, timeout) => {
                 self.events.push_back(Event::Abandon);
@@ -476,7 +509,7 @@ impl LifeCycle {
             Waiting::Goodbye { deadline } => Some(deadline),
             Waiting::Retry { at } => Some(at),
         };
-        waiting.into_iter().chain(self.give_up).min()
+        waiting.into_iter().chain(self.give_up).chain(self.follow_at).min()
     }
 
     fn enter(&mut self, state: State, now: Instant) {
@@ -518,6 +551,8 @@ impl LifeCycle {
     }
 
     fn attempt(&mut self, now: Instant) {
+        // It begins from where this host is now.
+        self.follow_at = None;
         let timeout = self.back_off.attempt_timeout();
         self.waiting = Waiting::Attempt { began: now, timeout };
         self.events.push_back(Event::Attempt { timeout });
@@ -539,7 +574,7 @@ impl LifeCycle {
 
     fn finish(&mut self, obstacle: Option<Obstacle>, now: Instant) {
         self.waiting = Waiting::Nothing;
-        self.give_up = None;
+        (self.give_up, self.follow_at) = (None, None);
         self.enter(State::Disconnected, now);
         self.events.push_back(Event::Finished(obstacle));
     }

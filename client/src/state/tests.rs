@@ -3,6 +3,7 @@
 mod portal;
 
 use super::back_off::{FIRST_ATTEMPT, FIRST_RETRY};
+use super::following::{HELD_AFTER, LONGEST_PAUSE};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -407,9 +408,78 @@ fn move_begins_an_attempt_beside_the_connection_in_use() {
     life.handle_move(now);
     assert_eq!((life.state(), drain(&mut life)), (State::Connected, vec![attempt()]));
     life.handle_move(now);
+    assert_eq!(drain(&mut life), [], "the second one waits");
+    wake(&mut life);
     assert_eq!(drain(&mut life), [Event::Abandon, attempt()], "it is tried anew from the next place");
+    life.handle_move(now);
     life.handle_connected(now);
     assert_eq!((life.state(), life.poll_timeout()), (State::Connected, None));
+}
+
+#[test]
+fn host_that_moves_all_the_time_is_followed_ever_more_rarely() {
+    let now = Instant::now();
+    for mut life in [connecting(now), connected(now), reconnecting(now)] {
+        drain(&mut life);
+        let mut followed = Vec::new();
+        for tenth in 0..400 {
+            let at = now + Duration::from_millis(100) * tenth;
+            if life.poll_timeout().is_some_and(|due| at >= due) {
+                life.handle_timeout(LONG, at);
+            }
+            life.handle_move(at);
+            if drain(&mut life).iter().any(|event| matches!(event, Event::Attempt { .. })) {
+                followed.push(at - now);
+            }
+        }
+        assert_eq!(followed[0], Duration::ZERO, "the first one at once");
+        // Without a pause it would be 400. Attempts that take too long are made anew in between.
+        assert!(followed.len() <= 20, "{followed:?}");
+    }
+}
+
+#[test]
+fn move_is_followed_at_once_after_a_connection_has_held() {
+    let mut now = Instant::now();
+    let mut life = connected(now);
+    for _ in 0..20 {
+        now += HELD_AFTER;
+        life.handle_move(now);
+        assert_eq!(drain(&mut life), [attempt()]);
+        life.handle_connected(now);
+    }
+    for _ in 0..20 {
+        now += HELD_AFTER;
+        life.handle_move(now);
+        life.handle_way_back(now);
+        assert_eq!(drain(&mut life), [attempt(), Event::Abandon]);
+    }
+    // The positive control: of two at once the second has to wait.
+    now += HELD_AFTER;
+    for _ in 0..2 {
+        life.handle_move(now);
+        life.handle_way_back(now);
+    }
+    assert_eq!(drain(&mut life), [attempt(), Event::Abandon]);
+}
+
+#[test]
+fn pauses_between_moves_are_bounded_and_forgotten() {
+    let mut now = Instant::now();
+    let mut life = connecting(now);
+    for _ in 0..100 {
+        life.handle_move(now);
+        let due = life.follow_at.unwrap_or(now);
+        assert!(due - now <= LONGEST_PAUSE);
+        now = due;
+        life.handle_timeout(LONG, now);
+        life.give_up = None;
+    }
+    drain(&mut life);
+    now += Duration::from_secs(60);
+    life.handle_move(now);
+    life.handle_move(now + LONGEST_PAUSE / 8);
+    assert_eq!(drain(&mut life), [Event::Abandon, attempt(), Event::Abandon, attempt()]);
 }
 
 #[test]
@@ -417,17 +487,18 @@ fn attempt_that_fails_beside_a_connection_changes_nothing() {
     let now = Instant::now();
     let mut life = connected(now);
     for obstacle in [Obstacle::NoAnswer, Obstacle::Refused, Obstacle::LoginNeeded] {
-        life.handle_move(now);
+        life.handle_astray(now);
         drain(&mut life);
         life.handle_attempt_failed(obstacle, "no", 0, now);
         assert_eq!((life.state(), life.reason(), life.poll_timeout()), (State::Connected, "", None), "{obstacle:?}");
     }
-    life.handle_move(now);
+    life.handle_astray(now);
     drain(&mut life);
     wake(&mut life);
     assert_eq!((life.state(), drain(&mut life)), (State::Connected, vec![Event::Abandon]), "it took too long");
-    life.handle_move(now);
-    life.handle_way_back();
+    life.handle_astray(now);
+    life.handle_astray(now);
+    life.handle_way_back(now);
     assert_eq!(drain(&mut life), [attempt(), Event::Abandon]);
     assert_eq!((life.state(), life.poll_timeout()), (State::Connected, None));
 }
@@ -442,7 +513,7 @@ fn connection_lost_beside_an_attempt_waits_for_that_unless_it_is_in_vain() {
     assert_eq!((life.state(), drain(&mut life)), (State::Reconnecting, vec![]));
     life.handle_connected(now);
     assert_eq!(life.state(), State::Connected);
-    life.handle_move(now);
+    life.handle_astray(now);
     drain(&mut life);
     life.handle_lost(Obstacle::Refused, "revoked", LONG, now);
     assert_eq!((life.state(), drain(&mut life)), (State::Blocked, vec![Event::Abandon]));

@@ -22,6 +22,8 @@ pub(super) struct Whereabouts {
     /// tunnel then.
     watched: Option<(NetworkWatch, u32)>,
     ways: Ways,
+    /// How they were when the last attempt began.
+    attempted: Ways,
     /// Whether the connection in use leads nowhere from where this host is now.
     has_left: bool,
     /// Whether nothing is answered on it.
@@ -34,7 +36,8 @@ impl Whereabouts {
     /// Of datagrams with this mark. Must be called inside a tokio runtime.
     pub(super) fn new(mark: Option<u32>) -> Self {
         let watched = mark.map(|mark| (NetworkWatch::open(), mark));
-        Self { watched, ways: Ways::new(), has_left: false, is_silent: false, astray: None }
+        let (ways, attempted) = (Ways::new(), Ways::new());
+        Self { watched, ways, attempted, has_left: false, is_silent: false, astray: None }
     }
 
     /// Waits until it is time to look. Cancel-safe.
@@ -99,11 +102,13 @@ impl<P: Protocol> Driver<P> {
     pub(super) fn note_whereabouts(&mut self) {
         let destinations = self.known_addresses();
         drop(self.whereabouts.look(destinations));
+        self.whereabouts.attempted = self.whereabouts.ways.clone();
     }
 
     /// Takes note of a new connection, which may have been overtaken by a move already.
     pub(super) fn begin_way(&mut self) {
         self.whereabouts.forget_connection();
+        self.whereabouts.ways = std::mem::take(&mut self.whereabouts.attempted);
         self.look_around();
     }
 
@@ -135,10 +140,11 @@ impl<P: Protocol> Driver<P> {
         let was_astray = self.whereabouts.astray.is_some();
         self.whereabouts.note_astray(has_changed);
         let is_astray = self.whereabouts.astray.is_some();
-        if is_astray && (has_changed || self.attempt.is_none()) {
-            self.life.handle_move(now());
-        } else if was_astray && !is_astray {
-            self.life.handle_way_back();
+        match (is_astray, has_changed) {
+            (true, true) => self.life.handle_move(now()),
+            (true, false) => self.life.handle_astray(now()),
+            (false, _) if was_astray => self.life.handle_way_back(now()),
+            (false, _) => {}
         }
     }
 
