@@ -80,6 +80,10 @@ pub trait OpenConnection: Send + 'static {
     /// forgotten. A connection that finds it so ends.
     fn handle_wake(&mut self, slept: Duration);
 
+    /// Another connection is being made that is to take this one's place, or no more. One that goes over to other
+    /// connections by itself makes none meanwhile, so that the gateway is asked on one at a time.
+    fn make_way(&mut self, _is_replaced: bool) {}
+
     /// Counters now.
     fn stats(&self) -> ConnectionStats;
 

@@ -149,6 +149,9 @@ impl<P: Protocol> Driver<P> {
                     Event::Finished(obstacle) => return self.finish(obstacle).await,
                 }
             }
+            if let Some(connection) = &mut self.connection {
+                connection.make_way(self.attempt.is_some());
+            }
             self.publish();
             let input = self.next_input().await;
             self.handle(input).await;

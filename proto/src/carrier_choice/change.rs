@@ -2,7 +2,8 @@
 //! to QUIC again once that passes.
 //!
 //! The other connection is made beside the one in use, and asked for the session only once its gateway has proven who
-//! it is. Until then nothing is lost by being wrong.
+//! it is. Until then nothing is lost by being wrong. While the owner makes a connection of its own that is to take the
+//! place of the one in use, none is made here: a gateway is asked on one at a time.
 //!
 //! ```mermaid
 //! stateDiagram-v2
@@ -14,6 +15,7 @@
 //!     Dialling --> Alone: failed, or QUIC answers again
 //!     Proven --> [*]: the gateway is back after both had failed, and QUIC does not go on
 //!     Proven --> Alone: failed, or QUIC answers again
+//!     Asked --> Alone: the owner makes a connection of its own, as in each other state
 //! ```
 
 #[cfg(test)]
@@ -78,6 +80,8 @@ pub struct Change {
     current: Transport,
     since: Instant,
     beside: Beside,
+    /// Whether the owner makes a connection of its own.
+    is_held: bool,
     /// Since when QUIC, which is in use, leaves unanswered what it was asked.
     doubted: Option<Instant>,
     /// TLS has failed as well while QUIC was doubted.
@@ -99,6 +103,7 @@ impl Change {
             current,
             since: now,
             beside: Beside::Alone,
+            is_held: false,
             doubted: None,
             is_away: false,
             again: Duration::ZERO,
@@ -120,6 +125,22 @@ impl Change {
         self.beside == Beside::Asked
     }
 
+    /// The owner makes a connection of its own that is to take the place of the one in use, or no more. Meanwhile none
+    /// is dialled or asked here.
+    pub fn handle_hold(&mut self, is_held: bool, now: Instant) {
+        if std::mem::replace(&mut self.is_held, is_held) == is_held {
+            return;
+        }
+        if is_held && self.beside != Beside::Alone {
+            self.drop_other();
+            self.dial_at = Some(now);
+        }
+        if !is_held && self.doubted.is_some() {
+            self.dial_at.get_or_insert(now);
+        }
+        self.handle_timeout(now);
+    }
+
     /// Whether QUIC, which is in use, leaves unanswered what it was asked.
     pub fn handle_doubt(&mut self, is_doubted: bool, now: Instant) {
         if self.current != Transport::Quic || self.doubted.is_some() == is_doubted {
@@ -127,11 +148,9 @@ impl Change {
         }
         self.doubted = is_doubted.then_some(now);
         match (is_doubted, self.beside) {
-            (true, Beside::Alone) => self.dial(),
-            (false, Beside::Dialling | Beside::Proven { .. }) => {
-                self.beside = Beside::Alone;
-                self.events.push_back(ChangeEvent::Drop);
-            }
+            (true, Beside::Alone) if !self.is_held => self.dial(),
+            (false, Beside::Dialling | Beside::Proven { .. }) => self.drop_other(),
+            (true, Beside::Alone) => {}
             (true, Beside::Dialling | Beside::Proven { .. } | Beside::Asked) => {}
             (false, Beside::Alone | Beside::Asked) => {}
         }
@@ -184,7 +203,7 @@ impl Change {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.beside == Beside::Alone && self.dial_at.is_some_and(|at| now >= at) {
+        if self.beside == Beside::Alone && !self.is_held && self.dial_at.is_some_and(|at| now >= at) {
             self.dial();
         }
         self.ask_if_due(now);
@@ -194,7 +213,7 @@ impl Change {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.beside {
-            Beside::Alone => self.dial_at,
+            Beside::Alone => self.dial_at.filter(|_| !self.is_held),
             Beside::Proven { since } => self.ask_at(since),
             Beside::Dialling | Beside::Asked => None,
         }
@@ -209,6 +228,11 @@ impl Change {
         self.dial_at = None;
         self.beside = Beside::Dialling;
         self.events.push_back(ChangeEvent::Dial(self.current.other()));
+    }
+
+    fn drop_other(&mut self) {
+        self.beside = Beside::Alone;
+        self.events.push_back(ChangeEvent::Drop);
     }
 
     /// When the connection that was proven then is asked: up at once, down only from a QUIC that was silent for long

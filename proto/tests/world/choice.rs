@@ -57,6 +57,8 @@ struct Chooser {
     /// Since when `passes` is as it is.
     steady: Instant,
     phase: Phase,
+    /// The owner of an open session makes another connection in its place.
+    is_held: bool,
     lines: [Line; 2],
     ups: VecDeque<Instant>,
 }
@@ -73,7 +75,8 @@ impl Chooser {
         let now = start();
         let (phase, ups) = (Phase::Waiting(now), VecDeque::new());
         let round_trip = Duration::from_millis(20);
-        Self { now, random, round_trip, passes: [true; 2], steady: now, phase, lines: [Line::None; 2], ups }
+        let (passes, lines) = ([true; 2], [Line::None; 2]);
+        Self { now, random, round_trip, passes, steady: now, phase, is_held: false, lines, ups }
     }
 
     /// The network passes other transports from now on.
@@ -93,6 +96,20 @@ impl Chooser {
             }
         }
         self.now = end;
+        self.step()
+    }
+
+    /// The owner of an open session makes a connection of its own for so long.
+    fn hold(&mut self, time: Duration) -> Kept {
+        if let Phase::Open(change) = &mut self.phase {
+            change.handle_hold(true, self.now);
+            self.is_held = true;
+        }
+        self.run(time)?;
+        if let Phase::Open(change) = &mut self.phase {
+            change.handle_hold(false, self.now);
+        }
+        self.is_held = false;
         self.step()
     }
 
@@ -215,6 +232,7 @@ impl Chooser {
                     return broken("who has won is alone", &(transport, self.lines));
                 }
                 self.phase = Phase::Open(Change::new(transport, self.now));
+                self.is_held = false;
                 Ok(())
             }
             RaceEvent::Lost if self.lines == [Line::None; 2] => {
@@ -229,6 +247,9 @@ impl Chooser {
         let Phase::Open(change) = &self.phase else { return Ok(()) };
         let beside = change.current().other();
         match event {
+            ChangeEvent::Dial(_) | ChangeEvent::Ask | ChangeEvent::Reopen if self.is_held => {
+                broken("a gateway is asked on one connection at a time", &event)
+            }
             ChangeEvent::Dial(transport) if transport == beside => self.dial(transport),
             ChangeEvent::Dial(transport) => broken("what is dialled is not in use", &transport),
             ChangeEvent::Ask => self.ask(beside),
@@ -331,6 +352,7 @@ pub(crate) fn choose(seed: u64) -> Kept {
         chooser.change_network([random.chance(0.6), random.chance(0.8)]);
         let longest = pick(&mut random, &[300, 2_000, 15_000, 120_000, 900_000]);
         chooser.run(Duration::from_millis(random.draw() % longest))?;
+        chooser.hold(Duration::from_millis(random.draw() % 4_000))?;
     }
     // UDP comes and goes all the time.
     for _ in 0..50 {

@@ -115,7 +115,10 @@ impl ChangingConnection {
             match event {
                 ChangeEvent::Dial(transport) => self.dial(transport),
                 ChangeEvent::Ask => self.ask(),
-                ChangeEvent::Drop => (self.beside, self.proven) = (None, None),
+                ChangeEvent::Drop => {
+                    (self.beside, self.proven) = (None, None);
+                    self.events.extend(self.ended.take().map(ConnectionEvent::Closed));
+                }
                 ChangeEvent::Reopen => {
                     let away = ConnectError::Unreachable(self.target.authority());
                     self.events.push_back(ConnectionEvent::Closed(away));
@@ -277,6 +280,11 @@ impl OpenConnection for ChangingConnection {
 
     fn outlives_moves(&self) -> bool {
         self.current.outlives_moves()
+    }
+
+    fn make_way(&mut self, is_replaced: bool) {
+        self.change.handle_hold(is_replaced, now());
+        self.follow_change();
     }
 
     fn stats(&self) -> ConnectionStats {

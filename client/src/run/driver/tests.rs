@@ -6,7 +6,6 @@ mod world;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use adit_program::exit::Exit;
@@ -17,7 +16,7 @@ use ipnet::IpNet;
 use super::*;
 use crate::host_plan::GuardState;
 use crate::profile::{KeptLogin, ProfileStore};
-use world::{CountingHost, Prepared, ScriptedConnection, ScriptedHost, World};
+use world::{CountingHost, Prepared, ScriptedHost, World};
 
 fn settings(address: &str) -> NetworkSettings {
     let everything: IpNet = "0.0.0.0/0".parse().unwrap();
@@ -429,16 +428,9 @@ async fn every_address_of_the_gateways_name_is_saved() {
 #[tokio::test(start_paused = true)]
 async fn full_tunnel_counts_as_connected_only_with_its_routes() {
     let world = World::start(PATIENCE);
-    let (events, received) = mpsc::channel(8);
     let bare = NetworkSettings { routes: Vec::new(), ..settings("10.64.3.2/32") };
-    events.send(ConnectionEvent::Network(bare)).await.unwrap();
-    events.send(ConnectionEvent::Mtu(1400)).await.unwrap();
-    events.send(ConnectionEvent::Network(settings("10.64.3.2/32"))).await.unwrap();
-    let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
-    let woke = Arc::default();
-    let connection =
-        ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false, outlives_moves: true };
-    world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
+    let all = ConnectionEvent::Network(settings("10.64.3.2/32"));
+    let _gateway = world.accept_saying([ConnectionEvent::Network(bare), ConnectionEvent::Mtu(1400), all]).await;
     let mut snapshots = world.session.snapshots();
     let connected = snapshots.wait_for(|snapshot| snapshot.state == State::Connected).await.unwrap().clone();
     assert_eq!((connected.network, connected.mtu), (Some(settings("10.64.3.2/32")), 1400));
@@ -467,17 +459,11 @@ async fn what_other_programs_change_on_the_host_is_in_the_status() {
 async fn undone_without_device(routes: &str) -> usize {
     let (host, _interfere, undone) = ScriptedHost::new();
     let world = Prepared { host: Some(host), ..World::prepare(PATIENCE, None) }.begin();
-    let (events, received) = mpsc::channel(8);
     let routes = vec![RouteRange::from(routes.parse::<IpNet>().unwrap())];
-    events.send(ConnectionEvent::Network(NetworkSettings { routes, ..settings("10.64.3.2/32") })).await.unwrap();
-    let (admitted, closed) = (Arc::clone(&world.admitted), Arc::clone(&world.closed));
-    let woke = Arc::default();
-    let connection =
-        ScriptedConnection { events: received, admitted, woke, closed, close_hangs: false, outlives_moves: true };
-    world.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
+    let gateway = world.accept_with(NetworkSettings { routes, ..settings("10.64.3.2/32") }).await;
     world.reach(State::Connected).await;
     let deleted = io::Error::new(io::ErrorKind::NotFound, "the device was deleted");
-    events.send(ConnectionEvent::Closed(ConnectError::Source(deleted))).await.unwrap();
+    gateway.send(ConnectionEvent::Closed(ConnectError::Source(deleted))).await.unwrap();
     world.session.wait().await.unwrap_err();
     undone.load(Ordering::Relaxed)
 }

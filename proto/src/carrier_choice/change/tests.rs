@@ -169,6 +169,47 @@ fn quic_that_fails_soon_after_it_was_chosen_waits_longer_each_time() {
 }
 
 #[test]
+fn nothing_is_dialled_or_asked_while_the_owner_makes_a_connection() {
+    let (mut change, now) = doubted();
+    change.handle_hold(true, now);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![Drop], None));
+    change.handle_proven(now);
+    change.handle_doubt(false, now);
+    change.handle_doubt(true, now);
+    change.handle_timeout(now + LONGEST_WAIT);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], None));
+    change.handle_hold(false, now);
+    assert_eq!(events(&mut change), [Dial(Tls)], "QUIC is doubted still");
+
+    let mut now = now;
+    let mut up = Change::new(Tls, now);
+    let due = up.poll_timeout();
+    up.handle_hold(true, now);
+    assert_eq!((events(&mut up), up.poll_timeout()), (vec![], None));
+    up.handle_hold(false, now);
+    assert_eq!((events(&mut up), up.poll_timeout()), (vec![], due), "it waits as long as before");
+    next_dial(&mut up, &mut now);
+    up.handle_proven(now);
+    assert_eq!(events(&mut up), [Ask]);
+    up.handle_hold(true, now);
+    assert_eq!((events(&mut up), up.is_moving()), (vec![Drop], false));
+    up.handle_moved(0, now);
+    assert_eq!(up.current(), Tls, "an answer comes too late");
+    up.handle_hold(false, now);
+    assert_eq!(events(&mut up), [Dial(Quic)]);
+}
+
+#[test]
+fn quic_that_is_sound_again_when_the_owner_has_made_none_stays_alone() {
+    let (mut change, now) = doubted();
+    change.handle_hold(true, now);
+    change.handle_doubt(false, now);
+    change.handle_hold(false, now);
+    change.handle_timeout(now + LONGEST_WAIT);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![Drop], None));
+}
+
+#[test]
 fn what_comes_unasked_moves_nothing() {
     let now = start();
     let mut change = Change::new(Quic, now);

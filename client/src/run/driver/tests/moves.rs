@@ -75,7 +75,7 @@ async fn silent_connection_serves_until_another_takes_its_place_or_it_is_answere
     first.send(ConnectionEvent::Silent(true)).await.unwrap();
     tokio::time::sleep(A_WHILE / 2).await;
     assert_eq!(world.attempts(), 2, "another one is being made at once");
-    assert!(!first.is_closed());
+    assert!(!first.is_closed() && world.makes_way.load(Ordering::Relaxed), "the first makes none itself meanwhile");
     let second = world.accept("10.64.3.2/32").await;
     timeout(PATIENCE, first.closed()).await.expect("the second takes the place of the first");
     assert!(!snapshots.has_changed().unwrap(), "the session was connected all the time");
@@ -87,4 +87,5 @@ async fn silent_connection_serves_until_another_takes_its_place_or_it_is_answere
     second.send(ConnectionEvent::Silent(false)).await.unwrap();
     tokio::time::sleep(PATIENCE).await;
     assert!(world.attempts() == tried && !second.is_closed(), "{} attempts", world.attempts());
+    assert!(!world.makes_way.load(Ordering::Relaxed), "the second may go over to another by itself again");
 }

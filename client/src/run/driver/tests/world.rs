@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adit_net::packet_buffer::PacketBuffer;
@@ -58,8 +58,8 @@ impl Prepared {
         let protocol = ScriptedProtocol { attempts: Arc::clone(&attempts), outcomes: Arc::new(Mutex::new(received)) };
         let session = ClientSession::start_by(config, protocol, Box::new(clock));
         let (admitted, woke, closed) = (Arc::default(), Arc::default(), Arc::default());
-        let (close_hangs, outlives_moves) = (false, true);
-        World { session, attempts, outcomes, admitted, woke, closed, close_hangs, outlives_moves, asleep }
+        let (close_hangs, outlives_moves, makes_way) = (false, true, Arc::default());
+        World { session, attempts, outcomes, admitted, woke, closed, close_hangs, outlives_moves, makes_way, asleep }
     }
 }
 
@@ -72,6 +72,8 @@ pub(super) struct ScriptedConnection {
     pub(super) closed: Arc<AtomicUsize>,
     pub(super) close_hangs: bool,
     pub(super) outlives_moves: bool,
+    /// Whether it was told to make way.
+    pub(super) makes_way: Arc<AtomicBool>,
 }
 
 impl OpenConnection for ScriptedConnection {
@@ -90,6 +92,10 @@ impl OpenConnection for ScriptedConnection {
 
     fn handle_wake(&mut self, slept: Duration) {
         self.woke.try_lock().unwrap().push(slept);
+    }
+
+    fn make_way(&mut self, is_replaced: bool) {
+        self.makes_way.store(is_replaced, Ordering::Relaxed);
     }
 
     fn stats(&self) -> ConnectionStats {
@@ -233,6 +239,7 @@ pub(super) struct World {
     pub(super) closed: Arc<AtomicUsize>,
     pub(super) close_hangs: bool,
     pub(super) outlives_moves: bool,
+    pub(super) makes_way: Arc<AtomicBool>,
     asleep: Arc<AtomicU64>,
 }
 
@@ -264,12 +271,25 @@ impl World {
     }
 
     pub(super) async fn accept_with(&self, network: NetworkSettings) -> mpsc::Sender<ConnectionEvent> {
+        self.accept_saying([ConnectionEvent::Network(network)]).await
+    }
+
+    /// As [`Self::accept`], with a gateway that says this at first.
+    pub(super) async fn accept_saying(
+        &self,
+        first: impl IntoIterator<Item = ConnectionEvent>,
+    ) -> mpsc::Sender<ConnectionEvent> {
         let (events, received) = mpsc::channel(8);
-        events.send(ConnectionEvent::Network(network)).await.unwrap();
-        let (admitted, woke) = (Arc::clone(&self.admitted), Arc::clone(&self.woke));
-        let closed = Arc::clone(&self.closed);
-        let Self { close_hangs, outlives_moves, .. } = *self;
-        let connection = ScriptedConnection { events: received, admitted, woke, closed, close_hangs, outlives_moves };
+        first.into_iter().for_each(|event| events.try_send(event).unwrap());
+        let connection = ScriptedConnection {
+            events: received,
+            admitted: Arc::clone(&self.admitted),
+            woke: Arc::clone(&self.woke),
+            closed: Arc::clone(&self.closed),
+            close_hangs: self.close_hangs,
+            outlives_moves: self.outlives_moves,
+            makes_way: Arc::clone(&self.makes_way),
+        };
         self.outcomes.send(Ok(connection)).await.unwrap_or_else(|_| panic!("the session ended"));
         events
     }
