@@ -88,3 +88,27 @@ impl Packets {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// A source of an embedder that has no packets.
+    struct NoPackets;
+
+    impl PacketSource for NoPackets {
+        fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn deliver(&self, packets: &[Bytes]) -> usize {
+            packets.len()
+        }
+    }
+
+    pub(crate) fn no_packets() -> Packets {
+        Packets::Embedder(Arc::new(NoPackets))
+    }
+}

@@ -36,6 +36,8 @@ use super::{
 };
 use crate::packet_source::Packets;
 use roaming::Roaming;
+use silence::SilenceWatch;
+use waking::Sleeps;
 
 #[cfg(feature = "cli")]
 pub(crate) use asked::answers_by_tls;
@@ -101,22 +103,33 @@ impl Connection {
     }
 
     /// Asks for the session.
-    async fn ask(
-        dial::Dialled { endpoint, quic }: dial::Dialled,
-        target: &GatewayAccess,
-        packets: Packets,
-    ) -> Result<Self, ConnectError> {
+    async fn ask(dialled: dial::Dialled, target: &GatewayAccess, packets: Packets) -> Result<Self, ConnectError> {
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
-        let tunnel = control::request(&quic, target, esp).await?;
-        let datagrams = Arc::new(Datagrams::new(quic.clone(), tunnel.stream_id()));
+        let tunnel = control::request(&dialled.quic, target, esp).await?;
+        let (stream, roaming) = (tunnel.stream_id(), Roaming::new(dialled.quic.remote_address(), target.mark));
+        let quic = dialled.quic.clone();
+        Self::followed_by(dialled, stream, packets, |data, (sleeps, silence), events| {
+            control::run(tunnel, quic, data, (roaming, sleeps, silence), events)
+        })
+        .await
+    }
+
+    /// The connection that `control` follows, once that has told the first event. Its packets go by the datagrams of
+    /// the request stream with this id.
+    async fn followed_by<C: Future<Output = ()> + Send + 'static>(
+        dial::Dialled { endpoint, quic }: dial::Dialled,
+        stream: u64,
+        packets: Packets,
+        control: impl FnOnce(Arc<DataPath>, (Sleeps, SilenceWatch), mpsc::Sender<ConnectionEvent>) -> C,
+    ) -> Result<Self, ConnectError> {
+        let datagrams = Arc::new(Datagrams::new(quic.clone(), stream));
         let data = Arc::new(DataPath::new(Arc::<Datagrams>::clone(&datagrams), packets));
         let (publish, mut events) = mpsc::channel(EVENT_QUEUE);
         let span = tracing::debug_span!("session", gateway = %quic.remote_address());
         let (sleeps, waking) = mpsc::channel(1);
-        let silence = silence::SilenceWatch::new(Arc::clone(&datagrams));
+        let silence = SilenceWatch::new(Arc::clone(&datagrams));
         let doubts = silence.doubts();
-        let host = (Roaming::new(quic.remote_address(), target.mark), waking::Sleeps::new(waking), silence);
-        let control = control::run(tunnel, quic.clone(), Arc::clone(&data), host, publish.clone());
+        let control = control(Arc::clone(&data), (Sleeps::new(waking), silence), publish.clone());
         let _control = task::spawn(tracing::Instrument::instrument(control, span));
         let first = match events.recv().await {
             Some(ConnectionEvent::Closed(error)) => return Err(error),
@@ -205,7 +218,8 @@ pub(super) async fn next_event(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::future::pending;
     use std::io;
 
     use adit_net::packet_buffer::PacketBuffer;
@@ -227,35 +241,27 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn source_that_fails_ends_the_connection() {
+    /// A connection whose gateway says nothing more after its first settings, and that gateway.
+    pub(super) async fn connection(packets: Packets) -> (Connection, quinn::Endpoint) {
         let (gateway, authority) = dial::tests::gateway();
         let tls = adit_net::tls::client_config(&authority, None).unwrap();
         let address = [gateway.local_addr().unwrap()];
         let endpoint = dial::tests::endpoint(&address, tls);
         let dialling = dial::dial(&endpoint, dial::Needs::Packets, Duration::from_secs(10));
         let dialled = dial::tests::served(&[&gateway], dialling).await;
-        let dial::Dialled { endpoint, quic } = dialled.unwrap_or_else(|error| panic!("{error}"));
-        let (publish, events) = mpsc::channel(EVENT_QUEUE);
-        let datagrams = Arc::new(Datagrams::new(quic.clone(), 0));
-        let carrier = Arc::<Datagrams>::clone(&datagrams);
-        let data = Arc::new(DataPath::new(carrier, Packets::Embedder(Arc::new(Deleted))));
-        let (_control, (_doubting, doubts)) = (task::spawn(async {}), watch::channel(false));
-        let (sleeps, _unheard) = mpsc::channel(1);
-        let mut connection = Connection {
-            endpoint,
-            quic,
-            datagrams,
-            data,
-            first: None,
-            publish,
-            events,
-            sleeps,
-            doubts,
-            _control,
-            outward: None,
-            inward: None,
-        };
+        let dialled = dialled.unwrap_or_else(|error| panic!("{error}"));
+        let opened = Connection::followed_by(dialled, 0, packets, |_, host, events| async move {
+            events.send(ConnectionEvent::Network(NetworkSettings::default())).await.unwrap();
+            pending::<()>().await;
+            drop(host);
+        });
+        (opened.await.unwrap_or_else(|error| panic!("{error}")), gateway)
+    }
+
+    #[tokio::test]
+    async fn source_that_fails_ends_the_connection() {
+        let (mut connection, _gateway) = connection(Packets::Embedder(Arc::new(Deleted))).await;
+        assert!(matches!(connection.next_event().await, ConnectionEvent::Network(_)));
         connection.attach();
         for _ in 0..2 {
             let event = tokio::time::timeout(Duration::from_secs(5), connection.next_event()).await.unwrap();

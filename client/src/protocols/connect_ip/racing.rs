@@ -208,34 +208,18 @@ async fn until(at: Option<std::time::Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::net::SocketAddr;
 
-    use adit_net::packet_buffer::PacketBuffer;
     use adit_program::exit::Exit;
-    use bytes::Bytes;
     use data_encoding::BASE64;
     use rustls::ServerConnection;
     use rustls::pki_types::CertificateDer;
 
     use super::*;
     use crate::obstacle::obstacle;
-    use crate::packet_source::{BoxFuture, PacketSource};
+    use crate::packet_source::tests::no_packets;
     use crate::protocols::Credentials;
     use crate::protocols::connect_ip::dial;
-
-    /// A source without packets.
-    struct NoPackets;
-
-    impl PacketSource for NoPackets {
-        fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
-            Box::pin(pending())
-        }
-
-        fn deliver(&self, packets: &[Bytes]) -> usize {
-            packets.len()
-        }
-    }
 
     /// Races to an address of a gateway of this authority, and tells why that led to nothing.
     async fn lost(address: SocketAddr, authority: &CertificateDer<'_>) -> ConnectError {
@@ -250,8 +234,7 @@ mod tests {
             login: None,
             mark: None,
         };
-        let packets = Packets::Embedder(Arc::new(NoPackets));
-        match race(Arc::new(target), packets, false, Duration::from_secs(3)).await {
+        match race(Arc::new(target), no_packets(), false, Duration::from_secs(3)).await {
             Ok(_) => panic!("there is no session"),
             Err(error) => error,
         }

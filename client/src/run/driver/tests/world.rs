@@ -1,22 +1,20 @@
 //! Connections, hosts and packet sources in memory, which do what a test says.
 
 use std::future::pending;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adit_net::packet_buffer::PacketBuffer;
 use adit_program::exit::Failure;
-use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use super::settings;
 use crate::captive_portal::CaptiveProbe;
 use crate::host_plan::{GuardStatus, HostFault, HostHooks, InForce};
-use crate::packet_source::{BoxFuture, PacketSource, Packets};
+use crate::packet_source::tests::no_packets;
+use crate::packet_source::{BoxFuture, Packets};
 use crate::profile::tests::profile;
 use crate::profile::{Profile, ProfileStore};
 use crate::protocols::{
@@ -26,25 +24,12 @@ use crate::run::protocol::Protocol;
 use crate::run::{ClientSession, SessionConfig};
 use crate::state::State;
 
-/// A packet source of an embedder that has no packets.
-struct NoPackets;
-
-impl PacketSource for NoPackets {
-    fn receive<'a>(&'a self, _batch: &'a mut Vec<PacketBuffer>, _limit: usize) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(pending())
-    }
-
-    fn deliver(&self, packets: &[Bytes]) -> usize {
-        packets.len()
-    }
-}
-
 impl Prepared {
     pub(super) fn begin(self) -> World {
         let (outcomes, received) = mpsc::channel(8);
         let config = SessionConfig {
             profile: self.profile,
-            packets: Packets::Embedder(Arc::new(NoPackets)),
+            packets: no_packets(),
             host: self.host,
             patience: self.patience,
             mark: self.mark,
