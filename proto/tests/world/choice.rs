@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use adit_netem::random::Random;
 use adit_proto::carrier_choice::{Change, ChangeEvent, Failure, Race, RaceEvent, Transport};
 
+use crate::moments::Moments;
 use crate::promises::{Kept, broken};
 use crate::world::start;
 
@@ -86,19 +87,6 @@ impl Chooser {
         }
     }
 
-    fn run(&mut self, time: Duration) -> Kept {
-        let end = self.now + time;
-        loop {
-            self.step()?;
-            match self.next_event().filter(|at| *at <= end) {
-                Some(at) => self.now = at,
-                None => break,
-            }
-        }
-        self.now = end;
-        self.step()
-    }
-
     /// The owner of an open session makes a connection of its own for so long.
     fn hold(&mut self, time: Duration) -> Kept {
         if let Phase::Open(change) = &mut self.phase {
@@ -111,23 +99,6 @@ impl Chooser {
         }
         self.is_held = false;
         self.step()
-    }
-
-    /// Everything that is due now.
-    fn step(&mut self) -> Kept {
-        for _ in 0..20 {
-            let before = self.lines;
-            for transport in BOTH {
-                self.follow_line(transport);
-            }
-            self.follow_doubt();
-            self.handle_timeout();
-            self.drain()?;
-            if self.lines == before {
-                return self.check();
-            }
-        }
-        broken("a moment of choice ends", &self.lines)
     }
 
     fn handle_timeout(&mut self) {
@@ -295,16 +266,6 @@ impl Chooser {
         }
     }
 
-    fn next_event(&self) -> Option<Instant> {
-        let lines = self.lines.into_iter().flat_map(|line| match line {
-            Line::Shakes { done, until } | Line::Asked { done, until } => [Some(done), Some(until)],
-            Line::None | Line::Proven | Line::InUse => [None, None],
-        });
-        let doubts = [DOUBTS_AFTER, self.round_trip, STANDS_FOR].map(|pause| Some(self.steady + pause));
-        let all = lines.chain(doubts).chain([self.poll_timeout()]).flatten();
-        all.filter(|at| *at > self.now).min()
-    }
-
     /// What holds after each moment.
     fn check(&mut self) -> Kept {
         if self.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -330,6 +291,38 @@ impl Chooser {
             }
             (_, _) => Ok(()),
         }
+    }
+}
+
+impl Moments for Chooser {
+    fn now(&mut self) -> &mut Instant {
+        &mut self.now
+    }
+
+    fn step(&mut self) -> Kept {
+        for _ in 0..20 {
+            let before = self.lines;
+            for transport in BOTH {
+                self.follow_line(transport);
+            }
+            self.follow_doubt();
+            self.handle_timeout();
+            self.drain()?;
+            if self.lines == before {
+                return self.check();
+            }
+        }
+        broken("a moment of choice ends", &self.lines)
+    }
+
+    fn next_event(&self) -> Option<Instant> {
+        let lines = self.lines.into_iter().flat_map(|line| match line {
+            Line::Shakes { done, until } | Line::Asked { done, until } => [Some(done), Some(until)],
+            Line::None | Line::Proven | Line::InUse => [None, None],
+        });
+        let doubts = [DOUBTS_AFTER, self.round_trip, STANDS_FOR].map(|pause| Some(self.steady + pause));
+        let all = lines.chain(doubts).chain([self.poll_timeout()]).flatten();
+        all.filter(|at| *at > self.now).min()
     }
 }
 

@@ -22,6 +22,7 @@ mod choice;
 mod cipher;
 mod connection;
 mod found;
+mod moments;
 mod nat;
 mod network;
 mod promises;

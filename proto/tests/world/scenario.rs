@@ -15,6 +15,7 @@ use adit_proto::esp::session::Hints;
 use adit_proto::role::Role;
 use adit_proto::sealing::suite::Suite;
 
+use crate::moments::Moments;
 use crate::nat::Nat;
 use crate::network::{Attack, WIDE, way};
 use crate::promises::{Broken, Kept, Tally};

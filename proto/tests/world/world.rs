@@ -15,6 +15,7 @@ use adit_proto::waking::Awakening;
 
 use crate::cipher;
 use crate::connection::{Connection, GATEWAY_GIVES_UP, Item};
+use crate::moments::Moments;
 use crate::network::{Frame, Network, gateway, way};
 use crate::promises::{Kept, Ledger, Prospects, Tally, Watch, broken, origin_for};
 use crate::scenario::Settings;
@@ -131,20 +132,6 @@ impl World {
         self.tunnels[place(role)].as_deref()
     }
 
-    /// Lets time pass, from one thing that happens to the next.
-    pub(crate) fn run(&mut self, time: Duration) -> Kept {
-        let end = self.now + time;
-        loop {
-            self.step()?;
-            match self.next_event().filter(|at| *at <= end) {
-                Some(at) => self.now = at,
-                None => break,
-            }
-        }
-        self.now = end;
-        self.step()
-    }
-
     /// An end sends a packet by the carrier there is; returns the packet's number.
     pub(crate) fn send_packet(&mut self, role: Role, full: bool) -> Kept<Option<usize>> {
         let extra = usize::try_from(self.random.draw() % 120).expect("a small number");
@@ -233,26 +220,6 @@ impl World {
         Some(tunnel.as_mut())
     }
 
-    /// Everything that is due now.
-    fn step(&mut self) -> Kept {
-        for _ in 0..MOST_ROUNDS {
-            for role in [Role::Client, Role::Server] {
-                let now = self.now;
-                self.awake(role).map_or(Ok(()), |tunnel| tunnel.handle_timeout(now))?;
-                self.pump(role)?;
-            }
-            if !self.asleep {
-                self.follow_awakening()?;
-            }
-            let is_busy = [self.deliver_datagrams()?, self.deliver_items()?, self.follow_connection()?];
-            if is_busy == [false; 3] && !self.is_due() {
-                return self.check();
-            }
-        }
-        let due = self.all_awake().map(|tunnel| tunnel.poll_timeout(self.now).map(|at| at - self.start));
-        broken("a moment ends", &(self.settings.kind, self.elapsed(), due.collect::<Vec<_>>()))
-    }
-
     fn all_awake(&self) -> impl Iterator<Item = &dyn Tunnel> {
         let tunnels = self.tunnels.iter().flatten().map(|tunnel| &**tunnel);
         tunnels.filter(|tunnel| tunnel.role() == Role::Server || !self.asleep)
@@ -265,20 +232,6 @@ impl World {
 
     fn check(&self) -> Kept {
         self.all_awake().try_for_each(|tunnel| self.ledger.check(tunnel, self.now))
-    }
-
-    fn next_event(&self) -> Option<Instant> {
-        let timers = self.all_awake().filter_map(|tunnel| tunnel.poll_timeout(self.now));
-        let connection = self.connection.as_ref();
-        let connection = connection.and_then(|connection| connection.poll_timeout(&self.network, self.asleep));
-        let dial = self.dial.map(|dial| match dial {
-            Dial::Waits(at) | Dial::Handshake { done: at, .. } => at,
-        });
-        let orphan = self.orphaned.map(|since| since + ORPHAN_ENDS);
-        let awakening = self.awakening.poll_timeout().filter(|_| !self.asleep);
-        let answer = self.answers.front().copied();
-        let rest = [self.network.poll_timeout(), connection, dial, orphan, awakening, answer];
-        timers.chain(rest.into_iter().flatten()).filter(|at| *at > self.now).min()
     }
 
     /// Takes what an end has for the other onto its way.
@@ -367,5 +320,44 @@ impl World {
         if let Some(tunnel) = &mut self.tunnels[place(Role::Client)] {
             tunnel.set_interface(interface);
         }
+    }
+}
+
+impl Moments for World {
+    fn now(&mut self) -> &mut Instant {
+        &mut self.now
+    }
+
+    fn step(&mut self) -> Kept {
+        for _ in 0..MOST_ROUNDS {
+            for role in [Role::Client, Role::Server] {
+                let now = self.now;
+                self.awake(role).map_or(Ok(()), |tunnel| tunnel.handle_timeout(now))?;
+                self.pump(role)?;
+            }
+            if !self.asleep {
+                self.follow_awakening()?;
+            }
+            let is_busy = [self.deliver_datagrams()?, self.deliver_items()?, self.follow_connection()?];
+            if is_busy == [false; 3] && !self.is_due() {
+                return self.check();
+            }
+        }
+        let due = self.all_awake().map(|tunnel| tunnel.poll_timeout(self.now).map(|at| at - self.start));
+        broken("a moment ends", &(self.settings.kind, self.elapsed(), due.collect::<Vec<_>>()))
+    }
+
+    fn next_event(&self) -> Option<Instant> {
+        let timers = self.all_awake().filter_map(|tunnel| tunnel.poll_timeout(self.now));
+        let connection = self.connection.as_ref();
+        let connection = connection.and_then(|connection| connection.poll_timeout(&self.network, self.asleep));
+        let dial = self.dial.map(|dial| match dial {
+            Dial::Waits(at) | Dial::Handshake { done: at, .. } => at,
+        });
+        let orphan = self.orphaned.map(|since| since + ORPHAN_ENDS);
+        let awakening = self.awakening.poll_timeout().filter(|_| !self.asleep);
+        let answer = self.answers.front().copied();
+        let rest = [self.network.poll_timeout(), connection, dial, orphan, awakening, answer];
+        timers.chain(rest.into_iter().flatten()).filter(|at| *at > self.now).min()
     }
 }

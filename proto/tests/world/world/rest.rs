@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use adit_proto::role::Role;
 
+use crate::moments::Moments;
 use crate::network::{WIDE, gateway};
 use crate::promises::{Broken, Kept, broken};
 use crate::scenario::Kind;

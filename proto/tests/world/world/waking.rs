@@ -6,6 +6,7 @@ use adit_proto::role::Role;
 use adit_proto::waking::WakeEvent;
 
 use crate::connection::{Loss, ROUND_TRIP};
+use crate::moments::Moments;
 use crate::promises::{Kept, broken};
 
 use super::World;
