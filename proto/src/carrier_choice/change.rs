@@ -13,7 +13,8 @@
 //!     Proven --> Asked: QUIC was doubted for long enough, or it is QUIC
 //!     Asked --> Alone: the session has moved, or has not
 //!     Dialling --> Alone: failed, or QUIC answers again
-//!     Proven --> [*]: the gateway is back after both had failed, and QUIC does not go on
+//!     Proven --> Over: the gateway is back after both had failed, and QUIC does not go on
+//!     Over --> [*]
 //!     Proven --> Alone: failed, or QUIC answers again
 //!     Asked --> Alone: the owner makes a connection of its own, as in each other state
 //! ```
@@ -70,8 +71,12 @@ pub enum ChangeEvent {
 enum Beside {
     Alone,
     Dialling,
-    Proven { since: Instant },
+    Proven {
+        since: Instant,
+    },
     Asked,
+    /// The session is opened anew, which ends this one.
+    Over,
 }
 
 /// The connections of one open session over time.
@@ -131,7 +136,7 @@ impl Change {
         if std::mem::replace(&mut self.is_held, is_held) == is_held {
             return;
         }
-        if is_held && self.beside != Beside::Alone {
+        if is_held && !matches!(self.beside, Beside::Alone | Beside::Over) {
             self.drop_other();
             self.dial_at = Some(now);
         }
@@ -151,8 +156,8 @@ impl Change {
             (true, Beside::Alone) if !self.is_held => self.dial(),
             (false, Beside::Dialling | Beside::Proven { .. }) => self.drop_other(),
             (true, Beside::Alone) => {}
-            (true, Beside::Dialling | Beside::Proven { .. } | Beside::Asked) => {}
-            (false, Beside::Alone | Beside::Asked) => {}
+            (true, Beside::Dialling | Beside::Proven { .. } | Beside::Asked | Beside::Over) => {}
+            (false, Beside::Alone | Beside::Asked | Beside::Over) => {}
         }
         if !is_doubted {
             (self.is_away, self.again, self.dial_at) = (false, Duration::ZERO, None);
@@ -187,7 +192,7 @@ impl Change {
 
     /// The other connection could not be made, or has ended. `random` is any number.
     pub fn handle_failed(&mut self, random: u32, now: Instant) {
-        if self.beside == Beside::Alone {
+        if matches!(self.beside, Beside::Alone | Beside::Over) {
             return;
         }
         self.beside = Beside::Alone;
@@ -215,7 +220,7 @@ impl Change {
         match self.beside {
             Beside::Alone => self.dial_at.filter(|_| !self.is_held),
             Beside::Proven { since } => self.ask_at(since),
-            Beside::Dialling | Beside::Asked => None,
+            Beside::Dialling | Beside::Asked | Beside::Over => None,
         }
     }
 
@@ -251,7 +256,7 @@ impl Change {
             return;
         }
         let (beside, event) = match self.is_away {
-            true => (Beside::Alone, ChangeEvent::Reopen),
+            true => (Beside::Over, ChangeEvent::Reopen),
             false => (Beside::Asked, ChangeEvent::Ask),
         };
         self.beside = beside;

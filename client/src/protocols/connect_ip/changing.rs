@@ -56,6 +56,8 @@ pub struct ChangingConnection {
     /// Reads the connection that the session has left.
     former: Option<Task>,
     events: VecDeque<ConnectionEvent>,
+    /// Whether its end was told, after which nothing happens any more.
+    is_over: bool,
 }
 
 /// What is remembered of the network that leads to a gateway.
@@ -81,21 +83,28 @@ impl ChangingConnection {
         networks: Option<Arc<dyn NetworkMemory>>,
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
-        let mut memory = Memory::of(networks, &target).await;
+        let memory = Memory::of(networks, &target).await;
         let target = Arc::new(target);
         let won = racing::race(Arc::clone(&target), packets.clone(), memory.blocks_udp, timeout).await?;
         let Won { connection, why } = won;
         let why = why.map(|why| if memory.blocks_udp { format!("{why}, as before in this network") } else { why });
-        if connection.transport() == Transport::Quic {
-            memory.note(true);
+        let mut opened = Self::begin(connection, target, packets, memory);
+        opened.why = why;
+        if opened.change.current() == Transport::Quic {
+            opened.memory.note(true);
         }
-        Ok(Self {
+        Ok(opened)
+    }
+
+    /// Begins with this connection.
+    fn begin(connection: EitherConnection, target: Arc<GatewayAccess>, packets: Packets, memory: Memory) -> Self {
+        Self {
             target,
             packets,
             change: Change::new(connection.transport(), now()),
             doubts: connection.doubts(),
             current: connection,
-            why,
+            why: None,
             memory,
             network: NetworkSettings::default(),
             admitted: Vec::new(),
@@ -106,7 +115,8 @@ impl ChangingConnection {
             ended: None,
             former: None,
             events: VecDeque::new(),
-        })
+            is_over: false,
+        }
     }
 
     /// Does what the choice of the connection asks for.
@@ -198,6 +208,28 @@ impl ChangingConnection {
         }
     }
 
+    /// The next event, unless the end was told.
+    async fn follow(&mut self) -> ConnectionEvent {
+        loop {
+            self.follow_change();
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            let due = self.change.poll_timeout();
+            tokio::select! {
+                biased;
+                is_doubted = next_doubt(&mut self.doubts) => self.change.handle_doubt(is_doubted, now()),
+                event = self.current.next_event(), if self.ended.is_none() => {
+                    if let Some(event) = self.pass_on(event) {
+                        return event;
+                    }
+                }
+                step = next_step(&mut self.beside) => self.take(step),
+                () = until(due) => self.change.handle_timeout(now()),
+            }
+        }
+    }
+
     /// The next event of the connection in use, for its reader; `None` if it concerns nobody yet.
     fn pass_on(&mut self, event: ConnectionEvent) -> Option<ConnectionEvent> {
         match event {
@@ -254,24 +286,16 @@ impl OpenConnection for ChangingConnection {
     }
 
     async fn next_event(&mut self) -> ConnectionEvent {
-        loop {
-            self.follow_change();
-            if let Some(event) = self.events.pop_front() {
-                return event;
-            }
-            let due = self.change.poll_timeout();
-            tokio::select! {
-                biased;
-                is_doubted = next_doubt(&mut self.doubts) => self.change.handle_doubt(is_doubted, now()),
-                event = self.current.next_event(), if self.ended.is_none() => {
-                    if let Some(event) = self.pass_on(event) {
-                        return event;
-                    }
-                }
-                step = next_step(&mut self.beside) => self.take(step),
-                () = until(due) => self.change.handle_timeout(now()),
-            }
+        if self.is_over {
+            return ConnectionEvent::Closed(ConnectError::Closed("the connection has ended".to_owned()));
         }
+        let event = self.follow().await;
+        if matches!(event, ConnectionEvent::Closed(_)) {
+            self.is_over = true;
+            self.events.clear();
+            (self.beside, self.proven, self.former) = (None, None, None);
+        }
+        event
     }
 
     fn handle_wake(&mut self, slept: Duration) {
@@ -283,8 +307,10 @@ impl OpenConnection for ChangingConnection {
     }
 
     fn make_way(&mut self, is_replaced: bool) {
-        self.change.handle_hold(is_replaced, now());
-        self.follow_change();
+        if !self.is_over {
+            self.change.handle_hold(is_replaced, now());
+            self.follow_change();
+        }
     }
 
     fn stats(&self) -> ConnectionStats {
@@ -354,4 +380,53 @@ fn now() -> Instant {
 /// A random number for the jitter.
 fn random_number() -> u32 {
     u32::from_ne_bytes(random().expect("the system has randomness: TLS came before"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::packet_source::tests::no_packets;
+    use crate::protocols::Credentials;
+    use crate::protocols::connect_ip::tests::connection;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A gateway that nothing leads to.
+    pub(crate) fn nowhere() -> GatewayAccess {
+        GatewayAccess {
+            host: "gw.example".to_owned(),
+            port: 443,
+            addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9))].into(),
+            authority_pem: String::new(),
+            pin: None,
+            credentials: Credentials::Login,
+            login: None,
+            mark: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn session_that_is_to_be_opened_anew_is_over() {
+        let (quic, _gateway) = connection(no_packets()).await;
+        let memory = Memory { networks: None, blocks_udp: false, noting: None };
+        let mut opened =
+            ChangingConnection::begin(EitherConnection::Quic(quic), Arc::new(nowhere()), no_packets(), memory);
+        assert!(matches!(opened.next_event().await, ConnectionEvent::Network(_)));
+        // Both have failed, and then the gateway is back by TLS.
+        let now = now();
+        opened.change.handle_doubt(true, now);
+        opened.change.handle_failed(0, now);
+        opened.change.handle_timeout(now + LONG);
+        opened.change.handle_proven(now + LONG);
+        opened.change.handle_timeout(now + LONG * 2);
+        for _ in 0..2 {
+            let event = timeout(LONG, opened.next_event()).await.expect("it is told at once");
+            assert!(matches!(event, ConnectionEvent::Closed(_)), "{event:?}");
+            opened.make_way(true);
+            opened.make_way(false);
+            assert!(opened.beside.is_none() && opened.proven.is_none(), "no other connection is made");
+        }
+    }
 }

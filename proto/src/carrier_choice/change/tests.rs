@@ -96,6 +96,16 @@ fn gateway_that_was_away_as_a_whole_does_not_make_a_network_that_blocks_udp() {
     assert_eq!((events(&mut change), change.poll_timeout()), (vec![], Some(now + REOPENED_AFTER)));
     change.handle_timeout(now + REOPENED_AFTER);
     assert_eq!((events(&mut change), change.poll_timeout()), (vec![Reopen], None));
+    let later = now + LONGEST_WAIT;
+    for is_doubted in [false, true] {
+        change.handle_doubt(is_doubted, later);
+        change.handle_hold(is_doubted, later);
+        change.handle_proven(later);
+        change.handle_failed(LATEST, later);
+        change.handle_timeout(later + LONGEST_WAIT);
+    }
+    change.handle_hold(false, later);
+    assert_eq!((events(&mut change), change.poll_timeout()), (vec![], None), "nothing follows");
     // The positive control: QUIC has answered in between.
     let (mut change, now) = doubted();
     change.handle_failed(LATEST, now);
