@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use adit_program::random::random;
 use adit_program::task::{self, Task};
-use adit_proto::carrier_choice::{Change, ChangeEvent, Transport};
+use adit_proto::carrier_choice::{Change, ChangeEvent, TLS_AFTER, Transport};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
@@ -26,6 +26,8 @@ use crate::protocols::{
 /// How long the gateway may take to shake hands beside an open session, and then to answer.
 const DIAL_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take to remember a network: as long as QUIC is tried alone in one that is not known.
+const REMEMBER_WITHIN: Duration = TLS_AFTER;
 /// How long a connection that the session has left may go on to bring packets.
 const FORMER: Duration = Duration::from_secs(2);
 /// What is in the way of UDP where a session had to leave it.
@@ -83,9 +85,10 @@ impl ChangingConnection {
         networks: Option<Arc<dyn NetworkMemory>>,
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
+        let deadline = tokio::time::Instant::now() + timeout;
         let memory = Memory::of(networks, &target).await;
         let target = Arc::new(target);
-        let won = racing::race(Arc::clone(&target), packets.clone(), memory.blocks_udp, timeout).await?;
+        let won = racing::race(Arc::clone(&target), packets.clone(), memory.blocks_udp, deadline).await?;
         let Won { connection, why } = won;
         let why = why.map(|why| if memory.blocks_udp { format!("{why}, as before in this network") } else { why });
         let mut opened = Self::begin(connection, target, packets, memory);
@@ -255,11 +258,12 @@ impl ChangingConnection {
 }
 
 impl Memory {
+    /// A memory that does not answer in time knows nothing.
     async fn of(networks: Option<Arc<dyn NetworkMemory>>, target: &GatewayAccess) -> Self {
         let gateway = target.addresses.known().first().map(SocketAddr::ip);
         let networks = networks.zip(gateway);
         let blocks_udp = match &networks {
-            Some((networks, gateway)) => networks.blocks_udp(*gateway).await,
+            Some((networks, gateway)) => timeout(REMEMBER_WITHIN, networks.blocks_udp(*gateway)).await.unwrap_or(false),
             None => false,
         };
         Self { networks, blocks_udp, noting: None }
@@ -383,10 +387,11 @@ fn random_number() -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::packet_source::BoxFuture;
     use crate::packet_source::tests::no_packets;
     use crate::protocols::Credentials;
     use crate::protocols::connect_ip::tests::connection;
@@ -405,6 +410,26 @@ mod tests {
             login: None,
             mark: None,
         }
+    }
+
+    /// A memory that never answers.
+    struct Forgotten;
+
+    impl NetworkMemory for Forgotten {
+        fn blocks_udp(&self, _gateway: IpAddr) -> BoxFuture<'_, bool> {
+            Box::pin(pending())
+        }
+
+        fn note_udp(&self, _gateway: IpAddr, _passes: bool) -> BoxFuture<'_, ()> {
+            Box::pin(pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_that_does_not_answer_holds_up_no_attempt() {
+        let memory =
+            timeout(LONG, Memory::of(Some(Arc::new(Forgotten)), &nowhere())).await.expect("it is not waited for");
+        assert!(!memory.blocks_udp);
     }
 
     #[tokio::test]

@@ -2,10 +2,9 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
+use adit_program::task::{self, Task};
 use adit_proto::carrier_choice::{Failure, Race, RaceEvent, Transport};
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::either::{EitherConnection, Proven};
@@ -20,24 +19,15 @@ pub(super) struct Won {
     pub(super) why: Option<String>,
 }
 
-/// Tries to reach a gateway over both kinds of connection, as [`Race`] says, and has its session on one of them. All of
-/// it takes at most `timeout`. The error is the most telling one.
+/// Tries to reach a gateway over both kinds of connection, as [`Race`] says, and has its session on one of them, before
+/// `deadline`. The error is the most telling one.
 pub(super) async fn race(
     target: Arc<GatewayAccess>,
     packets: Packets,
     blocks_udp: bool,
-    timeout: Duration,
+    deadline: Instant,
 ) -> Result<Won, ConnectError> {
-    let deadline = Instant::now() + timeout;
-    let racing = Racing {
-        target,
-        packets,
-        deadline,
-        running: JoinSet::new(),
-        quic: Lane::default(),
-        tls: Lane::default(),
-        opened: None,
-    };
+    let racing = Racing { target, packets, deadline, quic: Lane::default(), tls: Lane::default(), opened: None };
     racing.run(Race::new(blocks_udp, Instant::now().into_std())).await
 }
 
@@ -45,7 +35,6 @@ struct Racing {
     target: Arc<GatewayAccess>,
     packets: Packets,
     deadline: Instant,
-    running: JoinSet<(Transport, Step)>,
     quic: Lane,
     tls: Lane,
     opened: Option<EitherConnection>,
@@ -54,9 +43,19 @@ struct Racing {
 /// One of the two connections.
 #[derive(Default)]
 struct Lane {
-    task: Option<AbortHandle>,
+    task: Option<Task<Step>>,
     proven: Option<Proven>,
     error: Option<ConnectError>,
+}
+
+impl Lane {
+    /// Waits until something has come of the connection; for ever while nothing is under way. Cancel-safe.
+    async fn next_step(&mut self) -> Step {
+        let Some(task) = &mut self.task else { return pending().await };
+        let step = task.await.unwrap_or_else(|error| Step::Failed(ConnectError::Protocol(error.to_string())));
+        self.task = None;
+        step
+    }
 }
 
 /// How far a connection has come.
@@ -81,9 +80,9 @@ impl Racing {
             let timeout = race.poll_timeout();
             tokio::select! {
                 biased;
-                steps = next_steps(&mut self.running) => {
-                    steps.into_iter().for_each(|(transport, step)| self.take(transport, step, &mut race));
-                }
+                // Where something has come of both, QUIC comes first.
+                step = self.quic.next_step() => self.take(Transport::Quic, step, &mut race),
+                step = self.tls.next_step() => self.take(Transport::Tls, step, &mut race),
                 () = until(timeout) => race.handle_timeout(Instant::now().into_std()),
             }
         }
@@ -111,29 +110,25 @@ impl Racing {
 
     fn dial(&mut self, transport: Transport) {
         let (target, left) = (Arc::clone(&self.target), self.deadline.saturating_duration_since(Instant::now()));
-        self.lane(transport).task = Some(self.running.spawn(async move {
-            let dialled = Proven::dial(transport, &target, left).await;
-            (transport, dialled.map_or_else(Step::Failed, Step::Proven))
+        self.lane(transport).task = Some(task::spawn(async move {
+            Proven::dial(transport, &target, left).await.map_or_else(Step::Failed, Step::Proven)
         }));
     }
 
     fn ask(&mut self, transport: Transport) {
         let Some(proven) = self.lane(transport).proven.take() else { return };
         let (target, packets, deadline) = (Arc::clone(&self.target), self.packets.clone(), self.deadline);
-        self.lane(transport).task = Some(self.running.spawn(async move {
+        self.lane(transport).task = Some(task::spawn(async move {
             let asked = timeout_at(deadline, proven.ask(&target, packets)).await;
             let asked = asked.unwrap_or_else(|_elapsed| Err(ConnectError::Unreachable(target.authority())));
-            (transport, asked.map_or_else(Step::Failed, |connection| Step::Opened(Box::new(connection))))
+            asked.map_or_else(Step::Failed, |connection| Step::Opened(Box::new(connection)))
         }));
     }
 
     /// Drops what there is of a connection. Its error, if it has one already, still counts.
     fn leave(&mut self, transport: Transport) {
         let lane = self.lane(transport);
-        lane.proven = None;
-        if let Some(task) = lane.task.take() {
-            task.abort();
-        }
+        (lane.proven, lane.task) = (None, None);
     }
 
     fn won(mut self, transport: Transport) -> Result<Won, ConnectError> {
@@ -184,21 +179,6 @@ fn failure(transport: Transport, error: &ConnectError) -> Failure {
     if is_forgeable { Failure::NoAnswer } else { Failure::Refused }
 }
 
-/// Waits until something has come of a connection; of all that has by then, QUIC's comes first. Cancel-safe.
-async fn next_steps(running: &mut JoinSet<(Transport, Step)>) -> Vec<(Transport, Step)> {
-    let mut steps = Vec::new();
-    while steps.is_empty() {
-        match running.join_next().await {
-            // One that was dropped leaves nothing.
-            Some(joined) => steps.extend(joined.ok()),
-            None => return pending().await,
-        }
-    }
-    steps.extend(std::iter::from_fn(|| running.try_join_next()).filter_map(Result::ok));
-    steps.sort_by_key(|(transport, _)| *transport == Transport::Tls);
-    steps
-}
-
 async fn until(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
@@ -209,32 +189,26 @@ async fn until(at: Option<std::time::Instant>) {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use adit_program::exit::Exit;
     use data_encoding::BASE64;
     use rustls::ServerConnection;
     use rustls::pki_types::CertificateDer;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::obstacle::obstacle;
     use crate::packet_source::tests::no_packets;
-    use crate::protocols::Credentials;
+    use crate::protocols::connect_ip::changing::tests::nowhere;
     use crate::protocols::connect_ip::dial;
 
     /// Races to an address of a gateway of this authority, and tells why that led to nothing.
     async fn lost(address: SocketAddr, authority: &CertificateDer<'_>) -> ConnectError {
         let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(authority));
-        let target = GatewayAccess {
-            host: "gw.example".to_owned(),
-            port: address.port(),
-            addresses: vec![address].into(),
-            authority_pem: pem,
-            pin: None,
-            credentials: Credentials::Login,
-            login: None,
-            mark: None,
-        };
-        match race(Arc::new(target), no_packets(), false, Duration::from_secs(3)).await {
+        let (port, addresses) = (address.port(), vec![address].into());
+        let target = GatewayAccess { port, addresses, authority_pem: pem, ..nowhere() };
+        match race(Arc::new(target), no_packets(), false, Instant::now() + Duration::from_secs(3)).await {
             Ok(_) => panic!("there is no session"),
             Err(error) => error,
         }
@@ -285,6 +259,15 @@ mod tests {
         assert!(matches!(told, ConnectError::Closed(_)), "the gateway has proven itself over QUIC: {told}");
         let told = told_of_both(ConnectError::IdentityMismatch(words()), silent());
         assert!(matches!(told, ConnectError::IdentityMismatch(_)), "{told}");
+    }
+
+    #[tokio::test]
+    async fn connection_whose_task_panics_has_failed() {
+        let panicking = task::spawn(async { panic!("a fault of ours") });
+        let mut lane = Lane { task: Some(panicking), ..Lane::default() };
+        let step = timeout(adit_testing::PATIENCE, lane.next_step()).await.expect("it is told");
+        assert!(matches!(step, Step::Failed(ConnectError::Protocol(_))));
+        assert!(timeout(Duration::from_millis(50), lane.next_step()).await.is_err(), "it is told once");
     }
 
     #[test]
