@@ -5,8 +5,8 @@
 //! PUSH_REPLY,option,option,…,push-continuation 1      the last of several
 //! ```
 //!
-//! [`write`] makes such messages of [`Settings`], and [`read`] takes them. Only topology `subnet` is written; `net30`
-//! and `p2p` are read, too. Options that are not known here are told by their names; those that would have data
+//! [`mod@write`] makes such messages of [`Settings`], and [`mod@read`] takes them. Only topology `subnet` is written;
+//! `net30` and `p2p` are read, too. Options that are not known here are told by their names; those that would have data
 //! compressed are refused, as they would change what every packet looks like.
 
 pub mod dns;
