@@ -6,18 +6,19 @@
 //!     Stopped --> Searching: path is up, only the base is known to pass
 //!     Stopped --> Confirming: path is up, more is known to pass
 //!     Searching --> Settled: nothing left to try
-//!     Settled --> Confirming: every 5 s in use, or in doubt
+//!     Settled --> Confirming: every second in use, or in doubt
 //!     Settled --> Searching: every 10 minutes in use
 //!     Confirming --> Settled: answered
 //!     Confirming --> Searching: answered, but a search is not finished
-//!     Confirming --> Settled: not answered, back to the base, and a search 5 s later
+//!     Confirming --> Confirming: not answered, back to the base, which is confirmed next
+//!     Confirming --> Settled: the base is answered, and a search 5 s later, or it is not
 //! ```
 //!
 //! All sizes are bytes of UDP payload, and multiples of [`packet::ALIGNMENT`], as every ESP datagram is. A search tries
 //! its largest size first, which is one round trip on most paths, and then halves what lies between what passed and
 //! what did not, down to [`RESOLUTION`]. ICMP is not needed and not listened to.
 //!
-//! That a size which passed before no longer does is believed only while other probes are answered: on a path that is
+//! That a size does not pass is believed once small probes that were sent beside it are answered: on a path that is
 //! broken altogether, size is not what is wrong, and [`super::path::Path`] sees to that.
 
 mod trial;
@@ -27,14 +28,15 @@ use std::time::{Duration, Instant};
 
 use super::packet;
 use super::path::{Nonces, SEED_LEN};
-use super::probe::{Kind, Probe};
+use super::probe::{self, Kind, Probe};
 use trial::{Purpose, Step, Trial};
 
 /// What a search leaves open: the path passes less than that many bytes more than what was found.
 pub const RESOLUTION: u16 = 8;
 
-/// The pause between confirmations of the size in use: how long large packets may vanish before it is noticed.
-pub const CONFIRM_AFTER: Duration = Duration::from_secs(5);
+/// The pause between confirmations of the size in use. A size that no longer passes is left within two seconds so, and
+/// a path that not even the base passes within three.
+pub const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 
 /// The pause before larger sizes are tried again on a path in use (RFC 8899 section 5.1.1, PMTU_RAISE_TIMER).
 pub const RAISE_AFTER: Duration = Duration::from_secs(600);
@@ -46,12 +48,16 @@ const SEARCH_AFTER_FALL: Duration = Duration::from_secs(5);
 const RETRY_NARROW_AFTER: Duration = Duration::from_secs(60);
 
 /// Doubt so soon after a size was confirmed or found wanting is not followed.
-const DOUBT_PAUSE: Duration = Duration::from_secs(2);
+const DOUBT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Most bytes of UDP payload that IPv4 can carry.
 const MAX_DATAGRAM: u16 = 65_507;
 
-/// A padded probe to send to the session's address.
+/// Bytes of the datagram of an unpadded probe.
+const SMALL: u16 = 60;
+const _: () = assert!(SMALL as usize == packet::sealed_len(probe::LEN));
+
+/// A probe to send to the session's address, padded but for those that show whether the path works at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathMtuTransmit {
     /// Bytes of the datagram. It must not be fragmented.
@@ -89,11 +95,12 @@ pub struct PathMtu {
     /// When something was last learnt about the current size.
     checked: Option<Instant>,
     sent: Option<Instant>,
-    /// When a probe of somebody else's was answered.
-    alive: Option<Instant>,
+    /// What the last answer took.
+    round_trip: Option<Duration>,
     /// When the next search begins, and its largest size.
     next_search: Option<(Instant, u16)>,
-    transmit: Option<PathMtuTransmit>,
+    /// Probes of the trial under way, one padded and one small at most.
+    transmits: VecDeque<PathMtuTransmit>,
     events: VecDeque<PathMtuEvent>,
 }
 
@@ -154,9 +161,9 @@ impl PathMtu {
             trial: None,
             checked: None,
             sent: None,
-            alive: None,
+            round_trip: None,
             next_search: None,
-            transmit: None,
+            transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -175,7 +182,7 @@ impl PathMtu {
     /// disproved, so that a session that moves between equal paths shows no change to the hosts behind it.
     pub fn handle_up(&mut self, now: Instant) {
         self.handle_down();
-        (self.up, self.checked) = (true, None);
+        (self.up, self.checked, self.round_trip) = (true, None, None);
         if std::mem::take(&mut self.narrow) {
             self.set_current(self.current);
         }
@@ -183,9 +190,10 @@ impl PathMtu {
     }
 
     /// The path went down: nothing is tried any more.
-    pub const fn handle_down(&mut self) {
+    pub fn handle_down(&mut self) {
         self.up = false;
-        (self.trial, self.search, self.next_search, self.transmit) = (None, None, None, None);
+        (self.trial, self.search, self.next_search) = (None, None, None);
+        self.transmits.clear();
     }
 
     /// Packets were sent by ESP. To be called once per batch or wake-up.
@@ -193,17 +201,16 @@ impl PathMtu {
         self.sent = Some(now);
     }
 
-    /// An authenticated probe came; says whether it answers one of ours. Others show that the path works.
+    /// An authenticated probe came; says whether it answers one of ours.
     pub fn handle_probe(&mut self, probe: &Probe, now: Instant) -> bool {
         if probe.kind != Kind::Answer || !self.up {
             return false;
         }
         let Some(trial) = self.trial.take_if(|trial| trial.is_answered_by(probe)) else {
-            self.alive = Some(now);
-            self.step_trial(now);
-            return false;
+            return self.trial.as_mut().is_some_and(|trial| trial.take_small_answer(probe));
         };
-        (self.checked, self.transmit) = (Some(now), None);
+        (self.checked, self.round_trip) = (Some(now), Some(trial.elapsed(now)));
+        self.transmits.clear();
         if std::mem::take(&mut self.narrow) || trial.size() > self.current {
             self.set_current(trial.size());
         }
@@ -221,7 +228,7 @@ impl PathMtu {
         }
         let is_ruled_out = self.trial.take_if(|trial| trial.size() >= size).is_some();
         if is_ruled_out {
-            self.transmit = None;
+            self.transmits.clear();
         }
         if size <= self.base {
             self.find_too_narrow(now);
@@ -273,9 +280,9 @@ impl PathMtu {
         search_at.into_iter().chain(confirm_at).min().filter(|_| self.is_watching())
     }
 
-    /// The next padded probe to send, on the active outbound SA, and without fragmentation.
-    pub const fn poll_transmit(&mut self) -> Option<PathMtuTransmit> {
-        self.transmit.take()
+    /// The next probe to send, on the active outbound SA, and without fragmentation.
+    pub fn poll_transmit(&mut self) -> Option<PathMtuTransmit> {
+        self.transmits.pop_front()
     }
 
     /// The next change.
@@ -320,15 +327,20 @@ impl PathMtu {
     }
 
     fn try_size(&mut self, size: u16, purpose: Purpose, now: Instant) {
-        self.trial = Some(Trial::new(size, purpose, self.nonces.draw(), now));
+        let nonces = [self.nonces.draw(), self.nonces.draw()];
+        self.trial = Some(Trial::new(size, purpose, nonces, self.round_trip, now));
         self.step_trial(now);
     }
 
     fn step_trial(&mut self, now: Instant) {
         let Some(trial) = &mut self.trial else { return };
-        match trial.step(self.alive, now) {
+        match trial.step(now) {
             Step::Wait => {}
-            Step::Send(probe) => self.transmit = Some(PathMtuTransmit { size: trial.size(), probe }),
+            Step::Send { padded, small } => {
+                self.transmits.clear();
+                self.transmits.push_back(PathMtuTransmit { size: trial.size(), probe: padded });
+                self.transmits.extend(small.map(|probe| PathMtuTransmit { size: SMALL, probe }));
+            }
             Step::GiveUp => self.give_up(now),
         }
     }
@@ -348,6 +360,7 @@ impl PathMtu {
                 let top = self.search.map_or(self.current, |_| self.ceiling);
                 self.fall_back(now);
                 self.next_search = now.checked_add(SEARCH_AFTER_FALL).map(|at| (at, top));
+                self.try_size(self.base, Purpose::Confirm, now);
             }
         }
     }

@@ -152,6 +152,12 @@ impl<H: OutboundHandle, O: Copy + PartialEq> EspSession<H, O> {
         self.path.state()
     }
 
+    /// Whether ESP passes, but not in datagrams that carry the least packets. What else needs as large ones on this way
+    /// does not pass either, as QUIC with packets in it.
+    pub const fn is_too_narrow(&self) -> bool {
+        matches!(self.path.state(), PathState::Up) && self.path_mtu.is_too_narrow()
+    }
+
     /// Whether a probe of a path that is up had to be repeated since this was last asked.
     pub const fn take_unanswered(&mut self) -> bool {
         self.path.take_unanswered()

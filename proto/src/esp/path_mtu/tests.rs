@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::trial::{ANSWER_WITHIN, GIVE_UP_ANYWAY, TRIES};
+use super::trial::{GIVE_UP_ANYWAY, LEAST_PAUSE, TRIES};
 use super::*;
 use crate::esp::probe::NONCE_LEN;
 use crate::sealing::test_cipher::start;
@@ -9,18 +9,21 @@ const BASE: u16 = 1316;
 const CEILING: u16 = 1472;
 
 /// The longest a search between base and ceiling may take: each size of the ceiling and the bisection unanswered.
-const SEARCH_TIME: Duration = Duration::from_secs(13);
+const SEARCH_TIME: Duration = Duration::from_secs(6);
+/// How long a size is tried that is not answered.
+const TRIAL_TIME: Duration = LEAST_PAUSE.saturating_mul(TRIES);
 
-/// One end, a path that passes `limit` bytes after 20 ms, and answers to small probes every second.
+/// One end, and a path that passes `limit` bytes after a round trip.
 struct World {
     mtu: PathMtu,
     now: Instant,
     limit: u16,
+    rtt: Duration,
     in_use: bool,
     small_ones_pass: bool,
     answers: VecDeque<(Instant, Probe)>,
+    /// Sizes of the padded probes.
     sent: Vec<u16>,
-    next_small: Instant,
 }
 
 const RTT: Duration = Duration::from_millis(20);
@@ -32,7 +35,7 @@ impl World {
         let mut mtu = PathMtu::new(base, ceiling, [5; SEED_LEN]);
         mtu.handle_up(now);
         let (answers, sent) = (VecDeque::new(), Vec::new());
-        Self { mtu, now, limit, in_use: true, small_ones_pass: true, answers, sent, next_small: now }
+        Self { mtu, now, limit, rtt: RTT, in_use: true, small_ones_pass: true, answers, sent }
     }
 
     /// A path whose size is found.
@@ -64,23 +67,25 @@ impl World {
         if self.in_use {
             self.mtu.handle_sent(self.now);
         }
-        if self.small_ones_pass && self.now >= self.next_small {
-            self.next_small = self.now + Duration::from_secs(1);
-            let small = Probe { kind: Kind::Answer, nonce: [0; NONCE_LEN] };
-            assert!(!self.mtu.handle_probe(&small, self.now));
-        }
         while let Some((_, answer)) = self.answers.pop_front_if(|(at, _)| *at <= self.now) {
             self.mtu.handle_probe(&answer, self.now);
         }
         self.mtu.handle_timeout(self.now);
         assert!(self.mtu.poll_timeout().is_none_or(|at| at > self.now), "a timeout that was handled is gone");
-        if let Some(PathMtuTransmit { size, probe }) = self.mtu.poll_transmit() {
-            self.sent.push(size);
-            if size <= self.limit {
-                self.answers.push_back((self.now + RTT, probe.answer().unwrap()));
+        while let Some(PathMtuTransmit { size, probe }) = self.mtu.poll_transmit() {
+            let passes = if size == SMALL { self.small_ones_pass } else { size <= self.limit };
+            self.sent.extend(Some(size).filter(|size| *size != SMALL));
+            if passes {
+                self.answers.push_back((self.now + self.rtt, probe.answer().unwrap()));
             }
         }
         assert!((self.mtu.base..=self.mtu.ceiling).contains(&self.mtu.current()));
+    }
+
+    /// Runs until the size was not looked at for so long that doubt is followed.
+    fn run_until_doubt_counts(&mut self) {
+        let is_due = |world: &Self| world.mtu.checked.is_some_and(|at| world.now - at >= DOUBT_PAUSE);
+        self.run_until(is_due);
     }
 
     fn events(&mut self) -> Vec<PathMtuEvent> {
@@ -100,7 +105,7 @@ fn wide_path_is_found_in_one_round_trip() {
     let took = world.run_until(|world| world.mtu.current() == CEILING);
     assert!(took <= RTT + 2 * TICK);
     assert_eq!((world.events(), world.sent.len()), (vec![PathMtuEvent::Current(CEILING)], 1));
-    world.run(CONFIRM_AFTER - Duration::from_secs(1));
+    world.run(CONFIRM_AFTER / 2);
     assert_eq!(world.sent.len(), 1, "nothing more to find");
 }
 
@@ -108,7 +113,7 @@ fn wide_path_is_found_in_one_round_trip() {
 fn narrower_path_is_found_by_halving() {
     let mut world = World::settled(1452);
     assert!(world.found_limit(), "{}", world.mtu.current());
-    assert_eq!(&world.sent[..4], [1472, 1472, 1472, 1396]);
+    assert_eq!(&world.sent[..5], [1472, 1472, 1472, 1472, 1396]);
     let events = world.events();
     assert_eq!(events.last(), Some(&PathMtuEvent::Current(world.mtu.current())));
     assert!(!events.contains(&PathMtuEvent::TooNarrow));
@@ -178,7 +183,8 @@ fn shrunk_path_is_noticed_and_measured_anew() {
     drop(world.events());
     world.limit = 1400;
     let fell = world.run_until(|world| world.mtu.current() == BASE);
-    assert!(fell <= CONFIRM_AFTER + ANSWER_WITHIN * TRIES + RTT, "{fell:?}");
+    assert!(fell <= CONFIRM_AFTER + TRIAL_TIME + RTT, "{fell:?}");
+    assert!(fell < Duration::from_secs(2), "{fell:?}");
     let found = world.run_until(World::found_limit);
     assert!(found <= SEARCH_AFTER_FALL + SEARCH_TIME, "{found:?}");
 }
@@ -186,12 +192,37 @@ fn shrunk_path_is_noticed_and_measured_anew() {
 #[test]
 fn doubt_shortens_that() {
     let mut world = World::settled(CEILING);
-    world.run(DOUBT_PAUSE);
+    world.run_until_doubt_counts();
     world.limit = 1400;
     world.mtu.handle_doubt(world.now);
     world.mtu.handle_doubt(world.now);
     let fell = world.run_until(|world| world.mtu.current() == BASE);
-    assert!(fell <= ANSWER_WITHIN * TRIES + TICK, "{fell:?}");
+    assert!(fell <= TRIAL_TIME + TICK, "{fell:?}");
+}
+
+#[test]
+fn path_that_shrinks_below_the_base_is_left_within_three_seconds() {
+    let mut world = World::settled(CEILING);
+    world.limit = 1280;
+    let left = world.run_until(|world| world.mtu.is_too_narrow());
+    assert!(left < Duration::from_secs(3), "{left:?}");
+}
+
+#[test]
+fn long_round_trip_is_no_narrow_path_and_costs_one_probe_a_second() {
+    let mut world = World::new(BASE, CEILING, CEILING);
+    world.rtt = Duration::from_millis(1_200);
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.mtu.current(), CEILING);
+    assert!(world.events().iter().all(|event| *event == PathMtuEvent::Current(CEILING)));
+    world.rtt = Duration::from_millis(250);
+    world.run(Duration::from_secs(3));
+    world.sent.clear();
+    world.run(Duration::from_secs(10));
+    assert!((7..=9).contains(&world.sent.len()), "{:?}", world.sent);
+    world.limit = 1400;
+    let fell = world.run_until(|world| world.mtu.current() == BASE);
+    assert!(fell < Duration::from_secs(4), "{fell:?}");
 }
 
 #[test]
@@ -206,7 +237,7 @@ fn short_disturbance_costs_the_size_for_seconds_only() {
 #[test]
 fn broken_path_is_not_taken_for_a_narrow_one() {
     let mut world = World::settled(CEILING);
-    world.run(DOUBT_PAUSE);
+    world.run_until_doubt_counts();
     (world.limit, world.small_ones_pass) = (0, false);
     world.mtu.handle_doubt(world.now);
     // By then the path itself is known to be down.
@@ -224,7 +255,7 @@ fn broken_path_is_not_taken_for_a_narrow_one() {
 #[test]
 fn without_any_answer_it_falls_back_all_the_same() {
     let mut world = World::settled(CEILING);
-    world.run(DOUBT_PAUSE);
+    world.run_until_doubt_counts();
     (world.limit, world.small_ones_pass) = (1400, false);
     world.mtu.handle_doubt(world.now);
     let fell = world.run_until(|world| world.mtu.current() == BASE);
@@ -241,7 +272,7 @@ fn move_to_a_narrower_path_is_found_and_one_to_an_equal_path_shows_nothing() {
     world.limit = 1350;
     world.mtu.handle_up(world.now);
     let found = world.run_until(World::found_limit);
-    assert!(found <= ANSWER_WITHIN * TRIES + SEARCH_AFTER_FALL + SEARCH_TIME, "{found:?}");
+    assert!(found <= TRIAL_TIME + SEARCH_AFTER_FALL + SEARCH_TIME, "{found:?}");
 }
 
 #[test]
@@ -310,7 +341,7 @@ fn idle_path_is_left_alone() {
 }
 
 #[test]
-fn path_in_use_is_confirmed_every_30_seconds() {
+fn path_in_use_is_confirmed_every_second() {
     let mut world = World::settled(CEILING);
     world.sent.clear();
     world.run(CONFIRM_AFTER * 10);
@@ -393,7 +424,7 @@ proptest! {
             }
             mtu.handle_timeout(now);
             prop_assert!(mtu.poll_timeout().is_none_or(|at| at > now));
-            last = mtu.poll_transmit().or(last);
+            last = std::iter::from_fn(|| mtu.poll_transmit()).filter(|sent| sent.size != SMALL).last().or(last);
             prop_assert!(last.is_none_or(|last| (BASE..=CEILING).contains(&last.size)));
             prop_assert!(answered.contains(&mtu.current()), "only what was answered is used");
             while let Some(event) = mtu.poll_event() {

@@ -100,6 +100,22 @@ fn path_too_narrow_for_the_least_packet_is_not_used() {
     world.client.passes = 1300;
     world.run_busy(seconds(60));
     assert_eq!(world.by_esp(), [false, true]);
+    assert_eq!([&world.client, &world.server].map(|end| end.session.is_too_narrow()), [true, false]);
+}
+
+#[test]
+fn path_that_becomes_too_narrow_is_left_within_three_seconds_and_one_that_breaks_is_not_called_narrow() {
+    let mut world = World::usual();
+    world.run_busy(seconds(5));
+    world.client.passes = 1300;
+    let left = world.run_busy(seconds(10)).unwrap();
+    assert!(left < seconds(3), "{left:?}");
+    assert_eq!((world.by_esp(), world.client.session.is_too_narrow()), ([false, true], true));
+    let mut world = World::usual();
+    world.run_busy(seconds(5));
+    world.block(true);
+    world.run_busy(seconds(10));
+    assert_eq!((world.client.session.state(), world.client.session.is_too_narrow()), (PathState::Down, false));
 }
 
 #[test]
