@@ -19,6 +19,9 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// Questions without an answer, and how long what was sent may be unacknowledged, before the connection ends.
 const QUESTIONS: u32 = 5;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+/// Largest segment each way, in bytes: with the headers of IPv6 and TCP it fits a link of 1280 bytes. What is between
+/// the two ends may be as narrow, and routers that say so are often not heard.
+const SEGMENT: u32 = 1280 - 40 - 20;
 
 /// Makes a socket one for packets: nothing waits to become more, little waits at all, and an end that is gone is
 /// noticed.
@@ -31,7 +34,8 @@ pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Connects to an address. `mark` is the socket's SO_MARK, if it has one, which routes may depend on.
+/// Connects to an address, in segments that pass any path from 1280 bytes on. `mark` is the socket's SO_MARK, if it has
+/// one, which routes may depend on.
 ///
 /// # Errors
 /// Why there is no connection.
@@ -40,6 +44,8 @@ pub async fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStrea
     if let Some(mark) = mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
+    // Before the handshake, in which the other end is told.
+    SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
     socket.connect(address).await
 }
 

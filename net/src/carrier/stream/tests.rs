@@ -19,6 +19,19 @@ async fn connected() -> ((TcpStream, ServerConnection), (TcpStream, ClientConnec
     (server, client.into_inner())
 }
 
+#[tokio::test]
+async fn segments_fit_a_path_of_1280_bytes_in_both_directions() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let near = open(listener.local_addr().unwrap(), None).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        for socket in [&near, &far] {
+            let segment = socket2::SockRef::from(socket).tcp_mss().unwrap();
+            assert!((1_000..=1_220).contains(&segment), "{address}: {segment}");
+        }
+    }
+}
+
 /// One end of a stream, with what came to it.
 struct End<F> {
     carrier: Arc<StreamCarrier<F>>,
