@@ -35,6 +35,8 @@ pub struct Transfer {
     pub bytes: u64,
     /// From the connection's start to the arrival of the other end's checksum.
     pub elapsed: Duration,
+    /// The longest time in which nothing arrived that was still to come, in whole milliseconds.
+    pub silence: Duration,
     /// SHA-256 of what was sent.
     pub sent: [u8; SHA256_OUTPUT_LEN],
     /// SHA-256 of what arrived.
@@ -155,32 +157,39 @@ fn client(server: SocketAddr, direction: Direction, pace: &Pace) -> io::Result<T
             (Tally::read_from(&mut stream)?, received)
         }
     };
-    Ok(Transfer { bytes: received.bytes, elapsed: start.elapsed(), sent: sent.digest, received: received.digest })
+    let Tally { bytes, silence, digest: received } = received;
+    Ok(Transfer { bytes, elapsed: start.elapsed(), silence, sent: sent.digest, received })
 }
 
 /// What one end counted; the server sends its own after the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tally {
     bytes: u64,
+    /// The longest silence of an end that takes bytes.
+    silence: Duration,
     digest: [u8; SHA256_OUTPUT_LEN],
 }
 
 impl Tally {
-    fn new(bytes: u64, hash: Hash) -> Self {
+    fn new(bytes: u64, silence: Duration, hash: Hash) -> Self {
         let digest = hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
-        Self { bytes, digest }
+        Self { bytes, silence, digest }
     }
 
     fn write_to(self, stream: &mut TcpStream) -> io::Result<()> {
+        let silence = u64::try_from(self.silence.as_millis()).unwrap_or(u64::MAX);
         stream.write_all(&self.bytes.to_be_bytes())?;
+        stream.write_all(&silence.to_be_bytes())?;
         stream.write_all(&self.digest)
     }
 
     fn read_from(stream: &mut TcpStream) -> io::Result<Self> {
-        let (mut bytes, mut digest) = ([0; 8], [0; SHA256_OUTPUT_LEN]);
+        let (mut bytes, mut silence, mut digest) = ([0; 8], [0; 8], [0; SHA256_OUTPUT_LEN]);
         stream.read_exact(&mut bytes)?;
+        stream.read_exact(&mut silence)?;
         stream.read_exact(&mut digest)?;
-        Ok(Self { bytes: u64::from_be_bytes(bytes), digest })
+        let silence = Duration::from_millis(u64::from_be_bytes(silence));
+        Ok(Self { bytes: u64::from_be_bytes(bytes), silence, digest })
     }
 }
 
@@ -231,20 +240,22 @@ fn give(stream: &mut TcpStream, pace: &Pace) -> io::Result<Tally> {
         hash.update(piece);
         left -= u64::try_from(length).unwrap_or(left);
     }
-    Ok(Tally::new(pace.bytes, hash))
+    Ok(Tally::new(pace.bytes, Duration::ZERO, hash))
 }
 
 fn take(stream: &mut TcpStream, pace: &Pace) -> io::Result<Tally> {
     let mut block = vec![0; BLOCK];
     let mut hash = Hash::new(&SHA256);
     let mut stream = stream.take(pace.bytes);
-    let mut taken = 0;
+    let (mut taken, mut silence, mut last) = (0, Duration::ZERO, Instant::now());
     loop {
         pace.wait(stream.limit());
         match stream.read(&mut block)? {
             0 if stream.limit() > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            0 => return Ok(Tally::new(taken, hash)),
+            0 => return Ok(Tally::new(taken, silence, hash)),
             length => {
+                silence = silence.max(last.elapsed());
+                last = Instant::now();
                 let piece = &block[..length];
                 hash.update(piece);
                 taken += u64::try_from(piece.len()).unwrap_or_default();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use adit_lab::programs::{Client, Gateway, ToldSession};
 use adit_lab::traffic::{Dialogue, ping};
 use adit_lab::{Host, INTERNET_V4, INTERNET_V6, Lab, Process};
+use adit_netem::Profile;
 use adit_testing::{PATIENCE, eventually};
 
 /// Both addresses of the host behind the gateway.
@@ -64,7 +65,21 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// A lab with an initialised gateway and its clients, none of them running; `None` where labs are not permitted.
     pub(crate) fn prepare(options: Options<'_>) -> Option<Self> {
-        let mut lab = standard_lab()?;
+        Self::prepare_in(standard_lab()?, options)
+    }
+
+    /// As [`Self::prepare`], with a relay between client and gateway that does to frames what `profile` says, by chance
+    /// that `seed` decides.
+    pub(crate) fn prepare_through(profile: &Profile, seed: u64, options: Options<'_>) -> Option<Self> {
+        let lab = permitted(|| {
+            let mut lab = Lab::pair_through(profile, seed)?;
+            lab.add_internet()?;
+            Ok(lab)
+        })?;
+        Self::prepare_in(lab, options)
+    }
+
+    fn prepare_in(mut lab: Lab, options: Options<'_>) -> Option<Self> {
         let binaries = adit_lab::binaries().unwrap();
         let mut gateway = Gateway::new(&lab.host("gateway").unwrap(), &binaries);
         for (key, value) in options.settings {
@@ -200,8 +215,12 @@ pub(crate) fn sysctl(host: &Host, key: &str, value: &str) {
 
 /// The standard lab; `None`, loudly, where this user may not make one. In CI that is a failure.
 pub(crate) fn standard_lab() -> Option<Lab> {
+    permitted(Lab::standard)
+}
+
+fn permitted(make: impl FnOnce() -> anyhow::Result<Lab>) -> Option<Lab> {
     match adit_lab::check_permission() {
-        Ok(()) => Some(Lab::standard().unwrap()),
+        Ok(()) => Some(make().unwrap()),
         Err(failure) => {
             adit_testing::skip(failure);
             None

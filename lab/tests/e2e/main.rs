@@ -39,6 +39,7 @@ mod lifecycle;
 mod listener;
 mod lockout;
 mod logins;
+mod middleboxes;
 mod moves;
 mod nat64;
 mod netcheck;
