@@ -33,6 +33,7 @@ mod captive_portal;
 mod dtls;
 mod esp;
 mod login;
+mod nat64;
 mod offload;
 mod openvpn;
 mod policy;
@@ -43,6 +44,7 @@ pub use captive_portal::captive_portal;
 pub use dtls::{dtls_association, dtls_greeting, dtls_message, dtls_open, dtls_reassembly};
 pub use esp::{esp_capsule, esp_field, esp_open, esp_path, esp_path_mtu, esp_probe, esp_rekey, esp_replay};
 pub use login::{login_handle, login_request, login_token};
+pub use nat64::pref64;
 pub use offload::{offload_coalesce, offload_split};
 pub use openvpn::{
     openvpn_data, openvpn_greeting, openvpn_key_method, openvpn_message, openvpn_packet, openvpn_profile, openvpn_push,
@@ -58,7 +60,7 @@ const ESP_ANSWER: Answer = Answer { suite: Suite::Aes256Gcm, group: Group::X2551
 pub type Body = fn(&[u8]);
 
 /// All bodies by the name of their target.
-pub const BODIES: [(&str, Body); 50] = [
+pub const BODIES: [(&str, Body); 51] = [
     ("varint", varint),
     ("version_answer", version_answer),
     ("h3_uni", h3_uni),
@@ -109,6 +111,7 @@ pub const BODIES: [(&str, Body); 50] = [
     ("openvpn_push", openvpn_push),
     ("openvpn_data", openvpn_data),
     ("openvpn_profile", openvpn_profile),
+    ("pref64", pref64),
 ];
 
 /// What counts as an answer to a question about versions holds the question's id twice, and a version.

@@ -1,5 +1,5 @@
 //! Addresses of IPv4 hosts as an IPv6-only network with a translator (NAT64) shows them (RFC 6052), and how the prefix
-//! of that network is learned from its resolver (RFC 7050).
+//! of that network is learned: from its routers (RFC 8781) and from its resolver (RFC 7050).
 //!
 //! ```text
 //! bits     0        32       40       48       56       64       72       80       88       96       104      128
@@ -13,7 +13,11 @@
 //!
 //! The bits from 64 to 71 are zero in each; with /96 they are part of the prefix.
 
+mod announced;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub use announced::{AnnouncedPrefixes, Announcement};
 
 /// The name whose only addresses are [`WELL_KNOWN`]: one of IPv6 is made by a translator's resolver (RFC 7050 section
 /// 8.1).
@@ -39,7 +43,7 @@ pub enum PrefixLength {
 }
 
 impl PrefixLength {
-    /// All lengths there are, the most usual first.
+    /// All lengths there are, the most usual first: the order of their codes in RFC 8781.
     pub const ALL: [Self; 6] = [Self::Bits96, Self::Bits64, Self::Bits56, Self::Bits48, Self::Bits40, Self::Bits32];
 
     /// The bytes of an IPv6 address in which those of the IPv4 address are.

@@ -42,6 +42,7 @@ pub(crate) fn all() -> Vec<Seed> {
         invites(),
         radius(),
         captive_portals(),
+        announced_prefixes(),
         login::logins(),
         anyconnect::clients(),
         anyconnect::gateways(),
@@ -470,6 +471,25 @@ fn captive_portals() -> Vec<Seed> {
             ("address", b"http://[2001:db8::7]:8880/guest/?u='`|#top".to_vec()),
             ("user_in_address", b"https://bank.example@portal.example/".to_vec()),
             ("unrestricted", b"urn:ietf:params:capport:unrestricted".to_vec()),
+        ],
+    )
+}
+
+fn announced_prefixes() -> Vec<Seed> {
+    // Half an hour, and the codes of /96 and /64.
+    let option = |field: u16, prefix: &[u8; 12]| [&[38, 2][..], &field.to_be_bytes(), prefix].concat();
+    let well_known = option(1800, b"\x00\x64\xff\x9b\0\0\0\0\0\0\0\0");
+    let of_network = option(1800 | 1, b"\x20\x01\x0d\xb8\x01\x22\x03\x44\0\0\0\0");
+    let resolver = [&[25, 3, 0, 0, 0, 0, 7, 8][..], &[0x20; 16]].concat();
+    seeds(
+        "pref64",
+        [
+            ("well_known", well_known.clone()),
+            ("among_others", [&resolver[..], &of_network, &well_known].concat()),
+            ("taken_back", option(0, &[0x20; 12])),
+            ("unknown_code", option(1800 | 7, &[0x20; 12])),
+            ("too_long", [&[38, 3][..], &[0x20; 22]].concat()),
+            ("no_length", [&[38, 0, 7, 8][..], &well_known].concat()),
         ],
     )
 }
