@@ -13,6 +13,8 @@ pub mod network_watch;
 pub mod packet_buffer;
 pub mod quic;
 pub mod resolve;
+mod route_messages;
+pub mod router_prefixes;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tls;

@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use tokio::io::Interest;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
+
+use crate::route_messages::listen;
 
 /// Route netlink's groups of messages about links, and about addresses and routes of both families (rtnetlink(7)).
 const GROUPS: [i32; 5] = [
@@ -37,7 +38,9 @@ impl NetworkWatch {
     /// Listens from now on. Must be called inside a tokio runtime.
     #[must_use]
     pub fn open() -> Self {
-        let socket = listen().inspect_err(|error| tracing::debug!(%error, "changes of the network are not heard"));
+        let groups = GROUPS.into_iter().fold(0, |groups, group| groups | group.unsigned_abs());
+        let socket =
+            listen(groups).inspect_err(|error| tracing::debug!(%error, "changes of the network are not heard"));
         Self { socket: socket.ok(), not_before: Instant::now() }
     }
 
@@ -59,17 +62,6 @@ impl NetworkWatch {
         }
         self.not_before = Instant::now() + BETWEEN_CHANGES;
     }
-}
-
-fn listen() -> io::Result<AsyncFd<OwnedFd>> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    let groups = GROUPS.into_iter().fold(0, |groups, group| groups | group.unsigned_abs());
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    // SAFETY: the descriptor is owned, so it stays open, and the same, until the registration is dropped with it.
-    #[expect(unsafe_code, reason = "the compiler cannot see that a descriptor stays the same")]
-    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-    Ok(socket)
 }
 
 /// Takes all messages there are. What does not fit is cut off: nobody reads it.
