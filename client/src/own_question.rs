@@ -21,6 +21,7 @@ const FILES: [&str; 3] =
 /// Most resolvers that are asked: as many as the C library asks (`MAXNS`).
 const MOST_RESOLVERS: usize = 3;
 const DNS_PORT: u16 = 53;
+const BOTH: [AddressKind; 2] = [AddressKind::V4, AddressKind::V6];
 /// How long answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long further answers are waited for once there is an address: a resolver may drop every question for addresses
@@ -49,13 +50,18 @@ impl LocalResolvers {
 
     /// Asks all of them for the addresses of `name`; empty where none answers in time, or the mark may not be set.
     pub(crate) async fn ask(&self, name: &str, mark: u32) -> Vec<IpAddr> {
-        self.ask_within(PATIENCE, name, mark).await
+        self.ask_for(&BOTH, name, mark).await
     }
 
-    async fn ask_within(&self, patience: Duration, name: &str, mark: u32) -> Vec<IpAddr> {
+    /// As [`Self::ask`], for addresses of these kinds alone.
+    pub(crate) async fn ask_for(&self, kinds: &[AddressKind], name: &str, mark: u32) -> Vec<IpAddr> {
+        self.ask_within(PATIENCE, kinds, name, mark).await
+    }
+
+    async fn ask_within(&self, patience: Duration, kinds: &[AddressKind], name: &str, mark: u32) -> Vec<IpAddr> {
         let mut asking = JoinSet::new();
         for server in &self.0 {
-            for kind in [AddressKind::V4, AddressKind::V6] {
+            for kind in kinds.iter().copied() {
                 let Ok(id) = random().map(u16::from_ne_bytes) else { return Vec::new() };
                 let question = Question { id, name: name.to_owned(), kind };
                 let server = *server;
@@ -161,6 +167,25 @@ mod tests {
         });
     }
 
+    /// The name that tells a translator's prefix has addresses of IPv4 as well, which come at once from any cache.
+    #[test]
+    fn only_the_kind_that_counts_is_asked_for() {
+        in_namespace_async(|| async {
+            ip("link set lo up");
+            let server = Server::bind("127.0.0.9:53").unwrap();
+            let answering = thread::spawn(move || {
+                let mut question = [0; 512];
+                let (length, asker) = server.recv_from(&mut question).unwrap();
+                server.send_to(&answered(&question[..length]), asker).unwrap();
+                server.set_nonblocking(true).unwrap();
+                (question[length - 3], server.recv_from(&mut question).is_err())
+            });
+            let resolvers = LocalResolvers(vec!["127.0.0.9:53".parse().unwrap()]);
+            assert_eq!(resolvers.ask_for(&[AddressKind::V6], "ipv4only.arpa", 22).await, Vec::<IpAddr>::new());
+            assert_eq!(answering.join().unwrap(), (28, true), "one question, for addresses of IPv6");
+        });
+    }
+
     /// As some resolvers of home routers are: they know nothing of IPv6 and say nothing, and lose a question at times.
     #[test]
     fn resolver_that_drops_questions_for_ipv6_does_not_hold_up_the_others() {
@@ -186,7 +211,7 @@ mod tests {
             let _silent = Server::bind("127.0.0.8:53").unwrap();
             let resolvers =
                 LocalResolvers(["127.0.0.8:53", "127.0.0.9:53"].map(|server| server.parse().unwrap()).to_vec());
-            let asked = resolvers.ask_within(FOR_EVER, "gw.example", 22);
+            let asked = resolvers.ask_within(FOR_EVER, &BOTH, "gw.example", 22);
             let found =
                 tokio::time::timeout(adit_testing::PATIENCE, asked).await.expect("it waits for no other answer");
             assert_eq!(found, ["192.0.2.17".parse::<IpAddr>().unwrap()]);

@@ -32,10 +32,24 @@ pub(crate) fn ways(destinations: impl IntoIterator<Item = SocketAddr>, mark: u32
     destinations.into_iter().chain(anywhere).filter_map(way).collect()
 }
 
-/// Whether this host is in a network of IPv6 alone, as datagrams with `mark` see it.
-pub(crate) fn has_ipv6_alone(mark: Option<u32>) -> bool {
-    let way = |to: IpAddr| source_address(SocketAddr::new(to, ANY_PORT), mark);
-    way(ANYWHERE_V4.into()).is_err_and(|error| leads_nowhere(&error)) && way(ANYWHERE_V6.into()).is_ok()
+/// Where a host is, as its datagrams with a certain mark see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Here {
+    /// From where they leave for anywhere; `None` where there is no way.
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+    /// Whether this is a network of IPv6 alone.
+    pub(crate) has_ipv6_alone: bool,
+}
+
+impl Here {
+    /// Looks where this host is now.
+    pub(crate) fn look(mark: Option<u32>) -> Self {
+        let way = |to: IpAddr| source_address(SocketAddr::new(to, ANY_PORT), mark);
+        let (v4, v6) = (way(ANYWHERE_V4.into()), way(ANYWHERE_V6.into()));
+        let has_ipv6_alone = v4.as_ref().is_err_and(leads_nowhere) && v6.is_ok();
+        Self { v4: v4.ok(), v6: v6.ok(), has_ipv6_alone }
+    }
 }
 
 /// The address the routes give to datagrams to `to`.
@@ -96,17 +110,17 @@ mod tests {
             assert_eq!(look(), [None; 3], "there is no route yet");
             ip("route add default via 192.0.2.1");
             eventually("there is a way", || (look() == [Some(home), Some(home), None]).then_some(()));
-            assert!(!has_ipv6_alone(Some(0x16)));
+            assert!(!Here::look(Some(0x16)).has_ipv6_alone);
             ip("link set router0 down");
             eventually("the cable is cut", || (look() == [None; 3]).then_some(()));
             ip("link set router0 up");
             ip("address add 2001:db8::9/64 dev eth0 nodad");
             ip("-6 route add default via 2001:db8::1");
             eventually("there is a way again", || (look() == [Some(home), Some(home), Some(home6)]).then_some(()));
-            assert!(!has_ipv6_alone(Some(0x16)));
+            assert!(!Here::look(Some(0x16)).has_ipv6_alone);
             ip("route del default");
             assert_eq!(look(), [None, None, Some(home6)]);
-            assert!(has_ipv6_alone(Some(0x16)));
+            assert!(Here::look(Some(0x16)).has_ipv6_alone);
         });
     }
 }
