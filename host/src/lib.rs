@@ -43,8 +43,8 @@ pub use kill_switch::{
     KillSwitch, LanNetwork, PortalWay, ProtectedTunnel, close_portal_way, closed_kill_switches, open_kill_switch,
 };
 pub use netlink::{
-    Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenRoute,
-    Survey, default_source_addresses,
+    Family, LinkKind, LinkSettings, MAIN_TABLE, Netlink, Route, RouteTarget, Rule, SeenAddress, SeenLink, SeenNetwork,
+    SeenRoute, Survey, default_source_addresses,
 };
 pub use policy_table::{MemberChange, PolicyClass, PolicyTable};
 pub use privileges::become_user;

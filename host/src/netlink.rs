@@ -19,6 +19,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkMessage;
 use serde::{Deserialize, Serialize};
 
+pub use neighbour::SeenNetwork;
 pub use route::{Route, RouteTarget};
 pub use rule::Rule;
 pub use survey::{LinkKind, MAIN_TABLE, SeenAddress, SeenLink, SeenRoute, Survey};

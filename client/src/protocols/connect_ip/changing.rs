@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::either::{EitherConnection, Proven};
 use super::racing::{self, Won};
-use crate::network_memory::NetworkMemory;
+use crate::network_memory::{KnownNetwork, NetworkMemory};
 use crate::packet_source::Packets;
 use crate::protocols::{
     ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, NetworkSettings, OpenConnection,
@@ -50,7 +50,7 @@ pub struct ChangingConnection {
     /// Whether the connection in use was told to be silent.
     is_silent: bool,
     /// What is under way to another connection.
-    beside: Option<Task<Step>>,
+    beside: Option<Task<(Sought, Step)>>,
     /// The other connection, before it is asked for the session.
     proven: Option<Proven>,
     /// How the connection in use ended while the session was moving.
@@ -62,11 +62,19 @@ pub struct ChangingConnection {
     is_over: bool,
 }
 
-/// What is remembered of the network that leads to a gateway.
+/// What is remembered of the networks that lead to a gateway.
 struct Memory {
     networks: Option<(Arc<dyn NetworkMemory>, IpAddr)>,
-    blocks_udp: bool,
+    sought: Sought,
     noting: Option<Task>,
+}
+
+/// Where this host was when it began to look for a connection.
+#[derive(Clone, Default)]
+struct Sought {
+    network: Option<Arc<dyn KnownNetwork>>,
+    /// Whether that is remembered to block UDP.
+    blocks_udp: bool,
 }
 
 /// What came of the other connection.
@@ -88,9 +96,10 @@ impl ChangingConnection {
         let deadline = tokio::time::Instant::now() + timeout;
         let memory = Memory::of(networks, &target).await;
         let target = Arc::new(target);
-        let won = racing::race(Arc::clone(&target), packets.clone(), memory.blocks_udp, deadline).await?;
+        let won = racing::race(Arc::clone(&target), packets.clone(), memory.sought.blocks_udp, deadline).await?;
         let Won { connection, why } = won;
-        let why = why.map(|why| if memory.blocks_udp { format!("{why}, as before in this network") } else { why });
+        let why =
+            why.map(|why| if memory.sought.blocks_udp { format!("{why}, as before in this network") } else { why });
         let mut opened = Self::begin(connection, target, packets, memory);
         opened.why = why;
         if opened.change.current() == Transport::Quic {
@@ -141,24 +150,28 @@ impl ChangingConnection {
     }
 
     fn dial(&mut self, transport: Transport) {
-        let target = Arc::clone(&self.target);
+        let (target, networks) = (Arc::clone(&self.target), self.memory.networks.clone());
         self.beside = Some(task::spawn(async move {
-            Proven::dial(transport, &target, DIAL_WITHIN).await.map_or_else(Step::Failed, Step::Proven)
+            let sought = timeout(REMEMBER_WITHIN, Sought::look(networks)).await.unwrap_or_default();
+            let dialled = Proven::dial(transport, &target, DIAL_WITHIN).await;
+            (sought, dialled.map_or_else(Step::Failed, Step::Proven))
         }));
     }
 
     fn ask(&mut self) {
         let Some(proven) = self.proven.take() else { return };
-        let (target, packets) = (Arc::clone(&self.target), self.packets.clone());
+        let (target, packets, sought) = (Arc::clone(&self.target), self.packets.clone(), self.memory.sought.clone());
         self.beside = Some(task::spawn(async move {
             let silent = || Step::Failed(ConnectError::Unreachable(target.authority()));
             let opened = timeout(ANSWER_WITHIN, open(proven, &target, packets)).await;
-            opened.map_or_else(|_elapsed| silent(), |opened| opened.map_or_else(Step::Failed, Step::Opened))
+            let step = opened.map_or_else(|_elapsed| silent(), |opened| opened.map_or_else(Step::Failed, Step::Opened));
+            (sought, step)
         }));
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, (sought, step): (Sought, Step)) {
         self.beside = None;
+        self.memory.sought = sought;
         match step {
             Step::Proven(proven) => {
                 if self.change.current() == Transport::Tls {
@@ -262,19 +275,28 @@ impl Memory {
     async fn of(networks: Option<Arc<dyn NetworkMemory>>, target: &GatewayAccess) -> Self {
         let gateway = target.addresses.known().first().map(SocketAddr::ip);
         let networks = networks.zip(gateway);
-        let blocks_udp = match &networks {
-            Some((networks, gateway)) => timeout(REMEMBER_WITHIN, networks.blocks_udp(*gateway)).await.unwrap_or(false),
-            None => false,
-        };
-        Self { networks, blocks_udp, noting: None }
+        let sought = timeout(REMEMBER_WITHIN, Sought::look(networks.clone())).await.unwrap_or_default();
+        Self { networks, sought, noting: None }
     }
 
-    /// UDP passes here, or does not.
+    /// UDP passes where the connection was sought, or does not.
     fn note(&mut self, passes: bool) {
-        let is_known = passes && !self.blocks_udp;
-        let Some((networks, gateway)) = self.networks.clone().filter(|_| !is_known) else { return };
-        self.blocks_udp = !passes;
-        self.noting = Some(task::spawn(async move { networks.note_udp(gateway, passes).await }));
+        let is_known = passes && !self.sought.blocks_udp;
+        let Some(network) = self.sought.network.clone().filter(|_| !is_known) else { return };
+        self.sought.blocks_udp = !passes;
+        self.noting = Some(task::spawn(async move { network.note_udp(passes).await }));
+    }
+}
+
+impl Sought {
+    async fn look(networks: Option<(Arc<dyn NetworkMemory>, IpAddr)>) -> Self {
+        let Some((networks, gateway)) = networks else { return Self::default() };
+        let network = networks.here(gateway).await;
+        let blocks_udp = match &network {
+            Some(network) => network.blocks_udp().await,
+            None => false,
+        };
+        Self { network, blocks_udp }
     }
 }
 
@@ -363,9 +385,11 @@ async fn next_doubt(doubts: &mut Option<watch::Receiver<bool>>) -> bool {
     pending().await
 }
 
-async fn next_step(beside: &mut Option<Task<Step>>) -> Step {
+async fn next_step(beside: &mut Option<Task<(Sought, Step)>>) -> (Sought, Step) {
     match beside {
-        Some(task) => task.await.unwrap_or_else(|error| Step::Failed(ConnectError::Protocol(error.to_string()))),
+        Some(task) => task
+            .await
+            .unwrap_or_else(|error| (Sought::default(), Step::Failed(ConnectError::Protocol(error.to_string())))),
         None => pending().await,
     }
 }
@@ -416,11 +440,7 @@ pub(super) mod tests {
     struct Forgotten;
 
     impl NetworkMemory for Forgotten {
-        fn blocks_udp(&self, _gateway: IpAddr) -> BoxFuture<'_, bool> {
-            Box::pin(pending())
-        }
-
-        fn note_udp(&self, _gateway: IpAddr, _passes: bool) -> BoxFuture<'_, ()> {
+        fn here(&self, _gateway: IpAddr) -> BoxFuture<'_, Option<Arc<dyn KnownNetwork>>> {
             Box::pin(pending())
         }
     }
@@ -429,13 +449,13 @@ pub(super) mod tests {
     async fn memory_that_does_not_answer_holds_up_no_attempt() {
         let memory =
             timeout(LONG, Memory::of(Some(Arc::new(Forgotten)), &nowhere())).await.expect("it is not waited for");
-        assert!(!memory.blocks_udp);
+        assert!(!memory.sought.blocks_udp);
     }
 
     #[tokio::test]
     async fn session_that_is_to_be_opened_anew_is_over() {
         let (quic, _gateway) = connection(no_packets()).await;
-        let memory = Memory { networks: None, blocks_udp: false, noting: None };
+        let memory = Memory { networks: None, sought: Sought::default(), noting: None };
         let mut opened =
             ChangingConnection::begin(EitherConnection::Quic(quic), Arc::new(nowhere()), no_packets(), memory);
         assert!(matches!(opened.next_event().await, ConnectionEvent::Network(_)));
