@@ -6,6 +6,7 @@ use adit_proto::capsule::{Capsule, encode};
 use adit_testing::namespace::{in_namespace_async, ip};
 use rustls::{ClientConnection, ServerConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
