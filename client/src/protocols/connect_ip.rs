@@ -36,7 +36,7 @@ use super::{
 };
 use crate::packet_source::Packets;
 use roaming::Roaming;
-use silence::SilenceWatch;
+use silence::{Doubt, SilenceWatch};
 use waking::Sleeps;
 
 #[cfg(feature = "cli")]
@@ -55,6 +55,15 @@ pub(super) const EVENT_QUEUE: usize = 16;
 /// How long a farewell may take.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
+/// What becomes of a connection whose path gets too narrow for packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenNarrow {
+    /// It ends: there is nothing else that could carry them.
+    End,
+    /// It is doubted, and goes on until the session has left it.
+    Doubt,
+}
+
 /// An open connection; dropping it closes it.
 pub struct Connection {
     endpoint: quinn::Endpoint,
@@ -65,8 +74,8 @@ pub struct Connection {
     publish: mpsc::Sender<ConnectionEvent>,
     events: mpsc::Receiver<ConnectionEvent>,
     sleeps: mpsc::Sender<Duration>,
-    /// Whether the gateway leaves unanswered what it is asked.
-    doubts: watch::Receiver<bool>,
+    /// Why the session may have to leave the connection.
+    doubts: watch::Receiver<Option<Doubt>>,
     _control: Task,
     /// What takes packets for the gateway, and what brings those that come by QUIC.
     outward: Option<Task>,
@@ -92,7 +101,7 @@ impl Connection {
 
     async fn open_tunnel(target: &GatewayAccess, packets: Packets, timeout: Duration) -> Result<Self, ConnectError> {
         let dialled = Self::dial(target, timeout).await?;
-        Self::ask(dialled, target, packets).await
+        Self::ask(dialled, target, packets, WhenNarrow::End).await
     }
 
     /// Shakes hands, and no more.
@@ -103,13 +112,18 @@ impl Connection {
     }
 
     /// Asks for the session.
-    async fn ask(dialled: dial::Dialled, target: &GatewayAccess, packets: Packets) -> Result<Self, ConnectError> {
+    async fn ask(
+        dialled: dial::Dialled,
+        target: &GatewayAccess,
+        packets: Packets,
+        when_narrow: WhenNarrow,
+    ) -> Result<Self, ConnectError> {
         let esp = packets.workers().and_then(|workers| workers.esp()).map(|esp| esp.offer.clone());
         let tunnel = control::request(&dialled.quic, target, esp).await?;
         let (stream, roaming) = (tunnel.stream_id(), Roaming::new(dialled.quic.remote_address(), target.mark));
         let quic = dialled.quic.clone();
         Self::followed_by(dialled, stream, packets, |data, (sleeps, silence), events| {
-            control::run(tunnel, quic, data, (roaming, sleeps, silence), events)
+            control::run(tunnel, quic, data, ((roaming, sleeps, silence), when_narrow), events)
         })
         .await
     }

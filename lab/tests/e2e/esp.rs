@@ -15,3 +15,4 @@ mod rekey;
 mod transfers;
 
 pub(crate) use observe::counters;
+pub(crate) use path_mtu::takes;

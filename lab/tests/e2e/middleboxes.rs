@@ -1,9 +1,10 @@
-//! Boxes on the path that treat a tunnel's datagrams badly: they drop or change what they should not care for, let
-//! few of them pass, or lose much.
+//! Boxes on the path that treat a tunnel's datagrams badly: they drop or change what they should not care for, carry
+//! less than they did, or lose much.
 
 mod bad_path;
 mod first_flight;
 mod marks;
+mod narrowing;
 mod throttle;
 
 use std::thread;

@@ -207,6 +207,11 @@ impl<M: TunnelMachine, S: Carried> Following<M, S> {
         self.esp.as_mut().is_some_and(EspControl::take_unanswered)
     }
 
+    /// Whether ESP has found that the path takes no datagrams that carry the least packets, those of QUIC included.
+    pub fn is_too_narrow(&self) -> bool {
+        self.esp.as_ref().is_some_and(EspControl::is_too_narrow)
+    }
+
     /// Tells ESP that this end's own address or network changed.
     pub fn handle_rebind(&mut self, now: Instant) {
         if let Some(esp) = &mut self.esp {

@@ -17,6 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::either::{EitherConnection, Proven};
 use super::racing::{self, Won};
+use super::silence::Doubt;
 use crate::network_memory::{KnownNetwork, NetworkMemory};
 use crate::packet_source::Packets;
 use crate::protocols::{
@@ -30,8 +31,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const REMEMBER_WITHIN: Duration = TLS_AFTER;
 /// How long a connection that the session has left may go on to bring packets.
 const FORMER: Duration = Duration::from_secs(2);
-/// What is in the way of UDP where a session had to leave it.
-const SILENT: &str = "nothing is answered any more";
 
 /// An open connection over QUIC where that passes, else over TLS; dropping it closes it.
 pub struct ChangingConnection {
@@ -39,7 +38,9 @@ pub struct ChangingConnection {
     packets: Packets,
     change: Change,
     current: EitherConnection,
-    doubts: Option<watch::Receiver<bool>>,
+    doubts: Option<watch::Receiver<Option<Doubt>>>,
+    /// Why QUIC was doubted last.
+    doubt: Option<Doubt>,
     /// Why packets do not go over UDP, in words, if they do not.
     why: Option<String>,
     memory: Memory,
@@ -116,6 +117,7 @@ impl ChangingConnection {
             change: Change::new(connection.transport(), now()),
             doubts: connection.doubts(),
             current: connection,
+            doubt: None,
             why: None,
             memory,
             network: NetworkSettings::default(),
@@ -208,7 +210,8 @@ impl ChangingConnection {
             connection.attach();
         }
         self.change.handle_moved(random_number(), now());
-        self.why = (connection.transport() == Transport::Tls).then(|| SILENT.to_owned());
+        let left = self.doubt.filter(|_| connection.transport() == Transport::Tls);
+        self.why = left.map(|doubt| doubt.reason().to_owned());
         self.doubts = connection.doubts();
         let mut former = std::mem::replace(&mut self.current, connection);
         former.stop_sending();
@@ -234,7 +237,10 @@ impl ChangingConnection {
             let due = self.change.poll_timeout();
             tokio::select! {
                 biased;
-                is_doubted = next_doubt(&mut self.doubts) => self.change.handle_doubt(is_doubted, now()),
+                doubt = next_doubt(&mut self.doubts) => {
+                    self.doubt = doubt.or(self.doubt);
+                    self.change.handle_doubt(doubt.is_some(), now());
+                }
                 event = self.current.next_event(), if self.ended.is_none() => {
                     if let Some(event) = self.pass_on(event) {
                         return event;
@@ -374,8 +380,8 @@ async fn read_to_the_end(mut former: EitherConnection) {
     former.close().await;
 }
 
-/// Waits until the gateway is doubted, or no more. Cancel-safe.
-async fn next_doubt(doubts: &mut Option<watch::Receiver<bool>>) -> bool {
+/// Waits until the connection is doubted, or no more. Cancel-safe.
+async fn next_doubt(doubts: &mut Option<watch::Receiver<Option<Doubt>>>) -> Option<Doubt> {
     if let Some(doubts) = doubts
         && doubts.changed().await.is_ok()
     {

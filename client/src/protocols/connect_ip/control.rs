@@ -26,9 +26,9 @@ use super::esp;
 use super::explain::explain;
 use super::liveness::{Finding, Liveness, Sending};
 use super::roaming::Roaming;
-use super::silence::SilenceWatch;
+use super::silence::{Doubt, SilenceWatch};
 use super::waking::Sleeps;
-use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings};
+use super::{ConnectError, ConnectionEvent, Credentials, GatewayAccess, NetworkSettings, WhenNarrow};
 use crate::packet_source::TunnelSession;
 use crate::protocols::data::DataPath;
 
@@ -102,13 +102,13 @@ pub(super) async fn run(
     tunnel: Tunnel,
     quic: quinn::Connection,
     data: Arc<DataPath>,
-    host: (Roaming, Sleeps, SilenceWatch),
+    (host, when_narrow): ((Roaming, Sleeps, SilenceWatch), WhenNarrow),
     events: mpsc::Sender<ConnectionEvent>,
 ) {
     let Tunnel { http, stream, machine } = tunnel;
     let esp = esp::start(&machine, &stream, quic.remote_address(), &data);
     let mut following = Following::new(stream, machine, esp);
-    let ended = follow(&mut following, host, &quic, &data, &events).await;
+    let ended = follow(&mut following, (host, when_narrow), &quic, &data, &events).await;
     following.end_esp();
     data.end();
     let error = match ended {
@@ -117,6 +117,7 @@ pub(super) async fn run(
             None => ConnectError::Closed("the gateway ended the session".to_owned()),
         },
         Ok(Ended::Silent) => ConnectError::Unreachable(quic.remote_address().to_string()),
+        Ok(Ended::Narrow) => ConnectError::Closed(Doubt::Narrow.reason().to_owned()),
         Err(FollowError::Stream(error)) => stream_error(error, quic.remote_address()),
         Err(error @ (FollowError::Esp(_) | FollowError::Unread)) => ConnectError::Protocol(error.to_string()),
     };
@@ -132,6 +133,8 @@ enum Ended {
     ByGateway,
     /// Nothing comes from the gateway any more.
     Silent,
+    /// The path takes no datagrams that carry the least packets.
+    Narrow,
 }
 
 /// Forgets what was learnt about the path, and lets the gateway hear of this host by both ways that there are.
@@ -145,7 +148,7 @@ fn look_around(following: &mut Following<Client, TunnelSession>) {
 /// is the carrier's packet size.
 async fn follow(
     following: &mut Following<Client, TunnelSession>,
-    (mut roaming, mut sleeps, mut silence): (Roaming, Sleeps, SilenceWatch),
+    ((mut roaming, mut sleeps, mut silence), when_narrow): ((Roaming, Sleeps, SilenceWatch), WhenNarrow),
     quic: &quinn::Connection,
     data: &DataPath,
     events: &mpsc::Sender<ConnectionEvent>,
@@ -196,6 +199,11 @@ async fn follow(
             following.ask();
             silence.note_asked();
         }
+        let is_narrow = following.is_too_narrow();
+        if is_narrow && when_narrow == WhenNarrow::End {
+            return Ok(Ended::Narrow);
+        }
+        silence.note_narrow(is_narrow);
         news.tell(data, events).await;
     }
 }

@@ -8,7 +8,8 @@ use adit_proto::carrier_choice::Transport;
 use tokio::sync::watch;
 
 use super::dial::Dialled;
-use super::{Connection, TlsConnection};
+use super::silence::Doubt;
+use super::{Connection, TlsConnection, WhenNarrow};
 use crate::packet_source::Packets;
 use crate::protocols::{ConnectError, ConnectionEvent, ConnectionStats, GatewayAccess, OpenConnection};
 
@@ -35,7 +36,10 @@ impl Proven {
     /// Asks for the session.
     pub(super) async fn ask(self, target: &GatewayAccess, packets: Packets) -> Result<EitherConnection, ConnectError> {
         let asked = match self {
-            Self::Quic(dialled) => Connection::ask(dialled, target, packets).await.map(EitherConnection::Quic),
+            Self::Quic(dialled) => {
+                let asked = Connection::ask(dialled, target, packets, WhenNarrow::Doubt).await;
+                asked.map(EitherConnection::Quic)
+            }
             Self::Tls(dialled) => TlsConnection::ask(*dialled, target, packets).await.map(EitherConnection::Tls),
         };
         asked.map_err(|error| target.explain_dates(error))
@@ -64,8 +68,8 @@ impl EitherConnection {
         }
     }
 
-    /// Whether the gateway leaves unanswered what it is asked; `None` where TCP knows better.
-    pub(super) fn doubts(&self) -> Option<watch::Receiver<bool>> {
+    /// Whether QUIC is doubted; `None` where TCP knows better.
+    pub(super) fn doubts(&self) -> Option<watch::Receiver<Option<Doubt>>> {
         match self {
             Self::Quic(connection) => Some(connection.doubts.clone()),
             Self::Tls(_) => None,

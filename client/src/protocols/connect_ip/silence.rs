@@ -1,5 +1,6 @@
 //! Notices within a second or two that nothing sent to the gateway is answered, which is long before a gateway counts
-//! as gone ([`super::liveness`]). It only says so: whoever hears it may prepare for the worse.
+//! as gone ([`super::liveness`]). It only says so, as it does of a path that has become too narrow: whoever hears it
+//! may prepare for the worse.
 //!
 //! A connection is looked at only while packets go by it, or an answer is awaited.
 
@@ -17,20 +18,40 @@ const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const SHORTEST: Duration = Duration::from_millis(500);
 const ROUND_TRIPS: u32 = 5;
 
-/// Watches a connection, and tells whether its gateway is doubted.
+/// Why a session may have to leave QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Nothing is answered.
+    Silent,
+    /// The path takes no datagrams that carry the least packets.
+    Narrow,
+}
+
+impl Doubt {
+    /// What is in the way of UDP, in words.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Silent => "nothing is answered any more",
+            Self::Narrow => "the path has become too narrow for a tunnel",
+        }
+    }
+}
+
+/// Watches a connection, and tells whether it is doubted.
 pub(super) struct SilenceWatch {
     datagrams: Arc<Datagrams>,
     silence: Silence,
-    doubts: watch::Sender<bool>,
+    is_narrow: bool,
+    doubts: watch::Sender<Option<Doubt>>,
 }
 
 impl SilenceWatch {
     pub(super) fn new(datagrams: Arc<Datagrams>) -> Self {
-        Self { datagrams, silence: Silence::default(), doubts: watch::Sender::new(false) }
+        Self { datagrams, silence: Silence::default(), is_narrow: false, doubts: watch::Sender::new(None) }
     }
 
-    /// Hears whether the gateway leaves unanswered what it is asked, at each change.
-    pub(super) fn doubts(&self) -> watch::Receiver<bool> {
+    /// Hears whether the connection is doubted, at each change.
+    pub(super) fn doubts(&self) -> watch::Receiver<Option<Doubt>> {
         self.doubts.subscribe()
     }
 
@@ -49,9 +70,22 @@ impl SilenceWatch {
         if asks {
             self.note_asked();
         }
-        let is_doubtful = self.silence.is_doubtful(now());
-        self.doubts.send_if_modified(|told| std::mem::replace(told, is_doubtful) != is_doubtful);
+        self.tell();
         asks
+    }
+
+    /// The path is too narrow, or is not any more.
+    pub(super) fn note_narrow(&mut self, is_narrow: bool) {
+        self.is_narrow = is_narrow;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let doubt = match self.silence.is_doubtful(now()) {
+            true => Some(Doubt::Silent),
+            false => self.is_narrow.then_some(Doubt::Narrow),
+        };
+        self.doubts.send_if_modified(|told| std::mem::replace(told, doubt) != doubt);
     }
 
     /// The gateway was asked for a sign of life.

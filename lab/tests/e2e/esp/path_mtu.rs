@@ -229,7 +229,7 @@ fn told_mtu(packet: &Captured) -> Option<u32> {
 }
 
 /// Whether the client's kernel takes a UDP packet of that many bytes in one piece.
-fn takes(tunnel: &Tunnel, target: IpAddr, size: u16) -> bool {
+pub(crate) fn takes(tunnel: &Tunnel, target: IpAddr, size: u16) -> bool {
     let client = tunnel.client();
     let own = client.inner_addresses().unwrap().into_iter().find(|own| own.is_ipv4() == target.is_ipv4()).unwrap();
     let headers = if target.is_ipv4() { 28 } else { 48 };

@@ -79,6 +79,11 @@ impl<S: Carried> EspControl<S> {
         self.machine.state()
     }
 
+    /// Whether ESP passes, but not in datagrams that carry the least packets.
+    pub const fn is_too_narrow(&self) -> bool {
+        self.machine.is_too_narrow()
+    }
+
     /// Whether a probe of a path that is up had to be repeated since this was last asked.
     pub const fn take_unanswered(&mut self) -> bool {
         self.machine.take_unanswered()
